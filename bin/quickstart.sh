@@ -1,0 +1,195 @@
+#!/usr/bin/env bash
+# bin/quickstart.sh : builds Odradek, starts a real ZooKeeper and a broker, sends three messages
+# and reads them back. bin/quickstart.sh stop : stops both again; the messages stay.
+# QUICKSTART_CONFIG is a directory with other zookeeper.properties and server.properties.
+base=$(cd "$(dirname "$0")/.." && pwd)
+cd "$base" || exit 1
+config=${QUICKSTART_CONFIG:-config}
+run=${QUICKSTART_RUN:-$base/target/quickstart}
+topic=quickstart
+
+say() { echo "quickstart: $*"; }
+
+# The value of a key in a properties file, or what else to take.
+setting() { local value; value=$(sed -n "s/^[[:space:]]*$2[[:space:]]*=[[:space:]]*//p" "$1" | tail -1); echo "${value:-$3}"; }
+# A process that an earlier quickstart started: its id stands in NAME.pid, its mark in its command line.
+running() {
+    local pid mark=$2
+    pid=$(cat "$run/$1.pid" 2>/dev/null) || return 1
+    [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$mark" ||
+        { [ -n "$pid" ] && [ ! -d /proc/self ] && ps -p "$pid" -o command= 2>/dev/null | grep -qF -- "$mark"; }
+}
+port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+stop() { # NAME MARK: true when it ran and has ended
+    running "$1" "$2" || { rm -f "$run/$1.pid"; return 1; }
+    local pid waited=0
+    pid=$(cat "$run/$1.pid")
+    kill "$pid" 2>/dev/null
+    while kill -0 "$pid" 2>/dev/null; do
+        [ $waited -lt 300 ] || { say "the $1 (process $pid) takes longer than 30 s to stop; killing it"; kill -9 "$pid"; }
+        sleep 0.1
+        waited=$((waited + 1))
+    done
+    rm -f "$run/$1.pid"
+}
+broker_mark=kafka.Kafka
+zookeeper_mark=QuorumPeerMain
+
+if [ "${1:-}" = stop ]; then
+    any=""
+    stop broker $broker_mark && say "the broker has stopped" && any=yes
+    stop zookeeper $zookeeper_mark && say "ZooKeeper has stopped" && any=yes
+    [ -n "$any" ] || say "nothing was running"
+    exit 0
+elif [ $# -gt 0 ]; then
+    echo "USAGE: $0 [stop]"
+    exit 1
+fi
+
+# Whatever goes wrong from here on: one sentence, and nothing left that this run started.
+started=()
+give_up() {
+    trap - EXIT INT TERM
+    echo "quickstart: $*" >&2
+    for name in "${started[@]}"; do
+        [ "$name" = broker ] && stop broker $broker_mark
+        [ "$name" = zookeeper ] && stop zookeeper $zookeeper_mark
+    done
+    exit 1
+}
+trap 'give_up "interrupted; everything is stopped again"' INT TERM
+
+# Says every few seconds that it still waits; on a terminal, in one line that counts.
+wait_for() { # WHAT SECONDS NAME MARK PROBE...
+    local what=$1 limit=$2 name=$3 mark=$4 began=$SECONDS said=$SECONDS
+    shift 4
+    until "$@"; do
+        if ! running "$name" "$mark"; then
+            [ ! -t 1 ] || echo
+            give_up "$what ended before it was ready: $(last_words "$run/$name.out"); all it said is in $run/$name.out"
+        fi
+        [ $((SECONDS - began)) -lt "$limit" ] || give_up "$what is not ready after $limit s; what it says is in $run/$name.out"
+        if [ -t 1 ]; then
+            printf '\rquickstart: waiting for %s ... %d s ' "$what" $((SECONDS - began))
+        elif [ $((SECONDS - said)) -ge 5 ]; then
+            said=$SECONDS
+            say "waiting for $what ... $((SECONDS - began)) s"
+        fi
+        sleep 0.2
+    done
+    [ ! -t 1 ] || printf '\r\033[K'
+    say "$what is ready"
+}
+last_words() { grep -E 'FATAL|ERROR|Exception|rror:' "$1" | tail -1 | cut -c1-300 | grep . || tail -1 "$1" | cut -c1-300; }
+
+for file in "$config/zookeeper.properties" "$config/server.properties"; do
+    [ -r "$file" ] || give_up "there is no $file; run this from the source tree, or set QUICKSTART_CONFIG to a directory that has it"
+done
+zookeeper_port=$(setting "$config/zookeeper.properties" clientPort 2181)
+listeners=$(setting "$config/server.properties" listeners "PLAINTEXT://:$(setting "$config/server.properties" port 9092)")
+broker_port=$(sed 's/,.*//; s/.*://' <<<"$listeners")
+broker_id=$(setting "$config/server.properties" broker.id 0)
+bootstrap=localhost:$broker_port
+mkdir -p "$run" || give_up "cannot write to $run"
+
+# 1. What must be there, before anything is started.
+java=${JAVA_HOME:+$JAVA_HOME/bin/}java
+command -v "$java" >/dev/null 2>&1 ||
+    give_up "there is no Java here ('$java'), and ZooKeeper needs it: install a JRE of version 8 or newer (Debian: apt-get install default-jre-headless) or set JAVA_HOME"
+running zookeeper $zookeeper_mark || ! port_answers "$zookeeper_port" ||
+    give_up "port $zookeeper_port is in use, and not by this quickstart's ZooKeeper: stop what listens there (ss -ltnp 'sport = :$zookeeper_port' shows it), or change clientPort in $config/zookeeper.properties and zookeeper.connect in $config/server.properties"
+running broker $broker_mark || ! port_answers "$broker_port" ||
+    give_up "port $broker_port is in use, and not by this quickstart's broker: stop what listens there (ss -ltnp 'sport = :$broker_port' shows it), or set listeners in $config/server.properties to another port"
+
+# 2. The binary.
+if [ -n "${ODRADEK_BINARY:-}" ]; then
+    say "using $ODRADEK_BINARY"
+elif command -v cargo >/dev/null 2>&1; then
+    say "building the release binary (the first time takes a few minutes)"
+    cargo build --release --bin odradek >"$run/cargo.out" 2>&1 &
+    build=$!
+    trap 'kill $build 2>/dev/null; give_up "interrupted; nothing is left running"' INT TERM
+    began=$SECONDS said=$SECONDS
+    while kill -0 $build 2>/dev/null; do
+        if [ -t 1 ]; then
+            printf '\r\033[Kquickstart: building ... %d s, %s' $((SECONDS - began)) "$(tail -1 "$run/cargo.out" | cut -c1-60)"
+        elif [ $((SECONDS - said)) -ge 10 ]; then
+            said=$SECONDS
+            say "building ... $((SECONDS - began)) s, $(tail -1 "$run/cargo.out" | sed 's/^ *//' | cut -c1-60)"
+        fi
+        sleep 0.2
+    done
+    [ ! -t 1 ] || printf '\r\033[K'
+    trap 'give_up "interrupted; everything is stopped again"' INT TERM
+    if ! wait $build; then
+        if grep -qiE 'failed to (download|fetch|get)|could not resolve|network' "$run/cargo.out"; then
+            give_up "cargo could not get the crates that Odradek needs; check the network and run this again (all cargo said is in $run/cargo.out)"
+        fi
+        give_up "the build failed: $(grep -m1 '^error' "$run/cargo.out"); all cargo said is in $run/cargo.out"
+    fi
+    say "the binary is target/release/odradek"
+elif [ -x target/release/odradek ]; then
+    say "there is no Rust here; using target/release/odradek as it is"
+else
+    give_up "there is no Rust here (no cargo on the PATH) and no built target/release/odradek: install Rust from https://rustup.rs and run this again"
+fi
+
+# 3. ZooKeeper.
+if running zookeeper $zookeeper_mark; then
+    say "ZooKeeper already runs (process $(cat "$run/zookeeper.pid"))"
+else
+    bin/zookeeper-classpath.sh >/dev/null || give_up "without a ZooKeeper there is nothing to start"
+    say "starting ZooKeeper on port $zookeeper_port"
+    # setsid: an interrupt at the keyboard stops this script, which then stops what it started, in order.
+    setsid bin/zookeeper-server-start.sh "$config/zookeeper.properties" >"$run/zookeeper.out" 2>&1 </dev/null &
+    echo $! >"$run/zookeeper.pid"
+    started=(zookeeper)
+    # Between fork and exec the process does not yet bear its name.
+    for _ in $(seq 50); do running zookeeper $zookeeper_mark && break; kill -0 "$(cat "$run/zookeeper.pid")" 2>/dev/null || break; sleep 0.1; done
+    wait_for ZooKeeper 60 zookeeper $zookeeper_mark port_answers "$zookeeper_port"
+fi
+
+# 4. The broker.
+if running broker $broker_mark; then
+    say "the broker already runs (process $(cat "$run/broker.pid"))"
+else
+    say "starting broker $broker_id on port $broker_port"
+    setsid bin/kafka-server-start.sh "$config/server.properties" >"$run/broker.out" 2>&1 </dev/null &
+    echo $! >"$run/broker.pid"
+    started=(broker "${started[@]}")
+    for _ in $(seq 50); do running broker $broker_mark && break; kill -0 "$(cat "$run/broker.pid")" 2>/dev/null || break; sleep 0.1; done
+    wait_for "the broker" 60 broker $broker_mark port_answers "$broker_port"
+fi
+
+# 5. A topic, three messages there and back, the broker in ZooKeeper. Each command is shown.
+shown() { echo "\$ $*"; "$@"; }
+echo
+shown bin/kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic $topic --partitions 1 --replication-factor 1 ||
+    give_up "the topic could not be created; the broker's log is $run/broker.out"
+before=$(bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>/dev/null | sed -n "s/^$topic:0://p")
+echo "\$ bin/kafka-console-producer.sh --bootstrap-server $bootstrap --topic $topic"
+printf 'To be or not to be\nthat is no question\nwith two brokers\n' | tee /dev/stderr |
+    bin/kafka-console-producer.sh --bootstrap-server "$bootstrap" --topic $topic >/dev/null ||
+    give_up "the messages could not be sent; the broker's log is $run/broker.out"
+[ "${before:-0}" = 0 ] || say "(an earlier run left $before messages there; they are read too)"
+shown bin/kafka-console-consumer.sh --bootstrap-server "$bootstrap" --topic $topic --from-beginning --max-messages $((${before:-0} + 3)) --timeout-ms 20000 ||
+    give_up "the messages could not be read back; the broker's log is $run/broker.out"
+[ "$(bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>/dev/null)" = "$topic:0:$((${before:-0} + 3))" ] ||
+    give_up "the topic does not hold the three messages; the broker's log is $run/broker.out"
+echo "\$ bin/zookeeper-shell.sh localhost:$zookeeper_port get /brokers/ids/$broker_id"
+bin/zookeeper-shell.sh "localhost:$zookeeper_port" get "/brokers/ids/$broker_id" 2>/dev/null | grep '^{' ||
+    give_up "the broker's znode /brokers/ids/$broker_id cannot be read from ZooKeeper on port $zookeeper_port"
+
+trap - INT TERM
+cat <<NEXT
+
+Odradek runs: broker $broker_id at $bootstrap, ZooKeeper at localhost:$zookeeper_port.
+Their logs are $run/broker.out and $run/zookeeper.out. What to try next:
+  bin/kafka-topics.sh --bootstrap-server $bootstrap --describe --topic $topic
+  bin/kafka-console-producer.sh --bootstrap-server $bootstrap --topic $topic
+  bin/kafka-console-consumer.sh --bootstrap-server $bootstrap --topic $topic --from-beginning
+  bin/kafka-producer-perf-test.sh --topic $topic --num-records 1000000 --record-size 100 --throughput -1 --producer-props bootstrap.servers=$bootstrap
+  or any Kafka client you have, at $bootstrap
+To stop both (the messages stay): bin/quickstart.sh stop
+NEXT
