@@ -1,1 +1,10 @@
-//! config.
+//! Every setting of a ZooKeeper-mode broker and of a topic: declared once as data, parsed and checked as Kafka does.
+//!
+//! Invariants: a `KafkaConfig` that exists has passed every check Kafka makes at start; a `LogConfig` that exists has
+//! passed the checks of every topic setting. A room receives its small typed struct, never the whole configuration.
+//! Deliberately unknown here: ZooKeeper, the wire, files other than the properties text itself.
+
+pub mod listeners;
+pub mod log;
+pub mod metadata_version;
+pub mod sections;
