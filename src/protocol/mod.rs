@@ -1,1 +1,74 @@
-//! protocol.
+//! Kafka's wire protocol: messages declared as data, frames, headers, API keys and error codes.
+//! Knows how bytes become structs and back; it does not know what any request means.
+
+pub mod api_keys;
+pub mod error_code;
+pub mod header;
+pub mod message;
+pub mod messages;
+
+#[cfg(test)]
+mod tests {
+    use super::message::{Message, Payload};
+    use super::messages::fetch::{FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, PartitionData};
+    use super::messages::heartbeat::HeartbeatRequest;
+    use crate::codec::reader::Reader;
+    use crate::codec::writer::Writer;
+    use crate::model::TopicId;
+
+    fn encoded<M: Message>(message: &M, version: i16) -> bytes::Bytes {
+        let mut writer = Writer::new();
+        message.encode(&mut writer, version).expect("the message has a place for all its fields");
+        writer.into_bytes().expect("no file is in the message")
+    }
+
+    #[test]
+    fn a_message_reads_back_in_each_version() {
+        for version in FetchRequest::VERSIONS {
+            let topic = if version >= 13 {
+                FetchTopic { topic_id: TopicId([9; 16]), ..Default::default() }
+            } else {
+                FetchTopic { topic: "orders".into(), ..Default::default() }
+            };
+            let request = FetchRequest { max_wait_ms: 500, min_bytes: 1, topics: vec![topic], ..Default::default() };
+            let mut reader = Reader::new(encoded(&request, version));
+            assert_eq!(FetchRequest::decode(&mut reader, version), Ok(request));
+            assert_eq!(reader.remaining(), 0, "version {version}");
+        }
+    }
+
+    #[test]
+    fn a_value_without_a_place_is_refused_unless_it_is_ignorable() {
+        let request = HeartbeatRequest { group_instance_id: Some("a".into()), ..Default::default() };
+        assert!(request.encode(&mut Writer::new(), 2).is_err());
+        assert!(request.encode(&mut Writer::new(), 3).is_ok());
+    }
+
+    #[test]
+    fn the_bytes_of_a_flexible_heartbeat_are_those_of_kafka() {
+        let request = HeartbeatRequest {
+            group_id: "g".into(),
+            generation_id: 7,
+            member_id: "m".into(),
+            group_instance_id: None,
+        };
+        assert_eq!(encoded(&request, 4)[..], [2, b'g', 0, 0, 0, 7, 2, b'm', 0, 0]);
+        assert_eq!(encoded(&request, 3)[..], [0, 1, b'g', 0, 0, 0, 7, 0, 1, b'm', 0xff, 0xff]);
+    }
+
+    #[test]
+    fn no_prefix_of_a_message_panics_or_reads_whole() {
+        let partition = PartitionData {
+            records: Some(Payload::Bytes(bytes::Bytes::from_static(b"batch"))),
+            ..Default::default()
+        };
+        let topic = FetchableTopicResponse { topic: "t".into(), partitions: vec![partition], ..Default::default() };
+        let response = FetchResponse { responses: vec![topic], ..Default::default() };
+        for version in [0, 11, 12] {
+            let whole = encoded(&response, version);
+            for end in 0..whole.len() {
+                assert!(FetchResponse::decode(&mut Reader::new(whole.slice(..end)), version).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+use std::fmt;
+
+use bytes::Bytes;
+
+/// What the bytes did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Fewer bytes are left than a value of this size needs, or than a declared length or count claims.
+    Truncated { needed: usize, remaining: usize },
+    /// A length or count below -1, or -1 where null is not allowed.
+    InvalidLength(i64),
+    /// A variable-length integer longer than its type.
+    VarintTooLong,
+    /// A string that is not UTF-8.
+    InvalidUtf8,
+    /// A tagged field that appears twice or out of order.
+    TagOutOfOrder(u32),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecodeError::Truncated { needed, remaining } => {
+                write!(f, "{needed} bytes are declared where {remaining} remain")
+            }
+            DecodeError::InvalidLength(length) => write!(f, "{length} is not a valid length here"),
+            DecodeError::VarintTooLong => write!(f, "a variable-length integer does not end"),
+            DecodeError::InvalidUtf8 => write!(f, "a string is not UTF-8"),
+            DecodeError::TagOutOfOrder(tag) => write!(f, "tagged field {tag} is repeated or out of order"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Reads big-endian primitives from a frame. Byte fields come out as slices of the frame, never as copies.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    bytes: Bytes,
+    position: usize,
+}
+
+macro_rules! fixed {
+    ($($name:ident -> $type:ty),*) => {$(
+        pub fn $name(&mut self) -> Result<$type, DecodeError> {
+            const SIZE: usize = size_of::<$type>();
+            match self.bytes.get(self.position..).and_then(|rest| rest.first_chunk::<SIZE>()) {
+                Some(chunk) => {
+                    self.position += SIZE;
+                    Ok(<$type>::from_be_bytes(*chunk))
+                }
+                None => Err(DecodeError::Truncated { needed: SIZE, remaining: self.remaining() }),
+            }
+        }
+    )*};
+}
+
+impl Reader {
+    pub fn new(bytes: Bytes) -> Reader {
+        Reader { bytes, position: 0 }
+    }
+
+    pub fn remaining(&self) -> usize {
+        self.bytes.len() - self.position
+    }
+
+    /// Bytes read so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    fixed!(i8 -> i8, u8 -> u8, i16 -> i16, u16 -> u16, i32 -> i32, u32 -> u32, i64 -> i64, f64 -> f64);
+
+    /// The next `length` bytes, shared with the frame.
+    pub fn take(&mut self, length: usize) -> Result<Bytes, DecodeError> {
+        if length > self.remaining() {
+            return Err(DecodeError::Truncated { needed: length, remaining: self.remaining() });
+        }
+        let taken = self.bytes.slice(self.position..self.position + length);
+        self.position += length;
+        Ok(taken)
+    }
+
+    /// The next `length` bytes as UTF-8 text.
+    pub fn text(&mut self, length: usize) -> Result<String, DecodeError> {
+        if length > self.remaining() {
+            return Err(DecodeError::Truncated { needed: length, remaining: self.remaining() });
+        }
+        let slice = self.bytes.get(self.position..self.position + length).unwrap_or_default();
+        let text = std::str::from_utf8(slice).map_err(|_| DecodeError::InvalidUtf8)?.to_owned();
+        self.position += length;
+        Ok(text)
+    }
+
+    /// Unsigned LEB128 of at most 32 bits (KIP-482).
+    pub fn uvarint(&mut self) -> Result<u32, DecodeError> {
+        let mut value = 0u32;
+        for shift in (0..35).step_by(7) {
+            let byte = self.u8()?;
+            // The fifth byte has room for four bits only.
+            if shift == 28 && byte > 0x0f {
+                return Err(DecodeError::VarintTooLong);
+            }
+            value |= u32::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::VarintTooLong)
+    }
+
+    /// A length as an i16, `None` for -1.
+    pub fn length_i16(&mut self) -> Result<Option<usize>, DecodeError> {
+        let length = self.i16()?;
+        self.checked_length(i64::from(length))
+    }
+
+    /// A length or count as an i32, `None` for -1.
+    pub fn length_i32(&mut self) -> Result<Option<usize>, DecodeError> {
+        let length = self.i32()?;
+        self.checked_length(i64::from(length))
+    }
+
+    /// A compact length or count: one more than its value, `None` for 0 (KIP-482).
+    pub fn length_compact(&mut self) -> Result<Option<usize>, DecodeError> {
+        let length = i64::from(self.uvarint()?) - 1;
+        self.checked_length(length)
+    }
+
+    /// Every element of an array takes at least one byte, so a count is checked like a length.
+    fn checked_length(&self, length: i64) -> Result<Option<usize>, DecodeError> {
+        if length == -1 {
+            return Ok(None);
+        }
+        let length = usize::try_from(length).map_err(|_| DecodeError::InvalidLength(length))?;
+        if length > self.remaining() {
+            return Err(DecodeError::Truncated { needed: length, remaining: self.remaining() });
+        }
+        Ok(Some(length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(bytes: &'static [u8]) -> Reader {
+        Reader::new(Bytes::from_static(bytes))
+    }
+
+    #[test]
+    fn a_length_beyond_the_frame_is_refused() {
+        assert_eq!(
+            reader(&[0x7f, 0xff, 0xff, 0xff, 1]).length_i32(),
+            Err(DecodeError::Truncated { needed: 0x7fff_ffff, remaining: 1 })
+        );
+        assert_eq!(reader(&[0xff, 0xfe]).length_i16(), Err(DecodeError::InvalidLength(-2)));
+        assert_eq!(reader(&[0xff, 0xff]).length_i16(), Ok(None));
+        assert_eq!(reader(&[0]).length_compact(), Ok(None));
+        assert_eq!(reader(&[2, 9]).length_compact(), Ok(Some(1)));
+    }
+
+    #[test]
+    fn a_varint_ends_within_five_bytes() {
+        assert_eq!(reader(&[0xff, 0xff, 0xff, 0xff, 0x0f]).uvarint(), Ok(u32::MAX));
+        assert_eq!(reader(&[0xff, 0xff, 0xff, 0xff, 0x1f]).uvarint(), Err(DecodeError::VarintTooLong));
+        assert_eq!(reader(&[0x80, 0x01]).uvarint(), Ok(128));
+    }
+}
