@@ -1,0 +1,294 @@
+//! One state of the cluster's metadata, and the pure step from one state to the next.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+
+/// The leader that the controller gives for a partition of a topic that is being deleted.
+pub const LEADER_DURING_DELETE: BrokerId = BrokerId(-2);
+
+/// Internal topics are created and written by brokers; clients see the flag in Metadata replies.
+pub fn is_internal_topic(topic: &str) -> bool {
+    matches!(topic, "__consumer_offsets" | "__transaction_state")
+}
+
+/// Everything a broker knows of the cluster beyond itself.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    /// The controller, unless the last update said that there is none.
+    pub controller: Option<BrokerId>,
+    /// Live brokers only.
+    pub brokers: BTreeMap<BrokerId, Arc<Broker>>,
+    topics: HashMap<Arc<str>, Arc<Topic>>,
+    names_by_id: HashMap<TopicId, Arc<str>>,
+}
+
+/// A live broker, with one endpoint per listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    pub id: BrokerId,
+    pub rack: Option<String>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `PLAINTEXT`, or whatever `listener.security.protocol.map` calls it.
+    pub listener: String,
+    /// 0 PLAINTEXT, 1 SSL, 2 SASL_PLAINTEXT, 3 SASL_SSL.
+    pub security_protocol: i16,
+    pub host: String,
+    pub port: i32,
+}
+
+impl Broker {
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+    }
+}
+
+/// A topic that has at least one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub name: Arc<str>,
+    /// `TopicId::ZERO` while the controller knows none.
+    pub id: TopicId,
+    /// In the order of their numbers, which usually have no gaps.
+    pub partitions: Vec<Arc<Partition>>,
+}
+
+impl Topic {
+    pub fn partition(&self, partition: i32) -> Option<&Arc<Partition>> {
+        // Without gaps a partition stands at its own number.
+        let guess = usize::try_from(partition).ok().and_then(|index| self.partitions.get(index));
+        match guess {
+            Some(found) if found.partition == partition => Some(found),
+            _ => self
+                .partitions
+                .binary_search_by_key(&partition, |known| known.partition)
+                .ok()
+                .and_then(|index| self.partitions.get(index)),
+        }
+    }
+}
+
+/// Leadership of one partition as the controller last told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    pub partition: i32,
+    /// -1 while the partition has none.
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub partition_epoch: PartitionEpoch,
+    pub controller_epoch: ControllerEpoch,
+    pub isr: Vec<BrokerId>,
+    /// All replicas, the preferred leader first.
+    pub assignment: Vec<BrokerId>,
+    pub offline_replicas: Vec<BrokerId>,
+}
+
+/// One UpdateMetadata request, whatever its version was.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    pub controller: BrokerId,
+    /// Replaces the list of live brokers.
+    pub brokers: Vec<Broker>,
+    /// Merged: topics and partitions that are not mentioned stay as they are.
+    pub topics: Vec<TopicUpdate>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TopicUpdate {
+    pub name: Arc<str>,
+    /// Zero removes what was known: a controller that went back to an older protocol no longer keeps ids.
+    pub id: TopicId,
+    pub partitions: Vec<Partition>,
+}
+
+impl Image {
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.names_by_id.get(&id).and_then(|name| self.topics.get(name))
+    }
+
+    pub fn topic_name(&self, id: TopicId) -> Option<&Arc<str>> {
+        self.names_by_id.get(&id)
+    }
+
+    /// `TopicId::ZERO` for a topic that is unknown or has none.
+    pub fn topic_id(&self, name: &str) -> TopicId {
+        self.topics.get(name).map_or(TopicId::ZERO, |topic| topic.id)
+    }
+
+    /// In no particular order.
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    pub fn partition(&self, topic: &str, partition: i32) -> Option<&Arc<Partition>> {
+        self.topics.get(topic).and_then(|topic| topic.partition(partition))
+    }
+
+    pub fn is_alive(&self, broker: BrokerId) -> bool {
+        self.brokers.contains_key(&broker)
+    }
+
+    /// Where a live broker listens under this listener name.
+    pub fn endpoint(&self, broker: BrokerId, listener: &str) -> Option<&Endpoint> {
+        self.brokers.get(&broker).and_then(|broker| broker.endpoint(listener))
+    }
+
+    /// The image after `update`, and the partitions that the update deleted. The last update wins: leader epochs are
+    /// not compared. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/metadata/ZkMetadataCache.scala.
+    pub fn with(&self, update: &Update) -> (Image, Vec<TopicPartition>) {
+        let mut next = Image {
+            controller: (update.controller.0 >= 0).then_some(update.controller),
+            brokers: update.brokers.iter().map(|broker| (broker.id, Arc::new(broker.clone()))).collect(),
+            topics: self.topics.clone(),
+            names_by_id: self.names_by_id.clone(),
+        };
+        let mut deleted = Vec::new();
+        for topic in &update.topics {
+            next.merge(topic, &mut deleted);
+        }
+        (next, deleted)
+    }
+
+    fn merge(&mut self, update: &TopicUpdate, deleted: &mut Vec<TopicPartition>) {
+        let known = self.topics.get(&update.name);
+        let name = known.map_or_else(|| Arc::clone(&update.name), |topic| Arc::clone(&topic.name));
+        let previous_id = known.map_or(TopicId::ZERO, |topic| topic.id);
+        let mut partitions: BTreeMap<i32, Arc<Partition>> =
+            known.into_iter().flat_map(|topic| topic.partitions.iter().map(|p| (p.partition, Arc::clone(p)))).collect();
+        for partition in &update.partitions {
+            if partition.leader == LEADER_DURING_DELETE {
+                partitions.remove(&partition.partition);
+                deleted.push(TopicPartition { topic: Arc::clone(&name), partition: partition.partition });
+            } else {
+                partitions.insert(partition.partition, Arc::new(partition.clone()));
+            }
+        }
+        // Only if it is still this topic's: an id is never given to two topics, but an image must not depend on that.
+        if !previous_id.is_zero() && self.names_by_id.get(&previous_id) == Some(&name) {
+            self.names_by_id.remove(&previous_id);
+        }
+        if partitions.is_empty() {
+            self.topics.remove(&name);
+            return;
+        }
+        if !update.id.is_zero() {
+            self.names_by_id.insert(update.id, Arc::clone(&name));
+        }
+        let topic = Topic { name: Arc::clone(&name), id: update.id, partitions: partitions.into_values().collect() };
+        self.topics.insert(name, Arc::new(topic));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn partition(topic: &str, number: i32, leader: i32) -> (Arc<str>, Partition) {
+        let partition = Partition {
+            partition: number,
+            leader: BrokerId(leader),
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: PartitionEpoch(0),
+            controller_epoch: ControllerEpoch(1),
+            isr: vec![BrokerId(leader)],
+            assignment: vec![BrokerId(leader)],
+            offline_replicas: Vec::new(),
+        };
+        (topic.into(), partition)
+    }
+
+    pub(crate) fn update(partitions: Vec<(Arc<str>, Partition)>) -> Update {
+        let mut topics: Vec<TopicUpdate> = Vec::new();
+        for (name, partition) in partitions {
+            match topics.iter_mut().find(|topic| topic.name == name) {
+                Some(topic) => topic.partitions.push(partition),
+                None => topics.push(TopicUpdate { id: id_of(&name), name, partitions: vec![partition] }),
+            }
+        }
+        Update { controller: BrokerId(1), brokers: vec![broker(1), broker(2)], topics }
+    }
+
+    fn id_of(name: &str) -> TopicId {
+        let mut id = [7; 16];
+        id.iter_mut().zip(name.bytes()).for_each(|(slot, byte)| *slot = byte);
+        TopicId(id)
+    }
+
+    fn broker(id: i32) -> Broker {
+        let endpoint = |listener: &str, port| Endpoint {
+            listener: listener.to_owned(),
+            security_protocol: 0,
+            host: format!("broker-{id}"),
+            port,
+        };
+        Broker {
+            id: BrokerId(id),
+            rack: None,
+            endpoints: vec![endpoint("PLAINTEXT", 9092), endpoint("INTERNAL", 9093)],
+        }
+    }
+
+    #[test]
+    fn partitions_that_an_update_does_not_mention_stay() {
+        let (first, _) = Image::default().with(&update(vec![partition("a", 0, 1), partition("b", 0, 1)]));
+        let (second, deleted) = first.with(&update(vec![partition("a", 1, 2)]));
+        assert_eq!(deleted, Vec::new());
+        assert_eq!(second.topic("a").map(|topic| topic.partitions.len()), Some(2));
+        assert_eq!(second.partition("a", 1).map(|partition| partition.leader), Some(BrokerId(2)));
+        assert_eq!(second.partition("b", 0).map(|partition| partition.leader), Some(BrokerId(1)));
+        assert!(first.partition("a", 1).is_none(), "an image never changes");
+    }
+
+    #[test]
+    fn leader_minus_two_removes_the_partition_and_the_last_one_removes_the_topic_and_its_id() {
+        let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1), partition("a", 1, 1)]));
+        let (image, deleted) = image.with(&update(vec![partition("a", 0, -2)]));
+        assert_eq!(deleted, vec![TopicPartition::new("a", 0)]);
+        assert_eq!(image.partition("a", 1).map(|partition| partition.partition), Some(1), "found past the gap");
+        assert!(image.topic_by_id(id_of("a")).is_some());
+        let (image, _) = image.with(&update(vec![partition("a", 1, -2)]));
+        assert!(image.topic("a").is_none());
+        assert!(image.topic_by_id(id_of("a")).is_none());
+    }
+
+    #[test]
+    fn a_topic_recreated_in_the_next_update_has_only_its_new_id() {
+        let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1)]));
+        let mut recreated = update(vec![partition("a", 0, 2)]);
+        recreated.topics[0].id = TopicId([9; 16]);
+        let (image, _) = image.with(&recreated);
+        assert!(image.topic_by_id(id_of("a")).is_none());
+        assert_eq!(image.topic_name(TopicId([9; 16])).map(|name| &**name), Some("a"));
+    }
+
+    #[test]
+    fn an_update_without_topic_ids_forgets_those_it_names() {
+        let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1), partition("b", 0, 1)]));
+        let mut downgraded = update(vec![partition("a", 0, 1)]);
+        downgraded.topics[0].id = TopicId::ZERO;
+        let (image, _) = image.with(&downgraded);
+        assert_eq!(image.topic_id("a"), TopicId::ZERO);
+        assert!(image.topic_by_id(id_of("a")).is_none());
+        assert_eq!(image.topic_id("b"), id_of("b"));
+    }
+
+    #[test]
+    fn live_brokers_are_replaced_and_a_negative_controller_is_none() {
+        let (image, _) = Image::default().with(&update(Vec::new()));
+        assert_eq!(image.controller, Some(BrokerId(1)));
+        assert_eq!(image.endpoint(BrokerId(2), "INTERNAL").map(|endpoint| endpoint.port), Some(9093));
+        assert!(image.endpoint(BrokerId(2), "ELSEWHERE").is_none());
+        let (image, _) = image.with(&Update { controller: BrokerId(-1), brokers: vec![broker(2)], topics: Vec::new() });
+        assert_eq!(image.controller, None);
+        assert!(!image.is_alive(BrokerId(1)) && image.is_alive(BrokerId(2)));
+    }
+}
