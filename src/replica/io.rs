@@ -1,0 +1,160 @@
+//! The threads that run log work which may wait for a disk, so that no connection does.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{Semaphore, oneshot};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The I/O threads have been stopped; the work was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShuttingDown;
+
+impl std::fmt::Display for ShuttingDown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the broker is shutting down")
+    }
+}
+
+impl std::error::Error for ShuttingDown {}
+
+/// `num.io.threads` threads behind one queue of `queued.max.requests` jobs.
+pub struct IoThreads {
+    queue: Arc<Queue>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Queue {
+    jobs: Mutex<Jobs>,
+    arrival: Condvar,
+    /// One permit for each place in the queue, taken when a job is queued and given back when a thread picks it up.
+    places: Semaphore,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    stopped: bool,
+}
+
+impl Queue {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs jobs until the queue is stopped and empty.
+    fn work(&self) {
+        loop {
+            let mut jobs = self.jobs();
+            let job = loop {
+                match jobs.waiting.pop_front() {
+                    Some(job) => break job,
+                    None if jobs.stopped => return,
+                    None => jobs = self.arrival.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            drop(jobs);
+            self.places.add_permits(1);
+            // A job that panics answers its caller by dropping the reply channel; the thread goes on.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+        }
+    }
+}
+
+impl IoThreads {
+    pub fn start(threads: usize, queued_max_requests: usize) -> std::io::Result<IoThreads> {
+        let queue = Arc::new(Queue {
+            jobs: Mutex::default(),
+            arrival: Condvar::new(),
+            places: Semaphore::new(queued_max_requests.clamp(1, Semaphore::MAX_PERMITS)),
+        });
+        let mut started = Vec::with_capacity(threads);
+        for number in 0..threads.max(1) {
+            let queue = Arc::clone(&queue);
+            let thread = std::thread::Builder::new().name(format!("io-{number}")).spawn(move || queue.work())?;
+            started.push(thread);
+        }
+        Ok(IoThreads { queue, threads: Mutex::new(started) })
+    }
+
+    /// Runs blocking work on an I/O thread. Waits while the queue is full, so the caller stops reading its socket.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ShuttingDown> {
+        let place = self.queue.places.acquire().await.map_err(|_| ShuttingDown)?;
+        let (done, result) = oneshot::channel();
+        {
+            let mut jobs = self.queue.jobs();
+            if jobs.stopped {
+                return Err(ShuttingDown);
+            }
+            // The caller may have hung up; the work still happens.
+            jobs.waiting.push_back(Box::new(move || {
+                let _ = done.send(work());
+            }));
+        }
+        place.forget();
+        self.queue.arrival.notify_one();
+        result.await.map_err(|_| ShuttingDown)
+    }
+
+    /// Refuses further work, lets what is queued finish, and waits for the threads.
+    pub fn stop(&self) {
+        self.queue.jobs().stopped = true;
+        self.queue.places.close();
+        self.queue.arrival.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for IoThreads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn a_full_queue_makes_the_caller_wait_and_loses_nothing() {
+        let threads = Arc::new(IoThreads::start(2, 3).expect("threads start"));
+        let done = Arc::new(AtomicUsize::new(0));
+        let mut callers = Vec::new();
+        for number in 0..100 {
+            let (threads, done) = (Arc::clone(&threads), Arc::clone(&done));
+            callers.push(tokio::spawn(async move {
+                threads
+                    .run(move || {
+                        done.fetch_add(1, Ordering::SeqCst);
+                        number
+                    })
+                    .await
+            }));
+        }
+        for (number, caller) in callers.into_iter().enumerate() {
+            assert_eq!(caller.await.expect("the caller ends"), Ok(number));
+        }
+        assert_eq!(done.load(Ordering::SeqCst), 100);
+    }
+
+    #[tokio::test]
+    async fn after_stop_work_is_refused() {
+        let threads = IoThreads::start(1, 1).expect("threads start");
+        assert_eq!(threads.run(|| 7).await, Ok(7));
+        threads.stop();
+        assert_eq!(threads.run(|| 7).await, Err(ShuttingDown));
+    }
+
+    #[tokio::test]
+    async fn a_panicking_job_leaves_the_thread_working() {
+        let threads = IoThreads::start(1, 1).expect("threads start");
+        assert_eq!(threads.run(|| -> i32 { panic!("on purpose") }).await, Err(ShuttingDown));
+        assert_eq!(threads.run(|| 7).await, Ok(7));
+    }
+}

@@ -1,0 +1,531 @@
+//! Who leads a partition, which replicas are in sync, and what is committed: the core of a hosted partition.
+//! It reads no clock and no log; whoever calls it passes the time and the ends of the log.
+//!
+//! ```text
+//!            decision with a newer leader epoch, this broker leads
+//!   Idle ─────────────────────────────────────────────────────────▶ Leader ◀──┐ newer epoch, still leads
+//!    │                                                              │  ▲ ▲────┘
+//!    │ ... another leads                      ... another leads     ▼  │  ... this broker leads
+//!    └────────────────────────────────────────────────────────▶ Follower ◀─┐
+//!                                                                   └──────┘ newer epoch, another leads
+//! ```
+//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/cluster/Partition.scala and server/ReplicaManager.scala.
+
+use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
+use crate::protocol::error_code::ErrorCode;
+
+/// What the controller decided for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub controller_epoch: ControllerEpoch,
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub partition_epoch: PartitionEpoch,
+    pub isr: Vec<BrokerId>,
+    /// All replicas, the preferred leader first.
+    pub assignment: Vec<BrokerId>,
+    pub adding: Vec<BrokerId>,
+    pub removing: Vec<BrokerId>,
+    /// The replica is created by this decision, so a missing log is no loss.
+    pub is_new: bool,
+    /// Zero when the controller keeps no ids.
+    pub topic_id: TopicId,
+}
+
+/// What to do about a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Lead,
+    Follow,
+    /// The epoch is the current one, and the controller has begun to keep topic ids: the log takes the id.
+    AdoptTopicId,
+    /// The epoch is the current one, and the controller no longer keeps topic ids: nothing changes here.
+    Acknowledge,
+    Refuse(ErrorCode),
+}
+
+/// What a transition did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// The decision is older than an ISR change that is already known; nothing changed, and that is no error.
+    Skipped,
+    Done {
+        /// The role is another than before.
+        new_role: bool,
+        /// The leader epoch is another than before.
+        new_epoch: bool,
+    },
+}
+
+/// The partition cannot answer as the role or epoch that the request assumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrongLeadership {
+    NotLeader,
+    /// The requester knows an older leader epoch.
+    Fenced,
+    /// The requester knows a newer leader epoch.
+    Unknown,
+    /// The requester is not among the replicas that this leader knows.
+    NotAReplica,
+}
+
+/// What the leader knows of another replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follower {
+    pub broker: BrokerId,
+    /// -1 until its first fetch of this leadership.
+    pub log_end_offset: Offset,
+    pub log_start_offset: Offset,
+    last_fetch_leader_log_end_offset: Offset,
+    last_fetch_ms: i64,
+    /// The latest time at which it is known to have had everything that the leader had.
+    last_caught_up_ms: i64,
+}
+
+impl Follower {
+    fn unknown(broker: BrokerId) -> Follower {
+        Follower {
+            broker,
+            log_end_offset: Offset(-1),
+            log_start_offset: Offset(-1),
+            last_fetch_leader_log_end_offset: Offset(-1),
+            last_fetch_ms: 0,
+            last_caught_up_ms: 0,
+        }
+    }
+
+    fn is_caught_up(&self, log_end_offset: Offset, now_ms: i64, lag_max_ms: i64) -> bool {
+        self.log_end_offset == log_end_offset || now_ms.saturating_sub(self.last_caught_up_ms) <= lag_max_ms
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Role {
+    /// No decision has been accepted yet.
+    Idle,
+    Leader {
+        /// Where the log ended when this leader epoch began.
+        epoch_start_offset: Offset,
+    },
+    Follower,
+}
+
+/// The leadership of one partition as this broker knows it.
+#[derive(Clone, Debug)]
+pub struct Leadership {
+    local: BrokerId,
+    role: Role,
+    controller_epoch: ControllerEpoch,
+    leader: Option<BrokerId>,
+    /// -1 until the first decision, so that epoch 0 is accepted.
+    leader_epoch: LeaderEpoch,
+    partition_epoch: PartitionEpoch,
+    assignment: Vec<BrokerId>,
+    adding: Vec<BrokerId>,
+    removing: Vec<BrokerId>,
+    /// As ZooKeeper has it; empty on a follower.
+    isr: Vec<BrokerId>,
+    /// The assignment without this broker. Kept on a follower too, but reset when it leads.
+    followers: Vec<Follower>,
+}
+
+impl Leadership {
+    pub fn new(local: BrokerId) -> Leadership {
+        Leadership {
+            local,
+            role: Role::Idle,
+            controller_epoch: ControllerEpoch(-1),
+            leader: None,
+            leader_epoch: LeaderEpoch(-1),
+            partition_epoch: PartitionEpoch(-1),
+            assignment: Vec::new(),
+            adding: Vec::new(),
+            removing: Vec::new(),
+            isr: Vec::new(),
+            followers: Vec::new(),
+        }
+    }
+
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader { .. })
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.role == Role::Idle
+    }
+
+    pub fn leader(&self) -> Option<BrokerId> {
+        self.leader
+    }
+
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch
+    }
+
+    pub fn partition_epoch(&self) -> PartitionEpoch {
+        self.partition_epoch
+    }
+
+    pub fn controller_epoch(&self) -> ControllerEpoch {
+        self.controller_epoch
+    }
+
+    pub fn isr(&self) -> &[BrokerId] {
+        &self.isr
+    }
+
+    pub fn assignment(&self) -> &[BrokerId] {
+        &self.assignment
+    }
+
+    pub fn followers(&self) -> &[Follower] {
+        &self.followers
+    }
+
+    /// Where the log ended when this broker began to lead in the current epoch; `None` on a follower.
+    pub fn epoch_start_offset(&self) -> Option<Offset> {
+        match self.role {
+            Role::Leader { epoch_start_offset } => Some(epoch_start_offset),
+            Role::Idle | Role::Follower => None,
+        }
+    }
+
+    /// Decides about a LeaderAndIsr decision; the controller's and the broker's epoch have been checked before.
+    /// `same_epoch_allowed` is true for a controller that migrates to KRaft: it repeats decisions.
+    pub fn judge(&self, decision: &Decision, log_topic_id: TopicId, same_epoch_allowed: bool) -> Verdict {
+        let asked = decision.topic_id;
+        if !asked.is_zero() && !log_topic_id.is_zero() && asked != log_topic_id {
+            return Verdict::Refuse(ErrorCode::InconsistentTopicId);
+        }
+        let leads = decision.leader == self.local;
+        if decision.leader_epoch > self.leader_epoch
+            || (decision.leader_epoch == self.leader_epoch && same_epoch_allowed)
+        {
+            if !decision.assignment.contains(&self.local) {
+                return Verdict::Refuse(ErrorCode::UnknownTopicOrPartition);
+            }
+            return if leads { Verdict::Lead } else { Verdict::Follow };
+        }
+        if decision.leader_epoch < self.leader_epoch {
+            return Verdict::Refuse(ErrorCode::StaleControllerEpoch);
+        }
+        if !asked.is_zero() && log_topic_id.is_zero() {
+            Verdict::AdoptTopicId
+        } else if asked.is_zero() && !log_topic_id.is_zero() && !leads {
+            Verdict::Acknowledge
+        } else {
+            Verdict::Refuse(ErrorCode::StaleControllerEpoch)
+        }
+    }
+
+    /// Whether `lead` or `follow` would skip the decision because a newer ISR is known already.
+    pub fn is_overtaken(&self, decision: &Decision) -> bool {
+        decision.partition_epoch < self.partition_epoch
+    }
+
+    /// Takes over, or goes on, as the leader. The caller assigns the epoch to `log_end_offset` in the log's epoch cache
+    /// if the epoch is new, and then looks at the high watermark again.
+    pub fn lead(&mut self, decision: &Decision, log_end_offset: Offset, now_ms: i64) -> Transition {
+        if self.is_overtaken(decision) {
+            return Transition::Skipped;
+        }
+        let new_role = !self.is_leader();
+        let new_epoch = decision.leader_epoch > self.leader_epoch;
+        self.take(decision);
+        self.isr = decision.isr.clone();
+        if new_epoch || new_role {
+            for follower in &mut self.followers {
+                // In the ISR: treated as caught up now, so it is not dropped before its first fetch. Out of it: it must
+                // not hold back the high watermark.
+                let in_sync_since = if decision.isr.contains(&follower.broker) { now_ms } else { 0 };
+                if new_role {
+                    *follower = Follower { last_caught_up_ms: in_sync_since, ..Follower::unknown(follower.broker) };
+                } else {
+                    follower.last_fetch_leader_log_end_offset = log_end_offset;
+                    follower.last_fetch_ms = in_sync_since;
+                    follower.last_caught_up_ms = in_sync_since;
+                }
+            }
+            self.role = Role::Leader { epoch_start_offset: log_end_offset };
+        }
+        self.leader_epoch = decision.leader_epoch;
+        Transition::Done { new_role, new_epoch }
+    }
+
+    /// Becomes, or stays, a follower.
+    pub fn follow(&mut self, decision: &Decision) -> Transition {
+        if self.is_overtaken(decision) {
+            return Transition::Skipped;
+        }
+        let new_role = self.role != Role::Follower;
+        let new_epoch = decision.leader_epoch > self.leader_epoch;
+        self.take(decision);
+        // Only the leader knows who is in sync.
+        self.isr.clear();
+        self.role = Role::Follower;
+        self.leader_epoch = decision.leader_epoch;
+        Transition::Done { new_role, new_epoch }
+    }
+
+    fn take(&mut self, decision: &Decision) {
+        self.controller_epoch = decision.controller_epoch;
+        self.leader = Some(decision.leader);
+        self.partition_epoch = decision.partition_epoch;
+        self.assignment = decision.assignment.clone();
+        self.adding = decision.adding.clone();
+        self.removing = decision.removing.clone();
+        let local = self.local;
+        self.followers.retain(|follower| decision.assignment.contains(&follower.broker));
+        for &broker in decision.assignment.iter().filter(|&&broker| broker != local) {
+            if !self.followers.iter().any(|follower| follower.broker == broker) {
+                self.followers.push(Follower::unknown(broker));
+            }
+        }
+    }
+
+    /// Checks the leader epoch that a request carries (`None` if it carries none), then that this broker leads.
+    pub fn check_leader(&self, current_leader_epoch: Option<LeaderEpoch>) -> Result<(), WrongLeadership> {
+        self.check_epoch(current_leader_epoch)?;
+        if self.is_leader() { Ok(()) } else { Err(WrongLeadership::NotLeader) }
+    }
+
+    pub fn check_epoch(&self, current_leader_epoch: Option<LeaderEpoch>) -> Result<(), WrongLeadership> {
+        match current_leader_epoch {
+            Some(epoch) if epoch < self.leader_epoch => Err(WrongLeadership::Fenced),
+            Some(epoch) if epoch > self.leader_epoch => Err(WrongLeadership::Unknown),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// `min.insync.replicas`, but never more than there are replicas: such a setting could not be met.
+    fn effective_min_isr(&self, min_insync_replicas: i32) -> usize {
+        usize::try_from(min_insync_replicas).unwrap_or(0).min(self.followers.len() + 1)
+    }
+
+    /// Whether the ISR is large enough for `acks=all`.
+    pub fn has_min_isr(&self, min_insync_replicas: i32) -> bool {
+        self.isr.len() >= self.effective_min_isr(min_insync_replicas)
+    }
+
+    /// The high watermark that the known log ends justify: the smallest log end offset of the maximal ISR and of those
+    /// about to join it. `None` while the ISR is below its minimum, when nothing may be committed.
+    pub fn committed_end(
+        &self,
+        log_end_offset: Offset,
+        min_insync_replicas: i32,
+        now_ms: i64,
+        lag_max_ms: i64,
+        is_alive: impl Fn(BrokerId) -> bool,
+    ) -> Option<Offset> {
+        if !self.is_leader() || !self.has_min_isr(min_insync_replicas) {
+            return None;
+        }
+        let mut committed = log_end_offset;
+        for follower in &self.followers {
+            if follower.log_end_offset < committed
+                && (self.maximal_isr_contains(follower.broker)
+                    || (follower.is_caught_up(log_end_offset, now_ms, lag_max_ms) && is_alive(follower.broker)))
+            {
+                committed = follower.log_end_offset;
+            }
+        }
+        Some(committed)
+    }
+
+    /// The ISR including a pending expansion. There is no pending change before ISR changes are sent, so it is the ISR.
+    fn maximal_isr_contains(&self, broker: BrokerId) -> bool {
+        self.isr.contains(&broker)
+    }
+
+    /// Records where a follower fetches. `log_end_offset` is the leader's own at the time of the read.
+    pub fn follower_fetched(
+        &mut self,
+        broker: BrokerId,
+        fetch_offset: Offset,
+        log_start_offset: Offset,
+        log_end_offset: Offset,
+        now_ms: i64,
+    ) -> Result<(), WrongLeadership> {
+        let follower =
+            self.followers.iter_mut().find(|follower| follower.broker == broker).ok_or(WrongLeadership::NotAReplica)?;
+        if fetch_offset >= log_end_offset {
+            follower.last_caught_up_ms = follower.last_caught_up_ms.max(now_ms);
+        } else if fetch_offset >= follower.last_fetch_leader_log_end_offset {
+            // It had everything that was there when it asked last.
+            follower.last_caught_up_ms = follower.last_caught_up_ms.max(follower.last_fetch_ms);
+        }
+        follower.log_end_offset = fetch_offset;
+        follower.log_start_offset = log_start_offset;
+        follower.last_fetch_leader_log_end_offset = follower.last_fetch_leader_log_end_offset.max(log_end_offset);
+        follower.last_fetch_ms = now_ms;
+        Ok(())
+    }
+
+    pub fn is_replica(&self, broker: BrokerId) -> bool {
+        self.followers.iter().any(|follower| follower.broker == broker)
+    }
+
+    /// The smallest log start offset over this replica and the live others: below it, records are gone everywhere.
+    pub fn low_watermark(&self, log_start_offset: Offset, is_alive: impl Fn(BrokerId) -> bool) -> Offset {
+        self.followers
+            .iter()
+            .filter(|follower| is_alive(follower.broker))
+            .map(|follower| follower.log_start_offset)
+            .fold(log_start_offset, Offset::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: BrokerId = BrokerId(1);
+    const ID: TopicId = TopicId([1; 16]);
+
+    fn decision(leader: i32, leader_epoch: i32, replicas: &[i32]) -> Decision {
+        let brokers: Vec<BrokerId> = replicas.iter().copied().map(BrokerId).collect();
+        Decision {
+            controller_epoch: ControllerEpoch(1),
+            leader: BrokerId(leader),
+            leader_epoch: LeaderEpoch(leader_epoch),
+            partition_epoch: PartitionEpoch(leader_epoch),
+            isr: brokers.clone(),
+            assignment: brokers,
+            adding: Vec::new(),
+            removing: Vec::new(),
+            is_new: true,
+            topic_id: ID,
+        }
+    }
+
+    fn leading(epoch: i32, replicas: &[i32], log_end_offset: i64) -> Leadership {
+        let mut leadership = Leadership::new(LOCAL);
+        leadership.lead(&decision(1, epoch, replicas), Offset(log_end_offset), 1_000);
+        leadership
+    }
+
+    /// Every cell of the table in Kafka's becomeLeaderOrFollower that looks at one partition.
+    #[test]
+    fn a_decision_is_judged_by_topic_id_then_leader_epoch_then_assignment() {
+        use ErrorCode::{InconsistentTopicId, StaleControllerEpoch, UnknownTopicOrPartition};
+        use Verdict::{Acknowledge, AdoptTopicId, Follow, Lead, Refuse};
+        let other = TopicId([2; 16]);
+        // Our epoch is 5. Columns: epoch, leader, replicas, id asked, id of the log, verdict.
+        let cases: &[(i32, i32, &[i32], TopicId, TopicId, Verdict)] = &[
+            (6, 1, &[1, 2], ID, ID, Lead),
+            (6, 2, &[1, 2], ID, ID, Follow),
+            (6, -1, &[1, 2], ID, ID, Follow),
+            (6, 1, &[1, 2], TopicId::ZERO, ID, Lead),
+            (6, 1, &[1, 2], ID, TopicId::ZERO, Lead),
+            (6, 2, &[2, 3], ID, ID, Refuse(UnknownTopicOrPartition)),
+            (6, 1, &[1, 2], other, ID, Refuse(InconsistentTopicId)),
+            (4, 1, &[1, 2], other, ID, Refuse(InconsistentTopicId)),
+            (4, 1, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
+            (4, 1, &[1, 2], ID, TopicId::ZERO, Refuse(StaleControllerEpoch)),
+            (5, 1, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
+            (5, 2, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
+            (5, 1, &[1, 2], ID, TopicId::ZERO, AdoptTopicId),
+            (5, 2, &[1, 2], ID, TopicId::ZERO, AdoptTopicId),
+            (5, 2, &[1, 2], TopicId::ZERO, ID, Acknowledge),
+            (5, 1, &[1, 2], TopicId::ZERO, ID, Refuse(StaleControllerEpoch)),
+            (5, 1, &[1, 2], TopicId::ZERO, TopicId::ZERO, Refuse(StaleControllerEpoch)),
+        ];
+        let leadership = leading(5, &[1, 2], 0);
+        for &(epoch, leader, replicas, asked, known, expected) in cases {
+            let decision = Decision { topic_id: asked, ..decision(leader, epoch, replicas) };
+            assert_eq!(leadership.judge(&decision, known, false), expected, "{decision:?} with the log at {known}");
+        }
+        assert_eq!(leadership.judge(&decision(1, 5, &[1]), ID, true), Lead, "a migrating controller repeats itself");
+        assert_eq!(leadership.judge(&decision(1, 4, &[1]), ID, true), Refuse(StaleControllerEpoch));
+    }
+
+    #[test]
+    fn the_first_epoch_zero_is_accepted() {
+        assert_eq!(Leadership::new(LOCAL).judge(&decision(1, 0, &[1]), TopicId::ZERO, false), Verdict::Lead);
+    }
+
+    #[test]
+    fn a_single_replica_commits_what_it_has() {
+        let leadership = leading(0, &[1], 0);
+        assert_eq!(leadership.committed_end(Offset(17), 1, 2_000, 30_000, |_| true), Some(Offset(17)));
+        assert_eq!(leadership.committed_end(Offset(17), 2, 2_000, 30_000, |_| true), Some(Offset(17)));
+    }
+
+    #[test]
+    fn nothing_is_committed_below_min_insync_replicas() {
+        let mut shrunk = decision(1, 1, &[1, 2, 3]);
+        shrunk.isr = vec![LOCAL];
+        let mut leadership = leading(0, &[1, 2, 3], 0);
+        leadership.lead(&shrunk, Offset(10), 1_000);
+        assert!(!leadership.has_min_isr(2));
+        assert_eq!(leadership.committed_end(Offset(10), 2, 1_000_000, 30_000, |_| true), None);
+        assert_eq!(leadership.committed_end(Offset(10), 1, 1_000_000, 30_000, |_| true), Some(Offset(10)));
+    }
+
+    #[test]
+    fn the_high_watermark_is_the_smallest_end_of_the_isr_and_of_those_about_to_join() {
+        let mut decided = decision(1, 0, &[1, 2, 3]);
+        decided.isr = vec![BrokerId(1), BrokerId(2)];
+        let mut leadership = Leadership::new(LOCAL);
+        leadership.lead(&decided, Offset(0), 100_000);
+        let committed = |leadership: &Leadership, now_ms, alive: bool| {
+            leadership.committed_end(Offset(100), 1, now_ms, 30_000, |_| alive).map(|offset| offset.0)
+        };
+        assert_eq!(committed(&leadership, 100_000, true), Some(-1), "in the ISR, but not heard of yet");
+        leadership.follower_fetched(BrokerId(2), Offset(60), Offset(0), Offset(100), 100_100).expect("a replica");
+        assert_eq!(committed(&leadership, 100_100, true), Some(60));
+        // Broker 3 catches up to where the leader was, and so delays the high watermark while it may join the ISR.
+        leadership.follower_fetched(BrokerId(3), Offset(50), Offset(0), Offset(50), 100_200).expect("a replica");
+        assert_eq!(committed(&leadership, 100_200, true), Some(50));
+        assert_eq!(committed(&leadership, 100_200, false), Some(60), "the dead do not join");
+        assert_eq!(committed(&leadership, 200_000, true), Some(60), "the slow do not join");
+    }
+
+    #[test]
+    fn a_reelected_leader_remembers_where_its_followers_are_and_a_new_one_does_not() {
+        let mut leadership = leading(0, &[1, 2], 0);
+        leadership.follower_fetched(BrokerId(2), Offset(7), Offset(3), Offset(7), 2_000).expect("a replica");
+        let again = leadership.lead(&decision(1, 1, &[1, 2]), Offset(9), 3_000);
+        assert_eq!(again, Transition::Done { new_role: false, new_epoch: true });
+        assert_eq!(leadership.followers()[0].log_end_offset, Offset(7));
+        assert_eq!(leadership.epoch_start_offset(), Some(Offset(9)));
+        leadership.follow(&decision(2, 2, &[1, 2]));
+        assert_eq!(leadership.check_leader(Some(LeaderEpoch(2))), Err(WrongLeadership::NotLeader));
+        assert_eq!(leadership.epoch_start_offset(), None);
+        let anew = leadership.lead(&decision(1, 3, &[1, 2]), Offset(9), 4_000);
+        assert_eq!(anew, Transition::Done { new_role: true, new_epoch: true });
+        assert_eq!(leadership.followers()[0].log_end_offset, Offset(-1));
+    }
+
+    #[test]
+    fn a_decision_older_than_a_known_isr_change_is_skipped() {
+        let mut leadership = leading(5, &[1, 2], 0);
+        let overtaken = Decision { partition_epoch: PartitionEpoch(4), ..decision(2, 6, &[1, 2]) };
+        assert_eq!(leadership.follow(&overtaken), Transition::Skipped);
+        assert_eq!(leadership.lead(&overtaken, Offset(0), 0), Transition::Skipped);
+        assert!(leadership.is_leader() && leadership.leader_epoch() == LeaderEpoch(5));
+    }
+
+    #[test]
+    fn requests_are_fenced_by_the_leader_epoch_they_carry() {
+        let leadership = leading(5, &[1], 0);
+        assert_eq!(leadership.check_leader(None), Ok(()));
+        assert_eq!(leadership.check_leader(Some(LeaderEpoch(5))), Ok(()));
+        assert_eq!(leadership.check_leader(Some(LeaderEpoch(4))), Err(WrongLeadership::Fenced));
+        assert_eq!(leadership.check_leader(Some(LeaderEpoch(6))), Err(WrongLeadership::Unknown));
+        assert_eq!(Leadership::new(LOCAL).check_leader(None), Err(WrongLeadership::NotLeader));
+    }
+
+    #[test]
+    fn the_low_watermark_counts_live_replicas_only() {
+        let mut leadership = leading(0, &[1, 2, 3], 0);
+        leadership.follower_fetched(BrokerId(2), Offset(9), Offset(4), Offset(9), 0).expect("a replica");
+        assert_eq!(leadership.low_watermark(Offset(6), |_| true), Offset(-1));
+        assert_eq!(leadership.low_watermark(Offset(6), |broker| broker == BrokerId(2)), Offset(4));
+        assert_eq!(leadership.low_watermark(Offset(6), |_| false), Offset(6));
+        assert_eq!(
+            leadership.follower_fetched(BrokerId(9), Offset(9), Offset(4), Offset(9), 0),
+            Err(WrongLeadership::NotAReplica)
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! Requests that wait for an offset to move: produces until their records are committed, fetches until there is enough
+//! to read. A waiter is a future, woken by the append or the fetch that moves the offset, or by its deadline; nobody
+//! polls and no thread waits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::model::Offset;
+
+/// Why a parked produce will not be committed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotCommitted {
+    /// The deadline passed first.
+    TimedOut,
+    /// Leadership moved or ended while the records waited.
+    NotLeader,
+    /// Committed, but the ISR shrank below `min.insync.replicas` meanwhile.
+    NotEnoughReplicasAfterAppend,
+    /// The log directory went offline.
+    Offline,
+}
+
+/// Resolves once everything below an offset is committed.
+#[derive(Debug)]
+pub struct Commit(oneshot::Receiver<Result<(), NotCommitted>>);
+
+impl Commit {
+    pub async fn wait(self, deadline: Instant) -> Result<(), NotCommitted> {
+        match tokio::time::timeout_at(deadline, self.0).await {
+            Ok(Ok(outcome)) => outcome,
+            // The partition was dropped with its waiters: it is no longer hosted here.
+            Ok(Err(_)) => Err(NotCommitted::NotLeader),
+            Err(_) => Err(NotCommitted::TimedOut),
+        }
+    }
+}
+
+/// The produces of one partition that wait for the high watermark.
+#[derive(Debug, Default)]
+pub struct CommitWaiters {
+    /// Mostly in the order of the offsets waited for, since appends are; `insert` keeps it so.
+    waiting: VecDeque<(Offset, oneshot::Sender<Result<(), NotCommitted>>)>,
+}
+
+impl CommitWaiters {
+    /// Parks until `high_watermark >= required`.
+    pub fn park(&mut self, required: Offset) -> Commit {
+        // Those that gave up at their deadline leave from the front, so the queue stays as long as what is unanswered.
+        while self.waiting.front().is_some_and(|(_, reply)| reply.is_closed()) {
+            self.waiting.pop_front();
+        }
+        let (reply, commit) = oneshot::channel();
+        let position = self.waiting.partition_point(|(offset, _)| *offset <= required);
+        self.waiting.insert(position, (required, reply));
+        Commit(commit)
+    }
+
+    /// Answers every produce whose records are below the high watermark.
+    pub fn high_watermark_moved(&mut self, high_watermark: Offset, outcome: Result<(), NotCommitted>) {
+        while self.waiting.front().is_some_and(|(required, _)| *required <= high_watermark) {
+            if let Some((_, reply)) = self.waiting.pop_front() {
+                // It may have given up.
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+
+    /// Answers everybody: the partition stopped leading.
+    pub fn fail_all(&mut self, why: NotCommitted) {
+        for (_, reply) in self.waiting.drain(..) {
+            let _ = reply.send(Err(why));
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+/// One long-polling fetch, registered with every partition it reads.
+#[derive(Debug)]
+pub struct ParkedFetch {
+    /// Bytes still missing before it is worth reading again.
+    missing_bytes: AtomicI64,
+    finished: AtomicBool,
+    wake: Notify,
+}
+
+impl ParkedFetch {
+    pub fn new(missing_bytes: i64) -> Arc<ParkedFetch> {
+        Arc::new(ParkedFetch {
+            missing_bytes: AtomicI64::new(missing_bytes.max(1)),
+            finished: AtomicBool::new(false),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Waits for enough bytes, for something that must be told at once, or for the deadline. True if woken.
+    pub async fn wait(&self, deadline: Instant) -> bool {
+        tokio::time::timeout_at(deadline, self.wake.notified()).await.is_ok()
+    }
+
+    /// Wakes the fetch, once.
+    pub fn wake(&self) {
+        if !self.finished.swap(true, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The fetch no longer waits; partitions forget it the next time they look.
+    pub fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Counts bytes that became readable. True if that was enough and the fetch has been woken.
+    fn add(&self, bytes: i64) -> bool {
+        let enough = self.missing_bytes.fetch_sub(bytes, Ordering::AcqRel) <= bytes;
+        if enough {
+            self.wake();
+        }
+        enough
+    }
+}
+
+/// Which end of the log a fetch reads up to, and so which move wakes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// Consumers: the high watermark or the last stable offset, which moves with it.
+    Committed,
+    /// Followers: the log end offset.
+    LogEnd,
+}
+
+/// The fetches parked at one partition.
+#[derive(Debug, Default)]
+pub struct FetchWaiters {
+    waiting: Vec<(Arc<ParkedFetch>, WaitsFor)>,
+    /// When the list grows past this, finished fetches are swept out. A quiet partition would otherwise collect one
+    /// entry from every poll that other partitions ended.
+    sweep_at: usize,
+}
+
+const SWEEP_AT_LEAST: usize = 16;
+
+impl FetchWaiters {
+    pub fn park(&mut self, fetch: &Arc<ParkedFetch>, waits_for: WaitsFor) {
+        if self.waiting.len() >= self.sweep_at.max(SWEEP_AT_LEAST) {
+            self.waiting.retain(|(fetch, _)| !fetch.is_finished());
+            self.sweep_at = self.waiting.len() * 2;
+        }
+        self.waiting.push((Arc::clone(fetch), waits_for));
+    }
+
+    /// Bytes became readable for those who wait for this end of the log.
+    pub fn bytes_arrived(&mut self, end: WaitsFor, bytes: i64) {
+        self.waiting.retain(|(fetch, waits_for)| !(fetch.is_finished() || (*waits_for == end && fetch.add(bytes))));
+    }
+
+    /// An end moved by an unknown number of bytes: its waiters look again.
+    pub fn moved(&mut self, end: WaitsFor) {
+        self.waiting.retain(|(fetch, waits_for)| {
+            if *waits_for == end {
+                fetch.wake();
+            }
+            !fetch.is_finished()
+        });
+    }
+
+    /// Leadership or storage changed: everybody looks again.
+    pub fn wake_all(&mut self) {
+        for (fetch, _) in self.waiting.drain(..) {
+            fetch.wake();
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_produce_is_answered_when_the_high_watermark_reaches_its_end_and_not_before() {
+        let mut waiters = CommitWaiters::default();
+        let (late, early) = (waiters.park(Offset(20)), waiters.park(Offset(10)));
+        waiters.high_watermark_moved(Offset(9), Ok(()));
+        assert_eq!(waiters.len(), 2);
+        waiters.high_watermark_moved(Offset(10), Ok(()));
+        assert_eq!(early.wait(soon()).await, Ok(()));
+        assert_eq!(waiters.len(), 1);
+        waiters.high_watermark_moved(Offset(25), Err(NotCommitted::NotEnoughReplicasAfterAppend));
+        assert_eq!(late.wait(soon()).await, Err(NotCommitted::NotEnoughReplicasAfterAppend));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_produce_that_nobody_commits_times_out_and_leaves_the_queue() {
+        let mut waiters = CommitWaiters::default();
+        let commit = waiters.park(Offset(5));
+        assert_eq!(commit.wait(soon()).await, Err(NotCommitted::TimedOut));
+        let next = waiters.park(Offset(6));
+        assert_eq!(waiters.len(), 1, "the one that gave up is gone");
+        waiters.fail_all(NotCommitted::NotLeader);
+        assert_eq!(next.wait(soon()).await, Err(NotCommitted::NotLeader));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dropping_the_partition_answers_its_waiters() {
+        let mut waiters = CommitWaiters::default();
+        let commit = waiters.park(Offset(5));
+        drop(waiters);
+        assert_eq!(commit.wait(soon()).await, Err(NotCommitted::NotLeader));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_over_two_partitions_wakes_when_both_together_have_enough() {
+        let (mut first, mut second) = (FetchWaiters::default(), FetchWaiters::default());
+        let fetch = ParkedFetch::new(100);
+        first.park(&fetch, WaitsFor::Committed);
+        second.park(&fetch, WaitsFor::Committed);
+        first.bytes_arrived(WaitsFor::Committed, 60);
+        assert!(!fetch.wait(Instant::now() + Duration::from_millis(1)).await);
+        first.bytes_arrived(WaitsFor::LogEnd, 60);
+        assert!(!fetch.wait(Instant::now() + Duration::from_millis(1)).await, "not committed yet");
+        second.bytes_arrived(WaitsFor::Committed, 40);
+        assert!(fetch.wait(soon()).await);
+        assert_eq!(second.len(), 0);
+        first.bytes_arrived(WaitsFor::Committed, 1);
+        assert_eq!(first.len(), 0, "finished elsewhere, forgotten at the next append");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_between_parking_and_waiting_is_not_lost() {
+        let mut waiters = FetchWaiters::default();
+        let fetch = ParkedFetch::new(1);
+        waiters.park(&fetch, WaitsFor::LogEnd);
+        waiters.moved(WaitsFor::LogEnd);
+        assert!(fetch.wait(soon()).await);
+        assert_eq!(waiters.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_leadership_wakes_every_fetch() {
+        let mut waiters = FetchWaiters::default();
+        let fetches = [ParkedFetch::new(1_000), ParkedFetch::new(1_000)];
+        waiters.park(&fetches[0], WaitsFor::LogEnd);
+        waiters.park(&fetches[1], WaitsFor::Committed);
+        waiters.wake_all();
+        for fetch in fetches {
+            assert!(fetch.wait(soon()).await);
+        }
+    }
+
+    #[test]
+    fn a_quiet_partition_does_not_collect_finished_fetches() {
+        let mut waiters = FetchWaiters::default();
+        let parked = ParkedFetch::new(1);
+        waiters.park(&parked, WaitsFor::Committed);
+        for _ in 0..10_000 {
+            let fetch = ParkedFetch::new(1);
+            waiters.park(&fetch, WaitsFor::Committed);
+            fetch.finish();
+        }
+        assert!(waiters.len() <= 2 * SWEEP_AT_LEAST, "{} entries", waiters.len());
+    }
+}
