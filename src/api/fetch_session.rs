@@ -417,7 +417,8 @@ mod tests {
                 (key, params, answered)
             })
             .collect();
-        let head = sessions.close(&context, &mut answers, |(key, params, answered)| (key, params.clone(), *answered), now_ms);
+        let head =
+            sessions.close(&context, &mut answers, |(key, params, answered)| (key, params.clone(), *answered), now_ms);
         (head, answers.into_iter().map(|(key, ..)| key.partition).collect())
     }
 
@@ -457,7 +458,10 @@ mod tests {
         let error = |request| fetch(&sessions, request, &[0], &[], |_| quiet(), 0).0.error;
         assert_eq!(error(request(id, 2)), ErrorCode::InvalidFetchSessionEpoch);
         assert_eq!(error(request(id ^ 1, 1)), ErrorCode::FetchSessionIdNotFound);
-        assert_eq!(error(SessionRequest { uses_topic_ids: true, ..request(id, 1) }), ErrorCode::FetchSessionTopicIdError);
+        assert_eq!(
+            error(SessionRequest { uses_topic_ids: true, ..request(id, 1) }),
+            ErrorCode::FetchSessionTopicIdError
+        );
         assert_eq!(error(request(id, 1)), ErrorCode::None, "refusals leave the session as it was");
     }
 
@@ -468,7 +472,8 @@ mod tests {
         let (context, _) = sessions.open(request(id, 1), Vec::new(), &[], 0);
         fetch(&sessions, request(id, 2), &[], &[], |_| quiet(), 0);
         let mut answers = vec![(key(0), params(0), quiet())];
-        let head = sessions.close(&context, &mut answers, |(key, params, answered)| (key, params.clone(), *answered), 0);
+        let head =
+            sessions.close(&context, &mut answers, |(key, params, answered)| (key, params.clone(), *answered), 0);
         assert_eq!(head, ReplyHead { error: ErrorCode::InvalidFetchSessionEpoch, session_id: id });
         assert!(answers.is_empty());
     }

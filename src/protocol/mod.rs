@@ -46,22 +46,16 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_flexible_heartbeat_are_those_of_kafka() {
-        let request = HeartbeatRequest {
-            group_id: "g".into(),
-            generation_id: 7,
-            member_id: "m".into(),
-            group_instance_id: None,
-        };
+        let request =
+            HeartbeatRequest { group_id: "g".into(), generation_id: 7, member_id: "m".into(), group_instance_id: None };
         assert_eq!(encoded(&request, 4)[..], [2, b'g', 0, 0, 0, 7, 2, b'm', 0, 0]);
         assert_eq!(encoded(&request, 3)[..], [0, 1, b'g', 0, 0, 0, 7, 0, 1, b'm', 0xff, 0xff]);
     }
 
     #[test]
     fn no_prefix_of_a_message_panics_or_reads_whole() {
-        let partition = PartitionData {
-            records: Some(Payload::Bytes(bytes::Bytes::from_static(b"batch"))),
-            ..Default::default()
-        };
+        let partition =
+            PartitionData { records: Some(Payload::Bytes(bytes::Bytes::from_static(b"batch"))), ..Default::default() };
         let topic = FetchableTopicResponse { topic: "t".into(), partitions: vec![partition], ..Default::default() };
         let response = FetchResponse { responses: vec![topic], ..Default::default() };
         for version in [0, 11, 12] {

@@ -104,7 +104,9 @@ impl IoThreads {
         self.queue.places.close();
         self.queue.arrival.notify_all();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
+        // A job may hold the last reference to the room that owns us; its thread cannot wait for itself.
+        let this_thread = std::thread::current().id();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != this_thread) {
             let _ = thread.join();
         }
     }
