@@ -1,0 +1,652 @@
+//! Everything a leader checks and rewrites before records enter its log, in two steps: [`prepare`] does the work that
+//! needs no lock, [`Prepared::assign`] the little that needs the log's next offset.
+//!
+//! Source: kafka 3.9.0-rc3 storage/src/main/java/org/apache/kafka/storage/internals/log/LogValidator.java,
+//! core/src/main/scala/kafka/log/UnifiedLog.scala (analyzeAndValidateRecords),
+//! clients/src/main/java/org/apache/kafka/common/requests/ProduceRequest.java (validateRecords).
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::record::batch::{
+    Batch, BatchHeader, Batches, CorruptBatch, HEADER_BYTES_V0, HEADER_BYTES_V1, HEADER_BYTES_V2, MalformedRecord,
+    NO_TIMESTAMP, RawRecord, RecordTimes, TimestampType,
+};
+use crate::record::compression::Codec;
+
+/// Rejected records are named one by one up to this many; Kafka names all of them, however many a batch inflates to.
+const RECORD_ERRORS_MAX: usize = 1000;
+
+/// Who appends. Clients are trusted least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOrigin {
+    Client,
+    /// A coordinator of this broker, which may write control batches.
+    Coordinator,
+    /// Bytes of the leader, as they are: never prepared here.
+    Replication,
+}
+
+/// What the producer's protocol allows it to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptedSets {
+    /// Produce before version 3: any magic, any number of batches.
+    Any,
+    /// Produce 3 to 6.
+    OneV2BatchWithoutZstd,
+    /// Produce 7 and later.
+    OneV2Batch,
+}
+
+/// `compression.type` of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicCompression {
+    /// `producer`: as the records came.
+    Producer,
+    /// The configured codec, at the level configured for it if any.
+    Codec { codec: Codec, level: Option<i32> },
+}
+
+/// The settings of the topic and of the request that decide what becomes of records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppendRules {
+    pub origin: AppendOrigin,
+    pub accepted_sets: AcceptedSets,
+    /// `max.message.bytes`, for a whole batch.
+    pub max_message_bytes: usize,
+    /// `cleanup.policy` contains `compact`: keys must not be null.
+    pub compacted: bool,
+    pub compression: TopicCompression,
+    /// The magic of the topic's log format: 2 unless an old `message.format.version` is in force.
+    pub log_format: u8,
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`; `i64::MAX` for no limit.
+    pub timestamp_before_max_ms: i64,
+    pub timestamp_after_max_ms: i64,
+    /// False below `inter.broker.protocol.version` 2.1-IV0.
+    pub zstd_allowed: bool,
+}
+
+impl Default for AppendRules {
+    /// A topic with Kafka's default settings and a current client.
+    fn default() -> AppendRules {
+        AppendRules {
+            origin: AppendOrigin::Client,
+            accepted_sets: AcceptedSets::OneV2Batch,
+            max_message_bytes: 1_048_588,
+            compacted: false,
+            compression: TopicCompression::Producer,
+            log_format: 2,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: i64::MAX,
+            zstd_allowed: true,
+        }
+    }
+}
+
+/// Why one record was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRecord {
+    /// Position of the record in its batch, from 0.
+    pub batch_index: i32,
+    pub message: String,
+}
+
+/// Why records were refused. Beside each variant the name of the protocol's error that stands for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// CORRUPT_MESSAGE
+    Corrupt(CorruptBatch),
+    /// CORRUPT_MESSAGE
+    CrcMismatch { stored: u32, computed: u32 },
+    /// CORRUPT_MESSAGE: an inner message of a compressed set of magic 0 or 1.
+    InnerCrcMismatch { stored: u32, computed: u32 },
+    /// MESSAGE_TOO_LARGE
+    BatchTooLarge { size: usize, max: usize },
+    /// UNSUPPORTED_COMPRESSION_TYPE
+    ZstdNotAllowed,
+    /// UNSUPPORTED_FOR_MESSAGE_FORMAT: idempotent or transactional records in a log of magic 0 or 1.
+    UnsupportedForLogFormat { magic: u8 },
+    /// INVALID_RECORD: the batch as a whole.
+    InvalidBatch(&'static str),
+    /// INVALID_RECORD: its contents cannot be read.
+    Malformed(MalformedRecord),
+    /// INVALID_RECORD, with the records to name.
+    InvalidRecords(Vec<RejectedRecord>),
+    /// INVALID_TIMESTAMP, with the records to name, which may have other faults too.
+    InvalidTimestamps(Vec<RejectedRecord>),
+    /// UNKNOWN_SERVER_ERROR, as Kafka has it: codec ids 5 to 7.
+    UnknownCodec { id: u8 },
+    /// UNKNOWN_SERVER_ERROR, as Kafka has it: the codec refuses the compressed bytes.
+    Decompression(String),
+    /// UNKNOWN_SERVER_ERROR, as Kafka has it: the batch has to be rebuilt and a timestamp below -1 forbids it.
+    NegativeTimestamp { timestamp: i64 },
+}
+
+impl RecordError {
+    /// The records to name in the reply, if single records are to blame.
+    pub fn rejected_records(&self) -> &[RejectedRecord] {
+        match self {
+            RecordError::InvalidRecords(rejected) | RecordError::InvalidTimestamps(rejected) => rejected,
+            _ => &[],
+        }
+    }
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordError::Corrupt(corrupt) => corrupt.fmt(f),
+            RecordError::CrcMismatch { stored, computed } => {
+                write!(f, "record batch is corrupt: its crc is {stored}, its bytes have {computed}")
+            }
+            RecordError::InnerCrcMismatch { stored, computed } => {
+                write!(f, "inner message is corrupt: its crc is {stored}, its bytes have {computed}")
+            }
+            RecordError::BatchTooLarge { size, max } => {
+                write!(f, "record batch of {size} bytes is larger than the topic's max.message.bytes of {max}")
+            }
+            RecordError::ZstdNotAllowed => {
+                f.write_str("zstd compression needs a newer version of the produce request or of the cluster")
+            }
+            RecordError::UnsupportedForLogFormat { magic } => {
+                write!(f, "idempotent and transactional records cannot be kept in message format v{magic}")
+            }
+            RecordError::InvalidBatch(what) => f.write_str(what),
+            RecordError::Malformed(malformed) => malformed.fmt(f),
+            RecordError::InvalidRecords(rejected) => write!(f, "{} records were rejected", rejected.len()),
+            RecordError::InvalidTimestamps(rejected) => {
+                write!(f, "{} records were rejected, some for their timestamps", rejected.len())
+            }
+            RecordError::UnknownCodec { id } => write!(f, "unknown compression codec id {id}"),
+            RecordError::Decompression(what) => write!(f, "decompress a record batch: {what}"),
+            RecordError::NegativeTimestamp { timestamp } => {
+                write!(f, "timestamp {timestamp} cannot be written to a new batch")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RecordError {}
+
+impl From<CorruptBatch> for RecordError {
+    fn from(corrupt: CorruptBatch) -> RecordError {
+        match corrupt {
+            CorruptBatch::UnknownCodec { id } => RecordError::UnknownCodec { id },
+            CorruptBatch::SizeTooSmall { .. } | CorruptBatch::UnknownMagic { .. } => RecordError::Corrupt(corrupt),
+        }
+    }
+}
+
+impl From<MalformedRecord> for RecordError {
+    fn from(malformed: MalformedRecord) -> RecordError {
+        RecordError::Malformed(malformed)
+    }
+}
+
+/// Records that may be appended, but for their offsets.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    batches: Vec<PreparedBatch>,
+    timestamp_type: TimestampType,
+    first_offset: i64,
+    last_offset: i64,
+    max_timestamp: i64,
+    offset_of_max_timestamp: i64,
+    log_append_time_ms: i64,
+}
+
+impl Prepared {
+    fn new(batches: Vec<PreparedBatch>, timestamp_type: TimestampType) -> Prepared {
+        Prepared {
+            batches,
+            timestamp_type,
+            first_offset: -1,
+            last_offset: -1,
+            max_timestamp: NO_TIMESTAMP,
+            offset_of_max_timestamp: -1,
+            log_append_time_ms: NO_TIMESTAMP,
+        }
+    }
+
+    /// In order of their offsets. One, unless an old log format keeps messages uncompressed.
+    pub fn batches(&self) -> &[PreparedBatch] {
+        &self.batches
+    }
+
+    /// Old producers may send nothing at all; that succeeds and appends nothing.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// How many offsets the records take.
+    pub fn record_count(&self) -> i64 {
+        self.batches.iter().map(|batch| batch.offsets).sum()
+    }
+
+    pub fn size_in_bytes(&self) -> usize {
+        self.batches.iter().map(PreparedBatch::size_in_bytes).sum()
+    }
+
+    /// Gives the records their place in the log. Cheap, and may be repeated with other values.
+    pub fn assign(&mut self, first_offset: i64, leader_epoch: i32, now_ms: i64) {
+        self.first_offset = first_offset;
+        self.max_timestamp = NO_TIMESTAMP;
+        self.offset_of_max_timestamp = -1;
+        let append_time = (self.timestamp_type == TimestampType::LogAppendTime).then_some(now_ms);
+        self.log_append_time_ms = append_time.unwrap_or(NO_TIMESTAMP);
+        let mut next_offset = first_offset;
+        for batch in &mut self.batches {
+            batch.assign(next_offset, leader_epoch, append_time);
+            next_offset += batch.offsets;
+            if batch.header.max_timestamp > self.max_timestamp {
+                self.max_timestamp = batch.header.max_timestamp;
+                self.offset_of_max_timestamp = batch.header.last_offset;
+            }
+        }
+        self.last_offset = next_offset - 1;
+    }
+
+    /// Offset of the first record, once assigned.
+    pub fn first_offset(&self) -> i64 {
+        self.first_offset
+    }
+
+    /// Offset of the last record, inclusive, once assigned.
+    pub fn last_offset(&self) -> i64 {
+        self.last_offset
+    }
+
+    /// The largest timestamp of all batches, -1 if none has any; once assigned.
+    pub fn max_timestamp(&self) -> i64 {
+        self.max_timestamp
+    }
+
+    /// The last offset of the first batch that has the largest timestamp, which is what the time index keeps.
+    pub fn offset_of_max_timestamp(&self) -> i64 {
+        self.offset_of_max_timestamp
+    }
+
+    /// The time given to all records, or -1 if they keep the producer's.
+    pub fn log_append_time_ms(&self) -> i64 {
+        self.log_append_time_ms
+    }
+}
+
+/// One batch as it will be written: a head that is ours, and the rest as it came.
+#[derive(Clone, Debug)]
+pub struct PreparedBatch {
+    header: BatchHeader,
+    head: [u8; HEADER_BYTES_V2],
+    head_len: usize,
+    body: Bytes,
+    /// How many offsets the batch takes.
+    offsets: i64,
+    /// What makes the CRC follow a change of the head; only for batches that will get the append time.
+    crc_shift: Option<CrcShift>,
+}
+
+impl PreparedBatch {
+    /// The facts of the batch, as they will stand in the log once assigned.
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// The first bytes to write.
+    pub fn head(&self) -> &[u8] {
+        &self.head[..self.head_len]
+    }
+
+    /// The bytes to write after the head.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    pub fn size_in_bytes(&self) -> usize {
+        self.header.size_in_bytes
+    }
+
+    /// How many offsets the batch takes.
+    pub fn record_count(&self) -> i64 {
+        self.offsets
+    }
+
+    /// Takes over a whole batch. `header` must say what the batch's own fixed part says.
+    fn untouched(header: BatchHeader, bytes: &Bytes, offsets: i64) -> PreparedBatch {
+        let head_len = match header.magic {
+            0 => HEADER_BYTES_V0,
+            1 => HEADER_BYTES_V1,
+            _ => HEADER_BYTES_V2,
+        };
+        let mut head = [0; HEADER_BYTES_V2];
+        head[..head_len].copy_from_slice(&bytes[..head_len]);
+        PreparedBatch { header, head, head_len, body: bytes.slice(head_len..), offsets, crc_shift: None }
+    }
+
+    /// Sets timestamp type and largest timestamp, which costs a look at neither body nor checksum when they are right.
+    fn set_max_timestamp(&mut self, timestamp_type: TimestampType, max_timestamp: i64) {
+        if self.header.timestamp_type == timestamp_type && self.header.max_timestamp == max_timestamp {
+            return;
+        }
+        let shift = self.crc_shift.unwrap_or_else(|| self.new_crc_shift());
+        let before = shift.crc(self.covered_head());
+        self.header.timestamp_type = timestamp_type;
+        self.header.max_timestamp = max_timestamp;
+        let attributes = self.header.attributes();
+        if self.header.magic == 2 {
+            self.head[21..23].copy_from_slice(&attributes.to_be_bytes());
+            self.head[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
+        } else {
+            self.head[17] = attributes as u8;
+            self.head[18..26].copy_from_slice(&max_timestamp.to_be_bytes());
+            self.header.base_timestamp = max_timestamp;
+        }
+        let after = shift.crc(self.covered_head());
+        self.header.crc ^= shift.over_the_rest(before ^ after);
+        let crc_at = if self.header.magic == 2 { 17 } else { 12 };
+        self.head[crc_at..crc_at + 4].copy_from_slice(&self.header.crc.to_be_bytes());
+    }
+
+    /// The part of the head that the checksum covers.
+    fn covered_head(&self) -> &[u8] {
+        let from = if self.header.magic == 2 { 21 } else { 16 };
+        &self.head[from..self.head_len]
+    }
+
+    fn new_crc_shift(&self) -> CrcShift {
+        CrcShift::new(self.header.magic, self.body.len())
+    }
+
+    fn assign(&mut self, first_offset: i64, leader_epoch: i32, append_time: Option<i64>) {
+        let last_offset = first_offset + self.offsets - 1;
+        self.header.last_offset = last_offset;
+        if self.header.magic == 2 {
+            // Kafka counts records, but keeps the delta that the batch declares.
+            self.header.base_offset = last_offset - i64::from(self.header.last_offset_delta);
+            self.header.partition_leader_epoch = leader_epoch;
+            self.head[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
+        } else {
+            self.header.base_offset = last_offset;
+        }
+        self.head[0..8].copy_from_slice(&self.header.base_offset.to_be_bytes());
+        if let Some(append_time) = append_time
+            && self.header.magic > 0
+        {
+            self.set_max_timestamp(TimestampType::LogAppendTime, append_time);
+        }
+    }
+}
+
+/// CRCs are linear: when bytes at the front change, the CRC of the whole changes by the change of the front's CRC,
+/// multiplied by x^(bits that follow). So a patched head never costs another walk over the body.
+#[derive(Clone, Copy, Debug)]
+struct CrcShift {
+    magic: u8,
+    factor: u32,
+}
+
+impl CrcShift {
+    const CRC32C: u32 = 0x82f6_3b78;
+    const CRC32: u32 = 0xedb8_8320;
+    /// The polynomial 1; the highest bit is the lowest power, as everywhere in a reflected CRC.
+    const ONE: u32 = 1 << 31;
+    const X_TO_8: u32 = 1 << 23;
+
+    fn new(magic: u8, bytes_after: usize) -> CrcShift {
+        let mut shift = CrcShift { magic, factor: CrcShift::ONE };
+        let (mut power, mut left) = (CrcShift::X_TO_8, bytes_after);
+        while left > 0 {
+            if left & 1 == 1 {
+                shift.factor = shift.multiplied(shift.factor, power);
+            }
+            power = shift.multiplied(power, power);
+            left >>= 1;
+        }
+        shift
+    }
+
+    fn multiplied(self, a: u32, mut b: u32) -> u32 {
+        let polynomial = if self.magic == 2 { CrcShift::CRC32C } else { CrcShift::CRC32 };
+        let mut product = 0;
+        for power in (0..32).rev() {
+            product ^= b & 0_u32.wrapping_sub((a >> power) & 1);
+            b = (b >> 1) ^ (polynomial & 0_u32.wrapping_sub(b & 1));
+        }
+        product
+    }
+
+    fn over_the_rest(self, crc_change: u32) -> u32 {
+        self.multiplied(self.factor, crc_change)
+    }
+
+    fn crc(self, bytes: &[u8]) -> u32 {
+        if self.magic == 2 { crc32c::crc32c(bytes) } else { crc32fast::hash(bytes) }
+    }
+}
+
+/// Checks everything that needs no lock and builds what will be written. `now_ms` is what timestamps are checked
+/// against.
+pub fn prepare(records: Bytes, rules: &AppendRules, now_ms: i64) -> Result<Prepared, RecordError> {
+    check_accepted(&records, rules.accepted_sets)?;
+    let Some(summary) = check_batches(&records, rules)? else {
+        return Ok(Prepared::new(Vec::new(), rules.timestamp_type));
+    };
+    let target_codec = match rules.compression {
+        TopicCompression::Producer => summary.source_codec,
+        TopicCompression::Codec { codec, .. } => codec,
+    };
+    let first = summary.first;
+    if first.magic == 2 && rules.log_format == 2 && summary.source_codec == Codec::None && target_codec == Codec::None {
+        return in_place_v2_uncompressed(&records, first, summary.is_single, rules, now_ms);
+    }
+    Err(RecordError::InvalidBatch("this format or codec is not supported yet"))
+}
+
+/// Section by section what produce requests may carry, before a partition is looked at.
+fn check_accepted(records: &[u8], accepted: AcceptedSets) -> Result<(), RecordError> {
+    if accepted == AcceptedSets::Any {
+        return Ok(());
+    }
+    let mut batches = Batches::new(records);
+    let first = batches.next().ok_or(RecordError::InvalidBatch("a produce request must carry a record batch"))??;
+    if first.header.magic != 2 {
+        return Err(RecordError::InvalidBatch("a produce request of this version must carry a batch of magic 2"));
+    }
+    if first.header.codec == Codec::Zstd && accepted == AcceptedSets::OneV2BatchWithoutZstd {
+        return Err(RecordError::ZstdNotAllowed);
+    }
+    match batches.next() {
+        None => Ok(()),
+        Some(Err(corrupt)) => Err(corrupt.into()),
+        Some(Ok(_)) => Err(RecordError::InvalidBatch("a produce request must carry exactly one record batch")),
+    }
+}
+
+struct Summary {
+    first: BatchHeader,
+    is_single: bool,
+    /// That of the last compressed batch.
+    source_codec: Codec,
+}
+
+/// What Kafka checks of each batch before it takes the log's lock. `None` when there is no whole batch.
+fn check_batches(records: &[u8], rules: &AppendRules) -> Result<Option<Summary>, RecordError> {
+    let mut summary: Option<Summary> = None;
+    for batch in Batches::new(records) {
+        let batch = batch?;
+        let header = &batch.header;
+        if header.magic == 2 && rules.origin == AppendOrigin::Client && header.base_offset != 0 {
+            return Err(RecordError::InvalidBatch("the base offset of a produced batch must be 0"));
+        }
+        if header.size_in_bytes > rules.max_message_bytes {
+            return Err(RecordError::BatchTooLarge { size: header.size_in_bytes, max: rules.max_message_bytes });
+        }
+        let computed = batch.computed_crc();
+        if computed != header.crc {
+            return Err(RecordError::CrcMismatch { stored: header.crc, computed });
+        }
+        let summary = match &mut summary {
+            None => summary.insert(Summary { first: *header, is_single: true, source_codec: Codec::None }),
+            Some(summary) => {
+                summary.is_single = false;
+                summary
+            }
+        };
+        if header.codec != Codec::None {
+            summary.source_codec = header.codec;
+        }
+    }
+    Ok(summary)
+}
+
+/// What Kafka checks of each batch's header once it holds the lock.
+fn check_header(header: &BatchHeader, first: &BatchHeader, rules: &AppendRules) -> Result<(), RecordError> {
+    if header.magic != first.magic {
+        return Err(RecordError::InvalidBatch("all batches of a partition must have the same magic"));
+    }
+    if rules.origin == AppendOrigin::Client {
+        if header.magic == 2 {
+            if header.last_offset_delta < 0 {
+                return Err(RecordError::InvalidBatch("the batch has an invalid offset range"));
+            }
+            if header.record_count <= 0 {
+                return Err(RecordError::InvalidBatch("the batch declares an invalid record count"));
+            }
+            if i64::from(header.record_count) != i64::from(header.last_offset_delta) + 1 {
+                return Err(RecordError::InvalidBatch("the batch's offset range and record count do not agree"));
+            }
+        }
+        if header.is_control {
+            return Err(RecordError::InvalidBatch("clients must not write control batches"));
+        }
+        if header.has_producer_id() && header.base_sequence < 0 {
+            return Err(RecordError::InvalidBatch("a batch with a producer id must have a sequence number"));
+        }
+    }
+    if rules.log_format < 2 && (header.is_transactional || header.has_producer_id()) {
+        return Err(RecordError::UnsupportedForLogFormat { magic: rules.log_format });
+    }
+    Ok(())
+}
+
+/// Checks the records of one batch in the order they come, and collects what is wrong with them.
+struct RecordChecks<'r> {
+    rules: &'r AppendRules,
+    now_ms: i64,
+    batch_type: TimestampType,
+    /// No record can be at fault for its key or timestamp: nothing to look at but the largest timestamp.
+    nothing_to_check: bool,
+    index: i32,
+    max_timestamp: i64,
+    rejected: Vec<RejectedRecord>,
+    any_invalid_timestamp: bool,
+}
+
+impl<'r> RecordChecks<'r> {
+    fn new(rules: &'r AppendRules, header: &BatchHeader, now_ms: i64) -> RecordChecks<'r> {
+        let any_timestamp = match (rules.timestamp_type, header.timestamp_type) {
+            (TimestampType::CreateTime, TimestampType::CreateTime) => {
+                rules.timestamp_before_max_ms == i64::MAX && rules.timestamp_after_max_ms == i64::MAX
+            }
+            (TimestampType::LogAppendTime, TimestampType::CreateTime) => true,
+            (_, TimestampType::LogAppendTime) => false,
+        };
+        RecordChecks {
+            rules,
+            now_ms,
+            batch_type: header.timestamp_type,
+            nothing_to_check: any_timestamp && !rules.compacted,
+            index: 0,
+            max_timestamp: NO_TIMESTAMP,
+            rejected: Vec::new(),
+            any_invalid_timestamp: false,
+        }
+    }
+
+    #[inline(always)]
+    fn check(&mut self, has_key: bool, timestamp: i64) {
+        if !self.nothing_to_check {
+            self.check_fully(has_key, timestamp);
+        }
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        self.index = self.index.wrapping_add(1);
+    }
+
+    fn check_fully(&mut self, has_key: bool, timestamp: i64) {
+        if self.rules.compacted && !has_key {
+            self.reject(|| "a compacted topic accepts no record without a key".to_owned());
+        } else if self.rules.timestamp_type == TimestampType::CreateTime && timestamp != NO_TIMESTAMP {
+            // Wraps as Kafka's arithmetic does, so that absurd timestamps meet the same end.
+            let age_ms = self.now_ms.wrapping_sub(timestamp);
+            let (before, after) = (self.rules.timestamp_before_max_ms, self.rules.timestamp_after_max_ms);
+            if age_ms > before || age_ms.wrapping_neg() > after {
+                self.any_invalid_timestamp = true;
+                let (from, to) = (self.now_ms.wrapping_sub(before), self.now_ms.wrapping_add(after));
+                self.reject(|| format!("timestamp {timestamp} is out of the accepted range [{from}, {to}]"));
+            }
+        } else if self.batch_type == TimestampType::LogAppendTime {
+            self.any_invalid_timestamp = true;
+            self.reject(|| "a producer must not mark its batches with log append time".to_owned());
+        }
+    }
+
+    #[cold]
+    fn reject(&mut self, message: impl FnOnce() -> String) {
+        if self.rejected.len() < RECORD_ERRORS_MAX {
+            self.rejected.push(RejectedRecord { batch_index: self.index, message: message() });
+        }
+    }
+
+    /// The largest timestamp of the batch, if all its records may enter.
+    fn finish(self) -> Result<i64, RecordError> {
+        if self.rejected.is_empty() {
+            Ok(self.max_timestamp)
+        } else if self.any_invalid_timestamp {
+            Err(RecordError::InvalidTimestamps(self.rejected))
+        } else {
+            Err(RecordError::InvalidRecords(self.rejected))
+        }
+    }
+}
+
+fn in_place_v2_uncompressed(
+    records: &Bytes,
+    first: BatchHeader,
+    is_single: bool,
+    rules: &AppendRules,
+    now_ms: i64,
+) -> Result<Prepared, RecordError> {
+    if !is_single {
+        return Err(RecordError::InvalidBatch("only one batch of magic 2 may be appended at a time"));
+    }
+    check_header(&first, &first, rules)?;
+    let bytes = records.slice(..first.size_in_bytes);
+    let max_timestamp = walk_uncompressed(&bytes, &first, RecordChecks::new(rules, &first, now_ms))?;
+    let mut batch = PreparedBatch::untouched(first, &bytes, i64::from(first.record_count));
+    match rules.timestamp_type {
+        TimestampType::CreateTime => batch.set_max_timestamp(TimestampType::CreateTime, max_timestamp),
+        TimestampType::LogAppendTime => batch.crc_shift = Some(batch.new_crc_shift()),
+    }
+    Ok(Prepared::new(vec![batch], rules.timestamp_type))
+}
+
+/// Walks an uncompressed v2 batch once and returns its largest timestamp.
+fn walk_uncompressed(bytes: &[u8], header: &BatchHeader, mut checks: RecordChecks<'_>) -> Result<i64, RecordError> {
+    let times = RecordTimes::of(header);
+    let mut rest = Batch { header: *header, bytes }.body();
+    for _ in 0..header.record_count {
+        let (record, after) = RawRecord::first_of(rest)?;
+        rest = after;
+        checks.check(record.key.is_some(), times.timestamp(record.timestamp_delta));
+    }
+    if !rest.is_empty() {
+        return Err(MalformedRecord("bytes are left over after the declared number of records").into());
+    }
+    checks.finish()
+}
+
+#[cfg(test)]
+#[path = "append_tests.rs"]
+mod tests;
