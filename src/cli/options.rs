@@ -1,0 +1,280 @@
+use std::ffi::OsString;
+use std::io::Write;
+use std::str::FromStr;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+/// What follows a flag on the command line. The text names the value in the usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    Nothing,
+    /// One value; the flag may stand once.
+    Value(&'static str),
+    /// One value; the flag may be repeated.
+    Repeated(&'static str),
+    /// A value or none.
+    Optional(&'static str),
+    /// Values up to the next flag.
+    Several(&'static str),
+}
+
+/// One row of a tool's table of flags.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flag {
+    pub(crate) name: &'static str,
+    pub(crate) takes: Takes,
+    pub(crate) help: &'static str,
+}
+
+pub(crate) const fn flag(name: &'static str, takes: Takes, help: &'static str) -> Flag {
+    Flag { name, takes, help }
+}
+
+/// One command-line tool: what its usage shows and what its parser accepts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tool {
+    /// Name of its script in bin/, without `.sh`.
+    pub(crate) script: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) flags: &'static [Flag],
+}
+
+/// Why a tool ends before its work is done, or without having done it.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The command line asks for something that makes no sense: the message and the usage go to stderr.
+    Usage(String),
+    /// `--version`.
+    Version,
+    /// The work failed; the tool says so in its own form, `Stop::Failed` carries what goes to stderr.
+    Failed(String),
+    /// The work failed, and the tool has already told the user.
+    Reported,
+    /// Nobody reads our output any more.
+    Output(std::io::Error),
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Stop {
+        Stop::Output(error)
+    }
+}
+
+impl From<crate::client::error::ClientError> for Stop {
+    fn from(error: crate::client::error::ClientError) -> Stop {
+        Stop::Failed(error.to_string())
+    }
+}
+
+impl Tool {
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.script)
+            .bin_name(format!("{}.sh", self.script))
+            .about(self.about)
+            .no_binary_name(true)
+            .disable_help_flag(true)
+            .disable_version_flag(true)
+            .arg(Arg::new("help").long("help").action(ArgAction::SetTrue).help("Print usage information."))
+            .arg(Arg::new("version").long("version").action(ArgAction::SetTrue).help("Display Kafka version."))
+            // Kafka's parser ignores words that belong to no flag.
+            .arg(Arg::new("words").num_args(0..).hide(true));
+        for flag in self.flags {
+            let arg = Arg::new(flag.name).long(flag.name).help(flag.help);
+            command = command.arg(match flag.takes {
+                Takes::Nothing => arg.action(ArgAction::Count),
+                Takes::Value(name) | Takes::Repeated(name) => {
+                    arg.action(ArgAction::Append).num_args(1).allow_hyphen_values(true).value_name(name)
+                }
+                Takes::Optional(name) => {
+                    arg.action(ArgAction::Append).num_args(0..=1).default_missing_value("").value_name(name)
+                }
+                Takes::Several(name) => arg.action(ArgAction::Append).num_args(1..).value_name(name),
+            });
+        }
+        command
+    }
+
+    /// Writes the message and the table of flags, as the tools do for `--help` and for every mistake.
+    pub(crate) fn print_usage(&self, message: &str, out: &mut dyn Write) -> std::io::Result<()> {
+        writeln!(out, "{message}")?;
+        write!(out, "{}", self.command().render_long_help())
+    }
+
+    /// `--help` and an empty command line end as a usage error whose message is the tool's purpose, as in Kafka.
+    pub(crate) fn parse(&self, arguments: &[OsString]) -> Result<Options, Stop> {
+        if arguments.is_empty() {
+            return Err(Stop::Usage(self.about.to_owned()));
+        }
+        let matches = self.command().try_get_matches_from(arguments).map_err(|error| {
+            let name = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::String(name)) => name.trim_start_matches('-').split([' ', '=', '[']).next(),
+                _ => None,
+            };
+            let name = name.unwrap_or_default();
+            Stop::Usage(match error.kind() {
+                ErrorKind::UnknownArgument => format!("{name} is not a recognized option"),
+                ErrorKind::TooManyValues => format!("Option {name} does not take an argument"),
+                ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
+                    format!("Option {name} requires an argument")
+                }
+                _ => error.to_string().lines().next().unwrap_or_default().to_owned(),
+            })
+        })?;
+        let options = Options { matches };
+        if options.matches.get_flag("help") {
+            return Err(Stop::Usage(self.about.to_owned()));
+        }
+        if options.matches.get_flag("version") {
+            return Err(Stop::Version);
+        }
+        for flag in self.flags {
+            if matches!(flag.takes, Takes::Value(_)) && options.values(flag.name).len() > 1 {
+                let name = flag.name;
+                return Err(Stop::Usage(format!(
+                    "Found multiple arguments for option {name}, but you asked for only one"
+                )));
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A parsed command line. Asking for a flag that the tool's table does not have is a mistake of ours and panics.
+#[derive(Debug)]
+pub(crate) struct Options {
+    matches: ArgMatches,
+}
+
+impl Options {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.matches.value_source(name).is_some_and(|source| source == clap::parser::ValueSource::CommandLine)
+    }
+
+    /// The value of a flag; empty for a flag that stands without its optional value.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.values(name).into_iter().next_back()
+    }
+
+    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
+        match self.matches.try_get_many::<String>(name) {
+            Ok(values) => values.into_iter().flatten().map(String::as_str).collect(),
+            Err(error) => unreachable!("the table of flags has no value for {name}: {error}"),
+        }
+    }
+
+    pub(crate) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Stop> {
+        self.value(name)
+            .map(|text| {
+                text.trim().parse().map_err(|_| Stop::Usage(format!("Cannot parse argument '{text}' of option {name}")))
+            })
+            .transpose()
+    }
+
+    pub(crate) fn required(&self, name: &str) -> Result<&str, Stop> {
+        self.value(name).ok_or_else(|| Stop::Usage(format!("Missing required argument \"[{name}]\"")))
+    }
+
+    /// Refuses `name` together with any of `others`.
+    pub(crate) fn exclude(&self, name: &str, others: &[&str]) -> Result<(), Stop> {
+        match others.iter().find(|other| self.has(name) && self.has(other)) {
+            Some(other) => Err(Stop::Usage(format!("Option \"[{name}]\" can't be used with option \"[{other}]\""))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `k=v` arguments; a missing value is the empty string.
+pub(crate) fn key_values(arguments: &[&str]) -> Vec<(String, String)> {
+    arguments
+        .iter()
+        .map(|argument| {
+            let (key, value) = argument.split_once('=').unwrap_or((argument, ""));
+            (key.to_owned(), value.to_owned())
+        })
+        .collect()
+}
+
+/// Checks a `host:port,host:port` list.
+pub(crate) fn bootstrap_servers(list: &str) -> Result<Vec<String>, Stop> {
+    let servers: Vec<String> = list.split(',').map(|server| server.trim().to_owned()).collect();
+    for server in &servers {
+        let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) {
+            return Err(Stop::Usage("Please provide valid host:port like host1:9091,host2:9092\n ".to_owned()));
+        }
+    }
+    Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOOL: Tool = Tool {
+        script: "kafka-example",
+        about: "An example.",
+        flags: &[
+            flag("topic", Takes::Value("topic"), "The topic."),
+            flag("shift-by", Takes::Value("number"), "May be negative."),
+            flag("list", Takes::Nothing, "A flag."),
+            flag("state", Takes::Optional("state"), "With or without a value."),
+            flag("property", Takes::Repeated("k=v"), "Any number of times."),
+            flag("producer-props", Takes::Several("k=v"), "Up to the next flag."),
+        ],
+    };
+
+    fn parse(line: &str) -> Result<Options, Stop> {
+        TOOL.parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    fn refusal(line: &str) -> String {
+        match parse(line) {
+            Err(Stop::Usage(message)) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_value_follows_its_flag_as_a_word_or_after_an_equals_sign() {
+        for line in ["--topic a --shift-by -10 --list", "--topic=a --shift-by=-10 --list"] {
+            let options = parse(line).unwrap();
+            assert_eq!(options.value("topic"), Some("a"));
+            assert_eq!(options.number::<i64>("shift-by").unwrap(), Some(-10));
+            assert!(options.has("list") && !options.has("state"));
+        }
+        let options = parse("--property a=b=c --property d --state --producer-props x=1 y=2 --list").unwrap();
+        assert_eq!(key_values(&options.values("property")), [("a".into(), "b=c".into()), ("d".into(), String::new())]);
+        assert_eq!(options.values("producer-props"), ["x=1", "y=2"]);
+        assert!(options.has("state") && options.has("list"));
+        assert_eq!(options.value("state"), Some(""));
+        assert_eq!(parse("--state Empty,Dead").unwrap().value("state"), Some("Empty,Dead"));
+    }
+
+    #[test]
+    fn mistakes_are_named_as_kafka_names_them() {
+        assert_eq!(refusal("--nosuch"), "nosuch is not a recognized option");
+        assert_eq!(refusal("--top a"), "top is not a recognized option");
+        assert_eq!(refusal("--topic"), "Option topic requires an argument");
+        assert_eq!(
+            refusal("--topic a --topic b"),
+            "Found multiple arguments for option topic, but you asked for only one"
+        );
+        assert_eq!(refusal("--help"), "An example.");
+        assert_eq!(refusal(""), "An example.");
+        assert!(matches!(parse("--version"), Err(Stop::Version)));
+        let options = parse("--list").unwrap();
+        assert!(
+            matches!(options.required("topic"), Err(Stop::Usage(m)) if m == "Missing required argument \"[topic]\"")
+        );
+        assert!(matches!(parse("--list --topic a").unwrap().exclude("list", &["state", "topic"]),
+            Err(Stop::Usage(m)) if m == "Option \"[list]\" can't be used with option \"[topic]\""));
+    }
+
+    #[test]
+    fn a_server_without_a_port_is_refused() {
+        assert_eq!(bootstrap_servers("a:1,b:2").unwrap(), ["a:1", "b:2"]);
+        assert!(bootstrap_servers("localhost").is_err());
+        assert!(bootstrap_servers(":9092").is_err());
+    }
+}

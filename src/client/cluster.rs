@@ -1,0 +1,217 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::client::connection::{Connection, retried};
+use crate::client::error::ClientError;
+use crate::client::settings::ClusterSettings;
+use crate::model::BrokerId;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::message::Request;
+use crate::protocol::messages::find_coordinator::FindCoordinatorRequest;
+use crate::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+
+/// A broker as the cluster's metadata lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub id: BrokerId,
+    pub host: String,
+    pub port: i32,
+    pub rack: Option<String>,
+}
+
+impl Node {
+    pub fn address(&self) -> String {
+        // An IPv6 address needs its brackets to be told from the port.
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Finds the brokers of a cluster from its bootstrap servers and keeps one connection to each that is used.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(crate) settings: ClusterSettings,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By address, since a bootstrap server's broker id is not known before it is asked.
+    connections: HashMap<String, Arc<Connection>>,
+    nodes: BTreeMap<BrokerId, Node>,
+    controller: Option<BrokerId>,
+}
+
+impl Cluster {
+    /// Connects to nothing yet.
+    pub fn new(settings: ClusterSettings) -> Cluster {
+        Cluster { settings, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connection_at(&self, address: &str) -> Result<Arc<Connection>, ClientError> {
+        if let Some(open) = self.state().connections.get(address).filter(|connection| !connection.is_closed()) {
+            return Ok(Arc::clone(open));
+        }
+        let connection = Arc::new(Connection::negotiate(address, &self.settings.connection).await?);
+        self.state().connections.insert(address.to_owned(), Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// A connection to any broker: an open one first, then the known brokers, then the bootstrap servers.
+    pub async fn any(&self) -> Result<Arc<Connection>, ClientError> {
+        let known: Vec<String> = {
+            let state = self.state();
+            if let Some(open) = state.connections.values().find(|connection| !connection.is_closed()) {
+                return Ok(Arc::clone(open));
+            }
+            let nodes = state.nodes.values().map(Node::address);
+            nodes.chain(self.settings.bootstrap_servers.iter().cloned()).collect()
+        };
+        let mut last = None;
+        for address in &known {
+            match self.connection_at(address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = Some(error),
+            }
+        }
+        let last = last.map_or_else(|| "no server is named".to_owned(), |error| error.to_string());
+        Err(ClientError::NoBroker { servers: self.settings.bootstrap_servers.join(","), last })
+    }
+
+    /// A connection to the broker of this id, which the last metadata must have listed; it is asked for if not.
+    pub async fn broker(&self, id: BrokerId) -> Result<Arc<Connection>, ClientError> {
+        let mut address = self.state().nodes.get(&id).map(Node::address);
+        if address.is_none() {
+            self.metadata(Some(&[]), false).await?;
+            address = self.state().nodes.get(&id).map(Node::address);
+        }
+        match address {
+            Some(address) => self.connection_at(&address).await,
+            None => Err(ClientError::refused(format!("find broker {id}"), ErrorCode::BrokerNotAvailable, None)),
+        }
+    }
+
+    /// The brokers that the last metadata listed.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.state().nodes.values().cloned().collect()
+    }
+
+    pub fn node(&self, id: BrokerId) -> Option<Node> {
+        self.state().nodes.get(&id).cloned()
+    }
+
+    /// Asks one broker for metadata; `None` asks for all topics. Errors of single topics stay in the answer.
+    pub async fn metadata(
+        &self,
+        topics: Option<&[String]>,
+        allow_auto_topic_creation: bool,
+    ) -> Result<MetadataResponse, ClientError> {
+        let connection = self.any().await?;
+        let version = connection.version_of::<MetadataRequest>(i16::MAX)?;
+        let topic = |name: &String| MetadataRequestTopic { name: Some(name.clone()), ..Default::default() };
+        let request = MetadataRequest {
+            topics: topics.map(|names| names.iter().map(topic).collect()),
+            // Older versions have no say in it.
+            allow_auto_topic_creation: allow_auto_topic_creation || version < 4,
+            ..Default::default()
+        };
+        let answer = connection.send_at(&request, version).await?;
+        let nodes: BTreeMap<BrokerId, Node> = answer
+            .brokers
+            .iter()
+            .map(|broker| {
+                let (id, host, rack) = (BrokerId(broker.node_id), broker.host.clone(), broker.rack.clone());
+                (id, Node { id, host, port: broker.port, rack })
+            })
+            .collect();
+        let mut state = self.state();
+        // A broker that has just started may not have heard of anybody yet.
+        if !nodes.is_empty() {
+            state.nodes = nodes;
+        }
+        state.controller = Some(BrokerId(answer.controller_id)).filter(|id| id.0 >= 0);
+        drop(state);
+        Ok(answer)
+    }
+
+    /// Sends to any broker, again and again while it fails with what may pass.
+    pub async fn send_to_any<R: Request>(&self, request: &R) -> Result<R::Response, ClientError> {
+        self.retried(R::NAME, || async { self.any().await?.send(request).await }).await
+    }
+
+    /// Sends to the controller; `refusal` finds the code in the answer that says the broker is not the controller.
+    pub async fn send_to_controller<R: Request>(
+        &self,
+        request: &R,
+        at_most: i16,
+        code_of: impl Fn(&R::Response) -> ErrorCode,
+    ) -> Result<R::Response, ClientError> {
+        let code_of = &code_of;
+        self.retried(R::NAME, || async move {
+            let known = self.state().controller;
+            let controller = match known {
+                Some(id) => id,
+                None => {
+                    self.metadata(Some(&[]), false).await?;
+                    self.state()
+                        .controller
+                        .ok_or_else(|| ClientError::refused("find the controller", ErrorCode::NotController, None))?
+                }
+            };
+            let attempt = async {
+                let connection = self.broker(controller).await?;
+                let version = connection.version_of::<R>(at_most)?;
+                connection.send_at(request, version).await
+            };
+            let answer = attempt.await.inspect_err(|_| self.state().controller = None)?;
+            if code_of(&answer) == ErrorCode::NotController {
+                self.state().controller = None;
+                return Err(ClientError::refused(R::NAME, ErrorCode::NotController, None));
+            }
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// The broker that coordinates a group. One attempt.
+    pub async fn find_coordinator(&self, group: &str) -> Result<Node, ClientError> {
+        let connection = self.any().await?;
+        // Later versions ask for many groups at once and say nothing else.
+        let version = connection.version_of::<FindCoordinatorRequest>(3)?;
+        let request = FindCoordinatorRequest { key: group.to_owned(), ..Default::default() };
+        let answer = connection.send_at(&request, version).await?;
+        let code = ErrorCode::from_code(answer.error_code);
+        if code.is_error() {
+            return Err(ClientError::refused(
+                format!("find the coordinator of group {group}"),
+                code,
+                answer.error_message,
+            ));
+        }
+        let node = Node { id: BrokerId(answer.node_id), host: answer.host, port: answer.port, rack: None };
+        self.state().nodes.entry(node.id).or_insert_with(|| node.clone());
+        Ok(node)
+    }
+
+    /// A connection to the coordinator of a group. One attempt.
+    pub async fn coordinator(&self, group: &str) -> Result<Arc<Connection>, ClientError> {
+        let node = self.find_coordinator(group).await?;
+        self.connection_at(&node.address()).await
+    }
+
+    /// Runs `attempt` until it succeeds, fails for good, or the time for operations is over.
+    pub async fn retried<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        doing: &str,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, ClientError> {
+        retried(doing, self.settings.api_timeout, self.settings.retry_backoff, attempt).await
+    }
+}

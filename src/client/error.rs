@@ -1,0 +1,152 @@
+use std::fmt;
+use std::time::Duration;
+
+use crate::codec::reader::DecodeError;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::message::EncodeError;
+
+/// What went wrong between us and a broker.
+#[derive(Clone, Debug)]
+pub enum ClientError {
+    /// No connection could be made.
+    Connect { address: String, reason: String },
+    /// The connection ended while requests were waiting, or before one could be sent.
+    Disconnected { address: String, reason: String },
+    /// No answer within the request timeout. The connection is closed.
+    TimedOut { address: String, api: &'static str, after: Duration },
+    /// The broker speaks no version of the API that we speak.
+    UnsupportedVersion { address: String, api: &'static str },
+    /// The request has no form in the version it is sent in.
+    Encode { api: &'static str, error: EncodeError },
+    /// The answer is not what the protocol says it is.
+    Decode { address: String, api: &'static str, error: DecodeError },
+    /// None of the bootstrap servers could be reached. Carries what the last one failed with.
+    NoBroker { servers: String, last: String },
+    /// The broker refused. `doing` says what was asked for.
+    Refused { doing: String, code: ErrorCode, message: Option<String> },
+    /// The time allowed for the whole operation is over. Carries what the last attempt failed with.
+    GaveUp { doing: String, after: Duration, last: Option<Box<ClientError>> },
+    /// A setting that we cannot follow.
+    Setting { name: String, reason: String },
+    /// Records that a broker sent do not read as records.
+    Records { topic: String, partition: i32, offset: i64, reason: String },
+}
+
+impl ClientError {
+    pub fn refused(doing: impl Into<String>, code: ErrorCode, message: Option<String>) -> ClientError {
+        ClientError::Refused { doing: doing.into(), code, message: message.filter(|text| !text.is_empty()) }
+    }
+
+    /// The code a broker answered with, if it was a broker that refused.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            ClientError::Refused { code, .. } => Some(*code),
+            ClientError::GaveUp { last: Some(last), .. } => last.code(),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed a little later, perhaps at another broker.
+    /// Source: kafka 3.9.1 the subclasses of clients/.../common/errors/RetriableException.java.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            ClientError::Connect { .. }
+            | ClientError::Disconnected { .. }
+            | ClientError::TimedOut { .. }
+            | ClientError::NoBroker { .. } => true,
+            ClientError::Refused { code, .. } => is_retriable_code(*code),
+            ClientError::UnsupportedVersion { .. }
+            | ClientError::Encode { .. }
+            | ClientError::Decode { .. }
+            | ClientError::GaveUp { .. }
+            | ClientError::Setting { .. }
+            | ClientError::Records { .. } => false,
+        }
+    }
+}
+
+/// Source: kafka 3.9.1 clients/.../common/protocol/Errors.java and the class of each exception.
+pub fn is_retriable_code(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::CorruptMessage
+            | ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::LeaderNotAvailable
+            | ErrorCode::NotLeaderOrFollower
+            | ErrorCode::RequestTimedOut
+            | ErrorCode::ReplicaNotAvailable
+            | ErrorCode::NetworkException
+            | ErrorCode::CoordinatorLoadInProgress
+            | ErrorCode::CoordinatorNotAvailable
+            | ErrorCode::NotCoordinator
+            | ErrorCode::NotEnoughReplicas
+            | ErrorCode::NotEnoughReplicasAfterAppend
+            | ErrorCode::NotController
+            | ErrorCode::KafkaStorageError
+            | ErrorCode::ListenerNotFound
+            | ErrorCode::FencedLeaderEpoch
+            | ErrorCode::UnknownLeaderEpoch
+            | ErrorCode::OffsetNotAvailable
+            | ErrorCode::UnstableOffsetCommit
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::InconsistentTopicId
+            | ErrorCode::EligibleLeadersNotAvailable
+    )
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Connect { address, reason } => write!(f, "connect to {address}: {reason}"),
+            ClientError::Disconnected { address, reason } => write!(f, "connection to {address}: {reason}"),
+            ClientError::TimedOut { address, api, after } => {
+                write!(f, "{api} to {address}: no answer within {} ms", after.as_millis())
+            }
+            ClientError::UnsupportedVersion { address, api } => {
+                write!(f, "the broker at {address} supports no version of {api} that we support")
+            }
+            ClientError::Encode { api, error } => write!(f, "write {api}: {error}"),
+            ClientError::Decode { address, api, error } => write!(f, "read {api} from {address}: {error}"),
+            ClientError::NoBroker { servers, last } => write!(f, "none of {servers} answers: {last}"),
+            ClientError::Refused { message: Some(message), .. } => f.write_str(message),
+            ClientError::Refused { doing, code, message: None } => write!(f, "{doing}: {}", described(*code)),
+            ClientError::GaveUp { doing, after, last } => {
+                write!(f, "{doing}: gave up after {} ms", after.as_millis())?;
+                last.as_ref().map_or(Ok(()), |last| write!(f, ", last: {last}"))
+            }
+            ClientError::Setting { name, reason } => write!(f, "setting {name}: {reason}"),
+            ClientError::Records { topic, partition, offset, reason } => {
+                write!(f, "records of {topic}-{partition} at offset {offset}: {reason}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// What a code means to a person. Codes that users of the tools rarely meet keep their name.
+pub fn described(code: ErrorCode) -> String {
+    let text = match code {
+        ErrorCode::UnknownTopicOrPartition => "the broker does not host this topic or partition",
+        ErrorCode::OffsetOutOfRange => "the offset is outside the range that the broker keeps",
+        ErrorCode::LeaderNotAvailable => "there is no leader for the partition at the moment",
+        ErrorCode::NotLeaderOrFollower => "the broker does not lead the partition",
+        ErrorCode::RequestTimedOut => "the broker did not finish in time",
+        ErrorCode::MessageTooLarge => "the batch is larger than the broker accepts",
+        ErrorCode::NotEnoughReplicas => "fewer replicas are in sync than min.insync.replicas asks for",
+        ErrorCode::CoordinatorNotAvailable => "the group's coordinator is not available",
+        ErrorCode::NotCoordinator => "the broker does not coordinate the group",
+        ErrorCode::NonEmptyGroup => "the group is not empty",
+        ErrorCode::GroupIdNotFound => "the group id does not exist",
+        ErrorCode::InvalidTopicException => "the topic's name is not valid",
+        ErrorCode::TopicAlreadyExists => "the topic already exists",
+        ErrorCode::NotController => "the broker is not the controller",
+        ErrorCode::TopicAuthorizationFailed => "not authorized for the topic",
+        ErrorCode::GroupAuthorizationFailed => "not authorized for the group",
+        ErrorCode::ClusterAuthorizationFailed => "not authorized for the cluster",
+        ErrorCode::GroupSubscribedToTopic => "the group is subscribed to the topic",
+        ErrorCode::TopicDeletionDisabled => "topic deletion is disabled",
+        _ => return code.name().to_owned(),
+    };
+    format!("{text} ({})", code.name())
+}
