@@ -1,0 +1,221 @@
+//! A file of fixed-width entries that grows at the end: what offset index and time index have in common.
+//!
+//! The newest entries wait in memory and are written in bulk, so that an append costs no second system call; the log
+//! itself is the truth, and recovery rebuilds what a crash lost. For the same reason a file is never preallocated: a
+//! JVM broker extends the index of the active segment itself when it opens it, and without a zero tail there is
+//! nothing that a missing trim could turn into false entries.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Entries kept in memory before they are written together.
+const PENDING_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct IndexFile<const WIDTH: usize> {
+    /// Entries in the file; unknown until somebody asks, so that opening a log does not touch its indexes.
+    written: Option<u32>,
+    /// Entries behind those, not yet written.
+    pending: Vec<[u8; WIDTH]>,
+}
+
+impl<const WIDTH: usize> IndexFile<WIDTH> {
+    /// The index of a new segment. The file appears with the first write.
+    pub fn empty() -> Self {
+        IndexFile { written: Some(0), pending: Vec::new() }
+    }
+
+    /// The index of a segment found on disk; every whole entry in the file is taken as valid.
+    pub fn existing() -> Self {
+        IndexFile { written: None, pending: Vec::new() }
+    }
+
+    fn written(&mut self, path: &Path) -> io::Result<u32> {
+        if let Some(written) = self.written {
+            return Ok(written);
+        }
+        let written = match path.metadata() {
+            Ok(metadata) => u32::try_from(metadata.len() / WIDTH as u64).unwrap_or(u32::MAX),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        self.written = Some(written);
+        Ok(written)
+    }
+
+    pub fn len(&mut self, path: &Path) -> io::Result<u32> {
+        Ok(self.written(path)? + self.pending.len() as u32)
+    }
+
+    /// The newest entry.
+    pub fn last(&mut self, path: &Path) -> io::Result<Option<[u8; WIDTH]>> {
+        if let Some(last) = self.pending.last() {
+            return Ok(Some(*last));
+        }
+        match self.written(path)? {
+            0 => Ok(None),
+            written => read_entry(&File::open(path)?, written - 1).map(Some),
+        }
+    }
+
+    /// Adds an entry. A failure to write the pending ones is not this append's: they wait for the next flush.
+    pub fn push(&mut self, path: &Path, entry: [u8; WIDTH]) {
+        if self.pending.len() >= PENDING_MAX && self.spill(path).is_err() {
+            // Reported by the flush, which must succeed before the recovery point moves.
+        }
+        self.pending.push(entry);
+    }
+
+    /// Writes the pending entries to the file.
+    pub fn spill(&mut self, path: &Path) -> io::Result<()> {
+        let written = self.written(path)?;
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        file.write_all_at(self.pending.as_flattened(), u64::from(written) * WIDTH as u64)?;
+        self.written = Some(written + self.pending.len() as u32);
+        self.pending = Vec::new();
+        Ok(())
+    }
+
+    /// Writes everything and gives the file exactly its entries' length, creating it if there are none.
+    pub fn trim(&mut self, path: &Path) -> io::Result<()> {
+        self.spill(path)?;
+        let length = u64::from(self.written(path)?) * WIDTH as u64;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        if file.metadata()?.len() != length {
+            file.set_len(length)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the first `count` entries.
+    pub fn truncate(&mut self, path: &Path, count: u32) -> io::Result<()> {
+        let written = self.written(path)?;
+        if count >= written {
+            self.pending.truncate((count - written) as usize);
+            return Ok(());
+        }
+        self.pending.clear();
+        self.written = Some(count);
+        match OpenOptions::new().write(true).open(path) {
+            Ok(file) => file.set_len(u64::from(count) * WIDTH as u64),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The last entry for which `before` holds, among entries ordered so that it holds for a prefix of them.
+    /// Answers from memory when it can; else the caller searches the file, with or without the log's lock.
+    pub fn search(&mut self, path: &Path, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<Search<WIDTH>> {
+        let found = self.pending.partition_point(&before);
+        if found > 0 {
+            return Ok(Search::Done(Some(self.pending[found - 1])));
+        }
+        match self.written(path)? {
+            0 => Ok(Search::Done(None)),
+            written => Ok(Search::InFile(WrittenEntries { path: path.to_path_buf(), written })),
+        }
+    }
+
+    /// The number of entries for which `before` holds.
+    pub fn partition_point(&mut self, path: &Path, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<u32> {
+        let found = self.pending.partition_point(&before) as u32;
+        match self.written(path)? {
+            written if found > 0 => Ok(written + found),
+            0 => Ok(0),
+            written => WrittenEntries::<WIDTH> { path: path.to_path_buf(), written }.partition_point(before),
+        }
+    }
+}
+
+pub(crate) enum Search<const WIDTH: usize> {
+    Done(Option<[u8; WIDTH]>),
+    InFile(WrittenEntries<WIDTH>),
+}
+
+/// The entries in the file as of one moment; entries behind them may come and go meanwhile.
+pub(crate) struct WrittenEntries<const WIDTH: usize> {
+    path: PathBuf,
+    written: u32,
+}
+
+impl<const WIDTH: usize> WrittenEntries<WIDTH> {
+    pub fn last_before(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<Option<[u8; WIDTH]>> {
+        let file = File::open(&self.path)?;
+        match search_file(&file, self.written, before)? {
+            0 => Ok(None),
+            count => read_entry(&file, count - 1).map(Some),
+        }
+    }
+
+    fn partition_point(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<u32> {
+        search_file(&File::open(&self.path)?, self.written, before)
+    }
+}
+
+fn search_file<const WIDTH: usize>(
+    file: &File,
+    written: u32,
+    before: impl Fn(&[u8; WIDTH]) -> bool,
+) -> io::Result<u32> {
+    let (mut low, mut high) = (0, written);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(&read_entry(file, middle)?) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+fn read_entry<const WIDTH: usize>(file: &File, index: u32) -> io::Result<[u8; WIDTH]> {
+    let mut entry = [0; WIDTH];
+    file.read_exact_at(&mut entry, u64::from(index) * WIDTH as u64)?;
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_the_same_in_memory_and_on_disk() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.index");
+        let mut index = IndexFile::<4>::empty();
+        let mut model: Vec<u32> = Vec::new();
+        for i in 0..300_u32 {
+            index.push(&path, (i * 2).to_be_bytes());
+            model.push(i * 2);
+            if i % 97 == 0 {
+                index.spill(&path).expect("writable");
+            }
+            if i == 150 {
+                index.truncate(&path, 120).expect("truncatable");
+                model.truncate(120);
+            }
+            for target in [0, 1, i, i * 2, u32::MAX] {
+                let before = |e: &[u8; 4]| u32::from_be_bytes(*e) <= target;
+                let expected = model.partition_point(|&v| v <= target);
+                assert_eq!(index.partition_point(&path, before).expect("readable") as usize, expected);
+                let found = match index.search(&path, before).expect("readable") {
+                    Search::Done(found) => found,
+                    Search::InFile(entries) => entries.last_before(before).expect("readable"),
+                };
+                assert_eq!(found.map(u32::from_be_bytes), expected.checked_sub(1).map(|e| model[e]));
+            }
+        }
+        index.trim(&path).expect("writable");
+        let on_disk = std::fs::read(&path).expect("readable");
+        assert_eq!(on_disk, model.iter().flat_map(|v| v.to_be_bytes()).collect::<Vec<_>>());
+        let mut reopened = IndexFile::<4>::existing();
+        assert_eq!(reopened.len(&path).expect("readable") as usize, model.len());
+        assert_eq!(reopened.last(&path).expect("readable").map(u32::from_be_bytes), model.last().copied());
+    }
+}

@@ -1,0 +1,130 @@
+//! `<base>.index`: where in the segment the batch with a given last offset starts.
+//!
+//! ```text
+//! 0  i32  last offset of the batch - base offset     strictly increasing
+//! 4  i32  position of the batch in the .log file
+//! ```
+//! Source: kafka 3.9 storage/.../log/OffsetIndex.java.
+
+use std::io;
+use std::path::Path;
+
+use super::index_file::{IndexFile, Search, WrittenEntries};
+use crate::model::Offset;
+
+pub(crate) const ENTRY_BYTES: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct OffsetIndex {
+    base_offset: Offset,
+    file: IndexFile<ENTRY_BYTES>,
+}
+
+impl OffsetIndex {
+    pub fn empty(base_offset: Offset) -> OffsetIndex {
+        OffsetIndex { base_offset, file: IndexFile::empty() }
+    }
+
+    pub fn existing(base_offset: Offset) -> OffsetIndex {
+        OffsetIndex { base_offset, file: IndexFile::existing() }
+    }
+
+    pub fn len(&mut self, path: &Path) -> io::Result<u32> {
+        self.file.len(path)
+    }
+
+    /// The caller keeps offsets within 2^31 of the base: segments roll before.
+    pub fn push(&mut self, path: &Path, last_offset: Offset, position: u32) {
+        let relative = (last_offset.0 - self.base_offset.0) as u32;
+        let mut entry = [0; ENTRY_BYTES];
+        entry[..4].copy_from_slice(&relative.to_be_bytes());
+        entry[4..].copy_from_slice(&position.to_be_bytes());
+        self.file.push(path, entry);
+    }
+
+    pub fn last(&mut self, path: &Path) -> io::Result<Option<(Offset, u32)>> {
+        Ok(self.file.last(path)?.map(|entry| decode(self.base_offset, &entry)))
+    }
+
+    /// Starts the search for a position at or before the batch that holds `target`.
+    pub fn lookup(&mut self, path: &Path, target: Offset) -> io::Result<Lookup> {
+        let base_offset = self.base_offset;
+        Ok(match self.file.search(path, |entry| decode(base_offset, entry).0 <= target)? {
+            Search::Done(entry) => Lookup::At(entry.map_or(0, |entry| decode(base_offset, &entry).1)),
+            Search::InFile(entries) => Lookup::InFile { base_offset, target, entries },
+        })
+    }
+
+    /// Forgets entries for `offset` and above.
+    pub fn truncate_to(&mut self, path: &Path, offset: Offset) -> io::Result<()> {
+        let base_offset = self.base_offset;
+        let keep = self.file.partition_point(path, |entry| decode(base_offset, entry).0 < offset)?;
+        self.file.truncate(path, keep)
+    }
+
+    pub fn clear(&mut self, path: &Path) -> io::Result<()> {
+        self.file.truncate(path, 0)
+    }
+
+    pub fn spill(&mut self, path: &Path) -> io::Result<()> {
+        self.file.spill(path)
+    }
+
+    pub fn trim(&mut self, path: &Path) -> io::Result<()> {
+        self.file.trim(path)
+    }
+}
+
+/// A lookup that memory answered, or one that still has to read the file.
+pub(crate) enum Lookup {
+    At(u32),
+    InFile { base_offset: Offset, target: Offset, entries: WrittenEntries<ENTRY_BYTES> },
+}
+
+impl Lookup {
+    /// A position at or before the wanted batch. Needs no lock.
+    pub fn position(self) -> io::Result<u32> {
+        match self {
+            Lookup::At(position) => Ok(position),
+            Lookup::InFile { base_offset, target, entries } => {
+                let found = entries.last_before(|entry| decode(base_offset, entry).0 <= target)?;
+                Ok(found.map_or(0, |entry| decode(base_offset, &entry).1))
+            }
+        }
+    }
+}
+
+fn decode(base_offset: Offset, entry: &[u8; ENTRY_BYTES]) -> (Offset, u32) {
+    let [a, b, c, d, e, f, g, h] = *entry;
+    let relative = u32::from_be_bytes([a, b, c, d]);
+    (Offset(base_offset.0.saturating_add(i64::from(relative))), u32::from_be_bytes([e, f, g, h]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_lead_to_the_batch_at_or_before_the_target() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.index");
+        let mut index = OffsetIndex::empty(Offset(100));
+        index.push(&path, Offset(110), 5000);
+        index.push(&path, Offset(120), 10_000);
+        let mut position = |target| index.lookup(&path, Offset(target)).and_then(Lookup::position).expect("readable");
+        assert_eq!(
+            [position(100), position(109), position(110), position(119), position(500)],
+            [0, 0, 5000, 5000, 10_000]
+        );
+        index.trim(&path).expect("writable");
+        assert_eq!(
+            std::fs::read(&path).expect("readable"),
+            [0, 0, 0, 10, 0, 0, 0x13, 0x88, 0, 0, 0, 20, 0, 0, 0x27, 0x10],
+            "byte for byte as Kafka"
+        );
+        let mut reopened = OffsetIndex::existing(Offset(100));
+        assert_eq!(reopened.last(&path).expect("readable"), Some((Offset(120), 10_000)));
+        reopened.truncate_to(&path, Offset(120)).expect("truncatable");
+        assert_eq!(reopened.last(&path).expect("readable"), Some((Offset(110), 5000)));
+    }
+}

@@ -1,0 +1,55 @@
+//! `partition.metadata`: which incarnation of the topic a partition directory belongs to (KIP-516).
+//! The text is `version: 0\ntopic_id: <id>`, without a newline at the end.
+//! Source: kafka 3.9 storage/.../checkpoint/PartitionMetadataFile.java.
+
+use std::path::Path;
+
+use super::atomic_file;
+use super::error::{IoContext, LogError};
+use crate::model::TopicId;
+
+/// The topic id in the file; `None` without a file.
+pub(crate) fn read(path: &Path) -> Result<Option<TopicId>, LogError> {
+    let Some(content) = atomic_file::read_if_exists(path).doing("read", path)? else { return Ok(None) };
+    let malformed = || LogError::Corrupt { context: format!("malformed partition metadata in {}", path.display()) };
+    let text = std::str::from_utf8(&content).map_err(|_| malformed())?;
+    let mut lines = text.lines();
+    let mut value = |key: &str| -> Option<&str> { lines.next()?.strip_prefix(key)?.strip_prefix(':').map(str::trim) };
+    if value("version") != Some("0") {
+        return Err(malformed());
+    }
+    let id: TopicId = value("topic_id").and_then(|id| id.parse().ok()).ok_or_else(malformed)?;
+    if id.is_zero() {
+        return Err(malformed());
+    }
+    Ok(Some(id))
+}
+
+pub(crate) fn write(path: &Path, id: TopicId) -> Result<(), LogError> {
+    atomic_file::replace(path, format!("version: 0\ntopic_id: {id}").as_bytes()).doing("write", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_the_text_kafka_writes() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("partition.metadata");
+        assert_eq!(read(&path).expect("missing is none"), None);
+        let id: TopicId = "4FNQ5M2zRPOyzl1sJ7DKWg".parse().expect("a topic id");
+        write(&path, id).expect("writable");
+        assert_eq!(std::fs::read_to_string(&path).expect("readable"), "version: 0\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg");
+        assert_eq!(read(&path).expect("valid"), Some(id));
+        for bad in [
+            "",
+            "version: 1\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg",
+            "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA",
+            "\u{0}",
+        ] {
+            std::fs::write(&path, bad).expect("writable");
+            assert!(matches!(read(&path), Err(LogError::Corrupt { .. })), "{bad:?}");
+        }
+    }
+}

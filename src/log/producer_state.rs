@@ -1,0 +1,448 @@
+//! What a partition remembers of its idempotent and transactional producers: enough to drop duplicates, refuse gaps,
+//! fence old incarnations, and know where open transactions begin.
+//!
+//! Pure: the log feeds batches and the time, and reads and writes the snapshot files (`producer_snapshot.rs`).
+//! Source: kafka 3.9 storage/.../log/{ProducerStateManager,ProducerAppendInfo,ProducerStateEntry}.java.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::error::LogError;
+use super::transaction_index::AbortedTxn;
+use crate::model::{Offset, ProducerEpoch, ProducerId};
+
+/// Batches remembered per producer, for a retry to be recognised.
+const BATCHES_MAX: usize = 5;
+const NO_SEQUENCE: i32 = -1;
+
+/// Who wrote an append, which decides how much of it is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOrigin {
+    Client,
+    /// A group or transaction coordinator: epochs are checked, sequences are not.
+    Coordinator,
+    /// A leader's batches on a follower, or the log itself during recovery: already checked.
+    Replication,
+}
+
+/// A batch as the producer state sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProducerBatch {
+    pub producer_id: ProducerId,
+    pub producer_epoch: ProducerEpoch,
+    pub base_sequence: i32,
+    pub last_sequence: i32,
+    pub first_offset: Offset,
+    pub last_offset: Offset,
+    pub max_timestamp_ms: i64,
+    pub is_transactional: bool,
+    /// Set for a batch that ends a transaction.
+    pub marker: Option<EndTxnMarker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EndTxnMarker {
+    pub is_abort: bool,
+    pub coordinator_epoch: i32,
+    pub timestamp_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BatchMetadata {
+    pub last_sequence: i32,
+    pub last_offset: Offset,
+    pub offset_delta: i32,
+    pub timestamp_ms: i64,
+}
+
+impl BatchMetadata {
+    pub fn first_offset(&self) -> Offset {
+        Offset(self.last_offset.0 - i64::from(self.offset_delta))
+    }
+
+    /// Sequences go from the largest i32 back to 0.
+    fn first_sequence(&self) -> i32 {
+        if self.last_sequence >= self.offset_delta {
+            self.last_sequence - self.offset_delta
+        } else {
+            i32::MAX - (self.offset_delta - self.last_sequence) + 1
+        }
+    }
+}
+
+/// One producer. Without batches only its epoch is known: a marker was the last thing seen of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProducerState {
+    pub producer_epoch: ProducerEpoch,
+    pub coordinator_epoch: i32,
+    pub last_timestamp_ms: i64,
+    pub current_txn_first_offset: Option<Offset>,
+    batches: [BatchMetadata; BATCHES_MAX],
+    batch_count: u8,
+}
+
+impl ProducerState {
+    pub fn new(
+        producer_epoch: ProducerEpoch,
+        coordinator_epoch: i32,
+        last_timestamp_ms: i64,
+        current_txn_first_offset: Option<Offset>,
+        last_batch: Option<BatchMetadata>,
+    ) -> ProducerState {
+        let mut state = ProducerState {
+            producer_epoch,
+            coordinator_epoch,
+            last_timestamp_ms,
+            current_txn_first_offset,
+            batches: Default::default(),
+            batch_count: 0,
+        };
+        if let Some(batch) = last_batch {
+            state.push(batch);
+        }
+        state
+    }
+
+    fn unknown() -> ProducerState {
+        ProducerState::new(ProducerEpoch(-1), -1, -1, None, None)
+    }
+
+    pub fn batches(&self) -> &[BatchMetadata] {
+        &self.batches[..usize::from(self.batch_count)]
+    }
+
+    pub fn last_batch(&self) -> Option<&BatchMetadata> {
+        self.batches().last()
+    }
+
+    pub fn last_sequence(&self) -> i32 {
+        self.last_batch().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
+    }
+
+    fn push(&mut self, batch: BatchMetadata) {
+        if usize::from(self.batch_count) == BATCHES_MAX {
+            self.batches.rotate_left(1);
+        } else {
+            self.batch_count += 1;
+        }
+        self.batches[usize::from(self.batch_count) - 1] = batch;
+    }
+
+    fn enter_epoch(&mut self, epoch: ProducerEpoch) {
+        if self.producer_epoch != epoch {
+            self.batch_count = 0;
+            self.producer_epoch = epoch;
+        }
+    }
+
+    fn duplicate_of(&self, batch: &ProducerBatch) -> Option<BatchMetadata> {
+        if batch.producer_epoch != self.producer_epoch {
+            return None;
+        }
+        let same =
+            |b: &&BatchMetadata| b.first_sequence() == batch.base_sequence && b.last_sequence == batch.last_sequence;
+        self.batches().iter().find(same).copied()
+    }
+
+    fn is_expired(&self, now_ms: i64, expiration_ms: i64) -> bool {
+        self.current_txn_first_offset.is_none() && now_ms.saturating_sub(self.last_timestamp_ms) >= expiration_ms
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Append,
+    /// The batch is in the log already, here.
+    Duplicate(BatchMetadata),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CompletedTxn {
+    producer_id: ProducerId,
+    first_offset: Offset,
+    last_offset: Offset,
+    is_abort: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Producers {
+    producers: HashMap<ProducerId, ProducerState>,
+    /// Open transactions by their first offset.
+    ongoing: BTreeMap<Offset, ProducerId>,
+    /// Completed transactions, first offset to marker, whose marker may lie above the high watermark.
+    unreplicated: BTreeMap<Offset, Offset>,
+    /// The state covers the log up to here, exclusive.
+    end_offset: Offset,
+}
+
+impl Producers {
+    pub fn starting_at(offset: Offset) -> Producers {
+        Producers { end_offset: offset, ..Producers::default() }
+    }
+
+    pub fn end_offset(&self) -> Offset {
+        self.end_offset
+    }
+
+    pub fn set_end_offset(&mut self, offset: Offset) {
+        self.end_offset = offset;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty() && self.unreplicated.is_empty()
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (ProducerId, &ProducerState)> {
+        self.producers.iter().map(|(id, state)| (*id, state))
+    }
+
+    /// Takes over a producer from a snapshot.
+    pub fn insert(&mut self, producer_id: ProducerId, state: ProducerState) {
+        if let Some(first_offset) = state.current_txn_first_offset {
+            self.ongoing.insert(first_offset, producer_id);
+        }
+        self.producers.insert(producer_id, state);
+    }
+
+    /// Decides on a batch before anything of it is written. Changes nothing.
+    pub fn check(&self, batch: &ProducerBatch, origin: AppendOrigin) -> Result<Verdict, LogError> {
+        let unknown = ProducerState::unknown();
+        let current = self.producers.get(&batch.producer_id).unwrap_or(&unknown);
+        if origin == AppendOrigin::Client
+            && batch.marker.is_none()
+            && let Some(duplicate) = current.duplicate_of(batch)
+        {
+            return Ok(Verdict::Duplicate(duplicate));
+        }
+        if origin == AppendOrigin::Replication {
+            return Ok(Verdict::Append);
+        }
+        if batch.producer_epoch < current.producer_epoch {
+            return Err(LogError::InvalidProducerEpoch {
+                producer_id: batch.producer_id,
+                given: batch.producer_epoch,
+                latest: current.producer_epoch,
+            });
+        }
+        match batch.marker {
+            Some(marker) if marker.coordinator_epoch < current.coordinator_epoch => {
+                Err(LogError::TransactionCoordinatorFenced {
+                    producer_id: batch.producer_id,
+                    given: marker.coordinator_epoch,
+                    latest: current.coordinator_epoch,
+                })
+            }
+            Some(_) => Ok(Verdict::Append),
+            None => {
+                if origin == AppendOrigin::Client {
+                    check_sequence(batch, current)?;
+                }
+                if current.current_txn_first_offset.is_some() && !batch.is_transactional {
+                    return Err(LogError::InvalidTxnState { producer_id: batch.producer_id });
+                }
+                Ok(Verdict::Append)
+            }
+        }
+    }
+
+    /// Takes note of a batch that is now in the log. Returns the transaction it aborted, for the transaction index.
+    pub fn apply(&mut self, batch: &ProducerBatch) -> Option<AbortedTxn> {
+        let state = self.producers.entry(batch.producer_id).or_insert_with(ProducerState::unknown);
+        state.enter_epoch(batch.producer_epoch);
+        let Some(marker) = batch.marker else {
+            state.push(BatchMetadata {
+                last_sequence: batch.last_sequence,
+                last_offset: batch.last_offset,
+                offset_delta: (batch.last_offset.0 - batch.first_offset.0) as i32,
+                timestamp_ms: batch.max_timestamp_ms,
+            });
+            state.last_timestamp_ms = batch.max_timestamp_ms;
+            if batch.is_transactional && state.current_txn_first_offset.is_none() {
+                state.current_txn_first_offset = Some(batch.first_offset);
+                self.ongoing.insert(batch.first_offset, batch.producer_id);
+            }
+            return None;
+        };
+        state.coordinator_epoch = marker.coordinator_epoch;
+        state.last_timestamp_ms = marker.timestamp_ms;
+        let completed = CompletedTxn {
+            producer_id: batch.producer_id,
+            // A marker without data before it changes nothing a reader could see.
+            first_offset: state.current_txn_first_offset.take()?,
+            last_offset: batch.first_offset,
+            is_abort: marker.is_abort,
+        };
+        self.complete(completed)
+    }
+
+    fn complete(&mut self, txn: CompletedTxn) -> Option<AbortedTxn> {
+        let next_open = self.ongoing.iter().find(|(_, id)| **id != txn.producer_id).map(|(first, _)| *first);
+        self.ongoing.remove(&txn.first_offset);
+        self.unreplicated.insert(txn.first_offset, txn.last_offset);
+        txn.is_abort.then_some(AbortedTxn {
+            producer_id: txn.producer_id,
+            first_offset: txn.first_offset,
+            last_offset: txn.last_offset,
+            last_stable_offset: next_open.unwrap_or(Offset(txn.last_offset.0 + 1)),
+        })
+    }
+
+    /// Where the first transaction begins that is open, or whose marker is not below the high watermark yet.
+    pub fn first_unstable_offset(&self) -> Option<Offset> {
+        let open = self.ongoing.keys().next();
+        let unreplicated = self.unreplicated.keys().next();
+        open.into_iter().chain(unreplicated).min().copied()
+    }
+
+    /// Transactions whose marker lies below `offset` are done with.
+    pub fn forget_completed_below(&mut self, offset: Offset) {
+        if !self.unreplicated.is_empty() {
+            self.unreplicated.retain(|_, marker| *marker >= offset);
+        }
+    }
+
+    pub fn remove_expired(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.producers.retain(|_, state| !state.is_expired(now_ms, expiration_ms));
+    }
+}
+
+fn check_sequence(batch: &ProducerBatch, current: &ProducerState) -> Result<(), LogError> {
+    // Nothing is known of the producer, perhaps because retention removed all it wrote: any sequence may come.
+    if current.producer_epoch == ProducerEpoch(-1) {
+        return Ok(());
+    }
+    let same_epoch = batch.producer_epoch == current.producer_epoch;
+    let last = if same_epoch { current.last_sequence() } else { NO_SEQUENCE };
+    let follows = match (same_epoch, last) {
+        (false, _) => batch.base_sequence == 0,
+        (true, i32::MAX) => batch.base_sequence == 0,
+        (true, last) => batch.base_sequence == last + 1,
+    };
+    if follows {
+        return Ok(());
+    }
+    Err(LogError::OutOfOrderSequence { producer_id: batch.producer_id, given: batch.base_sequence, last })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(epoch: i16, base_sequence: i32, first_offset: i64, count: i32) -> ProducerBatch {
+        let last_sequence = ((i64::from(base_sequence) + i64::from(count) - 1) & i64::from(i32::MAX)) as i32;
+        ProducerBatch {
+            producer_id: ProducerId(7),
+            producer_epoch: ProducerEpoch(epoch),
+            base_sequence,
+            last_sequence,
+            first_offset: Offset(first_offset),
+            last_offset: Offset(first_offset + i64::from(count) - 1),
+            max_timestamp_ms: 1000,
+            is_transactional: false,
+            marker: None,
+        }
+    }
+
+    fn marker(producer_id: i64, epoch: i16, offset: i64, coordinator_epoch: i32, is_abort: bool) -> ProducerBatch {
+        ProducerBatch {
+            producer_id: ProducerId(producer_id),
+            base_sequence: -1,
+            last_sequence: -1,
+            is_transactional: true,
+            marker: Some(EndTxnMarker { is_abort, coordinator_epoch, timestamp_ms: 2000 }),
+            ..data(epoch, 0, offset, 1)
+        }
+    }
+
+    /// The sequence rules of coordinators.md B6, as one table over a producer at epoch 3 with last sequence 9.
+    #[test]
+    fn sequences_are_checked_as_kafka_checks_them() {
+        let mut producers = Producers::default();
+        producers.apply(&data(3, 0, 0, 10));
+        let check = |batch: ProducerBatch| producers.check(&batch, AppendOrigin::Client);
+        assert!(matches!(check(data(3, 10, 10, 1)), Ok(Verdict::Append)));
+        assert!(matches!(check(data(3, 0, 10, 10)), Ok(Verdict::Duplicate(b)) if b.first_offset() == Offset(0)));
+        assert!(matches!(check(data(3, 11, 10, 1)), Err(LogError::OutOfOrderSequence { given: 11, last: 9, .. })));
+        assert!(matches!(check(data(3, 0, 10, 5)), Err(LogError::OutOfOrderSequence { .. })), "half a duplicate");
+        assert!(matches!(check(data(2, 10, 10, 1)), Err(LogError::InvalidProducerEpoch { .. })));
+        assert!(matches!(check(data(4, 0, 10, 1)), Ok(Verdict::Append)));
+        assert!(matches!(check(data(4, 10, 10, 1)), Err(LogError::OutOfOrderSequence { .. })));
+        let other = ProducerBatch { producer_id: ProducerId(8), ..data(0, 77, 10, 1) };
+        assert!(matches!(check(other), Ok(Verdict::Append)), "an unknown producer may start anywhere");
+        for origin in [AppendOrigin::Coordinator, AppendOrigin::Replication] {
+            assert!(matches!(producers.check(&data(3, 50, 10, 1), origin), Ok(Verdict::Append)));
+        }
+    }
+
+    #[test]
+    fn the_last_five_batches_are_recognised_as_duplicates_and_a_sixth_is_not() {
+        let mut producers = Producers::default();
+        for i in 0..6 {
+            producers.apply(&data(0, i * 2, i64::from(i) * 2, 2));
+        }
+        for i in 1..6 {
+            let verdict = producers.check(&data(0, i * 2, 100, 2), AppendOrigin::Client);
+            assert!(matches!(verdict, Ok(Verdict::Duplicate(b)) if b.first_offset() == Offset(i64::from(i) * 2)));
+        }
+        let oldest = producers.check(&data(0, 0, 100, 2), AppendOrigin::Client);
+        assert!(matches!(oldest, Err(LogError::OutOfOrderSequence { .. })));
+    }
+
+    #[test]
+    fn sequences_wrap_from_the_largest_int_to_zero() {
+        let mut producers = Producers::default();
+        producers.apply(&data(0, i32::MAX - 1, 0, 2));
+        assert!(matches!(producers.check(&data(0, 0, 2, 1), AppendOrigin::Client), Ok(Verdict::Append)));
+        // A batch across the wrap: its first sequence is i32::MAX, its last 1.
+        let mut producers = Producers::default();
+        producers.apply(&data(0, i32::MAX, 0, 3));
+        let again = producers.check(&data(0, i32::MAX, 3, 3), AppendOrigin::Client);
+        assert!(matches!(again, Ok(Verdict::Duplicate(_))));
+        assert!(matches!(producers.check(&data(0, 2, 3, 1), AppendOrigin::Client), Ok(Verdict::Append)));
+    }
+
+    #[test]
+    fn after_a_marker_of_a_new_epoch_only_sequence_zero_follows() {
+        let mut producers = Producers::default();
+        producers.apply(&data(0, 0, 0, 10));
+        assert_eq!(producers.apply(&marker(7, 1, 10, 0, true)), None, "no data, no entry in the index");
+        assert!(matches!(producers.check(&data(1, 0, 11, 1), AppendOrigin::Client), Ok(Verdict::Append)));
+        let gap = producers.check(&data(1, 10, 11, 1), AppendOrigin::Client);
+        assert!(matches!(gap, Err(LogError::OutOfOrderSequence { last: -1, .. })));
+    }
+
+    #[test]
+    fn transactions_hold_the_last_stable_offset_until_their_marker_is_replicated() {
+        let mut producers = Producers::default();
+        let transactional =
+            |id, offset| ProducerBatch { producer_id: ProducerId(id), is_transactional: true, ..data(0, 0, offset, 1) };
+        producers.apply(&transactional(1, 10));
+        producers.apply(&transactional(2, 20));
+        assert_eq!(producers.first_unstable_offset(), Some(Offset(10)));
+        let plain = ProducerBatch { producer_id: ProducerId(1), ..data(0, 1, 30, 1) };
+        assert!(matches!(producers.check(&plain, AppendOrigin::Client), Err(LogError::InvalidTxnState { .. })));
+        let aborted = producers.apply(&marker(1, 0, 30, 5, true)).expect("data was aborted");
+        assert_eq!(
+            (aborted.first_offset, aborted.last_offset, aborted.last_stable_offset),
+            (Offset(10), Offset(30), Offset(20))
+        );
+        assert_eq!(producers.first_unstable_offset(), Some(Offset(10)), "the marker is not below the high watermark");
+        producers.forget_completed_below(Offset(30));
+        assert_eq!(producers.first_unstable_offset(), Some(Offset(10)));
+        producers.forget_completed_below(Offset(31));
+        assert_eq!(producers.first_unstable_offset(), Some(Offset(20)));
+        assert_eq!(producers.apply(&marker(2, 0, 31, 5, false)), None, "a commit has no entry in the index");
+        let zombie = producers.check(&marker(2, 0, 32, 4, false), AppendOrigin::Coordinator);
+        assert!(matches!(zombie, Err(LogError::TransactionCoordinatorFenced { given: 4, latest: 5, .. })));
+    }
+
+    #[test]
+    fn producers_expire_unless_a_transaction_is_open() {
+        let mut producers = Producers::default();
+        producers.apply(&data(0, 0, 0, 1));
+        producers.apply(&ProducerBatch { producer_id: ProducerId(9), is_transactional: true, ..data(0, 0, 1, 1) });
+        producers.remove_expired(1000 + 99, 100);
+        assert_eq!(producers.iter().len(), 2);
+        producers.remove_expired(1000 + 100, 100);
+        assert_eq!(producers.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [9]);
+    }
+}

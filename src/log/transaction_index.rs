@@ -1,0 +1,168 @@
+//! `<base>.txnindex`: the aborted transactions whose marker lies in the segment, in the order of their markers.
+//!
+//! ```text
+//! 0   i16  version = 0
+//! 2   i64  producer id
+//! 10  i64  first offset of the transaction
+//! 18  i64  last offset: that of the abort marker
+//! 26  i64  last stable offset when the marker was appended
+//! ```
+//! The file exists only where a transaction was aborted, and is opened only when it is used: aborts are rare.
+//! Source: kafka 3.9 storage/.../log/{TransactionIndex,AbortedTxn}.java.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::atomic_file;
+use super::error::{IoContext, LogError};
+use crate::model::{Offset, ProducerId};
+
+const ENTRY_BYTES: usize = 34;
+const VERSION: i16 = 0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedTxn {
+    pub producer_id: ProducerId,
+    pub first_offset: Offset,
+    pub last_offset: Offset,
+    pub last_stable_offset: Offset,
+}
+
+impl AbortedTxn {
+    fn encode(&self) -> [u8; ENTRY_BYTES] {
+        let mut entry = [0; ENTRY_BYTES];
+        entry[..2].copy_from_slice(&VERSION.to_be_bytes());
+        let fields = [self.producer_id.0, self.first_offset.0, self.last_offset.0, self.last_stable_offset.0];
+        for (place, value) in entry[2..].chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&value.to_be_bytes());
+        }
+        entry
+    }
+
+    fn decode(entry: &[u8; ENTRY_BYTES]) -> Option<AbortedTxn> {
+        let (version, fields) = entry.split_first_chunk::<2>()?;
+        // Later versions only add fields behind these.
+        if i16::from_be_bytes(*version) < VERSION {
+            return None;
+        }
+        let (fields, _) = fields.as_chunks::<8>();
+        let [producer_id, first_offset, last_offset, last_stable_offset] =
+            <[[u8; 8]; 4]>::try_from(fields).ok()?.map(i64::from_be_bytes);
+        Some(AbortedTxn {
+            producer_id: ProducerId(producer_id),
+            first_offset: Offset(first_offset),
+            last_offset: Offset(last_offset),
+            last_stable_offset: Offset(last_stable_offset),
+        })
+    }
+}
+
+pub(crate) fn append(path: &Path, txn: &AbortedTxn) -> Result<(), LogError> {
+    let write = || -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        // A torn entry of an earlier failure is overwritten, not built upon.
+        let length = file.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
+        file.write_all_at(&txn.encode(), length)
+    };
+    write().doing("append to", path)
+}
+
+/// All entries; checks what a reader relies on: whole entries, known version, markers in order within the segment.
+pub(crate) fn read(path: &Path, base_offset: Offset) -> Result<Vec<AbortedTxn>, LogError> {
+    let content = atomic_file::read_if_exists(path).doing("read", path)?.unwrap_or_default();
+    let (entries, rest) = content.as_chunks::<ENTRY_BYTES>();
+    let mut txns = Vec::with_capacity(entries.len());
+    let mut previous = Offset(base_offset.0 - 1);
+    for entry in entries {
+        let txn = AbortedTxn::decode(entry)
+            .filter(|txn| txn.last_offset > previous && txn.first_offset <= txn.last_offset)
+            .ok_or_else(|| corrupt(path))?;
+        previous = txn.last_offset;
+        txns.push(txn);
+    }
+    if rest.is_empty() { Ok(txns) } else { Err(corrupt(path)) }
+}
+
+/// Forgets transactions that ended at `offset` or above.
+pub(crate) fn truncate_to(path: &Path, base_offset: Offset, offset: Offset) -> Result<(), LogError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let keep = read(path, base_offset)?.iter().take_while(|txn| txn.last_offset < offset).count();
+    let cut = || OpenOptions::new().write(true).open(path)?.set_len((keep * ENTRY_BYTES) as u64);
+    cut().doing("truncate", path)
+}
+
+/// The aborted transactions with data in `[fetch_offset, upper_bound)`, and whether later segments cannot add any.
+pub(crate) fn collect(
+    path: &Path,
+    base_offset: Offset,
+    fetch_offset: Offset,
+    upper_bound: Offset,
+    found: &mut Vec<AbortedTxn>,
+) -> Result<bool, LogError> {
+    for txn in read(path, base_offset)? {
+        if txn.last_offset >= fetch_offset && txn.first_offset < upper_bound {
+            found.push(txn);
+        }
+        if txn.last_stable_offset >= upper_bound {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn corrupt(path: &Path) -> LogError {
+    LogError::Corrupt { context: format!("transaction index {} is corrupt", path.display()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn txn(producer_id: i64, first: i64, last: i64, stable: i64) -> AbortedTxn {
+        AbortedTxn {
+            producer_id: ProducerId(producer_id),
+            first_offset: Offset(first),
+            last_offset: Offset(last),
+            last_stable_offset: Offset(stable),
+        }
+    }
+
+    #[test]
+    fn entries_are_written_as_kafka_writes_them_and_found_by_overlap() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.txnindex");
+        let all = [txn(1, 0, 10, 11), txn(2, 5, 20, 12), txn(3, 30, 40, 41)];
+        for t in &all {
+            append(&path, t).expect("writable");
+        }
+        let bytes = std::fs::read(&path).expect("readable");
+        assert_eq!(bytes.len(), 3 * 34);
+        assert_eq!(bytes[..18], [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let overlapping = |from, to| {
+            let mut found = Vec::new();
+            let complete = collect(&path, Offset(0), Offset(from), Offset(to), &mut found).expect("readable");
+            (found.iter().map(|t| t.producer_id.0).collect::<Vec<_>>(), complete)
+        };
+        assert_eq!(overlapping(0, 5), (vec![1], true));
+        assert_eq!(overlapping(11, 30), (vec![2], true));
+        assert_eq!(overlapping(0, 100), (vec![1, 2, 3], false));
+        truncate_to(&path, Offset(0), Offset(20)).expect("truncatable");
+        assert_eq!(read(&path, Offset(0)).expect("readable"), all[..1]);
+    }
+
+    #[test]
+    fn a_damaged_index_is_noticed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.txnindex");
+        std::fs::write(&path, [0; 33]).expect("writable");
+        assert!(read(&path, Offset(0)).is_err(), "half an entry");
+        std::fs::write(&path, [0xff; 34]).expect("writable");
+        assert!(read(&path, Offset(0)).is_err(), "unknown version");
+        std::fs::write(&path, [0; 68]).expect("writable");
+        assert!(read(&path, Offset(0)).is_err(), "markers out of order");
+    }
+}
