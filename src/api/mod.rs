@@ -1,3 +1,80 @@
-//! api.
+//! One file per API family: check the request, call one room, answer. A handler knows versions only to turn them into
+//! named arguments; the rooms below never see one.
+//!
+//! Invariant: a handler's work before its first wait happens in request order, since the connection polls it once when
+//! the request is let in.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::metadata::cache::MetadataCache;
+use crate::network::Peer;
+use crate::protocol::message::Message;
+
+pub mod api_versions;
 pub mod fetch_session;
+pub mod table;
+
+/// What every handler may use: the handle of each room.
+pub struct Server {
+    pub metadata: Arc<MetadataCache>,
+}
+
+/// What a handler knows of its request beside the body.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    pub api_version: i16,
+    /// Empty where the client gave none.
+    pub client_id: String,
+    pub peer: Arc<Peer>,
+    pub received: Instant,
+    /// Wall clock when the request was read, ms since the epoch: the time of everything that the request does.
+    pub now_ms: i64,
+}
+
+impl RequestContext {
+    /// Upper-case name of the listener that the request came in by.
+    pub fn listener(&self) -> &str {
+        &self.peer.listener
+    }
+
+    /// The client's address as the JVM prints an `InetAddress` without a name: `/10.0.0.1`.
+    pub fn client_host(&self) -> String {
+        format!("/{}", self.peer.address.ip())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.peer.address
+    }
+}
+
+/// The answer of a handler, where there is more to say than a response.
+#[derive(Debug)]
+pub enum Handled<R> {
+    Reply(R),
+    /// The request wants no answer.
+    Nothing,
+    /// The connection is closed: the client could not be told otherwise.
+    Close,
+}
+
+/// What a handler returns: a response, or a [`Handled`] where there is more to say.
+pub trait Outcome {
+    type Response: Message;
+    fn handled(self) -> Handled<Self::Response>;
+}
+
+impl<M: Message> Outcome for M {
+    type Response = M;
+    fn handled(self) -> Handled<M> {
+        Handled::Reply(self)
+    }
+}
+
+impl<M: Message> Outcome for Handled<M> {
+    type Response = M;
+    fn handled(self) -> Handled<M> {
+        self
+    }
+}

@@ -1,0 +1,178 @@
+//! Binds the listeners and accepts their connections.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use log::{debug, info, warn};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Duration;
+
+use crate::network::connection::{self, ConnectionBounds};
+use crate::network::limits::ConnectionCounter;
+use crate::network::{Peer, Service};
+
+/// Where to listen, and the socket settings of what is accepted there.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// Upper case.
+    pub name: String,
+    /// Empty for all addresses.
+    pub host: String,
+    pub port: u16,
+    /// `socket.listen.backlog.size`
+    pub backlog: i32,
+    /// `socket.send.buffer.bytes`; `None` for the system's default.
+    pub send_buffer_bytes: Option<usize>,
+    /// `socket.receive.buffer.bytes`; `None` for the system's default.
+    pub receive_buffer_bytes: Option<usize>,
+}
+
+/// A listener that could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    pub listener: String,
+    pub address: String,
+    pub error: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Socket server failed to bind to {} (listener {}): {}.", self.address, self.listener, self.error)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// A bound listener that accepts nobody yet: clients wait in its backlog.
+#[derive(Debug)]
+pub struct BoundListener {
+    pub settings: ListenerSettings,
+    listener: TcpListener,
+}
+
+impl BoundListener {
+    pub fn bind(settings: ListenerSettings) -> Result<BoundListener, BindError> {
+        let address = format!("{}:{}", settings.host, settings.port);
+        let bound = bind_socket(&settings);
+        match bound {
+            Ok(listener) => Ok(BoundListener { settings, listener }),
+            Err(error) => Err(BindError { listener: settings.name, address, error }),
+        }
+    }
+
+    /// The address with the port that the system chose where the setting said 0.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn bind_socket(settings: &ListenerSettings) -> io::Result<TcpListener> {
+    use std::net::ToSocketAddrs;
+    let candidates: Vec<SocketAddr> = if settings.host.is_empty() {
+        // Both families by one socket, or IPv4 alone where there is no IPv6.
+        vec![([0u16; 8], settings.port).into(), ([0u8; 4], settings.port).into()]
+    } else {
+        (settings.host.trim_matches(['[', ']']), settings.port).to_socket_addrs()?.collect()
+    };
+    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
+    for address in candidates {
+        match bind_address(address, settings) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+        if failure.kind() == io::ErrorKind::AddrInUse {
+            break;
+        }
+    }
+    Err(failure)
+}
+
+fn bind_address(address: SocketAddr, settings: &ListenerSettings) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() && settings.host.is_empty() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    // Set before listen, so that accepted sockets have the window scale for it.
+    if let Some(bytes) = settings.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(settings.backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until the shutdown signal, then waits for their tasks to end.
+pub async fn accept<S: Service>(
+    bound: BoundListener,
+    service: Arc<S>,
+    counter: Arc<ConnectionCounter>,
+    bounds: ConnectionBounds,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    static CONNECTION_IDS: AtomicU64 = AtomicU64::new(1);
+    let BoundListener { settings, listener } = bound;
+    let name: Arc<str> = settings.name.as_str().into();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = async {
+                counter.wait_for_room().await;
+                listener.accept().await
+            } => accepted,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    log::error!("a connection task of listener {name} panicked; its connection is closed: {error}");
+                }
+                continue;
+            }
+            _ = shutdown.changed() => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most of the time: closing connections is what helps, and time.
+                warn!("listener {name} cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(place) = counter.place(address.ip()) else {
+            info!("rejected the connection from {address}: its address has reached max.connections.per.ip");
+            continue;
+        };
+        if let Err(error) = configure(&stream, &settings) {
+            debug!("connection from {address} cannot be configured: {error}");
+            continue;
+        }
+        let peer = Arc::new(Peer {
+            listener: Arc::clone(&name),
+            address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+            connection_id: CONNECTION_IDS.fetch_add(1, Ordering::Relaxed),
+        });
+        let served = connection::serve(stream, peer, Arc::clone(&service), bounds, shutdown.clone());
+        connections.spawn(async move {
+            served.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+fn configure(stream: &tokio::net::TcpStream, settings: &ListenerSettings) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    socket.set_keepalive(true)?;
+    if let Some(bytes) = settings.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    Ok(())
+}
