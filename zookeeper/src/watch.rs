@@ -1,0 +1,123 @@
+//! Watches as streams of states. ZooKeeper's watches fire once; these are armed again before the state is read, so the
+//! last state delivered is never older than the last change, and several changes may arrive as one. They outlive
+//! reconnection and expiry: after an expiry the state is read and delivered again under the new session.
+use crate::error::ZkError;
+use crate::session::{Stat, ZooKeeper, request};
+use std::future::Future;
+use std::pin::Pin;
+
+type Change = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn change(watcher: zookeeper_client::OneshotWatcher) -> Change {
+    // Which event fired does not matter: the state is read again anyway. The watcher fires at the end of a session too.
+    Box::pin(async move {
+        watcher.changed().await;
+    })
+}
+
+/// The children of one znode.
+pub struct ChildrenWatch {
+    zk: ZooKeeper,
+    path: String,
+    armed: Option<Change>,
+}
+
+/// The data of one znode, which need not exist.
+pub struct DataWatch {
+    zk: ZooKeeper,
+    path: String,
+    armed: Option<Change>,
+}
+
+impl ZooKeeper {
+    pub fn watch_children(&self, path: impl Into<String>) -> ChildrenWatch {
+        ChildrenWatch { zk: self.clone(), path: path.into(), armed: None }
+    }
+
+    pub fn watch_data(&self, path: impl Into<String>) -> DataWatch {
+        DataWatch { zk: self.clone(), path: path.into(), armed: None }
+    }
+}
+
+impl ChildrenWatch {
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The first call returns the current children, each further one waits for a change. Children of a missing node
+    /// are none. Dropping the future loses nothing. Fails only when there will be no further session.
+    pub async fn next(&mut self) -> Result<Vec<String>, ZkError> {
+        if let Some(armed) = &mut self.armed {
+            armed.await;
+            self.armed = None;
+        }
+        loop {
+            match self.read().await {
+                Err(ZkError::SessionExpired) => continue,
+                Err(error) => return Err(error),
+                Ok((children, armed)) => {
+                    self.armed = Some(armed);
+                    return Ok(children);
+                }
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<(Vec<String>, Change), ZkError> {
+        let path = self.path.as_str();
+        loop {
+            let listed = request!(self.zk, path, |client| client.list_and_watch_children(path));
+            match listed {
+                Ok((children, watcher)) => return Ok((children, change(watcher))),
+                Err(ZkError::NoNode { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            // Only `exists` can watch a node that is not there.
+            let (stat, watcher) = request!(self.zk, path, |client| client.check_and_watch_stat(path))?;
+            if stat.is_none() {
+                return Ok((Vec::new(), change(watcher)));
+            }
+        }
+    }
+}
+
+impl DataWatch {
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The first call returns the current data, each further one waits for a change; `None` while the node does not
+    /// exist. Dropping the future loses nothing. Fails only when there will be no further session.
+    pub async fn next(&mut self) -> Result<Option<(Vec<u8>, Stat)>, ZkError> {
+        if let Some(armed) = &mut self.armed {
+            armed.await;
+            self.armed = None;
+        }
+        loop {
+            match self.read().await {
+                Err(ZkError::SessionExpired) => continue,
+                Err(error) => return Err(error),
+                Ok((data, armed)) => {
+                    self.armed = Some(armed);
+                    return Ok(data);
+                }
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<(Option<(Vec<u8>, Stat)>, Change), ZkError> {
+        let path = self.path.as_str();
+        loop {
+            let read = request!(self.zk, path, |client| client.get_and_watch_data(path));
+            match read {
+                Ok((data, stat, watcher)) => return Ok((Some((data, stat.into())), change(watcher))),
+                Err(ZkError::NoNode { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let (stat, watcher) = request!(self.zk, path, |client| client.check_and_watch_stat(path))?;
+            if stat.is_none() {
+                return Ok((None, change(watcher)));
+            }
+        }
+    }
+}

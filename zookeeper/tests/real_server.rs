@@ -1,0 +1,286 @@
+//! The session, its watches and its writes against a real Apache ZooKeeper.
+mod support;
+
+use odradek_zookeeper::brokers::RegisteredBroker;
+use odradek_zookeeper::election::Election;
+use odradek_zookeeper::error::ZkError;
+use odradek_zookeeper::session::{CreateKind, SessionEvent, ZooKeeper};
+use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
+use odradek_zookeeper::znode::config::ConfigEntity;
+use odradek_zookeeper::znode::partition_state::{self, PartitionState};
+use odradek_zookeeper::znode::producer_id_block::ProducerIdBlock;
+use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
+use std::collections::BTreeMap;
+use support::{Server, eventually};
+
+fn broker(id: i32) -> Broker {
+    Broker {
+        id,
+        endpoints: vec![Endpoint {
+            listener: "PLAINTEXT".to_owned(),
+            security_protocol: "PLAINTEXT".to_owned(),
+            host: "h".to_owned(),
+            port: 9092,
+        }],
+        rack: None,
+        jmx_port: -1,
+        timestamp_ms: 1,
+        features: BTreeMap::new(),
+    }
+}
+
+fn topic(partitions: i32) -> Topic {
+    let assignment = PartitionAssignment { replicas: vec![1], ..PartitionAssignment::default() };
+    Topic {
+        topic_id: Some("AAAAAAAAAAAAAAAAAAAAAQ".to_owned()),
+        partitions: (0..partitions).map(|id| (id, assignment.clone())).collect(),
+    }
+}
+
+async fn cluster(server: &Server, chroot: &str) -> ZooKeeper {
+    let zk = server.connect(chroot).await;
+    zk.create_persistent_roots().await.unwrap();
+    zk
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_laid_out_below_its_chroot() {
+    let server = Server::shared();
+    let zk = cluster(&server, "/layout/deep").await;
+    zk.create_persistent_roots().await.unwrap();
+    let outside = server.connect("").await;
+    assert!(outside.exists("/layout/deep/brokers/ids").await.unwrap().is_some());
+    assert_eq!(zk.cluster_id_or_create("first").await.unwrap(), "first");
+    assert_eq!(zk.cluster_id_or_create("second").await.unwrap(), "first");
+    assert_eq!(zk.generate_broker_id(1000).await.unwrap(), 1001);
+    assert_eq!(zk.generate_broker_id(1000).await.unwrap(), 1002);
+    assert_eq!(
+        zk.allocate_producer_id_block(4).await.unwrap(),
+        ProducerIdBlock { broker: 4, block_start: 0, block_end: 999 }
+    );
+    assert_eq!(zk.allocate_producer_id_block(5).await.unwrap().block_start, 1000);
+    assert_eq!(zk.consumer_offset("g", "t", 0).await.unwrap(), None);
+    zk.set_consumer_offset("g", "t", 0, 17).await.unwrap();
+    zk.set_consumer_offset("g", "t", 0, 18).await.unwrap();
+    assert_eq!(zk.consumer_offset("g", "t", 0).await.unwrap(), Some(18));
+    zk.wipe().await.unwrap();
+    assert_eq!(zk.children("/").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_and_configs_are_written_once_and_read_back() {
+    let server = Server::shared();
+    let zk = cluster(&server, "/topics").await;
+    let config = BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]);
+    zk.create_topic("t", &topic(2), &config).await.unwrap();
+    let again = zk.create_topic("t", &topic(2), &config).await;
+    assert!(matches!(again, Err(ZkError::NodeExists { .. })), "{again:?}");
+    assert_eq!(zk.topics().await.unwrap(), ["t"]);
+    assert_eq!(zk.topic("t").await.unwrap().unwrap().value, topic(2));
+    assert_eq!(zk.topic("u").await.unwrap(), None);
+    zk.set_topic("t", &topic(3)).await.unwrap();
+    assert_eq!(zk.topics_of(&["t".to_owned(), "u".to_owned()]).await.unwrap()["t"], topic(3));
+    assert_eq!(zk.config(&ConfigEntity::Topic("t".to_owned())).await.unwrap(), config);
+    zk.mark_topic_for_deletion("t").await.unwrap();
+    zk.mark_topic_for_deletion("t").await.unwrap();
+    assert_eq!(zk.topics_marked_for_deletion().await.unwrap(), ["t"]);
+    zk.set("/brokers/topics/t", b"junk", -1).await.unwrap();
+    let error = zk.topic("t").await.unwrap_err().to_string();
+    assert!(error.contains("/brokers/topics/t") && error.contains("junk"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn config_changes_arrive_in_order_and_again_for_a_late_reader() {
+    let server = Server::shared();
+    let zk = cluster(&server, "/changes").await;
+    let mut changes = zk.config_changes();
+    let entities: Vec<ConfigEntity> = (0..30).map(|i| ConfigEntity::Topic(format!("t{i}"))).collect();
+    let writer = {
+        let (zk, entities) = (zk.clone(), entities.clone());
+        tokio::spawn(async move {
+            for entity in &entities {
+                zk.set_config(entity, &BTreeMap::new()).await.unwrap();
+            }
+        })
+    };
+    for entity in &entities {
+        assert_eq!(changes.next().await.unwrap(), *entity);
+    }
+    writer.await.unwrap();
+    assert_eq!(zk.config_changes().next().await.unwrap(), entities[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_of_a_deposed_controller_is_refused() {
+    let server = Server::shared();
+    let (first, second) = (cluster(&server, "/fence").await, server.connect("/fence").await);
+    let Election::Won { epoch: 1, epoch_zk_version } = first.elect_controller(1, 0).await.unwrap() else {
+        panic!("the first controller has epoch 1")
+    };
+    assert_eq!(second.elect_controller(2, 0).await.unwrap(), Election::Lost);
+    let fenced = first.fenced(epoch_zk_version);
+    fenced.create("/admin/x", b"", CreateKind::Persistent).await.unwrap();
+    let taken = fenced.create("/admin/x", b"", CreateKind::Persistent).await;
+    assert!(matches!(taken, Err(ZkError::NodeExists { .. })), "{taken:?}");
+    let stale = fenced.set("/admin/x", b"new", 7).await;
+    assert!(matches!(stale, Err(ZkError::BadVersion { .. })), "{stale:?}");
+    assert_eq!(fenced.set("/admin/x", b"new", 0).await.unwrap().version, 1);
+
+    first.resign_controller(epoch_zk_version).await.unwrap();
+    assert!(matches!(second.elect_controller(2, 0).await.unwrap(), Election::Won { epoch: 2, .. }));
+    let moved = Err(ZkError::ControllerMoved { epoch_zk_version });
+    assert_eq!(fenced.set("/admin/x", b"late", -1).await, moved);
+    assert_eq!(fenced.delete_recursive("/admin").await, Err(ZkError::ControllerMoved { epoch_zk_version }));
+    assert_eq!(first.resign_controller(epoch_zk_version).await, Err(ZkError::ControllerMoved { epoch_zk_version }));
+    assert_eq!(second.controller().await.unwrap().unwrap().value.broker_id, 2);
+    assert_eq!(second.get("/admin/x").await.unwrap().unwrap().0, b"new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fenced_deletion_takes_the_whole_tree() {
+    let server = Server::shared();
+    let zk = cluster(&server, "/tree").await;
+    let Election::Won { epoch_zk_version, .. } = zk.elect_controller(1, 0).await.unwrap() else { panic!("no rival") };
+    let fenced = zk.fenced(epoch_zk_version);
+    zk.create_topic("t", &topic(25), &BTreeMap::new()).await.unwrap();
+    let state =
+        PartitionState { controller_epoch: 1, leader: 1, leader_epoch: 0, isr: vec![1], leader_recovery_state: 0 };
+    for partition in 0..25 {
+        let path = partition_state::path("t", partition);
+        zk.create_recursive(&path, &state.encode(), CreateKind::Persistent).await.unwrap();
+    }
+    let states = zk.partition_states((0..26).map(|partition| ("t", partition))).await;
+    assert_eq!(states.iter().filter(|state| matches!(state, Ok(Some(found)) if found.value.leader == 1)).count(), 25);
+    assert_eq!(states[25], Ok(None));
+    fenced.delete_recursive("/brokers/topics/t").await.unwrap();
+    assert!(!zk.topic_exists("t").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_delivers_the_last_state_whatever_happens_meanwhile() {
+    let server = Server::shared();
+    let writer = cluster(&server, "/watch").await;
+    let (reader, proxy) = server.connect_through_proxy("/watch").await;
+    let mut children = reader.watch_children("/brokers/topics");
+    let mut data = reader.watch_data("/brokers/topics/t199");
+    assert_eq!(children.next().await.unwrap(), Vec::<String>::new());
+    assert_eq!(data.next().await.unwrap(), None);
+    // Changes race with re-arming, and half of them happen while the reader is cut off.
+    for i in 0..200 {
+        match i {
+            80 => proxy.cut(),
+            120 => proxy.mend(),
+            _ => {}
+        }
+        writer.create(&format!("/brokers/topics/t{i}"), b"", CreateKind::Persistent).await.unwrap();
+    }
+    let mut seen = 0;
+    while seen < 200 {
+        let now = children.next().await.unwrap().len();
+        assert!(now >= seen, "the watch went back from {seen} to {now} children");
+        seen = now;
+    }
+    assert_eq!(data.next().await.unwrap().unwrap().1.version, 0);
+    writer.set("/brokers/topics/t199", b"x", -1).await.unwrap();
+    assert_eq!(data.next().await.unwrap().unwrap().0, b"x");
+    writer.delete("/brokers/topics/t199", -1).await.unwrap();
+    assert_eq!(data.next().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_session_is_replaced_and_the_broker_registers_under_a_new_epoch() {
+    let server = Server::shared();
+    let observer = cluster(&server, "/expiry").await;
+    let (zk, proxy) = server.connect_through_proxy("/expiry").await;
+    let mut events = zk.session_events();
+    let first_session = zk.session_id().unwrap();
+    let first_epoch = zk.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
+    assert_eq!(zk.register_broker(&broker(1), BrokerJson::V5).await.unwrap(), first_epoch, "a lost reply is success");
+    assert_eq!(observer.brokers().await.unwrap(), [RegisteredBroker { broker: broker(1), epoch: first_epoch }]);
+    let mut topics = zk.watch_children("/brokers/topics");
+    assert_eq!(topics.next().await.unwrap(), Vec::<String>::new());
+
+    proxy.cut();
+    assert_eq!(events.next().await.unwrap(), SessionEvent::Expired { session_id: first_session });
+    eventually("the registration goes with its session", || async {
+        let ids = observer.broker_ids().await.map_err(|error| error.to_string())?;
+        if ids.is_empty() { Ok(()) } else { Err(format!("{ids:?}")) }
+    })
+    .await;
+    observer.create("/brokers/topics/t", b"", CreateKind::Persistent).await.unwrap();
+    proxy.mend();
+    let SessionEvent::Established { session_id } = events.next().await.unwrap() else {
+        panic!("a new session follows")
+    };
+    assert_ne!(session_id, first_session);
+    let second_epoch = zk.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
+    assert!(second_epoch > first_epoch, "{second_epoch} follows {first_epoch}");
+    assert_eq!(topics.next().await.unwrap(), ["t"], "a change during the expiry is not lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_id_is_never_registered_twice() {
+    let server = Server::shared();
+    let first = cluster(&server, "/twice").await;
+    let second = server.connect("/twice").await;
+    let epoch = first.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
+    let refused = second.register_broker(&broker(1), BrokerJson::V5).await.unwrap_err();
+    assert_eq!(
+        refused,
+        ZkError::BrokerIdTaken {
+            path: "/brokers/ids/1".to_owned(),
+            owner_session: first.session_id().unwrap(),
+            own_session: second.session_id().unwrap(),
+        }
+    );
+    assert_eq!(second.broker(1).await.unwrap().unwrap().epoch, epoch, "the refused one changed nothing");
+    first.close().await;
+    drop(first);
+    let taken_over = eventually("a closed session frees its id at once", || async {
+        second.register_broker(&broker(1), BrokerJson::V5).await.map_err(|error| error.to_string())
+    })
+    .await;
+    assert!(taken_over > epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_wait_out_a_short_interruption() {
+    let server = Server::shared();
+    let (zk, proxy) = server.connect_through_proxy("/interrupted").await;
+    zk.create_persistent_roots().await.unwrap();
+    let session = zk.session_id();
+    for round in 0..10 {
+        let writes = {
+            let zk = zk.clone();
+            tokio::spawn(async move {
+                let paths: Vec<String> = (0..50).map(|i| format!("/brokers/topics/r{round}-{i}")).collect();
+                let zk = &zk;
+                zk.pipelined(&paths, |path| async move {
+                    // A create whose reply was lost finds its own node.
+                    match zk.create(path, b"", CreateKind::Persistent).await {
+                        Ok(_) | Err(ZkError::NodeExists { .. }) => Ok(()),
+                        Err(error) => Err(error),
+                    }
+                })
+                .await
+            })
+        };
+        proxy.cut();
+        tokio::task::yield_now().await;
+        proxy.mend();
+        for outcome in writes.await.unwrap() {
+            assert_eq!(outcome, Ok(()));
+        }
+    }
+    assert_eq!(zk.topics().await.unwrap().len(), 500);
+    assert_eq!(zk.session_id(), session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_fails_the_start_within_the_connection_timeout() {
+    let mut settings = Server::shared().settings("");
+    settings.connect = "127.0.0.1:1".to_owned();
+    settings.connection_timeout = std::time::Duration::from_millis(300);
+    let error = ZooKeeper::connect(settings).await.unwrap_err();
+    assert!(matches!(&error, ZkError::NotConnected { timeout_ms: 300, .. }), "{error}");
+}
