@@ -16,7 +16,7 @@ message! {
     FindCoordinatorResponse, key 10, versions 0..=6, flexible 3.. {
         throttle_time_ms: i32 [1.., ignorable],
         error_code: i16 [0..=3],
-        error_message: Option<String> [1..=3, nullable 1..=3, ignorable],
+        error_message: Option<String> [1..=3, nullable 1.., ignorable],
         node_id: i32 [0..=3],
         host: String [0..=3],
         port: i32 [0..=3],

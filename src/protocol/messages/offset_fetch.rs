@@ -6,7 +6,7 @@ message! {
     /// Reads back the positions of a consumer group.
     OffsetFetchRequest, key 9, versions 0..=9, flexible 6.. {
         group_id: String [0..=7],
-        topics: Option<Vec<OffsetFetchRequestTopic>> [0..=7, nullable 2..=7],
+        topics: Option<Vec<OffsetFetchRequestTopic>> [0..=7, nullable 2..],
         groups: Vec<OffsetFetchRequestGroup> [8..],
         require_stable: bool [7..],
     }
@@ -42,7 +42,7 @@ message! {
         partition_index: i32 [0..=7],
         committed_offset: i64 [0..=7],
         committed_leader_epoch: i32 [5..=7, default -1, ignorable],
-        metadata: Option<String> [0..=7, nullable 0..=7],
+        metadata: Option<String> [0..=7, nullable 0..],
         error_code: i16 [0..=7],
     }
     struct OffsetFetchResponseGroup {
