@@ -1,1 +1,11 @@
-//! coordinator.
+//! The brokers' second job: looking after consumer groups (and, later, transactions) whose state lives in an
+//! internal topic that this broker leads a partition of.
+//!
+//! - [`group`] is the group coordinator: a pure core (`state`, `rebalance`, `offsets`, `groups`, `replay`), the
+//!   record format of `__consumer_offsets`, and the shell that owns locks, timers and the log (`task`).
+//!
+//! Invariant: state that a client was told of is in the log first; what is loaded after an election is exactly
+//! what the log says. The room knows nothing of requests' versions or of connections.
+
+pub(crate) mod group;
+pub(crate) mod partitioner;

@@ -1,0 +1,94 @@
+//! Why the coordinator refuses a request.
+
+use std::fmt;
+
+/// One variant per answer a client can tell apart; the number on the wire is chosen in `api`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum GroupError {
+    InvalidGroupId,
+    CoordinatorNotAvailable,
+    CoordinatorLoadInProgress,
+    NotCoordinator,
+    UnknownMemberId,
+    FencedInstanceId,
+    IllegalGeneration,
+    InconsistentGroupProtocol,
+    RebalanceInProgress,
+    InvalidSessionTimeout,
+    GroupMaxSizeReached,
+    MemberIdRequired,
+    InvalidCommitOffsetSize,
+    GroupIdNotFound,
+    NonEmptyGroup,
+    GroupSubscribedToTopic,
+    UnknownServerError,
+    /// A failed append whose reason is passed on to the client unchanged.
+    Append(AppendFailure),
+}
+
+/// Why a batch did not get into `__consumer_offsets`, as far as the coordinator tells failures apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum AppendFailure {
+    UnknownTopicOrPartition,
+    NotEnoughReplicas,
+    NotEnoughReplicasAfterAppend,
+    NotLeaderOrFollower,
+    StorageError,
+    TimedOut,
+    MessageTooLarge,
+    RecordListTooLarge,
+    InvalidFetchSize,
+    NetworkException,
+    /// Any other error code of the log, by its number on the wire.
+    Other(i16),
+}
+
+impl AppendFailure {
+    /// What members are told when their group's assignment could not be stored.
+    /// Source: kafka 3.9 GroupMetadataManager.scala (storeGroup).
+    pub(super) fn for_group_metadata(self) -> GroupError {
+        match self {
+            AppendFailure::UnknownTopicOrPartition
+            | AppendFailure::NotEnoughReplicas
+            | AppendFailure::NotEnoughReplicasAfterAppend => GroupError::CoordinatorNotAvailable,
+            AppendFailure::NotLeaderOrFollower | AppendFailure::StorageError => GroupError::NotCoordinator,
+            AppendFailure::TimedOut => GroupError::RebalanceInProgress,
+            AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge | AppendFailure::InvalidFetchSize => {
+                GroupError::UnknownServerError
+            }
+            AppendFailure::NetworkException | AppendFailure::Other(_) => GroupError::Append(self),
+        }
+    }
+
+    /// What a committer is told when its offsets could not be stored.
+    /// Source: kafka 3.9 GroupMetadataManager.scala (maybeConvertOffsetCommitError).
+    pub(super) fn for_offsets(self) -> GroupError {
+        match self {
+            AppendFailure::UnknownTopicOrPartition
+            | AppendFailure::NotEnoughReplicas
+            | AppendFailure::NotEnoughReplicasAfterAppend => GroupError::CoordinatorNotAvailable,
+            AppendFailure::NotLeaderOrFollower | AppendFailure::StorageError => GroupError::NotCoordinator,
+            AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge | AppendFailure::InvalidFetchSize => {
+                GroupError::InvalidCommitOffsetSize
+            }
+            AppendFailure::NetworkException => GroupError::CoordinatorLoadInProgress,
+            AppendFailure::TimedOut | AppendFailure::Other(_) => GroupError::Append(self),
+        }
+    }
+}
+
+impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for GroupError {}
+
+impl fmt::Display for AppendFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for AppendFailure {}

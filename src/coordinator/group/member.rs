@@ -1,0 +1,74 @@
+//! One member of a group.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::coordinator::group::turn::{ReplyTo, StoredMember};
+
+/// A way of assigning partitions that a member offers, with what it wants to tell the leader about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Protocol {
+    pub(crate) name: Arc<str>,
+    pub(crate) metadata: Bytes,
+}
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(super) group_instance_id: Option<Arc<str>>,
+    pub(super) client_id: Arc<str>,
+    pub(super) client_host: Arc<str>,
+    pub(super) rebalance_timeout_ms: i32,
+    pub(super) session_timeout_ms: i32,
+    /// In the member's order of preference, no name twice.
+    pub(super) protocols: Vec<Protocol>,
+    pub(super) assignment: Bytes,
+    /// The JoinGroup that waits for the join phase to end.
+    pub(super) awaiting_join: Option<ReplyTo>,
+    /// The SyncGroup that waits for the leader's assignment.
+    pub(super) awaiting_sync: Option<ReplyTo>,
+    /// Joined for the first time and has not been told so yet: it cannot send heartbeats.
+    pub(super) is_new: bool,
+}
+
+impl Member {
+    pub(super) fn is_static(&self) -> bool {
+        self.group_instance_id.is_some()
+    }
+
+    /// Empty for a protocol that the member does not offer.
+    pub(super) fn metadata(&self, protocol_name: &str) -> Bytes {
+        self.protocols.iter().find(|p| &*p.name == protocol_name).map(|p| p.metadata.clone()).unwrap_or_default()
+    }
+
+    /// Whether the member offers exactly this: same protocols, same order, same bytes.
+    pub(super) fn matches(&self, protocols: &[Protocol]) -> bool {
+        self.protocols == protocols
+    }
+
+    /// The first of its protocols that `is_candidate` accepts.
+    pub(super) fn vote(&self, is_candidate: impl Fn(&str) -> bool) -> Option<&Arc<str>> {
+        self.protocols.iter().map(|p| &p.name).find(|name| is_candidate(name))
+    }
+
+    pub(super) fn stored(&self, member_id: &Arc<str>, protocol_name: &str, assignment: Bytes) -> StoredMember {
+        StoredMember {
+            member_id: Arc::clone(member_id),
+            group_instance_id: self.group_instance_id.clone(),
+            client_id: Arc::clone(&self.client_id),
+            client_host: Arc::clone(&self.client_host),
+            rebalance_timeout_ms: self.rebalance_timeout_ms,
+            session_timeout_ms: self.session_timeout_ms,
+            subscription: self.metadata(protocol_name),
+            assignment,
+        }
+    }
+}
+
+/// A protocol named twice counts once, with its first metadata: else its votes would outnumber the members.
+pub(super) fn without_repeats(mut protocols: Vec<Protocol>) -> Vec<Protocol> {
+    let mut seen = HashSet::with_capacity(protocols.len());
+    protocols.retain(|p| seen.insert(Arc::clone(&p.name)));
+    protocols
+}

@@ -1,0 +1,23 @@
+//! The group coordinator, with the classic protocol: join, sync, heartbeat, leave, and the offsets of groups.
+//!
+//! ```text
+//!   api ──▶ task (the shell: locks, timers, log) ──▶ groups ──▶ state / rebalance / offsets   (pure)
+//!             ▲        │                               │
+//!             └────────┴── actions, in order ◀─────────┘        records, replay: bytes of __consumer_offsets
+//! ```
+//!
+//! Invariants of the core: one leader in every non-empty group that completed a rebalance; the generation never
+//! goes back; every reply handed in is answered exactly once, whatever happens to the member or the group.
+//! The core opens nothing, awaits nothing and reads no clock: `Turn` carries the time in and the actions out.
+
+pub(crate) mod error;
+pub(crate) mod groups;
+pub(crate) mod member;
+pub(crate) mod offsets;
+pub(crate) mod rebalance;
+pub(crate) mod records;
+pub(crate) mod replay;
+pub(crate) mod state;
+pub(crate) mod subscription;
+pub(crate) mod timers;
+pub(crate) mod turn;

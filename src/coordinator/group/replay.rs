@@ -1,0 +1,95 @@
+//! Groups out of the log: what the records of one partition of `__consumer_offsets` add up to.
+//! Source: kafka 3.9 GroupMetadataManager.scala (doLoadGroupsAndOffsets).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::coordinator::group::offsets::{CommittedOffset, RecordedOffset};
+use crate::coordinator::group::records::DecodedRecord;
+use crate::coordinator::group::state::Group;
+use crate::coordinator::group::turn::{GroupMetadata, GroupRecord};
+use crate::model::{Offset, ProducerId};
+
+type OffsetKey = (Arc<str>, Arc<str>, i32);
+
+/// The partition so far. Feed it every record in order, then take the groups.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    groups: HashMap<Arc<str>, Box<GroupMetadata>>,
+    offsets: HashMap<OffsetKey, RecordedOffset>,
+    /// Offsets inside transactions whose end has not been read yet.
+    in_transactions: HashMap<ProducerId, HashMap<OffsetKey, RecordedOffset>>,
+}
+
+impl Replay {
+    /// One record of a batch that starts at `batch_offset`; `transaction` is the producer of a transactional batch.
+    pub(crate) fn record(&mut self, decoded: DecodedRecord, batch_offset: Offset, transaction: Option<ProducerId>) {
+        match decoded {
+            DecodedRecord::UnknownKey { version } => log::warn!(
+                "Unknown message key with version {version} in __consumer_offsets. Ignoring it; it could be a left \
+                 over from an aborted upgrade."
+            ),
+            DecodedRecord::Group { group, record: GroupRecord::Metadata(Some(metadata)) } => {
+                self.groups.insert(group, metadata);
+            }
+            DecodedRecord::Group { group, record: GroupRecord::Metadata(None) } => {
+                self.groups.remove(&group);
+            }
+            DecodedRecord::Group { group, record: GroupRecord::Offset { topic, partition, committed } } => {
+                self.offset((group, topic, partition), committed, batch_offset, transaction);
+            }
+        }
+    }
+
+    fn offset(
+        &mut self,
+        key: OffsetKey,
+        committed: Option<CommittedOffset>,
+        appended_at: Offset,
+        transaction: Option<ProducerId>,
+    ) {
+        let offsets = match transaction {
+            Some(producer_id) => self.in_transactions.entry(producer_id).or_default(),
+            None => &mut self.offsets,
+        };
+        match committed {
+            Some(committed) => offsets.insert(key, RecordedOffset { appended_at, committed }),
+            None => offsets.remove(&key),
+        };
+    }
+
+    /// The marker that ends the producer's transaction.
+    pub(crate) fn transaction_ended(&mut self, producer_id: ProducerId, commit: bool) {
+        let offsets = self.in_transactions.remove(&producer_id).unwrap_or_default();
+        if commit {
+            for (key, recorded) in offsets {
+                if self.offsets.get(&key).is_none_or(|known| known.appended_at < recorded.appended_at) {
+                    self.offsets.insert(key, recorded);
+                }
+            }
+        }
+    }
+
+    /// Every group of the partition: also those without a record of their own, which only keep offsets here.
+    pub(crate) fn into_groups(self, now_ms: i64) -> Vec<Group> {
+        let mut groups: HashMap<Arc<str>, Group> = self
+            .groups
+            .into_iter()
+            .map(|(id, metadata)| (Arc::clone(&id), Group::from_record(id, &metadata)))
+            .collect();
+        // The same name comes with each of its offsets; one copy of it is enough.
+        let mut names: HashMap<Arc<str>, Arc<str>> = HashMap::new();
+        let mut one = move |name: Arc<str>| Arc::clone(names.entry(Arc::clone(&name)).or_insert(name));
+        for ((group, topic, partition), recorded) in self.offsets {
+            let group = groups.entry(group).or_insert_with_key(|id| Group::new(Arc::clone(id), now_ms));
+            group.offsets_mut().record(one(topic), partition, recorded);
+        }
+        for (producer_id, offsets) in self.in_transactions {
+            for ((group, topic, partition), recorded) in offsets {
+                let group = groups.entry(group).or_insert_with_key(|id| Group::new(Arc::clone(id), now_ms));
+                group.offsets_mut().record_in_transaction(producer_id, one(topic), partition, recorded);
+            }
+        }
+        groups.into_values().collect()
+    }
+}

@@ -1,0 +1,161 @@
+//! The timers of one shard: a plain queue, driven by whoever knows the time.
+//!
+//! A heartbeat moves a timer back, thousands of times before it fires once. So moving it later only notes the new
+//! deadline, and the queue finds out when the old one comes up; only moving it earlier touches the queue.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Instant;
+
+use crate::coordinator::group::turn::TimerKey;
+
+#[derive(Debug, Default)]
+pub(crate) struct TimerQueue {
+    timers: HashMap<TimerKey, Timer>,
+    /// When to look at which timer. May name timers that were cancelled or moved.
+    queue: BinaryHeap<Reverse<Queued>>,
+}
+
+#[derive(Debug)]
+struct Timer {
+    deadline: Instant,
+    /// When the queue will look at it: not after `deadline`.
+    queued_at: Instant,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Queued {
+    at: Instant,
+    key: TimerKey,
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Queued) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Queued) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl TimerQueue {
+    pub(crate) fn start(&mut self, key: TimerKey, deadline: Instant) {
+        match self.timers.entry(key) {
+            Entry::Occupied(mut running) if running.get().queued_at <= deadline => {
+                running.get_mut().deadline = deadline;
+            }
+            entry => {
+                let key = entry.key().clone();
+                entry.insert_entry(Timer { deadline, queued_at: deadline });
+                self.queue.push(Reverse(Queued { at: deadline, key }));
+                self.drop_leftovers();
+            }
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, key: &TimerKey) {
+        self.timers.remove(key);
+    }
+
+    /// When to call `expired` next; it may find nothing then.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.queue.peek().map(|Reverse(queued)| queued.at)
+    }
+
+    /// A timer whose time has come, which is then no longer running.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<TimerKey> {
+        while self.queue.peek().is_some_and(|Reverse(queued)| queued.at <= now) {
+            let Reverse(Queued { at, key }) = self.queue.pop()?;
+            let Some(timer) = self.timers.get_mut(&key) else { continue };
+            if timer.queued_at != at {
+                continue;
+            }
+            if timer.deadline <= now {
+                self.timers.remove(&key);
+                return Some(key);
+            }
+            timer.queued_at = timer.deadline;
+            self.queue.push(Reverse(Queued { at: timer.deadline, key }));
+        }
+        None
+    }
+
+    /// Cancelled timers stay queued until their time, unless they outnumber the running ones.
+    fn drop_leftovers(&mut self) {
+        if self.queue.len() > 2 * self.timers.len() + 64 {
+            let timers = &self.timers;
+            self.queue.retain(|Reverse(queued)| timers.get(&queued.key).is_some_and(|t| t.queued_at == queued.at));
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_running(&self, key: &TimerKey) -> bool {
+        self.timers.contains_key(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::coordinator::group::turn::TimerKind;
+
+    fn key(name: &str) -> TimerKey {
+        TimerKey { group: Arc::from("g"), kind: TimerKind::Session(Arc::from(name)) }
+    }
+
+    #[test]
+    fn a_timer_moved_later_fires_later_and_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timers = TimerQueue::default();
+        timers.start(key("a"), at(10));
+        timers.start(key("a"), at(30));
+        assert_eq!(timers.expired(at(20)), None);
+        assert_eq!(timers.next_deadline(), Some(at(30)));
+        assert_eq!(timers.expired(at(30)), Some(key("a")));
+        assert_eq!(timers.expired(at(100)), None);
+    }
+
+    #[test]
+    fn a_timer_moved_earlier_fires_earlier_and_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timers = TimerQueue::default();
+        timers.start(key("a"), at(300));
+        timers.start(key("a"), at(10));
+        assert_eq!(timers.expired(at(10)), Some(key("a")));
+        assert_eq!(timers.expired(at(400)), None);
+    }
+
+    #[test]
+    fn a_cancelled_timer_does_not_fire_and_one_started_again_does() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timers = TimerQueue::default();
+        timers.start(key("a"), at(10));
+        timers.cancel(&key("a"));
+        assert_eq!(timers.expired(at(20)), None);
+        timers.start(key("a"), at(40));
+        timers.start(key("b"), at(35));
+        assert_eq!(timers.expired(at(50)), Some(key("b")));
+        assert_eq!(timers.expired(at(50)), Some(key("a")));
+    }
+
+    #[test]
+    fn cancelled_timers_do_not_pile_up() {
+        let start = Instant::now();
+        let mut timers = TimerQueue::default();
+        for n in 0..10_000u64 {
+            timers.start(key(&n.to_string()), start + Duration::from_secs(300 + n));
+            timers.cancel(&key(&n.to_string()));
+        }
+        assert!(timers.queue.len() < 100, "{} queued", timers.queue.len());
+    }
+}
