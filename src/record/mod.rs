@@ -11,3 +11,4 @@ pub mod append;
 pub mod batch;
 pub mod build;
 pub mod compression;
+pub mod read;
