@@ -1,0 +1,362 @@
+//! What one request costs the broker, in CPU time of its process, beside a JVM broker under the same load in the same
+//! run. The broker is pinned to one core and the load to another; both are warmed up before they are measured.
+//!
+//! `cargo bench --bench broker` measures; `cargo test` runs it with tiny inputs. Settings by environment:
+//! `ODRADEK_TEST_DEPS` (where tests/deps.sh installed ZooKeeper and Kafka), `BENCH_ONLY=odradek|jvm`.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use odradek::codec::reader::Reader;
+use odradek::codec::writer::Writer;
+use odradek::protocol::api_keys::ApiKey;
+use odradek::protocol::header::{RequestHeader, read_response_header};
+use odradek::protocol::message::{Message, Payload, Request};
+use odradek::protocol::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
+use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use odradek::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+use odradek::protocol::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use odradek::record::build::BatchBuilder;
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn deps() -> PathBuf {
+    std::env::var_os("ODRADEK_TEST_DEPS")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-deps")), PathBuf::from)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free").port()
+}
+
+fn wait_for_port(port: u16, what: &str) -> TcpStream {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < deadline, "{what} does not listen on {port}: {error}"),
+        }
+        // A process that starts has no event to wait for.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// On core 0 for what is measured, on core 1 for what is not.
+fn pinned(core: u8, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command
+        .arg("-c")
+        .arg(core.to_string())
+        .arg(program)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+fn start_zookeeper(dir: &Path) -> (Killed, u16) {
+    let jars = deps().join("zookeeper");
+    assert!(jars.exists(), "{} is missing: run tests/deps.sh, which installs it", jars.display());
+    let port = free_port();
+    let config = dir.join("zookeeper.properties");
+    let text = format!(
+        "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n",
+        dir.join("zookeeper").display()
+    );
+    fs::write(&config, text).expect("the configuration is written");
+    let child = pinned(1, Path::new("java"))
+        .args(["-Xmx256M", "-cp"])
+        .arg(format!("{}/*", jars.display()))
+        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+        .arg(&config)
+        .spawn()
+        .expect("java starts");
+    wait_for_port(port, "ZooKeeper");
+    (Killed(child), port)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Odradek,
+    Jvm,
+}
+
+struct Broker {
+    process: Killed,
+    port: u16,
+    ready_after: Duration,
+}
+
+impl Broker {
+    fn start(kind: Kind, dir: &Path, zookeeper: u16) -> Broker {
+        let name = if kind == Kind::Odradek { "odradek" } else { "jvm" };
+        let port = free_port();
+        let config = dir.join(format!("{name}.properties"));
+        let text = format!(
+            "broker.id=0\nlisteners=PLAINTEXT://127.0.0.1:{port}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             log.dirs={}\nzookeeper.connect=127.0.0.1:{zookeeper}/{name}\noffsets.topic.replication.factor=1\n\
+             group.initial.rebalance.delay.ms=0\nnum.partitions=1\n",
+            dir.join(name).display()
+        );
+        fs::write(&config, text).expect("the configuration is written");
+        let mut command = match kind {
+            Kind::Odradek => {
+                let mut command = pinned(0, Path::new(env!("CARGO_BIN_EXE_odradek")));
+                command.arg("server-start").arg(&config);
+                command
+            }
+            Kind::Jvm => {
+                let mut command = pinned(0, Path::new("java"));
+                // The heap and collector of kafka-server-start.sh.
+                command
+                    .args(["-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"])
+                    .args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-cp"])
+                    .arg(format!("{}/*", deps().join("kafka-3.9.1").display()))
+                    .arg("kafka.Kafka")
+                    .arg(&config);
+                command
+            }
+        };
+        let started = Instant::now();
+        let process = Killed(command.spawn().expect("the broker starts"));
+        let mut client = Client { stream: wait_for_port(port, name), correlation_id: 0 };
+        // Ready when it answers for the cluster, itself included.
+        while client.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, 9).brokers.is_empty() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Broker { process, port, ready_after: started.elapsed() }
+    }
+
+    fn stat(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.process.0.id())).expect("the broker runs")
+    }
+
+    /// User and system time of all threads so far.
+    fn cpu(&self) -> Duration {
+        let stat = self.stat("stat");
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("the name ends").1.split_whitespace().collect();
+        let ticks: u64 = [11, 12].iter().map(|&field| fields[field].parse::<u64>().expect("ticks are a number")).sum();
+        let per_second = rustix::param::clock_ticks_per_second();
+        Duration::from_micros(ticks * 1_000_000 / per_second)
+    }
+
+    fn resident_kib(&self) -> u64 {
+        let status = self.stat("status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the broker has memory");
+        line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+    }
+
+    fn client(&self) -> Client {
+        let stream = wait_for_port(self.port, "the broker");
+        stream.set_nodelay(true).expect("a socket option");
+        Client { stream, correlation_id: 0 }
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    correlation_id: i32,
+}
+
+/// A request as one frame, with room for nothing else: it can be sent again and again.
+fn frame<R: Message>(request: &R, version: i16, correlation_id: i32) -> Vec<u8> {
+    let mut writer = Writer::new();
+    RequestHeader { api_key: R::KEY, api_version: version, correlation_id, client_id: Some("bench".into()) }
+        .write(&mut writer)
+        .expect("a header is short");
+    request.encode(&mut writer, version).expect("the version has a place for all");
+    let body = writer.into_bytes().expect("no file is in a request");
+    let mut frame = (body.len() as i32).to_be_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    frame
+}
+
+impl Client {
+    fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        self.correlation_id += 1;
+        self.stream.write_all(&frame(request, version, self.correlation_id)).expect("the broker reads");
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).expect("the broker answers");
+        let mut body = vec![0; i32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut body).expect("the broker answers whole");
+        let mut reader = Reader::new(Bytes::from(body));
+        let key = ApiKey::from_code(R::KEY).expect("the key is declared");
+        assert_eq!(read_response_header(&mut reader, key, version), Ok(self.correlation_id));
+        R::Response::decode(&mut reader, version).expect("the answer parses")
+    }
+
+    fn create_topic(&mut self, name: &str) {
+        let topic =
+            CreatableTopic { name: name.into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+        let response = self.call(&request, 5);
+        assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0]);
+        let wanted = MetadataRequest {
+            topics: Some(vec![MetadataRequestTopic { name: Some(name.into()), ..Default::default() }]),
+            ..Default::default()
+        };
+        while self.call(&wanted, 9).topics[0].error_code != 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends the same frame `count` times with up to `window` unanswered, and reads the answers away.
+    /// Gives the bytes of all answers and the last answer.
+    fn pump(&mut self, frame: &[u8], count: usize, window: usize) -> (u64, Vec<u8>) {
+        let (mut sent, mut received, mut bytes) = (0, 0, 0u64);
+        let mut incoming = io::BufReader::with_capacity(1 << 20, self.stream.try_clone().expect("a handle"));
+        let mut answer = Vec::new();
+        while received < count {
+            // In bulk, as a client with a full queue does.
+            let burst = (window - (sent - received)).min(count - sent);
+            if burst * 2 >= window || sent == count {
+                let mut outgoing = Vec::with_capacity(burst * frame.len());
+                (0..burst).for_each(|_| outgoing.extend_from_slice(frame));
+                self.stream.write_all(&outgoing).expect("the broker reads");
+                sent += burst;
+            }
+            let mut length = [0; 4];
+            incoming.read_exact(&mut length).expect("the broker answers");
+            answer.resize(i32::from_be_bytes(length) as usize, 0);
+            incoming.read_exact(&mut answer).expect("the broker answers whole");
+            received += 1;
+            bytes += answer.len() as u64;
+        }
+        (bytes, answer)
+    }
+}
+
+fn batch(value_bytes: usize, records: usize) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    let value: Vec<u8> = (0..value_bytes).map(|i| (i * 131 % 251) as u8).collect();
+    for _ in 0..records {
+        builder.append(1_700_000_000_000, None, Some(&value), &[]);
+    }
+    builder.build()
+}
+
+fn produce_frame(topic: &str, records: Bytes) -> Vec<u8> {
+    let partition = PartitionProduceData { index: 0, records: Some(Payload::Bytes(records)) };
+    let topic = TopicProduceData { name: topic.into(), partition_data: vec![partition] };
+    let request = ProduceRequest { acks: 1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
+    frame(&request, 8, 1)
+}
+
+fn fetch_frame(topic: &str, offset: i64, bytes: i32) -> Vec<u8> {
+    let partition = FetchPartition { fetch_offset: offset, partition_max_bytes: bytes, ..Default::default() };
+    let topic = FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() };
+    let request =
+        FetchRequest { max_wait_ms: 500, min_bytes: 1, max_bytes: bytes, topics: vec![topic], ..Default::default() };
+    frame(&request, 11, 1)
+}
+
+/// One measured line: what was done, and what it cost.
+struct Line {
+    what: &'static str,
+    value: f64,
+    unit: &'static str,
+}
+
+fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
+    let broker = Broker::start(kind, dir, zookeeper);
+    let mut lines = vec![
+        Line { what: "ready after start, empty directory", value: broker.ready_after.as_secs_f64() * 1e3, unit: "ms" },
+        Line { what: "resident after start", value: broker.resident_kib() as f64 / 1024.0, unit: "MiB" },
+    ];
+    let mut client = broker.client();
+    let scale = |real: usize| if is_real { real } else { 40 };
+
+    client.create_topic("small");
+    let small = produce_frame("small", batch(120, 1));
+    client.pump(&small, scale(60_000), 20);
+    for (what, window) in [("small produce, 20 in flight", 20), ("small produce, 1 in flight", 1)] {
+        let count = scale(if window == 1 { 40_000 } else { 200_000 });
+        let before = broker.cpu();
+        client.pump(&small, count, window);
+        let cost = (broker.cpu() - before).as_secs_f64() * 1e6 / count as f64;
+        lines.push(Line { what, value: cost, unit: "µs CPU/request" });
+    }
+
+    let sizes = [
+        ("append in 16 KiB batches", "kib16", 16 << 10, 40_000),
+        ("append in 128 KiB batches", "kib128", 128 << 10, 12_000),
+        ("append in 1 MB batches", "mb1", 1_000_000, 1_500),
+    ];
+    for (what, topic, bytes, count) in sizes {
+        client.create_topic(topic);
+        let records = batch(100, bytes / 108);
+        let size = records.len();
+        let append = produce_frame(topic, records);
+        let count = scale(count);
+        client.pump(&append, count / 4, 4);
+        let before = broker.cpu();
+        client.pump(&append, count, 4);
+        let megabytes = (count * size) as f64 / 1e6;
+        let value = megabytes / (broker.cpu() - before).as_secs_f64();
+        lines.push(Line { what, value, unit: "MB/CPU-second" });
+    }
+
+    for (what, bytes, count) in
+        [("fetch 1 MiB, 1 in flight", 1 << 20, 8_000), ("fetch 64 KiB, 1 in flight", 64 << 10, 40_000)]
+    {
+        // From the start of one topic, so that all is in the page cache.
+        let fetch = fetch_frame("kib16", 0, bytes);
+        let count = scale(count);
+        client.pump(&fetch, count / 4, 1);
+        let before = broker.cpu();
+        let (received, _) = client.pump(&fetch, count, 1);
+        assert!(received as f64 / count as f64 > f64::from(bytes) * 0.5 || !is_real, "the answers carry data");
+        let value = received as f64 / 1e6 / (broker.cpu() - before).as_secs_f64();
+        lines.push(Line { what, value, unit: "MB/CPU-second" });
+    }
+    lines.push(Line { what: "resident under load", value: broker.resident_kib() as f64 / 1024.0, unit: "MiB" });
+
+    let before = broker.resident_kib();
+    let count = scale(1_000);
+    let mut idle: Vec<Client> = (0..count).map(|_| broker.client()).collect();
+    for connection in &mut idle {
+        connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, 9);
+    }
+    let value = broker.resident_kib().saturating_sub(before) as f64 / count as f64;
+    lines.push(Line { what: "resident an idle connection", value, unit: "KiB" });
+    lines
+}
+
+fn main() {
+    let is_real = std::env::args().any(|argument| argument == "--bench");
+    let only = std::env::var("BENCH_ONLY").unwrap_or_default();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    rustix::thread::sched_setaffinity(None, &{
+        let mut load = rustix::thread::CpuSet::new();
+        load.set(1);
+        load
+    })
+    .unwrap_or_else(|error| eprintln!("the load is not pinned: {error}"));
+    let (_zookeeper, port) = start_zookeeper(dir.path());
+    let ours = if only == "jvm" { Vec::new() } else { measure(Kind::Odradek, dir.path(), port, is_real) };
+    // A JVM that is not warm says nothing: only a real run starts one.
+    let jvm = if only == "odradek" || !is_real { Vec::new() } else { measure(Kind::Jvm, dir.path(), port, is_real) };
+    println!("{:<38} {:>12} {:>12}  unit", "", "odradek", "jvm 3.9.1");
+    let number = |line: Option<&Line>| line.map_or_else(|| "-".to_owned(), |line| format!("{:.1}", line.value));
+    let longest = if ours.is_empty() { &jvm } else { &ours };
+    for (index, line) in longest.iter().enumerate() {
+        let (left, right) = (number(ours.get(index)), number(jvm.get(index)));
+        println!("{:<38} {left:>12} {right:>12}  {}", line.what, line.unit);
+    }
+    if !is_real {
+        println!("tiny inputs: the numbers above say only that the bench runs");
+    }
+}
