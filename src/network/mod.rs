@@ -70,3 +70,6 @@ pub trait Service: Send + Sync + 'static {
 pub fn wall_clock_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
 }
+
+#[cfg(test)]
+mod tests;
