@@ -1,1 +1,30 @@
-fn main() {}
+//! The `odradek` binary: one subcommand per script in bin/, and the broker itself.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::process::exit;
+
+use clap::{Arg, ArgAction, Command};
+use odradek::cli;
+
+fn main() {
+    // Each tool reads its own arguments, in the form that Kafka's scripts take them.
+    let arguments = Arg::new("arguments")
+        .num_args(0..)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_parser(clap::value_parser!(OsString))
+        .action(ArgAction::Append);
+    let mut command = Command::new("odradek")
+        .about("A Kafka broker for clusters on ZooKeeper, and its tools")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    for (name, about) in cli::SUBCOMMANDS {
+        command = command.subcommand(Command::new(*name).about(*about).disable_help_flag(true).arg(arguments.clone()));
+    }
+    let matches = command.get_matches();
+    let Some((name, matches)) = matches.subcommand() else { exit(1) };
+    let arguments: Vec<OsString> = matches.get_many("arguments").into_iter().flatten().cloned().collect();
+    exit(cli::run(name, &arguments).unwrap_or(1));
+}

@@ -1,3 +1,120 @@
-//! The command-line tools: one file per script in bin/, with Kafka's flags, output and exit codes.
+//! The command-line tools: one file per script in bin/, with Kafka's flags, output and exit codes. Where Kafka's
+//! releases differ, 3.9 is followed.
+//!
+//! Invariants: a tool writes its results to stdout and what went wrong to stderr (or where Kafka's tool writes it); a
+//! usage error prints the message and the table of flags and ends with status 1.
+//!
+//! Deliberately unknown here: the broker itself, which `main.rs` starts.
 
+pub(crate) mod broker_api_versions;
+pub(crate) mod get_offsets;
 pub(crate) mod options;
+pub(crate) mod topic_filter;
+pub(crate) mod topics;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use crate::cli::options::{Options, Stop, Tool};
+use crate::client::error::ClientError;
+use crate::client::settings::ClientProperties;
+
+/// Subcommands of the binary, and the script in bin/ that calls each.
+pub const SUBCOMMANDS: &[(&str, &str)] = &[
+    ("topics", "Create, describe, alter, delete and list topics (kafka-topics.sh)"),
+    ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
+    ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
+];
+
+/// Version of Kafka's tools whose flags and output these are.
+const KAFKA_VERSION: &str = "3.9.1";
+
+/// Runs a subcommand with the arguments of its script; gives the exit status. `None` if there is no such tool.
+pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
+    Some(match subcommand {
+        "topics" => start(&topics::TOOL, arguments, topics::run),
+        "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
+        "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
+        _ => return None,
+    })
+}
+
+fn start(
+    tool: &Tool,
+    arguments: &[OsString],
+    run: impl AsyncFnOnce(&Options, &mut dyn Write) -> Result<(), Stop>,
+) -> i32 {
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("start the runtime: {error}");
+            return 1;
+        }
+    };
+    let mut out = io::stdout();
+    let outcome = match tool.parse(arguments) {
+        Ok(options) => runtime.block_on(run(&options, &mut out)),
+        Err(stop) => Err(stop),
+    };
+    // A thread may still wait for a line on stdin; it ends with the process.
+    runtime.shutdown_background();
+    let (status, told) = match outcome {
+        Ok(()) => (0, out.flush()),
+        Err(Stop::Version) => (0, writeln!(out, "{KAFKA_VERSION}")),
+        Err(Stop::Usage(message)) => (1, tool.print_usage(&message, &mut io::stderr())),
+        Err(Stop::Failed(message)) => (1, writeln!(io::stderr(), "{message}")),
+        Err(Stop::Reported | Stop::Output(_)) => (1, out.flush()),
+    };
+    // Nobody listens: the status still tells.
+    if told.is_err() { 1 } else { status }
+}
+
+/// The tools log in Kafka's form, warnings and worse, to stderr; `RUST_LOG` chooses otherwise.
+fn log_to_stderr() {
+    // A second tool in the same process finds the logger in place.
+    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format(|out, record| {
+            let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S,%3f");
+            writeln!(out, "[{now}] {} {} ({})", record.level(), record.args(), record.target())
+        })
+        .try_init();
+}
+
+/// Settings of a client: those of a file, if one is named.
+fn properties_of_file(path: Option<&str>) -> Result<ClientProperties, Stop> {
+    let mut properties = ClientProperties::default();
+    if let Some(path) = path {
+        let text = std::fs::read_to_string(path).map_err(|error| Stop::Failed(format!("read {path}: {error}")))?;
+        let pairs = text.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|l| l.split_once('='));
+        properties.extend(pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())));
+    }
+    Ok(properties)
+}
+
+/// Tells the user by name which settings make no difference here.
+fn warn_of_left_over(properties: &ClientProperties) {
+    for name in properties.left_over() {
+        log::warn!("The configuration '{name}' was supplied but is not acted on.");
+    }
+}
+
+/// An admin client's cluster, from `--bootstrap-server` and `--command-config`.
+fn cluster(options: &Options, client_id: &str) -> Result<crate::client::cluster::Cluster, Stop> {
+    let servers = options::bootstrap_servers(options.required("bootstrap-server")?)?;
+    cluster_of(options, &servers.join(","), client_id)
+}
+
+fn cluster_of(options: &Options, servers: &str, client_id: &str) -> Result<crate::client::cluster::Cluster, Stop> {
+    let mut properties = properties_of_file(options.value("command-config"))?;
+    properties.set("bootstrap.servers", servers);
+    let settings = crate::client::settings::ClusterSettings::take(&mut properties, client_id)?;
+    warn_of_left_over(&properties);
+    Ok(crate::client::cluster::Cluster::new(settings))
+}
+
+/// Turns a code in an answer into an error that says what was being done.
+fn checked(doing: impl Into<String>, code: i16, message: Option<String>) -> Result<(), ClientError> {
+    let code = crate::protocol::error_code::ErrorCode::from_code(code);
+    if code.is_error() { Err(ClientError::refused(doing, code, message)) } else { Ok(()) }
+}

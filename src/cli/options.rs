@@ -82,7 +82,7 @@ impl Tool {
         for flag in self.flags {
             let arg = Arg::new(flag.name).long(flag.name).help(flag.help);
             command = command.arg(match flag.takes {
-                Takes::Nothing => arg.action(ArgAction::Count),
+                Takes::Nothing => arg.action(ArgAction::SetTrue).overrides_with(flag.name),
                 Takes::Value(name) | Takes::Repeated(name) => {
                     arg.action(ArgAction::Append).num_args(1).allow_hyphen_values(true).value_name(name)
                 }
@@ -98,7 +98,7 @@ impl Tool {
     /// Writes the message and the table of flags, as the tools do for `--help` and for every mistake.
     pub(crate) fn print_usage(&self, message: &str, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "{message}")?;
-        write!(out, "{}", self.command().render_long_help())
+        write!(out, "{}", self.command().term_width(110).render_help())
     }
 
     /// `--help` and an empty command line end as a usage error whose message is the tool's purpose, as in Kafka.

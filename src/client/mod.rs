@@ -7,6 +7,7 @@
 //!
 //! Deliberately unknown here: what a tool prints, what a broker does with a request.
 
+pub mod admin;
 pub mod cluster;
 pub mod connection;
 pub mod error;
