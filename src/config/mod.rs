@@ -4,7 +4,12 @@
 //! passed the checks of every topic setting. A room receives its small typed struct, never the whole configuration.
 //! Deliberately unknown here: ZooKeeper, the wire, files other than the properties text itself.
 
+pub mod definition;
+pub mod kafka_config;
+pub mod keys;
 pub mod listeners;
 pub mod log;
 pub mod metadata_version;
+pub mod properties;
 pub mod sections;
+pub mod topic;

@@ -207,7 +207,7 @@ impl Default for ZooKeeperConfig {
             connection_timeout_ms: 18_000,
             set_acl: false,
             max_in_flight_requests: 10,
-            ssl: ZooKeeperSslConfig::default(),
+            ssl: ZooKeeperSslConfig { verify_hostname: true, ..ZooKeeperSslConfig::default() },
         }
     }
 }
