@@ -8,17 +8,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use odradek_zookeeper::session::ZooKeeper;
+
+use crate::coordinator::group::task::GroupCoordinator;
 use crate::metadata::cache::MetadataCache;
 use crate::network::Peer;
 use crate::protocol::message::Message;
 
 pub mod api_versions;
 pub mod fetch_session;
+pub mod find_coordinator;
+pub mod groups;
+pub mod offsets;
 pub mod table;
 
 /// What every handler may use: the handle of each room.
 pub struct Server {
     pub metadata: Arc<MetadataCache>,
+    pub groups: Arc<GroupCoordinator>,
+    pub zookeeper: ZooKeeper,
 }
 
 /// What a handler knows of its request beside the body.

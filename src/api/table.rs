@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use log::{debug, error};
 
-use crate::api::{Handled, Outcome, RequestContext, Server, api_versions};
+use crate::api::{Handled, Outcome, RequestContext, Server, api_versions, find_coordinator, groups, offsets};
 use crate::codec::reader::Reader;
 use crate::codec::writer::Writer;
 use crate::network::{Answer, AnswerFuture, Request, Service};
@@ -37,7 +37,18 @@ macro_rules! table {
 }
 
 table! {
+    OffsetCommit => offsets::commit;
+    OffsetFetch => offsets::fetch;
+    FindCoordinator => find_coordinator::handle;
+    JoinGroup => groups::join;
+    Heartbeat => groups::heartbeat;
+    LeaveGroup => groups::leave;
+    SyncGroup => groups::sync;
+    DescribeGroups => groups::describe;
+    ListGroups => groups::list;
     ApiVersions => api_versions::handle;
+    DeleteGroups => groups::delete;
+    OffsetDelete => offsets::delete;
 }
 
 /// The versions of an API that work; `None` if it is not advertised.

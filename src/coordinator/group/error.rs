@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use crate::coordinator::shard::AppendFailure;
+
 /// One variant per answer a client can tell apart; the number on the wire is chosen in `api`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum GroupError {
+pub enum GroupError {
     InvalidGroupId,
     CoordinatorNotAvailable,
     CoordinatorLoadInProgress,
@@ -24,23 +26,6 @@ pub(crate) enum GroupError {
     UnknownServerError,
     /// A failed append whose reason is passed on to the client unchanged.
     Append(AppendFailure),
-}
-
-/// Why a batch did not get into `__consumer_offsets`, as far as the coordinator tells failures apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum AppendFailure {
-    UnknownTopicOrPartition,
-    NotEnoughReplicas,
-    NotEnoughReplicasAfterAppend,
-    NotLeaderOrFollower,
-    StorageError,
-    TimedOut,
-    MessageTooLarge,
-    RecordListTooLarge,
-    InvalidFetchSize,
-    NetworkException,
-    /// Any other error code of the log, by its number on the wire.
-    Other(i16),
 }
 
 impl AppendFailure {
@@ -84,11 +69,3 @@ impl fmt::Display for GroupError {
 }
 
 impl std::error::Error for GroupError {}
-
-impl fmt::Display for AppendFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
-impl std::error::Error for AppendFailure {}

@@ -5,11 +5,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::coordinator::group::error::{AppendFailure, GroupError};
+use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::offsets::Commit;
 use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
 use crate::coordinator::group::state::{Group, GroupState};
 use crate::coordinator::group::turn::{AppendId, CommitAnswer, JoinAnswer, ReplyTo, TimerKey, Turn};
+use crate::coordinator::shard::AppendFailure;
 use crate::model::{GenerationId, Offset, ProducerId, TopicPartition};
 
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@
 //! goes back; every reply handed in is answered exactly once, whatever happens to the member or the group.
 //! The core opens nothing, awaits nothing and reads no clock: `Turn` carries the time in and the actions out.
 
-pub(crate) mod error;
+pub mod error;
 pub(crate) mod groups;
 pub(crate) mod member;
 pub(crate) mod offsets;
@@ -19,5 +19,9 @@ pub(crate) mod records;
 pub(crate) mod replay;
 pub(crate) mod state;
 pub(crate) mod subscription;
+pub mod task;
 pub(crate) mod timers;
 pub(crate) mod turn;
+
+#[cfg(test)]
+mod task_tests;

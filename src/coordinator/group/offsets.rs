@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::coordinator::group::error::{AppendFailure, GroupError};
+use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::rebalance::{Caller, PendingAppend};
 use crate::coordinator::group::state::{CONSUMER, Group, GroupState};
 use crate::coordinator::group::turn::{Action, AppendId, CommitAnswer, GroupRecord, ReplyTo, Turn};
+use crate::coordinator::shard::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId};
 
 /// What a group has read of a partition: everything below `offset`.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coordinator::group::error::{AppendFailure, GroupError};
+use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::member::{Member, Protocol, without_repeats};
 use crate::coordinator::group::offsets::StoringOffsets;
 use crate::coordinator::group::state::{Group, GroupState, InitialDelay};
 use crate::coordinator::group::turn::{
     AppendId, CommitAnswer, JoinAnswer, ReplyTo, SyncAnswer, Synced, TimerKind, Turn,
 };
+use crate::coordinator::shard::AppendFailure;
 use crate::model::{GenerationId, Offset};
 
 /// How long a new member may stay in a join phase that does not end: it has no member id to send heartbeats with,

@@ -119,7 +119,7 @@ impl From<DecodeError> for RecordError {
     }
 }
 
-/// Fails only for a text too long for its length prefix, which no client can have sent in one.
+/// Fails for a text too long for its length prefix of 16 bits, which newer requests could carry.
 pub(crate) fn encode(
     group: &str,
     record: &GroupRecord,

@@ -1,0 +1,93 @@
+//! FindCoordinator: which broker looks after a group.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (getCoordinator).
+
+use crate::api::{RequestContext, Server};
+use crate::coordinator::group::task::GROUP_METADATA_TOPIC;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
+
+struct Node {
+    id: i32,
+    host: String,
+    port: i32,
+}
+
+struct Refusal {
+    error: ErrorCode,
+    message: Option<&'static str>,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(error: ErrorCode) -> Refusal {
+        Refusal { error, message: None }
+    }
+}
+
+pub(crate) async fn handle(
+    server: &Server,
+    context: RequestContext,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    if context.api_version >= 4 {
+        let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
+        for key in request.coordinator_keys {
+            let found = find(server, &context, request.key_type, &key).await;
+            let (node, error, message) = parts(found);
+            coordinators.push(Coordinator {
+                key,
+                node_id: node.id,
+                host: node.host,
+                port: node.port,
+                error_code: error.code(),
+                error_message: Some(message.unwrap_or("").to_owned()),
+            });
+        }
+        return FindCoordinatorResponse { coordinators, ..Default::default() };
+    }
+    let (node, error, message) = parts(find(server, &context, request.key_type, &request.key).await);
+    FindCoordinatorResponse {
+        error_code: error.code(),
+        error_message: Some(message.unwrap_or(error.name()).to_owned()),
+        node_id: node.id,
+        host: node.host,
+        port: node.port,
+        ..Default::default()
+    }
+}
+
+fn parts(found: Result<Node, Refusal>) -> (Node, ErrorCode, Option<&'static str>) {
+    match found {
+        Ok(node) => (node, ErrorCode::None, None),
+        Err(Refusal { error, message }) => (Node { id: -1, host: String::new(), port: -1 }, error, message),
+    }
+}
+
+async fn find(server: &Server, context: &RequestContext, key_type: i8, key: &str) -> Result<Node, Refusal> {
+    match key_type {
+        GROUP => {}
+        // An error that clients do not retry: their users learn at once, and in words, instead of by a timeout.
+        TRANSACTION => {
+            return Err(Refusal {
+                error: ErrorCode::UnsupportedVersion,
+                message: Some("This broker does not support transactions yet."),
+            });
+        }
+        SHARE if context.api_version >= 6 => return Err(ErrorCode::CoordinatorNotAvailable.into()),
+        _ => return Err(ErrorCode::InvalidRequest.into()),
+    }
+    let image = server.metadata.image();
+    let Some(topic) = image.topic(GROUP_METADATA_TOPIC) else {
+        // The client asks again, and finds the topic once it is there.
+        return Err(ErrorCode::CoordinatorNotAvailable.into());
+    };
+    let leader = topic.partition(server.groups.partition_for(key)).map(|partition| partition.leader);
+    let endpoint = leader.and_then(|leader| Some((leader, image.endpoint(leader, context.listener())?)));
+    match endpoint {
+        Some((leader, endpoint)) => Ok(Node { id: leader.0, host: endpoint.host.clone(), port: endpoint.port }),
+        None => Err(ErrorCode::CoordinatorNotAvailable.into()),
+    }
+}
