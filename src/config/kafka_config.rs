@@ -1096,6 +1096,21 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_configuration_is_accepted_and_means_what_it_says() {
+        let text = include_bytes!("../../config/server.properties");
+        let properties = crate::config::properties::parse(text).expect("well-formed");
+        let config = KafkaConfig::from_properties(&properties).expect("accepted");
+        assert_eq!(config.broker_id(), 0);
+        assert_eq!(config.listeners()[0].to_string(), "PLAINTEXT://:9092");
+        assert_eq!(config.log_dirs_config().dirs, [PathBuf::from("/tmp/kafka-logs")]);
+        assert_eq!(config.zookeeper_config().connect, "localhost:2181");
+        assert_eq!(config.group_config().offsets_topic_replication_factor, 1);
+        assert_eq!(config.group_config().group_initial_rebalance_delay_ms, 0);
+        let names: Vec<&str> = properties.keys().map(String::as_str).collect();
+        assert_eq!(names.len(), 17, "{names:?}: node.id is filled in, not written");
+    }
+
+    #[test]
     fn one_of_broker_id_and_node_id_stands_for_both() {
         assert_eq!(config(&[("node.id", "7")]).broker_id(), 7);
         assert_eq!(config(&[("broker.id", "7")]).value_of("node.id"), Some(&Value::Int(7)));

@@ -10,10 +10,15 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::record::batch::{
-    Batch, BatchHeader, Batches, CorruptBatch, HEADER_BYTES_V0, HEADER_BYTES_V1, HEADER_BYTES_V2, MalformedRecord,
-    NO_TIMESTAMP, RawRecord, RecordTimes, TimestampType,
+    Batch, BatchHeader, Batches, CorruptBatch, HEADER_BYTES_V0, HEADER_BYTES_V1, HEADER_BYTES_V2, LOG_APPEND_TIME_BIT,
+    LegacyMessage, MalformedRecord, NO_TIMESTAMP, RawRecord, RecordTimes, RecordView, TimestampType,
 };
+use crate::record::build::{BatchBuilder, MessageSetBuilder};
 use crate::record::compression::Codec;
+use crate::record::read::{
+    INFLATED_RECORD_BYTES_MAX, InflatedMessages, InflatedRecords, MessageSet, ReadError, for_each_record,
+    inner_timestamp,
+};
 
 /// Rejected records are named one by one up to this many; Kafka names all of them, however many a batch inflates to.
 const RECORD_ERRORS_MAX: usize = 1000;
@@ -121,8 +126,8 @@ pub enum RecordError {
     UnknownCodec { id: u8 },
     /// UNKNOWN_SERVER_ERROR, as Kafka has it: the codec refuses the compressed bytes.
     Decompression(String),
-    /// UNKNOWN_SERVER_ERROR, as Kafka has it: the batch has to be rebuilt and a timestamp below -1 forbids it.
-    NegativeTimestamp { timestamp: i64 },
+    /// UNKNOWN_SERVER_ERROR, as Kafka has it: the batch must be written anew for the topic, and that is not possible.
+    CannotRebuild(&'static str),
 }
 
 impl RecordError {
@@ -162,9 +167,7 @@ impl fmt::Display for RecordError {
             }
             RecordError::UnknownCodec { id } => write!(f, "unknown compression codec id {id}"),
             RecordError::Decompression(what) => write!(f, "decompress a record batch: {what}"),
-            RecordError::NegativeTimestamp { timestamp } => {
-                write!(f, "timestamp {timestamp} cannot be written to a new batch")
-            }
+            RecordError::CannotRebuild(why) => write!(f, "write a record batch anew for its topic: {why}"),
         }
     }
 }
@@ -183,6 +186,17 @@ impl From<CorruptBatch> for RecordError {
 impl From<MalformedRecord> for RecordError {
     fn from(malformed: MalformedRecord) -> RecordError {
         RecordError::Malformed(malformed)
+    }
+}
+
+impl From<ReadError> for RecordError {
+    fn from(error: ReadError) -> RecordError {
+        match error {
+            ReadError::Corrupt(corrupt) => corrupt.into(),
+            ReadError::Malformed(malformed) => malformed.into(),
+            ReadError::Decompression(what) => RecordError::Decompression(what),
+            ReadError::RecordTooLarge { size, max } => RecordError::BatchTooLarge { size, max },
+        }
     }
 }
 
@@ -211,7 +225,7 @@ impl Prepared {
         }
     }
 
-    /// In order of their offsets. One, unless an old log format keeps messages uncompressed.
+    /// In order of their offsets; at most one as things are.
     pub fn batches(&self) -> &[PreparedBatch] {
         &self.batches
     }
@@ -243,7 +257,7 @@ impl Prepared {
             next_offset += batch.offsets;
             if batch.header.max_timestamp > self.max_timestamp {
                 self.max_timestamp = batch.header.max_timestamp;
-                self.offset_of_max_timestamp = batch.header.last_offset;
+                self.offset_of_max_timestamp = batch.offset_of_max_timestamp();
             }
         }
         self.last_offset = next_offset - 1;
@@ -275,7 +289,8 @@ impl Prepared {
     }
 }
 
-/// One batch as it will be written: a head that is ours, and the rest as it came.
+/// One batch as it will be written: a head that is ours, and the rest as it came. In a log of magic 0 or 1, a run of
+/// uncompressed messages counts as one batch here; its header then tells of all of them.
 #[derive(Clone, Debug)]
 pub struct PreparedBatch {
     header: BatchHeader,
@@ -286,6 +301,17 @@ pub struct PreparedBatch {
     offsets: i64,
     /// What makes the CRC follow a change of the head; only for batches that will get the append time.
     crc_shift: Option<CrcShift>,
+    messages: Option<Box<Messages>>,
+}
+
+/// Uncompressed messages of magic 0 or 1, each of which must be told its offset.
+#[derive(Clone, Debug)]
+struct Messages {
+    entries: Vec<u8>,
+    /// Position of the first one with the largest timestamp.
+    max_timestamp_at: i64,
+    /// Sets of magic 0 carry absolute offsets, so they can only be compressed once those are known.
+    compression: Option<(Codec, Option<i32>)>,
 }
 
 impl PreparedBatch {
@@ -322,12 +348,39 @@ impl PreparedBatch {
         };
         let mut head = [0; HEADER_BYTES_V2];
         head[..head_len].copy_from_slice(&bytes[..head_len]);
-        PreparedBatch { header, head, head_len, body: bytes.slice(head_len..), offsets, crc_shift: None }
+        let body = bytes.slice(head_len..header.size_in_bytes);
+        PreparedBatch { header, head, head_len, body, offsets, crc_shift: None, messages: None }
+    }
+
+    /// Takes over messages of magic 0 or 1 that are not compressed (yet). `first` is the header of one of them.
+    fn of_messages(first: BatchHeader, offsets: i64, max_timestamp: i64, messages: Messages) -> PreparedBatch {
+        let size_in_bytes = messages.entries.len();
+        let header = BatchHeader { max_timestamp, size_in_bytes, timestamp_type: TimestampType::CreateTime, ..first };
+        PreparedBatch {
+            header,
+            head: [0; HEADER_BYTES_V2],
+            head_len: 0,
+            body: Bytes::new(),
+            offsets,
+            crc_shift: None,
+            messages: Some(Box::new(messages)),
+        }
+    }
+
+    /// Makes the batch ready for the topic's kind of timestamps.
+    fn with_timestamps(mut self, timestamp_type: TimestampType, max_timestamp: i64) -> PreparedBatch {
+        match timestamp_type {
+            // A producer may have been wrong about its largest timestamp.
+            TimestampType::CreateTime => self.set_max_timestamp(TimestampType::CreateTime, max_timestamp),
+            TimestampType::LogAppendTime => self.crc_shift = Some(self.new_crc_shift()),
+        }
+        self
     }
 
     /// Sets timestamp type and largest timestamp, which costs a look at neither body nor checksum when they are right.
     fn set_max_timestamp(&mut self, timestamp_type: TimestampType, max_timestamp: i64) {
-        if self.header.timestamp_type == timestamp_type && self.header.max_timestamp == max_timestamp {
+        let is_right = self.header.timestamp_type == timestamp_type && self.header.max_timestamp == max_timestamp;
+        if is_right || self.header.magic == 0 {
             return;
         }
         let shift = self.crc_shift.unwrap_or_else(|| self.new_crc_shift());
@@ -362,6 +415,9 @@ impl PreparedBatch {
     fn assign(&mut self, first_offset: i64, leader_epoch: i32, append_time: Option<i64>) {
         let last_offset = first_offset + self.offsets - 1;
         self.header.last_offset = last_offset;
+        if self.messages.is_some() {
+            return self.assign_messages(first_offset, append_time);
+        }
         if self.header.magic == 2 {
             // Kafka counts records, but keeps the delta that the batch declares.
             self.header.base_offset = last_offset - i64::from(self.header.last_offset_delta);
@@ -371,12 +427,71 @@ impl PreparedBatch {
             self.header.base_offset = last_offset;
         }
         self.head[0..8].copy_from_slice(&self.header.base_offset.to_be_bytes());
-        if let Some(append_time) = append_time
-            && self.header.magic > 0
-        {
+        if let Some(append_time) = append_time {
             self.set_max_timestamp(TimestampType::LogAppendTime, append_time);
         }
     }
+
+    fn assign_messages(&mut self, first_offset: i64, append_time: Option<i64>) {
+        let messages = self.messages.as_ref().expect("only called for messages");
+        self.header.base_offset = first_offset;
+        let mut entries = messages.entries.clone();
+        let (mut at, mut offset) = (0, first_offset);
+        while let Some(entry) = entries.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            let size = Batch::first_of(entry).ok().flatten().expect("the entries were read before").bytes.len();
+            rewrite_message(&mut entry[..size], offset, append_time);
+            at += size;
+            offset += 1;
+        }
+        if let (Some(append_time), 1) = (append_time, self.header.magic) {
+            self.header.timestamp_type = TimestampType::LogAppendTime;
+            self.header.max_timestamp = append_time;
+        }
+        if let Some((codec, level)) = messages.compression {
+            entries = compressed_v0_set(&entries, codec, level);
+            self.header.codec = codec;
+            self.header.size_in_bytes = entries.len();
+        }
+        self.body = Bytes::from(entries);
+    }
+
+    /// The last offset of a batch, since the time index knows no single records; but messages are known by their own.
+    fn offset_of_max_timestamp(&self) -> i64 {
+        match &self.messages {
+            None => self.header.last_offset,
+            Some(_) if self.header.timestamp_type == TimestampType::LogAppendTime => self.header.base_offset,
+            Some(messages) => self.header.base_offset + messages.max_timestamp_at,
+        }
+    }
+}
+
+/// Gives a message of magic 0 or 1 its offset and the topic's kind of timestamp.
+fn rewrite_message(entry: &mut [u8], offset: i64, append_time: Option<i64>) {
+    entry[0..8].copy_from_slice(&offset.to_be_bytes());
+    if entry[16] == 0 {
+        return;
+    }
+    let bit = LOG_APPEND_TIME_BIT as u8;
+    match append_time {
+        None if entry[17] & bit == 0 => return,
+        None => entry[17] &= !bit,
+        Some(append_time) => {
+            entry[17] |= bit;
+            entry[18..26].copy_from_slice(&append_time.to_be_bytes());
+        }
+    }
+    let crc = crc32fast::hash(&entry[16..]);
+    entry[12..16].copy_from_slice(&crc.to_be_bytes());
+}
+
+fn compressed_v0_set(entries: &[u8], codec: Codec, level: Option<i32>) -> Vec<u8> {
+    let mut builder = MessageSetBuilder::new(0, codec, level, TimestampType::CreateTime, 0);
+    for batch in Batches::new(entries) {
+        let message = batch.ok().and_then(|batch| LegacyMessage::read(batch.bytes).ok());
+        let message = message.expect("the entries were read before");
+        builder.append(message.offset, NO_TIMESTAMP, message.key, message.value);
+    }
+    builder.build()
 }
 
 /// CRCs are linear: when bytes at the front change, the CRC of the whole changes by the change of the front's CRC,
@@ -430,18 +545,44 @@ impl CrcShift {
 /// against.
 pub fn prepare(records: Bytes, rules: &AppendRules, now_ms: i64) -> Result<Prepared, RecordError> {
     check_accepted(&records, rules.accepted_sets)?;
-    let Some(summary) = check_batches(&records, rules)? else {
+    let Some(set) = check_batches(&records, rules)? else {
         return Ok(Prepared::new(Vec::new(), rules.timestamp_type));
     };
-    let target_codec = match rules.compression {
-        TopicCompression::Producer => summary.source_codec,
-        TopicCompression::Codec { codec, .. } => codec,
+    let target = match rules.compression {
+        TopicCompression::Producer => Target { codec: set.source_codec, level: None },
+        TopicCompression::Codec { codec, level } => Target { codec, level },
     };
-    let first = summary.first;
-    if first.magic == 2 && rules.log_format == 2 && summary.source_codec == Codec::None && target_codec == Codec::None {
-        return in_place_v2_uncompressed(&records, first, summary.is_single, rules, now_ms);
+    let is_compressed = set.source_codec != Codec::None || target.codec != Codec::None;
+    if is_compressed && target.codec == Codec::Zstd && !rules.zstd_allowed {
+        return Err(RecordError::ZstdNotAllowed);
     }
-    Err(RecordError::InvalidBatch("this format or codec is not supported yet"))
+    if !set.is_single && (set.first.magic == 2 || set.source_codec != Codec::None) {
+        return Err(RecordError::InvalidBatch(
+            "only one batch of magic 2 or with compression can be appended at a time",
+        ));
+    }
+    let keeps_codec = set.source_codec == target.codec || set.source_codec == Codec::None && set.first.is_control;
+    let keeps_format = set.first.magic == rules.log_format && !(is_compressed && rules.log_format == 0);
+    let walked = walk(&records, &set, rules, now_ms)?;
+
+    let batch = if !keeps_codec || !keeps_format || is_compressed && !walked.offsets_are_in_order {
+        rebuilt(&records, &set, target, rules, now_ms)?
+    } else if set.first.magic < 2 && !is_compressed {
+        let entries = records.get(..set.size_in_bytes).unwrap_or_default().to_vec();
+        let messages = Messages { entries, max_timestamp_at: walked.max_timestamp_at, compression: None };
+        PreparedBatch::of_messages(set.first, walked.count, walked.max_timestamp, messages)
+    } else {
+        PreparedBatch::untouched(set.first, &records, walked.count)
+            .with_timestamps(rules.timestamp_type, walked.max_timestamp)
+    };
+    Ok(Prepared::new(vec![batch], rules.timestamp_type))
+}
+
+/// The codec that the topic wants.
+#[derive(Clone, Copy)]
+struct Target {
+    codec: Codec,
+    level: Option<i32>,
 }
 
 /// Section by section what produce requests may carry, before a partition is looked at.
@@ -464,16 +605,19 @@ fn check_accepted(records: &[u8], accepted: AcceptedSets) -> Result<(), RecordEr
     }
 }
 
-struct Summary {
+/// What was sent, as far as headers tell.
+struct SentSet {
     first: BatchHeader,
     is_single: bool,
     /// That of the last compressed batch.
     source_codec: Codec,
+    /// All whole batches; what follows them is ignored.
+    size_in_bytes: usize,
 }
 
 /// What Kafka checks of each batch before it takes the log's lock. `None` when there is no whole batch.
-fn check_batches(records: &[u8], rules: &AppendRules) -> Result<Option<Summary>, RecordError> {
-    let mut summary: Option<Summary> = None;
+fn check_batches(records: &[u8], rules: &AppendRules) -> Result<Option<SentSet>, RecordError> {
+    let mut set: Option<SentSet> = None;
     for batch in Batches::new(records) {
         let batch = batch?;
         let header = &batch.header;
@@ -487,18 +631,21 @@ fn check_batches(records: &[u8], rules: &AppendRules) -> Result<Option<Summary>,
         if computed != header.crc {
             return Err(RecordError::CrcMismatch { stored: header.crc, computed });
         }
-        let summary = match &mut summary {
-            None => summary.insert(Summary { first: *header, is_single: true, source_codec: Codec::None }),
-            Some(summary) => {
-                summary.is_single = false;
-                summary
+        let set = match &mut set {
+            None => {
+                set.insert(SentSet { first: *header, is_single: true, source_codec: Codec::None, size_in_bytes: 0 })
+            }
+            Some(set) => {
+                set.is_single = false;
+                set
             }
         };
+        set.size_in_bytes += header.size_in_bytes;
         if header.codec != Codec::None {
-            summary.source_codec = header.codec;
+            set.source_codec = header.codec;
         }
     }
-    Ok(summary)
+    Ok(set)
 }
 
 /// What Kafka checks of each batch's header once it holds the lock.
@@ -538,7 +685,8 @@ struct RecordChecks<'r> {
     batch_type: TimestampType,
     /// No record can be at fault for its key or timestamp: nothing to look at but the largest timestamp.
     nothing_to_check: bool,
-    index: i32,
+    /// Records seen, which is also the position of the next.
+    count: i64,
     max_timestamp: i64,
     rejected: Vec<RejectedRecord>,
     any_invalid_timestamp: bool,
@@ -558,7 +706,7 @@ impl<'r> RecordChecks<'r> {
             now_ms,
             batch_type: header.timestamp_type,
             nothing_to_check: any_timestamp && !rules.compacted,
-            index: 0,
+            count: 0,
             max_timestamp: NO_TIMESTAMP,
             rejected: Vec::new(),
             any_invalid_timestamp: false,
@@ -571,7 +719,7 @@ impl<'r> RecordChecks<'r> {
             self.check_fully(has_key, timestamp);
         }
         self.max_timestamp = self.max_timestamp.max(timestamp);
-        self.index = self.index.wrapping_add(1);
+        self.count += 1;
     }
 
     fn check_fully(&mut self, has_key: bool, timestamp: i64) {
@@ -595,7 +743,8 @@ impl<'r> RecordChecks<'r> {
     #[cold]
     fn reject(&mut self, message: impl FnOnce() -> String) {
         if self.rejected.len() < RECORD_ERRORS_MAX {
-            self.rejected.push(RejectedRecord { batch_index: self.index, message: message() });
+            let batch_index = i32::try_from(self.count).unwrap_or(i32::MAX);
+            self.rejected.push(RejectedRecord { batch_index, message: message() });
         }
     }
 
@@ -611,32 +760,48 @@ impl<'r> RecordChecks<'r> {
     }
 }
 
-fn in_place_v2_uncompressed(
-    records: &Bytes,
-    first: BatchHeader,
-    is_single: bool,
-    rules: &AppendRules,
-    now_ms: i64,
-) -> Result<Prepared, RecordError> {
-    if !is_single {
-        return Err(RecordError::InvalidBatch("only one batch of magic 2 may be appended at a time"));
-    }
-    check_header(&first, &first, rules)?;
-    let bytes = records.slice(..first.size_in_bytes);
-    let max_timestamp = walk_uncompressed(&bytes, &first, RecordChecks::new(rules, &first, now_ms))?;
-    let mut batch = PreparedBatch::untouched(first, &bytes, i64::from(first.record_count));
-    match rules.timestamp_type {
-        TimestampType::CreateTime => batch.set_max_timestamp(TimestampType::CreateTime, max_timestamp),
-        TimestampType::LogAppendTime => batch.crc_shift = Some(batch.new_crc_shift()),
-    }
-    Ok(Prepared::new(vec![batch], rules.timestamp_type))
+/// What the walk over all records found.
+struct Walked {
+    count: i64,
+    max_timestamp: i64,
+    /// Position of the first batch with that timestamp.
+    max_timestamp_at: i64,
+    /// Whether the records' offsets are 0, 1, 2 and so on. Not looked at where Kafka does not.
+    offsets_are_in_order: bool,
 }
 
-/// Walks an uncompressed v2 batch once and returns its largest timestamp.
-fn walk_uncompressed(bytes: &[u8], header: &BatchHeader, mut checks: RecordChecks<'_>) -> Result<i64, RecordError> {
-    let times = RecordTimes::of(header);
-    let mut rest = Batch { header: *header, bytes }.body();
-    for _ in 0..header.record_count {
+/// Checks all records of all batches.
+fn walk(records: &[u8], set: &SentSet, rules: &AppendRules, now_ms: i64) -> Result<Walked, RecordError> {
+    let mut walked = Walked { count: 0, max_timestamp: NO_TIMESTAMP, max_timestamp_at: 0, offsets_are_in_order: true };
+    for batch in Batches::new(records) {
+        let batch = batch?;
+        let header = &batch.header;
+        check_header(header, &set.first, rules)?;
+        let mut checks = RecordChecks::new(rules, header, now_ms);
+        match (header.magic, header.codec) {
+            (2, Codec::None) => walk_v2(&batch, &mut checks)?,
+            (2, _) => walked.offsets_are_in_order = walk_compressed_v2(&batch, &mut checks)?,
+            (_, Codec::None) => {
+                let message = LegacyMessage::read(batch.bytes)?;
+                checks.check(message.key.is_some(), message.timestamp);
+            }
+            _ => walked.offsets_are_in_order = walk_message_set(&batch, &mut checks)?,
+        }
+        let count = checks.count;
+        let max_timestamp = checks.finish()?;
+        if max_timestamp > walked.max_timestamp {
+            walked.max_timestamp = max_timestamp;
+            walked.max_timestamp_at = walked.count;
+        }
+        walked.count += count;
+    }
+    Ok(walked)
+}
+
+fn walk_v2(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<(), RecordError> {
+    let times = RecordTimes::of(&batch.header);
+    let mut rest = batch.body();
+    for _ in 0..batch.header.record_count {
         let (record, after) = RawRecord::first_of(rest)?;
         rest = after;
         checks.check(record.key.is_some(), times.timestamp(record.timestamp_delta));
@@ -644,7 +809,151 @@ fn walk_uncompressed(bytes: &[u8], header: &BatchHeader, mut checks: RecordCheck
     if !rest.is_empty() {
         return Err(MalformedRecord("bytes are left over after the declared number of records").into());
     }
-    checks.finish()
+    Ok(())
+}
+
+/// True if the offsets are in order.
+fn walk_compressed_v2(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<bool, RecordError> {
+    let times = RecordTimes::of(&batch.header);
+    let mut records = InflatedRecords::new(batch)?;
+    let mut in_order = true;
+    while let Some(record) = records.skim()? {
+        let offset = batch.header.base_offset.wrapping_add(i64::from(record.offset_delta));
+        in_order &= offset == checks.count;
+        checks.check(record.has_key, times.timestamp(record.timestamp_delta));
+    }
+    Ok(in_order)
+}
+
+/// True if the offsets are in order, which nobody asks of magic 0.
+fn walk_message_set(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<bool, RecordError> {
+    let header = &batch.header;
+    let mut messages = InflatedMessages::new(batch)?;
+    let mut in_order = true;
+    let (mut first_inner_offset, mut last_inner_offset) = (0_i64, 0_i64);
+    while let Some((entry, message)) = messages.next(INFLATED_RECORD_BYTES_MAX)? {
+        if checks.count == 0 {
+            first_inner_offset = message.offset;
+        } else {
+            in_order &= message.offset == last_inner_offset.wrapping_add(1);
+        }
+        last_inner_offset = message.offset;
+        if message.magic != header.magic {
+            checks.reject(|| "an inner message has another magic than its set".to_owned());
+            checks.count += 1;
+            continue;
+        }
+        let computed = crc32fast::hash(entry.get(16..).unwrap_or_default());
+        if computed != message.crc {
+            return Err(RecordError::InnerCrcMismatch { stored: message.crc, computed });
+        }
+        checks.check(message.key.is_some(), inner_timestamp(&message, header));
+    }
+    let set = MessageSet::new(header, checks.count, last_inner_offset)?;
+    Ok(in_order && set.base_offset.wrapping_add(first_inner_offset) == 0)
+}
+
+/// Writes all records anew, in the topic's log format and codec. They have been checked before.
+fn rebuilt(
+    records: &[u8],
+    set: &SentSet,
+    target: Target,
+    rules: &AppendRules,
+    now_ms: i64,
+) -> Result<PreparedBatch, RecordError> {
+    if rules.log_format == 2 {
+        rebuilt_as_v2(records, set, target, rules)
+    } else {
+        rebuilt_as_messages(records, target, rules, now_ms)
+    }
+}
+
+fn rebuilt_as_v2(
+    records: &[u8],
+    set: &SentSet,
+    target: Target,
+    rules: &AppendRules,
+) -> Result<PreparedBatch, RecordError> {
+    let first = &set.first;
+    let mut builder = BatchBuilder::new()
+        .compression(target.codec, target.level)
+        .producer(first.producer_id, first.producer_epoch, first.base_sequence)
+        .transactional(first.is_transactional);
+    for batch in Batches::new(records) {
+        for_each_record(&batch?, INFLATED_RECORD_BYTES_MAX, |record| {
+            check_rebuildable(record.timestamp)?;
+            let RecordView { timestamp, key, value, headers, .. } = record;
+            builder.append_at(builder.record_count(), timestamp, key, value, headers);
+            check_size(builder.written_size(), rules)
+        })?;
+    }
+    let bytes = builder.build();
+    check_size(bytes.len(), rules)?;
+    let header = BatchHeader::read(&bytes)?.expect("a built batch has a header");
+    let batch = PreparedBatch::untouched(header, &bytes, i64::from(header.record_count));
+    Ok(batch.with_timestamps(rules.timestamp_type, header.max_timestamp))
+}
+
+fn rebuilt_as_messages(
+    records: &[u8],
+    target: Target,
+    rules: &AppendRules,
+    now_ms: i64,
+) -> Result<PreparedBatch, RecordError> {
+    let magic = rules.log_format;
+    if target.codec == Codec::Zstd {
+        return Err(RecordError::CannotRebuild("zstd needs message format v2"));
+    }
+    // A set of magic 0 is compressed when its offsets are known.
+    let codec_now = if magic == 0 { Codec::None } else { target.codec };
+    let mut builder = MessageSetBuilder::new(magic, codec_now, target.level, rules.timestamp_type, 0);
+    let (mut max_timestamp, mut max_timestamp_at) = (NO_TIMESTAMP, 0);
+    for batch in Batches::new(records) {
+        for_each_record(&batch?, INFLATED_RECORD_BYTES_MAX, |mut record| {
+            check_rebuildable(record.timestamp)?;
+            if !record.headers.is_empty() {
+                return Err(RecordError::CannotRebuild("record headers need message format v2"));
+            }
+            match (magic, rules.timestamp_type) {
+                (0, _) => record.timestamp = NO_TIMESTAMP,
+                (_, TimestampType::CreateTime) => {}
+                (_, TimestampType::LogAppendTime) => record.timestamp = now_ms,
+            }
+            if record.timestamp > max_timestamp {
+                (max_timestamp, max_timestamp_at) = (record.timestamp, builder.count());
+            }
+            let size_before = builder.written_size();
+            builder.append(builder.count(), record.timestamp, record.key, record.value);
+            // Without compression every message is a batch of its own.
+            let is_one_batch = target.codec != Codec::None;
+            check_size(builder.written_size() - if is_one_batch { 0 } else { size_before }, rules)
+        })?;
+    }
+    let count = builder.count();
+    let entries = builder.build();
+    let header = BatchHeader::read(&entries)?.expect("a built message has a header");
+    if codec_now != Codec::None {
+        check_size(entries.len(), rules)?;
+        let batch = PreparedBatch::untouched(header, &Bytes::from(entries), count);
+        return Ok(batch.with_timestamps(rules.timestamp_type, max_timestamp));
+    }
+    let compression = (target.codec != Codec::None).then_some((target.codec, target.level));
+    let messages = Messages { entries, max_timestamp_at, compression };
+    Ok(PreparedBatch::of_messages(header, count, max_timestamp, messages))
+}
+
+fn check_size(size: usize, rules: &AppendRules) -> Result<(), RecordError> {
+    if size > rules.max_message_bytes {
+        return Err(RecordError::BatchTooLarge { size, max: rules.max_message_bytes });
+    }
+    Ok(())
+}
+
+fn check_rebuildable(timestamp: i64) -> Result<(), RecordError> {
+    if timestamp < NO_TIMESTAMP {
+        return Err(RecordError::CannotRebuild("a record has a timestamp below -1"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

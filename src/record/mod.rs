@@ -11,4 +11,5 @@ pub mod append;
 pub mod batch;
 pub mod build;
 pub mod compression;
+pub mod convert;
 pub mod read;

@@ -20,7 +20,7 @@ use crate::record::compression::{Codec, Decompressor};
 const WINDOW_BYTES: usize = 64 * 1024;
 /// The largest record that is read whole out of a compressed batch: more than any broker accepts by default a hundred
 /// times over, and little enough to survive.
-const INFLATED_RECORD_BYTES_MAX: usize = 256 << 20;
+pub(crate) const INFLATED_RECORD_BYTES_MAX: usize = 256 << 20;
 
 /// Why the records of a batch cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,6 +205,33 @@ impl Iterator for BatchRecords<'_> {
         self.failed = matches!(next, Some(Err(_)));
         next
     }
+}
+
+/// Shows the records of a batch one by one without copying them out; none may inflate to more than `bytes_max`.
+pub(crate) fn for_each_record<E: From<ReadError>>(
+    batch: &Batch<'_>,
+    bytes_max: usize,
+    mut each: impl FnMut(RecordView<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let header = &batch.header;
+    if header.codec == Codec::None {
+        for record in batch.records() {
+            each(record.map_err(ReadError::from)?)?;
+        }
+    } else if header.magic == 2 {
+        let times = RecordTimes::of(header);
+        let mut records = InflatedRecords::new(batch)?;
+        while let Some(body) = records.next_body(bytes_max)? {
+            each(RawRecord::read_body(body).map_err(ReadError::from)?.view(header.base_offset, &times))?;
+        }
+    } else {
+        let set = MessageSet::survey(batch)?;
+        let mut messages = InflatedMessages::new(batch)?;
+        while let Some((_, message)) = messages.next(bytes_max)? {
+            each(set.view(&message, header))?;
+        }
+    }
+    Ok(())
 }
 
 thread_local! {

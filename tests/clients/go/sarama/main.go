@@ -1,0 +1,315 @@
+// What sarama does with a broker. sarama before|after BOOTSTRAP PREFIX
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	. "odradek.tests/clients/checking"
+
+	"github.com/IBM/sarama"
+)
+
+var compressions = map[string]sarama.CompressionCodec{
+	"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy, "lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD,
+}
+
+func config() *sarama.Config {
+	c := sarama.NewConfig()
+	c.ClientID = Prefix
+	c.Version = sarama.V2_8_0_0
+	c.Producer.Return.Successes = true
+	c.Producer.RequiredAcks = sarama.WaitForAll
+	c.Producer.Partitioner = sarama.NewManualPartitioner
+	c.Consumer.Return.Errors = true
+	c.Consumer.MaxWaitTime = 200 * time.Millisecond
+	c.Consumer.Offsets.Initial = sarama.OffsetOldest
+	c.Consumer.Offsets.AutoCommit.Enable = false
+	c.Consumer.Group.Session.Timeout = 10 * time.Second
+	c.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
+	return c
+}
+
+func encoder(bytes []byte) sarama.Encoder {
+	if bytes == nil {
+		return nil
+	}
+	return sarama.ByteEncoder(bytes)
+}
+
+// The topic is created by the client's own metadata request, answered before it has a leader.
+func send(topic, word string, count int, acknowledged bool, c *sarama.Config) error {
+	p, err := sarama.NewSyncProducer([]string{Bootstrap}, c)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for i := 0; i < count; i += 10 {
+		var messages []*sarama.ProducerMessage
+		for n := i; n < i+10; n++ {
+			messages = append(messages, &sarama.ProducerMessage{Topic: topic, Key: encoder(Key(n)), Value: encoder(Value(word, n)), Timestamp: Timestamp(n),
+				Headers: []sarama.RecordHeader{{Key: []byte("number"), Value: []byte(strconv.Itoa(n))}}})
+		}
+		if err := p.SendMessages(messages); err != nil {
+			return err
+		}
+		for n, m := range messages {
+			if acknowledged {
+				if err := Expect(i+n, m.Offset, "offset"); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func readFrom(topic string, offset int64, count int) ([]*sarama.ConsumerMessage, error) {
+	consumer, err := sarama.NewConsumer([]string{Bootstrap}, config())
+	if err != nil {
+		return nil, err
+	}
+	defer consumer.Close()
+	partition, err := consumer.ConsumePartition(topic, 0, offset)
+	if err != nil {
+		return nil, err
+	}
+	defer partition.Close()
+	var messages []*sarama.ConsumerMessage
+	timeout := time.After(30 * time.Second)
+	for len(messages) < count {
+		select {
+		case m := <-partition.Messages():
+			messages = append(messages, m)
+		case err := <-partition.Errors():
+			return nil, err
+		case <-timeout:
+			return nil, fmt.Errorf("%d records of %d within 30 s", len(messages), count)
+		}
+	}
+	return messages, nil
+}
+
+func readBack(topic, word string, count int) error {
+	messages, err := readFrom(topic, sarama.OffsetOldest, count)
+	if err != nil {
+		return err
+	}
+	for i, m := range messages {
+		expected := fmt.Sprintf("%d %q %q %d number=%d %t", i, Key(i), Value(word, i), Timestamp(i).UnixMilli(), i, Value(word, i) == nil)
+		seen := fmt.Sprintf("%d %q %q %d %s=%s %t", m.Offset, m.Key, m.Value, m.Timestamp.UnixMilli(), m.Headers[0].Key, m.Headers[0].Value, m.Value == nil)
+		if err := Expect(expected, seen, "record"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func codec(name string) error {
+	c := config()
+	c.Producer.Compression = compressions[name]
+	if err := send(Prefix+"-"+name, name, Records, true, c); err != nil {
+		return err
+	}
+	return readBack(Prefix+"-"+name, name, Records)
+}
+
+func acks(name string, setting sarama.RequiredAcks) error {
+	c := config()
+	c.Producer.RequiredAcks = setting
+	if err := send(Prefix+"-acks-"+name, "acks", Records, name != "0", c); err != nil {
+		return err
+	}
+	return readBack(Prefix+"-acks-"+name, "acks", Records)
+}
+
+func idempotent() error {
+	c := config()
+	c.Producer.Idempotent = true
+	c.Net.MaxOpenRequests = 1
+	if err := send(Prefix+"-idempotent", "idempotent", 300, true, c); err != nil {
+		return err
+	}
+	return readBack(Prefix+"-idempotent", "idempotent", 300)
+}
+
+func seekByTime() error {
+	client, err := sarama.NewClient([]string{Bootstrap}, config())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	for _, one := range [][2]int64{{-1, 0}, {7000, 7}, {7001, 8}, {(Records-1)*1000 + 1, -1}} {
+		offset, err := client.GetOffset(Prefix+"-none", 0, FirstTimestamp+one[0])
+		if err != nil {
+			return err
+		}
+		if err := Expect(one[1], offset, fmt.Sprintf("offset for the first timestamp plus %d", one[0])); err != nil {
+			return err
+		}
+	}
+	messages, err := readFrom(Prefix+"-none", 8, 1)
+	if err != nil {
+		return err
+	}
+	return Expect(string(Value("none", 8)), string(messages[0].Value), "first record behind the time")
+}
+
+// A member of the group: remembers its assignment and what it got, commits what it marked.
+type member struct {
+	sarama.ConsumerGroup
+	mu       sync.Mutex
+	session  sarama.ConsumerGroupSession
+	assigned int
+	received []*sarama.ConsumerMessage
+	err      error
+}
+
+func (m *member) Setup(session sarama.ConsumerGroupSession) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.session, m.assigned = session, len(session.Claims()[Prefix+"-group"])
+	return nil
+}
+func (m *member) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+func (m *member) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
+	for message := range claim.Messages() {
+		m.mu.Lock()
+		m.received = append(m.received, message)
+		m.mu.Unlock()
+		session.MarkMessage(message, "")
+	}
+	return nil
+}
+
+func join() (*member, error) {
+	g, err := sarama.NewConsumerGroup([]string{Bootstrap}, Prefix, config())
+	if err != nil {
+		return nil, err
+	}
+	m := &member{ConsumerGroup: g}
+	go func() {
+		for err := range g.Errors() {
+			m.mu.Lock()
+			m.err = err
+			m.mu.Unlock()
+		}
+	}()
+	go func() {
+		for g.Consume(context.Background(), []string{Prefix + "-group"}, m) == nil {
+		}
+	}()
+	return m, nil
+}
+
+func (m *member) counts() (int, int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.assigned, len(m.received)
+}
+
+func sendToGroup(from, to int) error {
+	p, err := sarama.NewSyncProducer([]string{Bootstrap}, config())
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	var messages []*sarama.ProducerMessage
+	for i := from; i < to; i++ {
+		messages = append(messages, &sarama.ProducerMessage{Topic: Prefix + "-group", Partition: int32(i % 4), Value: sarama.StringEncoder(fmt.Sprintf("group-%d", i))})
+	}
+	return p.SendMessages(messages)
+}
+
+func group() error {
+	first, err := join()
+	if err != nil {
+		return err
+	}
+	defer first.Close()
+	assigned := func(m *member) int { n, _ := m.counts(); return n }
+	received := func(m *member) int { _, n := m.counts(); return n }
+	if err := Eventually("the only member has all four partitions", func() bool { return assigned(first) == 4 }, func() any { return fmt.Sprint(assigned(first), first.err) }); err != nil {
+		return err
+	}
+	second, err := join()
+	if err != nil {
+		return err
+	}
+	defer second.Close()
+	if err := Eventually("both members have two partitions each", func() bool { return assigned(first) == 2 && assigned(second) == 2 },
+		func() any { return fmt.Sprint(assigned(first), assigned(second), first.err, second.err) }); err != nil {
+		return err
+	}
+	if err := sendToGroup(0, 200); err != nil {
+		return err
+	}
+	if err := Eventually("200 records", func() bool { return received(first)+received(second) >= 200 }, func() any { return fmt.Sprint(received(first), received(second), first.err, second.err) }); err != nil {
+		return err
+	}
+	values := map[string]bool{}
+	for _, m := range []*member{first, second} {
+		for _, r := range m.received {
+			values[string(r.Value)] = true
+		}
+		if err := Expect(100, received(m), "records of a member"); err != nil {
+			return err
+		}
+		m.session.Commit()
+	}
+	if err := Expect(200, len(values), "different records"); err != nil {
+		return err
+	}
+	if err := second.Close(); err != nil {
+		return err
+	}
+	if err := Eventually("the first member has all four partitions again", func() bool { return assigned(first) == 4 }, func() any { return fmt.Sprint(assigned(first), first.err) }); err != nil {
+		return err
+	}
+	if err := first.Close(); err != nil {
+		return err
+	}
+	return sendToGroup(200, 240)
+}
+
+func resume() error {
+	m, err := join()
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := Eventually("the 40 records behind the committed offsets", func() bool { _, n := m.counts(); return n >= 40 }, func() any { _, n := m.counts(); return fmt.Sprint(n, m.err) }); err != nil {
+		return err
+	}
+	next := map[int32]int64{0: 50, 1: 50, 2: 50, 3: 50}
+	for _, r := range m.received {
+		if err := Expect(fmt.Sprintf("%d group-%d", next[r.Partition], r.Offset*4+int64(r.Partition)), fmt.Sprintf("%d %s", r.Offset, r.Value), "offset and value"); err != nil {
+			return err
+		}
+		next[r.Partition]++
+	}
+	return Expect(40, len(m.received), "records")
+}
+
+func main() {
+	if When == "before" {
+		for _, name := range Codecs {
+			Check("produce and read back, "+name, func() error { return codec(name) })
+		}
+		Check("acks=0", func() error { return acks("0", sarama.NoResponse) })
+		Check("acks=1", func() error { return acks("1", sarama.WaitForLocal) })
+		Check("acks=all", func() error { return acks("all", sarama.WaitForAll) })
+		Check("idempotent producer", idempotent)
+		Check("seek by time", seekByTime)
+		Check("group of two members, rebalance, commit", group)
+	} else {
+		for _, name := range Codecs {
+			Check("read again after the restart, "+name, func() error { return readBack(Prefix+"-"+name, name, Records) })
+		}
+		Check("resume at the committed offsets", resume)
+	}
+	Finish()
+}

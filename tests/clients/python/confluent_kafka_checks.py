@@ -1,0 +1,181 @@
+"""What confluent-kafka (librdkafka) does with a broker.
+
+confluent_kafka_checks.py before|after BOOTSTRAP PREFIX
+"""
+import threading
+import time
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from checking import FIRST_TIMESTAMP, RECORDS, check, eventually, expect, finish, key, value, when, bootstrap, prefix
+
+TIMEOUT = 30
+
+
+def producer(**settings):
+    settings = {name.replace("_", "."): setting for name, setting in settings.items()}
+    return Producer({"bootstrap.servers": bootstrap, "client.id": prefix, "acks": "all", "linger.ms": 5, **settings})
+
+
+def consumer(**settings):
+    settings = {name.replace("_", "."): setting for name, setting in settings.items()}
+    return Consumer({
+        "bootstrap.servers": bootstrap, "client.id": prefix, "group.id": prefix, "auto.offset.reset": "earliest",
+        "enable.auto.commit": False, "session.timeout.ms": 10000, "heartbeat.interval.ms": 500, **settings,
+    })
+
+
+def send(topic, word, count=RECORDS, acknowledged=True, **settings):
+    reports = []
+    p = producer(**settings)
+    for i in range(count):
+        p.produce(topic, partition=0, key=key(i), value=value(word, i), timestamp=FIRST_TIMESTAMP + i * 1000,
+                  headers=[("number", str(i).encode()), ("nothing", None)],
+                  on_delivery=lambda error, message: reports.append((error, message.offset())))
+    expect(0, p.flush(TIMEOUT), "messages left after the flush")
+    if acknowledged:
+        expect([(None, i) for i in range(count)], reports, "delivery reports")
+    else:
+        expect([None] * count, [error for error, _ in reports], "delivery reports")
+
+
+def read_from(topic, offset, count):
+    c = consumer()
+    try:
+        c.assign([TopicPartition(topic, 0, offset)])
+        messages = []
+        deadline = time.monotonic() + TIMEOUT
+        while len(messages) < count and time.monotonic() < deadline:
+            for message in c.consume(count - len(messages), 0.5):
+                if message.error():
+                    raise KafkaException(message.error())
+                messages.append(message)
+        return messages
+    finally:
+        c.close()
+
+
+def read_back(topic, word, count=RECORDS):
+    messages = read_from(topic, 0, count)
+    expect(count, len(messages), "records read")
+    for i, message in enumerate(messages):
+        expect(i, message.offset(), "offset")
+        expect(key(i), message.key(), f"key at {i}")
+        expect(value(word, i), message.value(), f"value at {i}")
+        expect((1, FIRST_TIMESTAMP + i * 1000), message.timestamp(), f"timestamp at {i}")
+        expect([("number", str(i).encode()), ("nothing", None)], message.headers(), f"headers at {i}")
+
+
+def codec(name):
+    send(f"{prefix}-{name}", name, compression_type=name)
+    read_back(f"{prefix}-{name}", name)
+
+
+def acks(setting):
+    send(f"{prefix}-acks-{setting}", f"acks-{setting}", acknowledged=setting != "0", acks=setting)
+    read_back(f"{prefix}-acks-{setting}", f"acks-{setting}")
+
+
+def idempotent():
+    send(f"{prefix}-idempotent", "idempotent", 300, enable_idempotence=True, batch_num_messages=3, linger_ms=0)
+    read_back(f"{prefix}-idempotent", "idempotent", 300)
+
+
+def seek_by_time():
+    c = consumer()
+    try:
+        for wanted, offset in ((-1, 0), (7000, 7), (7001, 8), ((RECORDS - 1) * 1000 + 1, -1)):
+            found, = c.offsets_for_times([TopicPartition(f"{prefix}-none", 0, FIRST_TIMESTAMP + wanted)], TIMEOUT)
+            expect(None, found.error, "error")
+            expect(offset, found.offset, f"offset for the first timestamp plus {wanted}")
+    finally:
+        c.close()
+    expect(value("none", 8), read_from(f"{prefix}-none", 8, 1)[0].value(), "first record behind the time")
+
+
+class Member(threading.Thread):
+    """A member of the group: polls, remembers what it got, commits when asked."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.assigned, self.received, self.failure = set(), [], None
+        self.stop, self.commit = False, False
+
+    def run(self):
+        try:
+            c = consumer()
+            c.subscribe([f"{prefix}-group"])
+            while not self.stop:
+                for message in c.consume(100, 0.1):
+                    if message.error():
+                        raise KafkaException(message.error())
+                    self.received.append(message)
+                self.assigned = {p.partition for p in c.assignment()}
+                if self.commit:
+                    c.commit(asynchronous=False)
+                    self.commit = False
+            c.close()
+        except Exception as error:
+            self.failure = error
+
+
+def send_to_group(first, end):
+    p = producer()
+    errors = []
+    for i in range(first, end):
+        p.produce(f"{prefix}-group", partition=i % 4, value=f"group-{i}", on_delivery=lambda error, _: errors.append(error))
+    expect(0, p.flush(TIMEOUT), "messages left after the flush")
+    expect([None] * (end - first), errors, "delivery reports")
+
+
+def group():
+    first, second = Member(), Member()
+    try:
+        first.start()
+        eventually("the only member has all four partitions", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
+        second.start()
+        eventually("both members have two partitions each", lambda: len(first.assigned) == 2 and len(second.assigned) == 2,
+                   lambda: (first.assigned, second.assigned, first.failure, second.failure))
+        send_to_group(0, 200)
+        eventually("200 records", lambda: len(first.received) + len(second.received) >= 200, lambda: (len(first.received), len(second.received)))
+        expect(200, len({m.value() for m in first.received + second.received}), "different records")
+        expect((100, 100), (len(first.received), len(second.received)), "records of each member")
+        first.commit = second.commit = True
+        eventually("both have committed", lambda: not first.commit and not second.commit, lambda: (first.failure, second.failure))
+        second.stop = True
+        second.join(20)
+        eventually("the first member has all four partitions again", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
+    finally:
+        first.stop = second.stop = True
+        first.join(20)
+    expect((None, None), (first.failure, second.failure), "failures of the members")
+    send_to_group(200, 240)
+
+
+def resume():
+    member = Member()
+    try:
+        member.start()
+        eventually("the 40 records behind the committed offsets", lambda: len(member.received) >= 40, lambda: (len(member.received), member.failure))
+    finally:
+        member.stop = True
+        member.join(20)
+    for partition in range(4):
+        expect([(50 + i, f"group-{(50 + i) * 4 + partition}".encode()) for i in range(10)],
+               [(m.offset(), m.value()) for m in member.received if m.partition() == partition], f"records of partition {partition}")
+
+
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+if when == "before":
+    for name in CODECS:
+        check(f"produce and read back, {name}", codec, name)
+    for setting in ("0", "1", "all"):
+        check(f"acks={setting}", acks, setting)
+    check("idempotent producer", idempotent)
+    check("seek by time", seek_by_time)
+    check("group of two members, rebalance, commit", group)
+else:
+    for name in CODECS:
+        check(f"read again after the restart, {name}", read_back, f"{prefix}-{name}", name)
+    check("resume at the committed offsets", resume)
+finish()

@@ -1,0 +1,173 @@
+"""What kafka-python does with a broker. kafka_python_checks.py before|after BOOTSTRAP PREFIX"""
+import threading
+import time
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from checking import FIRST_TIMESTAMP, RECORDS, check, eventually, expect, finish, key, value, when, bootstrap, prefix
+
+TIMEOUT = 30
+
+
+def producer(**settings):
+    return KafkaProducer(**{"bootstrap_servers": bootstrap, "client_id": prefix, "acks": "all", "linger_ms": 5, **settings})
+
+
+def consumer(*topics, **settings):
+    return KafkaConsumer(*topics, **{
+        "bootstrap_servers": bootstrap, "client_id": prefix, "group_id": prefix, "auto_offset_reset": "earliest",
+        "enable_auto_commit": False, "session_timeout_ms": 10000, "heartbeat_interval_ms": 500, **settings,
+    })
+
+
+def send(topic, word, count=RECORDS, acknowledged=True, **settings):
+    p = producer(**settings)
+    try:
+        sent = [p.send(topic, partition=0, key=key(i), value=value(word, i), timestamp_ms=FIRST_TIMESTAMP + i * 1000,
+                       headers=[("number", str(i).encode())]) for i in range(count)]
+        p.flush(TIMEOUT)
+        offsets = [future.get(TIMEOUT).offset for future in sent]
+        if acknowledged:
+            expect(list(range(count)), offsets, "offsets")
+    finally:
+        p.close()
+
+
+def read_from(topic, offset, count):
+    c = consumer()
+    try:
+        partition = TopicPartition(topic, 0)
+        c.assign([partition])
+        c.seek(partition, offset)
+        records = []
+        deadline = time.monotonic() + TIMEOUT
+        while len(records) < count and time.monotonic() < deadline:
+            for found in c.poll(timeout_ms=500).values():
+                records.extend(found)
+        return records[:count]
+    finally:
+        c.close()
+
+
+def read_back(topic, word, count=RECORDS):
+    records = read_from(topic, 0, count)
+    expect(count, len(records), "records read")
+    for i, record in enumerate(records):
+        expect(i, record.offset, "offset")
+        expect(key(i), record.key, f"key at {i}")
+        expect(value(word, i), record.value, f"value at {i}")
+        expect((0, FIRST_TIMESTAMP + i * 1000), (record.timestamp_type, record.timestamp), f"timestamp at {i}")
+        expect([("number", str(i).encode())], list(record.headers), f"headers at {i}")
+
+
+def codec(name):
+    send(f"{prefix}-{name}", name, compression_type=None if name == "none" else name)
+    read_back(f"{prefix}-{name}", name)
+
+
+def acks(setting):
+    # This client is idempotent unless told otherwise, and then knows only acks=all.
+    send(f"{prefix}-acks-{setting}", f"acks-{setting}", acknowledged=setting != 0, acks=setting, enable_idempotence=False)
+    read_back(f"{prefix}-acks-{setting}", f"acks-{setting}")
+
+
+def idempotent():
+    send(f"{prefix}-idempotent", "idempotent", 300, enable_idempotence=True, batch_size=500, linger_ms=0)
+    read_back(f"{prefix}-idempotent", "idempotent", 300)
+
+
+def seek_by_time():
+    c = consumer()
+    try:
+        partition = TopicPartition(f"{prefix}-none", 0)
+        for wanted, offset in ((-1, 0), (7000, 7), (7001, 8), ((RECORDS - 1) * 1000 + 1, None)):
+            found = c.offsets_for_times({partition: FIRST_TIMESTAMP + wanted})[partition]
+            expect(offset, found and found.offset, f"offset for the first timestamp plus {wanted}")
+    finally:
+        c.close()
+    expect(value("none", 8), read_from(f"{prefix}-none", 8, 1)[0].value, "first record behind the time")
+
+
+class Member(threading.Thread):
+    """A member of the group: polls, remembers what it got, commits when asked."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.assigned, self.received, self.failure = set(), [], None
+        self.stop, self.commit = False, False
+
+    def run(self):
+        try:
+            c = consumer(f"{prefix}-group")
+            while not self.stop:
+                for records in c.poll(timeout_ms=100).values():
+                    self.received.extend(records)
+                self.assigned = {p.partition for p in c.assignment()}
+                if self.commit:
+                    c.commit()
+                    self.commit = False
+            c.close()
+        except Exception as error:
+            self.failure = error
+
+
+def send_to_group(first, end):
+    p = producer()
+    try:
+        for future in [p.send(f"{prefix}-group", partition=i % 4, value=f"group-{i}".encode()) for i in range(first, end)]:
+            future.get(TIMEOUT)
+    finally:
+        p.close()
+
+
+def group():
+    first, second = Member(), Member()
+    try:
+        first.start()
+        eventually("the only member has all four partitions", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
+        second.start()
+        eventually("both members have two partitions each", lambda: len(first.assigned) == 2 and len(second.assigned) == 2,
+                   lambda: (first.assigned, second.assigned, first.failure, second.failure))
+        send_to_group(0, 200)
+        eventually("200 records", lambda: len(first.received) + len(second.received) >= 200, lambda: (len(first.received), len(second.received)))
+        expect(200, len({r.value for r in first.received + second.received}), "different records")
+        expect((100, 100), (len(first.received), len(second.received)), "records of each member")
+        first.commit = second.commit = True
+        eventually("both have committed", lambda: not first.commit and not second.commit, lambda: (first.failure, second.failure))
+        second.stop = True
+        second.join(20)
+        eventually("the first member has all four partitions again", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
+    finally:
+        first.stop = second.stop = True
+        first.join(20)
+    expect((None, None), (first.failure, second.failure), "failures of the members")
+    send_to_group(200, 240)
+
+
+def resume():
+    member = Member()
+    try:
+        member.start()
+        eventually("the 40 records behind the committed offsets", lambda: len(member.received) >= 40, lambda: (len(member.received), member.failure))
+    finally:
+        member.stop = True
+        member.join(20)
+    for partition in range(4):
+        expect([(50 + i, f"group-{(50 + i) * 4 + partition}".encode()) for i in range(10)],
+               [(r.offset, r.value) for r in member.received if r.partition == partition], f"records of partition {partition}")
+
+
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+if when == "before":
+    for name in CODECS:
+        check(f"produce and read back, {name}", codec, name)
+    for setting in (0, 1, "all"):
+        check(f"acks={setting}", acks, setting)
+    check("idempotent producer", idempotent)
+    check("seek by time", seek_by_time)
+    check("group of two members, rebalance, commit", group)
+else:
+    for name in CODECS:
+        check(f"read again after the restart, {name}", read_back, f"{prefix}-{name}", name)
+    check("resume at the committed offsets", resume)
+finish()

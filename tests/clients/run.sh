@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Ordinary clients of every kind and age against one broker, before and after a restart of it.
+#
+#   tests/clients/run.sh                        all of them
+#   tests/clients/run.sh java-3.9.1 sarama ...  only these
+#   BROKER=jvm-3.9.1 tests/clients/run.sh       the same checks against a JVM broker (tests/cluster.sh)
+#   KEEP=1 ...                                  leaves the data, logs and client output in /tmp
+#
+# Each client prints one line a check, "ok NAME" or "FAILED NAME: why"; a client that ends without
+# its last line, or takes longer than its time, has failed too. tests/deps.sh installs them.
+set -u
+. "$(dirname "$0")/../cluster.sh"
+here=$base/tests/clients
+all=(java-0.9.0.1 java-0.10.2.2 java-1.1.1 java-2.8.2 java-3.9.1 java-4.1.0 kcat confluent-kafka kafka-python franz-go sarama kafkajs java-0.9.0.1-zookeeper-consumer confluent-kafka-example)
+[ $# -gt 0 ] && clients=("$@") || clients=("${all[@]}")
+passed=0
+failed=0
+
+# The Java checks compiled against one version of the client; kept until the source changes.
+java_checks() { # VERSION CLASS
+    local classes=$deps/java-checks/$1 sum
+    sum=$(cksum <"$here/java/$2.java")
+    if [ "$(cat "$classes/$2.cksum" 2>/dev/null)" != "$sum" ]; then
+        mkdir -p "$classes"
+        javac -nowarn -Xlint:-options -cp "$deps/clients-$1/*" -d "$classes" "$here/java/$2.java" >"$classes/javac.log" 2>&1 || { cat "$classes/javac.log"; return 1; }
+        echo "$sum" >"$classes/$2.cksum"
+    fi
+}
+
+client() { # CLIENT before|after : its checks, on stdout
+    local name=$1 when=$2 topics=t-${1//./-}
+    case $name in
+    java-0.9.0.1-zookeeper-consumer) [ "$when" = after ] || BOOTSTRAP=$BOOTSTRAP ZOOKEEPER=$ZOOKEEPER DEPS=$deps exec "$here/zookeeper-consumer.sh" "$topics" ;;
+    java-*)
+        local version=${name#java-}
+        java_checks "$version" Checks || return 1
+        exec java -Xmx256M -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=error \
+            -cp "$deps/java-checks/$version:$deps/clients-$version/*" Checks "$when" "$BOOTSTRAP" "$topics"
+        ;;
+    kcat) exec "$here/kcat.sh" "$when" "$BOOTSTRAP" "$topics" ;;
+    confluent-kafka) exec "$deps/python/bin/python" "$here/python/confluent_kafka_checks.py" "$when" "$BOOTSTRAP" "$topics" ;;
+    confluent-kafka-example) [ "$when" = after ] || exec "$deps/python/bin/python" "$here/python/confluent_kafka_example.py" "$BOOTSTRAP" "$topics" ;;
+    kafka-python) exec "$deps/python/bin/python" "$here/python/kafka_python_checks.py" "$when" "$BOOTSTRAP" "$topics" ;;
+    franz-go) exec "$deps/go/franz" "$when" "$BOOTSTRAP" "$topics" ;;
+    sarama) exec "$deps/go/sarama" "$when" "$BOOTSTRAP" "$topics" ;;
+    kafkajs) NODE_PATH=$deps/node/node_modules KAFKAJS_NO_PARTITIONER_WARNING=1 exec node "$here/node/kafkajs_checks.js" "$when" "$BOOTSTRAP" "$topics" ;;
+    *) echo "FAILED $name: there is no such client; there are: ${all[*]}" && return 1 ;;
+    esac
+}
+
+run_client() {
+    local name=$1 when=$2 out=$cluster/$1.$2.out status oks fails began=$SECONDS
+    # In a session of its own, so that a client that hangs goes with all it started.
+    (client "$name" "$when") >"$out" 2>"$out.err" &
+    local pid=$! waited=0
+    while kill -0 $pid 2>/dev/null; do
+        [ $waited -lt 1800 ] || { kill -9 $pid 2>/dev/null; echo "FAILED $name did not end within 180 s" >>"$out"; }
+        sleep 0.1
+        waited=$((waited + 1))
+    done
+    wait $pid
+    status=$?
+    oks=$(grep -c '^ok ' "$out")
+    fails=$(grep -c '^FAILED ' "$out")
+    if [ $status -ne 0 ] && [ "$fails" = 0 ]; then
+        echo "FAILED $name $when the restart: it ended with status $status: $(tail -1 "$out.err")" >>"$out"
+        fails=1
+    fi
+    sed -nE "s/^(ok|FAILED) /\1 $name: /p" "$out"
+    echo "# $name $when the restart: $oks ok, $fails failed, $((SECONDS - began)) s"
+    passed=$((passed + oks))
+    failed=$((failed + fails))
+}
+
+began=$SECONDS
+cluster_start
+java_checks 3.9.1 Prepare || die "Prepare.java does not compile"
+groups=()
+for name in "${clients[@]}"; do groups+=("t-${name//./-}-group:4"); done
+java -Xmx128M -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=error \
+    -cp "$deps/java-checks/3.9.1:$deps/clients-3.9.1/*" Prepare "$BOOTSTRAP" "${groups[@]}" || die "the clients' topics could not be created (the broker's log: $(tail -1 "$cluster/broker.log"))"
+for name in "${clients[@]}"; do run_client "$name" before; done
+broker_restart
+echo "# the broker has been restarted"
+for name in "${clients[@]}"; do run_client "$name" after; done
+[ -z "${KEEP:-}" ] || echo "# everything is left in $cluster"
+echo "# clients against $BROKER, $((SECONDS - began)) s"
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

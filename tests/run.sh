@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Everything that is tested: format, clippy, unit, property, golden and integration tests, and
+# ordinary clients of every kind and age. Installs what it needs into target/ first (tests/deps.sh);
+# what cannot be had is a failure by name. The last line is "N passed, N failed".
+#
+#   tests/run.sh                          everything
+#   tests/run.sh format clippy cargo clients   only these parts
+set -u
+base=$(cd "$(dirname "$0")/.." && pwd)
+cd "$base" || exit 1
+passed=0
+failed=0
+failures=()
+count() { passed=$((passed + $1)) && failed=$((failed + $2)); }
+finish() {
+    for failure in ${failures[@]+"${failures[@]}"}; do echo "failed: $failure"; done
+    echo "$passed passed, $failed failed"
+    [ $failed = 0 ] && [ $passed != 0 ]
+    exit
+}
+part() { echo && echo "=== $* ($SECONDS s)"; }
+
+one() { # NAME COMMAND... : a part that either passes or fails
+    local name=$1
+    shift
+    part "$name"
+    if "$@"; then count 1 0 && echo "ok $name"; else count 0 1 && failures+=("$name") && echo "FAILED $name"; fi
+}
+
+cargo_tests() {
+    local out=$base/target/tests.out status
+    part "cargo test"
+    cargo test --workspace --no-fail-fast 2>&1 | tee "$out"
+    status=${PIPESTATUS[0]}
+    read -r oks fails < <(awk '/^test result: / { oks += $4; fails += $6 } END { print oks + 0, fails + 0 }' "$out")
+    while read -r name; do failures+=("$name"); done < <(sed -nE 's/^test (.*) \.\.\. FAILED$/\1/p' "$out")
+    # A test binary that does not compile, or is killed, prints no result line.
+    [ "$status" = 0 ] || [ "$fails" != 0 ] || { fails=1 && failures+=("cargo test ended with status $status"); }
+    count "$oks" "$fails"
+}
+
+client_tests() {
+    local out=$base/target/clients.out
+    part "clients"
+    ODRADEK_BINARY=$base/target/debug/odradek tests/clients/run.sh 2>&1 | tee "$out"
+    if tail -1 "$out" | grep -qE '^[0-9]+ passed, [0-9]+ failed$'; then
+        read -r oks fails < <(tail -1 "$out" | awk '{ print $1, $3 }')
+        while read -r line; do failures+=("$line"); done < <(sed -n 's/^FAILED //p' "$out")
+        count "$oks" "$fails"
+    else
+        count 0 1
+        failures+=("the clients: $(grep -m1 '^FAILED' "$out" || tail -1 "$out")")
+    fi
+}
+
+[ $# -gt 0 ] || set -- format clippy cargo clients
+command -v cargo >/dev/null 2>&1 || { echo "FAILED: there is no cargo on the PATH; install Rust from https://rustup.rs" && exit 1; }
+case " $* " in *" cargo "* | *" clients "*) one "what the tests need is there" tests/deps.sh ;; esac
+for name in "$@"; do
+    case $name in
+    format) one "cargo fmt --check" cargo fmt --all --check ;;
+    clippy) one "cargo clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings ;;
+    cargo) cargo_tests ;;
+    clients)
+        one "the broker is built" cargo build --quiet
+        client_tests
+        ;;
+    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients" && exit 1 ;;
+    esac
+done
+echo
+finish
