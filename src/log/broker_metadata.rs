@@ -59,9 +59,12 @@ impl MetaProperties {
         match properties.get("version").map_or(Ok(0), |v| v.trim().parse::<i32>()) {
             Ok(0) => {}
             Ok(1) => {
-                return Err(wrong(
-                    "version 1 belongs to a broker that runs with KRaft; this broker runs with ZooKeeper".into(),
-                ));
+                return Err(LogError::StartRefused {
+                    context: format!(
+                        "{} has version 1, which belongs to a broker that runs with KRaft; this broker runs with ZooKeeper",
+                        path.display()
+                    ),
+                });
             }
             _ => return Err(wrong("the version is not supported".into())),
         }
@@ -71,8 +74,8 @@ impl MetaProperties {
         Ok(Some(properties))
     }
 
-    pub(crate) fn write(&self, path: &Path, now_text: &str) -> Result<(), LogError> {
-        let mut text = format!("#\n#{now_text}\n");
+    pub(crate) fn write(&self, path: &Path) -> Result<(), LogError> {
+        let mut text = String::from("#\n");
         for (key, value) in &self.entries {
             text.push_str(&escape(key, true));
             text.push('=');
@@ -172,7 +175,7 @@ mod tests {
         let mut read = MetaProperties::read(&path).expect("valid").expect("present");
         assert_eq!((read.cluster_id(), read.broker_id()), (Some("abc-DEF_1"), Some(BrokerId(3))));
         read.claim("abc-DEF_1", BrokerId(3));
-        read.write(&path, "now").expect("writable");
+        read.write(&path).expect("writable");
         let again = MetaProperties::read(&path).expect("valid").expect("present");
         assert_eq!(again, read);
         assert_eq!(again.get("directory.id"), Some("Zm9v=="));
@@ -194,7 +197,7 @@ mod tests {
         assert!(MetaProperties::read(&path).expect("valid").is_some());
         for bad in ["version=1\nnode.id=1\n", "version=7\n", "version=x\n", "broker.id=one\n"] {
             std::fs::write(&path, bad).expect("writable");
-            assert!(matches!(MetaProperties::read(&path), Err(LogError::Corrupt { .. })), "{bad}");
+            assert!(MetaProperties::read(&path).is_err(), "{bad}");
         }
     }
 }

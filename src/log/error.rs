@@ -66,6 +66,10 @@ pub enum LogError {
     Offline {
         dir: String,
     },
+    /// What the directories hold forbids this broker to start on them.
+    StartRefused {
+        context: String,
+    },
     /// A file is not what it should be, and nothing can be rebuilt from it.
     Corrupt {
         context: String,
@@ -136,7 +140,7 @@ impl fmt::Display for LogError {
                 write!(f, "the directory belongs to topic id {on_disk}, not {given}")
             }
             LogError::Offline { dir } => write!(f, "log directory {dir} is offline until the broker restarts"),
-            LogError::Corrupt { context } => f.write_str(context),
+            LogError::StartRefused { context } | LogError::Corrupt { context } => f.write_str(context),
             LogError::Io { context, source } => write!(f, "{context}: {source}"),
         }
     }

@@ -32,10 +32,10 @@ pub(crate) fn offset_file(dir: &Path, offset: Offset, extension: &str) -> PathBu
     dir.join(format!("{:020}.{extension}", offset.0))
 }
 
-/// The offset in front of the first dot of a file name, if there is one.
+/// The offset in front of the first dot of a file name, if it is one of ours.
 pub(crate) fn offset_of(file_name: &str) -> Option<Offset> {
     let (digits, _) = file_name.split_once('.')?;
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     digits.parse().ok().map(Offset)
@@ -122,7 +122,9 @@ mod tests {
     fn only_digits_before_the_first_dot_are_an_offset() {
         assert_eq!(offset_of("00000000000000000042.log"), Some(Offset(42)));
         assert_eq!(offset_of("00000000000000000042.log.swap"), Some(Offset(42)));
-        for bad in ["leader-epoch-checkpoint", "partition.metadata", ".lock", "-1.log", "99999999999999999999.log"] {
+        for bad in
+            ["leader-epoch-checkpoint", "partition.metadata", ".lock", "-1.log", "7.log", "99999999999999999999.log"]
+        {
             assert_eq!(offset_of(bad), None, "{bad}");
         }
     }

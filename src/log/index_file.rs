@@ -121,6 +121,20 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         }
     }
 
+    /// The first entry for which `before` does not hold.
+    pub fn first_not_before(
+        &mut self,
+        path: &Path,
+        before: impl Fn(&[u8; WIDTH]) -> bool,
+    ) -> io::Result<Option<[u8; WIDTH]>> {
+        let index = self.partition_point(path, before)?;
+        let written = self.written(path)?;
+        if index < written {
+            return read_entry(&File::open(path)?, index).map(Some);
+        }
+        Ok(self.pending.get((index - written) as usize).copied())
+    }
+
     /// The number of entries for which `before` holds.
     pub fn partition_point(&mut self, path: &Path, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<u32> {
         let found = self.pending.partition_point(&before) as u32;
@@ -144,8 +158,12 @@ pub(crate) struct WrittenEntries<const WIDTH: usize> {
 }
 
 impl<const WIDTH: usize> WrittenEntries<WIDTH> {
+    /// `None` also when the segment has been deleted meanwhile.
     pub fn last_before(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<Option<[u8; WIDTH]>> {
-        let file = File::open(&self.path)?;
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
         match search_file(&file, self.written, before)? {
             0 => Ok(None),
             count => read_entry(&file, count - 1).map(Some),

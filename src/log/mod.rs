@@ -1,15 +1,453 @@
-//! log.
+//! One partition's records on disk, in the files of a JVM broker, byte for byte; and the directories that hold them.
+//!
+//! A log is a list of segments. Appends go to the last one, the active segment; old ones are flushed, deleted by
+//! retention, and otherwise left alone. Beside the segments lie leader epochs, producer state and the topic's id.
+//!
+//! Invariants:
+//! - `log_start_offset <= high_watermark <= log_end_offset`, and everything below `recovery_point` has been fsynced.
+//! - An append is one write under one lock. If it fails, nothing of it stays in the file.
+//! - What is in memory besides can be rebuilt from the `.log` files. An idle partition keeps a few hundred bytes per
+//!   segment and one open file.
+//! - Readers hold files, not locks: what they were promised stays readable after it was deleted.
+//!
+//! Every function may wait for the disk and none awaits: callers choose the thread. Deliberately unknown here: who
+//! leads, who is in sync (`replica/`), the protocol, and timers: `broker/` calls the passes of `LogDirs`.
+//!
+//! Locks: `LogDirs::logs`, then `Log::state`; those of `LogDir` are innermost.
 
+mod append;
 mod atomic_file;
 pub mod broker_metadata;
 mod checkpoint;
+pub mod dirs;
 pub mod error;
 mod file_names;
 mod index_file;
 pub mod leader_epochs;
+mod loading;
+mod log_dir;
 mod offset_index;
 mod partition_metadata;
 mod producer_snapshot;
-pub mod producer_state;
+mod producer_state;
+mod read;
+mod recent;
+mod retention;
+mod scan;
+mod segment;
+mod snapshots;
 mod time_index;
+mod timestamps;
 pub mod transaction_index;
+mod truncation;
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod dirs_tests;
+#[cfg(test)]
+mod log_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod testing;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use self::error::{IoContext, LogError};
+use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
+use self::log_dir::LogDir;
+use self::producer_state::Producers;
+use self::recent::RecentBatches;
+use self::segment::Segment;
+use self::snapshots::Snapshots;
+use self::transaction_index::AbortedTxn;
+use crate::codec::writer::FileRegion;
+use crate::config::log::LogConfig;
+use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId, TopicPartition};
+
+/// One partition on disk. Shared; every call takes the lock for as long as it needs it.
+#[derive(Debug)]
+pub struct Log {
+    topic_partition: TopicPartition,
+    parent: Arc<LogDir>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    dir: PathBuf,
+    config: Arc<LogConfig>,
+    topic_id: Option<TopicId>,
+    /// By base offset; never empty. The last one is active.
+    segments: Vec<Segment>,
+    recent: RecentBatches,
+    log_start_offset: Offset,
+    high_watermark: Offset,
+    /// Where the next record goes. Exclusive.
+    log_end_offset: Offset,
+    /// Everything below is on the disk, whatever happens to the machine.
+    recovery_point: Offset,
+    last_flush_ms: i64,
+    epochs: LeaderEpochs,
+    producers: Producers,
+    snapshots: Snapshots,
+    /// Counts truncations, so that a flush that overlapped one does not take credit for what was cut off.
+    truncations: u64,
+    /// Closed for good, or its directory is gone.
+    is_closed: bool,
+}
+
+/// The four bounds of a partition. Ends are exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub log_start_offset: Offset,
+    pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
+    pub log_end_offset: Offset,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendInfo {
+    pub first_offset: Offset,
+    /// Inclusive.
+    pub last_offset: Offset,
+    pub log_start_offset: Offset,
+    pub max_timestamp_ms: i64,
+    /// -1 unless the topic stamps records itself.
+    pub log_append_time_ms: i64,
+    /// Nothing was appended: the batch was there already, at these offsets.
+    pub duplicate: bool,
+    /// After the append.
+    pub log_end_offset: Offset,
+}
+
+/// How far a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadUntil {
+    HighWatermark,
+    /// As `HighWatermark`, but before any open transaction; the reply names the aborted ones.
+    LastStableOffset,
+    LogEnd,
+}
+
+/// Batches to send to a reader.
+#[derive(Clone, Debug)]
+pub struct FetchedBatches {
+    /// Whole batches, but for the last, which the reader's byte limit may have cut short. None when there is nothing.
+    pub region: Option<FileRegion>,
+    pub bounds: Bounds,
+    /// Where the region ends in the segment is also where what the reader may see ends.
+    pub reached_limit: bool,
+    /// Only for `ReadUntil::LastStableOffset`.
+    pub aborted_transactions: Vec<AbortedTxn>,
+}
+
+/// A record found by time. Without a record (earliest, latest) the timestamp is -1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestampedOffset {
+    pub timestamp_ms: i64,
+    pub offset: Offset,
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// Which offset ListOffsets asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetQuery {
+    Earliest,
+    Latest,
+    /// The record with the largest timestamp.
+    MaxTimestamp,
+    /// The first record at or after this time.
+    AtOrAfter(i64),
+}
+
+/// A producer as DescribeProducers shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerSummary {
+    pub producer_id: ProducerId,
+    pub producer_epoch: ProducerEpoch,
+    pub last_sequence: i32,
+    pub last_timestamp_ms: i64,
+    pub coordinator_epoch: i32,
+    pub current_txn_first_offset: Option<Offset>,
+}
+
+impl Log {
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.topic_partition
+    }
+
+    /// The entry of `log.dirs` that holds the log.
+    pub fn parent_dir(&self) -> &Path {
+        self.parent.path()
+    }
+
+    pub fn is_offline(&self) -> bool {
+        self.parent.is_offline()
+    }
+
+    /// A panic under this lock may have left memory and file apart: it must stop the broker, not be served from.
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a log that panicked is not served from")
+    }
+
+    /// The state, if the log still serves.
+    fn serving(&self) -> Result<MutexGuard<'_, State>, LogError> {
+        self.parent.check()?;
+        let state = self.locked();
+        if state.is_closed { Err(self.parent.offline_error()) } else { Ok(state) }
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.locked().bounds()
+    }
+
+    pub fn log_end_offset(&self) -> Offset {
+        self.locked().log_end_offset
+    }
+
+    pub fn high_watermark(&self) -> Offset {
+        self.locked().high_watermark
+    }
+
+    pub fn log_start_offset(&self) -> Offset {
+        self.locked().log_start_offset
+    }
+
+    pub fn recovery_point(&self) -> Offset {
+        self.locked().recovery_point
+    }
+
+    pub fn topic_id(&self) -> Option<TopicId> {
+        self.locked().topic_id
+    }
+
+    pub fn config(&self) -> Arc<LogConfig> {
+        self.locked().config.clone()
+    }
+
+    /// Topic settings have changed; they count from the next append or pass on.
+    pub fn set_config(&self, config: Arc<LogConfig>) {
+        self.locked().config = config;
+    }
+
+    /// Bytes of all segments.
+    pub fn size(&self) -> u64 {
+        self.locked().segments.iter().map(|segment| u64::from(segment.size())).sum()
+    }
+
+    pub fn segment_count(&self) -> usize {
+        self.locked().segments.len()
+    }
+
+    /// Remembers the topic's id, durably, before the first append. Refuses another one than the directory has.
+    pub fn assign_topic_id(&self, id: TopicId) -> Result<(), LogError> {
+        let mut state = self.serving()?;
+        match state.topic_id {
+            Some(on_disk) if on_disk == id => Ok(()),
+            Some(on_disk) => Err(LogError::InconsistentTopicId { on_disk, given: id }),
+            None => {
+                let path = state.dir.join(file_names::PARTITION_METADATA);
+                self.parent.observe(partition_metadata::write(&path, id))?;
+                state.topic_id = Some(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves the high watermark, within what the log holds. Returns where it is now.
+    pub fn update_high_watermark(&self, offset: Offset) -> Offset {
+        let mut state = self.locked();
+        state.set_high_watermark(offset);
+        state.high_watermark
+    }
+
+    /// Leader epochs and where each began.
+    pub fn epochs(&self) -> Vec<EpochStart> {
+        self.locked().epochs.entries().to_vec()
+    }
+
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.locked().epochs.latest().map(|latest| latest.epoch)
+    }
+
+    /// Where an epoch ends, as OffsetForLeaderEpoch answers it.
+    pub fn end_offset_for_epoch(&self, requested: LeaderEpoch) -> EpochEnd {
+        let state = self.locked();
+        state.epochs.end_offset_for(requested, state.log_end_offset)
+    }
+
+    /// A new leader starts to write here. Followers that lag learn from it where to truncate.
+    pub fn assign_epoch_start(&self, epoch: LeaderEpoch, start_offset: Offset) -> Result<(), LogError> {
+        let mut state = self.serving()?;
+        self.parent.observe(state.assign_epoch(epoch, start_offset))
+    }
+
+    /// What is known of the partition's producers.
+    pub fn producers(&self) -> Vec<ProducerSummary> {
+        let state = self.locked();
+        let summary = |(producer_id, producer): (ProducerId, &producer_state::ProducerState)| ProducerSummary {
+            producer_id,
+            producer_epoch: producer.producer_epoch,
+            last_sequence: producer.last_sequence(),
+            last_timestamp_ms: producer.last_timestamp_ms,
+            coordinator_epoch: producer.coordinator_epoch,
+            current_txn_first_offset: producer.current_txn_first_offset,
+        };
+        state.producers.iter().map(summary).collect()
+    }
+
+    /// Forgets producers that have been silent for `producer.id.expiration.ms`.
+    pub fn expire_producers(&self, now_ms: i64) {
+        self.locked().producers.remove_expired(now_ms, self.parent.producer_id_expiration_ms);
+    }
+
+    /// Closes files that nobody used since the last call, but for the active segment's.
+    pub fn close_idle_files(&self) {
+        let mut state = self.locked();
+        if let Some((_, old)) = state.segments.split_last_mut() {
+            old.iter_mut().for_each(Segment::close_if_idle);
+        }
+    }
+
+    /// Makes everything up to the log end durable.
+    pub fn flush(&self, now_ms: i64) -> Result<(), LogError> {
+        let until = self.serving()?.log_end_offset;
+        self.flush_until(until, now_ms)
+    }
+
+    /// Makes all segments but the active one durable.
+    pub fn flush_old_segments(&self, now_ms: i64) -> Result<(), LogError> {
+        let until = self.serving()?.active().base_offset();
+        self.flush_until(until, now_ms)
+    }
+
+    fn flush_until(&self, until: Offset, now_ms: i64) -> Result<(), LogError> {
+        let mut state = self.serving()?;
+        let from = state.recovery_point;
+        if until <= from {
+            return Ok(());
+        }
+        let truncations = state.truncations;
+        let files = self.parent.observe(state.files_to_flush(from, until))?;
+        let dir = state.dir.clone();
+        drop(state);
+
+        let synced = (|| {
+            for path in &files {
+                match std::fs::File::open(path) {
+                    Ok(file) => file.sync_all().doing("fsync", path)?,
+                    // Deleted since: nothing left to lose.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error).doing("open", path),
+                }
+            }
+            match atomic_file::sync_dir(&dir) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                synced => synced.doing("fsync", &dir),
+            }
+        })();
+        self.parent.observe(synced)?;
+
+        let mut state = self.locked();
+        state.last_flush_ms = now_ms;
+        if state.truncations == truncations && until > state.recovery_point {
+            state.recovery_point = until;
+        }
+        Ok(())
+    }
+
+    /// How long there has been something to flush, for `flush.ms`.
+    pub fn unflushed_since_ms(&self) -> Option<i64> {
+        let state = self.locked();
+        (state.recovery_point < state.log_end_offset && !state.is_closed).then_some(state.last_flush_ms)
+    }
+
+    /// Flushes, gives all files their final form and closes them. The log serves no more.
+    pub fn close(&self, now_ms: i64) -> Result<(), LogError> {
+        self.flush(now_ms)?;
+        let mut state = self.serving()?;
+        self.parent.observe(state.close())
+    }
+
+    /// Stops serving at once and writes nothing, because the directory failed or is about to go.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.locked();
+        state.is_closed = true;
+        state.segments.iter_mut().for_each(Segment::close);
+    }
+}
+
+impl State {
+    fn active(&self) -> &Segment {
+        self.segments.last().expect("a log always has an active segment")
+    }
+
+    fn active_mut(&mut self) -> &mut Segment {
+        self.segments.last_mut().expect("a log always has an active segment")
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            log_start_offset: self.log_start_offset,
+            high_watermark: self.high_watermark,
+            last_stable_offset: self.last_stable_offset(),
+            log_end_offset: self.log_end_offset,
+        }
+    }
+
+    /// No transaction that a reader below this could see is open.
+    fn last_stable_offset(&self) -> Offset {
+        match self.producers.first_unstable_offset() {
+            Some(unstable) => unstable.max(self.log_start_offset).min(self.high_watermark),
+            None => self.high_watermark,
+        }
+    }
+
+    fn set_high_watermark(&mut self, offset: Offset) {
+        self.high_watermark = offset.min(self.log_end_offset).max(self.log_start_offset);
+        self.producers.forget_completed_below(self.high_watermark);
+    }
+
+    /// Writes the checkpoint before the first batch of the epoch, so that the file never lacks an epoch of the log.
+    fn assign_epoch(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> Result<(), LogError> {
+        if !self.epochs.assign_changes(epoch, start_offset) {
+            return Ok(());
+        }
+        let mut changed = self.epochs.clone();
+        if changed.assign(epoch, start_offset) {
+            changed.write(&self.dir.join(file_names::LEADER_EPOCH_CHECKPOINT))?;
+            self.epochs = changed;
+        }
+        Ok(())
+    }
+
+    fn write_epochs(&self) -> Result<(), LogError> {
+        self.epochs.write(&self.dir.join(file_names::LEADER_EPOCH_CHECKPOINT))
+    }
+
+    fn files_to_flush(&mut self, from: Offset, until: Offset) -> Result<Vec<PathBuf>, LogError> {
+        let mut files = Vec::new();
+        for at in 0..self.segments.len() {
+            let end = self.segments.get(at + 1).map_or(self.log_end_offset, Segment::base_offset);
+            if end > from && self.segments[at].base_offset() < until {
+                files.extend(self.segments[at].files_to_flush(&self.dir)?);
+            }
+        }
+        files.extend(self.snapshots.between(from, until).map(|offset| snapshots::path(&self.dir, offset)));
+        Ok(files)
+    }
+
+    fn close(&mut self) -> Result<(), LogError> {
+        self.snapshots.take(&self.dir, &self.producers)?;
+        let config = self.config.clone();
+        let dir = self.dir.clone();
+        self.active_mut().become_inactive(&dir, &config)?;
+        self.segments.iter_mut().for_each(Segment::close);
+        self.is_closed = true;
+        Ok(())
+    }
+}

@@ -55,6 +55,13 @@ impl OffsetIndex {
         })
     }
 
+    /// The offset of the first entry at or behind a file position: no batch before that position goes beyond it.
+    pub fn offset_behind(&mut self, path: &Path, position: u32) -> io::Result<Option<Offset>> {
+        let base_offset = self.base_offset;
+        let entry = self.file.first_not_before(path, |entry| decode(base_offset, entry).1 < position)?;
+        Ok(entry.map(|entry| decode(base_offset, &entry).0))
+    }
+
     /// Forgets entries for `offset` and above.
     pub fn truncate_to(&mut self, path: &Path, offset: Offset) -> io::Result<()> {
         let base_offset = self.base_offset;

@@ -9,20 +9,11 @@ use std::collections::{BTreeMap, HashMap};
 use super::error::LogError;
 use super::transaction_index::AbortedTxn;
 use crate::model::{Offset, ProducerEpoch, ProducerId};
+use crate::record::append::AppendOrigin;
 
 /// Batches remembered per producer, for a retry to be recognised.
 const BATCHES_MAX: usize = 5;
 const NO_SEQUENCE: i32 = -1;
-
-/// Who wrote an append, which decides how much of it is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppendOrigin {
-    Client,
-    /// A group or transaction coordinator: epochs are checked, sequences are not.
-    Coordinator,
-    /// A leader's batches on a follower, or the log itself during recovery: already checked.
-    Replication,
-}
 
 /// A batch as the producer state sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,344 @@
+//! Appends: of a leader, which gives offsets, and of a follower, which takes the leader's bytes as they are.
+//! Source: kafka 3.9 core/.../log/UnifiedLog.scala (append), storage/.../log/LogSegment.java.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+use super::error::LogError;
+use super::producer_state::{BatchMetadata, EndTxnMarker, ProducerBatch, Verdict};
+use super::segment::{RollQuestion, Segment};
+use super::transaction_index;
+use super::{AppendInfo, Log, State};
+use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use crate::record::append::{AppendOrigin, Prepared};
+use crate::record::batch::{Batch, BatchHeader, Batches, HEADER_BYTES_V2, RawRecord, TimestampType};
+
+/// One part per head and body of each batch of a prepared append; nearly always there is one batch.
+const PARTS_INLINE: usize = 2;
+
+impl Log {
+    /// Appends records that clients or coordinators sent to this leader: gives them offsets and writes them.
+    pub fn append_as_leader(
+        &self,
+        prepared: &mut Prepared,
+        leader_epoch: LeaderEpoch,
+        origin: AppendOrigin,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
+        let mut state = self.serving()?;
+        let appended = state.append_as_leader(prepared, leader_epoch, origin, now_ms);
+        self.finish_append(state, appended, now_ms)
+    }
+
+    /// Appends batches that the leader sent, with the leader's offsets and epochs.
+    pub fn append_as_follower(&self, records: &Bytes, now_ms: i64) -> Result<AppendInfo, LogError> {
+        let mut state = self.serving()?;
+        let appended = state.append_as_follower(records, now_ms);
+        self.finish_append(state, appended, now_ms)
+    }
+
+    fn finish_append(
+        &self,
+        state: std::sync::MutexGuard<'_, State>,
+        appended: Result<(AppendInfo, Rolled), LogError>,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
+        let unflushed = state.log_end_offset.0 - state.recovery_point.0;
+        let flush_now = unflushed >= state.config.flush_messages;
+        drop(state);
+        let (info, rolled) = self.parent.observe(appended)?;
+        if rolled == Rolled::Yes {
+            self.parent.note_rolled(&self.topic_partition);
+        }
+        if flush_now {
+            self.flush(now_ms)?;
+        }
+        Ok(info)
+    }
+
+    /// Starts a new segment, unless the active one is empty.
+    pub fn roll(&self, now_ms: i64) -> Result<(), LogError> {
+        let mut state = self.serving()?;
+        let base_offset = state.log_end_offset;
+        let rolled = self.parent.observe(state.roll(base_offset, now_ms))?;
+        drop(state);
+        if rolled == Rolled::Yes {
+            self.parent.note_rolled(&self.topic_partition);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rolled {
+    No,
+    Yes,
+}
+
+impl State {
+    fn append_as_leader(
+        &mut self,
+        prepared: &mut Prepared,
+        leader_epoch: LeaderEpoch,
+        origin: AppendOrigin,
+        now_ms: i64,
+    ) -> Result<(AppendInfo, Rolled), LogError> {
+        if let Some(latest) = self.epochs.latest()
+            && leader_epoch < latest.epoch
+        {
+            return Err(LogError::StaleLeaderEpoch { given: leader_epoch, latest: latest.epoch });
+        }
+        let first_offset = self.log_end_offset;
+        if prepared.is_empty() {
+            return Ok((self.empty_append(), Rolled::No));
+        }
+        prepared.assign(first_offset.0, leader_epoch.0, now_ms);
+        let bytes = self.check_size(prepared.size_in_bytes())?;
+        for batch in prepared.batches() {
+            let Some(of_producer) = producer_batch(batch.header(), batch.body()) else { continue };
+            if let Verdict::Duplicate(known) = self.producers.check(&of_producer, origin)? {
+                return Ok((self.duplicate_append(&known), Rolled::No));
+            }
+        }
+        // Every magic 2 batch carries the epoch; older formats have no place for one.
+        if prepared.batches().iter().any(|batch| batch.header().magic >= 2) {
+            self.assign_epoch(leader_epoch, first_offset)?;
+        } else {
+            self.forget_epochs()?;
+        }
+        let last_offset = Offset(prepared.last_offset());
+        let question = RollQuestion { bytes, last_offset, max_timestamp_ms: prepared.max_timestamp(), now_ms };
+        let rolled = self.roll_if_needed(first_offset, &question)?;
+
+        let batches = prepared.batches();
+        let position = if let [batch] = batches {
+            let mut parts: [IoSlice<'_>; PARTS_INLINE] = [IoSlice::new(batch.head()), IoSlice::new(batch.body())];
+            self.write(&mut parts, bytes)?
+        } else {
+            let mut parts: Vec<IoSlice<'_>> =
+                batches.iter().flat_map(|batch| [IoSlice::new(batch.head()), IoSlice::new(batch.body())]).collect();
+            self.write(&mut parts, bytes)?
+        };
+        self.log_end_offset = Offset(last_offset.0 + 1);
+        let mut at = position;
+        for batch in batches {
+            self.note_appended(at, batch.header(), batch.body())?;
+            at += batch.size_in_bytes() as u32;
+        }
+        self.producers.set_end_offset(self.log_end_offset);
+        let info = AppendInfo {
+            first_offset,
+            last_offset,
+            log_start_offset: self.log_start_offset,
+            max_timestamp_ms: prepared.max_timestamp(),
+            log_append_time_ms: prepared.log_append_time_ms(),
+            duplicate: false,
+            log_end_offset: self.log_end_offset,
+        };
+        Ok((info, rolled))
+    }
+
+    fn append_as_follower(&mut self, records: &Bytes, now_ms: i64) -> Result<(AppendInfo, Rolled), LogError> {
+        // A fetch reply may end with part of a batch.
+        let mut whole = Batches::new(records);
+        let mut facts: Option<FollowerFacts> = None;
+        let mut expected = self.log_end_offset;
+        for batch in &mut whole {
+            let batch = batch.map_err(|corrupt| LogError::InvalidBatch { reason: corrupt.to_string() })?;
+            let header = batch.header;
+            if !batch.crc_is_valid() {
+                let reason = format!("the batch at offset {} fails its checksum", header.base_offset);
+                return Err(LogError::InvalidBatch { reason });
+            }
+            if header.base_offset < expected.0 || header.last_offset < header.base_offset {
+                let first_offset = Offset(header.base_offset);
+                return Err(LogError::UnexpectedOffset { first_offset, log_end_offset: expected });
+            }
+            expected = Offset(header.next_offset());
+            let facts = facts.get_or_insert(FollowerFacts {
+                first_offset: Offset(header.base_offset),
+                max_timestamp_ms: -1,
+                has_magic_2: false,
+            });
+            facts.max_timestamp_ms = facts.max_timestamp_ms.max(header.max_timestamp);
+            facts.has_magic_2 |= header.magic >= 2;
+        }
+        let Some(facts) = facts else { return Ok((self.empty_append(), Rolled::No)) };
+        let whole_bytes = records.len() - whole.rest().len();
+        let bytes = self.check_size(whole_bytes)?;
+        let last_offset = Offset(expected.0 - 1);
+        for batch in Batches::new(&records[..whole_bytes]).flatten() {
+            if batch.header.magic >= 2 && batch.header.partition_leader_epoch >= 0 {
+                self.assign_epoch(LeaderEpoch(batch.header.partition_leader_epoch), Offset(batch.header.base_offset))?;
+            }
+        }
+        if !facts.has_magic_2 {
+            self.forget_epochs()?;
+        }
+        let question = RollQuestion { bytes, last_offset, max_timestamp_ms: facts.max_timestamp_ms, now_ms };
+        // Old formats may name only the last offset of a set: what precedes it must fit the segment as well.
+        let new_base = if facts.has_magic_2 {
+            facts.first_offset
+        } else {
+            self.log_end_offset.max(Offset(last_offset.0 - i64::from(i32::MAX)))
+        };
+        let rolled = self.roll_if_needed(new_base, &question)?;
+        let position = self.write(&mut [IoSlice::new(&records[..whole_bytes])], bytes)?;
+        self.log_end_offset = Offset(last_offset.0 + 1);
+        let mut at = position;
+        for batch in Batches::new(&records[..whole_bytes]).flatten() {
+            let body = if batch.header.magic >= 2 { batch.body() } else { &[] };
+            self.note_appended(at, &batch.header, body)?;
+            at += batch.header.size_in_bytes as u32;
+        }
+        self.producers.set_end_offset(self.log_end_offset);
+        let info = AppendInfo {
+            first_offset: facts.first_offset,
+            last_offset,
+            log_start_offset: self.log_start_offset,
+            max_timestamp_ms: facts.max_timestamp_ms,
+            log_append_time_ms: -1,
+            duplicate: false,
+            log_end_offset: self.log_end_offset,
+        };
+        Ok((info, rolled))
+    }
+
+    fn check_size(&self, bytes: usize) -> Result<u32, LogError> {
+        let too_large = || LogError::RecordListTooLarge {
+            bytes: bytes as u64,
+            segment_bytes: u64::from(self.config.segment_bytes),
+        };
+        u32::try_from(bytes).ok().filter(|&bytes| bytes <= self.config.segment_bytes).ok_or_else(too_large)
+    }
+
+    fn write(&mut self, parts: &mut [IoSlice<'_>], bytes: u32) -> Result<u32, LogError> {
+        let State { segments, dir, .. } = self;
+        segments.last_mut().expect("a log always has an active segment").append_bytes(dir, parts, bytes)
+    }
+
+    fn note_appended(&mut self, position: u32, header: &BatchHeader, body: &[u8]) -> Result<(), LogError> {
+        let State { segments, dir, config, .. } = self;
+        let active = segments.last_mut().expect("a log always has an active segment");
+        active.note_batch(dir, config, position, header)?;
+        self.recent.push(Offset(header.base_offset), Offset(header.last_offset), position);
+        let Some(of_producer) = producer_batch(header, body) else { return Ok(()) };
+        if let Some(aborted) = self.producers.apply(&of_producer) {
+            // The marker is in the log: without its entry readers would take aborted records for committed ones. So even
+            // a full disk is a failure of the directory here; recovery rebuilds the index.
+            transaction_index::append(&active.txn_index_path(dir), &aborted)
+                .map_err(|error| LogError::Corrupt { context: error.to_string() })?;
+            active.has_txn_index = true;
+        }
+        Ok(())
+    }
+
+    fn forget_epochs(&mut self) -> Result<(), LogError> {
+        if self.epochs.clear() { self.write_epochs() } else { Ok(()) }
+    }
+
+    fn empty_append(&self) -> AppendInfo {
+        AppendInfo {
+            first_offset: Offset(-1),
+            last_offset: Offset(-1),
+            log_start_offset: self.log_start_offset,
+            max_timestamp_ms: -1,
+            log_append_time_ms: -1,
+            duplicate: false,
+            log_end_offset: self.log_end_offset,
+        }
+    }
+
+    fn duplicate_append(&self, known: &BatchMetadata) -> AppendInfo {
+        AppendInfo {
+            first_offset: known.first_offset(),
+            last_offset: known.last_offset,
+            log_start_offset: self.log_start_offset,
+            max_timestamp_ms: known.timestamp_ms,
+            log_append_time_ms: known.timestamp_ms,
+            duplicate: true,
+            log_end_offset: self.log_end_offset,
+        }
+    }
+
+    fn roll_if_needed(&mut self, new_base: Offset, question: &RollQuestion) -> Result<Rolled, LogError> {
+        let State { segments, dir, config, .. } = self;
+        let active = segments.last_mut().expect("a log always has an active segment");
+        if active.needs_roll(dir, config, question)? { self.roll(new_base, question.now_ms) } else { Ok(Rolled::No) }
+    }
+
+    /// Starts a segment at `base_offset`. The old one gets its final form; fsync is left to the flush of rolled logs.
+    pub(crate) fn roll(&mut self, base_offset: Offset, now_ms: i64) -> Result<Rolled, LogError> {
+        let base_offset = base_offset.max(self.log_end_offset);
+        if self.active().size() == 0 && base_offset == self.active().base_offset() {
+            return Ok(Rolled::No);
+        }
+        let config = self.config.clone();
+        let dir = self.dir.clone();
+        self.active_mut().become_inactive(&dir, &config)?;
+        // The new segment starts where the state ends, so that a restart finds a snapshot for each segment.
+        self.producers.set_end_offset(base_offset);
+        self.snapshots.take(&dir, &self.producers)?;
+        let segment = Segment::create(&dir, base_offset, &config, now_ms)?;
+        self.segments.push(segment);
+        self.recent.clear();
+        Ok(Rolled::Yes)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct FollowerFacts {
+    first_offset: Offset,
+    max_timestamp_ms: i64,
+    has_magic_2: bool,
+}
+
+/// What the producer state wants to know of a batch; `None` for a batch that no producer id stands behind.
+pub(crate) fn producer_batch(header: &BatchHeader, body: &[u8]) -> Option<ProducerBatch> {
+    if !header.has_producer_id() {
+        return None;
+    }
+    let marker = if header.is_control {
+        // A control batch whose record was cleaned away, or of another kind, ends no transaction.
+        Some(end_txn_marker(header, body)?)
+    } else {
+        None
+    };
+    Some(ProducerBatch {
+        producer_id: ProducerId(header.producer_id),
+        producer_epoch: ProducerEpoch(header.producer_epoch),
+        base_sequence: header.base_sequence,
+        last_sequence: header.last_sequence(),
+        first_offset: Offset(header.base_offset),
+        last_offset: Offset(header.last_offset),
+        max_timestamp_ms: header.max_timestamp,
+        is_transactional: header.is_transactional,
+        marker,
+    })
+}
+
+pub(crate) fn producer_batch_of(batch: &Batch<'_>) -> Option<ProducerBatch> {
+    producer_batch(&batch.header, batch.bytes.get(HEADER_BYTES_V2..).unwrap_or_default())
+}
+
+/// Key: version i16, type i16 (0 abort, 1 commit). Value: version i16, coordinator epoch i32.
+/// Source: kafka 3.9 clients/.../record/{ControlRecordType,EndTransactionMarker}.java.
+fn end_txn_marker(header: &BatchHeader, body: &[u8]) -> Option<EndTxnMarker> {
+    if header.record_count < 1 {
+        return None;
+    }
+    let (record, _) = RawRecord::first_of(body).ok()?;
+    let [_, _, kind @ ..] = record.key?.first_chunk::<4>()?;
+    let is_abort = match i16::from_be_bytes(*kind) {
+        0 => true,
+        1 => false,
+        _ => return None,
+    };
+    let [_, _, coordinator_epoch @ ..] = record.value?.first_chunk::<6>()?;
+    let timestamp_ms = match header.timestamp_type {
+        TimestampType::LogAppendTime => header.max_timestamp,
+        TimestampType::CreateTime => header.base_timestamp.wrapping_add(record.timestamp_delta),
+    };
+    Some(EndTxnMarker { is_abort, coordinator_epoch: i32::from_be_bytes(*coordinator_epoch), timestamp_ms })
+}

@@ -1,0 +1,239 @@
+//! The rules of log dirs as a whole.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::dirs::{LoadProgress, LogDirs};
+use super::error::LogError;
+use super::testing::*;
+use crate::config::log::LogConfig;
+use crate::config::sections::LogDirsConfig;
+use crate::model::{BrokerId, Offset, TopicId, TopicPartition};
+
+struct Fixture {
+    _root: TempDir,
+    config: LogDirsConfig,
+}
+
+impl Fixture {
+    fn new(dirs: usize) -> Fixture {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs: Vec<PathBuf> = (0..dirs).map(|i| root.path().join(format!("d{i}"))).collect();
+        let config = LogDirsConfig {
+            dirs,
+            num_recovery_threads_per_data_dir: 2,
+            topic_defaults: small_segments(),
+            ..LogDirsConfig::default()
+        };
+        Fixture { _root: root, config }
+    }
+
+    fn open(&self) -> (LogDirs, UnboundedReceiver<PathBuf>) {
+        let (sender, failures) = unbounded_channel();
+        (LogDirs::open(&self.config, sender).expect("openable"), failures)
+    }
+
+    fn start(&self) -> (LogDirs, UnboundedReceiver<PathBuf>) {
+        let (dirs, failures) = self.open();
+        load(&dirs).expect("loadable");
+        (dirs, failures)
+    }
+
+    fn path(&self, dir: usize, name: &str) -> PathBuf {
+        self.config.dirs[dir].join(name)
+    }
+}
+
+fn load(dirs: &LogDirs) -> Result<(), LogError> {
+    dirs.load(&|_| Arc::new(small_segments()), 0, &|_| {})
+}
+
+fn create(dirs: &LogDirs, topic: &str, partition: i32) -> Arc<super::Log> {
+    let tp = TopicPartition::new(topic, partition);
+    dirs.get_or_create(&tp, None, Arc::new(small_segments()), true, 0).expect("creatable")
+}
+
+#[test]
+fn logs_go_to_the_directory_with_the_fewest_and_survive_both_kinds_of_restart() {
+    let fixture = Fixture::new(2);
+    let (dirs, _failures) = fixture.start();
+    for partition in 0..6 {
+        let log = create(&dirs, "t", partition);
+        for i in 0..=i64::from(partition) {
+            append(&log, batch(&[i], 100)).expect("appended");
+        }
+    }
+    let in_first = dirs.logs().iter().filter(|log| log.parent_dir() == fixture.config.dirs[0]).count();
+    assert_eq!(in_first, 3);
+    dirs.checkpoint_high_watermarks();
+    dirs.get(&TopicPartition::new("t", 5)).expect("there").delete_records(Offset(2)).expect("deleted");
+    dirs.shutdown(0);
+    assert!(fixture.path(0, ".kafka_cleanshutdown").exists());
+    let marker = fs::read_to_string(fixture.path(1, ".kafka_cleanshutdown")).expect("readable");
+    assert_eq!(marker, r#"{"version":0,"brokerEpoch":-1}"#);
+    drop(dirs);
+
+    for clean in [true, false] {
+        let (dirs, _failures) = fixture.open();
+        let seen = Mutex::new(Vec::new());
+        dirs.load(&|_| Arc::new(small_segments()), 0, &|p: LoadProgress| seen.lock().expect("unpoisoned").push(p))
+            .expect("loadable");
+        assert!(!fixture.path(0, ".kafka_cleanshutdown").exists());
+        let last = seen.lock().expect("unpoisoned").last().copied().expect("progress");
+        assert_eq!((last.logs_total, last.logs_loaded), (6, 6));
+        assert_eq!(last.segments_recovered == 0, clean, "{last:?}");
+        for partition in 0..6 {
+            let log = dirs.get(&TopicPartition::new("t", partition)).expect("loaded");
+            assert_eq!(log.log_end_offset(), Offset(i64::from(partition) + 1));
+            assert_eq!(log.high_watermark(), log.log_end_offset(), "from the checkpoint");
+        }
+        let start = dirs.get(&TopicPartition::new("t", 5)).expect("loaded").log_start_offset();
+        assert_eq!(start, Offset(2));
+        if clean {
+            // The next start finds no marker, as after a crash.
+            dirs.checkpoint_log_start_offsets();
+        }
+    }
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let fixture = Fixture::new(1);
+    let (_dirs, _failures) = fixture.open();
+    let (sender, _) = unbounded_channel();
+    assert!(matches!(LogDirs::open(&fixture.config, sender), Err(LogError::StartRefused { .. })));
+}
+
+#[test]
+fn directories_belong_to_one_broker_of_one_cluster() {
+    let fixture = Fixture::new(2);
+    let (dirs, _failures) = fixture.open();
+    assert_eq!((dirs.stored_broker_id().expect("new"), dirs.stored_cluster_id().expect("new")), (None, None));
+    dirs.claim("cluster-a", BrokerId(3)).expect("claimed");
+    drop(dirs);
+    let text = fs::read_to_string(fixture.path(1, "meta.properties")).expect("written");
+    assert!(
+        text.contains("\nversion=0\n") && text.contains("\nbroker.id=3\n") && text.contains("\ncluster.id=cluster-a\n")
+    );
+
+    let (dirs, _failures) = fixture.open();
+    assert_eq!(dirs.stored_broker_id().expect("agreed"), Some(BrokerId(3)));
+    assert!(matches!(dirs.claim("cluster-b", BrokerId(3)), Err(LogError::StartRefused { .. })));
+    assert!(matches!(dirs.claim("cluster-a", BrokerId(4)), Err(LogError::StartRefused { .. })));
+    drop(dirs);
+    fs::write(fixture.path(0, "meta.properties"), "version=0\nbroker.id=4\ncluster.id=cluster-a\n").expect("writable");
+    let (dirs, _failures) = fixture.open();
+    assert!(matches!(dirs.stored_broker_id(), Err(LogError::StartRefused { .. })));
+    drop(dirs);
+    fs::write(fixture.path(0, "meta.properties"), "version=1\nnode.id=4\ncluster.id=cluster-a\n").expect("writable");
+    let (sender, _) = unbounded_channel();
+    assert!(LogDirs::open(&fixture.config, sender).is_err());
+}
+
+#[test]
+fn a_deleted_log_is_gone_at_once_and_its_files_after_the_delay() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let log = create(&dirs, "t", 0);
+    append(&log, batch(&[1], 5)).expect("appended");
+    let tp = TopicPartition::new("t", 0);
+    assert!(dirs.delete(&tp, 1000).expect("deleted"));
+    assert!(!dirs.delete(&tp, 1000).expect("already"));
+    assert!(matches!(append(&log, batch(&[1], 5)), Err(LogError::Offline { .. })));
+    let doomed = || names_in(&fixture.config.dirs[0]).iter().filter(|name| name.ends_with("-delete")).count();
+    assert_eq!(doomed(), 1);
+    dirs.tick_deletions(1000 + 59_999);
+    assert_eq!(doomed(), 1);
+    // The same partition again, while the old directory waits; and a start finds that one.
+    create(&dirs, "t", 0);
+    dirs.shutdown(0);
+    drop((dirs, log));
+    let (dirs, _failures) = fixture.start();
+    assert_eq!(dirs.logs().len(), 1);
+    dirs.tick_deletions(60_000);
+    assert_eq!(doomed(), 0);
+    assert_eq!(names_in(&fixture.config.dirs[0]).iter().filter(|name| *name == "t-0").count(), 1);
+}
+
+#[test]
+fn one_failed_directory_leaves_the_others_serving() {
+    let fixture = Fixture::new(2);
+    let (dirs, mut failures) = fixture.start();
+    for partition in 0..4 {
+        let log = create(&dirs, "t", partition);
+        log.assign_topic_id(TopicId::random()).expect("written");
+        append(&log, batch(&[1], 5)).expect("appended");
+    }
+    dirs.shutdown(0);
+    drop(dirs);
+    fs::write(fixture.path(0, "recovery-point-offset-checkpoint"), "garbage").expect("writable");
+    let (dirs, mut failures_at_start) = fixture.start();
+    assert_eq!(failures_at_start.try_recv().expect("heard"), fixture.config.dirs[0]);
+    assert_eq!(dirs.offline_dirs(), [fixture.config.dirs[0].clone()]);
+    assert_eq!(dirs.logs().len(), 2);
+    for log in dirs.logs() {
+        append(&log, batch(&[1], 5)).expect("appended");
+    }
+    let tp = TopicPartition::new("u", 0);
+    let refused = dirs.get_or_create(&tp, None, Arc::new(small_segments()), false, 0);
+    assert!(matches!(refused, Err(LogError::Offline { .. })), "it may be in the failed directory");
+    create(&dirs, "u", 0);
+    assert!(failures.try_recv().is_err());
+    drop(dirs);
+
+    // All of them: nothing to run on.
+    let file_in_the_way = Fixture::new(1);
+    fs::create_dir_all(file_in_the_way.config.dirs[0].parent().expect("a parent")).expect("writable");
+    fs::write(&file_in_the_way.config.dirs[0], "a file").expect("writable");
+    let (sender, _) = unbounded_channel();
+    assert!(matches!(LogDirs::open(&file_in_the_way.config, sender), Err(LogError::StartRefused { .. })));
+}
+
+#[test]
+fn what_cannot_be_a_partition_stops_the_start() {
+    let fixture = Fixture::new(2);
+    let (dirs, _failures) = fixture.open();
+    fs::create_dir(fixture.path(0, "lost+found")).expect("writable");
+    assert!(matches!(load(&dirs), Err(LogError::StartRefused { .. })));
+    fs::remove_dir(fixture.path(0, "lost+found")).expect("removable");
+    fs::write(fixture.path(0, "a-file"), "ignored").expect("writable");
+    fs::create_dir(fixture.path(0, "__cluster_metadata-0")).expect("writable");
+    fs::create_dir(fixture.path(0, "t-0")).expect("writable");
+    fs::create_dir(fixture.path(1, "t-0")).expect("writable");
+    let refused = load(&dirs);
+    assert!(
+        matches!(&refused, Err(LogError::StartRefused { context }) if context.contains("Duplicate")),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn timers_flush_rolled_segments_and_delete_old_ones() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let config = LogConfig { retention_ms: Some(10), flush_ms: 1000, ..small_segments() };
+    let tp = TopicPartition::new("t", 0);
+    let log = dirs.get_or_create(&tp, None, Arc::new(config), true, 0).expect("created");
+    for i in 0..20 {
+        append(&log, batch(&[i], 100)).expect("appended");
+    }
+    dirs.tick_flush(999);
+    assert!(log.recovery_point() > Offset(0) && log.recovery_point() < Offset(20));
+    // The flush of rolled segments counts as one.
+    dirs.tick_flush(1999);
+    assert_eq!(log.recovery_point(), Offset(20));
+    dirs.checkpoint_recovery_points();
+    let checkpoint = fs::read_to_string(fixture.path(0, "recovery-point-offset-checkpoint")).expect("written");
+    assert_eq!(checkpoint, "0\n1\nt 0 20\n");
+    let deleted = AtomicU64::new(0);
+    deleted.fetch_add(dirs.tick_retention(1_000_000) as u64, Ordering::Relaxed);
+    assert!(deleted.load(Ordering::Relaxed) > 2);
+    dirs.tick_deletions(2_000_000);
+    assert_eq!((log.log_start_offset(), log.segment_count()), (Offset(20), 1));
+    assert!(!names_in(&fixture.path(0, "t-0")).iter().any(|name| name.ends_with(".deleted")));
+}

@@ -1,0 +1,431 @@
+//! Opens a partition's directory: completes what a crash interrupted, recovers what may be torn, and rebuilds the rest.
+//! Source: kafka 3.9 core/.../log/LogLoader.scala.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::append::producer_batch_of;
+use super::error::{IoContext, LogError};
+use super::file_names::{self, offset_file};
+use super::leader_epochs::LeaderEpochs;
+use super::log_dir::LogDir;
+use super::producer_state::Producers;
+use super::recent::RecentBatches;
+use super::scan::{Found, HeaderScan};
+use super::segment::Segment;
+use super::snapshots::Snapshots;
+use super::{Log, State, atomic_file, partition_metadata, transaction_index};
+use crate::config::log::LogConfig;
+use crate::model::{LeaderEpoch, Offset, TopicPartition};
+
+/// What the checkpoints and the last shutdown say about one log.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadInput {
+    pub topic_partition: TopicPartition,
+    pub dir: PathBuf,
+    pub config: Arc<LogConfig>,
+    pub recovery_point: Offset,
+    pub log_start_offset: Offset,
+    pub high_watermark: Offset,
+    pub had_clean_shutdown: bool,
+}
+
+/// Told of each segment that had to be walked, with its bytes.
+pub(crate) type OnRecovered<'a> = &'a (dyn Fn(u64) + Sync);
+
+pub(crate) fn load(
+    input: LoadInput,
+    parent: Arc<LogDir>,
+    now_ms: i64,
+    on_recovered: OnRecovered<'_>,
+) -> Result<Log, LogError> {
+    let dir = input.dir.clone();
+    finish_swaps(&dir)?;
+    let files = Files::list(&dir)?;
+    remove_orphaned_indexes(&dir, &files)?;
+
+    let (epochs, epochs_are_lost) = match LeaderEpochs::read(&dir.join(file_names::LEADER_EPOCH_CHECKPOINT)) {
+        Ok(epochs) => (epochs, false),
+        Err(LogError::Corrupt { context }) => {
+            log::warn!("[{}] {context}; reading the epochs from the batches", input.topic_partition);
+            (LeaderEpochs::default(), true)
+        }
+        Err(error) => return Err(error),
+    };
+    let mut segments = Vec::with_capacity(files.logs.len());
+    let mut unusable = BTreeSet::new();
+    for (base_offset, bytes) in &files.logs {
+        let has_txn_index = files.txn_indexes.contains(base_offset);
+        segments.push(Segment::existing(&dir, *base_offset, *bytes, has_txn_index, &input.config, now_ms)?);
+        if !files.offset_indexes.contains(base_offset) || !files.time_indexes.contains(base_offset) {
+            unusable.insert(*base_offset);
+        }
+        if has_txn_index {
+            let path = offset_file(&dir, *base_offset, file_names::TXN_INDEX);
+            if let Err(error) = transaction_index::read(&path, *base_offset) {
+                log::warn!("[{}] {error}; rebuilding the segment's indexes", input.topic_partition);
+                unusable.insert(*base_offset);
+            }
+        }
+    }
+    let mut loader = Loader {
+        state: State {
+            topic_id: partition_metadata::read(&dir.join(file_names::PARTITION_METADATA))?,
+            dir,
+            config: input.config.clone(),
+            segments,
+            recent: RecentBatches::default(),
+            log_start_offset: input.log_start_offset,
+            high_watermark: input.log_start_offset,
+            log_end_offset: input.log_start_offset,
+            recovery_point: input.recovery_point,
+            last_flush_ms: now_ms,
+            epochs,
+            producers: Producers::default(),
+            snapshots: Snapshots::found(files.snapshots),
+            truncations: 0,
+            is_closed: false,
+        },
+        parent,
+        input,
+        now_ms,
+        on_recovered,
+    };
+    loader.load(unusable, epochs_are_lost)?;
+    let Loader { state, parent, input, .. } = loader;
+    Ok(Log { topic_partition: input.topic_partition, parent, state: Mutex::new(state) })
+}
+
+/// Creates the directory and the first segment of a new partition.
+pub(crate) fn create(
+    topic_partition: TopicPartition,
+    dir: PathBuf,
+    config: Arc<LogConfig>,
+    parent: Arc<LogDir>,
+    now_ms: i64,
+) -> Result<Log, LogError> {
+    fs::create_dir_all(&dir).doing("create", &dir)?;
+    let input = LoadInput {
+        topic_partition,
+        dir,
+        config,
+        recovery_point: Offset(0),
+        log_start_offset: Offset(0),
+        high_watermark: Offset(0),
+        had_clean_shutdown: true,
+    };
+    load(input, parent, now_ms, &|_| {})
+}
+
+/// The files of a partition's directory, by kind.
+#[derive(Default)]
+struct Files {
+    logs: Vec<(Offset, u64)>,
+    offset_indexes: BTreeSet<Offset>,
+    time_indexes: BTreeSet<Offset>,
+    txn_indexes: BTreeSet<Offset>,
+    snapshots: BTreeSet<Offset>,
+}
+
+impl Files {
+    fn list(dir: &Path) -> Result<Files, LogError> {
+        let mut files = Files::default();
+        for name in file_names_in(dir)? {
+            let Some(offset) = file_names::offset_of(&name) else { continue };
+            match name.split_once('.').map(|(_, extension)| extension) {
+                Some(file_names::LOG) => {
+                    let path = dir.join(&name);
+                    files.logs.push((offset, path.metadata().doing("read", &path)?.len()));
+                }
+                Some(file_names::OFFSET_INDEX) => drop(files.offset_indexes.insert(offset)),
+                Some(file_names::TIME_INDEX) => drop(files.time_indexes.insert(offset)),
+                Some(file_names::TXN_INDEX) => drop(files.txn_indexes.insert(offset)),
+                Some(file_names::SNAPSHOT) => drop(files.snapshots.insert(offset)),
+                _ => {}
+            }
+        }
+        files.logs.sort_unstable();
+        Ok(files)
+    }
+}
+
+/// Plain files only. A name that is not text is none of ours.
+fn file_names_in(dir: &Path) -> Result<Vec<String>, LogError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).doing("list", dir)? {
+        let entry = entry.doing("list", dir)?;
+        if entry.file_type().doing("list", dir)?.is_file()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Removes files scheduled for deletion, and completes or undoes the replacement of segments by the cleaner.
+fn finish_swaps(dir: &Path) -> Result<(), LogError> {
+    let mut swaps = Vec::new();
+    let mut cleaned = Vec::new();
+    for name in file_names_in(dir)? {
+        let Some(offset) = file_names::offset_of(&name) else { continue };
+        if name.ends_with(file_names::DELETED) {
+            remove(&dir.join(name))?;
+        } else if name.ends_with(file_names::CLEANED) {
+            cleaned.push((offset, name));
+        } else if name.ends_with(file_names::SWAP) {
+            swaps.push((offset, name));
+        }
+    }
+    // Outputs are renamed from the last to the first: a `.cleaned` left over proves that those behind it are half a set.
+    if let Some(first_cleaned) = cleaned.iter().map(|(offset, _)| *offset).min() {
+        for (_, name) in swaps.extract_if(.., |(offset, _)| *offset >= first_cleaned) {
+            remove(&dir.join(name))?;
+        }
+    }
+    for (_, name) in cleaned {
+        remove(&dir.join(name))?;
+    }
+    if swaps.is_empty() {
+        return Ok(());
+    }
+
+    // The swapped-in segments replace everything in their range.
+    let mut range: Option<(Offset, Offset)> = None;
+    for (base_offset, name) in &swaps {
+        if name.strip_suffix(file_names::SWAP).is_some_and(|name| name.ends_with(".log")) {
+            let end = end_of_swapped_log(&dir.join(name), *base_offset)?;
+            let (from, to) = range.unwrap_or((*base_offset, end));
+            range = Some((from.min(*base_offset), to.max(end)));
+        }
+    }
+    if let Some((from, to)) = range {
+        for name in file_names_in(dir)? {
+            let replaced = file_names::offset_of(&name).is_some_and(|offset| offset >= from && offset < to);
+            if replaced && !name.ends_with(file_names::SWAP) {
+                remove(&dir.join(name))?;
+            }
+        }
+    }
+    for (_, name) in swaps {
+        let path = dir.join(&name);
+        let name = name.strip_suffix(file_names::SWAP).expect("collected by this suffix");
+        fs::rename(&path, dir.join(name)).doing("rename", &path)?;
+    }
+    Ok(())
+}
+
+fn end_of_swapped_log(path: &Path, base_offset: Offset) -> Result<Offset, LogError> {
+    let file = fs::File::open(path).doing("open", path)?;
+    let size = u32::try_from(file.metadata().doing("read", path)?.len()).unwrap_or(u32::MAX);
+    let mut scan = HeaderScan::new(&file, 0, size);
+    let mut end = base_offset;
+    while let Found::Batch((_, header)) = scan.next().doing("read", path)? {
+        end = end.max(Offset(header.next_offset()));
+    }
+    Ok(end)
+}
+
+fn remove_orphaned_indexes(dir: &Path, files: &Files) -> Result<(), LogError> {
+    let kinds = [
+        (&files.offset_indexes, file_names::OFFSET_INDEX),
+        (&files.time_indexes, file_names::TIME_INDEX),
+        (&files.txn_indexes, file_names::TXN_INDEX),
+    ];
+    for (offsets, extension) in kinds {
+        for offset in offsets {
+            if files.logs.binary_search_by_key(offset, |(base_offset, _)| *base_offset).is_err() {
+                let path = offset_file(dir, *offset, extension);
+                log::warn!("Found an orphaned index file {}, with no corresponding log file.", path.display());
+                remove(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), LogError> {
+    atomic_file::remove_if_exists(path).doing("delete", path)
+}
+
+struct Loader<'a> {
+    state: State,
+    parent: Arc<LogDir>,
+    input: LoadInput,
+    now_ms: i64,
+    on_recovered: OnRecovered<'a>,
+}
+
+impl Loader<'_> {
+    fn load(&mut self, unusable: BTreeSet<Offset>, epochs_are_lost: bool) -> Result<(), LogError> {
+        let tp = self.input.topic_partition.clone();
+        if epochs_are_lost {
+            self.reread_epochs()?;
+        }
+        let epochs_before = self.state.epochs.clone();
+        for base_offset in unusable {
+            let at = self.state.segment_of(base_offset);
+            // Those above the recovery point are recovered below in any case.
+            if self.input.had_clean_shutdown || base_offset < self.input.recovery_point {
+                log::warn!("[{tp}] Rebuilding the indexes of the segment at offset {base_offset}.");
+                self.recover_segment(at)?;
+            }
+        }
+        if !self.input.had_clean_shutdown && !self.state.segments.is_empty() {
+            let first = self.state.segment_of(self.input.recovery_point);
+            self.recover_from(first)?;
+        }
+        let end = self.log_end_offset()?;
+        match end {
+            Some(end) if end >= self.input.log_start_offset => self.state.log_end_offset = end,
+            found => self.start_empty(found)?,
+        }
+        let state = &mut self.state;
+        let end = state.log_end_offset;
+        // Only a flush may move the recovery point, else a second crash would skip what this one left unflushed.
+        state.recovery_point = if self.input.had_clean_shutdown { end } else { self.input.recovery_point.min(end) };
+        state.log_start_offset = self.input.log_start_offset.max(state.segments[0].base_offset());
+        state.epochs.truncate_from_end(end);
+        state.epochs.truncate_from_start(self.input.log_start_offset);
+        if state.epochs != epochs_before || epochs_are_lost {
+            state.write_epochs()?;
+        }
+        self.load_producers()?;
+        let high_watermark = self.input.high_watermark;
+        self.state.set_high_watermark(high_watermark);
+        Ok(())
+    }
+
+    /// The end of the last segment; `None` without segments. A torn tail is cut even after a clean shutdown.
+    fn log_end_offset(&mut self) -> Result<Option<Offset>, LogError> {
+        let Some(last) = self.state.segments.len().checked_sub(1) else { return Ok(None) };
+        let State { segments, dir, .. } = &mut self.state;
+        let tail = segments[last].next_offset(dir)?;
+        if tail.is_sound {
+            return Ok(Some(tail.next_offset));
+        }
+        log::warn!(
+            "[{}] The last segment ends in damaged bytes in spite of a clean shutdown, recovering it",
+            self.input.topic_partition
+        );
+        self.recover_segment(last).map(Some)
+    }
+
+    fn start_empty(&mut self, found: Option<Offset>) -> Result<(), LogError> {
+        let start = self.input.log_start_offset;
+        let state = &mut self.state;
+        if let Some(end) = found {
+            log::warn!(
+                "[{}] Deleting all segments because logEndOffset ({end}) is smaller than logStartOffset {start}. This \
+                 could happen if segment files were deleted from the file system.",
+                self.input.topic_partition
+            );
+            let count = state.segments.len();
+            state.drop_segments(0..count, &self.parent, self.now_ms)?;
+            state.epochs.clear();
+            state.snapshots.retain(&state.dir, |_| false)?;
+        }
+        state.segments.push(Segment::create(&state.dir, start, &state.config, self.now_ms)?);
+        state.log_end_offset = start;
+        state.producers = Producers::starting_at(start);
+        state.snapshots.set_last(Offset(0));
+        Ok(())
+    }
+
+    /// Recovers segments from this one on, and deletes those behind the first that had to be cut.
+    fn recover_from(&mut self, first: usize) -> Result<(), LogError> {
+        let tp = self.input.topic_partition.clone();
+        let count = self.state.segments.len();
+        for at in first..count {
+            let base_offset = self.state.segments[at].base_offset();
+            log::info!(
+                "[{tp}] Recovering unflushed segment {base_offset}. {}/{} recovered for {tp}.",
+                at - first,
+                count - first
+            );
+            let before = self.state.segments[at].size();
+            self.recover_segment(at)?;
+            if self.state.segments[at].size() < before {
+                self.state.drop_segments(at + 1..count, &self.parent, self.now_ms)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Recovers one segment, with the producer state of everything before it, and returns where it ends.
+    fn recover_segment(&mut self, at: usize) -> Result<Offset, LogError> {
+        let expiration_ms = self.parent.producer_id_expiration_ms;
+        let state = &mut self.state;
+        let base_offset = state.segments[at].base_offset();
+        state.log_end_offset = base_offset;
+        state.rebuild_producers(expiration_ms, self.now_ms)?;
+        let State { segments, dir, config, epochs, producers, snapshots, .. } = state;
+        let segment = &mut segments[at];
+        let txn_index = segment.txn_index_path(dir);
+        let mut has_txn_index = false;
+        let recovered = segment.recover(dir, config, epochs, |batch| {
+            if let Some(aborted) = producer_batch_of(batch).and_then(|batch| producers.apply(&batch)) {
+                transaction_index::append(&txn_index, &aborted)?;
+                has_txn_index = true;
+            }
+            Ok(())
+        })?;
+        segment.has_txn_index = has_txn_index;
+        if recovered.truncated_bytes > 0 {
+            log::warn!(
+                "[{}] Corruption found in segment {base_offset}, truncating to offset {}: cut {} bytes at {}",
+                self.input.topic_partition,
+                recovered.next_offset,
+                recovered.truncated_bytes,
+                recovered.why.as_deref().unwrap_or("the end"),
+            );
+        }
+        producers.set_end_offset(recovered.next_offset);
+        snapshots.take(dir, producers)?;
+        (self.on_recovered)(u64::from(segment.size()));
+        if at + 1 < segments.len() {
+            segments[at].close();
+        }
+        Ok(recovered.next_offset)
+    }
+
+    fn load_producers(&mut self) -> Result<(), LogError> {
+        let expiration_ms = self.parent.producer_id_expiration_ms;
+        let now_ms = self.now_ms;
+        let state = &mut self.state;
+        let base_offsets: Vec<Offset> = state.segments.iter().map(Segment::base_offset).collect();
+        state.snapshots.remove_strays(&state.dir, &base_offsets)?;
+        if state.snapshots.is_empty() && self.input.had_clean_shutdown {
+            // A log from before producer state existed has none: empty snapshots spare the next truncation a full walk.
+            let end = state.log_end_offset;
+            for offset in base_offsets.iter().rev().take(2).rev().copied().chain([end]) {
+                state.producers.set_end_offset(offset);
+                state.snapshots.take(&state.dir, &state.producers)?;
+            }
+            return Ok(());
+        }
+        state.rebuild_producers(expiration_ms, now_ms)?;
+        state.producers.remove_expired(now_ms, expiration_ms);
+        Ok(())
+    }
+
+    /// Finds out which epoch wrote from where by walking the headers of the whole log.
+    fn reread_epochs(&mut self) -> Result<(), LogError> {
+        let State { segments, dir, epochs, .. } = &mut self.state;
+        for segment in segments {
+            let file = segment.file(dir)?;
+            let path = segment.log_path(dir);
+            let mut scan = HeaderScan::new(&file, 0, segment.size());
+            while let Found::Batch((_, header)) = scan.next().doing("read", &path)? {
+                if header.magic >= 2 && epochs.latest().is_none_or(|e| header.partition_leader_epoch > e.epoch.0) {
+                    epochs.assign(LeaderEpoch(header.partition_leader_epoch), Offset(header.base_offset));
+                }
+            }
+            segment.close();
+        }
+        Ok(())
+    }
+}

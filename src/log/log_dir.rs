@@ -1,0 +1,96 @@
+//! One entry of `log.dirs`, as the logs in it see it: whether it still serves, and work they leave for later.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::error::LogError;
+use crate::model::TopicPartition;
+
+#[derive(Debug)]
+pub(crate) struct LogDir {
+    path: PathBuf,
+    offline: AtomicBool,
+    /// Told once when the directory fails. Unbounded, but there are only as many directories as settings name.
+    failures: UnboundedSender<PathBuf>,
+    pub producer_id_expiration_ms: i64,
+    /// Partitions with a segment that is complete but not fsynced.
+    rolled: Mutex<HashSet<TopicPartition>>,
+    doomed: Mutex<Vec<Doomed>>,
+}
+
+/// Files or a whole directory to remove once nobody can be reading them any more.
+#[derive(Debug)]
+pub(crate) struct Doomed {
+    pub due_ms: i64,
+    pub path: PathBuf,
+}
+
+impl LogDir {
+    pub fn new(path: PathBuf, failures: UnboundedSender<PathBuf>, producer_id_expiration_ms: i64) -> LogDir {
+        LogDir {
+            path,
+            offline: AtomicBool::new(false),
+            failures,
+            producer_id_expiration_ms,
+            rolled: Mutex::default(),
+            doomed: Mutex::default(),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    pub fn check(&self) -> Result<(), LogError> {
+        if self.is_offline() { Err(self.offline_error()) } else { Ok(()) }
+    }
+
+    pub fn offline_error(&self) -> LogError {
+        LogError::Offline { dir: self.path.display().to_string() }
+    }
+
+    /// Takes the directory out of service if the error says that its disk is not to be trusted.
+    pub fn observe<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+        if let Err(error) = &result
+            && error.is_storage_failure()
+        {
+            self.fail(error);
+        }
+        result
+    }
+
+    pub fn fail(&self, error: &LogError) {
+        if !self.offline.swap(true, Ordering::AcqRel) {
+            log::error!("{error}; log directory {} is offline until the broker restarts", self.path.display());
+            // Nobody listens in tests and tools, and that is fine.
+            let _ = self.failures.send(self.path.clone());
+        }
+    }
+
+    pub fn note_rolled(&self, tp: &TopicPartition) {
+        self.rolled.lock().expect("nothing panics under this lock").insert(tp.clone());
+    }
+
+    pub fn take_rolled(&self) -> HashSet<TopicPartition> {
+        std::mem::take(&mut *self.rolled.lock().expect("nothing panics under this lock"))
+    }
+
+    pub fn doom(&self, due_ms: i64, paths: impl IntoIterator<Item = PathBuf>) {
+        let mut doomed = self.doomed.lock().expect("nothing panics under this lock");
+        doomed.extend(paths.into_iter().map(|path| Doomed { due_ms, path }));
+    }
+
+    /// What is due by now.
+    pub fn take_doomed(&self, now_ms: i64) -> Vec<PathBuf> {
+        let mut doomed = self.doomed.lock().expect("nothing panics under this lock");
+        doomed.extract_if(.., |entry| entry.due_ms <= now_ms).map(|entry| entry.path).collect()
+    }
+}

@@ -1,0 +1,432 @@
+//! The rules of one log, one by one.
+
+use bytes::Bytes;
+
+use super::error::LogError;
+use super::segment::faults;
+use super::testing::*;
+use super::{OffsetQuery, ReadUntil, TimestampedOffset};
+use crate::config::log::LogConfig;
+use crate::model::{LeaderEpoch, Offset, TopicId};
+use crate::record::append::AppendOrigin;
+use crate::record::batch::Batches;
+use crate::record::build::BatchBuilder;
+use crate::record::compression::Codec;
+
+#[test]
+fn appended_batches_get_offsets_and_the_leader_epoch_and_are_read_back() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    let first = append_in_epoch(&log, batch(&[10, 20, 15], 5), 3).expect("appended");
+    assert_eq!((first.first_offset, first.last_offset, first.log_end_offset), (Offset(0), Offset(2), Offset(3)));
+    assert_eq!((first.max_timestamp_ms, first.log_append_time_ms, first.duplicate), (20, -1, false));
+    append_in_epoch(&log, batch(&[30], 5), 3).expect("appended");
+    let read = read_all(&log);
+    assert_eq!(read.iter().map(|(h, _)| (h.base_offset, h.last_offset)).collect::<Vec<_>>(), [(0, 2), (3, 3)]);
+    assert!(read.iter().all(|(header, _)| header.partition_leader_epoch == 3));
+    assert_eq!(std::fs::read_to_string(one.dir().join("leader-epoch-checkpoint")).expect("written"), "0\n1\n3 0\n");
+}
+
+#[test]
+fn a_leader_that_was_replaced_cannot_append() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    append_in_epoch(&log, batch(&[1], 5), 3).expect("appended");
+    let refused = append_in_epoch(&log, batch(&[1], 5), 2);
+    assert!(matches!(refused, Err(LogError::StaleLeaderEpoch { given: LeaderEpoch(2), latest: LeaderEpoch(3) })));
+    assert_eq!(log.log_end_offset(), Offset(1));
+}
+
+#[test]
+fn a_duplicate_is_answered_with_its_first_offsets_also_after_a_restart() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    append(&log, batch(&[1], 5)).expect("appended");
+    let of_producer = |sequence| batch(&[7, 8], 5).producer(42, 1, sequence);
+    append(&log, of_producer(0)).expect("appended");
+    append(&log, of_producer(2)).expect("appended");
+    let again = append(&log, of_producer(0)).expect("a duplicate");
+    assert!(again.duplicate);
+    assert_eq!((again.first_offset, again.last_offset, again.log_end_offset), (Offset(1), Offset(2), Offset(5)));
+    assert!(matches!(append(&log, of_producer(9)), Err(LogError::OutOfOrderSequence { given: 9, last: 3, .. })));
+    let fenced = append(&log, batch(&[7], 5).producer(42, 0, 4));
+    assert!(matches!(fenced, Err(LogError::InvalidProducerEpoch { .. })));
+    log.close(0).expect("closable");
+
+    for clean in [true, false] {
+        let log = one.open(clean, Offset(0)).expect("loadable");
+        assert_eq!(log.log_end_offset(), Offset(5));
+        let again = append(&log, of_producer(2)).expect("the last batch is remembered");
+        assert_eq!((again.duplicate, again.first_offset), (true, Offset(3)), "clean: {clean}");
+        assert_eq!(log.producers()[0].last_sequence, 3);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_the_append_and_leaves_no_trace_of_it() {
+    for written in [0, 1, 30, 61, 70] {
+        let mut one = OneLog::new(LogConfig::default());
+        let log = one.open_clean();
+        append(&log, batch(&[1], 5)).expect("appended");
+        let size = log.size();
+        faults::fill_disk_after(written);
+        assert!(matches!(append(&log, batch(&[2], 50)), Err(LogError::Io { .. })), "after {written} bytes");
+        assert_eq!((log.log_end_offset(), log.size()), (Offset(1), size));
+        let on_disk = one.dir().join("00000000000000000000.log").metadata().expect("readable").len();
+        assert_eq!(on_disk, size);
+        assert!(one.failures.try_recv().is_err(), "a full disk does not take the directory offline");
+        append(&log, batch(&[3], 50)).expect("appended once there is room again");
+        assert_eq!(read_all(&log).iter().map(|(h, _)| h.max_timestamp).collect::<Vec<_>>(), [1, 3]);
+    }
+}
+
+#[test]
+fn segments_roll_by_size_and_leave_their_indexes_trimmed() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    for i in 0..30 {
+        append(&log, batch(&[i], 100)).expect("appended");
+    }
+    assert!(log.segment_count() > 3);
+    let second = read_all(&log).len();
+    assert_eq!(second, 30);
+    let names = names_in(&one.dir());
+    for base in names.iter().filter_map(|name| name.strip_suffix(".log")).filter(|base| *base != names[0]) {
+        let length = |extension: &str| one.dir().join(format!("{base}.{extension}")).metadata().map_or(0, |m| m.len());
+        assert_eq!(length("index") % 8, 0);
+        assert_eq!(length("timeindex") % 12, 0);
+        assert!(length("log") <= 1000);
+    }
+    let bases = names.iter().filter(|name| name.ends_with(".log")).count();
+    let snapshots = names.iter().filter(|name| name.ends_with(".snapshot")).count();
+    assert_eq!(snapshots, bases - 1, "every roll leaves a snapshot: {names:?}");
+}
+
+#[test]
+fn segments_roll_by_time_of_their_records() {
+    let one = OneLog::new(LogConfig { segment_ms: 1000, ..LogConfig::default() });
+    let log = one.open_clean();
+    for timestamp in [5000, 5999, 6000] {
+        append(&log, batch(&[timestamp], 5)).expect("appended");
+    }
+    assert_eq!(log.segment_count(), 1, "1000 ms are not more than segment.ms");
+    append(&log, batch(&[6001], 5)).expect("appended");
+    assert_eq!(log.segment_count(), 2);
+    append(&log, batch(&[1], 5)).expect("an old record does not roll");
+    assert_eq!(log.segment_count(), 2);
+}
+
+#[test]
+fn an_append_larger_than_a_segment_is_refused() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    let refused = append(&log, batch(&[1], 2000));
+    assert!(matches!(refused, Err(LogError::RecordListTooLarge { segment_bytes: 1000, .. })));
+}
+
+#[test]
+fn reads_respect_their_bounds_and_byte_limits() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    for i in 0..20 {
+        append(&log, batch(&[i], 100)).expect("appended");
+    }
+    let one_batch = read_all(&log)[0].1.len() as u32;
+    assert!(matches!(log.read(Offset(21), 100, ReadUntil::LogEnd, true), Err(LogError::OffsetOutOfRange { .. })));
+    assert!(log.read(Offset(20), 100, ReadUntil::LogEnd, true).expect("at the end").region.is_none());
+    let whole = log.read(Offset(3), 1, ReadUntil::LogEnd, true).expect("readable").region.expect("one batch");
+    assert_eq!(whole.len, one_batch, "at least one batch");
+    let cut = log.read(Offset(3), 10, ReadUntil::LogEnd, false).expect("readable").region.expect("part of one");
+    assert_eq!(cut.len, 10);
+    assert!(log.read(Offset(3), 0, ReadUntil::LogEnd, false).expect("readable").region.is_none());
+
+    log.update_high_watermark(Offset(4));
+    let until_hw = log.read(Offset(2), 10_000, ReadUntil::HighWatermark, true).expect("readable");
+    assert_eq!(until_hw.region.expect("two batches").len, 2 * one_batch);
+    assert!(until_hw.reached_limit);
+    assert!(log.read(Offset(4), 100, ReadUntil::HighWatermark, true).expect("readable").region.is_none());
+    assert!(
+        log.read(Offset(9), 100, ReadUntil::HighWatermark, true).expect("above the high watermark").region.is_none()
+    );
+    log.update_high_watermark(Offset(20));
+    assert_eq!(log.delete_records(Offset(7)).expect("deleted"), Offset(7));
+    assert!(matches!(log.read(Offset(6), 100, ReadUntil::LogEnd, true), Err(LogError::OffsetOutOfRange { .. })));
+}
+
+#[test]
+fn offsets_are_found_by_time_also_in_compressed_batches() {
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let one = OneLog::new(small_segments());
+        let log = one.open_clean();
+        for i in 0..20 {
+            // Out of order within the batch.
+            append_in_epoch(&log, compressed_batch(&[i * 100 + 50, i * 100], 50, codec), 4).expect("appended");
+        }
+        let at = |query| log.offset_for_timestamp(query).expect("readable");
+        let found = |timestamp_ms, offset| {
+            Some(TimestampedOffset { timestamp_ms, offset: Offset(offset), leader_epoch: Some(LeaderEpoch(4)) })
+        };
+        assert_eq!(at(OffsetQuery::AtOrAfter(0)), found(50, 0));
+        assert_eq!(at(OffsetQuery::AtOrAfter(150)), found(150, 2));
+        assert_eq!(at(OffsetQuery::AtOrAfter(151)), found(250, 4));
+        assert_eq!(at(OffsetQuery::AtOrAfter(1901)), found(1950, 38));
+        assert_eq!(at(OffsetQuery::AtOrAfter(1951)), None);
+        assert_eq!(at(OffsetQuery::MaxTimestamp), found(1950, 38));
+        assert_eq!(at(OffsetQuery::Earliest), found(-1, 0));
+        assert_eq!(at(OffsetQuery::Latest), found(-1, 40));
+        log.delete_records(Offset(5)).expect("deleted");
+        assert_eq!(at(OffsetQuery::AtOrAfter(0)), found(200, 5), "records below the log start are not found");
+        log.close(0).expect("closable");
+        let log = one.open_at(true, Offset(0), Offset(5)).expect("loadable");
+        assert_eq!(log.offset_for_timestamp(OffsetQuery::AtOrAfter(1901)).expect("readable"), found(1950, 38));
+    }
+}
+
+#[test]
+fn an_empty_log_has_no_record_at_any_time() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    assert_eq!(log.offset_for_timestamp(OffsetQuery::MaxTimestamp).expect("readable"), None);
+    let now = 1_900_000_000_000;
+    assert_eq!(log.offset_for_timestamp(OffsetQuery::AtOrAfter(now)).expect("readable"), None);
+    let earliest = log.offset_for_timestamp(OffsetQuery::Earliest).expect("readable").expect("always");
+    assert_eq!((earliest.offset, earliest.leader_epoch), (Offset(0), None));
+}
+
+#[test]
+fn a_follower_takes_the_leaders_bytes_as_they_are_and_refuses_others() {
+    let leader = OneLog::new(small_segments());
+    let leader_log = leader.open_clean();
+    for i in 0..20 {
+        append_in_epoch(&leader_log, batch(&[i], 100).producer(5, 0, i as i32), (i / 7) as i32).expect("appended");
+    }
+    let follower = OneLog::new(small_segments());
+    let log = follower.open_clean();
+    while log.log_end_offset() < Offset(20) {
+        let bytes = read_bytes(&leader_log, log.log_end_offset(), 500);
+        log.append_as_follower(&bytes, 0).expect("appended");
+    }
+    assert_eq!(read_all(&log), read_all(&leader_log));
+    assert_eq!(log.epochs(), leader_log.epochs());
+    assert_eq!(log.producers(), leader_log.producers());
+
+    let old = read_bytes(&leader_log, Offset(3), 500);
+    assert!(matches!(log.append_as_follower(&old, 0), Err(LogError::UnexpectedOffset { .. })));
+    let mut damaged = batch(&[1], 5).base_offset(20).build().to_vec();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    assert!(matches!(log.append_as_follower(&Bytes::from(damaged), 0), Err(LogError::InvalidBatch { .. })));
+    let partial = batch(&[1], 5).base_offset(20).build();
+    let nothing = log.append_as_follower(&partial.slice(..40), 0).expect("part of a batch is ignored");
+    assert_eq!(nothing.log_end_offset, Offset(20));
+    // The leader compacted its log: offsets may jump, even over what a segment can address.
+    let far = Offset(20 + (1 << 33));
+    log.append_as_follower(&batch(&[1], 5).base_offset(far.0).build(), 0).expect("appended");
+    assert_eq!(log.log_end_offset(), Offset(far.0 + 1));
+    assert!(one_batch_at(&log, Offset(100)) == far.0);
+}
+
+fn one_batch_at(log: &super::Log, from: Offset) -> i64 {
+    let bytes = read_bytes(log, from, 1);
+    Batches::new(&bytes).next().expect("a batch").expect("valid").header.base_offset
+}
+
+#[test]
+fn truncation_cuts_whole_batches_epochs_and_producers() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    for i in 0..20 {
+        append_in_epoch(&log, batch(&[i, i], 50).producer(5, 0, i as i32 * 2), (i / 7) as i32).expect("appended");
+    }
+    assert!(!log.truncate_to(Offset(40), 0).expect("nothing to do"));
+    assert!(log.truncate_to(Offset(15), 0).expect("truncated"));
+    assert_eq!(log.log_end_offset(), Offset(15));
+    assert_eq!(log.high_watermark(), Offset(15));
+    let last = read_all(&log).last().expect("batches are left").0;
+    assert_eq!(last.last_offset, 13, "the batch of 14 and 15 goes entirely");
+    assert_eq!(log.epochs().iter().map(|e| (e.epoch.0, e.start_offset.0)).collect::<Vec<_>>(), [(0, 0), (1, 14)]);
+    assert_eq!(log.producers()[0].last_sequence, 13);
+    append_in_epoch(&log, batch(&[99], 50).producer(5, 0, 14), 3).expect("appended");
+    assert_eq!(read_all(&log).last().expect("a batch").0.base_offset, 15);
+
+    log.truncate_fully_and_start_at(Offset(100), None, 0).expect("truncated");
+    let bounds = log.bounds();
+    assert_eq!(
+        (bounds.log_start_offset, bounds.high_watermark, bounds.log_end_offset),
+        (Offset(100), Offset(100), Offset(100))
+    );
+    assert!(log.epochs().is_empty() && log.producers().is_empty());
+    append(&log, batch(&[1], 5)).expect("appended");
+    log.close(0).expect("closable");
+    assert_eq!(read_all(&one.open_clean())[0].0.base_offset, 100);
+}
+
+#[test]
+fn retention_deletes_from_the_oldest_and_never_above_the_high_watermark() {
+    let by_age = LogConfig { retention_ms: Some(1000), ..small_segments() };
+    let one = OneLog::new(by_age.clone());
+    let log = one.open_clean();
+    for i in 0..30 {
+        append(&log, batch(&[i * 100], 100)).expect("appended");
+    }
+    let before = log.segment_count();
+    log.update_high_watermark(Offset(0));
+    assert_eq!(log.delete_old_segments(i64::MAX).expect("nothing is replicated"), 0);
+    log.update_high_watermark(Offset(30));
+    let deleted = log.delete_old_segments(2500).expect("deleted");
+    assert!(deleted > 0 && deleted < before);
+    let start = log.log_start_offset();
+    assert_eq!(read_all(&log)[0].0.base_offset, start.0);
+    assert!(start <= Offset(15), "records younger than 1000 ms are kept");
+    let marked = names_in(&one.dir()).iter().filter(|name| name.ends_with(".deleted")).count();
+    assert!(marked >= deleted * 3, "log and both indexes stay until the delay is over");
+    assert!(one.parent.take_doomed(2500).is_empty());
+    for path in one.parent.take_doomed(2500 + 60_000) {
+        std::fs::remove_file(path).expect("a file");
+    }
+    assert!(!names_in(&one.dir()).iter().any(|name| name.ends_with(".deleted")));
+
+    // Everything is too old: the active segment is rolled first, and the log goes on where it was.
+    log.delete_old_segments(1_000_000).expect("deleted");
+    assert_eq!((log.segment_count(), log.log_start_offset(), log.log_end_offset()), (1, Offset(30), Offset(30)));
+    append(&log, batch(&[1], 5)).expect("appended");
+
+    let by_size = LogConfig { retention_ms: None, retention_bytes: Some(1500), ..small_segments() };
+    let one = OneLog::new(by_size);
+    let log = one.open_clean();
+    for i in 0..30 {
+        append(&log, batch(&[i * 100], 100)).expect("appended");
+    }
+    log.delete_old_segments(0).expect("deleted");
+    assert!(log.size() >= 1500 && log.size() < 1500 + 1000, "{}", log.size());
+
+    let compacted = LogConfig { compact: true, delete: false, retention_ms: Some(0), ..small_segments() };
+    let one = OneLog::new(compacted);
+    let log = one.open_clean();
+    append(&log, batch(&[0], 100)).expect("appended");
+    assert_eq!(log.delete_old_segments(1_000_000).expect("nothing"), 0);
+    assert!(matches!(log.delete_records(Offset(-1)), Err(LogError::DeletePolicyRequired)));
+}
+
+#[test]
+fn deleted_records_stay_deleted_and_free_their_segments() {
+    let one = OneLog::new(LogConfig { retention_ms: None, ..small_segments() });
+    let log = one.open_clean();
+    for i in 0..30 {
+        append_in_epoch(&log, batch(&[i], 100), (i / 10) as i32).expect("appended");
+    }
+    assert!(matches!(log.delete_records(Offset(31)), Err(LogError::OffsetOutOfRange { .. })));
+    assert_eq!(log.delete_records(Offset(12)).expect("deleted"), Offset(12));
+    assert_eq!(log.delete_records(Offset(3)).expect("already"), Offset(12));
+    assert_eq!(log.epochs()[0].start_offset, Offset(12));
+    let segments = log.segment_count();
+    assert!(log.delete_old_segments(0).expect("deleted") > 0);
+    assert!(log.segment_count() < segments);
+    assert_eq!(log.log_start_offset(), Offset(12), "the segment of the start offset stays");
+    assert_eq!(log.delete_records(Offset(-1)).expect("deleted"), Offset(30), "-1 is the high watermark");
+}
+
+fn marker(producer_id: i64, commit: bool, coordinator_epoch: i32) -> BatchBuilder {
+    let mut builder = BatchBuilder::new().producer(producer_id, 0, -1).transactional(true).control(true);
+    let mut value = vec![0, 0];
+    value.extend(coordinator_epoch.to_be_bytes());
+    builder.append(9, Some(&[0, 0, 0, u8::from(commit)]), Some(&value), &[]);
+    builder
+}
+
+#[test]
+fn read_committed_stops_at_open_transactions_and_names_aborted_ones() {
+    let one = OneLog::new(LogConfig { index_interval_bytes: 0, ..LogConfig::default() });
+    let log = one.open_clean();
+    let transactional = |producer, sequence| batch(&[1], 5).producer(producer, 0, sequence).transactional(true);
+    let end = |commit, producer| {
+        let mut prepared = prepared_as(marker(producer, commit, 1), AppendOrigin::Coordinator);
+        let info = log.append_as_leader(&mut prepared, LeaderEpoch(0), AppendOrigin::Coordinator, 0).expect("appended");
+        log.update_high_watermark(info.log_end_offset);
+    };
+    append(&log, transactional(1, 0)).expect("appended");
+    append(&log, transactional(2, 0)).expect("appended");
+    assert_eq!(log.bounds().last_stable_offset, Offset(0));
+    assert!(log.read(Offset(0), 1000, ReadUntil::LastStableOffset, true).expect("readable").region.is_none());
+    end(false, 1);
+    assert_eq!(log.bounds().last_stable_offset, Offset(1), "producer 2 is still open");
+    end(true, 2);
+    assert_eq!(log.bounds().last_stable_offset, Offset(4));
+    append(&log, batch(&[1], 5)).expect("appended");
+    let fetched = log.read(Offset(0), 1000, ReadUntil::LastStableOffset, true).expect("readable");
+    let aborted: Vec<_> = fetched.aborted_transactions.iter().map(|t| (t.producer_id.0, t.first_offset.0)).collect();
+    assert_eq!(aborted, [(1, 0)]);
+    let later = log.read(Offset(3), 1000, ReadUntil::LastStableOffset, true).expect("readable");
+    assert!(later.aborted_transactions.is_empty());
+    assert_eq!(names_in(&one.dir()).iter().filter(|name| name.ends_with(".txnindex")).count(), 1);
+    log.close(0).expect("closable");
+    let index = one.dir().join("00000000000000000000.txnindex");
+    let written = std::fs::read(&index).expect("written");
+    for (clean, index_survives) in [(true, true), (false, true), (false, false), (true, false)] {
+        if index_survives {
+            std::fs::write(&index, &written).expect("writable");
+        } else {
+            std::fs::write(&index, [1, 2, 3]).expect("writable");
+        }
+        let log = one.open(clean, Offset(0)).expect("loadable");
+        assert_eq!(std::fs::read(&index).expect("there"), written, "clean {clean}, index survives {index_survives}");
+        let fetched = log.read(Offset(0), 1000, ReadUntil::LastStableOffset, true).expect("readable");
+        assert_eq!(fetched.aborted_transactions.len(), 1);
+    }
+}
+
+#[test]
+fn a_flush_moves_the_recovery_point_and_settings_ask_for_it() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    for i in 0..20 {
+        append(&log, batch(&[i], 100)).expect("appended");
+    }
+    assert_eq!(log.recovery_point(), Offset(0));
+    assert_eq!(one.parent.take_rolled().len(), 1);
+    log.flush_old_segments(5).expect("flushed");
+    let active = names_in(&one.dir()).iter().filter_map(|n| n.strip_suffix(".log")?.parse().ok()).max();
+    assert_eq!(Some(log.recovery_point().0), active);
+    log.flush(6).expect("flushed");
+    assert_eq!(log.recovery_point(), Offset(20));
+    log.truncate_to(Offset(3), 7).expect("truncated");
+    assert_eq!(log.recovery_point(), Offset(3));
+
+    let one = OneLog::new(LogConfig { flush_messages: 3, ..LogConfig::default() });
+    let log = one.open_clean();
+    append(&log, batch(&[1, 2], 5)).expect("appended");
+    assert_eq!(log.recovery_point(), Offset(0));
+    append(&log, batch(&[3], 5)).expect("appended");
+    assert_eq!(log.recovery_point(), Offset(3));
+}
+
+#[test]
+fn a_directory_belongs_to_one_topic_id() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    let (id, other) = (TopicId::random(), TopicId::random());
+    log.assign_topic_id(id).expect("written");
+    log.assign_topic_id(id).expect("the same");
+    assert!(matches!(log.assign_topic_id(other), Err(LogError::InconsistentTopicId { .. })));
+    log.close(0).expect("closable");
+    assert_eq!(one.open_clean().topic_id(), Some(id));
+}
+
+#[test]
+fn a_vanished_directory_takes_the_log_dir_offline() {
+    let mut one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    append(&log, batch(&[1], 100)).expect("appended");
+    std::fs::remove_dir_all(one.dir()).expect("removable");
+    let failed = (0..20).find_map(|i| append(&log, batch(&[i], 100)).err()).expect("the next roll fails");
+    assert!(matches!(failed, LogError::Io { .. }), "{failed}");
+    assert_eq!(one.failures.try_recv().expect("the broker hears of it"), one.root.path());
+    assert!(matches!(append(&log, batch(&[1], 5)), Err(LogError::Offline { .. })));
+    assert!(one.failures.try_recv().is_err(), "once");
+}
+
+#[test]
+fn an_idle_log_is_small() {
+    assert!(size_of::<super::State>() + size_of::<super::Log>() < 1500);
+    assert!(size_of::<super::Segment>() < 300, "{}", size_of::<super::Segment>());
+}

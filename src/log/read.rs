@@ -1,0 +1,236 @@
+//! Reads: where in which file the wanted batches lie. The lock is held only to look up what memory knows; index files
+//! and batch headers are read without it.
+//! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala (read), storage/.../log/LogSegment.java (read).
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::error::{IoContext, LogError};
+use super::offset_index::Lookup;
+use super::segment::{Segment, find_batch, find_position};
+use super::transaction_index::{self, AbortedTxn};
+use super::{Bounds, FetchedBatches, Log, ReadUntil, State};
+use crate::codec::writer::FileRegion;
+use crate::model::Offset;
+
+/// A truncation may cut the file while its headers are being read: then the read starts again.
+const ATTEMPTS_MAX: usize = 4;
+
+impl Log {
+    /// Finds batches from `from` on, at most `max_bytes` of them; with `at_least_one_batch` the first one whole even if
+    /// it is larger.
+    pub fn read(
+        &self,
+        from: Offset,
+        max_bytes: u32,
+        until: ReadUntil,
+        at_least_one_batch: bool,
+    ) -> Result<FetchedBatches, LogError> {
+        let mut attempt = 1;
+        let mut not_before = Offset(i64::MIN);
+        loop {
+            let plan = match self.serving()?.plan_read(from, until, not_before)? {
+                Planned::Empty(bounds) => return Ok(nothing(bounds)),
+                Planned::Read(plan) => plan,
+            };
+            let context = plan.log_path.clone();
+            let next_segment = plan.next_segment;
+            match plan.resolve(self, from, max_bytes, until, at_least_one_batch) {
+                Ok(Some(fetched)) => return Ok(fetched),
+                // Compaction or a truncation left nothing behind `from` in this segment.
+                Ok(None) => match next_segment {
+                    Some(base_offset) => not_before = base_offset,
+                    None => return Ok(nothing(self.bounds())),
+                },
+                Err(LogError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::UnexpectedEof && attempt < ATTEMPTS_MAX =>
+                {
+                    attempt += 1;
+                }
+                Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                    let context = format!("{} is shorter than what was appended to it", context.display());
+                    return self.parent.observe(Err(LogError::Corrupt { context }));
+                }
+                Err(error) => return self.parent.observe(Err(error)),
+            }
+        }
+    }
+}
+
+fn nothing(bounds: Bounds) -> FetchedBatches {
+    FetchedBatches { region: None, bounds, reached_limit: true, aborted_transactions: Vec::new() }
+}
+
+enum Planned {
+    Empty(Bounds),
+    Read(ReadPlan),
+}
+
+/// A position that memory knew, or one still to be found in the file.
+enum Position {
+    Known(u32),
+    Search(Lookup, Offset),
+}
+
+struct ReadPlan {
+    file: Arc<File>,
+    log_path: PathBuf,
+    bounds: Bounds,
+    segment_size: u32,
+    start: Position,
+    /// End of the first batch, if memory knew it.
+    first_batch_end: Option<u32>,
+    end: Position,
+    /// What the reader may see ends in this segment.
+    limit_is_here: bool,
+    segment: Offset,
+    next_segment: Option<Offset>,
+}
+
+impl State {
+    /// Checks the offset, and collects what memory knows of the way to it.
+    fn plan_read(&mut self, from: Offset, until: ReadUntil, not_before: Offset) -> Result<Planned, LogError> {
+        let bounds = self.bounds();
+        if from < bounds.log_start_offset || from > bounds.log_end_offset {
+            return Err(LogError::OffsetOutOfRange {
+                offset: from,
+                log_start_offset: bounds.log_start_offset,
+                log_end_offset: bounds.log_end_offset,
+            });
+        }
+        let limit = match until {
+            ReadUntil::HighWatermark => bounds.high_watermark,
+            ReadUntil::LastStableOffset => bounds.last_stable_offset,
+            ReadUntil::LogEnd => bounds.log_end_offset,
+        };
+        if from >= limit {
+            return Ok(Planned::Empty(bounds));
+        }
+        let at = self.segment_of(from.max(not_before));
+        let next_segment = self.segments.get(at + 1).map(Segment::base_offset);
+        let limit_is_here = next_segment.is_none_or(|next| limit <= next);
+        if self.segments[at].base_offset() >= limit {
+            return Ok(Planned::Empty(bounds));
+        }
+        let size = self.segments[at].size();
+        let (start, first_batch_end) = self.position_of(at, from)?;
+        let whole = next_segment.map_or(limit >= bounds.log_end_offset, |next| limit >= next);
+        let end = if whole { Position::Known(size) } else { self.position_of(at, limit)?.0 };
+        let State { segments, dir, .. } = self;
+        let segment = &mut segments[at];
+        Ok(Planned::Read(ReadPlan {
+            file: segment.file(dir)?,
+            log_path: segment.log_path(dir),
+            bounds,
+            segment_size: size,
+            start,
+            first_batch_end,
+            end,
+            limit_is_here,
+            segment: segment.base_offset(),
+            next_segment,
+        }))
+    }
+
+    /// The index of the segment in which `offset` would be.
+    pub(super) fn segment_of(&self, offset: Offset) -> usize {
+        self.segments.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
+    }
+
+    /// Where the first batch at or above `target` starts, and where it ends if memory knows.
+    fn position_of(&mut self, at: usize, target: Offset) -> Result<(Position, Option<u32>), LogError> {
+        let is_active = at + 1 == self.segments.len();
+        if is_active && let Some((start, end)) = self.recent.find(target, self.segments[at].size()) {
+            return Ok((Position::Known(start), Some(end)));
+        }
+        let State { segments, dir, .. } = self;
+        Ok((Position::Search(segments[at].lookup(dir, target)?, target), None))
+    }
+
+    /// The transaction indexes of this segment and later ones.
+    fn txn_indexes_from(&self, segment: Offset) -> Vec<(PathBuf, Offset)> {
+        let from = self.segments.partition_point(|s| s.base_offset() < segment);
+        let with_index = self.segments[from..].iter().filter(|segment| segment.has_txn_index);
+        with_index.map(|segment| (segment.txn_index_path(&self.dir), segment.base_offset())).collect()
+    }
+
+    /// An offset that no batch before `position` in that segment goes beyond.
+    fn upper_bound(&mut self, segment: Offset, position: u32) -> Result<Offset, LogError> {
+        let at = self.segment_of(segment);
+        let State { segments, dir, log_end_offset, .. } = self;
+        if let Some(offset) = segments[at].offset_behind(dir, position)? {
+            return Ok(offset);
+        }
+        Ok(segments.get(at + 1).map_or(*log_end_offset, Segment::base_offset))
+    }
+}
+
+impl ReadPlan {
+    /// `None` when the segment holds nothing at or above `from`.
+    fn resolve(
+        self,
+        log: &Log,
+        from: Offset,
+        max_bytes: u32,
+        until: ReadUntil,
+        at_least_one_batch: bool,
+    ) -> Result<Option<FetchedBatches>, LogError> {
+        let path = &self.log_path;
+        let (start, first_end) = match self.start {
+            Position::Known(start) => (start, self.first_batch_end),
+            Position::Search(lookup, target) => {
+                let index = lookup.position().doing("search the index of", path)?;
+                match find_batch(&self.file, index, self.segment_size, target).doing("read", path)? {
+                    Some((position, header)) => (position, Some(position + header.size_in_bytes as u32)),
+                    None => return Ok(None),
+                }
+            }
+        };
+        if start >= self.segment_size {
+            return Ok(None);
+        }
+        let end = match self.end {
+            Position::Known(end) => end,
+            Position::Search(lookup, target) => {
+                let index = lookup.position().doing("search the index of", path)?;
+                find_position(&self.file, index, self.segment_size, target).doing("read", path)?
+            }
+        };
+        if end <= start {
+            // The limit lies within the batch that holds `from`, or before it.
+            return Ok(Some(nothing(self.bounds)));
+        }
+        let mut len = max_bytes;
+        if at_least_one_batch {
+            len = len.max(first_end.map_or(0, |end| end - start));
+        }
+        let len = len.min(end - start);
+        let aborted_transactions = if until == ReadUntil::LastStableOffset {
+            aborted_transactions(log, self.segment, from, start + len)?
+        } else {
+            Vec::new()
+        };
+        let region = (len > 0).then(|| FileRegion { file: self.file.clone(), position: u64::from(start), len });
+        let reached_limit = self.limit_is_here && start + len == end;
+        Ok(Some(FetchedBatches { region, bounds: self.bounds, reached_limit, aborted_transactions }))
+    }
+}
+
+fn aborted_transactions(log: &Log, segment: Offset, from: Offset, end: u32) -> Result<Vec<AbortedTxn>, LogError> {
+    let mut state = log.serving()?;
+    let indexes = state.txn_indexes_from(segment);
+    if indexes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let upper_bound = state.upper_bound(segment, end)?;
+    drop(state);
+    let mut found = Vec::new();
+    for (path, base_offset) in indexes {
+        if transaction_index::collect(&path, base_offset, from, upper_bound, &mut found)? {
+            break;
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,100 @@
+//! Deletion of old segments, by log start offset, size and age, in that order.
+//! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala (deleteOldSegments, deletableSegments).
+
+use super::error::LogError;
+use super::segment::Segment;
+use super::{Log, State};
+use crate::model::Offset;
+
+impl Log {
+    /// Deletes what the topic's settings no longer keep. Returns how many segments went.
+    pub fn delete_old_segments(&self, now_ms: i64) -> Result<usize, LogError> {
+        let mut deleted = self.delete_oldest(now_ms, Rule::LogStartOffset)?;
+        let config = self.config();
+        if config.delete {
+            if let Some(retention_bytes) = config.retention_bytes {
+                deleted += self.delete_oldest(now_ms, Rule::Size { retention_bytes })?;
+            }
+            if let Some(retention_ms) = config.retention_ms {
+                deleted += self.delete_oldest(now_ms, Rule::Age { retention_ms })?;
+            }
+        }
+        Ok(deleted)
+    }
+
+    fn delete_oldest(&self, now_ms: i64, rule: Rule) -> Result<usize, LogError> {
+        let mut state = self.serving()?;
+        let count = self.parent.observe(state.deletable(rule, now_ms))?;
+        if count == 0 {
+            return Ok(0);
+        }
+        let (from, tp) = (state.segments[0].base_offset(), &self.topic_partition);
+        let deleted = (|| {
+            // Something must stay to append to, also when everything has expired.
+            if count == state.segments.len() {
+                let base_offset = state.log_end_offset;
+                state.roll(base_offset, now_ms)?;
+            }
+            let new_start = state.segments[count].base_offset();
+            state.drop_segments(0..count, &self.parent, now_ms)?;
+            if new_start > state.log_start_offset {
+                state.increment_log_start_offset(new_start)?;
+            }
+            Ok(new_start)
+        })();
+        let new_start: Offset = self.parent.observe(deleted)?;
+        log::info!("[{tp}] Deleted {count} segments from offset {from} to {new_start} due to {}", rule.reason());
+        Ok(count)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    LogStartOffset,
+    Size { retention_bytes: u64 },
+    Age { retention_ms: i64 },
+}
+
+impl Rule {
+    fn reason(self) -> String {
+        match self {
+            Rule::LogStartOffset => "log start offset breach".to_string(),
+            Rule::Size { retention_bytes } => format!("retention size {retention_bytes} breach"),
+            Rule::Age { retention_ms } => format!("retention time {retention_ms}ms breach"),
+        }
+    }
+}
+
+impl State {
+    /// How many of the oldest segments the rule lets go. Nothing that consumers have not been allowed to see goes.
+    fn deletable(&mut self, rule: Rule, now_ms: i64) -> Result<usize, LogError> {
+        let total: u64 = self.segments.iter().map(|segment| u64::from(segment.size())).sum();
+        let mut surplus = match rule {
+            Rule::Size { retention_bytes } => total.saturating_sub(retention_bytes),
+            _ => 0,
+        };
+        let State { segments, dir, high_watermark, log_start_offset, log_end_offset, .. } = self;
+        let mut count = 0;
+        while count < segments.len() {
+            let next_base = segments.get(count + 1).map(Segment::base_offset);
+            let segment = &mut segments[count];
+            if next_base.unwrap_or(*log_end_offset) > *high_watermark || (next_base.is_none() && segment.size() == 0) {
+                break;
+            }
+            let goes = match rule {
+                Rule::LogStartOffset => next_base.is_some_and(|next| next <= *log_start_offset),
+                Rule::Size { .. } if surplus >= u64::from(segment.size()) && surplus > 0 => {
+                    surplus -= u64::from(segment.size());
+                    true
+                }
+                Rule::Size { .. } => false,
+                Rule::Age { retention_ms } => now_ms.saturating_sub(segment.largest_timestamp_ms(dir)?) > retention_ms,
+            };
+            if !goes {
+                break;
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,94 @@
+//! Which producer snapshots a partition has, and when to write another.
+//! Source: kafka 3.9 storage/.../log/ProducerStateManager.java.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::atomic_file;
+use super::error::{IoContext, LogError};
+use super::file_names::{self, offset_file};
+use super::producer_snapshot;
+use super::producer_state::Producers;
+use crate::model::Offset;
+
+pub(crate) fn path(dir: &Path, offset: Offset) -> PathBuf {
+    offset_file(dir, offset, file_names::SNAPSHOT)
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    offsets: BTreeSet<Offset>,
+    /// State up to here needs no snapshot.
+    last: Offset,
+}
+
+impl Snapshots {
+    pub fn found(offsets: BTreeSet<Offset>) -> Snapshots {
+        Snapshots { offsets, last: Offset(0) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    pub fn latest(&self) -> Option<Offset> {
+        self.offsets.last().copied()
+    }
+
+    pub fn between(&self, from: Offset, until: Offset) -> impl Iterator<Item = Offset> {
+        self.offsets.range(from..=until).copied()
+    }
+
+    pub fn set_last(&mut self, offset: Offset) {
+        self.last = offset;
+    }
+
+    /// Writes the state as of its end, unless nothing happened since the last snapshot.
+    pub fn take(&mut self, dir: &Path, producers: &Producers) -> Result<(), LogError> {
+        let offset = producers.end_offset();
+        if offset > self.last {
+            producer_snapshot::write(&path(dir, offset), producers)?;
+            self.offsets.insert(offset);
+            self.last = offset;
+        }
+        Ok(())
+    }
+
+    /// Removes those for which `keep` does not hold.
+    pub fn retain(&mut self, dir: &Path, keep: impl Fn(Offset) -> bool) -> Result<(), LogError> {
+        let dropped: Vec<Offset> = self.offsets.iter().copied().filter(|offset| !keep(*offset)).collect();
+        for offset in dropped {
+            self.remove(dir, offset)?;
+        }
+        Ok(())
+    }
+
+    pub fn remove(&mut self, dir: &Path, offset: Offset) -> Result<(), LogError> {
+        let path = path(dir, offset);
+        atomic_file::remove_if_exists(&path).doing("delete", &path)?;
+        self.offsets.remove(&offset);
+        Ok(())
+    }
+
+    /// Gives up the snapshot of a segment that is being deleted; returns its renamed file.
+    pub fn mark_deleted(&mut self, dir: &Path, offset: Offset) -> Result<Option<PathBuf>, LogError> {
+        if !self.offsets.remove(&offset) {
+            return Ok(None);
+        }
+        let path = path(dir, offset);
+        let deleted = file_names::with_suffix(&path, file_names::DELETED);
+        match std::fs::rename(&path, &deleted) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            renamed => renamed.doing("rename", &path).map(|()| Some(deleted)),
+        }
+    }
+
+    /// Removes snapshots that belong to no segment, but for the newest if it lies behind the last segment's start:
+    /// that one a clean shutdown left.
+    pub fn remove_strays(&mut self, dir: &Path, base_offsets: &[Offset]) -> Result<(), LogError> {
+        let newest_stray = self.offsets.iter().copied().rfind(|offset| base_offsets.binary_search(offset).is_err());
+        let last_base = base_offsets.last().copied().unwrap_or(Offset(0));
+        let kept = newest_stray.filter(|offset| *offset >= last_base);
+        self.retain(dir, |offset| base_offsets.binary_search(&offset).is_ok() || Some(offset) == kept)
+    }
+}

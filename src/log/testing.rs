@@ -1,0 +1,143 @@
+//! What the tests of this room share: a log in a temporary directory, and batches to put into it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::error::LogError;
+use super::loading::{self, LoadInput};
+use super::log_dir::LogDir;
+use super::{AppendInfo, Log, ReadUntil};
+use crate::config::log::LogConfig;
+use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::record::append::{AppendOrigin, AppendRules, Prepared, prepare};
+use crate::record::batch::{BatchHeader, Batches};
+use crate::record::build::BatchBuilder;
+use crate::record::compression::Codec;
+
+pub(crate) const EXPIRATION_MS: i64 = 86_400_000;
+
+pub(crate) fn small_segments() -> LogConfig {
+    LogConfig { segment_bytes: 1000, index_interval_bytes: 100, ..LogConfig::default() }
+}
+
+/// A log dir with one partition, `t-0`.
+pub(crate) struct OneLog {
+    pub root: TempDir,
+    pub config: Arc<LogConfig>,
+    pub parent: Arc<LogDir>,
+    pub failures: UnboundedReceiver<PathBuf>,
+}
+
+impl OneLog {
+    pub fn new(config: LogConfig) -> OneLog {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let (sender, failures) = unbounded_channel();
+        let parent = Arc::new(LogDir::new(root.path().to_path_buf(), sender, EXPIRATION_MS));
+        std::fs::create_dir(root.path().join("t-0")).expect("writable");
+        OneLog { root, config: Arc::new(config), parent, failures }
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.root.path().join("t-0")
+    }
+
+    pub fn open_clean(&self) -> Log {
+        self.open(true, Offset(0)).expect("loadable")
+    }
+
+    pub fn open(&self, had_clean_shutdown: bool, recovery_point: Offset) -> Result<Log, LogError> {
+        self.open_at(had_clean_shutdown, recovery_point, Offset(0))
+    }
+
+    pub fn open_at(
+        &self,
+        had_clean_shutdown: bool,
+        recovery_point: Offset,
+        log_start_offset: Offset,
+    ) -> Result<Log, LogError> {
+        let input = LoadInput {
+            topic_partition: TopicPartition::new("t", 0),
+            dir: self.dir(),
+            config: self.config.clone(),
+            recovery_point,
+            log_start_offset,
+            high_watermark: Offset(i64::MAX),
+            had_clean_shutdown,
+        };
+        loading::load(input, self.parent.clone(), 0, &|_| {})
+    }
+}
+
+/// A batch of records with the given timestamps, each with a value of `value_bytes`.
+pub(crate) fn batch(timestamps: &[i64], value_bytes: usize) -> BatchBuilder {
+    compressed_batch(timestamps, value_bytes, Codec::None)
+}
+
+pub(crate) fn compressed_batch(timestamps: &[i64], value_bytes: usize, codec: Codec) -> BatchBuilder {
+    let mut builder = BatchBuilder::new().compression(codec, None);
+    let value = vec![b'v'; value_bytes];
+    for timestamp in timestamps {
+        builder.append(*timestamp, Some(b"k"), Some(&value), &[]);
+    }
+    builder
+}
+
+pub(crate) fn prepared(batch: BatchBuilder) -> Prepared {
+    prepared_as(batch, AppendOrigin::Client)
+}
+
+pub(crate) fn prepared_as(batch: BatchBuilder, origin: AppendOrigin) -> Prepared {
+    prepare(batch.build(), &AppendRules { origin, ..AppendRules::default() }, 0).expect("a valid batch")
+}
+
+pub(crate) fn append(log: &Log, batch: BatchBuilder) -> Result<AppendInfo, LogError> {
+    append_in_epoch(log, batch, 0)
+}
+
+pub(crate) fn append_in_epoch(log: &Log, batch: BatchBuilder, epoch: i32) -> Result<AppendInfo, LogError> {
+    let info = log.append_as_leader(&mut prepared(batch), LeaderEpoch(epoch), AppendOrigin::Client, 0)?;
+    log.update_high_watermark(info.log_end_offset);
+    Ok(info)
+}
+
+/// Everything between two offsets, batch by batch, as a follower would read it.
+pub(crate) fn read_all(log: &Log) -> Vec<(BatchHeader, Bytes)> {
+    let bounds = log.bounds();
+    let mut from = bounds.log_start_offset;
+    let mut batches = Vec::new();
+    while from < bounds.log_end_offset {
+        let bytes = read_bytes(log, from, 1 << 20);
+        let before = from;
+        for batch in Batches::new(&bytes) {
+            let batch = batch.expect("well-formed batches");
+            assert!(batch.crc_is_valid());
+            from = Offset(batch.header.next_offset());
+            batches.push((batch.header, bytes.slice_ref(batch.bytes)));
+        }
+        if before == from {
+            break;
+        }
+    }
+    batches
+}
+
+pub(crate) fn read_bytes(log: &Log, from: Offset, max_bytes: u32) -> Bytes {
+    let fetched = log.read(from, max_bytes, ReadUntil::LogEnd, true).expect("readable");
+    let Some(region) = fetched.region else { return Bytes::new() };
+    let mut bytes = vec![0; region.len as usize];
+    std::os::unix::fs::FileExt::read_exact_at(&*region.file, &mut bytes, region.position).expect("readable");
+    Bytes::from(bytes)
+}
+
+pub(crate) fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .expect("readable")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

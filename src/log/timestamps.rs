@@ -1,0 +1,151 @@
+//! Finds offsets by time, for ListOffsets.
+//! Source: kafka 3.9 core/.../log/UnifiedLog.scala (fetchOffsetByTimestamp), storage/.../log/LogSegment.java.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::{IoContext, LogError};
+use super::offset_index::Lookup;
+use super::scan::{Found, HeaderScan};
+use super::{Log, OffsetQuery, State, TimestampedOffset};
+use crate::model::{LeaderEpoch, Offset};
+use crate::record::batch::BatchHeader;
+use crate::record::read::{self, ReadError};
+
+impl Log {
+    /// The offset that ListOffsets asks for; `None` when no record is as young as the time asked for.
+    pub fn offset_for_timestamp(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
+        match query {
+            OffsetQuery::Earliest => Ok(Some(self.serving()?.earliest())),
+            OffsetQuery::Latest => Ok(Some(self.serving()?.latest())),
+            OffsetQuery::MaxTimestamp => {
+                let plan = self.parent.observe(self.serving()?.plan_max_timestamp())?;
+                let Some((plan, timestamp_ms)) = plan else { return Ok(None) };
+                self.parent.observe(plan.first_record(timestamp_ms, BatchMatch::Exactly))
+            }
+            OffsetQuery::AtOrAfter(timestamp_ms) => {
+                let plan = self.parent.observe(self.serving()?.plan_at_or_after(timestamp_ms))?;
+                let Some(plan) = plan else { return Ok(None) };
+                self.parent.observe(plan.first_record(timestamp_ms, BatchMatch::AtOrAfter))
+            }
+        }
+    }
+}
+
+struct ScanPlan {
+    file: Arc<File>,
+    log_path: PathBuf,
+    segment_size: u32,
+    lookup: Lookup,
+    log_start_offset: Offset,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BatchMatch {
+    AtOrAfter,
+    Exactly,
+}
+
+impl State {
+    fn earliest(&self) -> TimestampedOffset {
+        // An epoch that starts later cannot have written the first record: older formats carry none.
+        let leader_epoch = self.epochs.earliest().filter(|e| e.start_offset <= self.log_start_offset).map(|e| e.epoch);
+        TimestampedOffset { timestamp_ms: -1, offset: self.log_start_offset, leader_epoch }
+    }
+
+    fn latest(&self) -> TimestampedOffset {
+        let leader_epoch = self.epochs.latest().map(|latest| latest.epoch);
+        TimestampedOffset { timestamp_ms: -1, offset: self.log_end_offset, leader_epoch }
+    }
+
+    fn plan_max_timestamp(&mut self) -> Result<Option<(ScanPlan, i64)>, LogError> {
+        let State { segments, dir, .. } = self;
+        let mut largest: Option<(usize, super::time_index::TimestampOffset)> = None;
+        for (at, segment) in segments.iter_mut().enumerate() {
+            let so_far = segment.max_timestamp_so_far(dir)?;
+            if largest.is_none_or(|(_, best)| so_far.timestamp_ms > best.timestamp_ms) {
+                largest = Some((at, so_far));
+            }
+        }
+        match largest {
+            Some((at, best)) if best.timestamp_ms >= 0 => {
+                Ok(Some((self.plan_scan(at, best.offset)?, best.timestamp_ms)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn plan_at_or_after(&mut self, timestamp_ms: i64) -> Result<Option<ScanPlan>, LogError> {
+        let State { segments, dir, .. } = self;
+        for (at, segment) in segments.iter_mut().enumerate() {
+            if segment.largest_timestamp_ms(dir)? >= timestamp_ms {
+                let from = segment.time_lookup(dir, timestamp_ms)?.offset.max(self.log_start_offset);
+                return self.plan_scan(at, from).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn plan_scan(&mut self, at: usize, from: Offset) -> Result<ScanPlan, LogError> {
+        let State { segments, dir, log_start_offset, .. } = self;
+        let segment = &mut segments[at];
+        Ok(ScanPlan {
+            file: segment.file(dir)?,
+            log_path: segment.log_path(dir),
+            segment_size: segment.size(),
+            lookup: segment.lookup(dir, from)?,
+            log_start_offset: *log_start_offset,
+        })
+    }
+}
+
+impl ScanPlan {
+    /// Walks batches from the looked-up position to the first that qualifies, and its records to the exact one.
+    fn first_record(self, timestamp_ms: i64, wanted: BatchMatch) -> Result<Option<TimestampedOffset>, LogError> {
+        let path = &self.log_path;
+        let from = self.lookup.position().doing("search the index of", path)?.min(self.segment_size);
+        let mut scan = HeaderScan::new(&self.file, from, self.segment_size);
+        while let Found::Batch((position, header)) = scan.next().doing("read", path)? {
+            let qualifies = match wanted {
+                BatchMatch::AtOrAfter => header.max_timestamp >= timestamp_ms,
+                BatchMatch::Exactly => header.max_timestamp == timestamp_ms,
+            };
+            if !qualifies || header.last_offset < self.log_start_offset.0 {
+                continue;
+            }
+            let mut bytes = vec![0; header.size_in_bytes];
+            self.file.read_exact_at(&mut bytes, u64::from(position)).doing("read", path)?;
+            let found = find_record(&Bytes::from(bytes), &header, timestamp_ms, self.log_start_offset)
+                .map_err(|why| LogError::InvalidBatch { reason: format!("{}: {why}", path.display()) })?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The first record of the batch at or after the time and the offset.
+fn find_record(
+    batch: &Bytes,
+    header: &BatchHeader,
+    timestamp_ms: i64,
+    from: Offset,
+) -> Result<Option<TimestampedOffset>, ReadError> {
+    for record in read::records(batch) {
+        let record = record?;
+        if record.timestamp >= timestamp_ms && record.offset >= from.0 {
+            return Ok(Some(TimestampedOffset {
+                timestamp_ms: record.timestamp,
+                offset: Offset(record.offset),
+                leader_epoch: (header.partition_leader_epoch >= 0)
+                    .then_some(LeaderEpoch(header.partition_leader_epoch)),
+            }));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,212 @@
+//! Cutting a log at either end: truncation to what a new leader has, and the log start offset.
+//! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala.
+
+use super::error::{IoContext, LogError};
+use super::log_dir::LogDir;
+use super::producer_snapshot;
+use super::producer_state::Producers;
+use super::scan::{BatchScan, Found};
+use super::segment::Segment;
+use super::snapshots;
+use super::{Log, State, append};
+use crate::model::Offset;
+
+impl Log {
+    /// Cuts off the batch that holds `offset` and everything behind it. Returns false if the log ends before.
+    pub fn truncate_to(&self, offset: Offset, now_ms: i64) -> Result<bool, LogError> {
+        let mut state = self.serving()?;
+        let result = if offset < state.segments[0].base_offset() {
+            state.truncate_fully_and_start_at(offset, None, &self.parent, now_ms).map(|()| true)
+        } else {
+            state.truncate_to(offset, &self.parent, now_ms)
+        };
+        self.parent.observe(result)
+    }
+
+    /// Removes everything and continues at `offset`: the leader no longer has what this log would need next. The log
+    /// start offset may lie behind, where the leader's is.
+    pub fn truncate_fully_and_start_at(
+        &self,
+        offset: Offset,
+        log_start_offset: Option<Offset>,
+        now_ms: i64,
+    ) -> Result<(), LogError> {
+        let mut state = self.serving()?;
+        let result = state.truncate_fully_and_start_at(offset, log_start_offset, &self.parent, now_ms);
+        self.parent.observe(result)
+    }
+
+    /// DeleteRecords on the leader: moves the log start offset, -1 meaning the high watermark. Returns where it is now.
+    pub fn delete_records(&self, before: Offset) -> Result<Offset, LogError> {
+        let mut state = self.serving()?;
+        if !state.config.delete {
+            return Err(LogError::DeletePolicyRequired);
+        }
+        let before = if before == Offset(-1) { state.high_watermark } else { before };
+        self.parent.observe(state.increment_log_start_offset(before))?;
+        Ok(state.log_start_offset)
+    }
+
+    /// Follows the leader's log start offset. Never moves backwards; true if it moved.
+    pub fn increment_log_start_offset(&self, offset: Offset) -> Result<bool, LogError> {
+        let mut state = self.serving()?;
+        self.parent.observe(state.increment_log_start_offset(offset))
+    }
+}
+
+impl State {
+    fn truncate_to(&mut self, offset: Offset, parent: &LogDir, now_ms: i64) -> Result<bool, LogError> {
+        if offset >= self.log_end_offset {
+            // The leader may still contradict an epoch that has no records yet.
+            if self.epochs.truncate_from_end(offset) {
+                self.write_epochs()?;
+            }
+            return Ok(false);
+        }
+        self.truncations += 1;
+        self.recovery_point = self.recovery_point.min(offset);
+        self.recent.clear();
+        let keep = self.segments.partition_point(|segment| segment.base_offset() <= offset);
+        self.drop_segments(keep..self.segments.len(), parent, now_ms)?;
+        let State { segments, dir, .. } = self;
+        segments
+            .last_mut()
+            .expect("the first segment starts at or below the offset")
+            .truncate_to(dir, offset, now_ms)?;
+        self.log_end_offset = offset;
+        self.log_start_offset = self.log_start_offset.min(offset);
+        if self.epochs.truncate_from_end(offset) {
+            self.write_epochs()?;
+        }
+        self.rebuild_producers(parent.producer_id_expiration_ms, now_ms)?;
+        let high_watermark = self.high_watermark;
+        self.set_high_watermark(high_watermark);
+        Ok(true)
+    }
+
+    fn truncate_fully_and_start_at(
+        &mut self,
+        offset: Offset,
+        log_start_offset: Option<Offset>,
+        parent: &LogDir,
+        now_ms: i64,
+    ) -> Result<(), LogError> {
+        self.truncations += 1;
+        self.recovery_point = self.recovery_point.min(offset);
+        self.recent.clear();
+        self.drop_segments(0..self.segments.len(), parent, now_ms)?;
+        let segment = Segment::create(&self.dir, offset, &self.config, now_ms);
+        // Without the file there is no log any more: what the caller sees of the error takes the directory offline.
+        self.segments.push(segment.map_err(|error| LogError::Corrupt { context: error.to_string() })?);
+        self.log_end_offset = offset;
+        self.log_start_offset = log_start_offset.unwrap_or(offset).min(offset);
+        if self.epochs.clear() {
+            self.write_epochs()?;
+        }
+        self.snapshots.retain(&self.dir, |_| false)?;
+        self.snapshots.set_last(Offset(0));
+        self.producers = Producers::starting_at(offset);
+        self.set_high_watermark(offset);
+        Ok(())
+    }
+
+    /// Takes segments out of the log; their files stay for readers until the delete delay is over.
+    pub(super) fn drop_segments(
+        &mut self,
+        range: std::ops::Range<usize>,
+        parent: &LogDir,
+        now_ms: i64,
+    ) -> Result<(), LogError> {
+        let due_ms = now_ms.saturating_add(self.config.file_delete_delay_ms);
+        for segment in self.segments.drain(range).collect::<Vec<_>>() {
+            parent.doom(due_ms, segment.mark_deleted(&self.dir)?);
+            parent.doom(due_ms, self.snapshots.mark_deleted(&self.dir, segment.base_offset())?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn increment_log_start_offset(&mut self, offset: Offset) -> Result<bool, LogError> {
+        if offset > self.high_watermark || offset.0 < 0 {
+            return Err(LogError::OffsetOutOfRange {
+                offset,
+                log_start_offset: self.log_start_offset,
+                log_end_offset: self.high_watermark,
+            });
+        }
+        if offset <= self.log_start_offset {
+            return Ok(false);
+        }
+        self.log_start_offset = offset;
+        if self.epochs.truncate_from_start(offset) {
+            self.write_epochs()?;
+        }
+        self.producers.forget_completed_below(offset);
+        Ok(true)
+    }
+
+    /// Brings the producer state to the log end: from the newest usable snapshot, then from the batches behind it.
+    pub(super) fn rebuild_producers(&mut self, expiration_ms: i64, now_ms: i64) -> Result<(), LogError> {
+        let (start, end) = (self.log_start_offset, self.log_end_offset);
+        self.snapshots.retain(&self.dir, |offset| offset <= end && offset > start)?;
+        if self.producers.end_offset() != end {
+            self.producers = Producers::starting_at(start);
+            self.snapshots.set_last(start);
+            while let Some(offset) = self.snapshots.latest() {
+                match producer_snapshot::read(&snapshots::path(&self.dir, offset)) {
+                    Ok(producers) => {
+                        for (producer_id, producer) in producers {
+                            self.producers.insert(producer_id, producer);
+                        }
+                        self.producers.remove_expired(now_ms, expiration_ms);
+                        self.producers.set_end_offset(offset);
+                        self.snapshots.set_last(offset);
+                        break;
+                    }
+                    Err(LogError::Corrupt { context }) => {
+                        log::warn!("{context}; trying an older one");
+                        self.snapshots.remove(&self.dir, offset)?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            self.replay_producers()?;
+        }
+        self.producers.set_end_offset(end);
+        self.snapshots.take(&self.dir, &self.producers)
+    }
+
+    fn replay_producers(&mut self) -> Result<(), LogError> {
+        let from = self.producers.end_offset();
+        let first = self.segment_of(from);
+        let first_with_snapshot = self.segments.len().saturating_sub(2);
+        for at in first..self.segments.len() {
+            let base_offset = self.segments[at].base_offset();
+            if base_offset >= self.log_end_offset {
+                break;
+            }
+            if base_offset > from {
+                self.producers.set_end_offset(base_offset);
+                // So that the next truncation or crash replays little.
+                if at >= first_with_snapshot {
+                    self.snapshots.take(&self.dir, &self.producers)?;
+                }
+            }
+            let State { segments, dir, producers, .. } = self;
+            let segment = &mut segments[at];
+            let file = segment.file(dir)?;
+            let path = segment.log_path(dir);
+            let start = segment.lookup(dir, from)?.position().doing("search the index of", &path)?;
+            let mut scan = BatchScan::new(&file, start.min(segment.size()), segment.size());
+            while let Found::Batch((_, batch)) = scan.next().doing("read", &path)? {
+                if batch.header.base_offset < from.0 {
+                    continue;
+                }
+                if let Some(of_producer) = append::producer_batch_of(&batch) {
+                    // The transaction index has these already.
+                    let _ = producers.apply(&of_producer);
+                }
+            }
+        }
+        Ok(())
+    }
+}
