@@ -103,7 +103,7 @@ impl ZooKeeper {
 
     /// Those of the given brokers that are live.
     pub async fn brokers_of(&self, ids: &[i32]) -> Result<Vec<RegisteredBroker>, ZkError> {
-        let read = self.pipelined(ids.iter().copied(), |id| self.broker(id)).await;
+        let read = self.pipelined(ids.iter().copied(), |id| Box::pin(self.broker(id))).await;
         Ok(read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 

@@ -17,7 +17,7 @@ impl ZooKeeper {
 
     /// The stored configuration of many entities, in their order.
     pub async fn configs(&self, entities: &[ConfigEntity]) -> Result<Vec<BTreeMap<String, String>>, ZkError> {
-        self.pipelined(entities, |entity| self.config(entity)).await.into_iter().collect()
+        self.pipelined(entities, |entity| Box::pin(self.config(entity))).await.into_iter().collect()
     }
 
     /// Replaces the whole configuration of the entity and tells all brokers. Two writers at once: the last one wins.

@@ -58,7 +58,8 @@ impl Fenced {
             let mut levels = vec![vec![path.to_owned()]];
             while let Some(level) = levels.last() {
                 let zk = &self.zk;
-                let listed = zk.pipelined(level, |parent| async move { (parent, zk.children(parent).await) }).await;
+                let listed =
+                    zk.pipelined(level, |parent| Box::pin(async move { (parent, zk.children(parent).await) })).await;
                 let mut below = Vec::new();
                 for (parent, children) in listed {
                     below.extend(children?.iter().map(|child| format!("{parent}/{child}")));
@@ -70,7 +71,7 @@ impl Fenced {
             }
             let mut grown = false;
             for level in levels.iter().rev() {
-                for outcome in self.zk.pipelined(level, |node| self.delete(node, -1)).await {
+                for outcome in self.zk.pipelined(level, |node| Box::pin(self.delete(node, -1))).await {
                     match outcome {
                         Ok(_) => {}
                         Err(ZkError::NotEmpty { .. }) => grown = true,

@@ -61,7 +61,7 @@ impl ConfigChanges {
         let read = zk
             .pipelined(fresh, |(sequence, child)| {
                 let (zk, path) = (&zk, format!("{}/{child}", config_change::ROOT));
-                async move { (sequence, zk.get(&path).await, path) }
+                Box::pin(async move { (sequence, zk.get(&path).await, path) })
             })
             .await;
         let mut expired = Vec::new();
@@ -77,7 +77,7 @@ impl ConfigChanges {
             }
         }
         let zk = &zk;
-        for outcome in zk.pipelined(expired, |path| async move { zk.delete(&path, -1).await }).await {
+        for outcome in zk.pipelined(expired, |path| Box::pin(async move { zk.delete(&path, -1).await })).await {
             outcome?;
         }
         Ok(())

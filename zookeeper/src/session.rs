@@ -190,6 +190,9 @@ pub enum SessionEvent {
     Established { session_id: i64 },
 }
 
+/// One request among those that [`ZooKeeper::pipelined`] keeps under way.
+pub type Request<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 pub(crate) struct Connection {
     pub client: Client,
     pub session_id: i64,
@@ -313,12 +316,13 @@ impl ZooKeeper {
     }
 
     /// Runs `send` for every item with at most `zookeeper.max.in.flight.requests` under way; outcomes in item order.
-    pub async fn pipelined<I, T, F>(&self, items: impl IntoIterator<Item = I>, mut send: impl FnMut(I) -> F) -> Vec<T>
-    where
-        F: Future<Output = T> + Send,
-    {
+    pub async fn pipelined<'a, I, T>(
+        &self,
+        items: impl IntoIterator<Item = I>,
+        mut send: impl FnMut(I) -> Request<'a, T>,
+    ) -> Vec<T> {
         let mut items = items.into_iter().enumerate().fuse();
-        let mut under_way: VecDeque<(usize, Pin<Box<F>>)> = VecDeque::new();
+        let mut under_way: VecDeque<(usize, Request<'a, T>)> = VecDeque::new();
         let mut outcomes: Vec<Option<T>> = Vec::new();
         std::future::poll_fn(move |context| {
             loop {
@@ -326,7 +330,7 @@ impl ZooKeeper {
                     && let Some((index, item)) = items.next()
                 {
                     outcomes.push(None);
-                    under_way.push_back((index, Box::pin(send(item))));
+                    under_way.push_back((index, send(item)));
                 }
                 if under_way.is_empty() {
                     return Poll::Ready(std::mem::take(&mut outcomes).into_iter().flatten().collect());
@@ -428,11 +432,13 @@ impl ZooKeeper {
     /// The persistent znodes of a cluster, as every broker makes sure of at startup.
     pub async fn create_persistent_roots(&self) -> Result<(), ZkError> {
         let created = self
-            .pipelined(PERSISTENT_ROOTS.iter().copied(), |path| async move {
-                match self.create_recursive(path, b"", CreateKind::Persistent).await {
-                    Ok(_) | Err(ZkError::NodeExists { .. }) => Ok(()),
-                    Err(error) => Err(error),
-                }
+            .pipelined(PERSISTENT_ROOTS.iter().copied(), |path| {
+                Box::pin(async move {
+                    match self.create_recursive(path, b"", CreateKind::Persistent).await {
+                        Ok(_) | Err(ZkError::NodeExists { .. }) => Ok(()),
+                        Err(error) => Err(error),
+                    }
+                })
             })
             .await;
         created.into_iter().collect()

@@ -29,7 +29,7 @@ impl ZooKeeper {
 
     /// Those of the given topics that exist.
     pub async fn topics_of(&self, names: &[String]) -> Result<BTreeMap<String, topic::Topic>, ZkError> {
-        let read = self.pipelined(names, |name| async move { (name, self.topic(name).await) }).await;
+        let read = self.pipelined(names, |name| Box::pin(async move { (name, self.topic(name).await) })).await;
         let mut found = BTreeMap::new();
         for (name, outcome) in read {
             if let Some(topic) = outcome? {
@@ -92,6 +92,6 @@ impl ZooKeeper {
         &self,
         partitions: impl IntoIterator<Item = (&'a str, i32)>,
     ) -> Vec<Result<Option<Versioned<PartitionState>>, ZkError>> {
-        self.pipelined(partitions, |(topic, partition)| self.partition_state(topic, partition)).await
+        self.pipelined(partitions, |(topic, partition)| Box::pin(self.partition_state(topic, partition))).await
     }
 }

@@ -52,7 +52,7 @@ impl ChildrenWatch {
             self.armed = None;
         }
         loop {
-            match self.read().await {
+            match Self::read(&self.zk, &self.path).await {
                 Err(ZkError::SessionExpired) => continue,
                 Err(error) => return Err(error),
                 Ok((children, armed)) => {
@@ -63,17 +63,17 @@ impl ChildrenWatch {
         }
     }
 
-    async fn read(&self) -> Result<(Vec<String>, Change), ZkError> {
-        let path = self.path.as_str();
+    // Not a method: a watch that waits may move between threads, but is not shared by them.
+    async fn read(zk: &ZooKeeper, path: &str) -> Result<(Vec<String>, Change), ZkError> {
         loop {
-            let listed = request!(self.zk, path, |client| client.list_and_watch_children(path));
+            let listed = request!(zk, path, |client| client.list_and_watch_children(path));
             match listed {
                 Ok((children, watcher)) => return Ok((children, change(watcher))),
                 Err(ZkError::NoNode { .. }) => {}
                 Err(error) => return Err(error),
             }
             // Only `exists` can watch a node that is not there.
-            let (stat, watcher) = request!(self.zk, path, |client| client.check_and_watch_stat(path))?;
+            let (stat, watcher) = request!(zk, path, |client| client.check_and_watch_stat(path))?;
             if stat.is_none() {
                 return Ok((Vec::new(), change(watcher)));
             }
@@ -94,7 +94,7 @@ impl DataWatch {
             self.armed = None;
         }
         loop {
-            match self.read().await {
+            match Self::read(&self.zk, &self.path).await {
                 Err(ZkError::SessionExpired) => continue,
                 Err(error) => return Err(error),
                 Ok((data, armed)) => {
@@ -105,16 +105,16 @@ impl DataWatch {
         }
     }
 
-    async fn read(&self) -> Result<(Option<(Vec<u8>, Stat)>, Change), ZkError> {
-        let path = self.path.as_str();
+    // Not a method: a watch that waits may move between threads, but is not shared by them.
+    async fn read(zk: &ZooKeeper, path: &str) -> Result<(Option<(Vec<u8>, Stat)>, Change), ZkError> {
         loop {
-            let read = request!(self.zk, path, |client| client.get_and_watch_data(path));
+            let read = request!(zk, path, |client| client.get_and_watch_data(path));
             match read {
                 Ok((data, stat, watcher)) => return Ok((Some((data, stat.into())), change(watcher))),
                 Err(ZkError::NoNode { .. }) => {}
                 Err(error) => return Err(error),
             }
-            let (stat, watcher) = request!(self.zk, path, |client| client.check_and_watch_stat(path))?;
+            let (stat, watcher) = request!(zk, path, |client| client.check_and_watch_stat(path))?;
             if stat.is_none() {
                 return Ok((None, change(watcher)));
             }

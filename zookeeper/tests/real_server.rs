@@ -255,12 +255,14 @@ async fn requests_wait_out_a_short_interruption() {
             tokio::spawn(async move {
                 let paths: Vec<String> = (0..50).map(|i| format!("/brokers/topics/r{round}-{i}")).collect();
                 let zk = &zk;
-                zk.pipelined(&paths, |path| async move {
-                    // A create whose reply was lost finds its own node.
-                    match zk.create(path, b"", CreateKind::Persistent).await {
-                        Ok(_) | Err(ZkError::NodeExists { .. }) => Ok(()),
-                        Err(error) => Err(error),
-                    }
+                zk.pipelined(&paths, |path| {
+                    Box::pin(async move {
+                        // A create whose reply was lost finds its own node.
+                        match zk.create(path, b"", CreateKind::Persistent).await {
+                            Ok(_) | Err(ZkError::NodeExists { .. }) => Ok(()),
+                            Err(error) => Err(error),
+                        }
+                    })
                 })
                 .await
             })

@@ -1,0 +1,244 @@
+//! This broker's registration in ZooKeeper: made at start, and made again under a new broker epoch whenever the session
+//! had to be replaced. There is never a second one of the same id: a node that another process owns is left alone.
+//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaServer.scala, createBrokerInfo;
+//! core/src/main/scala/kafka/controller/KafkaController.scala, processRegisterBrokerAndReelect.
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use log::{error, info, warn};
+use odradek_zookeeper::error::ZkError;
+use odradek_zookeeper::session::{SessionEvent, SessionEvents, Tls, ZooKeeper};
+use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::config::listeners::EndPoint;
+use crate::config::metadata_version::MetadataVersion;
+use crate::config::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
+use crate::controller::task::Controller;
+use crate::model::{BrokerEpoch, BrokerId};
+
+/// Between two attempts to register.
+const RETRY_BACKOFF: Duration = Duration::from_secs(1);
+/// On top of the session timeout, for the server to notice that a predecessor's session has ended.
+const EXPIRY_GRACE: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Debug)]
+pub enum RegistrationError {
+    ZooKeeper(ZkError),
+    /// Another live broker advertises an address of ours.
+    EndpointTaken {
+        endpoint: String,
+        broker: i32,
+    },
+}
+
+impl fmt::Display for RegistrationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RegistrationError::ZooKeeper(error) => write!(f, "registering the broker in ZooKeeper: {error}"),
+            RegistrationError::EndpointTaken { endpoint, broker } => {
+                write!(
+                    f,
+                    "Configured end points {endpoint} in advertised listeners are already registered by broker {broker}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for RegistrationError {}
+
+impl From<ZkError> for RegistrationError {
+    fn from(error: ZkError) -> RegistrationError {
+        RegistrationError::ZooKeeper(error)
+    }
+}
+
+/// What the broker tells about itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub broker_id: BrokerId,
+    /// `advertised.listeners`, with their hosts and ports as clients reach them.
+    pub advertised: Vec<EndPoint>,
+    pub rack: Option<String>,
+    pub protocol: MetadataVersion,
+}
+
+impl Identity {
+    fn znode(&self) -> Broker {
+        let endpoints = self.advertised.iter().map(|endpoint| Endpoint {
+            listener: endpoint.listener_name.clone(),
+            security_protocol: endpoint.security_protocol.name().to_owned(),
+            host: endpoint.host.clone().unwrap_or_default(),
+            port: i32::from(endpoint.port),
+        });
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Broker {
+            id: self.broker_id.0,
+            endpoints: endpoints.collect(),
+            rack: self.rack.clone(),
+            jmx_port: -1,
+            timestamp_ms: now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX)),
+            features: BTreeMap::new(),
+        }
+    }
+
+    fn json(&self) -> BrokerJson {
+        match self.protocol.broker_registration_version() {
+            5 => BrokerJson::V5,
+            4 => BrokerJson::V4,
+            _ => BrokerJson::V2,
+        }
+    }
+}
+
+/// The registration, kept for as long as this value lives.
+#[derive(Debug)]
+pub struct Registration {
+    epoch: watch::Receiver<BrokerEpoch>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Registration {
+    /// Registers, then lets the controller stand for election, now and after every new session.
+    ///
+    /// A node of the same id may be left over from a process that was killed a moment ago; it is given one session
+    /// timeout to vanish before this start is refused.
+    pub async fn start(
+        zk: ZooKeeper,
+        identity: Identity,
+        controller: Controller,
+    ) -> Result<Registration, RegistrationError> {
+        refuse_taken_endpoints(&zk, &identity).await?;
+        let events = zk.session_events();
+        let deadline = Instant::now() + zk.settings().session_timeout + EXPIRY_GRACE;
+        let mut waiting = false;
+        let epoch = loop {
+            match zk.register_broker(&identity.znode(), identity.json()).await {
+                Ok(epoch) => break BrokerEpoch(epoch),
+                Err(taken @ ZkError::BrokerIdTaken { .. }) if Instant::now() < deadline => {
+                    if !waiting {
+                        warn!("{taken}; waiting for up to {} ms", (deadline - Instant::now()).as_millis());
+                        waiting = true;
+                    }
+                    tokio::time::sleep(RETRY_BACKOFF / 4).await;
+                }
+                Err(ZkError::SessionExpired) if Instant::now() < deadline => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let (published, receiver) = watch::channel(epoch);
+        controller.registered().await;
+        let task = tokio::spawn(keep_registered(zk, identity, controller, events, published));
+        Ok(Registration { epoch: receiver, task })
+    }
+
+    /// The epoch of the present registration; after an expiry it stays until the broker is registered again.
+    pub fn epoch(&self) -> BrokerEpoch {
+        *self.epoch.borrow()
+    }
+
+    pub fn epochs(&self) -> watch::Receiver<BrokerEpoch> {
+        self.epoch.clone()
+    }
+}
+
+/// Follows the session: an expiry ends the office of a controller first, and only then is the broker registered again.
+async fn keep_registered(
+    zk: ZooKeeper,
+    identity: Identity,
+    controller: Controller,
+    mut events: SessionEvents,
+    published: watch::Sender<BrokerEpoch>,
+) {
+    loop {
+        match events.next().await {
+            Ok(SessionEvent::Expired { session_id }) => {
+                info!("session {session_id:#x} expired; this broker is no longer registered");
+                controller.session_expired().await;
+            }
+            Ok(SessionEvent::Established { .. }) => {
+                let epoch = loop {
+                    match zk.register_broker(&identity.znode(), identity.json()).await {
+                        Ok(epoch) => break Some(BrokerEpoch(epoch)),
+                        // The next event says how it goes on.
+                        Err(ZkError::SessionExpired | ZkError::Closed) => break None,
+                        Err(error) => {
+                            error!("the broker cannot be registered again, trying on: {error}");
+                            tokio::time::sleep(RETRY_BACKOFF).await;
+                        }
+                    }
+                };
+                if let Some(epoch) = epoch {
+                    published.send_replace(epoch);
+                    controller.registered().await;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+async fn refuse_taken_endpoints(zk: &ZooKeeper, identity: &Identity) -> Result<(), RegistrationError> {
+    for other in zk.brokers().await? {
+        if other.broker.id == identity.broker_id.0 {
+            continue;
+        }
+        let taken = identity.advertised.iter().find(|ours| {
+            other.broker.endpoints.iter().any(|theirs| {
+                theirs.host == ours.host.as_deref().unwrap_or_default() && theirs.port == i32::from(ours.port)
+            })
+        });
+        if let Some(ours) = taken {
+            let endpoint = format!("{}:{}", ours.host.as_deref().unwrap_or_default(), ours.port);
+            return Err(RegistrationError::EndpointTaken { endpoint, broker: other.broker.id });
+        }
+    }
+    Ok(())
+}
+
+/// The `zookeeper.*` settings as the session takes them.
+pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<odradek_zookeeper::session::Settings, RegistrationError> {
+    let mut settings = odradek_zookeeper::session::Settings::new(config.connect.clone());
+    settings.session_timeout = Duration::from_millis(u64::from(config.session_timeout_ms));
+    settings.connection_timeout = Duration::from_millis(u64::from(config.connection_timeout_ms));
+    settings.set_acl = config.set_acl;
+    settings.max_in_flight_requests = config.max_in_flight_requests;
+    if config.ssl.client_enable {
+        settings.tls = Some(tls(&config.ssl)?);
+    }
+    Ok(settings)
+}
+
+fn tls(config: &ZooKeeperSslConfig) -> Result<Tls, RegistrationError> {
+    let pem = |name: &str, location: &Option<String>, kind: &Option<String>| -> Result<Option<String>, ZkError> {
+        let Some(location) = location else { return Ok(None) };
+        let is_pem = match kind.as_deref() {
+            Some(kind) => kind.eq_ignore_ascii_case("PEM"),
+            None => location.ends_with(".pem"),
+        };
+        if !is_pem {
+            return Err(ZkError::Settings(format!(
+                "zookeeper.ssl.{name}.location={location}: only PEM files are supported; convert it, for example with \
+                 openssl pkcs12, and set zookeeper.ssl.{name}.type=PEM"
+            )));
+        }
+        std::fs::read_to_string(location)
+            .map(Some)
+            .map_err(|error| ZkError::Settings(format!("read zookeeper.ssl.{name}.location={location}: {error}")))
+    };
+    let truststore_pem = pem("truststore", &config.truststore_location, &config.truststore_type)?.unwrap_or_default();
+    // One PEM file holds the key and its certificates, as ZooKeeper's own client expects it.
+    let keystore = pem("keystore", &config.keystore_location, &config.keystore_type)?;
+    let keystore_pem = keystore.map(|pem| (pem.clone(), pem));
+    Ok(Tls { truststore_pem, keystore_pem, verify_hostname: config.verify_hostname })
+}

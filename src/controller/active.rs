@@ -1,0 +1,682 @@
+//! The controller while it is in office: events in, actions out.
+//!
+//! | event                    | what follows                                                                        |
+//! |--------------------------|-------------------------------------------------------------------------------------|
+//! | election won             | brokers told who is live; every partition settled; deletions resumed                |
+//! | brokers changed          | new ones told everything; partitions of lost ones settled; a bounce is both         |
+//! | topics changed           | new ones read, their partitions get a first leader; vanished ones forgotten         |
+//! | partitions added         | the new ones get a first leader                                                     |
+//! | deletion requested       | see `topic_deletion.rs`                                                             |
+//! | LeaderAndIsr answered    | replicas on failed directories count as offline                                     |
+//! | StopReplica answered     | deletion goes on                                                                    |
+//!
+//! To settle a partition is to give it the leader and ISR that follow from what is online (`election.rs`): written to
+//! ZooKeeper first, told to the brokers when the write is confirmed.
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use log::{info, warn};
+
+use crate::config::metadata_version::MetadataVersion;
+use crate::controller::election::{self, Outcome, Unclean};
+use crate::controller::requests::{Outgoing, RequestBatch, Sender};
+use crate::controller::state::{
+    Assignment, Broker, Cluster, Deletion, Leadership, Partition, PartitionState, ReplicaDeletion, Topic,
+};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+
+/// A topic as its znode has it; `None` when there is no such znode (any more).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicRead {
+    pub name: Arc<str>,
+    pub found: Option<TopicFound>,
+    /// The id that the topic gets if it has none.
+    pub fresh_id: TopicId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFound {
+    pub id: Option<TopicId>,
+    pub partitions: BTreeMap<i32, Assignment>,
+}
+
+/// All that a new controller reads.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub brokers: Vec<Broker>,
+    pub topics: Vec<TopicRead>,
+    pub leaderships: Vec<(TopicPartition, Leadership)>,
+    pub deletions: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// All brokers that are live now.
+    Brokers(Vec<Broker>),
+    /// The names of all topics that there are now.
+    TopicNames(Vec<String>),
+    /// The answer to [`Action::ReadTopics`], or a topic whose znode changed.
+    TopicsRead(Vec<TopicRead>),
+    /// All topics that are marked for deletion now.
+    DeletionsRequested(Vec<String>),
+    /// The answer to [`Action::WriteLeaderships`].
+    LeadershipsWritten(Vec<(TopicPartition, WriteOutcome)>),
+    /// The answer to [`Action::ReadUncleanElection`]: those of the topics that allow it.
+    UncleanElectionRead { asked: BTreeSet<Arc<str>>, allowed: BTreeSet<Arc<str>> },
+    /// What a broker said about its replicas: whether each could be hosted.
+    LeaderAndIsrAnswered { broker: BrokerId, broker_epoch: BrokerEpoch, hosted: Vec<(TopicPartition, Hosted)> },
+    /// What became of replicas that a broker was told to delete.
+    StopReplicaAnswered { broker: BrokerId, broker_epoch: BrokerEpoch, deleted: Vec<(TopicPartition, Deleted)> },
+    /// The answer to [`Action::DeleteTopic`].
+    TopicDeleted { topic: Arc<str> },
+    /// Brokers that say they lost a log directory.
+    LogDirsFailed(BTreeSet<BrokerId>),
+    /// Leaderships that leaders of an older protocol wrote themselves.
+    IsrsChanged(Vec<(TopicPartition, Leadership)>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosted {
+    Yes,
+    /// Its log directory failed.
+    OnOfflineDir,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    Yes,
+    Refused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    Written(PartitionEpoch),
+    /// Someone else wrote since; this is what is there now.
+    Conflict(Option<Leadership>),
+    Failed(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Open the channel to a broker; requests to it follow.
+    Connect(Broker),
+    /// Close it and drop what was not sent.
+    Disconnect(BrokerId),
+    Send(Outgoing),
+    /// Read these topics and keep watching them; answered by [`Event::TopicsRead`].
+    ReadTopics(Vec<String>),
+    UnwatchTopic(Arc<str>),
+    /// Replace the topic's znode; a failure is only logged, since the next controller repeats it.
+    WriteTopic {
+        topic: Arc<str>,
+        id: TopicId,
+        partitions: BTreeMap<i32, Assignment>,
+    },
+    /// Answered by [`Event::LeadershipsWritten`], which names each partition once.
+    WriteLeaderships(Vec<LeadershipWrite>),
+    /// Answered by [`Event::UncleanElectionRead`].
+    ReadUncleanElection(BTreeSet<Arc<str>>),
+    /// Remove the topic, its configuration and its deletion marker; answered by [`Event::TopicDeleted`].
+    DeleteTopic(Arc<str>),
+    /// Remove deletion markers alone.
+    DeleteMarkers(Vec<String>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeadershipWrite {
+    pub partition: TopicPartition,
+    /// Its `partition_epoch` is the version that is expected, or, for a new partition, of no meaning.
+    pub leadership: Leadership,
+    pub is_new: bool,
+}
+
+/// The settings that decisions depend on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub broker_id: BrokerId,
+    pub protocol: MetadataVersion,
+    pub inter_broker_listener: String,
+    pub delete_topic_enable: bool,
+}
+
+pub struct Active {
+    pub(super) settings: Settings,
+    sender: Sender,
+    pub(super) cluster: Cluster,
+    pub(super) batch: RequestBatch,
+    pub(super) actions: Vec<Action>,
+    /// Writes and reads whose answers the current event waits for.
+    pub(super) awaited: usize,
+    /// What is done once they have come.
+    later: VecDeque<Step>,
+    /// Leaderships being written.
+    writing: BTreeMap<TopicPartition, LeadershipWrite>,
+    /// Topics marked for deletion that are not known (yet).
+    doubtful: BTreeSet<String>,
+}
+
+enum Step {
+    Started(Vec<Broker>),
+    Failed(BTreeSet<BrokerId>),
+}
+
+impl Active {
+    /// Takes office: the first actions follow from everything that was read.
+    pub fn elected(settings: Settings, epoch: ControllerEpoch, snapshot: Snapshot) -> (Active, Vec<Action>) {
+        let sender = Sender {
+            broker_id: settings.broker_id,
+            epoch,
+            protocol: settings.protocol,
+            inter_broker_listener: settings.inter_broker_listener.clone(),
+        };
+        let mut active = Active {
+            settings,
+            sender,
+            cluster: Cluster::default(),
+            batch: RequestBatch::default(),
+            actions: Vec::new(),
+            awaited: 0,
+            later: VecDeque::new(),
+            writing: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
+        };
+        active.take_office(snapshot);
+        let actions = active.finish();
+        (active, actions)
+    }
+
+    pub fn epoch(&self) -> ControllerEpoch {
+        self.sender.epoch
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub fn on_event(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Brokers(brokers) => self.brokers_changed(brokers),
+            Event::TopicNames(names) => self.topics_changed(names),
+            Event::TopicsRead(topics) => self.topics_read(topics),
+            Event::DeletionsRequested(topics) => self.deletions_requested(topics),
+            Event::LeadershipsWritten(outcomes) => self.leaderships_written(outcomes),
+            Event::UncleanElectionRead { asked, allowed } => self.unclean_election_read(&asked, &allowed),
+            Event::LeaderAndIsrAnswered { broker, broker_epoch, hosted } => {
+                if self.is_current(broker, broker_epoch) {
+                    self.replicas_answered(broker, hosted);
+                }
+            }
+            Event::StopReplicaAnswered { broker, broker_epoch, deleted } => {
+                if self.is_current(broker, broker_epoch) {
+                    self.replicas_deleted(broker, deleted);
+                }
+            }
+            Event::TopicDeleted { topic } => self.topic_deleted(&topic),
+            Event::LogDirsFailed(brokers) => self.log_dirs_failed(&brokers),
+            Event::IsrsChanged(leaderships) => self.isrs_changed(leaderships),
+        }
+        self.finish()
+    }
+
+    /// Answers of an earlier incarnation of a broker say nothing about the present one.
+    fn is_current(&self, broker: BrokerId, epoch: BrokerEpoch) -> bool {
+        self.cluster.brokers.get(&broker).is_some_and(|known| known.epoch == epoch)
+    }
+
+    /// Goes on with what waited for answers, and hands the actions out.
+    fn finish(&mut self) -> Vec<Action> {
+        while self.awaited == 0
+            && let Some(step) = self.later.pop_front()
+        {
+            match step {
+                Step::Started(brokers) => self.brokers_started(brokers),
+                Step::Failed(brokers) => self.brokers_failed(&brokers),
+            }
+        }
+        self.send();
+        std::mem::take(&mut self.actions)
+    }
+
+    /// What is collected goes out before anything that is added from here on.
+    pub(super) fn send(&mut self) {
+        let outgoing = self.batch.take(&self.cluster, &self.sender);
+        self.actions.extend(outgoing.into_iter().map(Action::Send));
+    }
+
+    fn take_office(&mut self, snapshot: Snapshot) {
+        for broker in snapshot.brokers {
+            self.actions.push(Action::Connect(broker.clone()));
+            self.cluster.brokers.insert(broker.id, broker);
+        }
+        for topic in snapshot.topics {
+            self.add_topic(topic);
+        }
+        for (partition, leadership) in snapshot.leaderships {
+            if let Some(known) = self.cluster.partition_mut(&partition) {
+                known.leadership = Some(leadership);
+            }
+        }
+        // Followers look their leader up among the live brokers, so these are told first.
+        self.batch.metadata([]);
+        self.send();
+        // Queued before anything is settled: topics on their way out get no leaders.
+        let deletions = self.known_deletions(snapshot.deletions);
+        let partitions: Vec<TopicPartition> = self.living_partitions();
+        for partition in self.settle(&partitions) {
+            self.tell_replicas(&partition, false);
+        }
+        self.queue_deletions(deletions);
+    }
+
+    fn living_partitions(&self) -> Vec<TopicPartition> {
+        self.cluster
+            .partitions()
+            .map(|(name, _)| name)
+            .filter(|name| !self.cluster.is_queued_for_deletion(&name.topic))
+            .collect()
+    }
+
+    fn tell_replicas(&mut self, partition: &TopicPartition, is_new: bool) {
+        let Some(known) = self.cluster.partition(partition) else { return };
+        let replicas = known.assignment.replicas.clone();
+        let online: Vec<BrokerId> =
+            replicas.into_iter().filter(|replica| self.cluster.is_replica_online(partition, *replica)).collect();
+        self.batch.leader_and_isr(&self.cluster, online, partition, is_new);
+    }
+
+    /// Gives the partitions the leadership that follows from what is online, and returns those whose leadership stays.
+    pub(super) fn settle(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        self.settle_with(partitions, |_| Unclean::Unknown)
+    }
+
+    fn settle_with(&mut self, partitions: &[TopicPartition], unclean: impl Fn(&str) -> Unclean) -> Vec<TopicPartition> {
+        let mut unchanged = Vec::new();
+        let mut writes = Vec::new();
+        let mut undecided = BTreeSet::new();
+        for name in partitions {
+            if self.cluster.is_queued_for_deletion(&name.topic) || self.writing.contains_key(name) {
+                continue;
+            }
+            let Some(partition) = self.cluster.partition(name) else { continue };
+            let replicas = &partition.assignment.replicas;
+            let is_online = |broker| self.cluster.is_replica_online(name, broker);
+            let next = match &partition.leadership {
+                None => match election::first(replicas, is_online) {
+                    Some((leader, isr)) => Leadership {
+                        leader: Some(leader),
+                        leader_epoch: LeaderEpoch(0),
+                        isr,
+                        recovering: false,
+                        controller_epoch: self.sender.epoch,
+                        partition_epoch: PartitionEpoch(0),
+                    },
+                    None => {
+                        warn!("partition {name} stays without a leader: none of its replicas {replicas:?} is online");
+                        continue;
+                    }
+                },
+                Some(current) => match election::settled(current, replicas, is_online, unclean(&name.topic)) {
+                    Outcome::Unchanged => {
+                        unchanged.push(name.clone());
+                        continue;
+                    }
+                    Outcome::Undecided => {
+                        undecided.insert(Arc::clone(&name.topic));
+                        continue;
+                    }
+                    Outcome::Changed { leader, isr, unclean } => {
+                        if unclean {
+                            warn!("unclean election for partition {name}: {leader:?} leads and records may be lost");
+                        }
+                        Leadership {
+                            leader,
+                            leader_epoch: LeaderEpoch(current.leader_epoch.0.saturating_add(1)),
+                            isr,
+                            recovering: current.recovering
+                                || (unclean && self.settings.protocol.is_leader_recovery_supported()),
+                            controller_epoch: self.sender.epoch,
+                            partition_epoch: current.partition_epoch,
+                        }
+                    }
+                },
+            };
+            let is_new = partition.leadership.is_none();
+            writes.push(LeadershipWrite { partition: name.clone(), leadership: next, is_new });
+        }
+        if !undecided.is_empty() {
+            self.awaited += 1;
+            self.actions.push(Action::ReadUncleanElection(undecided));
+        }
+        if !writes.is_empty() {
+            for write in &writes {
+                self.writing.insert(write.partition.clone(), write.clone());
+            }
+            self.awaited += 1;
+            self.actions.push(Action::WriteLeaderships(writes));
+        }
+        unchanged
+    }
+
+    fn leaderships_written(&mut self, outcomes: Vec<(TopicPartition, WriteOutcome)>) {
+        self.awaited = self.awaited.saturating_sub(1);
+        let mut again = Vec::new();
+        for (name, outcome) in outcomes {
+            let Some(write) = self.writing.remove(&name) else { continue };
+            let Some(partition) = self.cluster.partition_mut(&name) else { continue };
+            match outcome {
+                WriteOutcome::Written(partition_epoch) => {
+                    partition.leadership = Some(Leadership { partition_epoch, ..write.leadership });
+                    self.tell_replicas(&name, write.is_new);
+                }
+                WriteOutcome::Conflict(Some(current)) if current.controller_epoch > self.sender.epoch => {
+                    warn!("partition {name} was written by a later controller, epoch {}", current.controller_epoch);
+                }
+                WriteOutcome::Conflict(current) => {
+                    partition.leadership = current;
+                    again.push(name);
+                }
+                WriteOutcome::Failed(reason) => warn!("the leadership of {name} could not be written: {reason}"),
+            }
+        }
+        // A leadership that someone else wrote may be just right; then the replicas still have to hear of it.
+        for name in self.settle(&again) {
+            self.tell_replicas(&name, false);
+        }
+    }
+
+    fn unclean_election_read(&mut self, asked: &BTreeSet<Arc<str>>, allowed: &BTreeSet<Arc<str>>) {
+        self.awaited = self.awaited.saturating_sub(1);
+        let partitions: Vec<TopicPartition> =
+            self.living_partitions().into_iter().filter(|partition| asked.contains(&partition.topic)).collect();
+        let verdict = |topic: &str| if allowed.contains(topic) { Unclean::Allowed } else { Unclean::Refused };
+        let unchanged = self.settle_with(&partitions, verdict);
+        self.batch.metadata(unchanged);
+    }
+
+    fn brokers_changed(&mut self, brokers: Vec<Broker>) {
+        let now: BTreeMap<BrokerId, Broker> = brokers.into_iter().map(|broker| (broker.id, broker)).collect();
+        let dead: BTreeSet<BrokerId> =
+            self.cluster.brokers.keys().filter(|id| !now.contains_key(id)).copied().collect();
+        let mut started = Vec::new();
+        let mut bounced = Vec::new();
+        let mut modified = false;
+        for broker in now.into_values() {
+            match self.cluster.brokers.get_mut(&broker.id) {
+                None => started.push(broker),
+                Some(known) if known.epoch < broker.epoch => bounced.push(broker),
+                // A list that was read earlier may arrive later; an old registration never comes back.
+                Some(known) if known.epoch > broker.epoch => {}
+                Some(known) => {
+                    if known.endpoints != broker.endpoints {
+                        *known = broker;
+                        modified = true;
+                    }
+                }
+            }
+        }
+        if !started.is_empty() || !bounced.is_empty() || !dead.is_empty() {
+            let ids = |brokers: &[Broker]| brokers.iter().map(|broker| broker.id.0).collect::<Vec<_>>();
+            info!(
+                "newly added brokers: {:?}, deleted brokers: {:?}, bounced brokers: {:?}",
+                ids(&started),
+                dead.iter().map(|id| id.0).collect::<Vec<_>>(),
+                ids(&bounced)
+            );
+        }
+        if modified {
+            self.batch.metadata([]);
+        }
+        if !started.is_empty() {
+            self.later.push_back(Step::Started(started));
+        }
+        if !bounced.is_empty() {
+            self.later.push_back(Step::Failed(bounced.iter().map(|broker| broker.id).collect()));
+            self.later.push_back(Step::Started(bounced));
+        }
+        if !dead.is_empty() {
+            self.later.push_back(Step::Failed(dead));
+        }
+    }
+
+    fn brokers_started(&mut self, brokers: Vec<Broker>) {
+        let ids: BTreeSet<BrokerId> = brokers.iter().map(|broker| broker.id).collect();
+        self.send();
+        for broker in brokers {
+            self.cluster.offline_dirs.remove(&broker.id);
+            self.actions.push(Action::Connect(broker.clone()));
+            self.cluster.brokers.insert(broker.id, broker);
+        }
+        // Everybody learns who is live before anybody is told to lead or follow; the new ones learn all there is.
+        let everything: Vec<TopicPartition> = self.living_partitions();
+        let others: Vec<BrokerId> = self.cluster.brokers.keys().filter(|id| !ids.contains(id)).copied().collect();
+        for other in others {
+            self.batch.metadata_to(other, []);
+        }
+        for id in &ids {
+            self.batch.metadata_to(*id, everything.iter().cloned());
+        }
+        self.send();
+        let hosted: BTreeSet<TopicPartition> = self.cluster.partitions_on(&ids).into_iter().collect();
+        let unsettled: Vec<TopicPartition> = everything
+            .into_iter()
+            .filter(|name| hosted.contains(name) || self.cluster.state(name) != PartitionState::Online)
+            .collect();
+        for partition in self.settle(&unsettled) {
+            if hosted.contains(&partition) {
+                self.batch.leader_and_isr(
+                    &self.cluster,
+                    self.cluster
+                        .partition(&partition)
+                        .into_iter()
+                        .flat_map(|known| known.assignment.replicas.iter().copied())
+                        .filter(|replica| ids.contains(replica)),
+                    &partition,
+                    false,
+                );
+            }
+        }
+        self.deletions_possible_again(&ids);
+    }
+
+    fn brokers_failed(&mut self, brokers: &BTreeSet<BrokerId>) {
+        self.send();
+        for id in brokers {
+            self.cluster.brokers.remove(id);
+            self.cluster.shutting_down.remove(id);
+            self.cluster.offline_dirs.remove(id);
+            self.actions.push(Action::Disconnect(*id));
+        }
+        let affected = self.cluster.partitions_on(brokers);
+        let unchanged = self.settle(&affected);
+        // Even if no partition changed, everybody learns that the brokers are gone.
+        self.batch.metadata(unchanged);
+        self.replicas_lost(brokers);
+    }
+
+    fn replicas_answered(&mut self, broker: BrokerId, hosted: Vec<(TopicPartition, Hosted)>) {
+        let offline = self.cluster.offline_dirs.entry(broker).or_default();
+        let mut changed = Vec::new();
+        for (partition, hosted) in hosted {
+            let news = match hosted {
+                Hosted::Yes => offline.remove(&partition),
+                Hosted::OnOfflineDir => offline.insert(partition.clone()),
+            };
+            if news {
+                changed.push(partition);
+            }
+        }
+        if offline.is_empty() {
+            self.cluster.offline_dirs.remove(&broker);
+        }
+        if !changed.is_empty() {
+            info!("replicas on broker {broker} whose log directory failed or came back: {changed:?}");
+            let unchanged = self.settle(&changed);
+            self.batch.metadata(unchanged);
+        }
+    }
+
+    /// Telling a broker again about all of its replicas makes it say which of them it can no longer host.
+    fn log_dirs_failed(&mut self, brokers: &BTreeSet<BrokerId>) {
+        for name in self.cluster.partitions_on(brokers) {
+            if self.cluster.is_queued_for_deletion(&name.topic) {
+                continue;
+            }
+            let Some(known) = self.cluster.partition(&name) else { continue };
+            let replicas = known.assignment.replicas.iter().copied();
+            let affected: Vec<BrokerId> = replicas.filter(|replica| brokers.contains(replica)).collect();
+            self.batch.leader_and_isr(&self.cluster, affected, &name, false);
+        }
+    }
+
+    fn isrs_changed(&mut self, leaderships: Vec<(TopicPartition, Leadership)>) {
+        for (name, leadership) in leaderships {
+            if let Some(known) = self.cluster.partition_mut(&name) {
+                known.leadership = Some(leadership);
+                self.batch.metadata([name]);
+            }
+        }
+    }
+
+    fn topics_changed(&mut self, names: Vec<String>) {
+        let names: BTreeSet<String> = names.into_iter().collect();
+        let gone: Vec<Arc<str>> =
+            self.cluster.topics.keys().filter(|name| !names.contains(&***name)).cloned().collect();
+        for topic in gone {
+            // Topics that we delete ourselves are forgotten when that is done.
+            if !self.cluster.is_queued_for_deletion(&topic) {
+                info!("topic {topic} is gone from ZooKeeper");
+                self.forget(&topic);
+            }
+        }
+        let new: Vec<String> =
+            names.into_iter().filter(|name| !self.cluster.topics.contains_key(name.as_str())).collect();
+        if !new.is_empty() {
+            self.actions.push(Action::ReadTopics(new));
+        }
+    }
+
+    fn topics_read(&mut self, topics: Vec<TopicRead>) {
+        let mut new_partitions = Vec::new();
+        let mut deletions = Vec::new();
+        for read in topics {
+            let (name, found) = (Arc::clone(&read.name), read.found.is_some());
+            new_partitions.extend(self.add_topic(read));
+            if self.doubtful.remove(&*name) {
+                match found {
+                    true => deletions.push(name.to_string()),
+                    false => self.actions.push(Action::DeleteMarkers(vec![name.to_string()])),
+                }
+            }
+        }
+        if !new_partitions.is_empty() {
+            info!("new partitions: {new_partitions:?}");
+        }
+        let deletions = self.known_deletions(deletions);
+        self.settle(&new_partitions);
+        self.queue_deletions(deletions);
+    }
+
+    /// Takes over what is new in the znode, and returns the partitions that were not known.
+    fn add_topic(&mut self, read: TopicRead) -> Vec<TopicPartition> {
+        let TopicRead { name, found, fresh_id } = read;
+        let Some(found) = found else { return Vec::new() };
+        let known = self.cluster.topics.get(&name);
+        if known.is_some_and(|topic| topic.deletion.is_some()) {
+            return Vec::new();
+        }
+        let known_id = known.map(|topic| topic.id).filter(|id| !id.is_zero());
+        let id = match found.id {
+            Some(id) => id,
+            None if self.settings.protocol.is_topic_ids_supported() => {
+                // Written by a tool or broker that knows no ids; the topic keeps the id it had.
+                let id = known_id.unwrap_or(fresh_id);
+                let (topic, partitions) = (Arc::clone(&name), found.partitions.clone());
+                self.actions.push(Action::WriteTopic { topic, id, partitions });
+                id
+            }
+            None => known_id.unwrap_or(TopicId::ZERO),
+        };
+        let topic = self.cluster.topics.entry(Arc::clone(&name)).or_insert_with(|| Topic {
+            name: Arc::clone(&name),
+            id,
+            partitions: BTreeMap::new(),
+            deletion: None,
+        });
+        if topic.id.is_zero() {
+            topic.id = id;
+        }
+        let mut new = Vec::new();
+        for (partition, assignment) in found.partitions {
+            topic.partitions.entry(partition).or_insert_with(|| {
+                new.push(TopicPartition { topic: Arc::clone(&name), partition });
+                Partition { assignment, leadership: None }
+            });
+        }
+        new
+    }
+
+    fn deletions_requested(&mut self, topics: Vec<String>) {
+        if !self.settings.delete_topic_enable {
+            if !topics.is_empty() {
+                info!("not deleting {topics:?}, since delete.topic.enable is false");
+                self.actions.push(Action::DeleteMarkers(topics));
+            }
+            return;
+        }
+        // A topic may have been created and marked before its creation was heard of here.
+        let (known, unknown): (Vec<String>, Vec<String>) =
+            topics.into_iter().partition(|topic| self.cluster.topics.contains_key(topic.as_str()));
+        if !unknown.is_empty() {
+            self.doubtful.extend(unknown.iter().cloned());
+            self.actions.push(Action::ReadTopics(unknown));
+        }
+        let known = self.known_deletions(known);
+        self.queue_deletions(known);
+    }
+
+    /// Marks topics as queued and returns those that were not; for topics that do not exist the rest is removed.
+    fn known_deletions(&mut self, topics: Vec<String>) -> Vec<Arc<str>> {
+        if !self.settings.delete_topic_enable {
+            if !topics.is_empty() {
+                self.actions.push(Action::DeleteMarkers(topics));
+            }
+            return Vec::new();
+        }
+        let mut queued = Vec::new();
+        for name in topics {
+            match self.cluster.topics.get_mut(name.as_str()) {
+                // A controller before us got no further than removing the topic itself.
+                None => {
+                    self.awaited += 1;
+                    self.actions.push(Action::DeleteTopic(name.into()));
+                }
+                Some(topic) if topic.deletion.is_none() => {
+                    topic.deletion = Some(Deletion::default());
+                    queued.push(Arc::clone(&topic.name));
+                }
+                Some(_) => {}
+            }
+        }
+        queued
+    }
+
+    pub(super) fn forget(&mut self, topic: &Arc<str>) {
+        self.cluster.topics.remove(topic);
+        for offline in self.cluster.offline_dirs.values_mut() {
+            offline.retain(|partition| partition.topic != *topic);
+        }
+        self.writing.retain(|partition, _| partition.topic != *topic);
+        self.actions.push(Action::UnwatchTopic(Arc::clone(topic)));
+    }
+
+    fn replicas_deleted(&mut self, broker: BrokerId, deleted: Vec<(TopicPartition, Deleted)>) {
+        for (partition, deleted) in deleted {
+            let outcome = match deleted {
+                Deleted::Yes => ReplicaDeletion::Successful,
+                Deleted::Refused => ReplicaDeletion::Ineligible,
+            };
+            self.replica_deletion_ended(&partition, broker, outcome);
+        }
+        self.resume_deletions();
+    }
+}

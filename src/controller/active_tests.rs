@@ -1,0 +1,536 @@
+//! The core driven by hand: writes and reads are answered from a map that stands for ZooKeeper's partition states.
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::config::metadata_version::MetadataVersion;
+use crate::controller::active::{
+    Action, Active, Deleted, Event, Hosted, Settings, Snapshot, TopicFound, TopicRead, WriteOutcome,
+};
+use crate::controller::requests::{ControlRequest, Outgoing};
+use crate::controller::state::{Assignment, Broker, Endpoint, Leadership, PartitionState};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+
+const EPOCH: ControllerEpoch = ControllerEpoch(7);
+
+/// What a request said, without the parts that every request has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    /// To broker: partition, leader, leader epoch, ISR, new.
+    Lead(i32, String, i32, i32, Vec<i32>, bool),
+    /// To broker: live brokers, and per partition its leader.
+    Metadata(i32, Vec<i32>, Vec<(String, i32)>),
+    /// To broker: partition, delete.
+    Stop(i32, String, bool),
+}
+
+struct Driver {
+    active: Active,
+    states: BTreeMap<TopicPartition, Leadership>,
+    topics: BTreeMap<String, TopicFound>,
+    unclean: BTreeSet<String>,
+    said: Vec<Said>,
+    /// Everything else that the core wanted done.
+    done: Vec<Action>,
+}
+
+fn broker(id: i32, epoch: i64) -> Broker {
+    let endpoint =
+        Endpoint { listener: "PLAINTEXT".to_owned(), security_protocol: 0, host: format!("h{id}"), port: 9092 };
+    Broker { id: BrokerId(id), epoch: BrokerEpoch(epoch), endpoints: vec![endpoint], rack: None }
+}
+
+fn found(partitions: &[&[i32]]) -> TopicFound {
+    let assignments = partitions.iter().map(|replicas| Assignment {
+        replicas: replicas.iter().copied().map(BrokerId).collect(),
+        ..Assignment::default()
+    });
+    TopicFound { id: Some(TopicId([9; 16])), partitions: (0..).zip(assignments).collect() }
+}
+
+fn tp(name: &str) -> TopicPartition {
+    let (topic, partition) = name.rsplit_once('-').expect("topic-partition");
+    TopicPartition::new(topic, partition.parse().expect("a number"))
+}
+
+fn leadership(leader: i32, leader_epoch: i32, isr: &[i32]) -> Leadership {
+    Leadership {
+        leader: Some(BrokerId(leader)).filter(|leader| leader.0 >= 0),
+        leader_epoch: LeaderEpoch(leader_epoch),
+        isr: isr.iter().copied().map(BrokerId).collect(),
+        recovering: false,
+        controller_epoch: ControllerEpoch(6),
+        partition_epoch: PartitionEpoch(leader_epoch),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        broker_id: BrokerId(1),
+        protocol: MetadataVersion::LATEST,
+        inter_broker_listener: "PLAINTEXT".to_owned(),
+        delete_topic_enable: true,
+    }
+}
+
+impl Driver {
+    fn elected(brokers: &[i32], topics: &[(&str, TopicFound)], states: &[(&str, Leadership)]) -> Driver {
+        Driver::elected_with(settings(), brokers, topics, states, &[])
+    }
+
+    fn elected_with(
+        settings: Settings,
+        brokers: &[i32],
+        topics: &[(&str, TopicFound)],
+        states: &[(&str, Leadership)],
+        deletions: &[&str],
+    ) -> Driver {
+        let topics: BTreeMap<String, TopicFound> =
+            topics.iter().map(|(name, found)| ((*name).to_owned(), found.clone())).collect();
+        let states: BTreeMap<TopicPartition, Leadership> =
+            states.iter().map(|(name, state)| (tp(name), state.clone())).collect();
+        let read = |(name, found): (&String, &TopicFound)| TopicRead {
+            name: name.as_str().into(),
+            found: Some(found.clone()),
+            fresh_id: TopicId([1; 16]),
+        };
+        let snapshot = Snapshot {
+            brokers: brokers.iter().map(|id| broker(*id, 100 + i64::from(*id))).collect(),
+            topics: topics.iter().map(read).collect(),
+            leaderships: states.clone().into_iter().collect(),
+            deletions: deletions.iter().map(|topic| (*topic).to_owned()).collect(),
+        };
+        let (active, actions) = Active::elected(settings, EPOCH, snapshot);
+        let mut driver =
+            Driver { active, states, topics, unclean: BTreeSet::new(), said: Vec::new(), done: Vec::new() };
+        driver.perform(actions);
+        driver
+    }
+
+    fn on(&mut self, event: Event) -> Vec<Said> {
+        self.said.clear();
+        let actions = self.active.on_event(event);
+        self.perform(actions);
+        self.said.clone()
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            let answer = match action {
+                Action::Send(outgoing) => {
+                    self.hear(outgoing);
+                    continue;
+                }
+                Action::WriteLeaderships(writes) => Event::LeadershipsWritten(
+                    writes
+                        .into_iter()
+                        .map(|write| {
+                            let current = self.states.get(&write.partition).cloned();
+                            let version = current.as_ref().map(|current| current.partition_epoch);
+                            let outcome = match (write.is_new, version) {
+                                (true, None) => WriteOutcome::Written(PartitionEpoch(0)),
+                                (false, Some(version)) if version == write.leadership.partition_epoch => {
+                                    WriteOutcome::Written(PartitionEpoch(version.0 + 1))
+                                }
+                                _ => WriteOutcome::Conflict(current),
+                            };
+                            if let WriteOutcome::Written(partition_epoch) = outcome {
+                                let written = Leadership { partition_epoch, ..write.leadership };
+                                self.states.insert(write.partition.clone(), written);
+                            }
+                            (write.partition, outcome)
+                        })
+                        .collect(),
+                ),
+                Action::ReadUncleanElection(asked) => {
+                    let allowed = asked.iter().filter(|topic| self.unclean.contains(&***topic)).cloned().collect();
+                    Event::UncleanElectionRead { asked, allowed }
+                }
+                Action::ReadTopics(names) => Event::TopicsRead(names.iter().map(|name| self.read(name)).collect()),
+                Action::DeleteTopic(topic) => {
+                    self.topics.remove(&*topic);
+                    self.states.retain(|partition, _| partition.topic != topic);
+                    self.done.push(Action::DeleteTopic(Arc::clone(&topic)));
+                    Event::TopicDeleted { topic }
+                }
+                other => {
+                    self.done.push(other);
+                    continue;
+                }
+            };
+            actions.extend(self.active.on_event(answer));
+        }
+    }
+
+    fn read(&self, name: &str) -> TopicRead {
+        TopicRead { name: name.into(), found: self.topics.get(name).cloned(), fresh_id: TopicId([1; 16]) }
+    }
+
+    fn create(&mut self, name: &str, topic: TopicFound) -> Vec<Said> {
+        self.topics.insert(name.to_owned(), topic);
+        let names = self.topics.keys().cloned().collect();
+        self.on(Event::TopicNames(names))
+    }
+
+    fn brokers(&mut self, brokers: &[(i32, i64)]) -> Vec<Said> {
+        self.on(Event::Brokers(brokers.iter().map(|(id, epoch)| broker(*id, *epoch)).collect()))
+    }
+
+    fn answer_deletions(&mut self, of: i32, deleted: Deleted) -> Vec<Said> {
+        let asked: Vec<_> = self
+            .said
+            .iter()
+            .filter_map(|said| match said {
+                Said::Stop(to, partition, true) if *to == of => Some((tp(partition), deleted)),
+                _ => None,
+            })
+            .collect();
+        let broker_epoch = self.active.cluster().brokers[&BrokerId(of)].epoch;
+        self.on(Event::StopReplicaAnswered { broker: BrokerId(of), broker_epoch, deleted: asked })
+    }
+
+    fn state(&self, name: &str) -> (i32, i32, Vec<i32>) {
+        let state = &self.states[&tp(name)];
+        let isr = state.isr.iter().map(|id| id.0).collect();
+        (state.leader.map_or(-1, |leader| leader.0), state.leader_epoch.0, isr)
+    }
+
+    fn hear(&mut self, outgoing: Outgoing) {
+        let to = outgoing.to.0;
+        match outgoing.request {
+            ControlRequest::LeaderAndIsr(request) => {
+                assert_eq!((request.controller_id, request.controller_epoch), (1, EPOCH.0));
+                assert_eq!(request.broker_epoch, self.active.cluster().brokers[&outgoing.to].epoch.0);
+                for topic in request.topic_states {
+                    for state in topic.partition_states {
+                        let name = format!("{}-{}", topic.topic_name, state.partition_index);
+                        let stored = &self.states[&tp(&name)];
+                        assert_eq!(
+                            state.partition_epoch, stored.partition_epoch.0,
+                            "{name}: told before it is written"
+                        );
+                        self.said.push(Said::Lead(to, name, state.leader, state.leader_epoch, state.isr, state.is_new));
+                    }
+                }
+            }
+            ControlRequest::UpdateMetadata(request) => {
+                let live = request.live_brokers.iter().map(|broker| broker.id).collect();
+                let states = request.topic_states.iter().flat_map(|topic| {
+                    topic
+                        .partition_states
+                        .iter()
+                        .map(|state| (format!("{}-{}", topic.topic_name, state.partition_index), state.leader))
+                });
+                self.said.push(Said::Metadata(to, live, states.collect()));
+            }
+            ControlRequest::StopReplica(request) => {
+                for topic in request.topic_states {
+                    for state in topic.partition_states {
+                        let name = format!("{}-{}", topic.topic_name, state.partition_index);
+                        self.said.push(Said::Stop(to, name, state.delete_partition));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn named(names: &[(&str, i32)]) -> Vec<(String, i32)> {
+    names.iter().map(|(name, leader)| ((*name).to_owned(), *leader)).collect()
+}
+
+#[test]
+fn the_first_controller_of_an_empty_cluster_introduces_the_brokers() {
+    let driver = Driver::elected(&[1], &[], &[]);
+    assert_eq!(driver.said, [Said::Metadata(1, vec![1], vec![])]);
+    assert_eq!(driver.done, [Action::Connect(broker(1, 101))]);
+}
+
+#[test]
+fn a_new_topic_gets_leaders_in_zookeeper_before_its_replicas_hear_of_them() {
+    let mut driver = Driver::elected(&[1, 2], &[], &[]);
+    let said = driver.create("t", found(&[&[1, 2], &[2, 1]]));
+    assert_eq!(driver.state("t-0"), (1, 0, vec![1, 2]));
+    assert_eq!(driver.state("t-1"), (2, 0, vec![2, 1]));
+    let lead = |to, name: &str, leader, isr: &[i32]| Said::Lead(to, name.to_owned(), leader, 0, isr.to_vec(), true);
+    let metadata = |to| Said::Metadata(to, vec![1, 2], named(&[("t-0", 1), ("t-1", 2)]));
+    assert_eq!(
+        said,
+        [
+            lead(1, "t-0", 1, &[1, 2]),
+            lead(1, "t-1", 2, &[2, 1]),
+            lead(2, "t-0", 1, &[1, 2]),
+            lead(2, "t-1", 2, &[2, 1]),
+            metadata(1),
+            metadata(2),
+        ]
+    );
+    let names = driver.topics.keys().cloned().collect();
+    assert_eq!(driver.on(Event::TopicNames(names)), [], "a list without news says nothing");
+}
+
+#[test]
+fn added_partitions_alone_are_new() {
+    let mut driver = Driver::elected(&[1], &[("t", found(&[&[1]]))], &[("t-0", leadership(1, 3, &[1]))]);
+    driver.topics.insert("t".to_owned(), found(&[&[1], &[1]]));
+    let read = driver.read("t");
+    let said = driver.on(Event::TopicsRead(vec![read]));
+    assert_eq!(
+        said,
+        [Said::Lead(1, "t-1".to_owned(), 1, 0, vec![1], true), Said::Metadata(1, vec![1], named(&[("t-1", 1)])),]
+    );
+    assert_eq!(driver.state("t-0"), (1, 3, vec![1]));
+}
+
+#[test]
+fn a_new_controller_tells_everything_and_elects_where_the_leader_is_gone() {
+    let topics = [("t", found(&[&[1, 2], &[2, 1], &[3]]))];
+    let states =
+        [("t-0", leadership(1, 4, &[1, 2])), ("t-1", leadership(3, 2, &[3, 1])), ("t-2", leadership(3, 0, &[3]))];
+    let driver = Driver::elected(&[1, 2], &topics, &states);
+    assert_eq!(driver.state("t-0"), (1, 4, vec![1, 2]), "an online leader stays");
+    assert_eq!(driver.state("t-1"), (1, 3, vec![1]));
+    assert_eq!(driver.state("t-2"), (-1, 1, vec![3]), "the ISR stays when none of it is online");
+    assert_eq!(driver.said[0], Said::Metadata(1, vec![1, 2], vec![]), "the live brokers come first");
+    assert_eq!(driver.said[1], Said::Metadata(2, vec![1, 2], vec![]));
+    assert!(driver.said.contains(&Said::Lead(2, "t-0".to_owned(), 1, 4, vec![1, 2], false)));
+    assert!(driver.said.contains(&Said::Lead(1, "t-1".to_owned(), 1, 3, vec![1], false)));
+}
+
+#[test]
+fn a_lost_broker_is_replaced_and_a_returning_one_follows() {
+    let mut driver = Driver::elected(&[1, 2], &[("t", found(&[&[2, 1]]))], &[("t-0", leadership(2, 0, &[2, 1]))]);
+    let said = driver.brokers(&[(1, 101)]);
+    assert_eq!(driver.state("t-0"), (1, 1, vec![1]));
+    assert_eq!(
+        said,
+        [
+            Said::Metadata(1, vec![1], vec![]),
+            Said::Lead(1, "t-0".to_owned(), 1, 1, vec![1], false),
+            Said::Metadata(1, vec![1], named(&[("t-0", 1)])),
+        ]
+    );
+    assert!(driver.done.contains(&Action::Disconnect(BrokerId(2))));
+    let said = driver.brokers(&[(1, 101), (2, 300)]);
+    assert_eq!(driver.state("t-0"), (1, 1, vec![1]), "it has to catch up before it is in sync");
+    assert_eq!(
+        said,
+        [
+            Said::Metadata(1, vec![1, 2], vec![]),
+            Said::Metadata(2, vec![1, 2], named(&[("t-0", 1)])),
+            Said::Lead(2, "t-0".to_owned(), 1, 1, vec![1], false),
+            Said::Metadata(1, vec![1, 2], named(&[("t-0", 1)])),
+            Said::Metadata(2, vec![1, 2], named(&[("t-0", 1)])),
+        ]
+    );
+}
+
+#[test]
+fn a_bounced_broker_is_lost_and_then_found() {
+    let mut driver = Driver::elected(
+        &[1, 2],
+        &[("t", found(&[&[2, 1], &[2]]))],
+        &[("t-0", leadership(2, 0, &[2, 1])), ("t-1", leadership(2, 5, &[2]))],
+    );
+    driver.brokers(&[(1, 101), (2, 400)]);
+    assert_eq!(driver.state("t-0"), (1, 1, vec![1]));
+    assert_eq!(driver.state("t-1"), (2, 7, vec![2]), "leaderless in between, then elected again");
+    assert_eq!(driver.brokers(&[(1, 101), (2, 102)]), [], "an older registration is not news");
+}
+
+#[test]
+fn a_partition_without_a_live_replica_waits_for_one() {
+    let mut driver = Driver::elected(&[1], &[], &[]);
+    assert_eq!(driver.create("t", found(&[&[2]])), []);
+    assert_eq!(driver.active.cluster().state(&tp("t-0")), PartitionState::New);
+    driver.brokers(&[(1, 101), (2, 200)]);
+    assert_eq!(driver.state("t-0"), (2, 0, vec![2]));
+    assert_eq!(driver.active.cluster().state(&tp("t-0")), PartitionState::Online);
+}
+
+#[test]
+fn an_unclean_election_asks_for_the_topics_setting_first() {
+    for (allowed, expected) in [(true, (1, 1, vec![1])), (false, (-1, 1, vec![2]))] {
+        let mut driver = Driver::elected(&[1, 2], &[("t", found(&[&[2, 1]]))], &[("t-0", leadership(2, 0, &[2]))]);
+        if allowed {
+            driver.unclean.insert("t".to_owned());
+        }
+        driver.brokers(&[(1, 101)]);
+        assert_eq!(driver.state("t-0"), expected);
+        assert_eq!(driver.states[&tp("t-0")].recovering, allowed);
+    }
+}
+
+#[test]
+fn a_write_that_lost_a_race_starts_again_from_what_is_there() {
+    let mut driver = Driver::elected(&[1, 2], &[("t", found(&[&[2, 1]]))], &[("t-0", leadership(2, 0, &[2, 1]))]);
+    // The leader shrank the ISR itself, as leaders of an older protocol do.
+    driver.states.insert(tp("t-0"), Leadership { partition_epoch: PartitionEpoch(9), ..leadership(2, 0, &[2]) });
+    driver.brokers(&[(1, 101)]);
+    assert_eq!(driver.state("t-0"), (-1, 1, vec![2]), "broker 1 is no longer in sync and must not lead");
+    assert_eq!(driver.states[&tp("t-0")].partition_epoch, PartitionEpoch(10));
+}
+
+#[test]
+fn a_replica_on_a_failed_directory_gives_up_the_lead_until_it_is_back() {
+    let mut driver = Driver::elected(&[1, 2], &[("t", found(&[&[2, 1]]))], &[("t-0", leadership(2, 0, &[2, 1]))]);
+    let answered = |hosted, epoch| Event::LeaderAndIsrAnswered {
+        broker: BrokerId(2),
+        broker_epoch: BrokerEpoch(epoch),
+        hosted: vec![(tp("t-0"), hosted)],
+    };
+    assert_eq!(driver.on(answered(Hosted::OnOfflineDir, 3)), [], "an answer of an earlier incarnation");
+    assert_eq!(driver.on(answered(Hosted::Yes, 102)), []);
+    driver.on(answered(Hosted::OnOfflineDir, 102));
+    assert_eq!(driver.state("t-0"), (1, 1, vec![1]));
+    assert!(!driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(2)));
+    driver.on(answered(Hosted::Yes, 102));
+    assert!(driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(2)));
+}
+
+#[test]
+fn deletion_stops_deletes_and_then_removes_the_znodes() {
+    let mut driver = Driver::elected(
+        &[1],
+        &[("t", found(&[&[1], &[1]]))],
+        &[("t-0", leadership(1, 0, &[1])), ("t-1", leadership(1, 0, &[1]))],
+    );
+    let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    let stop = |name: &str, delete| Said::Stop(1, name.to_owned(), delete);
+    assert_eq!(
+        said,
+        [
+            Said::Metadata(1, vec![1], named(&[("t-0", -2), ("t-1", -2)])),
+            stop("t-0", false),
+            stop("t-1", false),
+            stop("t-0", true),
+            stop("t-1", true),
+        ]
+    );
+    assert_eq!(driver.active.cluster().state(&tp("t-0")), PartitionState::NonExistent);
+    assert_eq!(driver.on(Event::DeletionsRequested(vec!["t".to_owned()])), [], "asking again changes nothing");
+    driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    driver.said = said;
+    driver.answer_deletions(1, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+    assert!(driver.active.cluster().topics.is_empty());
+    assert_eq!(driver.create("t", found(&[&[1]])).len(), 2, "the name is free again");
+}
+
+#[test]
+fn a_deletion_that_one_broker_refuses_is_repeated_when_it_returns() {
+    let topics = [("t", found(&[&[1, 2]]))];
+    let mut driver = Driver::elected(&[1, 2], &topics, &[("t-0", leadership(1, 0, &[1, 2]))]);
+    let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    driver.answer_deletions(1, Deleted::Yes);
+    driver.said = said;
+    assert_eq!(driver.answer_deletions(2, Deleted::Refused), []);
+    assert!(!driver.done.contains(&Action::DeleteTopic("t".into())));
+    driver.brokers(&[(1, 101)]);
+    let said = driver.brokers(&[(1, 101), (2, 200)]);
+    assert!(said.contains(&Said::Stop(2, "t-0".to_owned(), true)), "{said:?}");
+    assert!(!said.iter().any(|said| matches!(said, Said::Stop(1, ..))), "broker 1 is done: {said:?}");
+    assert!(!said.iter().any(|said| matches!(said, Said::Lead(..))), "nobody is made leader: {said:?}");
+    driver.answer_deletions(2, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
+#[test]
+fn a_new_controller_goes_on_with_deletions_wherever_they_stopped() {
+    let topics = [("t", found(&[&[1]]))];
+    let states = [("t-0", leadership(1, 0, &[1]))];
+    let mut driver = Driver::elected_with(settings(), &[1], &topics, &states, &["t", "gone"]);
+    assert!(driver.done.contains(&Action::DeleteTopic("gone".into())), "what is left of it is removed");
+    assert!(!driver.said.iter().any(|said| matches!(said, Said::Lead(..))), "{:?}", driver.said);
+    driver.answer_deletions(1, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
+#[test]
+fn a_topic_with_an_offline_replica_is_deleted_when_that_returns() {
+    let topics = [("t", found(&[&[1, 2]]))];
+    let states = [("t-0", leadership(1, 0, &[1]))];
+    let mut driver = Driver::elected_with(settings(), &[1], &topics, &states, &["t"]);
+    driver.answer_deletions(1, Deleted::Yes);
+    assert!(!driver.done.contains(&Action::DeleteTopic("t".into())));
+    driver.brokers(&[(1, 101), (2, 200)]);
+    driver.answer_deletions(2, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
+#[test]
+fn a_marker_for_a_topic_that_nobody_heard_of_is_looked_into() {
+    let mut driver = Driver::elected(&[1], &[], &[]);
+    driver.on(Event::DeletionsRequested(vec!["nothing".to_owned()]));
+    assert!(driver.done.contains(&Action::DeleteMarkers(vec!["nothing".to_owned()])));
+    driver.topics.insert("fresh".to_owned(), found(&[&[1]]));
+    let said = driver.on(Event::DeletionsRequested(vec!["fresh".to_owned()]));
+    assert!(said.contains(&Said::Stop(1, "fresh-0".to_owned(), true)), "{said:?}");
+}
+
+#[test]
+fn deletion_can_be_disabled() {
+    let disabled = Settings { delete_topic_enable: false, ..settings() };
+    let topics = [("t", found(&[&[1]]))];
+    let mut driver = Driver::elected_with(disabled, &[1], &topics, &[("t-0", leadership(1, 0, &[1]))], &["t"]);
+    assert!(driver.done.contains(&Action::DeleteMarkers(vec!["t".to_owned()])));
+    assert_eq!(driver.on(Event::DeletionsRequested(vec!["t".to_owned()])), []);
+    assert_eq!(driver.active.cluster().state(&tp("t-0")), PartitionState::Online);
+}
+
+#[test]
+fn topics_without_an_id_get_one_and_keep_it() {
+    let without = TopicFound { id: None, ..found(&[&[1]]) };
+    let mut driver = Driver::elected(&[1], &[("t", without.clone())], &[("t-0", leadership(1, 0, &[1]))]);
+    let fresh = TopicId([1; 16]);
+    let assigned = |id| Action::WriteTopic { topic: "t".into(), id, partitions: without.partitions.clone() };
+    assert!(driver.done.contains(&assigned(fresh)));
+    driver.done.clear();
+    // A tool that knows no ids rewrites the topic.
+    let read = TopicRead { name: "t".into(), found: Some(without.clone()), fresh_id: TopicId([2; 16]) };
+    driver.on(Event::TopicsRead(vec![read]));
+    assert_eq!(driver.done, [assigned(fresh)]);
+
+    let old = Settings { protocol: MetadataVersion::V2_7_IV2, ..settings() };
+    let driver = Driver::elected_with(old, &[1], &[("t", without)], &[], &[]);
+    assert!(!driver.done.iter().any(|action| matches!(action, Action::WriteTopic { .. })));
+}
+
+#[test]
+fn a_topic_that_vanished_from_zookeeper_is_forgotten() {
+    let mut driver = Driver::elected(&[1], &[("t", found(&[&[1]]))], &[("t-0", leadership(1, 0, &[1]))]);
+    driver.on(Event::TopicNames(vec![]));
+    assert!(driver.active.cluster().topics.is_empty());
+    assert!(driver.done.contains(&Action::UnwatchTopic("t".into())));
+}
+
+/// Old layouts can be written by every protocol version, and name the same partitions.
+#[test]
+fn every_protocol_version_can_be_spoken() {
+    use crate::codec::writer::Writer;
+    use crate::protocol::message::Message;
+    for protocol in MetadataVersion::ALL.iter().copied() {
+        let settings = Settings { protocol, ..settings() };
+        let snapshot = Snapshot {
+            brokers: vec![broker(1, 101)],
+            topics: vec![TopicRead { name: "t".into(), found: Some(found(&[&[1]])), fresh_id: TopicId([1; 16]) }],
+            leaderships: vec![(tp("t-0"), leadership(1, 0, &[1]))],
+            deletions: vec![],
+        };
+        let (mut active, mut actions) = Active::elected(settings, EPOCH, snapshot);
+        actions.extend(active.on_event(Event::DeletionsRequested(vec!["t".to_owned()])));
+        let mut kinds = [0; 3];
+        for action in actions {
+            let Action::Send(Outgoing { version, request, .. }) = action else { continue };
+            let mut writer = Writer::new();
+            let (kind, encoded) = match &request {
+                ControlRequest::LeaderAndIsr(request) => (0, request.encode(&mut writer, version)),
+                ControlRequest::UpdateMetadata(request) => (1, request.encode(&mut writer, version)),
+                ControlRequest::StopReplica(request) => (2, request.encode(&mut writer, version)),
+            };
+            encoded.unwrap_or_else(|error| panic!("{protocol}: {error}"));
+            kinds[kind] += 1;
+        }
+        assert_eq!(kinds, [1, 3, 2], "{protocol}");
+    }
+}

@@ -1,0 +1,160 @@
+//! Which replica leads, and who counts as in sync, as functions of what is online.
+//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/{Election,PartitionStateMachine,ReplicaStateMachine}.scala.
+use crate::controller::state::Leadership;
+use crate::model::BrokerId;
+
+/// May a replica outside the ISR lead when no other is left (`unclean.leader.election.enable`)?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclean {
+    Allowed,
+    Refused,
+    /// The topic's configuration has not been read yet.
+    Unknown,
+}
+
+/// What becomes of a partition after replicas went online or offline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Unchanged,
+    Changed {
+        leader: Option<BrokerId>,
+        isr: Vec<BrokerId>,
+        unclean: bool,
+    },
+    /// It depends on whether an unclean election is allowed.
+    Undecided,
+}
+
+/// The first leader and ISR of a new partition: the first replica online leads, all that are online are in sync.
+pub fn first(replicas: &[BrokerId], is_online: impl Fn(BrokerId) -> bool) -> Option<(BrokerId, Vec<BrokerId>)> {
+    let isr: Vec<BrokerId> = replicas.iter().copied().filter(|replica| is_online(*replica)).collect();
+    isr.first().map(|leader| (*leader, isr.clone()))
+}
+
+/// Replicas that are offline leave the ISR, and another leads if the leader is among them. As long as no member of the
+/// ISR is online, the ISR stays, since only its members have everything that was committed.
+pub fn settled(
+    current: &Leadership,
+    replicas: &[BrokerId],
+    is_online: impl Fn(BrokerId) -> bool,
+    unclean: Unclean,
+) -> Outcome {
+    let isr: Vec<BrokerId> = current.isr.iter().copied().filter(|replica| is_online(*replica)).collect();
+    if let Some(leader) = current.leader.filter(|leader| is_online(*leader)) {
+        return match isr.contains(&leader) && isr.len() < current.isr.len() {
+            true => Outcome::Changed { leader: Some(leader), isr, unclean: false },
+            false => Outcome::Unchanged,
+        };
+    }
+    if let Some(leader) = replicas.iter().copied().find(|replica| isr.contains(replica)) {
+        return Outcome::Changed { leader: Some(leader), isr, unclean: false };
+    }
+    if let Some(survivor) = replicas.iter().copied().find(|replica| is_online(*replica)) {
+        match unclean {
+            Unclean::Unknown => return Outcome::Undecided,
+            Unclean::Allowed => {
+                return Outcome::Changed { leader: Some(survivor), isr: vec![survivor], unclean: true };
+            }
+            Unclean::Refused => {}
+        }
+    }
+    match current.leader {
+        None => Outcome::Unchanged,
+        Some(_) => Outcome::Changed { leader: None, isr: current.isr.clone(), unclean: false },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ControllerEpoch, LeaderEpoch, PartitionEpoch};
+
+    fn ids(ids: &[i32]) -> Vec<BrokerId> {
+        ids.iter().copied().map(BrokerId).collect()
+    }
+
+    fn leadership(leader: Option<i32>, isr: &[i32]) -> Leadership {
+        Leadership {
+            leader: leader.map(BrokerId),
+            leader_epoch: LeaderEpoch(5),
+            isr: ids(isr),
+            recovering: false,
+            controller_epoch: ControllerEpoch(1),
+            partition_epoch: PartitionEpoch(9),
+        }
+    }
+
+    #[test]
+    fn the_first_online_replica_of_the_assignment_leads_a_new_partition() {
+        let online = |broker: BrokerId| broker != BrokerId(3);
+        assert_eq!(first(&ids(&[3, 1, 2]), online), Some((BrokerId(1), ids(&[1, 2]))));
+        assert_eq!(first(&ids(&[3]), online), None);
+    }
+
+    /// Every leader (or none), ISR and set of online brokers of three replicas.
+    #[test]
+    fn a_clean_election_never_leaves_the_isr_and_loses_no_committed_record() {
+        let replicas = ids(&[2, 1, 3]);
+        for leader in [None, Some(1), Some(2), Some(3)] {
+            for isr_bits in 1..8 {
+                for online_bits in 0..8 {
+                    let members = |bits: i32| {
+                        ids(&[1, 2, 3].into_iter().filter(|id| bits & (1 << (id - 1)) != 0).collect::<Vec<_>>())
+                    };
+                    let (isr, online) = (members(isr_bits), members(online_bits));
+                    if leader.is_some_and(|leader| !isr.contains(&BrokerId(leader))) {
+                        continue;
+                    }
+                    let current = Leadership { isr: isr.clone(), ..leadership(leader, &[]) };
+                    let case = format!("leader {leader:?}, isr {isr:?}, online {online:?}");
+                    match settled(&current, &replicas, |id| online.contains(&id), Unclean::Refused) {
+                        Outcome::Undecided => panic!("nothing is undecided when unclean elections are refused: {case}"),
+                        Outcome::Unchanged => {
+                            let stays = match current.leader {
+                                Some(leader) => online.contains(&leader) && isr.iter().all(|id| online.contains(id)),
+                                None => isr.iter().all(|id| !online.contains(id)),
+                            };
+                            assert!(stays, "{case}");
+                        }
+                        Outcome::Changed { leader: Some(elected), isr: left, unclean } => {
+                            assert!(!unclean && isr.contains(&elected) && online.contains(&elected), "{case}");
+                            assert!(left.contains(&elected), "{case}");
+                            let expected: Vec<_> = isr.iter().copied().filter(|id| online.contains(id)).collect();
+                            assert_eq!(left, expected, "{case}");
+                            // A leader that is online is never deposed; otherwise the assignment's order decides.
+                            match current.leader.filter(|leader| online.contains(leader)) {
+                                Some(leader) => assert_eq!(elected, leader, "{case}"),
+                                None => assert_eq!(
+                                    Some(elected),
+                                    replicas.iter().copied().find(|id| left.contains(id)),
+                                    "{case}"
+                                ),
+                            }
+                        }
+                        Outcome::Changed { leader: None, isr: left, unclean } => {
+                            assert!(!unclean && left == isr && isr.iter().all(|id| !online.contains(id)), "{case}");
+                            assert!(current.leader.is_some(), "{case}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unclean_election_happens_only_where_it_is_allowed_and_nobody_in_sync_is_left() {
+        let current = leadership(Some(1), &[1]);
+        let online = |broker: BrokerId| broker == BrokerId(2);
+        let replicas = ids(&[1, 2]);
+        assert_eq!(settled(&current, &replicas, online, Unclean::Unknown), Outcome::Undecided);
+        assert_eq!(
+            settled(&current, &replicas, online, Unclean::Allowed),
+            Outcome::Changed { leader: Some(BrokerId(2)), isr: ids(&[2]), unclean: true }
+        );
+        assert_eq!(
+            settled(&current, &replicas, online, Unclean::Refused),
+            Outcome::Changed { leader: None, isr: ids(&[1]), unclean: false }
+        );
+        assert_eq!(settled(&current, &replicas, |_| true, Unclean::Allowed), Outcome::Unchanged);
+    }
+}

@@ -1,0 +1,360 @@
+//! What the brokers are told, collected during one event and sent as at most one request of each kind per broker.
+//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ControllerChannelManager.scala.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::config::metadata_version::MetadataVersion;
+use crate::controller::state::{Assignment, Broker, Cluster, Leadership};
+use crate::model::{BrokerId, ControllerEpoch, TopicId, TopicPartition};
+use crate::protocol::messages::leader_and_isr::{
+    LeaderAndIsrLiveLeader, LeaderAndIsrPartitionState, LeaderAndIsrRequest, LeaderAndIsrTopicState,
+};
+use crate::protocol::messages::stop_replica::{
+    StopReplicaPartitionState, StopReplicaPartitionV0, StopReplicaRequest, StopReplicaTopicState, StopReplicaTopicV1,
+};
+use crate::protocol::messages::update_metadata::{
+    UpdateMetadataBroker, UpdateMetadataEndpoint, UpdateMetadataPartitionState, UpdateMetadataRequest,
+    UpdateMetadataTopicState,
+};
+
+/// In UpdateMetadata: the partition is being deleted.
+const LEADER_DURING_DELETE: i32 = -2;
+/// In StopReplica: the topic is being deleted, so the leader epoch is not compared.
+const EPOCH_DURING_DELETE: i32 = -2;
+const NO_LEADER: i32 = -1;
+const NO_EPOCH: i32 = -1;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ControlRequest {
+    LeaderAndIsr(LeaderAndIsrRequest),
+    UpdateMetadata(UpdateMetadataRequest),
+    StopReplica(StopReplicaRequest),
+}
+
+/// A request to one broker, in the version that the inter-broker protocol prescribes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    pub to: BrokerId,
+    pub version: i16,
+    pub request: ControlRequest,
+}
+
+#[derive(Clone, Debug)]
+struct LeaderAndIsrEntry {
+    leadership: Leadership,
+    assignment: Assignment,
+    topic_id: TopicId,
+    is_new: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct StopReplicaEntry {
+    leader_epoch: i32,
+    delete: bool,
+}
+
+/// Everything to be told at the end of the current event.
+#[derive(Debug, Default)]
+pub struct RequestBatch {
+    leader_and_isr: BTreeMap<BrokerId, BTreeMap<TopicPartition, LeaderAndIsrEntry>>,
+    /// To every live broker.
+    metadata_for_all: Option<BTreeSet<TopicPartition>>,
+    /// To these alone.
+    metadata_for: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
+    stop_replica: BTreeMap<BrokerId, BTreeMap<TopicPartition, StopReplicaEntry>>,
+}
+
+/// Who is speaking, and in which protocol.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    pub broker_id: BrokerId,
+    pub epoch: ControllerEpoch,
+    pub protocol: MetadataVersion,
+    pub inter_broker_listener: String,
+}
+
+impl RequestBatch {
+    /// Tells replicas of a partition who leads, and all brokers its metadata. Brokers that are not live are skipped.
+    pub fn leader_and_isr(
+        &mut self,
+        cluster: &Cluster,
+        to: impl IntoIterator<Item = BrokerId>,
+        partition: &TopicPartition,
+        is_new: bool,
+    ) {
+        let Some(topic) = cluster.topics.get(&partition.topic) else { return };
+        let Some(known) = topic.partitions.get(&partition.partition) else { return };
+        let Some(leadership) = &known.leadership else { return };
+        for broker in to.into_iter().filter(|broker| cluster.brokers.contains_key(broker)) {
+            let entries = self.leader_and_isr.entry(broker).or_default();
+            // New stays new until the broker has been told.
+            let is_new = is_new || entries.get(partition).is_some_and(|entry| entry.is_new);
+            let entry = LeaderAndIsrEntry {
+                leadership: leadership.clone(),
+                assignment: known.assignment.clone(),
+                topic_id: topic.id,
+                is_new,
+            };
+            entries.insert(partition.clone(), entry);
+        }
+        self.metadata([partition.clone()]);
+    }
+
+    /// Tells every live broker who is live, and about these partitions.
+    pub fn metadata(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        self.metadata_for_all.get_or_insert_default().extend(partitions);
+    }
+
+    /// The same to one broker.
+    pub fn metadata_to(&mut self, broker: BrokerId, partitions: impl IntoIterator<Item = TopicPartition>) {
+        self.metadata_for.entry(broker).or_default().extend(partitions);
+    }
+
+    pub fn stop_replica(&mut self, cluster: &Cluster, broker: BrokerId, partition: &TopicPartition, delete: bool) {
+        if !cluster.brokers.contains_key(&broker) {
+            return;
+        }
+        let leader_epoch = if cluster.is_queued_for_deletion(&partition.topic) {
+            EPOCH_DURING_DELETE
+        } else {
+            let leadership = cluster.partition(partition).and_then(|known| known.leadership.as_ref());
+            leadership.map_or(NO_EPOCH, |leadership| leadership.leader_epoch.0)
+        };
+        let entry = self.stop_replica.entry(broker).or_default().entry(partition.clone());
+        let entry = entry.or_insert(StopReplicaEntry { leader_epoch, delete });
+        entry.leader_epoch = leader_epoch;
+        entry.delete |= delete;
+    }
+
+    /// The requests, per broker in the order LeaderAndIsr, UpdateMetadata, StopReplica, and leaves the batch empty.
+    pub fn take(&mut self, cluster: &Cluster, sender: &Sender) -> Vec<Outgoing> {
+        let batch = std::mem::take(self);
+        let mut outgoing = Vec::new();
+        for (broker, entries) in batch.leader_and_isr {
+            if let Some(to) = cluster.brokers.get(&broker) {
+                outgoing.push(leader_and_isr(cluster, sender, to, entries));
+            }
+        }
+        if let Some(partitions) = &batch.metadata_for_all {
+            let (version, request) = update_metadata(cluster, sender, partitions);
+            for to in cluster.brokers.values() {
+                let request = UpdateMetadataRequest { broker_epoch: to.epoch.0, ..request.clone() };
+                outgoing.push(Outgoing { to: to.id, version, request: ControlRequest::UpdateMetadata(request) });
+            }
+        }
+        for (broker, partitions) in &batch.metadata_for {
+            if let Some(to) = cluster.brokers.get(broker) {
+                let (version, request) = update_metadata(cluster, sender, partitions);
+                let request = UpdateMetadataRequest { broker_epoch: to.epoch.0, ..request };
+                outgoing.push(Outgoing { to: to.id, version, request: ControlRequest::UpdateMetadata(request) });
+            }
+        }
+        for (broker, entries) in batch.stop_replica {
+            if let Some(to) = cluster.brokers.get(&broker) {
+                outgoing.extend(stop_replica(sender, to, entries));
+            }
+        }
+        outgoing
+    }
+}
+
+fn raw(brokers: &[BrokerId]) -> Vec<i32> {
+    brokers.iter().map(|broker| broker.0).collect()
+}
+
+type ByTopic<T> = Vec<(Arc<str>, Vec<(i32, T)>)>;
+
+/// Groups by topic, keeping the order.
+fn by_topic<T>(entries: impl IntoIterator<Item = (TopicPartition, T)>) -> ByTopic<T> {
+    let mut topics: ByTopic<T> = Vec::new();
+    for (partition, entry) in entries {
+        match topics.last_mut() {
+            Some((topic, partitions)) if *topic == partition.topic => partitions.push((partition.partition, entry)),
+            _ => topics.push((partition.topic, vec![(partition.partition, entry)])),
+        }
+    }
+    topics
+}
+
+fn leader_and_isr(
+    cluster: &Cluster,
+    sender: &Sender,
+    to: &Broker,
+    entries: BTreeMap<TopicPartition, LeaderAndIsrEntry>,
+) -> Outgoing {
+    let version = sender.protocol.leader_and_isr_request_version();
+    let leaders: BTreeSet<BrokerId> = entries.values().filter_map(|entry| entry.leadership.leader).collect();
+    let live_leaders = leaders.into_iter().filter_map(|leader| cluster.brokers.get(&leader)).filter_map(|leader| {
+        let endpoint = leader.endpoint(&sender.inter_broker_listener)?;
+        Some(LeaderAndIsrLiveLeader { broker_id: leader.id.0, host_name: endpoint.host.clone(), port: endpoint.port })
+    });
+    let state = |topic_name: &str, partition: i32, entry: &LeaderAndIsrEntry| LeaderAndIsrPartitionState {
+        topic_name: topic_name.to_owned(),
+        partition_index: partition,
+        controller_epoch: entry.leadership.controller_epoch.0,
+        leader: entry.leadership.leader.map_or(NO_LEADER, |leader| leader.0),
+        leader_epoch: entry.leadership.leader_epoch.0,
+        isr: raw(&entry.leadership.isr),
+        partition_epoch: entry.leadership.partition_epoch.0,
+        replicas: raw(&entry.assignment.replicas),
+        adding_replicas: raw(&entry.assignment.adding),
+        removing_replicas: raw(&entry.assignment.removing),
+        is_new: entry.is_new,
+        leader_recovery_state: if version >= 6 { i8::from(entry.leadership.recovering) } else { 0 },
+    };
+    let mut request = LeaderAndIsrRequest {
+        controller_id: sender.broker_id.0,
+        controller_epoch: sender.epoch.0,
+        broker_epoch: to.epoch.0,
+        live_leaders: live_leaders.collect(),
+        ..LeaderAndIsrRequest::default()
+    };
+    if version < 2 {
+        let states = entries.iter().map(|(partition, entry)| state(&partition.topic, partition.partition, entry));
+        request.ungrouped_partition_states = states.collect();
+    } else {
+        for (topic, partitions) in by_topic(entries) {
+            let topic_id = partitions.first().map_or(TopicId::ZERO, |(_, entry)| entry.topic_id);
+            request.topic_states.push(LeaderAndIsrTopicState {
+                topic_name: topic.to_string(),
+                topic_id,
+                partition_states: partitions.iter().map(|(partition, entry)| state("", *partition, entry)).collect(),
+            });
+        }
+    }
+    Outgoing { to: to.id, version, request: ControlRequest::LeaderAndIsr(request) }
+}
+
+/// The request without the epoch of its receiver.
+fn update_metadata(
+    cluster: &Cluster,
+    sender: &Sender,
+    partitions: &BTreeSet<TopicPartition>,
+) -> (i16, UpdateMetadataRequest) {
+    let version = sender.protocol.update_metadata_request_version();
+    let state = |name: &TopicPartition, with_topic: bool| -> Option<UpdateMetadataPartitionState> {
+        let known = cluster.partition(name)?;
+        let topic_name = if with_topic { name.topic.to_string() } else { String::new() };
+        // Partitions without a leader so far are not announced, unless they are on their way out.
+        let deleted = cluster.is_queued_for_deletion(&name.topic);
+        if deleted {
+            return Some(UpdateMetadataPartitionState {
+                topic_name,
+                partition_index: name.partition,
+                controller_epoch: sender.epoch.0,
+                leader: LEADER_DURING_DELETE,
+                leader_epoch: 0,
+                isr: known.leadership.as_ref().map_or_else(Vec::new, |leadership| raw(&leadership.isr)),
+                zk_version: 0,
+                replicas: raw(&known.assignment.replicas),
+                offline_replicas: Vec::new(),
+            });
+        }
+        let leadership = known.leadership.as_ref()?;
+        let replicas = &known.assignment.replicas;
+        let offline = replicas.iter().filter(|replica| !cluster.is_replica_online(name, **replica));
+        Some(UpdateMetadataPartitionState {
+            topic_name,
+            partition_index: name.partition,
+            controller_epoch: leadership.controller_epoch.0,
+            leader: leadership.leader.map_or(NO_LEADER, |leader| leader.0),
+            leader_epoch: leadership.leader_epoch.0,
+            isr: raw(&leadership.isr),
+            zk_version: leadership.partition_epoch.0,
+            replicas: raw(replicas),
+            offline_replicas: offline.map(|replica| replica.0).collect(),
+        })
+    };
+    let mut request = UpdateMetadataRequest {
+        controller_id: sender.broker_id.0,
+        controller_epoch: sender.epoch.0,
+        live_brokers: cluster.brokers.values().map(|broker| metadata_broker(broker, version)).collect(),
+        ..UpdateMetadataRequest::default()
+    };
+    if version < 5 {
+        request.ungrouped_partition_states = partitions.iter().filter_map(|name| state(name, true)).collect();
+    } else {
+        let states = partitions.iter().filter_map(|name| Some((name.clone(), state(name, false)?)));
+        for (topic, partitions) in by_topic(states) {
+            request.topic_states.push(UpdateMetadataTopicState {
+                topic_name: topic.to_string(),
+                topic_id: cluster.topics.get(&topic).map_or(TopicId::ZERO, |topic| topic.id),
+                partition_states: partitions.into_iter().map(|(_, state)| state).collect(),
+            });
+        }
+    }
+    (version, request)
+}
+
+fn metadata_broker(broker: &Broker, version: i16) -> UpdateMetadataBroker {
+    const PLAINTEXT: i16 = 0;
+    if version == 0 {
+        let plaintext = broker.endpoints.iter().find(|endpoint| endpoint.security_protocol == PLAINTEXT);
+        return UpdateMetadataBroker {
+            id: broker.id.0,
+            v0_host: plaintext.map_or_else(String::new, |endpoint| endpoint.host.clone()),
+            v0_port: plaintext.map_or(-1, |endpoint| endpoint.port),
+            ..UpdateMetadataBroker::default()
+        };
+    }
+    let endpoints = broker.endpoints.iter().map(|endpoint| UpdateMetadataEndpoint {
+        port: endpoint.port,
+        host: endpoint.host.clone(),
+        listener: endpoint.listener.clone(),
+        security_protocol: endpoint.security_protocol,
+    });
+    UpdateMetadataBroker {
+        id: broker.id.0,
+        endpoints: endpoints.collect(),
+        rack: broker.rack.clone(),
+        ..UpdateMetadataBroker::default()
+    }
+}
+
+fn stop_replica(sender: &Sender, to: &Broker, entries: BTreeMap<TopicPartition, StopReplicaEntry>) -> Vec<Outgoing> {
+    let version = sender.protocol.stop_replica_request_version();
+    let empty = StopReplicaRequest {
+        controller_id: sender.broker_id.0,
+        controller_epoch: sender.epoch.0,
+        broker_epoch: to.epoch.0,
+        ..StopReplicaRequest::default()
+    };
+    let outgoing = |request| Outgoing { to: to.id, version, request: ControlRequest::StopReplica(request) };
+    if version >= 3 {
+        let topics = by_topic(entries).into_iter().map(|(topic, partitions)| StopReplicaTopicState {
+            topic_name: topic.to_string(),
+            partition_states: partitions
+                .into_iter()
+                .map(|(partition_index, entry)| StopReplicaPartitionState {
+                    partition_index,
+                    leader_epoch: entry.leader_epoch,
+                    delete_partition: entry.delete,
+                })
+                .collect(),
+        });
+        return vec![outgoing(StopReplicaRequest { topic_states: topics.collect(), ..empty })];
+    }
+    // The old layouts say once for the whole request whether to delete.
+    let (deleted, stopped): (BTreeMap<_, _>, BTreeMap<_, _>) = entries.into_iter().partition(|(_, entry)| entry.delete);
+    [(true, deleted), (false, stopped)]
+        .into_iter()
+        .filter(|(_, entries)| !entries.is_empty())
+        .map(|(delete_partitions, entries)| {
+            let mut request = StopReplicaRequest { delete_partitions, ..empty.clone() };
+            if version == 0 {
+                let partitions = entries.into_keys().map(|partition| StopReplicaPartitionV0 {
+                    topic_name: partition.topic.to_string(),
+                    partition_index: partition.partition,
+                });
+                request.ungrouped_partitions = partitions.collect();
+            } else {
+                let topics = by_topic(entries).into_iter().map(|(topic, partitions)| StopReplicaTopicV1 {
+                    name: topic.to_string(),
+                    partition_indexes: partitions.into_iter().map(|(partition, _)| partition).collect(),
+                });
+                request.topics = topics.collect();
+            }
+            outgoing(request)
+        })
+        .collect()
+}

@@ -1,0 +1,165 @@
+//! What an active controller knows: brokers, topics, and who leads what.
+//!
+//! The states of Kafka's two state machines are derived instead of stored, so none can be wrong:
+//!
+//! | partition      | when                                   | replica            | when                                |
+//! |----------------|----------------------------------------|--------------------|-------------------------------------|
+//! | New            | it never had a leader                  | Online             | its broker and directory are online |
+//! | Online         | its leader is online                   | Offline            | otherwise                           |
+//! | Offline        | it has no leader, or an offline one    | Deletion…          | its topic is being deleted          |
+//! | NonExistent    | its topic's deletion has started       |                    |                                     |
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+
+/// Where a live broker listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    pub id: BrokerId,
+    pub epoch: BrokerEpoch,
+    pub endpoints: Vec<Endpoint>,
+    pub rack: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub listener: String,
+    /// The number of the security protocol on the wire.
+    pub security_protocol: i16,
+    pub host: String,
+    pub port: i32,
+}
+
+impl Broker {
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+    }
+}
+
+/// Who leads a partition, as its state znode says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: Option<BrokerId>,
+    pub leader_epoch: LeaderEpoch,
+    pub isr: Vec<BrokerId>,
+    /// The leader was elected unclean and has not yet recovered.
+    pub recovering: bool,
+    /// The controller that wrote it.
+    pub controller_epoch: ControllerEpoch,
+    pub partition_epoch: PartitionEpoch,
+}
+
+/// All replicas of a partition; while a reassignment runs, which of them come and go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assignment {
+    pub replicas: Vec<BrokerId>,
+    pub adding: Vec<BrokerId>,
+    pub removing: Vec<BrokerId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    pub assignment: Assignment,
+    /// `None` until the first leader is chosen.
+    pub leadership: Option<Leadership>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionState {
+    New,
+    Online,
+    Offline,
+    NonExistent,
+}
+
+/// How far the deletion of one replica has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaDeletion {
+    Started,
+    Successful,
+    /// The replica is offline or its broker refused; it is tried again when something changes.
+    Ineligible,
+}
+
+/// A topic that is queued for deletion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deletion {
+    /// Brokers have been told to forget the topic's metadata.
+    pub started: bool,
+    /// Halted until a broker comes back.
+    pub ineligible: bool,
+    pub replicas: BTreeMap<(i32, BrokerId), ReplicaDeletion>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub name: Arc<str>,
+    /// Zero while it has none.
+    pub id: TopicId,
+    pub partitions: BTreeMap<i32, Partition>,
+    pub deletion: Option<Deletion>,
+}
+
+/// The cluster as the controller sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    pub brokers: BTreeMap<BrokerId, Broker>,
+    /// Live brokers that are about to leave; they are told things, but elected no more.
+    pub shutting_down: BTreeSet<BrokerId>,
+    /// Replicas whose log directory failed.
+    pub offline_dirs: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
+    pub topics: BTreeMap<Arc<str>, Topic>,
+}
+
+impl Cluster {
+    pub fn is_replica_online(&self, partition: &TopicPartition, broker: BrokerId) -> bool {
+        self.brokers.contains_key(&broker)
+            && !self.shutting_down.contains(&broker)
+            && !self.offline_dirs.get(&broker).is_some_and(|offline| offline.contains(partition))
+    }
+
+    pub fn partition(&self, partition: &TopicPartition) -> Option<&Partition> {
+        self.topics.get(&partition.topic)?.partitions.get(&partition.partition)
+    }
+
+    pub fn partition_mut(&mut self, partition: &TopicPartition) -> Option<&mut Partition> {
+        self.topics.get_mut(&partition.topic)?.partitions.get_mut(&partition.partition)
+    }
+
+    pub fn is_queued_for_deletion(&self, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|topic| topic.deletion.is_some())
+    }
+
+    pub fn state(&self, partition: &TopicPartition) -> PartitionState {
+        let Some(topic) = self.topics.get(&partition.topic) else { return PartitionState::NonExistent };
+        if topic.deletion.as_ref().is_some_and(|deletion| deletion.started) {
+            return PartitionState::NonExistent;
+        }
+        match topic.partitions.get(&partition.partition) {
+            None => PartitionState::NonExistent,
+            Some(Partition { leadership: None, .. }) => PartitionState::New,
+            Some(Partition { leadership: Some(leadership), .. }) => match leadership.leader {
+                Some(leader) if self.is_replica_online(partition, leader) => PartitionState::Online,
+                _ => PartitionState::Offline,
+            },
+        }
+    }
+
+    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, &Partition)> {
+        self.topics.values().flat_map(|topic| {
+            topic
+                .partitions
+                .iter()
+                .map(|(id, partition)| (TopicPartition { topic: Arc::clone(&topic.name), partition: *id }, partition))
+        })
+    }
+
+    /// Partitions with a replica on any of the brokers.
+    pub fn partitions_on(&self, brokers: &BTreeSet<BrokerId>) -> Vec<TopicPartition> {
+        self.partitions()
+            .filter(|(_, partition)| partition.assignment.replicas.iter().any(|replica| brokers.contains(replica)))
+            .map(|(name, _)| name)
+            .collect()
+    }
+}

@@ -1,0 +1,166 @@
+//! Deleting topics: brokers forget the metadata, every replica is stopped and deleted, then the znodes go.
+//! A replica that is offline halts its topic until the replica comes back, so the deletion survives any restart: the
+//! marker in `/admin/delete_topics` is the last to go.
+//!
+//! | replica    | StopReplica succeeded | StopReplica refused | broker lost | broker back    |
+//! |------------|-----------------------|---------------------|-------------|----------------|
+//! | (none yet) | -                     | -                   | Ineligible  | told to delete |
+//! | Started    | Successful            | Ineligible          | Ineligible  | -              |
+//! | Ineligible | -                     | -                   | Ineligible  | told to delete |
+//! | Successful | -                     | -                   | Successful  | -              |
+//!
+//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/TopicDeletionManager.scala.
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use log::info;
+
+use crate::controller::active::{Action, Active};
+use crate::controller::state::{ReplicaDeletion, Topic};
+use crate::model::{BrokerId, TopicPartition};
+
+fn replicas(topic: &Topic) -> impl Iterator<Item = (TopicPartition, BrokerId)> {
+    topic.partitions.iter().flat_map(|(id, partition)| {
+        let name = TopicPartition { topic: Arc::clone(&topic.name), partition: *id };
+        partition.assignment.replicas.iter().map(move |replica| (name.clone(), *replica))
+    })
+}
+
+impl Active {
+    pub(super) fn queue_deletions(&mut self, topics: Vec<Arc<str>>) {
+        if !topics.is_empty() {
+            info!("starting deletion of topics {topics:?}");
+            self.resume_deletions();
+        }
+    }
+
+    /// Starts, repeats or completes every deletion that can go on.
+    pub(super) fn resume_deletions(&mut self) {
+        let queued: Vec<Arc<str>> = self
+            .cluster
+            .topics
+            .values()
+            .filter(|topic| topic.deletion.is_some())
+            .map(|topic| Arc::clone(&topic.name))
+            .collect();
+        for name in queued {
+            let Some(topic) = self.cluster.topics.get(&name) else { continue };
+            let Some(deletion) = &topic.deletion else { continue };
+            let state = |partition: &TopicPartition, broker| deletion.replicas.get(&(partition.partition, broker));
+            if replicas(topic).all(|(name, broker)| state(&name, broker) == Some(&ReplicaDeletion::Successful)) {
+                self.awaited += 1;
+                self.actions.push(Action::DeleteTopic(name));
+                continue;
+            }
+            let in_progress = deletion.replicas.values().any(|state| *state == ReplicaDeletion::Started);
+            if !deletion.ineligible && !in_progress {
+                self.delete_replicas(&name);
+            }
+        }
+    }
+
+    fn delete_replicas(&mut self, name: &Arc<str>) {
+        let Some(topic) = self.cluster.topics.get_mut(name) else { return };
+        let all: Vec<(TopicPartition, BrokerId)> = replicas(topic).collect();
+        let partitions: Vec<TopicPartition> = topic
+            .partitions
+            .keys()
+            .map(|partition| TopicPartition { topic: Arc::clone(name), partition: *partition })
+            .collect();
+        let Some(deletion) = &mut topic.deletion else { return };
+        deletion.started = true;
+        let done = deletion.replicas.clone();
+        // Nobody serves the topic from now on.
+        self.batch.metadata(partitions);
+        self.send();
+        let (mut alive, mut offline) = (Vec::new(), Vec::new());
+        for (partition, broker) in all {
+            match self.cluster.is_replica_online(&partition, broker) {
+                _ if done.get(&(partition.partition, broker)) == Some(&ReplicaDeletion::Successful) => {}
+                true => alive.push((partition, broker)),
+                false => offline.push((partition, broker)),
+            }
+        }
+        // All of them stop before the first is deleted, so that no follower goes on asking a leader that is gone.
+        for (partition, broker) in &alive {
+            self.batch.stop_replica(&self.cluster, *broker, partition, false);
+        }
+        self.send();
+        for (partition, broker) in &alive {
+            self.batch.stop_replica(&self.cluster, *broker, partition, true);
+        }
+        self.send();
+        let Some(deletion) = self.cluster.topics.get_mut(name).and_then(|topic| topic.deletion.as_mut()) else {
+            return;
+        };
+        for (partition, broker) in alive {
+            deletion.replicas.insert((partition.partition, broker), ReplicaDeletion::Started);
+        }
+        if !offline.is_empty() {
+            info!("halted deletion of topic {name}: replicas {offline:?} are offline");
+            deletion.ineligible = true;
+        }
+        for (partition, broker) in offline {
+            deletion.replicas.insert((partition.partition, broker), ReplicaDeletion::Ineligible);
+        }
+    }
+
+    pub(super) fn replica_deletion_ended(
+        &mut self,
+        partition: &TopicPartition,
+        broker: BrokerId,
+        outcome: ReplicaDeletion,
+    ) {
+        let topic = self.cluster.topics.get_mut(&partition.topic);
+        let Some(deletion) = topic.and_then(|topic| topic.deletion.as_mut()) else { return };
+        let Some(state) = deletion.replicas.get_mut(&(partition.partition, broker)) else { return };
+        if *state == ReplicaDeletion::Started {
+            *state = outcome;
+            if outcome == ReplicaDeletion::Ineligible {
+                info!("halted deletion of topic {}: broker {broker} did not delete {partition}", partition.topic);
+                deletion.ineligible = true;
+            }
+        }
+    }
+
+    /// Replicas on lost brokers cannot be deleted now.
+    pub(super) fn replicas_lost(&mut self, brokers: &BTreeSet<BrokerId>) {
+        for topic in self.cluster.topics.values_mut() {
+            let lost: Vec<(TopicPartition, BrokerId)> =
+                replicas(topic).filter(|(_, broker)| brokers.contains(broker)).collect();
+            let Some(deletion) = &mut topic.deletion else { continue };
+            for (partition, broker) in lost {
+                let state = deletion.replicas.entry((partition.partition, broker));
+                let state = state.or_insert(ReplicaDeletion::Ineligible);
+                if *state != ReplicaDeletion::Successful {
+                    *state = ReplicaDeletion::Ineligible;
+                    deletion.ineligible = true;
+                }
+            }
+        }
+        self.resume_deletions();
+    }
+
+    /// Brokers came back: topics that waited for them go on.
+    pub(super) fn deletions_possible_again(&mut self, brokers: &BTreeSet<BrokerId>) {
+        let mut any = false;
+        for topic in self.cluster.topics.values_mut() {
+            let hosted = replicas(topic).any(|(_, broker)| brokers.contains(&broker));
+            if let Some(deletion) = &mut topic.deletion
+                && hosted
+            {
+                deletion.ineligible = false;
+                any = true;
+            }
+        }
+        if any {
+            self.resume_deletions();
+        }
+    }
+
+    pub(super) fn topic_deleted(&mut self, topic: &Arc<str>) {
+        self.awaited = self.awaited.saturating_sub(1);
+        info!("deletion of topic {topic} successfully completed");
+        self.forget(topic);
+    }
+}
