@@ -8,24 +8,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
 
+use crate::api::init_producer_id::ProducerIds;
+use crate::config::kafka_config::KafkaConfig;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::metadata::cache::MetadataCache;
+use crate::model::BrokerId;
 use crate::network::Peer;
 use crate::protocol::message::Message;
 
+pub mod alter_configs;
 pub mod api_versions;
+pub mod describe_cluster;
+pub mod describe_configs;
 pub mod fetch_session;
 pub mod find_coordinator;
 pub mod groups;
+pub mod init_producer_id;
 pub mod offsets;
 pub mod table;
 
 /// What every handler may use: the handle of each room.
 pub struct Server {
+    pub broker_id: BrokerId,
+    /// The id in `/cluster/id`.
+    pub cluster_id: String,
+    /// Replaced whole when a dynamic setting changes.
+    pub config: Arc<ArcSwap<KafkaConfig>>,
     pub metadata: Arc<MetadataCache>,
     pub groups: Arc<GroupCoordinator>,
+    pub producer_ids: ProducerIds,
     pub zookeeper: ZooKeeper,
 }
 

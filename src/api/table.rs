@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use log::{debug, error};
 
-use crate::api::{Handled, Outcome, RequestContext, Server, api_versions, find_coordinator, groups, offsets};
+use crate::api::{Handled, Outcome, RequestContext, Server};
+use crate::api::{
+    alter_configs, api_versions, describe_cluster, describe_configs, find_coordinator, groups, init_producer_id,
+    offsets,
+};
 use crate::codec::reader::Reader;
 use crate::codec::writer::Writer;
 use crate::network::{Answer, AnswerFuture, Request, Service};
@@ -47,8 +51,13 @@ table! {
     DescribeGroups => groups::describe;
     ListGroups => groups::list;
     ApiVersions => api_versions::handle;
+    InitProducerId => init_producer_id::handle;
+    DescribeConfigs => describe_configs::handle;
+    AlterConfigs => alter_configs::handle;
     DeleteGroups => groups::delete;
+    IncrementalAlterConfigs => alter_configs::handle_incremental;
     OffsetDelete => offsets::delete;
+    DescribeCluster => describe_cluster::handle;
 }
 
 /// The versions of an API that work; `None` if it is not advertised.
