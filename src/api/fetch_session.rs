@@ -16,8 +16,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::model::{LeaderEpoch, Offset, TopicId};
+use crate::model::TopicId;
 use crate::protocol::error_code::ErrorCode;
+use crate::replica::partition::FetchParams;
 
 /// Stands for "no session" on the wire.
 pub const NO_SESSION: i32 = 0;
@@ -39,17 +40,6 @@ pub enum TopicKey {
 pub struct PartitionKey {
     pub topic: TopicKey,
     pub partition: i32,
-}
-
-/// What a fetcher asks of one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FetchParams {
-    pub fetch_offset: Offset,
-    /// -1 unless a follower tells its own.
-    pub log_start_offset: Offset,
-    pub bytes_max: i32,
-    pub current_leader_epoch: Option<LeaderEpoch>,
-    pub last_fetched_epoch: Option<LeaderEpoch>,
 }
 
 /// What the reply says of one partition, as far as sessions care.
@@ -264,7 +254,7 @@ impl FetchSessions {
         &self,
         context: &Context,
         answers: &mut Vec<T>,
-        facts: impl Fn(&T) -> (&PartitionKey, FetchParams, Answered),
+        facts: impl Fn(&T) -> (&PartitionKey, &FetchParams, Answered),
         now_ms: i64,
     ) -> ReplyHead {
         match *context {
@@ -285,7 +275,7 @@ impl FetchSessions {
                     }
                     partitions.push(CachedPartition {
                         key: key.clone(),
-                        params,
+                        params: params.clone(),
                         high_watermark: answered.high_watermark,
                         log_start_offset: answered.log_start_offset,
                     });
@@ -367,6 +357,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Offset;
 
     type Answer = (PartitionKey, FetchParams, Answered);
 
@@ -417,8 +408,7 @@ mod tests {
                 (key, params, answered)
             })
             .collect();
-        let head =
-            sessions.close(&context, &mut answers, |(key, params, answered)| (key, params.clone(), *answered), now_ms);
+        let head = sessions.close(&context, &mut answers, |(key, params, answered)| (key, params, *answered), now_ms);
         (head, answers.into_iter().map(|(key, ..)| key.partition).collect())
     }
 
@@ -472,8 +462,7 @@ mod tests {
         let (context, _) = sessions.open(request(id, 1), Vec::new(), &[], 0);
         fetch(&sessions, request(id, 2), &[], &[], |_| quiet(), 0);
         let mut answers = vec![(key(0), params(0), quiet())];
-        let head =
-            sessions.close(&context, &mut answers, |(key, params, answered)| (key, params.clone(), *answered), 0);
+        let head = sessions.close(&context, &mut answers, |(key, params, answered)| (key, params, *answered), 0);
         assert_eq!(head, ReplyHead { error: ErrorCode::InvalidFetchSessionEpoch, session_id: id });
         assert!(answers.is_empty());
     }

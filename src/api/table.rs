@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use log::{debug, error};
 
-use crate::api::{Handled, Outcome, RequestContext, Server};
 use crate::api::{
-    alter_configs, api_versions, describe_cluster, describe_configs, find_coordinator, groups, init_producer_id,
-    offsets,
+    Handled, Outcome, RequestContext, Server, api_versions, delete_records, fetch, find_coordinator, groups,
+    leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce, stop_replica, update_metadata,
 };
 use crate::codec::reader::Reader;
 use crate::codec::writer::Writer;
@@ -41,6 +40,13 @@ macro_rules! table {
 }
 
 table! {
+    Produce => produce::handle;
+    Fetch => fetch::handle;
+    ListOffsets => list_offsets::handle;
+    Metadata => metadata::handle;
+    LeaderAndIsr => leader_and_isr::handle;
+    StopReplica => stop_replica::handle;
+    UpdateMetadata => update_metadata::handle;
     OffsetCommit => offsets::commit;
     OffsetFetch => offsets::fetch;
     FindCoordinator => find_coordinator::handle;
@@ -51,13 +57,10 @@ table! {
     DescribeGroups => groups::describe;
     ListGroups => groups::list;
     ApiVersions => api_versions::handle;
-    InitProducerId => init_producer_id::handle;
-    DescribeConfigs => describe_configs::handle;
-    AlterConfigs => alter_configs::handle;
+    DeleteRecords => delete_records::handle;
+    OffsetForLeaderEpoch => offset_for_leader_epoch::handle;
     DeleteGroups => groups::delete;
-    IncrementalAlterConfigs => alter_configs::handle_incremental;
     OffsetDelete => offsets::delete;
-    DescribeCluster => describe_cluster::handle;
 }
 
 /// The versions of an API that work; `None` if it is not advertised.

@@ -10,4 +10,5 @@
 
 pub mod group;
 pub(crate) mod partitioner;
+pub mod replica_log;
 pub mod shard;

@@ -1,7 +1,7 @@
 //! Deletion of old segments, by log start offset, size and age, in that order.
 //! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala (deleteOldSegments, deletableSegments).
 
-use super::error::LogError;
+use super::error::{IoContext, LogError};
 use super::segment::Segment;
 use super::{Log, State};
 use crate::model::Offset;
@@ -96,5 +96,24 @@ impl State {
             count += 1;
         }
         Ok(count)
+    }
+}
+
+impl Log {
+    /// Where each segment begins and when its file last changed, oldest first: what ListOffsets version 0 answers.
+    pub fn segment_starts(&self) -> Result<Vec<(Offset, i64)>, LogError> {
+        let (dir, paths) = {
+            let state = self.serving()?;
+            let paths: Vec<_> = state.segments.iter().map(|s| (s.base_offset(), s.log_path(&state.dir))).collect();
+            (state.dir.clone(), paths)
+        };
+        let modified = |path: &std::path::Path| std::fs::metadata(path)?.modified();
+        let mut starts = Vec::with_capacity(paths.len());
+        for (base_offset, path) in paths {
+            let modified = self.parent.observe(modified(&path).doing("look at", &dir))?;
+            let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            starts.push((base_offset, i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)));
+        }
+        Ok(starts)
     }
 }

@@ -410,8 +410,9 @@ mod tests {
         use ErrorCode::{InconsistentTopicId, StaleControllerEpoch, UnknownTopicOrPartition};
         use Verdict::{Acknowledge, AdoptTopicId, Follow, Lead, Refuse};
         let other = TopicId([2; 16]);
+        type Case = (i32, i32, &'static [i32], TopicId, TopicId, Verdict);
         // Our epoch is 5. Columns: epoch, leader, replicas, id asked, id of the log, verdict.
-        let cases: &[(i32, i32, &[i32], TopicId, TopicId, Verdict)] = &[
+        let cases: &[Case] = &[
             (6, 1, &[1, 2], ID, ID, Lead),
             (6, 2, &[1, 2], ID, ID, Follow),
             (6, -1, &[1, 2], ID, ID, Follow),

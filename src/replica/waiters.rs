@@ -24,7 +24,7 @@ pub enum NotCommitted {
     Offline,
 }
 
-/// Resolves once everything below an offset is committed.
+/// Resolves once an offset is reached: for a produce, once its records are committed.
 #[derive(Debug)]
 pub struct Commit(oneshot::Receiver<Result<(), NotCommitted>>);
 
@@ -39,15 +39,16 @@ impl Commit {
     }
 }
 
-/// The produces of one partition that wait for the high watermark.
+/// Those who wait for one advancing offset of a partition: produces for the high watermark, deletions of records for the
+/// low watermark.
 #[derive(Debug, Default)]
-pub struct CommitWaiters {
+pub struct OffsetWaiters {
     /// Mostly in the order of the offsets waited for, since appends are; `insert` keeps it so.
     waiting: VecDeque<(Offset, oneshot::Sender<Result<(), NotCommitted>>)>,
 }
 
-impl CommitWaiters {
-    /// Parks until `high_watermark >= required`.
+impl OffsetWaiters {
+    /// Parks until the offset is at least `required`.
     pub fn park(&mut self, required: Offset) -> Commit {
         // Those that gave up at their deadline leave from the front, so the queue stays as long as what is unanswered.
         while self.waiting.front().is_some_and(|(_, reply)| reply.is_closed()) {
@@ -59,9 +60,9 @@ impl CommitWaiters {
         Commit(commit)
     }
 
-    /// Answers every produce whose records are below the high watermark.
-    pub fn high_watermark_moved(&mut self, high_watermark: Offset, outcome: Result<(), NotCommitted>) {
-        while self.waiting.front().is_some_and(|(required, _)| *required <= high_watermark) {
+    /// Answers all who waited for this offset or a smaller one.
+    pub fn reached(&mut self, offset: Offset, outcome: Result<(), NotCommitted>) {
+        while self.waiting.front().is_some_and(|(required, _)| *required <= offset) {
             if let Some((_, reply)) = self.waiting.pop_front() {
                 // It may have given up.
                 let _ = reply.send(outcome);
@@ -76,7 +77,8 @@ impl CommitWaiters {
         }
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.waiting.len()
     }
 }
@@ -181,7 +183,8 @@ impl FetchWaiters {
         }
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.waiting.len()
     }
 }
@@ -198,20 +201,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_produce_is_answered_when_the_high_watermark_reaches_its_end_and_not_before() {
-        let mut waiters = CommitWaiters::default();
+        let mut waiters = OffsetWaiters::default();
         let (late, early) = (waiters.park(Offset(20)), waiters.park(Offset(10)));
-        waiters.high_watermark_moved(Offset(9), Ok(()));
+        waiters.reached(Offset(9), Ok(()));
         assert_eq!(waiters.len(), 2);
-        waiters.high_watermark_moved(Offset(10), Ok(()));
+        waiters.reached(Offset(10), Ok(()));
         assert_eq!(early.wait(soon()).await, Ok(()));
         assert_eq!(waiters.len(), 1);
-        waiters.high_watermark_moved(Offset(25), Err(NotCommitted::NotEnoughReplicasAfterAppend));
+        waiters.reached(Offset(25), Err(NotCommitted::NotEnoughReplicasAfterAppend));
         assert_eq!(late.wait(soon()).await, Err(NotCommitted::NotEnoughReplicasAfterAppend));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_produce_that_nobody_commits_times_out_and_leaves_the_queue() {
-        let mut waiters = CommitWaiters::default();
+        let mut waiters = OffsetWaiters::default();
         let commit = waiters.park(Offset(5));
         assert_eq!(commit.wait(soon()).await, Err(NotCommitted::TimedOut));
         let next = waiters.park(Offset(6));
@@ -222,7 +225,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn dropping_the_partition_answers_its_waiters() {
-        let mut waiters = CommitWaiters::default();
+        let mut waiters = OffsetWaiters::default();
         let commit = waiters.park(Offset(5));
         drop(waiters);
         assert_eq!(commit.wait(soon()).await, Err(NotCommitted::NotLeader));

@@ -1,0 +1,82 @@
+//! DeleteRecords. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleDeleteRecordsRequest)
+//! and ReplicaManager.scala (deleteRecords).
+
+use tokio::time::{Duration, Instant};
+
+use crate::api::{RequestContext, Server};
+use crate::metadata::image::is_internal_topic;
+use crate::model::Offset;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteRecordsTopicResult,
+};
+use crate::replica::error::ReplicaError;
+use crate::replica::partition::DeletedRecords;
+
+/// Asks for everything below the high watermark to be deleted.
+const HIGH_WATERMARK: i64 = -1;
+
+pub(crate) async fn handle(
+    server: &Server,
+    context: RequestContext,
+    request: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
+    let deadline =
+        Instant::from_std(context.received) + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    // All are deleted here before any is waited for elsewhere.
+    let mut deletions = Vec::new();
+    for topic in &request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            partitions.push((asked.partition_index, delete(server, &topic.name, asked).await));
+        }
+        deletions.push((topic.name.clone(), partitions));
+    }
+    let mut response = DeleteRecordsResponse::default();
+    for (name, deleted) in deletions {
+        let mut partitions = Vec::with_capacity(deleted.len());
+        for (partition_index, outcome) in deleted {
+            let settled = match outcome {
+                Ok(deleted) => settle(server, &name, partition_index, deleted, deadline).await,
+                Err(error) => Err(error),
+            };
+            let (low_watermark, error) = match settled {
+                Ok(low_watermark) => (low_watermark.0, ErrorCode::None),
+                Err(error) => (-1, error),
+            };
+            partitions.push(DeleteRecordsPartitionResult { partition_index, low_watermark, error_code: error.code() });
+        }
+        response.topics.push(DeleteRecordsTopicResult { name, partitions });
+    }
+    response
+}
+
+async fn delete(server: &Server, topic: &str, asked: &DeleteRecordsPartition) -> Result<DeletedRecords, ErrorCode> {
+    if server.metadata.image().partition(topic, asked.partition_index).is_none() {
+        return Err(ErrorCode::UnknownTopicOrPartition);
+    }
+    if is_internal_topic(topic) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    let before = match asked.offset {
+        HIGH_WATERMARK => None,
+        offset if offset < 0 => return Err(ErrorCode::OffsetOutOfRange),
+        offset => Some(Offset(offset)),
+    };
+    server.replicas.delete_records(topic, asked.partition_index, before).await.map_err(|error| (&error).into())
+}
+
+/// Waits until the other replicas have deleted the records too.
+async fn settle(
+    server: &Server,
+    topic: &str,
+    partition: i32,
+    deleted: DeletedRecords,
+    deadline: Instant,
+) -> Result<Offset, ErrorCode> {
+    let Some(reached) = deleted.reached else { return Ok(deleted.low_watermark) };
+    reached.wait(deadline).await.map_err(|why| ErrorCode::from(&ReplicaError::from(why)))?;
+    let low_watermark = server.replicas.partition(topic, partition).and_then(|partition| partition.low_watermark());
+    low_watermark.map_err(|error| (&error).into())
+}

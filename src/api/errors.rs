@@ -1,0 +1,68 @@
+//! Which error code a client is told. No `_ =>` arm: a new variant does not compile until it has chosen its code.
+
+use crate::log::error::LogError;
+use crate::protocol::error_code::ErrorCode;
+use crate::record::append::RecordError;
+use crate::replica::error::ReplicaError;
+
+impl From<&LogError> for ErrorCode {
+    fn from(error: &LogError) -> ErrorCode {
+        match error {
+            LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            LogError::StaleLeaderEpoch { .. } => ErrorCode::NotLeaderOrFollower,
+            LogError::InvalidBatch { .. } => ErrorCode::CorruptMessage,
+            LogError::RecordListTooLarge { .. } => ErrorCode::RecordListTooLarge,
+            LogError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            LogError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            LogError::InvalidTxnState { .. } => ErrorCode::InvalidTxnState,
+            LogError::TransactionCoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
+            // A follower and its leader disagree; no client sends what could cause it.
+            LogError::UnexpectedOffset { .. } | LogError::StartRefused { .. } => ErrorCode::UnknownServerError,
+            LogError::DeletePolicyRequired => ErrorCode::PolicyViolation,
+            LogError::InconsistentTopicId { .. } => ErrorCode::InconsistentTopicId,
+            LogError::Offline { .. } | LogError::Corrupt { .. } | LogError::Io { .. } => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl From<&RecordError> for ErrorCode {
+    fn from(error: &RecordError) -> ErrorCode {
+        match error {
+            RecordError::Corrupt(_) | RecordError::CrcMismatch { .. } | RecordError::InnerCrcMismatch { .. } => {
+                ErrorCode::CorruptMessage
+            }
+            RecordError::BatchTooLarge { .. } => ErrorCode::MessageTooLarge,
+            RecordError::ZstdNotAllowed => ErrorCode::UnsupportedCompressionType,
+            RecordError::UnsupportedForLogFormat { .. } => ErrorCode::UnsupportedForMessageFormat,
+            RecordError::InvalidBatch(_) | RecordError::Malformed(_) | RecordError::InvalidRecords(_) => {
+                ErrorCode::InvalidRecord
+            }
+            RecordError::InvalidTimestamps(_) => ErrorCode::InvalidTimestamp,
+            RecordError::UnknownCodec { .. } | RecordError::Decompression(_) | RecordError::CannotRebuild(_) => {
+                ErrorCode::UnknownServerError
+            }
+        }
+    }
+}
+
+impl From<&ReplicaError> for ErrorCode {
+    fn from(error: &ReplicaError) -> ErrorCode {
+        match error {
+            ReplicaError::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+            ReplicaError::NotLeaderOrFollower => ErrorCode::NotLeaderOrFollower,
+            ReplicaError::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+            ReplicaError::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
+            ReplicaError::InconsistentTopicId => ErrorCode::InconsistentTopicId,
+            ReplicaError::Offline => ErrorCode::KafkaStorageError,
+            ReplicaError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+            ReplicaError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
+            ReplicaError::TimedOut => ErrorCode::RequestTimedOut,
+            ReplicaError::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
+            ReplicaError::UnknownFetchedEpoch => ErrorCode::OffsetOutOfRange,
+            ReplicaError::Records(error) => error.into(),
+            ReplicaError::Log(error) => error.into(),
+            // The client finds the partition's next leader; retried elsewhere it does no harm.
+            ReplicaError::ShuttingDown => ErrorCode::NotLeaderOrFollower,
+        }
+    }
+}

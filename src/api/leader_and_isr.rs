@@ -1,0 +1,133 @@
+//! LeaderAndIsr. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleLeaderAndIsrRequest),
+//! clients/src/main/java/org/apache/kafka/common/requests/LeaderAndIsr{Request,Response}.java.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::api::{RequestContext, Server};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::leader_and_isr::{
+    LeaderAndIsrPartitionError, LeaderAndIsrPartitionState, LeaderAndIsrRequest, LeaderAndIsrResponse,
+    LeaderAndIsrTopicError,
+};
+use crate::replica::control::{LeaderAndIsr, Sender};
+use crate::replica::leader::Decision;
+
+/// From this version on, errors are grouped by topic id.
+const FIRST_WITH_TOPIC_IDS: i16 = 5;
+
+pub(crate) async fn handle(
+    server: &Server,
+    context: RequestContext,
+    request: LeaderAndIsrRequest,
+) -> LeaderAndIsrResponse {
+    let topic_ids: HashMap<Arc<str>, TopicId> =
+        request.topic_states.iter().map(|topic| (Arc::from(topic.topic_name.as_str()), topic.topic_id)).collect();
+    let decisions = decisions(&request);
+    let names: Vec<TopicPartition> = decisions.iter().map(|(name, _)| name.clone()).collect();
+    let sender = Sender {
+        controller_epoch: ControllerEpoch(request.controller_epoch),
+        broker_epoch: BrokerEpoch(request.broker_epoch),
+    };
+    let asked = LeaderAndIsr { sender, decisions, same_epoch_allowed: request.is_kraft_controller };
+    let (error, errors) = match server.replicas.become_leader_or_follower(asked, context.now_ms).await {
+        Ok(errors) => (ErrorCode::None, errors),
+        // An error of the whole request stands on each partition too.
+        Err(error) => (error, names.into_iter().map(|name| (name, error)).collect()),
+    };
+    respond(context.api_version, error, errors, &topic_ids)
+}
+
+/// Versions 0 and 1 do not group partitions by topic.
+fn decisions(request: &LeaderAndIsrRequest) -> Vec<(TopicPartition, Decision)> {
+    let mut decisions = Vec::new();
+    for state in &request.ungrouped_partition_states {
+        let name = TopicPartition::new(state.topic_name.as_str(), state.partition_index);
+        decisions.push((name, decision(state, TopicId::ZERO)));
+    }
+    for topic in &request.topic_states {
+        let topic_name: Arc<str> = Arc::from(topic.topic_name.as_str());
+        for state in &topic.partition_states {
+            let name = TopicPartition { topic: Arc::clone(&topic_name), partition: state.partition_index };
+            decisions.push((name, decision(state, topic.topic_id)));
+        }
+    }
+    decisions
+}
+
+fn decision(state: &LeaderAndIsrPartitionState, topic_id: TopicId) -> Decision {
+    let brokers = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect();
+    Decision {
+        controller_epoch: ControllerEpoch(state.controller_epoch),
+        leader: BrokerId(state.leader),
+        leader_epoch: LeaderEpoch(state.leader_epoch),
+        partition_epoch: PartitionEpoch(state.partition_epoch),
+        isr: brokers(&state.isr),
+        assignment: brokers(&state.replicas),
+        adding: brokers(&state.adding_replicas),
+        removing: brokers(&state.removing_replicas),
+        is_new: state.is_new,
+        topic_id,
+    }
+}
+
+fn respond(
+    api_version: i16,
+    error: ErrorCode,
+    errors: Vec<(TopicPartition, ErrorCode)>,
+    topic_ids: &HashMap<Arc<str>, TopicId>,
+) -> LeaderAndIsrResponse {
+    let mut response = LeaderAndIsrResponse { error_code: error.code(), ..Default::default() };
+    let mut positions: HashMap<TopicId, usize> = HashMap::new();
+    for (name, error) in errors {
+        let mut partition_error = LeaderAndIsrPartitionError {
+            topic_name: String::new(),
+            partition_index: name.partition,
+            error_code: error.code(),
+        };
+        if api_version < FIRST_WITH_TOPIC_IDS {
+            partition_error.topic_name = name.topic.to_string();
+            response.partition_errors.push(partition_error);
+            continue;
+        }
+        // Topics without an id all fall into the one entry of the zero id.
+        let topic_id = topic_ids.get(&name.topic).copied().unwrap_or(TopicId::ZERO);
+        let position = *positions.entry(topic_id).or_insert_with(|| {
+            response.topics.push(LeaderAndIsrTopicError { topic_id, partition_errors: Vec::new() });
+            response.topics.len() - 1
+        });
+        response.topics[position].partition_errors.push(partition_error);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::writer::Writer;
+    use crate::protocol::message::Message;
+
+    #[test]
+    fn errors_go_by_topic_name_up_to_version_4_and_by_topic_id_from_version_5_on() {
+        let errors = || {
+            vec![
+                (TopicPartition::new("a", 0), ErrorCode::None),
+                (TopicPartition::new("b", 0), ErrorCode::KafkaStorageError),
+                (TopicPartition::new("a", 1), ErrorCode::StaleControllerEpoch),
+                (TopicPartition::new("c", 2), ErrorCode::None),
+            ]
+        };
+        let ids = HashMap::from([(Arc::from("a"), TopicId([1; 16]))]);
+        let old = respond(4, ErrorCode::None, errors(), &ids);
+        assert_eq!(old.partition_errors.len(), 4);
+        assert_eq!(old.partition_errors[1].topic_name, "b");
+        let new = respond(5, ErrorCode::None, errors(), &ids);
+        let shape: Vec<(TopicId, usize)> =
+            new.topics.iter().map(|topic| (topic.topic_id, topic.partition_errors.len())).collect();
+        assert_eq!(shape, vec![(TopicId([1; 16]), 2), (TopicId::ZERO, 2)]);
+        for (version, response) in [(4, old), (5, new)] {
+            assert_eq!(response.encode(&mut Writer::new(), version), Ok(()), "version {version}");
+        }
+    }
+}

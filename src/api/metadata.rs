@@ -1,0 +1,306 @@
+//! Metadata, all versions. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala
+//! (handleTopicMetadataRequest) and metadata/ZkMetadataCache.scala (getPartitionMetadata).
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::api::{RequestContext, Server};
+use crate::metadata::image::{Image, Partition, Topic, is_internal_topic};
+use crate::model::{BrokerId, TopicId};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::metadata::{
+    MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+
+const FIRST_WITH_TOPIC_IDS: i16 = 12;
+const FIRST_WITH_LISTENER_NOT_FOUND: i16 = 6;
+
+/// Bit of an authorized operation, by its code. Without an authorizer everything is allowed.
+const fn operations(codes: &[u32]) -> i32 {
+    let mut bits = 0;
+    let mut index = 0;
+    while index < codes.len() {
+        bits |= 1 << codes[index];
+        index += 1;
+    }
+    bits
+}
+
+/// Create, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite, Alter, Describe.
+const CLUSTER_OPERATIONS: i32 = operations(&[5, 7, 8, 9, 10, 11, 12]);
+/// Read, Write, Create, Delete, Alter, Describe, DescribeConfigs, AlterConfigs.
+const TOPIC_OPERATIONS: i32 = operations(&[3, 4, 5, 6, 7, 8, 10, 11]);
+
+/// Creates topics that a client asked for, where `auto.create.topics.enable` allows it. Each is answered with the error
+/// that the client is told: LEADER_NOT_AVAILABLE for those on their way.
+pub trait AutoTopicCreation: Send + Sync {
+    fn create(&self, topics: Vec<String>) -> TopicsSettled<'_>;
+}
+
+/// Each topic asked for, with what became of it.
+pub type TopicsSettled<'a> = Pin<Box<dyn Future<Output = Vec<(String, ErrorCode)>> + Send + 'a>>;
+
+pub(crate) async fn handle(server: &Server, context: RequestContext, request: MetadataRequest) -> MetadataResponse {
+    let version = context.api_version;
+    let asked = match asked(&request, version) {
+        Ok(asked) => asked,
+        Err(error) => return refused(&request, error),
+    };
+    let image = server.metadata.image();
+    let listener = context.listener();
+    let (mut topics, missing) = topics(&image, &asked, listener, version);
+    topics.extend(settle_missing(server, &image, missing, request.allow_auto_topic_creation).await);
+    if version >= 8 && request.include_topic_authorized_operations {
+        for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+        }
+    }
+    let brokers = image.brokers.values().filter_map(|broker| {
+        let endpoint = broker.endpoint(listener)?;
+        Some(MetadataResponseBroker {
+            node_id: broker.id.0,
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+            rack: broker.rack.clone(),
+        })
+    });
+    MetadataResponse {
+        brokers: brokers.collect(),
+        cluster_id: Some(server.cluster_id.clone()),
+        controller_id: image.controller.map_or(-1, |controller| controller.0),
+        topics,
+        cluster_authorized_operations: match version {
+            8..=10 if request.include_cluster_authorized_operations => CLUSTER_OPERATIONS,
+            _ => i32::MIN,
+        },
+        ..Default::default()
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    All,
+    Names(BTreeSet<String>),
+    Ids(BTreeSet<TopicId>),
+}
+
+/// Version 0 asks for all topics with an empty list, later ones with none. If any topic has an id, names are not read.
+fn asked(request: &MetadataRequest, version: i16) -> Result<Asked, ErrorCode> {
+    let topics = match &request.topics {
+        None => return Ok(Asked::All),
+        Some(topics) if topics.is_empty() && version == 0 => return Ok(Asked::All),
+        Some(topics) => topics,
+    };
+    if version < FIRST_WITH_TOPIC_IDS && topics.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_zero()) {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let ids: BTreeSet<TopicId> = topics.iter().map(|topic| topic.topic_id).filter(|id| !id.is_zero()).collect();
+    if ids.is_empty() {
+        Ok(Asked::Names(topics.iter().filter_map(|topic| topic.name.clone()).collect()))
+    } else {
+        Ok(Asked::Ids(ids))
+    }
+}
+
+/// The error stands on each topic: the reply has no place for one of its own.
+fn refused(request: &MetadataRequest, error: ErrorCode) -> MetadataResponse {
+    let topics = request.topics.iter().flatten().map(|topic| MetadataResponseTopic {
+        error_code: error.code(),
+        name: Some(topic.name.clone().unwrap_or_default()),
+        topic_id: topic.topic_id,
+        ..Default::default()
+    });
+    MetadataResponse { topics: topics.collect(), ..Default::default() }
+}
+
+/// The topics that are known, and the names of those that are not. Ids that are not known are answered at once.
+fn topics(image: &Image, asked: &Asked, listener: &str, version: i16) -> (Vec<MetadataResponseTopic>, Vec<String>) {
+    let describe = |topic: &Topic| describe(image, topic, listener, version);
+    match asked {
+        Asked::All => (image.topics().map(|topic| describe(topic)).collect(), Vec::new()),
+        Asked::Names(names) => {
+            let mut known = Vec::with_capacity(names.len());
+            let mut missing = Vec::new();
+            for name in names {
+                match image.topic(name) {
+                    Some(topic) => known.push(describe(topic)),
+                    None => missing.push(name.clone()),
+                }
+            }
+            (known, missing)
+        }
+        Asked::Ids(ids) => {
+            let topics = ids.iter().map(|&id| match image.topic_by_id(id) {
+                Some(topic) => describe(topic),
+                None => MetadataResponseTopic {
+                    error_code: ErrorCode::UnknownTopicId.code(),
+                    name: None,
+                    topic_id: id,
+                    ..Default::default()
+                },
+            });
+            (topics.collect(), Vec::new())
+        }
+    }
+}
+
+async fn settle_missing(
+    server: &Server,
+    image: &Image,
+    missing: Vec<String>,
+    allow_auto_topic_creation: bool,
+) -> Vec<MetadataResponseTopic> {
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let settled = match &server.auto_topic_creation {
+        Some(creation) if allow_auto_topic_creation => creation.create(missing).await,
+        _ => missing
+            .into_iter()
+            .map(|name| {
+                let error = match is_valid_topic_name(&name) {
+                    true => ErrorCode::UnknownTopicOrPartition,
+                    false => ErrorCode::InvalidTopicException,
+                };
+                (name, error)
+            })
+            .collect(),
+    };
+    let answer = |(name, error): (String, ErrorCode)| MetadataResponseTopic {
+        error_code: error.code(),
+        topic_id: image.topic_id(&name),
+        is_internal: is_internal_topic(&name),
+        name: Some(name),
+        ..Default::default()
+    };
+    settled.into_iter().map(answer).collect()
+}
+
+/// Letters, digits, dots, underscores and dashes, at most 249 of them, and neither `.` nor `..`.
+/// Source: kafka 3.9.0-rc3 clients/src/main/java/org/apache/kafka/common/internals/Topic.java.
+fn is_valid_topic_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 249
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+fn describe(image: &Image, topic: &Topic, listener: &str, version: i16) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        error_code: 0,
+        name: Some(topic.name.to_string()),
+        topic_id: topic.id,
+        is_internal: is_internal_topic(&topic.name),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| describe_partition(image, partition, listener, version))
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn describe_partition(image: &Image, partition: &Partition, listener: &str, version: i16) -> MetadataResponsePartition {
+    // Version 0 hides replicas that its listener cannot reach, and says so with an error; later ones list them all.
+    let reachable = |brokers: &[BrokerId]| -> Vec<i32> {
+        let is_listed = |broker: &&BrokerId| version > 0 || image.endpoint(**broker, listener).is_some();
+        brokers.iter().filter(is_listed).map(|broker| broker.0).collect()
+    };
+    let replica_nodes = reachable(&partition.assignment);
+    let isr_nodes = reachable(&partition.isr);
+    let error = if image.endpoint(partition.leader, listener).is_some() {
+        let all_listed = replica_nodes.len() == partition.assignment.len() && isr_nodes.len() == partition.isr.len();
+        if all_listed { ErrorCode::None } else { ErrorCode::ReplicaNotAvailable }
+    } else if image.is_alive(partition.leader) && version >= FIRST_WITH_LISTENER_NOT_FOUND {
+        ErrorCode::ListenerNotFound
+    } else {
+        ErrorCode::LeaderNotAvailable
+    };
+    MetadataResponsePartition {
+        error_code: error.code(),
+        partition_index: partition.partition,
+        leader_id: if image.endpoint(partition.leader, listener).is_some() { partition.leader.0 } else { -1 },
+        leader_epoch: partition.leader_epoch.0,
+        replica_nodes,
+        isr_nodes,
+        offline_replicas: partition.offline_replicas.iter().map(|broker| broker.0).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::metadata::image::tests::{partition, update};
+    use crate::protocol::messages::metadata::MetadataRequestTopic;
+
+    fn request(topics: Option<&[&str]>) -> MetadataRequest {
+        let topic = |name: &&str| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() };
+        MetadataRequest { topics: topics.map(|names| names.iter().map(topic).collect()), ..Default::default() }
+    }
+
+    #[test]
+    fn all_topics_are_asked_for_by_an_empty_list_in_version_0_and_by_none_later() {
+        assert_eq!(asked(&request(Some(&[])), 0), Ok(Asked::All));
+        assert_eq!(asked(&request(Some(&[])), 1), Ok(Asked::Names(BTreeSet::new())));
+        assert_eq!(asked(&request(None), 1), Ok(Asked::All));
+    }
+
+    #[test]
+    fn an_id_or_a_missing_name_is_refused_before_version_12_and_ids_win_over_names_in_it() {
+        let id = TopicId([7; 16]);
+        let mut with_id = request(Some(&["a"]));
+        with_id.topics.as_mut().expect("topics")[0].topic_id = id;
+        assert_eq!(asked(&with_id, 11), Err(ErrorCode::InvalidRequest));
+        assert_eq!(asked(&with_id, 12), Ok(Asked::Ids(BTreeSet::from([id]))));
+        let mut unnamed = request(Some(&["a"]));
+        unnamed.topics.as_mut().expect("topics")[0].name = None;
+        assert_eq!(asked(&unnamed, 11), Err(ErrorCode::InvalidRequest));
+    }
+
+    /// Broker 1 and 2 are alive; replica 3 is not; broker 2 lacks the listener asked for.
+    #[test]
+    fn each_version_reports_unreachable_replicas_and_leaders_in_its_own_way() {
+        let mut replicated = partition("a", 0, 1);
+        replicated.1.assignment = vec![BrokerId(1), BrokerId(3)];
+        replicated.1.isr = vec![BrokerId(1)];
+        let mut update = update(vec![replicated, partition("a", 1, 2), partition("a", 2, -1)]);
+        update.brokers[1].endpoints.retain(|endpoint| endpoint.listener == "INTERNAL");
+        let (image, _) = Image::default().with(&update);
+        let topic = Arc::clone(image.topic("a").expect("just added"));
+        let seen = |version| {
+            let described = describe(&image, &topic, "PLAINTEXT", version);
+            let parts = described.partitions.into_iter();
+            parts.map(|p| (p.error_code, p.leader_id, p.replica_nodes)).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(0), vec![(9, 1, vec![1]), (5, -1, vec![]), (5, -1, vec![])]);
+        assert_eq!(seen(1), vec![(0, 1, vec![1, 3]), (5, -1, vec![2]), (5, -1, vec![-1])]);
+        assert_eq!(seen(6), vec![(0, 1, vec![1, 3]), (72, -1, vec![2]), (5, -1, vec![-1])]);
+    }
+
+    #[test]
+    fn unknown_ids_are_answered_and_unknown_names_are_returned_to_be_created() {
+        let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1)]));
+        let names = Asked::Names(BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+        let (known, missing) = topics(&image, &names, "PLAINTEXT", 1);
+        assert_eq!(known.len(), 1);
+        assert_eq!(missing, vec!["b".to_owned()]);
+        let (known, _) = topics(&image, &Asked::Ids(BTreeSet::from([TopicId([1; 16])])), "PLAINTEXT", 12);
+        assert_eq!(known[0].error_code, ErrorCode::UnknownTopicId.code());
+        assert_eq!(known[0].name, None);
+    }
+
+    #[test]
+    fn topic_names_are_checked_as_kafka_checks_them() {
+        for valid in ["a", "A.b_c-9", &"x".repeat(249)] {
+            assert!(is_valid_topic_name(valid), "{valid}");
+        }
+        for invalid in ["", ".", "..", "a b", "ä", "a/b", &"x".repeat(250)] {
+            assert!(!is_valid_topic_name(invalid), "{invalid}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! OffsetForLeaderEpoch. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala
+//! (handleOffsetForLeaderEpochRequest) and ReplicaManager.scala (lastOffsetForLeaderEpoch).
+
+use crate::api::{RequestContext, Server};
+use crate::model::LeaderEpoch;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::offset_for_leader_epoch::{
+    EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
+    OffsetForLeaderTopicResult,
+};
+
+pub(crate) async fn handle(
+    server: &Server,
+    _context: RequestContext,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let topics = request
+        .topics
+        .into_iter()
+        .map(|topic| OffsetForLeaderTopicResult {
+            partitions: topic.partitions.iter().map(|asked| answer(server, &topic.topic, asked)).collect(),
+            topic: topic.topic,
+        })
+        .collect();
+    OffsetForLeaderEpochResponse { throttle_time_ms: 0, topics }
+}
+
+fn answer(server: &Server, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
+    let current = (asked.current_leader_epoch >= 0).then_some(LeaderEpoch(asked.current_leader_epoch));
+    let end = server
+        .replicas
+        .partition(topic, asked.partition)
+        .and_then(|partition| partition.end_offset_for_epoch(LeaderEpoch(asked.leader_epoch), current, true));
+    let mut answer = EpochEndOffset { partition: asked.partition, ..Default::default() };
+    match end {
+        Ok(end) => {
+            answer.leader_epoch = end.epoch.0;
+            answer.end_offset = end.end_offset.0;
+        }
+        Err(error) => answer.error_code = ErrorCode::from(&error).code(),
+    }
+    answer
+}

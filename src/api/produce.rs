@@ -1,0 +1,178 @@
+//! Produce, all versions. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleProduceRequest)
+//! and ReplicaManager.scala (appendRecords).
+//!
+//! All appends happen before the first wait, in the order of the request; what waits is the acknowledgement.
+
+use bytes::Bytes;
+use tokio::time::{Duration, Instant};
+
+use crate::api::leader_hint::leader_hint;
+use crate::api::{Handled, RequestContext, Server};
+use crate::metadata::image::is_internal_topic;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::message::Payload;
+use crate::protocol::messages::produce::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse,
+    ProduceRequest, ProduceResponse, TopicProduceResponse,
+};
+use crate::record::append::{AcceptedSets, AppendOrigin};
+use crate::record::batch::BatchHeader;
+use crate::replica::AppendTerms;
+use crate::replica::error::ReplicaError;
+use crate::replica::partition::{Appended, RequiredAcks};
+use crate::replica::waiters::Commit;
+
+/// The one client that may write to internal topics, by the name it gives itself.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+const FIRST_WITH_LEADER_HINTS: i16 = 10;
+
+pub(crate) async fn handle(
+    server: &Server,
+    context: RequestContext,
+    request: ProduceRequest,
+) -> Handled<ProduceResponse> {
+    let required_acks = match request.acks {
+        0 => Some(RequiredAcks::None),
+        1 => Some(RequiredAcks::Leader),
+        -1 => Some(RequiredAcks::AllInSync),
+        _ => None,
+    };
+    let timeout_ms = request.timeout_ms;
+    let terms = required_acks.map(|required_acks| AppendTerms {
+        accepted_sets: accepted_sets(context.api_version),
+        origin: AppendOrigin::Client,
+        required_acks,
+    });
+    let mut waiting: Vec<(usize, usize, Commit)> = Vec::new();
+    let mut response = ProduceResponse::default();
+    response.responses.reserve_exact(request.topic_data.len());
+    for topic in request.topic_data {
+        let is_refused = is_internal_topic(&topic.name) && context.client_id != ADMIN_CLIENT_ID;
+        let mut answers = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let index = data.index;
+            let outcome = match terms {
+                None => Err(Refusal::Code(ErrorCode::InvalidRequiredAcks)),
+                Some(_) if is_refused => Err(Refusal::Code(ErrorCode::InvalidTopicException)),
+                Some(terms) => append(server, &topic.name, data, terms, context.now_ms),
+            };
+            match outcome {
+                Ok(Appended { info, commit }) => {
+                    if let Some(commit) = commit {
+                        waiting.push((response.responses.len(), answers.len(), commit));
+                    }
+                    answers.push(PartitionProduceResponse {
+                        index,
+                        base_offset: info.first_offset.0,
+                        log_append_time_ms: info.log_append_time_ms,
+                        log_start_offset: info.log_start_offset.0,
+                        ..Default::default()
+                    });
+                }
+                Err(refusal) => answers.push(refused(index, refusal)),
+            }
+        }
+        response.responses.push(TopicProduceResponse { name: topic.name, partition_responses: answers });
+    }
+    if !waiting.is_empty() {
+        let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        for (topic, partition, commit) in waiting {
+            if let Err(why) = commit.wait(deadline).await {
+                let answer = &mut response.responses[topic].partition_responses[partition];
+                *answer = refused(answer.index, Refusal::Replica(why.into()));
+            }
+        }
+    }
+    let failed = response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|p| p.error_code != 0);
+    if request.acks == 0 {
+        // The producer expects no answer; that something failed it can only learn from a closed connection.
+        return if failed { Handled::Close } else { Handled::Nothing };
+    }
+    if failed && context.api_version >= FIRST_WITH_LEADER_HINTS {
+        add_leader_hints(server, &context, &mut response);
+    }
+    Handled::Reply(response)
+}
+
+fn accepted_sets(api_version: i16) -> AcceptedSets {
+    match api_version {
+        ..=2 => AcceptedSets::Any,
+        3..=6 => AcceptedSets::OneV2BatchWithoutZstd,
+        _ => AcceptedSets::OneV2Batch,
+    }
+}
+
+/// Why one partition's records were not appended, or not acknowledged.
+enum Refusal {
+    Code(ErrorCode),
+    /// Transactions are not there yet, and a batch of one must never be served as committed.
+    Transactional,
+    Replica(ReplicaError),
+}
+
+fn append(
+    server: &Server,
+    topic: &str,
+    data: PartitionProduceData,
+    terms: AppendTerms,
+    now_ms: i64,
+) -> Result<Appended, Refusal> {
+    let records = match data.records {
+        Some(Payload::Bytes(records)) => records,
+        // A request is never decoded to anything but bytes; no records at all are none.
+        Some(Payload::File(_) | Payload::Chunks(_)) | None => Bytes::new(),
+    };
+    if matches!(BatchHeader::read(&records), Ok(Some(header)) if header.is_transactional) {
+        return Err(Refusal::Transactional);
+    }
+    server.replicas.append(topic, data.index, records, terms, now_ms).map_err(Refusal::Replica)
+}
+
+fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
+    let mut answer = PartitionProduceResponse { index, base_offset: -1, ..Default::default() };
+    match refusal {
+        Refusal::Code(code) => answer.error_code = code.code(),
+        Refusal::Transactional => {
+            answer.error_code = ErrorCode::InvalidTxnState.code();
+            answer.error_message = Some("this broker does not support transactions yet".to_owned());
+        }
+        Refusal::Replica(error) => {
+            answer.error_code = ErrorCode::from(&error).code();
+            if let ReplicaError::Records(records) = &error {
+                answer.error_message = Some(records.to_string());
+                answer.record_errors = records
+                    .rejected_records()
+                    .iter()
+                    .map(|rejected| BatchIndexAndErrorMessage {
+                        batch_index: rejected.batch_index,
+                        batch_index_error_message: Some(rejected.message.clone()),
+                    })
+                    .collect();
+            }
+        }
+    }
+    answer
+}
+
+/// Tells the client who leads instead, so that it need not ask (KIP-951).
+fn add_leader_hints(server: &Server, context: &RequestContext, response: &mut ProduceResponse) {
+    for topic in &mut response.responses {
+        for answer in &mut topic.partition_responses {
+            if answer.error_code != ErrorCode::NotLeaderOrFollower.code() {
+                continue;
+            }
+            let hint = leader_hint(server, &topic.name, answer.index, context.listener());
+            answer.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.leader_epoch.0 };
+            if let Some((endpoint, rack)) = hint.endpoint
+                && !response.node_endpoints.iter().any(|node| node.node_id == hint.leader.0)
+            {
+                response.node_endpoints.push(NodeEndpoint {
+                    node_id: hint.leader.0,
+                    host: endpoint.host,
+                    port: endpoint.port,
+                    rack,
+                });
+            }
+        }
+    }
+}

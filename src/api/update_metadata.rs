@@ -1,0 +1,24 @@
+//! UpdateMetadata. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleUpdateMetadataRequest).
+
+use crate::api::{RequestContext, Server};
+use crate::metadata::image::Update;
+use crate::model::{BrokerEpoch, ControllerEpoch};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::update_metadata::{UpdateMetadataRequest, UpdateMetadataResponse};
+use crate::replica::control::Sender;
+
+pub(crate) async fn handle(
+    server: &Server,
+    _context: RequestContext,
+    request: UpdateMetadataRequest,
+) -> UpdateMetadataResponse {
+    let sender = Sender {
+        controller_epoch: ControllerEpoch(request.controller_epoch),
+        broker_epoch: BrokerEpoch(request.broker_epoch),
+    };
+    let error = match server.replicas.update_metadata(sender, &Update::of(&request)).await {
+        Ok(()) => ErrorCode::None,
+        Err(error) => error,
+    };
+    UpdateMetadataResponse { error_code: error.code() }
+}

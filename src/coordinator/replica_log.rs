@@ -1,0 +1,100 @@
+//! The log under a coordinator: the partitions of its internal topic as this broker's replica room hosts them.
+
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::coordinator::shard::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
+use crate::log::ReadUntil;
+use crate::log::error::LogError;
+use crate::model::Offset;
+use crate::record::append::{AcceptedSets, AppendOrigin, RecordError};
+use crate::replica::error::ReplicaError;
+use crate::replica::partition::{Appended, RequiredAcks};
+use crate::replica::{AppendTerms, ReplicaManager};
+
+/// One internal topic of this broker.
+pub struct ReplicaLog {
+    replicas: Arc<ReplicaManager>,
+    topic: &'static str,
+}
+
+impl ReplicaLog {
+    pub fn new(replicas: Arc<ReplicaManager>, topic: &'static str) -> ReplicaLog {
+        ReplicaLog { replicas, topic }
+    }
+}
+
+impl CoordinatorLog for ReplicaLog {
+    fn append(&self, partition: i32, batch: Bytes, required_acks: i16, timeout: Duration) -> Appending {
+        let terms = AppendTerms {
+            accepted_sets: AcceptedSets::Any,
+            origin: AppendOrigin::Coordinator,
+            required_acks: match required_acks {
+                0 => RequiredAcks::None,
+                1 => RequiredAcks::Leader,
+                _ => RequiredAcks::AllInSync,
+            },
+        };
+        match self.replicas.append(self.topic, partition, batch, terms, wall_clock_ms()) {
+            Ok(Appended { info, commit: None }) => Appending::Done(Ok(info.first_offset)),
+            Ok(Appended { info, commit: Some(commit) }) => {
+                let deadline = Instant::now() + timeout;
+                Appending::Waiting(Box::pin(async move {
+                    let committed = commit.wait(deadline).await;
+                    outcome(committed.map(|()| info.first_offset).map_err(ReplicaError::from))
+                }))
+            }
+            Err(error) => Appending::Done(outcome(Err(error))),
+        }
+    }
+
+    fn log_start_offset(&self, partition: i32) -> Option<Offset> {
+        let hosted = self.replicas.partition(self.topic, partition).ok()?;
+        hosted.log().map(|log| log.log_start_offset())
+    }
+
+    fn read(&self, partition: i32, from: Offset, bytes_max: u32) -> Result<Bytes, String> {
+        let hosted = self.replicas.partition(self.topic, partition).map_err(|error| error.to_string())?;
+        let log = hosted.log().ok_or_else(|| ReplicaError::NotLeaderOrFollower.to_string())?;
+        let batches = log.read(from, bytes_max, ReadUntil::LogEnd, true).map_err(|error| error.to_string())?;
+        let Some(region) = batches.region else { return Ok(Bytes::new()) };
+        let mut bytes = vec![0; region.len as usize];
+        region
+            .file
+            .read_exact_at(&mut bytes, region.position)
+            .map_err(|why| format!("read {}-{partition} from offset {from}: {why}", self.topic))?;
+        Ok(Bytes::from(bytes))
+    }
+}
+
+fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
+    appended.map_err(|error| match error {
+        ReplicaError::UnknownTopicOrPartition => AppendFailure::UnknownTopicOrPartition,
+        ReplicaError::NotEnoughReplicas { .. } => AppendFailure::NotEnoughReplicas,
+        ReplicaError::NotEnoughReplicasAfterAppend => AppendFailure::NotEnoughReplicasAfterAppend,
+        ReplicaError::TimedOut => AppendFailure::TimedOut,
+        ReplicaError::Offline => AppendFailure::StorageError,
+        ReplicaError::Records(RecordError::BatchTooLarge { .. }) => AppendFailure::MessageTooLarge,
+        ReplicaError::Log(LogError::RecordListTooLarge { .. }) => AppendFailure::RecordListTooLarge,
+        ReplicaError::Log(LogError::Io { .. } | LogError::Corrupt { .. }) => AppendFailure::StorageError,
+        ReplicaError::Records(_) | ReplicaError::Log(_) => AppendFailure::Other(UNKNOWN_SERVER_ERROR),
+        ReplicaError::NotLeaderOrFollower
+        | ReplicaError::FencedLeaderEpoch
+        | ReplicaError::UnknownLeaderEpoch
+        | ReplicaError::InconsistentTopicId
+        | ReplicaError::OffsetNotAvailable
+        | ReplicaError::UnknownFetchedEpoch
+        | ReplicaError::ShuttingDown => AppendFailure::NotLeaderOrFollower,
+    })
+}
+
+const UNKNOWN_SERVER_ERROR: i16 = -1;
+
+/// Coordinators write on their own account, so there is no request whose time it could be.
+fn wall_clock_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
+}

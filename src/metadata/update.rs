@@ -1,0 +1,151 @@
+//! An UpdateMetadata request of any version, as the one update that the image takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::metadata::image::{Broker, Endpoint, Partition, TopicUpdate, Update};
+use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use crate::protocol::messages::update_metadata::{
+    UpdateMetadataBroker, UpdateMetadataPartitionState, UpdateMetadataRequest,
+};
+
+impl Update {
+    /// Versions 0 to 4 list partitions without grouping them, version 0 knows one address for a broker, versions 1 and 2
+    /// name a listener after its security protocol.
+    /// Source: kafka 3.9.0-rc3 clients/src/main/java/org/apache/kafka/common/requests/UpdateMetadataRequest.java.
+    pub fn of(request: &UpdateMetadataRequest) -> Update {
+        let mut topics: Vec<TopicUpdate> = Vec::with_capacity(request.topic_states.len());
+        let mut positions: HashMap<&str, usize> = HashMap::new();
+        for state in &request.ungrouped_partition_states {
+            let position = *positions.entry(state.topic_name.as_str()).or_insert_with(|| {
+                let name = Arc::from(state.topic_name.as_str());
+                topics.push(TopicUpdate { name, id: TopicId::ZERO, partitions: Vec::new() });
+                topics.len() - 1
+            });
+            topics[position].partitions.push(partition(state));
+        }
+        for topic in &request.topic_states {
+            topics.push(TopicUpdate {
+                name: Arc::from(topic.topic_name.as_str()),
+                id: topic.topic_id,
+                partitions: topic.partition_states.iter().map(partition).collect(),
+            });
+        }
+        Update {
+            controller: BrokerId(request.controller_id),
+            brokers: request.live_brokers.iter().map(broker).collect(),
+            topics,
+        }
+    }
+}
+
+fn brokers(ids: &[i32]) -> Vec<BrokerId> {
+    ids.iter().copied().map(BrokerId).collect()
+}
+
+fn partition(state: &UpdateMetadataPartitionState) -> Partition {
+    Partition {
+        partition: state.partition_index,
+        leader: BrokerId(state.leader),
+        leader_epoch: LeaderEpoch(state.leader_epoch),
+        partition_epoch: PartitionEpoch(state.zk_version),
+        controller_epoch: ControllerEpoch(state.controller_epoch),
+        isr: brokers(&state.isr),
+        assignment: brokers(&state.replicas),
+        offline_replicas: brokers(&state.offline_replicas),
+    }
+}
+
+fn security_protocol_name(id: i16) -> &'static str {
+    match id {
+        1 => "SSL",
+        2 => "SASL_PLAINTEXT",
+        3 => "SASL_SSL",
+        _ => "PLAINTEXT",
+    }
+}
+
+fn broker(broker: &UpdateMetadataBroker) -> Broker {
+    let mut endpoints: Vec<Endpoint> = broker
+        .endpoints
+        .iter()
+        .map(|endpoint| Endpoint {
+            listener: match endpoint.listener.as_str() {
+                "" => security_protocol_name(endpoint.security_protocol).to_owned(),
+                name => name.to_owned(),
+            },
+            security_protocol: endpoint.security_protocol,
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+        })
+        .collect();
+    if endpoints.is_empty() && !broker.v0_host.is_empty() {
+        endpoints.push(Endpoint {
+            listener: security_protocol_name(0).to_owned(),
+            security_protocol: 0,
+            host: broker.v0_host.clone(),
+            port: broker.v0_port,
+        });
+    }
+    Broker { id: BrokerId(broker.id), rack: broker.rack.clone().filter(|rack| !rack.is_empty()), endpoints }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::messages::update_metadata::{UpdateMetadataEndpoint, UpdateMetadataTopicState};
+
+    fn state(topic: &str, partition: i32) -> UpdateMetadataPartitionState {
+        UpdateMetadataPartitionState {
+            topic_name: topic.to_owned(),
+            partition_index: partition,
+            leader: 1,
+            zk_version: 4,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn partitions_of_old_versions_are_grouped_by_topic() {
+        let update = Update::of(&UpdateMetadataRequest {
+            controller_id: 1,
+            ungrouped_partition_states: vec![state("a", 0), state("b", 0), state("a", 1)],
+            ..Default::default()
+        });
+        let shape: Vec<(&str, usize)> = update.topics.iter().map(|t| (&*t.name, t.partitions.len())).collect();
+        assert_eq!(shape, vec![("a", 2), ("b", 1)]);
+        assert_eq!(update.topics[0].partitions[1].partition_epoch, PartitionEpoch(4));
+    }
+
+    #[test]
+    fn each_version_names_its_listeners_in_its_own_way() {
+        let endpoint = |listener: &str, security_protocol| UpdateMetadataEndpoint {
+            port: 9092,
+            host: "h".to_owned(),
+            listener: listener.to_owned(),
+            security_protocol,
+        };
+        let live = |v0_host: &str, endpoints| UpdateMetadataBroker {
+            id: 1,
+            v0_host: v0_host.to_owned(),
+            v0_port: 9,
+            endpoints,
+            rack: None,
+        };
+        let listeners = |broker: &UpdateMetadataBroker| {
+            super::broker(broker).endpoints.into_iter().map(|endpoint| endpoint.listener).collect::<Vec<_>>()
+        };
+        assert_eq!(listeners(&live("h", Vec::new())), vec!["PLAINTEXT"]);
+        assert_eq!(listeners(&live("", vec![endpoint("", 1), endpoint("", 3)])), vec!["SSL", "SASL_SSL"]);
+        assert_eq!(listeners(&live("", vec![endpoint("CLIENTS", 2)])), vec!["CLIENTS"]);
+    }
+
+    #[test]
+    fn topic_ids_come_with_grouped_topics() {
+        let id = TopicId([3; 16]);
+        let topic =
+            UpdateMetadataTopicState { topic_name: "a".to_owned(), topic_id: id, partition_states: vec![state("", 0)] };
+        let update = Update::of(&UpdateMetadataRequest { topic_states: vec![topic], ..Default::default() });
+        assert_eq!((update.topics[0].id, &*update.topics[0].name), (id, "a"));
+    }
+}

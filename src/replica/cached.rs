@@ -1,0 +1,59 @@
+//! Whether bytes of a file are in the page cache, found out without waiting for the disk, and how they get there.
+
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+
+use rustix::io::ReadWriteFlags;
+
+use crate::codec::writer::FileRegion;
+
+/// Read in pieces of this size when reading ahead.
+const READ_AHEAD_BYTES: usize = 256 * 1024;
+
+/// Looks at the first and the last page: a region that is only partly cached between them costs a wait, not an error.
+/// A file system that cannot tell counts as cached, since asking again on another thread would not help.
+pub(crate) fn is_cached(region: &FileRegion) -> bool {
+    let Some(last) = region.len.checked_sub(1) else { return true };
+    probe(region, region.position) && (last < 4096 || probe(region, region.position + u64::from(last)))
+}
+
+fn probe(region: &FileRegion, position: u64) -> bool {
+    let mut byte = [0_u8; 1];
+    let read = rustix::io::preadv2(&*region.file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
+    !matches!(read, Err(rustix::io::Errno::AGAIN))
+}
+
+/// Brings a region into the page cache. Waits for the disk.
+pub(crate) fn read_ahead(region: &FileRegion) -> io::Result<()> {
+    let mut buffer = vec![0_u8; READ_AHEAD_BYTES.min(region.len as usize)];
+    let mut left = region.len as usize;
+    let mut position = region.position;
+    while left > 0 {
+        let wanted = left.min(buffer.len());
+        let read = region.file.read_at(&mut buffer[..wanted], position)?;
+        if read == 0 {
+            break;
+        }
+        left -= read;
+        position += read as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn bytes_just_written_are_cached() {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&[7; 100_000]).expect("room for it");
+        let region = FileRegion { file: Arc::new(file), position: 10, len: 90_000 };
+        assert!(is_cached(&region));
+        assert!(read_ahead(&region).is_ok());
+        assert!(is_cached(&FileRegion { len: 0, ..region }));
+    }
+}

@@ -1,0 +1,115 @@
+//! What the controller asks of this broker, whatever version it asked in, and the fences that every such request passes.
+
+use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
+use crate::protocol::error_code::ErrorCode;
+use crate::replica::leader::Decision;
+
+/// The part that all control requests share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub controller_epoch: ControllerEpoch,
+    /// The registration of this broker that the controller means; -1 when its version cannot say.
+    pub broker_epoch: BrokerEpoch,
+}
+
+/// A LeaderAndIsr request.
+#[derive(Clone, Debug)]
+pub struct LeaderAndIsr {
+    pub sender: Sender,
+    pub decisions: Vec<(TopicPartition, Decision)>,
+    /// A controller that migrates the cluster to KRaft repeats decisions under the same leader epoch.
+    pub same_epoch_allowed: bool,
+}
+
+/// A StopReplica request.
+#[derive(Clone, Debug)]
+pub struct StopReplicas {
+    pub sender: Sender,
+    pub partitions: Vec<StopReplica>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopReplica {
+    pub name: TopicPartition,
+    /// -2 while the topic is being deleted, -1 when the controller knows none or its version cannot say.
+    pub leader_epoch: LeaderEpoch,
+    pub delete: bool,
+}
+
+/// Whether a replica may be stopped under this leader epoch. Controllers before KAFKA-13972 send a greater epoch than
+/// the current one, later ones may send the current one.
+pub fn judge_stop(asked: LeaderEpoch, current: LeaderEpoch) -> Result<(), ErrorCode> {
+    if asked.0 < 0 || asked >= current { Ok(()) } else { Err(ErrorCode::FencedLeaderEpoch) }
+}
+
+/// The newest controller this broker has heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerFence {
+    latest: ControllerEpoch,
+}
+
+impl Default for ControllerFence {
+    fn default() -> ControllerFence {
+        ControllerFence { latest: ControllerEpoch(0) }
+    }
+}
+
+impl ControllerFence {
+    /// Refuses what was meant for an earlier registration of this broker, then what comes from a replaced controller.
+    /// A newer controller is believed from its first request on, even if that achieves nothing else. A broker epoch
+    /// greater than our own is fine: the controller may learn of a registration first.
+    pub fn admit(&mut self, sender: Sender, own_broker_epoch: BrokerEpoch) -> Result<(), ErrorCode> {
+        if sender.broker_epoch.0 != -1 && sender.broker_epoch < own_broker_epoch {
+            return Err(ErrorCode::StaleBrokerEpoch);
+        }
+        if sender.controller_epoch < self.latest {
+            return Err(ErrorCode::StaleControllerEpoch);
+        }
+        self.latest = sender.controller_epoch;
+        Ok(())
+    }
+
+    pub fn latest(&self) -> ControllerEpoch {
+        self.latest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sender(controller_epoch: i32, broker_epoch: i64) -> Sender {
+        Sender { controller_epoch: ControllerEpoch(controller_epoch), broker_epoch: BrokerEpoch(broker_epoch) }
+    }
+
+    #[test]
+    fn an_older_broker_epoch_is_stale_and_a_greater_or_absent_one_is_not() {
+        let mut fence = ControllerFence::default();
+        let own = BrokerEpoch(100);
+        assert_eq!(fence.admit(sender(1, 99), own), Err(ErrorCode::StaleBrokerEpoch));
+        assert_eq!(fence.latest(), ControllerEpoch(0), "a request for another registration teaches nothing");
+        assert_eq!(fence.admit(sender(1, 100), own), Ok(()));
+        assert_eq!(fence.admit(sender(1, 101), own), Ok(()));
+        assert_eq!(fence.admit(sender(1, -1), own), Ok(()));
+    }
+
+    #[test]
+    fn a_replaced_controller_is_refused_from_the_first_request_of_its_successor() {
+        let mut fence = ControllerFence::default();
+        assert_eq!(fence.admit(sender(5, -1), BrokerEpoch(1)), Ok(()));
+        assert_eq!(fence.admit(sender(4, -1), BrokerEpoch(1)), Err(ErrorCode::StaleControllerEpoch));
+        assert_eq!(fence.admit(sender(5, -1), BrokerEpoch(1)), Ok(()));
+        assert_eq!(fence.admit(sender(6, -1), BrokerEpoch(1)), Ok(()));
+        assert_eq!(fence.admit(sender(5, -1), BrokerEpoch(1)), Err(ErrorCode::StaleControllerEpoch));
+    }
+
+    #[test]
+    fn a_replica_stops_under_its_own_or_a_later_leader_epoch_or_none() {
+        let current = LeaderEpoch(5);
+        for (asked, expected) in
+            [(-2, Ok(())), (-1, Ok(())), (4, Err(ErrorCode::FencedLeaderEpoch)), (5, Ok(())), (6, Ok(()))]
+        {
+            assert_eq!(judge_stop(LeaderEpoch(asked), current), expected, "epoch {asked}");
+        }
+    }
+}

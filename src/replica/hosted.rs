@@ -1,0 +1,62 @@
+//! Which partitions this broker hosts. Readers take no lock: the map is replaced whole, under the control lock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::model::TopicPartition;
+use crate::replica::partition::Partition;
+
+type Partitions = BTreeMap<i32, Arc<Partition>>;
+type Topics = HashMap<Arc<str>, Arc<Partitions>>;
+
+#[derive(Default)]
+pub struct Hosted {
+    topics: ArcSwap<Topics>,
+}
+
+impl Hosted {
+    /// Looks up by borrowed name: no allocation on the way of a produce.
+    pub fn get(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+        self.topics.load().get(topic).and_then(|partitions| partitions.get(&partition)).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Partition>> {
+        self.topics.load().values().flat_map(|partitions| partitions.values().cloned()).collect()
+    }
+
+    pub fn of_topic(&self, topic: &str) -> Vec<Arc<Partition>> {
+        self.topics.load().get(topic).map(|partitions| partitions.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Adds partitions. The caller holds the control lock.
+    pub fn insert(&self, added: Vec<Arc<Partition>>) {
+        if added.is_empty() {
+            return;
+        }
+        let mut topics = Topics::clone(&self.topics.load());
+        for partition in added {
+            let name = partition.name();
+            let partitions = topics.entry(Arc::clone(&name.topic)).or_default();
+            Arc::make_mut(partitions).insert(name.partition, partition);
+        }
+        self.topics.store(Arc::new(topics));
+    }
+
+    /// Takes partitions away. The caller holds the control lock.
+    pub fn remove(&self, gone: &[TopicPartition]) {
+        if gone.is_empty() {
+            return;
+        }
+        let mut topics = Topics::clone(&self.topics.load());
+        for name in gone {
+            let Some(partitions) = topics.get_mut(&name.topic) else { continue };
+            Arc::make_mut(partitions).remove(&name.partition);
+            if partitions.is_empty() {
+                topics.remove(&name.topic);
+            }
+        }
+        self.topics.store(Arc::new(topics));
+    }
+}

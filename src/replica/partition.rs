@@ -1,0 +1,590 @@
+//! One hosted partition: its leadership, its log, and those who wait for it. The only owner of all three.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use log::{info, warn};
+
+use crate::codec::writer::FileRegion;
+use crate::config::log::LogConfig;
+use crate::log::error::LogError;
+use crate::log::leader_epochs::EpochEnd;
+use crate::log::{AppendInfo, Bounds, FetchedBatches, Log, OffsetQuery, ReadUntil, TimestampedOffset};
+use crate::metadata::cache::MetadataCache;
+use crate::model::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::record::append::{AcceptedSets, AppendOrigin, prepare};
+use crate::replica::append_rules::append_rules;
+use crate::replica::error::ReplicaError;
+use crate::replica::leader::{Decision, Leadership, Transition, Verdict, WrongLeadership};
+use crate::replica::waiters::{Commit, FetchWaiters, NotCommitted, OffsetWaiters, ParkedFetch, WaitsFor};
+
+/// How many replicas must have the records before a produce is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequiredAcks {
+    /// None: the client waits for no answer.
+    None,
+    Leader,
+    /// All in-sync replicas, of which there must be `min.insync.replicas`.
+    AllInSync,
+}
+
+/// What partitions need to know of the broker around them.
+pub struct Surroundings {
+    pub local: BrokerId,
+    pub replica_lag_time_max_ms: i64,
+    /// False below `inter.broker.protocol.version` 2.1-IV0.
+    pub zstd_allowed: bool,
+    pub metadata: Arc<MetadataCache>,
+}
+
+/// Records that are in the leader's log.
+#[derive(Debug)]
+pub struct Appended {
+    pub info: AppendInfo,
+    /// With `AllInSync`: resolves when they are committed. `None` if they are already.
+    pub commit: Option<Commit>,
+}
+
+/// What a fetcher asks of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchParams {
+    pub fetch_offset: Offset,
+    /// -1 unless a follower tells its own.
+    pub log_start_offset: Offset,
+    pub bytes_max: i32,
+    pub current_leader_epoch: Option<LeaderEpoch>,
+    pub last_fetched_epoch: Option<LeaderEpoch>,
+}
+
+/// Who fetches, and so how far it may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetcher {
+    Consumer {
+        read_committed: bool,
+        /// Old consumers read from leaders only.
+        may_read_from_follower: bool,
+    },
+    /// Reads up to the log end, from leaders only.
+    Follower(BrokerId),
+}
+
+impl Fetcher {
+    pub fn waits_for(self) -> WaitsFor {
+        match self {
+            Fetcher::Consumer { .. } => WaitsFor::Committed,
+            Fetcher::Follower(_) => WaitsFor::LogEnd,
+        }
+    }
+
+    fn leader_only(self) -> bool {
+        !matches!(self, Fetcher::Consumer { may_read_from_follower: true, .. })
+    }
+
+    fn until(self) -> ReadUntil {
+        match self {
+            Fetcher::Consumer { read_committed: true, .. } => ReadUntil::LastStableOffset,
+            Fetcher::Consumer { .. } => ReadUntil::HighWatermark,
+            Fetcher::Follower(_) => ReadUntil::LogEnd,
+        }
+    }
+
+    /// Where what it may read ends.
+    fn end(self, bounds: &Bounds) -> Offset {
+        match self.until() {
+            ReadUntil::HighWatermark => bounds.high_watermark,
+            ReadUntil::LastStableOffset => bounds.last_stable_offset,
+            ReadUntil::LogEnd => bounds.log_end_offset,
+        }
+    }
+}
+
+/// What a fetch got from one partition.
+#[derive(Debug)]
+pub struct Fetched {
+    /// `None` when there is nothing to read, or nothing may be read.
+    pub batches: Option<FetchedBatches>,
+    pub bounds: Bounds,
+    /// The fetcher's log parted from ours: it must truncate.
+    pub diverging: Option<EpochEnd>,
+    /// Where what the fetcher may read ended, by which a parked fetch knows whether it has moved since.
+    pub end: Offset,
+}
+
+impl Fetched {
+    /// The bytes to send, if there are any.
+    pub fn region(&self) -> Option<&FileRegion> {
+        self.batches.as_ref().and_then(|batches| batches.region.as_ref())
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.region().map_or(0, |region| region.len as usize)
+    }
+}
+
+pub struct Partition {
+    name: TopicPartition,
+    around: Arc<Surroundings>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    leadership: Leadership,
+    /// `None` until the first decision creates or finds it.
+    log: Option<Arc<Log>>,
+    /// As last given to the log while leading, which nobody else moves meanwhile.
+    high_watermark: Offset,
+    /// Its log directory failed: nothing is served until the broker restarts.
+    offline: bool,
+    commits: OffsetWaiters,
+    fetches: FetchWaiters,
+    deletions: OffsetWaiters,
+}
+
+impl Partition {
+    pub fn new(name: TopicPartition, around: Arc<Surroundings>) -> Partition {
+        let leadership = Leadership::new(around.local);
+        let state = State {
+            leadership,
+            log: None,
+            high_watermark: Offset(0),
+            offline: false,
+            commits: OffsetWaiters::default(),
+            fetches: FetchWaiters::default(),
+            deletions: OffsetWaiters::default(),
+        };
+        Partition { name, around, state: Mutex::new(state) }
+    }
+
+    pub fn name(&self) -> &TopicPartition {
+        &self.name
+    }
+
+    /// A panic while the lock is held leaves half-applied state behind, which must not serve: it poisons the partition.
+    fn state(&self) -> MutexGuard<'_, State> {
+        match self.state.lock() {
+            Ok(state) => state,
+            Err(poisoned) => {
+                let mut state = PoisonError::into_inner(poisoned);
+                state.offline = true;
+                state
+            }
+        }
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.state().leadership.is_leader()
+    }
+
+    pub fn is_offline(&self) -> bool {
+        self.state().is_offline()
+    }
+
+    /// The leader as this partition knows it, and its epoch.
+    pub fn leader(&self) -> (Option<BrokerId>, LeaderEpoch) {
+        let state = self.state();
+        (state.leadership.leader(), state.leadership.leader_epoch())
+    }
+
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.state().leadership.leader_epoch()
+    }
+
+    pub fn isr(&self) -> Vec<BrokerId> {
+        self.state().leadership.isr().to_vec()
+    }
+
+    /// The log, whoever leads; `None` before the first decision and when it is offline.
+    pub fn log(&self) -> Option<Arc<Log>> {
+        let state = self.state();
+        if state.is_offline() { None } else { state.log.clone() }
+    }
+
+    /// The log, if this broker leads in the epoch that the request carries.
+    pub fn leader_log(&self, current_leader_epoch: Option<LeaderEpoch>) -> Result<Arc<Log>, ReplicaError> {
+        self.state().log_for(current_leader_epoch, true)
+    }
+
+    fn is_alive(&self, broker: BrokerId) -> bool {
+        self.around.metadata.image().is_alive(broker)
+    }
+
+    // ---- control ----
+
+    /// Decides about a decision of the controller. Nothing changes. `log_topic_id` is the id that the log has, whether
+    /// the partition has taken the log up already or not.
+    pub fn judge(&self, decision: &Decision, log_topic_id: TopicId, same_epoch_allowed: bool) -> Verdict {
+        self.state().leadership.judge(decision, log_topic_id, same_epoch_allowed)
+    }
+
+    /// The settings of the topic have changed: what is committed may depend on them.
+    pub fn set_config(&self, config: &Arc<LogConfig>, now_ms: i64) {
+        let mut state = self.state();
+        let Some(log) = state.log.clone() else { return };
+        log.set_config(Arc::clone(config));
+        self.advance_high_watermark(&mut state, &log, config.min_insync_replicas, log.log_end_offset(), None, now_ms);
+    }
+
+    /// Takes over as the leader. True if it was not the leader before.
+    pub fn lead(&self, decision: &Decision, log: &Arc<Log>, now_ms: i64) -> Result<bool, LogError> {
+        let mut state = self.state();
+        if state.leadership.is_overtaken(decision) {
+            info!("{}: the decision to lead is older than a known change of the ISR and is skipped", self.name);
+            return Ok(false);
+        }
+        let bounds = log.bounds();
+        let log_end_offset = bounds.log_end_offset;
+        // A follower may have records of later epochs than any here: the log must know where this epoch began before
+        // anybody asks. Before the change, so that a failing disk leaves the partition as it was.
+        if decision.leader_epoch > state.leadership.leader_epoch() {
+            log.assign_epoch_start(decision.leader_epoch, log_end_offset)?;
+        }
+        state.log = Some(Arc::clone(log));
+        let transition = state.leadership.lead(decision, log_end_offset, now_ms);
+        info!(
+            "leader of {} at leader epoch {} from offset {log_end_offset}, partition epoch {}, ISR {:?}",
+            self.name, decision.leader_epoch, decision.partition_epoch, decision.isr
+        );
+        state.high_watermark = bounds.high_watermark;
+        let min_isr = log.config().min_insync_replicas;
+        self.advance_high_watermark(&mut state, log, min_isr, log_end_offset, None, now_ms);
+        state.fetches.wake_all();
+        Ok(matches!(transition, Transition::Done { new_role: true, .. }))
+    }
+
+    /// Follows another. True if the leader epoch is new, so that fetching must start over.
+    pub fn follow(&self, decision: &Decision, log: &Arc<Log>) -> bool {
+        let mut state = self.state();
+        state.log = Some(Arc::clone(log));
+        let transition = state.leadership.follow(decision);
+        let Transition::Done { new_epoch, .. } = transition else {
+            info!("{}: the decision to follow is older than a known change of the ISR and is skipped", self.name);
+            return false;
+        };
+        info!(
+            "follower of {} at leader epoch {}, partition epoch {}, leader {}",
+            self.name, decision.leader_epoch, decision.partition_epoch, decision.leader
+        );
+        state.answer_all(NotCommitted::NotLeader);
+        new_epoch
+    }
+
+    /// Keeps a log that was created although its leader is not alive, so that its high watermark is checkpointed.
+    pub fn keep_log(&self, log: &Arc<Log>) {
+        self.state().log.get_or_insert_with(|| Arc::clone(log));
+    }
+
+    /// Nobody is served any more: the replica is stopped and deleted.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.leadership = Leadership::new(self.around.local);
+        state.log = None;
+        state.answer_all(NotCommitted::NotLeader);
+    }
+
+    /// Wakes those who wait; the replica stays.
+    pub fn wake_all(&self) {
+        self.state().fetches.wake_all();
+    }
+
+    pub fn go_offline(&self) {
+        let mut state = self.state();
+        if !state.offline {
+            warn!("{} is in an offline log directory and is not served until the broker restarts", self.name);
+            state.offline = true;
+            state.answer_all(NotCommitted::Offline);
+        }
+    }
+
+    // ---- data ----
+
+    /// Appends records as the leader, on the calling thread: it writes to the page cache.
+    pub fn append(
+        &self,
+        records: Bytes,
+        accepted_sets: AcceptedSets,
+        origin: AppendOrigin,
+        required_acks: RequiredAcks,
+        now_ms: i64,
+    ) -> Result<Appended, ReplicaError> {
+        let (log, config, leader_epoch) = {
+            let state = self.state();
+            let log = state.log_for(None, true)?;
+            let config = log.config();
+            if required_acks == RequiredAcks::AllInSync && !state.leadership.has_min_isr(config.min_insync_replicas) {
+                return Err(ReplicaError::NotEnoughReplicas { in_sync: state.leadership.isr().len() });
+            }
+            (log, config, state.leadership.leader_epoch())
+        };
+        let rules = append_rules(&config, origin, accepted_sets, self.around.zstd_allowed);
+        let mut prepared = prepare(records, &rules, now_ms)?;
+        let bytes = i64::try_from(prepared.size_in_bytes()).unwrap_or(i64::MAX);
+        // The partition's lock is free meanwhile: the log refuses the append if a newer epoch has begun.
+        let info =
+            log.append_as_leader(&mut prepared, leader_epoch, origin, now_ms).map_err(|error| self.failed(error))?;
+        let mut state = self.state();
+        if !state.leadership.is_leader() || state.leadership.leader_epoch() != leader_epoch {
+            // The records are in the log, but whether they stay there is for the next leader to say.
+            return Err(ReplicaError::NotLeaderOrFollower);
+        }
+        if !info.duplicate {
+            state.fetches.bytes_arrived(WaitsFor::LogEnd, bytes);
+        }
+        let min_isr = config.min_insync_replicas;
+        self.advance_high_watermark(&mut state, &log, min_isr, info.log_end_offset, Some(bytes), now_ms);
+        if required_acks != RequiredAcks::AllInSync {
+            return Ok(Appended { info, commit: None });
+        }
+        let required = Offset(info.last_offset.0 + 1);
+        if state.high_watermark < required {
+            let commit = Some(state.commits.park(required));
+            return Ok(Appended { info, commit });
+        }
+        if !state.leadership.has_min_isr(min_isr) {
+            return Err(ReplicaError::NotEnoughReplicasAfterAppend);
+        }
+        Ok(Appended { info, commit: None })
+    }
+
+    /// Moves the high watermark to where the known ends allow, and wakes whom that concerns. `bytes` says how many
+    /// bytes became readable if it follows an append and everything appended is committed at once.
+    fn advance_high_watermark(
+        &self,
+        state: &mut State,
+        log: &Log,
+        min_isr: i32,
+        log_end_offset: Offset,
+        bytes: Option<i64>,
+        now_ms: i64,
+    ) {
+        let committed = state.leadership.committed_end(
+            log_end_offset,
+            min_isr,
+            now_ms,
+            self.around.replica_lag_time_max_ms,
+            |broker| self.is_alive(broker),
+        );
+        let Some(committed) = committed else { return };
+        if committed <= state.high_watermark {
+            return;
+        }
+        state.high_watermark = log.update_high_watermark(committed);
+        match bytes {
+            Some(bytes) if committed == log_end_offset => state.fetches.bytes_arrived(WaitsFor::Committed, bytes),
+            _ => state.fetches.moved(WaitsFor::Committed),
+        }
+        let outcome = match state.leadership.has_min_isr(min_isr) {
+            true => Ok(()),
+            false => Err(NotCommitted::NotEnoughReplicasAfterAppend),
+        };
+        state.commits.reached(committed, outcome);
+    }
+
+    /// Reads for a fetcher. `bytes_max` is what is left of the reply; `at_least_one_batch` returns a batch that is
+    /// larger than all limits, if it is the first.
+    pub fn fetch(
+        &self,
+        fetcher: Fetcher,
+        params: &FetchParams,
+        topic_id: TopicId,
+        bytes_max: u32,
+        at_least_one_batch: bool,
+        now_ms: i64,
+    ) -> Result<Fetched, ReplicaError> {
+        let log = {
+            let state = self.state();
+            let log = state.log_for(params.current_leader_epoch, fetcher.leader_only())?;
+            if let Fetcher::Follower(broker) = fetcher
+                && !state.leadership.is_replica(broker)
+            {
+                // With an epoch it has heard of an assignment that this leader has not; without one, it is not ours.
+                return Err(match params.current_leader_epoch {
+                    Some(_) => WrongLeadership::NotAReplica.into(),
+                    None => ReplicaError::NotLeaderOrFollower,
+                });
+            }
+            log
+        };
+        if !topic_id.is_zero() && log.topic_id().is_some_and(|known| known != topic_id) {
+            return Err(ReplicaError::InconsistentTopicId);
+        }
+        // The end before the read: records that arrive meanwhile do not keep a follower from being caught up.
+        let bounds = log.bounds();
+        let end = fetcher.end(&bounds);
+        if let Some(diverging) = diverging_epoch(&log, &bounds, params)? {
+            return Ok(Fetched { batches: None, bounds, diverging: Some(diverging), end });
+        }
+        let offset = params.fetch_offset;
+        let bytes_max = bytes_max.min(u32::try_from(params.bytes_max).unwrap_or(0));
+        let may_have_bytes = offset != end && (bytes_max > 0 || at_least_one_batch);
+        let batches = if may_have_bytes || offset < bounds.log_start_offset || offset > bounds.log_end_offset {
+            let read = log.read(offset, bytes_max, fetcher.until(), at_least_one_batch);
+            Some(read.map_err(|error| self.failed(error))?).filter(|batches| batches.region.is_some())
+        } else {
+            None
+        };
+        if let Fetcher::Follower(broker) = fetcher {
+            self.follower_fetched(broker, params, &log, &bounds, now_ms);
+        }
+        Ok(Fetched { batches, bounds, diverging: None, end })
+    }
+
+    fn follower_fetched(&self, broker: BrokerId, params: &FetchParams, log: &Log, bounds: &Bounds, now_ms: i64) {
+        let mut state = self.state();
+        let fetched = state.leadership.follower_fetched(
+            broker,
+            params.fetch_offset,
+            params.log_start_offset,
+            bounds.log_end_offset,
+            now_ms,
+        );
+        if fetched.is_ok() {
+            let min_isr = log.config().min_insync_replicas;
+            self.advance_high_watermark(&mut state, log, min_isr, log.log_end_offset(), None, now_ms);
+            let low_watermark =
+                state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));
+            state.deletions.reached(low_watermark, Ok(()));
+        }
+    }
+
+    /// Registers a parked fetch that saw `seen`; wakes it at once if that has changed since.
+    pub fn park_fetch(&self, fetch: &Arc<ParkedFetch>, fetcher: Fetcher, seen: Offset) {
+        let mut state = self.state();
+        match state.log_for(None, fetcher.leader_only()) {
+            Ok(log) if fetcher.end(&log.bounds()) == seen => state.fetches.park(fetch, fetcher.waits_for()),
+            Ok(_) | Err(_) => fetch.wake(),
+        }
+    }
+
+    /// Finds an offset. May wait for a disk, unless the earliest or latest offset is asked for.
+    /// `read_committed` is `None` for a follower, which sees everything; else whether it reads committed records only.
+    pub fn find_offset(
+        &self,
+        query: OffsetQuery,
+        read_committed: Option<bool>,
+        current_leader_epoch: Option<LeaderEpoch>,
+        leader_only: bool,
+    ) -> Result<Option<TimestampedOffset>, ReplicaError> {
+        let (log, epoch_start_offset, leader_epoch) = {
+            let state = self.state();
+            let log = state.log_for(current_leader_epoch, leader_only)?;
+            (log, state.leadership.epoch_start_offset(), state.leadership.leader_epoch())
+        };
+        let bounds = log.bounds();
+        let last_fetchable_offset = match read_committed {
+            Some(true) => bounds.last_stable_offset,
+            Some(false) => bounds.high_watermark,
+            None => bounds.log_end_offset,
+        };
+        // After an election the high watermark may lag behind what consumers were told before; an answer from it would
+        // make them go back.
+        let is_lagging =
+            read_committed.is_some() && epoch_start_offset.is_some_and(|start| start > bounds.high_watermark);
+        if query == OffsetQuery::Latest {
+            return match is_lagging {
+                true => Err(ReplicaError::OffsetNotAvailable),
+                false => Ok(Some(TimestampedOffset {
+                    timestamp_ms: -1,
+                    offset: last_fetchable_offset,
+                    leader_epoch: Some(leader_epoch),
+                })),
+            };
+        }
+        let found = log.offset_for_timestamp(query).map_err(|error| self.failed(error))?;
+        match found {
+            Some(found) if query == OffsetQuery::Earliest || found.offset < last_fetchable_offset => Ok(Some(found)),
+            Some(_) | None if is_lagging => Err(ReplicaError::OffsetNotAvailable),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Where the records of a leader epoch end here.
+    pub fn end_offset_for_epoch(
+        &self,
+        requested: LeaderEpoch,
+        current_leader_epoch: Option<LeaderEpoch>,
+        leader_only: bool,
+    ) -> Result<EpochEnd, ReplicaError> {
+        let log = self.state().log_for(current_leader_epoch, leader_only)?;
+        Ok(log.end_offset_for_epoch(requested))
+    }
+
+    /// Raises the log start offset; `None` deletes everything committed. May wait for a disk. Returns what was asked
+    /// for, the low watermark, and what resolves when the low watermark has reached it.
+    pub fn delete_records(&self, before: Option<Offset>) -> Result<DeletedRecords, ReplicaError> {
+        let log = self.state().log_for(None, true)?;
+        let before = before.unwrap_or_else(|| log.bounds().high_watermark);
+        log.delete_records(before).map_err(|error| self.failed(error))?;
+        let mut state = self.state();
+        let low_watermark =
+            state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));
+        let reached = (low_watermark < before).then(|| state.deletions.park(before));
+        Ok(DeletedRecords { low_watermark, reached })
+    }
+
+    /// The low watermark as it is now.
+    pub fn low_watermark(&self) -> Result<Offset, ReplicaError> {
+        let state = self.state();
+        let log = state.log_for(None, true)?;
+        Ok(state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker)))
+    }
+
+    /// An error of the log, after which the partition may no longer be served.
+    fn failed(&self, error: LogError) -> ReplicaError {
+        if error.is_storage_failure() || matches!(error, LogError::Offline { .. }) {
+            warn!("{}: {error}", self.name);
+            self.go_offline();
+        }
+        error.into()
+    }
+}
+
+/// The outcome of a deletion of records.
+#[derive(Debug)]
+pub struct DeletedRecords {
+    pub low_watermark: Offset,
+    /// Resolves when the low watermark has reached the offset asked for; `None` if it has.
+    pub reached: Option<Commit>,
+}
+
+impl State {
+    /// The log, after the checks that every request makes: storage, leader epoch, role.
+    fn log_for(&self, current_leader_epoch: Option<LeaderEpoch>, leader_only: bool) -> Result<Arc<Log>, ReplicaError> {
+        if self.is_offline() {
+            return Err(ReplicaError::Offline);
+        }
+        self.leadership.check_epoch(current_leader_epoch)?;
+        if leader_only {
+            self.leadership.check_leader(None)?;
+        }
+        self.log.clone().ok_or(ReplicaError::NotLeaderOrFollower)
+    }
+
+    fn is_offline(&self) -> bool {
+        self.offline || self.log.as_ref().is_some_and(|log| log.is_offline())
+    }
+
+    fn answer_all(&mut self, why: NotCommitted) {
+        self.commits.fail_all(why);
+        self.deletions.fail_all(why);
+        self.fetches.wake_all();
+    }
+}
+
+/// Where the fetcher's log parts from this one, if it does (KIP-595's truncation on fetch).
+fn diverging_epoch(log: &Log, bounds: &Bounds, params: &FetchParams) -> Result<Option<EpochEnd>, ReplicaError> {
+    let Some(last_fetched_epoch) = params.last_fetched_epoch else { return Ok(None) };
+    let end = log.end_offset_for_epoch(last_fetched_epoch);
+    if end.end_offset.0 < 0 || end.epoch.0 < 0 {
+        return Err(ReplicaError::UnknownFetchedEpoch);
+    }
+    if params.fetch_offset < bounds.log_start_offset {
+        return Err(ReplicaError::Log(LogError::OffsetOutOfRange {
+            offset: params.fetch_offset,
+            log_start_offset: bounds.log_start_offset,
+            log_end_offset: bounds.log_end_offset,
+        }));
+    }
+    let parted = end.epoch < last_fetched_epoch || end.end_offset < params.fetch_offset;
+    Ok(parted.then_some(end))
+}

@@ -1,0 +1,342 @@
+//! The replica room over real logs in a temporary directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::*;
+use crate::config::sections::LogDirsConfig;
+use crate::metadata::image::{Broker, Partition as PartitionImage, TopicUpdate};
+use crate::model::PartitionEpoch;
+use crate::record::build::BatchBuilder;
+use crate::replica::control::StopReplica;
+
+const NOW_MS: i64 = 1_700_000_000_000;
+const TOPIC_ID: TopicId = TopicId([5; 16]);
+
+struct Defaults;
+
+impl TopicConfigs for Defaults {
+    fn of<'a>(&'a self, topic: &'a str) -> Pin<Box<dyn Future<Output = Arc<LogConfig>> + Send + 'a>> {
+        let min_insync_replicas = if topic == "safe" { 2 } else { 1 };
+        Box::pin(async move { Arc::new(LogConfig { min_insync_replicas, ..LogConfig::default() }) })
+    }
+}
+
+struct Fixture {
+    replicas: Arc<ReplicaManager>,
+    events: mpsc::Receiver<LeadershipEvent>,
+    /// Removed with everything in it when the test ends.
+    _dir: tempfile::TempDir,
+}
+
+fn sender() -> Sender {
+    Sender { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(-1) }
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = LogDirsConfig { dirs: vec![dir.path().to_owned()], ..LogDirsConfig::default() };
+        let (failures, _) = mpsc::unbounded_channel();
+        let log_dirs = LogDirs::open(&config, failures).expect("the directory is ours");
+        log_dirs.load(&|_| Arc::default(), NOW_MS, &|_| ()).expect("the directory is empty");
+        let metadata = Arc::new(MetadataCache::new());
+        let io = Arc::new(IoThreads::start(2, 16).expect("threads start"));
+        let (replicas, events) = ReplicaManager::new(
+            BrokerId(1),
+            ReplicaConfig::default(),
+            metadata,
+            Arc::new(log_dirs),
+            Arc::new(Defaults),
+            io,
+        );
+        Fixture { replicas, events, _dir: dir }
+    }
+
+    /// Tells of the brokers 1 and 2, and of these partitions, led by broker 1.
+    async fn publish(&self, names: &[(&str, i32)]) {
+        let broker = |id| Broker { id: BrokerId(id), rack: None, endpoints: Vec::new() };
+        let topics = names.iter().map(|&(name, partition)| TopicUpdate {
+            name: name.into(),
+            id: TOPIC_ID,
+            partitions: vec![PartitionImage {
+                partition,
+                leader: BrokerId(1),
+                leader_epoch: LeaderEpoch(0),
+                partition_epoch: PartitionEpoch(0),
+                controller_epoch: ControllerEpoch(1),
+                isr: vec![BrokerId(1)],
+                assignment: vec![BrokerId(1)],
+                offline_replicas: Vec::new(),
+            }],
+        });
+        let update = Update { controller: BrokerId(1), brokers: vec![broker(1), broker(2)], topics: topics.collect() };
+        assert_eq!(self.replicas.update_metadata(sender(), &update).await, Ok(()));
+    }
+
+    async fn decide(&self, topic: &str, partition: i32, leader: i32, epoch: i32, replicas: &[i32]) -> ErrorCode {
+        self.decide_from(sender(), topic, partition, leader, epoch, replicas).await.expect("the sender is current")
+    }
+
+    async fn decide_from(
+        &self,
+        sender: Sender,
+        topic: &str,
+        partition: i32,
+        leader: i32,
+        epoch: i32,
+        replicas: &[i32],
+    ) -> Result<ErrorCode, ErrorCode> {
+        let brokers: Vec<BrokerId> = replicas.iter().copied().map(BrokerId).collect();
+        let decision = Decision {
+            controller_epoch: ControllerEpoch(1),
+            leader: BrokerId(leader),
+            leader_epoch: LeaderEpoch(epoch),
+            partition_epoch: PartitionEpoch(epoch),
+            isr: brokers.clone(),
+            assignment: brokers,
+            adding: Vec::new(),
+            removing: Vec::new(),
+            is_new: true,
+            topic_id: TOPIC_ID,
+        };
+        let decisions = vec![(TopicPartition::new(topic, partition), decision)];
+        let request = LeaderAndIsr { sender, decisions, same_epoch_allowed: false };
+        let errors = self.replicas.become_leader_or_follower(request, NOW_MS).await?;
+        Ok(errors[0].1)
+    }
+
+    fn produce(&self, topic: &str, acks: RequiredAcks) -> Result<Appended, ReplicaError> {
+        let terms =
+            AppendTerms { accepted_sets: AcceptedSets::OneV2Batch, origin: AppendOrigin::Client, required_acks: acks };
+        self.replicas.append(topic, 0, records(3), terms, NOW_MS)
+    }
+
+    fn consumer(&self, topic: &str, fetch_offset: i64, min_bytes: usize) -> FetchQuery {
+        let params = FetchParams {
+            fetch_offset: Offset(fetch_offset),
+            log_start_offset: Offset(-1),
+            bytes_max: 1 << 20,
+            current_leader_epoch: None,
+            last_fetched_epoch: None,
+        };
+        FetchQuery {
+            fetcher: Fetcher::Consumer { read_committed: false, may_read_from_follower: false },
+            min_bytes,
+            bytes_max: 1 << 20,
+            at_least_one_batch: true,
+            partitions: vec![PartitionQuery { topic: topic.into(), partition: 0, topic_id: TopicId::ZERO, params }],
+        }
+    }
+}
+
+fn records(count: usize) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for _ in 0..count {
+        builder.append(NOW_MS, Some(b"key"), Some(b"value"), &[]);
+    }
+    builder.build()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+#[tokio::test]
+async fn a_single_replica_commits_at_once_and_serves_what_it_committed() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, ErrorCode::None);
+    for (appended, first_offset) in [(RequiredAcks::AllInSync, 0), (RequiredAcks::Leader, 3), (RequiredAcks::None, 6)] {
+        let appended = fixture.produce("t", appended).expect("this broker leads");
+        assert_eq!(appended.info.first_offset, Offset(first_offset));
+        assert!(appended.commit.is_none());
+    }
+    let outcomes = fixture.replicas.fetch(&fixture.consumer("t", 0, 1), soon(), NOW_MS).await;
+    let fetched = outcomes[0].as_ref().expect("it may be read");
+    assert_eq!(fetched.bounds.high_watermark, Offset(9));
+    assert_eq!(fetched.bytes(), 3 * records(3).len());
+}
+
+#[tokio::test]
+async fn a_fetch_at_the_end_waits_for_the_next_append() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.decide("t", 0, 1, 0, &[1]).await;
+    let query = fixture.consumer("t", 0, 1);
+    let replicas = Arc::clone(&fixture.replicas);
+    let waiting = tokio::spawn(async move { replicas.fetch(&query, soon(), NOW_MS).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished());
+    fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
+    let outcomes = waiting.await.expect("the fetch ends");
+    assert_eq!(outcomes[0].as_ref().expect("it may be read").bytes(), records(3).len());
+    let nothing = fixture.replicas.fetch(&fixture.consumer("t", 3, 1), Instant::now(), NOW_MS).await;
+    assert_eq!(nothing[0].as_ref().expect("it may be read").bytes(), 0, "the deadline has passed");
+}
+
+#[tokio::test]
+async fn acks_all_waits_for_the_isr_and_fails_when_leadership_moves() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.decide("t", 0, 1, 0, &[1, 2]).await;
+    let commit = fixture.produce("t", RequiredAcks::AllInSync).expect("this broker leads").commit.expect("not yet");
+    // The follower asks for what comes after the records: it has them.
+    let mut query = fixture.consumer("t", 3, 0);
+    query.fetcher = Fetcher::Follower(BrokerId(2));
+    query.partitions[0].params.log_start_offset = Offset(0);
+    assert!(fixture.replicas.fetch(&query, Instant::now(), NOW_MS).await[0].is_ok());
+    assert_eq!(commit.wait(soon()).await, Ok(()));
+
+    let commit = fixture.produce("t", RequiredAcks::AllInSync).expect("this broker leads").commit.expect("not yet");
+    assert_eq!(fixture.decide("t", 0, 2, 1, &[1, 2]).await, ErrorCode::None);
+    assert_eq!(commit.wait(soon()).await, Err(waiters::NotCommitted::NotLeader));
+    assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::NotLeaderOrFollower)));
+    let outcomes = fixture.replicas.fetch(&fixture.consumer("t", 0, 1), soon(), NOW_MS).await;
+    assert!(matches!(outcomes[0], Err(ReplicaError::NotLeaderOrFollower)));
+}
+
+#[tokio::test]
+async fn a_produce_below_min_insync_replicas_is_refused_and_appends_nothing() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("safe", 0)]).await;
+    fixture.decide("safe", 0, 1, 0, &[1, 2]).await;
+    let partition = fixture.replicas.partition("safe", 0).expect("hosted");
+    assert_eq!(partition.isr().len(), 2);
+    // The ISR shrinks to this broker alone.
+    let brokers = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+    let shrunk = Decision {
+        controller_epoch: ControllerEpoch(1),
+        leader: BrokerId(1),
+        leader_epoch: LeaderEpoch(1),
+        partition_epoch: PartitionEpoch(1),
+        isr: brokers(&[1]),
+        assignment: brokers(&[1, 2]),
+        adding: Vec::new(),
+        removing: Vec::new(),
+        is_new: false,
+        topic_id: TOPIC_ID,
+    };
+    let request = LeaderAndIsr {
+        sender: sender(),
+        decisions: vec![(TopicPartition::new("safe", 0), shrunk)],
+        same_epoch_allowed: false,
+    };
+    fixture.replicas.become_leader_or_follower(request, NOW_MS).await.expect("the sender is current");
+    let refused = fixture.produce("safe", RequiredAcks::AllInSync);
+    assert!(matches!(refused, Err(ReplicaError::NotEnoughReplicas { in_sync: 1 })), "{refused:?}");
+    assert_eq!(partition.log().expect("hosted").log_end_offset(), Offset(0));
+    let accepted = fixture.produce("safe", RequiredAcks::Leader).expect("acks=1 asks for no ISR");
+    assert_eq!(accepted.info.log_end_offset, Offset(3));
+    assert_eq!(partition.log().expect("hosted").high_watermark(), Offset(0), "nothing is committed below the minimum");
+}
+
+#[tokio::test]
+async fn control_requests_are_fenced_and_partitions_stop_and_go() {
+    let mut fixture = Fixture::new();
+    fixture.replicas.set_broker_epoch(BrokerEpoch(100));
+    fixture.publish(&[("__consumer_offsets", 0)]).await;
+    let from = |controller_epoch, broker_epoch| Sender {
+        controller_epoch: ControllerEpoch(controller_epoch),
+        broker_epoch: BrokerEpoch(broker_epoch),
+    };
+    let name = TopicPartition::new("__consumer_offsets", 0);
+    let decide = |sender, leader, epoch| fixture.decide_from(sender, "__consumer_offsets", 0, leader, epoch, &[1, 2]);
+    assert_eq!(decide(from(2, 99), 1, 0).await, Err(ErrorCode::StaleBrokerEpoch));
+    assert_eq!(decide(from(2, 100), 1, 3).await, Ok(ErrorCode::None));
+    assert_eq!(decide(from(1, 100), 1, 4).await, Err(ErrorCode::StaleControllerEpoch));
+    assert_eq!(decide(from(2, 100), 1, 3).await, Ok(ErrorCode::StaleControllerEpoch));
+    assert_eq!(decide(from(2, 100), 1, 4).await, Ok(ErrorCode::None), "led already: no news for coordinators");
+    assert_eq!(decide(from(2, 100), 2, 5).await, Ok(ErrorCode::None));
+
+    let stop = |leader_epoch, delete| StopReplicas {
+        sender: from(2, 100),
+        partitions: vec![StopReplica { name: name.clone(), leader_epoch: LeaderEpoch(leader_epoch), delete }],
+    };
+    let stopped = |request| async { fixture.replicas.stop_replicas(request, NOW_MS).await.map(|errors| errors[0].1) };
+    assert_eq!(stopped(stop(4, true)).await, Ok(ErrorCode::FencedLeaderEpoch));
+    assert_eq!(stopped(stop(5, false)).await, Ok(ErrorCode::None));
+    assert!(fixture.replicas.partition("__consumer_offsets", 0).is_ok(), "stopped, not deleted");
+    assert_eq!(stopped(stop(-2, true)).await, Ok(ErrorCode::None));
+    assert!(matches!(fixture.replicas.partition("__consumer_offsets", 0), Err(ReplicaError::NotLeaderOrFollower)));
+    assert!(fixture.replicas.log_dirs().get(&name).is_none());
+    assert_eq!(stopped(stop(-2, true)).await, Ok(ErrorCode::None), "gone already");
+
+    let mut told = Vec::new();
+    while let Ok(event) = fixture.events.try_recv() {
+        told.push(event);
+    }
+    let resigned = |leader_epoch| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch };
+    let expected = vec![
+        LeadershipEvent::Elected { partition: name.clone(), leader_epoch: LeaderEpoch(3) },
+        resigned(Some(LeaderEpoch(5))),
+        resigned(None),
+        resigned(None),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn offsets_are_found_by_end_and_by_time_and_records_are_deleted_below_an_offset() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.decide("t", 0, 1, 7, &[1]).await;
+    fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
+    let find = |query| fixture.replicas.find_offset("t", 0, query, Some(false), None, true);
+    let offset = |found: Result<Option<TimestampedOffset>, ReplicaError>| {
+        found.expect("this broker leads").map(|found| (found.offset.0, found.leader_epoch.map(|epoch| epoch.0)))
+    };
+    assert_eq!(offset(find(OffsetQuery::Latest).await), Some((3, Some(7))));
+    assert_eq!(offset(find(OffsetQuery::Earliest).await), Some((0, Some(7))));
+    assert_eq!(offset(find(OffsetQuery::AtOrAfter(NOW_MS)).await), Some((0, Some(7))));
+    assert_eq!(offset(find(OffsetQuery::AtOrAfter(NOW_MS + 1)).await), None);
+    let deleted = fixture.replicas.delete_records("t", 0, Some(Offset(2))).await.expect("this broker leads");
+    assert_eq!(deleted.low_watermark, Offset(2));
+    assert!(deleted.reached.is_none());
+    assert_eq!(offset(find(OffsetQuery::Earliest).await).map(|found| found.0), Some(2));
+    let beyond = fixture.replicas.delete_records("t", 0, Some(Offset(9))).await;
+    assert!(matches!(beyond, Err(ReplicaError::Log(LogError::OffsetOutOfRange { .. }))), "{beyond:?}");
+    let all = fixture.replicas.delete_records("t", 0, None).await.expect("this broker leads");
+    assert_eq!(all.low_watermark, Offset(3));
+}
+
+#[tokio::test]
+async fn an_unknown_partition_and_one_hosted_elsewhere_have_different_errors() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("elsewhere", 0)]).await;
+    assert!(matches!(fixture.produce("elsewhere", RequiredAcks::Leader), Err(ReplicaError::NotLeaderOrFollower)));
+    assert!(matches!(fixture.produce("nowhere", RequiredAcks::Leader), Err(ReplicaError::UnknownTopicOrPartition)));
+}
+
+#[tokio::test]
+async fn a_request_about_many_partitions_is_answered_in_full() {
+    let fixture = Fixture::new();
+    let names: Vec<(TopicPartition, Decision)> = (0..150)
+        .map(|partition| {
+            let decision = Decision {
+                controller_epoch: ControllerEpoch(1),
+                leader: BrokerId(1),
+                leader_epoch: LeaderEpoch(0),
+                partition_epoch: PartitionEpoch(0),
+                isr: vec![BrokerId(1)],
+                assignment: vec![BrokerId(1)],
+                adding: Vec::new(),
+                removing: Vec::new(),
+                is_new: true,
+                topic_id: TOPIC_ID,
+            };
+            (TopicPartition::new("many", partition), decision)
+        })
+        .collect();
+    let request = LeaderAndIsr { sender: sender(), decisions: names, same_epoch_allowed: false };
+    let errors = fixture.replicas.become_leader_or_follower(request, NOW_MS).await.expect("the sender is current");
+    let numbers: Vec<i32> = errors.iter().map(|(name, _)| name.partition).collect();
+    assert_eq!(numbers, (0..150).collect::<Vec<_>>());
+    assert!(errors.iter().all(|(_, error)| *error == ErrorCode::None));
+    assert_eq!(fixture.replicas.partitions().len(), 150);
+    fixture.replicas.checkpoint_high_watermarks().await;
+}
