@@ -13,3 +13,8 @@ pub mod build;
 pub mod compression;
 pub mod convert;
 pub mod read;
+
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod property_tests;
