@@ -8,23 +8,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
 
 use crate::api::fetch_session::FetchSessions;
+use crate::api::init_producer_id::ProducerIds;
 use crate::api::metadata::AutoTopicCreation;
+use crate::config::kafka_config::KafkaConfig;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::metadata::cache::MetadataCache;
+use crate::model::BrokerId;
 use crate::network::Peer;
 use crate::protocol::message::Message;
 use crate::replica::ReplicaManager;
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod delete_records;
+pub mod describe_cluster;
+pub mod describe_configs;
 mod errors;
 pub mod fetch;
 pub mod fetch_session;
 pub mod find_coordinator;
 pub mod groups;
+pub mod init_producer_id;
 pub mod leader_and_isr;
 mod leader_hint;
 pub mod list_offsets;
@@ -38,9 +46,14 @@ pub mod update_metadata;
 
 /// What every handler may use: the handle of each room.
 pub struct Server {
+    pub broker_id: BrokerId,
+    /// The id in `/cluster/id`.
     pub cluster_id: String,
+    /// Replaced whole when a dynamic setting changes.
+    pub config: Arc<ArcSwap<KafkaConfig>>,
     pub metadata: Arc<MetadataCache>,
     pub groups: Arc<GroupCoordinator>,
+    pub producer_ids: ProducerIds,
     pub zookeeper: ZooKeeper,
     pub replicas: Arc<ReplicaManager>,
     pub fetch_sessions: FetchSessions,

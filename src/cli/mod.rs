@@ -7,21 +7,30 @@
 //! Deliberately unknown here: the broker itself, which `main.rs` starts.
 
 pub(crate) mod broker_api_versions;
+pub(crate) mod console_consumer;
+pub(crate) mod console_producer;
 pub(crate) mod get_offsets;
+pub(crate) mod message_formatter;
 pub(crate) mod options;
 pub(crate) mod topic_filter;
 pub(crate) mod topics;
+pub(crate) mod zookeeper;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 
 use crate::cli::options::{Options, Stop, Tool};
+use crate::client::cluster::Cluster;
 use crate::client::error::ClientError;
-use crate::client::settings::ClientProperties;
+use crate::client::settings::{ClientProperties, ClusterSettings};
+use crate::config::properties;
+use crate::protocol::error_code::ErrorCode;
 
 /// Subcommands of the binary, and the script in bin/ that calls each.
 pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("topics", "Create, describe, alter, delete and list topics (kafka-topics.sh)"),
+    ("console-producer", "Send lines of standard input as messages (kafka-console-producer.sh)"),
+    ("console-consumer", "Print messages of topics (kafka-console-consumer.sh)"),
     ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
 ];
@@ -33,6 +42,8 @@ const KAFKA_VERSION: &str = "3.9.1";
 pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
     Some(match subcommand {
         "topics" => start(&topics::TOOL, arguments, topics::run),
+        "console-producer" => start(&console_producer::TOOL, arguments, console_producer::run),
+        "console-consumer" => start(&console_consumer::TOOL, arguments, console_consumer::run),
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
         _ => return None,
@@ -85,9 +96,9 @@ fn log_to_stderr() {
 fn properties_of_file(path: Option<&str>) -> Result<ClientProperties, Stop> {
     let mut properties = ClientProperties::default();
     if let Some(path) = path {
-        let text = std::fs::read_to_string(path).map_err(|error| Stop::Failed(format!("read {path}: {error}")))?;
-        let pairs = text.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|l| l.split_once('='));
-        properties.extend(pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())));
+        let text = std::fs::read(path).map_err(|error| Stop::Failed(format!("read {path}: {error}")))?;
+        let parsed = properties::parse(&text).map_err(|error| Stop::Failed(format!("read {path}: {error}")))?;
+        properties.extend(parsed);
     }
     Ok(properties)
 }
@@ -100,21 +111,21 @@ fn warn_of_left_over(properties: &ClientProperties) {
 }
 
 /// An admin client's cluster, from `--bootstrap-server` and `--command-config`.
-fn cluster(options: &Options, client_id: &str) -> Result<crate::client::cluster::Cluster, Stop> {
+fn cluster(options: &Options, client_id: &str) -> Result<Cluster, Stop> {
     let servers = options::bootstrap_servers(options.required("bootstrap-server")?)?;
     cluster_of(options, &servers.join(","), client_id)
 }
 
-fn cluster_of(options: &Options, servers: &str, client_id: &str) -> Result<crate::client::cluster::Cluster, Stop> {
+fn cluster_of(options: &Options, servers: &str, client_id: &str) -> Result<Cluster, Stop> {
     let mut properties = properties_of_file(options.value("command-config"))?;
     properties.set("bootstrap.servers", servers);
-    let settings = crate::client::settings::ClusterSettings::take(&mut properties, client_id)?;
+    let settings = ClusterSettings::take(&mut properties, client_id)?;
     warn_of_left_over(&properties);
-    Ok(crate::client::cluster::Cluster::new(settings))
+    Ok(Cluster::new(settings))
 }
 
 /// Turns a code in an answer into an error that says what was being done.
 fn checked(doing: impl Into<String>, code: i16, message: Option<String>) -> Result<(), ClientError> {
-    let code = crate::protocol::error_code::ErrorCode::from_code(code);
+    let code = ErrorCode::from_code(code);
     if code.is_error() { Err(ClientError::refused(doing, code, message)) } else { Ok(()) }
 }

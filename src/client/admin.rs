@@ -33,6 +33,9 @@ pub struct FoundOffset {
     pub leader_epoch: i32,
 }
 
+/// Per partition the position, or why there is none.
+pub type FoundOffsets = BTreeMap<TopicPartition, Result<FoundOffset, ErrorCode>>;
+
 /// A group's position in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
@@ -99,7 +102,7 @@ impl Cluster {
         &self,
         asked: &BTreeMap<TopicPartition, i64>,
         is_read_committed: bool,
-    ) -> Result<BTreeMap<TopicPartition, Result<FoundOffset, ErrorCode>>, ClientError> {
+    ) -> Result<FoundOffsets, ClientError> {
         let found = std::sync::Mutex::new(BTreeMap::new());
         let mut topics: Vec<String> = asked.keys().map(|partition| partition.topic.to_string()).collect();
         topics.dedup();
@@ -115,13 +118,12 @@ impl Cluster {
         Ok(found.into_inner().expect("no holder panics"))
     }
 
-    #[allow(clippy::type_complexity)]
     async fn list_offsets_once(
         &self,
         topics: &[String],
         asked: &BTreeMap<&TopicPartition, i64>,
         is_read_committed: bool,
-    ) -> Result<(BTreeMap<TopicPartition, Result<FoundOffset, ErrorCode>>, Option<ClientError>), ClientError> {
+    ) -> Result<(FoundOffsets, Option<ClientError>), ClientError> {
         let mut found = BTreeMap::new();
         let mut retry = None;
         let leaders = self.leaders(topics).await?;

@@ -8,8 +8,12 @@
 //! Deliberately unknown here: what a tool prints, what a broker does with a request.
 
 pub mod admin;
+pub mod assignor;
 pub mod cluster;
 pub mod connection;
+pub mod consumer;
 pub mod error;
+pub(crate) mod group;
 pub mod partitioner;
+pub mod producer;
 pub mod settings;

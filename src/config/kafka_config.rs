@@ -65,8 +65,8 @@ impl KafkaConfig {
         dynamic_broker: Properties,
     ) -> Result<KafkaConfig, ConfigError> {
         let mut originals = static_properties.clone();
-        originals.extend(overlay(&dynamic_default));
-        originals.extend(overlay(&dynamic_broker));
+        overlay(&mut originals, &dynamic_default);
+        overlay(&mut originals, &dynamic_broker);
 
         // Where these say so, the rest would be checked by rules that do not hold here.
         refuse_other_modes(&originals)?;
@@ -827,12 +827,16 @@ fn with_id_synonyms(properties: &Properties) -> Properties {
     filled
 }
 
-/// A dynamic setting also hides its weaker synonyms: nothing to add, since the strongest of a family wins by name.
-fn overlay(dynamic: &Properties) -> impl Iterator<Item = (String, String)> + '_ {
-    dynamic
-        .iter()
-        .filter(|(name, _)| !keys::DYNAMIC_ONLY.iter().any(|setting| setting.name == *name))
-        .map(|(name, value)| (name.clone(), value.clone()))
+/// Lays dynamic settings over weaker ones. One member of a family (`.ms`, `.minutes`, `.hours`) hides all others below.
+fn overlay(properties: &mut Properties, dynamic: &Properties) {
+    for (name, value) in dynamic {
+        if keys::without_listener_prefix(name).is_none() {
+            for member in keys::synonyms(name) {
+                properties.remove(member);
+            }
+        }
+        properties.insert(name.clone(), value.clone());
+    }
 }
 
 /// KRaft, and values that come from elsewhere: refused before anything else is read.

@@ -5,6 +5,8 @@
 //! Deliberately unknown here: ZooKeeper, the wire, files other than the properties text itself.
 
 pub mod definition;
+pub mod describe;
+pub mod dynamic;
 pub mod kafka_config;
 pub mod keys;
 pub mod listeners;

@@ -1,0 +1,377 @@
+//! AlterConfigs and IncrementalAlterConfigs: settings of topics and brokers, checked here and written to ZooKeeper,
+//! from where every broker takes them over.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigAdminManager.scala, core/src/main/scala/kafka/server/ZkAdminManager.scala.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use log::{error, info};
+use odradek_zookeeper::error::ZkError;
+use odradek_zookeeper::znode::config::ConfigEntity;
+
+use crate::api::{RequestContext, Server};
+use crate::config::definition::ConfigError;
+use crate::config::dynamic::{self, Operation, OperationError, Scope};
+use crate::config::properties::Properties;
+use crate::config::topic;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::{alter_configs as legacy, incremental_alter_configs as incremental};
+
+/// What a request about settings may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResourceType {
+    Topic,
+    Broker,
+    BrokerLogger,
+    ClientMetrics,
+    Other,
+}
+
+impl ResourceType {
+    pub(super) fn from_id(id: i8) -> ResourceType {
+        match id {
+            2 => ResourceType::Topic,
+            4 => ResourceType::Broker,
+            8 => ResourceType::BrokerLogger,
+            16 => ResourceType::ClientMetrics,
+            _ => ResourceType::Other,
+        }
+    }
+}
+
+/// The answer for one resource of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) code: ErrorCode,
+    pub(super) message: Option<String>,
+}
+
+impl ApiError {
+    pub(super) fn new(code: ErrorCode, message: String) -> ApiError {
+        ApiError { code, message: Some(message) }
+    }
+
+    pub(super) fn bare(code: ErrorCode) -> ApiError {
+        ApiError { code, message: None }
+    }
+
+    pub(super) fn invalid_request(message: String) -> ApiError {
+        ApiError::new(ErrorCode::InvalidRequest, message)
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.message.as_deref().unwrap_or(""))
+    }
+}
+
+impl From<ZkError> for ApiError {
+    fn from(why: ZkError) -> ApiError {
+        error!("a change of settings did not reach ZooKeeper: {why}");
+        ApiError::new(ErrorCode::UnknownServerError, why.to_string())
+    }
+}
+
+/// What is asked for one resource: other settings in place of all, or steps from those that are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    Replace(Properties),
+    Steps(Vec<(String, Operation)>),
+}
+
+/// Which of the two requests it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Legacy,
+    Incremental,
+}
+
+/// One entry of a request of either kind; a legacy one only ever sets.
+struct Entry {
+    name: String,
+    operation: i8,
+    value: Option<String>,
+}
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+pub(crate) async fn handle(
+    server: &Server,
+    _context: RequestContext,
+    request: legacy::AlterConfigsRequest,
+) -> legacy::AlterConfigsResponse {
+    let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for (resource, is_repeated) in request.resources.into_iter().zip(repeated) {
+        let entries = resource
+            .configs
+            .into_iter()
+            .map(|config| Entry { name: config.name, operation: SET, value: config.value })
+            .collect();
+        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
+        let change = change_of(Kind::Legacy, entries, is_repeated);
+        let outcome = alter(server, resource_type, &resource_name, change, request.validate_only).await;
+        let (error_code, error_message) = answer(outcome);
+        responses.push(legacy::AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type,
+            resource_name,
+        });
+    }
+    legacy::AlterConfigsResponse { throttle_time_ms: 0, responses }
+}
+
+pub(crate) async fn handle_incremental(
+    server: &Server,
+    _context: RequestContext,
+    request: incremental::IncrementalAlterConfigsRequest,
+) -> incremental::IncrementalAlterConfigsResponse {
+    let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for (resource, is_repeated) in request.resources.into_iter().zip(repeated) {
+        let entries = resource
+            .configs
+            .into_iter()
+            .map(|config| Entry { name: config.name, operation: config.config_operation, value: config.value })
+            .collect();
+        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
+        let change = change_of(Kind::Incremental, entries, is_repeated);
+        let outcome = alter(server, resource_type, &resource_name, change, request.validate_only).await;
+        let (error_code, error_message) = answer(outcome);
+        responses.push(incremental::AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type,
+            resource_name,
+        });
+    }
+    incremental::IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses }
+}
+
+fn answer(outcome: Result<(), ApiError>) -> (i16, Option<String>) {
+    match outcome {
+        Ok(()) => (ErrorCode::None.code(), None),
+        Err(refusal) => (refusal.code.code(), refusal.message),
+    }
+}
+
+/// Which resources a request names more than once.
+fn repeated<'a>(resources: impl Iterator<Item = (i8, &'a str)> + Clone) -> Vec<bool> {
+    let mut counts: BTreeMap<(i8, &str), usize> = BTreeMap::new();
+    for resource in resources.clone() {
+        *counts.entry(resource).or_default() += 1;
+    }
+    resources.map(|resource| counts.get(&resource).is_some_and(|count| *count > 1)).collect()
+}
+
+async fn alter(
+    server: &Server,
+    resource_type: i8,
+    name: &str,
+    change: Result<Change, ApiError>,
+    validate_only: bool,
+) -> Result<(), ApiError> {
+    let outcome = match (change, ResourceType::from_id(resource_type)) {
+        (Err(refusal), _) => Err(refusal),
+        (Ok(change), ResourceType::Topic) => alter_topic(server, name, &change, validate_only).await,
+        (Ok(change), ResourceType::Broker) => alter_broker(server, name, &change, validate_only).await,
+        (Ok(_), ResourceType::BrokerLogger) => {
+            Err(ApiError::invalid_request("Log levels cannot be altered yet; RUST_LOG sets them at start".to_string()))
+        }
+        (Ok(_), ResourceType::ClientMetrics) => Err(ApiError::invalid_request(
+            "AlterConfigs is only supported for topics and brokers, but resource type is CLIENT_METRICS".to_string(),
+        )),
+        (Ok(_), ResourceType::Other) => {
+            Err(ApiError::invalid_request(format!("Unknown resource type {resource_type}")))
+        }
+    };
+    if let Err(refusal) = &outcome {
+        info!("a change of settings of resource type {resource_type}, name '{name}' is refused: {refusal}");
+    }
+    outcome
+}
+
+/// Kafka's checks before it looks at the resource.
+fn change_of(kind: Kind, entries: Vec<Entry>, is_repeated: bool) -> Result<Change, ApiError> {
+    if is_repeated {
+        return Err(ApiError::invalid_request("Each resource must appear at most once.".to_string()));
+    }
+    let mut names = BTreeSet::new();
+    if !entries.iter().all(|entry| names.insert(entry.name.as_str())) {
+        return Err(ApiError::invalid_request("Error due to duplicate config keys".to_string()));
+    }
+    let is_without_value = |entry: &&Entry| entry.value.is_none() && entry.operation != DELETE;
+    let without_value: Vec<&str> = entries.iter().filter(is_without_value).map(|entry| entry.name.as_str()).collect();
+    if !without_value.is_empty() {
+        return Err(ApiError::invalid_request(format!("Null value not supported for : {}", without_value.join(", "))));
+    }
+    let pairs = entries.into_iter().map(|entry| (entry.name, entry.operation, entry.value.unwrap_or_default()));
+    if kind == Kind::Legacy {
+        return Ok(Change::Replace(pairs.map(|(name, _, value)| (name, value)).collect()));
+    }
+    pairs
+        .map(|(name, operation, value)| match operation {
+            SET => Ok((name, Operation::Set(value))),
+            DELETE => Ok((name, Operation::Delete)),
+            APPEND => Ok((name, Operation::Append(value))),
+            SUBTRACT => Ok((name, Operation::Subtract(value))),
+            unknown => Err(ApiError::invalid_request(format!("Unknown operations type {unknown}"))),
+        })
+        .collect::<Result<_, _>>()
+        .map(Change::Steps)
+}
+
+async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only: bool) -> Result<(), ApiError> {
+    if name.is_empty() {
+        return Err(ApiError::invalid_request("Default topic resources are not allowed.".to_string()));
+    }
+    let entity = ConfigEntity::Topic(name.to_string());
+    let stored = server.zookeeper.config(&entity).await?;
+    let proposed = match change {
+        Change::Replace(proposed) => proposed.clone(),
+        Change::Steps(steps) => dynamic::change_topic(&stored, steps).map_err(unfit)?,
+    };
+    if server.metadata.image().topic(name).is_none() {
+        let message = format!("The topic '{name}' does not exist.");
+        return Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, message));
+    }
+    topic::validate(&server.config.load().topic_defaults(), &stored, &proposed)
+        .map_err(|why| refused_topic(name, &why))?;
+    if validate_only {
+        return Ok(());
+    }
+    info!("Updating topic {name} with new configuration : {}", loggable(&proposed, |_| true));
+    Ok(server.zookeeper.set_config(&entity, &proposed).await?)
+}
+
+async fn alter_broker(server: &Server, name: &str, change: &Change, validate_only: bool) -> Result<(), ApiError> {
+    let own_id = server.broker_id.0;
+    let (scope, entity) = match (name.is_empty(), name.parse::<i32>()) {
+        (true, _) => (Scope::ClusterDefault, ConfigEntity::DefaultBroker),
+        (false, Err(_)) => {
+            return Err(ApiError::invalid_request(format!("Node id must be an integer, but it is: {name}")));
+        }
+        (false, Ok(id)) if id == own_id => (Scope::Broker, ConfigEntity::Broker(id)),
+        (false, Ok(_)) => {
+            return Err(ApiError::invalid_request(format!(
+                "Unexpected broker id, expected {own_id}, but received {name}"
+            )));
+        }
+    };
+    let stored = server.zookeeper.config(&entity).await?;
+    let proposed = match change {
+        Change::Replace(proposed) => proposed.clone(),
+        // Like Kafka, an incremental change also drops what is stored and cannot be used.
+        Change::Steps(steps) => dynamic::change_broker(&dynamic::usable(&stored, scope).0, steps).map_err(unfit)?,
+    };
+    dynamic::validate_broker(&server.config.load(), &proposed, scope)
+        .map_err(|why| ApiError::invalid_request(why.to_string()))?;
+    if validate_only {
+        return Ok(());
+    }
+    let shown = loggable(&proposed, dynamic::is_applied_at_run_time);
+    match scope {
+        Scope::Broker => info!("Updating broker {own_id} with new configuration : {shown}"),
+        Scope::ClusterDefault => info!("Updating brokers with new configuration : {shown}"),
+    }
+    Ok(server.zookeeper.set_config(&entity, &proposed).await?)
+}
+
+fn unfit(why: OperationError) -> ApiError {
+    let code = match why {
+        OperationError::NotAList { .. } => ErrorCode::InvalidConfig,
+        OperationError::UnknownName(_) => ErrorCode::UnknownServerError,
+    };
+    ApiError::new(code, why.to_string())
+}
+
+/// Kafka wraps what the table refuses, and tells the rest as it is.
+fn refused_topic(name: &str, why: &ConfigError) -> ApiError {
+    let message = match why {
+        ConfigError::InvalidConfiguration(text) => text.clone(),
+        other => {
+            format!("Invalid config value for resource ConfigResource(type=TOPIC, name='{name}'): {other}")
+        }
+    };
+    ApiError::new(ErrorCode::InvalidConfig, message)
+}
+
+fn loggable(properties: &Properties, is_shown: impl Fn(&str) -> bool) -> String {
+    let pair = |(name, value): (&String, &String)| match is_shown(name) {
+        true => format!("{name} -> {value}"),
+        false => format!("{name} -> [hidden]"),
+    };
+    properties.iter().map(pair).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, operation: i8, value: Option<&str>) -> Entry {
+        Entry { name: name.to_string(), operation, value: value.map(String::from) }
+    }
+
+    #[test]
+    fn a_change_names_each_setting_once_and_with_a_value() {
+        let twice = vec![entry("a", 0, Some("1")), entry("a", 1, None)];
+        assert_eq!(
+            change_of(Kind::Incremental, twice, false),
+            Err(ApiError::invalid_request("Error due to duplicate config keys".to_string()))
+        );
+        let null = vec![entry("a", 0, None), entry("b", 1, None), entry("c", 2, None)];
+        assert_eq!(
+            change_of(Kind::Incremental, null, false),
+            Err(ApiError::invalid_request("Null value not supported for : a, c".to_string()))
+        );
+        let unknown = vec![entry("a", 4, Some("1"))];
+        assert_eq!(
+            change_of(Kind::Incremental, unknown, false),
+            Err(ApiError::invalid_request("Unknown operations type 4".to_string()))
+        );
+    }
+
+    #[test]
+    fn a_change_replaces_or_takes_steps() {
+        let replace = change_of(Kind::Legacy, vec![entry("a", SET, Some("1"))], false);
+        assert_eq!(replace, Ok(Change::Replace(Properties::from([("a".to_string(), "1".to_string())]))));
+        let steps = change_of(Kind::Incremental, vec![entry("a", 0, Some("1")), entry("b", DELETE, None)], false);
+        let expected = vec![("a".to_string(), Operation::Set("1".to_string())), ("b".to_string(), Operation::Delete)];
+        assert_eq!(steps, Ok(Change::Steps(expected)));
+        // Nothing to set takes everything away; no step changes nothing.
+        assert_eq!(change_of(Kind::Legacy, Vec::new(), false), Ok(Change::Replace(Properties::new())));
+        assert_eq!(change_of(Kind::Incremental, Vec::new(), false), Ok(Change::Steps(Vec::new())));
+        let repeated = ApiError::invalid_request("Each resource must appear at most once.".to_string());
+        assert_eq!(change_of(Kind::Legacy, Vec::new(), true), Err(repeated));
+    }
+
+    #[test]
+    fn a_resource_named_twice_is_refused_both_times() {
+        let resources = [(2, "a"), (4, "a"), (2, "b"), (2, "a")];
+        assert_eq!(repeated(resources.into_iter()), [true, false, false, true]);
+    }
+
+    #[test]
+    fn refusals_of_topic_settings_carry_kafkas_prefix_unless_they_are_about_the_whole() {
+        let value = ConfigError::InvalidValue {
+            name: "retention.ms".to_string(),
+            value: "x".to_string(),
+            reason: "Not a number of type LONG".to_string(),
+        };
+        assert_eq!(
+            refused_topic("t", &value).message.as_deref(),
+            Some(
+                "Invalid config value for resource ConfigResource(type=TOPIC, name='t'): Invalid value x for \
+                 configuration retention.ms: Not a number of type LONG"
+            )
+        );
+        let unknown = ConfigError::InvalidConfiguration("Unknown topic config name: k".to_string());
+        assert_eq!(refused_topic("t", &unknown).message.as_deref(), Some("Unknown topic config name: k"));
+        assert_eq!(refused_topic("t", &unknown).code, ErrorCode::InvalidConfig);
+    }
+}

@@ -1,0 +1,123 @@
+//! DescribeConfigs. Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigHelper.scala.
+
+use log::error;
+use odradek_zookeeper::znode::config::ConfigEntity;
+
+use crate::api::alter_configs::{ApiError, ResourceType};
+use crate::api::{RequestContext, Server};
+use crate::config::describe::{ConfigEntry, ConfigSource, describe_broker, describe_default_broker, describe_topic};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
+    DescribeConfigsResult, DescribeConfigsSynonym,
+};
+
+/// What the client wants to know beside the values.
+#[derive(Clone, Copy)]
+struct Wanted {
+    synonyms: bool,
+    documentation: bool,
+    /// Version 0 knows no sources, only whether a value is a default.
+    is_default: bool,
+}
+
+pub(crate) async fn handle(
+    server: &Server,
+    context: RequestContext,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let wanted = Wanted {
+        synonyms: request.include_synonyms,
+        documentation: request.include_documentation,
+        is_default: context.api_version == 0,
+    };
+    let mut results = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        results.push(match entries(server, &resource).await {
+            Ok(entries) => result(resource, entries, wanted),
+            Err(refusal) => DescribeConfigsResult {
+                error_code: refusal.code.code(),
+                error_message: refusal.message,
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name,
+                configs: Vec::new(),
+            },
+        });
+    }
+    DescribeConfigsResponse { throttle_time_ms: 0, results }
+}
+
+async fn entries(server: &Server, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, ApiError> {
+    let config = server.config.load();
+    let name = resource.resource_name.as_str();
+    match ResourceType::from_id(resource.resource_type) {
+        ResourceType::Topic => {
+            if server.metadata.image().topic(name).is_none() {
+                return Err(ApiError::bare(ErrorCode::UnknownTopicOrPartition));
+            }
+            let overrides = server.zookeeper.config(&ConfigEntity::Topic(name.to_string())).await.map_err(|why| {
+                error!("Error processing describe configs request for topic {name}: {why}");
+                ApiError::new(ErrorCode::UnknownServerError, why.to_string())
+            })?;
+            Ok(describe_topic(&config, &overrides))
+        }
+        ResourceType::Broker if name.is_empty() => Ok(describe_default_broker(&config)),
+        ResourceType::Broker => match name.parse::<i32>() {
+            Err(_) => Err(ApiError::invalid_request(format!("Broker id must be an integer, but it is: {name}"))),
+            Ok(id) if id == server.broker_id.0 => Ok(describe_broker(&config)),
+            Ok(_) => Err(ApiError::invalid_request(format!(
+                "Unexpected broker id, expected {} or empty string, but received {name}",
+                server.broker_id
+            ))),
+        },
+        ResourceType::BrokerLogger => Err(ApiError::invalid_request(
+            "Log levels cannot be described yet; RUST_LOG sets them at start".to_string(),
+        )),
+        ResourceType::ClientMetrics | ResourceType::Other => {
+            Err(ApiError::invalid_request(format!("Unsupported resource type: {}", resource.resource_type)))
+        }
+    }
+}
+
+fn result(resource: DescribeConfigsResource, entries: Vec<ConfigEntry>, wanted: Wanted) -> DescribeConfigsResult {
+    // Null and empty ask for everything.
+    let keys = resource.configuration_keys.unwrap_or_default();
+    let configs = entries
+        .into_iter()
+        .filter(|entry| keys.is_empty() || keys.contains(&entry.name))
+        .map(|entry| config(entry, wanted))
+        .collect();
+    DescribeConfigsResult {
+        error_code: ErrorCode::None.code(),
+        error_message: None,
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name,
+        configs,
+    }
+}
+
+fn config(entry: ConfigEntry, wanted: Wanted) -> DescribeConfigsResourceResult {
+    let synonyms = match wanted.synonyms {
+        false => Vec::new(),
+        true => entry
+            .synonyms
+            .into_iter()
+            .map(|synonym| DescribeConfigsSynonym {
+                name: synonym.name,
+                value: synonym.value,
+                source: synonym.source.id(),
+            })
+            .collect(),
+    };
+    DescribeConfigsResourceResult {
+        name: entry.name,
+        value: entry.value,
+        read_only: entry.read_only,
+        is_default: wanted.is_default && entry.source == ConfigSource::DefaultConfig,
+        config_source: entry.source.id(),
+        is_sensitive: entry.is_sensitive,
+        synonyms,
+        config_type: entry.config_type.map_or(0, |config_type| config_type.id()),
+        documentation: if wanted.documentation { entry.documentation.map(String::from) } else { None },
+    }
+}

@@ -1,0 +1,237 @@
+use std::io::{self, Write};
+
+use crate::client::consumer::ConsumedRecord;
+use crate::client::settings::ClientProperties;
+use crate::record::batch::TimestampType;
+
+/// How a consumed record is printed, by the class name that Kafka's tool takes.
+#[derive(Debug)]
+pub(crate) enum MessageFormatter {
+    Default(Columns),
+    /// The columns, and the same as a log line.
+    Logging(Columns),
+    NoOp,
+}
+
+/// The columns of the default formatter.
+/// Source: kafka 3.9.1 tools/src/main/java/org/apache/kafka/tools/consumer/DefaultMessageFormatter.java.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    prints_timestamp: bool,
+    prints_partition: bool,
+    prints_offset: bool,
+    prints_headers: bool,
+    prints_key: bool,
+    prints_value: bool,
+    key_separator: String,
+    line_separator: String,
+    headers_separator: String,
+    null_literal: String,
+    key: Deserializer,
+    value: Deserializer,
+    headers: Deserializer,
+}
+
+/// How bytes become text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deserializer {
+    /// As they are.
+    Bytes,
+    Short,
+    Integer,
+    Long,
+    Float,
+    Double,
+}
+
+impl Deserializer {
+    fn of_class(class: &str) -> Result<Deserializer, String> {
+        Ok(match class.rsplit('.').next().unwrap_or_default() {
+            "StringDeserializer" | "ByteArrayDeserializer" | "BytesDeserializer" => Deserializer::Bytes,
+            "ShortDeserializer" => Deserializer::Short,
+            "IntegerDeserializer" => Deserializer::Integer,
+            "LongDeserializer" => Deserializer::Long,
+            "FloatDeserializer" => Deserializer::Float,
+            "DoubleDeserializer" => Deserializer::Double,
+            _ => return Err(format!("the deserializer {class} is not supported")),
+        })
+    }
+
+    fn write(self, bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, format!("{} bytes are no {self:?}", bytes.len()));
+        match self {
+            Deserializer::Bytes => out.write_all(bytes),
+            Deserializer::Short => write!(out, "{}", i16::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            Deserializer::Integer => write!(out, "{}", i32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            Deserializer::Long => write!(out, "{}", i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            Deserializer::Float => write!(out, "{:?}", f32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            Deserializer::Double => write!(out, "{:?}", f64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
+        }
+    }
+}
+
+impl MessageFormatter {
+    pub(crate) fn new(class: &str, properties: &ClientProperties) -> Result<MessageFormatter, String> {
+        if let Some(name) = class.strip_prefix("kafka.tools.") {
+            eprintln!(
+                "WARNING: kafka.tools.{name} is deprecated and will be removed in the next major release. Please use \
+                 org.apache.kafka.tools.consumer.{name} instead"
+            );
+        }
+        match class.rsplit('.').next().unwrap_or_default() {
+            "DefaultMessageFormatter" => Ok(MessageFormatter::Default(Columns::new(properties)?)),
+            "LoggingMessageFormatter" => Ok(MessageFormatter::Logging(Columns::new(properties)?)),
+            "NoOpMessageFormatter" => Ok(MessageFormatter::NoOp),
+            _ => Err(format!("the formatter {class} is not supported")),
+        }
+    }
+
+    pub(crate) fn write(&self, record: &ConsumedRecord, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            MessageFormatter::Default(columns) => columns.write(record, out),
+            MessageFormatter::Logging(columns) => {
+                columns.write(record, out)?;
+                let text = |field: &Option<bytes::Bytes>| match field {
+                    Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                    None => "null".to_owned(),
+                };
+                let time = record.timestamp_type.map_or_else(String::new, |kind| {
+                    format!("{}:{}, ", timestamp_type_name(kind), record.record.timestamp)
+                });
+                log::info!("{time}key:{}, value:{}", text(&record.record.key), text(&record.record.value));
+                Ok(())
+            }
+            MessageFormatter::NoOp => Ok(()),
+        }
+    }
+}
+
+fn timestamp_type_name(kind: TimestampType) -> &'static str {
+    match kind {
+        TimestampType::CreateTime => "CreateTime",
+        TimestampType::LogAppendTime => "LogAppendTime",
+    }
+}
+
+impl Columns {
+    fn new(properties: &ClientProperties) -> Result<Columns, String> {
+        let flag = |key: &str, default: bool| {
+            properties.get(key).map_or(default, |value| value.trim().eq_ignore_ascii_case("true"))
+        };
+        let text = |key: &str, default: &str| properties.get(key).unwrap_or(default).to_owned();
+        let deserializer = |key: &str| properties.get(key).map_or(Ok(Deserializer::Bytes), Deserializer::of_class);
+        Ok(Columns {
+            prints_timestamp: flag("print.timestamp", false),
+            prints_partition: flag("print.partition", false),
+            prints_offset: flag("print.offset", false),
+            prints_headers: flag("print.headers", false),
+            prints_key: flag("print.key", false),
+            prints_value: flag("print.value", true),
+            key_separator: text("key.separator", "\t"),
+            line_separator: text("line.separator", "\n"),
+            headers_separator: text("headers.separator", ","),
+            null_literal: text("null.literal", "null"),
+            key: deserializer("key.deserializer")?,
+            value: deserializer("value.deserializer")?,
+            headers: deserializer("headers.deserializer")?,
+        })
+    }
+
+    fn field(&self, field: Option<&[u8]>, deserializer: Deserializer, out: &mut dyn Write) -> io::Result<()> {
+        match field {
+            Some(bytes) => deserializer.write(bytes, out),
+            None => out.write_all(self.null_literal.as_bytes()),
+        }
+    }
+
+    fn write(&self, consumed: &ConsumedRecord, out: &mut dyn Write) -> io::Result<()> {
+        let record = &consumed.record;
+        // Which columns follow decides whether a column ends with the separator or the line.
+        let after_key = self.prints_value;
+        let after_headers = after_key || self.prints_key;
+        let after_offset = after_headers || self.prints_headers;
+        let after_partition = after_offset || self.prints_offset;
+        let after_timestamp = after_partition || self.prints_partition;
+        let separator = |is_column: bool| if is_column { &self.key_separator } else { &self.line_separator };
+        if self.prints_timestamp {
+            match consumed.timestamp_type {
+                Some(kind) => write!(out, "{}:{}", timestamp_type_name(kind), record.timestamp)?,
+                None => write!(out, "NO_TIMESTAMP")?,
+            }
+            write!(out, "{}", separator(after_timestamp))?;
+        }
+        if self.prints_partition {
+            write!(out, "Partition:{}{}", consumed.partition, separator(after_partition))?;
+        }
+        if self.prints_offset {
+            write!(out, "Offset:{}{}", record.offset, separator(after_offset))?;
+        }
+        if self.prints_headers {
+            if record.headers.is_empty() {
+                write!(out, "NO_HEADERS")?;
+            }
+            for (index, (key, value)) in record.headers.iter().enumerate() {
+                if index > 0 {
+                    out.write_all(self.headers_separator.as_bytes())?;
+                }
+                out.write_all(key)?;
+                out.write_all(b":")?;
+                self.field(value.as_deref(), self.headers, out)?;
+            }
+            write!(out, "{}", separator(after_headers))?;
+        }
+        if self.prints_key {
+            self.field(record.key.as_deref(), self.key, out)?;
+            write!(out, "{}", separator(after_key))?;
+        }
+        if self.prints_value {
+            self.field(record.value.as_deref(), self.value, out)?;
+            write!(out, "{}", self.line_separator)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::record::read::Record;
+
+    fn printed(pairs: &[(&str, &str)]) -> String {
+        let mut properties = ClientProperties::default();
+        properties.extend(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let record = ConsumedRecord {
+            topic: "t".into(),
+            partition: 2,
+            timestamp_type: Some(TimestampType::CreateTime),
+            record: Record {
+                offset: 7,
+                timestamp: 99,
+                key: None,
+                value: Some(Bytes::from_static(b"v")),
+                headers: vec![
+                    (Bytes::from_static(b"a"), Some(Bytes::from_static(b"b"))),
+                    (Bytes::from_static(b"c"), None),
+                ],
+            },
+        };
+        let mut out = Vec::new();
+        MessageFormatter::new("org.apache.kafka.tools.consumer.DefaultMessageFormatter", &properties)
+            .unwrap()
+            .write(&record, &mut out)
+            .unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn columns_stand_in_kafkas_order() {
+        assert_eq!(printed(&[]), "v\n");
+        let all = ["timestamp", "partition", "offset", "headers", "key"].map(|name| (format!("print.{name}"), "true"));
+        let all: Vec<(&str, &str)> = all.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        assert_eq!(printed(&all), "CreateTime:99\tPartition:2\tOffset:7\ta:b,c:null\tnull\tv\n");
+        assert_eq!(printed(&[("print.key", "true"), ("print.value", "false"), ("null.literal", "-")]), "-\n");
+        assert_eq!(printed(&[("print.key", "true"), ("key.separator", "=")]), "null=v\n");
+    }
+}

@@ -1,0 +1,312 @@
+//! Changes of settings at run time: what a request asks for, whether it is allowed, and what of the stored settings
+//! of a broker is used.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigAdminManager.scala, core/src/main/scala/kafka/server/DynamicBrokerConfig.scala.
+
+use std::fmt;
+
+use super::definition::{ConfigError, ConfigType, Setting, Standing, Update};
+use super::kafka_config::KafkaConfig;
+use super::keys::{self, DYNAMIC_ONLY, server_setting, setting_behind, without_listener_prefix};
+use super::properties::Properties;
+use super::topic::{is_broker_twin, topic_setting};
+
+/// Whose settings change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Broker,
+    /// The default of all brokers.
+    ClusterDefault,
+}
+
+/// One step of an incremental change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Set(String),
+    Delete,
+    /// Adds the elements that a list does not have yet.
+    Append(String),
+    /// Takes elements off a list.
+    Subtract(String),
+}
+
+/// Why a step cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperationError {
+    NotAList {
+        name: String,
+        operation: &'static str,
+    },
+    /// Kafka fails with an unexpected error here.
+    UnknownName(String),
+}
+
+impl fmt::Display for OperationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OperationError::NotAList { name, operation } => {
+                write!(f, "Config value {operation} is not allowed for config key: {name}")
+            }
+            OperationError::UnknownName(name) => write!(f, "key not found: {name}"),
+        }
+    }
+}
+
+/// The topic's settings after the steps.
+pub fn change_topic(current: &Properties, steps: &[(String, Operation)]) -> Result<Properties, OperationError> {
+    change(current, steps, topic_setting)
+}
+
+/// The broker's settings after the steps.
+pub fn change_broker(current: &Properties, steps: &[(String, Operation)]) -> Result<Properties, OperationError> {
+    change(current, steps, server_setting)
+}
+
+fn change(
+    current: &Properties,
+    steps: &[(String, Operation)],
+    find: impl Fn(&str) -> Option<&'static Setting>,
+) -> Result<Properties, OperationError> {
+    let mut changed = current.clone();
+    for (name, operation) in steps {
+        // Kafka splits without trimming and compares as is.
+        let elements_of = |changed: &Properties, operation| -> Result<Vec<String>, OperationError> {
+            let setting = find(name).ok_or_else(|| OperationError::UnknownName(name.clone()))?;
+            if setting.config_type != ConfigType::List {
+                return Err(OperationError::NotAList { name: name.clone(), operation });
+            }
+            let text = match changed.get(name) {
+                Some(text) => text.clone(),
+                None => setting.default_value().to_text().unwrap_or_default(),
+            };
+            Ok(text.split(',').filter(|element| !element.is_empty()).map(String::from).collect())
+        };
+        match operation {
+            Operation::Set(value) => {
+                changed.insert(name.clone(), value.clone());
+            }
+            Operation::Delete => {
+                changed.remove(name);
+            }
+            Operation::Append(value) => {
+                let mut elements = elements_of(&changed, "append")?;
+                let added: Vec<&str> = value.split(',').filter(|new| !elements.iter().any(|old| old == new)).collect();
+                elements.extend(added.into_iter().map(String::from));
+                changed.insert(name.clone(), elements.join(","));
+            }
+            Operation::Subtract(value) => {
+                let mut elements = elements_of(&changed, "subtract")?;
+                for taken in value.split(',') {
+                    if let Some(index) = elements.iter().position(|element| element == taken) {
+                        elements.remove(index);
+                    }
+                }
+                changed.insert(name.clone(), elements.join(","));
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// Whether a broker may be given `proposed` in place of what is stored for it; `config` is the one in force.
+pub fn validate_broker(config: &KafkaConfig, proposed: &Properties, scope: Scope) -> Result<(), ConfigError> {
+    let named = |matches: &dyn Fn(&str) -> bool| -> Vec<&str> {
+        proposed.keys().map(String::as_str).filter(|name| matches(name)).collect()
+    };
+    let refuse = |text: &str, names: Vec<&str>| match names.is_empty() {
+        true => Ok(()),
+        false => Err(ConfigError::Config(format!("{text}: Set({})", names.join(", ")))),
+    };
+    refuse("Cannot update these configs dynamically", named(&is_read_only))?;
+    refuse(
+        "These security configs can be dynamically updated only per-listener using the listener prefix",
+        named(&needs_listener_prefix),
+    )?;
+    for (name, text) in proposed {
+        if let Some(setting) = dynamic_setting(name) {
+            setting.parse(text)?;
+        }
+    }
+    if scope == Scope::ClusterDefault {
+        refuse(
+            "Cannot update these configs at default cluster level, broker id must be specified",
+            named(&is_per_broker),
+        )?;
+    }
+    let stored = match scope {
+        Scope::Broker => config.dynamic_broker(),
+        Scope::ClusterDefault => config.dynamic_default(),
+    };
+    for (name, value) in proposed {
+        // What stands there already was put there by a broker that acts on it.
+        if stored.get(name) != Some(value) && !is_applied_at_run_time(name) {
+            return Err(ConfigError::Unsupported {
+                name: name.clone(),
+                value: if is_shown(name) { value.clone() } else { "[hidden]".to_string() },
+                advice: "this setting cannot be changed at run time; set it in server.properties and restart"
+                    .to_string(),
+            });
+        }
+    }
+    match scope {
+        Scope::Broker => config.with_dynamic(config.dynamic_default(), proposed),
+        Scope::ClusterDefault => config.with_dynamic(proposed, config.dynamic_broker()),
+    }
+    .map(|_| ())
+}
+
+/// What of a broker's stored settings is used, and a line for each that is not.
+pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
+    let mut used = Properties::new();
+    let mut complaints = Vec::new();
+    for (name, text) in stored {
+        let complaint = if is_read_only(name) {
+            Some("it cannot change at run time".to_string())
+        } else if needs_listener_prefix(name) {
+            Some("it needs the prefix of a listener".to_string())
+        } else if scope == Scope::ClusterDefault && is_per_broker(name) {
+            Some("it can only be set for one broker".to_string())
+        } else if setting_behind(name).is_some_and(|setting| setting.config_type == ConfigType::Password) {
+            Some("stored passwords cannot be decrypted yet".to_string())
+        } else {
+            dynamic_setting(name).and_then(|setting| setting.parse(text).err()).map(|error| error.to_string())
+        };
+        match complaint {
+            None => {
+                used.insert(name.clone(), text.clone());
+            }
+            Some(why) => complaints.push(format!("the stored setting {name} of a broker is ignored: {why}")),
+        }
+    }
+    (used, complaints)
+}
+
+/// Whether a change takes effect while this broker runs: the defaults of topics do.
+pub fn is_applied_at_run_time(name: &str) -> bool {
+    server_setting(name).is_some_and(|setting| {
+        setting.update == Update::ClusterWide && setting.standing == Standing::Acted && is_broker_twin(name)
+    })
+}
+
+/// The row that checks a dynamic value; a name that is in no table may have any value.
+fn dynamic_setting(name: &str) -> Option<&'static Setting> {
+    let base = without_listener_prefix(name).unwrap_or(name);
+    server_setting(base).or_else(|| DYNAMIC_ONLY.iter().find(|setting| setting.name == base))
+}
+
+fn is_read_only(name: &str) -> bool {
+    keys::server_setting(name).is_some_and(|setting| setting.update == Update::ReadOnly)
+}
+
+/// SSL stores and their passwords change per listener only.
+fn needs_listener_prefix(name: &str) -> bool {
+    const STORES: [&str; 3] = ["ssl.keystore.", "ssl.truststore.", "ssl.key.password"];
+    server_setting(name).is_some() && STORES.iter().any(|store| name.starts_with(store))
+}
+
+fn is_per_broker(name: &str) -> bool {
+    const OF_ALL: [&str; 3] = ["max.connections", "max.connection.creation.rate", "num.network.threads"];
+    match without_listener_prefix(name) {
+        Some(base) => !OF_ALL.contains(&base),
+        None => server_setting(name).is_some_and(|setting| setting.update == Update::PerBroker),
+    }
+}
+
+fn is_shown(name: &str) -> bool {
+    !super::kafka_config::is_sensitive(setting_behind(name).map(|setting| setting.config_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties(pairs: &[(&str, &str)]) -> Properties {
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    fn config() -> KafkaConfig {
+        KafkaConfig::from_properties(&properties(&[("zookeeper.connect", "localhost:2181")])).expect("valid")
+    }
+
+    fn changed(current: &[(&str, &str)], name: &str, operation: Operation) -> Result<Properties, OperationError> {
+        change_topic(&properties(current), &[(name.to_string(), operation)])
+    }
+
+    #[test]
+    fn steps_set_delete_append_and_subtract() {
+        let set = changed(&[("a", "1")], "b", Operation::Set("2".to_string()));
+        assert_eq!(set, Ok(properties(&[("a", "1"), ("b", "2")])));
+        assert_eq!(changed(&[("a", "1")], "a", Operation::Delete), Ok(Properties::new()));
+        let append = |text: &str| Operation::Append(text.to_string());
+        let subtract = |text: &str| Operation::Subtract(text.to_string());
+        // An append starts from the built-in default, and does not repeat what is there.
+        assert_eq!(
+            changed(&[], "cleanup.policy", append("compact")),
+            Ok(properties(&[("cleanup.policy", "delete,compact")]))
+        );
+        assert_eq!(
+            changed(&[("cleanup.policy", "compact")], "cleanup.policy", append("delete,compact")),
+            Ok(properties(&[("cleanup.policy", "compact,delete")]))
+        );
+        assert_eq!(
+            changed(&[("cleanup.policy", "compact,delete")], "cleanup.policy", subtract("compact")),
+            Ok(properties(&[("cleanup.policy", "delete")]))
+        );
+        assert_eq!(
+            changed(&[], "retention.ms", append("1")).map_err(|error| error.to_string()),
+            Err("Config value append is not allowed for config key: retention.ms".to_string())
+        );
+        assert_eq!(
+            changed(&[], "retention.ms", subtract("1")).map_err(|error| error.to_string()),
+            Err("Config value subtract is not allowed for config key: retention.ms".to_string())
+        );
+        assert!(matches!(changed(&[], "made.up", append("1")), Err(OperationError::UnknownName(_))));
+    }
+
+    #[test]
+    fn changes_of_a_broker_are_refused_with_kafkas_words() {
+        #[rustfmt::skip]
+        let cases = [
+            (Scope::Broker, "num.partitions", "2", "Cannot update these configs dynamically: Set(num.partitions)"),
+            (Scope::Broker, "ssl.keystore.location", "/x", "These security configs can be dynamically updated only per-listener using the listener prefix: Set(ssl.keystore.location)"),
+            (Scope::ClusterDefault, "listeners", "PLAINTEXT://:1", "Cannot update these configs at default cluster level, broker id must be specified: Set(listeners)"),
+            (Scope::ClusterDefault, "listener.name.a.ssl.client.auth", "none", "Cannot update these configs at default cluster level, broker id must be specified: Set(listener.name.a.ssl.client.auth)"),
+            (Scope::Broker, "message.max.bytes", "-1", "Invalid value -1 for configuration message.max.bytes: Value must be at least 0"),
+            (Scope::Broker, "log.retention.ms", "0", "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
+            (Scope::Broker, "num.io.threads", "9", "Odradek does not support num.io.threads=9 yet: this setting cannot be changed at run time; set it in server.properties and restart"),
+            (Scope::Broker, "made.up", "x", "Odradek does not support made.up=[hidden] yet: this setting cannot be changed at run time; set it in server.properties and restart"),
+        ];
+        for (scope, name, value, expected) in cases {
+            let refusal = validate_broker(&config(), &properties(&[(name, value)]), scope).expect_err(name);
+            assert_eq!(refusal.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_topics_may_change_and_what_is_stored_may_stay() {
+        let allowed = properties(&[("log.retention.ms", "5"), ("min.insync.replicas", "2")]);
+        assert_eq!(validate_broker(&config(), &allowed, Scope::ClusterDefault), Ok(()));
+        assert_eq!(validate_broker(&config(), &allowed, Scope::Broker), Ok(()));
+        let stored = properties(&[("num.io.threads", "9")]);
+        let config = config().with_dynamic(&Properties::new(), &stored).expect("valid");
+        let both = properties(&[("num.io.threads", "9"), ("message.max.bytes", "7")]);
+        assert_eq!(validate_broker(&config, &both, Scope::Broker), Ok(()));
+        assert!(validate_broker(&config, &both, Scope::ClusterDefault).is_err());
+    }
+
+    #[test]
+    fn stored_settings_that_cannot_be_used_are_left_out() {
+        let stored = properties(&[
+            ("message.max.bytes", "x"),
+            ("log.retention.ms", "5"),
+            ("num.partitions", "3"),
+            ("listeners", "PLAINTEXT://:1"),
+            ("ssl.truststore.location", "/x"),
+            ("listener.name.a.ssl.keystore.password", "encrypted"),
+            ("plug.in", "kept"),
+        ]);
+        let (used, complaints) = usable(&stored, Scope::ClusterDefault);
+        assert_eq!(used, properties(&[("log.retention.ms", "5"), ("plug.in", "kept")]));
+        assert_eq!(complaints.len(), 5);
+        assert!(usable(&stored, Scope::Broker).0.contains_key("listeners"));
+    }
+}
