@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::process::exit;
 
 use clap::{Arg, ArgAction, Command};
-use odradek::cli;
+use odradek::{broker, cli};
+
+const SERVER_START: (&str, &str) = ("server-start", "Run a broker (kafka-server-start.sh)");
 
 fn main() {
     // Each tool reads its own arguments, in the form that Kafka's scripts take them.
@@ -20,11 +22,14 @@ fn main() {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true);
-    for (name, about) in cli::SUBCOMMANDS {
+    for (name, about) in [SERVER_START].iter().chain(cli::SUBCOMMANDS) {
         command = command.subcommand(Command::new(*name).about(*about).disable_help_flag(true).arg(arguments.clone()));
     }
     let matches = command.get_matches();
     let Some((name, matches)) = matches.subcommand() else { exit(1) };
     let arguments: Vec<OsString> = matches.get_many("arguments").into_iter().flatten().cloned().collect();
+    if name == SERVER_START.0 {
+        exit(broker::command::server_start(&arguments));
+    }
     exit(cli::run(name, &arguments).unwrap_or(1));
 }

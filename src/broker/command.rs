@@ -1,0 +1,171 @@
+//! `odradek server-start server.properties [--override property=value]*`, with the words and exit codes of Kafka's script.
+//! Source: kafka 3.9.1 core/src/main/scala/kafka/Kafka.scala.
+
+use std::ffi::OsString;
+use std::fs;
+
+use log::{error, info, warn};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::broker::{logging, startup};
+use crate::config::kafka_config::KafkaConfig;
+use crate::config::properties::{self, Properties};
+
+const USAGE: &str = "USAGE: kafka-server-start.sh [-daemon] server.properties [--override property=value]*";
+
+/// Runs a broker until a signal stops it; gives the exit status.
+pub fn server_start(arguments: &[OsString]) -> i32 {
+    logging::install();
+    let properties = match read_arguments(arguments) {
+        Ok(properties) => properties,
+        Err(message) => {
+            // Kafka prints its usage on standard output.
+            println!("{message}");
+            return 1;
+        }
+    };
+    let config = match KafkaConfig::from_properties(&properties) {
+        Ok(config) => config,
+        Err(why) => {
+            error!("Exiting Kafka due to fatal exception: {why}");
+            return 1;
+        }
+    };
+    raise_descriptor_limit();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.socket_config().num_network_threads.clamp(1, workers))
+        .thread_name("network")
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(why) => {
+            error!("start the network threads: {why}");
+            1
+        }
+    }
+}
+
+fn read_arguments(arguments: &[OsString]) -> Result<Properties, String> {
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(|argument| argument.to_str().ok_or_else(|| format!("{argument:?} is not UTF-8")))
+        .collect::<Result<_, _>>()?;
+    let Some((file, overrides)) = arguments.split_first() else { return Err(USAGE.to_owned()) };
+    let bytes = fs::read(file).map_err(|why| format!("read {file}: {why}"))?;
+    let mut properties = properties::parse(&bytes).map_err(|why| format!("read {file}: {why}"))?;
+    let mut overrides = overrides.iter();
+    while let Some(argument) = overrides.next() {
+        let pair = match argument.strip_prefix("--override") {
+            Some("") => overrides.next().copied().ok_or_else(|| format!("--override needs a value\n{USAGE}"))?,
+            Some(rest) if rest.starts_with('=') => &rest[1..],
+            _ => return Err(format!("Found non argument parameters: {argument}\n{USAGE}")),
+        };
+        // `k` and `k=` both set the empty text.
+        let (name, value) =
+            properties::parse_override(pair).unwrap_or_else(|| (pair.trim().to_owned(), String::new()));
+        properties.insert(name, value);
+    }
+    Ok(properties)
+}
+
+/// Each connection and each active segment has a descriptor: like the JVM, take all that the system grants.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(why) = setrlimit(Resource::Nofile, limit) {
+            warn!("raise the limit of open files: {why}");
+        }
+    }
+}
+
+async fn run(config: KafkaConfig) -> i32 {
+    info!("{}", config.to_log_text().trim_end());
+    config.warnings().iter().for_each(|warning| warn!("{warning}"));
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(why) => {
+            error!("listen for signals: {why}");
+            return 1;
+        }
+    };
+    let broker = tokio::select! {
+        started = startup::start(config) => started,
+        () = signals.next() => {
+            info!("stopped by a signal before the start was complete");
+            return 0;
+        }
+    };
+    let broker = match broker {
+        Ok(broker) => broker,
+        Err(why) => {
+            error!("Exiting Kafka due to fatal exception during startup: {why}");
+            return 1;
+        }
+    };
+    let reason = tokio::select! {
+        () = signals.next() => None,
+        reason = broker.failed() => Some(reason),
+    };
+    if let Some(reason) = &reason {
+        error!("shutting down: {reason}");
+    }
+    // A second signal ends the wait for a clean end.
+    tokio::select! {
+        () = broker.shut_down() => i32::from(reason.is_some()),
+        () = signals.next() => 1,
+    }
+}
+
+/// TERM, INT and HUP stop the broker, as they stop the JVM.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => info!("Terminating process due to signal SIGTERM"),
+            _ = self.interrupt.recv() => info!("Terminating process due to signal SIGINT"),
+            _ = self.hang_up.recv() => info!("Terminating process due to signal SIGHUP"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn overrides_come_after_the_file_and_replace_what_it_says() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "broker.id=1\nlog.dirs=/a\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let read =
+            read_arguments(&arguments(&[path, "--override", "broker.id=2", "--override=x=a=b", "--override", "y"]));
+        let read = read.unwrap();
+        assert_eq!(read["broker.id"], "2");
+        assert_eq!(read["x"], "a=b");
+        assert_eq!(read["y"], "");
+        assert_eq!(read["log.dirs"], "/a");
+        assert!(read_arguments(&arguments(&[path, "stray"])).unwrap_err().starts_with("Found non argument parameters"));
+        assert_eq!(read_arguments(&[]), Err(USAGE.to_owned()));
+    }
+}
