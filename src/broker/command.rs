@@ -99,7 +99,7 @@ async fn run(config: KafkaConfig) -> i32 {
             return 0;
         }
     };
-    let broker = match broker {
+    let mut broker = match broker {
         Ok(broker) => broker,
         Err(why) => {
             error!("Exiting Kafka due to fatal exception during startup: {why}");

@@ -1,4 +1,40 @@
 //! The assembly: what a broker process consists of, and the order in which it starts and stops.
 
+use std::sync::Arc;
+
+use odradek_zookeeper::session::ZooKeeper;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::broker::registration::Registration;
+use crate::controller::task::Controller;
+use crate::log::dirs::LogDirs;
+use crate::model::BrokerId;
+use crate::replica::ReplicaManager;
+use crate::replica::io::IoThreads;
+
+pub mod command;
+mod group_log;
+mod housekeeping;
+mod load_progress;
 pub mod logging;
 pub mod registration;
+mod shutdown;
+pub mod startup;
+
+/// The release of Kafka whose behaviour on ZooKeeper this broker has.
+pub const KAFKA_VERSION: &str = "3.9.1";
+
+/// A broker that serves.
+pub struct Broker {
+    id: BrokerId,
+    /// True once the broker stops: every task ends then.
+    shutdown: watch::Sender<bool>,
+    zookeeper: ZooKeeper,
+    registration: Registration,
+    controller: Controller,
+    replicas: Arc<ReplicaManager>,
+    log_dirs: Arc<LogDirs>,
+    io: Arc<IoThreads>,
+    tasks: JoinSet<()>,
+}

@@ -1,20 +1,42 @@
 //! The start of a broker, top to bottom: the order is Kafka's, so that whatever another broker or tool can see of it
 //! appears in the order that they expect. Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaServer.scala.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::ToSocketAddrs;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use log::info;
-use odradek_zookeeper::session::{Settings, ZooKeeper};
+use arc_swap::ArcSwap;
+use log::{info, warn};
+use odradek_zookeeper::session::ZooKeeper;
+use odradek_zookeeper::znode::config::ConfigEntity;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
+use crate::api::Server;
+use crate::api::fetch_session::FetchSessions;
+use crate::broker::Broker;
+use crate::broker::group_log::{GroupLog, forward_leaderships};
+use crate::broker::housekeeping;
+use crate::broker::load_progress::LoadReport;
+use crate::broker::registration::{self, Identity, Registration};
 use crate::config::kafka_config::KafkaConfig;
-use crate::config::sections::{SocketConfig, ZooKeeperConfig};
+use crate::config::listeners::EndPoint;
+use crate::config::log::LogConfig;
+use crate::config::sections::SocketConfig;
+use crate::controller::task::Controller;
+use crate::coordinator::group::task::{GROUP_METADATA_TOPIC, GroupCoordinator};
+use crate::log::dirs::LogDirs;
+use crate::metadata::cache::MetadataCache;
+use crate::model::{BrokerId, TopicId};
 use crate::network::connection::ConnectionBounds;
-use crate::network::limits::ConnectionLimits;
-use crate::network::listener::{BoundListener, ListenerSettings};
+use crate::network::limits::{ConnectionCounter, ConnectionLimits};
+use crate::network::listener::{self, BoundListener, ListenerSettings};
+use crate::network::wall_clock_ms;
+use crate::replica::ReplicaManager;
+use crate::replica::io::IoThreads;
 
 /// Why a broker does not start: what was being done, and what went wrong.
 #[derive(Debug)]
@@ -35,15 +57,6 @@ impl<T, E: fmt::Display> Doing<T> for Result<T, E> {
     fn doing(self, what: impl fmt::Display) -> Result<T, StartError> {
         self.map_err(|why| StartError(format!("{what}: {why}")))
     }
-}
-
-fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<Settings, StartError> {
-    let mut settings = Settings::new(&config.connect);
-    settings.session_timeout = Duration::from_millis(u64::from(config.session_timeout_ms));
-    settings.connection_timeout = Duration::from_millis(u64::from(config.connection_timeout_ms));
-    settings.max_in_flight_requests = config.max_in_flight_requests;
-    settings.set_acl = config.set_acl;
-    Ok(settings)
 }
 
 fn connection_bounds(config: &SocketConfig) -> ConnectionBounds {
@@ -87,4 +100,182 @@ fn bind(config: &SocketConfig) -> Result<Vec<BoundListener>, StartError> {
         bound.push(listener);
     }
     Ok(bound)
+}
+
+/// The broker id: configured, or stored in the log directories, or taken from ZooKeeper.
+async fn broker_id(config: &KafkaConfig, log_dirs: &LogDirs, zookeeper: &ZooKeeper) -> Result<BrokerId, StartError> {
+    if config.broker_id() >= 0 {
+        return Ok(BrokerId(config.broker_id()));
+    }
+    if let Some(stored) = log_dirs.stored_broker_id().doing("read meta.properties")? {
+        return Ok(stored);
+    }
+    let id = zookeeper.generate_broker_id(config.reserved_broker_max_id()).await;
+    Ok(BrokerId(id.doing("generate a broker.id")?))
+}
+
+/// The settings of every topic that has its own, from ZooKeeper.
+async fn topic_configs(
+    zookeeper: &ZooKeeper,
+    defaults: &LogConfig,
+) -> Result<HashMap<String, Arc<LogConfig>>, StartError> {
+    let doing = "read the topics' settings";
+    let topics = zookeeper.topics().await.doing(doing)?;
+    let entities: Vec<ConfigEntity> = topics.iter().cloned().map(ConfigEntity::Topic).collect();
+    let stored = zookeeper.configs(&entities).await.doing(doing)?;
+    let own = topics.into_iter().zip(stored).filter(|(_, overrides)| !overrides.is_empty());
+    Ok(own.map(|(topic, overrides)| {
+        let config = topic_config(defaults, &topic, &overrides);
+        (topic, config)
+    }).collect())
+}
+
+/// A topic's settings over the broker's; what does not hold is left out, and said.
+pub(crate) fn topic_config(defaults: &LogConfig, topic: &str, overrides: &BTreeMap<String, String>) -> Arc<LogConfig> {
+    let (config, refused) = defaults.with_stored_overrides(overrides);
+    for why in refused {
+        warn!("a setting of topic {topic} is ignored: {why}");
+    }
+    Arc::new(config)
+}
+
+/// Where clients reach this broker: empty hosts become this host's name, port 0 the port that the system chose.
+fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec<EndPoint>, StartError> {
+    let mut endpoints = Vec::new();
+    for endpoint in config.advertised_listeners() {
+        let mut endpoint = endpoint.clone();
+        if endpoint.host.as_deref().unwrap_or_default().is_empty() {
+            endpoint.host = Some(host_name());
+        }
+        if endpoint.port == 0
+            && let Some(listener) = bound.iter().find(|bound| bound.settings.name == endpoint.listener_name)
+        {
+            endpoint.port = listener.local_address().doing("read the port of a listener")?.port();
+        }
+        endpoints.push(endpoint);
+    }
+    Ok(endpoints)
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// How many partitions `__consumer_offsets` has, or will have.
+async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32, StartError> {
+    let topic = zookeeper.topic(GROUP_METADATA_TOPIC).await.doing("read the partitions of __consumer_offsets")?;
+    Ok(topic.map_or(configured, |topic| i32::try_from(topic.value.partitions.len()).unwrap_or(configured)))
+}
+
+/// Starts everything; the broker serves when this returns.
+pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
+    let started = Instant::now();
+    info!("starting");
+    let socket = config.socket_config();
+    let (shutdown, shutting_down) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+
+    info!("Connecting to zookeeper on {}", config.zookeeper_config().connect);
+    let settings = registration::zookeeper_settings(&config.zookeeper_config()).doing("read the zookeeper settings")?;
+    let zookeeper = ZooKeeper::connect(settings).await.doing("connect to ZooKeeper")?;
+    zookeeper.create_persistent_roots().await.doing("create the persistent znodes")?;
+    let cluster_id = zookeeper.cluster_id_or_create(&TopicId::random().to_string()).await.doing("read /cluster/id")?;
+    info!("Cluster ID = {cluster_id}");
+
+    let (failures, failed_dirs) = mpsc::unbounded_channel::<PathBuf>();
+    let log_dirs_config = config.log_dirs_config();
+    let log_dirs = LogDirs::open(&log_dirs_config, failures).doing("open the log directories")?;
+    let id = broker_id(&config, &log_dirs, &zookeeper).await?;
+    log_dirs.claim(&cluster_id, id).doing("claim the log directories")?;
+    let log_dirs = Arc::new(log_dirs);
+    let bound = bind(&socket)?;
+
+    let topic_defaults = Arc::new(config.topic_defaults());
+    let own_configs = topic_configs(&zookeeper, &topic_defaults).await?;
+    load_logs(&log_dirs, own_configs, Arc::clone(&topic_defaults)).await?;
+
+    let io = IoThreads::start(socket.num_io_threads, socket.queued_max_requests).doing("start the I/O threads")?;
+    let io = Arc::new(io);
+    let metadata = Arc::new(MetadataCache::new());
+    let (replicas, leaderships) =
+        ReplicaManager::new(id, config.replica_config(), Arc::clone(&metadata), Arc::clone(&log_dirs), Arc::clone(&io));
+    let group_config = config.group_config();
+    let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
+    let groups = GroupCoordinator::new(group_config, partitions, Arc::new(GroupLog::new(Arc::clone(&replicas))));
+    let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
+    tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups)));
+    tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
+
+    let identity = Identity {
+        broker_id: id,
+        advertised: advertised(&config, &bound)?,
+        rack: config.broker_rack().map(str::to_owned),
+        protocol: config.inter_broker_protocol_version(),
+    };
+    let controller = Controller::start(zookeeper.clone(), id, config.controller_config());
+    let config = Arc::new(ArcSwap::from_pointee(config));
+    let server = Arc::new(Server {
+        broker_id: id,
+        cluster_id,
+        config: Arc::clone(&config),
+        metadata: Arc::clone(&metadata),
+        groups: Arc::clone(&groups),
+        producer_ids: Default::default(),
+        zookeeper: zookeeper.clone(),
+        replicas: Arc::clone(&replicas),
+        fetch_sessions: FetchSessions::new(socket.max_incremental_fetch_session_cache_slots),
+        fetch_max_bytes: socket.fetch_max_bytes,
+        controller: controller.clone(),
+    });
+
+    // The first request may come as soon as the broker is registered, from its own controller.
+    let counter = ConnectionCounter::new(connection_limits(&socket)?);
+    let bounds = connection_bounds(&socket);
+    for listener in bound {
+        tasks.spawn(listener::accept(
+            listener,
+            Arc::clone(&server),
+            Arc::clone(&counter),
+            bounds,
+            shutting_down.clone(),
+        ));
+    }
+    let registration = Registration::start(zookeeper.clone(), identity, controller.clone())
+        .await
+        .doing(format_args!("register broker {id}"))?;
+    housekeeping::start(
+        &mut tasks,
+        &log_dirs_config,
+        Arc::clone(&replicas),
+        registration.epochs(),
+        failed_dirs,
+        zookeeper.clone(),
+        shutting_down,
+    );
+
+    info!("Kafka version: {}", crate::broker::KAFKA_VERSION);
+    info!("[KafkaServer id={id}] started");
+    log::debug!("started within {} ms", started.elapsed().as_millis());
+    Ok(Broker { id, shutdown, zookeeper, registration, controller, replicas, log_dirs, io, tasks })
+}
+
+/// Loads and, after a crash, recovers all logs, off the network threads.
+async fn load_logs(
+    log_dirs: &Arc<LogDirs>,
+    own: HashMap<String, Arc<LogConfig>>,
+    defaults: Arc<LogConfig>,
+) -> Result<(), StartError> {
+    let log_dirs = Arc::clone(log_dirs);
+    let load = move || {
+        let report = LoadReport::start();
+        let config_of = |topic: &str| own.get(topic).cloned().unwrap_or_else(|| Arc::clone(&defaults));
+        let loaded = log_dirs.load(&config_of, wall_clock_ms(), &|progress| report.progress(progress));
+        report.finish();
+        loaded
+    };
+    match tokio::task::spawn_blocking(load).await {
+        Ok(loaded) => loaded.doing("load the logs"),
+        Err(panicked) => Err(StartError(format!("load the logs: {panicked}"))),
+    }
 }

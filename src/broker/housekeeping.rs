@@ -1,0 +1,116 @@
+//! What runs by the clock for as long as the broker does: retention, flushes, checkpoints, removals. Each pass is
+//! blocking work of `log/`, run on an I/O thread.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{error, warn};
+use odradek_zookeeper::session::ZooKeeper;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::config::sections::LogDirsConfig;
+use crate::log::dirs::LogDirs;
+use crate::model::BrokerEpoch;
+use crate::network::wall_clock_ms;
+use crate::replica::ReplicaManager;
+
+/// How often segments that were rolled are flushed, and files whose delete delay is over are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) fn start(
+    tasks: &mut JoinSet<()>,
+    config: &LogDirsConfig,
+    replicas: Arc<ReplicaManager>,
+    broker_epochs: watch::Receiver<BrokerEpoch>,
+    failed_dirs: mpsc::UnboundedReceiver<PathBuf>,
+    zookeeper: ZooKeeper,
+    shutdown: watch::Receiver<bool>,
+) {
+    let delay = ms(config.log_initial_task_delay_ms);
+    let mut every = |first: Duration, interval: Duration, pass: fn(&LogDirs, i64)| {
+        tasks.spawn(repeat(first, interval, Arc::clone(&replicas), pass, shutdown.clone()));
+    };
+    every(delay, ms(config.log_retention_check_interval_ms), |dirs, now_ms| {
+        dirs.tick_retention(now_ms);
+    });
+    every(SWEEP_INTERVAL, SWEEP_INTERVAL, |dirs, now_ms| {
+        dirs.tick_flush(now_ms);
+        dirs.tick_deletions(now_ms);
+    });
+    every(delay, ms(config.log_flush_offset_checkpoint_interval_ms), |dirs, _| dirs.checkpoint_recovery_points());
+    every(delay, ms(config.log_flush_start_offset_checkpoint_interval_ms), |dirs, _| {
+        dirs.checkpoint_log_start_offsets();
+    });
+    let expiry = ms(config.producer_id_expiration_check_interval_ms);
+    every(expiry, expiry, |dirs, now_ms| dirs.tick_producer_expiration(now_ms));
+
+    tasks.spawn(Arc::clone(&replicas).run_high_watermark_checkpoints(shutdown.clone()));
+    tasks.spawn(follow_broker_epoch(broker_epochs, Arc::clone(&replicas), shutdown.clone()));
+    tasks.spawn(follow_failures(failed_dirs, replicas, zookeeper, shutdown));
+}
+
+/// A setting in ms as a duration that a timer takes.
+fn ms(value: i64) -> Duration {
+    Duration::from_millis(u64::try_from(value).unwrap_or(0).clamp(1, 1 << 40))
+}
+
+async fn repeat(
+    first: Duration,
+    interval: Duration,
+    replicas: Arc<ReplicaManager>,
+    pass: fn(&LogDirs, i64),
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut ticks = tokio::time::interval_at(Instant::now() + first, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+        let log_dirs = Arc::clone(replicas.log_dirs());
+        if replicas.io().run(move || pass(&log_dirs, wall_clock_ms())).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn follow_broker_epoch(
+    mut epochs: watch::Receiver<BrokerEpoch>,
+    replicas: Arc<ReplicaManager>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        replicas.set_broker_epoch(*epochs.borrow_and_update());
+        tokio::select! {
+            changed = epochs.changed() => if changed.is_err() { return },
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Stops serving what was in a failed directory, and tells the controller; the others go on.
+async fn follow_failures(
+    mut failed_dirs: mpsc::UnboundedReceiver<PathBuf>,
+    replicas: Arc<ReplicaManager>,
+    zookeeper: ZooKeeper,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let path = tokio::select! {
+            path = failed_dirs.recv() => match path {
+                Some(path) => path,
+                None => return,
+            },
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        let dropped = replicas.log_dir_failed(&path).await;
+        error!("Stopping serving logs in dir {}: {} partitions are offline", path.display(), dropped.len());
+        if let Err(why) = zookeeper.notify_log_dir_failure(replicas.broker().0).await {
+            warn!("tell the controller of the failed log directory {}: {why}", path.display());
+        }
+    }
+}
