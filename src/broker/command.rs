@@ -63,8 +63,7 @@ fn read_arguments(arguments: &[OsString]) -> Result<Properties, String> {
             _ => return Err(format!("Found non argument parameters: {argument}\n{USAGE}")),
         };
         // `k` and `k=` both set the empty text.
-        let (name, value) =
-            properties::parse_override(pair).unwrap_or_else(|| (pair.trim().to_owned(), String::new()));
+        let (name, value) = properties::parse_override(pair).unwrap_or_else(|| (pair.trim().to_owned(), String::new()));
         properties.insert(name, value);
     }
     Ok(properties)

@@ -14,13 +14,14 @@ use crate::replica::ReplicaManager;
 use crate::replica::io::IoThreads;
 
 pub mod command;
-mod group_log;
 mod housekeeping;
+mod leaderships;
 mod load_progress;
 pub mod logging;
 pub mod registration;
 mod shutdown;
 pub mod startup;
+mod topic_configs;
 
 /// The release of Kafka whose behaviour on ZooKeeper this broker has.
 pub const KAFKA_VERSION: &str = "3.9.1";

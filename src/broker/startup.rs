@@ -1,7 +1,7 @@
 //! The start of a broker, top to bottom: the order is Kafka's, so that whatever another broker or tool can see of it
 //! appears in the order that they expect. Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaServer.scala.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use log::{info, warn};
+use log::info;
 use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode::config::ConfigEntity;
 use tokio::sync::{mpsc, watch};
@@ -18,16 +18,18 @@ use tokio::task::JoinSet;
 use crate::api::Server;
 use crate::api::fetch_session::FetchSessions;
 use crate::broker::Broker;
-use crate::broker::group_log::{GroupLog, forward_leaderships};
 use crate::broker::housekeeping;
+use crate::broker::leaderships::forward_leaderships;
 use crate::broker::load_progress::LoadReport;
 use crate::broker::registration::{self, Identity, Registration};
+use crate::broker::topic_configs::{StoredTopicConfigs, topic_config};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::listeners::EndPoint;
 use crate::config::log::LogConfig;
 use crate::config::sections::SocketConfig;
 use crate::controller::task::Controller;
 use crate::coordinator::group::task::{GROUP_METADATA_TOPIC, GroupCoordinator};
+use crate::coordinator::replica_log::ReplicaLog;
 use crate::log::dirs::LogDirs;
 use crate::metadata::cache::MetadataCache;
 use crate::model::{BrokerId, TopicId};
@@ -35,8 +37,8 @@ use crate::network::connection::ConnectionBounds;
 use crate::network::limits::{ConnectionCounter, ConnectionLimits};
 use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::network::wall_clock_ms;
-use crate::replica::ReplicaManager;
 use crate::replica::io::IoThreads;
+use crate::replica::{ReplicaManager, TopicConfigs};
 
 /// Why a broker does not start: what was being done, and what went wrong.
 #[derive(Debug)]
@@ -124,19 +126,12 @@ async fn topic_configs(
     let entities: Vec<ConfigEntity> = topics.iter().cloned().map(ConfigEntity::Topic).collect();
     let stored = zookeeper.configs(&entities).await.doing(doing)?;
     let own = topics.into_iter().zip(stored).filter(|(_, overrides)| !overrides.is_empty());
-    Ok(own.map(|(topic, overrides)| {
-        let config = topic_config(defaults, &topic, &overrides);
-        (topic, config)
-    }).collect())
-}
-
-/// A topic's settings over the broker's; what does not hold is left out, and said.
-pub(crate) fn topic_config(defaults: &LogConfig, topic: &str, overrides: &BTreeMap<String, String>) -> Arc<LogConfig> {
-    let (config, refused) = defaults.with_stored_overrides(overrides);
-    for why in refused {
-        warn!("a setting of topic {topic} is ignored: {why}");
-    }
-    Arc::new(config)
+    Ok(own
+        .map(|(topic, overrides)| {
+            let config = topic_config(defaults, &topic, &overrides);
+            (topic, config)
+        })
+        .collect())
 }
 
 /// Where clients reach this broker: empty hosts become this host's name, port 0 the port that the system chose.
@@ -198,23 +193,36 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
     let io = IoThreads::start(socket.num_io_threads, socket.queued_max_requests).doing("start the I/O threads")?;
     let io = Arc::new(io);
     let metadata = Arc::new(MetadataCache::new());
-    let (replicas, leaderships) =
-        ReplicaManager::new(id, config.replica_config(), Arc::clone(&metadata), Arc::clone(&log_dirs), Arc::clone(&io));
     let group_config = config.group_config();
-    let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
-    let groups = GroupCoordinator::new(group_config, partitions, Arc::new(GroupLog::new(Arc::clone(&replicas))));
-    let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
-    tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups)));
-    tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
-
+    let (replica_config, controller_config) = (config.replica_config(), config.controller_config());
     let identity = Identity {
         broker_id: id,
         advertised: advertised(&config, &bound)?,
         rack: config.broker_rack().map(str::to_owned),
         protocol: config.inter_broker_protocol_version(),
     };
-    let controller = Controller::start(zookeeper.clone(), id, config.controller_config());
     let config = Arc::new(ArcSwap::from_pointee(config));
+    let topic_configs: Arc<dyn TopicConfigs> =
+        Arc::new(StoredTopicConfigs { zookeeper: zookeeper.clone(), config: Arc::clone(&config) });
+    let (replicas, leaderships) = ReplicaManager::new(
+        id,
+        replica_config,
+        Arc::clone(&metadata),
+        Arc::clone(&log_dirs),
+        topic_configs,
+        Arc::clone(&io),
+    );
+    let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
+    let groups = GroupCoordinator::new(
+        group_config,
+        partitions,
+        Arc::new(ReplicaLog::new(Arc::clone(&replicas), GROUP_METADATA_TOPIC)),
+    );
+    let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
+    tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups)));
+    tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
+
+    let controller = Controller::start(zookeeper.clone(), id, controller_config);
     let server = Arc::new(Server {
         broker_id: id,
         cluster_id,
@@ -226,7 +234,7 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
         replicas: Arc::clone(&replicas),
         fetch_sessions: FetchSessions::new(socket.max_incremental_fetch_session_cache_slots),
         fetch_max_bytes: socket.fetch_max_bytes,
-        controller: controller.clone(),
+        auto_topic_creation: None,
     });
 
     // The first request may come as soon as the broker is registered, from its own controller.

@@ -1,10 +1,10 @@
 //! Change notifications: a parent under which writers create sequential children, and a reader that acts once on each.
 //! Source: kafka 3.9.0 core/src/main/scala/kafka/common/ZkNodeChangeNotificationListener.scala.
 use crate::error::ZkError;
-use crate::session::ZooKeeper;
+use crate::session::{CreateKind, ZooKeeper};
 use crate::watch::ChildrenWatch;
 use crate::znode::config::ConfigEntity;
-use crate::znode::config_change;
+use crate::znode::{config_change, log_dir_event};
 use log::{debug, warn};
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,6 +23,13 @@ pub struct ConfigChanges {
 }
 
 impl ZooKeeper {
+    /// Tells the controller that this broker lost a log directory.
+    pub async fn notify_log_dir_failure(&self, broker_id: i32) -> Result<(), ZkError> {
+        let path = format!("{}/{}", log_dir_event::ROOT, log_dir_event::PREFIX);
+        let data = log_dir_event::encode(broker_id);
+        self.create_recursive(&path, &data, CreateKind::PersistentSequential).await.map(|_| ())
+    }
+
     pub fn config_changes(&self) -> ConfigChanges {
         ConfigChanges {
             zk: self.clone(),

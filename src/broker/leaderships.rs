@@ -1,0 +1,35 @@
+//! What the replicas tell of leadership, for the coordinators that sit on internal topics.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::coordinator::group::task::{GROUP_METADATA_TOPIC, GroupCoordinator, Leadership};
+use crate::model::TopicPartition;
+use crate::replica::LeadershipEvent;
+
+/// Tells the group coordinator of what the replicas tell of its topic.
+pub(crate) async fn forward_leaderships(
+    mut told: mpsc::Receiver<LeadershipEvent>,
+    groups_told: mpsc::UnboundedSender<Leadership>,
+    groups: Arc<GroupCoordinator>,
+) {
+    let is_groups = |partition: &TopicPartition| &*partition.topic == GROUP_METADATA_TOPIC;
+    while let Some(event) = told.recv().await {
+        let leadership = match event {
+            LeadershipEvent::Elected { partition, leader_epoch } if is_groups(&partition) => {
+                Leadership::Elected { partition: partition.partition, leader_epoch }
+            }
+            LeadershipEvent::Resigned { partition, leader_epoch } if is_groups(&partition) => {
+                Leadership::Resigned { partition: partition.partition, leader_epoch }
+            }
+            LeadershipEvent::Deleted(partitions) => {
+                groups.partitions_deleted(&partitions);
+                continue;
+            }
+            LeadershipEvent::Elected { .. } | LeadershipEvent::Resigned { .. } => continue,
+        };
+        // Nobody listens once the broker shuts down.
+        let _ = groups_told.send(leadership);
+    }
+}
