@@ -1,0 +1,396 @@
+//! What the integration tests share: a real ZooKeeper and a broker as processes of their own on free ports, a raw
+//! client, and waiting for what must come true. Everything started ends with the value that holds it.
+//!
+//! `ODRADEK_TEST_BROKER=jvm-3.9.1` runs a test against a JVM broker, which shows that the test itself is right.
+//! A failed test leaves its directory, with all logs, and says where it is.
+
+// Each test file compiles this module for itself and uses a part of it.
+#![allow(dead_code)]
+
+pub mod client;
+
+use std::fs::{self, File, OpenOptions};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What tests/deps.sh installed.
+pub fn deps(name: &str) -> PathBuf {
+    let deps = std::env::var_os("ODRADEK_TEST_DEPS")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-deps")), PathBuf::from);
+    let path = deps.join(name);
+    assert!(path.exists(), "{} is missing: run tests/deps.sh, which installs it", path.display());
+    path
+}
+
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Probes until it gives a value; fails with what it said last.
+pub fn eventually<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let began = Instant::now();
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(seen) => assert!(began.elapsed() < deadline, "not within {deadline:?}: {what}; last seen: {seen}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free").port()
+}
+
+/// A command that dies with the thread that starts it, so that a killed test run leaves nothing behind.
+pub fn tied(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    if Path::new("/usr/bin/setpriv").exists() {
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        return command;
+    }
+    Command::new(program)
+}
+
+/// A process that is killed when the value goes.
+pub struct Process {
+    pub name: String,
+    pub child: Child,
+    pub log: PathBuf,
+}
+
+impl Process {
+    pub fn start(name: &str, command: &mut Command, log: PathBuf) -> Process {
+        let out = OpenOptions::new().create(true).append(true).open(&log).expect("the log can be written");
+        let err = out.try_clone().expect("a handle");
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = child.unwrap_or_else(|error| panic!("start {name}: {error}"));
+        Process { name: name.to_owned(), child, log }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a process id is not 0");
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.name));
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// An orderly stop.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        eventually(PATIENCE, &format!("{} ends after TERM", self.name), || {
+            self.has_ended().ok_or_else(|| format!("it runs; {}", self.last_words()))
+        })
+    }
+
+    /// A line of /proc/PID/status in KiB: VmRSS, VmHWM.
+    pub fn memory_kib(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("the kernel counts memory");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+    }
+
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    pub fn last_words(&self) -> String {
+        let said = self.said();
+        let lines: Vec<&str> = said.lines().rev().take(8).collect();
+        format!("the last lines of {}:\n{}", self.log.display(), lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    }
+
+    pub fn until_port(&mut self, port: u16) {
+        eventually(PATIENCE, &format!("{} listens on {port}", self.name), || {
+            if let Some(status) = self.has_ended() {
+                panic!("{} ended ({status}) before it listened on {port}; {}", self.name, self.last_words());
+            }
+            TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|error| error.to_string())
+        });
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A directory that goes with a test that passes, and stays with one that fails.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("odradek-{name}.{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(unique);
+        fs::create_dir_all(&path).expect("a directory in the temporary directory");
+        Scratch(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("all files and logs are left in {}", self.0.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Odradek,
+    /// A JVM broker of that version.
+    Jvm(&'static str),
+}
+
+impl Kind {
+    /// The broker under test: ours, unless the environment says otherwise.
+    pub fn under_test() -> Kind {
+        match std::env::var("ODRADEK_TEST_BROKER").as_deref() {
+            Ok("jvm-3.9.1") => Kind::Jvm("3.9.1"),
+            Ok("jvm-2.8.2") => Kind::Jvm("2.8.2"),
+            Ok("odradek" | "") | Err(_) => Kind::Odradek,
+            Ok(other) => panic!("ODRADEK_TEST_BROKER={other} is no broker: odradek, jvm-3.9.1, jvm-2.8.2"),
+        }
+    }
+}
+
+/// `java` with small memory and a quick start, its log4j speaking to stdout.
+pub fn java(jars: &Path, scratch: &Scratch) -> Command {
+    let log4j = scratch.path("log4j.properties");
+    if !log4j.exists() {
+        let text = "log4j.rootLogger=INFO, stdout\nlog4j.appender.stdout=org.apache.log4j.ConsoleAppender\n\
+                    log4j.appender.stdout.layout=org.apache.log4j.PatternLayout\n\
+                    log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n\n";
+        fs::write(&log4j, text).expect("the scratch directory can be written");
+    }
+    let mut command = tied("java");
+    command
+        .args(["-Xmx512M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        .arg(format!("-Dlog4j.configuration=file:{}", log4j.display()))
+        .arg("-cp")
+        .arg(format!("{}/*", jars.display()));
+    command
+}
+
+/// A real ZooKeeper with short ticks, so that sessions may be short too.
+pub struct ZooKeeper {
+    pub process: Process,
+    pub port: u16,
+    config: PathBuf,
+}
+
+impl ZooKeeper {
+    pub fn start(scratch: &Scratch) -> ZooKeeper {
+        let port = free_port();
+        let config = scratch.path("zookeeper.properties");
+        let data = scratch.path("zookeeper");
+        let text = format!(
+            "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
+             maxClientCnxns=0\ntickTime=500\n4lw.commands.whitelist=*\n",
+            data.display()
+        );
+        fs::write(&config, text).expect("the scratch directory can be written");
+        let process = ZooKeeper::run(scratch, &config);
+        let mut zookeeper = ZooKeeper { process, port, config };
+        zookeeper.process.until_port(port);
+        zookeeper
+    }
+
+    fn run(scratch: &Scratch, config: &Path) -> Process {
+        let mut command = java(&deps("zookeeper"), scratch);
+        let logback = repository("config/zookeeper-logback.xml");
+        command.arg(format!("-Dlogback.configurationFile={}", logback.display()));
+        command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
+        Process::start("ZooKeeper", &mut command, scratch.path("zookeeper.log"))
+    }
+
+    /// Kills the server and starts it again on the same port and data.
+    pub fn restart(&mut self, scratch: &Scratch, away: Duration) {
+        self.process.kill();
+        std::thread::sleep(away); // The time away is what the test is about.
+        self.process = ZooKeeper::run(scratch, &self.config);
+        self.process.until_port(self.port);
+    }
+}
+
+/// One broker with its directory; it may be stopped, killed and started again, as another kind too.
+pub struct Broker {
+    pub process: Option<Process>,
+    pub port: u16,
+    pub config: PathBuf,
+    pub data: PathBuf,
+}
+
+impl Broker {
+    pub fn configure(scratch: &Scratch, zookeeper: u16, settings: &str) -> Broker {
+        let port = free_port();
+        let config = scratch.path("server.properties");
+        let data = scratch.path("data");
+        let text = format!(
+            "broker.id=0\nlisteners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={}\nzookeeper.connect=127.0.0.1:{zookeeper}\n\
+             zookeeper.session.timeout.ms=1500\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=5\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             group.initial.rebalance.delay.ms=0\nlog.retention.hours=-1\n{settings}\n",
+            data.display()
+        );
+        fs::write(&config, text).expect("the scratch directory can be written");
+        Broker { process: None, port, config, data }
+    }
+
+    fn spawn(&self, kind: Kind, scratch: &Scratch) -> Process {
+        let mut command = match kind {
+            Kind::Odradek => {
+                let mut command = tied(env!("CARGO_BIN_EXE_odradek"));
+                command.arg("server-start");
+                command
+            }
+            Kind::Jvm(version) => {
+                let mut command = java(&deps(&format!("kafka-{version}")), scratch);
+                command.arg("kafka.Kafka");
+                command
+            }
+        };
+        command.arg(&self.config);
+        Process::start("the broker", &mut command, scratch.path("broker.log"))
+    }
+
+    /// Starts it and waits until it answers. A broker that was killed leaves its registration behind until its
+    /// session ends; one that refuses to start meanwhile, as Kafka does, is started again.
+    pub fn start(&mut self, kind: Kind, scratch: &Scratch) {
+        let began = Instant::now();
+        let mut process = self.spawn(kind, scratch);
+        eventually(PATIENCE, "the broker answers for the cluster", || {
+            if let Some(status) = process.has_ended() {
+                assert!(began.elapsed() < PATIENCE / 2, "the broker ended ({status}); {}", process.last_words());
+                assert!(
+                    process.said().contains("NodeExists"),
+                    "the broker ended ({status}) when started; {}",
+                    process.last_words()
+                );
+                process = self.spawn(kind, scratch);
+            }
+            let mut client = client::Client::connect(self.port).map_err(|error| error.to_string())?;
+            let metadata = client.metadata(&[]).map_err(|error| error.to_string())?;
+            if metadata.brokers.is_empty() || metadata.controller_id < 0 {
+                return Err(format!("{metadata:?}"));
+            }
+            Ok(())
+        });
+        self.process = Some(process);
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the broker was started")
+    }
+
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process.take().expect("the broker was started").terminate()
+    }
+
+    pub fn kill(&mut self) {
+        self.process.take().expect("the broker was started").kill();
+    }
+
+    pub fn client(&self) -> client::Client {
+        client::Client::connect(self.port).unwrap_or_else(|error| panic!("connect to the broker: {error}"))
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+/// ZooKeeper and one broker. The fields end in this order.
+pub struct Cluster {
+    pub broker: Broker,
+    pub zookeeper: ZooKeeper,
+    pub scratch: Scratch,
+}
+
+impl Cluster {
+    /// The broker under test, answering, with a few more lines for its server.properties.
+    pub fn start(name: &str, settings: &str) -> Cluster {
+        Cluster::start_as(Kind::under_test(), name, settings)
+    }
+
+    pub fn start_as(kind: Kind, name: &str, settings: &str) -> Cluster {
+        let scratch = Scratch::new(name);
+        let zookeeper = ZooKeeper::start(&scratch);
+        let mut broker = Broker::configure(&scratch, zookeeper.port, settings);
+        broker.start(kind, &scratch);
+        Cluster { broker, zookeeper, scratch }
+    }
+
+    pub fn start_broker(&mut self, kind: Kind) {
+        self.broker.start(kind, &self.scratch);
+    }
+
+    /// Runs one of Kafka's JVM tools: its output if it ends with status 0, what it said if not.
+    pub fn jvm_tool(&self, version: &str, class: &str, arguments: &[&str]) -> Result<String, String> {
+        self.jvm_tool_fed(version, class, arguments, "")
+    }
+
+    pub fn jvm_tool_fed(&self, version: &str, class: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+        let log4j = repository("config/tools-log4j.properties");
+        let mut command = tied("java");
+        command
+            .args(["-Xmx256M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .arg(format!("-Dlog4j.configuration=file:{}", log4j.display()))
+            .arg("-cp")
+            .arg(format!("{}/*", deps(&format!("kafka-{version}")).display()))
+            .arg(class)
+            .args(arguments);
+        let output = self.fed(command, input);
+        told(class, arguments, &output)
+    }
+
+    /// Runs one of our scripts in bin/ the same way.
+    pub fn script(&self, script: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+        let mut command = tied(repository("bin").join(script));
+        command.env("ODRADEK_BINARY", env!("CARGO_BIN_EXE_odradek")).args(arguments);
+        let output = self.fed(command, input);
+        told(script, arguments, &output)
+    }
+
+    fn fed(&self, mut command: Command, input: &str) -> Output {
+        let file = self.scratch.path("input");
+        fs::write(&file, input).expect("the scratch directory can be written");
+        let input = File::open(&file).expect("it was just written");
+        command.stdin(input).output().unwrap_or_else(|error| panic!("run {command:?}: {error}"))
+    }
+}
+
+fn told(what: &str, arguments: &[&str], output: &Output) -> Result<String, String> {
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(out);
+    }
+    let err = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{what} {} ended with {}: {out}{err}", arguments.join(" "), output.status))
+}
