@@ -97,6 +97,13 @@ impl Client {
 
     /// Creates a topic and waits until each partition has a leader.
     pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+        let code = self.try_create_topic(name, partitions, configs).expect("the broker answers CreateTopics");
+        assert_eq!(code, 0, "create {name}");
+        self.until_led(name, partitions);
+    }
+
+    /// Asks for a topic; gives the error code.
+    pub fn try_create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> io::Result<i16> {
         let configs = configs
             .iter()
             .map(|(name, value)| CreatableTopicConfig { name: (*name).to_owned(), value: Some((*value).to_owned()) })
@@ -109,9 +116,7 @@ impl Client {
             ..Default::default()
         };
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-        let response = self.call(&request, 5).expect("the broker answers CreateTopics");
-        assert_eq!(response.topics[0].error_code, 0, "create {name}: {:?}", response.topics[0]);
-        self.until_led(name, partitions);
+        Ok(self.call(&request, 5)?.topics[0].error_code)
     }
 
     pub fn until_led(&mut self, topic: &str, partitions: i32) {
