@@ -9,9 +9,11 @@
 pub(crate) mod broker_api_versions;
 pub(crate) mod console_consumer;
 pub(crate) mod console_producer;
+pub(crate) mod consumer_groups;
 pub(crate) mod get_offsets;
 pub(crate) mod message_formatter;
 pub(crate) mod options;
+pub(crate) mod table;
 pub(crate) mod topic_filter;
 pub(crate) mod topics;
 pub(crate) mod zookeeper;
@@ -31,6 +33,7 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("topics", "Create, describe, alter, delete and list topics (kafka-topics.sh)"),
     ("console-producer", "Send lines of standard input as messages (kafka-console-producer.sh)"),
     ("console-consumer", "Print messages of topics (kafka-console-consumer.sh)"),
+    ("consumer-groups", "List, describe, reset and delete consumer groups (kafka-consumer-groups.sh)"),
     ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
 ];
@@ -44,6 +47,7 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "topics" => start(&topics::TOOL, arguments, topics::run),
         "console-producer" => start(&console_producer::TOOL, arguments, console_producer::run),
         "console-consumer" => start(&console_consumer::TOOL, arguments, console_consumer::run),
+        "consumer-groups" => start(&consumer_groups::TOOL, arguments, consumer_groups::run),
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
         _ => return None,

@@ -71,7 +71,6 @@ impl Tool {
     fn command(&self) -> Command {
         let mut command = Command::new(self.script)
             .bin_name(format!("{}.sh", self.script))
-            .about(self.about)
             .no_binary_name(true)
             .disable_help_flag(true)
             .disable_version_flag(true)
