@@ -7,6 +7,7 @@
 //! Deliberately unknown here: the broker itself, which `main.rs` starts.
 
 pub(crate) mod broker_api_versions;
+pub(crate) mod configs;
 pub(crate) mod console_consumer;
 pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
@@ -34,6 +35,7 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("console-producer", "Send lines of standard input as messages (kafka-console-producer.sh)"),
     ("console-consumer", "Print messages of topics (kafka-console-consumer.sh)"),
     ("consumer-groups", "List, describe, reset and delete consumer groups (kafka-consumer-groups.sh)"),
+    ("configs", "Describe and alter configs of topics and brokers (kafka-configs.sh)"),
     ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
 ];
@@ -48,6 +50,7 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "console-producer" => start(&console_producer::TOOL, arguments, console_producer::run),
         "console-consumer" => start(&console_consumer::TOOL, arguments, console_consumer::run),
         "consumer-groups" => start(&consumer_groups::TOOL, arguments, consumer_groups::run),
+        "configs" => start(&configs::TOOL, arguments, configs::run),
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
         _ => return None,

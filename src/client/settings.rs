@@ -25,6 +25,10 @@ impl ClientProperties {
         self.values.extend(pairs);
     }
 
+    pub fn into_pairs(self) -> BTreeMap<String, String> {
+        self.values
+    }
+
     pub fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str)
     }
