@@ -17,6 +17,11 @@ pub(crate) fn is_cached(region: &FileRegion) -> bool {
     probe(region, region.position) && (last < 4096 || probe(region, region.position + u64::from(last)))
 }
 
+/// Looks at the first page only.
+pub(crate) fn begins_cached(region: &FileRegion) -> bool {
+    probe(region, region.position)
+}
+
 fn probe(region: &FileRegion, position: u64) -> bool {
     let mut byte = [0_u8; 1];
     let read = rustix::io::preadv2(&*region.file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
@@ -52,7 +57,9 @@ mod tests {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(&[7; 100_000]).expect("room for it");
         let region = FileRegion { file: Arc::new(file), position: 10, len: 90_000 };
-        assert!(is_cached(&region));
+        assert!(is_cached(&region) && begins_cached(&region));
+        let beyond = FileRegion { position: 1 << 30, ..region.clone() };
+        assert!(begins_cached(&beyond), "there is nothing to wait for beyond the end");
         assert!(read_ahead(&region).is_ok());
         assert!(is_cached(&FileRegion { len: 0, ..region }));
     }

@@ -98,6 +98,21 @@ impl IoThreads {
         result.await.map_err(|_| ShuttingDown)
     }
 
+    /// Hands over work that nobody waits for, unless the queue is full: then it is left undone.
+    pub fn offer(&self, work: impl FnOnce() + Send + 'static) -> bool {
+        let Ok(place) = self.queue.places.try_acquire() else { return false };
+        {
+            let mut jobs = self.queue.jobs();
+            if jobs.stopped {
+                return false;
+            }
+            jobs.waiting.push_back(Box::new(work));
+        }
+        place.forget();
+        self.queue.arrival.notify_one();
+        true
+    }
+
     /// Refuses further work, lets what is queued finish, and waits for the threads.
     pub fn stop(&self) {
         self.queue.jobs().stopped = true;
@@ -143,6 +158,24 @@ mod tests {
             assert_eq!(caller.await.expect("the caller ends"), Ok(number));
         }
         assert_eq!(done.load(Ordering::SeqCst), 100);
+    }
+
+    #[test]
+    fn work_that_nobody_waits_for_is_done_while_there_is_room_and_refused_when_there_is_none() {
+        let threads = IoThreads::start(1, 1).expect("threads start");
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let (started, has_started) = std::sync::mpsc::channel();
+        assert!(threads.offer(move || {
+            let _ = started.send(());
+            let _ = wait.recv();
+        }));
+        has_started.recv().expect("the job starts");
+        // The thread gives the place back before it starts the job, so there is one place again.
+        let (done, is_done) = std::sync::mpsc::channel();
+        assert!(threads.offer(move || done.send(7).expect("the test waits")));
+        assert!(!threads.offer(|| ()));
+        release.send(()).expect("the job waits");
+        assert_eq!(is_done.recv(), Ok(7));
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::codec::writer::FileRegion;
 use crate::config::log::LogConfig;
 use crate::config::metadata_version::MetadataVersion;
 use crate::config::sections::ReplicaConfig;
@@ -31,7 +32,7 @@ use crate::metadata::image::{Update, is_internal_topic};
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::record::append::{AcceptedSets, AppendOrigin};
-use crate::replica::cached::{is_cached, read_ahead};
+use crate::replica::cached::{begins_cached, is_cached, read_ahead};
 use crate::replica::control::{ControllerFence, LeaderAndIsr, Sender, StopReplicas, judge_stop};
 use crate::replica::error::ReplicaError;
 use crate::replica::hosted::Hosted;
@@ -514,18 +515,27 @@ impl ReplicaManager {
         query.partitions.iter().map(read_one).collect()
     }
 
-    /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection.
+    /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection; and what a
+    /// sequential reader will ask for next, so that finding it holds up none either.
     async fn warm_up(&self, outcomes: &[Result<Fetched, ReplicaError>]) {
-        for region in outcomes.iter().flatten().filter_map(Fetched::region) {
-            if is_cached(region) {
+        for fetched in outcomes.iter().flatten() {
+            let (Some(batches), Some(region)) = (&fetched.batches, fetched.region()) else { continue };
+            if !is_cached(region) {
+                let region = region.clone();
+                match self.io.run(move || read_ahead(&region)).await {
+                    Ok(Ok(())) => {}
+                    // Sending it will meet the same error, and ends the connection.
+                    Ok(Err(why)) => warn!("read ahead of a fetch: {why}"),
+                    Err(_) => return,
+                }
+            }
+            if batches.reached_limit {
                 continue;
             }
-            let region = region.clone();
-            match self.io.run(move || read_ahead(&region)).await {
-                Ok(Ok(())) => {}
-                // Sending it will meet the same error, and ends the connection.
-                Ok(Err(why)) => warn!("read ahead of a fetch: {why}"),
-                Err(_) => return,
+            let next = FileRegion { position: region.position + u64::from(region.len), ..region.clone() };
+            if !begins_cached(&next) {
+                // It is only a matter of speed: the next fetch looks again.
+                let _ = self.io.offer(move || drop(read_ahead(&next)));
             }
         }
     }
