@@ -24,4 +24,8 @@ pub(crate) mod timers;
 pub(crate) mod turn;
 
 #[cfg(test)]
+mod cells;
+#[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod task_tests;

@@ -20,6 +20,9 @@ use crate::model::{GenerationId, Offset};
 /// and its connection is not read while it waits, so nothing else would tell that it is gone.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1000;
 
+/// How long a join phase to which nobody came at least lasts when it starts over.
+const DESERTED_JOIN_MS: i32 = 1_000;
+
 /// A JoinGroup, with the api version already turned into what it means.
 #[derive(Clone, Debug)]
 pub(crate) struct Join {
@@ -436,7 +439,9 @@ impl Group {
         if !self.elect_joined_leader() && !self.members.is_empty() {
             // Only static members that are away are left. Their sessions decide how long they are waited for.
             log::error!("Group {} could not complete rebalance because no members rejoined", self.group_id);
-            return turn.start_timer(&self.group_id, TimerKind::Join, self.rebalance_timeout_ms());
+            // With a rebalance timeout of nothing, which a client may choose, that would be a busy loop.
+            let again_ms = self.rebalance_timeout_ms().max(DESERTED_JOIN_MS);
+            return turn.start_timer(&self.group_id, TimerKind::Join, again_ms);
         }
         self.generation_id = GenerationId(self.generation_id.0.wrapping_add(1).max(0));
         self.pending_sync.clear();
