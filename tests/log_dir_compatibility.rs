@@ -1,18 +1,27 @@
-//! Kafka's own tool for segment files finds nothing to complain about in a directory that we wrote.
+//! A directory that we wrote is sound to Kafka's own tool for segment files and opens in a JVM broker's log; one that
+//! a JVM wrote opens in ours; and for the same batches both write the same bytes.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use odradek::config::log::LogConfig;
 use odradek::config::sections::LogDirsConfig;
-use odradek::log::Log;
 use odradek::log::dirs::LogDirs;
-use odradek::model::{LeaderEpoch, TopicPartition};
+use odradek::log::{Log, OffsetQuery, ReadUntil};
+use odradek::model::{LeaderEpoch, Offset, TopicPartition};
 use odradek::record::append::{AcceptedSets, AppendOrigin, AppendRules, prepare};
+use odradek::record::batch::Batches;
 use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
+use odradek::record::read;
+
+/// In a future that no producer expires before.
+const T0: i64 = 4_000_000_000_000;
 
 fn kafka_jars() -> PathBuf {
     let deps = std::env::var_os("ODRADEK_TEST_DEPS")
@@ -45,7 +54,7 @@ fn write_sample(log: &Log) {
             if i % 3 == 0 { sequence } else { (i / 3) as i32 * 3 },
         );
         for record in 0..3 {
-            let timestamp = 1_700_000_000_000 + (i * 7919) % 5000 * 10 + record;
+            let timestamp = T0 + (i * 7919) % 5000 * 10 + record;
             batch.append(timestamp, Some(b"key"), Some(&[b'v'; 60]), &[(b"h", None)]);
         }
         if i % 3 == 0 {
@@ -54,23 +63,199 @@ fn write_sample(log: &Log) {
         append(log, batch, (i / 150) as i32, AppendOrigin::Client);
         if i % 50 == 10 {
             let mut batch = BatchBuilder::new().producer(7, 0, (i / 50) as i32).transactional(true);
-            batch.append(1_700_000_000_000 + i, None, Some(b"in a transaction"), &[]);
+            batch.append(T0 + i, None, Some(b"in a transaction"), &[]);
             append(log, batch, (i / 150) as i32, AppendOrigin::Client);
         }
         if i % 50 == 30 {
             let mut marker = BatchBuilder::new().producer(7, 0, -1).transactional(true).control(true);
             let kind = u8::from(i % 100 == 30);
-            marker.append(1_700_000_000_000 + i, Some(&[0, 0, 0, kind]), Some(&[0, 0, 0, 0, 0, 3]), &[]);
+            marker.append(T0 + i, Some(&[0, 0, 0, kind]), Some(&[0, 0, 0, 0, 0, 3]), &[]);
             append(log, marker, (i / 150) as i32, AppendOrigin::Coordinator);
         }
     }
 }
 
+fn topic_config() -> LogConfig {
+    LogConfig { segment_bytes: 16_384, index_interval_bytes: 1000, retention_ms: None, ..LogConfig::default() }
+}
+
+/// Our log dirs on `root`, loaded.
+fn open(root: &Path) -> LogDirs {
+    let config = LogDirsConfig {
+        dirs: vec![root.to_path_buf()],
+        // The producers of these tests are years old.
+        producer_id_expiration_ms: i64::MAX,
+        ..LogDirsConfig::default()
+    };
+    let (failures, _) = tokio::sync::mpsc::unbounded_channel();
+    let dirs = LogDirs::open(&config, failures).expect("openable");
+    dirs.load(&|_| Arc::new(topic_config()), 0, &|_| {}).expect("loadable");
+    dirs
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new("t", 0)
+}
+
+fn java(jars: &Path) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"])
+        .arg(format!("{}/*", jars.display()));
+    command
+}
+
+/// What the JVM's log says of a directory that it has written or opened.
+fn jvm_facts(jars: &Path, arguments: &[&str]) -> Vec<String> {
+    let output = java(jars)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/jvm/LogDir.java"))
+        .args(arguments)
+        .output()
+        .expect("java is on the PATH");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let known = ["start ", "end ", "segments ", "epochs ", "records ", "producers ", "at ", "aborted "];
+    text.lines().filter(|line| known.iter().any(|word| line.starts_with(word))).map(str::to_string).collect()
+}
+
+/// The same of ours, as tests/jvm/LogDir.java prints it.
+fn facts(log: &Log) -> Vec<String> {
+    log.update_high_watermark(log.log_end_offset());
+    let bounds = log.bounds();
+    let (mut next, mut count, mut digest) = (bounds.log_start_offset, 0, 0_i64);
+    while next < bounds.log_end_offset {
+        for record in read::records(&read_from(log, next)) {
+            let record = record.expect("a readable record");
+            digest = digest.wrapping_mul(31).wrapping_add(record.offset * 7).wrapping_add(record.timestamp);
+            next = Offset(record.offset + 1);
+            count += 1;
+        }
+    }
+    let mut producers: Vec<String> = log
+        .producers()
+        .iter()
+        .map(|p| format!("{}:{}:{}:{}", p.producer_id, p.producer_epoch, p.last_sequence, p.coordinator_epoch))
+        .collect();
+    producers.sort();
+    let epochs: Vec<String> = log.epochs().iter().map(|e| format!("{}:{}", e.epoch, e.start_offset)).collect();
+    let at = log.offset_for_timestamp(OffsetQuery::AtOrAfter(T0 + 20_000)).expect("readable").expect("a record");
+    let mut aborted = BTreeSet::new();
+    let mut next = bounds.log_start_offset;
+    loop {
+        let fetched = log.read(next, u32::MAX, ReadUntil::LastStableOffset, true).expect("readable");
+        aborted.extend(fetched.aborted_transactions.iter().map(|txn| txn.last_offset));
+        let Some(region) = fetched.region else { break };
+        let mut bytes = vec![0; region.len as usize];
+        region.file.read_exact_at(&mut bytes, region.position).expect("readable");
+        next = Offset(Batches::new(&bytes).flatten().last().expect("a batch").header.next_offset());
+    }
+    vec![
+        format!("start {}", bounds.log_start_offset),
+        format!("end {}", bounds.log_end_offset),
+        format!("segments {}", log.segment_count()),
+        format!("epochs [{}]", epochs.join(", ")),
+        format!("records {count} {digest}"),
+        format!("producers [{}]", producers.join(", ")),
+        format!("at {} {}", at.offset, at.timestamp_ms),
+        format!("aborted {}", aborted.len()),
+    ]
+}
+
+fn read_from(log: &Log, from: Offset) -> Bytes {
+    let region = log.read(from, 1 << 20, ReadUntil::LogEnd, true).expect("readable").region.expect("a batch");
+    let mut bytes = vec![0; region.len as usize];
+    region.file.read_exact_at(&mut bytes, region.position).expect("readable");
+    Bytes::from(bytes)
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("writable");
+    for entry in fs::read_dir(from).expect("readable") {
+        let path = entry.expect("readable").path();
+        fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("writable");
+    }
+}
+
+/// Every file that must be the same to the byte. Snapshots list producers in no particular order.
+fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(dir)
+        .expect("readable")
+        .map(|entry| entry.expect("readable").path())
+        .map(|path| {
+            (path.file_name().expect("a name").to_string_lossy().into_owned(), fs::read(&path).expect("readable"))
+        })
+        .map(
+            |(name, content)| {
+                if name.ends_with(".snapshot") { (name, sorted_snapshot(&content)) } else { (name, content) }
+            },
+        )
+        .collect();
+    files.sort();
+    files
+}
+
+fn sorted_snapshot(content: &[u8]) -> Vec<u8> {
+    let (header, producers) = content.split_at(10);
+    let mut producers: Vec<&[u8]> = producers.chunks(46).collect();
+    producers.sort();
+    [&header[..2], &header[6..], &producers.concat()].concat()
+}
+
+#[test]
+fn a_jvm_and_we_open_each_others_directories_and_write_the_same_bytes() {
+    let jars = kafka_jars();
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let theirs = root.path().join("jvm/t-0");
+    let written = jvm_facts(&jars, &["write", &theirs.display().to_string()]);
+    assert_eq!(written.len(), 8, "{written:?}");
+
+    // Theirs, after a clean shutdown and after a crash: then the indexes are rebuilt, and come out the same.
+    for clean in [true, false] {
+        let ours = root.path().join(format!("opened-{clean}"));
+        copy_dir(&theirs, &ours.join("t-0"));
+        if clean {
+            fs::write(ours.join(".kafka_cleanshutdown"), "").expect("writable");
+        }
+        let dirs = open(&ours);
+        let log = dirs.get(&partition()).expect("found");
+        assert_eq!(facts(&log), written, "clean: {clean}");
+        dirs.shutdown(0);
+        assert_eq!(contents(&ours.join("t-0")), contents(&theirs), "clean: {clean}");
+    }
+
+    // Their batches, one by one through our log.
+    let replica = root.path().join("replica");
+    let (source, target) = (open(&root.path().join("opened-true")), open(&replica));
+    let from = source.get(&partition()).expect("found");
+    let to = target.get_or_create(&partition(), None, Arc::new(topic_config()), true, 0).expect("creatable");
+    while to.log_end_offset() < from.log_end_offset() {
+        let bytes = read_from(&from, to.log_end_offset());
+        for batch in Batches::new(&bytes) {
+            to.append_as_follower(&bytes.slice_ref(batch.expect("well-formed").bytes), 0).expect("appended");
+        }
+    }
+    assert_eq!(facts(&to), written);
+    target.shutdown(0);
+    assert_eq!(contents(&replica.join("t-0")), contents(&theirs));
+
+    // Ours in their hands, and back.
+    let ours = root.path().join("ours");
+    let dirs = open(&ours);
+    let log = dirs.get_or_create(&partition(), None, Arc::new(topic_config()), true, 0).expect("creatable");
+    write_sample(&log);
+    let expected = facts(&log);
+    let crashed = root.path().join("crashed/t-0");
+    copy_dir(&ours.join("t-0"), &crashed);
+    dirs.shutdown(0);
+    drop(dirs);
+    assert_eq!(jvm_facts(&jars, &["open", &ours.join("t-0").display().to_string(), "clean"]), expected);
+    assert_eq!(jvm_facts(&jars, &["open", &crashed.display().to_string(), "crashed"]), expected);
+    assert_eq!(facts(&open(&ours).get(&partition()).expect("found")), expected);
+}
+
 fn dump(jars: &Path, files: &[PathBuf], flags: &[&str]) -> String {
     let listed: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    let output = Command::new("java")
-        .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"])
-        .arg(format!("{}/*", jars.display()))
+    let output = java(jars)
         .args(["kafka.tools.DumpLogSegments", "--files", &listed.join(",")])
         .args(flags)
         .output()
@@ -84,17 +269,8 @@ fn dump(jars: &Path, files: &[PathBuf], flags: &[&str]) -> String {
 fn kafkas_dump_tool_finds_every_file_sound() {
     let jars = kafka_jars();
     let root = tempfile::tempdir().expect("a temporary directory");
-    let topic_defaults = LogConfig { segment_bytes: 16_384, index_interval_bytes: 1000, ..LogConfig::default() };
-    let config = LogDirsConfig {
-        dirs: vec![root.path().to_path_buf()],
-        topic_defaults: topic_defaults.clone(),
-        ..LogDirsConfig::default()
-    };
-    let (failures, _) = tokio::sync::mpsc::unbounded_channel();
-    let dirs = LogDirs::open(&config, failures).expect("openable");
-    dirs.load(&|_| Arc::new(LogConfig::default()), 0, &|_| {}).expect("loadable");
-    let tp = TopicPartition::new("t", 0);
-    let log = dirs.get_or_create(&tp, None, Arc::new(topic_defaults), true, 0).expect("creatable");
+    let dirs = open(root.path());
+    let log = dirs.get_or_create(&partition(), None, Arc::new(topic_config()), true, 0).expect("creatable");
     write_sample(&log);
     assert!(log.segment_count() >= 4);
     let (end, producers) = (log.log_end_offset(), log.producers());

@@ -73,6 +73,9 @@ fn a_torn_or_garbled_tail_is_cut_and_nothing_flushed_is_lost() {
             assert!(log.log_end_offset() >= Offset(base), "byte {at}: whole segments before the last are flushed");
             let kept = read.last().map_or(0, |(_, last)| last + 1);
             assert_eq!(log.log_end_offset().0, kept, "byte {at}");
+            if at % 16 != 0 {
+                continue;
+            }
             append_in_epoch(&log, batch(&[1], 5), 5).expect("the log goes on");
             log.close(0).expect("closable");
             let again = crashed.open_clean();

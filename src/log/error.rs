@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
 
@@ -85,7 +85,9 @@ impl LogError {
     pub fn is_storage_failure(&self) -> bool {
         match self {
             // A full disk refuses appends but still serves reads, deletes and admin requests.
-            LogError::Io { source, .. } => source.kind() != io::ErrorKind::StorageFull,
+            LogError::Io { source, .. } => {
+                !matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
             LogError::Corrupt { .. } => true,
             _ => false,
         }
@@ -95,11 +97,17 @@ impl LogError {
 /// Adds "doing what, to which file" to an I/O error, once.
 pub(crate) trait IoContext<T> {
     fn doing(self, what: &str, path: &Path) -> Result<T, LogError>;
+    /// For where the path would have to be made up only for the error.
+    fn doing_at(self, what: &str, path: impl FnOnce() -> PathBuf) -> Result<T, LogError>;
 }
 
 impl<T> IoContext<T> for io::Result<T> {
     fn doing(self, what: &str, path: &Path) -> Result<T, LogError> {
         self.map_err(|source| LogError::Io { context: format!("{what} {}", path.display()), source })
+    }
+
+    fn doing_at(self, what: &str, path: impl FnOnce() -> PathBuf) -> Result<T, LogError> {
+        self.map_err(|source| LogError::Io { context: format!("{what} {}", path().display()), source })
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::{IoContext, LogError};
+use super::file_names::{self, offset_file};
 use super::offset_index::Lookup;
 use super::segment::{Segment, find_batch, find_position};
 use super::transaction_index::{self, AbortedTxn};
@@ -35,8 +36,7 @@ impl Log {
                 Planned::Empty(bounds) => return Ok(nothing(bounds)),
                 Planned::Read(plan) => plan,
             };
-            let context = plan.log_path.clone();
-            let next_segment = plan.next_segment;
+            let (segment, next_segment) = (plan.segment, plan.next_segment);
             match plan.resolve(self, from, max_bytes, until, at_least_one_batch) {
                 Ok(Some(fetched)) => return Ok(fetched),
                 // Compaction or a truncation left nothing behind `from` in this segment.
@@ -50,12 +50,20 @@ impl Log {
                     attempt += 1;
                 }
                 Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
-                    let context = format!("{} is shorter than what was appended to it", context.display());
+                    let path = self.segment_path(segment);
+                    let context = format!("{} is shorter than what was appended to it", path.display());
                     return self.parent.observe(Err(LogError::Corrupt { context }));
                 }
                 Err(error) => return self.parent.observe(Err(error)),
             }
         }
+    }
+}
+
+impl Log {
+    /// For messages about a segment's file.
+    fn segment_path(&self, base_offset: Offset) -> PathBuf {
+        offset_file(&self.locked().dir, base_offset, file_names::LOG)
     }
 }
 
@@ -76,7 +84,6 @@ enum Position {
 
 struct ReadPlan {
     file: Arc<File>,
-    log_path: PathBuf,
     bounds: Bounds,
     segment_size: u32,
     start: Position,
@@ -122,7 +129,6 @@ impl State {
         let segment = &mut segments[at];
         Ok(Planned::Read(ReadPlan {
             file: segment.file(dir)?,
-            log_path: segment.log_path(dir),
             bounds,
             segment_size: size,
             start,
@@ -177,12 +183,12 @@ impl ReadPlan {
         until: ReadUntil,
         at_least_one_batch: bool,
     ) -> Result<Option<FetchedBatches>, LogError> {
-        let path = &self.log_path;
+        let path = || log.segment_path(self.segment);
         let (start, first_end) = match self.start {
             Position::Known(start) => (start, self.first_batch_end),
             Position::Search(lookup, target) => {
-                let index = lookup.position().doing("search the index of", path)?;
-                match find_batch(&self.file, index, self.segment_size, target).doing("read", path)? {
+                let index = lookup.position().doing_at("search the index of", path)?;
+                match find_batch(&self.file, index, self.segment_size, target).doing_at("read", path)? {
                     Some((position, header)) => (position, Some(position + header.size_in_bytes as u32)),
                     None => return Ok(None),
                 }
@@ -194,8 +200,8 @@ impl ReadPlan {
         let end = match self.end {
             Position::Known(end) => end,
             Position::Search(lookup, target) => {
-                let index = lookup.position().doing("search the index of", path)?;
-                find_position(&self.file, index, self.segment_size, target).doing("read", path)?
+                let index = lookup.position().doing_at("search the index of", path)?;
+                find_position(&self.file, index, self.segment_size, target).doing_at("read", path)?
             }
         };
         if end <= start {
