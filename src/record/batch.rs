@@ -582,14 +582,23 @@ impl<'a> Cursor<'a> {
     /// At most 5 bytes, zig-zag.
     #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<i32, MalformedRecord> {
-        let first = self.byte()?;
-        let raw = if first < 0x80 { u32::from(first) } else { self.long_varint(first)? };
+        let raw = match *self.0 {
+            [first, ref rest @ ..] if first < 0x80 => {
+                self.0 = rest;
+                u32::from(first)
+            }
+            [first, second, ref rest @ ..] if second < 0x80 => {
+                self.0 = rest;
+                u32::from(first & 0x7f) | u32::from(second) << 7
+            }
+            _ => self.long_varint()?,
+        };
         Ok(((raw >> 1) as i32) ^ -((raw & 1) as i32))
     }
 
-    fn long_varint(&mut self, first: u8) -> Result<u32, MalformedRecord> {
-        let mut raw = u32::from(first & 0x7f);
-        for shift in [7, 14, 21, 28] {
+    fn long_varint(&mut self) -> Result<u32, MalformedRecord> {
+        let mut raw = 0;
+        for shift in [0, 7, 14, 21, 28] {
             let byte = self.byte()?;
             raw |= u32::from(byte & 0x7f) << shift;
             if byte < 0x80 {
@@ -602,21 +611,28 @@ impl<'a> Cursor<'a> {
     /// At most 10 bytes, zig-zag.
     #[inline(always)]
     pub(crate) fn varlong(&mut self) -> Result<i64, MalformedRecord> {
-        let first = self.byte()?;
-        let raw = if first < 0x80 { u64::from(first) } else { self.long_varlong(first)? };
+        let raw = match *self.0 {
+            [first, ref rest @ ..] if first < 0x80 => {
+                self.0 = rest;
+                u64::from(first)
+            }
+            [first, second, ref rest @ ..] if second < 0x80 => {
+                self.0 = rest;
+                u64::from(first & 0x7f) | u64::from(second) << 7
+            }
+            _ => self.long_varlong()?,
+        };
         Ok(((raw >> 1) as i64) ^ -((raw & 1) as i64))
     }
 
-    fn long_varlong(&mut self, first: u8) -> Result<u64, MalformedRecord> {
-        let mut raw = u64::from(first & 0x7f);
-        let mut shift = 7;
-        while shift <= 63 {
+    fn long_varlong(&mut self) -> Result<u64, MalformedRecord> {
+        let mut raw = 0;
+        for shift in (0..70).step_by(7) {
             let byte = self.byte()?;
             raw |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok(raw);
             }
-            shift += 7;
         }
         Err(MalformedRecord("a varlong is longer than 10 bytes"))
     }

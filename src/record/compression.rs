@@ -354,13 +354,16 @@ impl Drop for ZstdReader<'_> {
     }
 }
 
+/// Gzip and zstd take their input in pieces of this size: a call for each record would cost more than its compression.
+const STREAM_INPUT_BYTES: usize = 16 * 1024;
+
 /// Compresses into a buffer that may start with bytes of its own.
 pub(crate) enum Compressor {
     Plain(Vec<u8>),
-    Gzip(GzEncoder<Vec<u8>>),
+    Gzip { encoder: GzEncoder<Vec<u8>>, pending: Vec<u8> },
     Snappy(Box<SnappyWriter>),
     Lz4(Lz4Writer),
-    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+    Zstd { encoder: zstd::stream::write::Encoder<'static, Vec<u8>>, pending: Vec<u8> },
 }
 
 impl Compressor {
@@ -371,14 +374,15 @@ impl Compressor {
             Codec::None => Compressor::Plain(out),
             Codec::Gzip => {
                 let level = level.and_then(|level| u32::try_from(level).ok()).filter(|level| *level <= 9).unwrap_or(6);
-                Compressor::Gzip(GzEncoder::new(out, flate2::Compression::new(level)))
+                Compressor::Gzip { encoder: GzEncoder::new(out, flate2::Compression::new(level)), pending: Vec::new() }
             }
             Codec::Snappy => Compressor::Snappy(Box::new(SnappyWriter::new(out))),
             Codec::Lz4 => Compressor::Lz4(Lz4Writer::new(out, magic)),
             Codec::Zstd => {
                 let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
                 let encoder = zstd::stream::write::Encoder::new(out, level);
-                Compressor::Zstd(encoder.expect("zstd takes any level and fails only without memory"))
+                let encoder = encoder.expect("zstd takes any level and fails only without memory");
+                Compressor::Zstd { encoder, pending: Vec::new() }
             }
         }
     }
@@ -387,10 +391,10 @@ impl Compressor {
     pub(crate) fn compressed_so_far(&self) -> usize {
         match self {
             Compressor::Plain(out) => out.len(),
-            Compressor::Gzip(encoder) => encoder.get_ref().len(),
+            Compressor::Gzip { encoder, .. } => encoder.get_ref().len(),
             Compressor::Snappy(writer) => writer.out.len(),
             Compressor::Lz4(writer) => writer.out.len(),
-            Compressor::Zstd(encoder) => encoder.get_ref().len(),
+            Compressor::Zstd { encoder, .. } => encoder.get_ref().len(),
         }
     }
 
@@ -398,10 +402,14 @@ impl Compressor {
         const TO_MEMORY: &str = "compressing to memory does not fail";
         match self {
             Compressor::Plain(out) => out.extend_from_slice(bytes),
-            Compressor::Gzip(encoder) => encoder.write_all(bytes).expect(TO_MEMORY),
+            Compressor::Gzip { encoder, pending } => {
+                in_blocks(pending, bytes, STREAM_INPUT_BYTES, |block| encoder.write_all(block).expect(TO_MEMORY));
+            }
             Compressor::Snappy(writer) => writer.put(bytes),
             Compressor::Lz4(writer) => writer.put(bytes),
-            Compressor::Zstd(encoder) => encoder.write_all(bytes).expect(TO_MEMORY),
+            Compressor::Zstd { encoder, pending } => {
+                in_blocks(pending, bytes, STREAM_INPUT_BYTES, |block| encoder.write_all(block).expect(TO_MEMORY));
+            }
         }
     }
 
@@ -409,10 +417,16 @@ impl Compressor {
         const TO_MEMORY: &str = "compressing to memory does not fail";
         match self {
             Compressor::Plain(out) => out,
-            Compressor::Gzip(encoder) => encoder.finish().expect(TO_MEMORY),
+            Compressor::Gzip { mut encoder, pending } => {
+                encoder.write_all(&pending).expect(TO_MEMORY);
+                encoder.finish().expect(TO_MEMORY)
+            }
             Compressor::Snappy(writer) => writer.finish(),
             Compressor::Lz4(writer) => writer.finish(),
-            Compressor::Zstd(encoder) => encoder.finish().expect(TO_MEMORY),
+            Compressor::Zstd { mut encoder, pending } => {
+                encoder.write_all(&pending).expect(TO_MEMORY);
+                encoder.finish().expect(TO_MEMORY)
+            }
         }
     }
 }

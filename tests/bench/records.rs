@@ -27,18 +27,17 @@ fn batch(codec: Codec, records: usize, value_bytes: usize) -> Bytes {
     builder.build()
 }
 
-/// Runs `work` for about as long as told and returns what one run takes; the best of five rounds, since others share
-/// the machine.
-fn measured(round: Duration, mut work: impl FnMut() -> u64) -> (Duration, u64) {
+/// Runs `work` for about as long as told and returns what one run takes: the best of many short rounds, since others
+/// share the machine.
+fn measured(total: Duration, mut work: impl FnMut() -> u64) -> (Duration, u64) {
     let mut best = Duration::MAX;
     let mut hash = 0_u64;
-    for _ in 0..5 {
+    let start_of_all = Instant::now();
+    while best == Duration::MAX || start_of_all.elapsed() < total {
         let (start, mut runs) = (Instant::now(), 0);
-        while runs == 0 || start.elapsed() < round {
-            for _ in 0..16 {
-                hash = hash.wrapping_mul(31).wrapping_add(work()) % 1_000_003;
-                runs += 1;
-            }
+        while runs == 0 || start.elapsed() < Duration::from_micros(500) {
+            hash = hash.wrapping_mul(31).wrapping_add(work()) % 1_000_003;
+            runs += 1;
         }
         best = best.min(start.elapsed() / runs);
     }
@@ -62,7 +61,7 @@ fn append(bytes: &Bytes, rules: &AppendRules) -> u64 {
 
 fn main() {
     let is_test = !std::env::args().any(|arg| arg == "--bench");
-    let round = Duration::from_millis(if is_test { 1 } else { 300 });
+    let total = Duration::from_millis(if is_test { 1 } else { 300 });
     let plain = AppendRules::default();
     let append_time = AppendRules { timestamp_type: TimestampType::LogAppendTime, ..AppendRules::default() };
     let checked = AppendRules { timestamp_before_max_ms: i64::MAX - 1, compacted: true, ..AppendRules::default() };
@@ -71,24 +70,24 @@ fn main() {
         [("1 x 200 B", 1, 200), ("1,200 x 100 B", 1200, 100), ("9,000 x 100 B", 9000, 100)]
     {
         let bytes = batch(Codec::None, records, value_bytes);
-        let crc = measured(round, || u64::from(crc32c::crc32c(black_box(&bytes[21..]))));
+        let crc = measured(total, || u64::from(crc32c::crc32c(black_box(&bytes[21..]))));
         report(&format!("{name}, checksum alone"), bytes.len(), records, crc, "(the bound)");
-        let walk = measured(round, || {
+        let walk = measured(total, || {
             let batch = Batch::first_of(black_box(&bytes)).expect("valid").expect("whole");
             batch.records().map(|record| record.expect("valid").timestamp as u64).sum()
         });
         report(&format!("{name}, walk alone"), bytes.len(), records, walk, "");
-        report(&format!("{name}, append"), bytes.len(), records, measured(round, || append(&bytes, &plain)), "");
-        let time = measured(round, || append(&bytes, &append_time));
+        report(&format!("{name}, append"), bytes.len(), records, measured(total, || append(&bytes, &plain)), "");
+        let time = measured(total, || append(&bytes, &append_time));
         report(&format!("{name}, append, log append time"), bytes.len(), records, time, "");
-        let time = measured(round, || append(&bytes, &checked));
+        let time = measured(total, || append(&bytes, &checked));
         report(&format!("{name}, append, keys and timestamps"), bytes.len(), records, time, "");
     }
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         for records in [1, 1200] {
             let bytes = batch(codec, records, 100);
             let inflated = batch(Codec::None, records, 100).len();
-            let time = measured(round, || append(&bytes, &plain));
+            let time = measured(total, || append(&bytes, &plain));
             report(&format!("{records} x 100 B in {codec}, append"), inflated, records, time, "(of inflated bytes)");
         }
     }
@@ -96,7 +95,7 @@ fn main() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let rules =
             AppendRules { compression: TopicCompression::Codec { codec, level: None }, ..AppendRules::default() };
-        let time = measured(round, || append(&bytes, &rules));
+        let time = measured(total, || append(&bytes, &rules));
         report(&format!("1,200 x 100 B, append, compressed to {codec}"), bytes.len(), 1200, time, "");
     }
 }
