@@ -147,3 +147,21 @@ fn a_transaction_marker_is_javas() {
         Ok(ControlRecord::EndTransaction { outcome: TransactionOutcome::Commit, coordinator_epoch: 12 })
     );
 }
+/// Java's oldest readers believe a header checksum that is wrong, and its newest want the right one.
+#[test]
+fn our_lz4_frames_start_as_javas() {
+    for (magic, at, (_, bytes)) in [(0, 26, golden!("v0-lz4")), (1, 34, golden!("v1-lz4")), (2, 61, golden!("v2-lz4"))]
+    {
+        let mut records = expected(2);
+        let ours = if magic == 2 {
+            let mut builder = BatchBuilder::new().compression(Codec::Lz4, None);
+            records.iter().for_each(|record| append_to(&mut builder, record));
+            builder.build()
+        } else {
+            let mut builder = MessageSetBuilder::new(magic, Codec::Lz4, None, TimestampType::CreateTime, 0);
+            records.drain(..).for_each(|record| builder.append(record.offset, 1, None, record.value.as_deref()));
+            builder.build().into()
+        };
+        assert_eq!(ours[at..at + 7], bytes[at..at + 7], "v{magic}");
+    }
+}
