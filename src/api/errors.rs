@@ -1,5 +1,6 @@
 //! Which error code a client is told. No `_ =>` arm: a new variant does not compile until it has chosen its code.
 
+use crate::controller::topics::TopicError;
 use crate::log::error::LogError;
 use crate::protocol::error_code::ErrorCode;
 use crate::record::append::RecordError;
@@ -64,5 +65,52 @@ impl From<&ReplicaError> for ErrorCode {
             // The client finds the partition's next leader; retried elsewhere it does no harm.
             ReplicaError::ShuttingDown => ErrorCode::NotLeaderOrFollower,
         }
+    }
+}
+
+/// An error as a response carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub code: ErrorCode,
+    /// `None` where the code says it all.
+    pub message: Option<String>,
+}
+
+impl Refusal {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: Some(message.into()) }
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Refusal {
+        Refusal { code, message: None }
+    }
+}
+
+impl From<&TopicError> for ErrorCode {
+    fn from(error: &TopicError) -> ErrorCode {
+        match error {
+            TopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
+            TopicError::Unknown(_) => ErrorCode::UnknownTopicOrPartition,
+            TopicError::InvalidName(_) => ErrorCode::InvalidTopicException,
+            TopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
+            TopicError::InvalidRequest(_) => ErrorCode::InvalidRequest,
+            TopicError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+            TopicError::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
+            TopicError::InvalidAssignment(_) => ErrorCode::InvalidReplicaAssignment,
+            TopicError::BrokerNotAvailable(_) => ErrorCode::BrokerNotAvailable,
+            TopicError::ReassignmentInProgress(_) => ErrorCode::ReassignmentInProgress,
+            TopicError::Unexpected(_) => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+impl From<&TopicError> for Refusal {
+    fn from(error: &TopicError) -> Refusal {
+        let code = ErrorCode::from(error);
+        // What went wrong inside is for our log.
+        let message = (code != ErrorCode::UnknownServerError).then(|| error.to_string());
+        Refusal { code, message }
     }
 }

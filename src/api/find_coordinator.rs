@@ -1,6 +1,7 @@
 //! FindCoordinator: which broker looks after a group.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (getCoordinator).
 
+use crate::api::create_topics::auto_create;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::task::GROUP_METADATA_TOPIC;
 use crate::protocol::error_code::ErrorCode;
@@ -82,6 +83,7 @@ async fn find(server: &Server, context: &RequestContext, key_type: i8, key: &str
     let image = server.metadata.image();
     let Some(topic) = image.topic(GROUP_METADATA_TOPIC) else {
         // The client asks again, and finds the topic once it is there.
+        auto_create(server, GROUP_METADATA_TOPIC).await;
         return Err(ErrorCode::CoordinatorNotAvailable.into());
     };
     let leader = topic.partition(server.groups.partition_for(key)).map(|partition| partition.leader);

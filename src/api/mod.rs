@@ -15,6 +15,8 @@ use crate::api::fetch_session::FetchSessions;
 use crate::api::init_producer_id::ProducerIds;
 use crate::api::metadata::AutoTopicCreation;
 use crate::config::kafka_config::KafkaConfig;
+use crate::controller::task::Controller;
+use crate::controller::task::topics::Topics;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;
@@ -24,7 +26,10 @@ use crate::replica::ReplicaManager;
 
 pub mod alter_configs;
 pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
 pub mod delete_records;
+pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 mod errors;
@@ -54,6 +59,8 @@ pub struct Server {
     pub metadata: Arc<MetadataCache>,
     pub groups: Arc<GroupCoordinator>,
     pub producer_ids: ProducerIds,
+    pub controller: Controller,
+    pub topics: Topics,
     pub zookeeper: ZooKeeper,
     pub replicas: Arc<ReplicaManager>,
     pub fetch_sessions: FetchSessions,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use log::{debug, error};
 
 use crate::api::{
-    Handled, Outcome, RequestContext, Server, alter_configs, api_versions, delete_records, describe_cluster,
-    describe_configs, fetch, find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata,
-    offset_for_leader_epoch, offsets, produce, stop_replica, update_metadata,
+    Handled, Outcome, RequestContext, Server, alter_configs, api_versions, create_partitions, create_topics,
+    delete_records, delete_topics, describe_cluster, describe_configs, fetch, find_coordinator, groups,
+    init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce, stop_replica,
+    update_metadata,
 };
 use crate::codec::reader::Reader;
 use crate::codec::writer::Writer;
@@ -58,11 +59,14 @@ table! {
     DescribeGroups => groups::describe;
     ListGroups => groups::list;
     ApiVersions => api_versions::handle;
+    CreateTopics => create_topics::handle;
+    DeleteTopics => delete_topics::handle;
     DeleteRecords => delete_records::handle;
     InitProducerId => init_producer_id::handle;
     OffsetForLeaderEpoch => offset_for_leader_epoch::handle;
     DescribeConfigs => describe_configs::handle;
     AlterConfigs => alter_configs::handle;
+    CreatePartitions => create_partitions::handle;
     DeleteGroups => groups::delete;
     IncrementalAlterConfigs => alter_configs::handle_incremental;
     OffsetDelete => offsets::delete;

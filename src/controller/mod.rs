@@ -13,8 +13,10 @@
 pub mod active;
 #[cfg(test)]
 mod active_tests;
+pub mod assignment;
 pub mod election;
 pub mod requests;
 pub mod state;
 pub mod task;
 pub mod topic_deletion;
+pub mod topics;

@@ -8,6 +8,9 @@ use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, Topic
 /// The leader that the controller gives for a partition of a topic that is being deleted.
 pub const LEADER_DURING_DELETE: BrokerId = BrokerId(-2);
 
+/// The offsets of consumer groups.
+pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
+
 /// Internal topics are created and written by brokers; clients see the flag in Metadata replies.
 pub fn is_internal_topic(topic: &str) -> bool {
     matches!(topic, "__consumer_offsets" | "__transaction_state")

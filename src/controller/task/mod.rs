@@ -21,6 +21,7 @@ use crate::model::{BrokerId, ControllerEpoch};
 
 pub mod channel;
 pub mod cluster;
+pub mod topics;
 
 /// Events that wait for the controller; whoever brings one beyond that waits too.
 const EVENTS_QUEUED_MAX: usize = 1000;

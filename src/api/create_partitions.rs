@@ -1,0 +1,66 @@
+//! CreatePartitions.
+//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/{KafkaApis,ZkAdminManager}.scala.
+use std::time::Duration;
+
+use log::info;
+use tokio::time::Instant;
+
+use crate::api::create_topics::have_leaders;
+use crate::api::errors::Refusal;
+use crate::api::{RequestContext, Server};
+use crate::controller::task::topics::Mode;
+use crate::model::BrokerId;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
+};
+
+pub(crate) async fn handle(
+    server: &Server,
+    _context: RequestContext,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
+    let CreatePartitionsRequest { topics, timeout_ms, validate_only } = request;
+    let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+    let mode = if validate_only { Mode::ValidateOnly } else { Mode::Create };
+    let mut grown: Vec<(&CreatePartitionsTopic, Result<i32, Refusal>)> = Vec::with_capacity(topics.len());
+    for topic in &topics {
+        if grown.iter().any(|(other, _)| other.name == topic.name) {
+            continue;
+        }
+        let outcome = if !server.controller.is_active() {
+            Err(Refusal::from(ErrorCode::NotController))
+        } else if topics.iter().filter(|other| other.name == topic.name).count() > 1 {
+            Err(Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic in request."))
+        } else {
+            let replicas = |ids: &Vec<i32>| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+            let assignments = topic.assignments.as_ref();
+            let assignments = assignments.map(|all| all.iter().map(|one| replicas(&one.broker_ids)).collect());
+            let added = server.topics.add_partitions(&topic.name, topic.count, assignments, mode).await;
+            added.map_err(|error| {
+                info!("Error processing create partitions request for {}: {error}", topic.name);
+                Refusal::from(&error)
+            })
+        };
+        grown.push((topic, outcome));
+    }
+    let mut results = Vec::with_capacity(grown.len());
+    for (topic, outcome) in grown {
+        let outcome = match outcome {
+            Ok(partitions) if !validate_only => {
+                match timeout_ms > 0 && have_leaders(server, &topic.name, partitions, deadline).await {
+                    true => Ok(()),
+                    false => Err(Refusal::from(ErrorCode::RequestTimedOut)),
+                }
+            }
+            outcome => outcome.map(|_| ()),
+        };
+        let refusal = outcome.err();
+        results.push(CreatePartitionsTopicResult {
+            name: topic.name.clone(),
+            error_code: refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.code).code(),
+            error_message: refusal.and_then(|refusal| refusal.message),
+        });
+    }
+    CreatePartitionsResponse { results, ..Default::default() }
+}

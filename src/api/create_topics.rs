@@ -1,0 +1,168 @@
+//! CreateTopics, and the creation of topics that a client merely asked about.
+//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/{KafkaApis,ZkAdminManager,AutoTopicCreationManager}.scala.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use log::{debug, info};
+use tokio::time::Instant;
+
+use crate::api::errors::Refusal;
+use crate::api::{RequestContext, Server};
+use crate::config::describe::describe_topic;
+use crate::config::properties::Properties;
+use crate::controller::assignment::Candidate;
+use crate::controller::task::topics::{AutoCreateError, Created, Mode, Wish};
+use crate::controller::topics::TopicError;
+use crate::metadata::image::Image;
+use crate::model::BrokerId;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
+};
+
+const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+/// In a request: the broker's default.
+const DEFAULT: i32 = -1;
+
+pub(crate) async fn handle(
+    server: &Server,
+    _context: RequestContext,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let CreateTopicsRequest { topics, timeout_ms, validate_only } = request;
+    let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+    let mut results = Vec::with_capacity(topics.len());
+    for topic in &topics {
+        let refusal = if !server.controller.is_active() {
+            Some(Refusal::from(ErrorCode::NotController))
+        } else if topic.name == CLUSTER_METADATA_TOPIC {
+            let reason = format!("Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited.");
+            Some(Refusal::new(ErrorCode::InvalidRequest, reason))
+        } else if topics.iter().filter(|other| other.name == topic.name).count() > 1 {
+            Some(Refusal::new(ErrorCode::InvalidRequest, "Found multiple entries for this topic."))
+        } else {
+            None
+        };
+        let result = match refusal {
+            Some(refusal) => refused(&topic.name, refusal),
+            None => match create(server, topic, validate_only).await {
+                Ok((created, overrides)) => accepted(server, &topic.name, &created, &overrides),
+                Err(error) => {
+                    match &error {
+                        TopicError::Exists(_) => debug!("Topic creation failed: {error}"),
+                        error => info!("Error processing create topic request for {}: {error}", topic.name),
+                    }
+                    refused(&topic.name, Refusal::from(&error))
+                }
+            },
+        };
+        results.push(result);
+    }
+    if !validate_only {
+        for result in results.iter_mut().filter(|result| result.error_code == ErrorCode::None.code()) {
+            if timeout_ms <= 0 || !have_leaders(server, &result.name, result.num_partitions, deadline).await {
+                // The topic is created all the same; the client is told that its leaders are not.
+                *result = refused(&result.name, Refusal::from(ErrorCode::RequestTimedOut));
+            }
+        }
+    }
+    CreateTopicsResponse { topics: results, ..Default::default() }
+}
+
+async fn create(
+    server: &Server,
+    topic: &CreatableTopic,
+    validate_only: bool,
+) -> Result<(Created, Properties), TopicError> {
+    let image = server.metadata.image();
+    if image.topic(&topic.name).is_some() {
+        return Err(TopicError::Exists(format!("Topic '{}' already exists.", topic.name)));
+    }
+    let nulls: Vec<&str> =
+        topic.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.as_str()).collect();
+    if !nulls.is_empty() {
+        return Err(TopicError::InvalidConfig(format!(
+            "Null value not supported for topic configs: {}",
+            nulls.join(",")
+        )));
+    }
+    let has_counts = topic.num_partitions != DEFAULT || i32::from(topic.replication_factor) != DEFAULT;
+    if has_counts && !topic.assignments.is_empty() {
+        return Err(TopicError::InvalidRequest(
+            "Both numPartitions or replicationFactor and replicasAssignments were set. Both cannot be used at the \
+             same time."
+                .to_owned(),
+        ));
+    }
+    let wish = if topic.assignments.is_empty() {
+        Wish::Spread {
+            partitions: Some(topic.num_partitions).filter(|count| *count != DEFAULT),
+            replication_factor: Some(topic.replication_factor).filter(|factor| i32::from(*factor) != DEFAULT),
+        }
+    } else {
+        let assignments = topic
+            .assignments
+            .iter()
+            .map(|one| (one.partition_index, one.broker_ids.iter().copied().map(BrokerId).collect::<Vec<_>>()));
+        Wish::Assigned(assignments.collect::<BTreeMap<_, _>>())
+    };
+    let overrides: Properties =
+        topic.configs.iter().filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
+    let mode = if validate_only { Mode::ValidateOnly } else { Mode::Create };
+    let config = server.config.load_full();
+    let created = server.topics.create(&config, &candidates(&image), &topic.name, wish, &overrides, mode).await?;
+    Ok((created, overrides))
+}
+
+fn candidates(image: &Image) -> Vec<Candidate> {
+    image.brokers.values().map(|broker| Candidate { id: broker.id, rack: broker.rack.clone() }).collect()
+}
+
+/// Waits until the local metadata knows a leader of every partition.
+pub(super) async fn have_leaders(server: &Server, topic: &str, partitions: i32, deadline: Instant) -> bool {
+    let known = |image: &Image| {
+        let is_led = |partition| image.partition(topic, partition).is_some_and(|known| known.leader.0 >= 0);
+        (0..partitions).all(is_led).then_some(())
+    };
+    server.metadata.wait_for(deadline, known).await.is_some()
+}
+
+fn accepted(server: &Server, name: &str, created: &Created, overrides: &Properties) -> CreatableTopicResult {
+    let described = describe_topic(&server.config.load(), overrides);
+    let configs = described.into_iter().map(|entry| CreatableTopicConfigs {
+        name: entry.name,
+        value: entry.value,
+        read_only: entry.read_only,
+        config_source: entry.source.id(),
+        is_sensitive: entry.is_sensitive,
+    });
+    CreatableTopicResult {
+        name: name.to_owned(),
+        topic_id: created.id,
+        num_partitions: created.partitions,
+        replication_factor: created.replication_factor,
+        configs: Some(configs.collect()),
+        ..CreatableTopicResult::default()
+    }
+}
+
+fn refused(name: &str, refusal: Refusal) -> CreatableTopicResult {
+    CreatableTopicResult {
+        name: name.to_owned(),
+        error_code: refusal.code.code(),
+        error_message: refusal.message,
+        configs: Some(Vec::new()),
+        ..CreatableTopicResult::default()
+    }
+}
+
+/// Creates a topic that a client asked about, and returns what the client is told: to ask again, usually.
+pub(crate) async fn auto_create(server: &Server, name: &str) -> ErrorCode {
+    let image = server.metadata.image();
+    let config = server.config.load_full();
+    match server.topics.auto_create(&config, &candidates(&image), name).await {
+        Ok(()) => ErrorCode::LeaderNotAvailable,
+        Err(AutoCreateError::InFlight) => ErrorCode::UnknownTopicOrPartition,
+        Err(AutoCreateError::Refused(error)) => ErrorCode::from(&error),
+    }
+}
