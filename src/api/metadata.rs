@@ -2,10 +2,10 @@
 //! (handleTopicMetadataRequest) and metadata/ZkMetadataCache.scala (getPartitionMetadata).
 
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::Pin;
 
+use crate::api::create_topics::auto_create;
 use crate::api::{RequestContext, Server};
+use crate::controller::topics::validate_name;
 use crate::metadata::image::{Image, Partition, Topic, is_internal_topic};
 use crate::model::{BrokerId, TopicId};
 use crate::protocol::error_code::ErrorCode;
@@ -31,15 +31,6 @@ const fn operations(codes: &[u32]) -> i32 {
 const CLUSTER_OPERATIONS: i32 = operations(&[5, 7, 8, 9, 10, 11, 12]);
 /// Read, Write, Create, Delete, Alter, Describe, DescribeConfigs, AlterConfigs.
 const TOPIC_OPERATIONS: i32 = operations(&[3, 4, 5, 6, 7, 8, 10, 11]);
-
-/// Creates topics that a client asked for, where `auto.create.topics.enable` allows it. Each is answered with the error
-/// that the client is told: LEADER_NOT_AVAILABLE for those on their way.
-pub trait AutoTopicCreation: Send + Sync {
-    fn create(&self, topics: Vec<String>) -> TopicsSettled<'_>;
-}
-
-/// Each topic asked for, with what became of it.
-pub type TopicsSettled<'a> = Pin<Box<dyn Future<Output = Vec<(String, ErrorCode)>> + Send + 'a>>;
 
 pub(crate) async fn handle(server: &Server, context: RequestContext, request: MetadataRequest) -> MetadataResponse {
     let version = context.api_version;
@@ -155,19 +146,16 @@ async fn settle_missing(
     if missing.is_empty() {
         return Vec::new();
     }
-    let settled = match &server.auto_topic_creation {
-        Some(creation) if allow_auto_topic_creation => creation.create(missing).await,
-        _ => missing
-            .into_iter()
-            .map(|name| {
-                let error = match is_valid_topic_name(&name) {
-                    true => ErrorCode::UnknownTopicOrPartition,
-                    false => ErrorCode::InvalidTopicException,
-                };
-                (name, error)
-            })
-            .collect(),
-    };
+    let creates = allow_auto_topic_creation && server.config.load().controller_config().auto_create_topics_enable;
+    let mut settled = Vec::with_capacity(missing.len());
+    for name in missing {
+        let error = match validate_name(&name) {
+            Err(error) => ErrorCode::from(&error),
+            Ok(()) if creates => auto_create(server, &name).await,
+            Ok(()) => ErrorCode::UnknownTopicOrPartition,
+        };
+        settled.push((name, error));
+    }
     let answer = |(name, error): (String, ErrorCode)| MetadataResponseTopic {
         error_code: error.code(),
         topic_id: image.topic_id(&name),
@@ -176,16 +164,6 @@ async fn settle_missing(
         ..Default::default()
     };
     settled.into_iter().map(answer).collect()
-}
-
-/// Letters, digits, dots, underscores and dashes, at most 249 of them, and neither `.` nor `..`.
-/// Source: kafka 3.9.0-rc3 clients/src/main/java/org/apache/kafka/common/internals/Topic.java.
-fn is_valid_topic_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 249
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 fn describe(image: &Image, topic: &Topic, listener: &str, version: i16) -> MetadataResponseTopic {
@@ -292,15 +270,5 @@ mod tests {
         let (known, _) = topics(&image, &Asked::Ids(BTreeSet::from([TopicId([1; 16])])), "PLAINTEXT", 12);
         assert_eq!(known[0].error_code, ErrorCode::UnknownTopicId.code());
         assert_eq!(known[0].name, None);
-    }
-
-    #[test]
-    fn topic_names_are_checked_as_kafka_checks_them() {
-        for valid in ["a", "A.b_c-9", &"x".repeat(249)] {
-            assert!(is_valid_topic_name(valid), "{valid}");
-        }
-        for invalid in ["", ".", "..", "a b", "ä", "a/b", &"x".repeat(250)] {
-            assert!(!is_valid_topic_name(invalid), "{invalid}");
-        }
     }
 }

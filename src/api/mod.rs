@@ -13,7 +13,6 @@ use odradek_zookeeper::session::ZooKeeper;
 
 use crate::api::fetch_session::FetchSessions;
 use crate::api::init_producer_id::ProducerIds;
-use crate::api::metadata::AutoTopicCreation;
 use crate::config::kafka_config::KafkaConfig;
 use crate::controller::task::Controller;
 use crate::controller::task::topics::Topics;
@@ -66,8 +65,6 @@ pub struct Server {
     pub fetch_sessions: FetchSessions,
     /// `fetch.max.bytes`
     pub fetch_max_bytes: u32,
-    /// `None` if `auto.create.topics.enable` is false.
-    pub auto_topic_creation: Option<Arc<dyn AutoTopicCreation>>,
 }
 
 /// What a handler knows of its request beside the body.
