@@ -28,6 +28,7 @@ use crate::config::listeners::EndPoint;
 use crate::config::log::LogConfig;
 use crate::config::sections::SocketConfig;
 use crate::controller::task::Controller;
+use crate::controller::task::topics::Topics;
 use crate::coordinator::group::task::{GROUP_METADATA_TOPIC, GroupCoordinator};
 use crate::coordinator::replica_log::ReplicaLog;
 use crate::log::dirs::LogDirs;
@@ -234,7 +235,8 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
         replicas: Arc::clone(&replicas),
         fetch_sessions: FetchSessions::new(socket.max_incremental_fetch_session_cache_slots),
         fetch_max_bytes: socket.fetch_max_bytes,
-        auto_topic_creation: None,
+        controller: controller.clone(),
+        topics: Topics::new(zookeeper.clone()),
     });
 
     // The first request may come as soon as the broker is registered, from its own controller.
