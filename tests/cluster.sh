@@ -81,6 +81,13 @@ broker_start() {
     esac
     broker_pid=$!
     until_port "$BROKER" "${BOOTSTRAP##*:}" $broker_pid "$cluster/broker.log"
+    # A broker, also a JVM one, listens a moment before its controller has told it of the topics.
+    local waited=0
+    until kcat -b "$BOOTSTRAP" -L 2>/dev/null | grep -q 'broker 0 at .*controller'; do
+        [ $waited -lt 300 ] || { tail -15 "$cluster/broker.log" >&2; die "$BROKER does not know itself and its controller after 30 s"; }
+        sleep 0.1
+        waited=$((waited + 1))
+    done
 }
 
 broker_stop() {

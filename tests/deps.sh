@@ -47,7 +47,6 @@ install_maven() {
     need java "the JVM" "install a JDK 17 or newer (Debian: apt-get install openjdk-17-jdk)"
     need javac "the Java compiler" "install a JDK 17 or newer (Debian: apt-get install openjdk-17-jdk)"
     need mvn "the Java clients" "install Maven (Debian: apt-get install maven)"
-    local logging=(org.slf4j:slf4j-reload4j:1.7.36)
     local pom
     pom=$(cat "$base/zookeeper/pom.xml")
     if ! fresh zookeeper "$pom"; then
@@ -58,8 +57,8 @@ install_maven() {
             { tail -5 "$deps/zookeeper/maven.log" >&2; fail zookeeper "Maven said no (all of it in $deps/zookeeper/maven.log)"; }
         stamp zookeeper "$pom"
     fi
-    maven kafka-3.9.1 org.apache.kafka:kafka_2.13:3.9.1 org.apache.kafka:kafka-tools:3.9.1 "${logging[@]}"
-    maven kafka-2.8.2 org.apache.kafka:kafka_2.13:2.8.2 org.apache.kafka:kafka-tools:2.8.2 "${logging[@]}"
+    maven kafka-3.9.1 org.apache.kafka:kafka_2.13:3.9.1 org.apache.kafka:kafka-tools:3.9.1 org.slf4j:slf4j-reload4j:1.7.36
+    maven kafka-2.8.2 org.apache.kafka:kafka_2.13:2.8.2 org.apache.kafka:kafka-tools:2.8.2
     maven kafka-0.9.0.1 org.apache.kafka:kafka_2.11:0.9.0.1 org.slf4j:slf4j-log4j12:1.7.6
     maven clients-0.9.0.1 org.apache.kafka:kafka-clients:0.9.0.1 org.slf4j:slf4j-simple:1.7.36
     maven clients-0.10.2.2 org.apache.kafka:kafka-clients:0.10.2.2 org.slf4j:slf4j-simple:1.7.36
