@@ -15,7 +15,13 @@ pub(crate) async fn forward_leaderships(
     groups: Arc<GroupCoordinator>,
 ) {
     let is_groups = |partition: &TopicPartition| &*partition.topic == GROUP_METADATA_TOPIC;
-    while let Some(event) = told.recv().await {
+    loop {
+        let event = tokio::select! {
+            event = told.recv() => event,
+            // The coordinator has ended, because the broker shuts down: the replicas live on, but nobody listens.
+            () = groups_told.closed() => return,
+        };
+        let Some(event) = event else { return };
         let leadership = match event {
             LeadershipEvent::Elected { partition, leader_epoch } if is_groups(&partition) => {
                 Leadership::Elected { partition: partition.partition, leader_epoch }
