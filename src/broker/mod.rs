@@ -14,6 +14,7 @@ use crate::replica::ReplicaManager;
 use crate::replica::io::IoThreads;
 
 pub mod command;
+pub mod dynamic_config;
 mod housekeeping;
 mod leaderships;
 mod load_progress;
