@@ -31,6 +31,7 @@ pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_producers;
 mod errors;
 pub mod fetch;
 pub mod fetch_session;

@@ -8,9 +8,9 @@ use log::{debug, error};
 
 use crate::api::{
     Handled, Outcome, RequestContext, Server, alter_configs, api_versions, create_partitions, create_topics,
-    delete_records, delete_topics, describe_cluster, describe_configs, fetch, find_coordinator, groups,
-    init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce, stop_replica,
-    update_metadata,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_producers, fetch, find_coordinator,
+    groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce,
+    stop_replica, update_metadata,
 };
 use crate::codec::reader::Reader;
 use crate::codec::writer::Writer;
@@ -71,6 +71,7 @@ table! {
     IncrementalAlterConfigs => alter_configs::handle_incremental;
     OffsetDelete => offsets::delete;
     DescribeCluster => describe_cluster::handle;
+    DescribeProducers => describe_producers::handle;
 }
 
 /// The versions of an API that work; `None` if it is not advertised.

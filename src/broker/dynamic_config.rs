@@ -2,7 +2,10 @@
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/ZkConfigManager.scala, core/src/main/scala/kafka/server/ConfigHandler.scala.
 
 use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use log::{debug, error, info, warn};
@@ -16,13 +19,7 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
 use crate::config::properties::Properties;
 use crate::model::BrokerId;
-
-/// Where the settings of topics take effect.
-pub trait TopicLogs: Send + Sync {
-    /// The topics that have a log on this broker.
-    fn topics(&self) -> BTreeSet<Arc<str>>;
-    fn set_config(&self, topic: &str, config: &Arc<LogConfig>);
-}
+use crate::replica::{ReplicaManager, TopicConfigs};
 
 /// The settings of this broker and of topics as ZooKeeper has them.
 pub struct DynamicConfig {
@@ -87,7 +84,7 @@ impl DynamicConfig {
     }
 
     /// Takes over each change that is announced, until told to stop. It begins with all that are still announced.
-    pub async fn run(self: Arc<Self>, logs: Arc<dyn TopicLogs>, mut shutdown: watch::Receiver<bool>) {
+    pub async fn run(self: Arc<Self>, replicas: Arc<ReplicaManager>, mut shutdown: watch::Receiver<bool>) {
         let mut changes = self.zookeeper.config_changes();
         loop {
             let entity = tokio::select! {
@@ -101,26 +98,26 @@ impl DynamicConfig {
                 _ = shutdown.wait_for(|stops| *stops) => return,
             };
             // Not under the select: a change is taken over whole.
-            self.take_over(&entity, logs.as_ref()).await;
+            self.take_over(&entity, &replicas).await;
         }
     }
 
-    async fn take_over(&self, entity: &ConfigEntity, logs: &dyn TopicLogs) {
+    async fn take_over(&self, entity: &ConfigEntity, replicas: &ReplicaManager) {
         match entity {
             ConfigEntity::Topic(topic) => {
                 let overrides = self.topic_overrides(topic).await;
                 info!("Processing override for entityPath: {} with config: {overrides:?}", entity.entity_path());
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
-                logs.set_config(topic, &Arc::new(config));
+                replicas.set_topic_config(topic, &Arc::new(config), now_ms());
             }
-            ConfigEntity::DefaultBroker => self.take_over_broker(logs).await,
-            ConfigEntity::Broker(id) if *id == self.broker_id.0 => self.take_over_broker(logs).await,
+            ConfigEntity::DefaultBroker => self.take_over_broker(replicas).await,
+            ConfigEntity::Broker(id) if *id == self.broker_id.0 => self.take_over_broker(replicas).await,
             ConfigEntity::Broker(_) => {}
             other => warn!("a change of {} has no effect: quotas are not acted on yet", other.entity_path()),
         }
     }
 
-    async fn take_over_broker(&self, logs: &dyn TopicLogs) {
+    async fn take_over_broker(&self, replicas: &ReplicaManager) {
         let before = self.config.load().topic_defaults();
         loop {
             match self.read_broker().await {
@@ -136,9 +133,11 @@ impl DynamicConfig {
         if defaults == before {
             return;
         }
-        for topic in logs.topics() {
+        let topics: BTreeSet<Arc<str>> =
+            replicas.partitions().iter().map(|partition| Arc::clone(&partition.name().topic)).collect();
+        for topic in topics {
             let overrides = self.topic_overrides(&topic).await;
-            logs.set_config(&topic, &Arc::new(topic_config(&defaults, &topic, &overrides)));
+            replicas.set_topic_config(&topic, &Arc::new(topic_config(&defaults, &topic, &overrides)), now_ms());
         }
     }
 
@@ -153,6 +152,17 @@ impl DynamicConfig {
         }
         Ok(())
     }
+}
+
+impl TopicConfigs for DynamicConfig {
+    fn of<'a>(&'a self, topic: &'a str) -> Pin<Box<dyn Future<Output = Arc<LogConfig>> + Send + 'a>> {
+        Box::pin(self.topic_config(topic))
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The configuration under what is stored now. None if nothing changes, or if the whole would not be valid.

@@ -202,6 +202,55 @@ mod tests {
         entry.synonyms.iter().map(|s| (s.name.as_str(), s.value.as_deref(), s.source)).collect()
     }
 
+    const GOLDEN: &str = include_str!("../../tests/golden/config/describe-3.9.1.tsv");
+
+    fn golden_settings(kind: &str) -> Properties {
+        let header = format!("# {kind}\t");
+        let line = GOLDEN.lines().find_map(|line| line.strip_prefix(&header)).expect("the file names its settings");
+        line.split("||").filter_map(|pair| pair.split_once('=')).map(|(n, v)| (n.to_string(), v.to_string())).collect()
+    }
+
+    fn golden(kind: &str) -> Vec<&'static str> {
+        GOLDEN.lines().filter_map(|line| line.strip_prefix(kind)?.strip_prefix('\t')).collect()
+    }
+
+    fn row(entry: &ConfigEntry) -> String {
+        let text = |value: &Option<String>| value.clone().unwrap_or("null".to_string());
+        let synonyms: Vec<String> =
+            entry.synonyms.iter().map(|s| format!("{}={}:{}", s.name, text(&s.value), s.source.id())).collect();
+        let config_type = entry.config_type.map_or(0, |config_type| config_type.id());
+        format!(
+            "{}\t{}\t{}\t{}\t{}\t{config_type}\t{}",
+            entry.name,
+            text(&entry.value),
+            entry.source.id(),
+            entry.is_sensitive,
+            entry.read_only,
+            synonyms.join(" ")
+        )
+    }
+
+    /// Values, sources, flags, types and synonyms of every setting, against what a 3.9.1 broker answers.
+    #[test]
+    fn everything_is_described_as_kafka_describes_it() {
+        let config = KafkaConfig::from_properties(&golden_settings("settings")).expect("valid");
+        let broker: Vec<String> = describe_broker(&config).iter().map(row).collect();
+        for (ours, theirs) in broker.iter().zip(golden("broker")) {
+            assert_eq!(ours, theirs);
+        }
+        assert_eq!(broker.len(), golden("broker").len());
+        let topic: Vec<String> = describe_topic(&config, &golden_settings("topic settings")).iter().map(row).collect();
+        assert_eq!(topic, golden("topic"));
+    }
+
+    #[test]
+    fn every_value_is_logged_as_kafka_logs_it() {
+        let config = KafkaConfig::from_properties(&golden_settings("settings")).expect("valid");
+        let text = config.to_log_text();
+        let ours: Vec<&str> = text.lines().skip(1).map(|line| line.trim_start_matches('\t')).collect();
+        assert_eq!(ours, golden("value"));
+    }
+
     #[test]
     fn a_topic_lists_its_own_value_before_the_brokers() {
         let config = config(&[("message.max.bytes", "2000000")])

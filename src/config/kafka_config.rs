@@ -982,64 +982,21 @@ mod tests {
         assert_eq!(SocketConfig { listeners: Vec::new(), ..sockets }, SocketConfig::default());
     }
 
+    /// Every row of `tests/golden/config/startup-3.9.1.tsv`: Kafka's own class and words.
     #[test]
     fn what_kafka_refuses_at_start_is_refused_with_its_words() {
-        const CONFIG: &str = "org.apache.kafka.common.config.ConfigException";
-        const ARGUMENT: &str = "java.lang.IllegalArgumentException";
-        type Pairs<'a> = &'a [(&'a str, &'a str)];
-        #[rustfmt::skip]
-        let cases: &[(Pairs<'_>, &str, &str)] = &[
-            (&[("num.partitions", "one")], CONFIG, "Invalid value one for configuration num.partitions: Not a number of type INT"),
-            (&[("delete.topic.enable", "no")], CONFIG, "Invalid value no for configuration delete.topic.enable: Expected value to be either true or false"),
-            (&[("num.io.threads", "0")], CONFIG, "Invalid value 0 for configuration num.io.threads: Value must be at least 1"),
-            (&[("log.cleaner.min.cleanable.ratio", "2")], CONFIG, "Invalid value 2.0 for configuration log.cleaner.min.cleanable.ratio: Value must be no more than 1"),
-            (&[("compression.type", "zip")], CONFIG, "Invalid value zip for configuration compression.type: String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer"),
-            (&[("inter.broker.protocol.version", "2.9")], CONFIG, "Invalid value 2.9 for configuration inter.broker.protocol.version: Version 2.9 is not a valid version"),
-            (&[("broker.id", "1"), ("node.id", "2")], CONFIG, "You must set `node.id` to the same value as `broker.id`."),
-            (&[("broker.id", "1001")], ARGUMENT, "requirement failed: broker.id must be greater than or equal to -1 and not greater than reserved.broker.max.id"),
-            (&[("broker.id", "-2")], ARGUMENT, "requirement failed: broker.id must be greater than or equal to -1 and not greater than reserved.broker.max.id"),
-            (&[("broker.id.generation.enable", "false")], ARGUMENT, "requirement failed: broker.id must be greater than or equal to 0"),
-            (&[("log.roll.ms", "0")], ARGUMENT, "requirement failed: log.roll.ms must be greater than or equal to 1"),
-            (&[("log.roll.jitter.ms", "-1")], ARGUMENT, "requirement failed: log.roll.jitter.ms must be greater than or equal to 0"),
-            (&[("log.retention.ms", "0")], ARGUMENT, "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
-            (&[("log.retention.hours", "0")], ARGUMENT, "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
-            (&[("log.dirs", " , ")], ARGUMENT, "requirement failed: At least one log directory must be defined via log.dirs or log.dir."),
-            (&[("log.cleaner.dedupe.buffer.size", "1048576")], ARGUMENT, "requirement failed: log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread."),
-            (&[("log.cleaner.threads", "128")], ARGUMENT, "requirement failed: log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread."),
-            (&[("replica.socket.timeout.ms", "499")], ARGUMENT, "requirement failed: replica.socket.timeout.ms should always be at least replica.fetch.wait.max.ms to prevent unnecessary socket timeouts"),
-            (&[("replica.lag.time.max.ms", "499")], ARGUMENT, "requirement failed: replica.fetch.wait.max.ms should always be less than or equal to replica.lag.time.max.ms to prevent frequent changes in ISR"),
-            (&[("offsets.commit.required.acks", "4")], ARGUMENT, "offsets.commit.required.acks must be greater or equal to -1 and less or equal to offsets.topic.replication.factor"),
-            (&[("offsets.topic.compression.codec", "5")], ARGUMENT, "Unknown compression type id: 5"),
-            (&[("group.consumer.session.timeout.ms", "1")], ARGUMENT, "group.consumer.session.timeout.ms must be greater than or equals to group.consumer.min.session.timeout.ms"),
-            (&[("group.share.max.heartbeat.interval.ms", "1")], ARGUMENT, "group.share.max.heartbeat.interval.ms must be greater than or equals to group.share.min.heartbeat.interval.ms"),
-            (&[("group.coordinator.rebalance.protocols", "classic,consumer")], CONFIG, "The new 'consumer' rebalance protocol is only supported in KRaft cluster."),
-            (&[("group.coordinator.rebalance.protocols", "")], CONFIG, "Disabling the 'classic' protocol is not supported."),
-            (&[("listeners", "localhost:9092")], ARGUMENT, "Error creating broker listeners from 'localhost:9092': Unable to parse localhost:9092 to a broker endpoint"),
-            (&[("listeners", "INSIDE://:1")], ARGUMENT, "Error creating broker listeners from 'INSIDE://:1': No security protocol defined for listener INSIDE"),
-            (&[("listeners", "PLAINTEXT://:1,PLAINTEXT://:2")], ARGUMENT, "requirement failed: Each listener must have a different name, listeners: PLAINTEXT://:1,PLAINTEXT://:2"),
-            (&[("listeners", "PLAINTEXT://:1,SSL://:1")], ARGUMENT, "requirement failed: Each listener must have a different port, listeners: PLAINTEXT://:1,SSL://:1"),
-            (&[("listener.security.protocol.map", "PLAINTEXT:FOO")], CONFIG, "Invalid security protocol `FOO` defined in listener.security.protocol.map"),
-            (&[("inter.broker.listener.name", "PLAINTEXT"), ("security.inter.broker.protocol", "PLAINTEXT")], CONFIG, "Only one of inter.broker.listener.name and security.inter.broker.protocol should be set."),
-            (&[("inter.broker.listener.name", "inside")], CONFIG, "Listener with name INSIDE defined in inter.broker.listener.name not found in listener.security.protocol.map."),
-            (&[("security.inter.broker.protocol", "SSL")], ARGUMENT, "requirement failed: inter.broker.listener.name must be a listener name defined in advertised.listeners. The valid options based on currently configured listeners are PLAINTEXT"),
-            (&[("advertised.listeners", "PLAINTEXT://h:1,SSL://h:2")], ARGUMENT, "requirement failed: advertised.listeners listener names must be equal to or a subset of the ones defined in listeners. Found PLAINTEXT,SSL. The valid options based on the current configuration are PLAINTEXT"),
-            (&[("listeners", "PLAINTEXT://0.0.0.0:9092")], ARGUMENT, "requirement failed: advertised.listeners cannot use the nonroutable meta-address 0.0.0.0. Use a routable IP address."),
-            (&[("control.plane.listener.name", "CONTROL")], CONFIG, "Listener with CONTROL defined in control.plane.listener.name not found in listener.security.protocol.map."),
-            (&[("control.plane.listener.name", "SSL")], ARGUMENT, "requirement failed: control.plane.listener.name must be a listener name defined in advertised.listeners. The valid options based on currently configured listeners are PLAINTEXT"),
-            (&[("control.plane.listener.name", "PLAINTEXT")], ARGUMENT, "requirement failed: control.plane.listener.name, when defined, should have a different value from the inter broker listener name. Currently they both have the value ListenerName(PLAINTEXT)"),
-            (&[("controller.listener.names", "CONTROLLER")], ARGUMENT, "requirement failed: controller.listener.names must be empty when not running in KRaft mode: [CONTROLLER]"),
-            (&[("inter.broker.protocol.version", "0.10.2"), ("log.message.format.version", "0.11.0")], ARGUMENT, "requirement failed: log.message.format.version 0.11.0 can only be used when inter.broker.protocol.version is set to version 0.11.0 or higher"),
-            (&[("inter.broker.protocol.version", "0.10.2"), ("log.message.format.version", "0.10.2"), ("offsets.topic.compression.codec", "4")], ARGUMENT, "requirement failed: offsets.topic.compression.codec zstd can only be used when inter.broker.protocol.version is set to version 2.1 or higher"),
-            (&[("listeners", "SASL_PLAINTEXT://:1"), ("security.inter.broker.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism.inter.broker.protocol", "PLAIN")], ARGUMENT, "requirement failed: sasl.mechanism.inter.broker.protocol must be included in sasl.enabled.mechanisms when SASL is used for inter-broker communication"),
-            (&[("queued.max.request.bytes", "1000")], ARGUMENT, "requirement failed: queued.max.request.bytes must be larger or equal to socket.request.max.bytes"),
-            (&[("max.connections.per.ip", "0")], ARGUMENT, "requirement failed: max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."),
-            (&[("max.connections.per.ip.overrides", "a b:1")], ARGUMENT, "max.connections.per.ip.overrides contains invalid addresses : a b"),
-            (&[("connections.max.idle.ms", "100")], ARGUMENT, "requirement failed: connection.failed.authentication.delay.ms=100 should always be less than connections.max.idle.ms=100 to prevent failed authentication responses from timing out"),
-        ];
-        for (pairs, class, text) in cases {
-            let error = refusal(pairs);
-            assert_eq!((error.to_string().as_str(), error.java_class()), (*text, *class));
+        let rows =
+            include_str!("../../tests/golden/config/startup-3.9.1.tsv").lines().filter(|row| !row.starts_with('#'));
+        let mut count = 0;
+        for row in rows {
+            let columns: Vec<&str> = row.split('\t').collect();
+            let [settings, class, message] = columns[..] else { panic!("three columns: {row}") };
+            let pairs: Vec<(&str, &str)> = settings.split("||").filter_map(|pair| pair.split_once('=')).collect();
+            let error = refusal(&pairs);
+            assert_eq!((error.to_string().as_str(), error.java_class()), (message, class), "{settings}");
+            count += 1;
         }
+        assert_eq!(count, 46);
         assert_eq!(
             KafkaConfig::from_properties(&Properties::new()).expect_err("no ZooKeeper").to_string(),
             "Missing required configuration `zookeeper.connect` which has no default value."

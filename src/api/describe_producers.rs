@@ -1,0 +1,88 @@
+//! DescribeProducers (KIP-664): the idempotent producers that a partition knows.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala, handleDescribeProducersRequest.
+
+use crate::api::{RequestContext, Server};
+use crate::log::ProducerSummary;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::describe_producers::{
+    DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
+};
+use crate::replica::ReplicaManager;
+
+pub(crate) async fn handle(
+    server: &Server,
+    _context: RequestContext,
+    request: DescribeProducersRequest,
+) -> DescribeProducersResponse {
+    let image = server.metadata.image();
+    let topics = request
+        .topics
+        .into_iter()
+        .map(|topic| {
+            let is_known = image.topic(&topic.name).is_some();
+            let partitions = topic
+                .partition_indexes
+                .into_iter()
+                .map(|partition_index| {
+                    let outcome = match is_known {
+                        true => producers(&server.replicas, &topic.name, partition_index),
+                        false => Err(ErrorCode::UnknownTopicOrPartition),
+                    };
+                    partition_response(partition_index, outcome)
+                })
+                .collect();
+            TopicResponse { name: topic.name, partitions }
+        })
+        .collect();
+    DescribeProducersResponse { throttle_time_ms: 0, topics }
+}
+
+fn producers(replicas: &ReplicaManager, topic: &str, partition: i32) -> Result<Vec<ProducerSummary>, ErrorCode> {
+    let partition = replicas.partition(topic, partition).map_err(|why| ErrorCode::from(&why))?;
+    let log = partition.log().ok_or(ErrorCode::NotLeaderOrFollower)?;
+    Ok(log.producers())
+}
+
+fn partition_response(partition_index: i32, outcome: Result<Vec<ProducerSummary>, ErrorCode>) -> PartitionResponse {
+    let (error_code, producers) = match outcome {
+        Ok(producers) => (ErrorCode::None, producers),
+        Err(code) => (code, Vec::new()),
+    };
+    let active_producers = producers
+        .into_iter()
+        .map(|producer| ProducerState {
+            producer_id: producer.producer_id.0,
+            producer_epoch: i32::from(producer.producer_epoch.0),
+            last_sequence: producer.last_sequence,
+            last_timestamp: producer.last_timestamp_ms,
+            coordinator_epoch: producer.coordinator_epoch,
+            current_txn_start_offset: producer.current_txn_first_offset.map_or(-1, |offset| offset.0),
+        })
+        .collect();
+    PartitionResponse { partition_index, error_code: error_code.code(), error_message: None, active_producers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ProducerEpoch, ProducerId};
+
+    #[test]
+    fn a_producer_without_transaction_has_no_first_offset() {
+        let producer = ProducerSummary {
+            producer_id: ProducerId(1000),
+            producer_epoch: ProducerEpoch(2),
+            last_sequence: 7,
+            last_timestamp_ms: 9,
+            coordinator_epoch: -1,
+            current_txn_first_offset: None,
+        };
+        let response = partition_response(3, Ok(vec![producer]));
+        assert_eq!((response.partition_index, response.error_code), (3, 0));
+        let state = &response.active_producers[0];
+        assert_eq!((state.producer_id, state.producer_epoch, state.last_sequence), (1000, 2, 7));
+        assert_eq!((state.last_timestamp, state.coordinator_epoch, state.current_txn_start_offset), (9, -1, -1));
+        let refused = partition_response(3, Err(ErrorCode::NotLeaderOrFollower));
+        assert_eq!((refused.error_code, refused.active_producers.len()), (6, 0));
+    }
+}
