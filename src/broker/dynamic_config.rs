@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use log::{debug, error, info, warn};
@@ -19,6 +18,7 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
 use crate::config::properties::Properties;
 use crate::model::BrokerId;
+use crate::network::wall_clock_ms;
 use crate::replica::{ReplicaManager, TopicConfigs};
 
 /// The settings of this broker and of topics as ZooKeeper has them.
@@ -108,7 +108,7 @@ impl DynamicConfig {
                 let overrides = self.topic_overrides(topic).await;
                 info!("Processing override for entityPath: {} with config: {overrides:?}", entity.entity_path());
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
-                replicas.set_topic_config(topic, &Arc::new(config), now_ms());
+                replicas.set_topic_config(topic, &Arc::new(config), wall_clock_ms());
             }
             ConfigEntity::DefaultBroker => self.take_over_broker(replicas).await,
             ConfigEntity::Broker(id) if *id == self.broker_id.0 => self.take_over_broker(replicas).await,
@@ -137,7 +137,7 @@ impl DynamicConfig {
             replicas.partitions().iter().map(|partition| Arc::clone(&partition.name().topic)).collect();
         for topic in topics {
             let overrides = self.topic_overrides(&topic).await;
-            replicas.set_topic_config(&topic, &Arc::new(topic_config(&defaults, &topic, &overrides)), now_ms());
+            replicas.set_topic_config(&topic, &Arc::new(topic_config(&defaults, &topic, &overrides)), wall_clock_ms());
         }
     }
 
@@ -158,11 +158,6 @@ impl TopicConfigs for DynamicConfig {
     fn of<'a>(&'a self, topic: &'a str) -> Pin<Box<dyn Future<Output = Arc<LogConfig>> + Send + 'a>> {
         Box::pin(self.topic_config(topic))
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The configuration under what is stored now. None if nothing changes, or if the whole would not be valid.

@@ -22,7 +22,6 @@ pub mod logging;
 pub mod registration;
 mod shutdown;
 pub mod startup;
-mod topic_configs;
 
 /// The release of Kafka whose behaviour on ZooKeeper this broker has.
 pub const KAFKA_VERSION: &str = "3.9.1";

@@ -8,21 +8,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use log::info;
 use odradek_zookeeper::session::ZooKeeper;
-use odradek_zookeeper::znode::config::ConfigEntity;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::api::Server;
 use crate::api::fetch_session::FetchSessions;
 use crate::broker::Broker;
+use crate::broker::dynamic_config::DynamicConfig;
 use crate::broker::housekeeping;
 use crate::broker::leaderships::forward_leaderships;
 use crate::broker::load_progress::LoadReport;
 use crate::broker::registration::{self, Identity, Registration};
-use crate::broker::topic_configs::{StoredTopicConfigs, topic_config};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::listeners::EndPoint;
 use crate::config::log::LogConfig;
@@ -117,24 +115,6 @@ async fn broker_id(config: &KafkaConfig, log_dirs: &LogDirs, zookeeper: &ZooKeep
     Ok(BrokerId(id.doing("generate a broker.id")?))
 }
 
-/// The settings of every topic that has its own, from ZooKeeper.
-async fn topic_configs(
-    zookeeper: &ZooKeeper,
-    defaults: &LogConfig,
-) -> Result<HashMap<String, Arc<LogConfig>>, StartError> {
-    let doing = "read the topics' settings";
-    let topics = zookeeper.topics().await.doing(doing)?;
-    let entities: Vec<ConfigEntity> = topics.iter().cloned().map(ConfigEntity::Topic).collect();
-    let stored = zookeeper.configs(&entities).await.doing(doing)?;
-    let own = topics.into_iter().zip(stored).filter(|(_, overrides)| !overrides.is_empty());
-    Ok(own
-        .map(|(topic, overrides)| {
-            let config = topic_config(defaults, &topic, &overrides);
-            (topic, config)
-        })
-        .collect())
-}
-
 /// Where clients reach this broker: empty hosts become this host's name, port 0 the port that the system chose.
 fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec<EndPoint>, StartError> {
     let mut endpoints = Vec::new();
@@ -168,7 +148,6 @@ async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32,
 pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
     let started = Instant::now();
     info!("starting");
-    let socket = config.socket_config();
     let (shutdown, shutting_down) = watch::channel(false);
     let mut tasks = JoinSet::new();
 
@@ -180,16 +159,22 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
     info!("Cluster ID = {cluster_id}");
 
     let (failures, failed_dirs) = mpsc::unbounded_channel::<PathBuf>();
-    let log_dirs_config = config.log_dirs_config();
-    let log_dirs = LogDirs::open(&log_dirs_config, failures).doing("open the log directories")?;
+    let log_dirs = LogDirs::open(&config.log_dirs_config(), failures).doing("open the log directories")?;
     let id = broker_id(&config, &log_dirs, &zookeeper).await?;
     log_dirs.claim(&cluster_id, id).doing("claim the log directories")?;
     let log_dirs = Arc::new(log_dirs);
+
+    // Whatever is stored for this broker lies over its file from here on.
+    let dynamic =
+        DynamicConfig::load(zookeeper.clone(), id, config).await.doing("read the broker's stored settings")?;
+    let dynamic = Arc::new(dynamic);
+    let current = dynamic.config();
+    let config = current.load_full();
+    let (socket, log_dirs_config) = (config.socket_config(), config.log_dirs_config());
     let bound = bind(&socket)?;
 
-    let topic_defaults = Arc::new(config.topic_defaults());
-    let own_configs = topic_configs(&zookeeper, &topic_defaults).await?;
-    load_logs(&log_dirs, own_configs, Arc::clone(&topic_defaults)).await?;
+    let own_configs = dynamic.topic_configs().await.doing("read the topics' settings")?;
+    load_logs(&log_dirs, own_configs, Arc::new(config.topic_defaults())).await?;
 
     let io = IoThreads::start(socket.num_io_threads, socket.queued_max_requests).doing("start the I/O threads")?;
     let io = Arc::new(io);
@@ -202,15 +187,12 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
         rack: config.broker_rack().map(str::to_owned),
         protocol: config.inter_broker_protocol_version(),
     };
-    let config = Arc::new(ArcSwap::from_pointee(config));
-    let topic_configs: Arc<dyn TopicConfigs> =
-        Arc::new(StoredTopicConfigs { zookeeper: zookeeper.clone(), config: Arc::clone(&config) });
     let (replicas, leaderships) = ReplicaManager::new(
         id,
         replica_config,
         Arc::clone(&metadata),
         Arc::clone(&log_dirs),
-        topic_configs,
+        Arc::clone(&dynamic) as Arc<dyn TopicConfigs>,
         Arc::clone(&io),
     );
     let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
@@ -222,12 +204,13 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
     let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
     tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups)));
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
+    tasks.spawn(dynamic.run(Arc::clone(&replicas), shutting_down.clone()));
 
     let controller = Controller::start(zookeeper.clone(), id, controller_config);
     let server = Arc::new(Server {
         broker_id: id,
         cluster_id,
-        config: Arc::clone(&config),
+        config: current,
         metadata: Arc::clone(&metadata),
         groups: Arc::clone(&groups),
         producer_ids: Default::default(),
