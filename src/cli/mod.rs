@@ -11,12 +11,15 @@ pub(crate) mod configs;
 pub(crate) mod console_consumer;
 pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
+pub(crate) mod consumer_perf_test;
 pub(crate) mod get_offsets;
 pub(crate) mod message_formatter;
 pub(crate) mod options;
+pub(crate) mod producer_perf_test;
 pub(crate) mod table;
 pub(crate) mod topic_filter;
 pub(crate) mod topics;
+pub(crate) mod topics_zookeeper;
 pub(crate) mod zookeeper;
 
 use std::ffi::OsString;
@@ -36,6 +39,8 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("console-consumer", "Print messages of topics (kafka-console-consumer.sh)"),
     ("consumer-groups", "List, describe, reset and delete consumer groups (kafka-consumer-groups.sh)"),
     ("configs", "Describe and alter configs of topics and brokers (kafka-configs.sh)"),
+    ("producer-perf-test", "Measure how fast records are sent (kafka-producer-perf-test.sh)"),
+    ("consumer-perf-test", "Measure how fast records are read (kafka-consumer-perf-test.sh)"),
     ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
 ];
@@ -51,6 +56,13 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "console-consumer" => start(&console_consumer::TOOL, arguments, console_consumer::run),
         "consumer-groups" => start(&consumer_groups::TOOL, arguments, consumer_groups::run),
         "configs" => start(&configs::TOOL, arguments, configs::run),
+        // Alone among the tools, this one takes no arguments for a question.
+        "producer-perf-test" if arguments.is_empty() => {
+            let tool = &producer_perf_test::TOOL;
+            tool.print_usage(tool.about, &mut io::stdout()).map_or(1, |()| 0)
+        }
+        "producer-perf-test" => start(&producer_perf_test::TOOL, arguments, producer_perf_test::run),
+        "consumer-perf-test" => start(&consumer_perf_test::TOOL, arguments, consumer_perf_test::run),
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
         _ => return None,
@@ -63,7 +75,7 @@ fn start(
     run: impl AsyncFnOnce(&Options, &mut dyn Write) -> Result<(), Stop>,
 ) -> i32 {
     log_to_stderr();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("start the runtime: {error}");

@@ -3,7 +3,7 @@ use std::io::Write;
 
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
 use crate::cli::topic_filter::{TopicFilter, is_internal};
-use crate::cli::{checked, cluster};
+use crate::cli::{checked, cluster, topics_zookeeper};
 use crate::client::admin::TOPIC_RESOURCE;
 use crate::client::cluster::Cluster;
 use crate::client::error::ClientError;
@@ -164,6 +164,9 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
 }
 
 async fn run_action(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
+    if let Some(hosts) = options.value("zookeeper") {
+        return topics_zookeeper::run(options, hosts, out).await;
+    }
     let cluster = cluster(options, "adminclient-1")?;
     if options.has("create") {
         create(options, &cluster, out).await
@@ -377,6 +380,8 @@ pub(crate) struct DescribedTopic {
     pub(crate) min_insync_replicas: usize,
     pub(crate) partitions: Vec<DescribedPartition>,
     pub(crate) is_marked_for_deletion: bool,
+    /// Whether there are columns for eligible leaders, as 3.8 and later print them.
+    pub(crate) has_eligible_leaders: bool,
 }
 
 pub(crate) struct DescribedPartition {
@@ -403,6 +408,7 @@ impl DescribedTopic {
             min_insync_replicas: value("min.insync.replicas").and_then(|text| text.parse().ok()).unwrap_or(1),
             partitions: topic.partitions.iter().map(DescribedPartition::new).collect(),
             is_marked_for_deletion: false,
+            has_eligible_leaders: true,
         }
     }
 }
@@ -458,8 +464,10 @@ pub(crate) fn print_description(
             let leader = partition.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
             write!(out, "\tTopic: {}\tPartition: {}\tLeader: {leader}", topic.name, partition.index)?;
             write!(out, "\tReplicas: {}\tIsr: {}", joined(&partition.replicas), joined(&partition.isr))?;
-            // Eligible leader replicas exist on KRaft only.
-            write!(out, "\tElr: N/A\tLastKnownElr: N/A")?;
+            if topic.has_eligible_leaders {
+                // They exist on KRaft only.
+                write!(out, "\tElr: N/A\tLastKnownElr: N/A")?;
+            }
             writeln!(out, "{}", if topic.is_marked_for_deletion { "\tMarkedForDeletion: true" } else { "" })?;
         }
     }
@@ -565,6 +573,7 @@ mod tests {
                 DescribedPartition { index: 1, leader: None, replicas: vec![2, 1], isr: vec![2] },
             ],
             is_marked_for_deletion: false,
+            has_eligible_leaders: true,
         };
         let mut out = Vec::new();
         print_description(&topic, &parse(line), &HashSet::from([1]), &mut out).unwrap();

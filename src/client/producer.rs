@@ -51,6 +51,9 @@ pub struct Sent {
 /// Resolves when the record is acknowledged, or will never be.
 pub type Delivery = oneshot::Receiver<Result<Sent, ClientError>>;
 
+/// Called once, when the record is acknowledged or will never be; must not call the producer.
+pub type OnSettled = Box<dyn FnOnce(Result<Sent, ClientError>) + Send>;
+
 /// Sends records in batches, per partition in the order of `send`.
 ///
 /// Order and idempotence: a batch gets its sequence when it is first sent; after a failure that may pass, the partition
@@ -112,7 +115,7 @@ struct Batch {
     room: usize,
     created: Instant,
     attempts: u32,
-    deliveries: Vec<oneshot::Sender<Result<Sent, ClientError>>>,
+    deliveries: Vec<OnSettled>,
 }
 
 enum Contents {
@@ -190,6 +193,19 @@ impl Producer {
     /// Adds a record to its partition's batch. Waits for the topic's metadata and for room in the buffer, at most
     /// `max.block.ms`.
     pub async fn send(&self, topic: &Arc<str>, record: OutgoingRecord) -> Result<Delivery, ClientError> {
+        let (sender, receiver) = oneshot::channel();
+        // The caller may not care.
+        let on_settled = Box::new(move |outcome| drop(sender.send(outcome)));
+        self.send_then(topic, record, on_settled).await.map(|()| receiver)
+    }
+
+    /// As `send`, with a call instead of something to wait for. The call is made only if this returns `Ok`.
+    pub async fn send_then(
+        &self,
+        topic: &Arc<str>,
+        record: OutgoingRecord,
+        on_settled: OnSettled,
+    ) -> Result<(), ClientError> {
         let shared = &self.shared;
         let size = record.size();
         if size > shared.settings.request_bytes_max {
@@ -213,7 +229,7 @@ impl Producer {
             shared.room.add_permits(room as usize);
             return Err(error);
         }
-        shared.append(topic, record, size, room)
+        shared.append(topic, record, room, on_settled)
     }
 
     /// Sends all there is and waits until every record is acknowledged or given up.
@@ -279,10 +295,10 @@ impl Shared {
         &self,
         topic: &Arc<str>,
         record: OutgoingRecord,
-        size: usize,
         room: u32,
-    ) -> Result<Delivery, ClientError> {
-        let (sender, receiver) = oneshot::channel();
+        on_settled: OnSettled,
+    ) -> Result<(), ClientError> {
+        let size = record.size();
         let mut guard = self.state();
         let state = &mut *guard;
         let known = state.topics.entry(topic.clone()).or_default();
@@ -326,26 +342,24 @@ impl Shared {
         let is_full = builder.uncompressed_size() >= self.settings.batch_bytes;
         batch.record_count += 1;
         batch.room += room as usize;
-        batch.deliveries.push(sender);
+        batch.deliveries.push(on_settled);
         let is_first = batch.record_count == 1;
         drop(guard);
         // Later records of a batch change nothing about when it is sent, unless they fill it.
         if is_first || is_full || batch_count > 1 {
             self.wake.notify_one();
         }
-        Ok(receiver)
+        Ok(())
     }
 
     fn settle(&self, state: &mut State, batch: Batch, outcome: Result<Sent, ClientError>) {
         self.room.add_permits(batch.room);
         state.outstanding -= 1;
-        for (index, delivery) in (0..).zip(batch.deliveries) {
-            let outcome = outcome.clone().map(|sent| match sent.offset {
+        for (index, on_settled) in (0..).zip(batch.deliveries) {
+            on_settled(outcome.clone().map(|sent| match sent.offset {
                 -1 => sent,
                 base => Sent { offset: base + index, ..sent },
-            });
-            // The caller may not care.
-            let _ = delivery.send(outcome);
+            }));
         }
         if state.outstanding == 0 {
             for flush in state.flushes.drain(..) {

@@ -1,0 +1,230 @@
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Zoned;
+
+use crate::cli::options::{Options, Stop, Takes, Tool, bootstrap_servers, flag};
+use crate::cli::{properties_of_file, warn_of_left_over};
+use crate::client::consumer::Consumer;
+use crate::client::settings::ConsumerSettings;
+
+pub(crate) const TOOL: Tool = Tool {
+    script: "kafka-consumer-perf-test",
+    about: "This tool is used to verify the consumer performance.",
+    flags: &[
+        flag("broker-list", Takes::Value("broker-list"), "DEPRECATED, use --bootstrap-server instead."),
+        flag("bootstrap-server", Takes::Value("server to connect to"), "REQUIRED: The server(s) to connect to."),
+        flag("topic", Takes::Value("topic"), "REQUIRED: The topic to consume from."),
+        flag("group", Takes::Value("gid"), "The group id to consume on."),
+        flag("fetch-size", Takes::Value("size"), "The amount of data to fetch in a request. Default: 1048576."),
+        flag("from-latest", Takes::Nothing, "Start with the latest message if the group has no position."),
+        flag("socket-buffer-size", Takes::Value("size"), "The size of the tcp RECV size. Default: 2097152."),
+        flag("threads", Takes::Value("count"), "DEPRECATED AND IGNORED."),
+        flag("num-fetch-threads", Takes::Value("count"), "DEPRECATED AND IGNORED."),
+        flag("consumer.config", Takes::Value("config file"), "Properties file of the consumer."),
+        flag("print-metrics", Takes::Nothing, "Accepted; this consumer keeps no metrics."),
+        flag("show-detailed-stats", Takes::Nothing, "Report for each reporting interval."),
+        flag("timeout", Takes::Value("milliseconds"), "Longest time between records. Default: 10000."),
+        flag("messages", Takes::Value("count"), "REQUIRED: The number of messages to consume."),
+        flag("reporting-interval", Takes::Value("interval_ms"), "Interval of progress info. Default: 5000."),
+        flag("date-format", Takes::Value("date format"), "Of the times. Default: yyyy-MM-dd HH:mm:ss:SSS."),
+        flag("hide-header", Takes::Nothing, "Skip printing the header for the stats."),
+    ],
+};
+
+const MB: f64 = 1024.0 * 1024.0;
+
+/// The common letters of java.text.SimpleDateFormat as those of strftime.
+fn strftime_of(java: &str) -> String {
+    let mut format = String::new();
+    let mut letters = java.chars().peekable();
+    let mut is_quoted = false;
+    while let Some(letter) = letters.next() {
+        if letter == '\'' {
+            is_quoted = !is_quoted;
+            continue;
+        }
+        let directive = match letter {
+            _ if is_quoted => None,
+            'y' => Some("%Y"),
+            'M' => Some("%m"),
+            'd' => Some("%d"),
+            'H' => Some("%H"),
+            'h' => Some("%I"),
+            'm' => Some("%M"),
+            's' => Some("%S"),
+            'S' => Some("%3f"),
+            'a' => Some("%p"),
+            'E' => Some("%a"),
+            'z' => Some("%Z"),
+            'Z' => Some("%z"),
+            _ => None,
+        };
+        match directive {
+            Some(directive) => {
+                while letters.next_if_eq(&letter).is_some() {}
+                format.push_str(directive);
+            }
+            None if letter == '%' => format.push_str("%%"),
+            None => format.push(letter),
+        }
+    }
+    format
+}
+
+/// As Java prints a double with four digits, infinity included.
+fn four_digits(value: f64) -> String {
+    match value {
+        infinite if infinite.is_infinite() => "Infinity".to_owned(),
+        value => format!("{value:.4}"),
+    }
+}
+
+/// What was read up to some moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Read {
+    bytes: u64,
+    messages: u64,
+    /// Spent waiting for the group.
+    rebalance_ms: u64,
+}
+
+/// The columns of one interval, after its times.
+fn columns(total: &Read, last: &Read, elapsed_ms: u64) -> String {
+    let mb = (total.bytes - last.bytes) as f64 / MB;
+    let messages = (total.messages - last.messages) as f64;
+    let rebalance_ms = total.rebalance_ms - last.rebalance_ms;
+    // A negative time is printed as it is, as Kafka's tool does.
+    let fetch_ms = elapsed_ms as i64 - rebalance_ms as i64;
+    let seconds = elapsed_ms as f64 / 1000.0;
+    let fetch_seconds = fetch_ms as f64 / 1000.0;
+    format!(
+        "{}, {}, {}, {}, {rebalance_ms}, {fetch_ms}, {}, {}",
+        four_digits(total.bytes as f64 / MB),
+        four_digits(mb / seconds),
+        total.messages,
+        four_digits(messages / seconds),
+        four_digits(mb / fetch_seconds),
+        four_digits(messages / fetch_seconds)
+    )
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
+    if options.has("threads") || options.has("num-fetch-threads") {
+        writeln!(
+            out,
+            "WARNING: option [threads] and [num-fetch-threads] have been deprecated and will be ignored by the test"
+        )?;
+    }
+    let topic = options.required("topic")?.to_owned();
+    options.required("messages")?;
+    let wanted: u64 = options.number("messages")?.unwrap_or_default();
+    let servers = match options.value("bootstrap-server").or(options.value("broker-list")) {
+        Some(servers) => bootstrap_servers(servers)?.join(","),
+        None => return Err(Stop::Usage("Missing required option(s) [bootstrap-server]".to_owned())),
+    };
+    let timeout_ms: u64 = options.number("timeout")?.unwrap_or(10_000);
+    let interval_ms: u64 = options.number("reporting-interval")?.unwrap_or(5000);
+    if interval_ms == 0 {
+        return Err(Stop::Failed("Reporting interval must be greater than 0.".to_owned()));
+    }
+    let format = strftime_of(options.value("date-format").unwrap_or("yyyy-MM-dd HH:mm:ss:SSS"));
+    let mut properties = properties_of_file(options.value("consumer.config"))?;
+    properties.set("bootstrap.servers", servers);
+    let made_up = format!("perf-consumer-{}", rand::random_range(0..100_000));
+    properties.set("group.id", options.value("group").unwrap_or(&made_up));
+    properties.set("receive.buffer.bytes", options.value("socket-buffer-size").unwrap_or("2097152"));
+    properties.set("max.partition.fetch.bytes", options.value("fetch-size").unwrap_or("1048576"));
+    properties.set("auto.offset.reset", if options.has("from-latest") { "latest" } else { "earliest" });
+    properties.set("check.crcs", "false");
+    let settings = ConsumerSettings::take(&mut properties, "perf-consumer-client")?;
+    warn_of_left_over(&properties);
+
+    let detailed = options.has("show-detailed-stats");
+    if !options.has("hide-header") {
+        let times = if detailed { "time, threadId" } else { "start.time, end.time" };
+        writeln!(
+            out,
+            "{times}, data.consumed.in.MB, MB.sec, data.consumed.in.nMsg, nMsg.sec, rebalance.time.ms, fetch.time.ms, \
+             fetch.MB.sec, fetch.nMsg.sec"
+        )?;
+    }
+    let mut consumer = Consumer::new(settings);
+    consumer.subscribe(vec![topic]);
+    // Draws on a terminal only.
+    let progress = ProgressBar::new(wanted).with_style(
+        ProgressStyle::with_template("{elapsed_precise} [{bar:40}] {pos}/{len} messages, {per_sec}, {eta} left")
+            .expect("the template is constant"),
+    );
+    let (start, start_time) = (Instant::now(), Zoned::now());
+    let (mut read, mut last) = (Read::default(), Read::default());
+    let mut last_report = start;
+    let mut last_consumed = start;
+    while read.messages < wanted && millis(last_consumed.elapsed()) <= timeout_ms {
+        let records = consumer.poll(Duration::from_millis(100), usize::MAX).await?;
+        let now = Instant::now();
+        if !records.is_empty() {
+            last_consumed = now;
+        }
+        for record in records {
+            read.messages += 1;
+            let len = |field: &Option<bytes::Bytes>| field.as_ref().map_or(0, bytes::Bytes::len);
+            read.bytes += (len(&record.record.key) + len(&record.record.value)) as u64;
+        }
+        read.rebalance_ms = millis(consumer.rebalance_time);
+        if millis(now - last_report) >= interval_ms {
+            progress.set_position(read.messages);
+            if detailed {
+                let line = columns(&read, &last, millis(now - last_report));
+                let time = Zoned::now().strftime(&format).to_string();
+                progress.suspend(|| writeln!(out, "{time}, 0, {line}"))?;
+            }
+            last = read;
+            last_report = now;
+        }
+    }
+    progress.finish_and_clear();
+    if read.messages < wanted {
+        writeln!(
+            out,
+            "WARNING: Exiting before consuming the expected number of messages: timeout ({timeout_ms} ms) exceeded. \
+             You can use the --timeout option to increase the timeout."
+        )?;
+    }
+    let (elapsed, end_time) = (start.elapsed(), Zoned::now());
+    consumer.close().await;
+    if !detailed {
+        let times = format!("{}, {}", start_time.strftime(&format), end_time.strftime(&format));
+        writeln!(out, "{times}, {}", columns(&read, &Read::default(), millis(elapsed)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_follow_javas_letters() {
+        assert_eq!(strftime_of("yyyy-MM-dd HH:mm:ss:SSS"), "%Y-%m-%d %H:%M:%S:%3f");
+        assert_eq!(strftime_of("yyyy-MM-dd'T'HH:mm"), "%Y-%m-%dT%H:%M");
+    }
+
+    #[test]
+    fn a_row_counts_the_wait_for_the_group_apart() {
+        let read = Read { bytes: 10 * 1024 * 1024, messages: 1000, rebalance_ms: 1000 };
+        assert_eq!(
+            columns(&read, &Read::default(), 2000),
+            "10.0000, 5.0000, 1000, 500.0000, 1000, 1000, 10.0000, 1000.0000"
+        );
+        assert_eq!(
+            columns(&read, &Read::default(), 1000),
+            "10.0000, 10.0000, 1000, 1000.0000, 1000, 0, Infinity, Infinity"
+        );
+    }
+}
