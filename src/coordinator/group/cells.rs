@@ -902,30 +902,40 @@ fn a_commit_on_its_way_is_unstable_and_not_seen() {
 }
 
 #[test]
-fn of_two_commits_the_one_later_in_the_log_wins() {
-    let mut bench = Bench::new();
-    bench.hold_appends = true;
-    bench.commit(anybody(-1), 5);
-    bench.commit(anybody(-1), 6);
-    // Their outcomes come back in the other order.
-    bench.held.swap(0, 1);
-    bench.finish_append(Ok(Offset(11)));
-    bench.finish_append(Ok(Offset(10)));
-    match bench.group.offsets().find("orders", 0, true) {
-        FoundOffset::Committed(committed) => assert_eq!(committed.offset, Offset(6)),
-        other => panic!("{other:?}"),
+fn of_several_commits_the_last_in_the_log_wins_whatever_order_their_outcomes_come_in() {
+    for (order, failing, wins) in [([1, 0, 2], 9, 7), ([2, 1, 0], 9, 7), ([2, 0, 1], 2, 6), ([1, 2, 0], 9, 7)] {
+        let mut bench = Bench::new();
+        bench.hold_appends = true;
+        let appends: Vec<AppendId> = (0..3)
+            .map(|n| {
+                bench.commit(anybody(-1), 5 + n);
+                bench.held.pop_front().expect("each commit is one append")
+            })
+            .collect();
+        for index in order {
+            let at = Offset(10 + i64::try_from(index).expect("small"));
+            bench.held.push_back(appends[index]);
+            bench.finish_append(if index == failing { Err(AppendFailure::TimedOut) } else { Ok(at) });
+        }
+        match bench.group.offsets().find("orders", 0, true) {
+            FoundOffset::Committed(committed) => assert_eq!(committed.offset, Offset(wins), "{order:?}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
 #[test]
 fn a_commit_of_a_partition_deleted_meanwhile_leaves_nothing() {
     let mut bench = Bench::new();
+    let other = Commit { caller: anybody(-1), offsets: vec![to_commit("payments", 0, 1)] };
+    bench.step(|group, reply, turn| group.commit_offsets(other, reply, turn));
     bench.hold_appends = true;
     let stored = bench.commit(anybody(-1), 5);
     bench.step(|group, _, turn| group.forget(vec![(Arc::from("orders"), 0)], turn));
+    assert!(matches!(bench.records.last(), Some(GroupRecord::Offset { committed: None, .. })));
     bench.finish_append(Ok(Offset(10)));
     assert_eq!(bench.group.offsets().find("orders", 0, false), FoundOffset::None);
-    let _ = stored;
+    assert_eq!((bench.stored(stored), bench.group.offsets().count()), ("ok".into(), 1));
 }
 
 fn subscription(topics: &[&str]) -> Bytes {

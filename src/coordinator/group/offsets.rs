@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::rebalance::{Caller, PendingAppend};
 use crate::coordinator::group::state::{CONSUMER, Group, GroupState};
-use crate::coordinator::group::turn::{Action, AppendId, CommitAnswer, GroupRecord, ReplyTo, Turn};
+use crate::coordinator::group::turn::{Action, CommitAnswer, GroupRecord, ReplyTo, Turn};
 use crate::coordinator::shard::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId};
 
@@ -58,8 +58,8 @@ pub(crate) struct RecordedOffset {
 #[derive(Debug, Default)]
 struct PartitionOffset {
     recorded: Option<RecordedOffset>,
-    /// The latest commit on its way into the log.
-    storing: Option<AppendId>,
+    /// How many commits are on their way into the log.
+    storing: u32,
 }
 
 /// What OffsetFetch finds for one partition.
@@ -81,7 +81,7 @@ pub(crate) struct GroupOffsets {
 impl GroupOffsets {
     pub(crate) fn find(&self, topic: &str, partition: i32, require_stable: bool) -> FoundOffset<'_> {
         let known = self.topics.get(topic).and_then(|partitions| partitions.get(&partition));
-        if require_stable && (known.is_some_and(|p| p.storing.is_some()) || self.is_in_transaction(topic, partition)) {
+        if require_stable && (known.is_some_and(|p| p.storing > 0) || self.is_in_transaction(topic, partition)) {
             return FoundOffset::Unstable;
         }
         match known.and_then(|p| p.recorded.as_ref()) {
@@ -142,38 +142,32 @@ impl GroupOffsets {
         self.in_transactions.contains_key(&producer_id)
     }
 
-    fn start_storing(&mut self, offset: &OffsetToCommit, append: AppendId) {
+    fn start_storing(&mut self, offset: &OffsetToCommit) {
         // The usual commit is of a partition that has been committed before: then no name is cloned.
-        match self.topics.get_mut(&offset.topic) {
-            Some(partitions) => partitions.entry(offset.partition).or_default().storing = Some(append),
-            None => {
-                let partitions = self.topics.entry(Arc::clone(&offset.topic)).or_default();
-                partitions.entry(offset.partition).or_default().storing = Some(append);
-            }
-        }
+        let partitions = match self.topics.get_mut(&offset.topic) {
+            Some(partitions) => partitions,
+            None => self.topics.entry(Arc::clone(&offset.topic)).or_default(),
+        };
+        partitions.entry(offset.partition).or_default().storing += 1;
     }
 
     /// `stored_at` is `None` if the append failed.
-    fn end_storing(&mut self, offset: OffsetToCommit, append: AppendId, stored_at: Option<Offset>) {
+    fn end_storing(&mut self, offset: OffsetToCommit, stored_at: Option<Offset>) {
         let OffsetToCommit { topic, partition, committed } = offset;
-        let Some(partitions) = self.topics.get_mut(&topic) else { return };
-        let Some(entry) = partitions.get_mut(&partition) else { return };
-        // Without a mark the partition was deleted meanwhile, and the offset with it.
-        if entry.storing.is_some()
-            && let Some(appended_at) = stored_at
+        let entry = self.topics.get_mut(&topic).and_then(|partitions| partitions.get_mut(&partition));
+        let entry = entry.expect("a partition is kept while a commit of it is on its way");
+        entry.storing -= 1;
+        if let Some(appended_at) = stored_at
             && entry.recorded.as_ref().is_none_or(|known| known.appended_at <= appended_at)
         {
             entry.recorded = Some(RecordedOffset { appended_at, committed });
-        }
-        if entry.storing == Some(append) {
-            entry.storing = None;
         }
         self.forget_if_empty(&topic, partition);
     }
 
     fn forget_if_empty(&mut self, topic: &str, partition: i32) {
         if let Some(partitions) = self.topics.get_mut(topic) {
-            if partitions.get(&partition).is_some_and(|p| p.recorded.is_none() && p.storing.is_none()) {
+            if partitions.get(&partition).is_some_and(|p| p.recorded.is_none() && p.storing == 0) {
                 partitions.remove(&partition);
             }
             if partitions.is_empty() {
@@ -182,7 +176,7 @@ impl GroupOffsets {
         }
     }
 
-    /// Forgets a partition. True if it had an offset in the log, which then needs a tombstone.
+    /// Forgets a partition. True if it has an offset in the log, perhaps on its way there, which needs a tombstone.
     fn remove(&mut self, topic: &str, partition: i32) -> bool {
         self.in_transactions.retain(|_, offsets| {
             offsets.retain(|(t, p), _| !(**t == *topic && *p == partition));
@@ -190,8 +184,8 @@ impl GroupOffsets {
         });
         let Some(partitions) = self.topics.get_mut(topic) else { return false };
         let Some(entry) = partitions.get_mut(&partition) else { return false };
-        entry.storing = None;
-        let had_offset = entry.recorded.take().is_some();
+        let had_offset = entry.recorded.take().is_some() || entry.storing > 0;
+        entry.storing = 0;
         self.forget_if_empty(topic, partition);
         had_offset
     }
@@ -257,7 +251,7 @@ impl Group {
             .collect();
         let append = turn.append(&self.group_id, records);
         for offset in &offsets {
-            self.offsets.start_storing(offset, append);
+            self.offsets.start_storing(offset);
         }
         self.appending.insert(append, PendingAppend::Offsets(StoringOffsets { reply, offsets }));
     }
@@ -282,13 +276,12 @@ impl Group {
 
     pub(super) fn offsets_stored(
         &mut self,
-        append: AppendId,
         storing: StoringOffsets,
         outcome: Result<Offset, AppendFailure>,
         turn: &mut Turn<'_>,
     ) {
         for offset in storing.offsets {
-            self.offsets.end_storing(offset, append, outcome.ok());
+            self.offsets.end_storing(offset, outcome.ok());
         }
         let answer = outcome.map(|_| ()).map_err(AppendFailure::for_offsets);
         turn.answer_commit(storing.reply, CommitAnswer::Stored(answer));
@@ -317,7 +310,7 @@ impl Group {
         };
         let is_expired = |entry: &PartitionOffset| {
             let Some(RecordedOffset { committed, .. }) = &entry.recorded else { return false };
-            entry.storing.is_none()
+            entry.storing == 0
                 && match committed.expire_timestamp_ms {
                     Some(expires_ms) => now_ms >= expires_ms,
                     None => now_ms.saturating_sub(since_ms.unwrap_or(committed.commit_timestamp_ms)) >= retention_ms,
@@ -339,7 +332,7 @@ impl Group {
     pub(crate) fn forget(&mut self, partitions: Vec<(Arc<str>, i32)>, turn: &mut Turn<'_>) -> bool {
         let mut tombstones = Vec::new();
         for (topic, partition) in partitions {
-            if self.offsets.remove(&topic, partition) {
+            if self.forget_partition(&topic, partition) {
                 tombstones.push(GroupRecord::Offset { topic, partition, committed: None });
             }
         }
@@ -354,6 +347,16 @@ impl Group {
         dies
     }
 
+    /// Commits of the partition that are on their way are answered as if they counted, and forgotten.
+    fn forget_partition(&mut self, topic: &str, partition: i32) -> bool {
+        for pending in self.appending.values_mut() {
+            if let PendingAppend::Offsets(storing) = pending {
+                storing.offsets.retain(|offset| !(*offset.topic == *topic && offset.partition == partition));
+            }
+        }
+        self.offsets.remove(topic, partition)
+    }
+
     /// Deletes an empty group with all it has. Commits on their way are written over by the tombstones that follow
     /// them, so they are refused.
     pub(crate) fn delete(&mut self, turn: &mut Turn<'_>) -> Result<(), GroupError> {
@@ -362,7 +365,7 @@ impl Group {
             GroupState::Empty => {
                 let mut tombstones = Vec::new();
                 for (topic, partition) in self.offsets.all() {
-                    self.offsets.remove(&topic, partition);
+                    self.forget_partition(&topic, partition);
                     tombstones.push(GroupRecord::Offset { topic, partition, committed: None });
                 }
                 self.bury(&mut tombstones, turn);

@@ -774,7 +774,7 @@ impl Group {
             Some(PendingAppend::StaticReplacement(replacement)) => {
                 self.static_replacement_stored(*replacement, outcome, turn);
             }
-            Some(PendingAppend::Offsets(storing)) => self.offsets_stored(append, storing, outcome, turn),
+            Some(PendingAppend::Offsets(storing)) => self.offsets_stored(storing, outcome, turn),
             Some(PendingAppend::EmptyGeneration) => {
                 if let Err(failure) = outcome {
                     // After a crash the last generation with members would come back, and time out.
