@@ -180,10 +180,14 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
     (used, complaints)
 }
 
-/// Whether a change takes effect while this broker runs: the defaults of topics do.
+/// Whether a change takes effect while this broker runs: the defaults of topics do, as far as their logs obey them.
+/// The controller reads its default for unclean elections only at start.
 pub fn is_applied_at_run_time(name: &str) -> bool {
     server_setting(name).is_some_and(|setting| {
-        setting.update == Update::ClusterWide && setting.standing == Standing::Acted && is_broker_twin(name)
+        setting.update == Update::ClusterWide
+            && setting.standing == Standing::Acted
+            && is_broker_twin(name)
+            && name != "unclean.leader.election.enable"
     })
 }
 
