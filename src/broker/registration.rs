@@ -110,9 +110,6 @@ impl Drop for Registration {
 
 impl Registration {
     /// Registers, then lets the controller stand for election, now and after every new session.
-    ///
-    /// A node of the same id may be left over from a process that was killed a moment ago; it is given one session
-    /// timeout to vanish before this start is refused.
     pub async fn start(
         zk: ZooKeeper,
         identity: Identity,
@@ -121,17 +118,9 @@ impl Registration {
         refuse_taken_endpoints(&zk, &identity).await?;
         let events = zk.session_events();
         let deadline = Instant::now() + zk.settings().session_timeout + EXPIRY_GRACE;
-        let mut waiting = false;
         let epoch = loop {
             match zk.register_broker(&identity.znode(), identity.json()).await {
                 Ok(epoch) => break BrokerEpoch(epoch),
-                Err(taken @ ZkError::BrokerIdTaken { .. }) if Instant::now() < deadline => {
-                    if !waiting {
-                        warn!("{taken}; waiting for up to {} ms", (deadline - Instant::now()).as_millis());
-                        waiting = true;
-                    }
-                    tokio::time::sleep(RETRY_BACKOFF / 4).await;
-                }
                 Err(ZkError::SessionExpired) if Instant::now() < deadline => {}
                 Err(error) => return Err(error.into()),
             }
@@ -150,6 +139,30 @@ impl Registration {
     pub fn epochs(&self) -> watch::Receiver<BrokerEpoch> {
         self.epoch.clone()
     }
+}
+
+/// Waits for the node that a process killed a moment ago left behind under this id: for one session timeout, after which
+/// registering fails, since then another process keeps it alive. To be called before anybody is let in, for a broker
+/// that no controller knows has nothing true to tell.
+pub async fn wait_for_predecessor(zk: &ZooKeeper, id: BrokerId) -> Result<(), RegistrationError> {
+    let path = odradek_zookeeper::znode::broker::path(id.0);
+    let patience = zk.settings().session_timeout + EXPIRY_GRACE;
+    let mut watch = zk.watch_data(path.as_str());
+    let gone = async {
+        let mut waiting = false;
+        while watch.next().await?.is_some() {
+            if !waiting {
+                warn!(
+                    "{path} still exists; waiting up to {} ms for the session of an earlier broker to expire",
+                    patience.as_millis()
+                );
+                waiting = true;
+            }
+        }
+        Ok(())
+    };
+    // If it stays, registering says so.
+    tokio::time::timeout(patience, gone).await.unwrap_or(Ok(()))
 }
 
 /// Follows the session: an expiry ends the office of a controller first, and only then is the broker registered again.

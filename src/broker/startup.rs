@@ -222,6 +222,7 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
         topics: Topics::new(zookeeper.clone()),
     });
 
+    registration::wait_for_predecessor(&zookeeper, id).await.doing(format_args!("register broker {id}"))?;
     // The first request may come as soon as the broker is registered, from its own controller.
     let counter = ConnectionCounter::new(connection_limits(&socket)?);
     let bounds = connection_bounds(&socket);

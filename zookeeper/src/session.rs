@@ -19,6 +19,8 @@ use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Error, Permission,
 
 /// How long to wait between two attempts at a new session after the old one expired.
 const RECONNECT_BACKOFF: Duration = Duration::from_secs(1);
+/// How long a clean end of the session may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// User name and password of a DIGEST-MD5 login (the `Client` section of a JAAS file).
 #[derive(Clone, PartialEq, Eq)]
@@ -266,12 +268,23 @@ impl ZooKeeper {
         Ok(zk)
     }
 
-    /// Ends the session, which removes its ephemeral nodes at once.
+    /// Ends the session and waits for the server to confirm it, which removes its ephemeral nodes at once.
     pub async fn close(&self) {
-        self.shared.status.send_replace(Status::Closed);
-        // The session ends when the last use of its client does; requests under way are allowed to finish.
-        let permits = u32::try_from(self.shared.settings.max_in_flight_requests).unwrap_or(u32::MAX);
-        let _ = timeout(Duration::from_secs(5), self.shared.in_flight.acquire_many(permits)).await;
+        let former = self.shared.status.send_replace(Status::Closed);
+        let ended = async {
+            // The session ends when the last use of its client does; requests under way are allowed to finish.
+            let permits = u32::try_from(self.shared.settings.max_in_flight_requests).unwrap_or(u32::MAX);
+            let _ = self.shared.in_flight.acquire_many(permits).await;
+            let Status::Connected(connection) = former else { return };
+            let mut states = connection.client.state_watcher();
+            drop(connection);
+            while !states.peek_state().is_terminated() {
+                states.changed().await;
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, ended).await.is_err() {
+            warn!("[ZooKeeperClient Kafka server] The session did not end in time; it will expire.");
+        }
     }
 
     pub fn settings(&self) -> &Settings {

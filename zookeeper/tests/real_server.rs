@@ -234,13 +234,11 @@ async fn a_broker_id_is_never_registered_twice() {
         }
     );
     assert_eq!(second.broker(1).await.unwrap().unwrap().epoch, epoch, "the refused one changed nothing");
+    let _watch = first.watch_children("/brokers/ids").next().await;
     first.close().await;
-    drop(first);
-    let taken_over = eventually("a closed session frees its id at once", || async {
-        second.register_broker(&broker(1), BrokerJson::V5).await.map_err(|error| error.to_string())
-    })
-    .await;
-    assert!(taken_over > epoch);
+    let taken_over = second.register_broker(&broker(1), BrokerJson::V5).await;
+    assert!(taken_over.is_ok_and(|taken_over| taken_over > epoch), "a closed session frees its id at once");
+    assert_eq!(first.broker_ids().await, Err(ZkError::Closed));
 }
 
 #[tokio::test(flavor = "multi_thread")]

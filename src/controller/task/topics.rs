@@ -135,6 +135,10 @@ impl Topics {
         name: &str,
     ) -> Result<(), AutoCreateError> {
         validate_name(name).map_err(AutoCreateError::Refused)?;
+        if brokers.is_empty() {
+            // No controller has introduced the brokers yet; the topic may well exist.
+            return Err(AutoCreateError::InFlight);
+        }
         let Some(_claim) = self.claim(name) else { return Err(AutoCreateError::InFlight) };
         let (wish, overrides) = automatic(config, name);
         match self.create(config, brokers, name, wish, &overrides, Mode::Create).await {
