@@ -1,5 +1,5 @@
 //! Registrations of brokers.
-use crate::error::ZkError;
+use crate::error::{ZkError, is_connection_loss};
 use crate::session::{CreateKind, ZooKeeper};
 use crate::znode::broker::{self, Broker, BrokerJson};
 use crate::znode::broker_sequence_id;
@@ -46,7 +46,7 @@ impl ZooKeeper {
                         }
                     };
                 }
-                Err(MultiWriteError::RequestFailed { source: Error::ConnectionLoss }) => continue,
+                Err(MultiWriteError::RequestFailed { source }) if is_connection_loss(&source) => continue,
                 Err(MultiWriteError::OperationFailed { source: Error::NodeExists, .. }) => {}
                 Err(error) => return Err(ZkError::from_client(&path, error.into())),
             }

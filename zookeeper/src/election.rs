@@ -1,6 +1,6 @@
 //! Becoming the controller, and ceasing to be it.
 //! Source: kafka 3.9.0 core/src/main/scala/kafka/zk/KafkaZkClient.scala, registerControllerAndIncrementControllerEpoch.
-use crate::error::ZkError;
+use crate::error::{ZkError, is_connection_loss};
 use crate::session::{CreateKind, Versioned, ZooKeeper};
 use crate::znode::{controller, controller_epoch};
 use zookeeper_client::{Error, MultiWriteError, MultiWriteResult};
@@ -63,7 +63,7 @@ impl ZooKeeper {
                         reason: format!("the server answered a multi with {other:?}"),
                     }),
                 },
-                Err(MultiWriteError::RequestFailed { source: Error::ConnectionLoss }) => continue,
+                Err(MultiWriteError::RequestFailed { source }) if is_connection_loss(&source) => continue,
                 Err(MultiWriteError::OperationFailed { source: Error::NodeExists | Error::BadVersion, .. }) => {
                     drop(_permit);
                     self.won_unnoticed(broker_id, epoch).await

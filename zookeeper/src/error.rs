@@ -65,6 +65,12 @@ impl From<ZnodeError> for ZkError {
     }
 }
 
+/// Whether the connection broke before the answer came. zookeeper-client then hands the error of the socket, or its own
+/// about a silent server, to every request under way: those are its only errors without a name.
+pub(crate) fn is_connection_loss(error: &zookeeper_client::Error) -> bool {
+    matches!(error, zookeeper_client::Error::ConnectionLoss | zookeeper_client::Error::Custom(_))
+}
+
 impl ZkError {
     pub(crate) fn from_client(path: &str, error: zookeeper_client::Error) -> ZkError {
         use zookeeper_client::Error;

@@ -1,6 +1,6 @@
 //! Writes that only the current controller may make: each is a multi that first checks the version of
 //! `/controller_epoch`, so a deposed controller changes nothing, however late its write arrives.
-use crate::error::ZkError;
+use crate::error::{ZkError, is_connection_loss};
 use crate::session::{CreateKind, Stat, ZooKeeper};
 use crate::znode::controller_epoch;
 use zookeeper_client::{CheckWriteError, CheckWriter, Error, MultiWriteResult};
@@ -100,7 +100,7 @@ impl Fenced {
             };
             match committed.await {
                 Ok(mut results) => return Ok(results.pop()),
-                Err(CheckWriteError::RequestFailed { source: Error::ConnectionLoss }) => continue,
+                Err(CheckWriteError::RequestFailed { source }) if is_connection_loss(&source) => continue,
                 Err(CheckWriteError::CheckFailed { source: Error::BadVersion | Error::NoNode }) => {
                     return Err(ZkError::ControllerMoved { epoch_zk_version: self.epoch_zk_version });
                 }

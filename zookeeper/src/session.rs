@@ -235,7 +235,7 @@ macro_rules! request {
             let (_permit, connection) = $zk.admitted().await?;
             let $client = &connection.client;
             match $call.await {
-                Err(zookeeper_client::Error::ConnectionLoss) => continue,
+                Err(error) if $crate::error::is_connection_loss(&error) => continue,
                 outcome => break outcome.map_err(|error| $crate::error::ZkError::from_client($path, error)),
             }
         }
@@ -556,11 +556,8 @@ async fn keep_session(zk: ZooKeeper, mut connection: Arc<Connection>) {
         };
         let ended = tokio::select! {
             state = ended => state,
-            _ = status.wait_for(|status| matches!(status, Status::Closed)) => SessionState::Closed,
+            _ = status.wait_for(|status| matches!(status, Status::Closed)) => return,
         };
-        if ended == SessionState::Closed {
-            return;
-        }
         // Kafka treats a lost authentication like an expiry: it tries again for as long as it runs.
         error!("[ZooKeeperClient Kafka server] Session {:#x} ended: {ended}.", connection.session_id);
         if !replaced(&shared.status, Status::Expired) {
