@@ -389,9 +389,13 @@ impl LogDirs {
 
     /// Live directories, the one with the fewest logs first.
     fn dirs_by_logs(&self) -> Vec<&Dir> {
+        let live: Vec<&Dir> = self.live().collect();
+        if live.len() <= 1 {
+            return live;
+        }
         let logs = self.logs.read().expect("nothing panics under this lock");
-        let mut dirs: Vec<(usize, &Dir)> = self
-            .live()
+        let mut dirs: Vec<(usize, &Dir)> = live
+            .into_iter()
             .map(|dir| (logs.values().filter(|log| Arc::ptr_eq(&log.parent, &dir.shared)).count(), dir))
             .collect();
         dirs.sort_by_key(|(count, _)| *count);
@@ -517,7 +521,8 @@ impl LogDirs {
         }
     }
 
-    /// Flushes segments that appends have left behind, and logs whose `flush.ms` is over. Call it every second or so.
+    /// Flushes segments that appends have left behind, writes down recovery points that truncations moved back, and
+    /// flushes logs whose `flush.ms` is over. Call it every second or so.
     pub fn tick_flush(&self, now_ms: i64) {
         for dir in self.live() {
             for tp in dir.shared.take_rolled() {
@@ -525,6 +530,11 @@ impl LogDirs {
                 if let Err(error) = log.flush_old_segments(now_ms) {
                     log::error!("[{tp}] flush: {error}");
                 }
+            }
+            if dir.shared.take_truncated()
+                && let Err(error) = self.checkpoint_dir(&dir.shared)
+            {
+                log::error!("{error}");
             }
         }
         for log in self.logs() {

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Entries kept in memory before they are written together.
 const PENDING_MAX: usize = 64;
+/// Entries that a search reads together.
+const BLOCK_ENTRIES: u32 = 256;
 
 #[derive(Debug)]
 pub(crate) struct IndexFile<const WIDTH: usize> {
@@ -181,7 +183,7 @@ fn search_file<const WIDTH: usize>(
     before: impl Fn(&[u8; WIDTH]) -> bool,
 ) -> io::Result<u32> {
     let (mut low, mut high) = (0, written);
-    while low < high {
+    while high - low > BLOCK_ENTRIES {
         let middle = low + (high - low) / 2;
         if before(&read_entry(file, middle)?) {
             low = middle + 1;
@@ -189,7 +191,11 @@ fn search_file<const WIDTH: usize>(
             high = middle;
         }
     }
-    Ok(low)
+    // The last few steps within one read.
+    let mut block = [[0; WIDTH]; BLOCK_ENTRIES as usize];
+    let block = &mut block[..(high - low) as usize];
+    file.read_exact_at(block.as_flattened_mut(), u64::from(low) * WIDTH as u64)?;
+    Ok(low + block.partition_point(before) as u32)
 }
 
 fn read_entry<const WIDTH: usize>(file: &File, index: u32) -> io::Result<[u8; WIDTH]> {

@@ -20,6 +20,8 @@ pub(crate) struct LogDir {
     /// Partitions with a segment that is complete but not fsynced.
     rolled: Mutex<HashSet<TopicPartition>>,
     doomed: Mutex<Vec<Doomed>>,
+    /// A recovery point moved back since the checkpoint: what is appended below the old one is not on the disk yet.
+    recovery_point_moved_back: AtomicBool,
 }
 
 /// Files or a whole directory to remove once nobody can be reading them any more.
@@ -38,6 +40,7 @@ impl LogDir {
             producer_id_expiration_ms,
             rolled: Mutex::default(),
             doomed: Mutex::default(),
+            recovery_point_moved_back: AtomicBool::new(false),
         }
     }
 
@@ -81,6 +84,15 @@ impl LogDir {
 
     pub fn take_rolled(&self) -> HashSet<TopicPartition> {
         std::mem::take(&mut *self.rolled.lock().expect("nothing panics under this lock"))
+    }
+
+    pub fn note_truncated(&self) {
+        self.recovery_point_moved_back.store(true, Ordering::Release);
+    }
+
+    /// Whether there was a truncation since the last call.
+    pub fn take_truncated(&self) -> bool {
+        self.recovery_point_moved_back.swap(false, Ordering::AcqRel)
     }
 
     pub fn doom(&self, due_ms: i64, paths: impl IntoIterator<Item = PathBuf>) {

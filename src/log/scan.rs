@@ -98,9 +98,11 @@ impl<'a> BatchScan<'a> {
         if self.buffer.len() >= at + wanted.min(left) {
             return Ok(at);
         }
-        let len = wanted.max(BATCH_READ_BYTES).min(left);
-        self.buffer.resize(len, 0);
-        self.file.read_exact_at(&mut self.buffer, u64::from(self.position))?;
+        // What is there already is kept: a large batch is read once, though its header is looked at first.
+        let kept = self.buffer.len().saturating_sub(at);
+        self.buffer.drain(..self.buffer.len() - kept);
+        self.buffer.resize(wanted.max(BATCH_READ_BYTES).min(left), 0);
+        self.file.read_exact_at(&mut self.buffer[kept..], u64::from(self.position) + kept as u64)?;
         self.buffer_position = self.position;
         Ok(0)
     }

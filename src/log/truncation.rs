@@ -64,6 +64,7 @@ impl State {
             return Ok(false);
         }
         self.truncations += 1;
+        parent.note_truncated();
         self.recovery_point = self.recovery_point.min(offset);
         self.recent.clear();
         let keep = self.segments.partition_point(|segment| segment.base_offset() <= offset);
@@ -92,6 +93,7 @@ impl State {
         now_ms: i64,
     ) -> Result<(), LogError> {
         self.truncations += 1;
+        parent.note_truncated();
         self.recovery_point = self.recovery_point.min(offset);
         self.recent.clear();
         self.drop_segments(0..self.segments.len(), parent, now_ms)?;

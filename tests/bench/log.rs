@@ -96,24 +96,25 @@ fn main() {
     let count = (200_000 / scale).max(2);
     println!("{:<34} {:>10.0}", "find a batch at the tail", reads(&log, count, |_| end - 1));
     println!("{:<34} {:>10.0}", "find a batch anywhere", reads(&log, count, |i| (i as i64 * 7919) % end));
+    let bytes: u64 = dirs.logs().iter().map(|log| log.size()).sum();
+    drop((log, dirs));
+    let (dirs, elapsed) = open();
+    let rate = bytes as f64 / 1e6 / elapsed.as_secs_f64();
+    println!("recovery after a crash: {} logs, {bytes} bytes in {elapsed:?}, {rate:.0} MB/s", dirs.logs().len());
+    let create = |partition| {
+        let tp = TopicPartition::new("bench", partition);
+        dirs.get_or_create(&tp, None, topic.clone(), true, 0).expect("creatable")
+    };
     let idle = (10_000 / scale).max(2) as i32;
     let started = Instant::now();
     for partition in 100..100 + idle {
         create(partition);
     }
     println!("{:<34} {:>10.0}", "create a partition", started.elapsed().as_nanos() as f64 / f64::from(idle));
-    let bytes: u64 = dirs.logs().iter().map(|log| log.size()).sum();
-    drop((log, dirs));
-
-    let (dirs, elapsed) = open();
-    let rate = bytes as f64 / 1e6 / elapsed.as_secs_f64();
-    println!("recovery after a crash: {} logs, {bytes} bytes in {elapsed:?}, {rate:.0} MB/s", dirs.logs().len());
     dirs.shutdown(0);
-    let count = dirs.logs().len();
     drop(dirs);
     let (dirs, elapsed) = open();
-    println!("load after a clean shutdown: {count} logs in {elapsed:?}");
-    assert_eq!(dirs.logs().len(), count);
+    println!("load after a clean shutdown: {} logs in {elapsed:?}", dirs.logs().len());
     if !is_real {
         println!("tiny inputs: the numbers above say only that the bench runs");
     }
