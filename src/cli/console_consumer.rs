@@ -34,7 +34,8 @@ pub(crate) const TOOL: Tool = Tool {
         flag(
             "formatter",
             Takes::Value("class"),
-            "org.apache.kafka.tools.consumer.DefaultMessageFormatter, LoggingMessageFormatter or NoOpMessageFormatter.",
+            "org.apache.kafka.tools.consumer.DefaultMessageFormatter, LoggingMessageFormatter, NoOpMessageFormatter, \
+             OffsetsMessageFormatter or GroupMetadataMessageFormatter.",
         ),
         flag(
             "property",

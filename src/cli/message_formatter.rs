@@ -1,5 +1,6 @@
 use std::io::{self, Write};
 
+use crate::cli::offsets_formatter::{Kind, json};
 use crate::client::consumer::ConsumedRecord;
 use crate::client::settings::ClientProperties;
 use crate::record::batch::TimestampType;
@@ -11,6 +12,8 @@ pub(crate) enum MessageFormatter {
     /// The columns, and the same as a log line.
     Logging(Columns),
     NoOp,
+    /// The records of `__consumer_offsets` as JSON.
+    Offsets(Kind),
 }
 
 /// The columns of the default formatter.
@@ -82,6 +85,12 @@ impl MessageFormatter {
             "DefaultMessageFormatter" => Ok(MessageFormatter::Default(Columns::new(properties)?)),
             "LoggingMessageFormatter" => Ok(MessageFormatter::Logging(Columns::new(properties)?)),
             "NoOpMessageFormatter" => Ok(MessageFormatter::NoOp),
+            "OffsetsMessageFormatter" | "GroupMetadataManager$OffsetsMessageFormatter" => {
+                Ok(MessageFormatter::Offsets(Kind::Offsets))
+            }
+            "GroupMetadataMessageFormatter" | "GroupMetadataManager$GroupMetadataMessageFormatter" => {
+                Ok(MessageFormatter::Offsets(Kind::Groups))
+            }
             _ => Err(format!("the formatter {class} is not supported")),
         }
     }
@@ -102,6 +111,11 @@ impl MessageFormatter {
                 Ok(())
             }
             MessageFormatter::NoOp => Ok(()),
+            MessageFormatter::Offsets(kind) => match json(*kind, record) {
+                Ok(Some(line)) => writeln!(out, "{line}"),
+                Ok(None) => Ok(()),
+                Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+            },
         }
     }
 }

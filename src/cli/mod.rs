@@ -14,6 +14,7 @@ pub(crate) mod consumer_groups;
 pub(crate) mod consumer_perf_test;
 pub(crate) mod get_offsets;
 pub(crate) mod message_formatter;
+pub(crate) mod offsets_formatter;
 pub(crate) mod options;
 pub(crate) mod producer_perf_test;
 pub(crate) mod table;
@@ -21,6 +22,7 @@ pub(crate) mod topic_filter;
 pub(crate) mod topics;
 pub(crate) mod topics_zookeeper;
 pub(crate) mod zookeeper;
+pub(crate) mod zookeeper_shell;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -42,6 +44,7 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("producer-perf-test", "Measure how fast records are sent (kafka-producer-perf-test.sh)"),
     ("consumer-perf-test", "Measure how fast records are read (kafka-consumer-perf-test.sh)"),
     ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
+    ("zookeeper-shell", "Read znodes: host:port ls|get|stat PATH"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
 ];
 
@@ -65,6 +68,7 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "consumer-perf-test" => start(&consumer_perf_test::TOOL, arguments, consumer_perf_test::run),
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
+        "zookeeper-shell" => start(&zookeeper_shell::TOOL, arguments, zookeeper_shell::run),
         _ => return None,
     })
 }

@@ -162,6 +162,11 @@ impl Options {
         }
     }
 
+    /// What belongs to no flag. Most tools ignore it, as Kafka's do.
+    pub(crate) fn words(&self) -> Vec<&str> {
+        self.matches.get_many::<String>("words").into_iter().flatten().map(String::as_str).collect()
+    }
+
     pub(crate) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Stop> {
         self.value(name)
             .map(|text| {

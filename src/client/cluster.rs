@@ -59,7 +59,8 @@ impl Cluster {
         if let Some(open) = self.state().connections.get(address).filter(|connection| !connection.is_closed()) {
             return Ok(Arc::clone(open));
         }
-        let connection = Arc::new(Connection::negotiate(address, &self.settings.connection).await?);
+        let connection = Connection::negotiate(address, &self.settings.connection).await;
+        let connection = Arc::new(connection.inspect_err(|error| log::warn!("{error}"))?);
         self.state().connections.insert(address.to_owned(), Arc::clone(&connection));
         Ok(connection)
     }

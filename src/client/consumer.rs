@@ -734,3 +734,84 @@ impl Answer {
 fn unreadable(partition: &TopicPartition, offset: i64, reason: String) -> ClientError {
     ClientError::Records { topic: partition.topic.to_string(), partition: partition.partition, offset, reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::settings::ClientProperties;
+    use crate::record::build::BatchBuilder;
+
+    fn settings(isolation: &str) -> ConsumerSettings {
+        let mut properties = ClientProperties::default();
+        properties.set("bootstrap.servers", "a:1");
+        properties.set("isolation.level", isolation);
+        ConsumerSettings::take(&mut properties, "test").unwrap()
+    }
+
+    fn batch(base_offset: i64, producer_id: i64, is_control: bool, values: &[&str]) -> Bytes {
+        let mut builder = BatchBuilder::new().base_offset(base_offset);
+        if producer_id >= 0 {
+            builder = builder.producer(producer_id, 0, 0).transactional(true).control(is_control);
+        }
+        for value in values {
+            builder.append(1, None, Some(value.as_bytes()), &[]);
+        }
+        builder.build()
+    }
+
+    /// Offsets 0 and 1 of an aborted transaction, 2 of a committed one, 3 of none, 4 and 5 the markers.
+    fn log() -> Bytes {
+        let batches = [
+            batch(0, 7, false, &["aborted", "aborted too"]),
+            batch(2, 8, false, &["committed"]),
+            batch(3, -1, false, &["plain"]),
+            batch(4, 7, true, &["abort"]),
+            batch(5, 8, true, &["commit"]),
+            batch(6, 7, false, &["after"]),
+        ];
+        batches.concat().into()
+    }
+
+    fn read(isolation: &str, from: i64, records: Bytes) -> Result<(Vec<i64>, i64), ClientError> {
+        let mut position = Position::new(Start::At);
+        position.seek(from);
+        let aborted = vec![AbortedTransaction { producer_id: 7, first_offset: 0 }];
+        let data = PartitionData {
+            records: Some(Payload::Bytes(records)),
+            aborted_transactions: Some(aborted),
+            ..Default::default()
+        };
+        let settings = settings(isolation);
+        let Some(mut answer) = Answer::new(TopicPartition::new("t", 0), &mut position, data)? else {
+            return Ok((Vec::new(), position.fetch_offset));
+        };
+        while answer.decode_batch(from, &settings)? {}
+        Ok((answer.decoded.iter().map(|record| record.record.offset).collect(), position.fetch_offset))
+    }
+
+    #[test]
+    fn markers_are_never_seen_and_aborted_records_only_without_read_committed() {
+        assert_eq!(read("read_uncommitted", 0, log()).unwrap(), (vec![0, 1, 2, 3, 6], 7));
+        assert_eq!(read("read_committed", 0, log()).unwrap(), (vec![2, 3, 6], 7));
+    }
+
+    #[test]
+    fn records_before_the_position_are_left_out_and_a_partial_batch_waits() {
+        assert_eq!(read("read_uncommitted", 1, log()).unwrap().0, [1, 2, 3, 6]);
+        let whole = batch(0, -1, false, &["a"]);
+        let cut = [whole.clone(), whole.slice(..whole.len() - 1)].concat();
+        assert_eq!(read("read_uncommitted", 0, cut.into()).unwrap(), (vec![0], 1));
+        assert!(matches!(
+            read("read_uncommitted", 0, whole.slice(..whole.len() - 1)),
+            Err(ClientError::Records { offset: 0, .. })
+        ));
+    }
+
+    #[test]
+    fn a_batch_that_was_damaged_on_its_way_is_refused() {
+        let mut damaged = batch(0, -1, false, &["a"]).to_vec();
+        *damaged.last_mut().unwrap() ^= 1;
+        let error = read("read_uncommitted", 0, damaged.into()).unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
+    }
+}

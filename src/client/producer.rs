@@ -20,6 +20,9 @@ use crate::record::build::{BatchBuilder, Header};
 use crate::record::compression::Codec;
 use crate::record::read;
 
+/// The longest pause before a batch is sent again.
+const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
 /// A record to be sent. Without a partition, the key chooses it; without a key, whatever batch is filling.
 #[derive(Clone, Debug, Default)]
 pub struct OutgoingRecord {
@@ -261,7 +264,17 @@ impl Shared {
             &format!("wait for metadata of topic {topic}"),
             allowed,
             self.settings.cluster.retry_backoff,
-            || self.refresh(&names),
+            || async {
+                self.refresh(&names).await.map_err(|error| match error.code() {
+                    // A name or a permission does not change; all else, such as too few brokers, may.
+                    None | Some(ErrorCode::InvalidTopicException | ErrorCode::TopicAuthorizationFailed) => error,
+                    Some(code) if is_retriable_code(code) => error,
+                    Some(_) => {
+                        let reason = error.to_string();
+                        ClientError::refused("", ErrorCode::LeaderNotAvailable, Some(reason))
+                    }
+                })
+            },
         )
         .await
     }
@@ -690,7 +703,10 @@ impl Sender {
                 settings.retries - batch.attempts
             );
             queue.is_starting_over = queue.in_flight > 0;
-            queue.not_before = Some(Instant::now() + settings.cluster.retry_backoff);
+            // Doubles up to a second, as retry.backoff.max.ms has it by default.
+            let backoff = settings.cluster.retry_backoff;
+            let pause = backoff.saturating_mul(1 << (batch.attempts - 1).min(10)).min(backoff.max(RETRY_BACKOFF_MAX));
+            queue.not_before = Some(Instant::now() + pause);
             queue.put_back(batch);
         } else {
             self.needs_identity |= settings.is_idempotent;
