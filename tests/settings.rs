@@ -1,0 +1,233 @@
+//! Settings of topics and brokers: described, changed while the broker runs, kept over a restart, refused in Kafka's
+//! words; and what a configuration file may not say.
+
+mod support;
+
+use odradek::protocol::messages::alter_configs::AlterableConfig as LegacyConfig;
+use odradek::protocol::messages::alter_configs::{AlterConfigsRequest, AlterConfigsResource as LegacyResource};
+use odradek::protocol::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+};
+use odradek::protocol::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
+use odradek::record::compression::Codec;
+use support::client::{Client, batch};
+use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, eventually, tied};
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+
+const DYNAMIC_TOPIC: i8 = 1;
+const DYNAMIC_DEFAULT_BROKER: i8 = 3;
+const DEFAULT: i8 = 5;
+
+const MESSAGE_TOO_LARGE: i16 = 10;
+const INVALID_CONFIG: i16 = 40;
+const INVALID_REQUEST: i16 = 42;
+
+fn describe(client: &mut Client, kind: i8, name: &str, version: i16) -> Vec<DescribeConfigsResourceResult> {
+    let resource =
+        DescribeConfigsResource { resource_type: kind, resource_name: name.to_owned(), configuration_keys: None };
+    let request = DescribeConfigsRequest {
+        resources: vec![resource],
+        include_synonyms: version >= 1,
+        include_documentation: version >= 3,
+    };
+    let mut response = client.call(&request, version).expect("the broker answers DescribeConfigs");
+    let result = response.results.remove(0);
+    assert_eq!(result.error_code, 0, "{result:?}");
+    result.configs
+}
+
+/// The value and where it comes from.
+fn setting(client: &mut Client, kind: i8, name: &str, key: &str) -> Option<(Option<String>, i8)> {
+    let found = describe(client, kind, name, 4).into_iter().find(|config| config.name == key)?;
+    Some((found.value, found.config_source))
+}
+
+fn change(client: &mut Client, kind: i8, name: &str, steps: &[(&str, i8, Option<&str>)]) -> (i16, Option<String>) {
+    let configs = steps
+        .iter()
+        .map(|(name, operation, value)| AlterableConfig {
+            name: (*name).to_owned(),
+            config_operation: *operation,
+            value: value.map(str::to_owned),
+        })
+        .collect();
+    let resource = AlterConfigsResource { resource_type: kind, resource_name: name.to_owned(), configs };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    let mut response = client.call(&request, 1).expect("the broker answers IncrementalAlterConfigs");
+    let result = response.responses.remove(0);
+    (result.error_code, result.error_message)
+}
+
+fn text(value: &str) -> Option<String> {
+    Some(value.to_owned())
+}
+
+/// Waits until the logs obey: a batch of this size is taken or refused.
+fn until_produced(client: &mut Client, topic: &str, bytes: usize, expected: Result<(), i16>) {
+    eventually(PATIENCE, &format!("a batch of {bytes} bytes ends with {expected:?}"), || {
+        let produced = client.produce(topic, 0, batch(Codec::None, ["x".repeat(bytes)]));
+        let outcome = produced.map_err(|error| error.to_string())?.map(|_| ());
+        if outcome == expected { Ok(()) } else { Err(format!("{outcome:?}")) }
+    });
+}
+
+#[test]
+fn settings_change_while_the_broker_runs_and_outlive_it() {
+    let mut cluster = Cluster::start("settings", "");
+    let client = &mut cluster.broker.client();
+    client.create_topic("t", 1, &[("retention.ms", "1000000")]);
+    assert_eq!(setting(client, TOPIC, "t", "retention.ms"), Some((text("1000000"), DYNAMIC_TOPIC)));
+    assert_eq!(setting(client, TOPIC, "t", "max.message.bytes"), Some((text("1048588"), DEFAULT)));
+
+    // Every version tells the same values.
+    let values = |client: &mut Client, version| {
+        let mut pairs: Vec<_> = describe(client, TOPIC, "t", version).into_iter().map(|c| (c.name, c.value)).collect();
+        pairs.sort();
+        pairs
+    };
+    let newest = values(client, 4);
+    assert!(newest.len() >= 25, "{newest:?}");
+    for version in 0..4 {
+        assert_eq!(values(client, version), newest, "version {version}");
+    }
+
+    // A topic's change reaches its log.
+    until_produced(client, "t", 5000, Ok(()));
+    assert_eq!(change(client, TOPIC, "t", &[("max.message.bytes", SET, Some("4000"))]), (0, None));
+    until_produced(client, "t", 5000, Err(MESSAGE_TOO_LARGE));
+    assert_eq!(change(client, TOPIC, "t", &[("cleanup.policy", APPEND, Some("compact"))]), (0, None));
+    assert_eq!(setting(client, TOPIC, "t", "cleanup.policy"), Some((text("delete,compact"), DYNAMIC_TOPIC)));
+    let back = [("max.message.bytes", DELETE, None), ("cleanup.policy", DELETE, None)];
+    assert_eq!(change(client, TOPIC, "t", &back), (0, None));
+    until_produced(client, "t", 5000, Ok(()));
+
+    // So does a change of the default of all brokers, and it is there again after a restart.
+    assert_eq!(change(client, BROKER, "", &[("message.max.bytes", SET, Some("3000"))]), (0, None));
+    until_produced(client, "t", 5000, Err(MESSAGE_TOO_LARGE));
+    cluster.broker.stop();
+    cluster.start_broker(Kind::under_test());
+    let client = &mut cluster.broker.client();
+    client.until_led("t", 1);
+    let default = Some((text("3000"), DYNAMIC_DEFAULT_BROKER));
+    assert_eq!(setting(client, BROKER, "0", "message.max.bytes"), default);
+    assert_eq!(setting(client, TOPIC, "t", "max.message.bytes"), default);
+    assert_eq!(setting(client, TOPIC, "t", "retention.ms"), Some((text("1000000"), DYNAMIC_TOPIC)));
+    until_produced(client, "t", 5000, Err(MESSAGE_TOO_LARGE));
+
+    // The older request replaces all settings of the topic.
+    let configs = vec![LegacyConfig { name: "max.message.bytes".to_owned(), value: text("9000") }];
+    let resource = LegacyResource { resource_type: TOPIC, resource_name: "t".to_owned(), configs };
+    let request = AlterConfigsRequest { resources: vec![resource], validate_only: false };
+    let response = client.call(&request, 0).expect("the broker answers AlterConfigs");
+    assert_eq!(response.responses[0].error_code, 0);
+    until_produced(client, "t", 5000, Ok(()));
+    // Without its own value it has the broker's, log.retention.hours=-1.
+    assert_eq!(setting(client, TOPIC, "t", "retention.ms").and_then(|(value, _)| value), text("-1"));
+}
+
+#[test]
+fn changes_are_refused_in_kafkas_words() {
+    let cluster = Cluster::start("settings-refused", "");
+    let client = &mut cluster.broker.client();
+    client.create_topic("t", 1, &[]);
+    let prefix = "Invalid config value for resource ConfigResource(type=TOPIC, name='t'): ";
+    let of_topic =
+        |client: &mut Client, name, operation, value| change(client, TOPIC, "t", &[(name, operation, value)]);
+    assert_eq!(
+        of_topic(client, "segment.bytes", SET, Some("1")),
+        (
+            INVALID_CONFIG,
+            Some(format!("{prefix}Invalid value 1 for configuration segment.bytes: Value must be at least 14"))
+        )
+    );
+    assert_eq!(
+        of_topic(client, "segment", SET, Some("1")),
+        (INVALID_CONFIG, text("Unknown topic config name: segment"))
+    );
+    assert_eq!(
+        of_topic(client, "retention.ms", APPEND, Some("1")),
+        (INVALID_CONFIG, text("Config value append is not allowed for config key: retention.ms"))
+    );
+    assert_eq!(
+        of_topic(client, "retention.ms", SET, None),
+        (INVALID_REQUEST, text("Null value not supported for : retention.ms"))
+    );
+    assert_eq!(
+        change(client, BROKER, "0", &[("num.partitions", SET, Some("2"))]),
+        (INVALID_REQUEST, text("Cannot update these configs dynamically: Set(num.partitions)"))
+    );
+    assert_eq!(
+        change(client, BROKER, "7", &[("message.max.bytes", SET, Some("2"))]),
+        (INVALID_REQUEST, text("Unexpected broker id, expected 0, but received 7"))
+    );
+    // A JVM broker may change its threads.
+    if Kind::under_test() == Kind::Odradek {
+        let (code, message) = change(client, BROKER, "0", &[("num.io.threads", SET, Some("9"))]);
+        assert_eq!(code, INVALID_REQUEST);
+        assert!(message.is_some_and(|text| text.contains("num.io.threads=9")));
+    }
+}
+
+/// A broker that has no block of ids yet tells the client to ask again.
+fn producer_id(client: &mut Client) -> (i64, i16) {
+    eventually(PATIENCE, "a producer id", || client.producer_id().map_err(|error| error.to_string()))
+}
+
+#[test]
+fn no_producer_id_is_given_twice() {
+    let mut cluster = Cluster::start("producer-ids", "");
+    let client = &mut cluster.broker.client();
+    let first = producer_id(client);
+    let second = producer_id(client);
+    assert_eq!((first.1, second.1), (0, 0));
+    assert_ne!(first.0, second.0);
+    cluster.broker.stop();
+    cluster.start_broker(Kind::under_test());
+    let client = &mut cluster.broker.client();
+    let third = producer_id(client);
+    assert!(third.0 > first.0.max(second.0), "{third:?} after {second:?}");
+    let half = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: 60_000,
+        producer_id: 5,
+        producer_epoch: -1,
+    };
+    assert_eq!(client.call(&half, 4).expect("an answer").error_code, INVALID_REQUEST);
+}
+
+/// The start ends with status 1, and its last words say why.
+fn refused_start(name: &str, settings: &str) -> String {
+    let scratch = Scratch::new(name);
+    let broker = Broker::configure(&scratch, 1, settings);
+    let mut command = tied(env!("CARGO_BIN_EXE_odradek"));
+    command.arg("server-start").arg(&broker.config);
+    let mut process = Process::start("the broker", &mut command, scratch.path("broker.log"));
+    let status = eventually(PATIENCE, "the broker ends", || process.has_ended().ok_or_else(|| process.said()));
+    assert_eq!(status.code(), Some(1), "{}", process.said());
+    process.said()
+}
+
+#[test]
+fn a_configuration_that_cannot_work_stops_the_start() {
+    for (settings, words) in [
+        ("num.partitions=many", "Invalid value many for configuration num.partitions: Not a number of type INT"),
+        (
+            "log.retention.ms=0",
+            "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1",
+        ),
+        ("authorizer.class.name=kafka.security.authorizer.AclAuthorizer", "authorizer.class.name"),
+        ("process.roles=broker", "process.roles"),
+        ("listeners=SSL://127.0.0.1:1\nsecurity.inter.broker.protocol=SSL", "only PLAINTEXT listeners are served"),
+    ] {
+        let said = refused_start("refused-start", settings);
+        assert!(said.contains(words), "{settings}: {said}");
+    }
+}
