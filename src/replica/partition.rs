@@ -222,7 +222,9 @@ impl Partition {
         let mut state = self.state();
         let Some(log) = state.log.clone() else { return };
         log.set_config(Arc::clone(config));
-        self.advance_high_watermark(&mut state, &log, config.min_insync_replicas, log.log_end_offset(), None, now_ms);
+        if self.advance_high_watermark(&mut state, &log, config.min_insync_replicas, log.log_end_offset(), now_ms) {
+            state.fetches.moved(WaitsFor::Committed);
+        }
     }
 
     /// Takes over as the leader. True if it was not the leader before.
@@ -247,7 +249,7 @@ impl Partition {
         );
         state.high_watermark = bounds.high_watermark;
         let min_isr = log.config().min_insync_replicas;
-        self.advance_high_watermark(&mut state, log, min_isr, log_end_offset, None, now_ms);
+        self.advance_high_watermark(&mut state, log, min_isr, log_end_offset, now_ms);
         state.fetches.wake_all();
         Ok(matches!(transition, Transition::Done { new_role: true, .. }))
     }
@@ -323,15 +325,24 @@ impl Partition {
         let info =
             log.append_as_leader(&mut prepared, leader_epoch, origin, now_ms).map_err(|error| self.failed(error))?;
         let mut state = self.state();
-        if !state.leadership.is_leader() || state.leadership.leader_epoch() != leader_epoch {
-            // The records are in the log, but whether they stay there is for the next leader to say.
+        // Leadership may have gone, and even come back, since the append: whether the records stay is then for the other
+        // leader to say. Elected again without a break, this one still has them.
+        let are_kept = state.leadership.leader_epoch() == leader_epoch
+            || log.end_offset_for_epoch(leader_epoch).end_offset > info.last_offset;
+        if !state.leadership.is_leader() || !are_kept {
             return Err(ReplicaError::NotLeaderOrFollower);
         }
+        let min_isr = config.min_insync_replicas;
+        let has_moved = self.advance_high_watermark(&mut state, &log, min_isr, info.log_end_offset, now_ms);
         if !info.duplicate {
             state.fetches.bytes_arrived(WaitsFor::LogEnd, bytes);
         }
-        let min_isr = config.min_insync_replicas;
-        self.advance_high_watermark(&mut state, &log, min_isr, info.log_end_offset, Some(bytes), now_ms);
+        // Every append counts its own bytes, also when another's, later in the log, has moved the high watermark past it.
+        if state.high_watermark >= info.log_end_offset {
+            state.fetches.bytes_arrived(WaitsFor::Committed, if info.duplicate { 0 } else { bytes });
+        } else if has_moved {
+            state.fetches.moved(WaitsFor::Committed);
+        }
         if required_acks != RequiredAcks::AllInSync {
             return Ok(Appended { info, commit: None });
         }
@@ -346,17 +357,16 @@ impl Partition {
         Ok(Appended { info, commit: None })
     }
 
-    /// Moves the high watermark to where the known ends allow, and wakes whom that concerns. `bytes` says how many
-    /// bytes became readable if it follows an append and everything appended is committed at once.
+    /// Moves the high watermark to where the known ends allow, and answers the produces it reaches. True if it moved:
+    /// the caller wakes the fetches, since it may know by how many bytes.
     fn advance_high_watermark(
         &self,
         state: &mut State,
         log: &Log,
         min_isr: i32,
         log_end_offset: Offset,
-        bytes: Option<i64>,
         now_ms: i64,
-    ) {
+    ) -> bool {
         let committed = state.leadership.committed_end(
             log_end_offset,
             min_isr,
@@ -364,20 +374,14 @@ impl Partition {
             self.around.replica_lag_time_max_ms,
             |broker| self.is_alive(broker),
         );
-        let Some(committed) = committed else { return };
-        if committed <= state.high_watermark {
-            return;
-        }
+        let Some(committed) = committed.filter(|&committed| committed > state.high_watermark) else { return false };
         state.high_watermark = log.update_high_watermark(committed);
-        match bytes {
-            Some(bytes) if committed == log_end_offset => state.fetches.bytes_arrived(WaitsFor::Committed, bytes),
-            _ => state.fetches.moved(WaitsFor::Committed),
-        }
         let outcome = match state.leadership.has_min_isr(min_isr) {
             true => Ok(()),
             false => Err(NotCommitted::NotEnoughReplicasAfterAppend),
         };
         state.commits.reached(committed, outcome);
+        true
     }
 
     /// Reads for a fetcher. `bytes_max` is what is left of the reply; `at_least_one_batch` returns a batch that is
@@ -440,7 +444,9 @@ impl Partition {
         );
         if fetched.is_ok() {
             let min_isr = log.config().min_insync_replicas;
-            self.advance_high_watermark(&mut state, log, min_isr, log.log_end_offset(), None, now_ms);
+            if self.advance_high_watermark(&mut state, log, min_isr, log.log_end_offset(), now_ms) {
+                state.fetches.moved(WaitsFor::Committed);
+            }
             let low_watermark =
                 state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));
             state.deletions.reached(low_watermark, Ok(()));

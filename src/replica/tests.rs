@@ -30,7 +30,7 @@ struct Fixture {
     replicas: Arc<ReplicaManager>,
     events: mpsc::Receiver<LeadershipEvent>,
     /// Removed with everything in it when the test ends.
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn sender() -> Sender {
@@ -54,7 +54,7 @@ impl Fixture {
             Arc::new(Defaults),
             io,
         );
-        Fixture { replicas, events, _dir: dir }
+        Fixture { replicas, events, dir }
     }
 
     /// Tells of the brokers 1 and 2, and of these partitions, led by broker 1.
@@ -339,4 +339,49 @@ async fn a_request_about_many_partitions_is_answered_in_full() {
     assert!(errors.iter().all(|(_, error)| *error == ErrorCode::None));
     assert_eq!(fixture.replicas.partitions().len(), 150);
     fixture.replicas.checkpoint_high_watermarks().await;
+}
+
+#[tokio::test]
+async fn a_partition_in_a_failed_log_directory_answers_a_storage_error_until_the_broker_restarts() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0), ("u", 0)]).await;
+    fixture.decide("t", 0, 1, 0, &[1, 2]).await;
+    let commit = fixture.produce("t", RequiredAcks::AllInSync).expect("this broker leads").commit.expect("not yet");
+    std::fs::remove_dir_all(fixture.dir.path()).expect("it is ours");
+    std::fs::write(fixture.dir.path(), b"no directory").expect("a file can stand in its place");
+    assert_eq!(fixture.decide("u", 0, 1, 0, &[1]).await, ErrorCode::KafkaStorageError, "no log can be created");
+    let dropped = fixture.replicas.log_dir_failed(fixture.dir.path()).await;
+    assert_eq!(dropped, vec![TopicPartition::new("t", 0)]);
+    assert_eq!(commit.wait(soon()).await, Err(waiters::NotCommitted::Offline));
+    assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::Offline)));
+    assert_eq!(fixture.decide("t", 0, 1, 1, &[1, 2]).await, ErrorCode::KafkaStorageError);
+    std::fs::remove_file(fixture.dir.path()).expect("it is ours");
+}
+
+/// Followers in lockstep: whatever the interleaving, what a consumer sees is on every replica of the ISR.
+#[tokio::test]
+async fn the_high_watermark_never_passes_a_follower_and_never_goes_back() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.decide("t", 0, 1, 0, &[1, 2, 3]).await;
+    let log = fixture.replicas.partition("t", 0).expect("hosted").log().expect("hosted");
+    let mut fetched = [0_i64; 2];
+    let mut before = Offset(0);
+    for step in 0..60_usize {
+        if step % 3 == 0 {
+            fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
+        }
+        let follower = (step / 2) % 2;
+        let mut query = fixture.consumer("t", fetched[follower], 0);
+        query.fetcher = Fetcher::Follower(BrokerId(i32::try_from(follower).expect("small") + 2));
+        let outcomes = fixture.replicas.fetch(&query, Instant::now(), NOW_MS).await;
+        assert!(outcomes[0].is_ok());
+        let high_watermark = log.high_watermark();
+        assert!(high_watermark >= before, "step {step}: it went back");
+        assert!(high_watermark.0 <= fetched[0].min(fetched[1]), "step {step}: a follower lacks committed records");
+        before = high_watermark;
+        // The follower has appended what it was sent; its next fetch says so.
+        fetched[follower] = log.log_end_offset().0;
+    }
+    assert!(before > Offset(0));
 }
