@@ -37,7 +37,7 @@ fn until_controlled(cluster: &mut Cluster, topic: &str) {
 
 #[test]
 fn a_restart_of_zookeeper_longer_than_the_session_is_survived() {
-    let mut cluster = Cluster::start("session", "zookeeper.connection.timeout.ms=30000");
+    let mut cluster = Cluster::start("session", "");
     let mut client = cluster.broker.client();
     client.create_topic("before", 1, &[]);
     still_serves(&mut client, "before", 0);
@@ -65,7 +65,7 @@ fn a_restart_of_zookeeper_longer_than_the_session_is_survived() {
 
 #[test]
 fn a_broker_stopped_for_longer_than_its_session_registers_again() {
-    let mut cluster = Cluster::start("stopped", "zookeeper.connection.timeout.ms=30000");
+    let mut cluster = Cluster::start("stopped", "");
     let mut client = cluster.broker.client();
     client.create_topic("before", 1, &[]);
     still_serves(&mut client, "before", 0);

@@ -254,7 +254,7 @@ impl Broker {
         let data = scratch.path("data");
         let text = format!(
             "broker.id=0\nlisteners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={}\nzookeeper.connect=127.0.0.1:{zookeeper}\n\
-             zookeeper.session.timeout.ms=1500\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=5\n\
+             zookeeper.session.timeout.ms=1500\nzookeeper.connection.timeout.ms=30000\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=5\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              group.initial.rebalance.delay.ms=0\nlog.retention.hours=-1\n{settings}\n",
             data.display()
