@@ -8,6 +8,7 @@ use support::client::{batch, values};
 use support::{Cluster, Kind, eventually};
 
 const JVM: Kind = Kind::Jvm("3.9.1");
+const JVM_2_8: Kind = Kind::Jvm("2.8.2");
 const CODECS: [(&str, Codec); 5] = [
     ("none", Codec::None),
     ("gzip", Codec::Gzip),
@@ -66,8 +67,8 @@ fn takes_over(cluster: &mut Cluster, history: &mut History, holder: &str) {
     client.commit("kept", "swap-none", 0, history.committed);
 }
 
-fn swap(name: &str, holders: &[(Kind, bool)]) {
-    let mut cluster = Cluster::start_as(holders[0].0, name, "");
+fn swap(name: &str, settings: &str, holders: &[(Kind, bool)]) {
+    let mut cluster = Cluster::start_as(holders[0].0, name, settings);
     let mut history = History { written: Vec::new(), committed: -1, topics: Vec::new() };
     for (turn, (kind, is_killed)) in holders.iter().enumerate() {
         if turn > 0 {
@@ -98,10 +99,16 @@ fn ours() -> Kind {
 
 #[test]
 fn a_jvm_broker_takes_over_from_us_and_we_from_it_after_orderly_stops() {
-    swap("swap", &[(ours(), false), (JVM, false), (ours(), false), (JVM, false)]);
+    swap("swap", "", &[(ours(), false), (JVM, false), (ours(), false), (JVM, false)]);
 }
 
 #[test]
 fn a_jvm_broker_takes_over_from_us_and_we_from_it_after_kills() {
-    swap("swap-killed", &[(JVM, true), (ours(), true), (JVM, true), (ours(), false)]);
+    swap("swap-killed", "", &[(JVM, true), (ours(), true), (JVM, true), (ours(), false)]);
+}
+
+#[test]
+fn a_jvm_broker_of_2_8_takes_over_from_us_at_its_inter_broker_protocol() {
+    let settings = "inter.broker.protocol.version=2.8";
+    swap("swap-28", settings, &[(ours(), false), (JVM_2_8, false), (ours(), true), (JVM_2_8, true)]);
 }
