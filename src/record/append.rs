@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use crate::record::batch::{
     Batch, BatchHeader, Batches, CorruptBatch, HEADER_BYTES_V0, HEADER_BYTES_V1, HEADER_BYTES_V2, LOG_APPEND_TIME_BIT,
-    LegacyMessage, MalformedRecord, NO_TIMESTAMP, RawRecord, RecordTimes, RecordView, TimestampType,
+    LegacyMessage, MalformedRecord, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_TIMESTAMP, RawRecord, RecordTimes,
+    RecordView, SIZE_MIN, TimestampType, i32_at, stored_and_computed_crc,
 };
 use crate::record::build::{BatchBuilder, MessageSetBuilder};
 use crate::record::compression::Codec;
@@ -590,18 +591,35 @@ fn check_accepted(records: &[u8], accepted: AcceptedSets) -> Result<(), RecordEr
     if accepted == AcceptedSets::Any {
         return Ok(());
     }
+    const OLD: RecordError =
+        RecordError::InvalidBatch("a produce request of this version must carry a batch of magic 2");
     let mut batches = Batches::new(records);
-    let first = batches.next().ok_or(RecordError::InvalidBatch("a produce request must carry a record batch"))??;
+    // The magic comes first: what else may be wrong with old messages does not matter.
+    if matches!(records.get(16), Some(0 | 1)) && i32_at(records, 8).is_some_and(|size| size >= SIZE_MIN) {
+        return Err(OLD);
+    }
+    let first = batches.next().ok_or(RecordError::InvalidBatch("a produce request must carry a record batch"))?;
+    let first = first.map_err(|corrupt| unreadable(records, corrupt))?;
     if first.header.magic != 2 {
-        return Err(RecordError::InvalidBatch("a produce request of this version must carry a batch of magic 2"));
+        return Err(OLD);
     }
     if first.header.codec == Codec::Zstd && accepted == AcceptedSets::OneV2BatchWithoutZstd {
         return Err(RecordError::ZstdNotAllowed);
     }
     match batches.next() {
         None => Ok(()),
-        Some(Err(corrupt)) => Err(corrupt.into()),
+        Some(Err(corrupt)) => Err(unreadable(batches.rest(), corrupt)),
         Some(Ok(_)) => Err(RecordError::InvalidBatch("a produce request must carry exactly one record batch")),
+    }
+}
+
+/// Damage on the way may look like a codec that does not exist, and a producer sends again what was damaged.
+#[cold]
+fn unreadable(bytes: &[u8], corrupt: CorruptBatch) -> RecordError {
+    let CorruptBatch::UnknownCodec { .. } = corrupt else { return corrupt.into() };
+    match stored_and_computed_crc(bytes) {
+        Some((stored, computed)) if stored != computed => RecordError::CrcMismatch { stored, computed },
+        _ => corrupt.into(),
     }
 }
 
@@ -618,8 +636,9 @@ struct SentSet {
 /// What Kafka checks of each batch before it takes the log's lock. `None` when there is no whole batch.
 fn check_batches(records: &[u8], rules: &AppendRules) -> Result<Option<SentSet>, RecordError> {
     let mut set: Option<SentSet> = None;
-    for batch in Batches::new(records) {
-        let batch = batch?;
+    let mut batches = Batches::new(records);
+    while let Some(batch) = batches.next() {
+        let batch = batch.map_err(|corrupt| unreadable(batches.rest(), corrupt))?;
         let header = &batch.header;
         if header.magic == 2 && rules.origin == AppendOrigin::Client && header.base_offset != 0 {
             return Err(RecordError::InvalidBatch("the base offset of a produced batch must be 0"));
@@ -831,22 +850,24 @@ fn walk_message_set(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<
     let mut messages = InflatedMessages::new(batch)?;
     let mut in_order = true;
     let (mut first_inner_offset, mut last_inner_offset) = (0_i64, 0_i64);
-    while let Some((entry, message)) = messages.next(INFLATED_RECORD_BYTES_MAX)? {
+    while let Some(entry) = messages.next(INFLATED_RECORD_BYTES_MAX)? {
+        let offset = LegacyMessage::offset_of(entry);
         if checks.count == 0 {
-            first_inner_offset = message.offset;
+            first_inner_offset = offset;
         } else {
-            in_order &= message.offset == last_inner_offset.wrapping_add(1);
+            in_order &= offset == last_inner_offset.wrapping_add(1);
         }
-        last_inner_offset = message.offset;
-        if message.magic != header.magic {
+        last_inner_offset = offset;
+        if entry.get(16) != Some(&header.magic) {
             checks.reject(|| "an inner message has another magic than its set".to_owned());
             checks.count += 1;
             continue;
         }
-        let computed = crc32fast::hash(entry.get(16..).unwrap_or_default());
-        if computed != message.crc {
-            return Err(RecordError::InnerCrcMismatch { stored: message.crc, computed });
+        let (stored, computed) = LegacyMessage::crcs_of(entry);
+        if computed != stored {
+            return Err(RecordError::InnerCrcMismatch { stored, computed });
         }
+        let message = LegacyMessage::read(entry)?;
         checks.check(message.key.is_some(), inner_timestamp(&message, header));
     }
     let set = MessageSet::new(header, checks.count, last_inner_offset)?;
@@ -875,6 +896,13 @@ fn rebuilt_as_v2(
     rules: &AppendRules,
 ) -> Result<PreparedBatch, RecordError> {
     let first = &set.first;
+    let has_producer = first.producer_id != NO_PRODUCER_ID;
+    if has_producer && (first.producer_epoch == NO_PRODUCER_EPOCH || first.base_sequence < 0) {
+        return Err(RecordError::CannotRebuild("the producer's epoch or sequence is missing"));
+    }
+    if first.is_transactional && !has_producer {
+        return Err(RecordError::CannotRebuild("a transactional batch has no producer id"));
+    }
     let mut builder = BatchBuilder::new()
         .compression(target.codec, target.level)
         .producer(first.producer_id, first.producer_epoch, first.base_sequence)

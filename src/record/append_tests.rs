@@ -166,6 +166,12 @@ fn headers_of_client_batches_are_checked() {
     corrupt[70] ^= 1;
     assert!(matches!(refused(corrupt.into(), &rules), RecordError::CrcMismatch { .. }));
     assert_eq!(refused(patched(&three, 22, &[5]), &rules), RecordError::UnknownCodec { id: 5 });
+    let mut damaged = three.to_vec();
+    damaged[22] = 5;
+    for accepted_sets in [AcceptedSets::Any, AcceptedSets::OneV2Batch] {
+        let rules = AppendRules { accepted_sets, ..rules.clone() };
+        assert!(matches!(refused(damaged.clone().into(), &rules), RecordError::CrcMismatch { .. }), "send it again");
+    }
     let small = AppendRules { max_message_bytes: three.len() - 1, ..rules };
     assert_eq!(refused(three.clone(), &small), RecordError::BatchTooLarge { size: three.len(), max: three.len() - 1 });
 }
@@ -400,6 +406,27 @@ fn inner_messages_are_checked() {
     assert_eq!(refused(wrap(1, 2, &foreign), &old).rejected_records().len(), 3, "inner messages of another magic");
     let nested = wrap(1, 0, &inner);
     assert!(matches!(refused(wrap(1, 0, &nested), &old), RecordError::Malformed(_)));
+}
+
+/// What LogValidator of Kafka 3.9.1 answers to such batches.
+#[test]
+fn odd_producer_fields_meet_the_same_end_as_in_kafka() {
+    let plain = batch_of(2);
+    let below_none = patched(&plain, 43, &(-17_i64).to_be_bytes());
+    assert!(prepare(below_none.clone(), &AppendRules::default(), 0).is_ok(), "an id below -1 is none");
+    let gzip = TopicCompression::Codec { codec: Codec::Gzip, level: None };
+    let rebuilding = AppendRules { compression: gzip, ..AppendRules::default() };
+    assert!(matches!(refused(below_none, &rebuilding), RecordError::CannotRebuild(_)));
+    let transactional = patched(&plain, 22, &[0x10]);
+    assert!(prepare(transactional.clone(), &AppendRules::default(), 0).is_ok());
+    assert!(matches!(refused(transactional, &rebuilding), RecordError::CannotRebuild(_)));
+}
+
+#[test]
+fn a_compressed_stream_cut_short_is_the_codecs_error() {
+    let whole = compressed_batch(Codec::Gzip, 100);
+    let cut = patched(&whole[..whole.len() - 20], 8, &(whole.len() as i32 - 20 - 12).to_be_bytes());
+    assert!(matches!(refused(cut, &AppendRules::default()), RecordError::Decompression(_)));
 }
 
 #[test]

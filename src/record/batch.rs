@@ -27,7 +27,7 @@ pub const HEADER_BYTES_V2: usize = 61;
 pub const HEADER_BYTES_V1: usize = 26;
 pub const HEADER_BYTES_V0: usize = 18;
 /// The smallest value of the size field that may start a batch: a v0 message with null key and value.
-const SIZE_MIN: i32 = 14;
+pub(crate) const SIZE_MIN: i32 = 14;
 
 pub const NO_TIMESTAMP: i64 = -1;
 pub const NO_PRODUCER_ID: i64 = -1;
@@ -207,8 +207,9 @@ impl BatchHeader {
         }))
     }
 
+    /// As Kafka asks it: any id below -1 counts as none too.
     pub fn has_producer_id(&self) -> bool {
-        self.producer_id != NO_PRODUCER_ID
+        self.producer_id > NO_PRODUCER_ID
     }
 
     /// Sequence number of the last record; sequences go from the largest i32 to 0.
@@ -291,11 +292,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(crate) fn computed_crc(&self) -> u32 {
-        if self.header.magic == 2 {
-            crc32c::crc32c(self.bytes.get(21..).unwrap_or_default())
-        } else {
-            crc32fast::hash(self.bytes.get(16..).unwrap_or_default())
-        }
+        computed_crc(self.header.magic, self.bytes)
     }
 
     /// What follows the fixed part of a v2 batch: records, or the compressed block of them.
@@ -317,6 +314,22 @@ impl<'a> Batch<'a> {
         };
         Records { state, times: RecordTimes::of(header), base_offset: header.base_offset }
     }
+}
+
+fn computed_crc(magic: u8, batch: &[u8]) -> u32 {
+    if magic == 2 {
+        crc32c::crc32c(batch.get(21..).unwrap_or_default())
+    } else {
+        crc32fast::hash(batch.get(16..).unwrap_or_default())
+    }
+}
+
+/// The checksums of the batch at the start of `bytes`, even if its header makes no sense otherwise.
+pub(crate) fn stored_and_computed_crc(bytes: &[u8]) -> Option<(u32, u32)> {
+    let len = usize::try_from(i32_at(bytes, 8)?).ok()? + LOG_OVERHEAD;
+    let (batch, magic) = (bytes.get(..len)?, *bytes.get(16)?);
+    let stored = i32_at(batch, if magic == 2 { 17 } else { 12 })? as u32;
+    Some((stored, computed_crc(magic, batch)))
 }
 
 /// Iterates over the whole batches in `bytes`. What is left over at the end, because it is shorter than it says, is
@@ -528,8 +541,6 @@ pub(crate) struct LegacyMessage<'a> {
     /// As the size and offset fields before it say; for an inner message of a v1 set, relative.
     pub offset: i64,
     pub magic: u8,
-    pub crc: u32,
-    pub attributes: u8,
     pub timestamp: i64,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
@@ -540,9 +551,7 @@ impl<'a> LegacyMessage<'a> {
     pub(crate) fn read(entry: &'a [u8]) -> Result<LegacyMessage<'a>, MalformedRecord> {
         const SHORT: MalformedRecord = MalformedRecord("a message is shorter than its fields");
         let offset = i64_at(entry, 0).ok_or(SHORT)?;
-        let crc = i32_at(entry, 12).ok_or(SHORT)? as u32;
         let magic = *entry.get(16).ok_or(SHORT)?;
-        let attributes = *entry.get(17).ok_or(SHORT)?;
         let (timestamp, rest) = if magic == 0 {
             (NO_TIMESTAMP, entry.get(HEADER_BYTES_V0..))
         } else {
@@ -550,11 +559,21 @@ impl<'a> LegacyMessage<'a> {
         };
         let (key, rest) = nullable_i32_bytes(rest.ok_or(SHORT)?).ok_or(SHORT)?;
         let (value, _) = nullable_i32_bytes(rest).ok_or(SHORT)?;
-        Ok(LegacyMessage { offset, magic, crc, attributes, timestamp, key, value })
+        Ok(LegacyMessage { offset, magic, timestamp, key, value })
     }
 
-    pub(crate) fn is_compressed(&self) -> bool {
-        i16::from(self.attributes) & CODEC_BITS != 0
+    pub(crate) fn offset_of(entry: &[u8]) -> i64 {
+        i64_at(entry, 0).unwrap_or_default()
+    }
+
+    pub(crate) fn is_compressed(entry: &[u8]) -> bool {
+        entry.get(17).is_some_and(|attributes| i16::from(*attributes) & CODEC_BITS != 0)
+    }
+
+    /// The stored checksum and that of the bytes; the fields need not make sense.
+    pub(crate) fn crcs_of(entry: &[u8]) -> (u32, u32) {
+        let stored = i32_at(entry, 12).unwrap_or_default() as u32;
+        (stored, computed_crc(0, entry))
     }
 }
 

@@ -65,10 +65,7 @@ impl From<MalformedRecord> for ReadError {
 
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> ReadError {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => ENDS_EARLY,
-            _ => ReadError::Decompression(error.to_string()),
-        }
+        ReadError::Decompression(error.to_string())
     }
 }
 
@@ -184,7 +181,7 @@ impl BatchRecords<'_> {
             },
             RecordSource::Messages { set, messages } => match messages.next(INFLATED_RECORD_BYTES_MAX)? {
                 None => None,
-                Some((entry, _)) => {
+                Some(entry) => {
                     let owner = Bytes::copy_from_slice(entry);
                     let message = LegacyMessage::read(&owner)?;
                     Some(Record::of(set.view(&message, &self.header), &owner))
@@ -227,8 +224,8 @@ pub(crate) fn for_each_record<E: From<ReadError>>(
     } else {
         let set = MessageSet::survey(batch)?;
         let mut messages = InflatedMessages::new(batch)?;
-        while let Some((_, message)) = messages.next(bytes_max)? {
-            each(set.view(&message, header))?;
+        while let Some(entry) = messages.next(bytes_max)? {
+            each(set.view(&LegacyMessage::read(entry).map_err(ReadError::from)?, header))?;
         }
     }
     Ok(())
@@ -470,28 +467,31 @@ impl<'a> InflatedMessages<'a> {
         Ok(InflatedMessages { window: Window::new(Decompressor::new(header.codec, header.magic, value)?) })
     }
 
-    /// The next entry, with its offset and size, and what it says. A last one that is cut short does not count.
-    pub(crate) fn next(&mut self, max: usize) -> Result<Option<(&[u8], LegacyMessage<'_>)>, ReadError> {
+    /// The next entry, with its offset and size. A last one that is cut short does not count.
+    pub(crate) fn next(&mut self, max: usize) -> Result<Option<&[u8]>, ReadError> {
         if !self.window.fill(LOG_OVERHEAD)? {
             return Ok(None);
         }
         let size = batch::i32_at(self.window.available(), 8).expect("the window holds twelve bytes");
         let size = usize::try_from(size).ok().filter(|size| *size >= 14).ok_or(CorruptBatch::SizeTooSmall { size })?;
-        if size > max {
-            return Err(ReadError::RecordTooLarge { size, max });
-        }
         let length = LOG_OVERHEAD + size;
+        if size > max {
+            return match self.window.skip(length) {
+                Ok(()) => Err(ReadError::RecordTooLarge { size, max }),
+                Err(ReadError::Malformed(_)) => Ok(None),
+                Err(error) => Err(error),
+            };
+        }
         if !self.window.fill(length)? {
             return Ok(None);
         }
         self.window.consume(length);
         let end = self.window.start;
         let entry = &self.window.buffer[end - length..end];
-        let message = LegacyMessage::read(entry)?;
-        if message.is_compressed() {
+        if LegacyMessage::is_compressed(entry) {
             return Err(MalformedRecord("the inner messages of a compressed set must not be compressed").into());
         }
-        Ok(Some((entry, message)))
+        Ok(Some(entry))
     }
 }
 
@@ -507,9 +507,9 @@ impl MessageSet {
     pub(crate) fn survey(batch: &Batch<'_>) -> Result<MessageSet, ReadError> {
         let mut messages = InflatedMessages::new(batch)?;
         let (mut count, mut last_inner_offset) = (0, 0);
-        while let Some((_, message)) = messages.next(INFLATED_RECORD_BYTES_MAX)? {
+        while let Some(entry) = messages.next(INFLATED_RECORD_BYTES_MAX)? {
             count += 1;
-            last_inner_offset = message.offset;
+            last_inner_offset = LegacyMessage::offset_of(entry);
         }
         MessageSet::new(&batch.header, count, last_inner_offset)
     }
