@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use odradek_zookeeper::error::ZkError;
-use odradek_zookeeper::session::{SessionEvent, SessionEvents, Tls, ZooKeeper};
+use odradek_zookeeper::jaas;
+use odradek_zookeeper::session::{SaslDigest, SessionEvent, SessionEvents, Tls, ZooKeeper};
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -229,7 +230,35 @@ pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<odradek_zookeeper:
     if config.ssl.client_enable {
         settings.tls = Some(tls(&config.ssl)?);
     }
+    settings.sasl = sasl_login()?;
+    let authenticates = settings.sasl.is_some() || settings.tls.as_ref().is_some_and(|tls| tls.keystore_pem.is_some());
+    if config.set_acl && !authenticates {
+        return Err(ZkError::Settings(
+            "zookeeper.set.acl is true, but ZooKeeper client TLS configuration identifying at least \
+             zookeeper.ssl.client.enable, zookeeper.clientCnxnSocket, and zookeeper.ssl.keystore.location was not \
+             present and the verification of the JAAS login file failed"
+                .to_owned(),
+        )
+        .into());
+    }
     Ok(settings)
+}
+
+/// JVM brokers find their JAAS file by a system property, which operators set in KAFKA_OPTS.
+fn sasl_login() -> Result<Option<SaslDigest>, RegistrationError> {
+    let options = std::env::var("KAFKA_OPTS").unwrap_or_default();
+    let property = |name: &str| {
+        let prefix = format!("-D{name}=");
+        options.split_whitespace().rev().find_map(|option| option.strip_prefix(&prefix).map(str::to_owned))
+    };
+    if property("zookeeper.sasl.client").is_some_and(|enabled| enabled.eq_ignore_ascii_case("false")) {
+        return Ok(None);
+    }
+    let Some(path) = property("java.security.auth.login.config") else { return Ok(None) };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| ZkError::Settings(format!("read the JAAS file {path}: {error}")))?;
+    let section = property("zookeeper.sasl.clientconfig").unwrap_or_else(|| "Client".to_owned());
+    Ok(jaas::login(&text, &section)?)
 }
 
 fn tls(config: &ZooKeeperSslConfig) -> Result<Tls, RegistrationError> {

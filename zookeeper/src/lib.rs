@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod jaas;
 pub mod session;
 pub mod watch;
 pub mod znode;

@@ -409,7 +409,16 @@ impl ZooKeeper {
             Err(ZkError::NoNode { .. }) => {}
             outcome => return outcome,
         }
-        for (end, _) in path.match_indices('/').skip(1) {
+        // Upwards to the deepest parent that exists: creating one further up may not be allowed, even if it is there.
+        let mut missing = Vec::new();
+        for (end, _) in path.match_indices('/').skip(1).collect::<Vec<_>>().into_iter().rev() {
+            match self.create(&path[..end], b"", CreateKind::Persistent).await {
+                Ok(_) | Err(ZkError::NodeExists { .. }) => break,
+                Err(ZkError::NoNode { .. }) => missing.push(end),
+                Err(error) => return Err(error),
+            }
+        }
+        for end in missing.into_iter().rev() {
             match self.create(&path[..end], b"", CreateKind::Persistent).await {
                 Ok(_) | Err(ZkError::NodeExists { .. }) => {}
                 Err(error) => return Err(error),

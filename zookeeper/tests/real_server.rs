@@ -4,7 +4,7 @@ mod support;
 use odradek_zookeeper::brokers::RegisteredBroker;
 use odradek_zookeeper::election::Election;
 use odradek_zookeeper::error::ZkError;
-use odradek_zookeeper::session::{CreateKind, SessionEvent, ZooKeeper};
+use odradek_zookeeper::session::{CreateKind, SaslDigest, SessionEvent, ZooKeeper};
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
 use odradek_zookeeper::znode::config::ConfigEntity;
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
@@ -283,4 +283,26 @@ async fn a_server_that_never_answers_fails_the_start_within_the_connection_timeo
     settings.connection_timeout = std::time::Duration::from_millis(300);
     let error = ZooKeeper::connect(settings).await.unwrap_err();
     assert!(matches!(&error, ZkError::NotConnected { timeout_ms: 300, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_zookeeper_set_acl_only_the_broker_writes_and_secrets_stay_secret() {
+    let server = Server::with_user("kafka", "secret");
+    let login = |password: &str| Some(SaslDigest { username: "kafka".to_owned(), password: password.to_owned() });
+    let mut settings = server.settings("/secure");
+    settings.set_acl = true;
+    settings.sasl = login("secret");
+    let broker = ZooKeeper::connect(settings.clone()).await.unwrap();
+    broker.create_persistent_roots().await.unwrap();
+    broker.create_topic("t", &topic(1), &BTreeMap::new()).await.unwrap();
+    broker.set_topic("t", &topic(2)).await.unwrap();
+
+    let stranger = server.connect("/secure").await;
+    assert_eq!(stranger.topic("t").await.unwrap().unwrap().value, topic(2));
+    assert!(matches!(stranger.set_topic("t", &topic(3)).await, Err(ZkError::Other { .. })));
+    assert!(matches!(stranger.children("/config/users").await, Err(ZkError::Other { .. })));
+    stranger.set_consumer_offset("g", "t", 0, 5).await.expect("old consumers keep their offsets there");
+
+    settings.sasl = login("wrong");
+    assert_eq!(ZooKeeper::connect(settings).await.unwrap_err(), ZkError::AuthFailed);
 }

@@ -45,17 +45,34 @@ impl Server {
         static RUNNING: Mutex<Weak<Server>> = Mutex::new(Weak::new());
         let mut running = RUNNING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         running.upgrade().unwrap_or_else(|| {
-            let server = Arc::new(Server::start());
+            let server = Arc::new(Server::start(""));
             *running = Arc::downgrade(&server);
             server
         })
     }
 
-    fn start() -> Server {
+    /// A server of its own that knows one user.
+    pub fn with_user(name: &str, password: &str) -> Server {
+        Server::start(&format!(
+            "Server {{ org.apache.zookeeper.server.auth.DigestLoginModule required user_{name}=\"{password}\"; }};"
+        ))
+    }
+
+    fn start(jaas: &str) -> Server {
         let data = tempfile::tempdir().expect("a temporary directory");
+        let jaas_file = data.path().join("jaas.conf");
+        std::fs::write(&jaas_file, jaas).expect("a writable directory");
+        let security: &[String] = match jaas {
+            "" => &[],
+            _ => &[
+                format!("-Djava.security.auth.login.config={}", jaas_file.display()),
+                "-Dzookeeper.authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider".to_owned(),
+            ],
+        };
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
         let process = Command::new("java")
             .args(["-Xmx128m", "-Dzookeeper.admin.enableServer=false", "-Dzookeeper.forceSync=no"])
+            .args(security)
             .arg("-cp")
             .arg(jars().join("*"))
             .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
