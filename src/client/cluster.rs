@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::client::connection::{Connection, retried};
 use crate::client::error::ClientError;
@@ -9,6 +10,8 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Request;
 use crate::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use crate::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+
+const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A broker as the cluster's metadata lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ struct State {
     connections: HashMap<String, Arc<Connection>>,
     nodes: BTreeMap<BrokerId, Node>,
     controller: Option<BrokerId>,
+    /// When the last failure to connect was told.
+    warned: Option<Instant>,
 }
 
 impl Cluster {
@@ -60,9 +65,18 @@ impl Cluster {
             return Ok(Arc::clone(open));
         }
         let connection = Connection::negotiate(address, &self.settings.connection).await;
-        let connection = Arc::new(connection.inspect_err(|error| log::warn!("{error}"))?);
+        let connection = Arc::new(connection.inspect_err(|error| self.warn(error))?);
         self.state().connections.insert(address.to_owned(), Arc::clone(&connection));
         Ok(connection)
+    }
+
+    /// Attempts follow each other quickly; a person needs to be told once in a while.
+    fn warn(&self, error: &ClientError) {
+        let mut state = self.state();
+        if state.warned.is_none_or(|instant| instant.elapsed() >= WARNING_INTERVAL) {
+            state.warned = Some(Instant::now());
+            log::warn!("{error}");
+        }
     }
 
     /// A connection to any broker: an open one first, then the known brokers, then the bootstrap servers.

@@ -326,7 +326,7 @@ impl Consumer {
         let metadata = match timeout_at(deadline, ask).await {
             Ok(Ok(metadata)) => metadata,
             Ok(Err(error)) if error.is_retriable() => {
-                log::warn!("{error}");
+                log::debug!("ask for topics: {error}");
                 tokio::time::sleep(cluster.settings.retry_backoff).await;
                 return Ok(false);
             }
@@ -425,7 +425,8 @@ impl Consumer {
                 self.leaders_stale = !self.positions.keys().all(|p| leaders.get(p).is_some_and(|id| id.0 >= 0));
                 self.leaders = leaders;
             }
-            Ok(Err(error)) => log::warn!("{error}"),
+            // A failure to connect has been told where it happened.
+            Ok(Err(error)) => log::debug!("ask for leaders: {error}"),
             Err(_) => {}
         }
     }

@@ -355,8 +355,12 @@ impl Group {
         if self.settings.group_instance_id.is_some() {
             return;
         }
-        let connection = &joined.connection;
         let leave = async {
+            // The coordinator may have moved or come back since the join.
+            let connection = match joined.connection.is_closed() {
+                true => self.cluster.coordinator(&self.id).await?,
+                false => Arc::clone(&joined.connection),
+            };
             let version = connection.version_of::<LeaveGroupRequest>(i16::MAX)?;
             let identity = MemberIdentity {
                 member_id: joined.member_id.clone(),
