@@ -27,7 +27,7 @@ pub fn server_start(arguments: &[OsString]) -> i32 {
     let config = match KafkaConfig::from_properties(&properties) {
         Ok(config) => config,
         Err(why) => {
-            error!("Exiting Kafka due to fatal exception: {why}");
+            error!("Exiting Kafka due to fatal exception: {}: {why}", why.java_class());
             return 1;
         }
     };
