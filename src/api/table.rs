@@ -87,7 +87,8 @@ impl Service for Server {
         let supported = ApiKey::from_code(api_key).and_then(|key| Some((key, supported_versions(key)?)));
         match supported {
             Some((key, versions)) if versions.contains(&api_version) => {
-                dispatch(Arc::clone(self), key, context, correlation_id, body)
+                let answer = dispatch(Arc::clone(self), key, context, correlation_id, body);
+                if survives_hang_up(key) { in_own_task(answer) } else { answer }
             }
             // The one request that is answered in a version other than its own: clients ask it to learn the versions.
             Some((ApiKey::ApiVersions, _)) => {
@@ -106,6 +107,34 @@ impl Service for Server {
     fn may_start_early(&self, header: &RequestHeader) -> bool {
         header.api_key == ApiKey::Produce.code()
     }
+}
+
+/// Requests that change more than one place: half of such a change must not be dropped with its connection.
+fn survives_hang_up(key: ApiKey) -> bool {
+    matches!(
+        key,
+        ApiKey::LeaderAndIsr
+            | ApiKey::StopReplica
+            | ApiKey::UpdateMetadata
+            | ApiKey::CreateTopics
+            | ApiKey::DeleteTopics
+            | ApiKey::CreatePartitions
+            | ApiKey::AlterConfigs
+            | ApiKey::IncrementalAlterConfigs
+    )
+}
+
+fn in_own_task(answer: AnswerFuture) -> AnswerFuture {
+    let task = tokio::spawn(answer);
+    Box::pin(async move {
+        match task.await {
+            Ok(answer) => answer,
+            Err(ended) => {
+                error!("a request was not carried out: {ended}");
+                Answer::Close
+            }
+        }
+    })
 }
 
 fn decode<M: Message>(key: ApiKey, context: &RequestContext, mut body: Reader) -> Option<M> {

@@ -39,7 +39,12 @@ pub fn server_start(arguments: &[OsString]) -> i32 {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => {
+            let status = runtime.block_on(run(config));
+            // A recovery that a signal interrupted is not waited for: the next start does it again.
+            runtime.shutdown_background();
+            status
+        }
         Err(why) => {
             error!("start the network threads: {why}");
             1

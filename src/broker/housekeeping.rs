@@ -109,6 +109,10 @@ async fn follow_failures(
         };
         let dropped = replicas.log_dir_failed(&path).await;
         error!("Stopping serving logs in dir {}: {} partitions are offline", path.display(), dropped.len());
+        // Ends the broker: there is nothing left to serve.
+        if replicas.log_dirs().live_dirs().is_empty() {
+            return;
+        }
         if let Err(why) = zookeeper.notify_log_dir_failure(replicas.broker().0).await {
             warn!("tell the controller of the failed log directory {}: {why}", path.display());
         }

@@ -30,7 +30,10 @@ impl Broker {
     pub async fn shut_down(mut self) {
         let id = self.id;
         info!("[KafkaServer id={id}] shutting down");
-        self.controller.shutdown().await;
+        // Without ZooKeeper the controller may be waiting for it; the logs must be closed all the same.
+        if tokio::time::timeout(TASKS_PATIENCE, self.controller.shutdown()).await.is_err() {
+            warn!("[KafkaServer id={id}] the controller did not give up its office in time");
+        }
         self.shutdown.send_replace(true);
         let tasks = &mut self.tasks;
         let ended = tokio::time::timeout(TASKS_PATIENCE, async { while tasks.join_next().await.is_some() {} }).await;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{info, warn};
 use odradek_zookeeper::session::ZooKeeper;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -144,13 +144,43 @@ async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32,
     Ok(topic.map_or(configured, |topic| i32::try_from(topic.value.partitions.len()).unwrap_or(configured)))
 }
 
+/// What there is before the first log is opened.
+struct Foundation {
+    zookeeper: ZooKeeper,
+    cluster_id: String,
+    id: BrokerId,
+    log_dirs: Arc<LogDirs>,
+    failed_dirs: mpsc::UnboundedReceiver<PathBuf>,
+    dynamic: Arc<DynamicConfig>,
+    bound: Vec<BoundListener>,
+}
+
 /// Starts everything; the broker serves when this returns.
 pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
     let started = Instant::now();
     info!("starting");
-    let (shutdown, shutting_down) = watch::channel(false);
-    let mut tasks = JoinSet::new();
+    let foundation = lay_foundation(config).await?;
+    let (zookeeper, log_dirs) = (foundation.zookeeper.clone(), Arc::clone(&foundation.log_dirs));
+    let assembled = assemble(foundation).await;
+    match &assembled {
+        Ok(broker) => {
+            info!("Kafka version: {}", crate::broker::KAFKA_VERSION);
+            info!("[KafkaServer id={}] started", broker.id);
+            log::debug!("started within {} ms", started.elapsed().as_millis());
+        }
+        Err(_) => {
+            // The logs were clean or have been recovered: a start that is refused must not cost the next one that work.
+            let closed = tokio::task::spawn_blocking(move || log_dirs.shutdown(wall_clock_ms())).await;
+            if let Err(panicked) = closed {
+                warn!("closing the logs failed: {panicked}");
+            }
+            zookeeper.close().await;
+        }
+    }
+    assembled
+}
 
+async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
     info!("Connecting to zookeeper on {}", config.zookeeper_config().connect);
     let settings = registration::zookeeper_settings(&config.zookeeper_config()).doing("read the zookeeper settings")?;
     let zookeeper = ZooKeeper::connect(settings).await.doing("connect to ZooKeeper")?;
@@ -167,11 +197,17 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
     // Whatever is stored for this broker lies over its file from here on.
     let dynamic =
         DynamicConfig::load(zookeeper.clone(), id, config).await.doing("read the broker's stored settings")?;
-    let dynamic = Arc::new(dynamic);
+    let bound = bind(&dynamic.config().load().socket_config())?;
+    Ok(Foundation { zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic: Arc::new(dynamic), bound })
+}
+
+async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
+    let Foundation { zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic, bound } = foundation;
+    let (shutdown, shutting_down) = watch::channel(false);
+    let mut tasks = JoinSet::new();
     let current = dynamic.config();
     let config = current.load_full();
     let (socket, log_dirs_config) = (config.socket_config(), config.log_dirs_config());
-    let bound = bind(&socket)?;
 
     let own_configs = dynamic.topic_configs().await.doing("read the topics' settings")?;
     load_logs(&log_dirs, own_configs, Arc::new(config.topic_defaults())).await?;
@@ -248,9 +284,6 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
         shutting_down,
     );
 
-    info!("Kafka version: {}", crate::broker::KAFKA_VERSION);
-    info!("[KafkaServer id={id}] started");
-    log::debug!("started within {} ms", started.elapsed().as_millis());
     Ok(Broker { id, shutdown, zookeeper, registration, controller, replicas, log_dirs, io, tasks })
 }
 

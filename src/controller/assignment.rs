@@ -29,6 +29,9 @@ impl Start {
     }
 }
 
+/// More than a znode of 1 MiB holds; a request must not make us compute what can never be stored.
+const PARTITIONS_MAX: i32 = 100_000;
+
 /// Assigns `partitions` new partitions, numbered from `first`. The brokers stand in ascending order of their ids.
 pub fn assign(
     brokers: &[Candidate],
@@ -39,6 +42,11 @@ pub fn assign(
 ) -> Result<BTreeMap<i32, Vec<BrokerId>>, TopicError> {
     if partitions <= 0 {
         return Err(TopicError::InvalidPartitions("Number of partitions must be larger than 0.".to_owned()));
+    }
+    if partitions > PARTITIONS_MAX {
+        return Err(TopicError::InvalidPartitions(format!(
+            "Number of partitions must not be larger than {PARTITIONS_MAX}: the assignment would not fit a znode."
+        )));
     }
     let factor = usize::try_from(replication_factor).unwrap_or(0);
     if factor == 0 {

@@ -102,15 +102,18 @@ impl State {
 impl Log {
     /// Where each segment begins and when its file last changed, oldest first: what ListOffsets version 0 answers.
     pub fn segment_starts(&self) -> Result<Vec<(Offset, i64)>, LogError> {
-        let (dir, paths) = {
+        let paths: Vec<_> = {
             let state = self.serving()?;
-            let paths: Vec<_> = state.segments.iter().map(|s| (s.base_offset(), s.log_path(&state.dir))).collect();
-            (state.dir.clone(), paths)
+            state.segments.iter().map(|s| (s.base_offset(), s.log_path(&state.dir))).collect()
         };
         let modified = |path: &std::path::Path| std::fs::metadata(path)?.modified();
         let mut starts = Vec::with_capacity(paths.len());
         for (base_offset, path) in paths {
-            let modified = self.parent.observe(modified(&path).doing("look at", &dir))?;
+            let modified = match modified(&path) {
+                // Retention or a deletion took it away meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                modified => self.parent.observe(modified.doing("look at", &path))?,
+            };
             let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             starts.push((base_offset, i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)));
         }

@@ -102,11 +102,17 @@ impl<S: Service> Connection<S> {
         let idle = tokio::time::sleep(self.bounds.max_idle.unwrap_or(Duration::from_secs(86_400)));
         tokio::pin!(idle);
         loop {
+            // A socket that is always readable would never let the signal have its turn below.
+            if shutdown.has_changed().unwrap_or(true) {
+                return End::Shutdown;
+            }
             if let Err(end) = self.progress().await {
                 return end;
             }
             // Answers are sent before anything is awaited.
+            let unsent = self.outbox.len();
             match self.outbox.try_flush(&self.stream) {
+                Ok(_) if self.outbox.len() < unsent => self.last_active = Instant::now(),
                 Ok(_) => {}
                 Err(error) => return End::Io(error),
             }
@@ -145,12 +151,15 @@ impl<S: Service> Connection<S> {
                         idle.as_mut().reset(Instant::now() + Duration::from_secs(86_400));
                         continue;
                     };
-                    let deadline = self.last_active + max_idle;
-                    // A request that waits for its answer keeps its connection.
-                    if Instant::now() >= deadline && self.waiting.is_empty() && self.outbox.is_empty() {
+                    let now = Instant::now();
+                    if !self.waiting.is_empty() {
+                        // A request that waits for its answer keeps its connection.
+                        idle.as_mut().reset(now + max_idle);
+                    } else if now >= self.last_active + max_idle {
                         return End::Idle;
+                    } else {
+                        idle.as_mut().reset(self.last_active + max_idle);
                     }
-                    idle.as_mut().reset(deadline.max(Instant::now() + Duration::from_millis(10)));
                 }
                 _ = shutdown.changed() => return End::Shutdown,
             }
@@ -189,6 +198,8 @@ impl<S: Service> Connection<S> {
     /// Lets in every whole frame that may start now.
     async fn progress(&mut self) -> Result<(), End> {
         while self.closing.is_none() && self.outbox.len() <= OUTBOX_BYTES_MAX {
+            // A client that always has another request must not keep the others from this thread.
+            tokio::task::coop::consume_budget().await;
             let length = match self.frame_length() {
                 Ok(Some(length)) => length,
                 Ok(None) => return Ok(()),

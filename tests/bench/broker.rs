@@ -2,7 +2,7 @@
 //! run. The broker is pinned to one core and the load to another; both are warmed up before they are measured.
 //!
 //! `cargo bench --bench broker` measures; `cargo test` runs it with tiny inputs. Settings by environment:
-//! `ODRADEK_TEST_DEPS` (where tests/deps.sh installed ZooKeeper and Kafka), `BENCH_ONLY=odradek|jvm`.
+//! `ODRADEK_TEST_DEPS` (where tests/deps.sh installed ZooKeeper and Kafka), `ODRADEK_BINARY` (another build of the broker), `BENCH_ONLY=odradek|jvm`.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -114,7 +114,8 @@ impl Broker {
         fs::write(&config, text).expect("the configuration is written");
         let mut command = match kind {
             Kind::Odradek => {
-                let mut command = pinned(0, Path::new(env!("CARGO_BIN_EXE_odradek")));
+                let binary = std::env::var_os("ODRADEK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_odradek").into());
+                let mut command = pinned(0, Path::new(&binary));
                 command.arg("server-start").arg(&config);
                 command
             }

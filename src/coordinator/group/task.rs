@@ -651,6 +651,10 @@ impl GroupCoordinator {
         if !shard.hears_of(leader_epoch) {
             return;
         }
+        if leader_epoch.is_none() {
+            // The replica was deleted: a topic that is created again begins with epoch 0.
+            shard.leader_epoch = None;
+        }
         if shard.ownership == Ownership::NotOwned {
             return;
         }
