@@ -68,7 +68,9 @@ fn takes_over(cluster: &mut Cluster, history: &mut History, holder: &str) {
 }
 
 fn swap(name: &str, settings: &str, holders: &[(Kind, bool)]) {
-    let mut cluster = Cluster::start_as(holders[0].0, name, settings);
+    // A JVM broker that starts on a busy machine is silent for seconds.
+    let settings = format!("zookeeper.session.timeout.ms=6000\n{settings}");
+    let mut cluster = Cluster::start_as(holders[0].0, name, &settings);
     let mut history = History { written: Vec::new(), committed: -1, topics: Vec::new() };
     for (turn, (kind, is_killed)) in holders.iter().enumerate() {
         if turn > 0 {
