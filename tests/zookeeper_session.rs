@@ -45,7 +45,7 @@ fn a_restart_of_zookeeper_longer_than_the_session_is_survived() {
 
     cluster.zookeeper.process.kill();
     // Without ZooKeeper, what is led stays led and is served.
-    for i in 1..20 {
+    for i in 1..40 {
         still_serves(&mut client, "before", i);
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -54,7 +54,7 @@ fn a_restart_of_zookeeper_longer_than_the_session_is_survived() {
 
     until_controlled(&mut cluster, "behind");
     let mut client = cluster.broker.client();
-    still_serves(&mut client, "before", 20);
+    still_serves(&mut client, "before", 40);
     let again = eventually(PATIENCE, "the broker is registered again", || znode(&cluster, "/brokers/ids/0"));
     let endpoints = |json: &str| -> serde_json::Value {
         serde_json::from_str::<serde_json::Value>(json).expect("a registration is JSON")["endpoints"].clone()

@@ -6,7 +6,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from checking import FIRST_TIMESTAMP, RECORDS, check, eventually, expect, finish, key, value, when, bootstrap, prefix
 
-TIMEOUT = 30
+TIMEOUT = 60
 
 
 def producer(**settings):
@@ -100,7 +100,7 @@ class Member(threading.Thread):
         try:
             c = consumer(f"{prefix}-group")
             while not self.stop:
-                for records in c.poll(timeout_ms=100).values():
+                for records in c.poll(timeout_ms=500).values():
                     self.received.extend(records)
                 self.assigned = {p.partition for p in c.assignment()}
                 if self.commit:
