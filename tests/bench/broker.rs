@@ -264,6 +264,17 @@ fn fetch_frame(topic: &str, offset: i64, bytes: i32) -> Vec<u8> {
     frame(&request, 11, 1)
 }
 
+/// The lines of one broker; each is also told as soon as it is measured.
+#[derive(Default)]
+struct Lines(Vec<Line>);
+
+impl Lines {
+    fn push(&mut self, line: Line) {
+        eprintln!("measured: {} {:.1} {}", line.what, line.value, line.unit);
+        self.0.push(line);
+    }
+}
+
 /// One measured line: what was done, and what it cost.
 struct Line {
     what: &'static str,
@@ -273,10 +284,10 @@ struct Line {
 
 fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
     let broker = Broker::start(kind, dir, zookeeper);
-    let mut lines = vec![
-        Line { what: "ready after start, empty directory", value: broker.ready_after.as_secs_f64() * 1e3, unit: "ms" },
-        Line { what: "resident after start", value: broker.resident_kib() as f64 / 1024.0, unit: "MiB" },
-    ];
+    let mut lines = Lines::default();
+    let ready_ms = broker.ready_after.as_secs_f64() * 1e3;
+    lines.push(Line { what: "ready after start, empty directory", value: ready_ms, unit: "ms" });
+    lines.push(Line { what: "resident after start", value: broker.resident_kib() as f64 / 1024.0, unit: "MiB" });
     let mut client = broker.client();
     let scale = |real: usize| if is_real { real } else { 40 };
 
@@ -333,7 +344,7 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
     }
     let value = broker.resident_kib().saturating_sub(before) as f64 / count as f64;
     lines.push(Line { what: "resident an idle connection", value, unit: "KiB" });
-    lines
+    lines.0
 }
 
 fn main() {
