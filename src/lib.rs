@@ -1,7 +1,6 @@
 //! Odradek: a Kafka broker for clusters that keep their metadata in ZooKeeper.
 //! The rooms, in reading order; a room uses only rooms above its own band (see ARCHITECTURE.md).
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 // 1 words
 pub mod codec;

@@ -193,12 +193,9 @@ impl FetchSessions {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.cache().sessions.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Settles which partitions a request reads, in which order, and how it is to be answered.
@@ -473,7 +470,7 @@ mod tests {
         let id = fetch(&sessions, request(0, 0), &[0, 1], &[], |_| quiet(), 0).0.session_id;
         assert_eq!(fetch(&sessions, request(id, 1), &[], &[0], |_| quiet(), 0).0.session_id, id);
         assert_eq!(fetch(&sessions, request(id, 2), &[], &[1], |_| quiet(), 0).0.session_id, NO_SESSION);
-        assert!(sessions.is_empty());
+        assert_eq!(sessions.len(), 0);
     }
 
     #[test]

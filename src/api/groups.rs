@@ -66,8 +66,6 @@ impl From<AppendFailure> for ErrorCode {
             AppendFailure::TimedOut => ErrorCode::RequestTimedOut,
             AppendFailure::MessageTooLarge => ErrorCode::MessageTooLarge,
             AppendFailure::RecordListTooLarge => ErrorCode::RecordListTooLarge,
-            AppendFailure::InvalidFetchSize => ErrorCode::InvalidFetchSize,
-            AppendFailure::NetworkException => ErrorCode::NetworkException,
             AppendFailure::Other(code) => ErrorCode::from_code(code),
         }
     }

@@ -132,11 +132,6 @@ impl Registration {
         Ok(Registration { epoch: receiver, task })
     }
 
-    /// The epoch of the present registration; after an expiry it stays until the broker is registered again.
-    pub fn epoch(&self) -> BrokerEpoch {
-        *self.epoch.borrow()
-    }
-
     pub fn epochs(&self) -> watch::Receiver<BrokerEpoch> {
         self.epoch.clone()
     }

@@ -270,9 +270,9 @@ impl Printing {
     }
 }
 
-fn unwritable(error: std::io::Error) -> Stop {
+fn unwritable(_: std::io::Error) -> Stop {
     eprintln!("Unable to write to standard out, closing consumer.");
-    Stop::Output(error)
+    Stop::Output
 }
 
 /// SIGINT and SIGTERM end the tool in order: positions are committed, the group is left.

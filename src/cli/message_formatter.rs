@@ -217,7 +217,6 @@ mod tests {
         let mut properties = ClientProperties::default();
         properties.extend(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let record = ConsumedRecord {
-            topic: "t".into(),
             partition: 2,
             timestamp_type: Some(TimestampType::CreateTime),
             record: Record {

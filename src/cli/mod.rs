@@ -98,7 +98,7 @@ fn start(
         Err(Stop::Version) => (0, writeln!(out, "{KAFKA_VERSION}")),
         Err(Stop::Usage(message)) => (1, tool.print_usage(&message, &mut io::stderr())),
         Err(Stop::Failed(message)) => (1, writeln!(io::stderr(), "{message}")),
-        Err(Stop::Reported | Stop::Output(_)) => (1, out.flush()),
+        Err(Stop::Reported | Stop::Output) => (1, out.flush()),
     };
     // Nobody listens: the status still tells.
     if told.is_err() { 1 } else { status }

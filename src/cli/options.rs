@@ -52,12 +52,12 @@ pub(crate) enum Stop {
     /// The work failed, and the tool has already told the user.
     Reported,
     /// Nobody reads our output any more.
-    Output(std::io::Error),
+    Output,
 }
 
 impl From<std::io::Error> for Stop {
-    fn from(error: std::io::Error) -> Stop {
-        Stop::Output(error)
+    fn from(_: std::io::Error) -> Stop {
+        Stop::Output
     }
 }
 

@@ -118,10 +118,6 @@ impl Cluster {
         self.state().nodes.values().cloned().collect()
     }
 
-    pub fn node(&self, id: BrokerId) -> Option<Node> {
-        self.state().nodes.get(&id).cloned()
-    }
-
     /// Asks one broker for metadata; `None` asks for all topics. Errors of single topics stay in the answer.
     pub async fn metadata(
         &self,

@@ -69,10 +69,6 @@ impl ApiVersions {
         ApiVersions { ranges: ranges.into_iter().collect() }
     }
 
-    pub fn range(&self, key: i16) -> Option<RangeInclusive<i16>> {
-        self.ranges.get(&key).cloned()
-    }
-
     /// The highest version of the request within `ours` that the broker speaks too.
     pub fn highest_common(&self, key: i16, ours: RangeInclusive<i16>) -> Option<i16> {
         let theirs = self.ranges.get(&key)?;
@@ -241,11 +237,6 @@ impl Connection {
 
     pub fn address(&self) -> &str {
         &self.shared.address
-    }
-
-    /// What `negotiate` learned; `None` on a connection made by `connect`.
-    pub fn versions(&self) -> Option<&ApiVersions> {
-        self.shared.versions.get()
     }
 
     /// Whether requests can no longer be sent.

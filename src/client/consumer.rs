@@ -29,7 +29,6 @@ const MISSING_TOPIC_INTERVAL: Duration = Duration::from_secs(1);
 /// A record as a consumer gets it.
 #[derive(Clone, Debug)]
 pub struct ConsumedRecord {
-    pub topic: Arc<str>,
     pub partition: i32,
     /// `None` for messages of magic 0, which carry no time.
     pub timestamp_type: Option<TimestampType>,
@@ -720,12 +719,7 @@ impl Answer {
         for record in batch.records().map_err(|error| fail(error.to_string()))? {
             let record = record.map_err(|error| fail(error.to_string()))?;
             if record.offset >= from {
-                self.decoded.push_back(ConsumedRecord {
-                    topic: self.partition.topic.clone(),
-                    partition: self.partition.partition,
-                    timestamp_type,
-                    record,
-                });
+                self.decoded.push_back(ConsumedRecord { partition: self.partition.partition, timestamp_type, record });
             }
         }
         Ok(true)

@@ -123,7 +123,7 @@ struct Batch {
 
 enum Contents {
     Open(Box<BatchBuilder>),
-    Built { bytes: Bytes, sequence: i32 },
+    Built(Bytes),
 }
 
 impl Topic {
@@ -330,7 +330,7 @@ impl Shared {
         let queue = state.queues.entry(key).or_default();
         let has_place = |batch: &Batch| match &batch.contents {
             Contents::Open(builder) => builder.uncompressed_size() + size <= self.settings.batch_bytes,
-            Contents::Built { .. } => false,
+            Contents::Built(_) => false,
         };
         if !queue.batches.back().is_some_and(has_place) {
             queue.batches.push_back(Batch {
@@ -555,7 +555,7 @@ impl Sender {
             }
             let size = match &first.contents {
                 Contents::Open(builder) => builder.uncompressed_size(),
-                Contents::Built { bytes, .. } => bytes.len(),
+                Contents::Built(bytes) => bytes.len(),
             };
             let total = sizes.entry(leader).or_default();
             if *total > 0 && *total + size > settings.request_bytes_max {
@@ -574,7 +574,7 @@ impl Sender {
         let settings = &self.shared.settings;
         let mut topics: HashMap<&Arc<str>, Vec<PartitionProduceData>> = HashMap::new();
         for sending in &sent {
-            let Contents::Built { bytes, .. } = &sending.batch.contents else { unreachable!("built when drained") };
+            let Contents::Built(bytes) = &sending.batch.contents else { unreachable!("built when drained") };
             topics.entry(&sending.partition.topic).or_default().push(PartitionProduceData {
                 index: sending.partition.partition,
                 records: Some(Payload::Bytes(bytes.clone())),
@@ -725,7 +725,7 @@ impl Sender {
                 let Some(batch) = queue.batches.pop_front() else { break };
                 // Only a batch that has a sequence leaves a gap.
                 self.needs_identity |=
-                    self.shared.settings.is_idempotent && matches!(batch.contents, Contents::Built { .. });
+                    self.shared.settings.is_idempotent && matches!(batch.contents, Contents::Built(_));
                 let doing = format!("expire {} records for {partition}", batch.record_count);
                 let last = Some(Box::new(ClientError::refused(
                     described(ErrorCode::RequestTimedOut),
@@ -753,12 +753,12 @@ fn build(batch: &mut Batch, queue: &mut Queue, identity: Option<Identity>) {
     if identity.is_some() {
         queue.next_sequence = crate::record::batch::incremented_sequence(sequence, batch.record_count);
     }
-    batch.contents = Contents::Built { bytes: builder.build(), sequence };
+    batch.contents = Contents::Built(builder.build());
 }
 
 /// Turns a built batch into an open one, so that it can be built under another producer id.
 fn reopen(batch: &mut Batch, codec: Codec) {
-    let Contents::Built { bytes, .. } = &batch.contents else { return };
+    let Contents::Built(bytes) = &batch.contents else { return };
     let mut builder = BatchBuilder::new().compression(codec, None);
     for record in read::records(bytes) {
         let record = record.expect("the batch was built here");
@@ -790,7 +790,7 @@ mod tests {
     }
 
     fn sequence(batch: &Batch) -> (i64, i32, usize) {
-        let Contents::Built { bytes, .. } = &batch.contents else { panic!("not built") };
+        let Contents::Built(bytes) = &batch.contents else { panic!("not built") };
         let header = *read::batches(bytes).next().unwrap().unwrap().header();
         (header.producer_id, header.base_sequence, read::records(bytes).count())
     }

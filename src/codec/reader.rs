@@ -64,11 +64,6 @@ impl Reader {
         self.bytes.len() - self.position
     }
 
-    /// Bytes read so far.
-    pub fn position(&self) -> usize {
-        self.position
-    }
-
     fixed!(i8 -> i8, u8 -> u8, i16 -> i16, u16 -> u16, i32 -> i32, u32 -> u32, i64 -> i64, f64 -> f64);
 
     /// The next `length` bytes, shared with the frame.

@@ -553,10 +553,6 @@ impl KafkaConfig {
         self.int("broker.id")
     }
 
-    pub fn broker_id_generation_enable(&self) -> bool {
-        self.boolean("broker.id.generation.enable")
-    }
-
     pub fn reserved_broker_max_id(&self) -> i32 {
         self.int("reserved.broker.max.id")
     }
@@ -569,6 +565,7 @@ impl KafkaConfig {
         self.inter_broker_protocol_version
     }
 
+    #[cfg(test)]
     pub fn listeners(&self) -> &[EndPoint] {
         &self.listeners
     }
@@ -576,18 +573,6 @@ impl KafkaConfig {
     /// A host that is None stands for this machine's canonical name.
     pub fn advertised_listeners(&self) -> &[EndPoint] {
         &self.advertised_listeners
-    }
-
-    pub fn inter_broker_listener_name(&self) -> &str {
-        &self.inter_broker_listener_name
-    }
-
-    pub fn inter_broker_security_protocol(&self) -> SecurityProtocol {
-        self.inter_broker_security_protocol
-    }
-
-    pub fn control_plane_listener_name(&self) -> Option<&str> {
-        self.control_plane_listener_name.as_deref()
     }
 
     fn hours_as_ms(&self, name: &str) -> i64 {

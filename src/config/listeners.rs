@@ -43,10 +43,6 @@ impl SecurityProtocol {
             SecurityProtocol::SaslSsl => 3,
         }
     }
-
-    pub fn from_id(id: i16) -> Option<SecurityProtocol> {
-        SecurityProtocol::ALL.into_iter().find(|protocol| protocol.id() == id)
-    }
 }
 
 impl fmt::Display for SecurityProtocol {
@@ -80,13 +76,6 @@ pub struct EndPoint {
     pub host: Option<String>,
     /// 0 lets the system choose.
     pub port: u16,
-}
-
-impl EndPoint {
-    /// The prefix of the settings that hold for this listener alone.
-    pub fn config_prefix(&self) -> String {
-        format!("listener.name.{}.", self.listener_name.to_lowercase())
-    }
 }
 
 /// As Kafka writes an endpoint, also into `/brokers/ids/N`: IPv6 literals in brackets.
@@ -280,7 +269,6 @@ mod tests {
             written,
             ["PLAINTEXT://:9092", "INTERNAL://127.0.0.1:0", "EXTERNAL://[::1]:19092", "B://a-b.example_1:65535"]
         );
-        assert_eq!(parsed[1].config_prefix(), "listener.name.internal.");
     }
 
     #[test]

@@ -379,14 +379,6 @@ impl ThrottledReplicas {
             }
         }
     }
-
-    pub fn contains(&self, partition: i32, broker: i32) -> bool {
-        match self {
-            ThrottledReplicas::None => false,
-            ThrottledReplicas::All => true,
-            ThrottledReplicas::These(replicas) => replicas.contains(&(partition, broker)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -462,12 +454,5 @@ mod tests {
         let texts: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
         assert_eq!(texts, ["Invalid value 0 for configuration flush.messages: Value must be at least 1"]);
         assert!(LogConfig::default().with_overrides(&stored).is_err());
-    }
-
-    #[test]
-    fn throttled_replicas_are_found() {
-        let these = ThrottledReplicas::These(vec![(0, 1)]);
-        assert!(these.contains(0, 1) && !these.contains(1, 0));
-        assert!(ThrottledReplicas::All.contains(7, 8) && !ThrottledReplicas::None.contains(0, 0));
     }
 }

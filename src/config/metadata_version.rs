@@ -100,11 +100,6 @@ impl MetadataVersion {
         self >= MetadataVersion::V0_10_0_IV1
     }
 
-    /// A follower may ask the leader where an epoch ended, instead of truncating to its high watermark.
-    pub fn is_offset_for_leader_epoch_supported(self) -> bool {
-        self >= MetadataVersion::V0_11_0_IV2
-    }
-
     pub fn is_static_membership_supported(self) -> bool {
         self >= MetadataVersion::V2_3_IV0
     }
@@ -114,36 +109,13 @@ impl MetadataVersion {
         self >= MetadataVersion::V2_7_IV0
     }
 
-    pub fn is_truncation_on_fetch_supported(self) -> bool {
-        self >= MetadataVersion::V2_7_IV1
-    }
-
-    /// Leaders ask the controller for ISR changes (AlterPartition); below it they write the znode themselves.
-    pub fn is_alter_partition_supported(self) -> bool {
-        self >= MetadataVersion::V2_7_IV2
-    }
-
     /// New topics get an id, and a controller gives one to the topics that lack it.
     pub fn is_topic_ids_supported(self) -> bool {
         self >= MetadataVersion::V2_8_IV0
     }
 
-    /// Producer id blocks come from the controller; below it the broker takes them from ZooKeeper itself.
-    pub fn is_allocate_producer_ids_supported(self) -> bool {
-        self >= MetadataVersion::V3_0_IV0
-    }
-
     pub fn is_leader_recovery_supported(self) -> bool {
         self >= MetadataVersion::V3_2_IV0
-    }
-
-    pub fn is_migration_supported(self) -> bool {
-        self >= MetadataVersion::V3_4_IV0
-    }
-
-    /// Removing a replica from the ISR raises the leader epoch (KAFKA-15021 made it unnecessary).
-    pub fn is_leader_epoch_bump_required_on_isr_shrink(self) -> bool {
-        self < MetadataVersion::V3_6_IV0
     }
 
     /// The version of the JSON in `/brokers/ids/N`.
@@ -193,28 +165,6 @@ impl MetadataVersion {
         step(self, &UPDATE_METADATA)
     }
 
-    pub fn controlled_shutdown_request_version(self) -> i16 {
-        step(self, &CONTROLLED_SHUTDOWN)
-    }
-
-    /// What a follower sends. Versions of 13 and up need a topic id for every partition of the request; without
-    /// one, 12 is sent.
-    pub fn fetch_request_version(self) -> i16 {
-        step(self, &FETCH)
-    }
-
-    pub fn offset_for_leader_epoch_request_version(self) -> i16 {
-        step(self, &OFFSET_FOR_LEADER_EPOCH)
-    }
-
-    pub fn list_offsets_request_version(self) -> i16 {
-        step(self, &LIST_OFFSETS)
-    }
-
-    pub fn write_txn_markers_request_version(self) -> i16 {
-        step(self, &WRITE_TXN_MARKERS)
-    }
-
     /// The version of a group metadata value in `__consumer_offsets`.
     pub fn group_metadata_value_version(self) -> i16 {
         step(self, &GROUP_METADATA_VALUE)
@@ -249,38 +199,6 @@ const UPDATE_METADATA: [(MetadataVersion, i16); 8] = [
     (V2_8_IV1, 7),
     (V3_4_IV0, 8),
 ];
-const CONTROLLED_SHUTDOWN: [(MetadataVersion, i16); 3] = [(V0_9_0, 1), (V2_2_IV0, 2), (V2_4_IV1, 3)];
-const FETCH: [(MetadataVersion, i16); 15] = [
-    (V0_9_0, 1),
-    (V0_10_0_IV0, 2),
-    (V0_10_1_IV1, 3),
-    (V0_11_0_IV0, 4),
-    (V0_11_0_IV1, 5),
-    (V1_1_IV0, 7),
-    (V2_0_IV1, 8),
-    (V2_1_IV2, 10),
-    (V2_3_IV1, 11),
-    (V2_7_IV1, 12),
-    (V3_1_IV0, 13),
-    (V3_5_IV0, 14),
-    (V3_5_IV1, 15),
-    (V3_7_IV4, 16),
-    (V3_9_IV0, 17),
-];
-const OFFSET_FOR_LEADER_EPOCH: [(MetadataVersion, i16); 4] =
-    [(V2_0_IV0, 1), (V2_1_IV1, 2), (V2_3_IV1, 3), (V2_8_IV0, 4)];
-const LIST_OFFSETS: [(MetadataVersion, i16); 9] = [
-    (V0_10_1_IV2, 1),
-    (V0_11_0_IV0, 2),
-    (V2_0_IV1, 3),
-    (V2_1_IV1, 4),
-    (V2_2_IV1, 5),
-    (V2_8_IV0, 6),
-    (V3_0_IV1, 7),
-    (V3_5_IV0, 8),
-    (V3_9_IV0, 9),
-];
-const WRITE_TXN_MARKERS: [(MetadataVersion, i16); 1] = [(V2_8_IV0, 1)];
 const GROUP_METADATA_VALUE: [(MetadataVersion, i16); 3] = [(V0_10_1_IV0, 1), (V2_1_IV0, 2), (V2_3_IV0, 3)];
 const OFFSET_COMMIT_VALUE: [(MetadataVersion, i16); 3] = [(V0_8_0, 1), (V2_1_IV0, 2), (V2_1_IV1, 3)];
 
@@ -357,42 +275,20 @@ mod tests {
     /// The table of versions by protocol version; a row is listed where something changes.
     #[test]
     fn request_versions_follow_the_table() {
-        // LeaderAndIsr, StopReplica, UpdateMetadata, ControlledShutdown, Fetch, OffsetForLeaderEpoch, ListOffsets, markers
-        let table: &[(MetadataVersion, [i16; 8])] = &[
-            (V0_8_2, [0, 0, 0, 0, 0, 0, 0, 0]),
-            (V0_9_0, [0, 0, 1, 1, 1, 0, 0, 0]),
-            (V0_10_0_IV0, [0, 0, 1, 1, 2, 0, 0, 0]),
-            (V0_10_0_IV1, [0, 0, 2, 1, 2, 0, 0, 0]),
-            (V0_10_1_IV1, [0, 0, 2, 1, 3, 0, 0, 0]),
-            (V0_10_1_IV2, [0, 0, 2, 1, 3, 0, 1, 0]),
-            (V0_10_2_IV0, [0, 0, 3, 1, 3, 0, 1, 0]),
-            (V0_11_0_IV0, [0, 0, 3, 1, 4, 0, 2, 0]),
-            (V0_11_0_IV1, [0, 0, 3, 1, 5, 0, 2, 0]),
-            (V0_11_0_IV2, [0, 0, 3, 1, 5, 0, 2, 0]),
-            (V1_0_IV0, [1, 0, 4, 1, 5, 0, 2, 0]),
-            (V1_1_IV0, [1, 0, 4, 1, 7, 0, 2, 0]),
-            (V2_0_IV0, [1, 0, 4, 1, 7, 1, 2, 0]),
-            (V2_0_IV1, [1, 0, 4, 1, 8, 1, 3, 0]),
-            (V2_1_IV1, [1, 0, 4, 1, 8, 2, 4, 0]),
-            (V2_1_IV2, [1, 0, 4, 1, 10, 2, 4, 0]),
-            (V2_2_IV0, [2, 1, 5, 2, 10, 2, 4, 0]),
-            (V2_2_IV1, [2, 1, 5, 2, 10, 2, 5, 0]),
-            (V2_3_IV1, [2, 1, 5, 2, 11, 3, 5, 0]),
-            (V2_4_IV0, [3, 1, 5, 2, 11, 3, 5, 0]),
-            (V2_4_IV1, [4, 2, 6, 3, 11, 3, 5, 0]),
-            (V2_6_IV0, [4, 3, 6, 3, 11, 3, 5, 0]),
-            (V2_7_IV1, [4, 3, 6, 3, 12, 3, 5, 0]),
-            (V2_8_IV0, [4, 3, 6, 3, 12, 4, 6, 1]),
-            (V2_8_IV1, [5, 3, 7, 3, 12, 4, 6, 1]),
-            (V3_0_IV0, [5, 3, 7, 3, 12, 4, 6, 1]),
-            (V3_0_IV1, [5, 3, 7, 3, 12, 4, 7, 1]),
-            (V3_1_IV0, [5, 3, 7, 3, 13, 4, 7, 1]),
-            (V3_2_IV0, [6, 3, 7, 3, 13, 4, 7, 1]),
-            (V3_4_IV0, [7, 4, 8, 3, 13, 4, 7, 1]),
-            (V3_5_IV0, [7, 4, 8, 3, 14, 4, 8, 1]),
-            (V3_5_IV1, [7, 4, 8, 3, 15, 4, 8, 1]),
-            (V3_7_IV4, [7, 4, 8, 3, 16, 4, 8, 1]),
-            (V3_9_IV0, [7, 4, 8, 3, 17, 4, 9, 1]),
+        // LeaderAndIsr, StopReplica, UpdateMetadata
+        let table: &[(MetadataVersion, [i16; 3])] = &[
+            (V0_8_2, [0, 0, 0]),
+            (V0_9_0, [0, 0, 1]),
+            (V0_10_0_IV1, [0, 0, 2]),
+            (V0_10_2_IV0, [0, 0, 3]),
+            (V1_0_IV0, [1, 0, 4]),
+            (V2_2_IV0, [2, 1, 5]),
+            (V2_4_IV0, [3, 1, 5]),
+            (V2_4_IV1, [4, 2, 6]),
+            (V2_6_IV0, [4, 3, 6]),
+            (V2_8_IV1, [5, 3, 7]),
+            (V3_2_IV0, [6, 3, 7]),
+            (V3_4_IV0, [7, 4, 8]),
         ];
         for version in MetadataVersion::ALL.iter().copied() {
             let (_, expected) = table.iter().rev().find(|(from, _)| version >= *from).unwrap_or(&table[0]);
@@ -400,11 +296,6 @@ mod tests {
                 version.leader_and_isr_request_version(),
                 version.stop_replica_request_version(),
                 version.update_metadata_request_version(),
-                version.controlled_shutdown_request_version(),
-                version.fetch_request_version(),
-                version.offset_for_leader_epoch_request_version(),
-                version.list_offsets_request_version(),
-                version.write_txn_markers_request_version(),
             ];
             assert_eq!(actual, *expected, "{version}");
         }

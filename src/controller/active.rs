@@ -189,6 +189,7 @@ impl Active {
         self.sender.epoch
     }
 
+    #[cfg(test)]
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }

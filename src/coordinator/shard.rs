@@ -43,8 +43,6 @@ pub enum AppendFailure {
     TimedOut,
     MessageTooLarge,
     RecordListTooLarge,
-    InvalidFetchSize,
-    NetworkException,
     /// Any other error code of the log, by its number on the wire.
     Other(i16),
 }

@@ -15,13 +15,6 @@ pub struct MetaProperties {
 }
 
 impl MetaProperties {
-    /// The content of a directory that this broker claims in a ZooKeeper-based cluster.
-    pub fn new(cluster_id: &str, broker_id: BrokerId) -> MetaProperties {
-        let mut properties = MetaProperties::default();
-        properties.claim(cluster_id, broker_id);
-        properties
-    }
-
     fn get(&self, key: &str) -> Option<&str> {
         self.entries.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }

@@ -128,12 +128,6 @@ impl LeaderEpochs {
         let next = self.entries.partition_point(|e| e.epoch <= requested);
         EpochEnd { epoch: self.entries[next - 1].epoch, end_offset: self.entries[next].start_offset }
     }
-
-    /// The epoch under which the record at `offset` was written, as far as it is known.
-    pub fn epoch_for_offset(&self, offset: Offset) -> Option<LeaderEpoch> {
-        let next = self.entries.partition_point(|e| e.start_offset <= offset);
-        next.checked_sub(1).map(|i| self.entries[i].epoch)
-    }
 }
 
 #[cfg(test)]
@@ -186,8 +180,6 @@ mod tests {
         assert!(cut.truncate_from_start(Offset(12)));
         assert_eq!(listed(&cut), [(4, 12)]);
         assert!(!cut.truncate_from_start(Offset(11)));
-        assert_eq!(cut.epoch_for_offset(Offset(12)), Some(LeaderEpoch(4)));
-        assert_eq!(cut.epoch_for_offset(Offset(11)), None);
     }
 
     #[test]

@@ -138,7 +138,6 @@ pub enum ReadUntil {
 pub struct FetchedBatches {
     /// Whole batches, but for the last, which the reader's byte limit may have cut short. None when there is nothing.
     pub region: Option<FileRegion>,
-    pub bounds: Bounds,
     /// Where the region ends in the segment is also where what the reader may see ends.
     pub reached_limit: bool,
     /// Only for `ReadUntil::LastStableOffset`.
@@ -268,10 +267,6 @@ impl Log {
     /// Leader epochs and where each began.
     pub fn epochs(&self) -> Vec<EpochStart> {
         self.locked().epochs.entries().to_vec()
-    }
-
-    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
-        self.locked().epochs.latest().map(|latest| latest.epoch)
     }
 
     /// Where an epoch ends, as OffsetForLeaderEpoch answers it.

@@ -178,10 +178,6 @@ impl Producers {
         self.end_offset = offset;
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.producers.is_empty() && self.unreplicated.is_empty()
-    }
-
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (ProducerId, &ProducerState)> {
         self.producers.iter().map(|(id, state)| (*id, state))
     }

@@ -12,7 +12,7 @@ use super::file_names::{self, offset_file};
 use super::offset_index::Lookup;
 use super::segment::{Segment, find_batch, find_position};
 use super::transaction_index::{self, AbortedTxn};
-use super::{Bounds, FetchedBatches, Log, ReadUntil, State};
+use super::{FetchedBatches, Log, ReadUntil, State};
 use crate::codec::writer::FileRegion;
 use crate::model::Offset;
 
@@ -33,7 +33,7 @@ impl Log {
         let mut not_before = Offset(i64::MIN);
         loop {
             let plan = match self.serving()?.plan_read(from, until, not_before)? {
-                Planned::Empty(bounds) => return Ok(nothing(bounds)),
+                Planned::Empty => return Ok(nothing()),
                 Planned::Read(plan) => plan,
             };
             let (segment, next_segment) = (plan.segment, plan.next_segment);
@@ -42,7 +42,7 @@ impl Log {
                 // Compaction or a truncation left nothing behind `from` in this segment.
                 Ok(None) => match next_segment {
                     Some(base_offset) => not_before = base_offset,
-                    None => return Ok(nothing(self.bounds())),
+                    None => return Ok(nothing()),
                 },
                 Err(LogError::Io { source, .. })
                     if source.kind() == io::ErrorKind::UnexpectedEof && attempt < ATTEMPTS_MAX =>
@@ -67,12 +67,12 @@ impl Log {
     }
 }
 
-fn nothing(bounds: Bounds) -> FetchedBatches {
-    FetchedBatches { region: None, bounds, reached_limit: true, aborted_transactions: Vec::new() }
+fn nothing() -> FetchedBatches {
+    FetchedBatches { region: None, reached_limit: true, aborted_transactions: Vec::new() }
 }
 
 enum Planned {
-    Empty(Bounds),
+    Empty,
     Read(ReadPlan),
 }
 
@@ -84,7 +84,6 @@ enum Position {
 
 struct ReadPlan {
     file: Arc<File>,
-    bounds: Bounds,
     segment_size: u32,
     start: Position,
     /// End of the first batch, if memory knew it.
@@ -113,13 +112,13 @@ impl State {
             ReadUntil::LogEnd => bounds.log_end_offset,
         };
         if from >= limit {
-            return Ok(Planned::Empty(bounds));
+            return Ok(Planned::Empty);
         }
         let at = self.segment_of(from.max(not_before));
         let next_segment = self.segments.get(at + 1).map(Segment::base_offset);
         let limit_is_here = next_segment.is_none_or(|next| limit <= next);
         if self.segments[at].base_offset() >= limit {
-            return Ok(Planned::Empty(bounds));
+            return Ok(Planned::Empty);
         }
         let size = self.segments[at].size();
         let (start, first_batch_end) = self.position_of(at, from)?;
@@ -129,7 +128,6 @@ impl State {
         let segment = &mut segments[at];
         Ok(Planned::Read(ReadPlan {
             file: segment.file(dir)?,
-            bounds,
             segment_size: size,
             start,
             first_batch_end,
@@ -206,7 +204,7 @@ impl ReadPlan {
         };
         if end <= start {
             // The limit lies within the batch that holds `from`, or before it.
-            return Ok(Some(nothing(self.bounds)));
+            return Ok(Some(nothing()));
         }
         let mut len = max_bytes;
         if at_least_one_batch {
@@ -220,7 +218,7 @@ impl ReadPlan {
         };
         let region = (len > 0).then(|| FileRegion { file: self.file.clone(), position: u64::from(start), len });
         let reached_limit = self.limit_is_here && start + len == end;
-        Ok(Some(FetchedBatches { region, bounds: self.bounds, reached_limit, aborted_transactions }))
+        Ok(Some(FetchedBatches { region, reached_limit, aborted_transactions }))
     }
 }
 

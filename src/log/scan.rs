@@ -36,11 +36,6 @@ impl<'a> HeaderScan<'a> {
         HeaderScan { file, position, end, buffer: [0; HEADER_READ_BYTES], buffer_position: 0, buffer_len: 0 }
     }
 
-    /// The position behind the last batch returned.
-    pub fn position(&self) -> u32 {
-        self.position
-    }
-
     /// The next batch's position and header.
     pub fn next(&mut self) -> io::Result<Found<(u32, BatchHeader)>> {
         if self.position >= self.end {
@@ -84,11 +79,6 @@ pub(crate) struct BatchScan<'a> {
 impl<'a> BatchScan<'a> {
     pub fn new(file: &'a File, position: u32, end: u32) -> BatchScan<'a> {
         BatchScan { file, position, end, buffer: Vec::new(), buffer_position: position }
-    }
-
-    /// The position behind the last batch returned.
-    pub fn position(&self) -> u32 {
-        self.position
     }
 
     /// Makes sure that `wanted` bytes from the current position on are buffered, as far as the end allows.

@@ -204,11 +204,6 @@ impl Segment {
         Ok(self.first_append_timestamp_ms)
     }
 
-    /// When the records of the segment began to be, for max.compaction.lag.ms and for DescribeLogDirs-like views.
-    pub fn created_ms(&self) -> i64 {
-        self.created_ms
-    }
-
     /// Writes whole batches behind the last one, in one call. After an error the file is as it was before.
     pub fn append_bytes(&mut self, dir: &Path, parts: &mut [IoSlice<'_>], bytes: u32) -> Result<u32, LogError> {
         let file = self.file(dir)?;

@@ -41,8 +41,6 @@ newtype! {
     ProducerEpoch(i16);
     /// Counts the rebalances of one consumer group; -1 for a member that takes no part in them.
     GenerationId(i32);
-    /// The leader epoch of the internal partition under which a coordinator acts.
-    CoordinatorEpoch(i32);
 }
 
 /// Sixteen random bytes that name one incarnation of a topic (KIP-516).

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{debug, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -117,7 +116,6 @@ pub async fn accept<S: Service>(
     bounds: ConnectionBounds,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    static CONNECTION_IDS: AtomicU64 = AtomicU64::new(1);
     let BoundListener { settings, listener } = bound;
     let name: Arc<str> = settings.name.as_str().into();
     let mut connections = JoinSet::new();
@@ -155,7 +153,6 @@ pub async fn accept<S: Service>(
         let peer = Arc::new(Peer {
             listener: Arc::clone(&name),
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),
-            connection_id: CONNECTION_IDS.fetch_add(1, Ordering::Relaxed),
         });
         let served = connection::serve(stream, peer, Arc::clone(&service), bounds, shutdown.clone());
         connections.spawn(async move {

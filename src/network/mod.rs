@@ -27,8 +27,6 @@ pub struct Peer {
     /// Name of the listener that accepted the connection, upper case.
     pub listener: Arc<str>,
     pub address: SocketAddr,
-    /// Unique in this process.
-    pub connection_id: u64,
 }
 
 /// One request: its header, and its body not read yet.

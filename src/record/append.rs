@@ -265,6 +265,7 @@ impl Prepared {
     }
 
     /// Offset of the first record, once assigned.
+    #[cfg(test)]
     pub fn first_offset(&self) -> i64 {
         self.first_offset
     }
@@ -333,11 +334,6 @@ impl PreparedBatch {
 
     pub fn size_in_bytes(&self) -> usize {
         self.header.size_in_bytes
-    }
-
-    /// How many offsets the batch takes.
-    pub fn record_count(&self) -> i64 {
-        self.offsets
     }
 
     /// Takes over a whole batch. `header` must say what the batch's own fixed part says.

@@ -72,11 +72,6 @@ impl BatchBuilder {
         self
     }
 
-    pub fn partition_leader_epoch(mut self, leader_epoch: i32) -> BatchBuilder {
-        self.header.partition_leader_epoch = leader_epoch;
-        self
-    }
-
     pub fn producer(mut self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> BatchBuilder {
         self.header.producer_id = producer_id;
         self.header.producer_epoch = producer_epoch;

@@ -198,7 +198,6 @@ const LZ4_VERSION_BITS: u8 = 0b0100_0000;
 const LZ4_INDEPENDENT_BLOCKS_BIT: u8 = 0b0010_0000;
 const LZ4_BLOCK_CHECKSUM_BIT: u8 = 0b0001_0000;
 const LZ4_CONTENT_SIZE_BIT: u8 = 0b0000_1000;
-const LZ4_CONTENT_CHECKSUM_BIT: u8 = 0b0000_0100;
 const LZ4_STORED_BIT: u32 = 1 << 31;
 /// Block size code 4, which Kafka writes.
 const LZ4_BLOCK_BYTES: usize = 64 * 1024;

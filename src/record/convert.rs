@@ -76,6 +76,7 @@ impl DownConversion {
     }
 
     /// How many bytes are still to come; before the first piece, what the reply must promise.
+    #[cfg(test)]
     pub fn remaining_bytes(&self) -> usize {
         self.left
     }

@@ -498,7 +498,6 @@ impl<'a> InflatedMessages<'a> {
 /// What only a walk over a compressed set of magic 0 or 1 tells about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MessageSet {
-    pub count: i64,
     /// What to add to the offsets of v1's inner messages.
     pub base_offset: i64,
 }
@@ -526,7 +525,7 @@ impl MessageSet {
         } else {
             header.last_offset.wrapping_sub(last_inner_offset)
         };
-        Ok(MessageSet { count, base_offset })
+        Ok(MessageSet { base_offset })
     }
 
     pub(crate) fn view<'m>(&self, message: &LegacyMessage<'m>, header: &BatchHeader) -> RecordView<'m> {

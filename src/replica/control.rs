@@ -69,6 +69,7 @@ impl ControllerFence {
         Ok(())
     }
 
+    #[cfg(test)]
     pub fn latest(&self) -> ControllerEpoch {
         self.latest
     }

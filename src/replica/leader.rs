@@ -150,10 +150,6 @@ impl Leadership {
         matches!(self.role, Role::Leader { .. })
     }
 
-    pub fn is_idle(&self) -> bool {
-        self.role == Role::Idle
-    }
-
     pub fn leader(&self) -> Option<BrokerId> {
         self.leader
     }
@@ -162,24 +158,8 @@ impl Leadership {
         self.leader_epoch
     }
 
-    pub fn partition_epoch(&self) -> PartitionEpoch {
-        self.partition_epoch
-    }
-
-    pub fn controller_epoch(&self) -> ControllerEpoch {
-        self.controller_epoch
-    }
-
     pub fn isr(&self) -> &[BrokerId] {
         &self.isr
-    }
-
-    pub fn assignment(&self) -> &[BrokerId] {
-        &self.assignment
-    }
-
-    pub fn followers(&self) -> &[Follower] {
-        &self.followers
     }
 
     /// Where the log ended when this broker began to lead in the current epoch; `None` on a follower.
@@ -488,14 +468,14 @@ mod tests {
         leadership.follower_fetched(BrokerId(2), Offset(7), Offset(3), Offset(7), 2_000).expect("a replica");
         let again = leadership.lead(&decision(1, 1, &[1, 2]), Offset(9), 3_000);
         assert_eq!(again, Transition::Done { new_role: false, new_epoch: true });
-        assert_eq!(leadership.followers()[0].log_end_offset, Offset(7));
+        assert_eq!(leadership.followers[0].log_end_offset, Offset(7));
         assert_eq!(leadership.epoch_start_offset(), Some(Offset(9)));
         leadership.follow(&decision(2, 2, &[1, 2]));
         assert_eq!(leadership.check_leader(Some(LeaderEpoch(2))), Err(WrongLeadership::NotLeader));
         assert_eq!(leadership.epoch_start_offset(), None);
         let anew = leadership.lead(&decision(1, 3, &[1, 2]), Offset(9), 4_000);
         assert_eq!(anew, Transition::Done { new_role: true, new_epoch: true });
-        assert_eq!(leadership.followers()[0].log_end_offset, Offset(-1));
+        assert_eq!(leadership.followers[0].log_end_offset, Offset(-1));
     }
 
     #[test]

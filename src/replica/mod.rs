@@ -29,7 +29,7 @@ use crate::log::error::LogError;
 use crate::log::{Log, OffsetQuery, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::image::{Update, is_internal_topic};
-use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::record::append::{AcceptedSets, AppendOrigin};
 use crate::replica::cached::{begins_cached, is_cached, read_ahead};
@@ -169,10 +169,6 @@ impl ReplicaManager {
 
     pub fn broker_epoch(&self) -> BrokerEpoch {
         BrokerEpoch(self.broker_epoch.load(Ordering::Acquire))
-    }
-
-    pub async fn controller_epoch(&self) -> ControllerEpoch {
-        self.fence.lock().await.latest()
     }
 
     /// A hosted partition, or why there is none.
@@ -436,26 +432,6 @@ impl ReplicaManager {
     ) -> Result<Appended, ReplicaError> {
         let partition = self.partition(topic, partition)?;
         partition.append(records, terms.accepted_sets, terms.origin, terms.required_acks, now_ms)
-    }
-
-    /// Appends a coordinator's records and waits until they are committed. Returns the offset of the first.
-    pub async fn append_committed(
-        &self,
-        name: &TopicPartition,
-        records: Bytes,
-        timeout: Duration,
-        now_ms: i64,
-    ) -> Result<Offset, ReplicaError> {
-        let terms = AppendTerms {
-            accepted_sets: AcceptedSets::Any,
-            origin: AppendOrigin::Coordinator,
-            required_acks: RequiredAcks::AllInSync,
-        };
-        let appended = self.append(&name.topic, name.partition, records, terms, now_ms)?;
-        if let Some(commit) = appended.commit {
-            commit.wait(Instant::now() + timeout).await?;
-        }
-        Ok(appended.info.first_offset)
     }
 
     /// Reads from many partitions, in their order. Waits until there is enough to read, until a partition has something

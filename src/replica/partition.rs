@@ -172,10 +172,6 @@ impl Partition {
         }
     }
 
-    pub fn is_leader(&self) -> bool {
-        self.state().leadership.is_leader()
-    }
-
     pub fn is_offline(&self) -> bool {
         self.state().is_offline()
     }
@@ -190,6 +186,7 @@ impl Partition {
         self.state().leadership.leader_epoch()
     }
 
+    #[cfg(test)]
     pub fn isr(&self) -> Vec<BrokerId> {
         self.state().leadership.isr().to_vec()
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::config::sections::LogDirsConfig;
 use crate::metadata::image::{Broker, Partition as PartitionImage, TopicUpdate};
-use crate::model::PartitionEpoch;
+use crate::model::{ControllerEpoch, PartitionEpoch};
 use crate::record::build::BatchBuilder;
 use crate::replica::control::StopReplica;
 

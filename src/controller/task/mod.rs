@@ -86,10 +86,6 @@ impl Controller {
         self.epoch.borrow().is_some()
     }
 
-    pub fn epoch(&self) -> Option<ControllerEpoch> {
-        *self.epoch.borrow()
-    }
-
     /// The broker's registration is in ZooKeeper, under the current session.
     pub async fn registered(&self) {
         // A task that is gone has been shut down.

@@ -654,7 +654,6 @@ fn failures_to_store_an_assignment_are_told_as_kafka_tells_them() {
         (AppendFailure::TimedOut, GroupError::RebalanceInProgress),
         (AppendFailure::MessageTooLarge, GroupError::UnknownServerError),
         (AppendFailure::RecordListTooLarge, GroupError::UnknownServerError),
-        (AppendFailure::InvalidFetchSize, GroupError::UnknownServerError),
         (AppendFailure::Other(99), GroupError::Append(AppendFailure::Other(99))),
     ] {
         let mut bench = Bench::in_state(GroupState::CompletingRebalance);
@@ -872,8 +871,6 @@ fn failures_to_store_offsets_are_told_as_kafka_tells_them() {
         (AppendFailure::StorageError, "NotCoordinator"),
         (AppendFailure::MessageTooLarge, "InvalidCommitOffsetSize"),
         (AppendFailure::RecordListTooLarge, "InvalidCommitOffsetSize"),
-        (AppendFailure::InvalidFetchSize, "InvalidCommitOffsetSize"),
-        (AppendFailure::NetworkException, "CoordinatorLoadInProgress"),
         (AppendFailure::TimedOut, "Append(TimedOut)"),
     ] {
         let mut bench = Bench::new();

@@ -38,10 +38,8 @@ impl AppendFailure {
             | AppendFailure::NotEnoughReplicasAfterAppend => GroupError::CoordinatorNotAvailable,
             AppendFailure::NotLeaderOrFollower | AppendFailure::StorageError => GroupError::NotCoordinator,
             AppendFailure::TimedOut => GroupError::RebalanceInProgress,
-            AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge | AppendFailure::InvalidFetchSize => {
-                GroupError::UnknownServerError
-            }
-            AppendFailure::NetworkException | AppendFailure::Other(_) => GroupError::Append(self),
+            AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge => GroupError::UnknownServerError,
+            AppendFailure::Other(_) => GroupError::Append(self),
         }
     }
 
@@ -53,10 +51,7 @@ impl AppendFailure {
             | AppendFailure::NotEnoughReplicas
             | AppendFailure::NotEnoughReplicasAfterAppend => GroupError::CoordinatorNotAvailable,
             AppendFailure::NotLeaderOrFollower | AppendFailure::StorageError => GroupError::NotCoordinator,
-            AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge | AppendFailure::InvalidFetchSize => {
-                GroupError::InvalidCommitOffsetSize
-            }
-            AppendFailure::NetworkException => GroupError::CoordinatorLoadInProgress,
+            AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge => GroupError::InvalidCommitOffsetSize,
             AppendFailure::TimedOut | AppendFailure::Other(_) => GroupError::Append(self),
         }
     }

@@ -11,7 +11,7 @@ use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
 use crate::coordinator::group::state::{Group, GroupState};
 use crate::coordinator::group::turn::{AppendId, CommitAnswer, JoinAnswer, ReplyTo, TimerKey, Turn};
 use crate::coordinator::shard::AppendFailure;
-use crate::model::{GenerationId, Offset, ProducerId, TopicPartition};
+use crate::model::{GenerationId, Offset, TopicPartition};
 
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
@@ -134,12 +134,6 @@ impl Groups {
     /// The periodic round: offsets nobody reads any more, groups nobody uses any more.
     pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) {
         self.groups.retain(|_, group| !group.expire(turn));
-    }
-
-    pub(crate) fn complete_transaction(&mut self, producer_id: ProducerId, commit: bool) {
-        for group in self.groups.values_mut().filter(|group| group.offsets().has_transaction_of(producer_id)) {
-            group.offsets_mut().complete_transaction(producer_id, commit);
-        }
     }
 
     pub(crate) fn timer_fired(&mut self, key: &TimerKey, turn: &mut Turn<'_>) {

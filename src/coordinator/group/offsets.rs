@@ -101,6 +101,7 @@ impl GroupOffsets {
         })
     }
 
+    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.topics.values().flat_map(HashMap::values).filter(|p| p.recorded.is_some()).count()
     }
@@ -127,19 +128,6 @@ impl GroupOffsets {
         recorded: RecordedOffset,
     ) {
         self.in_transactions.entry(producer_id).or_default().insert((topic, partition), recorded);
-    }
-
-    pub(crate) fn complete_transaction(&mut self, producer_id: ProducerId, commit: bool) {
-        let offsets = self.in_transactions.remove(&producer_id).unwrap_or_default();
-        if commit {
-            for ((topic, partition), recorded) in offsets {
-                self.record(topic, partition, recorded);
-            }
-        }
-    }
-
-    pub(crate) fn has_transaction_of(&self, producer_id: ProducerId) -> bool {
-        self.in_transactions.contains_key(&producer_id)
     }
 
     fn start_storing(&mut self, offset: &OffsetToCommit) {

@@ -471,13 +471,6 @@ impl GroupCoordinator {
         }
     }
 
-    /// A transaction ended with a marker in this partition of `__consumer_offsets`.
-    pub fn transaction_completed(&self, partition: i32, producer_id: ProducerId, commit: bool) {
-        if let Some(mut shard) = self.shard(partition) {
-            shard.groups.complete_transaction(producer_id, commit);
-        }
-    }
-
     fn every_shard(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
         self.shards.iter().map(|shard| shard.lock().expect("a shard that panicked must not serve"))
     }
