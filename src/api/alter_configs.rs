@@ -3,12 +3,12 @@
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigAdminManager.scala, core/src/main/scala/kafka/server/ZkAdminManager.scala.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use log::{error, info};
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::znode::config::ConfigEntity;
 
+use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::config::definition::ConfigError;
 use crate::config::dynamic::{self, Operation, OperationError, Scope};
@@ -39,40 +39,6 @@ impl ResourceType {
     }
 }
 
-/// The answer for one resource of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ApiError {
-    pub(super) code: ErrorCode,
-    pub(super) message: Option<String>,
-}
-
-impl ApiError {
-    pub(super) fn new(code: ErrorCode, message: String) -> ApiError {
-        ApiError { code, message: Some(message) }
-    }
-
-    pub(super) fn bare(code: ErrorCode) -> ApiError {
-        ApiError { code, message: None }
-    }
-
-    pub(super) fn invalid_request(message: String) -> ApiError {
-        ApiError::new(ErrorCode::InvalidRequest, message)
-    }
-}
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code, self.message.as_deref().unwrap_or(""))
-    }
-}
-
-impl From<ZkError> for ApiError {
-    fn from(why: ZkError) -> ApiError {
-        error!("a change of settings did not reach ZooKeeper: {why}");
-        ApiError::new(ErrorCode::UnknownServerError, why.to_string())
-    }
-}
-
 /// What is asked for one resource: other settings in place of all, or steps from those that are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
@@ -87,7 +53,14 @@ enum Kind {
     Incremental,
 }
 
-/// One entry of a request of either kind; a legacy one only ever sets.
+/// One resource of a request of either kind.
+struct Resource {
+    resource_type: i8,
+    name: String,
+    entries: Vec<Entry>,
+}
+
+/// A legacy entry only ever sets.
 struct Entry {
     name: String,
     operation: i8,
@@ -104,26 +77,20 @@ pub(crate) async fn handle(
     _context: RequestContext,
     request: legacy::AlterConfigsRequest,
 ) -> legacy::AlterConfigsResponse {
-    let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for (resource, is_repeated) in request.resources.into_iter().zip(repeated) {
-        let entries = resource
-            .configs
-            .into_iter()
-            .map(|config| Entry { name: config.name, operation: SET, value: config.value })
-            .collect();
-        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
-        let change = change_of(Kind::Legacy, entries, is_repeated);
-        let outcome = alter(server, resource_type, &resource_name, change, request.validate_only).await;
-        let (error_code, error_message) = answer(outcome);
-        responses.push(legacy::AlterConfigsResourceResponse {
-            error_code,
-            error_message,
-            resource_type,
-            resource_name,
-        });
-    }
-    legacy::AlterConfigsResponse { throttle_time_ms: 0, responses }
+    let entry = |config: legacy::AlterableConfig| Entry { name: config.name, operation: SET, value: config.value };
+    let resources = request.resources.into_iter().map(|resource| Resource {
+        resource_type: resource.resource_type,
+        name: resource.resource_name,
+        entries: resource.configs.into_iter().map(entry).collect(),
+    });
+    let altered = alter_all(server, Kind::Legacy, resources.collect(), request.validate_only).await;
+    let responses = altered.into_iter().map(|altered| legacy::AlterConfigsResourceResponse {
+        error_code: altered.error_code,
+        error_message: altered.error_message,
+        resource_type: altered.resource_type,
+        resource_name: altered.resource_name,
+    });
+    legacy::AlterConfigsResponse { throttle_time_ms: 0, responses: responses.collect() }
 }
 
 pub(crate) async fn handle_incremental(
@@ -131,33 +98,40 @@ pub(crate) async fn handle_incremental(
     _context: RequestContext,
     request: incremental::IncrementalAlterConfigsRequest,
 ) -> incremental::IncrementalAlterConfigsResponse {
-    let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for (resource, is_repeated) in request.resources.into_iter().zip(repeated) {
-        let entries = resource
-            .configs
-            .into_iter()
-            .map(|config| Entry { name: config.name, operation: config.config_operation, value: config.value })
-            .collect();
-        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
-        let change = change_of(Kind::Incremental, entries, is_repeated);
-        let outcome = alter(server, resource_type, &resource_name, change, request.validate_only).await;
-        let (error_code, error_message) = answer(outcome);
-        responses.push(incremental::AlterConfigsResourceResponse {
-            error_code,
-            error_message,
-            resource_type,
-            resource_name,
-        });
-    }
+    let entry = |config: incremental::AlterableConfig| Entry {
+        name: config.name,
+        operation: config.config_operation,
+        value: config.value,
+    };
+    let resources = request.resources.into_iter().map(|resource| Resource {
+        resource_type: resource.resource_type,
+        name: resource.resource_name,
+        entries: resource.configs.into_iter().map(entry).collect(),
+    });
+    let responses = alter_all(server, Kind::Incremental, resources.collect(), request.validate_only).await;
     incremental::IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses }
 }
 
-fn answer(outcome: Result<(), ApiError>) -> (i16, Option<String>) {
-    match outcome {
-        Ok(()) => (ErrorCode::None.code(), None),
-        Err(refusal) => (refusal.code.code(), refusal.message),
+/// One answer for each resource, in their order.
+async fn alter_all(
+    server: &Server,
+    kind: Kind,
+    resources: Vec<Resource>,
+    validate_only: bool,
+) -> Vec<incremental::AlterConfigsResourceResponse> {
+    let repeated = repeated(resources.iter().map(|resource| (resource.resource_type, resource.name.as_str())));
+    let mut responses = Vec::with_capacity(resources.len());
+    for (Resource { resource_type, name, entries }, is_repeated) in resources.into_iter().zip(repeated) {
+        let change = change_of(kind, entries, is_repeated);
+        let refusal = alter(server, resource_type, &name, change, validate_only).await.err();
+        responses.push(incremental::AlterConfigsResourceResponse {
+            error_code: refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.code).code(),
+            error_message: refusal.and_then(|refusal| refusal.message),
+            resource_type,
+            resource_name: name,
+        });
     }
+    responses
 }
 
 /// Which resources a request names more than once.
@@ -173,22 +147,20 @@ async fn alter(
     server: &Server,
     resource_type: i8,
     name: &str,
-    change: Result<Change, ApiError>,
+    change: Result<Change, Refusal>,
     validate_only: bool,
-) -> Result<(), ApiError> {
+) -> Result<(), Refusal> {
     let outcome = match (change, ResourceType::from_id(resource_type)) {
         (Err(refusal), _) => Err(refusal),
         (Ok(change), ResourceType::Topic) => alter_topic(server, name, &change, validate_only).await,
         (Ok(change), ResourceType::Broker) => alter_broker(server, name, &change, validate_only).await,
         (Ok(_), ResourceType::BrokerLogger) => {
-            Err(ApiError::invalid_request("Log levels cannot be altered yet; RUST_LOG sets them at start".to_string()))
+            Err(Refusal::invalid_request("Log levels cannot be altered yet; RUST_LOG sets them at start"))
         }
-        (Ok(_), ResourceType::ClientMetrics) => Err(ApiError::invalid_request(
-            "AlterConfigs is only supported for topics and brokers, but resource type is CLIENT_METRICS".to_string(),
+        (Ok(_), ResourceType::ClientMetrics) => Err(Refusal::invalid_request(
+            "AlterConfigs is only supported for topics and brokers, but resource type is CLIENT_METRICS",
         )),
-        (Ok(_), ResourceType::Other) => {
-            Err(ApiError::invalid_request(format!("Unknown resource type {resource_type}")))
-        }
+        (Ok(_), ResourceType::Other) => Err(Refusal::invalid_request(format!("Unknown resource type {resource_type}"))),
     };
     if let Err(refusal) = &outcome {
         info!("a change of settings of resource type {resource_type}, name '{name}' is refused: {refusal}");
@@ -197,18 +169,18 @@ async fn alter(
 }
 
 /// Kafka's checks before it looks at the resource.
-fn change_of(kind: Kind, entries: Vec<Entry>, is_repeated: bool) -> Result<Change, ApiError> {
+fn change_of(kind: Kind, entries: Vec<Entry>, is_repeated: bool) -> Result<Change, Refusal> {
     if is_repeated {
-        return Err(ApiError::invalid_request("Each resource must appear at most once.".to_string()));
+        return Err(Refusal::invalid_request("Each resource must appear at most once."));
     }
     let mut names = BTreeSet::new();
     if !entries.iter().all(|entry| names.insert(entry.name.as_str())) {
-        return Err(ApiError::invalid_request("Error due to duplicate config keys".to_string()));
+        return Err(Refusal::invalid_request("Error due to duplicate config keys"));
     }
     let is_without_value = |entry: &&Entry| entry.value.is_none() && entry.operation != DELETE;
     let without_value: Vec<&str> = entries.iter().filter(is_without_value).map(|entry| entry.name.as_str()).collect();
     if !without_value.is_empty() {
-        return Err(ApiError::invalid_request(format!("Null value not supported for : {}", without_value.join(", "))));
+        return Err(Refusal::invalid_request(format!("Null value not supported for : {}", without_value.join(", "))));
     }
     let pairs = entries.into_iter().map(|entry| (entry.name, entry.operation, entry.value.unwrap_or_default()));
     if kind == Kind::Legacy {
@@ -220,25 +192,25 @@ fn change_of(kind: Kind, entries: Vec<Entry>, is_repeated: bool) -> Result<Chang
             DELETE => Ok((name, Operation::Delete)),
             APPEND => Ok((name, Operation::Append(value))),
             SUBTRACT => Ok((name, Operation::Subtract(value))),
-            unknown => Err(ApiError::invalid_request(format!("Unknown operations type {unknown}"))),
+            unknown => Err(Refusal::invalid_request(format!("Unknown operations type {unknown}"))),
         })
         .collect::<Result<_, _>>()
         .map(Change::Steps)
 }
 
-async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only: bool) -> Result<(), ApiError> {
+async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only: bool) -> Result<(), Refusal> {
     if name.is_empty() {
-        return Err(ApiError::invalid_request("Default topic resources are not allowed.".to_string()));
+        return Err(Refusal::invalid_request("Default topic resources are not allowed."));
     }
     let entity = ConfigEntity::Topic(name.to_string());
-    let stored = server.zookeeper.config(&entity).await?;
+    let stored = server.zookeeper.config(&entity).await.map_err(unreached)?;
     let proposed = match change {
         Change::Replace(proposed) => proposed.clone(),
         Change::Steps(steps) => dynamic::change_topic(&stored, steps).map_err(unfit)?,
     };
     if server.metadata.image().topic(name).is_none() {
         let message = format!("The topic '{name}' does not exist.");
-        return Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, message));
+        return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, message));
     }
     topic::validate(&server.config.load().topic_defaults(), &stored, &proposed)
         .map_err(|why| refused_topic(name, &why))?;
@@ -246,31 +218,31 @@ async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only
         return Ok(());
     }
     info!("Updating topic {name} with new configuration : {}", loggable(&proposed, |_| true));
-    Ok(server.zookeeper.set_config(&entity, &proposed).await?)
+    server.zookeeper.set_config(&entity, &proposed).await.map_err(unreached)
 }
 
-async fn alter_broker(server: &Server, name: &str, change: &Change, validate_only: bool) -> Result<(), ApiError> {
+async fn alter_broker(server: &Server, name: &str, change: &Change, validate_only: bool) -> Result<(), Refusal> {
     let own_id = server.broker_id.0;
     let (scope, entity) = match (name.is_empty(), name.parse::<i32>()) {
         (true, _) => (Scope::ClusterDefault, ConfigEntity::DefaultBroker),
         (false, Err(_)) => {
-            return Err(ApiError::invalid_request(format!("Node id must be an integer, but it is: {name}")));
+            return Err(Refusal::invalid_request(format!("Node id must be an integer, but it is: {name}")));
         }
         (false, Ok(id)) if id == own_id => (Scope::Broker, ConfigEntity::Broker(id)),
         (false, Ok(_)) => {
-            return Err(ApiError::invalid_request(format!(
+            return Err(Refusal::invalid_request(format!(
                 "Unexpected broker id, expected {own_id}, but received {name}"
             )));
         }
     };
-    let stored = server.zookeeper.config(&entity).await?;
+    let stored = server.zookeeper.config(&entity).await.map_err(unreached)?;
     let proposed = match change {
         Change::Replace(proposed) => proposed.clone(),
         // Like Kafka, an incremental change also drops what is stored and cannot be used.
         Change::Steps(steps) => dynamic::change_broker(&dynamic::usable(&stored, scope).0, steps).map_err(unfit)?,
     };
     dynamic::validate_broker(&server.config.load(), &proposed, scope)
-        .map_err(|why| ApiError::invalid_request(why.to_string()))?;
+        .map_err(|why| Refusal::invalid_request(why.to_string()))?;
     if validate_only {
         return Ok(());
     }
@@ -279,26 +251,27 @@ async fn alter_broker(server: &Server, name: &str, change: &Change, validate_onl
         Scope::Broker => info!("Updating broker {own_id} with new configuration : {shown}"),
         Scope::ClusterDefault => info!("Updating brokers with new configuration : {shown}"),
     }
-    Ok(server.zookeeper.set_config(&entity, &proposed).await?)
+    server.zookeeper.set_config(&entity, &proposed).await.map_err(unreached)
 }
 
-fn unfit(why: OperationError) -> ApiError {
-    let code = match why {
-        OperationError::NotAList { .. } => ErrorCode::InvalidConfig,
-        OperationError::UnknownName(_) => ErrorCode::UnknownServerError,
-    };
-    ApiError::new(code, why.to_string())
+fn unfit(why: OperationError) -> Refusal {
+    Refusal::new(ErrorCode::from(&why), why.to_string())
+}
+
+fn unreached(why: ZkError) -> Refusal {
+    error!("a change of settings did not reach ZooKeeper: {why}");
+    Refusal::new(ErrorCode::from(&why), why.to_string())
 }
 
 /// Kafka wraps what the table refuses, and tells the rest as it is.
-fn refused_topic(name: &str, why: &ConfigError) -> ApiError {
+fn refused_topic(name: &str, why: &ConfigError) -> Refusal {
     let message = match why {
         ConfigError::InvalidConfiguration(text) => text.clone(),
         other => {
             format!("Invalid config value for resource ConfigResource(type=TOPIC, name='{name}'): {other}")
         }
     };
-    ApiError::new(ErrorCode::InvalidConfig, message)
+    Refusal::new(ErrorCode::InvalidConfig, message)
 }
 
 fn loggable(properties: &Properties, is_shown: impl Fn(&str) -> bool) -> String {
@@ -322,17 +295,17 @@ mod tests {
         let twice = vec![entry("a", 0, Some("1")), entry("a", 1, None)];
         assert_eq!(
             change_of(Kind::Incremental, twice, false),
-            Err(ApiError::invalid_request("Error due to duplicate config keys".to_string()))
+            Err(Refusal::invalid_request("Error due to duplicate config keys"))
         );
         let null = vec![entry("a", 0, None), entry("b", 1, None), entry("c", 2, None)];
         assert_eq!(
             change_of(Kind::Incremental, null, false),
-            Err(ApiError::invalid_request("Null value not supported for : a, c".to_string()))
+            Err(Refusal::invalid_request("Null value not supported for : a, c"))
         );
         let unknown = vec![entry("a", 4, Some("1"))];
         assert_eq!(
             change_of(Kind::Incremental, unknown, false),
-            Err(ApiError::invalid_request("Unknown operations type 4".to_string()))
+            Err(Refusal::invalid_request("Unknown operations type 4"))
         );
     }
 
@@ -346,7 +319,7 @@ mod tests {
         // Nothing to set takes everything away; no step changes nothing.
         assert_eq!(change_of(Kind::Legacy, Vec::new(), false), Ok(Change::Replace(Properties::new())));
         assert_eq!(change_of(Kind::Incremental, Vec::new(), false), Ok(Change::Steps(Vec::new())));
-        let repeated = ApiError::invalid_request("Each resource must appear at most once.".to_string());
+        let repeated = Refusal::invalid_request("Each resource must appear at most once.");
         assert_eq!(change_of(Kind::Legacy, Vec::new(), true), Err(repeated));
     }
 

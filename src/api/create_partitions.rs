@@ -31,7 +31,7 @@ pub(crate) async fn handle(
         let outcome = if !server.controller.is_active() {
             Err(Refusal::from(ErrorCode::NotController))
         } else if topics.iter().filter(|other| other.name == topic.name).count() > 1 {
-            Err(Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic in request."))
+            Err(Refusal::invalid_request("Duplicate topic in request."))
         } else {
             let replicas = |ids: &Vec<i32>| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
             let assignments = topic.assignments.as_ref();

@@ -11,7 +11,7 @@ use crate::api::{RequestContext, Server};
 use crate::config::describe::describe_topic;
 use crate::config::properties::Properties;
 use crate::controller::assignment::Candidate;
-use crate::controller::task::topics::{AutoCreateError, Created, Mode, Wish};
+use crate::controller::task::topics::{Created, Mode, Wish};
 use crate::controller::topics::TopicError;
 use crate::metadata::image::Image;
 use crate::model::BrokerId;
@@ -37,9 +37,9 @@ pub(crate) async fn handle(
             Some(Refusal::from(ErrorCode::NotController))
         } else if topic.name == CLUSTER_METADATA_TOPIC {
             let reason = format!("Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited.");
-            Some(Refusal::new(ErrorCode::InvalidRequest, reason))
+            Some(Refusal::invalid_request(reason))
         } else if topics.iter().filter(|other| other.name == topic.name).count() > 1 {
-            Some(Refusal::new(ErrorCode::InvalidRequest, "Found multiple entries for this topic."))
+            Some(Refusal::invalid_request("Found multiple entries for this topic."))
         } else {
             None
         };
@@ -162,7 +162,6 @@ pub(crate) async fn auto_create(server: &Server, name: &str) -> ErrorCode {
     let config = server.config.load_full();
     match server.topics.auto_create(&config, &candidates(&image), name).await {
         Ok(()) => ErrorCode::LeaderNotAvailable,
-        Err(AutoCreateError::InFlight) => ErrorCode::UnknownTopicOrPartition,
-        Err(AutoCreateError::Refused(error)) => ErrorCode::from(&error),
+        Err(error) => ErrorCode::from(&error),
     }
 }

@@ -4,8 +4,8 @@
 use tokio::time::{Duration, Instant};
 
 use crate::api::{RequestContext, Server};
-use crate::metadata::image::is_internal_topic;
 use crate::model::Offset;
+use crate::model::internal_topics::is_internal_topic;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,

@@ -3,7 +3,8 @@
 use log::error;
 use odradek_zookeeper::znode::config::ConfigEntity;
 
-use crate::api::alter_configs::{ApiError, ResourceType};
+use crate::api::alter_configs::ResourceType;
+use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::config::describe::{ConfigEntry, ConfigSource, describe_broker, describe_default_broker, describe_topic};
 use crate::protocol::error_code::ErrorCode;
@@ -47,34 +48,34 @@ pub(crate) async fn handle(
     DescribeConfigsResponse { throttle_time_ms: 0, results }
 }
 
-async fn entries(server: &Server, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, ApiError> {
+async fn entries(server: &Server, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, Refusal> {
     let config = server.config.load();
     let name = resource.resource_name.as_str();
     match ResourceType::from_id(resource.resource_type) {
         ResourceType::Topic => {
             if server.metadata.image().topic(name).is_none() {
-                return Err(ApiError::bare(ErrorCode::UnknownTopicOrPartition));
+                return Err(ErrorCode::UnknownTopicOrPartition.into());
             }
             let overrides = server.zookeeper.config(&ConfigEntity::Topic(name.to_string())).await.map_err(|why| {
                 error!("Error processing describe configs request for topic {name}: {why}");
-                ApiError::new(ErrorCode::UnknownServerError, why.to_string())
+                Refusal::new(ErrorCode::from(&why), why.to_string())
             })?;
             Ok(describe_topic(&config, &overrides))
         }
         ResourceType::Broker if name.is_empty() => Ok(describe_default_broker(&config)),
         ResourceType::Broker => match name.parse::<i32>() {
-            Err(_) => Err(ApiError::invalid_request(format!("Broker id must be an integer, but it is: {name}"))),
+            Err(_) => Err(Refusal::invalid_request(format!("Broker id must be an integer, but it is: {name}"))),
             Ok(id) if id == server.broker_id.0 => Ok(describe_broker(&config)),
-            Ok(_) => Err(ApiError::invalid_request(format!(
+            Ok(_) => Err(Refusal::invalid_request(format!(
                 "Unexpected broker id, expected {} or empty string, but received {name}",
                 server.broker_id
             ))),
         },
-        ResourceType::BrokerLogger => Err(ApiError::invalid_request(
-            "Log levels cannot be described yet; RUST_LOG sets them at start".to_string(),
-        )),
+        ResourceType::BrokerLogger => {
+            Err(Refusal::invalid_request("Log levels cannot be described yet; RUST_LOG sets them at start"))
+        }
         ResourceType::ClientMetrics | ResourceType::Other => {
-            Err(ApiError::invalid_request(format!("Unsupported resource type: {}", resource.resource_type)))
+            Err(Refusal::invalid_request(format!("Unsupported resource type: {}", resource.resource_type)))
         }
     }
 }

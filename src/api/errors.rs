@@ -1,9 +1,18 @@
 //! Which error code a client is told. No `_ =>` arm: a new variant does not compile until it has chosen its code.
 
+use std::fmt;
+
+use odradek_zookeeper::error::ZkError;
+
+use crate::config::dynamic::OperationError;
+use crate::controller::task::topics::AutoCreateError;
 use crate::controller::topics::TopicError;
+use crate::coordinator::group::error::GroupError;
+use crate::coordinator::shard::AppendFailure;
 use crate::log::error::LogError;
 use crate::protocol::error_code::ErrorCode;
 use crate::record::append::RecordError;
+use crate::record::convert::ConvertError;
 use crate::replica::error::ReplicaError;
 
 impl From<&LogError> for ErrorCode {
@@ -68,23 +77,53 @@ impl From<&ReplicaError> for ErrorCode {
     }
 }
 
-/// An error as a response carries it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub code: ErrorCode,
-    /// `None` where the code says it all.
-    pub message: Option<String>,
-}
-
-impl Refusal {
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: Some(message.into()) }
+impl From<&ConvertError> for ErrorCode {
+    fn from(error: &ConvertError) -> ErrorCode {
+        match error {
+            ConvertError::Zstd => ErrorCode::UnsupportedCompressionType,
+            ConvertError::Read(_) => ErrorCode::CorruptMessage,
+        }
     }
 }
 
-impl From<ErrorCode> for Refusal {
-    fn from(code: ErrorCode) -> Refusal {
-        Refusal { code, message: None }
+impl From<GroupError> for ErrorCode {
+    fn from(error: GroupError) -> ErrorCode {
+        match error {
+            GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+            GroupError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+            GroupError::CoordinatorLoadInProgress => ErrorCode::CoordinatorLoadInProgress,
+            GroupError::NotCoordinator => ErrorCode::NotCoordinator,
+            GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
+            GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
+            GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+            GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+            GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+            GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+            GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
+            GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
+            GroupError::InvalidCommitOffsetSize => ErrorCode::InvalidCommitOffsetSize,
+            GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+            GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+            GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
+            GroupError::UnknownServerError => ErrorCode::UnknownServerError,
+            GroupError::Append(failure) => ErrorCode::from(failure),
+        }
+    }
+}
+
+impl From<AppendFailure> for ErrorCode {
+    fn from(failure: AppendFailure) -> ErrorCode {
+        match failure {
+            AppendFailure::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+            AppendFailure::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+            AppendFailure::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
+            AppendFailure::NotLeaderOrFollower => ErrorCode::NotLeaderOrFollower,
+            AppendFailure::StorageError => ErrorCode::KafkaStorageError,
+            AppendFailure::TimedOut => ErrorCode::RequestTimedOut,
+            AppendFailure::MessageTooLarge => ErrorCode::MessageTooLarge,
+            AppendFailure::RecordListTooLarge => ErrorCode::RecordListTooLarge,
+            AppendFailure::Unexpected => ErrorCode::UnknownServerError,
+        }
     }
 }
 
@@ -103,6 +142,61 @@ impl From<&TopicError> for ErrorCode {
             TopicError::ReassignmentInProgress(_) => ErrorCode::ReassignmentInProgress,
             TopicError::Unexpected(_) => ErrorCode::UnknownServerError,
         }
+    }
+}
+
+impl From<&AutoCreateError> for ErrorCode {
+    fn from(error: &AutoCreateError) -> ErrorCode {
+        match error {
+            AutoCreateError::InFlight => ErrorCode::UnknownTopicOrPartition,
+            AutoCreateError::Refused(error) => error.into(),
+        }
+    }
+}
+
+impl From<&OperationError> for ErrorCode {
+    fn from(error: &OperationError) -> ErrorCode {
+        match error {
+            OperationError::NotAList { .. } => ErrorCode::InvalidConfig,
+            OperationError::UnknownName(_) => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+/// Clients know no code for the trouble that a broker has with ZooKeeper.
+impl From<&ZkError> for ErrorCode {
+    fn from(_: &ZkError) -> ErrorCode {
+        ErrorCode::UnknownServerError
+    }
+}
+
+/// An error as a response carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub code: ErrorCode,
+    /// `None` where the code says it all.
+    pub message: Option<String>,
+}
+
+impl Refusal {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: Some(message.into()) }
+    }
+
+    pub fn invalid_request(message: impl Into<String>) -> Refusal {
+        Refusal::new(ErrorCode::InvalidRequest, message)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.message.as_deref().unwrap_or(""))
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Refusal {
+        Refusal { code, message: None }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::protocol::messages::fetch::{
     ForgottenTopic, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use crate::record::convert::{ConvertError, DownConversion};
-use crate::replica::io::ShuttingDown;
+use crate::replica::error::ReplicaError;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
 use crate::replica::{FetchQuery, PartitionQuery};
 
@@ -269,7 +269,7 @@ async fn convert(server: &Server, version: i16, topic: &str, fetcher: Fetcher, a
     match converted {
         Ok(Ok(chunks)) => answer.data.records = Some(Payload::Chunks(chunks)),
         Ok(Err(error)) => answer.data = failed(partition, error),
-        Err(ShuttingDown) => answer.data = failed(partition, ErrorCode::NotLeaderOrFollower),
+        Err(why) => answer.data = failed(partition, ErrorCode::from(&ReplicaError::from(why))),
     }
 }
 
@@ -281,12 +281,11 @@ fn down_converted(region: &FileRegion, to_magic: u8, fetch_offset: Offset) -> Re
         ErrorCode::KafkaStorageError
     })?;
     let conversion = DownConversion::new(Bytes::from(source), to_magic, fetch_offset.0);
-    let conversion = conversion.map_err(|why| match why {
-        ConvertError::Zstd => ErrorCode::UnsupportedCompressionType,
-        ConvertError::Read(why) => {
+    let conversion = conversion.map_err(|why| {
+        if let ConvertError::Read(why) = &why {
             warn!("convert batches for an old consumer: {why}");
-            ErrorCode::CorruptMessage
         }
+        ErrorCode::from(&why)
     })?;
     Ok(conversion.map(Chunk::Bytes).collect())
 }

@@ -2,8 +2,9 @@
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (getCoordinator).
 
 use crate::api::create_topics::auto_create;
+use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
-use crate::coordinator::group::task::GROUP_METADATA_TOPIC;
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -15,17 +16,6 @@ struct Node {
     id: i32,
     host: String,
     port: i32,
-}
-
-struct Refusal {
-    error: ErrorCode,
-    message: Option<&'static str>,
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(error: ErrorCode) -> Refusal {
-        Refusal { error, message: None }
-    }
 }
 
 pub(crate) async fn handle(
@@ -44,7 +34,7 @@ pub(crate) async fn handle(
                 host: node.host,
                 port: node.port,
                 error_code: error.code(),
-                error_message: Some(message.unwrap_or("").to_owned()),
+                error_message: Some(message.unwrap_or_default()),
             });
         }
         return FindCoordinatorResponse { coordinators, ..Default::default() };
@@ -52,7 +42,7 @@ pub(crate) async fn handle(
     let (node, error, message) = parts(find(server, &context, request.key_type, &request.key).await);
     FindCoordinatorResponse {
         error_code: error.code(),
-        error_message: Some(message.unwrap_or(error.name()).to_owned()),
+        error_message: Some(message.unwrap_or_else(|| error.name().to_owned())),
         node_id: node.id,
         host: node.host,
         port: node.port,
@@ -60,10 +50,10 @@ pub(crate) async fn handle(
     }
 }
 
-fn parts(found: Result<Node, Refusal>) -> (Node, ErrorCode, Option<&'static str>) {
+fn parts(found: Result<Node, Refusal>) -> (Node, ErrorCode, Option<String>) {
     match found {
         Ok(node) => (node, ErrorCode::None, None),
-        Err(Refusal { error, message }) => (Node { id: -1, host: String::new(), port: -1 }, error, message),
+        Err(refusal) => (Node { id: -1, host: String::new(), port: -1 }, refusal.code, refusal.message),
     }
 }
 
@@ -72,10 +62,8 @@ async fn find(server: &Server, context: &RequestContext, key_type: i8, key: &str
         GROUP => {}
         // An error that clients do not retry: their users learn at once, and in words, instead of by a timeout.
         TRANSACTION => {
-            return Err(Refusal {
-                error: ErrorCode::UnsupportedVersion,
-                message: Some("This broker does not support transactions yet."),
-            });
+            let message = "This broker does not support transactions yet.";
+            return Err(Refusal::new(ErrorCode::UnsupportedVersion, message));
         }
         SHARE if context.api_version >= 6 => return Err(ErrorCode::CoordinatorNotAvailable.into()),
         _ => return Err(ErrorCode::InvalidRequest.into()),

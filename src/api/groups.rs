@@ -12,7 +12,6 @@ use crate::coordinator::group::member::Protocol;
 use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
 use crate::coordinator::group::state::{GroupDescription, GroupState};
 use crate::coordinator::group::turn::JoinAnswer;
-use crate::coordinator::shard::AppendFailure;
 use crate::model::GenerationId;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
@@ -29,47 +28,6 @@ use crate::protocol::messages::sync_group::{SyncGroupRequest, SyncGroupResponse}
 /// while nothing is authorized. Source: kafka 3.9 AclEntry.java (supportedOperations).
 const ALL_GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 const OPERATIONS_OMITTED: i32 = i32::MIN;
-
-impl From<GroupError> for ErrorCode {
-    fn from(error: GroupError) -> ErrorCode {
-        match error {
-            GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
-            GroupError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
-            GroupError::CoordinatorLoadInProgress => ErrorCode::CoordinatorLoadInProgress,
-            GroupError::NotCoordinator => ErrorCode::NotCoordinator,
-            GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
-            GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
-            GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
-            GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
-            GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
-            GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
-            GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
-            GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
-            GroupError::InvalidCommitOffsetSize => ErrorCode::InvalidCommitOffsetSize,
-            GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
-            GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
-            GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
-            GroupError::UnknownServerError => ErrorCode::UnknownServerError,
-            GroupError::Append(failure) => ErrorCode::from(failure),
-        }
-    }
-}
-
-impl From<AppendFailure> for ErrorCode {
-    fn from(failure: AppendFailure) -> ErrorCode {
-        match failure {
-            AppendFailure::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
-            AppendFailure::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
-            AppendFailure::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
-            AppendFailure::NotLeaderOrFollower => ErrorCode::NotLeaderOrFollower,
-            AppendFailure::StorageError => ErrorCode::KafkaStorageError,
-            AppendFailure::TimedOut => ErrorCode::RequestTimedOut,
-            AppendFailure::MessageTooLarge => ErrorCode::MessageTooLarge,
-            AppendFailure::RecordListTooLarge => ErrorCode::RecordListTooLarge,
-            AppendFailure::Other(code) => ErrorCode::from_code(code),
-        }
-    }
-}
 
 pub(crate) fn code_of<T>(result: &Result<T, GroupError>) -> i16 {
     result.as_ref().err().map_or(0, |error| ErrorCode::from(*error).code())

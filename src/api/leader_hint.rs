@@ -2,7 +2,7 @@
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (getCurrentLeader).
 
 use crate::api::Server;
-use crate::metadata::image::Endpoint;
+use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerId, LeaderEpoch};
 
 /// -1 and -1 when nothing is known.

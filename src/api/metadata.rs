@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use crate::api::create_topics::auto_create;
 use crate::api::{RequestContext, Server};
 use crate::controller::topics::validate_name;
-use crate::metadata::image::{Image, Partition, Topic, is_internal_topic};
+use crate::metadata::image::{Image, Partition, Topic};
+use crate::model::internal_topics::is_internal_topic;
 use crate::model::{BrokerId, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::metadata::{

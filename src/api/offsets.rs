@@ -131,7 +131,7 @@ async fn commit_to_zookeeper(
                     Ok(()) => ErrorCode::None,
                     Err(error) => {
                         log::warn!("the offset of {group} in {}-{number} is not stored: {error}", topic.name);
-                        ErrorCode::UnknownServerError
+                        ErrorCode::from(&error)
                     }
                 }
             };
@@ -269,7 +269,7 @@ async fn fetch_from_zookeeper(server: &Server, request: &OffsetFetchRequest) -> 
                     Ok(None) => old_partition(*number, NO_OFFSET, unknown),
                     Err(error) => {
                         log::warn!("the offset of {} in {}-{number}: {error}", request.group_id, topic.name);
-                        old_partition(*number, NO_OFFSET, ErrorCode::UnknownServerError.code())
+                        old_partition(*number, NO_OFFSET, ErrorCode::from(&error).code())
                     }
                 }
             };

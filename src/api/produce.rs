@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::api::leader_hint::leader_hint;
 use crate::api::{Handled, RequestContext, Server};
-use crate::metadata::image::is_internal_topic;
+use crate::model::internal_topics::is_internal_topic;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
 use crate::protocol::messages::produce::{

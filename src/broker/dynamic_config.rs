@@ -18,7 +18,7 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
 use crate::config::properties::Properties;
 use crate::model::BrokerId;
-use crate::network::wall_clock_ms;
+use crate::model::clock::wall_clock_ms;
 use crate::replica::{ReplicaManager, TopicConfigs};
 
 /// The settings of this broker and of topics as ZooKeeper has them.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::config::sections::LogDirsConfig;
 use crate::log::dirs::LogDirs;
 use crate::model::BrokerEpoch;
-use crate::network::wall_clock_ms;
+use crate::model::clock::wall_clock_ms;
 use crate::replica::ReplicaManager;
 
 /// How often segments that were rolled are flushed, and files whose delete delay is over are removed.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::coordinator::group::task::{GROUP_METADATA_TOPIC, GroupCoordinator, Leadership};
+use crate::coordinator::group::task::{GroupCoordinator, Leadership};
 use crate::model::TopicPartition;
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::replica::LeadershipEvent;
 
 /// Tells the group coordinator of what the replicas tell of its topic.

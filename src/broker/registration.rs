@@ -19,6 +19,7 @@ use crate::config::listeners::EndPoint;
 use crate::config::metadata_version::MetadataVersion;
 use crate::config::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
 use crate::controller::task::Controller;
+use crate::model::clock::wall_clock_ms;
 use crate::model::{BrokerEpoch, BrokerId};
 
 /// Between two attempts to register.
@@ -76,13 +77,12 @@ impl Identity {
             host: endpoint.host.clone().unwrap_or_default(),
             port: i32::from(endpoint.port),
         });
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Broker {
             id: self.broker_id.0,
             endpoints: endpoints.collect(),
             rack: self.rack.clone(),
             jmx_port: -1,
-            timestamp_ms: now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX)),
+            timestamp_ms: wall_clock_ms(),
             features: BTreeMap::new(),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::broker::Broker;
-use crate::network::wall_clock_ms;
+use crate::model::clock::wall_clock_ms;
 
 /// How long connections and timers may take to end.
 const TASKS_PATIENCE: Duration = Duration::from_secs(10);

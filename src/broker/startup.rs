@@ -27,15 +27,16 @@ use crate::config::log::LogConfig;
 use crate::config::sections::SocketConfig;
 use crate::controller::task::Controller;
 use crate::controller::task::topics::Topics;
-use crate::coordinator::group::task::{GROUP_METADATA_TOPIC, GroupCoordinator};
+use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::replica_log::ReplicaLog;
 use crate::log::dirs::LogDirs;
 use crate::metadata::cache::MetadataCache;
+use crate::model::clock::wall_clock_ms;
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{BrokerId, TopicId};
 use crate::network::connection::ConnectionBounds;
 use crate::network::limits::{ConnectionCounter, ConnectionLimits};
 use crate::network::listener::{self, BoundListener, ListenerSettings};
-use crate::network::wall_clock_ms;
 use crate::replica::io::IoThreads;
 use crate::replica::{ReplicaManager, TopicConfigs};
 

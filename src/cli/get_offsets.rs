@@ -4,11 +4,12 @@ use std::io::Write;
 use regex::Regex;
 
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
-use crate::cli::topic_filter::{TopicFilter, is_internal};
+use crate::cli::topic_filter::TopicFilter;
 use crate::cli::{cluster_of, options};
 use crate::client::admin::{EARLIEST, LATEST};
 use crate::client::error::{ClientError, described};
 use crate::model::TopicPartition;
+use crate::model::internal_topics::is_internal_topic;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::list_offsets::ListOffsetsRequest;
 
@@ -140,7 +141,7 @@ async fn run_terse(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     let mut asked = BTreeMap::new();
     for topic in &metadata.topics {
         let name = topic.name.as_deref().unwrap_or_default();
-        if options.has("exclude-internal-topics") && (topic.is_internal || is_internal(name)) {
+        if options.has("exclude-internal-topics") && (topic.is_internal || is_internal_topic(name)) {
             continue;
         }
         for partition in &topic.partitions {

@@ -1,9 +1,6 @@
 use regex::Regex;
 
-/// Topics that only the brokers write: group offsets and transactions.
-pub(crate) fn is_internal(topic: &str) -> bool {
-    matches!(topic, "__consumer_offsets" | "__transaction_state")
-}
+use crate::model::internal_topics::is_internal_topic;
 
 /// A regular expression or comma list of topic names, as the tools take them.
 /// Source: kafka 3.9.1 server-common/src/main/java/org/apache/kafka/server/util/TopicFilter.java.
@@ -23,7 +20,7 @@ impl TopicFilter {
     }
 
     pub(crate) fn allows(&self, topic: &str, excludes_internal: bool) -> bool {
-        self.pattern.is_match(topic) && !(excludes_internal && is_internal(topic))
+        self.pattern.is_match(topic) && !(excludes_internal && is_internal_topic(topic))
     }
 }
 

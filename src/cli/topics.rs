@@ -2,12 +2,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
-use crate::cli::topic_filter::{TopicFilter, is_internal};
+use crate::cli::topic_filter::TopicFilter;
 use crate::cli::{checked, cluster, topics_zookeeper};
 use crate::client::admin::TOPIC_RESOURCE;
 use crate::client::cluster::Cluster;
 use crate::client::error::ClientError;
 use crate::model::TopicId;
+use crate::model::internal_topics::is_internal_topic;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::create_partitions::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
@@ -195,7 +196,7 @@ pub(crate) fn filtered(options: &Options, mut names: Vec<String>) -> Result<Vec<
             let filter = TopicFilter::new(text).map_err(Stop::Failed)?;
             names.retain(|name| filter.allows(name, excludes_internal));
         }
-        None => names.retain(|name| !(excludes_internal && is_internal(name))),
+        None => names.retain(|name| !(excludes_internal && is_internal_topic(name))),
     }
     Ok(names)
 }

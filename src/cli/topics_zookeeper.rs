@@ -5,7 +5,6 @@ use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode::config::ConfigEntity;
 
 use crate::cli::options::{Options, Stop};
-use crate::cli::topic_filter::is_internal;
 use crate::cli::topics::{
     DescribedPartition, DescribedTopic, filtered, parse_configs, parse_replica_assignment, print_description,
     warn_of_collisions,
@@ -17,6 +16,7 @@ use crate::config::topic::validate;
 use crate::controller::assignment::Candidate;
 use crate::controller::task::topics::{Mode, Topics, Wish};
 use crate::controller::topics::TopicError;
+use crate::model::internal_topics::is_internal_topic;
 use crate::model::{BrokerId, TopicId};
 
 /// kafka-topics.sh as of Kafka 2.8 with `--zookeeper`: reads and writes the znodes itself, without asking a broker.
@@ -148,7 +148,7 @@ async fn alter(
         writeln!(out, "Updated config for topic {name}.")?;
     }
     if let Some(count) = options.number::<i32>("partitions")? {
-        if is_internal(name) {
+        if is_internal_topic(name) {
             let reason = format!("The number of partitions for the internal topic {name} cannot be changed.");
             return Err(Stop::Failed(reason));
         }
@@ -166,7 +166,7 @@ async fn alter(
 }
 
 async fn delete(zookeeper: &ZooKeeper, name: &str, out: &mut dyn Write) -> Result<(), Stop> {
-    if is_internal(name) {
+    if is_internal_topic(name) {
         let reason = format!("Topic {name} is a kafka internal topic and is not allowed to be marked for deletion.");
         return Err(Stop::Failed(reason));
     }

@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -11,6 +11,7 @@ use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, described, is_retriable_code};
 use crate::client::partitioner::partition_of_key;
 use crate::client::settings::ProducerSettings;
+use crate::model::clock::wall_clock_ms;
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
@@ -350,7 +351,7 @@ impl Shared {
         let Contents::Open(builder) = &mut batch.contents else { unreachable!("only open batches have place") };
         let headers: Vec<Header<'_>> =
             record.headers.iter().map(|(key, value)| (key.as_ref(), value.as_deref())).collect();
-        let timestamp = record.timestamp_ms.unwrap_or_else(now_ms);
+        let timestamp = record.timestamp_ms.unwrap_or_else(wall_clock_ms);
         builder.append(timestamp, record.key.as_deref(), record.value.as_deref(), &headers);
         let is_full = builder.uncompressed_size() >= self.settings.batch_bytes;
         batch.record_count += 1;
@@ -380,12 +381,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -43,6 +43,10 @@ impl SecurityProtocol {
             SecurityProtocol::SaslSsl => 3,
         }
     }
+
+    pub fn from_id(id: i16) -> Option<SecurityProtocol> {
+        SecurityProtocol::ALL.into_iter().find(|protocol| protocol.id() == id)
+    }
 }
 
 impl fmt::Display for SecurityProtocol {

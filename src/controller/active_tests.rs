@@ -7,7 +7,8 @@ use crate::controller::active::{
     Action, Active, Deleted, Event, Hosted, Settings, Snapshot, TopicFound, TopicRead, WriteOutcome,
 };
 use crate::controller::requests::{ControlRequest, Outgoing};
-use crate::controller::state::{Assignment, Broker, Endpoint, Leadership, PartitionState};
+use crate::controller::state::{Assignment, Broker, Leadership, PartitionState};
+use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
 const EPOCH: ControllerEpoch = ControllerEpoch(7);

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::model::endpoint::{self, Endpoint};
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
 /// Where a live broker listens.
@@ -22,18 +23,9 @@ pub struct Broker {
     pub rack: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    pub listener: String,
-    /// The number of the security protocol on the wire.
-    pub security_protocol: i16,
-    pub host: String,
-    pub port: i32,
-}
-
 impl Broker {
     pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
-        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+        endpoint::of_listener(&self.endpoints, listener)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use crate::coordinator::shard::{AppendFailure, AppendOutcome, Appending, Coordin
 use crate::log::ReadUntil;
 use crate::log::error::LogError;
 use crate::model::Offset;
+use crate::model::clock::wall_clock_ms;
 use crate::record::append::{AcceptedSets, AppendOrigin, RecordError};
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::{Appended, RequiredAcks};
@@ -39,6 +40,7 @@ impl CoordinatorLog for ReplicaLog {
                 _ => RequiredAcks::AllInSync,
             },
         };
+        // Coordinators write on their own account, so there is no request whose time it could be.
         match self.replicas.append(self.topic, partition, batch, terms, wall_clock_ms()) {
             Ok(Appended { info, commit: None }) => Appending::Done(Ok(info.first_offset)),
             Ok(Appended { info, commit: Some(commit) }) => {
@@ -81,7 +83,7 @@ fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
         ReplicaError::Records(RecordError::BatchTooLarge { .. }) => AppendFailure::MessageTooLarge,
         ReplicaError::Log(LogError::RecordListTooLarge { .. }) => AppendFailure::RecordListTooLarge,
         ReplicaError::Log(LogError::Io { .. } | LogError::Corrupt { .. }) => AppendFailure::StorageError,
-        ReplicaError::Records(_) | ReplicaError::Log(_) => AppendFailure::Other(UNKNOWN_SERVER_ERROR),
+        ReplicaError::Records(_) | ReplicaError::Log(_) => AppendFailure::Unexpected,
         ReplicaError::NotLeaderOrFollower
         | ReplicaError::FencedLeaderEpoch
         | ReplicaError::UnknownLeaderEpoch
@@ -90,11 +92,4 @@ fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
         | ReplicaError::UnknownFetchedEpoch
         | ReplicaError::ShuttingDown => AppendFailure::NotLeaderOrFollower,
     })
-}
-
-const UNKNOWN_SERVER_ERROR: i16 = -1;
-
-/// Coordinators write on their own account, so there is no request whose time it could be.
-fn wall_clock_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
 }

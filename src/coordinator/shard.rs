@@ -43,8 +43,8 @@ pub enum AppendFailure {
     TimedOut,
     MessageTooLarge,
     RecordListTooLarge,
-    /// Any other error code of the log, by its number on the wire.
-    Other(i16),
+    /// Anything else, which a coordinator's batch should never meet.
+    Unexpected,
 }
 
 impl fmt::Display for AppendFailure {

@@ -5,6 +5,7 @@ use super::error::{IoContext, LogError};
 use super::segment::Segment;
 use super::{Log, State};
 use crate::model::Offset;
+use crate::model::clock::ms_since_1970;
 
 impl Log {
     /// Deletes what the topic's settings no longer keep. Returns how many segments went.
@@ -114,8 +115,7 @@ impl Log {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 modified => self.parent.observe(modified.doing("look at", &path))?,
             };
-            let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            starts.push((base_offset, i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)));
+            starts.push((base_offset, ms_since_1970(modified)));
         }
         Ok(starts)
     }

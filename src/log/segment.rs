@@ -14,6 +14,7 @@ use super::offset_index::{self, Lookup, OffsetIndex};
 use super::scan::{BatchScan, Found, HeaderScan};
 use super::time_index::{self, TimeIndex, TimestampOffset};
 use crate::config::log::LogConfig;
+use crate::model::clock::ms_since_1970;
 use crate::model::{LeaderEpoch, Offset};
 use crate::record::batch::{Batch, BatchHeader};
 
@@ -269,8 +270,7 @@ impl Segment {
         }
         let path = self.log_path(dir);
         let modified = path.metadata().and_then(|metadata| metadata.modified()).doing("read", &path)?;
-        let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Ok(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+        Ok(ms_since_1970(modified))
     }
 
     /// Where to look for a timestamp: no batch before this one reaches it.

@@ -3,18 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::model::endpoint::{self, Endpoint};
 use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
 /// The leader that the controller gives for a partition of a topic that is being deleted.
 pub const LEADER_DURING_DELETE: BrokerId = BrokerId(-2);
-
-/// The offsets of consumer groups.
-pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
-
-/// Internal topics are created and written by brokers; clients see the flag in Metadata replies.
-pub fn is_internal_topic(topic: &str) -> bool {
-    matches!(topic, "__consumer_offsets" | "__transaction_state")
-}
 
 /// Everything a broker knows of the cluster beyond itself.
 #[derive(Clone, Debug, Default)]
@@ -35,19 +28,9 @@ pub struct Broker {
     pub endpoints: Vec<Endpoint>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// `PLAINTEXT`, or whatever `listener.security.protocol.map` calls it.
-    pub listener: String,
-    /// 0 PLAINTEXT, 1 SSL, 2 SASL_PLAINTEXT, 3 SASL_SSL.
-    pub security_protocol: i16,
-    pub host: String,
-    pub port: i32,
-}
-
 impl Broker {
     pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
-        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+        endpoint::of_listener(&self.endpoints, listener)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::metadata::image::{Broker, Endpoint, Partition, TopicUpdate, Update};
+use crate::config::listeners::SecurityProtocol;
+use crate::metadata::image::{Broker, Partition, TopicUpdate, Update};
+use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
 use crate::protocol::messages::update_metadata::{
     UpdateMetadataBroker, UpdateMetadataPartitionState, UpdateMetadataRequest,
@@ -56,13 +58,9 @@ fn partition(state: &UpdateMetadataPartitionState) -> Partition {
     }
 }
 
-fn security_protocol_name(id: i16) -> &'static str {
-    match id {
-        1 => "SSL",
-        2 => "SASL_PLAINTEXT",
-        3 => "SASL_SSL",
-        _ => "PLAINTEXT",
-    }
+/// The name of the listener where a request names none.
+fn listener_of_protocol(id: i16) -> String {
+    SecurityProtocol::from_id(id).unwrap_or(SecurityProtocol::Plaintext).name().to_owned()
 }
 
 fn broker(broker: &UpdateMetadataBroker) -> Broker {
@@ -71,7 +69,7 @@ fn broker(broker: &UpdateMetadataBroker) -> Broker {
         .iter()
         .map(|endpoint| Endpoint {
             listener: match endpoint.listener.as_str() {
-                "" => security_protocol_name(endpoint.security_protocol).to_owned(),
+                "" => listener_of_protocol(endpoint.security_protocol),
                 name => name.to_owned(),
             },
             security_protocol: endpoint.security_protocol,
@@ -81,8 +79,8 @@ fn broker(broker: &UpdateMetadataBroker) -> Broker {
         .collect();
     if endpoints.is_empty() && !broker.v0_host.is_empty() {
         endpoints.push(Endpoint {
-            listener: security_protocol_name(0).to_owned(),
-            security_protocol: 0,
+            listener: SecurityProtocol::Plaintext.name().to_owned(),
+            security_protocol: SecurityProtocol::Plaintext.id(),
             host: broker.v0_host.clone(),
             port: broker.v0_port,
         });

@@ -10,10 +10,11 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use crate::codec::reader::Reader;
 use crate::codec::writer::Chunk;
+use crate::model::clock::wall_clock_ms;
 use crate::protocol::header::RequestHeader;
 
 pub mod connection;
@@ -62,11 +63,6 @@ pub trait Service: Send + Sync + 'static {
     /// Whether a request with this header may start while the earlier ones of its connection still wait, given that
     /// all of them may.
     fn may_start_early(&self, header: &RequestHeader) -> bool;
-}
-
-/// Wall clock in ms since the epoch.
-pub fn wall_clock_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
 }
 
 #[cfg(test)]

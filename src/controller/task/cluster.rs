@@ -16,7 +16,8 @@ use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 use crate::config::listeners::SecurityProtocol;
 use crate::config::sections::ControllerConfig;
 use crate::controller::active::{LeadershipWrite, TopicFound, TopicRead, WriteOutcome};
-use crate::controller::state::{Assignment, Broker, Endpoint, Leadership};
+use crate::controller::state::{Assignment, Broker, Leadership};
+use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
 const UNCLEAN_LEADER_ELECTION_ENABLE: &str = "unclean.leader.election.enable";

@@ -17,6 +17,7 @@ use crate::config::sections::ControllerConfig;
 use crate::controller::active::{Action, Active, Event, Settings, Snapshot, TopicRead};
 use crate::controller::task::channel::Channels;
 use crate::controller::task::cluster::ClusterState;
+use crate::model::clock::wall_clock_ms;
 use crate::model::{BrokerId, ControllerEpoch};
 
 pub mod channel;
@@ -254,7 +255,7 @@ impl Task {
             debug!("{prefix} Broker {} has been elected as the controller", current.value.broker_id);
             return Ok(());
         }
-        match self.zk.elect_controller(self.broker_id.0, now_ms()).await? {
+        match self.zk.elect_controller(self.broker_id.0, wall_clock_ms()).await? {
             Election::Lost => {
                 debug!("{prefix} another broker won the election");
                 Ok(())
@@ -546,9 +547,4 @@ async fn read_topics(zk: &ZooKeeper, names: Vec<String>) -> Result<Vec<(TopicRea
         }
     }
     Ok(topics)
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

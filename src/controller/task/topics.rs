@@ -14,6 +14,7 @@ use crate::controller::assignment::{Candidate, Start, assign};
 use crate::controller::topics::{
     TopicError, listed, refuse_collision, validate_added, validate_assignment, validate_name,
 };
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{BrokerId, TopicId};
 
 /// How the partitions of a new topic are wished for.
@@ -274,7 +275,7 @@ fn assigned(replicas: &[BrokerId]) -> PartitionAssignment {
 
 /// What the broker's own settings say about a topic that nobody has described.
 fn automatic(config: &KafkaConfig, name: &str) -> (Wish, Properties) {
-    if name != crate::metadata::image::GROUP_METADATA_TOPIC {
+    if name != GROUP_METADATA_TOPIC {
         return (Wish::Spread { partitions: None, replication_factor: None }, Properties::new());
     }
     let group = config.group_config();

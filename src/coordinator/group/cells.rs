@@ -654,7 +654,7 @@ fn failures_to_store_an_assignment_are_told_as_kafka_tells_them() {
         (AppendFailure::TimedOut, GroupError::RebalanceInProgress),
         (AppendFailure::MessageTooLarge, GroupError::UnknownServerError),
         (AppendFailure::RecordListTooLarge, GroupError::UnknownServerError),
-        (AppendFailure::Other(99), GroupError::Append(AppendFailure::Other(99))),
+        (AppendFailure::Unexpected, GroupError::Append(AppendFailure::Unexpected)),
     ] {
         let mut bench = Bench::in_state(GroupState::CompletingRebalance);
         bench.fail_appends = Some(failure);

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -34,13 +34,12 @@ use crate::coordinator::group::turn::{
 };
 use crate::coordinator::partitioner::partition_for;
 use crate::coordinator::shard::{AppendFailure, AppendOutcome, Appending, CoordinatorLog, read_partition};
+use crate::model::clock::wall_clock_ms;
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{LeaderEpoch, Offset, ProducerId, TopicPartition};
 use crate::record::build::{BatchBuilder, ControlRecord, TransactionOutcome};
 use crate::record::compression::Codec;
 use crate::record::read::ReadBatch;
-
-/// The topic that groups and their offsets are kept in.
-pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
 
 /// How many partitions are read at once after an election; each takes a buffer of `offsets.load.buffer.size`.
 const CONCURRENT_LOADS: usize = 4;
@@ -155,11 +154,7 @@ impl Alarm {
 }
 
 fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now {
-        instant: tokio::time::Instant::now().into_std(),
-        wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
-    }
+    Now { instant: tokio::time::Instant::now().into_std(), wall_ms: wall_clock_ms() }
 }
 
 impl Shard {
@@ -331,7 +326,7 @@ impl GroupCoordinator {
                 Ok(encoded) => batch.append(now.wall_ms, Some(&encoded.key), encoded.value.as_deref(), &[]),
                 Err(error) => {
                     log::error!("a record of group {group} cannot be written: {error}");
-                    return Appending::Done(Err(AppendFailure::Other(-1)));
+                    return Appending::Done(Err(AppendFailure::Unexpected));
                 }
             }
         }
