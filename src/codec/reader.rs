@@ -64,7 +64,7 @@ impl Reader {
         self.bytes.len() - self.position
     }
 
-    fixed!(i8 -> i8, u8 -> u8, i16 -> i16, u16 -> u16, i32 -> i32, u32 -> u32, i64 -> i64, f64 -> f64);
+    fixed!(i8 -> i8, u8 -> u8, i16 -> i16, u16 -> u16, i32 -> i32, i64 -> i64, f64 -> f64);
 
     /// The next `length` bytes, shared with the frame.
     pub fn take(&mut self, length: usize) -> Result<Bytes, DecodeError> {

@@ -61,11 +61,9 @@ impl Writer {
 
     fixed!(
         i8(i8) = put_i8,
-        u8(u8) = put_u8,
         i16(i16) = put_i16,
         u16(u16) = put_u16,
         i32(i32) = put_i32,
-        u32(u32) = put_u32,
         i64(i64) = put_i64,
         f64(f64) = put_f64
     );

@@ -206,10 +206,8 @@ impl From<ReadError> for RecordError {
 pub struct Prepared {
     batches: Vec<PreparedBatch>,
     timestamp_type: TimestampType,
-    first_offset: i64,
     last_offset: i64,
     max_timestamp: i64,
-    offset_of_max_timestamp: i64,
     log_append_time_ms: i64,
 }
 
@@ -218,10 +216,8 @@ impl Prepared {
         Prepared {
             batches,
             timestamp_type,
-            first_offset: -1,
             last_offset: -1,
             max_timestamp: NO_TIMESTAMP,
-            offset_of_max_timestamp: -1,
             log_append_time_ms: NO_TIMESTAMP,
         }
     }
@@ -247,27 +243,16 @@ impl Prepared {
 
     /// Gives the records their place in the log. Cheap, and may be repeated with other values.
     pub fn assign(&mut self, first_offset: i64, leader_epoch: i32, now_ms: i64) {
-        self.first_offset = first_offset;
         self.max_timestamp = NO_TIMESTAMP;
-        self.offset_of_max_timestamp = -1;
         let append_time = (self.timestamp_type == TimestampType::LogAppendTime).then_some(now_ms);
         self.log_append_time_ms = append_time.unwrap_or(NO_TIMESTAMP);
         let mut next_offset = first_offset;
         for batch in &mut self.batches {
             batch.assign(next_offset, leader_epoch, append_time);
             next_offset += batch.offsets;
-            if batch.header.max_timestamp > self.max_timestamp {
-                self.max_timestamp = batch.header.max_timestamp;
-                self.offset_of_max_timestamp = batch.offset_of_max_timestamp();
-            }
+            self.max_timestamp = self.max_timestamp.max(batch.header.max_timestamp);
         }
         self.last_offset = next_offset - 1;
-    }
-
-    /// Offset of the first record, once assigned.
-    #[cfg(test)]
-    pub fn first_offset(&self) -> i64 {
-        self.first_offset
     }
 
     /// Offset of the last record, inclusive, once assigned.
@@ -278,11 +263,6 @@ impl Prepared {
     /// The largest timestamp of all batches, -1 if none has any; once assigned.
     pub fn max_timestamp(&self) -> i64 {
         self.max_timestamp
-    }
-
-    /// The last offset of the first batch that has the largest timestamp, which is what the time index keeps.
-    pub fn offset_of_max_timestamp(&self) -> i64 {
-        self.offset_of_max_timestamp
     }
 
     /// The time given to all records, or -1 if they keep the producer's.
@@ -310,8 +290,6 @@ pub struct PreparedBatch {
 #[derive(Clone, Debug)]
 struct Messages {
     entries: Vec<u8>,
-    /// Position of the first one with the largest timestamp.
-    max_timestamp_at: i64,
     /// Sets of magic 0 carry absolute offsets, so they can only be compressed once those are known.
     compression: Option<(Codec, Option<i32>)>,
 }
@@ -451,15 +429,6 @@ impl PreparedBatch {
         }
         self.body = Bytes::from(entries);
     }
-
-    /// The last offset of a batch, since the time index knows no single records; but messages are known by their own.
-    fn offset_of_max_timestamp(&self) -> i64 {
-        match &self.messages {
-            None => self.header.last_offset,
-            Some(_) if self.header.timestamp_type == TimestampType::LogAppendTime => self.header.base_offset,
-            Some(messages) => self.header.base_offset + messages.max_timestamp_at,
-        }
-    }
 }
 
 /// Gives a message of magic 0 or 1 its offset and the topic's kind of timestamp.
@@ -566,7 +535,7 @@ pub fn prepare(records: Bytes, rules: &AppendRules, now_ms: i64) -> Result<Prepa
         rebuilt(&records, &set, target, rules, now_ms)?
     } else if set.first.magic < 2 && !is_compressed {
         let entries = records.get(..set.size_in_bytes).unwrap_or_default().to_vec();
-        let messages = Messages { entries, max_timestamp_at: walked.max_timestamp_at, compression: None };
+        let messages = Messages { entries, compression: None };
         PreparedBatch::of_messages(set.first, walked.count, walked.max_timestamp, messages)
     } else {
         PreparedBatch::untouched(set.first, &records, walked.count)
@@ -779,15 +748,13 @@ impl<'r> RecordChecks<'r> {
 struct Walked {
     count: i64,
     max_timestamp: i64,
-    /// Position of the first batch with that timestamp.
-    max_timestamp_at: i64,
     /// Whether the records' offsets are 0, 1, 2 and so on. Not looked at where Kafka does not.
     offsets_are_in_order: bool,
 }
 
 /// Checks all records of all batches.
 fn walk(records: &[u8], set: &SentSet, rules: &AppendRules, now_ms: i64) -> Result<Walked, RecordError> {
-    let mut walked = Walked { count: 0, max_timestamp: NO_TIMESTAMP, max_timestamp_at: 0, offsets_are_in_order: true };
+    let mut walked = Walked { count: 0, max_timestamp: NO_TIMESTAMP, offsets_are_in_order: true };
     for batch in Batches::new(records) {
         let batch = batch?;
         let header = &batch.header;
@@ -803,11 +770,7 @@ fn walk(records: &[u8], set: &SentSet, rules: &AppendRules, now_ms: i64) -> Resu
             _ => walked.offsets_are_in_order = walk_message_set(&batch, &mut checks)?,
         }
         let count = checks.count;
-        let max_timestamp = checks.finish()?;
-        if max_timestamp > walked.max_timestamp {
-            walked.max_timestamp = max_timestamp;
-            walked.max_timestamp_at = walked.count;
-        }
+        walked.max_timestamp = walked.max_timestamp.max(checks.finish()?);
         walked.count += count;
     }
     Ok(walked)
@@ -931,7 +894,7 @@ fn rebuilt_as_messages(
     // A set of magic 0 is compressed when its offsets are known.
     let codec_now = if magic == 0 { Codec::None } else { target.codec };
     let mut builder = MessageSetBuilder::new(magic, codec_now, target.level, rules.timestamp_type, 0);
-    let (mut max_timestamp, mut max_timestamp_at) = (NO_TIMESTAMP, 0);
+    let mut max_timestamp = NO_TIMESTAMP;
     for batch in Batches::new(records) {
         for_each_record(&batch?, INFLATED_RECORD_BYTES_MAX, |mut record| {
             check_rebuildable(record.timestamp)?;
@@ -943,9 +906,7 @@ fn rebuilt_as_messages(
                 (_, TimestampType::CreateTime) => {}
                 (_, TimestampType::LogAppendTime) => record.timestamp = now_ms,
             }
-            if record.timestamp > max_timestamp {
-                (max_timestamp, max_timestamp_at) = (record.timestamp, builder.count());
-            }
+            max_timestamp = max_timestamp.max(record.timestamp);
             let size_before = builder.written_size();
             builder.append(builder.count(), record.timestamp, record.key, record.value);
             // Without compression every message is a batch of its own.
@@ -962,7 +923,7 @@ fn rebuilt_as_messages(
         return Ok(batch.with_timestamps(rules.timestamp_type, max_timestamp));
     }
     let compression = (target.codec != Codec::None).then_some((target.codec, target.level));
-    let messages = Messages { entries, max_timestamp_at, compression };
+    let messages = Messages { entries, compression };
     Ok(PreparedBatch::of_messages(header, count, max_timestamp, messages))
 }
 

@@ -90,6 +90,7 @@ impl BatchBuilder {
     }
 
     /// All records take this time, whatever their own.
+    #[cfg(test)]
     pub fn log_append_time(mut self, append_time_ms: i64) -> BatchBuilder {
         self.header.timestamp_type = TimestampType::LogAppendTime;
         self.header.max_timestamp = append_time_ms;
@@ -186,6 +187,7 @@ impl BatchBuilder {
 }
 
 /// The last record of a transaction in one partition: a control batch of one record, 78 bytes.
+#[cfg(test)]
 pub fn end_transaction_marker(
     producer_id: i64,
     producer_epoch: i16,

@@ -73,16 +73,6 @@ impl ZooKeeper {
         }
     }
 
-    /// Publishes changed listeners of a registered broker; its epoch stays.
-    pub async fn update_broker(&self, broker: &Broker, version: BrokerJson) -> Result<(), ZkError> {
-        self.set(&broker::path(broker.id), &broker.encode(version), -1).await.map(|_| ())
-    }
-
-    /// Removes the registration, if there is one.
-    pub async fn unregister_broker(&self, id: i32) -> Result<(), ZkError> {
-        self.delete(&broker::path(id), -1).await.map(|_| ())
-    }
-
     /// Ids of the live brokers, in ascending order.
     pub async fn broker_ids(&self) -> Result<Vec<i32>, ZkError> {
         Ok(ids(&self.children(broker::ROOT).await?))

@@ -49,30 +49,4 @@ impl ZooKeeper {
             }
         }
     }
-
-    /// Removes everything below the chroot that a cluster writes. For tests and tools only.
-    pub async fn wipe(&self) -> Result<(), ZkError> {
-        for root in [
-            "/admin",
-            "/brokers",
-            "/cluster",
-            "/config",
-            "/consumers",
-            "/controller",
-            "/controller_epoch",
-            "/delegation_token",
-            "/feature",
-            "/isr_change_notification",
-            "/kafka-acl",
-            "/kafka-acl-changes",
-            "/kafka-acl-extended",
-            "/kafka-acl-extended-changes",
-            "/latest_producer_id_block",
-            "/log_dir_event_notification",
-            "/migration",
-        ] {
-            self.delete_recursive(root).await?;
-        }
-        Ok(())
-    }
 }

@@ -69,10 +69,6 @@ impl ZooKeeper {
         Ok(self.exists(&delete_topic::path(name)).await?.is_some())
     }
 
-    pub async fn topics_marked_for_deletion(&self) -> Result<Vec<String>, ZkError> {
-        self.children(delete_topic::ROOT).await
-    }
-
     pub async fn partition_state(
         &self,
         topic: &str,

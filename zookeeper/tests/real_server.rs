@@ -63,8 +63,6 @@ async fn a_cluster_is_laid_out_below_its_chroot() {
     zk.set_consumer_offset("g", "t", 0, 17).await.unwrap();
     zk.set_consumer_offset("g", "t", 0, 18).await.unwrap();
     assert_eq!(zk.consumer_offset("g", "t", 0).await.unwrap(), Some(18));
-    zk.wipe().await.unwrap();
-    assert_eq!(zk.children("/").await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +81,7 @@ async fn topics_and_configs_are_written_once_and_read_back() {
     assert_eq!(zk.config(&ConfigEntity::Topic("t".to_owned())).await.unwrap(), config);
     zk.mark_topic_for_deletion("t").await.unwrap();
     zk.mark_topic_for_deletion("t").await.unwrap();
-    assert_eq!(zk.topics_marked_for_deletion().await.unwrap(), ["t"]);
+    assert!(zk.is_marked_for_deletion("t").await.unwrap());
     zk.set("/brokers/topics/t", b"junk", -1).await.unwrap();
     let error = zk.topic("t").await.unwrap_err().to_string();
     assert!(error.contains("/brokers/topics/t") && error.contains("junk"), "{error}");
