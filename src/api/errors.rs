@@ -163,10 +163,25 @@ impl From<&OperationError> for ErrorCode {
     }
 }
 
-/// Clients know no code for the trouble that a broker has with ZooKeeper.
+/// Clients know no code for the trouble that a broker has with ZooKeeper, unless they ask too much of it.
 impl From<&ZkError> for ErrorCode {
-    fn from(_: &ZkError) -> ErrorCode {
-        ErrorCode::UnknownServerError
+    fn from(error: &ZkError) -> ErrorCode {
+        match error {
+            ZkError::TooLarge { .. } => ErrorCode::InvalidRequest,
+            ZkError::NoNode { .. }
+            | ZkError::NodeExists { .. }
+            | ZkError::BadVersion { .. }
+            | ZkError::NotEmpty { .. }
+            | ZkError::ControllerMoved { .. }
+            | ZkError::BrokerIdTaken { .. }
+            | ZkError::SessionExpired
+            | ZkError::AuthFailed
+            | ZkError::Closed
+            | ZkError::NotConnected { .. }
+            | ZkError::Settings(_)
+            | ZkError::Malformed(_)
+            | ZkError::Other { .. } => ErrorCode::UnknownServerError,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ impl ZooKeeper {
     pub async fn register_broker(&self, broker: &Broker, version: BrokerJson) -> Result<i64, ZkError> {
         let path = broker::path(broker.id);
         let data = broker.encode(version);
+        self.fits(&path, data.len())?;
         loop {
             let (permit, connection) = self.admitted().await?;
             let committed = async {
@@ -46,7 +47,11 @@ impl ZooKeeper {
                         }
                     };
                 }
-                Err(MultiWriteError::RequestFailed { source }) if is_connection_loss(&source) => continue,
+                Err(MultiWriteError::RequestFailed { source } | MultiWriteError::OperationFailed { source, .. })
+                    if is_connection_loss(&source) =>
+                {
+                    continue;
+                }
                 Err(MultiWriteError::OperationFailed { source: Error::NodeExists, .. }) => {}
                 Err(error) => return Err(ZkError::from_client(&path, error.into())),
             }

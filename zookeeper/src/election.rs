@@ -63,7 +63,11 @@ impl ZooKeeper {
                         reason: format!("the server answered a multi with {other:?}"),
                     }),
                 },
-                Err(MultiWriteError::RequestFailed { source }) if is_connection_loss(&source) => continue,
+                Err(MultiWriteError::RequestFailed { source } | MultiWriteError::OperationFailed { source, .. })
+                    if is_connection_loss(&source) =>
+                {
+                    continue;
+                }
                 Err(MultiWriteError::OperationFailed { source: Error::NodeExists | Error::BadVersion, .. }) => {
                     drop(_permit);
                     self.won_unnoticed(broker_id, epoch).await

@@ -31,6 +31,12 @@ pub enum ZkError {
     NotEmpty {
         path: String,
     },
+    /// Not sent: a server drops the connection of whoever sends a request beyond its `jute.maxbuffer`.
+    TooLarge {
+        path: String,
+        bytes: usize,
+        limit: usize,
+    },
     /// `/controller_epoch` has moved on: another broker is the controller, and the write was not applied.
     ControllerMoved {
         epoch_zk_version: i32,
@@ -66,9 +72,12 @@ impl From<ZnodeError> for ZkError {
 }
 
 /// Whether the connection broke before the answer came. zookeeper-client then hands the error of the socket, or its own
-/// about a silent server, to every request under way: those are its only errors without a name.
+/// about a silent server, to every request under way: those are its only errors without a name. A session that moved
+/// lives on at another server, where a new connection finds it: nothing was written, and the server that says so closes
+/// the connection. Source: ZooKeeper 3.8.4 server/FinalRequestProcessor.java, processRequest.
 pub(crate) fn is_connection_loss(error: &zookeeper_client::Error) -> bool {
-    matches!(error, zookeeper_client::Error::ConnectionLoss | zookeeper_client::Error::Custom(_))
+    use zookeeper_client::Error;
+    matches!(error, Error::ConnectionLoss | Error::SessionMoved | Error::Custom(_))
 }
 
 impl ZkError {
@@ -80,7 +89,7 @@ impl ZkError {
             Error::NodeExists => ZkError::NodeExists { path },
             Error::BadVersion => ZkError::BadVersion { path },
             Error::NotEmpty => ZkError::NotEmpty { path },
-            Error::SessionExpired | Error::SessionMoved => ZkError::SessionExpired,
+            Error::SessionExpired => ZkError::SessionExpired,
             Error::AuthFailed => ZkError::AuthFailed,
             Error::ClientClosed => ZkError::Closed,
             other => ZkError::Other { path, reason: other.to_string() },
@@ -95,6 +104,10 @@ impl fmt::Display for ZkError {
             ZkError::NodeExists { path } => write!(f, "znode {path} already exists"),
             ZkError::BadVersion { path } => write!(f, "znode {path} was changed by someone else"),
             ZkError::NotEmpty { path } => write!(f, "znode {path} still has children"),
+            ZkError::TooLarge { path, bytes, limit } => write!(
+                f,
+                "znode {path} would hold {bytes} bytes, and ZooKeeper takes no more than {limit} at its jute.maxbuffer"
+            ),
             ZkError::ControllerMoved { epoch_zk_version } => write!(
                 f,
                 "/controller_epoch is no longer at version {epoch_zk_version}; another broker has become the controller"
@@ -118,3 +131,17 @@ impl fmt::Display for ZkError {
 }
 
 impl std::error::Error for ZkError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zookeeper_client::Error;
+
+    #[test]
+    fn a_session_that_moved_has_lost_its_connection_and_not_expired() {
+        assert!(is_connection_loss(&Error::SessionMoved));
+        assert!(!is_connection_loss(&Error::SessionExpired));
+        assert_eq!(ZkError::from_client("/a", Error::SessionExpired), ZkError::SessionExpired);
+        assert_ne!(ZkError::from_client("/a", Error::SessionMoved), ZkError::SessionExpired);
+    }
+}

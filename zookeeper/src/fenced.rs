@@ -28,6 +28,7 @@ impl Fenced {
     }
 
     pub async fn create(&self, path: &str, data: &[u8], kind: CreateKind) -> Result<Stat, ZkError> {
+        self.zk.fits(path, data.len())?;
         let options = kind.mode().with_acls(self.zk.acls_for(path));
         match self.commit(path, |writer| writer.add_create(path, data, &options)).await? {
             Some(MultiWriteResult::Create { stat, .. }) => Ok(stat.into()),
@@ -37,6 +38,7 @@ impl Fenced {
 
     /// The node must exist. `expected_version` -1 matches any.
     pub async fn set(&self, path: &str, data: &[u8], expected_version: i32) -> Result<Stat, ZkError> {
+        self.zk.fits(path, data.len())?;
         match self.commit(path, |writer| writer.add_set_data(path, data, Some(expected_version))).await? {
             Some(MultiWriteResult::SetData { stat }) => Ok(stat.into()),
             other => Err(unexpected(path, other)),
@@ -100,7 +102,11 @@ impl Fenced {
             };
             match committed.await {
                 Ok(mut results) => return Ok(results.pop()),
-                Err(CheckWriteError::RequestFailed { source }) if is_connection_loss(&source) => continue,
+                Err(
+                    CheckWriteError::RequestFailed { source }
+                    | CheckWriteError::CheckFailed { source }
+                    | CheckWriteError::OperationFailed { source, .. },
+                ) if is_connection_loss(&source) => continue,
                 Err(CheckWriteError::CheckFailed { source: Error::BadVersion | Error::NoNode }) => {
                     return Err(ZkError::ControllerMoved { epoch_zk_version: self.epoch_zk_version });
                 }

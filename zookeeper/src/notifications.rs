@@ -2,12 +2,13 @@
 //! Source: kafka 3.9.0 core/src/main/scala/kafka/common/ZkNodeChangeNotificationListener.scala.
 use crate::error::ZkError;
 use crate::session::{CreateKind, ZooKeeper};
-use crate::watch::ChildrenWatch;
+use crate::watch::{ChildrenWatch, REARM_BACKOFF};
 use crate::znode::config::ConfigEntity;
 use crate::znode::{config_change, log_dir_event};
 use log::{debug, warn};
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
 
 /// Notifications older than this have been seen by every broker and are removed by whichever comes first.
 const EXPIRY_MS: i64 = 15 * 60 * 1000;
@@ -41,18 +42,23 @@ impl ZooKeeper {
 }
 
 impl ConfigChanges {
-    /// Waits for the next change. Fails only when there will be no further session.
+    /// Waits for the next change. Fails only when the client is closed.
     pub async fn next(&mut self) -> Result<ConfigEntity, ZkError> {
         loop {
             if let Some(entity) = self.ready.pop_front() {
                 return Ok(entity);
             }
             let children = self.children.next().await?;
-            match self.read(&children).await {
-                Err(ZkError::Closed) => return Err(ZkError::Closed),
-                // The session that follows lists them again.
-                Err(error) => warn!("reading {} failed, it is read again: {error}", config_change::ROOT),
-                Ok(()) => {}
+            while let Err(error) = self.read(&children).await {
+                match error {
+                    ZkError::Closed => return Err(ZkError::Closed),
+                    // The session that follows lists them again.
+                    ZkError::SessionExpired => break,
+                    error => {
+                        warn!("reading {} failed, it is read again: {error}", config_change::ROOT);
+                        sleep(REARM_BACKOFF).await;
+                    }
+                }
             }
         }
     }
@@ -85,7 +91,9 @@ impl ConfigChanges {
         }
         let zk = &zk;
         for outcome in zk.pipelined(expired, |path| Box::pin(async move { zk.delete(&path, -1).await })).await {
-            outcome?;
+            if let Err(error) = outcome {
+                warn!("removing an expired notification failed: {error}");
+            }
         }
         Ok(())
     }

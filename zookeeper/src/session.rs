@@ -19,6 +19,13 @@ use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Error, Permission,
 
 /// How long to wait between two attempts at a new session after the old one expired.
 const RECONNECT_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest request that a server takes unless its `jute.maxbuffer` says otherwise; it closes the connection of
+/// whoever sends a longer one, which looks like any other connection loss.
+/// Source: ZooKeeper 3.8.4 server/NIOServerCnxn.java, readLength; jute/BinaryInputArchive.java, maxBuffer.
+const REQUEST_BYTES_MAX: usize = 0xf_ffff;
+/// What a request holds beside the path and data of a znode: its header, the ACL, the chroot, and in a multi the check
+/// of the controller epoch.
+const ENVELOPE_BYTES: usize = 4096;
 /// How long a clean end of the session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -67,6 +74,8 @@ pub struct Settings {
     /// Scheme and credentials as `addauth` takes them, for example `digest` and `user:password`.
     pub auth: Vec<(String, Vec<u8>)>,
     pub tls: Option<Tls>,
+    /// `jute.maxbuffer` of the servers.
+    pub request_bytes_max: usize,
 }
 
 impl Settings {
@@ -81,6 +90,7 @@ impl Settings {
             sasl: None,
             auth: Vec::new(),
             tls: None,
+            request_bytes_max: REQUEST_BYTES_MAX,
         }
     }
 
@@ -324,6 +334,15 @@ impl ZooKeeper {
         }
     }
 
+    /// Refuses what no server would take.
+    pub(crate) fn fits(&self, path: &str, bytes: usize) -> Result<(), ZkError> {
+        let limit = self.shared.settings.request_bytes_max.saturating_sub(ENVELOPE_BYTES + path.len());
+        if bytes > limit {
+            return Err(ZkError::TooLarge { path: path.to_owned(), bytes, limit });
+        }
+        Ok(())
+    }
+
     pub(crate) fn acls_for(&self, path: &str) -> Acls<'static> {
         acls(self.shared.settings.set_acl, path)
     }
@@ -389,11 +408,13 @@ impl ZooKeeper {
 
     /// The node must exist. `expected_version` -1 matches any.
     pub async fn set(&self, path: &str, data: &[u8], expected_version: i32) -> Result<Stat, ZkError> {
+        self.fits(path, data.len())?;
         Ok(request!(self, path, |client| client.set_data(path, data, Some(expected_version)))?.into())
     }
 
     /// The parent must exist. Returns the path, which differs from the given one for a sequential node.
     pub async fn create(&self, path: &str, data: &[u8], kind: CreateKind) -> Result<(String, Stat), ZkError> {
+        self.fits(path, data.len())?;
         let options = kind.mode().with_acls(self.acls_for(path));
         let (stat, sequence) = request!(self, path, |client| client.create(path, data, &options))?;
         let created = match kind {

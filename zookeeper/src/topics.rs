@@ -1,10 +1,11 @@
 //! Topics, their partitions, and the wish to delete them.
-use crate::error::ZkError;
+use crate::error::{ZkError, is_connection_loss};
 use crate::session::{CreateKind, Stat, Versioned, ZooKeeper};
 use crate::znode::config::{self, ConfigEntity};
 use crate::znode::partition_state::{self, PartitionState};
 use crate::znode::{delete_topic, topic};
 use std::collections::BTreeMap;
+use zookeeper_client::{Error, MultiWriteError};
 
 impl ZooKeeper {
     /// Names of all topics, in order.
@@ -39,22 +40,59 @@ impl ZooKeeper {
         Ok(found)
     }
 
-    /// Writes the configuration, then the topic: whoever sees the topic finds its configuration.
-    /// Fails with `NodeExists` when there is such a topic.
+    /// Writes the topic with its configuration: whoever sees the topic finds both. Fails with `NodeExists` when there is
+    /// such a topic, and leaves its configuration as it is. What an earlier topic of that name left behind is replaced.
     pub async fn create_topic(
         &self,
         name: &str,
         topic: &topic::Topic,
         config: &BTreeMap<String, String>,
     ) -> Result<(), ZkError> {
-        let entity = ConfigEntity::Topic(name.to_owned());
-        self.set_or_create(&entity.path(), &config::encode(config)).await?;
-        self.create_recursive(&topic::path(name), &topic.encode(), CreateKind::Persistent).await.map(|_| ())
+        const TOPIC: usize = 0;
+        let (path, data) = (topic::path(name), topic.encode());
+        let (config_path, config) = (ConfigEntity::Topic(name.to_owned()).path(), config::encode(config));
+        self.fits(&config_path, config.len())?;
+        self.fits(&path, data.len() + config.len())?;
+        let mut has_config = false;
+        loop {
+            let (permit, connection) = self.admitted().await?;
+            let committed = async {
+                let mut writer = connection.client.new_multi_writer();
+                let options = CreateKind::Persistent.mode().with_acls(self.acls_for(&path));
+                writer.add_create(&path, &data, &options)?;
+                match has_config {
+                    true => writer.add_set_data(&config_path, &config, None)?,
+                    false => writer.add_create(&config_path, &config, &options)?,
+                }
+                writer.commit().await
+            }
+            .await;
+            drop(permit);
+            match committed {
+                Ok(_) => return Ok(()),
+                Err(MultiWriteError::RequestFailed { source } | MultiWriteError::OperationFailed { source, .. })
+                    if is_connection_loss(&source) => {}
+                Err(MultiWriteError::OperationFailed { index, source: Error::NodeExists }) if index != TOPIC => {
+                    has_config = true;
+                }
+                Err(MultiWriteError::OperationFailed { source: Error::NoNode, .. }) => {
+                    has_config = false;
+                    for root in [topic::ROOT, config::TOPICS] {
+                        match self.create_recursive(root, b"", CreateKind::Persistent).await {
+                            Ok(_) | Err(ZkError::NodeExists { .. }) => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+                Err(error) => return Err(ZkError::from_client(&path, error.into())),
+            }
+        }
     }
 
-    /// Replaces the assignment of an existing topic; the caller passes all partitions and the id it had.
-    pub async fn set_topic(&self, name: &str, topic: &topic::Topic) -> Result<Stat, ZkError> {
-        self.set(&topic::path(name), &topic.encode(), -1).await
+    /// Replaces the assignment of an existing topic that nobody has changed since it was read at `expected_version`;
+    /// the caller passes all partitions and the id it had.
+    pub async fn set_topic(&self, name: &str, topic: &topic::Topic, expected_version: i32) -> Result<Stat, ZkError> {
+        self.set(&topic::path(name), &topic.encode(), expected_version).await
     }
 
     /// Asks the controller to delete the topic. Asking twice is no error.

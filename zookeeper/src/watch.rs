@@ -1,10 +1,17 @@
 //! Watches as streams of states. ZooKeeper's watches fire once; these are armed again before the state is read, so the
 //! last state delivered is never older than the last change, and several changes may arrive as one. They outlive
-//! reconnection and expiry: after an expiry the state is read and delivered again under the new session.
+//! reconnection and expiry: after an expiry the state is read and delivered again under the new session. What else may
+//! go wrong is tried again, since a watch that ended would hear of nothing any more.
 use crate::error::ZkError;
 use crate::session::{Stat, ZooKeeper, request};
+use log::warn;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long to wait before a watch that could not be armed is armed again.
+pub(crate) const REARM_BACKOFF: Duration = Duration::from_secs(1);
 
 type Change = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -39,28 +46,45 @@ impl ZooKeeper {
     }
 }
 
+/// Whether to arm again; an error that a retry cannot mend is handed on.
+async fn retried(path: &str, error: ZkError) -> Result<(), ZkError> {
+    match error {
+        ZkError::Closed => Err(ZkError::Closed),
+        // The next request waits for the next session.
+        ZkError::SessionExpired => Ok(()),
+        error => {
+            warn!("watching {path} failed, trying again in {} ms: {error}", REARM_BACKOFF.as_millis());
+            sleep(REARM_BACKOFF).await;
+            Ok(())
+        }
+    }
+}
+
 impl ChildrenWatch {
     pub fn path(&self) -> &str {
         &self.path
     }
 
     /// The first call returns the current children, each further one waits for a change. Children of a missing node
-    /// are none. Dropping the future loses nothing. Fails only when there will be no further session.
+    /// are none. Dropping the future loses nothing. Fails only when the client is closed.
     pub async fn next(&mut self) -> Result<Vec<String>, ZkError> {
         if let Some(armed) = &mut self.armed {
             armed.await;
             self.armed = None;
         }
         loop {
-            match Self::read(&self.zk, &self.path).await {
-                Err(ZkError::SessionExpired) => continue,
-                Err(error) => return Err(error),
-                Ok((children, armed)) => {
-                    self.armed = Some(armed);
-                    return Ok(children);
-                }
+            match self.arm().await {
+                Ok(children) => return Ok(children),
+                Err(error) => retried(&self.path, error).await?,
             }
         }
+    }
+
+    /// Arms the watch anew and returns the children as they are now. Fails where [`next`](Self::next) would try again.
+    pub async fn arm(&mut self) -> Result<Vec<String>, ZkError> {
+        let (children, armed) = Self::read(&self.zk, &self.path).await?;
+        self.armed = Some(armed);
+        Ok(children)
     }
 
     // Not a method: a watch that waits may move between threads, but is not shared by them.
@@ -87,22 +111,25 @@ impl DataWatch {
     }
 
     /// The first call returns the current data, each further one waits for a change; `None` while the node does not
-    /// exist. Dropping the future loses nothing. Fails only when there will be no further session.
+    /// exist. Dropping the future loses nothing. Fails only when the client is closed.
     pub async fn next(&mut self) -> Result<Option<(Vec<u8>, Stat)>, ZkError> {
         if let Some(armed) = &mut self.armed {
             armed.await;
             self.armed = None;
         }
         loop {
-            match Self::read(&self.zk, &self.path).await {
-                Err(ZkError::SessionExpired) => continue,
-                Err(error) => return Err(error),
-                Ok((data, armed)) => {
-                    self.armed = Some(armed);
-                    return Ok(data);
-                }
+            match self.arm().await {
+                Ok(data) => return Ok(data),
+                Err(error) => retried(&self.path, error).await?,
             }
         }
+    }
+
+    /// Arms the watch anew and returns the data as they are now. Fails where [`next`](Self::next) would try again.
+    pub async fn arm(&mut self) -> Result<Option<(Vec<u8>, Stat)>, ZkError> {
+        let (data, armed) = Self::read(&self.zk, &self.path).await?;
+        self.armed = Some(armed);
+        Ok(data)
     }
 
     // Not a method: a watch that waits may move between threads, but is not shared by them.

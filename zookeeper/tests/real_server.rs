@@ -71,12 +71,14 @@ async fn topics_and_configs_are_written_once_and_read_back() {
     let zk = cluster(&server, "/topics").await;
     let config = BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]);
     zk.create_topic("t", &topic(2), &config).await.unwrap();
-    let again = zk.create_topic("t", &topic(2), &config).await;
+    let again = zk.create_topic("t", &topic(2), &BTreeMap::new()).await;
     assert!(matches!(again, Err(ZkError::NodeExists { .. })), "{again:?}");
     assert_eq!(zk.topics().await.unwrap(), ["t"]);
     assert_eq!(zk.topic("t").await.unwrap().unwrap().value, topic(2));
     assert_eq!(zk.topic("u").await.unwrap(), None);
-    zk.set_topic("t", &topic(3)).await.unwrap();
+    zk.set_topic("t", &topic(3), 0).await.unwrap();
+    let late = zk.set_topic("t", &topic(4), 0).await;
+    assert!(matches!(late, Err(ZkError::BadVersion { .. })), "{late:?}");
     assert_eq!(zk.topics_of(&["t".to_owned(), "u".to_owned()]).await.unwrap()["t"], topic(3));
     assert_eq!(zk.config(&ConfigEntity::Topic("t".to_owned())).await.unwrap(), config);
     zk.mark_topic_for_deletion("t").await.unwrap();
@@ -293,14 +295,92 @@ async fn with_zookeeper_set_acl_only_the_broker_writes_and_secrets_stay_secret()
     let broker = ZooKeeper::connect(settings.clone()).await.unwrap();
     broker.create_persistent_roots().await.unwrap();
     broker.create_topic("t", &topic(1), &BTreeMap::new()).await.unwrap();
-    broker.set_topic("t", &topic(2)).await.unwrap();
+    broker.set_topic("t", &topic(2), -1).await.unwrap();
 
     let stranger = server.connect("/secure").await;
     assert_eq!(stranger.topic("t").await.unwrap().unwrap().value, topic(2));
-    assert!(matches!(stranger.set_topic("t", &topic(3)).await, Err(ZkError::Other { .. })));
+    assert!(matches!(stranger.set_topic("t", &topic(3), -1).await, Err(ZkError::Other { .. })));
     assert!(matches!(stranger.children("/config/users").await, Err(ZkError::Other { .. })));
     stranger.set_consumer_offset("g", "t", 0, 5).await.expect("old consumers keep their offsets there");
 
     settings.sasl = login("wrong");
     assert_eq!(ZooKeeper::connect(settings).await.unwrap_err(), ZkError::AuthFailed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_outlasts_a_time_in_which_its_znode_may_not_be_read() {
+    let server = Server::with_user("kafka", "secret");
+    let mut settings = server.settings("/refused");
+    settings.set_acl = true;
+    settings.sasl = Some(SaslDigest { username: "kafka".to_owned(), password: "secret".to_owned() });
+    let broker = ZooKeeper::connect(settings).await.unwrap();
+    broker.create("/config", b"", CreateKind::Persistent).await.unwrap();
+
+    // Only its creator may read this one.
+    broker.create("/config/users", b"secret", CreateKind::Persistent).await.unwrap();
+
+    let stranger = server.connect("/refused").await;
+    let mut children = stranger.watch_children("/config/users");
+    let mut data = stranger.watch_data("/config/users");
+    let refused = ZkError::Other { path: "/config/users".to_owned(), reason: "not authorized".to_owned() };
+    assert_eq!(children.arm().await, Err(refused.clone()));
+    assert_eq!(data.arm().await, Err(refused));
+    let children = tokio::spawn(async move { (children.next().await, children) });
+    let data = tokio::spawn(async move { (data.next().await, data) });
+    // Longer than a watch waits before it tries again.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert!(!children.is_finished() && !data.is_finished(), "a watch delivered what may not be read, or ended");
+
+    broker.delete("/config/users", -1).await.unwrap();
+    let (gone, mut children) = children.await.unwrap();
+    assert_eq!(gone, Ok(Vec::new()));
+    let (gone, mut data) = data.await.unwrap();
+    assert_eq!(gone, Ok(None));
+    stranger.close().await;
+    assert_eq!(children.next().await, Err(ZkError::Closed));
+    assert_eq!(data.next().await, Err(ZkError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_topic_replaces_the_configuration_of_a_former_one_and_misses_no_root() {
+    let server = Server::shared();
+    let zk = server.connect("/recreated").await;
+    let config = |value: &str| BTreeMap::from([("retention.ms".to_owned(), value.to_owned())]);
+    zk.create_topic("t", &topic(1), &config("1")).await.unwrap();
+    zk.delete("/brokers/topics/t", -1).await.unwrap();
+    zk.create_topic("t", &topic(2), &config("2")).await.unwrap();
+    assert_eq!(zk.topic("t").await.unwrap().unwrap().value, topic(2));
+    assert_eq!(zk.config(&ConfigEntity::Topic("t".to_owned())).await.unwrap(), config("2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_that_no_server_takes_is_refused_and_the_largest_is_taken() {
+    let server = Server::shared();
+    let zk = cluster(&server, "/large").await;
+    let Election::Won { epoch_zk_version, .. } = zk.elect_controller(1, 0).await.unwrap() else { panic!("no rival") };
+    let fenced = zk.fenced(epoch_zk_version);
+    let session = zk.session_id();
+    for (writer, path) in [("plain", "/admin/plain"), ("fenced", "/admin/fenced")] {
+        let limit = 0xf_ffff - 4096 - path.len();
+        let (largest, larger) = (vec![b'x'; limit], vec![b'x'; limit + 1]);
+        let too_large = ZkError::TooLarge { path: path.to_owned(), bytes: limit + 1, limit };
+        let (refused, created, set) = match writer {
+            "plain" => (
+                zk.create(path, &larger, CreateKind::Persistent).await.map(|_| ()),
+                zk.create(path, &largest, CreateKind::Persistent).await.map(|_| ()),
+                zk.set(path, &larger, -1).await.map(|_| ()),
+            ),
+            _ => (
+                fenced.create(path, &larger, CreateKind::Persistent).await.map(|_| ()),
+                fenced.create(path, &largest, CreateKind::Persistent).await.map(|_| ()),
+                fenced.set(path, &larger, -1).await.map(|_| ()),
+            ),
+        };
+        assert_eq!((refused, created, set), (Err(too_large.clone()), Ok(()), Err(too_large)), "{writer}");
+    }
+    let config = BTreeMap::from([("x".to_owned(), "y".repeat(0x10_0000))]);
+    let refused = zk.create_topic("t", &topic(1), &config).await.unwrap_err().to_string();
+    assert!(refused.starts_with("znode /config/topics/t would hold 10486"), "{refused}");
+    assert!(!zk.topic_exists("t").await.unwrap());
+    assert_eq!(zk.session_id(), session);
 }

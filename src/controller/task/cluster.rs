@@ -115,6 +115,19 @@ fn broker(registered: RegisteredBroker) -> Broker {
     }
 }
 
+/// Fails when a registration cannot be read: that broker must not be taken for dead.
+fn live(read: Vec<Result<Option<RegisteredBroker>, ZkError>>) -> Result<Vec<Broker>, ZkError> {
+    let mut live = Vec::new();
+    for read in read {
+        match read {
+            Ok(registered) => live.extend(registered.map(broker)),
+            Err(ZkError::Malformed(error)) => error!("a broker is taken for dead until it registers anew: {error}"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(live)
+}
+
 /// Errors that end the office; the others concern one znode.
 fn is_fatal(error: &ZkError) -> bool {
     matches!(error, ZkError::ControllerMoved { .. } | ZkError::SessionExpired | ZkError::AuthFailed | ZkError::Closed)
@@ -193,13 +206,7 @@ impl ClusterState {
     pub async fn brokers(&self) -> Result<Vec<Broker>, ZkError> {
         let zk = self.fenced.zk();
         let ids = zk.broker_ids().await?;
-        let mut live = Vec::new();
-        for read in zk.pipelined(ids, |id| Box::pin(zk.broker(id))).await {
-            if let Some(Some(registered)) = logged("a broker is ignored", read)? {
-                live.push(broker(registered));
-            }
-        }
-        Ok(live)
+        live(zk.pipelined(ids, |id| Box::pin(zk.broker(id))).await)
     }
 
     /// Leaderships of all partitions of the topics that have one.
@@ -385,5 +392,38 @@ impl ClusterState {
             }
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use odradek_zookeeper::error::ZnodeError;
+
+    use super::*;
+
+    fn registered(id: i32) -> RegisteredBroker {
+        let broker = znode::broker::Broker {
+            id,
+            endpoints: Vec::new(),
+            rack: None,
+            jmx_port: -1,
+            timestamp_ms: 0,
+            features: BTreeMap::new(),
+        };
+        RegisteredBroker { broker, epoch: 7 }
+    }
+
+    #[test]
+    fn only_a_broker_without_a_registration_or_with_a_malformed_one_is_taken_for_dead() {
+        let malformed = ZnodeError { path: "/brokers/ids/2".to_owned(), reason: "junk".to_owned() };
+        let read = vec![Ok(Some(registered(1))), Err(malformed.into()), Ok(None), Ok(Some(registered(4)))];
+        let ids: Vec<i32> = live(read).expect("each was read").iter().map(|broker| broker.id.0).collect();
+        assert_eq!(ids, [1, 4]);
+
+        let refused = ZkError::Other { path: "/brokers/ids/2".to_owned(), reason: "not authorized".to_owned() };
+        for error in [refused, ZkError::SessionExpired] {
+            let read = vec![Ok(Some(registered(1))), Err(error.clone()), Ok(Some(registered(3)))];
+            assert_eq!(live(read), Err(error));
+        }
     }
 }

@@ -289,9 +289,9 @@ impl Task {
         let mut brokers = self.zk.watch_children(znode::broker::ROOT);
         let mut topics = self.zk.watch_children(znode::topic::ROOT);
         let mut deletions = self.zk.watch_children(znode::delete_topic::ROOT);
-        let broker_ids = odradek_zookeeper::brokers::ids(&brokers.next().await?);
-        let topic_names = topics.next().await?;
-        let deletion_names = deletions.next().await?;
+        let broker_ids = odradek_zookeeper::brokers::ids(&brokers.arm().await?);
+        let topic_names = topics.arm().await?;
+        let deletion_names = deletions.arm().await?;
         info!("{prefix} Deleting log dir event and isr change notifications");
         zookeeper.delete_notifications().await?;
         info!("{prefix} Initializing controller context");
@@ -303,14 +303,12 @@ impl Task {
             broker_watches.insert(BrokerId(id), self.watch_broker(&mut watches, epoch, watch));
         }
         let mut topic_watches = HashMap::new();
-        let read = read_topics(&self.zk, topic_names).await?;
         let mut found = Vec::new();
-        for (topic, watch) in read {
-            if topic.found.is_some() {
-                let watching = self.watch_topic(&mut watches, epoch, Arc::clone(&topic.name), watch);
-                topic_watches.insert(Arc::clone(&topic.name), watching);
-                found.push(topic);
+        for ReadTopic { name, watch, topic } in read_topics(&self.zk, topic_names).await? {
+            if let Some(watch) = watch {
+                topic_watches.insert(Arc::clone(&name), self.watch_topic(&mut watches, epoch, name, watch));
             }
+            found.extend(topic.filter(|topic| topic.found.is_some()));
         }
         let leaderships = zookeeper.leaderships(&found).await?;
         let live = zookeeper.brokers().await?;
@@ -413,14 +411,14 @@ impl Task {
         let Some(mut office) = self.office.take() else { return Ok(Event::TopicsRead(Vec::new())) };
         let epoch = office.core.epoch();
         let mut topics = Vec::new();
-        for (topic, watch) in read {
-            if topic.found.is_some() {
-                let watching = self.watch_topic(&mut office.watches, epoch, Arc::clone(&topic.name), watch);
-                if let Some(former) = office.topic_watches.insert(Arc::clone(&topic.name), watching) {
+        for ReadTopic { name, watch, topic } in read {
+            if let Some(watch) = watch {
+                let watching = self.watch_topic(&mut office.watches, epoch, Arc::clone(&name), watch);
+                if let Some(former) = office.topic_watches.insert(name, watching) {
                     former.abort();
                 }
             }
-            topics.push(topic);
+            topics.extend(topic);
         }
         // Tasks of watches that ended are not kept for ever.
         while office.watches.try_join_next().is_some() {}
@@ -529,22 +527,31 @@ impl Task {
     }
 }
 
-/// Reads topics by arming a watch on each. A topic whose znode cannot be understood is left out.
-async fn read_topics(zk: &ZooKeeper, names: Vec<String>) -> Result<Vec<(TopicRead, DataWatch)>, ZkError> {
+/// A topic as it was found.
+struct ReadTopic {
+    name: Arc<str>,
+    /// `None` when there is no such znode.
+    watch: Option<DataWatch>,
+    /// `None` when its znode cannot be understood: the watch tells when it has been repaired.
+    topic: Option<TopicRead>,
+}
+
+/// Reads topics by arming a watch on each.
+async fn read_topics(zk: &ZooKeeper, names: Vec<String>) -> Result<Vec<ReadTopic>, ZkError> {
     let read = zk
         .pipelined(names, |name| {
             let mut watch = zk.watch_data(znode::topic::path(&name));
             Box::pin(async move {
-                let data = watch.next().await;
+                let data = watch.arm().await;
                 (name, watch, data)
             })
         })
         .await;
     let mut topics = Vec::new();
     for (name, watch, data) in read {
-        if let Some(topic) = cluster::topic_read(&name.into(), data?.as_ref().map(|(data, _)| data.as_slice())) {
-            topics.push((topic, watch));
-        }
+        let (name, data): (Arc<str>, _) = (name.into(), data?);
+        let topic = cluster::topic_read(&name, data.as_ref().map(|(data, _)| data.as_slice()));
+        topics.push(ReadTopic { name, watch: data.is_some().then_some(watch), topic });
     }
     Ok(topics)
 }

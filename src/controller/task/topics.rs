@@ -50,10 +50,15 @@ pub struct Topics {
     zk: ZooKeeper,
     /// Being created for a client that asked for metadata; a second one need not create them too.
     in_flight: Mutex<BTreeSet<String>>,
+    /// Held while a topic grows: of two requests that want the same, the later one finds it done.
+    growing: tokio::sync::Mutex<()>,
 }
 
 fn unexpected(error: ZkError) -> TopicError {
-    TopicError::Unexpected(error.to_string())
+    match error {
+        ZkError::TooLarge { .. } => TopicError::InvalidRequest(error.to_string()),
+        error => TopicError::Unexpected(error.to_string()),
+    }
 }
 
 fn exists(name: &str) -> TopicError {
@@ -62,7 +67,7 @@ fn exists(name: &str) -> TopicError {
 
 impl Topics {
     pub fn new(zk: ZooKeeper) -> Topics {
-        Topics { zk, in_flight: Mutex::default() }
+        Topics { zk, in_flight: Mutex::default(), growing: tokio::sync::Mutex::default() }
     }
 
     /// `brokers` are those that may get replicas, in ascending order of their ids.
@@ -179,75 +184,99 @@ impl Topics {
     ) -> Result<i32, TopicError> {
         let unknown = || TopicError::Unknown(format!("The topic '{name}' does not exist."));
         validate_name(name).map_err(|_| unknown())?;
-        if self.zk.is_marked_for_deletion(name).await.map_err(unexpected)? {
-            return Err(TopicError::InvalidName("The topic is queued for deletion.".to_owned()));
-        }
-        let mut topic = self.zk.topic(name).await.map_err(unexpected)?.ok_or_else(unknown)?.value;
-        let is_reassigned =
-            |one: &PartitionAssignment| !one.adding_replicas.is_empty() || !one.removing_replicas.is_empty();
-        if topic.partitions.values().any(is_reassigned) {
-            return Err(TopicError::ReassignmentInProgress(format!(
-                "A partition reassignment is in progress for the topic '{name}'."
-            )));
-        }
-        let first = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-        if count < first {
-            return Err(TopicError::InvalidPartitions(format!(
-                "Topic currently has {first} partitions, which is higher than the requested {count}."
-            )));
-        }
-        if count == first {
-            return Err(TopicError::InvalidPartitions(format!("Topic already has {first} partitions.")));
-        }
-        let of_first =
-            topic.partitions.get(&0).map(|one| one.replicas.clone()).ok_or_else(|| {
-                TopicError::Unexpected(format!("topic '{name}' has no partition 0 in its assignment"))
-            })?;
-        let mut brokers: Vec<Candidate> = Vec::new();
-        for live in self.zk.brokers().await.map_err(unexpected)? {
-            brokers.push(Candidate { id: BrokerId(live.broker.id), rack: live.broker.rack });
-        }
-        let live: BTreeSet<BrokerId> = brokers.iter().map(|broker| broker.id).collect();
-        let added = match assignments {
-            Some(assignments) => {
-                let strangers: BTreeSet<BrokerId> =
-                    assignments.iter().flatten().filter(|id| !live.contains(id)).copied().collect();
-                if !strangers.is_empty() {
-                    let strangers = listed(&strangers.into_iter().collect::<Vec<_>>());
-                    return Err(TopicError::InvalidAssignment(format!(
-                        "Unknown broker(s) in replica assignment: {strangers}."
-                    )));
-                }
-                if i32::try_from(assignments.len()) != Ok(count - first) {
-                    return Err(TopicError::InvalidAssignment(format!(
-                        "Increasing the number of partitions by {} but {} assignments provided.",
-                        count - first,
-                        assignments.len()
-                    )));
-                }
-                let added = (first..).zip(assignments).collect();
-                validate_added(&added, of_first.len(), &live)?;
-                added
+        let _growing = self.growing.lock().await;
+        let mut written = None;
+        loop {
+            if self.zk.is_marked_for_deletion(name).await.map_err(unexpected)? {
+                return Err(TopicError::InvalidName("The topic is queued for deletion.".to_owned()));
             }
-            None => {
-                // Goes on where the existing partitions began.
-                let leader = of_first.first().copied().unwrap_or(0);
-                let index = brokers.iter().position(|broker| broker.id.0 >= leader).unwrap_or(0);
-                let factor = i16::try_from(of_first.len()).unwrap_or(i16::MAX);
-                assign(&brokers, count - first, factor, first, Start { index, shift: index })?
+            let found = self.zk.topic(name).await.map_err(unexpected)?.ok_or_else(unknown)?;
+            // The reply to our own request was lost.
+            if written.as_ref() == Some(&found.value) {
+                return Ok(count);
             }
-        };
-        if mode == Mode::Create {
-            info!("Creating {} partitions for '{name}' with the following replica assignment: {added:?}.", added.len());
-            topic.partitions.extend(added.into_iter().map(|(partition, replicas)| (partition, assigned(&replicas))));
-            match self.zk.set_topic(name, &topic).await {
-                Ok(_) => {}
+            let live = self.zk.brokers().await.map_err(unexpected)?;
+            let brokers: Vec<Candidate> = live
+                .into_iter()
+                .map(|live| Candidate { id: BrokerId(live.broker.id), rack: live.broker.rack })
+                .collect();
+            let grown = grown(name, found.value, count, assignments.as_deref(), &brokers)?;
+            if mode == Mode::ValidateOnly {
+                return Ok(count);
+            }
+            info!("Creating partitions for '{name}', whose replica assignment is then {:?}", grown.partitions);
+            match self.zk.set_topic(name, &grown, found.version).await {
+                Ok(_) => return Ok(count),
+                // Someone else has changed the topic since it was read: what they left is what is to grow.
+                Err(ZkError::BadVersion { .. }) => written = Some(grown),
                 Err(ZkError::NoNode { .. }) => return Err(unknown()),
                 Err(error) => return Err(unexpected(error)),
             }
         }
-        Ok(count)
     }
+}
+
+/// The topic with `count` partitions.
+fn grown(
+    name: &str,
+    mut topic: Topic,
+    count: i32,
+    assignments: Option<&[Vec<BrokerId>]>,
+    brokers: &[Candidate],
+) -> Result<Topic, TopicError> {
+    let is_reassigned =
+        |one: &PartitionAssignment| !one.adding_replicas.is_empty() || !one.removing_replicas.is_empty();
+    if topic.partitions.values().any(is_reassigned) {
+        return Err(TopicError::ReassignmentInProgress(format!(
+            "A partition reassignment is in progress for the topic '{name}'."
+        )));
+    }
+    let first = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+    if count < first {
+        return Err(TopicError::InvalidPartitions(format!(
+            "Topic currently has {first} partitions, which is higher than the requested {count}."
+        )));
+    }
+    if count == first {
+        return Err(TopicError::InvalidPartitions(format!("Topic already has {first} partitions.")));
+    }
+    let of_first = topic
+        .partitions
+        .get(&0)
+        .map(|one| one.replicas.clone())
+        .ok_or_else(|| TopicError::Unexpected(format!("topic '{name}' has no partition 0 in its assignment")))?;
+    let live: BTreeSet<BrokerId> = brokers.iter().map(|broker| broker.id).collect();
+    let added = match assignments {
+        Some(assignments) => {
+            let strangers: BTreeSet<BrokerId> =
+                assignments.iter().flatten().filter(|id| !live.contains(id)).copied().collect();
+            if !strangers.is_empty() {
+                let strangers = listed(&strangers.into_iter().collect::<Vec<_>>());
+                return Err(TopicError::InvalidAssignment(format!(
+                    "Unknown broker(s) in replica assignment: {strangers}."
+                )));
+            }
+            if i32::try_from(assignments.len()) != Ok(count - first) {
+                return Err(TopicError::InvalidAssignment(format!(
+                    "Increasing the number of partitions by {} but {} assignments provided.",
+                    count - first,
+                    assignments.len()
+                )));
+            }
+            let added = (first..).zip(assignments.iter().cloned()).collect();
+            validate_added(&added, of_first.len(), &live)?;
+            added
+        }
+        None => {
+            // Goes on where the existing partitions began.
+            let leader = of_first.first().copied().unwrap_or(0);
+            let index = brokers.iter().position(|broker| broker.id.0 >= leader).unwrap_or(0);
+            let factor = i16::try_from(of_first.len()).unwrap_or(i16::MAX);
+            assign(brokers, count - first, factor, first, Start { index, shift: index })?
+        }
+    };
+    topic.partitions.extend(added.into_iter().map(|(partition, replicas)| (partition, assigned(&replicas))));
+    Ok(topic)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use crate::error::ZnodeError;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+pub const TOPICS: &str = "/config/topics";
 /// The name under which defaults for all entities of a type stand.
 pub const DEFAULT_ENTITY: &str = "<default>";
 
