@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use odradek_zookeeper::session::ZooKeeper;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::broker::registration::Registration;
 use crate::controller::task::Controller;
@@ -34,8 +34,11 @@ pub struct Broker {
     zookeeper: ZooKeeper,
     registration: Registration,
     controller: Controller,
+    /// One of the tasks, for when it does not end by itself.
+    controller_task: AbortHandle,
     replicas: Arc<ReplicaManager>,
     log_dirs: Arc<LogDirs>,
     io: Arc<IoThreads>,
+    /// Everything that runs as long as the broker does; one that panics stops it.
     tasks: JoinSet<()>,
 }

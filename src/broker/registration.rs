@@ -12,7 +12,7 @@ use odradek_zookeeper::jaas;
 use odradek_zookeeper::session::{SaslDigest, SessionEvent, SessionEvents, Tls, ZooKeeper};
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::config::listeners::EndPoint;
@@ -100,7 +100,7 @@ impl Identity {
 #[derive(Debug)]
 pub struct Registration {
     epoch: watch::Receiver<BrokerEpoch>,
-    task: JoinHandle<()>,
+    task: AbortHandle,
 }
 
 impl Drop for Registration {
@@ -115,6 +115,7 @@ impl Registration {
         zk: ZooKeeper,
         identity: Identity,
         controller: Controller,
+        tasks: &mut JoinSet<()>,
     ) -> Result<Registration, RegistrationError> {
         refuse_taken_endpoints(&zk, &identity).await?;
         let events = zk.session_events();
@@ -128,7 +129,7 @@ impl Registration {
         };
         let (published, receiver) = watch::channel(epoch);
         controller.registered().await;
-        let task = tokio::spawn(keep_registered(zk, identity, controller, events, published));
+        let task = tasks.spawn(keep_registered(zk, identity, controller, events, published));
         Ok(Registration { epoch: receiver, task })
     }
 
@@ -226,6 +227,9 @@ pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<odradek_zookeeper:
         settings.tls = Some(tls(&config.ssl)?);
     }
     settings.sasl = sasl_login()?;
+    if let Some(bytes) = jvm_property("jute.maxbuffer").and_then(|bytes| bytes.parse().ok()) {
+        settings.request_bytes_max = bytes;
+    }
     let authenticates = settings.sasl.is_some() || settings.tls.as_ref().is_some_and(|tls| tls.keystore_pem.is_some());
     if config.set_acl && !authenticates {
         return Err(ZkError::Settings(
@@ -239,20 +243,21 @@ pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<odradek_zookeeper:
     Ok(settings)
 }
 
-/// JVM brokers find their JAAS file by a system property, which operators set in KAFKA_OPTS.
-fn sasl_login() -> Result<Option<SaslDigest>, RegistrationError> {
+/// What operators of JVM brokers set in KAFKA_OPTS, since Kafka has no setting for it.
+fn jvm_property(name: &str) -> Option<String> {
     let options = std::env::var("KAFKA_OPTS").unwrap_or_default();
-    let property = |name: &str| {
-        let prefix = format!("-D{name}=");
-        options.split_whitespace().rev().find_map(|option| option.strip_prefix(&prefix).map(str::to_owned))
-    };
-    if property("zookeeper.sasl.client").is_some_and(|enabled| enabled.eq_ignore_ascii_case("false")) {
+    let prefix = format!("-D{name}=");
+    options.split_whitespace().rev().find_map(|option| option.strip_prefix(&prefix).map(str::to_owned))
+}
+
+fn sasl_login() -> Result<Option<SaslDigest>, RegistrationError> {
+    if jvm_property("zookeeper.sasl.client").is_some_and(|enabled| enabled.eq_ignore_ascii_case("false")) {
         return Ok(None);
     }
-    let Some(path) = property("java.security.auth.login.config") else { return Ok(None) };
+    let Some(path) = jvm_property("java.security.auth.login.config") else { return Ok(None) };
     let text = std::fs::read_to_string(&path)
         .map_err(|error| ZkError::Settings(format!("read the JAAS file {path}: {error}")))?;
-    let section = property("zookeeper.sasl.clientconfig").unwrap_or_else(|| "Client".to_owned());
+    let section = jvm_property("zookeeper.sasl.clientconfig").unwrap_or_else(|| "Client".to_owned());
     Ok(jaas::login(&text, &section)?)
 }
 

@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use log::{info, warn};
+use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::model::clock::wall_clock_ms;
+use crate::replica::io::IoThreads;
 
 /// How long connections and timers may take to end.
 const TASKS_PATIENCE: Duration = Duration::from_secs(10);
@@ -15,16 +17,7 @@ const TASKS_PATIENCE: Duration = Duration::from_secs(10);
 impl Broker {
     /// Waits for what makes it impossible to go on: a task that panicked may have left half of a change behind.
     pub async fn failed(&mut self) -> String {
-        loop {
-            match self.tasks.join_next().await {
-                Some(Err(error)) if error.is_panic() => return format!("a task of the broker panicked: {error}"),
-                Some(_) => {}
-                None => std::future::pending().await,
-            }
-            if self.log_dirs.live_dirs().is_empty() {
-                return "all log directories have failed".to_owned();
-            }
-        }
+        failure(&mut self.tasks, &self.io, || !self.log_dirs.live_dirs().is_empty()).await
     }
 
     pub async fn shut_down(mut self) {
@@ -33,7 +26,9 @@ impl Broker {
         // Without ZooKeeper the controller may be waiting for it; the logs must be closed all the same.
         if tokio::time::timeout(TASKS_PATIENCE, self.controller.shutdown()).await.is_err() {
             warn!("[KafkaServer id={id}] the controller did not give up its office in time");
+            self.controller_task.abort();
         }
+        drop(self.registration);
         self.shutdown.send_replace(true);
         let tasks = &mut self.tasks;
         let ended = tokio::time::timeout(TASKS_PATIENCE, async { while tasks.join_next().await.is_some() {} }).await;
@@ -50,8 +45,60 @@ impl Broker {
         if let Err(panicked) = closed.await {
             warn!("[KafkaServer id={id}] closing the logs failed: {panicked}");
         }
-        drop(self.registration);
         self.zookeeper.close().await;
         info!("[KafkaServer id={id}] shut down completed");
+    }
+}
+
+async fn failure(tasks: &mut JoinSet<()>, io: &IoThreads, has_live_dirs: impl Fn() -> bool) -> String {
+    loop {
+        tokio::select! {
+            Some(ended) = tasks.join_next() => match ended {
+                Err(error) if error.is_panic() => return format!("a task of the broker panicked: {error}"),
+                _ if !has_live_dirs() => return "all log directories have failed".to_owned(),
+                _ => {}
+            },
+            said = io.panicked() => return format!("work on the logs panicked: {said}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io() -> IoThreads {
+        IoThreads::start(1, 1).expect("threads start")
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_stops_the_broker_and_one_that_ends_does_not() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        tasks.spawn(std::future::pending()).abort();
+        let panicking = tasks.spawn(async {
+            tokio::task::yield_now().await;
+            panic!("on purpose");
+        });
+        let reason = failure(&mut tasks, &io(), || true).await;
+        assert_eq!(
+            reason,
+            format!("a task of the broker panicked: task {} panicked with message \"on purpose\"", panicking.id())
+        );
+    }
+
+    #[tokio::test]
+    async fn work_on_the_logs_that_panics_stops_the_broker() {
+        for mut tasks in [JoinSet::new(), JoinSet::from_iter([async {}])] {
+            let io = io();
+            assert!(io.offer(|| panic!("on purpose")));
+            assert_eq!(failure(&mut tasks, &io, || true).await, "work on the logs panicked: on purpose");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_without_a_log_directory_is_stopped_by_the_task_that_notices() {
+        let mut tasks = JoinSet::from_iter([async {}]);
+        assert_eq!(failure(&mut tasks, &io(), || false).await, "all log directories have failed");
     }
 }

@@ -243,7 +243,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
     tasks.spawn(dynamic.run(Arc::clone(&replicas), shutting_down.clone()));
 
-    let controller = Controller::start(zookeeper.clone(), id, controller_config);
+    let (controller, controller_task) = Controller::new(zookeeper.clone(), id, controller_config);
+    let controller_task = tasks.spawn(controller_task);
     let server = Arc::new(Server {
         broker_id: id,
         cluster_id,
@@ -272,7 +273,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
             shutting_down.clone(),
         ));
     }
-    let registration = Registration::start(zookeeper.clone(), identity, controller.clone())
+    let registration = Registration::start(zookeeper.clone(), identity, controller.clone(), &mut tasks)
         .await
         .doing(format_args!("register broker {id}"))?;
     housekeeping::start(
@@ -285,7 +286,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         shutting_down,
     );
 
-    Ok(Broker { id, shutdown, zookeeper, registration, controller, replicas, log_dirs, io, tasks })
+    Ok(Broker { id, shutdown, zookeeper, registration, controller, controller_task, replicas, log_dirs, io, tasks })
 }
 
 /// Loads and, after a crash, recovers all logs, off the network threads.

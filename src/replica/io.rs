@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::{Semaphore, oneshot};
+use log::error;
+use tokio::sync::{Semaphore, oneshot, watch};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The I/O threads have been stopped; the work was not done.
+/// The I/O threads have been stopped, or the work panicked, which stops the broker: it was not done, or only in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShuttingDown;
 
@@ -31,6 +32,8 @@ struct Queue {
     arrival: Condvar,
     /// One permit for each place in the queue, taken when a job is queued and given back when a thread picks it up.
     places: Semaphore,
+    /// What the first job that panicked said.
+    panicked: watch::Sender<Option<String>>,
 }
 
 #[derive(Default)]
@@ -57,8 +60,17 @@ impl Queue {
             };
             drop(jobs);
             self.places.add_permits(1);
-            // A job that panics answers its caller by dropping the reply channel; the thread goes on.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            // The thread goes on, for the sake of an orderly stop; the caller is answered by a dropped channel.
+            if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)) {
+                let said = panic.downcast_ref::<String>().map(String::as_str);
+                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                error!("work on the logs panicked and may be half done: {said}");
+                self.panicked.send_if_modified(|first| {
+                    let is_first = first.is_none();
+                    first.get_or_insert_with(|| said.to_owned());
+                    is_first
+                });
+            }
         }
     }
 }
@@ -69,6 +81,7 @@ impl IoThreads {
             jobs: Mutex::default(),
             arrival: Condvar::new(),
             places: Semaphore::new(queued_max_requests.clamp(1, Semaphore::MAX_PERMITS)),
+            panicked: watch::Sender::new(None),
         });
         let mut started = Vec::with_capacity(threads);
         for number in 0..threads.max(1) {
@@ -111,6 +124,13 @@ impl IoThreads {
         place.forget();
         self.queue.arrival.notify_one();
         true
+    }
+
+    /// Waits for a job that panics, and gives its message. What it left behind must not be served.
+    pub async fn panicked(&self) -> String {
+        let mut panicked = self.queue.panicked.subscribe();
+        let said = panicked.wait_for(Option::is_some).await.map(|said| said.clone());
+        said.ok().flatten().unwrap_or_default()
     }
 
     /// Refuses further work, lets what is queued finish, and waits for the threads.
@@ -187,9 +207,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panicking_job_leaves_the_thread_working() {
+    async fn a_panicking_job_is_told_and_leaves_the_thread_working() {
         let threads = IoThreads::start(1, 1).expect("threads start");
         assert_eq!(threads.run(|| -> i32 { panic!("on purpose") }).await, Err(ShuttingDown));
+        assert_eq!(threads.run(|| -> i32 { panic!("number {}", 2) }).await, Err(ShuttingDown));
         assert_eq!(threads.run(|| 7).await, Ok(7));
+        assert_eq!(threads.panicked().await, "on purpose", "the first one is told, also to those who ask later");
     }
 }

@@ -64,12 +64,16 @@ enum Input {
 }
 
 impl Controller {
-    /// Starts the task; it stands for election once the broker is registered.
-    pub fn start(zk: ZooKeeper, broker_id: BrokerId, config: ControllerConfig) -> Controller {
+    /// The controller and its task, which stands for election once the broker is registered.
+    pub fn new(
+        zk: ZooKeeper,
+        broker_id: BrokerId,
+        config: ControllerConfig,
+    ) -> (Controller, impl Future<Output = ()> + Send) {
         let (inputs, queue) = mpsc::channel(EVENTS_QUEUED_MAX);
         let (published, epoch) = watch::channel(None);
         let task = Task {
-            zk: zk.clone(),
+            zk,
             broker_id,
             config,
             inputs: inputs.clone(),
@@ -78,8 +82,7 @@ impl Controller {
             office: None,
             watching_controller: None,
         };
-        tokio::spawn(task.run(queue));
-        Controller { inputs, epoch }
+        (Controller { inputs, epoch }, task.run(queue))
     }
 
     /// Whether this broker is the controller, as far as it knows.
