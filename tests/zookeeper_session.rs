@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use odradek::record::compression::Codec;
+use odradek_zookeeper::session::{Settings, ZooKeeper as Session};
+use odradek_zookeeper::znode::config::ConfigEntity;
 use rustix::process::Signal;
 use support::client::{Client, batch, values};
 use support::{Cluster, PATIENCE, eventually};
@@ -82,4 +85,37 @@ fn a_broker_stopped_for_longer_than_its_session_registers_again() {
     until_controlled(&mut cluster, "behind");
     let mut client = cluster.broker.client();
     still_serves(&mut client, "before", 1);
+}
+
+#[test]
+fn a_broker_that_waits_for_zookeeper_to_read_changed_settings_can_be_stopped() {
+    const CHANGES: usize = 3000;
+    let mut cluster = Cluster::start("away", "");
+    cluster.broker.client().create_topic("changed", 1, &[]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
+    let zk = runtime.block_on(Session::connect(settings)).expect("ZooKeeper runs");
+    runtime.spawn(async move {
+        let entity = ConfigEntity::Topic("changed".to_owned());
+        let config = BTreeMap::from([("retention.ms".to_owned(), "100000".to_owned())]);
+        zk.set_config(&entity, &config).await.expect("ZooKeeper answers");
+        let (zk, entity) = (&zk, &entity);
+        zk.pipelined(0..CHANGES, |_| Box::pin(zk.notify_config_change(entity))).await;
+    });
+    // It reads the settings once for each change, and so is in the middle of that.
+    let taken_over = |cluster: &mut Cluster| cluster.broker.process().said().matches("topics/changed").count();
+    eventually(PATIENCE, "changes are taken over", || match taken_over(&mut cluster) {
+        few @ 0..100 => Err(format!("{few} changes")),
+        _ => Ok(()),
+    });
+    cluster.zookeeper.process.signal(Signal::STOP);
+    let status = cluster.broker.process().terminate();
+    let said = cluster.broker.process().said();
+    assert!(status.success(), "{status}");
+    let changes = said.matches("topics/changed").count();
+    assert!(changes < CHANGES, "all changes were taken over before ZooKeeper stopped");
+    assert!(!said.contains("did not end in time and are cut"), "{}", cluster.broker.process().last_words());
+    println!("stopped after {changes} of {CHANGES} changes");
+    runtime.shutdown_background();
+    cluster.zookeeper.process.signal(Signal::CONT);
 }

@@ -97,8 +97,12 @@ impl DynamicConfig {
                 },
                 _ = shutdown.wait_for(|stops| *stops) => return,
             };
-            // Not under the select: a change is taken over whole.
-            self.take_over(&entity, &replicas).await;
+            // Without ZooKeeper this waits for its return. Cut short it leaves each topic with its old settings or its
+            // new ones, and the next start reads them all.
+            tokio::select! {
+                () = self.take_over(&entity, &replicas) => {}
+                _ = shutdown.wait_for(|stops| *stops) => return,
+            }
         }
     }
 
