@@ -1,18 +1,22 @@
-//! kill -9 under load: the process dies, the machine does not. Everything acknowledged is there once and in order.
+//! kill -9: the process dies, the machine does not. Under load everything acknowledged is there once and in order, and
+//! the deletion of a topic goes on where it was cut short.
 
 mod support;
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::produce::ProduceRequest;
 use odradek::record::build::BatchBuilder;
+use odradek_zookeeper::session::{Settings, ZooKeeper as Session};
 use rand::{RngExt, SeedableRng};
 use support::client::{Client, outcome, produce_request, values};
-use support::{Cluster, Kind, eventually};
+use support::{Cluster, Kind, PATIENCE, eventually};
+use tokio::runtime::Runtime;
 
 /// A JVM broker, which takes seconds to start, is killed less often.
 fn kills() -> u32 {
@@ -122,5 +126,90 @@ struct StopOnDrop<'a>(&'a AtomicBool);
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What ZooKeeper and the log directory still hold of a topic.
+fn remains(cluster: &Cluster, runtime: &Runtime, zk: &Session, topic: &str) -> Vec<String> {
+    let mut remains = Vec::new();
+    for path in ["/brokers/topics", "/config/topics", "/admin/delete_topics"].map(|root| format!("{root}/{topic}")) {
+        if runtime.block_on(zk.exists(&path)).expect("ZooKeeper answers").is_some() {
+            remains.push(path);
+        }
+    }
+    for entry in std::fs::read_dir(&cluster.broker.data).expect("the log directory is there") {
+        let name = entry.expect("it can be read").file_name().to_string_lossy().into_owned();
+        if name.starts_with(&format!("{topic}-")) || name.starts_with(&format!("{topic}.")) {
+            remains.push(name);
+        }
+    }
+    remains.sort_unstable();
+    remains
+}
+
+fn until_gone_and_creatable(cluster: &Cluster, runtime: &Runtime, zk: &Session, topic: &str) {
+    eventually(PATIENCE, &format!("nothing remains of {topic}"), || match remains(cluster, runtime, zk, topic) {
+        gone if gone.is_empty() => Ok(()),
+        remains => Err(format!("{remains:?}")),
+    });
+    let mut client = cluster.broker.client();
+    client.create_topic(topic, 1, &[]);
+    let produced = client.produce(topic, 0, batch((-1, -1), 0)).expect("the produce is answered");
+    assert_eq!(produced, Ok(0), "the new topic begins empty");
+}
+
+const DELETED_SOON: &str = "log.segment.delete.delay.ms=1500\nlog.flush.scheduler.interval.ms=1000";
+const PARTITIONS: i32 = 30;
+
+#[test]
+fn a_deletion_that_was_asked_for_while_the_broker_was_down_is_done_after_its_start() {
+    let mut cluster = Cluster::start("deleted-while-down", DELETED_SOON);
+    let runtime = Runtime::new().expect("a runtime");
+    let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
+    let zk = runtime.block_on(Session::connect(settings)).expect("ZooKeeper runs");
+    let mut client = cluster.broker.client();
+    client.create_topic("doomed", PARTITIONS, &[("retention.ms", "100000")]);
+    client.create_topic("doomed-not", 1, &[]);
+    assert_eq!(client.produce("doomed", 0, batch((-1, -1), 0)).expect("the produce is answered"), Ok(0));
+    cluster.broker.kill();
+    runtime.block_on(zk.mark_topic_for_deletion("doomed")).expect("ZooKeeper answers");
+    assert_eq!(remains(&cluster, &runtime, &zk, "doomed").len(), 3 + PARTITIONS as usize + 1);
+    cluster.start_broker(Kind::under_test());
+    eventually(PATIENCE, "only the other topic remains", || {
+        let remains = remains(&cluster, &runtime, &zk, "doomed");
+        if remains == ["doomed-not-0"] { Ok(()) } else { Err(format!("{remains:?}")) }
+    });
+    let mut client = cluster.broker.client();
+    client.create_topic("doomed", 1, &[]);
+    assert_eq!(client.produce("doomed", 0, batch((-1, -1), 0)).expect("the produce is answered"), Ok(0));
+}
+
+#[test]
+fn a_deletion_cut_short_by_a_kill_is_done_after_the_next_start() {
+    let mut cluster = Cluster::start("deleted-cut-short", DELETED_SOON);
+    let runtime = Runtime::new().expect("a runtime");
+    let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
+    let zk = runtime.block_on(Session::connect(settings)).expect("ZooKeeper runs");
+    for (round, delay_ms) in [0, 10, 60, 120, 180, 400].into_iter().enumerate() {
+        let topic = format!("doomed{round}");
+        let mut client = cluster.broker.client();
+        client.create_topic(&topic, PARTITIONS, &[("retention.ms", "100000")]);
+        let request =
+            DeleteTopicsRequest { topic_names: vec![topic.clone()], timeout_ms: 30_000, ..Default::default() };
+        client.send(&request, 5).expect("the broker listens");
+        let began = Instant::now();
+        while !runtime.block_on(zk.is_marked_for_deletion(&topic)).expect("ZooKeeper answers") {
+            // A deletion that is over already cannot be caught any more.
+            if began.elapsed() > Duration::from_secs(1) {
+                break;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(delay_ms)); // Where it is cut short is what varies.
+        cluster.broker.kill();
+        let left = remains(&cluster, &runtime, &zk, &topic);
+        let renamed = left.iter().filter(|name| name.ends_with("-delete")).count();
+        println!("killed {delay_ms} ms after the request was stored: {} remain, {renamed} of them renamed", left.len());
+        cluster.start_broker(Kind::under_test());
+        until_gone_and_creatable(&cluster, &runtime, &zk, &topic);
     }
 }
