@@ -148,11 +148,8 @@ fn a_topic_that_no_znode_can_hold_is_refused_and_nothing_of_it_stays() {
     const INVALID_REQUEST: i16 = 42;
     let cluster = Cluster::start("huge", "");
     let mut client = cluster.broker.client();
-    let assignments = (0..110_000).map(|partition_index| CreatableReplicaAssignment {
-        partition_index,
-        broker_ids: vec![0],
-        ..Default::default()
-    });
+    let assignments =
+        (0..110_000).map(|partition_index| CreatableReplicaAssignment { partition_index, broker_ids: vec![0] });
     let topic = CreatableTopic {
         name: "huge".to_owned(),
         num_partitions: -1,

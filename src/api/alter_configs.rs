@@ -259,8 +259,11 @@ fn unfit(why: OperationError) -> Refusal {
 }
 
 fn unreached(why: ZkError) -> Refusal {
-    error!("a change of settings did not reach ZooKeeper: {why}");
-    Refusal::new(ErrorCode::from(&why), why.to_string())
+    let code = ErrorCode::from(&why);
+    if code == ErrorCode::UnknownServerError {
+        error!("a change of settings did not reach ZooKeeper: {why}");
+    }
+    Refusal::new(code, why.to_string())
 }
 
 /// Kafka wraps what the table refuses, and tells the rest as it is.
@@ -346,5 +349,15 @@ mod tests {
         let unknown = ConfigError::InvalidConfiguration("Unknown topic config name: k".to_string());
         assert_eq!(refused_topic("t", &unknown).message.as_deref(), Some("Unknown topic config name: k"));
         assert_eq!(refused_topic("t", &unknown).code, ErrorCode::InvalidConfig);
+    }
+
+    #[test]
+    fn settings_that_no_znode_can_hold_are_the_clients_fault() {
+        let path = "/config/topics/t".to_owned();
+        let refusal = unreached(ZkError::TooLarge { path, bytes: 2_000_000, limit: 1_044_463 });
+        assert_eq!(refusal.code, ErrorCode::InvalidRequest);
+        let message = refusal.message.unwrap_or_default();
+        assert!(message.starts_with("znode /config/topics/t would hold 2000000 bytes"), "{message}");
+        assert_eq!(unreached(ZkError::SessionExpired).code, ErrorCode::UnknownServerError);
     }
 }
