@@ -11,7 +11,7 @@ use super::listeners::{parse_listeners, parse_pairs, parse_protocol_map};
 use super::log::LogConfig;
 use super::metadata_version::MetadataVersion;
 use super::properties::Properties;
-use super::sections::{CleanerConfig, ControllerConfig, GroupConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
+use super::sections::{ControllerConfig, GroupConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
 use super::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
 
 /// A checked configuration. Immutable: a dynamic change makes a new one.
@@ -650,24 +650,13 @@ impl KafkaConfig {
         LogDirsConfig {
             dirs: self.log_dirs.clone(),
             num_recovery_threads_per_data_dir: self.size("num.recovery.threads.per.data.dir"),
-            log_flush_scheduler_interval_ms: self.number("log.flush.scheduler.interval.ms"),
             log_flush_offset_checkpoint_interval_ms: self.number("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval_ms: self.number("log.flush.start.offset.checkpoint.interval.ms"),
             log_retention_check_interval_ms: self.number("log.retention.check.interval.ms"),
             log_initial_task_delay_ms: self.number("log.initial.task.delay.ms"),
-            background_threads: self.size("background.threads"),
             // 2.8 forgot producers by transactional.id.expiration.ms; the newer default is what 3.9 does.
             producer_id_expiration_ms: self.number("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: self.number("producer.id.expiration.check.interval.ms"),
-            cleaner: CleanerConfig {
-                enable: self.boolean("log.cleaner.enable"),
-                threads: self.size("log.cleaner.threads"),
-                dedupe_buffer_size: self.millis("log.cleaner.dedupe.buffer.size"),
-                dedupe_buffer_load_factor: self.double("log.cleaner.io.buffer.load.factor"),
-                io_buffer_size: self.size("log.cleaner.io.buffer.size"),
-                io_max_bytes_per_second: self.double("log.cleaner.io.max.bytes.per.second"),
-                backoff_ms: self.number("log.cleaner.backoff.ms"),
-            },
             topic_defaults: self.topic_defaults(),
         }
     }
@@ -689,7 +678,6 @@ impl KafkaConfig {
             queued_max_request_bytes: positive("queued.max.request.bytes"),
             num_network_threads: self.size("num.network.threads"),
             num_io_threads: self.size("num.io.threads"),
-            request_timeout_ms: self.number("request.timeout.ms"),
             fetch_max_bytes: self.unsigned("fetch.max.bytes"),
             max_incremental_fetch_session_cache_slots: self.size("max.incremental.fetch.session.cache.slots"),
         }
@@ -736,10 +724,8 @@ impl KafkaConfig {
             ssl: ZooKeeperSslConfig {
                 client_enable: self.boolean("zookeeper.ssl.client.enable"),
                 keystore_location: owned("zookeeper.ssl.keystore.location"),
-                keystore_password: owned("zookeeper.ssl.keystore.password"),
                 keystore_type: owned("zookeeper.ssl.keystore.type"),
                 truststore_location: owned("zookeeper.ssl.truststore.location"),
-                truststore_password: owned("zookeeper.ssl.truststore.password"),
                 truststore_type: owned("zookeeper.ssl.truststore.type"),
                 verify_hostname: self
                     .text("zookeeper.ssl.endpoint.identification.algorithm")
@@ -753,19 +739,6 @@ impl KafkaConfig {
             inter_broker_protocol_version: self.inter_broker_protocol_version,
             replica_lag_time_max_ms: self.number("replica.lag.time.max.ms"),
             replica_high_watermark_checkpoint_interval_ms: self.number("replica.high.watermark.checkpoint.interval.ms"),
-            replica_fetch_max_bytes: self.unsigned("replica.fetch.max.bytes"),
-            replica_fetch_response_max_bytes: self.unsigned("replica.fetch.response.max.bytes"),
-            replica_fetch_wait_max_ms: self.unsigned("replica.fetch.wait.max.ms"),
-            replica_fetch_min_bytes: self.int("replica.fetch.min.bytes"),
-            replica_fetch_backoff_ms: self.millis("replica.fetch.backoff.ms"),
-            replica_socket_timeout_ms: self.millis("replica.socket.timeout.ms"),
-            replica_socket_receive_buffer_bytes: usize::try_from(self.number("replica.socket.receive.buffer.bytes"))
-                .ok()
-                .filter(|size| *size > 0),
-            num_replica_fetchers: self.size("num.replica.fetchers"),
-            request_timeout_ms: self.number("request.timeout.ms"),
-            unclean_leader_election_enable: self.boolean("unclean.leader.election.enable"),
-            broker_rack: self.broker_rack().map(String::from),
         }
     }
 
@@ -776,17 +749,11 @@ impl KafkaConfig {
             control_plane_listener_name: self.control_plane_listener_name.clone(),
             controller_socket_timeout_ms: self.millis("controller.socket.timeout.ms"),
             request_timeout_ms: self.number("request.timeout.ms"),
-            auto_leader_rebalance_enable: self.boolean("auto.leader.rebalance.enable"),
-            leader_imbalance_per_broker_percentage: self.int("leader.imbalance.per.broker.percentage"),
-            leader_imbalance_check_interval_seconds: self.millis("leader.imbalance.check.interval.seconds"),
             delete_topic_enable: self.boolean("delete.topic.enable"),
             auto_create_topics_enable: self.boolean("auto.create.topics.enable"),
             num_partitions: self.int("num.partitions"),
             default_replication_factor: self.int("default.replication.factor"),
             unclean_leader_election_enable: self.boolean("unclean.leader.election.enable"),
-            controlled_shutdown_enable: self.boolean("controlled.shutdown.enable"),
-            controlled_shutdown_max_retries: self.unsigned("controlled.shutdown.max.retries"),
-            controlled_shutdown_retry_backoff_ms: self.millis("controlled.shutdown.retry.backoff.ms"),
         }
     }
 }

@@ -13,15 +13,12 @@ pub struct LogDirsConfig {
     /// Never empty, in the order given.
     pub dirs: Vec<PathBuf>,
     pub num_recovery_threads_per_data_dir: usize,
-    pub log_flush_scheduler_interval_ms: i64,
     pub log_flush_offset_checkpoint_interval_ms: i64,
     pub log_flush_start_offset_checkpoint_interval_ms: i64,
     pub log_retention_check_interval_ms: i64,
     pub log_initial_task_delay_ms: i64,
-    pub background_threads: usize,
     pub producer_id_expiration_ms: i64,
     pub producer_id_expiration_check_interval_ms: i64,
-    pub cleaner: CleanerConfig,
     /// What a topic without settings of its own obeys.
     pub topic_defaults: LogConfig,
 }
@@ -31,42 +28,13 @@ impl Default for LogDirsConfig {
         LogDirsConfig {
             dirs: vec![PathBuf::from("/tmp/kafka-logs")],
             num_recovery_threads_per_data_dir: 1,
-            log_flush_scheduler_interval_ms: i64::MAX,
             log_flush_offset_checkpoint_interval_ms: 60_000,
             log_flush_start_offset_checkpoint_interval_ms: 60_000,
             log_retention_check_interval_ms: 300_000,
             log_initial_task_delay_ms: 30_000,
-            background_threads: 10,
             producer_id_expiration_ms: 86_400_000,
             producer_id_expiration_check_interval_ms: 600_000,
-            cleaner: CleanerConfig::default(),
             topic_defaults: LogConfig::default(),
-        }
-    }
-}
-
-/// For the log cleaner.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CleanerConfig {
-    pub enable: bool,
-    pub threads: usize,
-    pub dedupe_buffer_size: u64,
-    pub dedupe_buffer_load_factor: f64,
-    pub io_buffer_size: usize,
-    pub io_max_bytes_per_second: f64,
-    pub backoff_ms: i64,
-}
-
-impl Default for CleanerConfig {
-    fn default() -> CleanerConfig {
-        CleanerConfig {
-            enable: true,
-            threads: 1,
-            dedupe_buffer_size: 128 << 20,
-            dedupe_buffer_load_factor: 0.9,
-            io_buffer_size: 512 << 10,
-            io_max_bytes_per_second: f64::MAX,
-            backoff_ms: 15_000,
         }
     }
 }
@@ -94,7 +62,6 @@ pub struct SocketConfig {
     pub queued_max_request_bytes: Option<usize>,
     pub num_network_threads: usize,
     pub num_io_threads: usize,
-    pub request_timeout_ms: i64,
     pub fetch_max_bytes: u32,
     pub max_incremental_fetch_session_cache_slots: usize,
 }
@@ -116,7 +83,6 @@ impl Default for SocketConfig {
             queued_max_request_bytes: None,
             num_network_threads: 3,
             num_io_threads: 8,
-            request_timeout_ms: 30_000,
             fetch_max_bytes: 55 << 20,
             max_incremental_fetch_session_cache_slots: 1000,
         }
@@ -179,24 +145,16 @@ pub struct ZooKeeperConfig {
     pub ssl: ZooKeeperSslConfig,
 }
 
-/// `zookeeper.ssl.*`; passwords are plain text here and must not be printed.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// `zookeeper.ssl.*`, of which PEM files need no passwords.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ZooKeeperSslConfig {
     pub client_enable: bool,
     pub keystore_location: Option<String>,
-    pub keystore_password: Option<String>,
     pub keystore_type: Option<String>,
     pub truststore_location: Option<String>,
-    pub truststore_password: Option<String>,
     pub truststore_type: Option<String>,
     /// `zookeeper.ssl.endpoint.identification.algorithm` is HTTPS.
     pub verify_hostname: bool,
-}
-
-impl std::fmt::Debug for ZooKeeperSslConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ZooKeeperSslConfig").field("client_enable", &self.client_enable).finish_non_exhaustive()
-    }
 }
 
 impl Default for ZooKeeperConfig {
@@ -218,17 +176,6 @@ pub struct ReplicaConfig {
     pub inter_broker_protocol_version: MetadataVersion,
     pub replica_lag_time_max_ms: i64,
     pub replica_high_watermark_checkpoint_interval_ms: i64,
-    pub replica_fetch_max_bytes: u32,
-    pub replica_fetch_response_max_bytes: u32,
-    pub replica_fetch_wait_max_ms: u32,
-    pub replica_fetch_min_bytes: i32,
-    pub replica_fetch_backoff_ms: u64,
-    pub replica_socket_timeout_ms: u64,
-    pub replica_socket_receive_buffer_bytes: Option<usize>,
-    pub num_replica_fetchers: usize,
-    pub request_timeout_ms: i64,
-    pub unclean_leader_election_enable: bool,
-    pub broker_rack: Option<String>,
 }
 
 impl Default for ReplicaConfig {
@@ -237,17 +184,6 @@ impl Default for ReplicaConfig {
             inter_broker_protocol_version: MetadataVersion::LATEST,
             replica_lag_time_max_ms: 30_000,
             replica_high_watermark_checkpoint_interval_ms: 5_000,
-            replica_fetch_max_bytes: 1 << 20,
-            replica_fetch_response_max_bytes: 10 << 20,
-            replica_fetch_wait_max_ms: 500,
-            replica_fetch_min_bytes: 1,
-            replica_fetch_backoff_ms: 1_000,
-            replica_socket_timeout_ms: 30_000,
-            replica_socket_receive_buffer_bytes: Some(64 << 10),
-            num_replica_fetchers: 1,
-            request_timeout_ms: 30_000,
-            unclean_leader_election_enable: false,
-            broker_rack: None,
         }
     }
 }
@@ -261,17 +197,11 @@ pub struct ControllerConfig {
     pub control_plane_listener_name: Option<String>,
     pub controller_socket_timeout_ms: u64,
     pub request_timeout_ms: i64,
-    pub auto_leader_rebalance_enable: bool,
-    pub leader_imbalance_per_broker_percentage: i32,
-    pub leader_imbalance_check_interval_seconds: u64,
     pub delete_topic_enable: bool,
     pub auto_create_topics_enable: bool,
     pub num_partitions: i32,
     pub default_replication_factor: i32,
     pub unclean_leader_election_enable: bool,
-    pub controlled_shutdown_enable: bool,
-    pub controlled_shutdown_max_retries: u32,
-    pub controlled_shutdown_retry_backoff_ms: u64,
 }
 
 impl Default for ControllerConfig {
@@ -282,17 +212,11 @@ impl Default for ControllerConfig {
             control_plane_listener_name: None,
             controller_socket_timeout_ms: 30_000,
             request_timeout_ms: 30_000,
-            auto_leader_rebalance_enable: true,
-            leader_imbalance_per_broker_percentage: 10,
-            leader_imbalance_check_interval_seconds: 300,
             delete_topic_enable: true,
             auto_create_topics_enable: true,
             num_partitions: 1,
             default_replication_factor: 1,
             unclean_leader_election_enable: false,
-            controlled_shutdown_enable: true,
-            controlled_shutdown_max_retries: 3,
-            controlled_shutdown_retry_backoff_ms: 5_000,
         }
     }
 }
