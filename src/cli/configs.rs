@@ -366,13 +366,8 @@ mod tests {
     use super::*;
     use crate::protocol::messages::describe_configs::DescribeConfigsSynonym;
 
-    fn parse(line: &str) -> Options {
-        let arguments: Vec<std::ffi::OsString> = line.split_whitespace().map(Into::into).collect();
-        TOOL.parse(&arguments).unwrap()
-    }
-
     fn checked_entity(line: &str) -> Result<Entity, String> {
-        check(&parse(&format!("--bootstrap-server a:1 {line}"))).map_err(|stop| match stop {
+        check(&TOOL.options(&format!("--bootstrap-server a:1 {line}"))).map_err(|stop| match stop {
             Stop::Usage(message) | Stop::Failed(message) => message,
             other => panic!("{line}: {other:?}"),
         })
@@ -404,7 +399,7 @@ mod tests {
         assert_eq!(pairs("a=1,b=[x,y], c = d"), [pair("a", "1"), pair("b", "x,y"), pair("c", "d")]);
         assert_eq!(pairs("a="), [pair("a", "")]);
         assert!(parse_additions("a").is_err());
-        assert!(matches!(additions(&parse("--add-config a$b=1")), Err(Stop::Failed(m)) if m.ends_with("a$b")));
+        assert!(matches!(additions(&TOOL.options("--add-config a$b=1")), Err(Stop::Failed(m)) if m.ends_with("a$b")));
     }
 
     #[test]

@@ -299,13 +299,11 @@ impl StopSignals {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Options {
-        let arguments: Vec<std::ffi::OsString> = line.split_whitespace().map(Into::into).collect();
-        TOOL.parse(&arguments).unwrap()
-    }
-
     fn refusal(line: &str) -> String {
-        match wanted(&parse(line)).map(|_| ()).and_then(|()| consumer_properties(&parse(line)).map(|_| ())) {
+        match wanted(&TOOL.options(line))
+            .map(|_| ())
+            .and_then(|()| consumer_properties(&TOOL.options(line)).map(|_| ()))
+        {
             Err(Stop::Usage(message) | Stop::Failed(message)) => message,
             other => panic!("{line}: {other:?}"),
         }
@@ -330,11 +328,11 @@ mod tests {
 
     #[test]
     fn a_group_that_was_made_up_commits_nothing() {
-        let made_up = consumer_properties(&parse("--topic a --from-beginning")).unwrap();
+        let made_up = consumer_properties(&TOOL.options("--topic a --from-beginning")).unwrap();
         assert!(made_up.get("group.id").unwrap().starts_with("console-consumer-"));
         assert_eq!(made_up.get("enable.auto.commit"), Some("false"));
         assert_eq!(made_up.get("auto.offset.reset"), Some("earliest"));
-        let given = consumer_properties(&parse("--topic a --group g")).unwrap();
+        let given = consumer_properties(&TOOL.options("--topic a --group g")).unwrap();
         assert_eq!((given.get("group.id"), given.get("enable.auto.commit")), (Some("g"), None));
         assert_eq!(given.get("auto.offset.reset"), Some("latest"));
     }

@@ -360,10 +360,7 @@ mod tests {
 
     #[test]
     fn an_option_beats_a_producer_property_and_that_beats_the_tools_default() {
-        let properties = |line: &str| {
-            let arguments: Vec<std::ffi::OsString> = line.split_whitespace().map(Into::into).collect();
-            producer_properties(&TOOL.parse(&arguments).unwrap()).unwrap()
-        };
+        let properties = |line: &str| producer_properties(&TOOL.options(line)).unwrap();
         let base = "--broker-list a:1 --topic t --producer-property acks=1 --producer-property linger.ms=7";
         let given = properties(&format!("{base} --request-required-acks 0 --compression-codec"));
         assert_eq!(given.get("acks"), Some("0"));

@@ -792,13 +792,8 @@ mod tests {
     use super::*;
     use crate::client::admin::FoundOffset;
 
-    fn parse(line: &str) -> Options {
-        let arguments: Vec<std::ffi::OsString> = line.split_whitespace().map(Into::into).collect();
-        TOOL.parse(&arguments).unwrap()
-    }
-
     fn refusal(line: &str) -> String {
-        match check(&parse(&format!("--bootstrap-server a:1 {line}"))) {
+        match check(&TOOL.options(&format!("--bootstrap-server a:1 {line}"))) {
             Err(Stop::Usage(message)) => message,
             other => panic!("{line}: {other:?}"),
         }
@@ -821,7 +816,7 @@ mod tests {
         );
         assert_eq!(refusal("--list --group g"), "Option \"[group]\" can't be used with option \"[list]\"");
         assert_eq!(refusal("--list --members"), "Option [members] is available only with [describe]");
-        assert!(check(&parse("--bootstrap-server a:1 --list --state Stable")).is_ok());
+        assert!(check(&TOOL.options("--bootstrap-server a:1 --list --state Stable")).is_ok());
     }
 
     #[test]

@@ -94,6 +94,13 @@ impl Tool {
         command
     }
 
+    /// A command line that is right, in words without blanks.
+    #[cfg(test)]
+    pub(crate) fn options(&self, line: &str) -> Options {
+        let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+        self.parse(&arguments).expect("the command line is right")
+    }
+
     /// Writes the message and the table of flags, as the tools do for `--help` and for every mistake.
     pub(crate) fn print_usage(&self, message: &str, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "{message}")?;

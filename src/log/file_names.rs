@@ -87,8 +87,9 @@ fn parse_plain_name(name: &str) -> Option<TopicPartition> {
 pub(crate) fn deleting_dir_name(tp: &TopicPartition) -> String {
     let suffix = format!("-{}.{:032x}-delete", tp.partition, rand::random::<u128>());
     let room = NAME_BYTES_MAX - suffix.len();
-    let topic = &tp.topic[..tp.topic.len().min(room)];
-    format!("{topic}{suffix}")
+    // Kafka's own names are ASCII, but whoever makes a znode or a directory may call a topic anything.
+    let cut = (0..=room.min(tp.topic.len())).rev().find(|&at| tp.topic.is_char_boundary(at)).unwrap_or(0);
+    format!("{}{suffix}", &tp.topic[..cut])
 }
 
 #[cfg(test)]
@@ -116,6 +117,8 @@ mod tests {
         assert_eq!(name.len(), 255);
         let (parsed, kind) = parse_dir_name(&name).expect("a deleted directory's name");
         assert_eq!((parsed.partition, kind), (11, DirKind::Deleting));
+        let odd = deleting_dir_name(&TopicPartition::new("\u{1f600}".repeat(60), 0));
+        assert!(odd.len() <= 255 && parse_dir_name(&odd).is_some(), "{odd}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The nouns that every room shares, as newtypes: two `i64` side by side in a signature are a bug waiting.
+//! The nouns that every room shares, as newtypes: two `i64` side by side in a signature are a bug waiting. Beside them
+//! what every room must mean alike: where a broker listens, which topics are internal, what time it is.
 //! Knows nothing of wire, disk or ZooKeeper encodings beyond the textual form of a topic id.
 
 use std::fmt;

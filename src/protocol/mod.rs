@@ -1,4 +1,4 @@
-//! Kafka's wire protocol: messages declared as data, frames, headers, API keys and error codes.
+//! Kafka's wire protocol: messages declared as data, headers, API keys and error codes.
 //! Knows how bytes become structs and back; it does not know what any request means.
 
 pub mod api_keys;

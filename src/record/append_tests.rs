@@ -65,18 +65,10 @@ fn a_wrong_max_timestamp_is_corrected() {
     assert_eq!(batch.header.max_timestamp, 1002);
 }
 
-const ANY: AppendRules = AppendRules {
-    origin: AppendOrigin::Client,
-    accepted_sets: AcceptedSets::Any,
-    max_message_bytes: 1_048_588,
-    compacted: false,
-    compression: TopicCompression::Producer,
-    log_format: 2,
-    timestamp_type: TimestampType::CreateTime,
-    timestamp_before_max_ms: i64::MAX,
-    timestamp_after_max_ms: i64::MAX,
-    zstd_allowed: true,
-};
+/// For what any client may send, however old.
+fn any() -> AppendRules {
+    AppendRules { accepted_sets: AcceptedSets::Any, ..AppendRules::default() }
+}
 
 const COMPRESSING: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
@@ -129,7 +121,7 @@ fn appended(bytes: Bytes, rules: &AppendRules) -> (Prepared, Vec<read::Record>) 
 
 #[test]
 fn a_produce_request_carries_exactly_one_v2_batch_since_version_3() {
-    let v3 = AppendRules { accepted_sets: AcceptedSets::OneV2BatchWithoutZstd, ..ANY };
+    let v3 = AppendRules { accepted_sets: AcceptedSets::OneV2BatchWithoutZstd, ..any() };
     let v7 = AppendRules::default();
     let one = batch_of(1);
     for rules in [&v3, &v7] {
@@ -141,9 +133,9 @@ fn a_produce_request_carries_exactly_one_v2_batch_since_version_3() {
     }
     assert_eq!(refused(compressed_batch(Codec::Zstd, 1), &v3), RecordError::ZstdNotAllowed);
     assert!(prepare(compressed_batch(Codec::Zstd, 1), &v7, 0).is_ok());
-    assert!(prepare(Bytes::new(), &ANY, 0).unwrap().is_empty());
-    assert!(matches!(refused(one.repeat(2).into(), &ANY), RecordError::InvalidBatch(_)), "the log takes only one");
-    assert!(prepare(message_set(1, Codec::None, 5), &ANY, 0).is_ok());
+    assert!(prepare(Bytes::new(), &any(), 0).unwrap().is_empty());
+    assert!(matches!(refused(one.repeat(2).into(), &any()), RecordError::InvalidBatch(_)), "the log takes only one");
+    assert!(prepare(message_set(1, Codec::None, 5), &any(), 0).is_ok());
 }
 
 #[test]
@@ -312,7 +304,7 @@ fn batches_marked_with_append_time_are_the_brokers_business() {
 fn old_messages_become_one_v2_batch() {
     for magic in [0, 1] {
         for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4] {
-            let (prepared, records) = appended(message_set(magic, codec, 20), &ANY);
+            let (prepared, records) = appended(message_set(magic, codec, 20), &any());
             assert_eq!(prepared.batches().len(), 1);
             let header = prepared.batches()[0].header();
             assert_eq!((header.magic, header.codec, header.record_count, header.base_sequence), (2, codec, 20, -1));
@@ -334,7 +326,7 @@ fn old_log_formats_keep_their_shape() {
                 } else {
                     message_set(sent, codec, 20)
                 };
-                let rules = AppendRules { log_format, timestamp_type, ..ANY };
+                let rules = AppendRules { log_format, timestamp_type, ..any() };
                 let (prepared, records) = appended(bytes.clone(), &rules);
                 let case = format!("v{sent} to v{log_format} {codec} {timestamp_type:?}");
                 let log = written(&prepared);
@@ -370,7 +362,7 @@ fn old_log_formats_refuse_what_they_cannot_hold() {
 
 #[test]
 fn inner_messages_are_checked() {
-    let old = AppendRules { log_format: 1, ..ANY };
+    let old = AppendRules { log_format: 1, ..any() };
     let wrap = |magic: u8, offset: i64, inner: &[u8]| {
         let mut compressor = crate::record::compression::Compressor::new(Codec::Gzip, None, magic, Vec::new());
         compressor.put(inner);
@@ -424,5 +416,5 @@ fn a_compressed_stream_cut_short_is_the_codecs_error() {
 #[test]
 fn a_mix_of_magics_is_refused() {
     let mixed = [message_set(0, Codec::None, 1), message_set(1, Codec::None, 1)].concat();
-    assert!(matches!(refused(mixed.into(), &ANY), RecordError::InvalidBatch(_)));
+    assert!(matches!(refused(mixed.into(), &any()), RecordError::InvalidBatch(_)));
 }
