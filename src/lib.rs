@@ -10,16 +10,16 @@ pub mod config;
 pub mod protocol;
 pub mod record;
 // 3 engines
-pub mod client;
+mod client;
 pub mod log;
-pub mod metadata;
+mod metadata;
 // 4 roles
 pub mod controller;
-pub mod coordinator;
-pub mod replica;
+mod coordinator;
+mod replica;
 // 5 doors
-pub mod api;
+mod api;
 pub mod cli;
-pub mod network;
+mod network;
 // 6 assembly
 pub mod broker;

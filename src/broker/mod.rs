@@ -14,14 +14,14 @@ use crate::replica::ReplicaManager;
 use crate::replica::io::IoThreads;
 
 pub mod command;
-pub mod dynamic_config;
+mod dynamic_config;
 mod housekeeping;
 mod leaderships;
 mod load_progress;
-pub mod logging;
-pub mod registration;
+mod logging;
+mod registration;
 mod shutdown;
-pub mod startup;
+mod startup;
 
 /// The release of Kafka whose behaviour on ZooKeeper this broker has.
 pub const KAFKA_VERSION: &str = "3.9.1";

@@ -4,14 +4,14 @@
 //! passed the checks of every topic setting. A room receives its small typed struct, never the whole configuration.
 //! Deliberately unknown here: ZooKeeper, the wire, files other than the properties text itself.
 
-pub mod definition;
-pub mod describe;
-pub mod dynamic;
+pub(crate) mod definition;
+pub(crate) mod describe;
+pub(crate) mod dynamic;
 pub mod kafka_config;
-pub mod keys;
-pub mod listeners;
+pub(crate) mod keys;
+pub(crate) mod listeners;
 pub mod log;
-pub mod metadata_version;
+pub(crate) mod metadata_version;
 pub mod properties;
 pub mod sections;
-pub mod topic;
+pub(crate) mod topic;

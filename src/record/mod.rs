@@ -11,7 +11,7 @@ pub mod append;
 pub mod batch;
 pub mod build;
 pub mod compression;
-pub mod convert;
+pub(crate) mod convert;
 pub mod read;
 
 #[cfg(test)]
