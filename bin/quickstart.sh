@@ -20,6 +20,8 @@ running() {
         { [ -n "$pid" ] && [ ! -d /proc/self ] && ps -p "$pid" -o command= 2>/dev/null | grep -qF -- "$mark"; }
 }
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# A ZooKeeper that has just bound its port may never answer who connects then: it is asked until it does.
+zookeeper_serves() { (exec 3<>"/dev/tcp/127.0.0.1/$1" && printf srvr >&3 && timeout 1 grep -q Mode: <&3) 2>/dev/null; }
 
 stop() { # NAME MARK: true when it ran and has ended
     running "$1" "$2" || { rm -f "$run/$1.pid"; return 1; }
@@ -147,7 +149,7 @@ else
     started=(zookeeper)
     # Between fork and exec the process does not yet bear its name.
     for _ in $(seq 50); do running zookeeper $zookeeper_mark && break; kill -0 "$(cat "$run/zookeeper.pid")" 2>/dev/null || break; sleep 0.1; done
-    wait_for ZooKeeper 60 zookeeper $zookeeper_mark port_answers "$zookeeper_port"
+    wait_for ZooKeeper 60 zookeeper $zookeeper_mark zookeeper_serves "$zookeeper_port"
 fi
 
 # 4. The broker.

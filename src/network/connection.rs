@@ -133,6 +133,9 @@ impl<S: Service> Connection<S> {
                     Ok(()) => {}
                     Err(error) => return End::Io(error),
                 },
+                () = poll_fn(|context| front_is_ready(&mut self.waiting, &mut self.outbox, &mut self.waiting_bytes,
+                                                     &mut self.closing, context)),
+                    if !self.waiting.is_empty() => {}
                 ready = self.stream.readable(), if wants_read => {
                     if let Err(error) = ready {
                         return End::Io(error);
@@ -143,9 +146,6 @@ impl<S: Service> Connection<S> {
                         Err(error) => return End::Io(error),
                     }
                 }
-                () = poll_fn(|context| front_is_ready(&mut self.waiting, &mut self.outbox, &mut self.waiting_bytes,
-                                                     &mut self.closing, context)),
-                    if !self.waiting.is_empty() => {}
                 () = &mut idle => {
                     let Some(max_idle) = self.bounds.max_idle else {
                         idle.as_mut().reset(Instant::now() + Duration::from_secs(86_400));
@@ -172,7 +172,18 @@ impl<S: Service> Connection<S> {
         }
         // A request that may not start yet waits in the buffer; what follows it stays in the socket. A hang-up is
         // noticed all the same while the buffer is small.
-        self.waiting.is_empty() || self.buffer.len() < READ_BYTES
+        self.waiting.is_empty() || self.buffer.len() < READ_BYTES || self.is_receiving_early()
+    }
+
+    fn is_window_full(&self) -> bool {
+        self.waiting.len() >= self.bounds.window_requests || self.waiting_bytes >= self.bounds.window_bytes
+    }
+
+    /// Whether the rest of a frame is missing that may start while others wait.
+    fn is_receiving_early(&self) -> bool {
+        let frame = self.buffer.get(LENGTH_BYTES..).unwrap_or_default();
+        let is_incomplete = matches!(self.frame_length(), Ok(Some(length)) if frame.len() < length);
+        is_incomplete && !self.is_window_full() && self.may_pass(frame)
     }
 
     /// Reads what the socket holds. `Ok(false)` if the peer closed it.
@@ -211,9 +222,7 @@ impl<S: Service> Connection<S> {
             if self.buffer.len() < LENGTH_BYTES + length {
                 return Ok(());
             }
-            let is_window_full =
-                self.waiting.len() >= self.bounds.window_requests || self.waiting_bytes >= self.bounds.window_bytes;
-            if is_window_full {
+            if self.is_window_full() {
                 return Ok(());
             }
             // The frame is looked at before it is taken: it may have to wait.

@@ -128,6 +128,28 @@ async fn produces_start_early_and_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn long_produces_start_early_too_and_a_long_other_request_does_not() {
+    let mut harness = Harness::start(BOUNDS);
+    let mut stream = harness.connect().await;
+    let frames = [frame(PRODUCE, 1, 300_000), frame(PRODUCE, 2, 300_000), frame(METADATA, 3, 300_000)].concat();
+    let (mut incoming, mut outgoing) = stream.split();
+    let sending = outgoing.write_all(&frames);
+    let checking = async {
+        harness.wait_for_start(2).await;
+        assert_eq!(*harness.service.handled.lock().unwrap(), [1, 2]);
+        harness.answer(1);
+        harness.answer(2);
+        harness.wait_for_start(3).await;
+        harness.answer(3);
+        let mut answers = [0; 24];
+        timeout(Duration::from_secs(5), incoming.read_exact(&mut answers)).await.expect("answers come").unwrap();
+        assert_eq!([answers[7], answers[15], answers[23]], [1, 2, 3]);
+    };
+    let (sent, ()) = tokio::join!(sending, checking);
+    sent.unwrap();
+}
+
+#[tokio::test]
 async fn another_request_waits_its_turn() {
     let mut harness = Harness::start(BOUNDS);
     let mut stream = harness.connect().await;

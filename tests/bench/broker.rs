@@ -18,6 +18,7 @@ use odradek::protocol::api_keys::ApiKey;
 use odradek::protocol::header::{RequestHeader, read_response_header};
 use odradek::protocol::message::{Message, Payload, Request};
 use odradek::protocol::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
+use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use odradek::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use odradek::protocol::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
@@ -84,8 +85,18 @@ fn start_zookeeper(dir: &Path) -> (Killed, u16) {
         .arg(&config)
         .spawn()
         .expect("java starts");
-    wait_for_port(port, "ZooKeeper");
+    while !zookeeper_serves(wait_for_port(port, "ZooKeeper")) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     (Killed(child), port)
+}
+
+/// A ZooKeeper that has just bound its port may never answer who connects then: it is asked until it does.
+fn zookeeper_serves(mut stream: TcpStream) -> bool {
+    let mut answer = String::new();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket option");
+    let asked = stream.write_all(b"srvr").and_then(|()| stream.read_to_string(&mut answer));
+    asked.is_ok() && answer.contains("Mode:")
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -108,7 +119,7 @@ impl Broker {
         let text = format!(
             "broker.id=0\nlisteners=PLAINTEXT://127.0.0.1:{port}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
              log.dirs={}\nzookeeper.connect=127.0.0.1:{zookeeper}/{name}\noffsets.topic.replication.factor=1\n\
-             group.initial.rebalance.delay.ms=0\nnum.partitions=1\n",
+             group.initial.rebalance.delay.ms=0\nnum.partitions=1\nlog.segment.delete.delay.ms=0\nlog.retention.ms=-1\n",
             dir.join(name).display()
         );
         fs::write(&config, text).expect("the configuration is written");
@@ -214,6 +225,12 @@ impl Client {
         }
     }
 
+    fn delete_topic(&mut self, name: &str) {
+        let request = DeleteTopicsRequest { topic_names: vec![name.into()], timeout_ms: 30_000, ..Default::default() };
+        let response = self.call(&request, 3);
+        assert_eq!(response.responses[0].error_code, 0, "{:?}", response.responses[0]);
+    }
+
     /// Sends the same frame `count` times with up to `window` unanswered, and reads the answers away.
     /// Gives the bytes of all answers and the last answer.
     fn pump(&mut self, frame: &[u8], count: usize, window: usize) -> (u64, Vec<u8>) {
@@ -264,6 +281,18 @@ fn fetch_frame(topic: &str, offset: i64, bytes: i32) -> Vec<u8> {
     frame(&request, 11, 1)
 }
 
+/// The first touch of a page costs a virtual machine several times what writing it does, and depends on what ran before.
+/// So as many pages as will be written go through the page cache beforehand.
+fn touch_memory(dir: &Path, bytes: usize) {
+    let path = dir.join("scratch");
+    let mut file = fs::File::create(&path).expect("a file is created");
+    let block = vec![7; 1 << 20];
+    for _ in 0..bytes.div_ceil(block.len()) {
+        file.write_all(&block).expect("there is room");
+    }
+    fs::remove_file(&path).expect("the file is there");
+}
+
 /// The lines of one broker; each is also told as soon as it is measured.
 #[derive(Default)]
 struct Lines(Vec<Line>);
@@ -274,6 +303,9 @@ impl Lines {
         self.0.push(line);
     }
 }
+
+/// What the fetches read stays until they have.
+const FETCHED_TOPIC: &str = "kib16";
 
 /// One measured line: what was done, and what it cost.
 struct Line {
@@ -302,10 +334,12 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
         lines.push(Line { what, value: cost, unit: "µs CPU/request" });
     }
 
+    // About a gigabyte each, gone again before the next: pages that wait for the disk beyond the system's limit would
+    // stop whoever writes.
     let sizes = [
-        ("append in 16 KiB batches", "kib16", 16 << 10, 40_000),
-        ("append in 128 KiB batches", "kib128", 128 << 10, 12_000),
-        ("append in 1 MB batches", "mb1", 1_000_000, 1_500),
+        ("append in 16 KiB batches", FETCHED_TOPIC, 16 << 10, 40_000),
+        ("append in 128 KiB batches", "kib128", 128 << 10, 6_000),
+        ("append in 1 MB batches", "mb1", 1_000_000, 800),
     ];
     for (what, topic, bytes, count) in sizes {
         client.create_topic(topic);
@@ -313,19 +347,23 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
         let size = records.len();
         let append = produce_frame(topic, records);
         let count = scale(count);
+        touch_memory(dir, count * size * 5 / 4);
         client.pump(&append, count / 4, 4);
         let before = broker.cpu();
         client.pump(&append, count, 4);
         let megabytes = (count * size) as f64 / 1e6;
         let value = megabytes / (broker.cpu() - before).as_secs_f64();
         lines.push(Line { what, value, unit: "MB/CPU-second" });
+        if topic != FETCHED_TOPIC {
+            client.delete_topic(topic);
+        }
     }
 
     for (what, bytes, count) in
         [("fetch 1 MiB, 1 in flight", 1 << 20, 8_000), ("fetch 64 KiB, 1 in flight", 64 << 10, 40_000)]
     {
         // From the start of one topic, so that all is in the page cache.
-        let fetch = fetch_frame("kib16", 0, bytes);
+        let fetch = fetch_frame(FETCHED_TOPIC, 0, bytes);
         let count = scale(count);
         client.pump(&fetch, count / 4, 1);
         let before = broker.cpu();
