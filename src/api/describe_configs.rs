@@ -114,7 +114,7 @@ fn config(entry: ConfigEntry, wanted: Wanted) -> DescribeConfigsResourceResult {
         name: entry.name,
         value: entry.value,
         read_only: entry.read_only,
-        is_default: wanted.is_default && entry.source == ConfigSource::DefaultConfig,
+        is_default: wanted.is_default && entry.source == ConfigSource::Default,
         config_source: entry.source.id(),
         is_sensitive: entry.is_sensitive,
         synonyms,

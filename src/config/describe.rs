@@ -13,22 +13,22 @@ use super::topic::{self, TOPIC, topic_setting};
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigSource {
-    TopicConfig,
-    DynamicBrokerConfig,
-    DynamicDefaultBrokerConfig,
-    StaticBrokerConfig,
-    DefaultConfig,
+    Topic,
+    DynamicBroker,
+    DynamicDefaultBroker,
+    StaticBroker,
+    Default,
 }
 
 impl ConfigSource {
     /// The number of the source on the wire.
     pub fn id(self) -> i8 {
         match self {
-            ConfigSource::TopicConfig => 1,
-            ConfigSource::DynamicBrokerConfig => 2,
-            ConfigSource::DynamicDefaultBrokerConfig => 3,
-            ConfigSource::StaticBrokerConfig => 4,
-            ConfigSource::DefaultConfig => 5,
+            ConfigSource::Topic => 1,
+            ConfigSource::DynamicBroker => 2,
+            ConfigSource::DynamicDefaultBroker => 3,
+            ConfigSource::StaticBroker => 4,
+            ConfigSource::Default => 5,
         }
     }
 }
@@ -82,7 +82,7 @@ pub fn describe_topic(config: &KafkaConfig, overrides: &Properties) -> Vec<Confi
                 None => Vec::new(),
             };
             if overrides.contains_key(name) {
-                let own = Synonym { name: name.to_string(), value: value.clone(), source: ConfigSource::TopicConfig };
+                let own = Synonym { name: name.to_string(), value: value.clone(), source: ConfigSource::Topic };
                 synonyms.insert(0, own);
             }
             entry(name, value, is_sensitive, false, synonyms, setting)
@@ -112,7 +112,7 @@ pub fn describe_default_broker(config: &KafkaConfig) -> Vec<ConfigEntry> {
         .dynamic_default()
         .iter()
         .map(|(name, text)| {
-            let of_default = |synonym: &Synonym| synonym.source == ConfigSource::DynamicDefaultBrokerConfig;
+            let of_default = |synonym: &Synonym| synonym.source == ConfigSource::DynamicDefaultBroker;
             broker_entry(config, name, Some(text.clone()), of_default)
         })
         .collect()
@@ -138,16 +138,16 @@ fn broker_entry(
 fn broker_synonyms(config: &KafkaConfig, name: &str, is_sensitive: bool) -> Vec<Synonym> {
     let family = keys::synonyms(name);
     let layers = [
-        (config.dynamic_broker(), ConfigSource::DynamicBrokerConfig),
-        (config.dynamic_default(), ConfigSource::DynamicDefaultBrokerConfig),
-        (config.static_properties(), ConfigSource::StaticBrokerConfig),
+        (config.dynamic_broker(), ConfigSource::DynamicBroker),
+        (config.dynamic_default(), ConfigSource::DynamicDefaultBroker),
+        (config.static_properties(), ConfigSource::StaticBroker),
     ];
     let set = layers.into_iter().flat_map(|(layer, source)| {
         family.iter().filter_map(move |member| Some((*member, layer.get(*member)?.clone(), source)))
     });
     let defaults = family.iter().filter_map(|member| {
         let default = server_setting(member)?.default_value().to_text()?;
-        Some((*member, default, ConfigSource::DefaultConfig))
+        Some((*member, default, ConfigSource::Default))
     });
     set.chain(defaults)
         // What only weaker members of the family set is not the value of this one.
@@ -171,7 +171,7 @@ fn entry(
     ConfigEntry {
         name: name.to_string(),
         value,
-        source: synonyms.first().map_or(ConfigSource::DefaultConfig, |synonym| synonym.source),
+        source: synonyms.first().map_or(ConfigSource::Default, |synonym| synonym.source),
         is_sensitive,
         read_only,
         synonyms,
@@ -258,20 +258,20 @@ mod tests {
             .expect("valid");
         let entry = find(describe_topic(&config, &properties(&[("max.message.bytes", " 17 ")])), "max.message.bytes");
         assert_eq!(entry.value.as_deref(), Some("17"));
-        assert_eq!(entry.source, ConfigSource::TopicConfig);
+        assert_eq!(entry.source, ConfigSource::Topic);
         assert_eq!(
             synonyms(&entry),
             [
-                ("max.message.bytes", Some("17"), ConfigSource::TopicConfig),
-                ("message.max.bytes", Some("3000000"), ConfigSource::DynamicDefaultBrokerConfig),
-                ("message.max.bytes", Some("2000000"), ConfigSource::StaticBrokerConfig),
-                ("message.max.bytes", Some("1048588"), ConfigSource::DefaultConfig),
+                ("max.message.bytes", Some("17"), ConfigSource::Topic),
+                ("message.max.bytes", Some("3000000"), ConfigSource::DynamicDefaultBroker),
+                ("message.max.bytes", Some("2000000"), ConfigSource::StaticBroker),
+                ("message.max.bytes", Some("1048588"), ConfigSource::Default),
             ]
         );
         assert!(!entry.read_only && !entry.is_sensitive);
         let plain = find(describe_topic(&config, &Properties::new()), "max.message.bytes");
         assert_eq!(plain.value.as_deref(), Some("3000000"));
-        assert_eq!(plain.source, ConfigSource::DynamicDefaultBrokerConfig);
+        assert_eq!(plain.source, ConfigSource::DynamicDefaultBroker);
     }
 
     /// Kafka shows no synonyms for retention.ms while only log.retention.hours is set.
@@ -280,17 +280,17 @@ mod tests {
         let config = config(&[("log.retention.hours", "24")]);
         let entry = find(describe_topic(&config, &Properties::new()), "retention.ms");
         assert_eq!(entry.value.as_deref(), Some("86400000"));
-        assert_eq!((entry.source, entry.synonyms.len()), (ConfigSource::DefaultConfig, 0));
+        assert_eq!((entry.source, entry.synonyms.len()), (ConfigSource::Default, 0));
         let hours = find(describe_broker(&config), "log.retention.hours");
         assert_eq!(
             synonyms(&hours),
             [
-                ("log.retention.hours", Some("24"), ConfigSource::StaticBrokerConfig),
-                ("log.retention.hours", Some("168"), ConfigSource::DefaultConfig),
+                ("log.retention.hours", Some("24"), ConfigSource::StaticBroker),
+                ("log.retention.hours", Some("168"), ConfigSource::Default),
             ]
         );
         let ms = find(describe_broker(&config), "log.retention.ms");
-        assert_eq!((ms.value, ms.source), (None, ConfigSource::DefaultConfig));
+        assert_eq!((ms.value, ms.source), (None, ConfigSource::Default));
     }
 
     #[test]
@@ -324,6 +324,6 @@ mod tests {
         let entries = describe_default_broker(&config);
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].value.as_deref(), Some("2"));
-        assert_eq!(synonyms(&entries[0]), [("message.max.bytes", Some("2"), ConfigSource::DynamicDefaultBrokerConfig)]);
+        assert_eq!(synonyms(&entries[0]), [("message.max.bytes", Some("2"), ConfigSource::DynamicDefaultBroker)]);
     }
 }
