@@ -539,6 +539,10 @@ async fn first_session(settings: &Settings, chroot: Option<&str>, deadline: Inst
         match timeout(left, settings.open(chroot)).await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(error @ (ZkError::AuthFailed | ZkError::Settings(_)))) => return Err(error),
+            // Why a handshake failed is only known to the client's own log.
+            Ok(Err(error)) if settings.tls.is_some() => {
+                last = format!("{error}; RUST_LOG=info,zookeeper_client=debug shows what was wrong with TLS");
+            }
             Ok(Err(error)) => last = error.to_string(),
             Err(_) => {
                 return Err(ZkError::NotConnected {

@@ -4,7 +4,7 @@ mod support;
 use odradek_zookeeper::brokers::RegisteredBroker;
 use odradek_zookeeper::election::Election;
 use odradek_zookeeper::error::ZkError;
-use odradek_zookeeper::session::{CreateKind, SaslDigest, SessionEvent, ZooKeeper};
+use odradek_zookeeper::session::{CreateKind, SaslDigest, SessionEvent, Settings, Tls, ZooKeeper};
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
 use odradek_zookeeper::znode::config::ConfigEntity;
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
@@ -383,4 +383,58 @@ async fn a_payload_that_no_server_takes_is_refused_and_the_largest_is_taken() {
     assert!(refused.starts_with("znode /config/topics/t would hold 10486"), "{refused}");
     assert!(!zk.topic_exists("t").await.unwrap());
     assert_eq!(zk.session_id(), session);
+}
+
+/// Settings for a start that fails soon.
+fn impatient(settings: &Settings) -> Settings {
+    Settings { connection_timeout: std::time::Duration::from_secs(2), ..settings.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_the_server_must_be_the_one_that_is_trusted() {
+    let server = Server::with_tls("none");
+    let mut settings = server.settings("/tls/deep");
+    settings.tls = Some(server.tls(false));
+    let zk = ZooKeeper::connect(settings.clone()).await.unwrap();
+    zk.create_persistent_roots().await.unwrap();
+    let mut topics = zk.watch_children("/brokers/topics");
+    assert_eq!(topics.next().await.unwrap(), Vec::<String>::new());
+    zk.create_topic("t", &topic(100), &BTreeMap::new()).await.unwrap();
+    assert_eq!(topics.next().await.unwrap(), ["t"]);
+    assert_eq!(zk.topic("t").await.unwrap().unwrap().value, topic(100));
+    let large = vec![b'x'; 1_000_000];
+    zk.create("/admin/large", &large, CreateKind::Persistent).await.unwrap();
+    assert_eq!(zk.get("/admin/large").await.unwrap().unwrap().0, large);
+
+    // Its certificate is for 127.0.0.1 alone, and another one is not trusted.
+    let mut other_name = impatient(&settings);
+    other_name.connect = settings.connect.replace("127.0.0.1", "localhost");
+    let mut other_signer = impatient(&settings);
+    other_signer.tls = Some(Tls { truststore_pem: server.tls(true).keystore_pem.unwrap().0, ..server.tls(false) });
+    let plaintext = Settings { tls: None, ..impatient(&settings) };
+    for refused in [other_name, other_signer, plaintext] {
+        let error = ZooKeeper::connect(refused).await.unwrap_err();
+        println!("{error}");
+        assert!(matches!(error, ZkError::NotConnected { .. }), "{error}");
+    }
+    zk.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_a_certificate_of_the_client_is_its_login() {
+    let server = Server::with_tls("need");
+    let mut settings = server.settings("/mutual");
+    settings.set_acl = true;
+    settings.tls = Some(server.tls(true));
+    let zk = ZooKeeper::connect(settings.clone()).await.unwrap();
+    zk.create_persistent_roots().await.unwrap();
+    zk.create_topic("t", &topic(1), &BTreeMap::new()).await.unwrap();
+    zk.set_topic("t", &topic(2), 0).await.unwrap();
+    assert_eq!(zk.children("/config/users").await.unwrap(), Vec::<String>::new());
+
+    let mut nobody = impatient(&settings);
+    nobody.tls = Some(server.tls(false));
+    let error = ZooKeeper::connect(nobody).await.unwrap_err();
+    println!("{error}");
+    assert!(matches!(error, ZkError::NotConnected { .. }), "{error}");
 }

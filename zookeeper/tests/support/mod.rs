@@ -1,8 +1,8 @@
 //! A real ZooKeeper server, and a proxy before it that can be cut like a network cable.
-use odradek_zookeeper::session::{Settings, ZooKeeper};
+use odradek_zookeeper::session::{Settings, Tls, ZooKeeper};
 use std::future::Future;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_millis(1000);
 pub struct Server {
     process: Child,
     port: u16,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -60,30 +60,65 @@ impl Server {
 
     fn start(jaas: &str) -> Server {
         let data = tempfile::tempdir().expect("a temporary directory");
+        let port = free_port();
         let jaas_file = data.path().join("jaas.conf");
         std::fs::write(&jaas_file, jaas).expect("a writable directory");
-        let security: &[String] = match jaas {
-            "" => &[],
-            _ => &[
+        let security = match jaas {
+            "" => Vec::new(),
+            _ => vec![
                 format!("-Djava.security.auth.login.config={}", jaas_file.display()),
                 "-Dzookeeper.authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider".to_owned(),
             ],
         };
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+        Server::run(data, port, &security, "clientPort")
+    }
+
+    /// A server of its own that speaks TLS only and has a certificate for 127.0.0.1. `client_auth` is `none` or `need`.
+    pub fn with_tls(client_auth: &str) -> Server {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        for (name, san) in [("server", "ip:127.0.0.1"), ("client", "dns:client")] {
+            make_certificate(data.path(), name, san);
+        }
+        let client = data.path().join("client.crt");
+        keytool(data.path(), "truststore", "client", &["-importcert", "-noprompt", "-file", &client.to_string_lossy()]);
+        let store = |name: &str| data.path().join(name).with_extension("p12").display().to_string();
+        let security = [
+            "-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory".to_owned(),
+            format!("-Dzookeeper.ssl.keyStore.location={}", store("server")),
+            format!("-Dzookeeper.ssl.keyStore.password={STORE_PASSWORD}"),
+            format!("-Dzookeeper.ssl.trustStore.location={}", store("truststore")),
+            format!("-Dzookeeper.ssl.trustStore.password={STORE_PASSWORD}"),
+            format!("-Dzookeeper.ssl.clientAuth={client_auth}"),
+        ];
+        Server::run(data, free_port(), &security, "secureClientPort")
+    }
+
+    fn run(data: tempfile::TempDir, port: u16, security: &[String], port_setting: &str) -> Server {
+        let config = data.path().join("zoo.cfg");
+        let text = format!("dataDir={}\n{port_setting}={port}\ntickTime={TICK_MS}\n", data.path().display());
+        std::fs::write(&config, text).expect("a writable directory");
         let process = Command::new("java")
             .args(["-Xmx128m", "-Dzookeeper.admin.enableServer=false", "-Dzookeeper.forceSync=no"])
             .args(security)
             .arg("-cp")
             .arg(jars().join("*"))
             .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
-            .arg(port.to_string())
-            .arg(data.path())
-            .arg(TICK_MS.to_string())
+            .arg(&config)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("java starts; install a Java runtime");
-        Server { process, port, _data: data }
+        Server { process, port, data }
+    }
+
+    /// What a client of a server with TLS is told; `client` says whether it has a certificate.
+    pub fn tls(&self, client: bool) -> Tls {
+        let pem = |name: &str| std::fs::read_to_string(self.data.path().join(name)).expect("it was made at the start");
+        Tls {
+            truststore_pem: pem("server.crt"),
+            keystore_pem: client.then(|| (pem("client.crt"), pem("client.key"))),
+            verify_hostname: true,
+        }
     }
 
     pub fn settings(&self, chroot: &str) -> Settings {
@@ -100,6 +135,53 @@ impl Server {
         let zk = ZooKeeper::connect(settings(proxy.port, chroot)).await.expect("the server answers");
         (zk, proxy)
     }
+}
+
+const STORE_PASSWORD: &str = "store-password";
+
+/// Prints the private key of a key store, which keytool does not.
+const PRINT_KEY: &str = r#"
+public class PrintKey {
+    public static void main(String[] arguments) throws Exception {
+        char[] password = arguments[1].toCharArray();
+        var store = java.security.KeyStore.getInstance(new java.io.File(arguments[0]), password);
+        byte[] key = store.getKey(arguments[2], password).getEncoded();
+        System.out.println("-----BEGIN PRIVATE KEY-----");
+        System.out.println(java.util.Base64.getMimeEncoder(64, new byte[] {10}).encodeToString(key));
+        System.out.println("-----END PRIVATE KEY-----");
+    }
+}
+"#;
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+/// Runs a command on the key store of that name, and gives what it prints.
+fn keytool(dir: &Path, store: &str, alias: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new("keytool");
+    command.args(arguments).args(["-alias", alias, "-storetype", "PKCS12", "-storepass", STORE_PASSWORD]);
+    printed(command.arg("-keystore").arg(dir.join(store).with_extension("p12")))
+}
+
+fn printed(command: &mut Command) -> String {
+    let output = command.output().expect("the tool starts; install a JDK");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// A key pair with a certificate signed by itself: NAME.p12, NAME.crt and NAME.key.
+fn make_certificate(dir: &Path, name: &str, subject_alternative_name: &str) {
+    let (subject, extension) = (format!("CN={name}"), format!("san={subject_alternative_name}"));
+    let pair = ["-genkeypair", "-keyalg", "RSA", "-keysize", "2048", "-dname", &subject, "-ext", &extension];
+    keytool(dir, name, name, &pair);
+    let certificate = keytool(dir, name, name, &["-exportcert", "-rfc"]);
+    std::fs::write(dir.join(name).with_extension("crt"), certificate).expect("a writable directory");
+    let program = dir.join("PrintKey.java");
+    std::fs::write(&program, PRINT_KEY).expect("a writable directory");
+    let store = dir.join(name).with_extension("p12");
+    let key = printed(Command::new("java").arg(&program).arg(store).args([STORE_PASSWORD, name]));
+    std::fs::write(dir.join(name).with_extension("key"), key).expect("a writable directory");
 }
 
 fn settings(port: u16, chroot: &str) -> Settings {
