@@ -17,9 +17,7 @@ pub mod feature;
 pub mod isr_change;
 pub mod log_dir_event;
 pub mod partition_state;
-pub mod preferred_replica_election;
 pub mod producer_id_block;
-pub mod reassign_partitions;
 pub mod topic;
 
 /// The persistent znodes that every broker creates at startup, in Kafka's order.
@@ -187,20 +185,6 @@ pub(crate) fn encoded(value: Value) -> Vec<u8> {
 
 pub(crate) fn strings(map: &BTreeMap<String, String>) -> Value {
     Value::Object(map.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect())
-}
-
-/// Topic, partition and replicas, as several znodes list them.
-pub(crate) fn topic_partitions(node: &JsonNode<'_>) -> Result<Vec<(String, i32)>, ZnodeError> {
-    let mut found = Vec::new();
-    for entry in node.list("partitions")? {
-        let topic = entry.get("topic").and_then(Value::as_str);
-        let partition = entry.get("partition").and_then(int);
-        match (topic, partition) {
-            (Some(topic), Some(partition)) => found.push((topic.to_owned(), partition)),
-            _ => return Err(node.error(&format!("entry {entry} of \"partitions\" lacks a topic or a partition"))),
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
