@@ -1,12 +1,14 @@
-"""What the Python checks share: the command line, one line a check, and what is in a record."""
+"""What the Python checks share: the command line, one line a check, what is in a record, and the life of a group."""
 import os
 import sys
+import threading
 import time
 import traceback
 
 when, bootstrap, prefix = sys.argv[1:4]
 FIRST_TIMESTAMP = 1_600_000_000_000
 RECORDS = 30
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 failures = 0
 
 
@@ -43,6 +45,84 @@ def eventually(what, probe, seen, seconds=30):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what}; last seen: {seen()}")
         time.sleep(0.02)
+
+
+class Member(threading.Thread):
+    """A member of the group: polls, remembers (partition, offset, value) of what it got, commits when asked.
+
+    Each client says how it joins, polls and stores its offsets."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.assigned, self.received, self.failure = set(), [], None
+        self.stop, self.commit = False, False
+
+    def run(self):
+        try:
+            c = self.joined()
+            while not self.stop:
+                self.received.extend(self.poll(c))
+                self.assigned = {p.partition for p in c.assignment()}
+                if self.commit:
+                    self.store(c)
+                    self.commit = False
+            c.close()
+        except Exception as error:
+            self.failure = error
+
+
+def group(member, send_to_group):
+    first, second = member(), member()
+    try:
+        first.start()
+        eventually("the only member has all four partitions", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
+        second.start()
+        eventually("both members have two partitions each", lambda: len(first.assigned) == 2 and len(second.assigned) == 2,
+                   lambda: (first.assigned, second.assigned, first.failure, second.failure))
+        send_to_group(0, 200)
+        eventually("200 records", lambda: len(first.received) + len(second.received) >= 200, lambda: (len(first.received), len(second.received)))
+        expect(200, len({value for _, _, value in first.received + second.received}), "different records")
+        expect((100, 100), (len(first.received), len(second.received)), "records of each member")
+        first.commit = second.commit = True
+        eventually("both have committed", lambda: not first.commit and not second.commit, lambda: (first.failure, second.failure))
+        second.stop = True
+        second.join(20)
+        eventually("the first member has all four partitions again", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
+    finally:
+        first.stop = second.stop = True
+        first.join(20)
+    expect((None, None), (first.failure, second.failure), "failures of the members")
+    send_to_group(200, 240)
+
+
+def resume(member):
+    member = member()
+    try:
+        member.start()
+        eventually("the 40 records behind the committed offsets", lambda: len(member.received) >= 40, lambda: (len(member.received), member.failure))
+    finally:
+        member.stop = True
+        member.join(20)
+    for partition in range(4):
+        expect([(50 + i, f"group-{(50 + i) * 4 + partition}".encode()) for i in range(10)],
+               [(offset, value) for of, offset, value in member.received if of == partition], f"records of partition {partition}")
+
+
+def run(codec, read_back, acks, acks_settings, idempotent, seek_by_time, member, send_to_group):
+    """All checks of a client, before or after the broker's restart."""
+    if when == "before":
+        for name in CODECS:
+            check(f"produce and read back, {name}", codec, name)
+        for setting in acks_settings:
+            check(f"acks={setting}", acks, setting)
+        check("idempotent producer", idempotent)
+        check("seek by time", seek_by_time)
+        check("group of two members, rebalance, commit", group, member, send_to_group)
+    else:
+        for name in CODECS:
+            check(f"read again after the restart, {name}", read_back, f"{prefix}-{name}", name)
+        check("resume at the committed offsets", resume, member)
+    finish()
 
 
 def finish():

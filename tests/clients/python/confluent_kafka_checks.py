@@ -2,12 +2,11 @@
 
 confluent_kafka_checks.py before|after BOOTSTRAP PREFIX
 """
-import threading
 import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from checking import FIRST_TIMESTAMP, RECORDS, check, eventually, expect, finish, key, value, when, bootstrap, prefix
+from checking import FIRST_TIMESTAMP, RECORDS, Member, bootstrap, expect, key, prefix, run, value
 
 TIMEOUT = 30
 
@@ -93,30 +92,21 @@ def seek_by_time():
     expect(value("none", 8), read_from(f"{prefix}-none", 8, 1)[0].value(), "first record behind the time")
 
 
-class Member(threading.Thread):
-    """A member of the group: polls, remembers what it got, commits when asked."""
+class GroupMember(Member):
+    def joined(self):
+        c = consumer()
+        c.subscribe([f"{prefix}-group"])
+        return c
 
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.assigned, self.received, self.failure = set(), [], None
-        self.stop, self.commit = False, False
+    def poll(self, c):
+        messages = c.consume(100, 0.1)
+        for message in messages:
+            if message.error():
+                raise KafkaException(message.error())
+        return [(message.partition(), message.offset(), message.value()) for message in messages]
 
-    def run(self):
-        try:
-            c = consumer()
-            c.subscribe([f"{prefix}-group"])
-            while not self.stop:
-                for message in c.consume(100, 0.1):
-                    if message.error():
-                        raise KafkaException(message.error())
-                    self.received.append(message)
-                self.assigned = {p.partition for p in c.assignment()}
-                if self.commit:
-                    c.commit(asynchronous=False)
-                    self.commit = False
-            c.close()
-        except Exception as error:
-            self.failure = error
+    def store(self, c):
+        c.commit(asynchronous=False)
 
 
 def send_to_group(first, end):
@@ -128,54 +118,4 @@ def send_to_group(first, end):
     expect([None] * (end - first), errors, "delivery reports")
 
 
-def group():
-    first, second = Member(), Member()
-    try:
-        first.start()
-        eventually("the only member has all four partitions", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
-        second.start()
-        eventually("both members have two partitions each", lambda: len(first.assigned) == 2 and len(second.assigned) == 2,
-                   lambda: (first.assigned, second.assigned, first.failure, second.failure))
-        send_to_group(0, 200)
-        eventually("200 records", lambda: len(first.received) + len(second.received) >= 200, lambda: (len(first.received), len(second.received)))
-        expect(200, len({m.value() for m in first.received + second.received}), "different records")
-        expect((100, 100), (len(first.received), len(second.received)), "records of each member")
-        first.commit = second.commit = True
-        eventually("both have committed", lambda: not first.commit and not second.commit, lambda: (first.failure, second.failure))
-        second.stop = True
-        second.join(20)
-        eventually("the first member has all four partitions again", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
-    finally:
-        first.stop = second.stop = True
-        first.join(20)
-    expect((None, None), (first.failure, second.failure), "failures of the members")
-    send_to_group(200, 240)
-
-
-def resume():
-    member = Member()
-    try:
-        member.start()
-        eventually("the 40 records behind the committed offsets", lambda: len(member.received) >= 40, lambda: (len(member.received), member.failure))
-    finally:
-        member.stop = True
-        member.join(20)
-    for partition in range(4):
-        expect([(50 + i, f"group-{(50 + i) * 4 + partition}".encode()) for i in range(10)],
-               [(m.offset(), m.value()) for m in member.received if m.partition() == partition], f"records of partition {partition}")
-
-
-CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
-if when == "before":
-    for name in CODECS:
-        check(f"produce and read back, {name}", codec, name)
-    for setting in ("0", "1", "all"):
-        check(f"acks={setting}", acks, setting)
-    check("idempotent producer", idempotent)
-    check("seek by time", seek_by_time)
-    check("group of two members, rebalance, commit", group)
-else:
-    for name in CODECS:
-        check(f"read again after the restart, {name}", read_back, f"{prefix}-{name}", name)
-    check("resume at the committed offsets", resume)
-finish()
+run(codec, read_back, acks, ("0", "1", "all"), idempotent, seek_by_time, GroupMember, send_to_group)

@@ -1,10 +1,9 @@
 """What kafka-python does with a broker. kafka_python_checks.py before|after BOOTSTRAP PREFIX"""
-import threading
 import time
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from checking import FIRST_TIMESTAMP, RECORDS, check, eventually, expect, finish, key, value, when, bootstrap, prefix
+from checking import FIRST_TIMESTAMP, RECORDS, Member, bootstrap, expect, key, prefix, run, value
 
 TIMEOUT = 60
 
@@ -88,27 +87,15 @@ def seek_by_time():
     expect(value("none", 8), read_from(f"{prefix}-none", 8, 1)[0].value, "first record behind the time")
 
 
-class Member(threading.Thread):
-    """A member of the group: polls, remembers what it got, commits when asked."""
+class GroupMember(Member):
+    def joined(self):
+        return consumer(f"{prefix}-group")
 
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.assigned, self.received, self.failure = set(), [], None
-        self.stop, self.commit = False, False
+    def poll(self, c):
+        return [(r.partition, r.offset, r.value) for records in c.poll(timeout_ms=500).values() for r in records]
 
-    def run(self):
-        try:
-            c = consumer(f"{prefix}-group")
-            while not self.stop:
-                for records in c.poll(timeout_ms=500).values():
-                    self.received.extend(records)
-                self.assigned = {p.partition for p in c.assignment()}
-                if self.commit:
-                    c.commit()
-                    self.commit = False
-            c.close()
-        except Exception as error:
-            self.failure = error
+    def store(self, c):
+        c.commit()
 
 
 def send_to_group(first, end):
@@ -120,54 +107,4 @@ def send_to_group(first, end):
         p.close()
 
 
-def group():
-    first, second = Member(), Member()
-    try:
-        first.start()
-        eventually("the only member has all four partitions", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
-        second.start()
-        eventually("both members have two partitions each", lambda: len(first.assigned) == 2 and len(second.assigned) == 2,
-                   lambda: (first.assigned, second.assigned, first.failure, second.failure))
-        send_to_group(0, 200)
-        eventually("200 records", lambda: len(first.received) + len(second.received) >= 200, lambda: (len(first.received), len(second.received)))
-        expect(200, len({r.value for r in first.received + second.received}), "different records")
-        expect((100, 100), (len(first.received), len(second.received)), "records of each member")
-        first.commit = second.commit = True
-        eventually("both have committed", lambda: not first.commit and not second.commit, lambda: (first.failure, second.failure))
-        second.stop = True
-        second.join(20)
-        eventually("the first member has all four partitions again", lambda: len(first.assigned) == 4, lambda: (first.assigned, first.failure))
-    finally:
-        first.stop = second.stop = True
-        first.join(20)
-    expect((None, None), (first.failure, second.failure), "failures of the members")
-    send_to_group(200, 240)
-
-
-def resume():
-    member = Member()
-    try:
-        member.start()
-        eventually("the 40 records behind the committed offsets", lambda: len(member.received) >= 40, lambda: (len(member.received), member.failure))
-    finally:
-        member.stop = True
-        member.join(20)
-    for partition in range(4):
-        expect([(50 + i, f"group-{(50 + i) * 4 + partition}".encode()) for i in range(10)],
-               [(r.offset, r.value) for r in member.received if r.partition == partition], f"records of partition {partition}")
-
-
-CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
-if when == "before":
-    for name in CODECS:
-        check(f"produce and read back, {name}", codec, name)
-    for setting in (0, 1, "all"):
-        check(f"acks={setting}", acks, setting)
-    check("idempotent producer", idempotent)
-    check("seek by time", seek_by_time)
-    check("group of two members, rebalance, commit", group)
-else:
-    for name in CODECS:
-        check(f"read again after the restart, {name}", read_back, f"{prefix}-{name}", name)
-    check("resume at the committed offsets", resume)
-finish()
+run(codec, read_back, acks, (0, 1, "all"), idempotent, seek_by_time, GroupMember, send_to_group)
