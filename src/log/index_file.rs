@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Entries kept in memory before they are written together.
 const PENDING_MAX: usize = 64;
@@ -21,17 +22,41 @@ pub(crate) struct IndexFile<const WIDTH: usize> {
     written: Option<u32>,
     /// Entries behind those, not yet written.
     pending: Vec<[u8; WIDTH]>,
+    /// Where the last search of the file ended: a consumer that reads on finds its next position there. Whoever
+    /// searches without the log's lock fills it; a truncation leaves it to them and starts a new one.
+    last_block: Arc<Mutex<Option<Block<WIDTH>>>>,
+}
+
+/// Neighbouring entries of the file.
+#[derive(Debug)]
+struct Block<const WIDTH: usize> {
+    /// Index of the first one in the file.
+    first: u32,
+    entries: Vec<[u8; WIDTH]>,
+}
+
+impl<const WIDTH: usize> Block<WIDTH> {
+    /// The number of entries in the file for which `before` holds, if that is known from these entries.
+    fn partition_point(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> Option<u32> {
+        let found = self.entries.partition_point(before);
+        let is_known = (found > 0 || self.first == 0) && found < self.entries.len();
+        is_known.then(|| self.first + found as u32)
+    }
+
+    fn entry(&self, index: u32) -> Option<[u8; WIDTH]> {
+        self.entries.get(index.checked_sub(self.first)? as usize).copied()
+    }
 }
 
 impl<const WIDTH: usize> IndexFile<WIDTH> {
     /// The index of a new segment. The file appears with the first write.
     pub fn empty() -> Self {
-        IndexFile { written: Some(0), pending: Vec::new() }
+        IndexFile { written: Some(0), pending: Vec::new(), last_block: Arc::default() }
     }
 
     /// The index of a segment found on disk; every whole entry in the file is taken as valid.
     pub fn existing() -> Self {
-        IndexFile { written: None, pending: Vec::new() }
+        IndexFile { written: None, pending: Vec::new(), last_block: Arc::default() }
     }
 
     fn written(&mut self, path: &Path) -> io::Result<u32> {
@@ -103,6 +128,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         }
         self.pending.clear();
         self.written = Some(count);
+        self.forget_block();
         match OpenOptions::new().write(true).open(path) {
             Ok(file) => file.set_len(u64::from(count) * WIDTH as u64),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -117,10 +143,24 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         if found > 0 {
             return Ok(Search::Done(Some(self.pending[found - 1])));
         }
+        if let Some(block) = &*self.last_block.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(count) = block.partition_point(&before)
+        {
+            return Ok(Search::Done(count.checked_sub(1).and_then(|last| block.entry(last))));
+        }
         match self.written(path)? {
             0 => Ok(Search::Done(None)),
-            written => Ok(Search::InFile(WrittenEntries { path: path.to_path_buf(), written })),
+            written => Ok(Search::InFile(self.written_entries(path, written))),
         }
+    }
+
+    fn written_entries(&self, path: &Path, written: u32) -> WrittenEntries<WIDTH> {
+        WrittenEntries { path: path.to_path_buf(), written, last_block: Arc::clone(&self.last_block) }
+    }
+
+    /// Gives the memory back that the last search holds.
+    pub fn forget_block(&mut self) {
+        self.last_block = Arc::default();
     }
 
     /// The first entry for which `before` does not hold.
@@ -143,7 +183,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         match self.written(path)? {
             written if found > 0 => Ok(written + found),
             0 => Ok(0),
-            written => WrittenEntries::<WIDTH> { path: path.to_path_buf(), written }.partition_point(before),
+            written => self.written_entries(path, written).partition_point(before),
         }
     }
 }
@@ -157,6 +197,7 @@ pub(crate) enum Search<const WIDTH: usize> {
 pub(crate) struct WrittenEntries<const WIDTH: usize> {
     path: PathBuf,
     written: u32,
+    last_block: Arc<Mutex<Option<Block<WIDTH>>>>,
 }
 
 impl<const WIDTH: usize> WrittenEntries<WIDTH> {
@@ -166,22 +207,27 @@ impl<const WIDTH: usize> WrittenEntries<WIDTH> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        match search_file(&file, self.written, before)? {
-            0 => Ok(None),
-            count => read_entry(&file, count - 1).map(Some),
-        }
+        let (count, block) = search_file(&file, self.written, before)?;
+        let Some(last) = count.checked_sub(1) else { return Ok(None) };
+        let found = match block.entry(last) {
+            Some(entry) => entry,
+            None => read_entry(&file, last)?,
+        };
+        *self.last_block.lock().unwrap_or_else(PoisonError::into_inner) = Some(block);
+        Ok(Some(found))
     }
 
     fn partition_point(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<u32> {
-        search_file(&File::open(&self.path)?, self.written, before)
+        Ok(search_file(&File::open(&self.path)?, self.written, before)?.0)
     }
 }
 
+/// The number of entries for which `before` holds, and the entries around that place.
 fn search_file<const WIDTH: usize>(
     file: &File,
     written: u32,
     before: impl Fn(&[u8; WIDTH]) -> bool,
-) -> io::Result<u32> {
+) -> io::Result<(u32, Block<WIDTH>)> {
     let (mut low, mut high) = (0, written);
     while high - low > BLOCK_ENTRIES {
         let middle = low + (high - low) / 2;
@@ -191,11 +237,12 @@ fn search_file<const WIDTH: usize>(
             high = middle;
         }
     }
-    // The last few steps within one read.
-    let mut block = [[0; WIDTH]; BLOCK_ENTRIES as usize];
-    let block = &mut block[..(high - low) as usize];
-    file.read_exact_at(block.as_flattened_mut(), u64::from(low) * WIDTH as u64)?;
-    Ok(low + block.partition_point(before) as u32)
+    // The last few steps within one read, and what a reader that goes on from there will look for.
+    let end = high.max(written.min(low.saturating_add(BLOCK_ENTRIES)));
+    let mut entries = vec![[0; WIDTH]; (end - low) as usize];
+    file.read_exact_at(entries.as_flattened_mut(), u64::from(low) * WIDTH as u64)?;
+    let count = low + entries.partition_point(before) as u32;
+    Ok((count, Block { first: low, entries }))
 }
 
 fn read_entry<const WIDTH: usize>(file: &File, index: u32) -> io::Result<[u8; WIDTH]> {

@@ -73,6 +73,10 @@ impl OffsetIndex {
         self.file.truncate(path, 0)
     }
 
+    pub fn forget_block(&mut self) {
+        self.file.forget_block();
+    }
+
     pub fn spill(&mut self, path: &Path) -> io::Result<()> {
         self.file.spill(path)
     }

@@ -149,6 +149,8 @@ impl Segment {
     pub fn close_if_idle(&mut self) {
         if !std::mem::take(&mut self.file_was_used) {
             self.file = None;
+            self.offset_index.forget_block();
+            self.time_index.forget_block();
         }
     }
 

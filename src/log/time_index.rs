@@ -91,6 +91,10 @@ impl TimeIndex {
         self.file.truncate(path, 0)
     }
 
+    pub fn forget_block(&mut self) {
+        self.file.forget_block();
+    }
+
     pub fn spill(&mut self, path: &Path) -> io::Result<()> {
         self.file.spill(path)
     }
