@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use crate::codec::reader::Reader;
+use crate::model::clock::wall_clock_ms;
 use crate::network::outbox::Outbox;
-use crate::network::{Answer, AnswerFuture, Peer, Request, Service, wall_clock_ms};
+use crate::network::{Answer, AnswerFuture, Peer, Request, Service};
 use crate::protocol::header::RequestHeader;
 
 /// The bounds of one connection.

@@ -14,7 +14,6 @@ use std::time::Instant;
 
 use crate::codec::reader::Reader;
 use crate::codec::writer::Chunk;
-use crate::model::clock::wall_clock_ms;
 use crate::protocol::header::RequestHeader;
 
 pub mod connection;
