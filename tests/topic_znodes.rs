@@ -1,5 +1,5 @@
 //! Topics in ZooKeeper, where more than one may write: who comes too late changes nothing, what is malformed is taken
-//! over once it is repaired, and what ZooKeeper cannot hold is refused.
+//! over once it is repaired, and what ZooKeeper cannot hold is refused. A JVM broker promises none of this.
 
 mod support;
 
@@ -106,7 +106,7 @@ fn of_two_brokers_that_grow_one_topic_the_later_starts_from_what_the_earlier_mad
 
 #[test]
 fn a_malformed_topic_is_served_once_it_is_repaired() {
-    let mut cluster = Cluster::start("malformed", "");
+    let mut cluster = Cluster::start_as(Kind::Odradek, "malformed", "");
     let runtime = Runtime::new().expect("a runtime");
     let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
     let zk = runtime.block_on(Session::connect(settings)).expect("it runs");
@@ -132,7 +132,7 @@ fn a_malformed_topic_is_served_once_it_is_repaired() {
     cluster.broker.client().until_led("appeared", 1);
     cluster.broker.stop();
     write_junk("found");
-    cluster.start_broker(Kind::under_test());
+    cluster.start_broker(Kind::Odradek);
     is_complained_of(&mut cluster, "found");
     repair("found");
     let mut client = cluster.broker.client();
@@ -146,7 +146,7 @@ fn a_malformed_topic_is_served_once_it_is_repaired() {
 #[test]
 fn a_topic_that_no_znode_can_hold_is_refused_and_nothing_of_it_stays() {
     const INVALID_REQUEST: i16 = 42;
-    let cluster = Cluster::start("huge", "");
+    let cluster = Cluster::start_as(Kind::Odradek, "huge", "");
     let mut client = cluster.broker.client();
     let assignments =
         (0..110_000).map(|partition_index| CreatableReplicaAssignment { partition_index, broker_ids: vec![0] });

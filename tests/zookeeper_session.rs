@@ -10,7 +10,7 @@ use odradek_zookeeper::session::{Settings, ZooKeeper as Session};
 use odradek_zookeeper::znode::config::ConfigEntity;
 use rustix::process::Signal;
 use support::client::{Client, batch, values};
-use support::{Cluster, PATIENCE, eventually};
+use support::{Cluster, Kind, PATIENCE, eventually};
 
 fn znode(cluster: &Cluster, path: &str) -> Result<String, String> {
     let server = format!("127.0.0.1:{}", cluster.zookeeper.port);
@@ -89,8 +89,9 @@ fn a_broker_stopped_for_longer_than_its_session_registers_again() {
 
 #[test]
 fn a_broker_that_waits_for_zookeeper_to_read_changed_settings_can_be_stopped() {
+    // What it says of itself is read from its log, so it is ours.
     const CHANGES: usize = 3000;
-    let mut cluster = Cluster::start("away", "");
+    let mut cluster = Cluster::start_as(Kind::Odradek, "away", "");
     cluster.broker.client().create_topic("changed", 1, &[]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));

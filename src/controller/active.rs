@@ -38,6 +38,8 @@ pub struct TopicRead {
 pub struct TopicFound {
     pub id: Option<TopicId>,
     pub partitions: BTreeMap<i32, Assignment>,
+    /// How often the znode had been written.
+    pub version: i32,
 }
 
 /// All that a new controller reads.
@@ -106,11 +108,12 @@ pub enum Action {
     /// Read these topics and keep watching them; answered by [`Event::TopicsRead`].
     ReadTopics(Vec<String>),
     UnwatchTopic(Arc<str>),
-    /// Replace the topic's znode; a failure is only logged, since the next controller repeats it.
+    /// Give the topic's znode the id, unless it was written since it was read like this: then it is read again anyway.
+    /// A failure is only logged, since the next controller repeats it.
     WriteTopic {
         topic: Arc<str>,
         id: TopicId,
-        partitions: BTreeMap<i32, Assignment>,
+        found: TopicFound,
     },
     /// Answered by [`Event::LeadershipsWritten`], which names each partition once.
     WriteLeaderships(Vec<LeadershipWrite>),
@@ -591,8 +594,8 @@ impl Active {
             None if self.settings.protocol.is_topic_ids_supported() => {
                 // Written by a tool or broker that knows no ids; the topic keeps the id it had.
                 let id = known_id.unwrap_or(fresh_id);
-                let (topic, partitions) = (Arc::clone(&name), found.partitions.clone());
-                self.actions.push(Action::WriteTopic { topic, id, partitions });
+                let topic = Arc::clone(&name);
+                self.actions.push(Action::WriteTopic { topic, id, found: found.clone() });
                 id
             }
             None => known_id.unwrap_or(TopicId::ZERO),

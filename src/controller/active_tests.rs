@@ -45,7 +45,7 @@ fn found(partitions: &[&[i32]]) -> TopicFound {
         replicas: replicas.iter().copied().map(BrokerId).collect(),
         ..Assignment::default()
     });
-    TopicFound { id: Some(TopicId([9; 16])), partitions: (0..).zip(assignments).collect() }
+    TopicFound { id: Some(TopicId([9; 16])), partitions: (0..).zip(assignments).collect(), version: 0 }
 }
 
 fn tp(name: &str) -> TopicPartition {
@@ -481,10 +481,10 @@ fn deletion_can_be_disabled() {
 
 #[test]
 fn topics_without_an_id_get_one_and_keep_it() {
-    let without = TopicFound { id: None, ..found(&[&[1]]) };
+    let without = TopicFound { id: None, version: 7, ..found(&[&[1]]) };
     let mut driver = Driver::elected(&[1], &[("t", without.clone())], &[("t-0", leadership(1, 0, &[1]))]);
     let fresh = TopicId([1; 16]);
-    let assigned = |id| Action::WriteTopic { topic: "t".into(), id, partitions: without.partitions.clone() };
+    let assigned = |id| Action::WriteTopic { topic: "t".into(), id, found: without.clone() };
     assert!(driver.done.contains(&assigned(fresh)));
     driver.done.clear();
     // A tool that knows no ids rewrites the topic.

@@ -13,7 +13,7 @@ use crate::config::sections::ControllerConfig;
 use crate::controller::active::{Deleted, Event, Hosted};
 use crate::controller::requests::{ControlRequest, Outgoing};
 use crate::controller::state::Broker;
-use crate::controller::task::Input;
+use crate::controller::task::{Input, reap};
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::leader_and_isr::{LeaderAndIsrRequest, LeaderAndIsrResponse};
@@ -82,7 +82,7 @@ impl Channels {
         };
         let task = self.tasks.spawn(sender.run(queue));
         self.channels.insert(broker.id, Channel { requests, task });
-        while self.tasks.try_join_next().is_some() {}
+        reap(&mut self.tasks);
     }
 
     pub fn disconnect(&mut self, broker: BrokerId) {
@@ -94,8 +94,7 @@ impl Channels {
     /// Requests to brokers without a channel are dropped.
     pub fn send(&mut self, outgoing: Outgoing) {
         if let Some(channel) = self.channels.get(&outgoing.to) {
-            // The task ends only when it is aborted.
-            let _ = channel.requests.send(outgoing);
+            channel.requests.send(outgoing).expect("a task that ended has no channel, unless it panicked");
         }
     }
 }

@@ -6,7 +6,7 @@ use log::{error, info, warn};
 use odradek_zookeeper::brokers::RegisteredBroker;
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::fenced::Fenced;
-use odradek_zookeeper::session::{CreateKind, Versioned};
+use odradek_zookeeper::session::{CreateKind, Stat, Versioned};
 use odradek_zookeeper::znode;
 use odradek_zookeeper::znode::config::ConfigEntity;
 use odradek_zookeeper::znode::feature::{Feature, FeatureJson, Status};
@@ -29,14 +29,14 @@ pub struct ClusterState {
 }
 
 /// `None` for a payload that cannot be understood, which is logged: one bad znode must not stop the cluster.
-pub fn topic_read(name: &Arc<str>, data: Option<&[u8]>) -> Option<TopicRead> {
-    let found = match data.map(|data| Topic::decode(name, data)) {
+pub fn topic_read(name: &Arc<str>, data: Option<&(Vec<u8>, Stat)>) -> Option<TopicRead> {
+    let found = match data.map(|(data, stat)| Topic::decode(name, data).map(|topic| (topic, stat.version))) {
         None => None,
         Some(Err(error)) => {
             error!("topic {name} is ignored until its znode is repaired: {error}");
             return None;
         }
-        Some(Ok(topic)) => {
+        Some(Ok((topic, version))) => {
             let id = match topic.topic_id.as_deref().map(str::parse::<TopicId>) {
                 Some(Err(error)) => {
                     error!("topic {name} is ignored until its znode is repaired: {error}");
@@ -46,7 +46,7 @@ pub fn topic_read(name: &Arc<str>, data: Option<&[u8]>) -> Option<TopicRead> {
                 None => None,
             };
             let partitions = topic.partitions.into_iter().map(|(id, replicas)| (id, assignment(replicas))).collect();
-            Some(TopicFound { id, partitions })
+            Some(TopicFound { id, partitions, version })
         }
     };
     Some(TopicRead { name: Arc::clone(name), found, fresh_id: TopicId::random() })
@@ -236,13 +236,8 @@ impl ClusterState {
         Ok(found)
     }
 
-    pub async fn write_topic(
-        &self,
-        name: &str,
-        id: TopicId,
-        partitions: &BTreeMap<i32, Assignment>,
-    ) -> Result<(), ZkError> {
-        let partitions = partitions.iter().map(|(partition, assignment)| {
+    pub async fn write_topic(&self, name: &str, id: TopicId, found: &TopicFound) -> Result<(), ZkError> {
+        let partitions = found.partitions.iter().map(|(partition, assignment)| {
             let assignment = PartitionAssignment {
                 replicas: ids(&assignment.replicas),
                 adding_replicas: ids(&assignment.adding),
@@ -251,7 +246,11 @@ impl ClusterState {
             (*partition, assignment)
         });
         let topic = Topic { topic_id: Some(id.to_string()), partitions: partitions.collect() };
-        let written = self.fenced.set(&znode::topic::path(name), &topic.encode(), -1).await;
+        let written = self.fenced.set(&znode::topic::path(name), &topic.encode(), found.version).await;
+        if let Err(ZkError::BadVersion { path }) = &written {
+            info!("{path} was written meanwhile and is read again");
+            return Ok(());
+        }
         logged(&format!("giving topic {name} the id {id}"), written).map(|_| ())
     }
 

@@ -138,6 +138,9 @@ struct Task {
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Input>) {
         while let Some(input) = queue.recv().await {
+            if let Some(office) = &mut self.office {
+                reap(&mut office.watches);
+            }
             let handled = match input {
                 Input::Registered => {
                     self.eligible = true;
@@ -378,8 +381,8 @@ impl Task {
                     }
                     None
                 }
-                Action::WriteTopic { topic, id, partitions } => {
-                    office.zookeeper.write_topic(&topic, id, &partitions).await?;
+                Action::WriteTopic { topic, id, found } => {
+                    office.zookeeper.write_topic(&topic, id, &found).await?;
                     None
                 }
                 Action::WriteLeaderships(writes) => {
@@ -423,8 +426,6 @@ impl Task {
             }
             topics.extend(topic);
         }
-        // Tasks of watches that ended are not kept for ever.
-        while office.watches.try_join_next().is_some() {}
         self.office = Some(office);
         Ok(Event::TopicsRead(topics))
     }
@@ -447,7 +448,6 @@ impl Task {
                     office.broker_watches.insert(broker.id, watching);
                 }
             }
-            while office.watches.try_join_next().is_some() {}
         }
         self.office = Some(office);
         self.process(Event::Brokers(read?)).await
@@ -519,7 +519,7 @@ impl Task {
         watches.spawn(async move {
             while let Ok(data) = watch.next().await {
                 // The list of topics tells of deletions.
-                let Some((data, _)) = data else { continue };
+                let Some(data) = data else { continue };
                 let Some(read) = cluster::topic_read(&name, Some(&data)) else { continue };
                 let event = Event::TopicsRead(vec![read]);
                 if inputs.send(Input::Event { epoch, event }).await.is_err() {
@@ -527,6 +527,17 @@ impl Task {
                 }
             }
         })
+    }
+}
+
+/// Forgets tasks that ended. One that panicked takes the controller with it: it would hear of nothing any more.
+fn reap(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.try_join_next() {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
     }
 }
 
@@ -553,8 +564,25 @@ async fn read_topics(zk: &ZooKeeper, names: Vec<String>) -> Result<Vec<ReadTopic
     let mut topics = Vec::new();
     for (name, watch, data) in read {
         let (name, data): (Arc<str>, _) = (name.into(), data?);
-        let topic = cluster::topic_read(&name, data.as_ref().map(|(data, _)| data.as_slice()));
+        let topic = cluster::topic_read(&name, data.as_ref());
         topics.push(ReadTopic { name, watch: data.is_some().then_some(watch), topic });
     }
     Ok(topics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "on purpose")]
+    async fn a_watch_that_panics_takes_the_controller_with_it() {
+        let mut watches = JoinSet::new();
+        watches.spawn(async { panic!("on purpose") });
+        watches.spawn(std::future::pending()).abort();
+        while !watches.is_empty() {
+            reap(&mut watches);
+            tokio::task::yield_now().await;
+        }
+    }
 }
