@@ -1,4 +1,4 @@
-//! InitProducerId for idempotent producers. Transactions come later; a transactional id is refused.
+//! InitProducerId for idempotent producers. There are no transactions: a transactional id is refused.
 //! Source: kafka 3.9 core/src/main/scala/kafka/coordinator/transaction/ProducerIdManager.scala.
 
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! The brokers' second job: looking after consumer groups (and, later, transactions) whose state lives in an
-//! internal topic that this broker leads a partition of.
+//! The brokers' second job: looking after consumer groups, whose state lives in an internal topic that this broker
+//! leads a partition of.
 //!
 //! - [`group`] is the group coordinator: a pure core (`state`, `rebalance`, `offsets`, `groups`, `replay`), the
 //!   record format of `__consumer_offsets`, and the shell that owns locks, timers and the log (`task`).

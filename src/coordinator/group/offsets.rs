@@ -74,7 +74,8 @@ pub(crate) enum FoundOffset<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct GroupOffsets {
     topics: HashMap<Arc<str>, HashMap<i32, PartitionOffset>>,
-    /// Recorded inside transactions that are still open.
+    /// Recorded inside transactions that were open at the end of what was loaded. As this broker takes part in none,
+    /// their end is seen when the partition is loaded again; until then these partitions have no stable offset.
     in_transactions: HashMap<ProducerId, HashMap<(Arc<str>, i32), RecordedOffset>>,
 }
 
@@ -119,7 +120,7 @@ impl GroupOffsets {
         }
     }
 
-    /// An offset recorded inside a transaction counts once the transaction commits.
+    /// Such an offset does not count before its transaction commits.
     pub(crate) fn record_in_transaction(
         &mut self,
         producer_id: ProducerId,
