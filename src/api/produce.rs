@@ -16,7 +16,7 @@ use crate::protocol::messages::produce::{
     ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
 use crate::record::append::{AcceptedSets, AppendOrigin};
-use crate::record::batch::BatchHeader;
+use crate::record::batch::Batches;
 use crate::replica::AppendTerms;
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::{Appended, RequiredAcks};
@@ -122,10 +122,15 @@ fn append(
         // A request is never decoded to anything but bytes; no records at all are none.
         Some(Payload::File(_) | Payload::Chunks(_)) | None => Bytes::new(),
     };
-    if matches!(BatchHeader::read(&records), Ok(Some(header)) if header.is_transactional) {
+    if has_transactional(&records) {
         return Err(Refusal::Transactional);
     }
     server.replicas.append(topic, data.index, records, terms, now_ms).map_err(Refusal::Replica)
+}
+
+/// Requests before version 3 may carry several batches.
+fn has_transactional(records: &[u8]) -> bool {
+    Batches::new(records).flatten().any(|batch| batch.header.is_transactional)
 }
 
 fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
@@ -174,5 +179,23 @@ fn add_leader_hints(server: &Server, context: &RequestContext, response: &mut Pr
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::build::BatchBuilder;
+
+    #[test]
+    fn a_transactional_batch_is_found_behind_others() {
+        let mut builder = BatchBuilder::new();
+        builder.append(0, None, Some(b"v"), &[]);
+        let plain = builder.build().to_vec();
+        let mut transactional = plain.clone();
+        // Bit 4 of the attributes, which follow base offset, length, leader epoch, magic and crc.
+        transactional[22] |= 0x10;
+        assert!(!has_transactional(&[plain.clone(), plain.clone()].concat()));
+        assert!(has_transactional(&[plain, transactional].concat()));
     }
 }

@@ -17,7 +17,7 @@ use crate::codec::writer::FileRegion;
 use crate::model::Offset;
 
 /// A truncation may cut the file while its headers are being read: then the read starts again.
-const ATTEMPTS_MAX: usize = 4;
+pub(super) const ATTEMPTS_MAX: usize = 4;
 
 impl Log {
     /// Finds batches from `from` on, at most `max_bytes` of them; with `at_least_one_batch` the first one whole even if

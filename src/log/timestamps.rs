@@ -2,6 +2,7 @@
 //! Source: kafka 3.9 core/.../log/UnifiedLog.scala (fetchOffsetByTimestamp), storage/.../log/LogSegment.java.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 use super::error::{IoContext, LogError};
 use super::offset_index::Lookup;
+use super::read::ATTEMPTS_MAX;
 use super::scan::{Found, HeaderScan};
 use super::{Log, OffsetQuery, State, TimestampedOffset};
 use crate::model::{LeaderEpoch, Offset};
@@ -19,18 +21,33 @@ use crate::record::read::{self, ReadError};
 impl Log {
     /// The offset that ListOffsets asks for; `None` when no record is as young as the time asked for.
     pub fn offset_for_timestamp(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
+        let mut attempt = 1;
+        loop {
+            match self.find_offset(query) {
+                // The file is searched without the lock: a truncation may have cut it meanwhile.
+                Err(LogError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::UnexpectedEof && attempt < ATTEMPTS_MAX =>
+                {
+                    attempt += 1;
+                }
+                found => return self.parent.observe(found),
+            }
+        }
+    }
+
+    fn find_offset(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
         match query {
             OffsetQuery::Earliest => Ok(Some(self.serving()?.earliest())),
             OffsetQuery::Latest => Ok(Some(self.serving()?.latest())),
             OffsetQuery::MaxTimestamp => {
-                let plan = self.parent.observe(self.serving()?.plan_max_timestamp())?;
+                let plan = self.serving()?.plan_max_timestamp()?;
                 let Some((plan, timestamp_ms)) = plan else { return Ok(None) };
-                self.parent.observe(plan.first_record(timestamp_ms, BatchMatch::Exactly))
+                plan.first_record(timestamp_ms, BatchMatch::Exactly)
             }
             OffsetQuery::AtOrAfter(timestamp_ms) => {
-                let plan = self.parent.observe(self.serving()?.plan_at_or_after(timestamp_ms))?;
+                let plan = self.serving()?.plan_at_or_after(timestamp_ms)?;
                 let Some(plan) = plan else { return Ok(None) };
-                self.parent.observe(plan.first_record(timestamp_ms, BatchMatch::AtOrAfter))
+                plan.first_record(timestamp_ms, BatchMatch::AtOrAfter)
             }
         }
     }
