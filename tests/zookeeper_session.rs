@@ -120,3 +120,39 @@ fn a_broker_that_waits_for_zookeeper_to_read_changed_settings_can_be_stopped() {
     runtime.shutdown_background();
     cluster.zookeeper.process.signal(Signal::CONT);
 }
+
+#[test]
+fn a_broker_that_loses_its_log_directories_while_zookeeper_is_away_stops() {
+    let soon = "log.flush.offset.checkpoint.interval.ms=300\nlog.initial.task.delay.ms=300\n\
+                replica.high.watermark.checkpoint.interval.ms=300";
+    let mut cluster = Cluster::start_as(Kind::Odradek, "dirs", soon);
+    cluster.broker.stop();
+    let dirs = ["first", "second"].map(|name| cluster.scratch.path(name));
+    let mut properties = std::fs::read_to_string(&cluster.broker.config).expect("it was written");
+    properties.push_str(&format!("log.dirs={},{}\n", dirs[0].display(), dirs[1].display()));
+    std::fs::write(&cluster.broker.config, properties).expect("it can be written");
+    cluster.start_broker(Kind::Odradek);
+    cluster.broker.client().create_topic("everywhere", 4, &[]);
+
+    cluster.zookeeper.process.signal(Signal::STOP);
+    // From here on a request to ZooKeeper waits for a session that does not come.
+    eventually(PATIENCE, "the session ends", || {
+        let said = cluster.broker.process().said();
+        said.contains("Session 0x").then_some(()).ok_or_else(|| cluster.broker.process().last_words())
+    });
+    for dir in &dirs {
+        std::fs::remove_dir_all(dir).expect("it is there");
+        let line = format!("Stopping serving logs in dir {}", dir.display());
+        eventually(PATIENCE, &line, || match cluster.broker.process().said().contains(&line) {
+            true => Ok(()),
+            false => Err(cluster.broker.process().last_words()),
+        });
+    }
+    let status = eventually(PATIENCE, "the broker ends", || {
+        let broker = cluster.broker.process();
+        broker.has_ended().ok_or_else(|| broker.last_words())
+    });
+    assert_eq!(status.code(), Some(1), "{}", cluster.broker.process().last_words());
+    assert!(cluster.broker.process().said().contains("shutting down: all log directories have failed"));
+    cluster.zookeeper.process.signal(Signal::CONT);
+}

@@ -99,12 +99,21 @@ async fn follow_failures(
     zookeeper: ZooKeeper,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let mut untold = false;
     loop {
         let path = tokio::select! {
             path = failed_dirs.recv() => match path {
                 Some(path) => path,
                 None => return,
             },
+            // Waits for ZooKeeper, and must not keep the next failure waiting; one notification stands for all.
+            told = zookeeper.notify_log_dir_failure(replicas.broker().0), if untold => {
+                if let Err(why) = told {
+                    warn!("tell the controller of a failed log directory: {why}");
+                }
+                untold = false;
+                continue;
+            }
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
         let dropped = replicas.log_dir_failed(&path).await;
@@ -113,8 +122,6 @@ async fn follow_failures(
         if replicas.log_dirs().live_dirs().is_empty() {
             return;
         }
-        if let Err(why) = zookeeper.notify_log_dir_failure(replicas.broker().0).await {
-            warn!("tell the controller of the failed log directory {}: {why}", path.display());
-        }
+        untold = true;
     }
 }

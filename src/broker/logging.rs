@@ -23,6 +23,7 @@ const LOGGERS: &[(&str, &str)] = &[
     ("odradek::network", "kafka.network.SocketServer"),
     ("odradek::replica", "kafka.server.ReplicaManager"),
     ("odradek_zookeeper", "kafka.zookeeper.ZooKeeperClient"),
+    ("zookeeper_client", "org.apache.zookeeper.ClientCnxn"),
 ];
 
 /// Sends everything logged to standard output. `RUST_LOG` chooses levels by module, as in `info,odradek::log=debug`;
