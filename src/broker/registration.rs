@@ -223,8 +223,9 @@ pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<odradek_zookeeper:
     settings.connection_timeout = Duration::from_millis(u64::from(config.connection_timeout_ms));
     settings.set_acl = config.set_acl;
     settings.max_in_flight_requests = config.max_in_flight_requests;
-    if config.ssl.client_enable {
-        settings.tls = Some(tls(&config.ssl)?);
+    let ssl = with_jvm_properties(&config.ssl, jvm_property);
+    if ssl.client_enable {
+        settings.tls = Some(tls(&ssl)?);
     }
     settings.sasl = sasl_login()?;
     if let Some(bytes) = jvm_property("jute.maxbuffer").and_then(|bytes| bytes.parse().ok()) {
@@ -258,6 +259,23 @@ fn sasl_login() -> Result<Option<SaslDigest>, ZkError> {
         .map_err(|error| ZkError::Settings(format!("read the JAAS file {path}: {error}")))?;
     let section = jvm_property("zookeeper.sasl.clientconfig").unwrap_or_else(|| "Client".to_owned());
     jaas::login(&text, &section)
+}
+
+/// What server.properties does not say, Kafka takes from the system properties of ZooKeeper's client, which were the
+/// only place for it before 2.5.
+/// Source: kafka 3.9 server/src/main/java/org/apache/kafka/server/config/ZkConfigs.java, zkSslConfigToSystemPropertyMap.
+fn with_jvm_properties(config: &ZooKeeperSslConfig, property: impl Fn(&str) -> Option<String>) -> ZooKeeperSslConfig {
+    let says = |name: &str, value: &str| property(name).is_some_and(|said| said.eq_ignore_ascii_case(value));
+    let or = |set: &Option<String>, name: &str| set.clone().or_else(|| property(name));
+    ZooKeeperSslConfig {
+        client_enable: config.client_enable || says("zookeeper.client.secure", "true"),
+        keystore_location: or(&config.keystore_location, "zookeeper.ssl.keyStore.location"),
+        keystore_type: or(&config.keystore_type, "zookeeper.ssl.keyStore.type"),
+        truststore_location: or(&config.truststore_location, "zookeeper.ssl.trustStore.location"),
+        truststore_type: or(&config.truststore_type, "zookeeper.ssl.trustStore.type"),
+        verify_hostname: config.verify_hostname && !says("zookeeper.ssl.hostnameVerification", "false"),
+        ..config.clone()
+    }
 }
 
 fn tls(config: &ZooKeeperSslConfig) -> Result<Tls, ZkError> {
@@ -332,6 +350,22 @@ mod tests {
             verify_hostname: true,
             ..ZooKeeperSslConfig::default()
         }
+    }
+
+    #[test]
+    fn what_the_settings_do_not_say_is_taken_from_the_system_properties() {
+        let said = BTreeMap::from([
+            ("zookeeper.client.secure", "true"),
+            ("zookeeper.ssl.trustStore.location", "/said.pem"),
+            ("zookeeper.ssl.keyStore.location", "/said"),
+            ("zookeeper.ssl.keyStore.type", "PEM"),
+        ]);
+        let set = ZooKeeperSslConfig { client_enable: false, ..config(Some("/set.pem"), None) };
+        let taken = with_jvm_properties(&set, |name| said.get(name).map(|value| value.to_string()));
+        let expected =
+            ZooKeeperSslConfig { keystore_type: Some("PEM".to_owned()), ..config(Some("/set.pem"), Some("/said")) };
+        assert!(taken == expected, "{:?}", (taken.client_enable, taken.truststore_location, taken.keystore_location));
+        assert!(with_jvm_properties(&set, |_| None) == set);
     }
 
     #[test]
