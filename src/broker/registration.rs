@@ -274,7 +274,6 @@ fn with_jvm_properties(config: &ZooKeeperSslConfig, property: impl Fn(&str) -> O
         truststore_location: or(&config.truststore_location, "zookeeper.ssl.trustStore.location"),
         truststore_type: or(&config.truststore_type, "zookeeper.ssl.trustStore.type"),
         verify_hostname: config.verify_hostname && !says("zookeeper.ssl.hostnameVerification", "false"),
-        ..config.clone()
     }
 }
 
