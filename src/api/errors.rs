@@ -30,6 +30,7 @@ impl From<&LogError> for ErrorCode {
             LogError::UnexpectedOffset { .. } | LogError::StartRefused { .. } => ErrorCode::UnknownServerError,
             LogError::DeletePolicyRequired => ErrorCode::PolicyViolation,
             LogError::InconsistentTopicId { .. } => ErrorCode::InconsistentTopicId,
+            LogError::Closed => ErrorCode::NotLeaderOrFollower,
             LogError::Offline { .. } | LogError::Corrupt { .. } | LogError::Io { .. } => ErrorCode::KafkaStorageError,
         }
     }

@@ -403,11 +403,23 @@ impl LogDirs {
         dirs.into_iter().map(|(_, dir)| dir).collect()
     }
 
-    /// Takes a log out of service at once; its files go after the delete delay. True if there was one.
-    pub fn delete(&self, tp: &TopicPartition, now_ms: i64) -> Result<bool, LogError> {
+    /// Takes logs out of service at once; their files go after the delete delay. For each whether there was one.
+    pub fn delete(&self, partitions: &[TopicPartition], now_ms: i64) -> Vec<Result<bool, LogError>> {
         let _placing = self.placement.lock().expect("nothing panics under this lock");
+        let outcomes: Vec<_> = partitions.iter().map(|tp| self.delete_one(tp, now_ms)).collect();
+        for dir in self.live() {
+            let has_lost_one = outcomes.iter().flatten().flatten().any(|parent| Arc::ptr_eq(parent, &dir.shared));
+            if has_lost_one && let Err(error) = self.checkpoint_dir(&dir.shared) {
+                log::error!("{error}");
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.map(|parent| parent.is_some())).collect()
+    }
+
+    /// The directory that the log was in, if there was one.
+    fn delete_one(&self, tp: &TopicPartition, now_ms: i64) -> Result<Option<Arc<LogDir>>, LogError> {
         let removed = self.logs.write().expect("nothing panics under this lock").remove(tp);
-        let Some(log) = removed else { return Ok(false) };
+        let Some(log) = removed else { return Ok(None) };
         let name = file_names::deleting_dir_name(tp);
         let shared = log.parent.clone();
         shared.check()?;
@@ -420,8 +432,7 @@ impl LogDirs {
         let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
         shared.doom(due_ms, [renamed.clone()]);
         log::info!("Log for partition {tp} is renamed to {} and is scheduled for deletion", renamed.display());
-        self.checkpoint_dir(&shared)?;
-        Ok(true)
+        Ok(Some(shared))
     }
 
     /// After a directory failed: stops serving its logs without writing, and lets go of its lock.
@@ -488,6 +499,7 @@ impl LogDirs {
         name: &str,
         offset: impl Fn(&Log) -> Option<Offset>,
     ) -> Result<(), LogError> {
+        let _one_at_a_time = shared.checkpointing.lock().expect("nothing panics under this lock");
         let logs = self.logs_of(shared);
         let entries = logs.iter().filter_map(|log| Some((log.topic_partition(), offset(log)?)));
         checkpoint::write_offsets(&shared.path().join(name), entries)
@@ -499,8 +511,7 @@ impl LogDirs {
         for log in self.logs() {
             match log.delete_old_segments(now_ms) {
                 Ok(count) => deleted += count,
-                Err(error) if log.is_offline() => log::debug!("[{}] {error}", log.topic_partition()),
-                Err(error) => log::error!("[{}] delete old segments: {error}", log.topic_partition()),
+                Err(error) => complain(log.topic_partition(), "delete old segments", &error),
             }
             log.close_idle_files();
         }
@@ -529,7 +540,7 @@ impl LogDirs {
             for tp in dir.shared.take_rolled() {
                 let Some(log) = self.get(&tp) else { continue };
                 if let Err(error) = log.flush_old_segments(now_ms) {
-                    log::error!("[{tp}] flush: {error}");
+                    complain(&tp, "flush", &error);
                 }
             }
             if dir.shared.take_truncated()
@@ -546,7 +557,7 @@ impl LogDirs {
             if log.unflushed_since_ms().is_some_and(|since| now_ms.saturating_sub(since) >= flush_ms)
                 && let Err(error) = log.flush(now_ms)
             {
-                log::error!("[{}] flush: {error}", log.topic_partition());
+                complain(log.topic_partition(), "flush", &error);
             }
         }
     }
@@ -596,6 +607,15 @@ impl LogDirs {
         all_closed?;
         write_clean_shutdown_marker(dir.shared.path())
     }
+}
+
+/// A log that was deleted meanwhile, or whose directory failed earlier, is no news.
+fn complain(tp: &TopicPartition, doing: &str, error: &LogError) {
+    let level = match error {
+        LogError::Closed | LogError::Offline { .. } => log::Level::Debug,
+        _ => log::Level::Error,
+    };
+    log::log!(level, "[{tp}] {doing}: {error}");
 }
 
 fn checkpointed_log_start(log: &Log) -> Option<Offset> {

@@ -134,6 +134,36 @@ fn directories_belong_to_one_broker_of_one_cluster() {
     assert!(LogDirs::open(&fixture.config, sender).is_err());
 }
 
+fn delete(dirs: &LogDirs, tp: &TopicPartition) -> Result<bool, LogError> {
+    dirs.delete(std::slice::from_ref(tp), 1000).pop().expect("one outcome for one partition")
+}
+
+/// Each used to rename the other's temporary file away, and the directory went offline.
+#[test]
+fn checkpoints_are_written_one_at_a_time() {
+    let fixture = Fixture::new(1);
+    let (dirs, mut failures) = fixture.start();
+    let partitions: Vec<TopicPartition> = (0..40).map(|partition| TopicPartition::new("t", partition)).collect();
+    for tp in &partitions {
+        create(&dirs, "t", tp.partition);
+    }
+    std::thread::scope(|scope| {
+        let deletes = scope.spawn(|| {
+            for tp in &partitions {
+                assert!(delete(&dirs, tp).expect("deleted"));
+            }
+        });
+        while !deletes.is_finished() {
+            dirs.checkpoint_high_watermarks();
+            dirs.checkpoint_recovery_points();
+        }
+    });
+    assert!(failures.try_recv().is_err(), "no directory failed");
+    dirs.checkpoint_high_watermarks();
+    let written = fs::read_to_string(fixture.path(0, "replication-offset-checkpoint")).expect("readable");
+    assert_eq!(written, "0\n0\n");
+}
+
 #[test]
 fn a_deleted_log_is_gone_at_once_and_its_files_after_the_delay() {
     let fixture = Fixture::new(1);
@@ -141,9 +171,9 @@ fn a_deleted_log_is_gone_at_once_and_its_files_after_the_delay() {
     let log = create(&dirs, "t", 0);
     append(&log, batch(&[1], 5)).expect("appended");
     let tp = TopicPartition::new("t", 0);
-    assert!(dirs.delete(&tp, 1000).expect("deleted"));
-    assert!(!dirs.delete(&tp, 1000).expect("already"));
-    assert!(matches!(append(&log, batch(&[1], 5)), Err(LogError::Offline { .. })));
+    assert!(delete(&dirs, &tp).expect("deleted"));
+    assert!(!delete(&dirs, &tp).expect("already"));
+    assert!(matches!(append(&log, batch(&[1], 5)), Err(LogError::Closed)));
     let doomed = || names_in(&fixture.config.dirs[0]).iter().filter(|name| name.ends_with("-delete")).count();
     assert_eq!(doomed(), 1);
     dirs.tick_deletions(1000 + 59_999);

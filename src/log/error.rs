@@ -62,7 +62,9 @@ pub enum LogError {
         on_disk: TopicId,
         given: TopicId,
     },
-    /// The log directory failed earlier, or the log was closed or deleted: nothing is served from it any more.
+    /// The log was closed or deleted: nothing is served from it any more.
+    Closed,
+    /// The log directory failed earlier: nothing is served from it any more.
     Offline {
         dir: String,
     },
@@ -147,6 +149,7 @@ impl fmt::Display for LogError {
             LogError::InconsistentTopicId { on_disk, given } => {
                 write!(f, "the directory belongs to topic id {on_disk}, not {given}")
             }
+            LogError::Closed => f.write_str("the log is closed"),
             LogError::Offline { dir } => write!(f, "log directory {dir} is offline until the broker restarts"),
             LogError::StartRefused { context } | LogError::Corrupt { context } => f.write_str(context),
             LogError::Io { context, source } => write!(f, "{context}: {source}"),

@@ -17,6 +17,9 @@ pub(crate) struct LogDir {
     /// Told once when the directory fails. Unbounded, but there are only as many directories as settings name.
     failures: UnboundedSender<PathBuf>,
     pub producer_id_expiration_ms: i64,
+    /// Held while a checkpoint is gathered and written: of two writers at once one would find its temporary file gone, and
+    /// an older picture could replace a newer one.
+    pub checkpointing: Mutex<()>,
     /// Partitions with a segment that is complete but not fsynced.
     rolled: Mutex<HashSet<TopicPartition>>,
     doomed: Mutex<Vec<Doomed>>,
@@ -38,6 +41,7 @@ impl LogDir {
             offline: AtomicBool::new(false),
             failures,
             producer_id_expiration_ms,
+            checkpointing: Mutex::default(),
             rolled: Mutex::default(),
             doomed: Mutex::default(),
             recovery_point_moved_back: AtomicBool::new(false),

@@ -197,7 +197,7 @@ impl Log {
     fn serving(&self) -> Result<MutexGuard<'_, State>, LogError> {
         self.parent.check()?;
         let state = self.locked();
-        if state.is_closed { Err(self.parent.offline_error()) } else { Ok(state) }
+        if state.is_closed { Err(LogError::Closed) } else { Ok(state) }
     }
 
     pub fn bounds(&self) -> Bounds {

@@ -111,6 +111,8 @@ impl From<LogError> for ReplicaError {
         match error {
             // Somebody else was elected between the check and the append.
             LogError::StaleLeaderEpoch { .. } => ReplicaError::NotLeaderOrFollower,
+            // The partition went away meanwhile.
+            LogError::Closed => ReplicaError::NotLeaderOrFollower,
             LogError::Offline { .. } => ReplicaError::Offline,
             error => ReplicaError::Log(error),
         }

@@ -383,7 +383,7 @@ impl ReplicaManager {
         self.hosted.remove(&names);
         closed.iter().for_each(|partition| partition.close());
         let log_dirs = Arc::clone(&self.log_dirs);
-        let delete = move || names.iter().map(|name| log_dirs.delete(name, now_ms)).collect::<Vec<_>>();
+        let delete = move || log_dirs.delete(&names, now_ms);
         let Ok(outcomes) = self.io.run(delete).await else { return Err(ErrorCode::UnknownServerError) };
         for (stop, outcome) in deleted.into_iter().zip(outcomes) {
             if let Err(why) = outcome {
