@@ -1,6 +1,8 @@
 //! FindCoordinator: which broker looks after a group.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (getCoordinator).
 
+use log::warn;
+
 use crate::api::create_topics::auto_create;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
@@ -62,6 +64,12 @@ async fn find(server: &Server, context: &RequestContext, key_type: i8, key: &str
         GROUP => {}
         // An error that clients do not retry: their users learn at once, and in words, instead of by a timeout.
         TRANSACTION => {
+            // librdkafka asks again until its own timeout, and says no more than that: the log tells why.
+            warn!(
+                "client {:?} at {} asks for transactions (transactional.id {key:?}), which are not supported yet",
+                context.client_id,
+                context.client_host()
+            );
             let message = "This broker does not support transactions yet.";
             return Err(Refusal::new(ErrorCode::UnsupportedVersion, message));
         }

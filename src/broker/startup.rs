@@ -35,7 +35,7 @@ use crate::model::clock::wall_clock_ms;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{BrokerId, TopicId};
 use crate::network::connection::ConnectionBounds;
-use crate::network::limits::{ConnectionCounter, ConnectionLimits};
+use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits};
 use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::replica::io::IoThreads;
 use crate::replica::{ReplicaManager, TopicConfigs};
@@ -78,11 +78,22 @@ fn connection_limits(config: &SocketConfig) -> Result<ConnectionLimits, StartErr
             .doing(format_args!("resolve {host} of max.connections.per.ip.overrides"))?;
         overrides.extend(addresses.map(|address| (address.ip().to_canonical(), *limit)));
     }
+    let rate = |rate: usize| u32::try_from(rate).unwrap_or(u32::MAX);
+    let listeners = config.listeners.iter().zip(&config.listener_limits).map(|(endpoint, limits)| {
+        let is_inter_broker = endpoint.listener_name == config.inter_broker_listener_name;
+        let limits = ListenerLimits {
+            max_connections: limits.max_connections,
+            max_connection_creation_rate: rate(limits.max_connection_creation_rate),
+            is_protected: is_inter_broker && config.listeners.len() > 1,
+        };
+        (endpoint.listener_name.clone(), limits)
+    });
     Ok(ConnectionLimits {
         max_connections: config.max_connections,
         max_connections_per_ip: config.max_connections_per_ip,
         max_connections_per_ip_overrides: overrides,
-        max_connection_creation_rate: u32::try_from(config.max_connection_creation_rate).unwrap_or(u32::MAX),
+        max_connection_creation_rate: rate(config.max_connection_creation_rate),
+        listeners: listeners.collect(),
     })
 }
 

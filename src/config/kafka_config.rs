@@ -11,7 +11,7 @@ use super::listeners::{parse_listeners, parse_pairs, parse_protocol_map};
 use super::log::LogConfig;
 use super::metadata_version::MetadataVersion;
 use super::properties::Properties;
-use super::sections::{ControllerConfig, GroupConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
+use super::sections::{ControllerConfig, GroupConfig, ListenerLimits, LogDirsConfig, ReplicaConfig, SocketConfig};
 use super::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
 
 /// A checked configuration. Immutable: a dynamic change makes a new one.
@@ -35,6 +35,8 @@ pub struct KafkaConfig {
     message_format_version: MetadataVersion,
     log_dirs: Vec<PathBuf>,
     max_connections_per_ip_overrides: Vec<(String, usize)>,
+    /// One for each of `listeners`.
+    listener_limits: Vec<ListenerLimits>,
 }
 
 /// Nothing but the name: the values may be passwords, and `to_log_text` hides those.
@@ -123,6 +125,11 @@ impl KafkaConfig {
         let max_connections_per_ip_overrides =
             per_ip_overrides(text("max.connections.per.ip.overrides").unwrap_or_default())?;
 
+        let listener_limits = listeners
+            .iter()
+            .map(|listener| listener_limits(&originals, &listener.listener_name))
+            .collect::<Result<_, _>>()?;
+
         let config = KafkaConfig {
             static_properties,
             dynamic_default,
@@ -138,6 +145,7 @@ impl KafkaConfig {
             message_format_version,
             log_dirs,
             max_connections_per_ip_overrides,
+            listener_limits,
         };
         config.validate()?;
         config.refuse_unsupported()?;
@@ -492,7 +500,9 @@ impl KafkaConfig {
         for name in self.static_properties.keys() {
             match keys::setting_behind(name) {
                 None => unknown.push(name.as_str()),
-                Some(setting) if setting.standing == Standing::NotYet => not_yet.push(name.as_str()),
+                Some(setting) if setting.standing == Standing::NotYet || keys::is_not_acted_on_per_listener(name) => {
+                    not_yet.push(name.as_str());
+                }
                 Some(_) => {}
             }
         }
@@ -674,6 +684,8 @@ impl KafkaConfig {
             max_connection_creation_rate: self.size("max.connection.creation.rate"),
             max_connections_per_ip: self.size("max.connections.per.ip"),
             max_connections_per_ip_overrides: self.max_connections_per_ip_overrides.clone(),
+            listener_limits: self.listener_limits.clone(),
+            inter_broker_listener_name: self.inter_broker_listener_name.clone(),
             queued_max_requests: self.size("queued.max.requests"),
             queued_max_request_bytes: positive("queued.max.request.bytes"),
             num_network_threads: self.size("num.network.threads"),
@@ -854,6 +866,22 @@ fn advertised(
     parse_listeners(&format!("PLAINTEXT://{host}:{port}"), protocols, Ports::Shared)
 }
 
+/// Source: kafka 3.9 core/src/main/scala/kafka/network/SocketServer.scala, ListenerConnectionQuota.
+fn listener_limits(originals: &Properties, listener_name: &str) -> Result<ListenerLimits, ConfigError> {
+    let limit = |name: &str| match originals.get(&format!("listener.name.{}.{name}", listener_name.to_lowercase())) {
+        None => Ok(usize::MAX),
+        Some(text) => {
+            let setting = keys::server_setting(name).expect("both are declared in keys.rs");
+            match setting.parse(text)? {
+                Value::Int(limit) => Ok(usize::try_from(limit).unwrap_or(0)),
+                _ => Ok(usize::MAX),
+            }
+        }
+    };
+    let [connections, rate] = keys::PER_LISTENER;
+    Ok(ListenerLimits { max_connections: limit(connections)?, max_connection_creation_rate: limit(rate)? })
+}
+
 fn inter_broker_listener(
     originals: &Properties,
     name: Option<&str>,
@@ -930,8 +958,9 @@ mod tests {
         assert_eq!(config.replica_config(), ReplicaConfig::default());
         assert_eq!(config.controller_config(), ControllerConfig::default());
         let sockets = config.socket_config();
-        assert_eq!(sockets.listeners.len(), 1);
-        assert_eq!(SocketConfig { listeners: Vec::new(), ..sockets }, SocketConfig::default());
+        assert_eq!((sockets.listeners.len(), sockets.listener_limits.len()), (1, 1));
+        let bare = SocketConfig { listeners: Vec::new(), listener_limits: Vec::new(), ..sockets };
+        assert_eq!(bare, SocketConfig::default());
     }
 
     /// Every row of `tests/golden/config/startup-3.9.1.tsv`: Kafka's own class and words.
@@ -1059,13 +1088,16 @@ mod tests {
             ("quota.window.num", "3"),
             ("made.up", "1"),
             ("listener.name.plaintext.made.up", "1"),
+            ("listener.name.plaintext.num.network.threads", "4"),
+            ("listener.name.plaintext.max.connections", "4"),
             ("num.partitions", "2"),
         ])
         .warnings();
         assert_eq!(
             warnings,
             [
-                "These settings are known but not acted on yet: quota.window.num, transaction.max.timeout.ms",
+                "These settings are known but not acted on yet: listener.name.plaintext.num.network.threads, \
+                 quota.window.num, transaction.max.timeout.ms",
                 "These settings are unknown and have no effect: listener.name.plaintext.made.up, made.up",
             ]
         );

@@ -395,6 +395,14 @@ pub fn without_listener_prefix(name: &str) -> Option<&str> {
     Some(base)
 }
 
+/// The settings that are acted on for a single listener too.
+pub const PER_LISTENER: [&str; 2] = ["max.connections", "max.connection.creation.rate"];
+
+/// Whether a name asks for something of one listener that is done for all of them alike.
+pub fn is_not_acted_on_per_listener(name: &str) -> bool {
+    without_listener_prefix(name).is_some_and(|base| !PER_LISTENER.contains(&base))
+}
+
 /// The setting that decides the type of a name that may carry a listener prefix, and with it a SASL mechanism.
 /// Source: kafka 3.9 core/src/main/scala/kafka/server/DynamicBrokerConfig.scala, brokerConfigSynonyms.
 pub fn setting_behind(name: &str) -> Option<&'static Setting> {

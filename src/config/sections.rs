@@ -57,6 +57,9 @@ pub struct SocketConfig {
     pub max_connections_per_ip: usize,
     /// Host names or addresses, as written.
     pub max_connections_per_ip_overrides: Vec<(String, usize)>,
+    /// One for each of `listeners`.
+    pub listener_limits: Vec<ListenerLimits>,
+    pub inter_broker_listener_name: String,
     pub queued_max_requests: usize,
     /// None sets no bound.
     pub queued_max_request_bytes: Option<usize>,
@@ -64,6 +67,15 @@ pub struct SocketConfig {
     pub num_io_threads: usize,
     pub fetch_max_bytes: u32,
     pub max_incremental_fetch_session_cache_slots: usize,
+}
+
+/// What a listener may have of its own, beside the limits of the broker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ListenerLimits {
+    /// `listener.name.<name>.max.connections`
+    pub max_connections: usize,
+    /// `listener.name.<name>.max.connection.creation.rate`
+    pub max_connection_creation_rate: usize,
 }
 
 impl Default for SocketConfig {
@@ -79,6 +91,8 @@ impl Default for SocketConfig {
             max_connection_creation_rate: i32::MAX as usize,
             max_connections_per_ip: i32::MAX as usize,
             max_connections_per_ip_overrides: Vec::new(),
+            listener_limits: Vec::new(),
+            inter_broker_listener_name: "PLAINTEXT".to_string(),
             queued_max_requests: 500,
             queued_max_request_bytes: None,
             num_network_threads: 3,

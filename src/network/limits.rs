@@ -15,7 +15,21 @@ pub struct ConnectionLimits {
     pub max_connections_per_ip_overrides: HashMap<IpAddr, usize>,
     /// Connections a second.
     pub max_connection_creation_rate: u32,
+    /// By name; one that is not here has no limits of its own.
+    pub listeners: HashMap<String, ListenerLimits>,
 }
+
+/// `listener.name.<name>.max.connections` and `listener.name.<name>.max.connection.creation.rate`.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerLimits {
+    pub max_connections: usize,
+    pub max_connection_creation_rate: u32,
+    /// The inter-broker listener, if there are others: clients that use up the broker's limits do not lock brokers out.
+    pub is_protected: bool,
+}
+
+const NO_LIMITS: ListenerLimits =
+    ListenerLimits { max_connections: usize::MAX, max_connection_creation_rate: u32::MAX, is_protected: false };
 
 /// Counts the open connections of all listeners.
 #[derive(Debug)]
@@ -29,15 +43,38 @@ pub struct ConnectionCounter {
 struct Counts {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
-    /// Accepted within the second that began at `second`.
+    by_listener: HashMap<Arc<str>, usize>,
+    creations: Creations,
+    creations_by_listener: HashMap<Arc<str>, Creations>,
+}
+
+/// Connections accepted within the second that began at `second`.
+#[derive(Debug, Default)]
+struct Creations {
     accepted: u32,
     second: Option<Instant>,
+}
+
+impl Creations {
+    /// When the next connection may come, if not now.
+    fn free_at(&self, now: Instant, rate: u32) -> Option<Instant> {
+        let end = self.second? + Duration::from_secs(1);
+        (now < end && self.accepted >= rate).then_some(end)
+    }
+
+    fn count(&mut self, now: Instant) {
+        if self.second.is_none_or(|second| now >= second + Duration::from_secs(1)) {
+            *self = Creations { accepted: 0, second: Some(now) };
+        }
+        self.accepted = self.accepted.saturating_add(1);
+    }
 }
 
 /// One counted connection; dropping it gives its place back.
 #[derive(Debug)]
 pub struct Place {
     counter: Arc<ConnectionCounter>,
+    listener: Arc<str>,
     address: IpAddr,
 }
 
@@ -51,26 +88,25 @@ impl ConnectionCounter {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while `max.connections` are open or the creation rate is used up: the backlog of the socket holds the rest.
-    pub async fn wait_for_room(&self) {
+    /// Waits while as many connections are open as may be, or the creation rate is used up, of the broker or of the
+    /// listener: the backlog of the socket holds the rest.
+    pub async fn wait_for_room(&self, listener: &str) {
+        let limits = self.limits.listeners.get(listener).copied().unwrap_or(NO_LIMITS);
         loop {
             let released = self.released.notified();
             let wait = {
-                let mut counts = self.counts();
+                let counts = self.counts();
                 let now = Instant::now();
-                match counts.second {
-                    Some(second) if now.duration_since(second) < Duration::from_secs(1) => {}
-                    _ => {
-                        counts.second = Some(now);
-                        counts.accepted = 0;
-                    }
-                }
-                if counts.total >= self.limits.max_connections {
-                    None
-                } else if counts.accepted >= self.limits.max_connection_creation_rate {
-                    counts.second.map(|second| second + Duration::from_secs(1))
-                } else {
-                    return;
+                let of_listener = counts.by_listener.get(listener).copied().unwrap_or(0);
+                let has_place = of_listener < limits.max_connections
+                    && (limits.is_protected || counts.total < self.limits.max_connections);
+                let own = counts.creations_by_listener.get(listener);
+                let own = own.and_then(|creations| creations.free_at(now, limits.max_connection_creation_rate));
+                let of_all = counts.creations.free_at(now, self.limits.max_connection_creation_rate);
+                match (has_place, own.max(of_all.filter(|_| !limits.is_protected))) {
+                    (false, _) => None,
+                    (true, None) => return,
+                    (true, until) => until,
                 }
             };
             match wait {
@@ -81,10 +117,12 @@ impl ConnectionCounter {
     }
 
     /// Counts a connection, unless its address has too many already.
-    pub fn place(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub fn place(self: &Arc<Self>, listener: &Arc<str>, address: IpAddr) -> Option<Place> {
         let address = address.to_canonical();
         let mut counts = self.counts();
-        counts.accepted = counts.accepted.saturating_add(1);
+        let now = Instant::now();
+        counts.creations.count(now);
+        counts.creations_by_listener.entry(Arc::clone(listener)).or_default().count(now);
         let limit = self.limits.max_connections_per_ip_overrides.get(&address);
         let limit = *limit.unwrap_or(&self.limits.max_connections_per_ip);
         let of_address = counts.by_address.entry(address).or_default();
@@ -96,7 +134,8 @@ impl ConnectionCounter {
         }
         *of_address += 1;
         counts.total += 1;
-        Some(Place { counter: Arc::clone(self), address })
+        *counts.by_listener.entry(Arc::clone(listener)).or_default() += 1;
+        Some(Place { counter: Arc::clone(self), listener: Arc::clone(listener), address })
     }
 }
 
@@ -104,6 +143,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.counter.counts();
         counts.total -= 1;
+        if let Some(of_listener) = counts.by_listener.get_mut(&self.listener) {
+            *of_listener -= 1;
+        }
         if let Some(of_address) = counts.by_address.get_mut(&self.address) {
             *of_address -= 1;
             if *of_address == 0 {
@@ -119,20 +161,75 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn limits() -> ConnectionLimits {
+        ConnectionLimits {
+            max_connections: 10,
+            max_connections_per_ip: usize::MAX,
+            max_connections_per_ip_overrides: HashMap::new(),
+            max_connection_creation_rate: u32::MAX,
+            listeners: HashMap::new(),
+        }
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// Whether a connection would be accepted now.
+    async fn has_room(counter: &ConnectionCounter, listener: &str) -> bool {
+        tokio::time::timeout(Duration::from_millis(1), counter.wait_for_room(listener)).await.is_ok()
+    }
+
     #[tokio::test]
     async fn an_address_beyond_its_limit_is_refused_and_a_closed_connection_makes_room() {
         let counter = ConnectionCounter::new(ConnectionLimits {
-            max_connections: 10,
             max_connections_per_ip: 1,
             max_connections_per_ip_overrides: HashMap::from([(IpAddr::from([10, 0, 0, 1]), 2)]),
-            max_connection_creation_rate: u32::MAX,
+            ..limits()
         });
+        let listener: Arc<str> = "PLAINTEXT".into();
         let other = IpAddr::from([10, 0, 0, 2]);
-        let first = counter.place(other).expect("the first has room");
-        assert!(counter.place(other).is_none());
+        let first = counter.place(&listener, other).expect("the first has room");
+        assert!(counter.place(&listener, other).is_none());
         drop(first);
-        assert!(counter.place(other).is_some());
-        let _two = [counter.place([10, 0, 0, 1].into()).unwrap(), counter.place([10, 0, 0, 1].into()).unwrap()];
-        assert!(counter.place([10, 0, 0, 1].into()).is_none());
+        assert!(counter.place(&listener, other).is_some());
+        let two = [counter.place(&listener, [10, 0, 0, 1].into()), counter.place(&listener, [10, 0, 0, 1].into())];
+        assert!(two.iter().all(Option::is_some));
+        assert!(counter.place(&listener, [10, 0, 0, 1].into()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_fill_the_broker_wait_and_do_not_lock_brokers_out() {
+        let own = |max_connections, is_protected| ListenerLimits { max_connections, is_protected, ..NO_LIMITS };
+        let listeners = HashMap::from([("INTERNAL".to_owned(), own(2, true)), ("SMALL".to_owned(), own(1, false))]);
+        let counter = ConnectionCounter::new(ConnectionLimits { max_connections: 3, listeners, ..limits() });
+        let [internal, external, small] = ["INTERNAL", "EXTERNAL", "SMALL"].map(Arc::<str>::from);
+        let _small = counter.place(&small, HERE).expect("there is room");
+        assert!(!has_room(&counter, "SMALL").await, "it has one place");
+        let first = counter.place(&external, HERE).expect("there is room");
+        assert!(has_room(&counter, "EXTERNAL").await);
+        let _second = counter.place(&external, HERE).expect("there is room");
+        assert!(!has_room(&counter, "EXTERNAL").await);
+        assert!(has_room(&counter, "INTERNAL").await);
+        let _brokers = [counter.place(&internal, HERE), counter.place(&internal, HERE)];
+        assert!(!has_room(&counter, "INTERNAL").await, "its own limit holds");
+        drop((first, _second, _brokers));
+        assert!(has_room(&counter, "EXTERNAL").await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_come_no_faster_than_the_rate() {
+        let slow = ListenerLimits { max_connection_creation_rate: 1, ..NO_LIMITS };
+        let counter = ConnectionCounter::new(ConnectionLimits {
+            max_connection_creation_rate: 2,
+            listeners: HashMap::from([("SLOW".to_owned(), slow)]),
+            ..limits()
+        });
+        let slow: Arc<str> = "SLOW".into();
+        let _first = counter.place(&slow, HERE);
+        assert!(!has_room(&counter, "SLOW").await);
+        assert!(has_room(&counter, "OTHER").await);
+        let _second = counter.place(&"OTHER".into(), HERE);
+        assert!(!has_room(&counter, "OTHER").await, "all of them together have used up the second");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(has_room(&counter, "SLOW").await && has_room(&counter, "OTHER").await);
     }
 }

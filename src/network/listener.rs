@@ -122,7 +122,7 @@ pub async fn accept<S: Service>(
     loop {
         let accepted = tokio::select! {
             accepted = async {
-                counter.wait_for_room().await;
+                counter.wait_for_room(&name).await;
                 listener.accept().await
             } => accepted,
             Some(ended) = connections.join_next() => {
@@ -142,7 +142,7 @@ pub async fn accept<S: Service>(
                 continue;
             }
         };
-        let Some(place) = counter.place(address.ip()) else {
+        let Some(place) = counter.place(&name, address.ip()) else {
             info!("rejected the connection from {address}: its address has reached max.connections.per.ip");
             continue;
         };

@@ -64,6 +64,7 @@ impl Harness {
             max_connections_per_ip: usize::MAX,
             max_connections_per_ip_overrides: HashMap::new(),
             max_connection_creation_rate: u32::MAX,
+            listeners: HashMap::new(),
         });
         let (shutdown, receiver) = watch::channel(false);
         tokio::spawn(accept(bound, Arc::clone(&service), counter, bounds, receiver));
