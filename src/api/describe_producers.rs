@@ -1,8 +1,11 @@
 //! DescribeProducers (KIP-664): the idempotent producers that a partition knows.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala, handleDescribeProducersRequest.
 
+use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
+use crate::controller::topics::validate_name;
 use crate::log::ProducerSummary;
+use crate::metadata::image::Image;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
@@ -19,14 +22,14 @@ pub(crate) async fn handle(
         .topics
         .into_iter()
         .map(|topic| {
-            let is_known = image.topic(&topic.name).is_some();
+            let refused = refusal(&image, &topic.name);
             let partitions = topic
                 .partition_indexes
                 .into_iter()
                 .map(|partition_index| {
-                    let outcome = match is_known {
-                        true => producers(&server.replicas, &topic.name, partition_index),
-                        false => Err(ErrorCode::UnknownTopicOrPartition),
+                    let outcome = match &refused {
+                        None => producers(&server.replicas, &topic.name, partition_index).map_err(Refusal::from),
+                        Some(refused) => Err(refused.clone()),
                     };
                     partition_response(partition_index, outcome)
                 })
@@ -37,16 +40,26 @@ pub(crate) async fn handle(
     DescribeProducersResponse { throttle_time_ms: 0, topics }
 }
 
+/// Only what is wrong with the whole topic comes with a message.
+fn refusal(image: &Image, topic: &str) -> Option<Refusal> {
+    if let Err(why) = validate_name(topic) {
+        return Some((&why).into());
+    }
+    let is_known = image.topic(topic).is_some();
+    let message = "This server does not host this topic-partition.";
+    (!is_known).then(|| Refusal::new(ErrorCode::UnknownTopicOrPartition, message))
+}
+
 fn producers(replicas: &ReplicaManager, topic: &str, partition: i32) -> Result<Vec<ProducerSummary>, ErrorCode> {
     let partition = replicas.partition(topic, partition).map_err(|why| ErrorCode::from(&why))?;
     let log = partition.log().ok_or(ErrorCode::NotLeaderOrFollower)?;
     Ok(log.producers())
 }
 
-fn partition_response(partition_index: i32, outcome: Result<Vec<ProducerSummary>, ErrorCode>) -> PartitionResponse {
-    let (error_code, producers) = match outcome {
-        Ok(producers) => (ErrorCode::None, producers),
-        Err(code) => (code, Vec::new()),
+fn partition_response(partition_index: i32, outcome: Result<Vec<ProducerSummary>, Refusal>) -> PartitionResponse {
+    let (refused, producers) = match outcome {
+        Ok(producers) => (Refusal::from(ErrorCode::None), producers),
+        Err(refused) => (refused, Vec::new()),
     };
     let active_producers = producers
         .into_iter()
@@ -59,7 +72,12 @@ fn partition_response(partition_index: i32, outcome: Result<Vec<ProducerSummary>
             current_txn_start_offset: producer.current_txn_first_offset.map_or(-1, |offset| offset.0),
         })
         .collect();
-    PartitionResponse { partition_index, error_code: error_code.code(), error_message: None, active_producers }
+    PartitionResponse {
+        partition_index,
+        error_code: refused.code.code(),
+        error_message: refused.message,
+        active_producers,
+    }
 }
 
 #[cfg(test)]
@@ -82,7 +100,7 @@ mod tests {
         let state = &response.active_producers[0];
         assert_eq!((state.producer_id, state.producer_epoch, state.last_sequence), (1000, 2, 7));
         assert_eq!((state.last_timestamp, state.coordinator_epoch, state.current_txn_start_offset), (9, -1, -1));
-        let refused = partition_response(3, Err(ErrorCode::NotLeaderOrFollower));
+        let refused = partition_response(3, Err(ErrorCode::NotLeaderOrFollower.into()));
         assert_eq!((refused.error_code, refused.active_producers.len()), (6, 0));
     }
 }
