@@ -15,6 +15,7 @@ use crate::model::TopicPartition;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::delete_groups::DeleteGroupsRequest;
 use crate::protocol::messages::describe_groups::DescribedGroup;
+use crate::protocol::messages::metadata::MetadataResponseTopic;
 use crate::protocol::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
@@ -130,9 +131,7 @@ fn check(options: &Options) -> Result<(), Stop> {
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     check(options)?;
-    let mut cluster = cluster(options, "adminclient-1")?;
-    cluster.settings.api_timeout = Duration::from_millis(options.number("timeout")?.unwrap_or(5000));
-    match run_action(options, &cluster, out).await {
+    match run_action(options, out).await {
         // Kafka's tool tells of failures on stdout and ends with status 0.
         Err(Stop::Failed(message)) => {
             Ok(writeln!(out, "\nError: Executing consumer group command failed due to {message}")?)
@@ -141,7 +140,10 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     }
 }
 
-async fn run_action(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
+async fn run_action(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
+    let mut cluster = cluster(options, "adminclient-1")?;
+    cluster.settings.api_timeout = Duration::from_millis(options.number("timeout")?.unwrap_or(5000));
+    let cluster = &cluster;
     if options.has("list") {
         list(options, cluster, out).await
     } else if options.has("describe") {
@@ -171,7 +173,8 @@ fn filter_of(option: Option<&str>, known: &[&str], what: &str) -> Result<Vec<Str
         .map(|name| {
             let found = known.iter().find(|known| known.eq_ignore_ascii_case(name.trim()));
             found.map(|name| (*name).to_owned()).ok_or_else(|| {
-                Stop::Usage(format!("Invalid {what} list '{text}'. Valid {what} are: {}", known.join(", ")))
+                let all = what.trim_end_matches('s');
+                Stop::Usage(format!("Invalid {what} list '{text}'. Valid {all}s are: {}", known.join(", ")))
             })
         })
         .collect()
@@ -444,8 +447,8 @@ fn parse_topic_argument(argument: &str) -> Result<Option<Vec<TopicPartition>>, S
     parsed.collect::<Result<_, _>>().map(Some)
 }
 
-/// All partitions that `--topic` arguments name.
-async fn partitions_of_arguments(options: &Options, cluster: &Cluster) -> Result<Vec<TopicPartition>, Stop> {
+/// The partitions that `--topic` arguments name, and the topics that they name as a whole.
+fn partitions_named(options: &Options) -> Result<(Vec<TopicPartition>, Vec<String>), Stop> {
     let mut partitions = Vec::new();
     let mut whole = Vec::new();
     for argument in options.values("topic") {
@@ -454,16 +457,36 @@ async fn partitions_of_arguments(options: &Options, cluster: &Cluster) -> Result
             None => whole.push(argument.to_owned()),
         }
     }
-    for topic in cluster.describe_topics(&whole).await? {
+    Ok((partitions, whole))
+}
+
+fn partitions_of(topics: Vec<MetadataResponseTopic>) -> impl Iterator<Item = TopicPartition> {
+    topics.into_iter().flat_map(|topic| {
         let name = topic.name.unwrap_or_default();
-        partitions.extend(topic.partitions.iter().map(|p| TopicPartition::new(name.as_str(), p.partition_index)));
-    }
+        topic.partitions.into_iter().map(move |p| TopicPartition::new(name.as_str(), p.partition_index))
+    })
+}
+
+/// All partitions that `--topic` arguments name.
+async fn partitions_of_arguments(options: &Options, cluster: &Cluster) -> Result<Vec<TopicPartition>, Stop> {
+    let (mut partitions, whole) = partitions_named(options)?;
+    partitions.extend(partitions_of(cluster.describe_topics(&whole).await?));
     Ok(partitions)
 }
 
+/// Stands for the partitions of a topic that could not be looked up.
+const NOT_PROVIDED: i32 = -1;
+
 async fn delete_offsets(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
     let group = options.value("group").unwrap_or_default();
-    let partitions = partitions_of_arguments(options, cluster).await?;
+    let (mut partitions, whole) = partitions_named(options)?;
+    let mut statuses: BTreeMap<(String, i32), ErrorCode> = BTreeMap::new();
+    for topic in whole {
+        match cluster.describe_topics(std::slice::from_ref(&topic)).await {
+            Ok(described) => partitions.extend(partitions_of(described)),
+            Err(error) => _ = statuses.insert((topic, NOT_PROVIDED), error.code().ok_or(error)?),
+        }
+    }
     let request = OffsetDeleteRequest {
         group_id: group.to_owned(),
         topics: by_topic(partitions.iter().map(|partition| (partition, ())))
@@ -518,9 +541,14 @@ async fn delete_offsets(options: &Options, cluster: &Cluster, out: &mut dyn Writ
     }
     let mut rows = vec![["TOPIC", "PARTITION", "STATUS"].map(str::to_owned).to_vec()];
     for partition in &partitions {
-        let code = codes.get(&(partition.topic.to_string(), partition.partition)).copied().unwrap_or(top);
+        let key = (partition.topic.to_string(), partition.partition);
+        let code = codes.get(&key).copied().unwrap_or(top);
+        statuses.insert(key, code);
+    }
+    for ((topic, partition), code) in statuses {
+        let partition = if partition == NOT_PROVIDED { "Not Provided".to_owned() } else { partition.to_string() };
         let status = if code.is_error() { format!("Error: {}", described(code)) } else { "Successful".to_owned() };
-        rows.push(vec![partition.topic.to_string(), partition.partition.to_string(), status]);
+        rows.push(vec![topic, partition, status]);
     }
     writeln!(out)?;
     Ok(print_rows(&rows, &[30, 15, 15], out)?)
@@ -530,7 +558,7 @@ type Offsets = BTreeMap<TopicPartition, i64>;
 
 /// `PnDTnHnMnS` in milliseconds. Source: the documentation of java.time.Duration.parse.
 fn parse_duration_ms(text: &str) -> Result<i64, Stop> {
-    let invalid = || Stop::Usage(format!("Text cannot be parsed to a Duration: {text}"));
+    let invalid = || Stop::Failed("Text cannot be parsed to a Duration".to_owned());
     let form = Regex::new(
         r"(?i)^([-+]?)P(?:([-+]?\d+)D)?(T(?:([-+]?\d+)H)?(?:([-+]?\d+)M)?(?:([-+]?\d+)(?:[.,](\d{0,9}))?S)?)?$",
     )
@@ -555,9 +583,9 @@ fn parse_duration_ms(text: &str) -> Result<i64, Stop> {
 /// `YYYY-MM-DDTHH:mm:SS[.sss]` in milliseconds since 1970; UTC unless it ends with an offset.
 fn parse_datetime_ms(text: &str) -> Result<i64, Stop> {
     let invalid =
-        || Stop::Usage(format!("Error parsing timestamp {text}: it is not in the form YYYY-MM-DDTHH:mm:SS.sss"));
+        || Stop::Failed(format!("Error parsing timestamp {text}: it is not in the form YYYY-MM-DDTHH:mm:SS.sss"));
     let (_, time) = text.split_once('T').ok_or_else(|| {
-        Stop::Usage("Error parsing timestamp. It does not contain a 'T' according to ISO8601 format".to_owned())
+        Stop::Failed("Error parsing timestamp. It does not contain a 'T' according to ISO8601 format".to_owned())
     })?;
     let zoned = if time.contains(['+', '-', 'Z']) { text.to_owned() } else { format!("{text}Z") };
     zoned.parse::<jiff::Timestamp>().map(|timestamp| timestamp.as_millisecond()).map_err(|_| invalid())
@@ -575,7 +603,7 @@ async fn offsets_at(
         .into_iter()
         .map(|(partition, found)| match found {
             Ok(found) => Ok((partition, found.offset)),
-            Err(_) => Err(Stop::Usage(format!("Error getting {what} of topic partition: {partition}"))),
+            Err(_) => Err(Stop::Failed(format!("Error getting {what} of topic partition: {partition}"))),
         })
         .collect()
 }
