@@ -5,7 +5,7 @@ use regex::Regex;
 
 use crate::cli::message_formatter::MessageFormatter;
 use crate::cli::options::{self, Options, Stop, Takes, Tool, flag, key_values};
-use crate::cli::{properties_of_file, warn_of_left_over};
+use crate::cli::{properties_of_file, unmade, warn_of_left_over};
 use crate::client::admin::{EARLIEST, LATEST};
 use crate::client::consumer::Consumer;
 use crate::client::settings::{ClientProperties, ConsumerSettings};
@@ -190,7 +190,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         settings.group_id = None;
         settings.auto_commit_interval = None;
     }
-    let mut consumer = Consumer::new(settings);
+    let mut consumer = Consumer::new(settings).map_err(|error| unmade("Failed to construct kafka consumer", &error))?;
     match wanted {
         Wanted::Topic(topic) => consumer.subscribe(vec![topic]),
         Wanted::Pattern(pattern) => consumer.subscribe_pattern(pattern),

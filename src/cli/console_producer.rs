@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::cli::options::{self, Options, Stop, Takes, Tool, flag, key_values};
-use crate::cli::{properties_of_file, warn_of_left_over};
+use crate::cli::{properties_of_file, unmade, warn_of_left_over};
 use crate::client::producer::{OutgoingRecord, Producer};
 use crate::client::settings::{ClientProperties, ProducerSettings};
 
@@ -269,7 +269,7 @@ pub(crate) async fn run(options: &Options, _out: &mut dyn Write) -> Result<(), S
     let settings = ProducerSettings::take(&mut properties, "console-producer")?;
     warn_of_left_over(&properties);
     let mut reader = LineReader::new(&reader_properties).map_err(Stop::Failed)?;
-    let producer = Producer::new(settings)?;
+    let producer = Producer::new(settings).map_err(|error| unmade("Failed to construct kafka producer", &error))?;
     let is_sync = options.has("sync");
     let mut lines = lines_of_stdin();
     // What is told when a record fails; the tool goes on with the next.

@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Zoned;
 
 use crate::cli::options::{Options, Stop, Takes, Tool, bootstrap_servers, flag};
-use crate::cli::{properties_of_file, warn_of_left_over};
+use crate::cli::{properties_of_file, unmade, warn_of_left_over};
 use crate::client::consumer::Consumer;
 use crate::client::settings::ConsumerSettings;
 
@@ -23,7 +23,7 @@ pub(crate) const TOOL: Tool = Tool {
         flag("threads", Takes::Value("count"), "DEPRECATED AND IGNORED."),
         flag("num-fetch-threads", Takes::Value("count"), "DEPRECATED AND IGNORED."),
         flag("consumer.config", Takes::Value("config file"), "Properties file of the consumer."),
-        flag("print-metrics", Takes::Nothing, "Accepted; this consumer keeps no metrics."),
+        flag("print-metrics", Takes::Nothing, "Accepted; there are none to print."),
         flag("show-detailed-stats", Takes::Nothing, "Report for each reporting interval."),
         flag("timeout", Takes::Value("milliseconds"), "Longest time between records. Default: 10000."),
         flag("messages", Takes::Value("count"), "REQUIRED: The number of messages to consume."),
@@ -154,7 +154,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
              fetch.MB.sec, fetch.nMsg.sec"
         )?;
     }
-    let mut consumer = Consumer::new(settings);
+    let mut consumer = Consumer::new(settings).map_err(|error| unmade("Failed to construct kafka consumer", &error))?;
     consumer.subscribe(vec![topic]);
     // Draws on a terminal only.
     let progress = ProgressBar::new(wanted).with_style(
@@ -201,6 +201,9 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     if !detailed {
         let times = format!("{}, {}", start_time.strftime(&format), end_time.strftime(&format));
         writeln!(out, "{times}, {}", columns(&read, &Read::default(), millis(elapsed)))?;
+    }
+    if options.has("print-metrics") {
+        eprintln!("There are no metrics to print: this consumer keeps none.");
     }
     Ok(())
 }

@@ -135,8 +135,7 @@ fn warn_of_left_over(properties: &ClientProperties) {
 
 /// An admin client's cluster, from `--bootstrap-server` and `--command-config`.
 fn cluster(options: &Options, client_id: &str) -> Result<Cluster, Stop> {
-    let servers = options::bootstrap_servers(options.required("bootstrap-server")?)?;
-    cluster_of(options, &servers.join(","), client_id)
+    cluster_of(options, options.required("bootstrap-server")?, client_id)
 }
 
 fn cluster_of(options: &Options, servers: &str, client_id: &str) -> Result<Cluster, Stop> {
@@ -144,7 +143,13 @@ fn cluster_of(options: &Options, servers: &str, client_id: &str) -> Result<Clust
     properties.set("bootstrap.servers", servers);
     let settings = ClusterSettings::take(&mut properties, client_id)?;
     warn_of_left_over(&properties);
-    Ok(Cluster::new(settings))
+    Cluster::new(settings).map_err(|error| unmade("Failed to create new KafkaAdminClient", &error))
+}
+
+/// What Kafka's tools end with when they get no client, told with its cause.
+fn unmade(message: &str, cause: &ClientError) -> Stop {
+    log::error!("{message}: {cause}");
+    Stop::Failed(message.to_owned())
 }
 
 /// Turns a code in an answer into an error that says what was being done.

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
-use crate::cli::{properties_of_file, warn_of_left_over};
+use crate::cli::{properties_of_file, unmade, warn_of_left_over};
 use crate::client::producer::{OutgoingRecord, Producer};
 use crate::client::settings::{ClientProperties, ProducerSettings};
 
@@ -21,7 +21,7 @@ pub(crate) const TOOL: Tool = Tool {
         flag("throughput", Takes::Value("THROUGHPUT"), "REQUIRED: messages/sec, approximately; -1 for no limit"),
         flag("producer-props", Takes::Several("PROP-NAME=PROP-VALUE"), "Settings such as bootstrap.servers."),
         flag("producer.config", Takes::Value("CONFIG-FILE"), "Properties file of the producer."),
-        flag("print-metrics", Takes::Nothing, "Accepted; this producer keeps no metrics."),
+        flag("print-metrics", Takes::Nothing, "Accepted; there are none to print."),
         flag("transactional-id", Takes::Value("TRANSACTIONAL-ID"), "Transactions are not supported yet."),
         flag("transaction-duration-ms", Takes::Value("DURATION"), "Transactions are not supported yet."),
         flag("record-size", Takes::Value("RECORD-SIZE"), "Message size in bytes; or --payload-file."),
@@ -204,7 +204,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let mut payloads = Payloads::new(options, out)?;
     let settings = ProducerSettings::take(&mut properties, "perf-producer-client")?;
     warn_of_left_over(&properties);
-    let producer = Producer::new(settings)?;
+    let producer = Producer::new(settings).map_err(|error| unmade("Failed to construct kafka producer", &error))?;
 
     let stats = Arc::new(Mutex::new(Stats::new()));
     // Draws on a terminal only.
@@ -244,6 +244,9 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     progress.finish_and_clear();
     let line = total_line(&locked(&stats), start.elapsed());
     writeln!(out, "{line}")?;
+    if options.has("print-metrics") {
+        eprintln!("There are no metrics to print: this producer keeps none.");
+    }
     Ok(())
 }
 

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
+use std::net::ToSocketAddrs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,19 @@ struct State {
 }
 
 impl Cluster {
-    /// Connects to nothing yet.
-    pub fn new(settings: ClusterSettings) -> Cluster {
-        Cluster { settings, state: Mutex::default() }
+    /// Connects to nothing yet; but one of the servers must have an address, or nothing ever will.
+    pub fn new(settings: ClusterSettings) -> Result<Cluster, ClientError> {
+        let mut has_address = false;
+        for server in &settings.bootstrap_servers {
+            match server.to_socket_addrs() {
+                Ok(_) => has_address = true,
+                Err(error) => log::warn!("Couldn't resolve server {server} from bootstrap.servers: {error}"),
+            }
+        }
+        if !has_address {
+            return Err(ClientError::NoAddress);
+        }
+        Ok(Cluster { settings, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -122,8 +122,8 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub fn new(settings: ConsumerSettings) -> Consumer {
-        let cluster = Arc::new(Cluster::new(settings.cluster.clone()));
+    pub fn new(settings: ConsumerSettings) -> Result<Consumer, ClientError> {
+        let cluster = Arc::new(Cluster::new(settings.cluster.clone())?);
         let settings = Arc::new(settings);
         let group = settings.group_id.as_ref().map(|id| Group {
             id: id.clone(),
@@ -131,7 +131,7 @@ impl Consumer {
             settings: Arc::clone(&settings),
         });
         let now = Instant::now();
-        Consumer {
+        Ok(Consumer {
             group,
             cluster,
             subscription: Subscription::Assigned,
@@ -150,7 +150,7 @@ impl Consumer {
             rebalance_started: None,
             rebalance_time: Duration::ZERO,
             settings,
-        }
+        })
     }
 
     /// Takes part in the group for these topics.

@@ -20,6 +20,8 @@ pub enum ClientError {
     Encode { api: &'static str, error: EncodeError },
     /// The answer is not what the protocol says it is.
     Decode { address: String, api: &'static str, error: DecodeError },
+    /// None of the bootstrap servers has an address.
+    NoAddress,
     /// None of the bootstrap servers could be reached. Carries what the last one failed with.
     NoBroker { servers: String, last: String },
     /// The broker refused. `doing` says what was asked for.
@@ -59,6 +61,7 @@ impl ClientError {
             | ClientError::Encode { .. }
             | ClientError::Decode { .. }
             | ClientError::GaveUp { .. }
+            | ClientError::NoAddress
             | ClientError::Setting { .. }
             | ClientError::Records { .. } => false,
         }
@@ -107,6 +110,7 @@ impl fmt::Display for ClientError {
             }
             ClientError::Encode { api, error } => write!(f, "write {api}: {error}"),
             ClientError::Decode { address, api, error } => write!(f, "read {api} from {address}: {error}"),
+            ClientError::NoAddress => f.write_str("No resolvable bootstrap urls given in bootstrap.servers"),
             ClientError::NoBroker { servers, last } => write!(f, "none of {servers} answers: {last}"),
             ClientError::Refused { message: Some(message), .. } => f.write_str(message),
             ClientError::Refused { doing, code, message: None } => write!(f, "{doing}: {}", described(*code)),

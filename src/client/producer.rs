@@ -181,7 +181,7 @@ impl Producer {
         })?;
         let room_total = u32::try_from(settings.buffer_bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         let shared = Arc::new(Shared {
-            cluster: Cluster::new(settings.cluster.clone()),
+            cluster: Cluster::new(settings.cluster.clone())?,
             settings,
             codec,
             state: Mutex::default(),
