@@ -1,0 +1,873 @@
+//! Our command-line tools against a live broker, call by call: exit status and output are those that Kafka 3.9.1's tools
+//! gave for the same calls. What differs on purpose is not here: the order of topics in a description, and the line ends
+//! between the rows of a reset, which Kafka 3.8 and 3.9 forget.
+
+mod support;
+
+use std::fs::{self, File};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use regex::Regex;
+use support::{Broker, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
+
+/// A call, its standard input, its exit status, its standard output, and what its standard error contains.
+///
+/// `%B` stands for `--bootstrap-server` with the broker's address, `%P` for the address, `%D` for the test's directory.
+/// A line that ends with `…` may go on with anything: there Kafka names its exceptions. Blanks that only fill columns
+/// count as one.
+type Call = (&'static str, &'static str, i32, &'static str, &'static str);
+
+const COLLISION: &str = "WARNING: Due to limitations in metric names, topics with a period ('.') or underscore ('_') could collide. To avoid issues it is best to use either, but not both.";
+
+const TOPICS: &[Call] = &[
+    ("kafka-topics.sh %B --list", "", 0, "\n", ""),
+    ("kafka-topics.sh %B --create --topic a --partitions 2", "", 0, "Created topic a.\n", ""),
+    (
+        "kafka-topics.sh %B --create --topic a",
+        "",
+        1,
+        "Error while executing topic command : Topic 'a' already exists.\n",
+        "",
+    ),
+    ("kafka-topics.sh %B --create --topic a --if-not-exists", "", 0, "", ""),
+    ("kafka-topics.sh %B --create --topic a.b_c", "", 0, "%W\nCreated topic a.b_c.\n", ""),
+    (
+        "kafka-topics.sh %B --create --topic a_b.c",
+        "",
+        1,
+        "%W\nError while executing topic command : Topic 'a_b.c' collides with existing topics: a.b_c\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --create --topic 'bad!'",
+        "",
+        1,
+        "Error while executing topic command : Topic name is invalid: 'bad!' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --create --topic z --partitions 0",
+        "",
+        1,
+        "Error while executing topic command : The partitions must be greater than 0\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --create --topic z --partitions x",
+        "",
+        1,
+        "Error while executing topic command : Cannot parse argument 'x' of option partitions\n",
+        "Cannot parse argument 'x' of option partitions",
+    ),
+    (
+        "kafka-topics.sh %B --create --topic z --replication-factor 3",
+        "",
+        1,
+        "Error while executing topic command : Replication factor: 3 larger than available brokers: 1.\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --create --topic z --config foo=bar",
+        "",
+        1,
+        "Error while executing topic command : Unknown topic config name: foo\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --create --topic z --config retention.ms=abc",
+        "",
+        1,
+        "Error while executing topic command : Invalid value abc for configuration retention.ms: Not a number of type LONG\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --create --topic z --replica-assignment 0:0",
+        "",
+        1,
+        "Error while executing topic command : Partition replica lists may not contain duplicate entries: 0\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --create --topic w --partitions 1 --config cleanup.policy=compact,delete --config max.message.bytes=1000",
+        "",
+        0,
+        "Created topic w.\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --describe --topic w",
+        "",
+        0,
+        "Topic: w\tTopicId: ID\tPartitionCount: 1\tReplicationFactor: 1\tConfigs: cleanup.policy=compact,delete,max.message.bytes=1000\n\
+         \tTopic: w\tPartition: 0\tLeader: 0\tReplicas: 0\tIsr: 0\tElr: N/A\tLastKnownElr: N/A\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --describe --topics-with-overrides",
+        "",
+        0,
+        "Topic: w\tTopicId: ID\tPartitionCount: 1\tReplicationFactor: 1\tConfigs: cleanup.policy=compact,delete,max.message.bytes=1000\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --describe --topic none",
+        "",
+        1,
+        "Error while executing topic command : Topic 'Optional[none]' does not exist as expected\n",
+        "",
+    ),
+    ("kafka-topics.sh %B --describe --topic none --if-exists", "", 0, "", ""),
+    ("kafka-topics.sh %B --describe --if-exists", "", 1, "", "--topic or --topic-id is required to describe a topic"),
+    (
+        "kafka-topics.sh %B --describe --topic-id AAAAAAAAAAAAAAAAAAAAAQ",
+        "",
+        1,
+        "Error while executing topic command : TopicId 'AAAAAAAAAAAAAAAAAAAAAQ' does not exist as expected\n",
+        "",
+    ),
+    ("kafka-topics.sh %B --describe --under-replicated-partitions", "", 0, "", ""),
+    ("kafka-topics.sh %B --describe --under-replicated-partitions --unavailable-partitions", "", 0, "", ""),
+    ("kafka-topics.sh %B --describe --under-min-isr-partitions", "", 0, "", ""),
+    (
+        "kafka-topics.sh %B --describe --at-min-isr-partitions --topic w",
+        "",
+        0,
+        "\tTopic: w\tPartition: 0\tLeader: 0\tReplicas: 0\tIsr: 0\tElr: N/A\tLastKnownElr: N/A\n",
+        "",
+    ),
+    ("kafka-topics.sh %B --alter --topic a --partitions 3", "", 0, "", ""),
+    (
+        "kafka-topics.sh %B --alter --topic a --partitions 2",
+        "",
+        1,
+        "Error while executing topic command : Topic currently has 3 partitions, which is higher than the requested 2.\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --alter --topic a --partitions 3",
+        "",
+        1,
+        "Error while executing topic command : Topic already has 3 partitions.\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --alter --topic none --partitions 3",
+        "",
+        1,
+        "Error while executing topic command : Topic 'Optional[none]' does not exist as expected\n",
+        "",
+    ),
+    ("kafka-topics.sh %B --alter --topic none --partitions 3 --if-exists", "", 0, "", ""),
+    ("kafka-topics.sh %B --alter --topic a", "", 1, "", "Missing required argument \"[partitions]\""),
+    (
+        "kafka-topics.sh %B --alter --topic a --config retention.ms=5",
+        "",
+        1,
+        "",
+        "can't be used with option \"[alter]\" (the kafka-configs CLI supports altering topic configs with a --bootstrap-server option)",
+    ),
+    ("kafka-topics.sh %B --alter --topic a --partitions 4 --replica-assignment 0,0,0,0", "", 0, "", ""),
+    (
+        "kafka-topics.sh %B --alter --topic a --partitions 5 --replica-assignment 0",
+        "",
+        1,
+        "Error while executing topic command : Increasing the number of partitions by 1 but 0 assignments provided.\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --alter --topic a --partitions 5 --replica-assignment 0,0,0,0,999",
+        "",
+        1,
+        "Error while executing topic command : Unknown broker(s) in replica assignment: 999.\n",
+        "",
+    ),
+    ("kafka-topics.sh %B --list --topic 'a.*'", "", 0, "a\na.b_c\n", ""),
+    (
+        "kafka-topics.sh %B --list --topic 'a['",
+        "",
+        1,
+        "Error while executing topic command : a[ is an invalid regex.\n",
+        "",
+    ),
+    (
+        "kafka-topics.sh %B --delete --topic none",
+        "",
+        1,
+        "Error while executing topic command : Topic 'Optional[none]' does not exist as expected\n",
+        "",
+    ),
+    ("kafka-topics.sh %B --delete --topic none --if-exists", "", 0, "", ""),
+    ("kafka-topics.sh %B --delete", "", 1, "", "Missing required argument \"[topic]\""),
+    ("kafka-topics.sh %B --delete --topic 'a.*'", "", 0, "", ""),
+    ("kafka-topics.sh %B --list", "", 0, "w\n", ""),
+    (
+        "kafka-topics.sh %B --list --create",
+        "",
+        1,
+        "",
+        "Command must include exactly one action: --list, --describe, --create, --alter or --delete",
+    ),
+    ("kafka-topics.sh --list", "", 1, "", "--bootstrap-server must be specified"),
+    ("kafka-topics.sh %B --bogus", "", 1, "", "bogus is not a recognized option"),
+    ("kafka-topics.sh %B --list --version", "", 0, "3.9.1\n", ""),
+];
+
+/// Kafka's tools give up at once where no server has an address.
+const NOWHERE: &[Call] = &[
+    (
+        "kafka-topics.sh --bootstrap-server nohost.invalid:1 --list",
+        "",
+        1,
+        "",
+        "Couldn't resolve server nohost.invalid:1 from bootstrap.servers",
+    ),
+    ("kafka-topics.sh --bootstrap-server localhost --list", "", 1, "", "Failed to create new KafkaAdminClient"),
+    (
+        "kafka-configs.sh --bootstrap-server nohost.invalid:1 --describe --topic a",
+        "",
+        1,
+        "",
+        "Failed to create new KafkaAdminClient",
+    ),
+    (
+        "kafka-consumer-groups.sh --bootstrap-server nohost.invalid:1 --list",
+        "",
+        0,
+        "\nError: Executing consumer group command failed due to Failed to create new KafkaAdminClient\n",
+        "",
+    ),
+    (
+        "kafka-get-offsets.sh --bootstrap-server nohost.invalid:1",
+        "",
+        1,
+        "",
+        "Error occurred: Failed to create new KafkaAdminClient",
+    ),
+    (
+        "kafka-broker-api-versions.sh --bootstrap-server nohost.invalid:1",
+        "",
+        1,
+        "",
+        "No resolvable bootstrap urls given in bootstrap.servers",
+    ),
+    (
+        "kafka-console-producer.sh --bootstrap-server nohost.invalid:1 --topic a",
+        "x\n",
+        1,
+        "",
+        "Failed to construct kafka producer",
+    ),
+    (
+        "kafka-console-consumer.sh --bootstrap-server nohost.invalid:1 --topic a",
+        "",
+        1,
+        "",
+        "No resolvable bootstrap urls given in bootstrap.servers",
+    ),
+];
+
+const CONFIGS: &[Call] = &[
+    ("kafka-topics.sh %B --create --topic t --partitions 2", "", 0, "Created topic t.\n", ""),
+    (
+        "kafka-configs.sh %B --describe --entity-type topics --entity-name t",
+        "",
+        0,
+        "Dynamic configs for topic t are:\n",
+        "",
+    ),
+    (
+        "kafka-configs.sh %B --alter --entity-type topics --entity-name t --add-config retention.ms=1000,cleanup.policy=[compact,delete]",
+        "",
+        0,
+        "Completed updating config for topic t.\n",
+        "",
+    ),
+    (
+        "kafka-configs.sh %B --describe --topic t",
+        "",
+        0,
+        "Dynamic configs for topic t are:\n  \
+         cleanup.policy=compact,delete sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:cleanup.policy=compact,delete, DEFAULT_CONFIG:log.cleanup.policy=delete}\n  \
+         retention.ms=1000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=1000}\n",
+        "",
+    ),
+    ("kafka-configs.sh %B --alter --topic t --delete-config foo", "", 1, "", "Invalid config(s): foo"),
+    (
+        "kafka-configs.sh %B --alter --topic t --delete-config segment.bytes",
+        "",
+        1,
+        "",
+        "Invalid config(s): segment.bytes",
+    ),
+    ("kafka-configs.sh %B --alter --topic t --add-config foo=1", "", 1, "", "Unknown topic config name: foo"),
+    (
+        "kafka-configs.sh %B --alter --topic t --add-config retention.ms=abc",
+        "",
+        1,
+        "",
+        "Invalid config value for resource ConfigResource(type=TOPIC, name='t'): Invalid value abc for configuration retention.ms: Not a number of type LONG",
+    ),
+    (
+        "kafka-configs.sh %B --alter --topic t --add-config retention.ms",
+        "",
+        1,
+        "",
+        "requirement failed: Invalid entity config: all configs to be added must be in the format \"key=val\".",
+    ),
+    (
+        "kafka-configs.sh %B --alter --topic t",
+        "",
+        1,
+        "",
+        "At least one of --add-config, --add-config-file, or --delete-config must be specified with --alter",
+    ),
+    (
+        "kafka-configs.sh %B --alter --topic t --delete-config retention.ms",
+        "",
+        0,
+        "Completed updating config for topic t.\n",
+        "",
+    ),
+    (
+        "kafka-configs.sh %B --describe --topic t",
+        "",
+        0,
+        "Dynamic configs for topic t are:\n  \
+         cleanup.policy=compact,delete sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:cleanup.policy=compact,delete, DEFAULT_CONFIG:log.cleanup.policy=delete}\n",
+        "",
+    ),
+    (
+        "kafka-configs.sh %B --describe --topic none",
+        "",
+        1,
+        "Dynamic configs for topic none are:\n",
+        "Error while executing config command",
+    ),
+    (
+        "kafka-configs.sh %B --alter --topic none --add-config retention.ms=1",
+        "",
+        1,
+        "",
+        "Error while executing config command",
+    ),
+    ("kafka-configs.sh %B --describe", "", 1, "", "At least one entity type must be specified"),
+    (
+        "kafka-configs.sh %B --describe --entity-type foo",
+        "",
+        1,
+        "",
+        "Invalid entity type foo, the entity type must be one",
+    ),
+    (
+        "kafka-configs.sh %B --alter --entity-type topics --add-config retention.ms=1",
+        "",
+        1,
+        "",
+        "an entity name must be specified with --alter of topics",
+    ),
+    (
+        "kafka-configs.sh %B --alter --describe --topic t",
+        "",
+        1,
+        "",
+        "Command must include exactly one action: --describe, --alter",
+    ),
+    // The broker was started with --override num.partitions=3.
+    (
+        "kafka-configs.sh %B --describe --all --broker 0 | grep ' num.partitions='",
+        "",
+        0,
+        "  num.partitions=3 sensitive=false synonyms={STATIC_BROKER_CONFIG:num.partitions=3, DEFAULT_CONFIG:num.partitions=1}\n",
+        "",
+    ),
+    ("kafka-topics.sh %B --create --topic three", "", 0, "Created topic three.\n", ""),
+    ("kafka-get-offsets.sh %B --topic three", "", 0, "three:0:0\nthree:1:0\nthree:2:0\n", ""),
+];
+
+const MESSAGES: &[Call] = &[
+    ("kafka-topics.sh %B --create --topic g --partitions 2", "", 0, "Created topic g.\n", ""),
+    (
+        "kafka-console-producer.sh %B --topic g --property parse.key=true --property key.separator=:",
+        "k1:v1\nk2:v2\nk3:v3\n:v4\n",
+        0,
+        "",
+        "",
+    ),
+    (
+        "kafka-console-producer.sh %B --topic g --property parse.key=true --property key.separator=:",
+        "nokey\n",
+        1,
+        "",
+        "No key separator found on line number 1: 'nokey'",
+    ),
+    ("kafka-console-producer.sh %B", "x\n", 1, "", "Missing required argument \"[topic]\""),
+    ("kafka-console-producer.sh --topic g", "x\n", 1, "", "Missing required option(s) [bootstrap-server]"),
+    ("kafka-console-producer.sh %B --topic g --compression-codec foo", "x\n", 1, "", "foo"),
+    ("kafka-topics.sh %B --create --topic h --partitions 1", "", 0, "Created topic h.\n", ""),
+    (
+        "kafka-console-producer.sh --broker-list %P --topic h --property parse.headers=true --property parse.key=true --property null.marker=NULL --compression-codec lz4 --request-required-acks 1 --sync",
+        "h1:a,h2:b\tk\tv\nNULL\tk2\tNULL\nh3:NULL\tNULL\tv3\n",
+        0,
+        "",
+        "",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --from-beginning --max-messages 3 --property print.key=true --property print.headers=true --property print.partition=true --property print.offset=true --property null.literal=NIL",
+        "",
+        0,
+        "Partition:0\tOffset:0\th1:a,h2:b\tk\tv\n\
+         Partition:0\tOffset:1\tNO_HEADERS\tk2\tNIL\n\
+         Partition:0\tOffset:2\th3:NIL\tNIL\tv3\n",
+        "Processed a total of 3 messages",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --from-beginning --max-messages 3 --property 'key.separator=|' --property print.key=true --property 'line.separator=;' --property headers.separator=/ --property print.headers=true",
+        "",
+        0,
+        "h1:a/h2:b|k|v;NO_HEADERS|k2|null;h3:null|null|v3;",
+        "",
+    ),
+    ("kafka-console-consumer.sh %B --topic g --partition 0 --offset earliest --max-messages 1", "", 0, "v3\n", ""),
+    ("kafka-console-consumer.sh %B --topic h --partition 0 --offset 2 --max-messages 1", "", 0, "v3\n", ""),
+    (
+        "kafka-console-consumer.sh %B --topic h --partition 0 --offset latest --timeout-ms 300",
+        "",
+        0,
+        "",
+        "Processed a total of 0 messages",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --partition 0 --offset -3",
+        "",
+        1,
+        "",
+        "The provided offset value '-3' is incorrect. Valid values are 'earliest', 'latest', or a non-negative long.",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --offset 1",
+        "",
+        1,
+        "",
+        "The partition is required when offset is specified.",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --partition 0 --offset 1 --from-beginning",
+        "",
+        1,
+        "",
+        "Options from-beginning and offset cannot be specified together.",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --partition 0 --group x",
+        "",
+        1,
+        "",
+        "Options group and partition cannot be specified together.",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --from-beginning --max-messages 3 --isolation-level read_committed",
+        "",
+        0,
+        "v\nnull\nv3\n",
+        "",
+    ),
+    ("kafka-console-consumer.sh %B --topic h --isolation-level foo", "", 1, "", "foo"),
+    ("kafka-console-consumer.sh %B --include 'h|zz' --from-beginning --max-messages 1", "", 0, "v\n", ""),
+    ("kafka-console-consumer.sh %B --topic h --include h", "", 1, "", "Exactly one of --include/--topic is required."),
+    (
+        "kafka-console-consumer.sh %B --topic h --group grp2 --consumer-property group.id=other",
+        "",
+        1,
+        "",
+        "do not match. Detected group ids: 'grp2', 'other'",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --group grp --from-beginning --max-messages 2",
+        "",
+        0,
+        "v\nnull\n",
+        "Processed a total of 2 messages",
+    ),
+    ("kafka-get-offsets.sh %B --topic h", "", 0, "h:0:3\n", ""),
+    ("kafka-get-offsets.sh %B --topic h --time -2", "", 0, "h:0:0\n", ""),
+    ("kafka-get-offsets.sh %B --topic h --time earliest-local", "", 0, "h:0:0\n", ""),
+    ("kafka-get-offsets.sh %B --topic h --time latest-tiered", "", 0, "", ""),
+    ("kafka-get-offsets.sh %B --topic t --time max-timestamp", "", 0, "", ""),
+    ("kafka-get-offsets.sh %B --topic t --time 1700000000000", "", 0, "", ""),
+    ("kafka-get-offsets.sh %B --topic h --time 1700000000000", "", 0, "h:0:0\n", ""),
+    (
+        "kafka-get-offsets.sh %B --topic t --time foo",
+        "",
+        1,
+        "",
+        "Error occurred: Malformed time argument foo. Please use -1 or latest / -2 or earliest / -3 or max-timestamp / -4 or earliest-local / -5 or latest-tiered, or a specified long format timestamp",
+    ),
+    ("kafka-get-offsets.sh %B --exclude-internal-topics --topic '[tw]'", "", 0, "t:0:0\nt:1:0\nw:0:0\n", ""),
+    ("kafka-get-offsets.sh %B --topic t --partitions 1", "", 0, "t:1:0\n", ""),
+    ("kafka-get-offsets.sh %B --topic-partitions t:0-1,t:1", "", 0, "t:0:0\nt:1:0\n", ""),
+    ("kafka-get-offsets.sh %B --topic-partitions t:1-", "", 0, "t:1:0\n", ""),
+    (
+        "kafka-get-offsets.sh %B --topic none",
+        "",
+        1,
+        "",
+        "Error occurred: Could not match any topic-partitions with the specified filters",
+    ),
+    (
+        "kafka-get-offsets.sh %B --topic t --partitions x",
+        "",
+        1,
+        "",
+        "Error occurred: --partitions expects a comma separated list of numeric partition ids, but received: x",
+    ),
+    (
+        "kafka-get-offsets.sh %B --topic-partitions t:0 --topic t",
+        "",
+        1,
+        "",
+        "Error occurred: --topic-partitions cannot be used with --topic or --partitions",
+    ),
+];
+
+const GROUPS: &[Call] = &[
+    ("kafka-consumer-groups.sh %B --list --state | grep grp", "", 0, "grp Empty\n", ""),
+    ("kafka-consumer-groups.sh %B --list --type classic | grep grp", "", 0, "grp Classic\n", ""),
+    ("kafka-consumer-groups.sh %B --list --state Stable", "", 0, "GROUP STATE\n", ""),
+    (
+        "kafka-consumer-groups.sh %B --list --state foo",
+        "",
+        1,
+        "",
+        "Invalid state list 'foo'. Valid states are: PreparingRebalance, CompletingRebalance, Stable, Dead, Empty, Assigning, Reconciling",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --describe --group grp",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID\ngrp h 0 2 3 1 - - -\n",
+        "Consumer group 'grp' has no active members.",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --describe --group grp --state",
+        "",
+        0,
+        "\nGROUP COORDINATOR (ID) ASSIGNMENT-STRATEGY STATE #MEMBERS\ngrp %P (0) Empty 0\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --describe --group grp --members --verbose",
+        "",
+        0,
+        "\nGROUP CONSUMER-ID HOST CLIENT-ID #PARTITIONS ASSIGNMENT\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --describe --group grp --members --state",
+        "",
+        1,
+        "",
+        "Option [describe] takes at most one of these options: [members], [offsets], [state]",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --describe --group none",
+        "",
+        0,
+        "\nError: Consumer group 'none' does not exist.\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --describe --group none --members",
+        "",
+        0,
+        "\nError: Consumer group 'none' does not exist.\n\nGROUP CONSUMER-ID HOST CLIENT-ID #PARTITIONS\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-earliest",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 0\n",
+        "WARN: No action will be performed as the --execute option is missing.",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h:0 --shift-by -1 --execute",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 1\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --shift-by 100 --dry-run",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 3\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-current --execute",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 1\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-datetime 2020-01-01T00:00:00.000 --execute",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 0\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-datetime 2035-01-01T00:00:00.000+0200 --execute",
+        "",
+        0,
+        "\nWarn: Partition 0 from topic h is empty. Falling back to latest known offset.\n\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 3\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-datetime foo --execute",
+        "",
+        0,
+        "\nError: Executing consumer group command failed due to …\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --by-duration PT1H --execute",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 0\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --by-duration foo --execute",
+        "",
+        0,
+        "\nError: Executing consumer group command failed due to Text cannot be parsed to a Duration\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --all-topics --to-latest --export",
+        "",
+        0,
+        "h,0,3\n\n",
+        "",
+    ),
+    (
+        "echo h,0,1 >%D/plan; kafka-consumer-groups.sh %B --reset-offsets --group grp --from-file %D/plan --execute",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 1\n",
+        "",
+    ),
+    (
+        "echo none,0,1 >%D/plan; kafka-consumer-groups.sh %B --reset-offsets --group grp --from-file %D/plan --execute",
+        "",
+        0,
+        "\nError: Executing consumer group command failed due to …\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --from-file %D/none --execute",
+        "",
+        0,
+        "\nError: Executing consumer group command failed due to …\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic none --to-latest",
+        "",
+        0,
+        "\nError: Executing consumer group command failed due to …\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h:9 --to-latest --timeout 500",
+        "",
+        0,
+        "\nError: Executing consumer group command failed due to …\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h",
+        "",
+        1,
+        "",
+        "Option '[reset-offsets]' requires one of the following scenarios",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --to-latest",
+        "",
+        1,
+        "",
+        "One of the reset scopes should be defined: --all-topics, --topic.",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-latest --to-earliest",
+        "",
+        1,
+        "",
+        "Option \"[to-earliest]\" can't be used with option \"[to-latest]\"",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --reset-offsets --group new --topic h --to-latest --execute",
+        "",
+        0,
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\nnew h 0 3\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --delete-offsets --group grp --topic none",
+        "",
+        0,
+        "Request succeed for deleting offsets with topic none group grp\n\nTOPIC PARTITION STATUS\nnone Not Provided Error: …\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --delete-offsets --group none --topic h",
+        "",
+        0,
+        "\nError: 'none' does not exist.\n\nTOPIC PARTITION STATUS\nh 0 Error: …\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --delete-offsets --group grp --topic h",
+        "",
+        0,
+        "Request succeed for deleting offsets with topic h group grp\n\nTOPIC PARTITION STATUS\nh 0 Successful\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --delete --group none",
+        "",
+        0,
+        "\nError: Deletion of some consumer groups failed:\n* Group 'none' could not be deleted due to: …\n",
+        "",
+    ),
+    (
+        "kafka-consumer-groups.sh %B --delete --group new",
+        "",
+        0,
+        "Deletion of requested consumer groups ('new') was successful.\n",
+        "",
+    ),
+    ("kafka-consumer-groups.sh %B --delete", "", 1, "", "Option [delete] takes one of these options"),
+    (
+        "kafka-consumer-groups.sh %B --delete --group new --topic h",
+        "",
+        1,
+        "",
+        "The consumer does not support topic-specific offset deletion from a consumer group.",
+    ),
+    ("kafka-consumer-groups.sh --list", "", 1, "", "Missing required argument \"[bootstrap-server]\""),
+];
+
+/// Kafka's clients keep metrics, and the tools print them; ours say that there are none.
+const PERFORMANCE: &[Call] = &[
+    (
+        "kafka-producer-perf-test.sh --topic h --num-records 3 --record-size 10 --throughput -1 --producer-props bootstrap.servers=%P --print-metrics | wc -l",
+        "",
+        0,
+        "1\n",
+        "There are no metrics to print",
+    ),
+    (
+        "kafka-consumer-perf-test.sh %B --topic h --messages 3 --hide-header --print-metrics | wc -l",
+        "",
+        0,
+        "1\n",
+        "There are no metrics to print",
+    ),
+];
+
+struct Bench {
+    /// The broker ends before ZooKeeper, and both before their directory.
+    _broker: Process,
+    _zookeeper: ZooKeeper,
+    scratch: Scratch,
+    address: String,
+}
+
+impl Bench {
+    /// A broker as a user starts it, with our script and an override.
+    fn start() -> Bench {
+        let scratch = Scratch::new("tools");
+        let zookeeper = ZooKeeper::start(&scratch);
+        let configured = Broker::configure(&scratch, zookeeper.port, "");
+        let mut command = tied(repository("bin/kafka-server-start.sh"));
+        command.env("ODRADEK_BINARY", env!("CARGO_BIN_EXE_odradek")).env("LOG_DIR", scratch.path("logs"));
+        command.arg(&configured.config).args(["--override", "num.partitions=3"]);
+        let mut broker = Process::start("the broker", &mut command, scratch.path("broker.log"));
+        broker.until_port(configured.port);
+        eventually(PATIENCE, "the broker answers for the cluster", || {
+            let metadata = configured.client().metadata(&[]).map_err(|error| error.to_string())?;
+            if metadata.controller_id == 0 { Ok(()) } else { Err(format!("{metadata:?}")) }
+        });
+        Bench { _broker: broker, _zookeeper: zookeeper, scratch, address: configured.address() }
+    }
+
+    fn filled(&self, text: &str) -> String {
+        text.replace("%B", "--bootstrap-server %P")
+            .replace("%P", &self.address)
+            .replace("%D", &self.scratch.path("").display().to_string())
+            .replace("%W", COLLISION)
+    }
+
+    /// What differs from what is expected, if anything does.
+    fn difference(&self, (line, input, status, out, err): &Call) -> Result<(), String> {
+        let file = self.scratch.path("input");
+        fs::write(&file, input).expect("the scratch directory can be written");
+        let output = tied("bash")
+            .args(["-c", &self.filled(line)])
+            .current_dir(repository(""))
+            .env("PATH", format!("{}:{}", repository("bin").display(), std::env::var("PATH").unwrap_or_default()))
+            .env("ODRADEK_BINARY", env!("CARGO_BIN_EXE_odradek"))
+            .stdin(Stdio::from(File::open(file).expect("it was just written")))
+            .output()
+            .expect("bash runs");
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let is_right = output.status.code() == Some(*status)
+            && reads_as(&said, &self.filled(out))
+            && complained.contains(err)
+            && (status == &0 || !err.is_empty() || !out.is_empty());
+        if is_right { Ok(()) } else { Err(format!("{line}\n{}\n{said}--- stderr\n{complained}", output.status)) }
+    }
+}
+
+/// Without what only fills columns, and with one name for all topic ids.
+fn plain(text: &str) -> Vec<String> {
+    let ids = Regex::new(r"TopicId: \S+").expect("the pattern is constant");
+    let blanks = Regex::new(" +").expect("the pattern is constant");
+    let text = ids.replace_all(text, "TopicId: ID");
+    text.split('\n').map(|line| blanks.replace_all(line, " ").trim_end_matches(' ').to_owned()).collect()
+}
+
+fn reads_as(said: &str, expected: &str) -> bool {
+    let (said, expected) = (plain(said), plain(expected));
+    said.len() == expected.len()
+        && said.iter().zip(&expected).all(|(said, expected)| match expected.strip_suffix('…') {
+            Some(start) => said.starts_with(start),
+            None => said == expected,
+        })
+}
+
+#[test]
+fn every_call_ends_and_reads_as_kafkas() {
+    if Kind::under_test() != Kind::Odradek {
+        return; // It is about our tools.
+    }
+    let bench = Bench::start();
+    let mut wrong = Vec::new();
+    for call in [TOPICS, NOWHERE, CONFIGS, MESSAGES, GROUPS, PERFORMANCE].into_iter().flatten() {
+        // What was deleted or committed may take a moment to be seen.
+        let is_question = ["--list", "--describe", "get-offsets"].iter().any(|word| call.0.contains(word));
+        let began = Instant::now();
+        let mut outcome = bench.difference(call);
+        while outcome.is_err() && is_question && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(100));
+            outcome = bench.difference(call);
+        }
+        wrong.extend(outcome.err());
+    }
+    assert!(wrong.is_empty(), "{} calls differ:\n{}", wrong.len(), wrong.join("\n=====\n"));
+}
