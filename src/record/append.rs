@@ -162,14 +162,30 @@ impl fmt::Display for RecordError {
             }
             RecordError::InvalidBatch(what) => f.write_str(what),
             RecordError::Malformed(malformed) => malformed.fmt(f),
-            RecordError::InvalidRecords(rejected) => write!(f, "{} records were rejected", rejected.len()),
-            RecordError::InvalidTimestamps(rejected) => {
-                write!(f, "{} records were rejected, some for their timestamps", rejected.len())
+            // Producers show these words, so they are Kafka's.
+            RecordError::InvalidRecords(rejected) => {
+                let shown: Vec<String> = rejected.iter().take(3).map(RejectedRecord::to_string).collect();
+                write!(
+                    f,
+                    "One or more records have been rejected due to {} record errors in total, \
+                     and only showing the first three errors at most: [{}]",
+                    rejected.len(),
+                    shown.join(", ")
+                )
+            }
+            RecordError::InvalidTimestamps(_) => {
+                f.write_str("One or more records have been rejected due to invalid timestamp")
             }
             RecordError::UnknownCodec { id } => write!(f, "unknown compression codec id {id}"),
             RecordError::Decompression(what) => write!(f, "decompress a record batch: {what}"),
             RecordError::CannotRebuild(why) => write!(f, "write a record batch anew for its topic: {why}"),
         }
+    }
+}
+
+impl fmt::Display for RejectedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordError(batchIndex={}, message='{}')", self.batch_index, self.message)
     }
 }
 

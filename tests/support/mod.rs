@@ -263,7 +263,7 @@ impl Broker {
         Broker { process: None, port, config, data }
     }
 
-    fn spawn(&self, kind: Kind, scratch: &Scratch) -> Process {
+    pub fn spawn(&self, kind: Kind, scratch: &Scratch) -> Process {
         let mut command = match kind {
             Kind::Odradek => {
                 let mut command = tied(env!("CARGO_BIN_EXE_odradek"));

@@ -1,0 +1,106 @@
+//! Several listeners with names of their own: each tells its clients the address that is advertised for it.
+
+mod support;
+
+use odradek::protocol::messages::describe_cluster::DescribeClusterRequest;
+use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
+use odradek::record::compression::Codec;
+use odradek_zookeeper::session::{Settings, ZooKeeper as Session};
+use support::client::{Client, batch};
+use support::{Broker, Kind, PATIENCE, Scratch, ZooKeeper, eventually, free_port};
+use tokio::runtime::Runtime;
+
+fn znode(zookeeper: &ZooKeeper, path: &str) -> String {
+    Runtime::new().expect("a runtime").block_on(async {
+        let session = Session::connect(Settings::new(format!("127.0.0.1:{}", zookeeper.port))).await.expect("it runs");
+        let (bytes, _) = session.get(path).await.expect("it can be read").expect("it is there");
+        session.close().await;
+        String::from_utf8(bytes).expect("it is text")
+    })
+}
+
+#[test]
+fn each_listener_tells_its_own_advertised_address() {
+    let scratch = Scratch::new("listeners");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let [internal, external, local] = [free_port(), free_port(), free_port()];
+    let settings = format!(
+        "listeners=EXTERNAL://127.0.0.1:{external},INTERNAL://127.0.0.1:{internal},LOCAL://127.0.0.1:{local}\n\
+         advertised.listeners=EXTERNAL://kafka.example.org:19092,INTERNAL://localhost:{internal},LOCAL://[::1]:{local}\n\
+         listener.security.protocol.map=INTERNAL:PLAINTEXT,EXTERNAL:PLAINTEXT,LOCAL:PLAINTEXT\n\
+         inter.broker.listener.name=INTERNAL"
+    );
+    let mut broker = Broker::configure(&scratch, zookeeper.port, &settings);
+    broker.port = external;
+    broker.start(Kind::under_test(), &scratch);
+
+    // The controller reaches the broker by the internal address alone: the external one leads nowhere.
+    broker.client().create_topic("t", 1, &[]);
+    for (port, host, advertised) in
+        [(external, "kafka.example.org", 19092), (internal, "localhost", internal), (local, "::1", local)]
+    {
+        let told = (0, host.to_owned(), i32::from(advertised));
+        let mut client = Client::connect(port).expect("the listener is bound");
+        let metadata = client.metadata(&["t"]).expect("Metadata is answered");
+        let brokers: Vec<_> = metadata.brokers.into_iter().map(|b| (b.node_id, b.host, b.port)).collect();
+        assert_eq!(brokers, [told.clone()]);
+        assert_eq!((metadata.controller_id, metadata.topics[0].partitions[0].leader_id), (0, 0));
+
+        let cluster = client.call(&DescribeClusterRequest::default(), 0).expect("DescribeCluster is answered");
+        let brokers: Vec<_> = cluster.brokers.into_iter().map(|b| (b.broker_id, b.host, b.port)).collect();
+        assert_eq!(brokers, [told.clone()]);
+
+        eventually(PATIENCE, "a group's coordinator is told in the same way", || {
+            let request = FindCoordinatorRequest { key: "g".into(), ..Default::default() };
+            let found = client.call(&request, 2).map_err(|error| error.to_string())?;
+            if (found.node_id, &found.host, found.port) == (0, &told.1, told.2) {
+                return Ok(());
+            }
+            Err(format!("{found:?}"))
+        });
+        let outcome = client.produce("t", 0, batch(Codec::None, [host.to_owned()]));
+        assert!(outcome.expect("Produce is answered").is_ok());
+    }
+
+    let mut registered: serde_json::Value =
+        serde_json::from_str(&znode(&zookeeper, "/brokers/ids/0")).expect("a registration is JSON");
+    let timestamp = registered["timestamp"].take();
+    assert!(timestamp.as_str().is_some_and(|text| text.parse::<i64>().is_ok()), "{timestamp}");
+    let expected = serde_json::json!({
+        "version": 5,
+        "host": "kafka.example.org",
+        "port": 19092,
+        "endpoints": [
+            "EXTERNAL://kafka.example.org:19092",
+            format!("INTERNAL://localhost:{internal}"),
+            format!("LOCAL://[::1]:{local}"),
+        ],
+        "listener_security_protocol_map": {"INTERNAL": "PLAINTEXT", "EXTERNAL": "PLAINTEXT", "LOCAL": "PLAINTEXT"},
+        "features": {},
+        "jmx_port": -1,
+        "timestamp": null,
+    });
+    assert_eq!(registered, expected);
+}
+
+#[test]
+fn a_second_broker_of_an_id_ends_and_the_first_serves_on() {
+    let scratch = Scratch::new("same-id");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let mut first = Broker::configure(&scratch, zookeeper.port, "");
+    first.start(Kind::under_test(), &scratch);
+    let registered = znode(&zookeeper, "/brokers/ids/0");
+
+    let other_scratch = Scratch::new("same-id-again");
+    let second = Broker::configure(&other_scratch, zookeeper.port, "zookeeper.session.timeout.ms=1500");
+    let mut process = second.spawn(Kind::under_test(), &other_scratch);
+    let status = eventually(PATIENCE, "the second ends", || process.has_ended().ok_or_else(|| process.last_words()));
+    assert_eq!(status.code(), Some(1), "{}", process.last_words());
+    assert!(process.said().contains("/brokers/ids/0"), "{}", process.last_words());
+
+    assert_eq!(znode(&zookeeper, "/brokers/ids/0"), registered);
+    let mut client = first.client();
+    client.create_topic("t", 1, &[]);
+    let outcome = client.produce("t", 0, batch(Codec::None, ["on".to_owned()]));
+    assert_eq!(outcome.expect("Produce is answered"), Ok(0));
+}
