@@ -13,6 +13,11 @@ const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand
 const PRODUCER: &str = "kafka.tools.ConsoleProducer";
 const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 const OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
+const DELETE_RECORDS: &str = "org.apache.kafka.tools.DeleteRecordsCommand";
+const TRANSACTIONS: &str = "org.apache.kafka.tools.TransactionsCommand";
+const API_VERSIONS: &str = "kafka.admin.BrokerApiVersionsCommand";
+const GROUPS_2_8: &str = "kafka.admin.ConsumerGroupCommand";
+const OFFSETS_2_8: &str = "kafka.tools.GetOffsetShell";
 
 fn words(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -103,26 +108,46 @@ fn the_tools_of_3_9_create_describe_alter_produce_consume_and_delete() {
     assert!(state.lines().any(|line| words(line).contains("(0)") && words(line).ends_with("Empty 0")), "{state}");
     assert!(tool(OFFSETS, &["--topic", "lines"]).contains("lines:0:3"));
 
-    let committed = tool(
-        CONSUMER,
-        &[
-            "--topic",
-            "__consumer_offsets",
-            "--from-beginning",
-            "--timeout-ms",
-            "5000",
-            "--formatter",
-            "org.apache.kafka.tools.consumer.OffsetsMessageFormatter",
-        ],
-    );
-    // The formatter ends no line.
-    let values: Vec<serde_json::Value> = serde_json::Deserializer::from_str(&committed)
-        .into_iter()
-        .map(|value| value.expect("the formatter prints JSON"))
-        .collect();
+    let offsets_topic = |formatter: &str| {
+        let formatter = format!("org.apache.kafka.tools.consumer.{formatter}");
+        let topic = ["--topic", "__consumer_offsets", "--from-beginning", "--timeout-ms", "5000"];
+        let printed = tool(CONSUMER, &[&topic[..], &["--formatter", &formatter]].concat());
+        // The formatter ends no line.
+        let values = serde_json::Deserializer::from_str(&printed).into_iter();
+        values.map(|value| value.expect("the formatter prints JSON")).collect::<Vec<serde_json::Value>>()
+    };
+    let values = offsets_topic("OffsetsMessageFormatter");
     let offset = |v: &serde_json::Value| (v["key"]["data"].clone(), v["value"]["data"]["offset"].clone());
     let expected = serde_json::json!({"group": "tools", "topic": "lines", "partition": 0});
-    assert!(values.iter().any(|v| offset(v) == (expected.clone(), serde_json::json!(1))), "{committed}");
+    assert!(values.iter().any(|v| offset(v) == (expected.clone(), serde_json::json!(1))), "{values:?}");
+    let values = offsets_topic("GroupMetadataMessageFormatter");
+    let of_group = |v: &&serde_json::Value| v["key"]["data"] == serde_json::json!({"group": "tools"});
+    let with_member = values
+        .iter()
+        .filter(of_group)
+        .map(|v| &v["value"]["data"])
+        .find(|group| group["members"].as_array().is_some_and(|members| members.len() == 1));
+    let group = with_member.unwrap_or_else(|| panic!("no record of a group with its member: {values:?}"));
+    assert_eq!((&group["protocolType"], &group["protocol"]), (&"consumer".into(), &"range".into()), "{group}");
+    assert_eq!((&group["generation"], &group["members"][0]["memberId"]), (&1.into(), &group["leader"]), "{group}");
+    assert_eq!(group["members"][0]["clientHost"], "/127.0.0.1", "{group}");
+
+    let producers = tool(TRANSACTIONS, &["describe-producers", "--topic", "lines", "--partition", "0"]);
+    let rows: Vec<Vec<&str>> = producers.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((rows.len(), rows[0].len()), (1, 6), "{producers}");
+    assert_eq!((&rows[0][1..4], rows[0][5]), (&["0", "-1", "2"][..], "None"), "{producers}");
+
+    let offsets = cluster.scratch.path("offsets.json");
+    let json = r#"{"version":1,"partitions":[{"topic":"lines","partition":0,"offset":2}]}"#;
+    std::fs::write(&offsets, json).expect("the scratch directory can be written");
+    let deleted = tool(DELETE_RECORDS, &["--offset-json-file", &offsets.display().to_string()]);
+    assert!(deleted.lines().any(|line| words(line) == "partition: lines-0 low_watermark: 2"), "{deleted}");
+    assert!(tool(OFFSETS, &["--topic", "lines", "--time", "earliest"]).contains("lines:0:2"));
+
+    let versions = tool(API_VERSIONS, &[]);
+    assert!(versions.starts_with(&format!("{server} (id: 0 rack: null) -> (")), "{versions}");
+    let expected = ["Produce(0): 0 to 11 [usable: 11]", "Fetch(1): 0 to 17 [usable: 17]"];
+    assert!(expected.iter().all(|line| versions.contains(line)), "{versions}");
 
     let deleted = tool(GROUPS, &["--delete", "--group", "tools"]);
     assert_eq!(deleted.trim(), "Deletion of requested consumer groups ('tools') was successful.");
@@ -187,11 +212,22 @@ fn the_tools_of_2_8_work_through_zookeeper_and_the_broker_sees_what_they_wrote()
         if described.contains("retention.ms=88888") { Ok(()) } else { Err(described) }
     });
 
+    client.commit("old-tools", "Hello-Kafka", 0, 0);
+    let tool_of_broker = |class: &str, arguments: &[&str]| {
+        cluster.jvm_tool("2.8.2", class, arguments).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let described = tool_of_broker(GROUPS_2_8, &["--bootstrap-server", &server, "--describe", "--group", "old-tools"]);
+    assert!(described.lines().any(|line| words(line) == "old-tools Hello-Kafka 0 0 1 1 - - -"), "{described}");
+    let offsets = tool_of_broker(OFFSETS_2_8, &["--broker-list", &server, "--topic", "Hello-Kafka"]);
+    assert_eq!(offsets.lines().collect::<Vec<_>>(), ["Hello-Kafka:0:1", "Hello-Kafka:1:0"]);
+    let versions = tool_of_broker(API_VERSIONS, &["--bootstrap-server", &server]);
+    assert!(versions.contains("Produce(0): 0 to 11 [usable: 9]"), "{versions}");
+
     let marked = tool(TOPICS_2_8, &["--delete", "--topic", "Hello-Kafka"]);
     assert!(marked.contains("Topic Hello-Kafka is marked for deletion."), "{marked}");
     eventually(PATIENCE, "the topic is gone from ZooKeeper and the broker", || {
         let list = tool(TOPICS_2_8, &["--list"]);
         let known = client.metadata(&["Hello-Kafka"]).map_err(|error| error.to_string())?.topics[0].error_code;
-        if list.trim().is_empty() && known == 3 { Ok(()) } else { Err(format!("{list}, error {known}")) }
+        if !list.contains("Hello-Kafka") && known == 3 { Ok(()) } else { Err(format!("{list}, error {known}")) }
     });
 }
