@@ -39,21 +39,21 @@ fn each_listener_tells_its_own_advertised_address() {
     for (port, host, advertised) in
         [(external, "kafka.example.org", 19092), (internal, "localhost", internal), (local, "::1", local)]
     {
-        let told = (0, host.to_owned(), i32::from(advertised));
+        let told = [(0, host.to_owned(), i32::from(advertised))];
         let mut client = Client::connect(port).expect("the listener is bound");
         let metadata = client.metadata(&["t"]).expect("Metadata is answered");
         let brokers: Vec<_> = metadata.brokers.into_iter().map(|b| (b.node_id, b.host, b.port)).collect();
-        assert_eq!(brokers, [told.clone()]);
+        assert_eq!(brokers, told);
         assert_eq!((metadata.controller_id, metadata.topics[0].partitions[0].leader_id), (0, 0));
 
         let cluster = client.call(&DescribeClusterRequest::default(), 0).expect("DescribeCluster is answered");
         let brokers: Vec<_> = cluster.brokers.into_iter().map(|b| (b.broker_id, b.host, b.port)).collect();
-        assert_eq!(brokers, [told.clone()]);
+        assert_eq!(brokers, told);
 
         eventually(PATIENCE, "a group's coordinator is told in the same way", || {
             let request = FindCoordinatorRequest { key: "g".into(), ..Default::default() };
             let found = client.call(&request, 2).map_err(|error| error.to_string())?;
-            if (found.node_id, &found.host, found.port) == (0, &told.1, told.2) {
+            if (found.node_id, &found.host, found.port) == (0, &told[0].1, told[0].2) {
                 return Ok(());
             }
             Err(format!("{found:?}"))
