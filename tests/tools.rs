@@ -817,8 +817,9 @@ impl Bench {
     fn difference(&self, (line, input, status, out, err): &Call) -> Result<(), String> {
         let file = self.scratch.path("input");
         fs::write(&file, input).expect("the scratch directory can be written");
-        let output = tied("bash")
-            .args(["-c", &self.filled(line)])
+        // A tool that waits for what never comes fails its call alone.
+        let output = tied("timeout")
+            .args(["20", "bash", "-c", &self.filled(line)])
             .current_dir(repository(""))
             .env("PATH", format!("{}:{}", repository("bin").display(), std::env::var("PATH").unwrap_or_default()))
             .env("ODRADEK_BINARY", env!("CARGO_BIN_EXE_odradek"))
