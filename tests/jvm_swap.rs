@@ -3,8 +3,15 @@
 
 mod support;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use odradek::protocol::messages::heartbeat::HeartbeatRequest;
+use odradek::protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use odradek::protocol::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
+use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
-use support::client::{batch, values};
+use support::client::{Client, batch, values};
 use support::{Cluster, Kind, eventually};
 
 const JVM: Kind = Kind::Jvm("3.9.1");
@@ -24,10 +31,117 @@ struct History {
     written: Vec<String>,
     committed: i64,
     topics: Vec<String>,
+    member: Option<Member>,
+    producer: Option<Producer>,
+}
+
+/// The only member of a group, alive for longer than the test.
+struct Member {
+    id: String,
+    generation: i32,
+}
+
+/// An idempotent producer that knows nothing of who holds the data.
+struct Producer {
+    id: i64,
+    epoch: i16,
+    sequence: i32,
+}
+
+const SEQUENCED: &str = "swap-sequenced";
+const MEMBERS_GROUP: &str = "swap-members";
+
+fn joins(client: &mut Client) -> Member {
+    let protocol = JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"subscribed") };
+    let request = JoinGroupRequest {
+        group_id: MEMBERS_GROUP.into(),
+        session_timeout_ms: 300_000,
+        rebalance_timeout_ms: 300_000,
+        protocol_type: "test".into(),
+        protocols: vec![protocol],
+        ..Default::default()
+    };
+    client.committed(MEMBERS_GROUP, "swap-none", 0);
+    let joined = client.call(&request, 2).expect("JoinGroup is answered");
+    assert_eq!(joined.error_code, 0, "{joined:?}");
+    let member = Member { id: joined.member_id, generation: joined.generation_id };
+    assert_eq!(assignment(client, &member, "all"), "all");
+    member
+}
+
+/// Asks for the member's share; only the first time it also tells it.
+fn assignment(client: &mut Client, member: &Member, told: &'static str) -> Bytes {
+    let told = Bytes::from_static(told.as_bytes());
+    let request = SyncGroupRequest {
+        group_id: MEMBERS_GROUP.into(),
+        generation_id: member.generation,
+        member_id: member.id.clone(),
+        assignments: vec![SyncGroupRequestAssignment { member_id: member.id.clone(), assignment: told }],
+        ..Default::default()
+    };
+    let synced = client.call(&request, 2).expect("SyncGroup is answered");
+    assert_eq!(synced.error_code, 0, "{synced:?}");
+    synced.assignment
+}
+
+fn is_still_a_member(client: &mut Client, member: &Member, holder: &str) {
+    client.committed(MEMBERS_GROUP, "swap-none", 0);
+    let beat = HeartbeatRequest {
+        group_id: MEMBERS_GROUP.into(),
+        generation_id: member.generation,
+        member_id: member.id.clone(),
+        ..Default::default()
+    };
+    assert_eq!(client.call(&beat, 2).expect("Heartbeat is answered").error_code, 0, "{holder} knows the member");
+    assert_eq!(assignment(client, member, ""), "all", "{holder} knows what was assigned");
+}
+
+/// A producer whose last record is old is forgotten with the next start.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right").as_millis() as i64
+}
+
+/// Older formats have no headers, and a batch with some cannot be written in them.
+fn without_headers(values: &[String]) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for value in values {
+        builder.append(now_ms(), None, Some(value.as_bytes()), &[]);
+    }
+    builder.build()
+}
+
+impl Producer {
+    fn batch(&self, sequence: i32) -> Bytes {
+        let mut builder = BatchBuilder::new().producer(self.id, self.epoch, sequence);
+        builder.append(now_ms(), None, Some(format!("{sequence}").as_bytes()), &[]);
+        builder.build()
+    }
+
+    /// One batch at a time, so that the offset is the sequence.
+    fn goes_on(&mut self, client: &mut Client, holder: &str) {
+        client.until_led(SEQUENCED, 1);
+        let mut produce = |sequence: i32| {
+            let outcome = client.produce(SEQUENCED, 0, self.batch(sequence)).expect("Produce is answered");
+            (sequence, outcome)
+        };
+        if self.sequence > 0 {
+            let repeated = self.sequence - 1;
+            assert_eq!(produce(repeated), (repeated, Ok(i64::from(repeated))), "{holder} knows what it has");
+        }
+        const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+        let missing = self.sequence + 1;
+        if self.sequence > 0 {
+            assert_eq!(produce(missing), (missing, Err(OUT_OF_ORDER_SEQUENCE_NUMBER)), "{holder} sees the gap");
+        }
+        for sequence in self.sequence..self.sequence + 3 {
+            assert_eq!(produce(sequence), (sequence, Ok(i64::from(sequence))), "{holder} takes the next");
+        }
+        self.sequence += 3;
+    }
 }
 
 /// What the current holder must find, and what it adds.
-fn takes_over(cluster: &mut Cluster, history: &mut History, holder: &str) {
+fn takes_over(cluster: &mut Cluster, history: &mut History, formats: &[&str], holder: &str) {
     let mut client = cluster.broker.client();
     for topic in &history.topics {
         client.until_led(topic, 3);
@@ -57,9 +171,32 @@ fn takes_over(cluster: &mut Cluster, history: &mut History, holder: &str) {
             assert!(base >= history.written.len() as i64, "{holder} appends behind the end, at {base}");
         }
     }
+    for format in formats {
+        let topic = format!("swap-format-{format}");
+        if !history.topics.contains(&topic) {
+            client.create_topic(&topic, 3, &[("segment.bytes", "4096"), ("message.format.version", format)]);
+        }
+        for part in added.chunks(8) {
+            let produced = client.produce(&topic, 0, without_headers(part));
+            let outcome = produced.expect("Produce is answered");
+            assert!(outcome.is_ok(), "{holder} takes format {format}: {outcome:?}");
+        }
+    }
+    match &history.member {
+        Some(member) => is_still_a_member(&mut client, member, holder),
+        None => history.member = Some(joins(&mut client)),
+    }
+    let producer = history.producer.get_or_insert_with(|| {
+        client.create_topic(SEQUENCED, 1, &[]);
+        let (id, epoch) =
+            eventually(support::PATIENCE, "a producer id", || client.producer_id().map_err(|e| e.to_string()));
+        Producer { id, epoch, sequence: 0 }
+    });
+    producer.goes_on(&mut client, holder);
     // A topic of this holder's own, so that each kind finds some that the other has created.
     if history.topics.is_empty() {
-        history.topics = CODECS.iter().map(|(name, _)| format!("swap-{name}")).collect();
+        let names = CODECS.iter().map(|(name, _)| format!("swap-{name}"));
+        history.topics = names.chain(formats.iter().map(|format| format!("swap-format-{format}"))).collect();
     }
     history.written.extend(added);
     client.create_topic(&format!("made-by-{holder}"), 1, &[]);
@@ -67,17 +204,18 @@ fn takes_over(cluster: &mut Cluster, history: &mut History, holder: &str) {
     client.commit("kept", "swap-none", 0, history.committed);
 }
 
-fn swap(name: &str, settings: &str, holders: &[(Kind, bool)]) {
+/// `formats` are versions of Kafka whose record formats are written too.
+fn swap(name: &str, settings: &str, formats: &[&str], holders: &[(Kind, bool)]) {
     // A JVM broker that starts on a busy machine is silent for seconds.
     let settings = format!("zookeeper.session.timeout.ms=6000\n{settings}");
     let mut cluster = Cluster::start_as(holders[0].0, name, &settings);
-    let mut history = History { written: Vec::new(), committed: -1, topics: Vec::new() };
+    let mut history = History { written: Vec::new(), committed: -1, topics: Vec::new(), member: None, producer: None };
     for (turn, (kind, is_killed)) in holders.iter().enumerate() {
         if turn > 0 {
             cluster.start_broker(*kind);
         }
         let holder = format!("{}-{turn}", if *kind == Kind::Odradek { "odradek" } else { "jvm" });
-        takes_over(&mut cluster, &mut history, &holder);
+        takes_over(&mut cluster, &mut history, formats, &holder);
         if *is_killed {
             cluster.broker.kill();
         } else {
@@ -93,6 +231,11 @@ fn swap(name: &str, settings: &str, holders: &[(Kind, bool)]) {
     let read = client.read_all("swap-zstd", 0, 0).expect("it reads");
     assert_eq!(values(&read), history.written);
     assert_eq!(client.committed("kept", "swap-none", 0), history.committed);
+    for (magic, format) in formats.iter().enumerate() {
+        let file = cluster.broker.data.join(format!("swap-format-{format}-0/00000000000000000000.log"));
+        let bytes = std::fs::read(&file).expect("a log has a first segment");
+        assert_eq!(usize::from(bytes[16]), magic, "{} has the records of {format}", file.display());
+    }
 }
 
 fn ours() -> Kind {
@@ -101,16 +244,21 @@ fn ours() -> Kind {
 
 #[test]
 fn a_jvm_broker_takes_over_from_us_and_we_from_it_after_orderly_stops() {
-    swap("swap", "", &[(ours(), false), (JVM, false), (ours(), false), (JVM, false)]);
+    swap("swap", "", &[], &[(ours(), false), (JVM, false), (ours(), false), (JVM, false)]);
 }
 
 #[test]
 fn a_jvm_broker_takes_over_from_us_and_we_from_it_after_kills() {
-    swap("swap-killed", "", &[(JVM, true), (ours(), true), (JVM, true), (ours(), false)]);
+    swap("swap-killed", "", &[], &[(JVM, true), (ours(), true), (JVM, true), (ours(), false)]);
 }
 
 #[test]
 fn a_jvm_broker_of_2_8_takes_over_from_us_at_its_inter_broker_protocol() {
     let settings = "inter.broker.protocol.version=2.8";
-    swap("swap-28", settings, &[(ours(), false), (JVM_2_8, false), (ours(), true), (JVM_2_8, true)]);
+    swap(
+        "swap-28",
+        settings,
+        &["0.9.0", "0.10.0"],
+        &[(ours(), false), (JVM_2_8, false), (ours(), true), (JVM_2_8, true)],
+    );
 }
