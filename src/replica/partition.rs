@@ -240,9 +240,15 @@ impl Partition {
         }
         state.log = Some(Arc::clone(log));
         let transition = state.leadership.lead(decision, log_end_offset, now_ms);
+        let isr: Vec<String> = decision.isr.iter().map(ToString::to_string).collect();
         info!(
-            "leader of {} at leader epoch {} from offset {log_end_offset}, partition epoch {}, ISR {:?}",
-            self.name, decision.leader_epoch, decision.partition_epoch, decision.isr
+            "Leader {} starts at leader epoch {} from offset {log_end_offset} with partition epoch {}, high watermark {}, \
+             ISR [{}]",
+            self.name,
+            decision.leader_epoch,
+            decision.partition_epoch,
+            bounds.high_watermark,
+            isr.join(",")
         );
         state.high_watermark = bounds.high_watermark;
         let min_isr = log.config().min_insync_replicas;
@@ -261,7 +267,7 @@ impl Partition {
             return false;
         };
         info!(
-            "follower of {} at leader epoch {}, partition epoch {}, leader {}",
+            "Follower {} starts at leader epoch {} with partition epoch {}. Current leader is {}",
             self.name, decision.leader_epoch, decision.partition_epoch, decision.leader
         );
         state.answer_all(NotCommitted::NotLeader);
