@@ -161,12 +161,18 @@ fn until_gone_and_creatable(cluster: &Cluster, runtime: &Runtime, zk: &Session, 
 const DELETED_SOON: &str = "log.segment.delete.delay.ms=1500\nlog.flush.scheduler.interval.ms=1000";
 const PARTITIONS: i32 = 30;
 
-#[test]
-fn a_deletion_that_was_asked_for_while_the_broker_was_down_is_done_after_its_start() {
-    let mut cluster = Cluster::start("deleted-while-down", DELETED_SOON);
+/// A cluster that deletes soon, and a session with its ZooKeeper.
+fn cluster_and_session(name: &str) -> (Cluster, Runtime, Session) {
+    let cluster = Cluster::start(name, DELETED_SOON);
     let runtime = Runtime::new().expect("a runtime");
     let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
     let zk = runtime.block_on(Session::connect(settings)).expect("ZooKeeper runs");
+    (cluster, runtime, zk)
+}
+
+#[test]
+fn a_deletion_that_was_asked_for_while_the_broker_was_down_is_done_after_its_start() {
+    let (mut cluster, runtime, zk) = cluster_and_session("deleted-while-down");
     let mut client = cluster.broker.client();
     client.create_topic("doomed", PARTITIONS, &[("retention.ms", "100000")]);
     client.create_topic("doomed-not", 1, &[]);
@@ -186,10 +192,7 @@ fn a_deletion_that_was_asked_for_while_the_broker_was_down_is_done_after_its_sta
 
 #[test]
 fn a_deletion_cut_short_by_a_kill_is_done_after_the_next_start() {
-    let mut cluster = Cluster::start("deleted-cut-short", DELETED_SOON);
-    let runtime = Runtime::new().expect("a runtime");
-    let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
-    let zk = runtime.block_on(Session::connect(settings)).expect("ZooKeeper runs");
+    let (mut cluster, runtime, zk) = cluster_and_session("deleted-cut-short");
     for (round, delay_ms) in [0, 10, 60, 120, 180, 400].into_iter().enumerate() {
         let topic = format!("doomed{round}");
         let mut client = cluster.broker.client();

@@ -229,6 +229,7 @@ mod tests {
         assert!(has_room(&counter, "OTHER").await);
         let _second = counter.place(&"OTHER".into(), HERE);
         assert!(!has_room(&counter, "OTHER").await, "all of them together have used up the second");
+        // The clock of this test is paused: this moves it, and waits for nothing.
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(has_room(&counter, "SLOW").await && has_room(&counter, "OTHER").await);
     }

@@ -86,6 +86,7 @@ fn start_zookeeper(dir: &Path) -> (Killed, u16) {
         .spawn()
         .expect("java starts");
     while !zookeeper_serves(wait_for_port(port, "ZooKeeper")) {
+        // As above: only asking again tells.
         std::thread::sleep(Duration::from_millis(10));
     }
     (Killed(child), port)

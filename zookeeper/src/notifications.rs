@@ -2,13 +2,12 @@
 //! Source: kafka 3.9.0 core/src/main/scala/kafka/common/ZkNodeChangeNotificationListener.scala.
 use crate::error::ZkError;
 use crate::session::{CreateKind, ZooKeeper};
-use crate::watch::{ChildrenWatch, REARM_BACKOFF};
+use crate::watch::{ChildrenWatch, retried};
 use crate::znode::config::ConfigEntity;
 use crate::znode::{config_change, log_dir_event};
 use log::{debug, warn};
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::time::sleep;
 
 /// Notifications older than this have been seen by every broker and are removed by whichever comes first.
 const EXPIRY_MS: i64 = 15 * 60 * 1000;
@@ -50,15 +49,7 @@ impl ConfigChanges {
             }
             let children = self.children.next().await?;
             while let Err(error) = self.read(&children).await {
-                match error {
-                    ZkError::Closed => return Err(ZkError::Closed),
-                    // The session that follows lists them again.
-                    ZkError::SessionExpired => break,
-                    error => {
-                        warn!("reading {} failed, it is read again: {error}", config_change::ROOT);
-                        sleep(REARM_BACKOFF).await;
-                    }
-                }
+                retried(config_change::ROOT, error).await?;
             }
         }
     }

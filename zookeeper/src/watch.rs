@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// How long to wait before a watch that could not be armed is armed again.
-pub(crate) const REARM_BACKOFF: Duration = Duration::from_secs(1);
+const REARM_BACKOFF: Duration = Duration::from_secs(1);
 
 type Change = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -46,14 +46,15 @@ impl ZooKeeper {
     }
 }
 
-/// Whether to arm again; an error that a retry cannot mend is handed on.
-async fn retried(path: &str, error: ZkError) -> Result<(), ZkError> {
+/// Returns when it is time to try again; an error that a retry cannot mend is handed on. Nothing tells when it is worth
+/// a try, so a timer does.
+pub(crate) async fn retried(path: &str, error: ZkError) -> Result<(), ZkError> {
     match error {
         ZkError::Closed => Err(ZkError::Closed),
         // The next request waits for the next session.
         ZkError::SessionExpired => Ok(()),
         error => {
-            warn!("watching {path} failed, trying again in {} ms: {error}", REARM_BACKOFF.as_millis());
+            warn!("reading {path} failed, trying again in {} ms: {error}", REARM_BACKOFF.as_millis());
             sleep(REARM_BACKOFF).await;
             Ok(())
         }

@@ -11,6 +11,7 @@ use odradek_zookeeper::znode::partition_state::{self, PartitionState};
 use odradek_zookeeper::znode::producer_id_block::ProducerIdBlock;
 use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use support::{Server, eventually};
 
 fn broker(id: i32) -> Broker {
@@ -307,8 +308,29 @@ async fn with_zookeeper_set_acl_only_the_broker_writes_and_secrets_stay_secret()
     assert_eq!(ZooKeeper::connect(settings).await.unwrap_err(), ZkError::AuthFailed);
 }
 
+/// How often a watch said that it may not read `/config/users` and tries again.
+static REFUSED_AGAIN: AtomicUsize = AtomicUsize::new(0);
+
+struct RefusedAgain;
+
+impl log::Log for RefusedAgain {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.args().to_string().starts_with("reading /config/users failed") {
+            REFUSED_AGAIN.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_outlasts_a_time_in_which_its_znode_may_not_be_read() {
+    log::set_logger(&RefusedAgain).expect("no other test here listens to the log");
+    log::set_max_level(log::LevelFilter::Warn);
     let server = Server::with_user("kafka", "secret");
     let mut settings = server.settings("/refused");
     settings.set_acl = true;
@@ -327,8 +349,14 @@ async fn a_watch_outlasts_a_time_in_which_its_znode_may_not_be_read() {
     assert_eq!(data.arm().await, Err(refused));
     let children = tokio::spawn(async move { (children.next().await, children) });
     let data = tokio::spawn(async move { (data.next().await, data) });
-    // Longer than a watch waits before it tries again.
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    // Each has been refused again, by itself, and has said so.
+    eventually("both watches are refused again", || async {
+        match REFUSED_AGAIN.load(Ordering::SeqCst) {
+            2.. => Ok(()),
+            count => Err(format!("{count} refusals")),
+        }
+    })
+    .await;
     assert!(!children.is_finished() && !data.is_finished(), "a watch delivered what may not be read, or ended");
 
     broker.delete("/config/users", -1).await.unwrap();
