@@ -325,3 +325,13 @@ async fn load_logs(
         Err(panicked) => Err(StartError(format!("load the logs: {panicked}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_the_stock_size_are_left_to_the_system() {
+        assert_eq!([None, Some(100 << 10), Some(1 << 20)].map(unless_stock), [None, None, Some(1 << 20)]);
+    }
+}
