@@ -10,7 +10,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
-use crate::replica::ReplicaManager;
+use crate::replica::replica_manager::ReplicaManager;
 
 pub(crate) async fn handle(
     server: &Server,

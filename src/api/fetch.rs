@@ -23,8 +23,8 @@ use crate::protocol::messages::fetch::{
 };
 use crate::record::convert::{ConvertError, DownConversion};
 use crate::replica::error::ReplicaError;
+use crate::replica::fetch::{FetchQuery, PartitionQuery};
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
-use crate::replica::{FetchQuery, PartitionQuery};
 
 /// Before this version a client does not know the storage error, and would give up where it should look elsewhere.
 const FIRST_WITH_STORAGE_ERROR: i16 = 6;

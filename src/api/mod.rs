@@ -21,7 +21,7 @@ use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;
 use crate::network::Peer;
 use crate::protocol::message::Message;
-use crate::replica::ReplicaManager;
+use crate::replica::replica_manager::ReplicaManager;
 
 pub mod alter_configs;
 pub mod api_versions;

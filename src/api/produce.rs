@@ -17,9 +17,9 @@ use crate::protocol::messages::produce::{
 };
 use crate::record::append::{AcceptedSets, AppendOrigin};
 use crate::record::batch::Batches;
-use crate::replica::AppendTerms;
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::{Appended, RequiredAcks};
+use crate::replica::replica_manager::AppendTerms;
 use crate::replica::waiters::Commit;
 
 /// The one client that may write to internal topics, by the name it gives itself.

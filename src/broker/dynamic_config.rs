@@ -19,7 +19,8 @@ use crate::config::log::LogConfig;
 use crate::config::properties::Properties;
 use crate::model::BrokerId;
 use crate::model::clock::wall_clock_ms;
-use crate::replica::{ReplicaManager, TopicConfigs};
+use crate::replica::decisions::TopicConfigs;
+use crate::replica::replica_manager::ReplicaManager;
 
 /// The settings of this broker and of topics as ZooKeeper has them.
 pub struct DynamicConfig {

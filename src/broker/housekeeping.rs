@@ -15,7 +15,7 @@ use crate::config::sections::LogDirsConfig;
 use crate::log::dirs::LogDirs;
 use crate::model::BrokerEpoch;
 use crate::model::clock::wall_clock_ms;
-use crate::replica::ReplicaManager;
+use crate::replica::replica_manager::ReplicaManager;
 
 /// How often segments that were rolled are flushed, and files whose delete delay is over are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use crate::coordinator::group::task::{GroupCoordinator, Leadership};
 use crate::model::TopicPartition;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
-use crate::replica::LeadershipEvent;
+use crate::replica::decisions::LeadershipEvent;
 
 /// Tells the group coordinator of what the replicas tell of its topic.
 pub(crate) async fn forward_leaderships(

@@ -10,8 +10,8 @@ use crate::broker::registration::Registration;
 use crate::controller::task::Controller;
 use crate::log::dirs::LogDirs;
 use crate::model::BrokerId;
-use crate::replica::ReplicaManager;
 use crate::replica::io::IoThreads;
+use crate::replica::replica_manager::ReplicaManager;
 
 pub mod command;
 mod dynamic_config;

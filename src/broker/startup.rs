@@ -37,8 +37,9 @@ use crate::model::{BrokerId, TopicId};
 use crate::network::connection::ConnectionBounds;
 use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits};
 use crate::network::listener::{self, BoundListener, ListenerSettings};
+use crate::replica::decisions::TopicConfigs;
 use crate::replica::io::IoThreads;
-use crate::replica::{ReplicaManager, TopicConfigs};
+use crate::replica::replica_manager::ReplicaManager;
 
 /// Why a broker does not start: what was being done, and what went wrong.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::model::clock::wall_clock_ms;
 use crate::record::append::{AcceptedSets, AppendOrigin, RecordError};
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::{Appended, RequiredAcks};
-use crate::replica::{AppendTerms, ReplicaManager};
+use crate::replica::replica_manager::{AppendTerms, ReplicaManager};
 
 /// One internal topic of this broker.
 pub struct ReplicaLog {

@@ -1,5 +1,7 @@
 //! The replica room over real logs in a temporary directory.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +9,28 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::*;
-use crate::config::sections::LogDirsConfig;
-use crate::metadata::image::{Broker, Partition as PartitionImage, TopicUpdate};
-use crate::model::{ControllerEpoch, PartitionEpoch};
+use crate::config::log::LogConfig;
+use crate::config::sections::{LogDirsConfig, ReplicaConfig};
+use crate::log::dirs::LogDirs;
+use crate::log::error::LogError;
+use crate::log::{OffsetQuery, TimestampedOffset};
+use crate::metadata::cache::MetadataCache;
+use crate::metadata::image::{Broker, Partition as PartitionImage, TopicUpdate, Update};
+use crate::model::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
+};
+use crate::protocol::error_code::ErrorCode;
+use crate::record::append::{AcceptedSets, AppendOrigin};
 use crate::record::build::BatchBuilder;
-use crate::replica::control::StopReplica;
+use crate::replica::control::{LeaderAndIsr, Sender, StopReplica, StopReplicas};
+use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
+use crate::replica::error::ReplicaError;
+use crate::replica::fetch::{FetchQuery, PartitionQuery};
+use crate::replica::io::IoThreads;
+use crate::replica::leader::Decision;
+use crate::replica::partition::{Appended, FetchParams, Fetcher, RequiredAcks};
+use crate::replica::replica_manager::{AppendTerms, ReplicaManager};
+use crate::replica::waiters;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const TOPIC_ID: TopicId = TopicId([5; 16]);

@@ -1,0 +1,285 @@
+//! What the controller asks, carried out: partitions lead and follow, stop and go, and the cluster's metadata changes. One
+//! request at a time, under the control lock.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use log::{debug, error, info, warn};
+use tokio::task::JoinSet;
+
+use crate::config::log::LogConfig;
+use crate::log::Log;
+use crate::log::error::LogError;
+use crate::metadata::image::Update;
+use crate::model::internal_topics::is_internal_topic;
+use crate::model::{LeaderEpoch, TopicId, TopicPartition};
+use crate::protocol::error_code::ErrorCode;
+use crate::replica::control::{LeaderAndIsr, Sender, StopReplicas, judge_stop};
+use crate::replica::leader::{Decision, Verdict};
+use crate::replica::partition::Partition;
+use crate::replica::replica_manager::ReplicaManager;
+
+/// Decisions handed to one I/O thread at a time: a request about thousands of partitions keeps all threads busy.
+const DECISIONS_PER_JOB: usize = 64;
+
+/// What the coordinators must know of this broker's partitions, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeadershipEvent {
+    /// This broker now leads a partition of an internal topic, and did not before.
+    Elected { partition: TopicPartition, leader_epoch: LeaderEpoch },
+    /// Another broker leads it, or it is being deleted; `leader_epoch` is the one under which that happened.
+    Resigned { partition: TopicPartition, leader_epoch: Option<LeaderEpoch> },
+    /// The cluster no longer has these partitions, whoever led them.
+    Deleted(Vec<TopicPartition>),
+}
+
+/// What a topic's settings are, for a log that is about to be created. Asked once for a topic in a request, so that
+/// whoever answers may look into ZooKeeper: a new topic's settings are there before its partitions are.
+pub trait TopicConfigs: Send + Sync {
+    fn of<'a>(&'a self, topic: &'a str) -> Pin<Box<dyn Future<Output = Arc<LogConfig>> + Send + 'a>>;
+}
+
+impl ReplicaManager {
+    /// Carries out a LeaderAndIsr request. The error stands for the whole request.
+    pub async fn become_leader_or_follower(
+        self: &Arc<Self>,
+        request: LeaderAndIsr,
+        now_ms: i64,
+    ) -> Result<Vec<(TopicPartition, ErrorCode)>, ErrorCode> {
+        let mut fence = self.fence.lock().await;
+        fence.admit(request.sender, self.broker_epoch())?;
+        let mut errors = Vec::with_capacity(request.decisions.len());
+        let mut added = Vec::new();
+        let mut changes = Vec::new();
+        for (name, decision) in request.decisions {
+            let partition = match self.hosted.get(&name.topic, name.partition) {
+                Some(partition) if partition.is_offline() => {
+                    errors.push((name, ErrorCode::KafkaStorageError));
+                    continue;
+                }
+                Some(partition) => partition,
+                None => {
+                    let partition = Arc::new(Partition::new(name.clone(), Arc::clone(&self.around)));
+                    added.push(Arc::clone(&partition));
+                    partition
+                }
+            };
+            let log_topic_id = self.log_dirs.get(&name).and_then(|log| log.topic_id()).unwrap_or(TopicId::ZERO);
+            match partition.judge(&decision, log_topic_id, request.same_epoch_allowed) {
+                Verdict::Refuse(error) => {
+                    debug!("{name}: leader epoch {} is refused: {error}", decision.leader_epoch);
+                    errors.push((name, error));
+                }
+                Verdict::Acknowledge => errors.push((name, ErrorCode::None)),
+                verdict @ (Verdict::Lead | Verdict::Follow | Verdict::AdoptTopicId) => {
+                    changes.push(Change { partition, decision, verdict });
+                }
+            }
+        }
+        self.hosted.insert(added);
+        for (name, outcome) in self.change(changes, now_ms).await {
+            let event = match outcome {
+                Ok(Some(event)) => Some(event),
+                Ok(None) => None,
+                Err(error) => {
+                    errors.push((name, error));
+                    continue;
+                }
+            };
+            errors.push((name, ErrorCode::None));
+            if let Some(event) = event {
+                self.tell(event).await;
+            }
+        }
+        self.has_decisions.send_replace(true);
+        drop(fence);
+        Ok(errors)
+    }
+
+    /// Creates logs and changes roles on the I/O threads. Outcomes come in the order of the changes.
+    async fn change(self: &Arc<Self>, changes: Vec<Change>, now_ms: i64) -> Vec<(TopicPartition, ChangeOutcome)> {
+        let mut configs: HashMap<Arc<str>, Arc<LogConfig>> = HashMap::new();
+        for change in &changes {
+            let name = change.partition.name();
+            if !configs.contains_key(&name.topic) && self.log_dirs.get(name).is_none() {
+                configs.insert(Arc::clone(&name.topic), self.topic_configs.of(&name.topic).await);
+            }
+        }
+        let configs = Arc::new(configs);
+        let mut jobs = JoinSet::new();
+        let mut changes = changes.into_iter().peekable();
+        let mut number = 0;
+        while changes.peek().is_some() {
+            let job: Vec<Change> = changes.by_ref().take(DECISIONS_PER_JOB).collect();
+            let names: Vec<TopicPartition> = job.iter().map(|change| change.partition.name().clone()).collect();
+            let this = Arc::clone(self);
+            let configs = Arc::clone(&configs);
+            jobs.spawn(async move {
+                let io = Arc::clone(&this.io);
+                let carry_out = move || job.iter().map(|change| this.carry_out(change, &configs, now_ms)).collect();
+                let done = io.run(carry_out).await;
+                let outcomes: Vec<ChangeOutcome> =
+                    done.unwrap_or_else(|_| vec![Err(ErrorCode::UnknownServerError); names.len()]);
+                (number, names.into_iter().zip(outcomes).collect::<Vec<_>>())
+            });
+            number += 1;
+        }
+        let mut done = jobs.join_all().await;
+        done.sort_by_key(|(number, _)| *number);
+        done.into_iter().flat_map(|(_, outcomes)| outcomes).collect()
+    }
+
+    /// One change of role, with whatever it needs of the disk.
+    fn carry_out(&self, change: &Change, configs: &HashMap<Arc<str>, Arc<LogConfig>>, now_ms: i64) -> ChangeOutcome {
+        let Change { partition, decision, verdict } = change;
+        let name = partition.name();
+        let log = match self.log_for(name, decision, configs, now_ms) {
+            Ok(log) => log,
+            Err(why) => {
+                error!("{name}: leader epoch {} cannot be served: {why}", decision.leader_epoch);
+                return Err(refused_by_log(partition, &why));
+            }
+        };
+        let leader_epoch = decision.leader_epoch;
+        let is_internal = is_internal_topic(&name.topic);
+        match verdict {
+            Verdict::Lead => match partition.lead(decision, &log, now_ms) {
+                Ok(is_new_leader) => Ok((is_new_leader && is_internal)
+                    .then(|| LeadershipEvent::Elected { partition: name.clone(), leader_epoch })),
+                Err(why) => {
+                    error!("{name}: leader epoch {leader_epoch} cannot be recorded: {why}");
+                    Err(refused_by_log(partition, &why))
+                }
+            },
+            Verdict::Follow if !self.around.metadata.image().is_alive(decision.leader) => {
+                warn!("{name}: cannot follow broker {}, which is not alive", decision.leader);
+                partition.keep_log(&log);
+                Ok(None)
+            }
+            Verdict::Follow => {
+                let is_new_epoch = partition.follow(decision, &log);
+                Ok((is_new_epoch && is_internal)
+                    .then(|| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch: Some(leader_epoch) }))
+            }
+            // The log has taken the id by now.
+            Verdict::AdoptTopicId | Verdict::Acknowledge | Verdict::Refuse(_) => Ok(None),
+        }
+    }
+
+    /// The partition's log, created if there is none, with the topic id that the controller gives.
+    fn log_for(
+        &self,
+        name: &TopicPartition,
+        decision: &Decision,
+        configs: &HashMap<Arc<str>, Arc<LogConfig>>,
+        now_ms: i64,
+    ) -> Result<Arc<Log>, LogError> {
+        let topic_id = (!decision.topic_id.is_zero()).then_some(decision.topic_id);
+        let log = match self.log_dirs.get(name) {
+            Some(log) => log,
+            None => {
+                let config = configs.get(&name.topic).cloned().unwrap_or_default();
+                self.log_dirs.get_or_create(name, topic_id, config, decision.is_new, now_ms)?
+            }
+        };
+        match topic_id {
+            Some(id) if log.topic_id().is_none() => log.assign_topic_id(id)?,
+            Some(_) | None => {}
+        }
+        Ok(log)
+    }
+
+    /// Carries out a StopReplica request. The error stands for the whole request.
+    pub async fn stop_replicas(
+        self: &Arc<Self>,
+        request: StopReplicas,
+        now_ms: i64,
+    ) -> Result<Vec<(TopicPartition, ErrorCode)>, ErrorCode> {
+        let mut fence = self.fence.lock().await;
+        fence.admit(request.sender, self.broker_epoch())?;
+        let mut errors = Vec::with_capacity(request.partitions.len());
+        let mut deleted = Vec::new();
+        for stop in request.partitions {
+            let hosted = self.hosted.get(&stop.name.topic, stop.name.partition);
+            let verdict = match &hosted {
+                Some(partition) if partition.is_offline() => Err(ErrorCode::KafkaStorageError),
+                Some(partition) => judge_stop(stop.leader_epoch, partition.leader_epoch()),
+                None => Ok(()),
+            };
+            if let Err(error) = verdict {
+                debug!("{}: stop at leader epoch {} is refused: {error}", stop.name, stop.leader_epoch);
+                errors.push((stop.name, error));
+            } else if stop.delete {
+                // A log without a partition is left over from a deletion that this broker missed.
+                deleted.push(stop);
+            } else {
+                if let Some(partition) = hosted {
+                    partition.wake_all();
+                }
+                errors.push((stop.name, ErrorCode::None));
+            }
+        }
+        let names: Vec<TopicPartition> = deleted.iter().map(|stop| stop.name.clone()).collect();
+        let closed: Vec<_> = names.iter().filter_map(|name| self.hosted.get(&name.topic, name.partition)).collect();
+        self.hosted.remove(&names);
+        closed.iter().for_each(|partition| partition.close());
+        let log_dirs = Arc::clone(&self.log_dirs);
+        let delete = move || log_dirs.delete(&names, now_ms);
+        let Ok(outcomes) = self.io.run(delete).await else { return Err(ErrorCode::UnknownServerError) };
+        for (stop, outcome) in deleted.into_iter().zip(outcomes) {
+            if let Err(why) = outcome {
+                error!("{}: cannot be deleted: {why}", stop.name);
+                errors.push((stop.name, ErrorCode::KafkaStorageError));
+                continue;
+            }
+            info!("{} is no longer hosted here and its log is deleted", stop.name);
+            if is_internal_topic(&stop.name.topic) {
+                let leader_epoch = (stop.leader_epoch.0 >= 0).then_some(stop.leader_epoch);
+                self.tell(LeadershipEvent::Resigned { partition: stop.name.clone(), leader_epoch }).await;
+            }
+            errors.push((stop.name, ErrorCode::None));
+        }
+        drop(fence);
+        Ok(errors)
+    }
+
+    /// Publishes what an UpdateMetadata request says.
+    pub async fn update_metadata(&self, sender: Sender, update: &Update) -> Result<(), ErrorCode> {
+        let mut fence = self.fence.lock().await;
+        fence.admit(sender, self.broker_epoch())?;
+        let deleted = self.around.metadata.apply(update);
+        if !deleted.is_empty() {
+            self.tell(LeadershipEvent::Deleted(deleted)).await;
+        }
+        drop(fence);
+        Ok(())
+    }
+
+    async fn tell(&self, event: LeadershipEvent) {
+        if self.events.send(event).await.is_err() {
+            debug!("no coordinator listens to leadership changes");
+        }
+    }
+}
+
+/// One partition's part of a LeaderAndIsr request that was not refused.
+struct Change {
+    partition: Arc<Partition>,
+    decision: Decision,
+    verdict: Verdict,
+}
+
+/// The code for an error of the log; one of its disk takes the partition out of service.
+fn refused_by_log(partition: &Partition, why: &LogError) -> ErrorCode {
+    if let LogError::InconsistentTopicId { .. } = why {
+        return ErrorCode::InconsistentTopicId;
+    }
+    if why.is_storage_failure() || matches!(why, LogError::Offline { .. }) {
+        partition.go_offline();
+    }
+    ErrorCode::KafkaStorageError
+}
+
+type ChangeOutcome = Result<Option<LeadershipEvent>, ErrorCode>;

@@ -1,0 +1,222 @@
+//! All partitions that this broker hosts: the way in for appends, offsets, deletions and what runs by the clock. What the
+//! controller asks is carried out in `decisions.rs`, what fetchers ask in `fetch.rs`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use log::debug;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::log::LogConfig;
+use crate::config::metadata_version::MetadataVersion;
+use crate::config::sections::ReplicaConfig;
+use crate::log::dirs::LogDirs;
+use crate::log::{OffsetQuery, TimestampedOffset};
+use crate::metadata::cache::MetadataCache;
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
+use crate::record::append::{AcceptedSets, AppendOrigin};
+use crate::replica::control::ControllerFence;
+use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
+use crate::replica::error::ReplicaError;
+use crate::replica::hosted::Hosted;
+use crate::replica::io::IoThreads;
+use crate::replica::partition::{Appended, DeletedRecords, Partition, RequiredAcks, Surroundings};
+
+/// Leadership changes that coordinators wait to hear of, at most this many untold.
+const LEADERSHIP_EVENTS_MAX: usize = 4096;
+
+/// All partitions hosted by this broker.
+pub struct ReplicaManager {
+    pub(super) around: Arc<Surroundings>,
+    config: ReplicaConfig,
+    pub(super) hosted: Hosted,
+    pub(super) log_dirs: Arc<LogDirs>,
+    pub(super) topic_configs: Arc<dyn TopicConfigs>,
+    pub(super) io: Arc<IoThreads>,
+    /// The control lock: one request of the controller at a time.
+    pub(super) fence: tokio::sync::Mutex<ControllerFence>,
+    /// Of the current registration in ZooKeeper; -1 before the first.
+    broker_epoch: AtomicI64,
+    pub(super) events: mpsc::Sender<LeadershipEvent>,
+    /// True once the controller has told which partitions live here: only then are high watermarks checkpointed, or
+    /// those of partitions not heard of yet would be lost.
+    pub(super) has_decisions: watch::Sender<bool>,
+}
+
+/// How records are to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendTerms {
+    pub accepted_sets: AcceptedSets,
+    pub origin: AppendOrigin,
+    pub required_acks: RequiredAcks,
+}
+
+impl ReplicaManager {
+    /// The second value tells of leadership changes; whoever connects the coordinators drains it.
+    pub fn new(
+        broker: BrokerId,
+        config: ReplicaConfig,
+        metadata: Arc<MetadataCache>,
+        log_dirs: Arc<LogDirs>,
+        topic_configs: Arc<dyn TopicConfigs>,
+        io: Arc<IoThreads>,
+    ) -> (Arc<ReplicaManager>, mpsc::Receiver<LeadershipEvent>) {
+        let (events, told) = mpsc::channel(LEADERSHIP_EVENTS_MAX);
+        let around = Arc::new(Surroundings {
+            local: broker,
+            replica_lag_time_max_ms: config.replica_lag_time_max_ms,
+            zstd_allowed: config.inter_broker_protocol_version >= MetadataVersion::V2_1_IV0,
+            metadata,
+        });
+        let replicas = ReplicaManager {
+            around,
+            config,
+            hosted: Hosted::default(),
+            log_dirs,
+            topic_configs,
+            io,
+            fence: tokio::sync::Mutex::default(),
+            broker_epoch: AtomicI64::new(-1),
+            events,
+            has_decisions: watch::Sender::new(false),
+        };
+        (Arc::new(replicas), told)
+    }
+
+    pub fn broker(&self) -> BrokerId {
+        self.around.local
+    }
+
+    /// Called with each registration in ZooKeeper, before the controller can have heard of it.
+    pub fn set_broker_epoch(&self, epoch: BrokerEpoch) {
+        self.broker_epoch.store(epoch.0, Ordering::Release);
+    }
+
+    pub fn broker_epoch(&self) -> BrokerEpoch {
+        BrokerEpoch(self.broker_epoch.load(Ordering::Acquire))
+    }
+
+    /// A hosted partition, or why there is none.
+    pub fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ReplicaError> {
+        match self.hosted.get(topic, partition) {
+            Some(hosted) if hosted.is_offline() => Err(ReplicaError::Offline),
+            Some(hosted) => Ok(hosted),
+            None if self.around.metadata.image().partition(topic, partition).is_some() => {
+                Err(ReplicaError::NotLeaderOrFollower)
+            }
+            None => Err(ReplicaError::UnknownTopicOrPartition),
+        }
+    }
+
+    /// Every hosted partition, in no particular order.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.hosted.all()
+    }
+
+    pub fn log_dirs(&self) -> &Arc<LogDirs> {
+        &self.log_dirs
+    }
+
+    pub fn io(&self) -> &Arc<IoThreads> {
+        &self.io
+    }
+
+    // ---- data ----
+
+    /// Appends records to a partition that this broker leads, on the calling thread.
+    pub fn append(
+        &self,
+        topic: &str,
+        partition: i32,
+        records: Bytes,
+        terms: AppendTerms,
+        now_ms: i64,
+    ) -> Result<Appended, ReplicaError> {
+        let partition = self.partition(topic, partition)?;
+        partition.append(records, terms.accepted_sets, terms.origin, terms.required_acks, now_ms)
+    }
+
+    /// Finds an offset; on an I/O thread unless it is known without a look at the log.
+    pub async fn find_offset(
+        &self,
+        topic: &str,
+        partition: i32,
+        query: OffsetQuery,
+        read_committed: Option<bool>,
+        current_leader_epoch: Option<LeaderEpoch>,
+        leader_only: bool,
+    ) -> Result<Option<TimestampedOffset>, ReplicaError> {
+        let partition = self.partition(topic, partition)?;
+        match query {
+            OffsetQuery::Latest | OffsetQuery::Earliest => {
+                partition.find_offset(query, read_committed, current_leader_epoch, leader_only)
+            }
+            OffsetQuery::MaxTimestamp | OffsetQuery::AtOrAfter(_) => {
+                self.io
+                    .run(move || partition.find_offset(query, read_committed, current_leader_epoch, leader_only))
+                    .await?
+            }
+        }
+    }
+
+    /// Deletes records below an offset, or all committed ones.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        partition: i32,
+        before: Option<Offset>,
+    ) -> Result<DeletedRecords, ReplicaError> {
+        let partition = self.partition(topic, partition)?;
+        self.io.run(move || partition.delete_records(before)).await?
+    }
+
+    // ---- housekeeping ----
+
+    /// Writes every partition's high watermark to its log directory.
+    pub async fn checkpoint_high_watermarks(&self) {
+        let log_dirs = Arc::clone(&self.log_dirs);
+        if self.io.run(move || log_dirs.checkpoint_high_watermarks()).await.is_err() {
+            debug!("high watermarks are not checkpointed: the broker is shutting down");
+        }
+    }
+
+    /// Stops serving what was in a log directory that failed. Returns those partitions, for the controller to be told.
+    pub async fn log_dir_failed(&self, path: &Path) -> Vec<TopicPartition> {
+        let log_dirs = Arc::clone(&self.log_dirs);
+        let path = path.to_owned();
+        let dropped = self.io.run(move || log_dirs.drop_offline_logs(&path)).await.unwrap_or_default();
+        for partition in self.hosted.all() {
+            if partition.is_offline() {
+                partition.go_offline();
+            }
+        }
+        dropped
+    }
+
+    /// Gives a topic's changed settings to its logs.
+    pub fn set_topic_config(&self, topic: &str, config: &Arc<LogConfig>, now_ms: i64) {
+        for partition in self.hosted.of_topic(topic) {
+            partition.set_config(config, now_ms);
+        }
+    }
+
+    /// Checkpoints high watermarks at intervals until shutdown, from the first LeaderAndIsr request on.
+    pub async fn run_high_watermark_checkpoints(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let mut has_decisions = self.has_decisions.subscribe();
+        let interval_ms = u64::try_from(self.config.replica_high_watermark_checkpoint_interval_ms).unwrap_or(5_000);
+        tokio::select! {
+            _ = has_decisions.wait_for(|has| *has) => {}
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(interval_ms.max(1))) => {}
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            }
+            self.checkpoint_high_watermarks().await;
+        }
+    }
+}
