@@ -11,7 +11,7 @@ use crate::protocol::messages::leader_and_isr::{
     LeaderAndIsrPartitionError, LeaderAndIsrPartitionState, LeaderAndIsrRequest, LeaderAndIsrResponse,
     LeaderAndIsrTopicError,
 };
-use crate::replica::control::{LeaderAndIsr, Sender};
+use crate::replica::control::{ControlEpochs, Decisions};
 use crate::replica::leader::Decision;
 
 /// From this version on, errors are grouped by topic id.
@@ -26,11 +26,11 @@ pub(crate) async fn handle(
         request.topic_states.iter().map(|topic| (Arc::from(topic.topic_name.as_str()), topic.topic_id)).collect();
     let decisions = decisions(&request);
     let names: Vec<TopicPartition> = decisions.iter().map(|(name, _)| name.clone()).collect();
-    let sender = Sender {
+    let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
-    let asked = LeaderAndIsr { sender, decisions, same_epoch_allowed: request.is_kraft_controller };
+    let asked = Decisions { epochs, decisions, same_epoch_allowed: request.is_kraft_controller };
     let (error, errors) = match server.replicas.become_leader_or_follower(asked, context.now_ms).await {
         Ok(errors) => (ErrorCode::None, errors),
         // An error of the whole request stands on each partition too.

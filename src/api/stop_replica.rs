@@ -4,18 +4,18 @@
 use crate::api::{RequestContext, Server};
 use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
 use crate::protocol::messages::stop_replica::{StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse};
-use crate::replica::control::{Sender, StopReplica, StopReplicas};
+use crate::replica::control::{ControlEpochs, StopReplica, StopReplicas};
 
 pub(crate) async fn handle(
     server: &Server,
     context: RequestContext,
     request: StopReplicaRequest,
 ) -> StopReplicaResponse {
-    let sender = Sender {
+    let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
-    let asked = StopReplicas { sender, partitions: partitions(&request) };
+    let asked = StopReplicas { epochs, partitions: partitions(&request) };
     match server.replicas.stop_replicas(asked, context.now_ms).await {
         Ok(errors) => StopReplicaResponse {
             error_code: 0,

@@ -5,18 +5,18 @@ use crate::metadata::image::Update;
 use crate::model::{BrokerEpoch, ControllerEpoch};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::update_metadata::{UpdateMetadataRequest, UpdateMetadataResponse};
-use crate::replica::control::Sender;
+use crate::replica::control::ControlEpochs;
 
 pub(crate) async fn handle(
     server: &Server,
     _context: RequestContext,
     request: UpdateMetadataRequest,
 ) -> UpdateMetadataResponse {
-    let sender = Sender {
+    let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
-    let error = match server.replicas.update_metadata(sender, &Update::of(&request)).await {
+    let error = match server.replicas.update_metadata(epochs, &Update::of(&request)).await {
         Ok(()) => ErrorCode::None,
         Err(error) => error,
     };

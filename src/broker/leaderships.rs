@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::coordinator::group::task::{GroupCoordinator, Leadership};
+use crate::coordinator::group::task::{GroupCoordinator, ShardEvent};
 use crate::model::TopicPartition;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::replica::decisions::LeadershipEvent;
@@ -12,7 +12,7 @@ use crate::replica::decisions::LeadershipEvent;
 /// Tells the group coordinator of what the replicas tell of its topic.
 pub(crate) async fn forward_leaderships(
     mut told: mpsc::Receiver<LeadershipEvent>,
-    groups_told: mpsc::UnboundedSender<Leadership>,
+    groups_told: mpsc::UnboundedSender<ShardEvent>,
     groups: Arc<GroupCoordinator>,
 ) {
     let is_groups = |partition: &TopicPartition| &*partition.topic == GROUP_METADATA_TOPIC;
@@ -25,10 +25,10 @@ pub(crate) async fn forward_leaderships(
         let Some(event) = event else { return };
         let leadership = match event {
             LeadershipEvent::Elected { partition, leader_epoch } if is_groups(&partition) => {
-                Leadership::Elected { partition: partition.partition, leader_epoch }
+                ShardEvent::Elected { partition: partition.partition, leader_epoch }
             }
             LeadershipEvent::Resigned { partition, leader_epoch } if is_groups(&partition) => {
-                Leadership::Resigned { partition: partition.partition, leader_epoch }
+                ShardEvent::Resigned { partition: partition.partition, leader_epoch }
             }
             LeadershipEvent::Deleted(partitions) => {
                 groups.partitions_deleted(&partitions);

@@ -19,9 +19,9 @@ use log::{info, warn};
 
 use crate::config::metadata_version::MetadataVersion;
 use crate::controller::election::{self, Outcome, Unclean};
-use crate::controller::requests::{Outgoing, RequestBatch, Sender};
+use crate::controller::requests::{ControllerIdentity, Outgoing, RequestBatch};
 use crate::controller::state::{
-    Assignment, Broker, Cluster, Deletion, Leadership, Partition, PartitionState, ReplicaDeletion, Topic,
+    Assignment, Broker, Cluster, Deletion, LeaderAndIsr, Partition, PartitionState, ReplicaDeletion, Topic,
 };
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
@@ -47,7 +47,7 @@ pub struct TopicFound {
 pub struct Snapshot {
     pub brokers: Vec<Broker>,
     pub topics: Vec<TopicRead>,
-    pub leaderships: Vec<(TopicPartition, Leadership)>,
+    pub leaderships: Vec<(TopicPartition, LeaderAndIsr)>,
     pub deletions: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ pub enum Event {
     /// Brokers that say they lost a log directory.
     LogDirsFailed(BTreeSet<BrokerId>),
     /// Leaderships that leaders of an older protocol wrote themselves.
-    IsrsChanged(Vec<(TopicPartition, Leadership)>),
+    IsrsChanged(Vec<(TopicPartition, LeaderAndIsr)>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub enum Deleted {
 pub enum WriteOutcome {
     Written(PartitionEpoch),
     /// Someone else wrote since; this is what is there now.
-    Conflict(Option<Leadership>),
+    Conflict(Option<LeaderAndIsr>),
     Failed(String),
 }
 
@@ -129,7 +129,7 @@ pub enum Action {
 pub struct LeadershipWrite {
     pub partition: TopicPartition,
     /// Its `partition_epoch` is the version that is expected, or, for a new partition, of no meaning.
-    pub leadership: Leadership,
+    pub leadership: LeaderAndIsr,
     pub is_new: bool,
 }
 
@@ -144,7 +144,7 @@ pub struct Settings {
 
 pub struct Active {
     pub(super) settings: Settings,
-    sender: Sender,
+    identity: ControllerIdentity,
     pub(super) cluster: Cluster,
     pub(super) batch: RequestBatch,
     pub(super) actions: Vec<Action>,
@@ -166,7 +166,7 @@ enum Step {
 impl Active {
     /// Takes office: the first actions follow from everything that was read.
     pub fn elected(settings: Settings, epoch: ControllerEpoch, snapshot: Snapshot) -> (Active, Vec<Action>) {
-        let sender = Sender {
+        let identity = ControllerIdentity {
             broker_id: settings.broker_id,
             epoch,
             protocol: settings.protocol,
@@ -174,7 +174,7 @@ impl Active {
         };
         let mut active = Active {
             settings,
-            sender,
+            identity,
             cluster: Cluster::default(),
             batch: RequestBatch::default(),
             actions: Vec::new(),
@@ -189,7 +189,7 @@ impl Active {
     }
 
     pub fn epoch(&self) -> ControllerEpoch {
-        self.sender.epoch
+        self.identity.epoch
     }
 
     #[cfg(test)]
@@ -243,7 +243,7 @@ impl Active {
 
     /// What is collected goes out before anything that is added from here on.
     pub(super) fn send(&mut self) {
-        let outgoing = self.batch.take(&self.cluster, &self.sender);
+        let outgoing = self.batch.take(&self.cluster, &self.identity);
         self.actions.extend(outgoing.into_iter().map(Action::Send));
     }
 
@@ -306,12 +306,12 @@ impl Active {
             let is_online = |broker| self.cluster.is_replica_online(name, broker);
             let next = match &partition.leadership {
                 None => match election::first(replicas, is_online) {
-                    Some((leader, isr)) => Leadership {
+                    Some((leader, isr)) => LeaderAndIsr {
                         leader: Some(leader),
                         leader_epoch: LeaderEpoch(0),
                         isr,
                         recovering: false,
-                        controller_epoch: self.sender.epoch,
+                        controller_epoch: self.identity.epoch,
                         partition_epoch: PartitionEpoch(0),
                     },
                     None => {
@@ -332,13 +332,13 @@ impl Active {
                         if unclean {
                             warn!("unclean election for partition {name}: {leader:?} leads and records may be lost");
                         }
-                        Leadership {
+                        LeaderAndIsr {
                             leader,
                             leader_epoch: LeaderEpoch(current.leader_epoch.0.saturating_add(1)),
                             isr,
                             recovering: current.recovering
                                 || (unclean && self.settings.protocol.is_leader_recovery_supported()),
-                            controller_epoch: self.sender.epoch,
+                            controller_epoch: self.identity.epoch,
                             partition_epoch: current.partition_epoch,
                         }
                     }
@@ -369,10 +369,10 @@ impl Active {
             let Some(partition) = self.cluster.partition_mut(&name) else { continue };
             match outcome {
                 WriteOutcome::Written(partition_epoch) => {
-                    partition.leadership = Some(Leadership { partition_epoch, ..write.leadership });
+                    partition.leadership = Some(LeaderAndIsr { partition_epoch, ..write.leadership });
                     self.tell_replicas(&name, write.is_new);
                 }
-                WriteOutcome::Conflict(Some(current)) if current.controller_epoch > self.sender.epoch => {
+                WriteOutcome::Conflict(Some(current)) if current.controller_epoch > self.identity.epoch => {
                     warn!("partition {name} was written by a later controller, epoch {}", current.controller_epoch);
                 }
                 WriteOutcome::Conflict(current) => {
@@ -532,7 +532,7 @@ impl Active {
         }
     }
 
-    fn isrs_changed(&mut self, leaderships: Vec<(TopicPartition, Leadership)>) {
+    fn isrs_changed(&mut self, leaderships: Vec<(TopicPartition, LeaderAndIsr)>) {
         for (name, leadership) in leaderships {
             if let Some(known) = self.cluster.partition_mut(&name) {
                 known.leadership = Some(leadership);

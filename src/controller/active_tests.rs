@@ -7,7 +7,7 @@ use crate::controller::active::{
     Action, Active, Deleted, Event, Hosted, Settings, Snapshot, TopicFound, TopicRead, WriteOutcome,
 };
 use crate::controller::requests::{ControlRequest, Outgoing};
-use crate::controller::state::{Assignment, Broker, Leadership, PartitionState};
+use crate::controller::state::{Assignment, Broker, LeaderAndIsr, PartitionState};
 use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
@@ -26,7 +26,7 @@ enum Said {
 
 struct Driver {
     active: Active,
-    states: BTreeMap<TopicPartition, Leadership>,
+    states: BTreeMap<TopicPartition, LeaderAndIsr>,
     topics: BTreeMap<String, TopicFound>,
     unclean: BTreeSet<String>,
     said: Vec<Said>,
@@ -53,8 +53,8 @@ fn tp(name: &str) -> TopicPartition {
     TopicPartition::new(topic, partition.parse().expect("a number"))
 }
 
-fn leadership(leader: i32, leader_epoch: i32, isr: &[i32]) -> Leadership {
-    Leadership {
+fn leadership(leader: i32, leader_epoch: i32, isr: &[i32]) -> LeaderAndIsr {
+    LeaderAndIsr {
         leader: Some(BrokerId(leader)).filter(|leader| leader.0 >= 0),
         leader_epoch: LeaderEpoch(leader_epoch),
         isr: isr.iter().copied().map(BrokerId).collect(),
@@ -74,7 +74,7 @@ fn settings() -> Settings {
 }
 
 impl Driver {
-    fn elected(brokers: &[i32], topics: &[(&str, TopicFound)], states: &[(&str, Leadership)]) -> Driver {
+    fn elected(brokers: &[i32], topics: &[(&str, TopicFound)], states: &[(&str, LeaderAndIsr)]) -> Driver {
         Driver::elected_with(settings(), brokers, topics, states, &[])
     }
 
@@ -82,12 +82,12 @@ impl Driver {
         settings: Settings,
         brokers: &[i32],
         topics: &[(&str, TopicFound)],
-        states: &[(&str, Leadership)],
+        states: &[(&str, LeaderAndIsr)],
         deletions: &[&str],
     ) -> Driver {
         let topics: BTreeMap<String, TopicFound> =
             topics.iter().map(|(name, found)| ((*name).to_owned(), found.clone())).collect();
-        let states: BTreeMap<TopicPartition, Leadership> =
+        let states: BTreeMap<TopicPartition, LeaderAndIsr> =
             states.iter().map(|(name, state)| (tp(name), state.clone())).collect();
         let read = |(name, found): (&String, &TopicFound)| TopicRead {
             name: name.as_str().into(),
@@ -136,7 +136,7 @@ impl Driver {
                                 _ => WriteOutcome::Conflict(current),
                             };
                             if let WriteOutcome::Written(partition_epoch) = outcome {
-                                let written = Leadership { partition_epoch, ..write.leadership };
+                                let written = LeaderAndIsr { partition_epoch, ..write.leadership };
                                 self.states.insert(write.partition.clone(), written);
                             }
                             (write.partition, outcome)
@@ -366,7 +366,7 @@ fn an_unclean_election_asks_for_the_topics_setting_first() {
 fn a_write_that_lost_a_race_starts_again_from_what_is_there() {
     let mut driver = Driver::elected(&[1, 2], &[("t", found(&[&[2, 1]]))], &[("t-0", leadership(2, 0, &[2, 1]))]);
     // The leader shrank the ISR itself, as leaders of an older protocol do.
-    driver.states.insert(tp("t-0"), Leadership { partition_epoch: PartitionEpoch(9), ..leadership(2, 0, &[2]) });
+    driver.states.insert(tp("t-0"), LeaderAndIsr { partition_epoch: PartitionEpoch(9), ..leadership(2, 0, &[2]) });
     driver.brokers(&[(1, 101)]);
     assert_eq!(driver.state("t-0"), (-1, 1, vec![2]), "broker 1 is no longer in sync and must not lead");
     assert_eq!(driver.states[&tp("t-0")].partition_epoch, PartitionEpoch(10));

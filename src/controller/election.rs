@@ -1,6 +1,6 @@
 //! Which replica leads, and who counts as in sync, as functions of what is online.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/{Election,PartitionStateMachine,ReplicaStateMachine}.scala.
-use crate::controller::state::Leadership;
+use crate::controller::state::LeaderAndIsr;
 use crate::model::BrokerId;
 
 /// May a replica outside the ISR lead when no other is left (`unclean.leader.election.enable`)?
@@ -34,7 +34,7 @@ pub fn first(replicas: &[BrokerId], is_online: impl Fn(BrokerId) -> bool) -> Opt
 /// Replicas that are offline leave the ISR, and another leads if the leader is among them. As long as no member of the
 /// ISR is online, the ISR stays, since only its members have everything that was committed.
 pub fn settled(
-    current: &Leadership,
+    current: &LeaderAndIsr,
     replicas: &[BrokerId],
     is_online: impl Fn(BrokerId) -> bool,
     unclean: Unclean,
@@ -73,8 +73,8 @@ mod tests {
         ids.iter().copied().map(BrokerId).collect()
     }
 
-    fn leadership(leader: Option<i32>, isr: &[i32]) -> Leadership {
-        Leadership {
+    fn leadership(leader: Option<i32>, isr: &[i32]) -> LeaderAndIsr {
+        LeaderAndIsr {
             leader: leader.map(BrokerId),
             leader_epoch: LeaderEpoch(5),
             isr: ids(isr),
@@ -105,7 +105,7 @@ mod tests {
                     if leader.is_some_and(|leader| !isr.contains(&BrokerId(leader))) {
                         continue;
                     }
-                    let current = Leadership { isr: isr.clone(), ..leadership(leader, &[]) };
+                    let current = LeaderAndIsr { isr: isr.clone(), ..leadership(leader, &[]) };
                     let case = format!("leader {leader:?}, isr {isr:?}, online {online:?}");
                     match settled(&current, &replicas, |id| online.contains(&id), Unclean::Refused) {
                         Outcome::Undecided => panic!("nothing is undecided when unclean elections are refused: {case}"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::metadata_version::MetadataVersion;
-use crate::controller::state::{Assignment, Broker, Cluster, Leadership};
+use crate::controller::state::{Assignment, Broker, Cluster, LeaderAndIsr};
 use crate::model::{BrokerId, ControllerEpoch, TopicId, TopicPartition};
 use crate::protocol::messages::leader_and_isr::{
     LeaderAndIsrLiveLeader, LeaderAndIsrPartitionState, LeaderAndIsrRequest, LeaderAndIsrTopicState,
@@ -41,7 +41,7 @@ pub struct Outgoing {
 
 #[derive(Clone, Debug)]
 struct LeaderAndIsrEntry {
-    leadership: Leadership,
+    leadership: LeaderAndIsr,
     assignment: Assignment,
     topic_id: TopicId,
     is_new: bool,
@@ -66,7 +66,7 @@ pub struct RequestBatch {
 
 /// Who is speaking, and in which protocol.
 #[derive(Clone, Debug)]
-pub struct Sender {
+pub struct ControllerIdentity {
     pub broker_id: BrokerId,
     pub epoch: ControllerEpoch,
     pub protocol: MetadataVersion,
@@ -127,16 +127,16 @@ impl RequestBatch {
     }
 
     /// The requests, per broker in the order LeaderAndIsr, UpdateMetadata, StopReplica, and leaves the batch empty.
-    pub fn take(&mut self, cluster: &Cluster, sender: &Sender) -> Vec<Outgoing> {
+    pub fn take(&mut self, cluster: &Cluster, controller: &ControllerIdentity) -> Vec<Outgoing> {
         let batch = std::mem::take(self);
         let mut outgoing = Vec::new();
         for (broker, entries) in batch.leader_and_isr {
             if let Some(to) = cluster.brokers.get(&broker) {
-                outgoing.push(leader_and_isr(cluster, sender, to, entries));
+                outgoing.push(leader_and_isr(cluster, controller, to, entries));
             }
         }
         if let Some(partitions) = &batch.metadata_for_all {
-            let (version, request) = update_metadata(cluster, sender, partitions);
+            let (version, request) = update_metadata(cluster, controller, partitions);
             for to in cluster.brokers.values() {
                 let request = UpdateMetadataRequest { broker_epoch: to.epoch.0, ..request.clone() };
                 outgoing.push(Outgoing { to: to.id, version, request: ControlRequest::UpdateMetadata(request) });
@@ -144,14 +144,14 @@ impl RequestBatch {
         }
         for (broker, partitions) in &batch.metadata_for {
             if let Some(to) = cluster.brokers.get(broker) {
-                let (version, request) = update_metadata(cluster, sender, partitions);
+                let (version, request) = update_metadata(cluster, controller, partitions);
                 let request = UpdateMetadataRequest { broker_epoch: to.epoch.0, ..request };
                 outgoing.push(Outgoing { to: to.id, version, request: ControlRequest::UpdateMetadata(request) });
             }
         }
         for (broker, entries) in batch.stop_replica {
             if let Some(to) = cluster.brokers.get(&broker) {
-                outgoing.extend(stop_replica(sender, to, entries));
+                outgoing.extend(stop_replica(controller, to, entries));
             }
         }
         outgoing
@@ -178,14 +178,14 @@ fn by_topic<T>(entries: impl IntoIterator<Item = (TopicPartition, T)>) -> ByTopi
 
 fn leader_and_isr(
     cluster: &Cluster,
-    sender: &Sender,
+    controller: &ControllerIdentity,
     to: &Broker,
     entries: BTreeMap<TopicPartition, LeaderAndIsrEntry>,
 ) -> Outgoing {
-    let version = sender.protocol.leader_and_isr_request_version();
+    let version = controller.protocol.leader_and_isr_request_version();
     let leaders: BTreeSet<BrokerId> = entries.values().filter_map(|entry| entry.leadership.leader).collect();
     let live_leaders = leaders.into_iter().filter_map(|leader| cluster.brokers.get(&leader)).filter_map(|leader| {
-        let endpoint = leader.endpoint(&sender.inter_broker_listener)?;
+        let endpoint = leader.endpoint(&controller.inter_broker_listener)?;
         Some(LeaderAndIsrLiveLeader { broker_id: leader.id.0, host_name: endpoint.host.clone(), port: endpoint.port })
     });
     let state = |topic_name: &str, partition: i32, entry: &LeaderAndIsrEntry| LeaderAndIsrPartitionState {
@@ -203,8 +203,8 @@ fn leader_and_isr(
         leader_recovery_state: if version >= 6 { i8::from(entry.leadership.recovering) } else { 0 },
     };
     let mut request = LeaderAndIsrRequest {
-        controller_id: sender.broker_id.0,
-        controller_epoch: sender.epoch.0,
+        controller_id: controller.broker_id.0,
+        controller_epoch: controller.epoch.0,
         broker_epoch: to.epoch.0,
         live_leaders: live_leaders.collect(),
         ..LeaderAndIsrRequest::default()
@@ -228,10 +228,10 @@ fn leader_and_isr(
 /// The request without the epoch of its receiver.
 fn update_metadata(
     cluster: &Cluster,
-    sender: &Sender,
+    controller: &ControllerIdentity,
     partitions: &BTreeSet<TopicPartition>,
 ) -> (i16, UpdateMetadataRequest) {
-    let version = sender.protocol.update_metadata_request_version();
+    let version = controller.protocol.update_metadata_request_version();
     let state = |name: &TopicPartition, with_topic: bool| -> Option<UpdateMetadataPartitionState> {
         let known = cluster.partition(name)?;
         let topic_name = if with_topic { name.topic.to_string() } else { String::new() };
@@ -241,7 +241,7 @@ fn update_metadata(
             return Some(UpdateMetadataPartitionState {
                 topic_name,
                 partition_index: name.partition,
-                controller_epoch: sender.epoch.0,
+                controller_epoch: controller.epoch.0,
                 leader: LEADER_DURING_DELETE,
                 leader_epoch: 0,
                 isr: known.leadership.as_ref().map_or_else(Vec::new, |leadership| raw(&leadership.isr)),
@@ -266,8 +266,8 @@ fn update_metadata(
         })
     };
     let mut request = UpdateMetadataRequest {
-        controller_id: sender.broker_id.0,
-        controller_epoch: sender.epoch.0,
+        controller_id: controller.broker_id.0,
+        controller_epoch: controller.epoch.0,
         live_brokers: cluster.brokers.values().map(|broker| metadata_broker(broker, version)).collect(),
         ..UpdateMetadataRequest::default()
     };
@@ -311,11 +311,15 @@ fn metadata_broker(broker: &Broker, version: i16) -> UpdateMetadataBroker {
     }
 }
 
-fn stop_replica(sender: &Sender, to: &Broker, entries: BTreeMap<TopicPartition, StopReplicaEntry>) -> Vec<Outgoing> {
-    let version = sender.protocol.stop_replica_request_version();
+fn stop_replica(
+    controller: &ControllerIdentity,
+    to: &Broker,
+    entries: BTreeMap<TopicPartition, StopReplicaEntry>,
+) -> Vec<Outgoing> {
+    let version = controller.protocol.stop_replica_request_version();
     let empty = StopReplicaRequest {
-        controller_id: sender.broker_id.0,
-        controller_epoch: sender.epoch.0,
+        controller_id: controller.broker_id.0,
+        controller_epoch: controller.epoch.0,
         broker_epoch: to.epoch.0,
         ..StopReplicaRequest::default()
     };

@@ -31,7 +31,7 @@ impl Broker {
 
 /// Who leads a partition, as its state znode says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leadership {
+pub struct LeaderAndIsr {
     pub leader: Option<BrokerId>,
     pub leader_epoch: LeaderEpoch,
     pub isr: Vec<BrokerId>,
@@ -54,7 +54,7 @@ pub struct Assignment {
 pub struct Partition {
     pub assignment: Assignment,
     /// `None` until the first leader is chosen.
-    pub leadership: Option<Leadership>,
+    pub leadership: Option<LeaderAndIsr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::replica::leader::Decision;
 
-/// The part that all control requests share.
+/// The epochs that every control request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sender {
+pub struct ControlEpochs {
     pub controller_epoch: ControllerEpoch,
     /// The registration of this broker that the controller means; -1 when its version cannot say.
     pub broker_epoch: BrokerEpoch,
@@ -14,8 +14,8 @@ pub struct Sender {
 
 /// A LeaderAndIsr request.
 #[derive(Clone, Debug)]
-pub struct LeaderAndIsr {
-    pub sender: Sender,
+pub struct Decisions {
+    pub epochs: ControlEpochs,
     pub decisions: Vec<(TopicPartition, Decision)>,
     /// A controller that migrates the cluster to KRaft repeats decisions under the same leader epoch.
     pub same_epoch_allowed: bool,
@@ -24,7 +24,7 @@ pub struct LeaderAndIsr {
 /// A StopReplica request.
 #[derive(Clone, Debug)]
 pub struct StopReplicas {
-    pub sender: Sender,
+    pub epochs: ControlEpochs,
     pub partitions: Vec<StopReplica>,
 }
 
@@ -58,14 +58,14 @@ impl ControllerFence {
     /// Refuses what was meant for an earlier registration of this broker, then what comes from a replaced controller.
     /// A newer controller is believed from its first request on, even if that achieves nothing else. A broker epoch
     /// greater than our own is fine: the controller may learn of a registration first.
-    pub fn admit(&mut self, sender: Sender, own_broker_epoch: BrokerEpoch) -> Result<(), ErrorCode> {
-        if sender.broker_epoch.0 != -1 && sender.broker_epoch < own_broker_epoch {
+    pub fn admit(&mut self, epochs: ControlEpochs, own_broker_epoch: BrokerEpoch) -> Result<(), ErrorCode> {
+        if epochs.broker_epoch.0 != -1 && epochs.broker_epoch < own_broker_epoch {
             return Err(ErrorCode::StaleBrokerEpoch);
         }
-        if sender.controller_epoch < self.latest {
+        if epochs.controller_epoch < self.latest {
             return Err(ErrorCode::StaleControllerEpoch);
         }
-        self.latest = sender.controller_epoch;
+        self.latest = epochs.controller_epoch;
         Ok(())
     }
 
@@ -79,29 +79,29 @@ impl ControllerFence {
 mod tests {
     use super::*;
 
-    fn sender(controller_epoch: i32, broker_epoch: i64) -> Sender {
-        Sender { controller_epoch: ControllerEpoch(controller_epoch), broker_epoch: BrokerEpoch(broker_epoch) }
+    fn epochs(controller_epoch: i32, broker_epoch: i64) -> ControlEpochs {
+        ControlEpochs { controller_epoch: ControllerEpoch(controller_epoch), broker_epoch: BrokerEpoch(broker_epoch) }
     }
 
     #[test]
     fn an_older_broker_epoch_is_stale_and_a_greater_or_absent_one_is_not() {
         let mut fence = ControllerFence::default();
         let own = BrokerEpoch(100);
-        assert_eq!(fence.admit(sender(1, 99), own), Err(ErrorCode::StaleBrokerEpoch));
+        assert_eq!(fence.admit(epochs(1, 99), own), Err(ErrorCode::StaleBrokerEpoch));
         assert_eq!(fence.latest(), ControllerEpoch(0), "a request for another registration teaches nothing");
-        assert_eq!(fence.admit(sender(1, 100), own), Ok(()));
-        assert_eq!(fence.admit(sender(1, 101), own), Ok(()));
-        assert_eq!(fence.admit(sender(1, -1), own), Ok(()));
+        assert_eq!(fence.admit(epochs(1, 100), own), Ok(()));
+        assert_eq!(fence.admit(epochs(1, 101), own), Ok(()));
+        assert_eq!(fence.admit(epochs(1, -1), own), Ok(()));
     }
 
     #[test]
     fn a_replaced_controller_is_refused_from_the_first_request_of_its_successor() {
         let mut fence = ControllerFence::default();
-        assert_eq!(fence.admit(sender(5, -1), BrokerEpoch(1)), Ok(()));
-        assert_eq!(fence.admit(sender(4, -1), BrokerEpoch(1)), Err(ErrorCode::StaleControllerEpoch));
-        assert_eq!(fence.admit(sender(5, -1), BrokerEpoch(1)), Ok(()));
-        assert_eq!(fence.admit(sender(6, -1), BrokerEpoch(1)), Ok(()));
-        assert_eq!(fence.admit(sender(5, -1), BrokerEpoch(1)), Err(ErrorCode::StaleControllerEpoch));
+        assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Ok(()));
+        assert_eq!(fence.admit(epochs(4, -1), BrokerEpoch(1)), Err(ErrorCode::StaleControllerEpoch));
+        assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Ok(()));
+        assert_eq!(fence.admit(epochs(6, -1), BrokerEpoch(1)), Ok(()));
+        assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Err(ErrorCode::StaleControllerEpoch));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::metadata::image::Update;
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::{LeaderEpoch, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
-use crate::replica::control::{LeaderAndIsr, Sender, StopReplicas, judge_stop};
+use crate::replica::control::{ControlEpochs, Decisions, StopReplicas, judge_stop};
 use crate::replica::leader::{Decision, Verdict};
 use crate::replica::partition::Partition;
 use crate::replica::replica_manager::ReplicaManager;
@@ -45,11 +45,11 @@ impl ReplicaManager {
     /// Carries out a LeaderAndIsr request. The error stands for the whole request.
     pub async fn become_leader_or_follower(
         self: &Arc<Self>,
-        request: LeaderAndIsr,
+        request: Decisions,
         now_ms: i64,
     ) -> Result<Vec<(TopicPartition, ErrorCode)>, ErrorCode> {
         let mut fence = self.fence.lock().await;
-        fence.admit(request.sender, self.broker_epoch())?;
+        fence.admit(request.epochs, self.broker_epoch())?;
         let mut errors = Vec::with_capacity(request.decisions.len());
         let mut added = Vec::new();
         let mut changes = Vec::new();
@@ -198,7 +198,7 @@ impl ReplicaManager {
         now_ms: i64,
     ) -> Result<Vec<(TopicPartition, ErrorCode)>, ErrorCode> {
         let mut fence = self.fence.lock().await;
-        fence.admit(request.sender, self.broker_epoch())?;
+        fence.admit(request.epochs, self.broker_epoch())?;
         let mut errors = Vec::with_capacity(request.partitions.len());
         let mut deleted = Vec::new();
         for stop in request.partitions {
@@ -246,9 +246,9 @@ impl ReplicaManager {
     }
 
     /// Publishes what an UpdateMetadata request says.
-    pub async fn update_metadata(&self, sender: Sender, update: &Update) -> Result<(), ErrorCode> {
+    pub async fn update_metadata(&self, epochs: ControlEpochs, update: &Update) -> Result<(), ErrorCode> {
         let mut fence = self.fence.lock().await;
-        fence.admit(sender, self.broker_epoch())?;
+        fence.admit(epochs, self.broker_epoch())?;
         let deleted = self.around.metadata.apply(update);
         if !deleted.is_empty() {
             self.tell(LeadershipEvent::Deleted(deleted)).await;

@@ -22,7 +22,7 @@ use crate::model::{
 use crate::protocol::error_code::ErrorCode;
 use crate::record::append::{AcceptedSets, AppendOrigin};
 use crate::record::build::BatchBuilder;
-use crate::replica::control::{LeaderAndIsr, Sender, StopReplica, StopReplicas};
+use crate::replica::control::{ControlEpochs, Decisions, StopReplica, StopReplicas};
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, PartitionQuery};
@@ -51,8 +51,8 @@ struct Fixture {
     dir: tempfile::TempDir,
 }
 
-fn sender() -> Sender {
-    Sender { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(-1) }
+fn epochs() -> ControlEpochs {
+    ControlEpochs { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(-1) }
 }
 
 impl Fixture {
@@ -93,16 +93,16 @@ impl Fixture {
             }],
         });
         let update = Update { controller: BrokerId(1), brokers: vec![broker(1), broker(2)], topics: topics.collect() };
-        assert_eq!(self.replicas.update_metadata(sender(), &update).await, Ok(()));
+        assert_eq!(self.replicas.update_metadata(epochs(), &update).await, Ok(()));
     }
 
     async fn decide(&self, topic: &str, partition: i32, leader: i32, epoch: i32, replicas: &[i32]) -> ErrorCode {
-        self.decide_from(sender(), topic, partition, leader, epoch, replicas).await.expect("the sender is current")
+        self.decide_from(epochs(), topic, partition, leader, epoch, replicas).await.expect("the epochs are current")
     }
 
     async fn decide_from(
         &self,
-        sender: Sender,
+        epochs: ControlEpochs,
         topic: &str,
         partition: i32,
         leader: i32,
@@ -123,7 +123,7 @@ impl Fixture {
             topic_id: TOPIC_ID,
         };
         let decisions = vec![(TopicPartition::new(topic, partition), decision)];
-        let request = LeaderAndIsr { sender, decisions, same_epoch_allowed: false };
+        let request = Decisions { epochs, decisions, same_epoch_allowed: false };
         let errors = self.replicas.become_leader_or_follower(request, NOW_MS).await?;
         Ok(errors[0].1)
     }
@@ -239,12 +239,12 @@ async fn a_produce_below_min_insync_replicas_is_refused_and_appends_nothing() {
         is_new: false,
         topic_id: TOPIC_ID,
     };
-    let request = LeaderAndIsr {
-        sender: sender(),
+    let request = Decisions {
+        epochs: epochs(),
         decisions: vec![(TopicPartition::new("safe", 0), shrunk)],
         same_epoch_allowed: false,
     };
-    fixture.replicas.become_leader_or_follower(request, NOW_MS).await.expect("the sender is current");
+    fixture.replicas.become_leader_or_follower(request, NOW_MS).await.expect("the epochs are current");
     let refused = fixture.produce("safe", RequiredAcks::AllInSync);
     assert!(matches!(refused, Err(ReplicaError::NotEnoughReplicas { in_sync: 1 })), "{refused:?}");
     assert_eq!(partition.log().expect("hosted").log_end_offset(), Offset(0));
@@ -258,12 +258,12 @@ async fn control_requests_are_fenced_and_partitions_stop_and_go() {
     let mut fixture = Fixture::new();
     fixture.replicas.set_broker_epoch(BrokerEpoch(100));
     fixture.publish(&[("__consumer_offsets", 0)]).await;
-    let from = |controller_epoch, broker_epoch| Sender {
+    let from = |controller_epoch, broker_epoch| ControlEpochs {
         controller_epoch: ControllerEpoch(controller_epoch),
         broker_epoch: BrokerEpoch(broker_epoch),
     };
     let name = TopicPartition::new("__consumer_offsets", 0);
-    let decide = |sender, leader, epoch| fixture.decide_from(sender, "__consumer_offsets", 0, leader, epoch, &[1, 2]);
+    let decide = |epochs, leader, epoch| fixture.decide_from(epochs, "__consumer_offsets", 0, leader, epoch, &[1, 2]);
     assert_eq!(decide(from(2, 99), 1, 0).await, Err(ErrorCode::StaleBrokerEpoch));
     assert_eq!(decide(from(2, 100), 1, 3).await, Ok(ErrorCode::None));
     assert_eq!(decide(from(1, 100), 1, 4).await, Err(ErrorCode::StaleControllerEpoch));
@@ -272,7 +272,7 @@ async fn control_requests_are_fenced_and_partitions_stop_and_go() {
     assert_eq!(decide(from(2, 100), 2, 5).await, Ok(ErrorCode::None));
 
     let stop = |leader_epoch, delete| StopReplicas {
-        sender: from(2, 100),
+        epochs: from(2, 100),
         partitions: vec![StopReplica { name: name.clone(), leader_epoch: LeaderEpoch(leader_epoch), delete }],
     };
     let stopped = |request| async { fixture.replicas.stop_replicas(request, NOW_MS).await.map(|errors| errors[0].1) };
@@ -350,8 +350,8 @@ async fn a_request_about_many_partitions_is_answered_in_full() {
             (TopicPartition::new("many", partition), decision)
         })
         .collect();
-    let request = LeaderAndIsr { sender: sender(), decisions: names, same_epoch_allowed: false };
-    let errors = fixture.replicas.become_leader_or_follower(request, NOW_MS).await.expect("the sender is current");
+    let request = Decisions { epochs: epochs(), decisions: names, same_epoch_allowed: false };
+    let errors = fixture.replicas.become_leader_or_follower(request, NOW_MS).await.expect("the epochs are current");
     let numbers: Vec<i32> = errors.iter().map(|(name, _)| name.partition).collect();
     assert_eq!(numbers, (0..150).collect::<Vec<_>>());
     assert!(errors.iter().all(|(_, error)| *error == ErrorCode::None));

@@ -71,7 +71,7 @@ impl Channels {
             false => endpoint.host.clone(),
         };
         let (requests, queue) = mpsc::unbounded_channel();
-        let sender = Sender {
+        let sender = RequestSendTask {
             name: format!("[RequestSendThread controllerId={}]", self.controller),
             address: format!("{host}:{}", endpoint.port),
             settings: self.settings.clone(),
@@ -99,7 +99,7 @@ impl Channels {
     }
 }
 
-struct Sender {
+struct RequestSendTask {
     name: String,
     address: String,
     settings: ConnectionSettings,
@@ -109,7 +109,7 @@ struct Sender {
     answers: mpsc::Sender<Input>,
 }
 
-impl Sender {
+impl RequestSendTask {
     async fn run(self, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
         let mut connection: Option<Connection> = None;
         while let Some(outgoing) = queue.recv().await {

@@ -16,7 +16,7 @@ use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 use crate::config::listeners::SecurityProtocol;
 use crate::config::sections::ControllerConfig;
 use crate::controller::active::{LeadershipWrite, TopicFound, TopicRead, WriteOutcome};
-use crate::controller::state::{Assignment, Broker, Leadership};
+use crate::controller::state::{Assignment, Broker, LeaderAndIsr};
 use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
@@ -68,8 +68,8 @@ fn assignment(from: PartitionAssignment) -> Assignment {
     }
 }
 
-fn leadership(state: Versioned<PartitionState>) -> Leadership {
-    Leadership {
+fn leadership(state: Versioned<PartitionState>) -> LeaderAndIsr {
+    LeaderAndIsr {
         leader: Some(BrokerId(state.value.leader)).filter(|leader| leader.0 >= 0),
         leader_epoch: LeaderEpoch(state.value.leader_epoch),
         isr: brokers(state.value.isr),
@@ -79,7 +79,7 @@ fn leadership(state: Versioned<PartitionState>) -> Leadership {
     }
 }
 
-fn partition_state(leadership: &Leadership) -> PartitionState {
+fn partition_state(leadership: &LeaderAndIsr) -> PartitionState {
     PartitionState {
         controller_epoch: leadership.controller_epoch.0,
         leader: leadership.leader.map_or(-1, |leader| leader.0),
@@ -210,7 +210,7 @@ impl ClusterState {
     }
 
     /// Leaderships of all partitions of the topics that have one.
-    pub async fn leaderships(&self, topics: &[TopicRead]) -> Result<Vec<(TopicPartition, Leadership)>, ZkError> {
+    pub async fn leaderships(&self, topics: &[TopicRead]) -> Result<Vec<(TopicPartition, LeaderAndIsr)>, ZkError> {
         let names: Vec<TopicPartition> = topics
             .iter()
             .filter_map(|topic| Some((&topic.name, topic.found.as_ref()?)))
@@ -224,7 +224,7 @@ impl ClusterState {
         self.leaderships_of(names).await
     }
 
-    async fn leaderships_of(&self, names: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, Leadership)>, ZkError> {
+    async fn leaderships_of(&self, names: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, LeaderAndIsr)>, ZkError> {
         let asked: Vec<(&str, i32)> = names.iter().map(|name| (&*name.topic, name.partition)).collect();
         let states = self.fenced.zk().partition_states(asked).await;
         let mut found = Vec::new();
@@ -364,7 +364,7 @@ impl ClusterState {
     }
 
     /// The leaderships that leaders wrote themselves, as they are now.
-    pub async fn isr_changes(&self, children: &[String]) -> Result<Vec<(TopicPartition, Leadership)>, ZkError> {
+    pub async fn isr_changes(&self, children: &[String]) -> Result<Vec<(TopicPartition, LeaderAndIsr)>, ZkError> {
         let mut partitions = BTreeSet::new();
         for (path, data) in self.notifications(znode::isr_change::ROOT, children).await? {
             let change = znode::isr_change::decode(&path, &data).map_err(ZkError::from);

@@ -46,7 +46,7 @@ const CONCURRENT_LOADS: usize = 4;
 
 /// What the replicas report of a partition of `__consumer_offsets`. Reports of one partition come in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leadership {
+pub enum ShardEvent {
     /// This broker leads the partition, from this epoch on.
     Elected { partition: i32, leader_epoch: LeaderEpoch },
     /// This broker no longer leads the partition; without an epoch, because its replica was deleted.
@@ -484,7 +484,7 @@ impl GroupCoordinator {
     /// Runs until the broker shuts down: timers, appends that wait for replicas, elections, expiry.
     pub async fn run(
         self: Arc<Self>,
-        mut leaderships: mpsc::UnboundedReceiver<Leadership>,
+        mut leaderships: mpsc::UnboundedReceiver<ShardEvent>,
         mut shutdown: watch::Receiver<bool>,
     ) {
         let taker = self.waiting_appends_taker.lock().expect("nothing panics while it is held").take();
@@ -563,9 +563,9 @@ impl GroupCoordinator {
         }
     }
 
-    fn leadership_changed(self: &Arc<Self>, report: Leadership, work: &mut JoinSet<()>, loads: &Arc<Semaphore>) {
+    fn leadership_changed(self: &Arc<Self>, report: ShardEvent, work: &mut JoinSet<()>, loads: &Arc<Semaphore>) {
         match report {
-            Leadership::Elected { partition, leader_epoch } => {
+            ShardEvent::Elected { partition, leader_epoch } => {
                 if let Some(load) = self.start_load(partition, leader_epoch) {
                     let (coordinator, loads) = (Arc::clone(self), Arc::clone(loads));
                     work.spawn(async move {
@@ -581,7 +581,7 @@ impl GroupCoordinator {
                     });
                 }
             }
-            Leadership::Resigned { partition, leader_epoch } => self.resign(partition, leader_epoch),
+            ShardEvent::Resigned { partition, leader_epoch } => self.resign(partition, leader_epoch),
         }
     }
 

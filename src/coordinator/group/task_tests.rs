@@ -13,7 +13,7 @@ use crate::coordinator::group::member::Protocol;
 use crate::coordinator::group::offsets::{Commit, CommittedOffset, FoundOffset, OffsetToCommit};
 use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
 use crate::coordinator::group::state::GroupState;
-use crate::coordinator::group::task::{GroupCoordinator, Leadership};
+use crate::coordinator::group::task::{GroupCoordinator, ShardEvent};
 use crate::coordinator::group::turn::{CommitAnswer, JoinAnswer};
 use crate::coordinator::shard::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
 use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
@@ -91,7 +91,7 @@ impl CoordinatorLog for MemoryLog {
 
 struct Broker {
     groups: Arc<GroupCoordinator>,
-    leaderships: mpsc::UnboundedSender<Leadership>,
+    leaderships: mpsc::UnboundedSender<ShardEvent>,
     _shutdown: watch::Sender<bool>,
 }
 
@@ -116,12 +116,12 @@ async fn elected(log: &Arc<MemoryLog>, settings: GroupConfig) -> Broker {
 
 impl Broker {
     fn elect(&self, epoch: i32) {
-        let report = Leadership::Elected { partition: 0, leader_epoch: LeaderEpoch(epoch) };
+        let report = ShardEvent::Elected { partition: 0, leader_epoch: LeaderEpoch(epoch) };
         self.leaderships.send(report).expect("the task runs");
     }
 
     fn resign(&self, epoch: i32) {
-        let report = Leadership::Resigned { partition: 0, leader_epoch: Some(LeaderEpoch(epoch)) };
+        let report = ShardEvent::Resigned { partition: 0, leader_epoch: Some(LeaderEpoch(epoch)) };
         self.leaderships.send(report).expect("the task runs");
     }
 
