@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::api::create_topics::have_leaders;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
-use crate::controller::task::topics::Mode;
+use crate::controller::task::topic_administration::Mode;
 use crate::model::BrokerId;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::create_partitions::{

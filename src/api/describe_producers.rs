@@ -3,7 +3,7 @@
 
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
-use crate::controller::topics::validate_name;
+use crate::controller::topic_validation::validate_name;
 use crate::log::ProducerSummary;
 use crate::metadata::image::Image;
 use crate::protocol::error_code::ErrorCode;

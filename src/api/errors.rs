@@ -5,8 +5,8 @@ use std::fmt;
 use odradek_zookeeper::error::ZkError;
 
 use crate::config::dynamic::OperationError;
-use crate::controller::task::topics::AutoCreateError;
-use crate::controller::topics::TopicError;
+use crate::controller::task::topic_administration::AutoCreateError;
+use crate::controller::topic_validation::TopicError;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::shard::AppendFailure;
 use crate::log::error::LogError;

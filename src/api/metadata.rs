@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::api::create_topics::auto_create;
 use crate::api::{RequestContext, Server};
-use crate::controller::topics::validate_name;
+use crate::controller::topic_validation::validate_name;
 use crate::metadata::image::{Image, Partition, Topic};
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::{BrokerId, TopicId};

@@ -15,7 +15,7 @@ use crate::api::fetch_session::FetchSessions;
 use crate::api::init_producer_id::ProducerIds;
 use crate::config::kafka_config::KafkaConfig;
 use crate::controller::task::Controller;
-use crate::controller::task::topics::Topics;
+use crate::controller::task::topic_administration::Topics;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;

@@ -22,6 +22,7 @@ mod logging;
 mod registration;
 mod shutdown;
 mod startup;
+mod zookeeper_settings;
 
 /// The release of Kafka whose behaviour on ZooKeeper this broker has.
 pub const KAFKA_VERSION: &str = "3.9.1";

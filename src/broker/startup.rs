@@ -21,12 +21,13 @@ use crate::broker::housekeeping;
 use crate::broker::leaderships::forward_leaderships;
 use crate::broker::load_progress::LoadReport;
 use crate::broker::registration::{self, Identity, Registration};
+use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::listeners::EndPoint;
 use crate::config::log::LogConfig;
 use crate::config::sections::SocketConfig;
 use crate::controller::task::Controller;
-use crate::controller::task::topics::Topics;
+use crate::controller::task::topic_administration::Topics;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::replica_log::ReplicaLog;
 use crate::log::dirs::LogDirs;
@@ -201,7 +202,7 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
 
 async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
     info!("Connecting to zookeeper on {}", config.zookeeper_config().connect);
-    let settings = registration::zookeeper_settings(&config.zookeeper_config()).doing("read the zookeeper settings")?;
+    let settings = zookeeper_settings(&config.zookeeper_config()).doing("read the zookeeper settings")?;
     let zookeeper = ZooKeeper::connect(settings).await.doing("connect to ZooKeeper")?;
     zookeeper.create_persistent_roots().await.doing("create the persistent znodes")?;
     let cluster_id = zookeeper.cluster_id_or_create(&TopicId::random().to_string()).await.doing("read /cluster/id")?;

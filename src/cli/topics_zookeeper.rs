@@ -14,8 +14,8 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::properties::Properties;
 use crate::config::topic::validate;
 use crate::controller::assignment::Candidate;
-use crate::controller::task::topics::{Mode, Topics, Wish};
-use crate::controller::topics::TopicError;
+use crate::controller::task::topic_administration::{Mode, Topics, Wish};
+use crate::controller::topic_validation::TopicError;
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::{BrokerId, TopicId};
 

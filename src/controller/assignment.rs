@@ -2,7 +2,7 @@
 //! Source: kafka 3.9.0-rc3 server-common/src/main/java/org/apache/kafka/admin/AdminUtils.java.
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::controller::topics::TopicError;
+use crate::controller::topic_validation::TopicError;
 use crate::model::BrokerId;
 
 /// A broker that may get replicas.

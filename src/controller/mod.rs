@@ -19,4 +19,4 @@ pub mod requests;
 pub mod state;
 pub mod task;
 pub mod topic_deletion;
-pub mod topics;
+pub mod topic_validation;

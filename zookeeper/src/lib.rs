@@ -24,4 +24,4 @@ pub mod election;
 pub mod fenced;
 pub mod notifications;
 pub mod producer_ids;
-pub mod topics;
+pub mod topic_requests;

@@ -11,7 +11,7 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::properties::Properties;
 use crate::config::topic::validate;
 use crate::controller::assignment::{Candidate, Start, assign};
-use crate::controller::topics::{
+use crate::controller::topic_validation::{
     TopicError, listed, refuse_collision, validate_added, validate_assignment, validate_name,
 };
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
