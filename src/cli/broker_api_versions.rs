@@ -1,3 +1,5 @@
+//! kafka-broker-api-versions.sh: which versions of which APIs each broker answers.
+
 use std::collections::BTreeMap;
 use std::io::Write;
 

@@ -1,3 +1,5 @@
+//! kafka-configs.sh: shows and changes settings of topics and brokers.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 

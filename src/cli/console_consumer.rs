@@ -1,3 +1,5 @@
+//! kafka-console-consumer.sh: prints the records of topics.
+
 use std::io::{BufWriter, Write};
 use std::time::{Duration, Instant};
 

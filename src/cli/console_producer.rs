@@ -1,3 +1,5 @@
+//! kafka-console-producer.sh: sends lines of standard input as records.
+
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
 

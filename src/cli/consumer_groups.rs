@@ -1,3 +1,5 @@
+//! kafka-consumer-groups.sh: lists, describes, resets and deletes consumer groups.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;

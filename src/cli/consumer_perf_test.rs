@@ -1,3 +1,5 @@
+//! kafka-consumer-perf-test.sh: measures how fast records are read.
+
 use std::io::Write;
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! kafka-get-offsets.sh: prints offsets of partitions.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 

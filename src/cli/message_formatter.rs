@@ -1,3 +1,5 @@
+//! The formatters that the console consumer prints records with.
+
 use std::io::{self, Write};
 
 use crate::cli::offsets_formatter::{Kind, json};

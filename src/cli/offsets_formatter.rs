@@ -1,3 +1,5 @@
+//! The formatters for the records of `__consumer_offsets`.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

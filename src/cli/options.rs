@@ -1,3 +1,5 @@
+//! The command line of a tool: its flags as a table, parsed and refused in Kafka's words.
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::str::FromStr;

@@ -1,3 +1,5 @@
+//! kafka-producer-perf-test.sh: measures how fast records are sent.
+
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Columns of text, as Kafka's tools align them.
+
 use std::io::{self, Write};
 
 /// The width of a column: at least `min`, else that of its longest value.

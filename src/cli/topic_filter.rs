@@ -1,3 +1,5 @@
+//! Which topics a regular expression on the command line means.
+
 use regex::Regex;
 
 use crate::model::internal_topics::is_internal_topic;

@@ -1,3 +1,5 @@
+//! kafka-topics.sh: creates, describes, alters, deletes and lists topics.
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 

@@ -1,3 +1,5 @@
+//! kafka-topics.sh with `--zookeeper`, as the tools before 3.0 had it.
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 

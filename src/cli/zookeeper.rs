@@ -1,3 +1,5 @@
+//! A tool's session with ZooKeeper.
+
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::{Settings, ZooKeeper};
 

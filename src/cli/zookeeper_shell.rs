@@ -1,3 +1,5 @@
+//! zookeeper-shell.sh: reads znodes.
+
 use std::io::Write;
 
 use crate::cli::options::{Options, Stop, Tool};

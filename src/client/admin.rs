@@ -1,3 +1,5 @@
+//! Requests of an admin client, sent to the brokers that must answer them and asked again while the errors may pass.
+
 use std::collections::{BTreeMap, HashMap};
 
 use crate::client::cluster::{Cluster, Node};

@@ -1,3 +1,5 @@
+//! How the leader of a group divides partitions among its members.
+
 use std::collections::BTreeMap;
 
 /// Who gets which partitions of which topics.

@@ -1,3 +1,5 @@
+//! A cluster seen from outside: its brokers and controller, and one connection to each broker that is used.
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::ToSocketAddrs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

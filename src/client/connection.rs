@@ -1,3 +1,5 @@
+//! One connection to a broker: versions agreed on, requests written in order, answers matched by correlation id.
+
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io::{self, IoSlice};

@@ -1,3 +1,5 @@
+//! The tools' consumer: finds leaders, fetches, resolves lost positions, and hands out records.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! What can go wrong between a client and a cluster, and which of it may pass.
+
 use std::fmt;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! A consumer's membership of a group: joining, synchronising, heartbeats, and committed offsets.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Which partition a record with a key goes to.
+
 /// The hash that Kafka's clients choose a keyed record's partition by: 32-bit MurmurHash2 with a fixed seed.
 /// Source: kafka 3.9.1 clients/src/main/java/org/apache/kafka/common/utils/Utils.java, murmur2.
 pub fn murmur2(data: &[u8]) -> u32 {

@@ -1,3 +1,5 @@
+//! The tools' producer: collects records into batches, sends them to leaders, and repeats what may succeed yet.
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

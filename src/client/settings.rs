@@ -1,3 +1,5 @@
+//! Settings of clients, by the names that Kafka's clients know, and the part each client takes of them.
+
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
