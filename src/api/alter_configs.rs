@@ -13,7 +13,7 @@ use crate::api::{RequestContext, Server};
 use crate::config::definition::ConfigError;
 use crate::config::dynamic::{self, Operation, OperationError, Scope};
 use crate::config::properties::Properties;
-use crate::config::topic;
+use crate::config::topic_settings;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::{alter_configs as legacy, incremental_alter_configs as incremental};
 
@@ -212,7 +212,7 @@ async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only
         let message = format!("The topic '{name}' does not exist.");
         return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, message));
     }
-    topic::validate(&server.config.load().topic_defaults(), &stored, &proposed)
+    topic_settings::validate(&server.config.load().topic_defaults(), &stored, &proposed)
         .map_err(|why| refused_topic(name, &why))?;
     if validate_only {
         return Ok(());

@@ -18,9 +18,9 @@ pub(crate) mod offsets_formatter;
 pub(crate) mod options;
 pub(crate) mod producer_perf_test;
 pub(crate) mod table;
+pub(crate) mod topic_command;
+pub(crate) mod topic_command_zookeeper;
 pub(crate) mod topic_filter;
-pub(crate) mod topics;
-pub(crate) mod topics_zookeeper;
 pub(crate) mod zookeeper;
 pub(crate) mod zookeeper_shell;
 
@@ -54,7 +54,7 @@ const KAFKA_VERSION: &str = "3.9.1";
 /// Runs a subcommand with the arguments of its script; gives the exit status. `None` if there is no such tool.
 pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
     Some(match subcommand {
-        "topics" => start(&topics::TOOL, arguments, topics::run),
+        "topics" => start(&topic_command::TOOL, arguments, topic_command::run),
         "console-producer" => start(&console_producer::TOOL, arguments, console_producer::run),
         "console-consumer" => start(&console_consumer::TOOL, arguments, console_consumer::run),
         "consumer-groups" => start(&consumer_groups::TOOL, arguments, consumer_groups::run),

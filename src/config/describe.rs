@@ -8,7 +8,7 @@ use super::definition::{ConfigType, Setting, Update};
 use super::kafka_config::{KafkaConfig, is_sensitive};
 use super::keys::{self, SERVER, server_setting, setting_behind};
 use super::properties::Properties;
-use super::topic::{self, TOPIC, topic_setting};
+use super::topic_settings::{self, TOPIC, topic_setting};
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub fn describe_topic(config: &KafkaConfig, overrides: &Properties) -> Vec<Confi
                 }),
                 None => defaults.text_of(name),
             };
-            let mut synonyms = match topic::broker_twins(name).first() {
+            let mut synonyms = match topic_settings::broker_twins(name).first() {
                 Some(twin) => broker_synonyms(config, twin, is_sensitive),
                 None => Vec::new(),
             };

@@ -8,7 +8,7 @@ use super::definition::{ConfigError, ConfigType, Setting, Standing, Update};
 use super::kafka_config::KafkaConfig;
 use super::keys::{self, DYNAMIC_ONLY, server_setting, setting_behind, without_listener_prefix};
 use super::properties::Properties;
-use super::topic::{is_broker_twin, topic_setting};
+use super::topic_settings::{is_broker_twin, topic_setting};
 
 /// Whose settings change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use super::definition::{ConfigError, Value};
 use super::metadata_version::MetadataVersion;
 use super::properties::Properties;
-use super::topic;
+use super::topic_settings;
 
 /// The settings of one topic. Comparable, so that a change that changes nothing can be seen.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +119,7 @@ impl LogConfig {
         let mut config = self.clone();
         let mut compression_type = self.compression.name().to_string();
         for (name, text) in overrides {
-            let Some(row) = topic::topic_setting(name) else { continue };
+            let Some(row) = topic_settings::topic_setting(name) else { continue };
             match (row.name, row.parse(text)?) {
                 ("compression.type", Value::String(name)) => compression_type = name,
                 (name, value) => config.set(name, value),
@@ -142,7 +142,7 @@ impl LogConfig {
         let mut accepted = overrides.clone();
         let mut errors = Vec::new();
         for (name, text) in overrides {
-            if let Some(Err(error)) = topic::topic_setting(name).map(|row| row.parse(text)) {
+            if let Some(Err(error)) = topic_settings::topic_setting(name).map(|row| row.parse(text)) {
                 errors.push(error);
                 accepted.remove(name);
             }
@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn the_built_in_defaults_are_those_of_the_table() {
-        for row in topic::TOPIC {
+        for row in topic_settings::TOPIC {
             assert_eq!(LogConfig::default().text_of(row.name), row.default_value().to_text(), "{}", row.name);
         }
     }
@@ -413,7 +413,7 @@ mod tests {
             _ => "17",
         };
         let defaults = LogConfig { message_format_version_is_fixed: false, ..LogConfig::default() };
-        for row in topic::TOPIC {
+        for row in topic_settings::TOPIC {
             let config = defaults.with_overrides(&overrides(&[(row.name, other(row))])).expect(row.name);
             assert_eq!(config.text_of(row.name).as_deref(), Some(other(row)), "{}", row.name);
             assert_ne!(config, defaults, "{}", row.name);

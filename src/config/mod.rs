@@ -14,4 +14,4 @@ pub mod log;
 pub(crate) mod metadata_version;
 pub mod properties;
 pub mod sections;
-pub(crate) mod topic;
+pub(crate) mod topic_settings;

@@ -9,7 +9,7 @@ use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::properties::Properties;
-use crate::config::topic::validate;
+use crate::config::topic_settings::validate;
 use crate::controller::assignment::{Candidate, Start, assign};
 use crate::controller::topic_validation::{
     TopicError, listed, refuse_collision, validate_added, validate_assignment, validate_name,

@@ -7,14 +7,14 @@ use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode::config::ConfigEntity;
 
 use crate::cli::options::{Options, Stop};
-use crate::cli::topics::{
+use crate::cli::topic_command::{
     DescribedPartition, DescribedTopic, filtered, parse_configs, parse_replica_assignment, print_description,
     warn_of_collisions,
 };
 use crate::cli::zookeeper::connect;
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::properties::Properties;
-use crate::config::topic::validate;
+use crate::config::topic_settings::validate;
 use crate::controller::assignment::Candidate;
 use crate::controller::task::topic_administration::{Mode, Topics, Wish};
 use crate::controller::topic_validation::TopicError;

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
 use crate::cli::topic_filter::TopicFilter;
-use crate::cli::{checked, cluster, topics_zookeeper};
+use crate::cli::{checked, cluster, topic_command_zookeeper};
 use crate::client::admin::TOPIC_RESOURCE;
 use crate::client::cluster::Cluster;
 use crate::client::error::ClientError;
@@ -154,7 +154,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         )?;
     }
     let outcome = match options.value("zookeeper") {
-        Some(hosts) => topics_zookeeper::run(options, hosts, out).await,
+        Some(hosts) => topic_command_zookeeper::run(options, hosts, out).await,
         None => run_action(options, &cluster(options, "adminclient-1")?, out).await,
     };
     match outcome {

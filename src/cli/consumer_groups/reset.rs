@@ -1,0 +1,317 @@
+//! `--reset-offsets`: what the new offsets of a group are, and storing them.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use regex::Regex;
+
+use super::{group_ids, partitions_of_arguments};
+use crate::cli::options::{Options, Stop};
+use crate::cli::table::print_rows;
+use crate::client::admin::{EARLIEST, LATEST};
+use crate::client::cluster::Cluster;
+use crate::model::TopicPartition;
+use crate::protocol::error_code::ErrorCode;
+
+type Offsets = BTreeMap<TopicPartition, i64>;
+
+/// `PnDTnHnMnS` in milliseconds. Source: the documentation of java.time.Duration.parse.
+fn parse_duration_ms(text: &str) -> Result<i64, Stop> {
+    let invalid = || Stop::Failed("Text cannot be parsed to a Duration".to_owned());
+    let form = Regex::new(
+        r"(?i)^([-+]?)P(?:([-+]?\d+)D)?(T(?:([-+]?\d+)H)?(?:([-+]?\d+)M)?(?:([-+]?\d+)(?:[.,](\d{0,9}))?S)?)?$",
+    )
+    .expect("the pattern is constant");
+    let parts = form.captures(text).ok_or_else(invalid)?;
+    let part = |index: usize| parts.get(index).map(|m| m.as_str());
+    if (2..=6).filter(|index| *index != 3).all(|index| part(index).is_none()) || part(3).is_some_and(|t| t.len() == 1) {
+        return Err(invalid());
+    }
+    let number = |index: usize| part(index).map_or(Ok(0), |text| text.parse::<i64>().map_err(|_| invalid()));
+    let (days, hours, minutes, seconds) = (number(2)?, number(4)?, number(5)?, number(6)?);
+    let thousandths: String = part(7).unwrap_or_default().chars().chain("000".chars()).take(3).collect();
+    let thousandths: i64 = thousandths.parse().map_err(|_| invalid())?;
+    let thousandths = if part(6).is_some_and(|text| text.starts_with('-')) { -thousandths } else { thousandths };
+    let total = [(days, 86_400_000), (hours, 3_600_000), (minutes, 60_000), (seconds, 1000), (thousandths, 1)]
+        .into_iter()
+        .try_fold(0i64, |sum, (count, unit): (i64, i64)| sum.checked_add(count.checked_mul(unit)?))
+        .ok_or_else(invalid)?;
+    Ok(if part(1) == Some("-") { -total } else { total })
+}
+
+/// `YYYY-MM-DDTHH:mm:SS[.sss]` in milliseconds since 1970; UTC unless it ends with an offset.
+fn parse_datetime_ms(text: &str) -> Result<i64, Stop> {
+    let invalid =
+        || Stop::Failed(format!("Error parsing timestamp {text}: it is not in the form YYYY-MM-DDTHH:mm:SS.sss"));
+    let (_, time) = text.split_once('T').ok_or_else(|| {
+        Stop::Failed("Error parsing timestamp. It does not contain a 'T' according to ISO8601 format".to_owned())
+    })?;
+    let zoned = if time.contains(['+', '-', 'Z']) { text.to_owned() } else { format!("{text}Z") };
+    zoned.parse::<jiff::Timestamp>().map(|timestamp| timestamp.as_millisecond()).map_err(|_| invalid())
+}
+
+async fn offsets_at(
+    cluster: &Cluster,
+    partitions: &[TopicPartition],
+    timestamp: i64,
+    what: &str,
+) -> Result<Offsets, Stop> {
+    let asked = partitions.iter().map(|partition| (partition.clone(), timestamp)).collect();
+    let found = cluster.list_offsets(&asked, false).await?;
+    found
+        .into_iter()
+        .map(|(partition, found)| match found {
+            Ok(found) => Ok((partition, found.offset)),
+            Err(_) => Err(Stop::Failed(format!("Error getting {what} of topic partition: {partition}"))),
+        })
+        .collect()
+}
+
+/// Brings offsets within what their partitions hold.
+fn clamp(requested: &Offsets, starts: &Offsets, ends: &Offsets) -> Offsets {
+    requested
+        .iter()
+        .map(|(partition, offset)| {
+            let (start, end) = (starts.get(partition), ends.get(partition));
+            let clamped = match (start, end) {
+                (_, Some(end)) if offset > end => {
+                    log::warn!(
+                        "New offset ({offset}) is higher than latest offset for topic partition {partition}. Value \
+                         will be set to {end}"
+                    );
+                    *end
+                }
+                (Some(start), _) if offset < start => {
+                    log::warn!(
+                        "New offset ({offset}) is lower than earliest offset for topic partition {partition}. Value \
+                         will be set to {start}"
+                    );
+                    *start
+                }
+                _ => *offset,
+            };
+            (partition.clone(), clamped)
+        })
+        .collect()
+}
+
+async fn within_range(cluster: &Cluster, requested: &Offsets) -> Result<Offsets, Stop> {
+    let partitions: Vec<TopicPartition> = requested.keys().cloned().collect();
+    let starts = offsets_at(cluster, &partitions, EARLIEST, "starting offset").await?;
+    let ends = offsets_at(cluster, &partitions, LATEST, "ending offset").await?;
+    Ok(clamp(requested, &starts, &ends))
+}
+
+/// The offsets of the first records at or after a time; the end where there is none.
+async fn offsets_by_time(
+    cluster: &Cluster,
+    partitions: &[TopicPartition],
+    timestamp: i64,
+    out: &mut dyn Write,
+) -> Result<Offsets, Stop> {
+    let mut found = offsets_at(cluster, partitions, timestamp, "offset by timestamp").await?;
+    let missing: Vec<TopicPartition> =
+        found.iter().filter(|(_, offset)| **offset < 0).map(|(partition, _)| partition.clone()).collect();
+    for partition in &missing {
+        writeln!(
+            out,
+            "\nWarn: Partition {} from topic {} is empty. Falling back to latest known offset.",
+            partition.partition, partition.topic
+        )?;
+    }
+    found.extend(offsets_at(cluster, &missing, LATEST, "ending offset").await?);
+    Ok(found)
+}
+
+async fn new_offsets(options: &Options, cluster: &Cluster, group: &str, out: &mut dyn Write) -> Result<Offsets, Stop> {
+    if let Some(path) = options.value("from-file") {
+        let text = std::fs::read_to_string(path).map_err(|error| Stop::Failed(format!("read {path}: {error}")))?;
+        let plan = parse_plan(&text, &options.values("group"))?;
+        return match plan.get(group) {
+            Some(requested) => within_range(cluster, requested).await,
+            None => {
+                writeln!(out, "\nError: No reset plan for group {group} found")?;
+                Ok(Offsets::new())
+            }
+        };
+    }
+    let committed = cluster.committed_offsets(group, None).await?;
+    let partitions = match options.has("all-topics") {
+        true => committed.keys().cloned().collect(),
+        false => partitions_of_arguments(options, cluster).await?,
+    };
+    if let Some(offset) = options.number::<i64>("to-offset")? {
+        return within_range(cluster, &partitions.iter().map(|p| (p.clone(), offset)).collect()).await;
+    }
+    if options.has("to-earliest") {
+        return offsets_at(cluster, &partitions, EARLIEST, "starting offset").await;
+    }
+    if options.has("to-latest") {
+        return offsets_at(cluster, &partitions, LATEST, "ending offset").await;
+    }
+    if let Some(shift) = options.number::<i64>("shift-by")? {
+        let requested = partitions.iter().map(|partition| match committed.get(partition) {
+            Some(committed) => Ok((partition.clone(), committed.offset.saturating_add(shift))),
+            None => Err(Stop::Usage(format!(
+                "Cannot shift offset for partition {partition} since there is no current committed offset"
+            ))),
+        });
+        return within_range(cluster, &requested.collect::<Result<_, _>>()?).await;
+    }
+    if let Some(text) = options.value("to-datetime") {
+        return offsets_by_time(cluster, &partitions, parse_datetime_ms(text)?, out).await;
+    }
+    if let Some(text) = options.value("by-duration") {
+        let timestamp = jiff::Timestamp::now().as_millisecond().saturating_sub(parse_duration_ms(text)?);
+        return offsets_by_time(cluster, &partitions, timestamp, out).await;
+    }
+    // --to-current
+    let (with, without): (Vec<_>, Vec<_>) = partitions.into_iter().partition(|p| committed.contains_key(p));
+    let mut offsets = offsets_at(cluster, &without, LATEST, "ending offset").await?;
+    offsets.extend(with.into_iter().filter_map(|p| committed.get(&p).map(|committed| (p.clone(), committed.offset))));
+    Ok(offsets)
+}
+
+/// `topic,partition,offset` lines for one group, `group,topic,partition,offset` lines for any number.
+fn parse_plan(text: &str, groups: &[&str]) -> Result<BTreeMap<String, Offsets>, Stop> {
+    let mut plan: BTreeMap<String, Offsets> = BTreeMap::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let fields: Vec<String> = csv_fields(line);
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let (group, topic, partition, offset) = match (fields[..].as_ref(), groups) {
+            (&[topic, partition, offset], [group]) => (*group, topic, partition, offset),
+            (&[group, topic, partition, offset], _) => (group, topic, partition, offset),
+            _ => return Err(Stop::Failed(format!("read a reset plan: '{line}' has the wrong number of columns"))),
+        };
+        let invalid = |_| Stop::Failed(format!("read a reset plan: '{line}' holds something that is not a number"));
+        let key = TopicPartition::new(topic, partition.parse().map_err(invalid)?);
+        plan.entry(group.to_owned()).or_default().insert(key, offset.parse().map_err(invalid)?);
+    }
+    Ok(plan)
+}
+
+fn csv_fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut is_quoted = false;
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if is_quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                fields.last_mut().expect("there is always a field").push('"');
+            }
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => fields.push(String::new()),
+            other => fields.last_mut().expect("there is always a field").push(other),
+        }
+    }
+    fields
+}
+
+fn csv_field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}
+
+pub(super) async fn reset(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
+    let executes = options.has("execute");
+    if !executes && !options.has("dry-run") {
+        eprintln!(
+            "WARN: No action will be performed as the --execute option is missing.In a future major release, the \
+             default behavior of this command will be to prompt the user before executing the reset rather than doing \
+             a dry run. You should add the --dry-run option explicitly if you are scripting this command and want to \
+             keep the current default behavior without prompting."
+        );
+    }
+    let mut prepared: BTreeMap<String, Offsets> = BTreeMap::new();
+    for id in group_ids(options, cluster).await? {
+        let state = match cluster.describe_group(&id).await {
+            Ok((group, _)) => group.group_state,
+            Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => "Dead".to_owned(),
+            Err(error) => return Err(error.into()),
+        };
+        if !matches!(state.as_str(), "Empty" | "Dead") {
+            writeln!(
+                out,
+                "\nError: Assignments can only be reset if the group '{id}' is inactive, but the current state is {state}."
+            )?;
+            prepared.insert(id, Offsets::new());
+            continue;
+        }
+        let offsets = new_offsets(options, cluster, &id, out).await?;
+        if executes {
+            cluster.alter_committed_offsets(&id, &offsets).await?;
+        }
+        prepared.insert(id, offsets);
+    }
+    print_reset(&prepared, options.has("export"), options.values("group").len() == 1, out)?;
+    Ok(())
+}
+
+fn print_reset(
+    prepared: &BTreeMap<String, Offsets>,
+    is_export: bool,
+    is_single: bool,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    if is_export {
+        for (group, offsets) in prepared {
+            for (partition, offset) in offsets {
+                let group = if is_single { String::new() } else { format!("{},", csv_field(group)) };
+                writeln!(out, "{group}{},{},{offset}", partition.topic, partition.partition)?;
+            }
+        }
+        return writeln!(out);
+    }
+    // Kafka 3.8 and 3.9 forget the line ends between the rows; all other releases, and this tool, write them.
+    let mut rows = vec![["GROUP", "TOPIC", "PARTITION", "NEW-OFFSET"].map(str::to_owned).to_vec()];
+    for (group, offsets) in prepared {
+        for (partition, offset) in offsets {
+            let numbers = [partition.partition.to_string(), offset.to_string()];
+            rows.push([group.clone(), partition.topic.to_string()].into_iter().chain(numbers).collect());
+        }
+    }
+    writeln!(out)?;
+    print_rows(&rows, &[30, 30, 10, 15], out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_times_are_those_of_iso_8601() {
+        assert_eq!(parse_duration_ms("P1DT2H3M4.5S").unwrap(), 93_784_500);
+        assert_eq!(parse_duration_ms("-PT1.25S").unwrap(), -1250);
+        assert_eq!(parse_duration_ms("PT-1.5S").unwrap(), -1500);
+        for wrong in ["", "P", "PT", "1D", "P1H", "PT1D"] {
+            assert!(parse_duration_ms(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_datetime_ms("1970-01-02T00:00:00.123").unwrap(), 86_400_123);
+        assert_eq!(parse_datetime_ms("1970-01-01T01:00:00.000+01:00").unwrap(), 0);
+        assert!(parse_datetime_ms("1970-01-01").is_err());
+    }
+
+    #[test]
+    fn plans_come_with_and_without_groups() {
+        let partition = TopicPartition::new("t", 1);
+        let single = parse_plan("t,1,5\n", &["g"]).unwrap();
+        assert_eq!(single["g"], Offsets::from([(partition.clone(), 5)]));
+        let many = parse_plan("\"a,b\",t,1,5\nc,t,1,6\n", &["x", "y"]).unwrap();
+        assert_eq!((many["a,b"][&partition], many["c"][&partition]), (5, 6));
+        assert!(parse_plan("t,1\n", &["g"]).is_err());
+        assert!(parse_plan("t,1,x\n", &["g"]).is_err());
+        let mut out = Vec::new();
+        print_reset(&many, true, false, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "\"a,b\",t,1,5\nc,t,1,6\n\n");
+    }
+
+    #[test]
+    fn new_offsets_stay_within_the_log() {
+        let partition = |id| TopicPartition::new("t", id);
+        let requested = Offsets::from([(partition(0), 1), (partition(1), 50), (partition(2), 500)]);
+        let starts: Offsets = requested.keys().map(|p| (p.clone(), 10)).collect();
+        let ends: Offsets = requested.keys().map(|p| (p.clone(), 100)).collect();
+        let clamped: Vec<i64> = clamp(&requested, &starts, &ends).into_values().collect();
+        assert_eq!(clamped, [10, 50, 100]);
+    }
+}
