@@ -8,10 +8,16 @@ pub(crate) mod definition;
 pub(crate) mod describe;
 pub(crate) mod dynamic;
 pub mod kafka_config;
+#[cfg(test)]
+mod kafka_config_tests;
 pub(crate) mod keys;
+mod listener_settings;
 pub(crate) mod listeners;
 pub mod log;
 pub(crate) mod metadata_version;
 pub mod properties;
+mod section_values;
 pub mod sections;
+mod startup_log;
 pub(crate) mod topic_settings;
+mod validation;

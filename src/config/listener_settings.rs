@@ -1,0 +1,91 @@
+//! The settings around `listeners`: what is advertised, which listener brokers use, and limits of one listener or address.
+
+use std::collections::BTreeMap;
+
+use super::definition::{ConfigError, Value};
+use super::keys;
+use super::listeners::{EndPoint, Ports, ProtocolMap, SecurityProtocol, normalised, parse_listeners, parse_pairs};
+use super::properties::Properties;
+use super::sections::ListenerLimits;
+
+/// `advertised.listeners`, else what 2.8 had in its place, else the listeners themselves.
+pub(super) fn advertised(
+    originals: &Properties,
+    values: &BTreeMap<&'static str, Value>,
+    protocols: &ProtocolMap,
+    listeners: &[EndPoint],
+    legacy_port: i32,
+) -> Result<Vec<EndPoint>, ConfigError> {
+    if let Some(Value::String(text)) = values.get("advertised.listeners") {
+        return parse_listeners(text, protocols, Ports::Shared);
+    }
+    let host = originals.get("advertised.host.name");
+    let port = originals.get("advertised.port");
+    if host.is_none() && port.is_none() {
+        return Ok(listeners.to_vec());
+    }
+    let host = host.or(originals.get("host.name")).map_or("", |host| host.trim());
+    let port = match values.get("advertised.port") {
+        Some(Value::Int(port)) => *port,
+        _ => legacy_port,
+    };
+    parse_listeners(&format!("PLAINTEXT://{host}:{port}"), protocols, Ports::Shared)
+}
+
+/// Source: kafka 3.9 core/src/main/scala/kafka/network/SocketServer.scala, ListenerConnectionQuota.
+pub(super) fn listener_limits(originals: &Properties, listener_name: &str) -> Result<ListenerLimits, ConfigError> {
+    let limit = |name: &str| match originals.get(&format!("listener.name.{}.{name}", listener_name.to_lowercase())) {
+        None => Ok(usize::MAX),
+        Some(text) => {
+            let setting = keys::server_setting(name).expect("both are declared in keys.rs");
+            match setting.parse(text)? {
+                Value::Int(limit) => Ok(usize::try_from(limit).unwrap_or(0)),
+                _ => Ok(usize::MAX),
+            }
+        }
+    };
+    let [connections, rate] = keys::PER_LISTENER;
+    Ok(ListenerLimits { max_connections: limit(connections)?, max_connection_creation_rate: limit(rate)? })
+}
+
+pub(super) fn inter_broker_listener(
+    originals: &Properties,
+    name: Option<&str>,
+    protocols: &ProtocolMap,
+    values: &BTreeMap<&'static str, Value>,
+) -> Result<(String, SecurityProtocol), ConfigError> {
+    let Some(name) = name else {
+        // The check of the setting lets only names of protocols pass.
+        let protocol = match values.get("security.inter.broker.protocol") {
+            Some(Value::String(text)) => text.parse().ok(),
+            _ => None,
+        };
+        let protocol = protocol.unwrap_or(SecurityProtocol::Plaintext);
+        return Ok((protocol.name().to_string(), protocol));
+    };
+    if originals.contains_key("security.inter.broker.protocol") {
+        return Err(ConfigError::Config(
+            "Only one of inter.broker.listener.name and security.inter.broker.protocol should be set.".to_string(),
+        ));
+    }
+    let name = normalised(name)?;
+    match protocols.get(&name) {
+        Some(protocol) => Ok((name, *protocol)),
+        None => Err(ConfigError::Config(format!(
+            "Listener with name {name} defined in inter.broker.listener.name not found in \
+             listener.security.protocol.map."
+        ))),
+    }
+}
+
+pub(super) fn per_ip_overrides(text: &str) -> Result<Vec<(String, usize)>, ConfigError> {
+    parse_pairs("max.connections.per.ip.overrides", text)?
+        .into_iter()
+        .map(|(host, count)| match count.parse() {
+            Ok(count) => Ok((host, count)),
+            Err(_) => Err(ConfigError::IllegalArgument(format!(
+                "Error parsing configuration property 'max.connections.per.ip.overrides': {count:?} is not a number"
+            ))),
+        })
+        .collect()
+}
