@@ -15,6 +15,8 @@ pub enum DecodeError {
     InvalidUtf8,
     /// A tagged field that appears twice or out of order.
     TagOutOfOrder(u32),
+    /// What the bytes declare would take more memory once it is read than their number allows.
+    OverBudget,
 }
 
 impl fmt::Display for DecodeError {
@@ -27,17 +29,30 @@ impl fmt::Display for DecodeError {
             DecodeError::VarintTooLong => write!(f, "a variable-length integer does not end"),
             DecodeError::InvalidUtf8 => write!(f, "a string is not UTF-8"),
             DecodeError::TagOutOfOrder(tag) => write!(f, "tagged field {tag} is repeated or out of order"),
+            DecodeError::OverBudget => write!(f, "it would take many times its bytes in memory"),
         }
     }
 }
 
 impl std::error::Error for DecodeError {}
 
-/// Reads big-endian primitives from a frame. Byte fields come out as slices of the frame, never as copies.
+/// What is read of a frame may take this many times the frame's bytes in memory, and `MEMORY_BASE` beside. The honest
+/// request with the worst ratio names many things by very short names, and stays below ten.
+pub const MEMORY_PER_BYTE: usize = 12;
+pub const MEMORY_BASE: usize = 64 * 1024;
+/// And never more than this, however long the frame: some eight times what a controller tells of 200,000 partitions.
+pub const MEMORY_MAX: usize = 512 * 1024 * 1024;
+/// What an allocation takes beside its bytes.
+const ALLOCATION: usize = 16;
+
+/// Reads big-endian primitives from a frame. Byte fields come out as slices of the frame, never as copies; what takes
+/// memory of its own is charged to a budget before it is allocated.
 #[derive(Clone, Debug)]
 pub struct Reader {
     bytes: Bytes,
     position: usize,
+    /// Bytes that may still be allocated for what is read.
+    budget: usize,
 }
 
 macro_rules! fixed {
@@ -57,7 +72,27 @@ macro_rules! fixed {
 
 impl Reader {
     pub fn new(bytes: Bytes) -> Reader {
-        Reader { bytes, position: 0 }
+        let budget = bytes.len().saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY_BASE).min(MEMORY_MAX);
+        Reader { bytes, position: 0, budget }
+    }
+
+    /// Takes the memory of `count` elements of `size` bytes each out of the budget.
+    pub fn charge(&mut self, count: usize, size: usize) -> Result<(), DecodeError> {
+        let bytes = count.saturating_mul(size).saturating_add(ALLOCATION);
+        self.budget = self.budget.checked_sub(bytes).ok_or(DecodeError::OverBudget)?;
+        Ok(())
+    }
+
+    /// Reads a part of these bytes with a reader of its own, out of the same budget.
+    pub fn within<T>(
+        &mut self,
+        length: usize,
+        read: impl FnOnce(&mut Reader) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        let mut part = Reader { bytes: self.take(length)?, position: 0, budget: self.budget };
+        let read = read(&mut part);
+        self.budget = part.budget;
+        read
     }
 
     pub fn remaining(&self) -> usize {
@@ -80,6 +115,9 @@ impl Reader {
     pub fn text(&mut self, length: usize) -> Result<String, DecodeError> {
         if length > self.remaining() {
             return Err(DecodeError::Truncated { needed: length, remaining: self.remaining() });
+        }
+        if length > 0 {
+            self.charge(length, 1)?;
         }
         let slice = self.bytes.get(self.position..self.position + length).unwrap_or_default();
         let text = std::str::from_utf8(slice).map_err(|_| DecodeError::InvalidUtf8)?.to_owned();
@@ -153,6 +191,16 @@ mod tests {
         assert_eq!(reader(&[0xff, 0xff]).length_i16(), Ok(None));
         assert_eq!(reader(&[0]).length_compact(), Ok(None));
         assert_eq!(reader(&[2, 9]).length_compact(), Ok(Some(1)));
+    }
+
+    #[test]
+    fn what_is_read_takes_no_more_memory_than_the_bytes_allow() {
+        let mut reader = reader(&[0; 10]);
+        assert_eq!(reader.charge(MEMORY_BASE + 10 * MEMORY_PER_BYTE - ALLOCATION + 1, 1), Err(DecodeError::OverBudget));
+        assert_eq!(reader.charge(usize::MAX, usize::MAX), Err(DecodeError::OverBudget));
+        let part = reader.within(4, |part| part.charge(MEMORY_BASE, 1));
+        assert_eq!(part, Ok(()), "a part has the budget of the whole");
+        assert_eq!(reader.charge(10 * MEMORY_PER_BYTE, 1), Err(DecodeError::OverBudget), "and uses it up");
     }
 
     #[test]

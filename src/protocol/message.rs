@@ -44,7 +44,13 @@ pub struct Encoding {
 pub trait Wire: Sized + PartialEq {
     /// The default of a field whose declaration names none.
     fn initial() -> Self;
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Self, DecodeError>;
+    /// After an error `self` holds what was read before it.
+    fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError>;
+    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Self, DecodeError> {
+        let mut value = Self::initial();
+        value.read_into(reader, encoding)?;
+        Ok(value)
+    }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError>;
 }
 
@@ -65,6 +71,13 @@ pub trait Message: Wire + Default + fmt::Debug {
     /// Reads the body in a version that the caller has checked to be among `VERSIONS`.
     fn decode(reader: &mut Reader, version: i16) -> Result<Self, DecodeError> {
         Self::read(reader, Self::encoding(version))
+    }
+
+    /// The same, with what was read before an error.
+    fn decode_partly(reader: &mut Reader, version: i16) -> (Self, Result<(), DecodeError>) {
+        let mut message = Self::default();
+        let outcome = message.read_into(reader, Self::encoding(version));
+        (message, outcome)
     }
 
     fn encode(&self, writer: &mut Writer, version: i16) -> Result<(), EncodeError> {
@@ -146,8 +159,9 @@ macro_rules! fixed {
             fn initial() -> $type {
                 0 as $type
             }
-            fn read(reader: &mut Reader, _: Encoding) -> Result<$type, DecodeError> {
-                reader.$type()
+            fn read_into(&mut self, reader: &mut Reader, _: Encoding) -> Result<(), DecodeError> {
+                *self = reader.$type()?;
+                Ok(())
             }
             fn write(&self, writer: &mut Writer, _: Encoding) -> Result<(), EncodeError> {
                 writer.$type(*self);
@@ -163,8 +177,9 @@ impl Wire for bool {
     fn initial() -> bool {
         false
     }
-    fn read(reader: &mut Reader, _: Encoding) -> Result<bool, DecodeError> {
-        Ok(reader.i8()? != 0)
+    fn read_into(&mut self, reader: &mut Reader, _: Encoding) -> Result<(), DecodeError> {
+        *self = reader.i8()? != 0;
+        Ok(())
     }
     fn write(&self, writer: &mut Writer, _: Encoding) -> Result<(), EncodeError> {
         writer.i8(i8::from(*self));
@@ -176,10 +191,9 @@ impl Wire for TopicId {
     fn initial() -> TopicId {
         TopicId::ZERO
     }
-    fn read(reader: &mut Reader, _: Encoding) -> Result<TopicId, DecodeError> {
-        let mut id = TopicId::ZERO;
-        id.0.copy_from_slice(&reader.take(16)?);
-        Ok(id)
+    fn read_into(&mut self, reader: &mut Reader, _: Encoding) -> Result<(), DecodeError> {
+        self.0.copy_from_slice(&reader.take(16)?);
+        Ok(())
     }
     fn write(&self, writer: &mut Writer, _: Encoding) -> Result<(), EncodeError> {
         writer.slice(&self.0);
@@ -188,6 +202,9 @@ impl Wire for TopicId {
 }
 
 const NULL: DecodeError = DecodeError::InvalidLength(-1);
+
+/// So many elements are read of an array that is over the budget: enough to tell the sender what was refused.
+const ELEMENTS_REFUSED: usize = 8;
 
 fn write_compact_length(writer: &mut Writer, length: Option<usize>) -> Result<(), EncodeError> {
     let value = match length {
@@ -228,9 +245,10 @@ impl Wire for Option<String> {
     fn initial() -> Option<String> {
         Some(String::new())
     }
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Option<String>, DecodeError> {
+    fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
         let length = if encoding.flexible { reader.length_compact()? } else { reader.length_i16()? };
-        length.map(|length| reader.text(length)).transpose()
+        *self = length.map(|length| reader.text(length)).transpose()?;
+        Ok(())
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_text(self.as_deref(), writer, encoding)
@@ -241,8 +259,9 @@ impl Wire for String {
     fn initial() -> String {
         String::new()
     }
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<String, DecodeError> {
-        Option::<String>::read(reader, encoding)?.ok_or(NULL)
+    fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
+        *self = Option::<String>::read(reader, encoding)?.ok_or(NULL)?;
+        Ok(())
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_text(Some(self), writer, encoding)
@@ -261,8 +280,9 @@ impl Wire for Option<Bytes> {
     fn initial() -> Option<Bytes> {
         Some(Bytes::new())
     }
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Option<Bytes>, DecodeError> {
-        read_length(reader, encoding)?.map(|length| reader.take(length)).transpose()
+    fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
+        *self = read_length(reader, encoding)?.map(|length| reader.take(length)).transpose()?;
+        Ok(())
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_length(writer, self.as_ref().map(Bytes::len), encoding)?;
@@ -277,8 +297,9 @@ impl Wire for Bytes {
     fn initial() -> Bytes {
         Bytes::new()
     }
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Bytes, DecodeError> {
-        Option::<Bytes>::read(reader, encoding)?.ok_or(NULL)
+    fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
+        *self = Option::<Bytes>::read(reader, encoding)?.ok_or(NULL)?;
+        Ok(())
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_length(writer, Some(self.len()), encoding)?;
@@ -291,8 +312,9 @@ impl Wire for Option<Payload> {
     fn initial() -> Option<Payload> {
         Some(Payload::default())
     }
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Option<Payload>, DecodeError> {
-        Ok(Option::<Bytes>::read(reader, encoding)?.map(Payload::Bytes))
+    fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
+        *self = Option::<Bytes>::read(reader, encoding)?.map(Payload::Bytes);
+        Ok(())
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_length(writer, self.as_ref().map(Payload::len), encoding)?;
@@ -306,18 +328,38 @@ impl Wire for Option<Payload> {
     }
 }
 
+/// An element may be far larger in memory than on the wire, so the whole array is charged before it is allocated.
+fn read_elements<T: Wire>(
+    elements: &mut Vec<T>,
+    count: usize,
+    reader: &mut Reader,
+    encoding: Encoding,
+) -> Result<(), DecodeError> {
+    if count == 0 {
+        return Ok(());
+    }
+    let charged = reader.charge(count, size_of::<T>());
+    let count = if charged.is_ok() { count } else { count.min(ELEMENTS_REFUSED) };
+    elements.reserve_exact(count);
+    for _ in 0..count {
+        elements.push(T::initial());
+        if let Some(element) = elements.last_mut() {
+            element.read_into(reader, encoding)?;
+        }
+    }
+    charged
+}
+
 impl<T: Wire> Wire for Option<Vec<T>> {
     fn initial() -> Option<Vec<T>> {
         Some(Vec::new())
     }
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Option<Vec<T>>, DecodeError> {
-        let Some(count) = read_length(reader, encoding)? else { return Ok(None) };
-        // An element may be far larger in memory than on the wire: the vector grows with what was really read.
-        let mut elements = Vec::with_capacity(count.min(16));
-        for _ in 0..count {
-            elements.push(T::read(reader, encoding)?);
+    fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
+        match read_length(reader, encoding)? {
+            None => *self = None,
+            Some(count) => read_elements(self.insert(Vec::new()), count, reader, encoding)?,
         }
-        Ok(Some(elements))
+        Ok(())
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_length(writer, self.as_ref().map(Vec::len), encoding)?;
@@ -329,8 +371,9 @@ impl<T: Wire> Wire for Vec<T> {
     fn initial() -> Vec<T> {
         Vec::new()
     }
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Vec<T>, DecodeError> {
-        Option::<Vec<T>>::read(reader, encoding)?.ok_or(NULL)
+    fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
+        let count = read_length(reader, encoding)?.ok_or(NULL)?;
+        read_elements(self, count, reader, encoding)
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_length(writer, Some(self.len()), encoding)?;
@@ -352,7 +395,7 @@ pub fn read_tagged(
         }
         previous = Some(tag);
         let size = reader.uvarint()? as usize;
-        known(tag, &mut Reader::new(reader.take(size)?))?;
+        reader.within(size, |field| known(tag, field))?;
     }
     Ok(())
 }
@@ -438,18 +481,18 @@ macro_rules! wire_struct {
                 $name::default()
             }
 
-            #[allow(unused_mut, unused_variables)]
-            fn read(
+            #[allow(unused_variables)]
+            fn read_into(
+                &mut self,
                 reader: &mut $crate::codec::reader::Reader,
                 encoding: $crate::protocol::message::Encoding,
-            ) -> Result<$name, $crate::codec::reader::DecodeError> {
-                let mut message = $name::default();
+            ) -> Result<(), $crate::codec::reader::DecodeError> {
                 $({
                     const TAG: Option<u32> = $crate::protocol::message::field_attribute!(tag; $($attribute)*);
                     let versions: std::ops::RangeInclusive<i16> =
                         $crate::protocol::message::field_attribute!(versions; $($attribute)*);
                     if TAG.is_none() && versions.contains(&encoding.version) {
-                        message.$field = $crate::protocol::message::Wire::read(reader, encoding)?;
+                        $crate::protocol::message::Wire::read_into(&mut self.$field, reader, encoding)?;
                     }
                 })*
                 if encoding.flexible {
@@ -459,14 +502,14 @@ macro_rules! wire_struct {
                             let versions: std::ops::RangeInclusive<i16> =
                                 $crate::protocol::message::field_attribute!(versions; $($attribute)*);
                             if TAG == Some(tag) && versions.contains(&encoding.version) {
-                                message.$field = $crate::protocol::message::Wire::read(reader, encoding)?;
+                                $crate::protocol::message::Wire::read_into(&mut self.$field, reader, encoding)?;
                                 return Ok(());
                             }
                         })*
                         Ok(())
                     })?;
                 }
-                Ok(message)
+                Ok(())
             }
 
             #[allow(unused_mut, unused_variables)]
@@ -524,14 +567,16 @@ macro_rules! wire_struct {
             fn initial() -> Option<$name> {
                 None
             }
-            fn read(
+            fn read_into(
+                &mut self,
                 reader: &mut $crate::codec::reader::Reader,
                 encoding: $crate::protocol::message::Encoding,
-            ) -> Result<Option<$name>, $crate::codec::reader::DecodeError> {
+            ) -> Result<(), $crate::codec::reader::DecodeError> {
                 if reader.i8()? < 0 {
-                    return Ok(None);
+                    *self = None;
+                    return Ok(());
                 }
-                $crate::protocol::message::Wire::read(reader, encoding).map(Some)
+                $crate::protocol::message::Wire::read_into(self.insert($name::default()), reader, encoding)
             }
             fn write(
                 &self,

@@ -10,9 +10,10 @@ pub mod messages;
 #[cfg(test)]
 mod tests {
     use super::message::{Message, Payload};
+    use super::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
     use super::messages::fetch::{FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, PartitionData};
     use super::messages::heartbeat::HeartbeatRequest;
-    use crate::codec::reader::Reader;
+    use crate::codec::reader::{DecodeError, Reader};
     use crate::codec::writer::Writer;
     use crate::model::TopicId;
 
@@ -50,6 +51,19 @@ mod tests {
             HeartbeatRequest { group_id: "g".into(), generation_id: 7, member_id: "m".into(), group_instance_id: None };
         assert_eq!(encoded(&request, 4)[..], [2, b'g', 0, 0, 0, 7, 2, b'm', 0, 0]);
         assert_eq!(encoded(&request, 3)[..], [0, 1, b'g', 0, 0, 0, 7, 0, 1, b'm', 0xff, 0xff]);
+    }
+
+    /// An element of 4 bytes on the wire and 56 in memory.
+    #[test]
+    fn an_array_that_swells_in_memory_is_refused_and_its_first_elements_are_told() {
+        let resource = DescribeConfigsResource { resource_type: 4, ..Default::default() };
+        let request = |count| DescribeConfigsRequest { resources: vec![resource.clone(); count], ..Default::default() };
+        let read = |count| DescribeConfigsRequest::decode_partly(&mut Reader::new(encoded(&request(count), 4)), 4);
+        let (whole, outcome) = read(1_000);
+        assert_eq!((whole.resources.len(), outcome), (1_000, Ok(())));
+        let (part, outcome) = read(100_000);
+        assert_eq!((part.resources.len(), outcome), (8, Err(DecodeError::OverBudget)));
+        assert_eq!(part.resources[7], resource);
     }
 
     #[test]
