@@ -8,7 +8,7 @@ use crate::config::dynamic::OperationError;
 use crate::controller::task::topic_administration::AutoCreateError;
 use crate::controller::topic_validation::TopicError;
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::shard::AppendFailure;
+use crate::coordinator::topic_log::AppendFailure;
 use crate::log::error::LogError;
 use crate::protocol::error_code::ErrorCode;
 use crate::record::append::RecordError;

@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
 
 use crate::api::fetch_session::FetchSessions;
-use crate::api::init_producer_id::ProducerIds;
 use crate::config::kafka_config::KafkaConfig;
 use crate::controller::task::Controller;
 use crate::controller::task::topic_administration::Topics;
 use crate::coordinator::group::task::GroupCoordinator;
+use crate::coordinator::producer_ids::ProducerIds;
 use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;
 use crate::network::Peer;

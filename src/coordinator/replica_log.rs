@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::coordinator::shard::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
+use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
 use crate::log::ReadUntil;
 use crate::log::error::LogError;
 use crate::model::Offset;

@@ -17,7 +17,7 @@ use crate::coordinator::group::timers::TimerQueue;
 use crate::coordinator::group::turn::{
     Action, AppendId, CommitAnswer, GroupRecord, JoinAnswer, Now, ReplyTo, SyncAnswer, TimerKey, TimerKind, Turn,
 };
-use crate::coordinator::shard::AppendFailure;
+use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 
 /// One group, a clock moved by hand, and a log that stores at once unless a test holds it back.

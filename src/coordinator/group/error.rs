@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::coordinator::shard::AppendFailure;
+use crate::coordinator::topic_log::AppendFailure;
 
 /// One variant per answer a client can tell apart; the number on the wire is chosen in `api`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

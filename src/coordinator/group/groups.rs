@@ -10,7 +10,7 @@ use crate::coordinator::group::offsets::Commit;
 use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
 use crate::coordinator::group::state::{Group, GroupState};
 use crate::coordinator::group::turn::{AppendId, CommitAnswer, JoinAnswer, ReplyTo, TimerKey, Turn};
-use crate::coordinator::shard::AppendFailure;
+use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, Offset, TopicPartition};
 
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::rebalance::{Caller, PendingAppend};
 use crate::coordinator::group::state::{CONSUMER, Group, GroupState};
 use crate::coordinator::group::turn::{Action, CommitAnswer, GroupRecord, ReplyTo, Turn};
-use crate::coordinator::shard::AppendFailure;
+use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId};
 
 /// What a group has read of a partition: everything below `offset`.

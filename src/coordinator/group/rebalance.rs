@@ -13,7 +13,7 @@ use crate::coordinator::group::state::{Group, GroupState, InitialDelay};
 use crate::coordinator::group::turn::{
     AppendId, CommitAnswer, JoinAnswer, ReplyTo, SyncAnswer, Synced, TimerKind, Turn,
 };
-use crate::coordinator::shard::AppendFailure;
+use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, Offset};
 
 /// How long a new member may stay in a join phase that does not end: it has no member id to send heartbeats with,

@@ -16,7 +16,7 @@ use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::state::{Group, GroupState};
 use crate::coordinator::group::timers::TimerQueue;
 use crate::coordinator::group::turn::{Action, AppendId, GroupRecord, Now, ReplyTo, Turn};
-use crate::coordinator::shard::AppendFailure;
+use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 
 const SEEDS: u64 = 100;

@@ -33,7 +33,7 @@ use crate::coordinator::group::turn::{
     Action, AppendId, CommitAnswer, GroupRecord, JoinAnswer, Now, ReplyTo, SyncAnswer, Turn,
 };
 use crate::coordinator::partitioner::partition_for;
-use crate::coordinator::shard::{AppendFailure, AppendOutcome, Appending, CoordinatorLog, read_partition};
+use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog, read_partition};
 use crate::model::clock::wall_clock_ms;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{LeaderEpoch, Offset, ProducerId, TopicPartition};

@@ -15,7 +15,7 @@ use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
 use crate::coordinator::group::state::GroupState;
 use crate::coordinator::group::task::{GroupCoordinator, ShardEvent};
 use crate::coordinator::group::turn::{CommitAnswer, JoinAnswer};
-use crate::coordinator::shard::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
+use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
 use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
 
 /// One partition in memory, whose replicas are as slow as a test wants.
