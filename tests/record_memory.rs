@@ -5,10 +5,12 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use odradek::record::append::{AppendRules, RecordError, TopicCompression, prepare};
+use odradek::record::append::prepare;
+use odradek::record::append_rules::{AppendRules, TopicCompression};
 use odradek::record::batch::{Batch, HEADER_BYTES_V2};
 use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
+use odradek::record::error::RecordError;
 
 /// The window of zstd, the tables of the codecs, and what the test itself needs.
 const GROWTH_KIB_MAX: u64 = 24 * 1024;

@@ -11,8 +11,8 @@ use crate::coordinator::group::error::GroupError;
 use crate::coordinator::topic_log::AppendFailure;
 use crate::log::error::LogError;
 use crate::protocol::error_code::ErrorCode;
-use crate::record::append::RecordError;
 use crate::record::convert::ConvertError;
+use crate::record::error::RecordError;
 use crate::replica::error::ReplicaError;
 
 impl From<&LogError> for ErrorCode {

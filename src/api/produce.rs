@@ -15,7 +15,7 @@ use crate::protocol::messages::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse,
     ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
-use crate::record::append::{AcceptedSets, AppendOrigin};
+use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::batch::Batches;
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::{Appended, RequiredAcks};

@@ -11,8 +11,9 @@ use super::segment::{RollQuestion, Segment};
 use super::transaction_index;
 use super::{AppendInfo, Log, State};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
-use crate::record::append::{AppendOrigin, Prepared};
+use crate::record::append_rules::AppendOrigin;
 use crate::record::batch::{Batch, BatchHeader, Batches, HEADER_BYTES_V2, RawRecord, TimestampType};
+use crate::record::prepared::Prepared;
 
 /// One part per head and body of each batch of a prepared append; nearly always there is one batch.
 const PARTS_INLINE: usize = 2;

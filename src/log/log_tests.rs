@@ -8,7 +8,7 @@ use super::testing::*;
 use super::{OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::config::log::LogConfig;
 use crate::model::{LeaderEpoch, Offset, TopicId};
-use crate::record::append::AppendOrigin;
+use crate::record::append_rules::AppendOrigin;
 use crate::record::batch::Batches;
 use crate::record::build::BatchBuilder;
 use crate::record::compression::Codec;

@@ -63,7 +63,7 @@ fn any_history_reads_as_the_list_of_its_batches() {
                         .append_as_leader(
                             &mut prepared(builder),
                             crate::model::LeaderEpoch(step / 40),
-                            crate::record::append::AppendOrigin::Client,
+                            crate::record::append_rules::AppendOrigin::Client,
                             0,
                         )
                         .unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::error::LogError;
 use super::transaction_index::AbortedTxn;
 use crate::model::{Offset, ProducerEpoch, ProducerId};
-use crate::record::append::AppendOrigin;
+use crate::record::append_rules::AppendOrigin;
 
 /// Batches remembered per producer, for a retry to be recognised.
 const BATCHES_MAX: usize = 5;

@@ -13,10 +13,12 @@ use super::log_dir::LogDir;
 use super::{AppendInfo, Log, ReadUntil};
 use crate::config::log::LogConfig;
 use crate::model::{LeaderEpoch, Offset, TopicPartition};
-use crate::record::append::{AppendOrigin, AppendRules, Prepared, prepare};
+use crate::record::append::prepare;
+use crate::record::append_rules::{AppendOrigin, AppendRules};
 use crate::record::batch::{BatchHeader, Batches};
 use crate::record::build::BatchBuilder;
 use crate::record::compression::Codec;
+use crate::record::prepared::Prepared;
 
 pub(crate) const EXPIRATION_MS: i64 = 86_400_000;
 

@@ -1,6 +1,8 @@
 use super::*;
-use crate::record::batch::CONTROL_BIT;
-use crate::record::build::{BatchBuilder, ControlRecord, TransactionOutcome, end_transaction_marker};
+use crate::record::batch::{CONTROL_BIT, HEADER_BYTES_V2};
+use crate::record::build::{
+    BatchBuilder, ControlRecord, MessageSetBuilder, TransactionOutcome, end_transaction_marker,
+};
 use crate::record::read;
 
 fn batch_of(records: usize) -> Bytes {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::record::append::{AcceptedSets, AppendOrigin, AppendRules, prepare};
+use crate::record::append::prepare;
+use crate::record::append_rules::{AcceptedSets, AppendOrigin, AppendRules};
 use crate::record::batch::{Batches, TimestampType};
 use crate::record::build::{
     BatchBuilder, ControlRecord, Header, MessageSetBuilder, TransactionOutcome, end_transaction_marker,

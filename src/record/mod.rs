@@ -8,11 +8,16 @@
 //! codes of the protocol (`api/` chooses those).
 
 pub mod append;
+pub mod append_rules;
 pub mod batch;
 pub mod build;
 pub mod compression;
 pub(crate) mod convert;
+mod crc_shift;
+pub mod error;
+pub mod prepared;
 pub mod read;
+mod rebuild;
 
 #[cfg(test)]
 mod golden_tests;

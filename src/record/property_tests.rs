@@ -5,7 +5,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::record::append::{AcceptedSets, AppendOrigin, AppendRules, TopicCompression, prepare};
+use crate::record::append::prepare;
+use crate::record::append_rules::{AcceptedSets, AppendOrigin, AppendRules, TopicCompression};
 use crate::record::batch::{Batches, TimestampType};
 use crate::record::build::{BatchBuilder, Header, MessageSetBuilder};
 use crate::record::compression::Codec;

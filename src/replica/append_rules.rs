@@ -2,7 +2,7 @@
 
 use crate::config::log::{LogConfig, TimestampType, TopicCompression};
 use crate::record;
-use crate::record::append::{AcceptedSets, AppendOrigin, AppendRules};
+use crate::record::append_rules::{AcceptedSets, AppendOrigin, AppendRules};
 use crate::record::compression::Codec;
 
 pub(crate) fn append_rules(
@@ -28,10 +28,10 @@ pub(crate) fn append_rules(
     }
 }
 
-fn compression(configured: TopicCompression) -> record::append::TopicCompression {
-    let codec = |codec, level| record::append::TopicCompression::Codec { codec, level };
+fn compression(configured: TopicCompression) -> record::append_rules::TopicCompression {
+    let codec = |codec, level| record::append_rules::TopicCompression::Codec { codec, level };
     match configured {
-        TopicCompression::Producer => record::append::TopicCompression::Producer,
+        TopicCompression::Producer => record::append_rules::TopicCompression::Producer,
         TopicCompression::Uncompressed => codec(Codec::None, None),
         TopicCompression::Gzip { level } => codec(Codec::Gzip, Some(level)),
         TopicCompression::Snappy => codec(Codec::Snappy, None),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::log::error::LogError;
-use crate::record::append::RecordError;
+use crate::record::error::RecordError;
 use crate::replica::io::ShuttingDown;
 use crate::replica::leader::WrongLeadership;
 use crate::replica::waiters::NotCommitted;

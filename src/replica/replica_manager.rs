@@ -17,7 +17,7 @@ use crate::log::dirs::LogDirs;
 use crate::log::{OffsetQuery, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
-use crate::record::append::{AcceptedSets, AppendOrigin};
+use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::replica::control::ControllerFence;
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;

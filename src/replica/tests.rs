@@ -20,7 +20,7 @@ use crate::model::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
 };
 use crate::protocol::error_code::ErrorCode;
-use crate::record::append::{AcceptedSets, AppendOrigin};
+use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::build::BatchBuilder;
 use crate::replica::control::{ControlEpochs, Decisions, StopReplica, StopReplicas};
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};

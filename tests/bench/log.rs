@@ -14,7 +14,8 @@ use odradek::config::sections::LogDirsConfig;
 use odradek::log::dirs::LogDirs;
 use odradek::log::{Log, ReadUntil};
 use odradek::model::{LeaderEpoch, Offset, TopicPartition};
-use odradek::record::append::{AppendOrigin, AppendRules, prepare};
+use odradek::record::append::prepare;
+use odradek::record::append_rules::{AppendOrigin, AppendRules};
 use odradek::record::build::BatchBuilder;
 
 fn batch(value_bytes: usize) -> Bytes {

@@ -7,7 +7,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use odradek::record::append::{AppendRules, TopicCompression, prepare};
+use odradek::record::append::prepare;
+use odradek::record::append_rules::{AppendRules, TopicCompression};
 use odradek::record::batch::{Batch, TimestampType};
 use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
