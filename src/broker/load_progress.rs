@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use log::info;
 
-use crate::log::dirs::LoadProgress;
+use crate::log::dirs::startup::LoadProgress;
 
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 

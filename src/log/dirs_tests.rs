@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::dirs::{LoadProgress, LogDirs};
+use super::dirs::LogDirs;
+use super::dirs::startup::LoadProgress;
 use super::error::LogError;
 use super::testing::*;
 use crate::config::log::LogConfig;

@@ -1,0 +1,92 @@
+//! All log dirs of a broker: who they belong to, the logs in them, their checkpoints, and the passes over all logs that
+//! `broker/` calls from timers. One failing directory goes offline while the others serve.
+//! Source: kafka 3.9 core/.../log/LogManager.scala.
+
+mod checkpoints;
+mod ownership;
+mod passes;
+mod placement;
+mod shutdown;
+pub mod startup;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::Log;
+use super::broker_metadata::MetaProperties;
+use super::log_dir::LogDir;
+use crate::config::log::LogConfig;
+use crate::model::TopicPartition;
+
+#[derive(Debug)]
+pub struct LogDirs {
+    dirs: Vec<Dir>,
+    recovery_threads_per_dir: usize,
+    logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    /// Targets of moves between log dirs that were interrupted.
+    future_logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    topic_defaults: Arc<LogConfig>,
+    /// Serialises creation and deletion of logs, which change both the map and the file system.
+    placement: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Dir {
+    shared: Arc<LogDir>,
+    /// Holds the lock on the `.lock` file; dropped when the directory fails or the broker stops.
+    lock: Mutex<Option<File>>,
+    metadata: Mutex<Option<MetaProperties>>,
+    had_clean_shutdown: AtomicBool,
+    is_loaded: AtomicBool,
+}
+
+impl LogDirs {
+    fn live(&self) -> impl Iterator<Item = &Dir> {
+        self.dirs.iter().filter(|dir| !dir.shared.is_offline())
+    }
+
+    pub fn live_dirs(&self) -> Vec<PathBuf> {
+        self.live().map(|dir| dir.shared.path().to_path_buf()).collect()
+    }
+
+    #[cfg(test)]
+    pub fn offline_dirs(&self) -> Vec<PathBuf> {
+        let offline = self.dirs.iter().filter(|dir| dir.shared.is_offline());
+        offline.map(|dir| dir.shared.path().to_path_buf()).collect()
+    }
+
+    pub fn get(&self, tp: &TopicPartition) -> Option<Arc<Log>> {
+        self.logs.read().expect("nothing panics under this lock").get(tp).cloned()
+    }
+
+    pub fn logs(&self) -> Vec<Arc<Log>> {
+        self.logs.read().expect("nothing panics under this lock").values().cloned().collect()
+    }
+
+    /// After a directory failed: stops serving its logs without writing, and lets go of its lock.
+    pub fn drop_offline_logs(&self, path: &Path) -> Vec<TopicPartition> {
+        let Some(dir) = self.dirs.iter().find(|dir| dir.shared.path() == path) else { return Vec::new() };
+        *dir.lock.lock().expect("nothing panics under this lock") = None;
+        self.abandon_logs_of(&dir.shared)
+    }
+
+    fn abandon_logs_of(&self, shared: &Arc<LogDir>) -> Vec<TopicPartition> {
+        let mut dropped = Vec::new();
+        for map in [&self.logs, &self.future_logs] {
+            let mut logs = map.write().expect("nothing panics under this lock");
+            for (tp, log) in logs.extract_if(|_, log| Arc::ptr_eq(&log.parent, shared)) {
+                log.abandon();
+                dropped.push(tp);
+            }
+        }
+        dropped
+    }
+
+    fn logs_of(&self, shared: &Arc<LogDir>) -> Vec<Arc<Log>> {
+        let logs = self.logs.read().expect("nothing panics under this lock");
+        logs.values().filter(|log| Arc::ptr_eq(&log.parent, shared)).cloned().collect()
+    }
+}

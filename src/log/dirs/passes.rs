@@ -1,0 +1,81 @@
+//! What `broker/` calls by the clock: retention, deletion, flushing, expiry of producers.
+
+use std::fs;
+
+use super::LogDirs;
+use crate::log::error::LogError;
+use crate::model::TopicPartition;
+
+impl LogDirs {
+    /// Deletes what retention no longer keeps, and closes files that nobody has been using. Returns the segments deleted.
+    pub fn tick_retention(&self, now_ms: i64) -> usize {
+        let mut deleted = 0;
+        for log in self.logs() {
+            match log.delete_old_segments(now_ms) {
+                Ok(count) => deleted += count,
+                Err(error) => complain(log.topic_partition(), "delete old segments", &error),
+            }
+            log.close_idle_files();
+        }
+        deleted
+    }
+
+    /// Removes files and directories whose delete delay is over.
+    pub fn tick_deletions(&self, now_ms: i64) {
+        for dir in self.live() {
+            for path in dir.shared.take_doomed(now_ms) {
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                match removed {
+                    Ok(()) => log::debug!("Deleted {}", path.display()),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    // The next start tries again: the names say what they are.
+                    Err(error) => log::error!("delete {}: {error}", path.display()),
+                }
+            }
+        }
+    }
+
+    /// Flushes segments that appends have left behind, writes down recovery points that truncations moved back, and
+    /// flushes logs whose `flush.ms` is over. Call it every second or so.
+    pub fn tick_flush(&self, now_ms: i64) {
+        for dir in self.live() {
+            for tp in dir.shared.take_rolled() {
+                let Some(log) = self.get(&tp) else { continue };
+                if let Err(error) = log.flush_old_segments(now_ms) {
+                    complain(&tp, "flush", &error);
+                }
+            }
+            if dir.shared.take_truncated()
+                && let Err(error) = self.checkpoint_dir(&dir.shared)
+            {
+                log::error!("{error}");
+            }
+        }
+        for log in self.logs() {
+            let flush_ms = log.config().flush_ms;
+            if flush_ms == i64::MAX {
+                continue;
+            }
+            if log.unflushed_since_ms().is_some_and(|since| now_ms.saturating_sub(since) >= flush_ms)
+                && let Err(error) = log.flush(now_ms)
+            {
+                complain(log.topic_partition(), "flush", &error);
+            }
+        }
+    }
+
+    pub fn tick_producer_expiration(&self, now_ms: i64) {
+        for log in self.logs() {
+            log.expire_producers(now_ms);
+        }
+    }
+}
+
+/// A log that was deleted meanwhile, or whose directory failed earlier, is no news.
+fn complain(tp: &TopicPartition, doing: &str, error: &LogError) {
+    let level = match error {
+        LogError::Closed | LogError::Offline { .. } => log::Level::Debug,
+        _ => log::Level::Error,
+    };
+    log::log!(level, "[{tp}] {doing}: {error}");
+}

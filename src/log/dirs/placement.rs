@@ -1,0 +1,101 @@
+//! Which directory a new log goes to, and how one is taken away.
+
+use std::fs;
+use std::sync::Arc;
+
+use super::{Dir, LogDirs};
+use crate::config::log::LogConfig;
+use crate::log::error::{IoContext, LogError};
+use crate::log::log_dir::LogDir;
+use crate::log::{Log, file_names, loading};
+use crate::model::{TopicId, TopicPartition};
+
+impl LogDirs {
+    /// The log of a partition, created in the live directory with the fewest logs if there is none. A partition that
+    /// is not new may have its log in a directory that is offline: then none is created.
+    pub fn get_or_create(
+        &self,
+        tp: &TopicPartition,
+        topic_id: Option<TopicId>,
+        config: Arc<LogConfig>,
+        is_new: bool,
+        now_ms: i64,
+    ) -> Result<Arc<Log>, LogError> {
+        if let Some(log) = self.get(tp) {
+            return Ok(log);
+        }
+        let _placing = self.placement.lock().expect("nothing panics under this lock");
+        if let Some(log) = self.get(tp) {
+            return Ok(log);
+        }
+        if !is_new && let Some(offline) = self.dirs.iter().find(|dir| dir.shared.is_offline()) {
+            return Err(offline.shared.offline_error());
+        }
+        let mut last_error = None;
+        for dir in self.dirs_by_logs() {
+            let path = dir.shared.path().join(tp.to_string());
+            let created = loading::create(tp.clone(), path, config.clone(), dir.shared.clone(), now_ms)
+                .and_then(|log| topic_id.map_or(Ok(()), |id| log.assign_topic_id(id)).map(|()| Arc::new(log)));
+            match dir.shared.observe(created) {
+                Ok(log) => {
+                    let mut logs = self.logs.write().expect("nothing panics under this lock");
+                    logs.insert(tp.clone(), log.clone());
+                    log::info!(
+                        "Created log for partition {tp} in {}",
+                        dir.shared.path().join(tp.to_string()).display()
+                    );
+                    return Ok(log);
+                }
+                Err(error) => last_error = Some(error),
+            }
+        }
+        Err(last_error.unwrap_or_else(|| self.dirs[0].shared.offline_error()))
+    }
+
+    /// Live directories, the one with the fewest logs first.
+    fn dirs_by_logs(&self) -> Vec<&Dir> {
+        let live: Vec<&Dir> = self.live().collect();
+        if live.len() <= 1 {
+            return live;
+        }
+        let logs = self.logs.read().expect("nothing panics under this lock");
+        let mut dirs: Vec<(usize, &Dir)> = live
+            .into_iter()
+            .map(|dir| (logs.values().filter(|log| Arc::ptr_eq(&log.parent, &dir.shared)).count(), dir))
+            .collect();
+        dirs.sort_by_key(|(count, _)| *count);
+        dirs.into_iter().map(|(_, dir)| dir).collect()
+    }
+
+    /// Takes logs out of service at once; their files go after the delete delay. For each whether there was one.
+    pub fn delete(&self, partitions: &[TopicPartition], now_ms: i64) -> Vec<Result<bool, LogError>> {
+        let _placing = self.placement.lock().expect("nothing panics under this lock");
+        let outcomes: Vec<_> = partitions.iter().map(|tp| self.delete_one(tp, now_ms)).collect();
+        for dir in self.live() {
+            let has_lost_one = outcomes.iter().flatten().flatten().any(|parent| Arc::ptr_eq(parent, &dir.shared));
+            if has_lost_one && let Err(error) = self.checkpoint_dir(&dir.shared) {
+                log::error!("{error}");
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.map(|parent| parent.is_some())).collect()
+    }
+
+    /// The directory that the log was in, if there was one.
+    fn delete_one(&self, tp: &TopicPartition, now_ms: i64) -> Result<Option<Arc<LogDir>>, LogError> {
+        let removed = self.logs.write().expect("nothing panics under this lock").remove(tp);
+        let Some(log) = removed else { return Ok(None) };
+        let name = file_names::deleting_dir_name(tp);
+        let shared = log.parent.clone();
+        shared.check()?;
+        let mut state = log.locked();
+        let renamed = shared.path().join(&name);
+        shared.observe(fs::rename(&state.dir, &renamed).doing("rename", &state.dir))?;
+        state.dir = renamed.clone();
+        drop(state);
+        log.abandon();
+        let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
+        shared.doom(due_ms, [renamed.clone()]);
+        log::info!("Log for partition {tp} is renamed to {} and is scheduled for deletion", renamed.display());
+        Ok(Some(shared))
+    }
+}

@@ -1,0 +1,57 @@
+//! The end of a clean shutdown.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Dir, LogDirs};
+use crate::log::error::{IoContext, LogError};
+use crate::log::{Log, atomic_file, file_names};
+
+impl LogDirs {
+    /// The end of a clean shutdown: every log flushed and closed, checkpoints written, then the marker that lets the next
+    /// start trust all files as they are.
+    pub fn shutdown(&self, now_ms: i64) {
+        std::thread::scope(|scope| {
+            for dir in self.live() {
+                scope.spawn(|| {
+                    if let Err(error) = self.shut_down_dir(dir, now_ms) {
+                        log::error!("close log directory {}: {error}", dir.shared.path().display());
+                    }
+                    *dir.lock.lock().expect("nothing panics under this lock") = None;
+                });
+            }
+        });
+    }
+
+    fn shut_down_dir(&self, dir: &Dir, now_ms: i64) -> Result<(), LogError> {
+        if !dir.is_loaded.load(Ordering::Acquire) {
+            // Nothing was changed yet: what was clean still is.
+            if dir.had_clean_shutdown.load(Ordering::Acquire) {
+                return write_clean_shutdown_marker(dir.shared.path());
+            }
+            return Ok(());
+        }
+        let logs = self.logs_of(&dir.shared);
+        let future: Vec<Arc<Log>> = {
+            let future = self.future_logs.read().expect("nothing panics under this lock");
+            future.values().filter(|log| Arc::ptr_eq(&log.parent, &dir.shared)).cloned().collect()
+        };
+        let mut all_closed = Ok(());
+        for log in logs.iter().chain(&future) {
+            let closed = log.close(now_ms);
+            if all_closed.is_ok() {
+                all_closed = closed;
+            }
+        }
+        self.checkpoint_dir(&dir.shared)?;
+        all_closed?;
+        write_clean_shutdown_marker(dir.shared.path())
+    }
+}
+
+/// The content is what 3.7 and later write in ZooKeeper mode; older brokers look at nothing but the name.
+fn write_clean_shutdown_marker(root: &Path) -> Result<(), LogError> {
+    let path = root.join(file_names::CLEAN_SHUTDOWN);
+    atomic_file::replace(&path, br#"{"version":0,"brokerEpoch":-1}"#).doing("write", &path)
+}

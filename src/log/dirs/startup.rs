@@ -1,0 +1,217 @@
+//! Loads every log of every directory, and says how far it has come.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Dir, LogDirs};
+use crate::config::log::LogConfig;
+use crate::log::error::{IoContext, LogError};
+use crate::log::file_names::{self, DirKind};
+use crate::log::loading::{self, LoadInput};
+use crate::log::{Log, atomic_file, checkpoint};
+use crate::model::{Offset, TopicPartition};
+
+/// How far loading has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadProgress {
+    pub logs_total: u64,
+    pub logs_loaded: u64,
+    /// Segments that had to be walked because the last shutdown was not clean, and their bytes.
+    pub segments_recovered: u64,
+    pub bytes_recovered: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    logs_total: AtomicU64,
+    logs_loaded: AtomicU64,
+    segments_recovered: AtomicU64,
+    bytes_recovered: AtomicU64,
+}
+
+impl Counters {
+    fn progress(&self) -> LoadProgress {
+        LoadProgress {
+            logs_total: self.logs_total.load(Ordering::Relaxed),
+            logs_loaded: self.logs_loaded.load(Ordering::Relaxed),
+            segments_recovered: self.segments_recovered.load(Ordering::Relaxed),
+            bytes_recovered: self.bytes_recovered.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl LogDirs {
+    /// Loads every log of every directory, recovering those that a crash may have torn. `config_of` gives the settings
+    /// of a topic; `on_progress` is called from several threads.
+    pub fn load(
+        &self,
+        config_of: &(dyn Fn(&str) -> Arc<LogConfig> + Sync),
+        now_ms: i64,
+        on_progress: &(dyn Fn(LoadProgress) + Sync),
+    ) -> Result<(), LogError> {
+        let counters = Counters::default();
+        let refused: Mutex<Option<LogError>> = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for dir in self.live() {
+                let work = || {
+                    if let Err(error) = self.load_dir(dir, config_of, now_ms, &counters, on_progress) {
+                        match error {
+                            LogError::StartRefused { .. } => {
+                                refused.lock().expect("nothing panics under this lock").get_or_insert(error);
+                            }
+                            error => dir.shared.fail(&error),
+                        }
+                    }
+                };
+                scope.spawn(work);
+            }
+        });
+        if let Some(refused) = refused.into_inner().expect("nothing panics under this lock") {
+            return Err(refused);
+        }
+        on_progress(counters.progress());
+        // What a directory had loaded before it failed is not served.
+        for dir in self.dirs.iter().filter(|dir| dir.shared.is_offline()) {
+            self.abandon_logs_of(&dir.shared);
+        }
+        Ok(())
+    }
+
+    fn load_dir(
+        &self,
+        dir: &Dir,
+        config_of: &(dyn Fn(&str) -> Arc<LogConfig> + Sync),
+        now_ms: i64,
+        counters: &Counters,
+        on_progress: &(dyn Fn(LoadProgress) + Sync),
+    ) -> Result<(), LogError> {
+        let root = dir.shared.path();
+        let marker = root.join(file_names::CLEAN_SHUTDOWN);
+        let had_clean_shutdown = marker.exists();
+        dir.had_clean_shutdown.store(had_clean_shutdown, Ordering::Release);
+        // A crash from here on must not find it.
+        atomic_file::remove_if_exists(&marker).doing("delete", &marker)?;
+        if !had_clean_shutdown {
+            log::info!("Attempting recovery for all logs in {} since no clean shutdown file was found", root.display());
+        }
+        let recovery_points = read_checkpoint(root, file_names::RECOVERY_POINT_CHECKPOINT)?;
+        let log_starts = read_checkpoint(root, file_names::LOG_START_OFFSET_CHECKPOINT)?;
+        let high_watermarks = read_checkpoint(root, file_names::HIGH_WATERMARK_CHECKPOINT)?;
+
+        let mut queue = VecDeque::new();
+        for (name, kind, topic_partition) in partition_dirs(root)? {
+            match kind {
+                DirKind::Deleting => {
+                    let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
+                    dir.shared.doom(due_ms, [root.join(name)]);
+                }
+                DirKind::Stray => {
+                    log::warn!("Found a stray log directory {}, leaving it alone", root.join(name).display())
+                }
+                DirKind::Live | DirKind::Future => {
+                    let offset = |checkpoint: &HashMap<TopicPartition, Offset>| {
+                        checkpoint.get(&topic_partition).copied().unwrap_or(Offset(0)).max(Offset(0))
+                    };
+                    let input = LoadInput {
+                        dir: root.join(name),
+                        config: config_of(&topic_partition.topic),
+                        recovery_point: offset(&recovery_points),
+                        log_start_offset: offset(&log_starts),
+                        high_watermark: offset(&high_watermarks),
+                        had_clean_shutdown,
+                        topic_partition,
+                    };
+                    queue.push_back((kind, input));
+                }
+            }
+        }
+        counters.logs_total.fetch_add(queue.len() as u64, Ordering::Relaxed);
+        on_progress(counters.progress());
+
+        let on_recovered = |bytes: u64| {
+            counters.segments_recovered.fetch_add(1, Ordering::Relaxed);
+            counters.bytes_recovered.fetch_add(bytes, Ordering::Relaxed);
+            on_progress(counters.progress());
+        };
+        let threads = self.recovery_threads_per_dir.min(queue.len());
+        let queue = Mutex::new(queue);
+        let failure: Mutex<Option<LogError>> = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some((kind, input)) =
+                        { queue.lock().expect("nothing panics under this lock").pop_front() }
+                    {
+                        let loaded = loading::load(input, dir.shared.clone(), now_ms, &on_recovered);
+                        if let Err(error) = loaded.and_then(|log| self.add_loaded(kind, log)) {
+                            queue.lock().expect("nothing panics under this lock").clear();
+                            failure.lock().expect("nothing panics under this lock").get_or_insert(error);
+                            break;
+                        }
+                        counters.logs_loaded.fetch_add(1, Ordering::Relaxed);
+                        on_progress(counters.progress());
+                    }
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().expect("nothing panics under this lock") {
+            return Err(error);
+        }
+        dir.is_loaded.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn add_loaded(&self, kind: DirKind, log: Log) -> Result<(), LogError> {
+        let map = if kind == DirKind::Future { &self.future_logs } else { &self.logs };
+        let mut logs = map.write().expect("nothing panics under this lock");
+        let dir = log.parent_dir().to_path_buf();
+        if let Some(other) = logs.insert(log.topic_partition().clone(), Arc::new(log)) {
+            let context = format!(
+                "Duplicate log directories for {} are found in both {} and {}. It is likely because log directory \
+                 failure happened while broker was replacing current replica with future replica. Recover broker from \
+                 this failure by manually deleting one of the two directories for this partition. It is recommended to \
+                 delete the partition in the log directory that is known to have failed recently.",
+                other.topic_partition(),
+                other.parent_dir().display(),
+                dir.display()
+            );
+            return Err(LogError::StartRefused { context });
+        }
+        Ok(())
+    }
+}
+
+/// A damaged checkpoint takes the directory offline: what it held cannot be guessed.
+fn read_checkpoint(root: &Path, name: &str) -> Result<HashMap<TopicPartition, Offset>, LogError> {
+    checkpoint::read_offsets(&root.join(name))
+}
+
+fn partition_dirs(root: &Path) -> Result<Vec<(String, DirKind, TopicPartition)>, LogError> {
+    /// Directories of other features, which are no partitions of ours.
+    const NOT_PARTITIONS: [&str; 2] = ["__cluster_metadata-0", "remote-log-index-cache"];
+    let mut dirs = Vec::new();
+    for entry in fs::read_dir(root).doing("list", root)? {
+        let entry = entry.doing("list", root)?;
+        if !entry.file_type().doing("list", root)?.is_dir() {
+            continue;
+        }
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if NOT_PARTITIONS.contains(&name.as_str()) {
+            continue;
+        }
+        let Some((topic_partition, kind)) = file_names::parse_dir_name(&name) else {
+            let context = format!(
+                "Found directory {}, '{name}' is not in the form of topic-partition or topic-partition.uniqueId-delete \
+                 (if marked for deletion). Kafka's log directories (and children) should only contain Kafka topic data.",
+                entry.path().display()
+            );
+            return Err(LogError::StartRefused { context });
+        };
+        dirs.push((name, kind, topic_partition));
+    }
+    dirs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(dirs)
+}
