@@ -14,6 +14,7 @@ use crate::record::batch::{
 };
 use crate::record::compression::Codec;
 use crate::record::error::{RecordError, RejectedRecord};
+use crate::record::header_fields as fields;
 use crate::record::prepared::{Messages, Prepared, PreparedBatch};
 use crate::record::read::{INFLATED_RECORD_BYTES_MAX, InflatedMessages, InflatedRecords, MessageSet, inner_timestamp};
 use crate::record::rebuild::rebuilt;
@@ -74,7 +75,9 @@ fn check_accepted(records: &[u8], accepted: AcceptedSets) -> Result<(), RecordEr
         RecordError::InvalidBatch("a produce request of this version must carry a batch of magic 2");
     let mut batches = Batches::new(records);
     // The magic comes first: what else may be wrong with old messages does not matter.
-    if matches!(records.get(16), Some(0 | 1)) && i32_at(records, 8).is_some_and(|size| size >= SIZE_MIN) {
+    if matches!(records.get(fields::MAGIC), Some(0 | 1))
+        && i32_at(records, fields::SIZE.start).is_some_and(|size| size >= SIZE_MIN)
+    {
         return Err(OLD);
     }
     let first = batches.next().ok_or(RecordError::InvalidBatch("a produce request must carry a record batch"))?;
@@ -331,7 +334,7 @@ fn walk_message_set(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<
             in_order &= offset == last_inner_offset.wrapping_add(1);
         }
         last_inner_offset = offset;
-        if entry.get(16) != Some(&header.magic) {
+        if entry.get(fields::MAGIC) != Some(&header.magic) {
             checks.reject(|| "an inner message has another magic than its set".to_owned());
             checks.count += 1;
             continue;

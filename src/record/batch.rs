@@ -16,8 +16,10 @@
 //! LegacyRecord,ByteBufferLogInputStream}.java.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::record::compression::Codec;
+use crate::record::header_fields::{self as fields, legacy, v2};
 
 /// Offset and size, before every batch and not counted by the size.
 pub const LOG_OVERHEAD: usize = 12;
@@ -128,11 +130,11 @@ impl BatchHeader {
     /// Reads the header at the start of `bytes`, which may end before the batch does: `HEADER_BYTES_V2` bytes are
     /// enough for any magic. `None` when there are too few bytes to tell.
     pub fn read(bytes: &[u8]) -> Result<Option<BatchHeader>, CorruptBatch> {
-        let Some(size) = i32_at(bytes, 8) else { return Ok(None) };
+        let Some(size) = i32_at(bytes, fields::SIZE.start) else { return Ok(None) };
         if size < SIZE_MIN {
             return Err(CorruptBatch::SizeTooSmall { size });
         }
-        let Some(&magic) = bytes.get(16) else { return Ok(None) };
+        let Some(&magic) = bytes.get(fields::MAGIC) else { return Ok(None) };
         let size_min = match magic {
             0 => HEADER_BYTES_V0 + 8 - LOG_OVERHEAD,
             1 => HEADER_BYTES_V1 + 8 - LOG_OVERHEAD,
@@ -147,40 +149,43 @@ impl BatchHeader {
 
     fn read_v2(bytes: &[u8], size: i32) -> Result<Option<BatchHeader>, CorruptBatch> {
         let Some(head) = bytes.first_chunk::<HEADER_BYTES_V2>() else { return Ok(None) };
-        let i32_of = |at: usize| i32_at(head, at).expect("every field is within the fixed part");
-        let i64_of = |at: usize| i64_at(head, at).expect("every field is within the fixed part");
-        let i16_of = |at: usize| i16_at(head, at).expect("every field is within the fixed part");
-        let attributes = i16_of(21);
+        let i32_of = |field: Range<usize>| i32_at(head, field.start).expect("every field is within the fixed part");
+        let i64_of = |field: Range<usize>| i64_at(head, field.start).expect("every field is within the fixed part");
+        let i16_of = |field: Range<usize>| i16_at(head, field.start).expect("every field is within the fixed part");
+        let attributes = i16_of(v2::ATTRIBUTES);
         let codec_id = (attributes & CODEC_BITS) as u8;
-        let base_offset = i64_of(0);
-        let last_offset_delta = i32_of(23);
+        let base_offset = i64_of(fields::BASE_OFFSET);
+        let last_offset_delta = i32_of(v2::LAST_OFFSET_DELTA);
         Ok(Some(BatchHeader {
             base_offset,
             last_offset: base_offset.wrapping_add(i64::from(last_offset_delta)),
             size_in_bytes: size as usize + LOG_OVERHEAD,
-            partition_leader_epoch: i32_of(12),
+            partition_leader_epoch: i32_of(v2::PARTITION_LEADER_EPOCH),
             magic: 2,
-            crc: i32_of(17) as u32,
+            crc: i32_of(v2::CRC) as u32,
             codec: Codec::from_id(codec_id).ok_or(CorruptBatch::UnknownCodec { id: codec_id })?,
             timestamp_type: timestamp_type_of(attributes),
             is_transactional: attributes & TRANSACTIONAL_BIT != 0,
             is_control: attributes & CONTROL_BIT != 0,
             has_delete_horizon: attributes & DELETE_HORIZON_BIT != 0,
             last_offset_delta,
-            base_timestamp: i64_of(27),
-            max_timestamp: i64_of(35),
-            producer_id: i64_of(43),
-            producer_epoch: i16_of(51),
-            base_sequence: i32_of(53),
-            record_count: i32_of(57),
+            base_timestamp: i64_of(v2::BASE_TIMESTAMP),
+            max_timestamp: i64_of(v2::MAX_TIMESTAMP),
+            producer_id: i64_of(v2::PRODUCER_ID),
+            producer_epoch: i16_of(v2::PRODUCER_EPOCH),
+            base_sequence: i32_of(v2::BASE_SEQUENCE),
+            record_count: i32_of(v2::RECORD_COUNT),
         }))
     }
 
     fn read_legacy(bytes: &[u8], size: i32, magic: u8) -> Result<Option<BatchHeader>, CorruptBatch> {
-        let timestamp = if magic == 0 { Some(NO_TIMESTAMP) } else { i64_at(bytes, 18) };
-        let (Some(offset), Some(crc), Some(&attributes), Some(timestamp)) =
-            (i64_at(bytes, 0), i32_at(bytes, 12), bytes.get(17), timestamp)
-        else {
+        let timestamp = if magic == 0 { Some(NO_TIMESTAMP) } else { i64_at(bytes, legacy::TIMESTAMP.start) };
+        let (Some(offset), Some(crc), Some(&attributes), Some(timestamp)) = (
+            i64_at(bytes, fields::BASE_OFFSET.start),
+            i32_at(bytes, legacy::CRC.start),
+            bytes.get(legacy::ATTRIBUTES),
+            timestamp,
+        ) else {
             return Ok(None);
         };
         let attributes = i16::from(attributes);
@@ -246,19 +251,19 @@ impl BatchHeader {
     pub(crate) fn to_v2_bytes(self) -> [u8; HEADER_BYTES_V2] {
         let mut head = [0; HEADER_BYTES_V2];
         let size = (self.size_in_bytes - LOG_OVERHEAD) as i32;
-        head[0..8].copy_from_slice(&self.base_offset.to_be_bytes());
-        head[8..12].copy_from_slice(&size.to_be_bytes());
-        head[12..16].copy_from_slice(&self.partition_leader_epoch.to_be_bytes());
-        head[16] = 2;
-        head[17..21].copy_from_slice(&self.crc.to_be_bytes());
-        head[21..23].copy_from_slice(&self.attributes().to_be_bytes());
-        head[23..27].copy_from_slice(&self.last_offset_delta.to_be_bytes());
-        head[27..35].copy_from_slice(&self.base_timestamp.to_be_bytes());
-        head[35..43].copy_from_slice(&self.max_timestamp.to_be_bytes());
-        head[43..51].copy_from_slice(&self.producer_id.to_be_bytes());
-        head[51..53].copy_from_slice(&self.producer_epoch.to_be_bytes());
-        head[53..57].copy_from_slice(&self.base_sequence.to_be_bytes());
-        head[57..61].copy_from_slice(&self.record_count.to_be_bytes());
+        head[fields::BASE_OFFSET].copy_from_slice(&self.base_offset.to_be_bytes());
+        head[fields::SIZE].copy_from_slice(&size.to_be_bytes());
+        head[v2::PARTITION_LEADER_EPOCH].copy_from_slice(&self.partition_leader_epoch.to_be_bytes());
+        head[fields::MAGIC] = 2;
+        head[v2::CRC].copy_from_slice(&self.crc.to_be_bytes());
+        head[v2::ATTRIBUTES].copy_from_slice(&self.attributes().to_be_bytes());
+        head[v2::LAST_OFFSET_DELTA].copy_from_slice(&self.last_offset_delta.to_be_bytes());
+        head[v2::BASE_TIMESTAMP].copy_from_slice(&self.base_timestamp.to_be_bytes());
+        head[v2::MAX_TIMESTAMP].copy_from_slice(&self.max_timestamp.to_be_bytes());
+        head[v2::PRODUCER_ID].copy_from_slice(&self.producer_id.to_be_bytes());
+        head[v2::PRODUCER_EPOCH].copy_from_slice(&self.producer_epoch.to_be_bytes());
+        head[v2::BASE_SEQUENCE].copy_from_slice(&self.base_sequence.to_be_bytes());
+        head[v2::RECORD_COUNT].copy_from_slice(&self.record_count.to_be_bytes());
         head
     }
 }
@@ -318,17 +323,17 @@ impl<'a> Batch<'a> {
 
 fn computed_crc(magic: u8, batch: &[u8]) -> u32 {
     if magic == 2 {
-        crc32c::crc32c(batch.get(21..).unwrap_or_default())
+        crc32c::crc32c(batch.get(v2::CRC_COVERS_FROM..).unwrap_or_default())
     } else {
-        crc32fast::hash(batch.get(16..).unwrap_or_default())
+        crc32fast::hash(batch.get(legacy::CRC_COVERS_FROM..).unwrap_or_default())
     }
 }
 
 /// The checksums of the batch at the start of `bytes`, even if its header makes no sense otherwise.
 pub(crate) fn stored_and_computed_crc(bytes: &[u8]) -> Option<(u32, u32)> {
-    let len = usize::try_from(i32_at(bytes, 8)?).ok()? + LOG_OVERHEAD;
-    let (batch, magic) = (bytes.get(..len)?, *bytes.get(16)?);
-    let stored = i32_at(batch, if magic == 2 { 17 } else { 12 })? as u32;
+    let len = usize::try_from(i32_at(bytes, fields::SIZE.start)?).ok()? + LOG_OVERHEAD;
+    let (batch, magic) = (bytes.get(..len)?, *bytes.get(fields::MAGIC)?);
+    let stored = i32_at(batch, if magic == 2 { v2::CRC.start } else { legacy::CRC.start })? as u32;
     Some((stored, computed_crc(magic, batch)))
 }
 
@@ -550,12 +555,12 @@ impl<'a> LegacyMessage<'a> {
     /// `entry` is exactly one entry with its offset and size.
     pub(crate) fn read(entry: &'a [u8]) -> Result<LegacyMessage<'a>, MalformedRecord> {
         const SHORT: MalformedRecord = MalformedRecord("a message is shorter than its fields");
-        let offset = i64_at(entry, 0).ok_or(SHORT)?;
-        let magic = *entry.get(16).ok_or(SHORT)?;
+        let offset = i64_at(entry, fields::BASE_OFFSET.start).ok_or(SHORT)?;
+        let magic = *entry.get(fields::MAGIC).ok_or(SHORT)?;
         let (timestamp, rest) = if magic == 0 {
             (NO_TIMESTAMP, entry.get(HEADER_BYTES_V0..))
         } else {
-            (i64_at(entry, 18).ok_or(SHORT)?, entry.get(HEADER_BYTES_V1..))
+            (i64_at(entry, legacy::TIMESTAMP.start).ok_or(SHORT)?, entry.get(HEADER_BYTES_V1..))
         };
         let (key, rest) = nullable_i32_bytes(rest.ok_or(SHORT)?).ok_or(SHORT)?;
         let (value, _) = nullable_i32_bytes(rest).ok_or(SHORT)?;
@@ -563,16 +568,16 @@ impl<'a> LegacyMessage<'a> {
     }
 
     pub(crate) fn offset_of(entry: &[u8]) -> i64 {
-        i64_at(entry, 0).unwrap_or_default()
+        i64_at(entry, fields::BASE_OFFSET.start).unwrap_or_default()
     }
 
     pub(crate) fn is_compressed(entry: &[u8]) -> bool {
-        entry.get(17).is_some_and(|attributes| i16::from(*attributes) & CODEC_BITS != 0)
+        entry.get(legacy::ATTRIBUTES).is_some_and(|attributes| i16::from(*attributes) & CODEC_BITS != 0)
     }
 
     /// The stored checksum and that of the bytes; the fields need not make sense.
     pub(crate) fn crcs_of(entry: &[u8]) -> (u32, u32) {
-        let stored = i32_at(entry, 12).unwrap_or_default() as u32;
+        let stored = i32_at(entry, legacy::CRC.start).unwrap_or_default() as u32;
         (stored, computed_crc(0, entry))
     }
 }

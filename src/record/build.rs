@@ -11,6 +11,7 @@ use crate::record::batch::{
     put_varlong, varlong_len,
 };
 use crate::record::compression::{Codec, Compressor};
+use crate::record::header_fields::{self as fields, legacy};
 
 /// A header of a record: its key, and its value if not null.
 pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
@@ -365,9 +366,9 @@ fn put_message_head(
 /// Writes size and checksum of a message that is all there.
 fn seal_message(entry: &mut [u8]) {
     let size = (entry.len() - LOG_OVERHEAD) as i32;
-    entry[8..12].copy_from_slice(&size.to_be_bytes());
-    let crc = crc32fast::hash(&entry[16..]);
-    entry[12..16].copy_from_slice(&crc.to_be_bytes());
+    entry[fields::SIZE].copy_from_slice(&size.to_be_bytes());
+    let crc = crc32fast::hash(&entry[legacy::CRC_COVERS_FROM..]);
+    entry[legacy::CRC].copy_from_slice(&crc.to_be_bytes());
 }
 
 fn field_len(field: Option<&[u8]>) -> usize {

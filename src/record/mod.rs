@@ -15,6 +15,7 @@ pub mod compression;
 pub(crate) mod convert;
 mod crc_shift;
 pub mod error;
+mod header_fields;
 pub mod prepared;
 pub mod read;
 mod rebuild;

@@ -10,6 +10,7 @@ use crate::record::batch::{
 use crate::record::build::MessageSetBuilder;
 use crate::record::compression::Codec;
 use crate::record::crc_shift::CrcShift;
+use crate::record::header_fields::{self as fields, legacy, v2};
 
 /// Records that may be appended, but for their offsets.
 #[derive(Clone, Debug)]
@@ -179,22 +180,22 @@ impl PreparedBatch {
         self.header.max_timestamp = max_timestamp;
         let attributes = self.header.attributes();
         if self.header.magic == 2 {
-            self.head[21..23].copy_from_slice(&attributes.to_be_bytes());
-            self.head[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
+            self.head[v2::ATTRIBUTES].copy_from_slice(&attributes.to_be_bytes());
+            self.head[v2::MAX_TIMESTAMP].copy_from_slice(&max_timestamp.to_be_bytes());
         } else {
-            self.head[17] = attributes as u8;
-            self.head[18..26].copy_from_slice(&max_timestamp.to_be_bytes());
+            self.head[legacy::ATTRIBUTES] = attributes as u8;
+            self.head[legacy::TIMESTAMP].copy_from_slice(&max_timestamp.to_be_bytes());
             self.header.base_timestamp = max_timestamp;
         }
         let after = shift.crc(self.covered_head());
         self.header.crc ^= shift.over_the_rest(before ^ after);
-        let crc_at = if self.header.magic == 2 { 17 } else { 12 };
-        self.head[crc_at..crc_at + 4].copy_from_slice(&self.header.crc.to_be_bytes());
+        let crc = if self.header.magic == 2 { v2::CRC } else { legacy::CRC };
+        self.head[crc].copy_from_slice(&self.header.crc.to_be_bytes());
     }
 
     /// The part of the head that the checksum covers.
     fn covered_head(&self) -> &[u8] {
-        let from = if self.header.magic == 2 { 21 } else { 16 };
+        let from = if self.header.magic == 2 { v2::CRC_COVERS_FROM } else { legacy::CRC_COVERS_FROM };
         &self.head[from..self.head_len]
     }
 
@@ -212,11 +213,11 @@ impl PreparedBatch {
             // Kafka counts records, but keeps the delta that the batch declares.
             self.header.base_offset = last_offset - i64::from(self.header.last_offset_delta);
             self.header.partition_leader_epoch = leader_epoch;
-            self.head[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
+            self.head[v2::PARTITION_LEADER_EPOCH].copy_from_slice(&leader_epoch.to_be_bytes());
         } else {
             self.header.base_offset = last_offset;
         }
-        self.head[0..8].copy_from_slice(&self.header.base_offset.to_be_bytes());
+        self.head[fields::BASE_OFFSET].copy_from_slice(&self.header.base_offset.to_be_bytes());
         if let Some(append_time) = append_time {
             self.set_max_timestamp(TimestampType::LogAppendTime, append_time);
         }
@@ -248,21 +249,21 @@ impl PreparedBatch {
 
 /// Gives a message of magic 0 or 1 its offset and the topic's kind of timestamp.
 fn rewrite_message(entry: &mut [u8], offset: i64, append_time: Option<i64>) {
-    entry[0..8].copy_from_slice(&offset.to_be_bytes());
-    if entry[16] == 0 {
+    entry[fields::BASE_OFFSET].copy_from_slice(&offset.to_be_bytes());
+    if entry[fields::MAGIC] == 0 {
         return;
     }
     let bit = LOG_APPEND_TIME_BIT as u8;
     match append_time {
-        None if entry[17] & bit == 0 => return,
-        None => entry[17] &= !bit,
+        None if entry[legacy::ATTRIBUTES] & bit == 0 => return,
+        None => entry[legacy::ATTRIBUTES] &= !bit,
         Some(append_time) => {
-            entry[17] |= bit;
-            entry[18..26].copy_from_slice(&append_time.to_be_bytes());
+            entry[legacy::ATTRIBUTES] |= bit;
+            entry[legacy::TIMESTAMP].copy_from_slice(&append_time.to_be_bytes());
         }
     }
-    let crc = crc32fast::hash(&entry[16..]);
-    entry[12..16].copy_from_slice(&crc.to_be_bytes());
+    let crc = crc32fast::hash(&entry[legacy::CRC_COVERS_FROM..]);
+    entry[legacy::CRC].copy_from_slice(&crc.to_be_bytes());
 }
 
 fn compressed_v0_set(entries: &[u8], codec: Codec, level: Option<i32>) -> Vec<u8> {
