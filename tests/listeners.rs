@@ -7,7 +7,7 @@ use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::record::compression::Codec;
 use odradek_zookeeper::session::{Settings, ZooKeeper as Session};
 use support::client::{Client, batch};
-use support::{Broker, Kind, PATIENCE, Scratch, ZooKeeper, eventually, free_port};
+use support::{Broker, Kind, PATIENCE, Scratch, ZooKeeper, eventually, free_port, repository, tied};
 use tokio::runtime::Runtime;
 
 fn znode(zookeeper: &ZooKeeper, path: &str) -> String {
@@ -103,4 +103,46 @@ fn a_second_broker_of_an_id_ends_and_the_first_serves_on() {
     client.create_topic("t", 1, &[]);
     let outcome = client.produce("t", 0, batch(Codec::None, ["on".to_owned()]));
     assert_eq!(outcome.expect("Produce is answered"), Ok(0));
+}
+
+#[test]
+fn a_listener_without_a_host_is_advertised_under_the_name_that_a_jvm_finds() {
+    let java = tied("java")
+        .args(["-XX:TieredStopAtLevel=1", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/jvm/LocalHost.java")])
+        .output()
+        .expect("java is on the PATH");
+    assert!(java.status.success(), "{}", String::from_utf8_lossy(&java.stderr));
+    let name = String::from_utf8_lossy(&java.stdout).trim().to_owned();
+
+    let scratch = Scratch::new("no-host");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let [plain, internal, control] = [free_port(), free_port(), free_port()];
+    let settings = format!(
+        "listeners=PLAINTEXT://:{plain},INTERNAL://:{internal},CONTROL://:{control}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROL:PLAINTEXT\n\
+         inter.broker.listener.name=INTERNAL\ncontrol.plane.listener.name=CONTROL\n"
+    );
+    let mut broker = Broker::configure(&scratch, zookeeper.port, &settings);
+    broker.port = plain;
+    broker.start(Kind::under_test(), &scratch);
+
+    let registered: serde_json::Value =
+        serde_json::from_str(&znode(&zookeeper, "/brokers/ids/0")).expect("a registration is JSON");
+    assert_eq!((&registered["host"], &registered["port"]), (&name.clone().into(), &plain.into()));
+    let endpoint = |listener: &str, port: u16| format!("{listener}://{name}:{port}");
+    let endpoints = [endpoint("PLAINTEXT", plain), endpoint("INTERNAL", internal), endpoint("CONTROL", control)];
+    assert_eq!(registered["endpoints"], serde_json::json!(endpoints));
+    let cluster = broker.client().call(&DescribeClusterRequest::default(), 0).expect("DescribeCluster is answered");
+    let told: Vec<_> = cluster.brokers.into_iter().map(|b| (b.host, b.port)).collect();
+    assert_eq!(told, [(name.clone(), i32::from(plain))]);
+    // What is advertised leads to the broker.
+    broker.client().create_topic("t", 1, &[]);
+    let address = format!("{name}:{plain}");
+    let script = repository("bin/kafka-get-offsets.sh");
+    let output = tied(script)
+        .env("ODRADEK_BINARY", env!("CARGO_BIN_EXE_odradek"))
+        .args(["--bootstrap-server", &address, "--topic", "t"])
+        .output()
+        .expect("the script is there");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "t:0:0\n");
 }

@@ -18,6 +18,7 @@ mod dynamic_config;
 mod housekeeping;
 mod leaderships;
 mod load_progress;
+mod local_host;
 mod logging;
 mod registration;
 mod shutdown;

@@ -20,6 +20,7 @@ use crate::broker::dynamic_config::DynamicConfig;
 use crate::broker::housekeeping;
 use crate::broker::leaderships::forward_leaderships;
 use crate::broker::load_progress::LoadReport;
+use crate::broker::local_host::canonical_host_name;
 use crate::broker::registration::{self, Identity, Registration};
 use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::kafka_config::KafkaConfig;
@@ -135,27 +136,29 @@ async fn broker_id(config: &KafkaConfig, log_dirs: &LogDirs, zookeeper: &ZooKeep
     Ok(BrokerId(id.doing("generate a broker.id")?))
 }
 
-/// Where clients reach this broker: empty hosts become this host's name, port 0 the port that the system chose.
-fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec<EndPoint>, StartError> {
-    let mut endpoints = Vec::new();
-    for endpoint in config.advertised_listeners() {
-        let mut endpoint = endpoint.clone();
-        if endpoint.host.as_deref().unwrap_or_default().is_empty() {
-            endpoint.host = Some(host_name());
-        }
-        if endpoint.port == 0
-            && let Some(listener) = bound.iter().find(|bound| bound.settings.name == endpoint.listener_name)
-        {
+/// Where clients reach this broker: a host that is left out becomes this machine's name, port 0 the port that the
+/// system chose.
+async fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec<EndPoint>, StartError> {
+    let mut endpoints = config.advertised_listeners().to_vec();
+    if let Some(nameless) = endpoints.iter().find(|endpoint| endpoint.host.is_none()) {
+        let what = format!(
+            "find the name of this machine to advertise for the listener {}; give it a host in advertised.listeners, \
+             or give the machine's own name an address",
+            nameless.listener_name
+        );
+        // May wait for a name server.
+        let found = tokio::task::spawn_blocking(canonical_host_name).await.doing(&what)?;
+        let name = found.doing(&what)?;
+        endpoints.iter_mut().filter(|endpoint| endpoint.host.is_none()).for_each(|endpoint| {
+            endpoint.host = Some(name.clone());
+        });
+    }
+    for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.port == 0) {
+        if let Some(listener) = bound.iter().find(|bound| bound.settings.name == endpoint.listener_name) {
             endpoint.port = listener.local_address().doing("read the port of a listener")?.port();
         }
-        endpoints.push(endpoint);
     }
     Ok(endpoints)
-}
-
-fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
 /// How many partitions `__consumer_offsets` has, or will have.
@@ -229,6 +232,13 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let config = current.load_full();
     let (socket, log_dirs_config) = (config.socket_config(), config.log_dirs_config());
 
+    // A start that is refused for its addresses is refused before the logs are touched.
+    let identity = Identity {
+        broker_id: id,
+        advertised: advertised(&config, &bound).await?,
+        rack: config.broker_rack().map(str::to_owned),
+        protocol: config.inter_broker_protocol_version(),
+    };
     let own_configs = dynamic.topic_configs().await.doing("read the topics' settings")?;
     load_logs(&log_dirs, own_configs, Arc::new(config.topic_defaults())).await?;
 
@@ -237,12 +247,6 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let metadata = Arc::new(MetadataCache::new());
     let group_config = config.group_config();
     let (replica_config, controller_config) = (config.replica_config(), config.controller_config());
-    let identity = Identity {
-        broker_id: id,
-        advertised: advertised(&config, &bound)?,
-        rack: config.broker_rack().map(str::to_owned),
-        protocol: config.inter_broker_protocol_version(),
-    };
     let (replicas, leaderships) = ReplicaManager::new(
         id,
         replica_config,
