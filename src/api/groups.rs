@@ -8,10 +8,8 @@ use bytes::Bytes;
 
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::member::Protocol;
-use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
+use crate::coordinator::group::requests::{Caller, Join, JoinAnswer, Leaving, Protocol, Sync};
 use crate::coordinator::group::state::{GroupDescription, GroupState};
-use crate::coordinator::group::turn::JoinAnswer;
 use crate::model::GenerationId;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use crate::api::groups::{code_of, is_static_member_refused};
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::offsets::{
-    Commit, CommittedOffset, FoundOffset, GroupOffsets, OffsetToCommit, metadata_fits,
-};
-use crate::coordinator::group::rebalance::Caller;
-use crate::coordinator::group::turn::CommitAnswer;
+use crate::coordinator::group::offsets::{FoundOffset, GroupOffsets};
+use crate::coordinator::group::records::CommittedOffset;
+use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, OffsetToCommit, metadata_fits};
 use crate::metadata::image::Image;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 use crate::protocol::error_code::ErrorCode;

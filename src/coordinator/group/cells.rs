@@ -9,14 +9,14 @@ use bytes::Bytes;
 use crate::config::sections::GroupConfig;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::groups::Groups;
-use crate::coordinator::group::member::Protocol;
-use crate::coordinator::group::offsets::{Commit, CommittedOffset, FoundOffset, OffsetToCommit};
-use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
+use crate::coordinator::group::offsets::FoundOffset;
+use crate::coordinator::group::records::{CommittedOffset, GroupRecord};
+use crate::coordinator::group::requests::{
+    Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, OffsetToCommit, Protocol, Sync, SyncAnswer,
+};
 use crate::coordinator::group::state::{Group, GroupState};
 use crate::coordinator::group::timers::TimerQueue;
-use crate::coordinator::group::turn::{
-    Action, AppendId, CommitAnswer, GroupRecord, JoinAnswer, Now, ReplyTo, SyncAnswer, TimerKey, TimerKind, Turn,
-};
+use crate::coordinator::group::turn::{Action, AppendId, Now, ReplyTo, TimerKey, TimerKind, Turn};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 

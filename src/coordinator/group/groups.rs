@@ -6,10 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::offsets::Commit;
-use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
+use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, Sync};
 use crate::coordinator::group::state::{Group, GroupState};
-use crate::coordinator::group::turn::{AppendId, CommitAnswer, JoinAnswer, ReplyTo, TimerKey, Turn};
+use crate::coordinator::group::turn::{AppendId, ReplyTo, TimerKey, Turn};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, Offset, TopicPartition};
 

@@ -1,18 +1,12 @@
 //! One member of a group.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coordinator::group::turn::{ReplyTo, StoredMember};
-
-/// A way of assigning partitions that a member offers, with what it wants to tell the leader about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Protocol {
-    pub(crate) name: Arc<str>,
-    pub(crate) metadata: Bytes,
-}
+use crate::coordinator::group::records::StoredMember;
+use crate::coordinator::group::requests::Protocol;
+use crate::coordinator::group::turn::ReplyTo;
 
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -64,11 +58,4 @@ impl Member {
             assignment,
         }
     }
-}
-
-/// A protocol named twice counts once, with its first metadata: else its votes would outnumber the members.
-pub(super) fn without_repeats(mut protocols: Vec<Protocol>) -> Vec<Protocol> {
-    let mut seen = HashSet::with_capacity(protocols.len());
-    protocols.retain(|p| seen.insert(Arc::clone(&p.name)));
-    protocols
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::member::{Member, Protocol, without_repeats};
-use crate::coordinator::group::offsets::StoringOffsets;
-use crate::coordinator::group::state::{Group, GroupState, InitialDelay};
-use crate::coordinator::group::turn::{
-    AppendId, CommitAnswer, JoinAnswer, ReplyTo, SyncAnswer, Synced, TimerKind, Turn,
+use crate::coordinator::group::member::Member;
+use crate::coordinator::group::pending::{PendingAppend, StaticReplacement};
+use crate::coordinator::group::requests::{
+    Caller, Join, JoinAnswer, Leaving, Sync, SyncAnswer, Synced, without_repeats,
 };
+use crate::coordinator::group::state::{Group, GroupState, InitialDelay};
+use crate::coordinator::group::turn::{ReplyTo, TimerKind, Turn};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, Offset};
 
@@ -22,80 +23,6 @@ const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1000;
 
 /// How long a join phase to which nobody came at least lasts when it starts over.
 const DESERTED_JOIN_MS: i32 = 1_000;
-
-/// A JoinGroup, with the api version already turned into what it means.
-#[derive(Clone, Debug)]
-pub(crate) struct Join {
-    /// Empty for somebody who is not a member yet.
-    pub(crate) member_id: Arc<str>,
-    /// The id to give such a somebody.
-    pub(crate) new_member_id: Arc<str>,
-    pub(crate) group_instance_id: Option<Arc<str>>,
-    /// First hand out the member id, then let it join with it (KIP-394).
-    pub(crate) require_known_member_id: bool,
-    /// A returning static leader can be told to skip the assignment (KIP-814).
-    pub(crate) can_skip_assignment: bool,
-    pub(crate) client_id: Arc<str>,
-    pub(crate) client_host: Arc<str>,
-    pub(crate) rebalance_timeout_ms: i32,
-    pub(crate) session_timeout_ms: i32,
-    pub(crate) protocol_type: Arc<str>,
-    pub(crate) protocols: Vec<Protocol>,
-    pub(crate) reason: Option<Arc<str>>,
-}
-
-/// A SyncGroup.
-#[derive(Clone, Debug)]
-pub(crate) struct Sync {
-    pub(crate) caller: Caller,
-    /// Checked when given, as from version 5 on.
-    pub(crate) protocol_type: Option<Arc<str>>,
-    pub(crate) protocol_name: Option<Arc<str>>,
-    /// Member id and assignment; only the leader sends any.
-    pub(crate) assignments: Vec<(Arc<str>, Bytes)>,
-}
-
-/// Who speaks, and in which generation it believes to be.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller {
-    pub(crate) member_id: Arc<str>,
-    pub(crate) group_instance_id: Option<Arc<str>>,
-    pub(crate) generation_id: GenerationId,
-}
-
-/// One member that leaves. An empty member id means whoever holds the instance id.
-#[derive(Clone, Debug)]
-pub(crate) struct Leaving {
-    pub(crate) member_id: Arc<str>,
-    pub(crate) group_instance_id: Option<Arc<str>>,
-    pub(crate) reason: Option<Arc<str>>,
-}
-
-/// What to do when the fate of an append is known.
-#[derive(Debug)]
-pub(super) enum PendingAppend {
-    /// A generation without members: nobody waits for it.
-    EmptyGeneration,
-    /// The leader's assignment.
-    Assignment { generation_id: GenerationId, assignments: HashMap<Arc<str>, Bytes> },
-    /// A static member came back under a new id, without a rebalance.
-    StaticReplacement(Box<StaticReplacement>),
-    /// Committed offsets.
-    Offsets(StoringOffsets),
-}
-
-#[derive(Debug)]
-pub(super) struct StaticReplacement {
-    reply: ReplyTo,
-    generation_id: GenerationId,
-    old_id: Arc<str>,
-    new_id: Arc<str>,
-    old_protocols: Vec<Protocol>,
-    old_rebalance_timeout_ms: i32,
-    old_session_timeout_ms: i32,
-    old_leader: Option<Arc<str>>,
-    can_skip_assignment: bool,
-}
 
 impl Group {
     // Join
@@ -313,7 +240,7 @@ impl Group {
         }
     }
 
-    fn static_replacement_stored(
+    pub(super) fn static_replacement_stored(
         &mut self,
         replacement: StaticReplacement,
         outcome: Result<Offset, AppendFailure>,
@@ -554,7 +481,7 @@ impl Group {
         self.appending.insert(append, pending);
     }
 
-    fn assignment_stored(
+    pub(super) fn assignment_stored(
         &mut self,
         generation_id: GenerationId,
         assignments: &HashMap<Arc<str>, Bytes>,
@@ -694,21 +621,6 @@ impl Group {
 
     // Checks
 
-    /// The member exists, and holds the instance id that it claims.
-    pub(super) fn check_member(&self, member_id: &str, group_instance_id: Option<&str>) -> Result<(), GroupError> {
-        if let Some(instance) = group_instance_id {
-            match self.static_members.get(instance) {
-                Some(current) if **current != *member_id => {
-                    log::info!("Member {member_id} of group {} is fenced: {instance} is now {current}", self.group_id);
-                    return Err(GroupError::FencedInstanceId);
-                }
-                Some(_) => {}
-                None => return Err(GroupError::UnknownMemberId),
-            }
-        }
-        if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
-    }
-
     fn check_caller(&self, caller: &Caller) -> Result<(), GroupError> {
         if self.state == GroupState::Dead {
             return Err(GroupError::CoordinatorNotAvailable);
@@ -721,12 +633,6 @@ impl Group {
     }
 
     // Timers
-
-    pub(super) fn restart_session(&self, member_id: &str, turn: &mut Turn<'_>) {
-        if let Some((id, member)) = self.members.get_key_value(member_id) {
-            turn.start_timer(&self.group_id, TimerKind::Session(Arc::clone(id)), member.session_timeout_ms);
-        }
-    }
 
     /// The sessions of a group that was just loaded start now.
     pub(crate) fn loaded(&mut self, turn: &mut Turn<'_>) {
@@ -761,53 +667,5 @@ impl Group {
                 }
             }
         }
-    }
-
-    // Outcomes
-
-    /// The fate of an append is known. On success, the offset of its first record.
-    pub(crate) fn appended(&mut self, append: AppendId, outcome: Result<Offset, AppendFailure>, turn: &mut Turn<'_>) {
-        match self.appending.remove(&append) {
-            Some(PendingAppend::Assignment { generation_id, assignments }) => {
-                self.assignment_stored(generation_id, &assignments, outcome, turn);
-            }
-            Some(PendingAppend::StaticReplacement(replacement)) => {
-                self.static_replacement_stored(*replacement, outcome, turn);
-            }
-            Some(PendingAppend::Offsets(storing)) => self.offsets_stored(storing, outcome, turn),
-            Some(PendingAppend::EmptyGeneration) => {
-                if let Err(failure) = outcome {
-                    // After a crash the last generation with members would come back, and time out.
-                    log::warn!("Failed to write empty metadata for group {}: {failure}", self.group_id);
-                }
-            }
-            // Its group was deleted or handed over, and comes back under the same name.
-            None => {}
-        }
-    }
-
-    /// The group leaves this coordinator: everyone who waits is told `error`, every timer stops.
-    pub(crate) fn die(&mut self, error: GroupError, turn: &mut Turn<'_>) {
-        for (member_id, member) in &mut self.members {
-            if let Some(reply) = member.awaiting_join.take() {
-                turn.answer_join(reply, JoinAnswer::refused(Arc::clone(member_id), error));
-            }
-            if let Some(reply) = member.awaiting_sync.take() {
-                turn.answer_sync(reply, Err(error));
-            }
-            turn.cancel_timer(&self.group_id, TimerKind::Session(Arc::clone(member_id)));
-        }
-        self.awaiting_join = 0;
-        for member_id in self.pending_members.drain() {
-            turn.cancel_timer(&self.group_id, TimerKind::Pending(member_id));
-        }
-        turn.cancel_timer(&self.group_id, TimerKind::Join);
-        turn.cancel_timer(&self.group_id, TimerKind::Sync);
-        for (_, pending) in self.appending.drain() {
-            if let PendingAppend::Offsets(storing) = pending {
-                turn.answer_commit(storing.reply, CommitAnswer::Stored(Err(error)));
-            }
-        }
-        self.become_state(GroupState::Dead, turn.now.wall_ms);
     }
 }

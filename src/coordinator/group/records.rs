@@ -18,10 +18,55 @@ use bytes::Bytes;
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
 use crate::config::metadata_version::MetadataVersion;
-use crate::coordinator::group::offsets::CommittedOffset;
-use crate::coordinator::group::turn::{GroupMetadata, GroupRecord, StoredMember};
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 use crate::protocol::message::{EncodeError, Message, message};
+
+/// A record of `__consumer_offsets`, whose group stands beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum GroupRecord {
+    /// `None` is a tombstone.
+    Offset { topic: Arc<str>, partition: i32, committed: Option<CommittedOffset> },
+    /// `None` is a tombstone.
+    Metadata(Option<Box<GroupMetadata>>),
+}
+
+/// A completed generation of a group as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupMetadata {
+    /// Empty when the group has none.
+    pub(crate) protocol_type: Arc<str>,
+    pub(crate) generation_id: GenerationId,
+    pub(crate) protocol_name: Option<Arc<str>>,
+    pub(crate) leader: Option<Arc<str>>,
+    /// When the group entered its state; `None` in records older than version 2.
+    pub(crate) current_state_timestamp_ms: Option<i64>,
+    pub(crate) members: Vec<StoredMember>,
+}
+
+/// A member as it is stored: with its metadata for the selected protocol only, so a reload forgets the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredMember {
+    pub(crate) member_id: Arc<str>,
+    pub(crate) group_instance_id: Option<Arc<str>>,
+    pub(crate) client_id: Arc<str>,
+    pub(crate) client_host: Arc<str>,
+    pub(crate) rebalance_timeout_ms: i32,
+    pub(crate) session_timeout_ms: i32,
+    pub(crate) subscription: Bytes,
+    pub(crate) assignment: Bytes,
+}
+
+/// What a group has read of a partition: everything below `offset`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommittedOffset {
+    pub(crate) offset: Offset,
+    /// Of the last record read; -1 if the client does not say.
+    pub(crate) leader_epoch: LeaderEpoch,
+    pub(crate) metadata: Arc<str>,
+    pub(crate) commit_timestamp_ms: i64,
+    /// Only for commits that asked for a retention of their own.
+    pub(crate) expire_timestamp_ms: Option<i64>,
+}
 
 message! {
     OffsetCommitKey, key -1, versions 0..=1, flexible none {

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::coordinator::group::offsets::{CommittedOffset, RecordedOffset};
-use crate::coordinator::group::records::DecodedRecord;
+use crate::coordinator::group::offsets::RecordedOffset;
+use crate::coordinator::group::records::{CommittedOffset, DecodedRecord, GroupMetadata, GroupRecord};
 use crate::coordinator::group::state::Group;
-use crate::coordinator::group::turn::{GroupMetadata, GroupRecord};
 use crate::model::{Offset, ProducerId};
 
 type OffsetKey = (Arc<str>, Arc<str>, i32);

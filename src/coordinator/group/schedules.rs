@@ -8,14 +8,13 @@ use bytes::Bytes;
 
 use crate::config::sections::GroupConfig;
 use crate::coordinator::group::groups::Groups;
-use crate::coordinator::group::member::Protocol;
-use crate::coordinator::group::offsets::{Commit, CommittedOffset, FoundOffset, OffsetToCommit};
-use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
-use crate::coordinator::group::records::DecodedRecord;
+use crate::coordinator::group::offsets::FoundOffset;
+use crate::coordinator::group::records::{CommittedOffset, DecodedRecord, GroupRecord};
 use crate::coordinator::group::replay::Replay;
+use crate::coordinator::group::requests::{Caller, Commit, Join, Leaving, OffsetToCommit, Protocol, Sync};
 use crate::coordinator::group::state::{Group, GroupState};
 use crate::coordinator::group::timers::TimerQueue;
-use crate::coordinator::group::turn::{Action, AppendId, GroupRecord, Now, ReplyTo, Turn};
+use crate::coordinator::group::turn::{Action, AppendId, Now, ReplyTo, Turn};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 
@@ -145,7 +144,7 @@ impl World {
             Action::AnswerCommit(reply, answer) => {
                 self.answer(reply);
                 let (group, offset) = self.committing.remove(&reply).expect("a commit was asked for");
-                if answer == crate::coordinator::group::turn::CommitAnswer::Stored(Ok(())) {
+                if answer == crate::coordinator::group::requests::CommitAnswer::Stored(Ok(())) {
                     self.acknowledged.insert(group, offset);
                 }
             }

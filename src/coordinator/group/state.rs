@@ -1,5 +1,5 @@
 //! One group: who is in it, in which state it is, and what it is called in records and descriptions.
-//! What happens to it stands in `rebalance` (membership) and `offsets`.
+//! What happens to it stands in `rebalance` (membership) and `commits` (offsets).
 //!
 //! ```text
 //!                first member joins                 everyone joined, or time is up
@@ -22,13 +22,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::member::{Member, Protocol};
+use crate::coordinator::group::member::Member;
 use crate::coordinator::group::offsets::GroupOffsets;
-use crate::coordinator::group::rebalance::PendingAppend;
+use crate::coordinator::group::pending::PendingAppend;
+use crate::coordinator::group::records::{GroupMetadata, GroupRecord};
+use crate::coordinator::group::requests::{CommitAnswer, JoinAnswer, JoinedMember, Protocol};
 use crate::coordinator::group::subscription;
-use crate::coordinator::group::turn::{
-    AppendId, GroupMetadata, GroupRecord, JoinAnswer, JoinedMember, ReplyTo, TimerKind, Turn,
-};
+use crate::coordinator::group::turn::{AppendId, ReplyTo, TimerKind, Turn};
 use crate::model::GenerationId;
 
 /// The protocol type of ordinary consumers, the only one whose metadata the coordinator reads.
@@ -196,6 +196,14 @@ impl Group {
         self.generation_id
     }
 
+    pub(crate) fn offsets(&self) -> &GroupOffsets {
+        &self.offsets
+    }
+
+    pub(crate) fn offsets_mut(&mut self) -> &mut GroupOffsets {
+        &mut self.offsets
+    }
+
     pub(super) fn become_state(&mut self, next: GroupState, now_ms: i64) {
         assert!(self.state.may_become(next), "group {} is {} and cannot become {next}", self.group_id, self.state);
         self.state = next;
@@ -306,6 +314,52 @@ impl Group {
             let id = Arc::from(member_id);
             turn.answer_join(older, JoinAnswer::refused(id, GroupError::CoordinatorLoadInProgress));
         }
+    }
+
+    /// The member exists, and holds the instance id that it claims.
+    pub(super) fn check_member(&self, member_id: &str, group_instance_id: Option<&str>) -> Result<(), GroupError> {
+        if let Some(instance) = group_instance_id {
+            match self.static_members.get(instance) {
+                Some(current) if **current != *member_id => {
+                    log::info!("Member {member_id} of group {} is fenced: {instance} is now {current}", self.group_id);
+                    return Err(GroupError::FencedInstanceId);
+                }
+                Some(_) => {}
+                None => return Err(GroupError::UnknownMemberId),
+            }
+        }
+        if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
+    }
+
+    pub(super) fn restart_session(&self, member_id: &str, turn: &mut Turn<'_>) {
+        if let Some((id, member)) = self.members.get_key_value(member_id) {
+            turn.start_timer(&self.group_id, TimerKind::Session(Arc::clone(id)), member.session_timeout_ms);
+        }
+    }
+
+    /// The group leaves this coordinator: everyone who waits is told `error`, every timer stops.
+    pub(crate) fn die(&mut self, error: GroupError, turn: &mut Turn<'_>) {
+        for (member_id, member) in &mut self.members {
+            if let Some(reply) = member.awaiting_join.take() {
+                turn.answer_join(reply, JoinAnswer::refused(Arc::clone(member_id), error));
+            }
+            if let Some(reply) = member.awaiting_sync.take() {
+                turn.answer_sync(reply, Err(error));
+            }
+            turn.cancel_timer(&self.group_id, TimerKind::Session(Arc::clone(member_id)));
+        }
+        self.awaiting_join = 0;
+        for member_id in self.pending_members.drain() {
+            turn.cancel_timer(&self.group_id, TimerKind::Pending(member_id));
+        }
+        turn.cancel_timer(&self.group_id, TimerKind::Join);
+        turn.cancel_timer(&self.group_id, TimerKind::Sync);
+        for (_, pending) in self.appending.drain() {
+            if let PendingAppend::Offsets(storing) = pending {
+                turn.answer_commit(storing.reply, CommitAnswer::Stored(Err(error)));
+            }
+        }
+        self.become_state(GroupState::Dead, turn.now.wall_ms);
     }
 
     /// Whether every member offers the protocol. With no members, so does everyone.

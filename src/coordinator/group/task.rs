@@ -23,15 +23,14 @@ use tokio::time::MissedTickBehavior;
 use crate::config::sections::GroupConfig;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::groups::Groups;
-use crate::coordinator::group::offsets::{Commit, GroupOffsets};
-use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
+use crate::coordinator::group::offsets::GroupOffsets;
 use crate::coordinator::group::records;
+use crate::coordinator::group::records::GroupRecord;
 use crate::coordinator::group::replay::Replay;
+use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, Sync, SyncAnswer};
 use crate::coordinator::group::state::{GroupDescription, GroupState};
 use crate::coordinator::group::timers::TimerQueue;
-use crate::coordinator::group::turn::{
-    Action, AppendId, CommitAnswer, GroupRecord, JoinAnswer, Now, ReplyTo, SyncAnswer, Turn,
-};
+use crate::coordinator::group::turn::{Action, AppendId, Now, ReplyTo, Turn};
 use crate::coordinator::partitioner::partition_for;
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog, read_partition};
 use crate::model::clock::wall_clock_ms;

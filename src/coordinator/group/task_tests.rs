@@ -9,12 +9,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::sections::GroupConfig;
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::member::Protocol;
-use crate::coordinator::group::offsets::{Commit, CommittedOffset, FoundOffset, OffsetToCommit};
-use crate::coordinator::group::rebalance::{Caller, Join, Leaving, Sync};
+use crate::coordinator::group::offsets::FoundOffset;
+use crate::coordinator::group::records::CommittedOffset;
+use crate::coordinator::group::requests::{
+    Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, OffsetToCommit, Protocol, Sync,
+};
 use crate::coordinator::group::state::GroupState;
 use crate::coordinator::group::task::{GroupCoordinator, ShardEvent};
-use crate::coordinator::group::turn::{CommitAnswer, JoinAnswer};
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
 use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
 

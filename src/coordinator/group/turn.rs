@@ -4,12 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::config::sections::GroupConfig;
-use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::offsets::CommittedOffset;
-use crate::model::GenerationId;
+use crate::coordinator::group::records::GroupRecord;
+use crate::coordinator::group::requests::{CommitAnswer, JoinAnswer, SyncAnswer};
 
 /// Stands for one request that waits for its answer. The shell mints it and answers it when an action says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,96 +62,6 @@ pub(crate) enum TimerKind {
     Session(Arc<str>),
     /// A member id was handed out and nobody joined with it.
     Pending(Arc<str>),
-}
-
-/// A record of `__consumer_offsets`, whose group stands beside it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum GroupRecord {
-    /// `None` is a tombstone.
-    Offset { topic: Arc<str>, partition: i32, committed: Option<CommittedOffset> },
-    /// `None` is a tombstone.
-    Metadata(Option<Box<GroupMetadata>>),
-}
-
-/// A completed generation of a group as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GroupMetadata {
-    /// Empty when the group has none.
-    pub(crate) protocol_type: Arc<str>,
-    pub(crate) generation_id: GenerationId,
-    pub(crate) protocol_name: Option<Arc<str>>,
-    pub(crate) leader: Option<Arc<str>>,
-    /// When the group entered its state; `None` in records older than version 2.
-    pub(crate) current_state_timestamp_ms: Option<i64>,
-    pub(crate) members: Vec<StoredMember>,
-}
-
-/// A member as it is stored: with its metadata for the selected protocol only, so a reload forgets the others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoredMember {
-    pub(crate) member_id: Arc<str>,
-    pub(crate) group_instance_id: Option<Arc<str>>,
-    pub(crate) client_id: Arc<str>,
-    pub(crate) client_host: Arc<str>,
-    pub(crate) rebalance_timeout_ms: i32,
-    pub(crate) session_timeout_ms: i32,
-    pub(crate) subscription: Bytes,
-    pub(crate) assignment: Bytes,
-}
-
-/// The answer to JoinGroup. A refusal leaves the rest at its defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct JoinAnswer {
-    pub(crate) error: Option<GroupError>,
-    pub(crate) member_id: Arc<str>,
-    pub(crate) generation_id: GenerationId,
-    pub(crate) protocol_type: Option<Arc<str>>,
-    pub(crate) protocol_name: Option<Arc<str>>,
-    pub(crate) leader: Option<Arc<str>>,
-    pub(crate) skip_assignment: bool,
-    /// Everyone, for the leader; nobody, for the others.
-    pub(crate) members: Vec<JoinedMember>,
-}
-
-impl JoinAnswer {
-    pub(crate) fn refused(member_id: Arc<str>, error: GroupError) -> JoinAnswer {
-        JoinAnswer {
-            error: Some(error),
-            member_id,
-            generation_id: GenerationId(-1),
-            protocol_type: None,
-            protocol_name: None,
-            leader: None,
-            skip_assignment: false,
-            members: Vec::new(),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct JoinedMember {
-    pub(crate) member_id: Arc<str>,
-    pub(crate) group_instance_id: Option<Arc<str>>,
-    pub(crate) metadata: Bytes,
-}
-
-/// The answer to SyncGroup.
-pub(crate) type SyncAnswer = Result<Synced, GroupError>;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Synced {
-    pub(crate) protocol_type: Option<Arc<str>>,
-    pub(crate) protocol_name: Option<Arc<str>>,
-    pub(crate) assignment: Bytes,
-}
-
-/// The answer to OffsetCommit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CommitAnswer {
-    /// The request as a whole, so every partition of it.
-    Refused(GroupError),
-    /// Every partition whose metadata is not too long; the others were not stored.
-    Stored(Result<(), GroupError>),
 }
 
 /// One step of the core: what it may know, and where it leaves its actions.

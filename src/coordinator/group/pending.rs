@@ -1,0 +1,43 @@
+//! What a group does when the fate of an append is known.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::coordinator::group::requests::{OffsetToCommit, Protocol};
+use crate::coordinator::group::turn::ReplyTo;
+use crate::model::GenerationId;
+
+/// What to do when the fate of an append is known.
+#[derive(Debug)]
+pub(super) enum PendingAppend {
+    /// A generation without members: nobody waits for it.
+    EmptyGeneration,
+    /// The leader's assignment.
+    Assignment { generation_id: GenerationId, assignments: HashMap<Arc<str>, Bytes> },
+    /// A static member came back under a new id, without a rebalance.
+    StaticReplacement(Box<StaticReplacement>),
+    /// Committed offsets.
+    Offsets(StoringOffsets),
+}
+
+#[derive(Debug)]
+pub(super) struct StaticReplacement {
+    pub(super) reply: ReplyTo,
+    pub(super) generation_id: GenerationId,
+    pub(super) old_id: Arc<str>,
+    pub(super) new_id: Arc<str>,
+    pub(super) old_protocols: Vec<Protocol>,
+    pub(super) old_rebalance_timeout_ms: i32,
+    pub(super) old_session_timeout_ms: i32,
+    pub(super) old_leader: Option<Arc<str>>,
+    pub(super) can_skip_assignment: bool,
+}
+
+/// Offsets on their way into the log.
+#[derive(Debug)]
+pub(super) struct StoringOffsets {
+    pub(super) reply: ReplyTo,
+    pub(super) offsets: Vec<OffsetToCommit>,
+}
