@@ -1,5 +1,6 @@
 //! ApiVersions. Source: kafka 3.9.1 clients/src/main/java/org/apache/kafka/common/requests/ApiVersions{Request,Response}.java.
 
+use crate::api::session::ClientSoftware;
 use crate::api::table::SUPPORTED;
 use crate::api::{RequestContext, Server};
 use crate::protocol::api_keys::ApiKey;
@@ -11,10 +12,12 @@ pub(crate) async fn handle(
     context: RequestContext,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
-    if context.api_version >= 3
-        && !(is_software_id(&request.client_software_name) && is_software_id(&request.client_software_version))
-    {
-        return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
+    if context.api_version >= 3 {
+        let software = ClientSoftware { name: request.client_software_name, version: request.client_software_version };
+        if !(is_software_id(&software.name) && is_software_id(&software.version)) {
+            return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
+        }
+        context.peer.session.set_software(software);
     }
     ApiVersionsResponse { api_keys: SUPPORTED.iter().map(|key| advertised(*key)).collect(), ..Default::default() }
 }

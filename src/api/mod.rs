@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
 
 use crate::api::fetch_session::FetchSessions;
+use crate::api::session::ClientSession;
 use crate::config::kafka_config::KafkaConfig;
 use crate::controller::task::Controller;
 use crate::controller::task::topic_administration::Topics;
@@ -45,6 +46,7 @@ pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod offsets;
 pub mod produce;
+pub mod session;
 pub mod stop_replica;
 pub mod table;
 pub mod update_metadata;
@@ -74,7 +76,7 @@ pub struct RequestContext {
     pub api_version: i16,
     /// Empty where the client gave none.
     pub client_id: String,
-    pub peer: Arc<Peer>,
+    pub peer: Arc<Peer<ClientSession>>,
     pub received: Instant,
     /// Wall clock when the request was read, ms since the epoch: the time of everything that the request does.
     pub now_ms: i64,

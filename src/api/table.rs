@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use log::{debug, error};
 
+use crate::api::session::ClientSession;
 use crate::api::{
     Handled, Outcome, RequestContext, Server, alter_configs, api_versions, create_partitions, create_topics,
     delete_records, delete_topics, describe_cluster, describe_configs, describe_producers, fetch, find_coordinator,
@@ -29,13 +30,13 @@ macro_rules! table {
         {
             match key {
                 $( ApiKey::$key => Box::pin(async move {
-                    let Some(request) = decode(key, &context, body) else { return Answer::Close };
+                    let Some(request) = decode(key, &context, body) else { return Answer::close() };
                     let api_version = context.api_version;
                     let response = $handler(&server, context, request).await;
                     encode(key, api_version, correlation_id, response)
                 }), )*
                 #[allow(unreachable_patterns)]
-                _ => Box::pin(std::future::ready(Answer::Close)),
+                _ => Box::pin(std::future::ready(Answer::close())),
             }
         }
     };
@@ -80,7 +81,13 @@ pub fn supported_versions(key: ApiKey) -> Option<RangeInclusive<i16>> {
 }
 
 impl Service for Server {
-    fn handle(self: &Arc<Self>, request: Request) -> AnswerFuture {
+    type Session = ClientSession;
+
+    fn open_session(&self) -> ClientSession {
+        ClientSession::default()
+    }
+
+    fn handle(self: &Arc<Self>, request: Request<ClientSession>) -> AnswerFuture {
         let Request { header, body, peer, received, now_ms } = request;
         let RequestHeader { api_key, api_version, correlation_id, client_id } = header;
         let context = RequestContext { api_version, client_id: client_id.unwrap_or_default(), peer, received, now_ms };
@@ -97,7 +104,7 @@ impl Service for Server {
             }
             _ => {
                 debug!("{} asks for API {api_key} version {api_version}, which is not supported", context.address());
-                Box::pin(std::future::ready(Answer::Close))
+                Box::pin(std::future::ready(Answer::close()))
             }
         }
     }
@@ -131,7 +138,7 @@ fn in_own_task(answer: AnswerFuture) -> AnswerFuture {
             Ok(answer) => answer,
             Err(ended) => {
                 error!("a request was not carried out: {ended}");
-                Answer::Close
+                Answer::close()
             }
         }
     })
@@ -141,7 +148,16 @@ fn decode<M: Message>(key: ApiKey, context: &RequestContext, mut body: Reader) -
     match M::decode(&mut body, context.api_version) {
         Ok(request) => Some(request),
         Err(why) => {
-            debug!("{} version {} from {} does not parse: {why}", key.name(), context.api_version, context.address());
+            let (name, version) = (key.name(), context.api_version);
+            match context.peer.session.software() {
+                None => debug!("{name} version {version} from {} does not parse: {why}", context.address()),
+                Some(client) => debug!(
+                    "{name} version {version} from {} ({} {}) does not parse: {why}",
+                    context.address(),
+                    client.name,
+                    client.version
+                ),
+            }
             None
         }
     }
@@ -150,16 +166,16 @@ fn decode<M: Message>(key: ApiKey, context: &RequestContext, mut body: Reader) -
 fn encode(key: ApiKey, api_version: i16, correlation_id: i32, outcome: impl Outcome) -> Answer {
     let response = match outcome.handled() {
         Handled::Reply(response) => response,
-        Handled::Nothing => return Answer::Nothing,
-        Handled::Close => return Answer::Close,
+        Handled::Nothing => return Answer::nothing(),
+        Handled::Close => return Answer::close(),
     };
     let mut writer = Writer::with_capacity(256);
     write_response_header(&mut writer, key, api_version, correlation_id);
     match response.encode(&mut writer, api_version) {
-        Ok(()) => Answer::Reply(writer.into_chunks()),
+        Ok(()) => Answer::reply(writer.into_chunks()),
         Err(why) => {
             error!("the answer to {} version {api_version} cannot be written: {why}", key.name());
-            Answer::Close
+            Answer::close()
         }
     }
 }

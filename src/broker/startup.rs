@@ -36,9 +36,12 @@ use crate::metadata::cache::MetadataCache;
 use crate::model::clock::wall_clock_ms;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{BrokerId, TopicId};
+use crate::network::Shared;
 use crate::network::connection::ConnectionBounds;
+use crate::network::counters::NetworkCounters;
 use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits};
 use crate::network::listener::{self, BoundListener, ListenerSettings};
+use crate::network::memory::MemoryPool;
 use crate::replica::decisions::TopicConfigs;
 use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
@@ -71,6 +74,23 @@ fn connection_bounds(config: &SocketConfig) -> ConnectionBounds {
         window_requests: config.queued_max_requests,
         window_bytes: config.queued_max_request_bytes.unwrap_or(config.socket_request_max_bytes),
     }
+}
+
+/// What peers make the broker hold where `queued.max.request.bytes` sets no bound, which is Kafka's default: its heap is
+/// the bound there, and nothing else.
+const QUEUED_REQUEST_BYTES: usize = 256 << 20;
+
+fn network_memory(config: &SocketConfig) -> Arc<MemoryPool> {
+    let set = config.queued_max_request_bytes;
+    let limit = set.unwrap_or(QUEUED_REQUEST_BYTES.max(config.socket_request_max_bytes));
+    let pool = MemoryPool::new(limit, config.socket_request_max_bytes);
+    info!(
+        "requests that arrive or are handled and answers that are not taken use at most {limit} bytes over all \
+         connections ({}), and the eldest request at most {} more (socket.request.max.bytes)",
+        if set.is_some() { "queued.max.request.bytes" } else { "queued.max.request.bytes is not set" },
+        config.socket_request_max_bytes
+    );
+    pool
 }
 
 fn connection_limits(config: &SocketConfig) -> Result<ConnectionLimits, StartError> {
@@ -285,16 +305,15 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
 
     registration::wait_for_predecessor(&zookeeper, id).await.doing(format_args!("register broker {id}"))?;
     // The first request may come as soon as the broker is registered, from its own controller.
-    let counter = ConnectionCounter::new(connection_limits(&socket)?);
-    let bounds = connection_bounds(&socket);
+    let shared = Arc::new(Shared {
+        bounds: connection_bounds(&socket),
+        connections: ConnectionCounter::new(connection_limits(&socket)?),
+        memory: network_memory(&socket),
+        counters: Arc::new(NetworkCounters::default()),
+    });
     for listener in bound {
-        tasks.spawn(listener::accept(
-            listener,
-            Arc::clone(&server),
-            Arc::clone(&counter),
-            bounds,
-            shutting_down.clone(),
-        ));
+        let (server, shared) = (Arc::clone(&server), Arc::clone(&shared));
+        tasks.spawn(listener::accept(listener, server, shared, shutting_down.clone()));
     }
     let registration = Registration::start(zookeeper.clone(), identity, controller.clone(), &mut tasks)
         .await

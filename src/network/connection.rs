@@ -6,16 +6,18 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use log::{debug, info};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use crate::codec::reader::Reader;
 use crate::model::clock::wall_clock_ms;
+use crate::network::counters::{Untold, count};
+use crate::network::memory::{ALLOWANCE_BYTES, Account, Charge, REQUEST_BYTES_FREE, Standing};
 use crate::network::outbox::Outbox;
-use crate::network::{Answer, AnswerFuture, Peer, Request, Service};
+use crate::network::transport::Transport;
+use crate::network::{Answer, AnswerFuture, Peer, Reply, Request, Service, Shared};
 use crate::protocol::header::RequestHeader;
 
 /// The bounds of one connection.
@@ -33,6 +35,8 @@ pub struct ConnectionBounds {
 
 /// What is reserved for a first read; a longer frame grows the buffer as its bytes arrive.
 const READ_BYTES: usize = 32 * 1024;
+/// What one read takes at most.
+const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Unsent answers beyond this stop the handling of further requests.
 const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 const LENGTH_BYTES: usize = size_of::<i32>();
@@ -42,6 +46,20 @@ struct Waiting {
     answer: AnswerFuture,
     may_start_early: bool,
     bytes: usize,
+    /// Given back when the answer is there. A produce gives it back with the last slice of its records.
+    _charge: Option<Arc<Charge>>,
+}
+
+/// The bytes of a long request: their memory is counted for as long as anything refers to them.
+struct Charged {
+    bytes: BytesMut,
+    _charge: Arc<Charge>,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Why a connection ends.
@@ -52,53 +70,154 @@ enum End {
     Shutdown,
     /// A handler asked for it, or the bytes are no request.
     Refused(String),
+    /// Its memory was needed, and its peer had made no progress for longest.
+    Overdue,
     Io(io::Error),
 }
 
+/// How far the peer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PeerIs {
+    There,
+    /// It has hung up, and the socket may hold what it sent before.
+    Leaving,
+    /// Nothing more comes.
+    Gone,
+}
+
 /// Serves one connection until it ends; logs why it did.
-pub async fn serve<S: Service>(
-    stream: TcpStream,
-    peer: Arc<Peer>,
+pub async fn serve<S: Service, T: Transport>(
+    transport: T,
+    peer: Arc<Peer<S::Session>>,
     service: Arc<S>,
-    bounds: ConnectionBounds,
+    shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
 ) {
     let mut connection = Connection {
-        stream,
+        window: Window::default(),
+        buffer: BytesMut::new(),
+        account: Account::new(Arc::clone(&shared.memory)),
+        transport,
         peer: Arc::clone(&peer),
         service,
-        bounds,
-        buffer: BytesMut::new(),
-        waiting: VecDeque::new(),
-        waiting_bytes: 0,
-        outbox: Outbox::default(),
+        bounds: shared.bounds,
+        wants_memory: false,
         last_active: Instant::now(),
-        closing: None,
+        peer_is: PeerIs::There,
+        shared,
     };
-    match connection.run(shutdown).await {
+    let end = connection.run(shutdown).await;
+    connection.window.untold.tell(&connection.shared.counters);
+    match end {
         End::Peer | End::Shutdown => debug!("connection from {} closed", peer.address),
         End::Idle => debug!("connection from {} closed: it was idle for too long", peer.address),
         End::Refused(why) => info!("closing the connection from {}: {why}", peer.address),
+        End::Overdue => {
+            count(&connection.shared.counters.connections_overdue, 1);
+            info!(
+                "closing the connection from {}: queued.max.request.bytes are used up, and it has held memory without \
+                 progress for longest",
+                peer.address
+            );
+        }
         End::Io(error) => debug!("connection from {} failed: {error}", peer.address),
     }
 }
 
-struct Connection<S> {
-    stream: TcpStream,
-    peer: Arc<Peer>,
-    service: Arc<S>,
-    bounds: ConnectionBounds,
-    /// Received and not let in yet. Holds no memory while the connection is idle.
-    buffer: BytesMut,
+/// The requests that were let in, and their answers.
+#[derive(Default)]
+struct Window {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     outbox: Outbox,
-    last_active: Instant,
+    muted_until: Option<Instant>,
     /// Set once nothing more is let in: the connection ends when the answers before are sent.
     closing: Option<String>,
+    untold: Untold,
 }
 
-impl<S: Service> Connection<S> {
+impl Window {
+    fn push(&mut self, request: Waiting) {
+        self.waiting_bytes += request.bytes;
+        self.waiting.push_back(request);
+    }
+
+    fn retain_early(&mut self) {
+        self.waiting.retain(|waiting| waiting.may_start_early);
+        self.waiting_bytes = self.waiting.iter().map(|waiting| waiting.bytes).sum();
+    }
+
+    /// Polls the newest request once, so that it starts, and takes its answer if that is ready and its turn.
+    fn poll_last(&mut self, context: &mut Context<'_>) {
+        let is_alone = self.waiting.len() == 1;
+        let Some(last) = self.waiting.back_mut() else { return };
+        if let Poll::Ready(answer) = last.answer.as_mut().poll(context) {
+            if is_alone {
+                self.waiting_bytes = 0;
+                self.waiting.clear();
+                self.take_answer(answer);
+            } else {
+                // Kept until its turn.
+                last.answer = Box::pin(std::future::ready(answer));
+            }
+        }
+    }
+
+    /// Takes the answers that are ready, from the front, and is done once there was one.
+    fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut progress = Poll::Pending;
+        while let Some(front) = self.waiting.front_mut() {
+            let Poll::Ready(answer) = front.answer.as_mut().poll(context) else { break };
+            self.waiting_bytes -= front.bytes;
+            self.waiting.pop_front();
+            if self.closing.is_none() {
+                self.take_answer(answer);
+            }
+            progress = Poll::Ready(());
+        }
+        progress
+    }
+
+    fn take_answer(&mut self, answer: Answer) {
+        let Answer { reply, mute_for, when_sent } = answer;
+        match reply {
+            Reply::Frame(chunks) => {
+                if let Err(error) = self.outbox.push_frame(chunks, when_sent) {
+                    self.closing = Some(format!("an answer of {} bytes is longer than a frame can be", error.bytes));
+                }
+            }
+            Reply::Nothing => {
+                if let Some(when_sent) = when_sent {
+                    when_sent(std::time::Instant::now());
+                }
+            }
+            Reply::Close => self.closing = Some("its request cannot be answered".to_owned()),
+        }
+        if !mute_for.is_zero() {
+            self.untold.mutes += 1;
+            self.muted_until = self.muted_until.max(Some(Instant::now() + mute_for));
+        }
+    }
+}
+
+/// What holds memory is dropped before the account that it is counted in.
+struct Connection<S: Service, T> {
+    window: Window,
+    /// Received and not let in yet. Holds no memory while the connection is idle.
+    buffer: BytesMut,
+    account: Account,
+    transport: T,
+    peer: Arc<Peer<S::Session>>,
+    service: Arc<S>,
+    bounds: ConnectionBounds,
+    /// The request that arrives may not grow now.
+    wants_memory: bool,
+    last_active: Instant,
+    peer_is: PeerIs,
+    shared: Arc<Shared>,
+}
+
+impl<S: Service, T: Transport> Connection<S, T> {
     async fn run(&mut self, mut shutdown: watch::Receiver<bool>) -> End {
         let idle = tokio::time::sleep(self.bounds.max_idle.unwrap_or(Duration::from_secs(86_400)));
         tokio::pin!(idle);
@@ -111,41 +230,50 @@ impl<S: Service> Connection<S> {
                 return end;
             }
             // Answers are sent before anything is awaited.
-            let unsent = self.outbox.len();
-            match self.outbox.try_flush(&self.stream) {
-                Ok(_) if self.outbox.len() < unsent => self.last_active = Instant::now(),
-                Ok(_) => {}
-                Err(error) => return End::Io(error),
+            if !self.window.outbox.is_empty() {
+                self.flush();
             }
-            if let Some(why) = &self.closing
-                && self.waiting.is_empty()
-                && self.outbox.is_empty()
-            {
-                return End::Refused(why.clone());
+            if self.window.waiting.is_empty() && self.window.outbox.is_empty() {
+                if let Some(why) = self.window.closing.take() {
+                    return End::Refused(why);
+                }
+                if self.peer_is == PeerIs::Gone && self.window.muted_until.is_none() {
+                    return End::Peer;
+                }
             }
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
+            if self.account.is_open() && self.account.settle(Instant::now()) == Standing::Overdue {
+                return End::Overdue;
+            }
+            self.window.untold.tell(&self.shared.counters);
             let wants_read = self.wants_read();
-            let wants_write = !self.outbox.is_empty();
+            let wants_write = !self.window.outbox.is_empty();
+            let muted_until = self.window.muted_until;
             tokio::select! {
                 biased;
-                ready = self.stream.writable(), if wants_write => match ready {
-                    Ok(()) => {}
-                    Err(error) => return End::Io(error),
-                },
-                () = poll_fn(|context| front_is_ready(&mut self.waiting, &mut self.outbox, &mut self.waiting_bytes,
-                                                     &mut self.closing, context)),
-                    if !self.waiting.is_empty() => {}
-                ready = self.stream.readable(), if wants_read => {
+                ready = self.transport.writable(), if wants_write => {
                     if let Err(error) = ready {
                         return End::Io(error);
                     }
-                    match self.read() {
-                        Ok(true) => {}
-                        Ok(false) => return End::Peer,
-                        Err(error) => return End::Io(error),
+                }
+                () = poll_fn(|context| self.window.poll_front(context)), if !self.window.waiting.is_empty() => {}
+                ready = self.transport.readable(), if wants_read => {
+                    if let Err(error) = ready {
+                        return End::Io(error);
                     }
+                    self.receive();
+                }
+                () = self.transport.hung_up(), if !wants_read && self.peer_is == PeerIs::There => {
+                    self.lose_peer(PeerIs::Leaving);
+                }
+                // Boxed, since nearly every connection never gets here.
+                () = async { Box::pin(self.account.signalled()).await }, if self.account.is_open() => {
+                    self.wants_memory = false;
+                }
+                () = async { Box::pin(until(muted_until)).await }, if muted_until.is_some() => {
+                    self.window.muted_until = None;
                 }
                 () = &mut idle => {
                     let Some(max_idle) = self.bounds.max_idle else {
@@ -153,8 +281,8 @@ impl<S: Service> Connection<S> {
                         continue;
                     };
                     let now = Instant::now();
-                    if !self.waiting.is_empty() {
-                        // A request that waits for its answer keeps its connection.
+                    if !self.window.waiting.is_empty() || self.wants_memory || self.window.muted_until.is_some() {
+                        // Who waits for the broker keeps the connection.
                         idle.as_mut().reset(now + max_idle);
                     } else if now >= self.last_active + max_idle {
                         return End::Idle;
@@ -168,16 +296,21 @@ impl<S: Service> Connection<S> {
     }
 
     fn wants_read(&self) -> bool {
-        if self.closing.is_some() || self.outbox.len() > OUTBOX_BYTES_MAX {
+        if self.window.closing.is_some()
+            || self.peer_is == PeerIs::Gone
+            || self.window.outbox.len() > OUTBOX_BYTES_MAX
+            || self.wants_memory
+            || self.window.muted_until.is_some()
+        {
             return false;
         }
-        // A request that may not start yet waits in the buffer; what follows it stays in the socket. A hang-up is
-        // noticed all the same while the buffer is small.
-        self.waiting.is_empty() || self.buffer.len() < READ_BYTES || self.is_receiving_early()
+        // A request that may not start yet waits in the buffer; what follows it stays in the socket.
+        self.window.waiting.is_empty() || self.buffer.len() < READ_BYTES || self.is_receiving_early()
     }
 
     fn is_window_full(&self) -> bool {
-        self.waiting.len() >= self.bounds.window_requests || self.waiting_bytes >= self.bounds.window_bytes
+        self.window.waiting.len() >= self.bounds.window_requests
+            || self.window.waiting_bytes >= self.bounds.window_bytes
     }
 
     /// Whether the rest of a frame is missing that may start while others wait.
@@ -187,36 +320,91 @@ impl<S: Service> Connection<S> {
         is_incomplete && !self.is_window_full() && self.may_pass(frame)
     }
 
-    /// Reads what the socket holds. `Ok(false)` if the peer closed it.
-    fn read(&mut self) -> io::Result<bool> {
-        self.last_active = Instant::now();
-        // Grows by what has arrived: a declared length alone reserves nothing.
-        let reserve = if self.buffer.is_empty() { READ_BYTES } else { self.buffer.len().max(READ_BYTES) };
-        if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 2 {
-            let missing = match self.frame_length() {
-                Ok(Some(length)) => (LENGTH_BYTES + length).saturating_sub(self.buffer.len()),
-                _ => 0,
-            };
-            self.buffer.reserve(reserve.min(missing.max(READ_BYTES)));
+    /// Reads what the socket holds, as far as there is memory for it.
+    fn receive(&mut self) {
+        let held = self.buffer.len();
+        // A declared length alone reserves nothing: the buffer grows by what has arrived, and so does what is counted.
+        let mut bytes_max = held.clamp(READ_BYTES, READ_BYTES_MAX);
+        let length = match self.frame_length() {
+            Ok(Some(length)) if LENGTH_BYTES + length > REQUEST_BYTES_FREE => Some(LENGTH_BYTES + length),
+            _ => None,
+        };
+        if let Some(length) = length {
+            // Nothing behind a long frame is read with it: it would share, and keep, its memory.
+            bytes_max = bytes_max.min(length.saturating_sub(held).max(1));
+            if held + bytes_max > REQUEST_BYTES_FREE {
+                let has_room = !self.account.has_answers();
+                if !has_room || !self.account.grow_request(held + bytes_max, length, Instant::now()) {
+                    self.wants_memory = true;
+                    return;
+                }
+            }
         }
-        match self.stream.try_read_buf(&mut self.buffer) {
-            Ok(0) => Ok(false),
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(error),
+        if self.buffer.capacity() - held < bytes_max.min(READ_BYTES / 2) {
+            self.buffer.reserve(bytes_max);
+        }
+        match self.transport.try_read(&mut self.buffer, bytes_max) {
+            Ok(0) => self.lose_peer(PeerIs::Gone),
+            Ok(received) => {
+                self.last_active = Instant::now();
+                self.window.untold.bytes_received += received as u64;
+                if length.is_some() {
+                    self.account.moved(received, self.last_active);
+                }
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                debug!("reading from {} failed: {error}", self.peer.address);
+                self.window.outbox = Outbox::default();
+                self.lose_peer(PeerIs::Gone);
+            }
+        }
+    }
+
+    /// The peer wants no answers any more. What it sent and did not wait for, as a producer without acks does, is
+    /// handled all the same; everything else ends.
+    fn lose_peer(&mut self, peer_is: PeerIs) {
+        self.peer_is = self.peer_is.max(peer_is);
+        self.window.retain_early();
+    }
+
+    fn flush(&mut self) {
+        let unsent = self.window.outbox.len();
+        match self.window.outbox.try_flush(&mut self.transport) {
+            Ok(_) => {}
+            Err(error) => {
+                debug!("sending to {} failed: {error}", self.peer.address);
+                self.window.outbox = Outbox::default();
+                self.lose_peer(PeerIs::Leaving);
+            }
+        }
+        let sent = unsent - self.window.outbox.len();
+        if sent > 0 {
+            self.last_active = Instant::now();
+            self.window.untold.bytes_sent += sent as u64;
+        }
+        if self.window.outbox.memory_bytes() > ALLOWANCE_BYTES || self.account.has_answers() {
+            self.account.moved(sent, self.last_active);
+            self.account.set_answers(self.window.outbox.memory_bytes(), self.last_active);
+            if !self.account.has_answers() {
+                self.wants_memory = false;
+            }
         }
     }
 
     /// Lets in every whole frame that may start now.
     async fn progress(&mut self) -> Result<(), End> {
-        while self.closing.is_none() && self.outbox.len() <= OUTBOX_BYTES_MAX {
+        while self.window.closing.is_none()
+            && self.window.outbox.len() <= OUTBOX_BYTES_MAX
+            && self.window.muted_until.is_none()
+        {
             // A client that always has another request must not keep the others from this thread.
             tokio::task::coop::consume_budget().await;
             let length = match self.frame_length() {
                 Ok(Some(length)) => length,
                 Ok(None) => return Ok(()),
                 Err(why) => {
-                    self.closing = Some(why);
+                    self.window.closing = Some(why);
                     return Ok(());
                 }
             };
@@ -228,15 +416,20 @@ impl<S: Service> Connection<S> {
             }
             // The frame is looked at before it is taken: it may have to wait.
             let frame = self.buffer.get(LENGTH_BYTES..LENGTH_BYTES + length).unwrap_or_default();
-            if !self.waiting.is_empty() && !self.may_pass(frame) {
+            if (!self.window.waiting.is_empty() || self.peer_is != PeerIs::There) && !self.may_pass(frame) {
+                if self.peer_is != PeerIs::There {
+                    // Nobody waits for its answer, nor for what follows it.
+                    self.buffer.clear();
+                    self.peer_is = PeerIs::Gone;
+                }
                 return Ok(());
             }
-            self.buffer.advance(LENGTH_BYTES);
-            let mut body = Reader::new(self.buffer.split_to(length).freeze());
+            let Some((bytes, charge)) = self.take_frame(length) else { return Ok(()) };
+            let mut body = Reader::new(bytes);
             let header = match RequestHeader::read(&mut body) {
                 Ok(header) => header,
                 Err(error) => {
-                    self.closing = Some(format!("a request header does not parse: {error}"));
+                    self.window.closing = Some(format!("a request header does not parse: {error}"));
                     return Ok(());
                 }
             };
@@ -248,32 +441,36 @@ impl<S: Service> Connection<S> {
                 received: std::time::Instant::now(),
                 now_ms: wall_clock_ms(),
             };
+            self.window.untold.requests += 1;
             let answer = self.service.handle(request);
-            self.waiting.push_back(Waiting { answer, may_start_early, bytes: length });
-            self.waiting_bytes += length;
-            self.start_last().await;
+            let charge = charge.filter(|_| !may_start_early);
+            self.window.push(Waiting { answer, may_start_early, bytes: length, _charge: charge });
+            poll_fn(|context| {
+                self.window.poll_last(context);
+                Poll::Ready(())
+            })
+            .await;
         }
         Ok(())
     }
 
-    /// Polls the newest request once, so that it starts, and takes its answer if that is ready and its turn.
-    async fn start_last(&mut self) {
-        poll_fn(|context| {
-            let is_alone = self.waiting.len() == 1;
-            let Some(last) = self.waiting.back_mut() else { return Poll::Ready(()) };
-            if let Poll::Ready(answer) = last.answer.as_mut().poll(context) {
-                if is_alone {
-                    self.waiting_bytes = 0;
-                    self.waiting.clear();
-                    take_answer(answer, &mut self.outbox, &mut self.closing);
-                } else {
-                    // Kept until its turn.
-                    last.answer = Box::pin(std::future::ready(answer));
-                }
-            }
-            Poll::Ready(())
-        })
-        .await;
+    /// Takes the first frame out of the buffer. `None` if it has to wait for the answers to those before it, because
+    /// there is no memory for so many at once.
+    fn take_frame(&mut self, length: usize) -> Option<(Bytes, Option<Arc<Charge>>)> {
+        if LENGTH_BYTES + length > REQUEST_BYTES_FREE {
+            self.buffer.advance(LENGTH_BYTES);
+            let bytes = self.buffer.split_to(length);
+            return Some(match self.account.finish_request(Instant::now()).map(Arc::new) {
+                Some(charge) => (Bytes::from_owner(Charged { bytes, _charge: Arc::clone(&charge) }), Some(charge)),
+                None => (bytes.freeze(), None),
+            });
+        }
+        let charge = match self.window.waiting_bytes + length > ALLOWANCE_BYTES && !self.window.waiting.is_empty() {
+            true => Some(Arc::new(self.account.charge(length, Instant::now())?)),
+            false => None,
+        };
+        self.buffer.advance(LENGTH_BYTES);
+        Some((self.buffer.split_to(length).freeze(), charge))
     }
 
     /// The length of the next frame, once its four bytes are there.
@@ -297,39 +494,13 @@ impl<S: Service> Connection<S> {
             return false;
         };
         let header = RequestHeader { api_key: key, api_version: version, correlation_id: 0, client_id: None };
-        self.service.may_start_early(&header) && self.waiting.iter().all(|waiting| waiting.may_start_early)
+        self.service.may_start_early(&header) && self.window.waiting.iter().all(|waiting| waiting.may_start_early)
     }
 }
 
-fn take_answer(answer: Answer, outbox: &mut Outbox, closing: &mut Option<String>) {
-    match answer {
-        Answer::Reply(chunks) => {
-            if let Err(error) = outbox.push_frame(chunks) {
-                *closing = Some(format!("an answer of {} bytes is longer than a frame can be", error.bytes));
-            }
-        }
-        Answer::Nothing => {}
-        Answer::Close => *closing = Some("its request cannot be answered".to_owned()),
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
-}
-
-/// Takes the answers that are ready, from the front, and is done once there was one.
-fn front_is_ready(
-    waiting: &mut VecDeque<Waiting>,
-    outbox: &mut Outbox,
-    waiting_bytes: &mut usize,
-    closing: &mut Option<String>,
-    context: &mut Context<'_>,
-) -> Poll<()> {
-    let mut progress = Poll::Pending;
-    while let Some(front) = waiting.front_mut() {
-        let Poll::Ready(answer) = front.answer.as_mut().poll(context) else { break };
-        *waiting_bytes -= front.bytes;
-        waiting.pop_front();
-        if closing.is_none() {
-            take_answer(answer, outbox, closing);
-        }
-        progress = Poll::Ready(());
-    }
-    progress
 }

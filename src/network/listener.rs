@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Duration;
 
-use crate::network::connection::{self, ConnectionBounds};
-use crate::network::limits::ConnectionCounter;
-use crate::network::{Peer, Service};
+use crate::network::connection;
+use crate::network::counters::count;
+use crate::network::transport::Plain;
+use crate::network::{Peer, Service, Shared};
 
 /// Where to listen, and the socket settings of what is accepted there.
 #[derive(Clone, Debug)]
@@ -112,8 +113,7 @@ fn bind_address(address: SocketAddr, settings: &ListenerSettings) -> io::Result<
 pub async fn accept<S: Service>(
     bound: BoundListener,
     service: Arc<S>,
-    counter: Arc<ConnectionCounter>,
-    bounds: ConnectionBounds,
+    shared: Arc<Shared>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let BoundListener { settings, listener } = bound;
@@ -122,7 +122,7 @@ pub async fn accept<S: Service>(
     loop {
         let accepted = tokio::select! {
             accepted = async {
-                counter.wait_for_room(&name).await;
+                shared.connections.wait_for_room(&name).await;
                 listener.accept().await
             } => accepted,
             Some(ended) = connections.join_next() => {
@@ -142,7 +142,8 @@ pub async fn accept<S: Service>(
                 continue;
             }
         };
-        let Some(place) = counter.place(&name, address.ip()) else {
+        let Some(place) = shared.connections.place(&name, address.ip()) else {
+            count(&shared.counters.connections_rejected, 1);
             info!("rejected the connection from {address}: its address has reached max.connections.per.ip");
             continue;
         };
@@ -150,13 +151,17 @@ pub async fn accept<S: Service>(
             debug!("connection from {address} cannot be configured: {error}");
             continue;
         }
+        count(&shared.counters.connections_accepted, 1);
         let peer = Arc::new(Peer {
             listener: Arc::clone(&name),
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+            session: service.open_session(),
         });
-        let served = connection::serve(stream, peer, Arc::clone(&service), bounds, shutdown.clone());
+        let (counters, transport) = (Arc::clone(&shared.counters), Plain::new(stream));
+        let served = connection::serve(transport, peer, Arc::clone(&service), Arc::clone(&shared), shutdown.clone());
         connections.spawn(async move {
             served.await;
+            count(&counters.connections_closed, 1);
             drop(place);
         });
     }
