@@ -39,6 +39,8 @@ fn kafka_jars() -> PathBuf {
 fn append(log: &Log, batch: BatchBuilder, epoch: i32, origin: AppendOrigin) {
     let rules = AppendRules { origin, accepted_sets: AcceptedSets::Any, ..AppendRules::default() };
     let mut prepared = prepare(batch.build(), &rules, 0).expect("a valid batch");
+    log.lead(LeaderEpoch(epoch)).expect("epochs rise");
+    log.write_epochs().expect("writable");
     let info = log.append_as_leader(&mut prepared, LeaderEpoch(epoch), origin, 0).expect("appended");
     log.update_high_watermark(info.log_end_offset);
 }
@@ -232,7 +234,8 @@ fn a_jvm_and_we_open_each_others_directories_and_write_the_same_bytes() {
     while to.log_end_offset() < from.log_end_offset() {
         let bytes = read_from(&from, to.log_end_offset());
         for batch in Batches::new(&bytes) {
-            to.append_as_follower(&bytes.slice_ref(batch.expect("well-formed").bytes), 0).expect("appended");
+            let batch = bytes.slice_ref(batch.expect("well-formed").bytes);
+            to.append_as_follower(&batch, to.leader_epoch(), to.log_end_offset(), 0).expect("appended");
         }
     }
     assert_eq!(facts(&to), written);

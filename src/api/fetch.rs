@@ -14,7 +14,7 @@ use crate::api::{RequestContext, Server};
 use crate::codec::writer::{Chunk, FileRegion};
 use crate::config::log::TopicCompression;
 use crate::metadata::image::Image;
-use crate::model::{BrokerId, LeaderEpoch, Offset, TopicId};
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
 use crate::protocol::messages::fetch::{
@@ -91,7 +91,10 @@ pub(crate) async fn handle(server: &Server, context: RequestContext, request: Fe
     }
 
     let fetcher = match replica_id {
-        0.. => Fetcher::Follower(BrokerId(replica_id)),
+        0.. => Fetcher::Follower {
+            broker: BrokerId(replica_id),
+            broker_epoch: BrokerEpoch(request.replica_state.replica_epoch),
+        },
         _ => Fetcher::Consumer {
             read_committed: request.isolation_level == 1,
             may_read_from_follower: version >= FIRST_FROM_FOLLOWERS,

@@ -18,8 +18,7 @@ use crate::protocol::messages::produce::{
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::batch::Batches;
 use crate::replica::error::ReplicaError;
-use crate::replica::partition::{Appended, RequiredAcks};
-use crate::replica::replica_manager::AppendTerms;
+use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
 use crate::replica::waiters::Commit;
 
 /// The one client that may write to internal topics, by the name it gives itself.
@@ -42,6 +41,7 @@ pub(crate) async fn handle(
         accepted_sets: accepted_sets(context.api_version),
         origin: AppendOrigin::Client,
         required_acks,
+        expected_leader_epoch: None,
     });
     let mut waiting: Vec<(usize, usize, Commit)> = Vec::new();
     let mut response = ProduceResponse::default();

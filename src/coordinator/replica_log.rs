@@ -15,8 +15,8 @@ use crate::model::clock::wall_clock_ms;
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::error::RecordError;
 use crate::replica::error::ReplicaError;
-use crate::replica::partition::{Appended, RequiredAcks};
-use crate::replica::replica_manager::{AppendTerms, ReplicaManager};
+use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
+use crate::replica::replica_manager::ReplicaManager;
 
 /// One internal topic of this broker.
 pub struct ReplicaLog {
@@ -40,6 +40,7 @@ impl CoordinatorLog for ReplicaLog {
                 1 => RequiredAcks::Leader,
                 _ => RequiredAcks::AllInSync,
             },
+            expected_leader_epoch: None,
         };
         // Coordinators write on their own account, so there is no request whose time it could be.
         match self.replicas.append(self.topic, partition, batch, terms, wall_clock_ms()) {

@@ -19,7 +19,8 @@ use crate::record::prepared::Prepared;
 const PARTS_INLINE: usize = 2;
 
 impl Log {
-    /// Appends records that clients or coordinators sent to this leader: gives them offsets and writes them.
+    /// Appends records that clients or coordinators sent to this leader: gives them offsets and writes them. Refused
+    /// unless the epoch under which they were admitted is the one in force.
     pub fn append_as_leader(
         &self,
         prepared: &mut Prepared,
@@ -32,11 +33,26 @@ impl Log {
         self.finish_append(state, appended, now_ms)
     }
 
-    /// Appends batches that the leader sent, with the leader's offsets and epochs.
-    pub fn append_as_follower(&self, records: &Bytes, now_ms: i64) -> Result<AppendInfo, LogError> {
+    /// Appends batches that the leader of `leader_epoch` sent for `fetch_offset`, with the leader's offsets and epochs.
+    /// Refused unless that epoch is in force and the log still ends where it was fetched for: a late or repeated answer
+    /// writes nothing.
+    pub fn append_as_follower(
+        &self,
+        records: &Bytes,
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
         let mut state = self.serving()?;
-        let appended = state.append_as_follower(records, now_ms);
-        self.finish_append(state, appended, now_ms)
+        let latest = state.epochs.latest();
+        let appended = state.append_as_follower(records, leader_epoch, fetch_offset, now_ms);
+        let has_new_epoch = state.epochs.latest() != latest;
+        let info = self.finish_append(state, appended, now_ms)?;
+        if has_new_epoch && let Err(error) = self.write_epochs() {
+            // The records are there. Whoever flushes them writes the epochs first.
+            log::warn!("[{}] {error}", self.topic_partition);
+        }
+        Ok(info)
     }
 
     fn finish_append(
@@ -85,11 +101,7 @@ impl State {
         origin: AppendOrigin,
         now_ms: i64,
     ) -> Result<(AppendInfo, Rolled), LogError> {
-        if let Some(latest) = self.epochs.latest()
-            && leader_epoch < latest.epoch
-        {
-            return Err(LogError::StaleLeaderEpoch { given: leader_epoch, latest: latest.epoch });
-        }
+        self.check_epoch(leader_epoch)?;
         let first_offset = self.log_end_offset;
         if prepared.is_empty() {
             return Ok((self.empty_append(), Rolled::No));
@@ -104,9 +116,9 @@ impl State {
         }
         // Every magic 2 batch carries the epoch; older formats have no place for one.
         if prepared.batches().iter().any(|batch| batch.header().magic >= 2) {
-            self.assign_epoch(leader_epoch, first_offset)?;
+            self.epochs.assign(leader_epoch, first_offset);
         } else {
-            self.forget_epochs()?;
+            self.epochs.clear();
         }
         let last_offset = Offset(prepared.last_offset());
         let question = RollQuestion { bytes, last_offset, max_timestamp_ms: prepared.max_timestamp(), now_ms };
@@ -140,7 +152,17 @@ impl State {
         Ok((info, rolled))
     }
 
-    fn append_as_follower(&mut self, records: &Bytes, now_ms: i64) -> Result<(AppendInfo, Rolled), LogError> {
+    fn append_as_follower(
+        &mut self,
+        records: &Bytes,
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+        now_ms: i64,
+    ) -> Result<(AppendInfo, Rolled), LogError> {
+        self.check_epoch(leader_epoch)?;
+        if fetch_offset != self.log_end_offset {
+            return Err(LogError::UnexpectedOffset { first_offset: fetch_offset, log_end_offset: self.log_end_offset });
+        }
         // A fetch reply may end with part of a batch.
         let mut whole = Batches::new(records);
         let mut facts: Option<FollowerFacts> = None;
@@ -171,11 +193,11 @@ impl State {
         let last_offset = Offset(expected.0 - 1);
         for batch in Batches::new(&records[..whole_bytes]).flatten() {
             if batch.header.magic >= 2 && batch.header.partition_leader_epoch >= 0 {
-                self.assign_epoch(LeaderEpoch(batch.header.partition_leader_epoch), Offset(batch.header.base_offset))?;
+                self.epochs.assign(LeaderEpoch(batch.header.partition_leader_epoch), Offset(batch.header.base_offset));
             }
         }
         if !facts.has_magic_2 {
-            self.forget_epochs()?;
+            self.epochs.clear();
         }
         let question = RollQuestion { bytes, last_offset, max_timestamp_ms: facts.max_timestamp_ms, now_ms };
         // Old formats may name only the last offset of a set: what precedes it must fit the segment as well.
@@ -233,10 +255,6 @@ impl State {
             active.has_txn_index = true;
         }
         Ok(())
-    }
-
-    fn forget_epochs(&mut self) -> Result<(), LogError> {
-        if self.epochs.clear() { self.write_epochs() } else { Ok(()) }
     }
 
     fn empty_append(&self) -> AppendInfo {

@@ -71,7 +71,9 @@ fn logs_go_to_the_directory_with_the_fewest_and_survive_both_kinds_of_restart() 
     let in_first = dirs.logs().iter().filter(|log| log.parent_dir() == fixture.config.dirs[0]).count();
     assert_eq!(in_first, 3);
     dirs.checkpoint_high_watermarks();
-    dirs.get(&TopicPartition::new("t", 5)).expect("there").delete_records(Offset(2)).expect("deleted");
+    let log = dirs.get(&TopicPartition::new("t", 5)).expect("there");
+    log.delete_records(Offset(2), log.leader_epoch()).expect("deleted");
+    drop(log);
     dirs.shutdown(0);
     assert!(fixture.path(0, ".kafka_cleanshutdown").exists());
     let marker = fs::read_to_string(fixture.path(1, ".kafka_cleanshutdown")).expect("readable");
@@ -260,7 +262,7 @@ fn timers_flush_rolled_segments_and_delete_old_ones() {
     dirs.checkpoint_recovery_points();
     let checkpoint = fs::read_to_string(fixture.path(0, "recovery-point-offset-checkpoint")).expect("written");
     assert_eq!(checkpoint, "0\n1\nt 0 20\n");
-    log.truncate_to(Offset(13), 0).expect("truncated");
+    log.truncate_to(Offset(13), log.leader_epoch(), 0).expect("truncated");
     dirs.tick_flush(1999);
     let checkpoint = fs::read_to_string(fixture.path(0, "recovery-point-offset-checkpoint")).expect("written");
     assert_eq!(checkpoint, "0\n1\nt 0 13\n", "what comes below 20 now is not on the disk yet");

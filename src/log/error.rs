@@ -121,7 +121,7 @@ impl fmt::Display for LogError {
                 "offset {offset} is out of range: the log holds {log_start_offset} to {log_end_offset} (exclusive)"
             ),
             LogError::StaleLeaderEpoch { given, latest } => {
-                write!(f, "append under leader epoch {given}, but the log has seen epoch {latest}")
+                write!(f, "admitted under leader epoch {given}, but epoch {latest} is in force")
             }
             LogError::InvalidBatch { reason } => f.write_str(reason),
             LogError::RecordListTooLarge { bytes, segment_bytes } => {

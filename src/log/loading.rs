@@ -82,6 +82,7 @@ pub(crate) fn load(
             log_end_offset: input.log_start_offset,
             recovery_point: input.recovery_point,
             last_flush_ms: now_ms,
+            leader_epoch: LeaderEpoch(-1),
             epochs,
             producers: Producers::default(),
             snapshots: Snapshots::found(files.snapshots),
@@ -95,7 +96,8 @@ pub(crate) fn load(
     };
     loader.load(unusable, epochs_are_lost)?;
     let Loader { state, parent, input, .. } = loader;
-    Ok(Log { topic_partition: input.topic_partition, parent, state: Mutex::new(state) })
+    let epoch_file = Mutex::new(state.epochs.clone());
+    Ok(Log { topic_partition: input.topic_partition, parent, state: Mutex::new(state), epoch_file })
 }
 
 /// Creates the directory and the first segment of a new partition.
@@ -290,7 +292,7 @@ impl Loader<'_> {
         state.epochs.truncate_from_end(end);
         state.epochs.truncate_from_start(self.input.log_start_offset);
         if state.epochs != epochs_before || epochs_are_lost {
-            state.write_epochs()?;
+            state.epochs.write(&state.dir.join(file_names::LEADER_EPOCH_CHECKPOINT))?;
         }
         self.load_producers()?;
         let high_watermark = self.input.high_watermark;

@@ -24,6 +24,7 @@ fn appended_batches_get_offsets_and_the_leader_epoch_and_are_read_back() {
     let read = read_all(&log);
     assert_eq!(read.iter().map(|(h, _)| (h.base_offset, h.last_offset)).collect::<Vec<_>>(), [(0, 2), (3, 3)]);
     assert!(read.iter().all(|(header, _)| header.partition_leader_epoch == 3));
+    log.write_epochs().expect("writable");
     assert_eq!(std::fs::read_to_string(one.dir().join("leader-epoch-checkpoint")).expect("written"), "0\n1\n3 0\n");
 }
 
@@ -149,7 +150,7 @@ fn reads_respect_their_bounds_and_byte_limits() {
         log.read(Offset(9), 100, ReadUntil::HighWatermark, true).expect("above the high watermark").region.is_none()
     );
     log.update_high_watermark(Offset(20));
-    assert_eq!(log.delete_records(Offset(7)).expect("deleted"), Offset(7));
+    assert_eq!(log.delete_records(Offset(7), log.leader_epoch()).expect("deleted"), Offset(7));
     assert!(matches!(log.read(Offset(6), 100, ReadUntil::LogEnd, true), Err(LogError::OffsetOutOfRange { .. })));
 }
 
@@ -174,7 +175,7 @@ fn offsets_are_found_by_time_also_in_compressed_batches() {
         assert_eq!(at(OffsetQuery::MaxTimestamp), found(1950, 38));
         assert_eq!(at(OffsetQuery::Earliest), found(-1, 0));
         assert_eq!(at(OffsetQuery::Latest), found(-1, 40));
-        log.delete_records(Offset(5)).expect("deleted");
+        log.delete_records(Offset(5), log.leader_epoch()).expect("deleted");
         assert_eq!(at(OffsetQuery::AtOrAfter(0)), found(200, 5), "records below the log start are not found");
         log.close(0).expect("closable");
         let log = one.open_at(true, Offset(0), Offset(5)).expect("loadable");
@@ -204,26 +205,116 @@ fn a_follower_takes_the_leaders_bytes_as_they_are_and_refuses_others() {
     let log = follower.open_clean();
     while log.log_end_offset() < Offset(20) {
         let bytes = read_bytes(&leader_log, log.log_end_offset(), 500);
-        log.append_as_follower(&bytes, 0).expect("appended");
+        log.append_as_follower(&bytes, log.leader_epoch(), log.log_end_offset(), 0).expect("appended");
     }
     assert_eq!(read_all(&log), read_all(&leader_log));
     assert_eq!(log.epochs(), leader_log.epochs());
     assert_eq!(log.producers(), leader_log.producers());
 
     let old = read_bytes(&leader_log, Offset(3), 500);
-    assert!(matches!(log.append_as_follower(&old, 0), Err(LogError::UnexpectedOffset { .. })));
+    assert!(matches!(
+        log.append_as_follower(&old, log.leader_epoch(), log.log_end_offset(), 0),
+        Err(LogError::UnexpectedOffset { .. })
+    ));
     let mut damaged = batch(&[1], 5).base_offset(20).build().to_vec();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
-    assert!(matches!(log.append_as_follower(&Bytes::from(damaged), 0), Err(LogError::InvalidBatch { .. })));
+    assert!(matches!(
+        log.append_as_follower(&Bytes::from(damaged), log.leader_epoch(), log.log_end_offset(), 0),
+        Err(LogError::InvalidBatch { .. })
+    ));
     let partial = batch(&[1], 5).base_offset(20).build();
-    let nothing = log.append_as_follower(&partial.slice(..40), 0).expect("part of a batch is ignored");
+    let nothing = log
+        .append_as_follower(&partial.slice(..40), log.leader_epoch(), log.log_end_offset(), 0)
+        .expect("part of a batch is ignored");
     assert_eq!(nothing.log_end_offset, Offset(20));
     // The leader compacted its log: offsets may jump, even over what a segment can address.
     let far = Offset(20 + (1 << 33));
-    log.append_as_follower(&batch(&[1], 5).base_offset(far.0).build(), 0).expect("appended");
+    log.append_as_follower(&batch(&[1], 5).base_offset(far.0).build(), log.leader_epoch(), log.log_end_offset(), 0)
+        .expect("appended");
     assert_eq!(log.log_end_offset(), Offset(far.0 + 1));
     assert!(one_batch_at(&log, Offset(100)) == far.0);
+}
+
+/// Every writer of a log, admitted under one epoch and late under another.
+#[test]
+fn what_was_admitted_under_another_epoch_writes_nothing() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    let write_all = |given: i32, fetch_offset: i64| {
+        let epoch = LeaderEpoch(given);
+        let from_leader = batch(&[7], 5).base_offset(fetch_offset).build();
+        [
+            log.append_as_leader(&mut prepared(batch(&[1], 5)), epoch, AppendOrigin::Client, 0).err(),
+            log.append_as_follower(&from_leader, epoch, Offset(fetch_offset), 0).err(),
+            log.truncate_to(Offset(1), epoch, 0).err(),
+            log.truncate_fully_and_start_at(Offset(9), None, epoch, 0).err(),
+            log.delete_records(Offset(1), epoch).err(),
+            log.increment_log_start_offset(Offset(1), epoch).err(),
+        ]
+    };
+    let refused = |given: i32| {
+        let before = (log.bounds(), log.epochs(), log.size());
+        for error in write_all(given, before.0.log_end_offset.0) {
+            assert!(matches!(error, Some(LogError::StaleLeaderEpoch { .. })), "under epoch {given}: {error:?}");
+        }
+        assert_eq!((log.bounds(), log.epochs(), log.size()), before, "under epoch {given}");
+    };
+    refused(0);
+    log.lead(LeaderEpoch(5)).expect("the first epoch");
+    for _ in 0..3 {
+        append_in_epoch(&log, batch(&[1], 5), 5).expect("appended");
+    }
+    // A follower now: neither what it admitted as the leader nor a fetch from an earlier leader may still be written.
+    log.follow(LeaderEpoch(6)).expect("a newer epoch");
+    [4, 5, 7].into_iter().for_each(refused);
+    // It leads again: a late answer of the leader of epoch 6 is as stale as its own former appends.
+    log.lead(LeaderEpoch(8)).expect("a newer epoch");
+    [5, 6].into_iter().for_each(refused);
+    assert!(matches!(log.follow(LeaderEpoch(7)), Err(LogError::StaleLeaderEpoch { .. })), "epochs only rise");
+    assert!(matches!(log.lead(LeaderEpoch(7)), Err(LogError::StaleLeaderEpoch { .. })), "epochs only rise");
+    append_in_epoch(&log, batch(&[1], 5), 8).expect("the epoch in force appends");
+    log.end_appends();
+    [8, 9].into_iter().for_each(refused);
+}
+
+#[test]
+fn a_late_or_repeated_answer_of_the_leader_is_written_once() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    log.follow(LeaderEpoch(3)).expect("the first epoch");
+    let answer = |offset: i64| batch(&[offset], 5).base_offset(offset).build();
+    let write = |fetched: i64| log.append_as_follower(&answer(fetched), LeaderEpoch(3), Offset(fetched), 0);
+    write(0).expect("in order");
+    // Ahead of what was asked for: an answer between them was lost. Behind: it was written already.
+    for unexpected in [2, 0] {
+        let error = write(unexpected).expect_err("out of order");
+        assert!(matches!(error, LogError::UnexpectedOffset { .. }), "{error}");
+    }
+    write(1).expect("in order");
+    log.truncate_to(Offset(1), LeaderEpoch(3), 0).expect("truncated");
+    assert!(write(2).is_err(), "fetched before the truncation");
+    write(1).expect("fetched after it");
+    assert_eq!(log.log_end_offset(), Offset(2));
+}
+
+#[test]
+fn the_file_of_epochs_follows_before_the_recovery_point_does_and_recovery_finds_the_others() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    let on_disk = || std::fs::read_to_string(one.dir().join("leader-epoch-checkpoint")).unwrap_or_default();
+    log.lead(LeaderEpoch(2)).expect("the first epoch");
+    assert_eq!(on_disk(), "", "no append and no change of role waits for the disk");
+    append_in_epoch(&log, batch(&[1], 5), 2).expect("appended");
+    log.flush(0).expect("flushed");
+    assert_eq!(on_disk(), "0\n1\n2 0\n");
+    log.lead(LeaderEpoch(4)).expect("a newer epoch");
+    append_in_epoch(&log, batch(&[1], 5), 4).expect("appended");
+    assert_eq!(on_disk(), "0\n1\n2 0\n");
+    let (recovery_point, epochs) = (log.recovery_point(), log.epochs());
+    log.abandon();
+    assert_eq!(one.open(false, recovery_point).expect("loadable").epochs(), epochs);
+    assert_eq!(on_disk(), "0\n2\n2 0\n4 1\n");
 }
 
 fn one_batch_at(log: &super::Log, from: Offset) -> i64 {
@@ -238,8 +329,8 @@ fn truncation_cuts_whole_batches_epochs_and_producers() {
     for i in 0..20 {
         append_in_epoch(&log, batch(&[i, i], 50).producer(5, 0, i as i32 * 2), (i / 7) as i32).expect("appended");
     }
-    assert!(!log.truncate_to(Offset(40), 0).expect("nothing to do"));
-    assert!(log.truncate_to(Offset(15), 0).expect("truncated"));
+    assert!(!log.truncate_to(Offset(40), log.leader_epoch(), 0).expect("nothing to do"));
+    assert!(log.truncate_to(Offset(15), log.leader_epoch(), 0).expect("truncated"));
     assert_eq!(log.log_end_offset(), Offset(15));
     assert_eq!(log.high_watermark(), Offset(15));
     let last = read_all(&log).last().expect("batches are left").0;
@@ -249,14 +340,14 @@ fn truncation_cuts_whole_batches_epochs_and_producers() {
     append_in_epoch(&log, batch(&[99], 50).producer(5, 0, 14), 3).expect("appended");
     assert_eq!(read_all(&log).last().expect("a batch").0.base_offset, 15);
 
-    log.truncate_fully_and_start_at(Offset(100), None, 0).expect("truncated");
+    log.truncate_fully_and_start_at(Offset(100), None, log.leader_epoch(), 0).expect("truncated");
     let bounds = log.bounds();
     assert_eq!(
         (bounds.log_start_offset, bounds.high_watermark, bounds.log_end_offset),
         (Offset(100), Offset(100), Offset(100))
     );
     assert!(log.epochs().is_empty() && log.producers().is_empty());
-    append(&log, batch(&[1], 5)).expect("appended");
+    append_in_epoch(&log, batch(&[1], 5), 3).expect("appended");
     log.close(0).expect("closable");
     assert_eq!(read_all(&one.open_clean())[0].0.base_offset, 100);
 }
@@ -305,7 +396,7 @@ fn retention_deletes_from_the_oldest_and_never_above_the_high_watermark() {
     let log = one.open_clean();
     append(&log, batch(&[0], 100)).expect("appended");
     assert_eq!(log.delete_old_segments(1_000_000).expect("nothing"), 0);
-    assert!(matches!(log.delete_records(Offset(-1)), Err(LogError::DeletePolicyRequired)));
+    assert!(matches!(log.delete_records(Offset(-1), log.leader_epoch()), Err(LogError::DeletePolicyRequired)));
 }
 
 #[test]
@@ -315,15 +406,19 @@ fn deleted_records_stay_deleted_and_free_their_segments() {
     for i in 0..30 {
         append_in_epoch(&log, batch(&[i], 100), (i / 10) as i32).expect("appended");
     }
-    assert!(matches!(log.delete_records(Offset(31)), Err(LogError::OffsetOutOfRange { .. })));
-    assert_eq!(log.delete_records(Offset(12)).expect("deleted"), Offset(12));
-    assert_eq!(log.delete_records(Offset(3)).expect("already"), Offset(12));
+    assert!(matches!(log.delete_records(Offset(31), log.leader_epoch()), Err(LogError::OffsetOutOfRange { .. })));
+    assert_eq!(log.delete_records(Offset(12), log.leader_epoch()).expect("deleted"), Offset(12));
+    assert_eq!(log.delete_records(Offset(3), log.leader_epoch()).expect("already"), Offset(12));
     assert_eq!(log.epochs()[0].start_offset, Offset(12));
     let segments = log.segment_count();
     assert!(log.delete_old_segments(0).expect("deleted") > 0);
     assert!(log.segment_count() < segments);
     assert_eq!(log.log_start_offset(), Offset(12), "the segment of the start offset stays");
-    assert_eq!(log.delete_records(Offset(-1)).expect("deleted"), Offset(30), "-1 is the high watermark");
+    assert_eq!(
+        log.delete_records(Offset(-1), log.leader_epoch()).expect("deleted"),
+        Offset(30),
+        "-1 is the high watermark"
+    );
 }
 
 fn marker(producer_id: i64, commit: bool, coordinator_epoch: i32) -> BatchBuilder {
@@ -389,7 +484,7 @@ fn a_flush_moves_the_recovery_point_and_settings_ask_for_it() {
     assert_eq!(Some(log.recovery_point().0), active);
     log.flush(6).expect("flushed");
     assert_eq!(log.recovery_point(), Offset(20));
-    log.truncate_to(Offset(3), 7).expect("truncated");
+    log.truncate_to(Offset(3), log.leader_epoch(), 7).expect("truncated");
     assert_eq!(log.recovery_point(), Offset(3));
 
     let one = OneLog::new(LogConfig { flush_messages: 3, ..LogConfig::default() });

@@ -13,6 +13,9 @@
 //! Every function may wait for the disk and none awaits: callers choose the thread. Deliberately unknown here: who
 //! leads, who is in sync (`replica/`), the protocol, and timers: `broker/` calls the passes of `LogDirs`.
 //!
+//! Epochs: the log knows the leader epoch in force, raised when its partition begins to lead or to follow. Whoever appends
+//! or truncates names the epoch under which that was admitted, and any other than the one in force is refused.
+//!
 //! Locks: `LogDirs::logs`, then `Log::state`; those of `LogDir` are innermost.
 
 mod append;
@@ -67,12 +70,18 @@ use crate::codec::writer::FileRegion;
 use crate::config::log::LogConfig;
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId, TopicPartition};
 
+/// Greater than any epoch, so that no append carries it.
+const NO_EPOCH_ANY_MORE: LeaderEpoch = LeaderEpoch(i32::MAX);
+
 /// One partition on disk. Shared; every call takes the lock for as long as it needs it.
 #[derive(Debug)]
 pub struct Log {
     topic_partition: TopicPartition,
     parent: Arc<LogDir>,
     state: Mutex<State>,
+    /// What `leader-epoch-checkpoint` holds. Held while it is written, so that an older picture never replaces a newer
+    /// one; taken before the state, by threads that may wait for a disk alone.
+    epoch_file: Mutex<LeaderEpochs>,
 }
 
 #[derive(Debug)]
@@ -90,6 +99,8 @@ pub(crate) struct State {
     /// Everything below is on the disk, whatever happens to the machine.
     recovery_point: Offset,
     last_flush_ms: i64,
+    /// The leader epoch in force: every append and truncation must carry it. -1 until the first decision.
+    leader_epoch: LeaderEpoch,
     epochs: LeaderEpochs,
     producers: Producers,
     snapshots: Snapshots,
@@ -275,10 +286,47 @@ impl Log {
         state.epochs.end_offset_for(requested, state.log_end_offset)
     }
 
-    /// A new leader starts to write here. Followers that lag learn from it where to truncate.
-    pub fn assign_epoch_start(&self, epoch: LeaderEpoch, start_offset: Offset) -> Result<(), LogError> {
+    /// The epoch in force.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.locked().leader_epoch
+    }
+
+    /// This broker leads from here on, in this epoch, which begins where the log ends: followers that lag learn from it
+    /// where to truncate. What earlier epochs admitted is refused from now on. The epoch is in memory; `write_epochs` is
+    /// for a thread that may wait.
+    pub fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError> {
         let mut state = self.serving()?;
-        self.parent.observe(state.assign_epoch(epoch, start_offset))
+        state.begin_epoch(epoch)?;
+        let log_end_offset = state.log_end_offset;
+        state.epochs.assign(epoch, log_end_offset);
+        Ok(state.bounds())
+    }
+
+    /// Another broker leads from here on, in this epoch. What earlier epochs admitted is refused from now on.
+    pub fn follow(&self, epoch: LeaderEpoch) -> Result<(), LogError> {
+        self.locked().begin_epoch(epoch)
+    }
+
+    /// Nobody appends any more, whatever was admitted before: the replica is being deleted.
+    pub fn end_appends(&self) {
+        self.locked().leader_epoch = NO_EPOCH_ANY_MORE;
+    }
+
+    /// Writes the leader epochs if the file lacks any. May wait for the disk. Soon after each new epoch: recovery finds
+    /// epochs in the batches above the recovery point, but a JVM's begins with the segment whose index is missing, and
+    /// then passes over the earlier epochs of the segments before it.
+    /// Source: kafka 3.9 core/.../log/LogLoader.scala (loadSegmentFiles, recoverLog).
+    pub fn write_epochs(&self) -> Result<(), LogError> {
+        let mut on_disk = self.epoch_file.lock().expect("nothing panics under this lock");
+        let state = self.serving()?;
+        if state.epochs == *on_disk {
+            return Ok(());
+        }
+        let (epochs, dir) = (state.epochs.clone(), state.dir.clone());
+        drop(state);
+        self.parent.observe(epochs.write(&dir.join(file_names::LEADER_EPOCH_CHECKPOINT)))?;
+        *on_disk = epochs;
+        Ok(())
     }
 
     /// What is known of the partition's producers.
@@ -321,6 +369,8 @@ impl Log {
     }
 
     fn flush_until(&self, until: Offset, now_ms: i64) -> Result<(), LogError> {
+        // Recovery finds the epochs of batches above the recovery point in the batches; of those below, in the file.
+        self.write_epochs()?;
         let mut state = self.serving()?;
         let from = state.recovery_point;
         if until <= from {
@@ -407,21 +457,22 @@ impl State {
         self.producers.forget_completed_below(self.high_watermark);
     }
 
-    /// Writes the checkpoint before the first batch of the epoch, so that the file never lacks an epoch of the log.
-    fn assign_epoch(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> Result<(), LogError> {
-        if !self.epochs.assign_changes(epoch, start_offset) {
-            return Ok(());
+    /// Raises the epoch in force.
+    fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), LogError> {
+        if epoch < self.leader_epoch {
+            return Err(LogError::StaleLeaderEpoch { given: epoch, latest: self.leader_epoch });
         }
-        let mut changed = self.epochs.clone();
-        if changed.assign(epoch, start_offset) {
-            changed.write(&self.dir.join(file_names::LEADER_EPOCH_CHECKPOINT))?;
-            self.epochs = changed;
-        }
+        self.leader_epoch = epoch;
         Ok(())
     }
 
-    fn write_epochs(&self) -> Result<(), LogError> {
-        self.epochs.write(&self.dir.join(file_names::LEADER_EPOCH_CHECKPOINT))
+    /// Refuses what was admitted under another epoch than the one in force.
+    fn check_epoch(&self, given: LeaderEpoch) -> Result<(), LogError> {
+        if given == self.leader_epoch {
+            Ok(())
+        } else {
+            Err(LogError::StaleLeaderEpoch { given, latest: self.leader_epoch })
+        }
     }
 
     fn files_to_flush(&mut self, from: Offset, until: Offset) -> Result<Vec<PathBuf>, LogError> {

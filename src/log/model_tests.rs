@@ -59,6 +59,7 @@ fn any_history_reads_as_the_list_of_its_batches() {
                     let timestamps: Vec<i64> = (0..count).map(|_| rng.random_range(0..10_000)).collect();
                     let codec = if rng.random_bool(0.3) { Codec::Lz4 } else { Codec::None };
                     let builder = compressed_batch(&timestamps, rng.random_range(0..60), codec);
+                    log.follow(crate::model::LeaderEpoch(step / 40)).expect("epochs rise");
                     let info = log
                         .append_as_leader(
                             &mut prepared(builder),
@@ -80,12 +81,12 @@ fn any_history_reads_as_the_list_of_its_batches() {
                 }
                 13 => {
                     let to = rng.random_range(model.start..=model.end);
-                    log.truncate_to(Offset(to), 0).expect("truncatable");
+                    log.truncate_to(Offset(to), log.leader_epoch(), 0).expect("truncatable");
                     model.truncate(to);
                 }
                 14 => {
                     let before = rng.random_range(0..=model.high_watermark);
-                    log.delete_records(Offset(before)).expect("deletable");
+                    log.delete_records(Offset(before), log.leader_epoch()).expect("deletable");
                     model.start = model.start.max(before);
                     log.delete_old_segments(0).expect("deletable");
                 }

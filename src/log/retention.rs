@@ -20,6 +20,9 @@ impl Log {
                 deleted += self.delete_oldest(now_ms, Rule::Age { retention_ms })?;
             }
         }
+        if deleted > 0 {
+            self.write_epochs()?;
+        }
         Ok(deleted)
     }
 

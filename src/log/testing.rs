@@ -101,6 +101,7 @@ pub(crate) fn append(log: &Log, batch: BatchBuilder) -> Result<AppendInfo, LogEr
 }
 
 pub(crate) fn append_in_epoch(log: &Log, batch: BatchBuilder, epoch: i32) -> Result<AppendInfo, LogError> {
+    log.follow(LeaderEpoch(epoch))?;
     let info = log.append_as_leader(&mut prepared(batch), LeaderEpoch(epoch), AppendOrigin::Client, 0)?;
     log.update_high_watermark(info.log_end_offset);
     Ok(info)

@@ -9,48 +9,61 @@ use super::scan::{BatchScan, Found};
 use super::segment::Segment;
 use super::snapshots;
 use super::{Log, State, append};
-use crate::model::Offset;
+use crate::model::{LeaderEpoch, Offset};
 
 impl Log {
-    /// Cuts off the batch that holds `offset` and everything behind it. Returns false if the log ends before.
-    pub fn truncate_to(&self, offset: Offset, now_ms: i64) -> Result<bool, LogError> {
+    /// Cuts off the batch that holds `offset` and everything behind it, as the leader of `leader_epoch` said; refused
+    /// unless that epoch is in force. Returns false if the log ends before.
+    pub fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, LogError> {
         let mut state = self.serving()?;
+        state.check_epoch(leader_epoch)?;
         let result = if offset < state.segments[0].base_offset() {
             state.truncate_fully_and_start_at(offset, None, &self.parent, now_ms).map(|()| true)
         } else {
             state.truncate_to(offset, &self.parent, now_ms)
         };
-        self.parent.observe(result)
+        drop(state);
+        let truncated = self.parent.observe(result)?;
+        self.write_epochs()?;
+        Ok(truncated)
     }
 
-    /// Removes everything and continues at `offset`: the leader no longer has what this log would need next. The log
-    /// start offset may lie behind, where the leader's is.
+    /// Removes everything and continues at `offset`: the leader of `leader_epoch` no longer has what this log would need
+    /// next. The log start offset may lie behind, where the leader's is. Refused unless that epoch is in force.
     pub fn truncate_fully_and_start_at(
         &self,
         offset: Offset,
         log_start_offset: Option<Offset>,
+        leader_epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<(), LogError> {
         let mut state = self.serving()?;
+        state.check_epoch(leader_epoch)?;
         let result = state.truncate_fully_and_start_at(offset, log_start_offset, &self.parent, now_ms);
-        self.parent.observe(result)
+        drop(state);
+        self.parent.observe(result)?;
+        self.write_epochs()
     }
 
-    /// DeleteRecords on the leader: moves the log start offset, -1 meaning the high watermark. Returns where it is now.
-    pub fn delete_records(&self, before: Offset) -> Result<Offset, LogError> {
+    /// DeleteRecords on the leader: moves the log start offset, -1 meaning the high watermark. Refused unless the leader's
+    /// epoch is in force. Returns where it is now.
+    pub fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError> {
         let mut state = self.serving()?;
+        state.check_epoch(leader_epoch)?;
         if !state.config.delete {
             return Err(LogError::DeletePolicyRequired);
         }
         let before = if before == Offset(-1) { state.high_watermark } else { before };
-        self.parent.observe(state.increment_log_start_offset(before))?;
+        state.increment_log_start_offset(before)?;
         Ok(state.log_start_offset)
     }
 
-    /// Follows the leader's log start offset. Never moves backwards; true if it moved.
-    pub fn increment_log_start_offset(&self, offset: Offset) -> Result<bool, LogError> {
+    /// Follows the log start offset of the leader of `leader_epoch`, which must be in force. Never moves backwards; true
+    /// if it moved.
+    pub fn increment_log_start_offset(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, LogError> {
         let mut state = self.serving()?;
-        self.parent.observe(state.increment_log_start_offset(offset))
+        state.check_epoch(leader_epoch)?;
+        state.increment_log_start_offset(offset)
     }
 }
 
@@ -58,9 +71,7 @@ impl State {
     fn truncate_to(&mut self, offset: Offset, parent: &LogDir, now_ms: i64) -> Result<bool, LogError> {
         if offset >= self.log_end_offset {
             // The leader may still contradict an epoch that has no records yet.
-            if self.epochs.truncate_from_end(offset) {
-                self.write_epochs()?;
-            }
+            self.epochs.truncate_from_end(offset);
             return Ok(false);
         }
         self.truncations += 1;
@@ -76,9 +87,7 @@ impl State {
             .truncate_to(dir, offset, now_ms)?;
         self.log_end_offset = offset;
         self.log_start_offset = self.log_start_offset.min(offset);
-        if self.epochs.truncate_from_end(offset) {
-            self.write_epochs()?;
-        }
+        self.epochs.truncate_from_end(offset);
         self.rebuild_producers(parent.producer_id_expiration_ms, now_ms)?;
         let high_watermark = self.high_watermark;
         self.set_high_watermark(high_watermark);
@@ -102,9 +111,7 @@ impl State {
         self.segments.push(segment.map_err(|error| LogError::Corrupt { context: error.to_string() })?);
         self.log_end_offset = offset;
         self.log_start_offset = log_start_offset.unwrap_or(offset).min(offset);
-        if self.epochs.clear() {
-            self.write_epochs()?;
-        }
+        self.epochs.clear();
         self.snapshots.retain(&self.dir, |_| false)?;
         self.snapshots.set_last(Offset(0));
         self.producers = Producers::starting_at(offset);
@@ -139,9 +146,7 @@ impl State {
             return Ok(false);
         }
         self.log_start_offset = offset;
-        if self.epochs.truncate_from_start(offset) {
-            self.write_epochs()?;
-        }
+        self.epochs.truncate_from_start(offset);
         self.producers.forget_completed_below(offset);
         Ok(true)
     }

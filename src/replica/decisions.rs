@@ -158,11 +158,14 @@ impl ReplicaManager {
                 partition.keep_log(&log);
                 Ok(None)
             }
-            Verdict::Follow => {
-                let is_new_epoch = partition.follow(decision, &log);
-                Ok((is_new_epoch && is_internal)
-                    .then(|| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch: Some(leader_epoch) }))
-            }
+            Verdict::Follow => match partition.follow(decision, &log) {
+                Ok(is_new_epoch) => Ok((is_new_epoch && is_internal)
+                    .then(|| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch: Some(leader_epoch) })),
+                Err(why) => {
+                    error!("{name}: leader epoch {leader_epoch} cannot be followed: {why}");
+                    Err(refused_by_log(partition, &why))
+                }
+            },
             // The log has taken the id by now.
             Verdict::AdoptTopicId | Verdict::Acknowledge | Verdict::Refuse(_) => Ok(None),
         }

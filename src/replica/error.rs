@@ -81,7 +81,7 @@ impl std::error::Error for ReplicaError {
 impl From<WrongLeadership> for ReplicaError {
     fn from(wrong: WrongLeadership) -> ReplicaError {
         match wrong {
-            WrongLeadership::NotLeader => ReplicaError::NotLeaderOrFollower,
+            WrongLeadership::NotLeader | WrongLeadership::StaleFollower => ReplicaError::NotLeaderOrFollower,
             WrongLeadership::Fenced => ReplicaError::FencedLeaderEpoch,
             // A follower that the leader does not know yet has heard of a newer assignment.
             WrongLeadership::Unknown | WrongLeadership::NotAReplica => ReplicaError::UnknownLeaderEpoch,

@@ -11,7 +11,7 @@
 //! ```
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/cluster/Partition.scala and server/ReplicaManager.scala.
 
-use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use crate::protocol::error_code::ErrorCode;
 
 /// What the controller decided for one partition.
@@ -67,6 +67,8 @@ pub enum WrongLeadership {
     Unknown,
     /// The requester is not among the replicas that this leader knows.
     NotAReplica,
+    /// A later registration of the requester has fetched already (KIP-903).
+    StaleFollower,
 }
 
 /// What the leader knows of another replica.
@@ -76,10 +78,26 @@ pub struct Follower {
     /// -1 until its first fetch of this leadership.
     pub log_end_offset: Offset,
     pub log_start_offset: Offset,
+    /// The newest registration that fetched; -1 while none has said.
+    broker_epoch: BrokerEpoch,
     last_fetch_leader_log_end_offset: Offset,
     last_fetch_ms: i64,
     /// The latest time at which it is known to have had everything that the leader had.
     last_caught_up_ms: i64,
+}
+
+/// A fetch of a follower, as the leader admitted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerFetch {
+    pub broker: BrokerId,
+    /// -1 when the request does not say.
+    pub broker_epoch: BrokerEpoch,
+    /// Under which it was admitted.
+    pub leader_epoch: LeaderEpoch,
+    pub fetch_offset: Offset,
+    pub log_start_offset: Offset,
+    /// The leader's own at the time of the read.
+    pub leader_log_end_offset: Offset,
 }
 
 impl Follower {
@@ -88,6 +106,7 @@ impl Follower {
             broker,
             log_end_offset: Offset(-1),
             log_start_offset: Offset(-1),
+            broker_epoch: BrokerEpoch(-1),
             last_fetch_leader_log_end_offset: Offset(-1),
             last_fetch_ms: 0,
             last_caught_up_ms: 0,
@@ -317,26 +336,28 @@ impl Leadership {
         self.isr.contains(&broker)
     }
 
-    /// Records where a follower fetches. `log_end_offset` is the leader's own at the time of the read.
-    pub fn follower_fetched(
-        &mut self,
-        broker: BrokerId,
-        fetch_offset: Offset,
-        log_start_offset: Offset,
-        log_end_offset: Offset,
-        now_ms: i64,
-    ) -> Result<(), WrongLeadership> {
-        let follower =
-            self.followers.iter_mut().find(|follower| follower.broker == broker).ok_or(WrongLeadership::NotAReplica)?;
-        if fetch_offset >= log_end_offset {
+    /// Records where a follower fetches. What was admitted under another leader epoch, or comes from an earlier life of
+    /// the follower, is refused: a late fetch must not make a replica look better than it is.
+    pub fn follower_fetched(&mut self, fetch: &FollowerFetch, now_ms: i64) -> Result<(), WrongLeadership> {
+        if !self.is_leader() || fetch.leader_epoch != self.leader_epoch {
+            return Err(WrongLeadership::NotLeader);
+        }
+        let follower = self.followers.iter_mut().find(|follower| follower.broker == fetch.broker);
+        let follower = follower.ok_or(WrongLeadership::NotAReplica)?;
+        if fetch.broker_epoch.0 >= 0 && fetch.broker_epoch < follower.broker_epoch {
+            return Err(WrongLeadership::StaleFollower);
+        }
+        follower.broker_epoch = follower.broker_epoch.max(fetch.broker_epoch);
+        if fetch.fetch_offset >= fetch.leader_log_end_offset {
             follower.last_caught_up_ms = follower.last_caught_up_ms.max(now_ms);
-        } else if fetch_offset >= follower.last_fetch_leader_log_end_offset {
+        } else if fetch.fetch_offset >= follower.last_fetch_leader_log_end_offset {
             // It had everything that was there when it asked last.
             follower.last_caught_up_ms = follower.last_caught_up_ms.max(follower.last_fetch_ms);
         }
-        follower.log_end_offset = fetch_offset;
-        follower.log_start_offset = log_start_offset;
-        follower.last_fetch_leader_log_end_offset = follower.last_fetch_leader_log_end_offset.max(log_end_offset);
+        follower.log_end_offset = fetch.fetch_offset;
+        follower.log_start_offset = fetch.log_start_offset;
+        follower.last_fetch_leader_log_end_offset =
+            follower.last_fetch_leader_log_end_offset.max(fetch.leader_log_end_offset);
         follower.last_fetch_ms = now_ms;
         Ok(())
     }
@@ -382,6 +403,17 @@ mod tests {
         let mut leadership = Leadership::new(LOCAL);
         leadership.lead(&decision(1, epoch, replicas), Offset(log_end_offset), 1_000);
         leadership
+    }
+
+    fn fetch(broker: i32, leader_epoch: i32, fetch_offset: i64, log_start_offset: i64, ends: i64) -> FollowerFetch {
+        FollowerFetch {
+            broker: BrokerId(broker),
+            broker_epoch: BrokerEpoch(-1),
+            leader_epoch: LeaderEpoch(leader_epoch),
+            fetch_offset: Offset(fetch_offset),
+            log_start_offset: Offset(log_start_offset),
+            leader_log_end_offset: Offset(ends),
+        }
     }
 
     /// Every cell of the table in Kafka's becomeLeaderOrFollower that looks at one partition.
@@ -453,10 +485,10 @@ mod tests {
             leadership.committed_end(Offset(100), 1, now_ms, 30_000, |_| alive).map(|offset| offset.0)
         };
         assert_eq!(committed(&leadership, 100_000, true), Some(-1), "in the ISR, but not heard of yet");
-        leadership.follower_fetched(BrokerId(2), Offset(60), Offset(0), Offset(100), 100_100).expect("a replica");
+        leadership.follower_fetched(&fetch(2, 0, 60, 0, 100), 100_100).expect("a replica");
         assert_eq!(committed(&leadership, 100_100, true), Some(60));
         // Broker 3 catches up to where the leader was, and so delays the high watermark while it may join the ISR.
-        leadership.follower_fetched(BrokerId(3), Offset(50), Offset(0), Offset(50), 100_200).expect("a replica");
+        leadership.follower_fetched(&fetch(3, 0, 50, 0, 50), 100_200).expect("a replica");
         assert_eq!(committed(&leadership, 100_200, true), Some(50));
         assert_eq!(committed(&leadership, 100_200, false), Some(60), "the dead do not join");
         assert_eq!(committed(&leadership, 200_000, true), Some(60), "the slow do not join");
@@ -465,7 +497,7 @@ mod tests {
     #[test]
     fn a_reelected_leader_remembers_where_its_followers_are_and_a_new_one_does_not() {
         let mut leadership = leading(0, &[1, 2], 0);
-        leadership.follower_fetched(BrokerId(2), Offset(7), Offset(3), Offset(7), 2_000).expect("a replica");
+        leadership.follower_fetched(&fetch(2, 0, 7, 3, 7), 2_000).expect("a replica");
         let again = leadership.lead(&decision(1, 1, &[1, 2]), Offset(9), 3_000);
         assert_eq!(again, Transition::Done { new_role: false, new_epoch: true });
         assert_eq!(leadership.followers[0].log_end_offset, Offset(7));
@@ -500,13 +532,10 @@ mod tests {
     #[test]
     fn the_low_watermark_counts_live_replicas_only() {
         let mut leadership = leading(0, &[1, 2, 3], 0);
-        leadership.follower_fetched(BrokerId(2), Offset(9), Offset(4), Offset(9), 0).expect("a replica");
+        leadership.follower_fetched(&fetch(2, 0, 9, 4, 9), 0).expect("a replica");
         assert_eq!(leadership.low_watermark(Offset(6), |_| true), Offset(-1));
         assert_eq!(leadership.low_watermark(Offset(6), |broker| broker == BrokerId(2)), Offset(4));
         assert_eq!(leadership.low_watermark(Offset(6), |_| false), Offset(6));
-        assert_eq!(
-            leadership.follower_fetched(BrokerId(9), Offset(9), Offset(4), Offset(9), 0),
-            Err(WrongLeadership::NotAReplica)
-        );
+        assert_eq!(leadership.follower_fetched(&fetch(9, 0, 9, 4, 9), 0), Err(WrongLeadership::NotAReplica));
     }
 }

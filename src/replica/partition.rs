@@ -11,12 +11,12 @@ use crate::log::error::LogError;
 use crate::log::leader_epochs::EpochEnd;
 use crate::log::{AppendInfo, Bounds, FetchedBatches, Log, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
-use crate::model::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::record::append::prepare;
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::replica::append_rules::append_rules;
 use crate::replica::error::ReplicaError;
-use crate::replica::leader::{Decision, Leadership, Transition, Verdict, WrongLeadership};
+use crate::replica::leader::{Decision, FollowerFetch, Leadership, Transition, Verdict, WrongLeadership};
 use crate::replica::waiters::{Commit, FetchWaiters, NotCommitted, OffsetWaiters, ParkedFetch, WaitsFor};
 
 /// How many replicas must have the records before a produce is answered.
@@ -27,6 +27,16 @@ pub enum RequiredAcks {
     Leader,
     /// All in-sync replicas, of which there must be `min.insync.replicas`.
     AllInSync,
+}
+
+/// How records are to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendTerms {
+    pub accepted_sets: AcceptedSets,
+    pub origin: AppendOrigin,
+    pub required_acks: RequiredAcks,
+    /// The epoch under which the writer learned what it writes: under any other nothing is appended. A client knows none.
+    pub expected_leader_epoch: Option<LeaderEpoch>,
 }
 
 /// What partitions need to know of the broker around them.
@@ -66,14 +76,18 @@ pub enum Fetcher {
         may_read_from_follower: bool,
     },
     /// Reads up to the log end, from leaders only.
-    Follower(BrokerId),
+    Follower {
+        broker: BrokerId,
+        /// Of its registration; -1 when its version of the request has no place for it.
+        broker_epoch: BrokerEpoch,
+    },
 }
 
 impl Fetcher {
     pub fn waits_for(self) -> WaitsFor {
         match self {
             Fetcher::Consumer { .. } => WaitsFor::Committed,
-            Fetcher::Follower(_) => WaitsFor::LogEnd,
+            Fetcher::Follower { .. } => WaitsFor::LogEnd,
         }
     }
 
@@ -85,7 +99,7 @@ impl Fetcher {
         match self {
             Fetcher::Consumer { read_committed: true, .. } => ReadUntil::LastStableOffset,
             Fetcher::Consumer { .. } => ReadUntil::HighWatermark,
-            Fetcher::Follower(_) => ReadUntil::LogEnd,
+            Fetcher::Follower { .. } => ReadUntil::LogEnd,
         }
     }
 
@@ -225,20 +239,29 @@ impl Partition {
         }
     }
 
-    /// Takes over as the leader. True if it was not the leader before.
+    /// Takes over as the leader. True if it was not the leader before. May wait for the disk once it leads.
     pub fn lead(&self, decision: &Decision, log: &Arc<Log>, now_ms: i64) -> Result<bool, LogError> {
+        let is_new_leader = self.take_over(decision, log, now_ms)?;
+        match log.write_epochs() {
+            // A full disk: whoever flushes the log writes them first.
+            Err(error) if !error.is_storage_failure() && matches!(error, LogError::Io { .. }) => {
+                warn!("{}: leader epoch {} is not on the disk yet: {error}", self.name, decision.leader_epoch);
+            }
+            written => written?,
+        }
+        Ok(is_new_leader)
+    }
+
+    fn take_over(&self, decision: &Decision, log: &Arc<Log>, now_ms: i64) -> Result<bool, LogError> {
         let mut state = self.state();
         if state.leadership.is_overtaken(decision) {
             info!("{}: the decision to lead is older than a known change of the ISR and is skipped", self.name);
             return Ok(false);
         }
-        let bounds = log.bounds();
+        // What the log ends with from here on is of this epoch: it refuses what earlier ones admitted. A follower may have
+        // records of later epochs than any here, so the log must know where this one began before anybody asks.
+        let bounds = log.lead(decision.leader_epoch)?;
         let log_end_offset = bounds.log_end_offset;
-        // A follower may have records of later epochs than any here: the log must know where this epoch began before
-        // anybody asks. Before the change, so that a failing disk leaves the partition as it was.
-        if decision.leader_epoch > state.leadership.leader_epoch() {
-            log.assign_epoch_start(decision.leader_epoch, log_end_offset)?;
-        }
         state.log = Some(Arc::clone(log));
         let transition = state.leadership.lead(decision, log_end_offset, now_ms);
         let isr: Vec<String> = decision.isr.iter().map(ToString::to_string).collect();
@@ -259,20 +282,24 @@ impl Partition {
     }
 
     /// Follows another. True if the leader epoch is new, so that fetching must start over.
-    pub fn follow(&self, decision: &Decision, log: &Arc<Log>) -> bool {
+    pub fn follow(&self, decision: &Decision, log: &Arc<Log>) -> Result<bool, LogError> {
         let mut state = self.state();
+        if !state.leadership.is_overtaken(decision) {
+            // What this broker admitted as the leader is not its own to append any more.
+            log.follow(decision.leader_epoch)?;
+        }
         state.log = Some(Arc::clone(log));
         let transition = state.leadership.follow(decision);
         let Transition::Done { new_epoch, .. } = transition else {
             info!("{}: the decision to follow is older than a known change of the ISR and is skipped", self.name);
-            return false;
+            return Ok(false);
         };
         info!(
             "Follower {} starts at leader epoch {} with partition epoch {}. Current leader is {}",
             self.name, decision.leader_epoch, decision.partition_epoch, decision.leader
         );
         state.answer_all(NotCommitted::NotLeader);
-        new_epoch
+        Ok(new_epoch)
     }
 
     /// Keeps a log that was created although its leader is not alive, so that its high watermark is checkpointed.
@@ -284,7 +311,9 @@ impl Partition {
     pub fn close(&self) {
         let mut state = self.state();
         state.leadership = Leadership::new(self.around.local);
-        state.log = None;
+        if let Some(log) = state.log.take() {
+            log.end_appends();
+        }
         state.answer_all(NotCommitted::NotLeader);
     }
 
@@ -305,17 +334,14 @@ impl Partition {
     // ---- data ----
 
     /// Appends records as the leader, on the calling thread: it writes to the page cache.
-    pub fn append(
-        &self,
-        records: Bytes,
-        accepted_sets: AcceptedSets,
-        origin: AppendOrigin,
-        required_acks: RequiredAcks,
-        now_ms: i64,
-    ) -> Result<Appended, ReplicaError> {
+    pub fn append(&self, records: Bytes, terms: AppendTerms, now_ms: i64) -> Result<Appended, ReplicaError> {
+        let AppendTerms { accepted_sets, origin, required_acks, expected_leader_epoch } = terms;
         let (log, config, leader_epoch) = {
             let state = self.state();
             let log = state.log_for(None, true)?;
+            if expected_leader_epoch.is_some_and(|expected| expected != state.leadership.leader_epoch()) {
+                return Err(ReplicaError::NotLeaderOrFollower);
+            }
             let config = log.config();
             if required_acks == RequiredAcks::AllInSync && !state.leadership.has_min_isr(config.min_insync_replicas) {
                 return Err(ReplicaError::NotEnoughReplicas { in_sync: state.leadership.isr().len() });
@@ -325,7 +351,7 @@ impl Partition {
         let rules = append_rules(&config, origin, accepted_sets, self.around.zstd_allowed);
         let mut prepared = prepare(records, &rules, now_ms)?;
         let bytes = i64::try_from(prepared.size_in_bytes()).unwrap_or(i64::MAX);
-        // The partition's lock is free meanwhile: the log refuses the append if a newer epoch has begun.
+        // The partition's lock is free meanwhile: the log refuses the append if another epoch has begun.
         let info =
             log.append_as_leader(&mut prepared, leader_epoch, origin, now_ms).map_err(|error| self.failed(error))?;
         let mut state = self.state();
@@ -399,10 +425,10 @@ impl Partition {
         at_least_one_batch: bool,
         now_ms: i64,
     ) -> Result<Fetched, ReplicaError> {
-        let log = {
+        let (log, leader_epoch) = {
             let state = self.state();
             let log = state.log_for(params.current_leader_epoch, fetcher.leader_only())?;
-            if let Fetcher::Follower(broker) = fetcher
+            if let Fetcher::Follower { broker, .. } = fetcher
                 && !state.leadership.is_replica(broker)
             {
                 // With an epoch it has heard of an assignment that this leader has not; without one, it is not ours.
@@ -411,7 +437,7 @@ impl Partition {
                     None => ReplicaError::NotLeaderOrFollower,
                 });
             }
-            log
+            (log, state.leadership.leader_epoch())
         };
         if !topic_id.is_zero() && log.topic_id().is_some_and(|known| known != topic_id) {
             return Err(ReplicaError::InconsistentTopicId);
@@ -431,30 +457,33 @@ impl Partition {
         } else {
             None
         };
-        if let Fetcher::Follower(broker) = fetcher {
-            self.follower_fetched(broker, params, &log, &bounds, now_ms);
+        if let Fetcher::Follower { broker, broker_epoch } = fetcher {
+            let fetch = FollowerFetch {
+                broker,
+                broker_epoch,
+                leader_epoch,
+                fetch_offset: params.fetch_offset,
+                log_start_offset: params.log_start_offset,
+                leader_log_end_offset: bounds.log_end_offset,
+            };
+            self.follower_fetched(&fetch, &log, now_ms)?;
         }
         Ok(Fetched { batches, bounds, diverging: None, end })
     }
 
-    fn follower_fetched(&self, broker: BrokerId, params: &FetchParams, log: &Log, bounds: &Bounds, now_ms: i64) {
+    /// Takes note of what a follower has. The partition's lock was free since the fetch was admitted: one that was
+    /// admitted under another leader epoch says nothing about this one.
+    fn follower_fetched(&self, fetch: &FollowerFetch, log: &Log, now_ms: i64) -> Result<(), ReplicaError> {
         let mut state = self.state();
-        let fetched = state.leadership.follower_fetched(
-            broker,
-            params.fetch_offset,
-            params.log_start_offset,
-            bounds.log_end_offset,
-            now_ms,
-        );
-        if fetched.is_ok() {
-            let min_isr = log.config().min_insync_replicas;
-            if self.advance_high_watermark(&mut state, log, min_isr, log.log_end_offset(), now_ms) {
-                state.fetches.moved(WaitsFor::Committed);
-            }
-            let low_watermark =
-                state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));
-            state.deletions.reached(low_watermark, Ok(()));
+        state.leadership.follower_fetched(fetch, now_ms)?;
+        let min_isr = log.config().min_insync_replicas;
+        if self.advance_high_watermark(&mut state, log, min_isr, log.log_end_offset(), now_ms) {
+            state.fetches.moved(WaitsFor::Committed);
         }
+        let low_watermark =
+            state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));
+        state.deletions.reached(low_watermark, Ok(()));
+        Ok(())
     }
 
     /// Registers a parked fetch that saw `seen`; wakes it at once if that has changed since.
@@ -522,9 +551,12 @@ impl Partition {
     /// Raises the log start offset; `None` deletes everything committed. May wait for a disk. Returns what was asked
     /// for, the low watermark, and what resolves when the low watermark has reached it.
     pub fn delete_records(&self, before: Option<Offset>) -> Result<DeletedRecords, ReplicaError> {
-        let log = self.state().log_for(None, true)?;
+        let (log, leader_epoch) = {
+            let state = self.state();
+            (state.log_for(None, true)?, state.leadership.leader_epoch())
+        };
         let before = before.unwrap_or_else(|| log.bounds().high_watermark);
-        log.delete_records(before).map_err(|error| self.failed(error))?;
+        log.delete_records(before, leader_epoch).map_err(|error| self.failed(error))?;
         let mut state = self.state();
         let low_watermark =
             state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));

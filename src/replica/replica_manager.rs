@@ -17,13 +17,12 @@ use crate::log::dirs::LogDirs;
 use crate::log::{OffsetQuery, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
-use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::replica::control::ControllerFence;
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
 use crate::replica::hosted::Hosted;
 use crate::replica::io::IoThreads;
-use crate::replica::partition::{Appended, DeletedRecords, Partition, RequiredAcks, Surroundings};
+use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, Surroundings};
 
 /// Leadership changes that coordinators wait to hear of, at most this many untold.
 const LEADERSHIP_EVENTS_MAX: usize = 4096;
@@ -44,14 +43,6 @@ pub struct ReplicaManager {
     /// True once the controller has told which partitions live here: only then are high watermarks checkpointed, or
     /// those of partitions not heard of yet would be lost.
     pub(super) has_decisions: watch::Sender<bool>,
-}
-
-/// How records are to be appended.
-#[derive(Clone, Copy, Debug)]
-pub struct AppendTerms {
-    pub accepted_sets: AcceptedSets,
-    pub origin: AppendOrigin,
-    pub required_acks: RequiredAcks,
 }
 
 impl ReplicaManager {
@@ -136,7 +127,7 @@ impl ReplicaManager {
         now_ms: i64,
     ) -> Result<Appended, ReplicaError> {
         let partition = self.partition(topic, partition)?;
-        partition.append(records, terms.accepted_sets, terms.origin, terms.required_acks, now_ms)
+        partition.append(records, terms, now_ms)
     }
 
     /// Finds an offset; on an I/O thread unless it is known without a look at the log.

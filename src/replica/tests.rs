@@ -28,8 +28,8 @@ use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, PartitionQuery};
 use crate::replica::io::IoThreads;
 use crate::replica::leader::Decision;
-use crate::replica::partition::{Appended, FetchParams, Fetcher, RequiredAcks};
-use crate::replica::replica_manager::{AppendTerms, ReplicaManager};
+use crate::replica::partition::{AppendTerms, Appended, FetchParams, Fetcher, RequiredAcks};
+use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters;
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -129,8 +129,12 @@ impl Fixture {
     }
 
     fn produce(&self, topic: &str, acks: RequiredAcks) -> Result<Appended, ReplicaError> {
-        let terms =
-            AppendTerms { accepted_sets: AcceptedSets::OneV2Batch, origin: AppendOrigin::Client, required_acks: acks };
+        let terms = AppendTerms {
+            accepted_sets: AcceptedSets::OneV2Batch,
+            origin: AppendOrigin::Client,
+            required_acks: acks,
+            expected_leader_epoch: None,
+        };
         self.replicas.append(topic, 0, records(3), terms, NOW_MS)
     }
 
@@ -150,6 +154,10 @@ impl Fixture {
             partitions: vec![PartitionQuery { topic: topic.into(), partition: 0, topic_id: TopicId::ZERO, params }],
         }
     }
+}
+
+fn follower(broker: i32) -> Fetcher {
+    Fetcher::Follower { broker: BrokerId(broker), broker_epoch: BrokerEpoch(-1) }
 }
 
 fn records(count: usize) -> Bytes {
@@ -205,7 +213,7 @@ async fn acks_all_waits_for_the_isr_and_fails_when_leadership_moves() {
     let commit = fixture.produce("t", RequiredAcks::AllInSync).expect("this broker leads").commit.expect("not yet");
     // The follower asks for what comes after the records: it has them.
     let mut query = fixture.consumer("t", 3, 0);
-    query.fetcher = Fetcher::Follower(BrokerId(2));
+    query.fetcher = follower(2);
     query.partitions[0].params.log_start_offset = Offset(0);
     assert!(fixture.replicas.fetch(&query, Instant::now(), NOW_MS).await[0].is_ok());
     assert_eq!(commit.wait(soon()).await, Ok(()));
@@ -391,7 +399,7 @@ async fn the_high_watermark_never_passes_a_follower_and_never_goes_back() {
         }
         let follower = (step / 2) % 2;
         let mut query = fixture.consumer("t", fetched[follower], 0);
-        query.fetcher = Fetcher::Follower(BrokerId(i32::try_from(follower).expect("small") + 2));
+        query.fetcher = self::follower(i32::try_from(follower).expect("small") + 2);
         let outcomes = fixture.replicas.fetch(&query, Instant::now(), NOW_MS).await;
         assert!(outcomes[0].is_ok());
         let high_watermark = log.high_watermark();
