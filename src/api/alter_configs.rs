@@ -14,6 +14,7 @@ use crate::config::definition::ConfigError;
 use crate::config::dynamic::{self, Operation, OperationError, Scope};
 use crate::config::properties::Properties;
 use crate::config::topic_settings;
+use crate::model::shown::shown;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::{alter_configs as legacy, incremental_alter_configs as incremental};
 
@@ -74,7 +75,7 @@ const SUBTRACT: i8 = 3;
 
 pub(crate) async fn handle(
     server: &Server,
-    _context: RequestContext,
+    context: RequestContext,
     request: legacy::AlterConfigsRequest,
 ) -> legacy::AlterConfigsResponse {
     let entry = |config: legacy::AlterableConfig| Entry { name: config.name, operation: SET, value: config.value };
@@ -83,7 +84,7 @@ pub(crate) async fn handle(
         name: resource.resource_name,
         entries: resource.configs.into_iter().map(entry).collect(),
     });
-    let altered = alter_all(server, Kind::Legacy, resources.collect(), request.validate_only).await;
+    let altered = alter_all(server, &context, Kind::Legacy, resources.collect(), request.validate_only).await;
     let responses = altered.into_iter().map(|altered| legacy::AlterConfigsResourceResponse {
         error_code: altered.error_code,
         error_message: altered.error_message,
@@ -95,7 +96,7 @@ pub(crate) async fn handle(
 
 pub(crate) async fn handle_incremental(
     server: &Server,
-    _context: RequestContext,
+    context: RequestContext,
     request: incremental::IncrementalAlterConfigsRequest,
 ) -> incremental::IncrementalAlterConfigsResponse {
     let entry = |config: incremental::AlterableConfig| Entry {
@@ -108,13 +109,14 @@ pub(crate) async fn handle_incremental(
         name: resource.resource_name,
         entries: resource.configs.into_iter().map(entry).collect(),
     });
-    let responses = alter_all(server, Kind::Incremental, resources.collect(), request.validate_only).await;
+    let responses = alter_all(server, &context, Kind::Incremental, resources.collect(), request.validate_only).await;
     incremental::IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses }
 }
 
 /// One answer for each resource, in their order.
 async fn alter_all(
     server: &Server,
+    context: &RequestContext,
     kind: Kind,
     resources: Vec<Resource>,
     validate_only: bool,
@@ -122,6 +124,9 @@ async fn alter_all(
     let repeated = repeated(resources.iter().map(|resource| (resource.resource_type, resource.name.as_str())));
     let mut responses = Vec::with_capacity(resources.len());
     for (Resource { resource_type, name, entries }, is_repeated) in resources.into_iter().zip(repeated) {
+        if context.pause().await {
+            break;
+        }
         let change = change_of(kind, entries, is_repeated);
         let refusal = alter(server, resource_type, &name, change, validate_only).await.err();
         responses.push(incremental::AlterConfigsResourceResponse {
@@ -163,7 +168,11 @@ async fn alter(
         (Ok(_), ResourceType::Other) => Err(Refusal::invalid_request(format!("Unknown resource type {resource_type}"))),
     };
     if let Err(refusal) = &outcome {
-        info!("a change of settings of resource type {resource_type}, name '{name}' is refused: {refusal}");
+        info!(
+            "a change of settings of resource type {resource_type}, name '{}' is refused: {}",
+            shown(name),
+            shown(&refusal.to_string())
+        );
     }
     outcome
 }
@@ -217,7 +226,7 @@ async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only
     if validate_only {
         return Ok(());
     }
-    info!("Updating topic {name} with new configuration : {}", loggable(&proposed, |_| true));
+    info!("Updating topic {name} with new configuration : {}", shown(&loggable(&proposed, |_| true)));
     server.zookeeper.set_config(&entity, &proposed).await.map_err(unreached)
 }
 
@@ -246,10 +255,10 @@ async fn alter_broker(server: &Server, name: &str, change: &Change, validate_onl
     if validate_only {
         return Ok(());
     }
-    let shown = loggable(&proposed, dynamic::is_applied_at_run_time);
+    let settings = loggable(&proposed, dynamic::is_applied_at_run_time);
     match scope {
-        Scope::Broker => info!("Updating broker {own_id} with new configuration : {shown}"),
-        Scope::ClusterDefault => info!("Updating brokers with new configuration : {shown}"),
+        Scope::Broker => info!("Updating broker {own_id} with new configuration : {}", shown(&settings)),
+        Scope::ClusterDefault => info!("Updating brokers with new configuration : {}", shown(&settings)),
     }
     server.zookeeper.set_config(&entity, &proposed).await.map_err(unreached)
 }

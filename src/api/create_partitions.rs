@@ -1,5 +1,6 @@
 //! CreatePartitions.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/{KafkaApis,ZkAdminManager}.scala.
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use log::info;
@@ -10,6 +11,7 @@ use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::controller::task::topic_administration::Mode;
 use crate::model::BrokerId;
+use crate::model::shown::shown;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
@@ -17,20 +19,28 @@ use crate::protocol::messages::create_partitions::{
 
 pub(crate) async fn handle(
     server: &Server,
-    _context: RequestContext,
+    context: RequestContext,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let CreatePartitionsRequest { topics, timeout_ms, validate_only } = request;
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
     let mode = if validate_only { Mode::ValidateOnly } else { Mode::Create };
     let mut grown: Vec<(&CreatePartitionsTopic, Result<i32, Refusal>)> = Vec::with_capacity(topics.len());
+    let mut times: HashMap<&str, usize> = HashMap::new();
     for topic in &topics {
-        if grown.iter().any(|(other, _)| other.name == topic.name) {
+        *times.entry(&topic.name).or_default() += 1;
+    }
+    let mut seen = HashSet::new();
+    for topic in &topics {
+        if context.pause().await {
+            break;
+        }
+        if !seen.insert(topic.name.as_str()) {
             continue;
         }
         let outcome = if !server.controller.is_active() {
             Err(Refusal::from(ErrorCode::NotController))
-        } else if topics.iter().filter(|other| other.name == topic.name).count() > 1 {
+        } else if times.get(topic.name.as_str()).is_some_and(|times| *times > 1) {
             Err(Refusal::invalid_request("Duplicate topic in request."))
         } else {
             let replicas = |ids: &Vec<i32>| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
@@ -38,7 +48,11 @@ pub(crate) async fn handle(
             let assignments = assignments.map(|all| all.iter().map(|one| replicas(&one.broker_ids)).collect());
             let added = server.topics.add_partitions(&topic.name, topic.count, assignments, mode).await;
             added.map_err(|error| {
-                info!("Error processing create partitions request for {}: {error}", topic.name);
+                info!(
+                    "Error processing create partitions request for {}: {}",
+                    shown(&topic.name),
+                    shown(&error.to_string())
+                );
                 Refusal::from(&error)
             })
         };

@@ -1,11 +1,12 @@
 //! CreateTopics, and the creation of topics that a client merely asked about.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/{KafkaApis,ZkAdminManager,AutoTopicCreationManager}.scala.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use log::{debug, info};
 use tokio::time::Instant;
 
+use crate::api::answer::AnswerTooLong;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::config::describe::describe_topic;
@@ -15,30 +16,51 @@ use crate::controller::task::topic_administration::{Created, Mode, Wish};
 use crate::controller::topic_validation::TopicError;
 use crate::metadata::image::Image;
 use crate::model::BrokerId;
+use crate::model::shown::shown;
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::message::Wire;
 use crate::protocol::messages::create_topics::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
 };
 
 const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+/// From this version on the answer holds the settings of each topic.
+const FIRST_WITH_SETTINGS: i16 = 5;
 /// In a request: the broker's default.
 const DEFAULT: i32 = -1;
 
 pub(crate) async fn handle(
     server: &Server,
-    _context: RequestContext,
+    context: RequestContext,
     request: CreateTopicsRequest,
-) -> CreateTopicsResponse {
+) -> Result<CreateTopicsResponse, AnswerTooLong> {
     let CreateTopicsRequest { topics, timeout_ms, validate_only } = request;
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
-    let mut results = Vec::with_capacity(topics.len());
+    let mut times: HashMap<&str, usize> = HashMap::new();
     for topic in &topics {
+        *times.entry(&topic.name).or_default() += 1;
+    }
+    // Nothing is created whose settings could not be told.
+    let of_settings = match context.api_version >= FIRST_WITH_SETTINGS {
+        true => accepted(server, "", &Created::default(), &Properties::new()).memory(),
+        false => 0,
+    };
+    context.answer.charge(of_settings.saturating_mul(times.len()))?;
+    let mut results = Vec::with_capacity(times.len());
+    let mut refused_twice = HashSet::new();
+    for topic in &topics {
+        if context.pause().await {
+            break;
+        }
         let refusal = if !server.controller.is_active() {
             Some(Refusal::from(ErrorCode::NotController))
         } else if topic.name == CLUSTER_METADATA_TOPIC {
             let reason = format!("Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited.");
             Some(Refusal::invalid_request(reason))
-        } else if topics.iter().filter(|other| other.name == topic.name).count() > 1 {
+        } else if times.get(topic.name.as_str()).is_some_and(|times| *times > 1) {
+            if !refused_twice.insert(topic.name.as_str()) {
+                continue;
+            }
             Some(Refusal::invalid_request("Found multiple entries for this topic."))
         } else {
             None
@@ -49,8 +71,12 @@ pub(crate) async fn handle(
                 Ok((created, overrides)) => accepted(server, &topic.name, &created, &overrides),
                 Err(error) => {
                     match &error {
-                        TopicError::Exists(_) => debug!("Topic creation failed: {error}"),
-                        error => info!("Error processing create topic request for {}: {error}", topic.name),
+                        TopicError::Exists(_) => debug!("Topic creation failed: {}", shown(&error.to_string())),
+                        error => info!(
+                            "Error processing create topic request for {}: {}",
+                            shown(&topic.name),
+                            shown(&error.to_string())
+                        ),
                     }
                     refused(&topic.name, Refusal::from(&error))
                 }
@@ -66,7 +92,7 @@ pub(crate) async fn handle(
             }
         }
     }
-    CreateTopicsResponse { topics: results, ..Default::default() }
+    Ok(CreateTopicsResponse { topics: results, ..Default::default() })
 }
 
 async fn create(

@@ -1,6 +1,8 @@
 //! DeleteRecords. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleDeleteRecordsRequest)
 //! and ReplicaManager.scala (deleteRecords).
 
+use std::collections::{HashMap, HashSet};
+
 use tokio::time::{Duration, Instant};
 
 use crate::api::{RequestContext, Server};
@@ -24,11 +26,24 @@ pub(crate) async fn handle(
 ) -> DeleteRecordsResponse {
     let deadline =
         Instant::from_std(context.received) + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    // Of a partition that is named twice the last counts.
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|asked| ((topic.name.as_str(), asked.partition_index), asked.offset))
+    });
+    let last: HashMap<(&str, i32), i64> = named.collect();
+    let mut done: HashSet<(&str, i32)> = HashSet::new();
     // All are deleted here before any is waited for elsewhere.
     let mut deletions = Vec::new();
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
+            context.pause().await;
+            let name = (topic.name.as_str(), asked.partition_index);
+            if !done.insert(name) {
+                continue;
+            }
+            let offset = last.get(&name).copied().unwrap_or(asked.offset);
+            let asked = &DeleteRecordsPartition { offset, ..asked.clone() };
             partitions.push((asked.partition_index, delete(server, &topic.name, asked).await));
         }
         deletions.push((topic.name.clone(), partitions));

@@ -1,5 +1,6 @@
 //! DeleteTopics.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/{KafkaApis,ZkAdminManager}.scala.
+use std::collections::HashSet;
 use std::time::Duration;
 
 use log::info;
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::api::{RequestContext, Server};
 use crate::model::TopicId;
+use crate::model::shown::shown;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::delete_topics::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
 
@@ -24,7 +26,10 @@ pub(crate) async fn handle(
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let by_name = request.topic_names.into_iter().map(|name| Named { name: Some(name), id: TopicId::ZERO });
     let by_either = request.topics.into_iter().map(|topic| Named { name: topic.name, id: topic.topic_id });
-    let topics: Vec<Named> = by_name.chain(by_either).collect();
+    // A topic that is named twice is answered once.
+    let mut seen = HashSet::new();
+    let is_new = |named: &Named| seen.insert((named.name.clone(), named.id));
+    let topics: Vec<Named> = by_name.chain(by_either).filter(is_new).collect();
     let for_all = if !server.controller.is_active() {
         Some(ErrorCode::NotController)
     } else if !server.config.load().controller_config().delete_topic_enable {
@@ -37,6 +42,9 @@ pub(crate) async fn handle(
     };
     let mut responses = Vec::with_capacity(topics.len());
     for Named { name, id } in topics {
+        if context.pause().await {
+            break;
+        }
         let (name, code) = match for_all {
             Some(code) => (name, code),
             None => {
@@ -48,7 +56,7 @@ pub(crate) async fn handle(
                     Some(name) => match server.topics.delete(name).await {
                         Ok(()) => ErrorCode::None,
                         Err(error) => {
-                            info!("Error processing delete topic request for topic {name}: {error}");
+                            info!("Error processing delete topic request for topic {}: {error}", shown(name));
                             ErrorCode::from(&error)
                         }
                     },

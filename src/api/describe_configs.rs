@@ -1,9 +1,12 @@
 //! DescribeConfigs. Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigHelper.scala.
 
+use std::collections::HashSet;
+
 use log::error;
 use odradek_zookeeper::znode::config::ConfigEntity;
 
 use crate::api::alter_configs::ResourceType;
+use crate::api::answer::AnswerTooLong;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::config::describe::{ConfigEntry, ConfigSource, describe_broker, describe_default_broker, describe_topic};
@@ -26,15 +29,20 @@ pub(crate) async fn handle(
     server: &Server,
     context: RequestContext,
     request: DescribeConfigsRequest,
-) -> DescribeConfigsResponse {
+) -> Result<DescribeConfigsResponse, AnswerTooLong> {
     let wanted = Wanted {
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
         is_default: context.api_version == 0,
     };
-    let mut results = Vec::with_capacity(request.resources.len());
+    let mut results = Vec::new();
+    let mut seen = HashSet::new();
     for resource in request.resources {
-        results.push(match entries(server, &resource).await {
+        context.pause().await;
+        if !seen.insert((resource.resource_type, resource.resource_name.clone())) {
+            continue;
+        }
+        let result = match entries(server, &resource).await {
             Ok(entries) => result(resource, entries, wanted),
             Err(refusal) => DescribeConfigsResult {
                 error_code: refusal.code.code(),
@@ -43,9 +51,10 @@ pub(crate) async fn handle(
                 resource_name: resource.resource_name,
                 configs: Vec::new(),
             },
-        });
+        };
+        context.answer.push(&mut results, result)?;
     }
-    DescribeConfigsResponse { throttle_time_ms: 0, results }
+    Ok(DescribeConfigsResponse { throttle_time_ms: 0, results })
 }
 
 async fn entries(server: &Server, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, Refusal> {
@@ -82,7 +91,7 @@ async fn entries(server: &Server, resource: &DescribeConfigsResource) -> Result<
 
 fn result(resource: DescribeConfigsResource, entries: Vec<ConfigEntry>, wanted: Wanted) -> DescribeConfigsResult {
     // Null and empty ask for everything.
-    let keys = resource.configuration_keys.unwrap_or_default();
+    let keys: HashSet<String> = resource.configuration_keys.unwrap_or_default().into_iter().collect();
     let configs = entries
         .into_iter()
         .filter(|entry| keys.is_empty() || keys.contains(&entry.name))

@@ -1,6 +1,10 @@
 //! DescribeProducers (KIP-664): the idempotent producers that a partition knows.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala, handleDescribeProducersRequest.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::api::answer::AnswerTooLong;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::controller::topic_validation::validate_name;
@@ -14,30 +18,30 @@ use crate::replica::replica_manager::ReplicaManager;
 
 pub(crate) async fn handle(
     server: &Server,
-    _context: RequestContext,
+    context: RequestContext,
     request: DescribeProducersRequest,
-) -> DescribeProducersResponse {
+) -> Result<DescribeProducersResponse, AnswerTooLong> {
     let image = server.metadata.image();
-    let topics = request
-        .topics
-        .into_iter()
-        .map(|topic| {
-            let refused = refusal(&image, &topic.name);
-            let partitions = topic
-                .partition_indexes
-                .into_iter()
-                .map(|partition_index| {
-                    let outcome = match &refused {
-                        None => producers(&server.replicas, &topic.name, partition_index).map_err(Refusal::from),
-                        Some(refused) => Err(refused.clone()),
-                    };
-                    partition_response(partition_index, outcome)
-                })
-                .collect();
-            TopicResponse { name: topic.name, partitions }
-        })
-        .collect();
-    DescribeProducersResponse { throttle_time_ms: 0, topics }
+    let mut topics = Vec::with_capacity(request.topics.len());
+    let mut seen: HashSet<(Arc<str>, i32)> = HashSet::new();
+    for topic in request.topics {
+        let name: Arc<str> = Arc::from(topic.name.as_str());
+        let refused = refusal(&image, &topic.name);
+        let mut partitions = Vec::new();
+        for partition_index in topic.partition_indexes {
+            context.pause().await;
+            if !seen.insert((Arc::clone(&name), partition_index)) {
+                continue;
+            }
+            let outcome = match &refused {
+                None => producers(&server.replicas, &topic.name, partition_index).map_err(Refusal::from),
+                Some(refused) => Err(refused.clone()),
+            };
+            context.answer.push(&mut partitions, partition_response(partition_index, outcome))?;
+        }
+        topics.push(TopicResponse { name: topic.name, partitions });
+    }
+    Ok(DescribeProducersResponse { throttle_time_ms: 0, topics })
 }
 
 /// Only what is wrong with the whole topic comes with a message.

@@ -1,12 +1,16 @@
 //! FindCoordinator: which broker looks after a group.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (getCoordinator).
 
+use std::collections::HashSet;
+
 use log::warn;
 
+use crate::api::answer::AnswerTooLong;
 use crate::api::create_topics::auto_create;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::shown::quoted;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -24,32 +28,47 @@ pub(crate) async fn handle(
     server: &Server,
     context: RequestContext,
     request: FindCoordinatorRequest,
-) -> FindCoordinatorResponse {
+) -> Result<FindCoordinatorResponse, AnswerTooLong> {
+    if request.key_type == TRANSACTION {
+        // librdkafka asks again until its own timeout, and says no more than that: the log tells why.
+        warn!(
+            "client {} at {} asks for transactions (transactional.id {}), which are not supported yet",
+            quoted(&context.client_id),
+            context.client_host(),
+            quoted(request.coordinator_keys.first().unwrap_or(&request.key))
+        );
+    }
     if context.api_version >= 4 {
-        let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
-        for key in request.coordinator_keys {
-            let found = find(server, &context, request.key_type, &key).await;
+        let mut coordinators = Vec::new();
+        let mut seen = HashSet::new();
+        for key in &request.coordinator_keys {
+            context.pause().await;
+            if !seen.insert(key) {
+                continue;
+            }
+            let found = find(server, &context, request.key_type, key).await;
             let (node, error, message) = parts(found);
-            coordinators.push(Coordinator {
-                key,
+            let coordinator = Coordinator {
+                key: key.clone(),
                 node_id: node.id,
                 host: node.host,
                 port: node.port,
                 error_code: error.code(),
                 error_message: Some(message.unwrap_or_default()),
-            });
+            };
+            context.answer.push(&mut coordinators, coordinator)?;
         }
-        return FindCoordinatorResponse { coordinators, ..Default::default() };
+        return Ok(FindCoordinatorResponse { coordinators, ..Default::default() });
     }
     let (node, error, message) = parts(find(server, &context, request.key_type, &request.key).await);
-    FindCoordinatorResponse {
+    Ok(FindCoordinatorResponse {
         error_code: error.code(),
         error_message: Some(message.unwrap_or_else(|| error.name().to_owned())),
         node_id: node.id,
         host: node.host,
         port: node.port,
         ..Default::default()
-    }
+    })
 }
 
 fn parts(found: Result<Node, Refusal>) -> (Node, ErrorCode, Option<String>) {
@@ -64,12 +83,6 @@ async fn find(server: &Server, context: &RequestContext, key_type: i8, key: &str
         GROUP => {}
         // An error that clients do not retry: their users learn at once, and in words, instead of by a timeout.
         TRANSACTION => {
-            // librdkafka asks again until its own timeout, and says no more than that: the log tells why.
-            warn!(
-                "client {:?} at {} asks for transactions (transactional.id {key:?}), which are not supported yet",
-                context.client_id,
-                context.client_host()
-            );
             let message = "This broker does not support transactions yet.";
             return Err(Refusal::new(ErrorCode::UnsupportedVersion, message));
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::api::answer::AnswerTooLong;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::requests::{Caller, Join, JoinAnswer, Leaving, Protocol, Sync};
@@ -199,11 +200,17 @@ pub(crate) async fn describe(
     server: &Server,
     context: RequestContext,
     request: DescribeGroupsRequest,
-) -> DescribeGroupsResponse {
+) -> Result<DescribeGroupsResponse, AnswerTooLong> {
     let with_operations = context.api_version >= 3 && request.include_authorized_operations;
-    let groups = request.groups.into_iter().map(|group_id| {
+    let mut groups = Vec::new();
+    let mut seen = HashSet::new();
+    for group_id in request.groups {
+        context.pause().await;
+        if !seen.insert(group_id.clone()) {
+            continue;
+        }
         let authorized_operations = if with_operations { ALL_GROUP_OPERATIONS } else { OPERATIONS_OMITTED };
-        match server.groups.describe(&group_id) {
+        let group = match server.groups.describe(&group_id) {
             Ok(Some(description)) => DescribedGroup { authorized_operations, ..described(group_id, description) },
             Ok(None) => DescribedGroup {
                 group_id,
@@ -212,9 +219,10 @@ pub(crate) async fn describe(
                 ..Default::default()
             },
             Err(error) => DescribedGroup { group_id, error_code: ErrorCode::from(error).code(), ..Default::default() },
-        }
-    });
-    DescribeGroupsResponse { groups: groups.collect(), ..Default::default() }
+        };
+        context.answer.push(&mut groups, group)?;
+    }
+    Ok(DescribeGroupsResponse { groups, ..Default::default() })
 }
 
 fn described(group_id: String, description: GroupDescription) -> DescribedGroup {
@@ -236,38 +244,47 @@ fn described(group_id: String, description: GroupDescription) -> DescribedGroup 
     }
 }
 
-pub(crate) async fn list(server: &Server, _: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(crate) async fn list(
+    server: &Server,
+    context: RequestContext,
+    request: ListGroupsRequest,
+) -> Result<ListGroupsResponse, AnswerTooLong> {
     /// The type of every group here, as KIP-848 calls it.
     const CLASSIC: &str = "classic";
     let (groups, loading) = match server.groups.list() {
         Ok(listed) => listed,
         Err(error) => {
-            return ListGroupsResponse { error_code: ErrorCode::from(error).code(), ..Default::default() };
+            return Ok(ListGroupsResponse { error_code: ErrorCode::from(error).code(), ..Default::default() });
         }
     };
-    let accepts = |filter: &[String], value: &str| {
-        filter.is_empty() || filter.iter().any(|accepted| accepted.to_lowercase() == value.to_lowercase())
-    };
+    let lowercase = |filter: Vec<String>| filter.iter().map(|name| name.to_lowercase()).collect::<HashSet<_>>();
+    let (states, types) = (lowercase(request.states_filter), lowercase(request.types_filter));
+    let accepts = |filter: &HashSet<String>, value: &str| filter.is_empty() || filter.contains(&value.to_lowercase());
     let listed = groups
         .into_iter()
-        .filter(|group| accepts(&request.states_filter, group.state.name()) && accepts(&request.types_filter, CLASSIC))
+        .filter(|group| accepts(&states, group.state.name()) && accepts(&types, CLASSIC))
         .map(|group| ListedGroup {
             group_id: group.group_id.to_string(),
             protocol_type: group.protocol_type,
             group_state: group.state.name().to_owned(),
             group_type: CLASSIC.to_owned(),
         });
-    ListGroupsResponse {
+    Ok(ListGroupsResponse {
         error_code: if loading { ErrorCode::CoordinatorLoadInProgress.code() } else { 0 },
-        groups: listed.collect(),
+        groups: context.answer.collect(listed)?,
         ..Default::default()
-    }
+    })
 }
 
-pub(crate) async fn delete(server: &Server, _: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub(crate) async fn delete(
+    server: &Server,
+    context: RequestContext,
+    request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
     let mut seen = HashSet::new();
     let mut results = Vec::new();
     for group_id in request.groups_names {
+        context.pause().await;
         if seen.insert(group_id.clone()) {
             let error_code = code_of(&server.groups.delete(&group_id));
             results.push(DeletableGroupResult { group_id, error_code });

@@ -4,6 +4,7 @@
 use log::{error, warn};
 
 use crate::api::{RequestContext, Server};
+use crate::model::shown::quoted;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 
@@ -15,10 +16,10 @@ pub(crate) async fn handle(
     if let Err(code) = check(&request) {
         if code == ErrorCode::UnsupportedVersion {
             warn!(
-                "client {:?} at {} asks for transactions (transactional.id {:?}), which are not supported yet",
-                context.client_id,
+                "client {} at {} asks for transactions (transactional.id {}), which are not supported yet",
+                quoted(&context.client_id),
                 context.client_host(),
-                request.transactional_id.as_deref().unwrap_or_default()
+                quoted(request.transactional_id.as_deref().unwrap_or_default())
             );
         }
         return refusal(code);

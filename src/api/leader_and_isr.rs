@@ -22,8 +22,7 @@ pub(crate) async fn handle(
     context: RequestContext,
     request: LeaderAndIsrRequest,
 ) -> LeaderAndIsrResponse {
-    let topic_ids: HashMap<Arc<str>, TopicId> =
-        request.topic_states.iter().map(|topic| (Arc::from(topic.topic_name.as_str()), topic.topic_id)).collect();
+    let topic_ids = topic_ids(&request);
     let decisions = decisions(&request);
     let names: Vec<TopicPartition> = decisions.iter().map(|(name, _)| name.clone()).collect();
     let epochs = ControlEpochs {
@@ -37,6 +36,16 @@ pub(crate) async fn handle(
         Err(error) => (error, names.into_iter().map(|name| (name, error)).collect()),
     };
     respond(context.api_version, error, errors, &topic_ids)
+}
+
+fn topic_ids(request: &LeaderAndIsrRequest) -> HashMap<Arc<str>, TopicId> {
+    request.topic_states.iter().map(|topic| (Arc::from(topic.topic_name.as_str()), topic.topic_id)).collect()
+}
+
+/// One error for the whole request, which stands on each partition too.
+pub(super) fn refused(api_version: i16, request: &LeaderAndIsrRequest, error: ErrorCode) -> LeaderAndIsrResponse {
+    let errors = decisions(request).into_iter().map(|(name, _)| (name, error)).collect();
+    respond(api_version, error, errors, &topic_ids(request))
 }
 
 /// Versions 0 and 1 do not group partitions by topic.

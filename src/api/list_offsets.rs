@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use crate::api::answer::AnswerTooLong;
 use crate::api::{RequestContext, Server};
 use crate::log::OffsetQuery;
 use crate::model::LeaderEpoch;
@@ -27,7 +28,7 @@ pub(crate) async fn handle(
     server: &Server,
     context: RequestContext,
     request: ListOffsetsRequest,
-) -> ListOffsetsResponse {
+) -> Result<ListOffsetsResponse, AnswerTooLong> {
     let mut response = ListOffsetsResponse::default();
     let mut seen: HashSet<(&str, i32)> = HashSet::new();
     let mut repeated: HashSet<(&str, i32)> = HashSet::new();
@@ -39,25 +40,32 @@ pub(crate) async fn handle(
             }
         }
     }
+    // Version 0 answers a partition as often as it is named, which is as many offsets as it has segments: once will do.
+    let mut answered: HashSet<(&str, i32)> = HashSet::new();
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
+            context.pause().await;
             let answer = if context.api_version == 0 {
+                if !answered.insert((topic.name.as_str(), asked.partition_index)) {
+                    continue;
+                }
                 old_style(server, request.replica_id, &topic.name, asked, context.now_ms)
             } else if repeated.contains(&(topic.name.as_str(), asked.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 lookup(server, &context, &request, &topic.name, asked).await
             };
-            partitions.push(answer.unwrap_or_else(|error| ListOffsetsPartitionResponse {
+            let answer = answer.unwrap_or_else(|error| ListOffsetsPartitionResponse {
                 partition_index: asked.partition_index,
                 error_code: error.code(),
                 ..Default::default()
-            }));
+            });
+            context.answer.push(&mut partitions, answer)?;
         }
         response.topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions });
     }
-    response
+    Ok(response)
 }
 
 /// What a timestamp asks for, if the version knows it. `None` for tiered storage, of which there is none.

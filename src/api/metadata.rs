@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::api::answer::AnswerTooLong;
 use crate::api::create_topics::auto_create;
 use crate::api::{RequestContext, Server};
 use crate::controller::topic_validation::validate_name;
@@ -33,16 +34,22 @@ const CLUSTER_OPERATIONS: i32 = operations(&[5, 7, 8, 9, 10, 11, 12]);
 /// Read, Write, Create, Delete, Alter, Describe, DescribeConfigs, AlterConfigs.
 const TOPIC_OPERATIONS: i32 = operations(&[3, 4, 5, 6, 7, 8, 10, 11]);
 
-pub(crate) async fn handle(server: &Server, context: RequestContext, request: MetadataRequest) -> MetadataResponse {
+pub(crate) async fn handle(
+    server: &Server,
+    context: RequestContext,
+    request: MetadataRequest,
+) -> Result<MetadataResponse, AnswerTooLong> {
     let version = context.api_version;
     let asked = match asked(&request, version) {
         Ok(asked) => asked,
-        Err(error) => return refused(&request, error),
+        Err(error) => return Ok(refused(&request, error)),
     };
     let image = server.metadata.image();
     let listener = context.listener();
-    let (mut topics, missing) = topics(&image, &asked, listener, version);
-    topics.extend(settle_missing(server, &image, missing, request.allow_auto_topic_creation).await);
+    let (mut topics, missing) = topics(&context, &image, &asked).await?;
+    for topic in settle_missing(server, &context, &image, missing, request.allow_auto_topic_creation).await {
+        context.answer.push(&mut topics, topic)?;
+    }
     if version >= 8 && request.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
             topic.topic_authorized_operations = TOPIC_OPERATIONS;
@@ -57,7 +64,7 @@ pub(crate) async fn handle(server: &Server, context: RequestContext, request: Me
             rack: broker.rack.clone(),
         })
     });
-    MetadataResponse {
+    Ok(MetadataResponse {
         brokers: brokers.collect(),
         cluster_id: Some(server.cluster_id.clone()),
         controller_id: image.controller.map_or(-1, |controller| controller.0),
@@ -67,7 +74,7 @@ pub(crate) async fn handle(server: &Server, context: RequestContext, request: Me
             _ => i32::MIN,
         },
         ..Default::default()
-    }
+    })
 }
 
 /// What a request asks for.
@@ -108,38 +115,56 @@ fn refused(request: &MetadataRequest, error: ErrorCode) -> MetadataResponse {
 }
 
 /// The topics that are known, and the names of those that are not. Ids that are not known are answered at once.
-fn topics(image: &Image, asked: &Asked, listener: &str, version: i16) -> (Vec<MetadataResponseTopic>, Vec<String>) {
-    let describe = |topic: &Topic| describe(image, topic, listener, version);
+async fn topics(
+    context: &RequestContext,
+    image: &Image,
+    asked: &Asked,
+) -> Result<(Vec<MetadataResponseTopic>, Vec<String>), AnswerTooLong> {
+    let describe = |topic: &Topic| describe(image, topic, context.listener(), context.api_version);
+    let mut known = Vec::new();
+    let mut missing = Vec::new();
     match asked {
-        Asked::All => (image.topics().map(|topic| describe(topic)).collect(), Vec::new()),
+        Asked::All => {
+            for topic in image.topics() {
+                context.pause().await;
+                context.answer.push(&mut known, describe(topic))?;
+            }
+        }
         Asked::Names(names) => {
-            let mut known = Vec::with_capacity(names.len());
-            let mut missing = Vec::new();
             for name in names {
+                context.pause().await;
                 match image.topic(name) {
-                    Some(topic) => known.push(describe(topic)),
+                    Some(topic) => context.answer.push(&mut known, describe(topic))?,
                     None => missing.push(name.clone()),
                 }
             }
-            (known, missing)
         }
         Asked::Ids(ids) => {
-            let topics = ids.iter().map(|&id| match image.topic_by_id(id) {
-                Some(topic) => describe(topic),
-                None => MetadataResponseTopic {
-                    error_code: ErrorCode::UnknownTopicId.code(),
-                    name: None,
-                    topic_id: id,
-                    ..Default::default()
-                },
-            });
-            (topics.collect(), Vec::new())
+            for &id in ids {
+                context.pause().await;
+                let topic = match image.topic_by_id(id) {
+                    Some(topic) => describe(topic),
+                    None => MetadataResponseTopic {
+                        error_code: ErrorCode::UnknownTopicId.code(),
+                        name: None,
+                        topic_id: id,
+                        ..Default::default()
+                    },
+                };
+                context.answer.push(&mut known, topic)?;
+            }
         }
     }
+    Ok((known, missing))
 }
+
+/// One request creates at most so many topics. It is told of the others what it would be if they were being created
+/// already, and asks again.
+const AUTO_CREATED_MAX: usize = 100;
 
 async fn settle_missing(
     server: &Server,
+    context: &RequestContext,
     image: &Image,
     missing: Vec<String>,
     allow_auto_topic_creation: bool,
@@ -148,23 +173,27 @@ async fn settle_missing(
         return Vec::new();
     }
     let creates = allow_auto_topic_creation && server.config.load().controller_config().auto_create_topics_enable;
+    let mut to_create = if creates { AUTO_CREATED_MAX } else { 0 };
     let mut settled = Vec::with_capacity(missing.len());
     for name in missing {
+        context.pause().await;
         let error = match validate_name(&name) {
             Err(error) => ErrorCode::from(&error),
-            Ok(()) if creates => auto_create(server, &name).await,
+            Ok(()) if to_create > 0 => {
+                to_create -= 1;
+                auto_create(server, &name).await
+            }
             Ok(()) => ErrorCode::UnknownTopicOrPartition,
         };
-        settled.push((name, error));
+        settled.push(MetadataResponseTopic {
+            error_code: error.code(),
+            topic_id: image.topic_id(&name),
+            is_internal: is_internal_topic(&name),
+            name: Some(name),
+            ..Default::default()
+        });
     }
-    let answer = |(name, error): (String, ErrorCode)| MetadataResponseTopic {
-        error_code: error.code(),
-        topic_id: image.topic_id(&name),
-        is_internal: is_internal_topic(&name),
-        name: Some(name),
-        ..Default::default()
-    };
-    settled.into_iter().map(answer).collect()
+    settled
 }
 
 fn describe(image: &Image, topic: &Topic, listener: &str, version: i16) -> MetadataResponseTopic {
@@ -214,8 +243,25 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::api::answer::AnswerBudget;
+    use crate::api::session::ClientSession;
     use crate::metadata::image::tests::{partition, update};
+    use crate::network::Peer;
     use crate::protocol::messages::metadata::MetadataRequestTopic;
+
+    fn context(api_version: i16) -> RequestContext {
+        let address = ([127, 0, 0, 1], 1).into();
+        let peer = Peer { listener: "PLAINTEXT".into(), address, session: ClientSession::default() };
+        RequestContext {
+            api_version,
+            client_id: String::new(),
+            peer: Arc::new(peer),
+            received: std::time::Instant::now(),
+            now_ms: 0,
+            answer: AnswerBudget::new(1 << 20),
+            hang_up: None,
+        }
+    }
 
     fn request(topics: Option<&[&str]>) -> MetadataRequest {
         let topic = |name: &&str| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() };
@@ -261,14 +307,15 @@ mod tests {
         assert_eq!(seen(6), vec![(0, 1, vec![1, 3]), (72, -1, vec![2]), (5, -1, vec![-1])]);
     }
 
-    #[test]
-    fn unknown_ids_are_answered_and_unknown_names_are_returned_to_be_created() {
+    #[tokio::test]
+    async fn unknown_ids_are_answered_and_unknown_names_are_returned_to_be_created() {
         let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1)]));
         let names = Asked::Names(BTreeSet::from(["a".to_owned(), "b".to_owned()]));
-        let (known, missing) = topics(&image, &names, "PLAINTEXT", 1);
+        let (known, missing) = topics(&context(1), &image, &names).await.expect("it is short");
         assert_eq!(known.len(), 1);
         assert_eq!(missing, vec!["b".to_owned()]);
-        let (known, _) = topics(&image, &Asked::Ids(BTreeSet::from([TopicId([1; 16])])), "PLAINTEXT", 12);
+        let (known, _) =
+            topics(&context(12), &image, &Asked::Ids(BTreeSet::from([TopicId([1; 16])]))).await.expect("it is short");
         assert_eq!(known[0].error_code, ErrorCode::UnknownTopicId.code());
         assert_eq!(known[0].name, None);
     }

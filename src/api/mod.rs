@@ -6,11 +6,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
 
+use crate::api::answer::{AnswerBudget, AnswerTooLong};
 use crate::api::fetch_session::FetchSessions;
 use crate::api::session::ClientSession;
 use crate::config::kafka_config::KafkaConfig;
@@ -25,6 +27,7 @@ use crate::protocol::message::Message;
 use crate::replica::replica_manager::ReplicaManager;
 
 pub mod alter_configs;
+pub mod answer;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
@@ -46,6 +49,7 @@ pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod offsets;
 pub mod produce;
+pub mod refusals;
 pub mod session;
 pub mod stop_replica;
 pub mod table;
@@ -71,7 +75,7 @@ pub struct Server {
 }
 
 /// What a handler knows of its request beside the body.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RequestContext {
     pub api_version: i16,
     /// Empty where the client gave none.
@@ -80,9 +84,30 @@ pub struct RequestContext {
     pub received: Instant,
     /// Wall clock when the request was read, ms since the epoch: the time of everything that the request does.
     pub now_ms: i64,
+    /// Every handler whose answer may be much longer than its request charges it.
+    pub answer: AnswerBudget,
+    /// `None` where the request ends with its connection anyway.
+    pub hang_up: Option<HangUp>,
+}
+
+/// Tells a request that outlives its connection that nobody waits for the answer any more.
+#[derive(Clone, Debug, Default)]
+pub struct HangUp(Arc<AtomicBool>);
+
+impl HangUp {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl RequestContext {
+    /// Between two of the things that a request names: lets others have the thread after a slice of work. True if the
+    /// client has hung up, and the rest need not be done.
+    pub async fn pause(&self) -> bool {
+        tokio::task::coop::consume_budget().await;
+        self.hang_up.as_ref().is_some_and(|hang_up| hang_up.0.load(Ordering::Relaxed))
+    }
+
     /// Upper-case name of the listener that the request came in by.
     pub fn listener(&self) -> &str {
         &self.peer.listener
@@ -106,6 +131,8 @@ pub enum Handled<R> {
     Nothing,
     /// The connection is closed: the client could not be told otherwise.
     Close,
+    /// The request is refused, in the form that its API has for it.
+    TooLong(AnswerTooLong),
 }
 
 /// What a handler returns: a response, or a [`Handled`] where there is more to say.
@@ -118,6 +145,13 @@ impl<M: Message> Outcome for M {
     type Response = M;
     fn handled(self) -> Handled<M> {
         Handled::Reply(self)
+    }
+}
+
+impl<M: Message> Outcome for Result<M, AnswerTooLong> {
+    type Response = M;
+    fn handled(self) -> Handled<M> {
+        self.map_or_else(Handled::TooLong, Handled::Reply)
     }
 }
 

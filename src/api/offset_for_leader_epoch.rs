@@ -11,17 +11,18 @@ use crate::protocol::messages::offset_for_leader_epoch::{
 
 pub(crate) async fn handle(
     server: &Server,
-    _context: RequestContext,
+    context: RequestContext,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
-    let topics = request
-        .topics
-        .into_iter()
-        .map(|topic| OffsetForLeaderTopicResult {
-            partitions: topic.partitions.iter().map(|asked| answer(server, &topic.topic, asked)).collect(),
-            topic: topic.topic,
-        })
-        .collect();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            context.pause().await;
+            partitions.push(answer(server, &topic.topic, asked));
+        }
+        topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
+    }
     OffsetForLeaderEpochResponse { throttle_time_ms: 0, topics }
 }
 

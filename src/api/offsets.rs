@@ -2,8 +2,10 @@
 //! consumers of 0.8 expect them; the two stores know nothing of each other.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala, GroupCoordinatorAdapter.scala.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::api::answer::{AnswerBudget, AnswerTooLong};
 use crate::api::groups::{code_of, is_static_member_refused};
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::error::GroupError;
@@ -11,6 +13,7 @@ use crate::coordinator::group::offsets::{FoundOffset, GroupOffsets};
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, OffsetToCommit, metadata_fits};
 use crate::metadata::image::Image;
+use crate::model::shown::shown;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::offset_commit::{
@@ -128,7 +131,7 @@ async fn commit_to_zookeeper(
                 match server.zookeeper.set_consumer_offset(group, &topic.name, number, offset).await {
                     Ok(()) => ErrorCode::None,
                     Err(error) => {
-                        log::warn!("the offset of {group} in {}-{number} is not stored: {error}", topic.name);
+                        log::warn!("the offset of {} in {}-{number} is not stored: {error}", shown(group), topic.name);
                         ErrorCode::from(&error)
                     }
                 }
@@ -146,9 +149,9 @@ pub(crate) async fn fetch(
     server: &Server,
     context: RequestContext,
     request: OffsetFetchRequest,
-) -> OffsetFetchResponse {
+) -> Result<OffsetFetchResponse, AnswerTooLong> {
     match context.api_version {
-        0 => fetch_from_zookeeper(server, &request).await,
+        0 => Ok(fetch_from_zookeeper(server, &context, &request).await),
         1..=7 => {
             let topics = request.topics.map(|topics| {
                 let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
@@ -158,39 +161,100 @@ pub(crate) async fn fetch(
                 topics.collect()
             });
             let group = OffsetFetchRequestGroup { group_id: request.group_id, topics, ..Default::default() };
-            in_old_form(context.api_version, &group, fetch_group(server, &group, request.require_stable))
+            let answer = fetch_group(server, &context, &group, request.require_stable).await?;
+            Ok(in_old_form(context.api_version, &group, answer))
         }
         _ => {
-            let groups = request.groups.iter().map(|group| fetch_group(server, group, request.require_stable));
-            OffsetFetchResponse { groups: groups.collect(), ..Default::default() }
+            let mut groups = Vec::with_capacity(request.groups.len());
+            let mut seen = HashSet::new();
+            for group in &request.groups {
+                // A group that is named twice is answered once.
+                if seen.insert(group.group_id.as_str()) {
+                    groups.push(fetch_group(server, &context, group, request.require_stable).await?);
+                }
+            }
+            Ok(OffsetFetchResponse { groups, ..Default::default() })
         }
     }
 }
 
-fn fetch_group(server: &Server, group: &OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
-    let found = server.groups.with_offsets(&group.group_id, |offsets| match &group.topics {
-        None => offsets.map(|offsets| all_offsets(offsets, require_stable)).unwrap_or_default(),
-        Some(topics) => topics
-            .iter()
-            .map(|topic| {
-                let partitions = topic.partition_indexes.iter().map(|partition| {
-                    let found = offsets.map(|offsets| offsets.find(&topic.name, *partition, require_stable));
-                    fetched(*partition, found.unwrap_or(FoundOffset::None))
-                });
-                OffsetFetchResponseTopics { name: topic.name.clone(), partitions: partitions.collect() }
-            })
-            .collect(),
-    });
+async fn fetch_group(
+    server: &Server,
+    context: &RequestContext,
+    group: &OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> Result<OffsetFetchResponseGroup, AnswerTooLong> {
+    context.answer.charge(group.group_id.len())?;
+    let found = match &group.topics {
+        None => {
+            let found = server.groups.with_offsets(&group.group_id, |offsets| match offsets {
+                Some(offsets) => all_offsets(&context.answer, offsets, require_stable),
+                None => Ok(Vec::new()),
+            });
+            found.map_or_else(|error| Ok(Err(error)), |found| found.map(Ok))?
+        }
+        Some(topics) => named_offsets(server, context, &group.group_id, topics, require_stable).await?,
+    };
     let error_code = code_of(&found);
-    OffsetFetchResponseGroup { group_id: group.group_id.clone(), topics: found.unwrap_or_default(), error_code }
+    Ok(OffsetFetchResponseGroup { group_id: group.group_id.clone(), topics: found.unwrap_or_default(), error_code })
 }
 
-fn all_offsets(offsets: &GroupOffsets, require_stable: bool) -> Vec<OffsetFetchResponseTopics> {
-    let topics = offsets.committed().map(|(topic, partitions)| {
+/// The lock of the group's shard is held for so many partitions at a time.
+const PARTITIONS_A_TURN: usize = 1000;
+
+/// Each partition once, however often it is named.
+async fn named_offsets(
+    server: &Server,
+    context: &RequestContext,
+    group_id: &str,
+    topics: &[OffsetFetchRequestTopics],
+    require_stable: bool,
+) -> Result<Result<Vec<OffsetFetchResponseTopics>, GroupError>, AnswerTooLong> {
+    // The group may not be looked at by this broker at all.
+    if let Err(error) = server.groups.with_offsets(group_id, |_| ()) {
+        return Ok(Err(error));
+    }
+    let mut found = Vec::with_capacity(topics.len());
+    let mut seen: HashSet<(&str, i32)> = HashSet::new();
+    for topic in topics {
+        context.pause().await;
+        let mut partitions = Vec::new();
+        for indexes in topic.partition_indexes.chunks(PARTITIONS_A_TURN) {
+            context.pause().await;
+            let turn = server.groups.with_offsets(group_id, |offsets| {
+                for &partition in indexes {
+                    if seen.insert((&topic.name, partition)) {
+                        let offset = offsets.map(|offsets| offsets.find(&topic.name, partition, require_stable));
+                        let answer = fetched(partition, offset.unwrap_or(FoundOffset::None));
+                        context.answer.push(&mut partitions, answer)?;
+                    }
+                }
+                Ok(())
+            });
+            match turn {
+                Ok(outcome) => outcome?,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        found.push(OffsetFetchResponseTopics { name: topic.name.clone(), partitions });
+    }
+    Ok(Ok(found))
+}
+
+fn all_offsets(
+    answer: &AnswerBudget,
+    offsets: &GroupOffsets,
+    require_stable: bool,
+) -> Result<Vec<OffsetFetchResponseTopics>, AnswerTooLong> {
+    let mut topics = Vec::new();
+    for (topic, partitions) in offsets.committed() {
         let partitions = partitions.map(|partition| fetched(partition, offsets.find(topic, partition, require_stable)));
-        OffsetFetchResponseTopics { name: topic.to_string(), partitions: partitions.collect() }
-    });
-    topics.filter(|topic| !topic.partitions.is_empty()).collect()
+        let partitions = answer.collect(partitions)?;
+        if !partitions.is_empty() {
+            topics.push(OffsetFetchResponseTopics { name: topic.to_string(), partitions });
+        }
+    }
+    Ok(topics)
 }
 
 fn fetched(partition: i32, found: FoundOffset<'_>) -> OffsetFetchResponsePartitions {
@@ -252,13 +316,18 @@ fn old_partition(partition_index: i32, committed_offset: i64, error_code: i16) -
 }
 
 /// Here alone a partition without an offset is an error to the client.
-async fn fetch_from_zookeeper(server: &Server, request: &OffsetFetchRequest) -> OffsetFetchResponse {
+async fn fetch_from_zookeeper(
+    server: &Server,
+    context: &RequestContext,
+    request: &OffsetFetchRequest,
+) -> OffsetFetchResponse {
     let image = server.metadata.image();
     let unknown = ErrorCode::UnknownTopicOrPartition.code();
     let mut topics = Vec::new();
     for topic in request.topics.iter().flatten() {
         let mut partitions = Vec::new();
         for number in &topic.partition_indexes {
+            context.pause().await;
             let partition = if image.partition(&topic.name, *number).is_none() {
                 old_partition(*number, NO_OFFSET, unknown)
             } else {
@@ -266,7 +335,7 @@ async fn fetch_from_zookeeper(server: &Server, request: &OffsetFetchRequest) -> 
                     Ok(Some(offset)) => old_partition(*number, offset, 0),
                     Ok(None) => old_partition(*number, NO_OFFSET, unknown),
                     Err(error) => {
-                        log::warn!("the offset of {} in {}-{number}: {error}", request.group_id, topic.name);
+                        log::warn!("the offset of {} in {}-{number}: {error}", shown(&request.group_id), topic.name);
                         old_partition(*number, NO_OFFSET, ErrorCode::from(&error).code())
                     }
                 }

@@ -32,6 +32,16 @@ pub(crate) async fn handle(
     }
 }
 
+/// One error for the whole request, which stands on each partition too.
+pub(super) fn refused(request: &StopReplicaRequest, error_code: i16) -> StopReplicaResponse {
+    let partition_errors = partitions(request).into_iter().map(|stop| StopReplicaPartitionError {
+        topic_name: stop.name.topic.to_string(),
+        partition_index: stop.name.partition,
+        error_code,
+    });
+    StopReplicaResponse { error_code, partition_errors: partition_errors.collect() }
+}
+
 /// Versions 0 to 2 say once for all partitions whether to delete them, and carry no leader epochs.
 fn partitions(request: &StopReplicaRequest) -> Vec<StopReplica> {
     let stop = |topic: &str, partition: i32, leader_epoch: i32, delete: bool| StopReplica {

@@ -6,22 +6,34 @@ use std::sync::Arc;
 
 use log::{debug, error};
 
+use crate::api::answer::AnswerBudget;
+use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
-    Handled, Outcome, RequestContext, Server, alter_configs, api_versions, create_partitions, create_topics,
+    Handled, HangUp, Outcome, RequestContext, Server, alter_configs, api_versions, create_partitions, create_topics,
     delete_records, delete_topics, describe_cluster, describe_configs, describe_producers, fetch, find_coordinator,
     groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce,
     stop_replica, update_metadata,
 };
-use crate::codec::reader::Reader;
+use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
-use crate::network::{Answer, AnswerFuture, Request, Service};
+use crate::model::shown::shown;
+use crate::network;
+use crate::network::{Answer, AnswerFuture, Service};
 use crate::protocol::api_keys::ApiKey;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::{RequestHeader, write_response_header};
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, Request};
 
+/// Some six times what the metadata of 200,000 partitions take, and twice the settings of 10,000 topics.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// A row with `counted` builds its answer under the budget of its context and is refused if that does not suffice; the
+/// answer of any other is no longer than a small multiple of its request, or of what the broker keeps anyway.
 macro_rules! table {
-    ($($key:ident => $handler:path;)*) => {
+    (@kept $body:ident) => { None };
+    (@kept $body:ident counted) => { Some($body.clone()) };
+    ($($key:ident => $handler:path $(, $counted:ident)?;)*) => {
         /// What ApiVersions advertises: what works, in the order of the API keys.
         pub const SUPPORTED: &[ApiKey] = &[$( ApiKey::$key, )*];
 
@@ -30,10 +42,15 @@ macro_rules! table {
         {
             match key {
                 $( ApiKey::$key => Box::pin(async move {
-                    let Some(request) = decode(key, &context, body) else { return Answer::close() };
                     let api_version = context.api_version;
-                    let response = $handler(&server, context, request).await;
-                    encode(key, api_version, correlation_id, response)
+                    let kept: Option<Reader> = table!(@kept body $($counted)?);
+                    match decode(key, &context, body) {
+                        Ok(request) => {
+                            let response = $handler(&server, context, request).await;
+                            encode(key, api_version, correlation_id, response, kept)
+                        }
+                        Err(refused) => encode(key, api_version, correlation_id, refused, None),
+                    }
                 }), )*
                 #[allow(unreachable_patterns)]
                 _ => Box::pin(std::future::ready(Answer::close())),
@@ -45,34 +62,34 @@ macro_rules! table {
 table! {
     Produce => produce::handle;
     Fetch => fetch::handle;
-    ListOffsets => list_offsets::handle;
-    Metadata => metadata::handle;
+    ListOffsets => list_offsets::handle, counted;
+    Metadata => metadata::handle, counted;
     LeaderAndIsr => leader_and_isr::handle;
     StopReplica => stop_replica::handle;
     UpdateMetadata => update_metadata::handle;
     OffsetCommit => offsets::commit;
-    OffsetFetch => offsets::fetch;
-    FindCoordinator => find_coordinator::handle;
+    OffsetFetch => offsets::fetch, counted;
+    FindCoordinator => find_coordinator::handle, counted;
     JoinGroup => groups::join;
     Heartbeat => groups::heartbeat;
     LeaveGroup => groups::leave;
     SyncGroup => groups::sync;
-    DescribeGroups => groups::describe;
-    ListGroups => groups::list;
+    DescribeGroups => groups::describe, counted;
+    ListGroups => groups::list, counted;
     ApiVersions => api_versions::handle;
-    CreateTopics => create_topics::handle;
+    CreateTopics => create_topics::handle, counted;
     DeleteTopics => delete_topics::handle;
     DeleteRecords => delete_records::handle;
     InitProducerId => init_producer_id::handle;
     OffsetForLeaderEpoch => offset_for_leader_epoch::handle;
-    DescribeConfigs => describe_configs::handle;
+    DescribeConfigs => describe_configs::handle, counted;
     AlterConfigs => alter_configs::handle;
     CreatePartitions => create_partitions::handle;
     DeleteGroups => groups::delete;
     IncrementalAlterConfigs => alter_configs::handle_incremental;
     OffsetDelete => offsets::delete;
     DescribeCluster => describe_cluster::handle;
-    DescribeProducers => describe_producers::handle;
+    DescribeProducers => describe_producers::handle, counted;
 }
 
 /// The versions of an API that work; `None` if it is not advertised.
@@ -87,19 +104,32 @@ impl Service for Server {
         ClientSession::default()
     }
 
-    fn handle(self: &Arc<Self>, request: Request<ClientSession>) -> AnswerFuture {
-        let Request { header, body, peer, received, now_ms } = request;
+    fn handle(self: &Arc<Self>, request: network::Request<ClientSession>) -> AnswerFuture {
+        let network::Request { header, body, peer, received, now_ms } = request;
         let RequestHeader { api_key, api_version, correlation_id, client_id } = header;
-        let context = RequestContext { api_version, client_id: client_id.unwrap_or_default(), peer, received, now_ms };
         let supported = ApiKey::from_code(api_key).and_then(|key| Some((key, supported_versions(key)?)));
+        let survives = supported.as_ref().is_some_and(|(key, _)| survives_hang_up(*key));
+        let hang_up = survives.then(HangUp::default);
+        let context = RequestContext {
+            api_version,
+            client_id: client_id.unwrap_or_default(),
+            peer,
+            received,
+            now_ms,
+            answer: AnswerBudget::new(ANSWER_BYTES_MAX),
+            hang_up: hang_up.clone(),
+        };
         match supported {
             Some((key, versions)) if versions.contains(&api_version) => {
                 let answer = dispatch(Arc::clone(self), key, context, correlation_id, body);
-                if survives_hang_up(key) { in_own_task(answer) } else { answer }
+                match hang_up {
+                    Some(hang_up) => in_own_task(answer, hang_up),
+                    None => answer,
+                }
             }
             // The one request that is answered in a version other than its own: clients ask it to learn the versions.
             Some((ApiKey::ApiVersions, _)) => {
-                let answer = encode(ApiKey::ApiVersions, 0, correlation_id, api_versions::unsupported_version());
+                let answer = encode(ApiKey::ApiVersions, 0, correlation_id, api_versions::unsupported_version(), None);
                 Box::pin(std::future::ready(answer))
             }
             _ => {
@@ -116,7 +146,8 @@ impl Service for Server {
     }
 }
 
-/// Requests that change more than one place: half of such a change must not be dropped with its connection.
+/// Requests that change more than one place: half of such a change must not be dropped with its connection. Those of
+/// clients end after the change they are at.
 fn survives_hang_up(key: ApiKey) -> bool {
     matches!(
         key,
@@ -131,9 +162,20 @@ fn survives_hang_up(key: ApiKey) -> bool {
     )
 }
 
-fn in_own_task(answer: AnswerFuture) -> AnswerFuture {
+struct Connected(HangUp);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
     let task = tokio::spawn(answer);
+    // The connection drops it, with all that it waits for.
+    let connected = Connected(hang_up);
     Box::pin(async move {
+        let _connected = connected;
         match task.await {
             Ok(answer) => answer,
             Err(ended) => {
@@ -144,30 +186,50 @@ fn in_own_task(answer: AnswerFuture) -> AnswerFuture {
     })
 }
 
-fn decode<M: Message>(key: ApiKey, context: &RequestContext, mut body: Reader) -> Option<M> {
-    match M::decode(&mut body, context.api_version) {
-        Ok(request) => Some(request),
-        Err(why) => {
-            let (name, version) = (key.name(), context.api_version);
-            match context.peer.session.software() {
-                None => debug!("{name} version {version} from {} does not parse: {why}", context.address()),
-                Some(client) => debug!(
-                    "{name} version {version} from {} ({} {}) does not parse: {why}",
-                    context.address(),
-                    client.name,
-                    client.version
-                ),
-            }
-            None
-        }
+/// Reads the request. One that would take too much memory is answered with the part of it that was read.
+fn decode<R>(key: ApiKey, context: &RequestContext, mut body: Reader) -> Result<R, Handled<R::Response>>
+where
+    R: Request,
+    R::Response: Refusing<Request = R>,
+{
+    let version = context.api_version;
+    let (request, outcome) = R::decode_partly(&mut body, version);
+    let Err(why) = outcome else { return Ok(request) };
+    let name = key.name();
+    match context.peer.session.software() {
+        None => debug!("{name} version {version} from {} does not parse: {why}", context.address()),
+        Some(client) => debug!(
+            "{name} version {version} from {} ({} {}) does not parse: {why}",
+            context.address(),
+            shown(&client.name),
+            shown(&client.version)
+        ),
     }
+    if why != DecodeError::OverBudget {
+        return Err(Handled::Close);
+    }
+    let text = "The request would take many times its bytes in memory.";
+    Err(R::Response::refused(request, version, ErrorCode::PolicyViolation, text))
 }
 
-fn encode(key: ApiKey, api_version: i16, correlation_id: i32, outcome: impl Outcome) -> Answer {
+/// `kept` is the body of a request whose answer may turn out too long.
+fn encode<O>(key: ApiKey, api_version: i16, correlation_id: i32, outcome: O, kept: Option<Reader>) -> Answer
+where
+    O: Outcome,
+    O::Response: Refusing,
+{
     let response = match outcome.handled() {
         Handled::Reply(response) => response,
         Handled::Nothing => return Answer::nothing(),
         Handled::Close => return Answer::close(),
+        Handled::TooLong(why) => {
+            debug!("the answer to {} version {api_version} would be too long", key.name());
+            let refused = kept.and_then(|mut body| {
+                let request = <O::Response as Refusing>::Request::decode(&mut body, api_version).ok()?;
+                Some(O::Response::refused(request, api_version, ErrorCode::PolicyViolation, &why.to_string()))
+            });
+            return refused.map_or(Answer::close(), |refused| encode(key, api_version, correlation_id, refused, None));
+        }
     };
     let mut writer = Writer::with_capacity(256);
     write_response_header(&mut writer, key, api_version, correlation_id);

@@ -52,6 +52,19 @@ pub trait Wire: Sized + PartialEq {
         Ok(value)
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError>;
+    /// Bytes that the value holds elsewhere: what it allocated, and what it will be sent with.
+    fn held(&self) -> usize {
+        0
+    }
+    /// All bytes of the value.
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.held()
+    }
+}
+
+/// What an allocation takes, with what the allocator adds.
+fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes + 16 }
 }
 
 /// A whole request, response or stored record with its API key and versions.
@@ -253,6 +266,9 @@ impl Wire for Option<String> {
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_text(self.as_deref(), writer, encoding)
     }
+    fn held(&self) -> usize {
+        allocated(self.as_ref().map_or(0, String::len))
+    }
 }
 
 impl Wire for String {
@@ -265,6 +281,9 @@ impl Wire for String {
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_text(Some(self), writer, encoding)
+    }
+    fn held(&self) -> usize {
+        allocated(self.len())
     }
 }
 
@@ -291,6 +310,9 @@ impl Wire for Option<Bytes> {
         }
         Ok(())
     }
+    fn held(&self) -> usize {
+        self.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 impl Wire for Bytes {
@@ -305,6 +327,9 @@ impl Wire for Bytes {
         write_length(writer, Some(self.len()), encoding)?;
         writer.bytes(self);
         Ok(())
+    }
+    fn held(&self) -> usize {
+        self.len()
     }
 }
 
@@ -325,6 +350,13 @@ impl Wire for Option<Payload> {
             Some(Payload::Chunks(chunks)) => chunks.iter().for_each(|chunk| writer.chunk(chunk.clone())),
         }
         Ok(())
+    }
+    /// A region of a file is in nobody's memory.
+    fn held(&self) -> usize {
+        match self {
+            None | Some(Payload::File(_)) => 0,
+            Some(in_memory) => in_memory.len(),
+        }
     }
 }
 
@@ -365,6 +397,9 @@ impl<T: Wire> Wire for Option<Vec<T>> {
         write_length(writer, self.as_ref().map(Vec::len), encoding)?;
         self.iter().flatten().try_for_each(|element| element.write(writer, encoding))
     }
+    fn held(&self) -> usize {
+        self.as_ref().map_or(0, Wire::held)
+    }
 }
 
 impl<T: Wire> Wire for Vec<T> {
@@ -378,6 +413,9 @@ impl<T: Wire> Wire for Vec<T> {
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
         write_length(writer, Some(self.len()), encoding)?;
         self.iter().try_for_each(|element| element.write(writer, encoding))
+    }
+    fn held(&self) -> usize {
+        allocated(self.len() * size_of::<T>()) + self.iter().map(T::held).sum::<usize>()
     }
 }
 
@@ -560,6 +598,10 @@ macro_rules! wire_struct {
                 }
                 Ok(())
             }
+
+            fn held(&self) -> usize {
+                0 $( + $crate::protocol::message::Wire::held(&self.$field) )*
+            }
         }
 
         /// A struct that may be absent: one byte, -1 or 1, before it.
@@ -593,6 +635,9 @@ macro_rules! wire_struct {
                         $crate::protocol::message::Wire::write(value, writer, encoding)
                     }
                 }
+            }
+            fn held(&self) -> usize {
+                self.as_ref().map_or(0, $crate::protocol::message::Wire::held)
             }
         }
     };

@@ -36,7 +36,7 @@ pub enum Mode {
 }
 
 /// A topic that was created, or would have been.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Created {
     /// Zero when the inter-broker protocol knows no ids, or nothing was created.
     pub id: TopicId,

@@ -1,0 +1,72 @@
+//! What the answer to one request may take, counted while it is built.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::protocol::message::Wire;
+
+/// The bytes that an answer may still take in memory.
+#[derive(Debug)]
+pub struct AnswerBudget {
+    left: AtomicUsize,
+}
+
+/// The answer would be longer than any may be. What there is of it is dropped, and the request refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerTooLong;
+
+impl fmt::Display for AnswerTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("The answer would be too long; ask for less at once.")
+    }
+}
+
+impl AnswerBudget {
+    pub fn new(bytes: usize) -> AnswerBudget {
+        AnswerBudget { left: AtomicUsize::new(bytes) }
+    }
+
+    pub fn charge(&self, bytes: usize) -> Result<(), AnswerTooLong> {
+        // The tasks of one request charge it one after another.
+        let left = self.left.load(Ordering::Relaxed).checked_sub(bytes).ok_or(AnswerTooLong)?;
+        self.left.store(left, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Adds an element, if there is room for all of it.
+    pub fn push<T: Wire>(&self, elements: &mut Vec<T>, element: T) -> Result<(), AnswerTooLong> {
+        self.charge(element.memory())?;
+        elements.push(element);
+        Ok(())
+    }
+
+    /// Collects elements while there is room for them.
+    pub fn collect<T: Wire>(&self, elements: impl Iterator<Item = T>) -> Result<Vec<T>, AnswerTooLong> {
+        let mut collected = Vec::new();
+        for element in elements {
+            self.push(&mut collected, element)?;
+        }
+        Ok(collected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_counted_with_what_they_hold() {
+        let text = "x".repeat(100);
+        let budget = AnswerBudget::new(1000);
+        assert_eq!(budget.collect(std::iter::repeat_n(text.clone(), 7)).map(|texts| texts.len()), Ok(7));
+        assert_eq!(budget.push(&mut Vec::new(), text), Err(AnswerTooLong));
+        assert_eq!(budget.charge(4), Ok(()));
+        let mut endless = 0;
+        let counted = std::iter::from_fn(|| {
+            endless += 1;
+            Some(0i64)
+        });
+        assert_eq!(budget.collect(counted), Err(AnswerTooLong));
+        assert_eq!(endless, 3, "nothing is made once the budget is used up");
+    }
+}
