@@ -3,6 +3,8 @@
 //!
 //! All appends happen before the first wait, in the order of the request; what waits is the acknowledgement.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
 use crate::protocol::messages::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse,
-    ProduceRequest, ProduceResponse, TopicProduceResponse,
+    ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::batch::Batches;
@@ -28,8 +30,9 @@ const FIRST_WITH_LEADER_HINTS: i16 = 10;
 pub(crate) async fn handle(
     server: &Server,
     context: RequestContext,
-    request: ProduceRequest,
+    mut request: ProduceRequest,
 ) -> Handled<ProduceResponse> {
+    keep_last_of_each(&mut request.topic_data);
     let required_acks = match request.acks {
         0 => Some(RequiredAcks::None),
         1 => Some(RequiredAcks::Leader),
@@ -92,6 +95,26 @@ pub(crate) async fn handle(
         add_leader_hints(server, &context, &mut response);
     }
     Handled::Reply(response)
+}
+
+/// Of a partition that a request names twice the last counts: a request is a map to Kafka (handleProduceRequest).
+fn keep_last_of_each(topics: &mut Vec<TopicProduceData>) {
+    let count: usize = topics.iter().map(|topic| topic.partition_data.len()).sum();
+    if count < 2 {
+        return;
+    }
+    let mut named = HashSet::with_capacity(count);
+    let mut each = topics.iter().flat_map(|topic| topic.partition_data.iter().map(|data| (&topic.name, data.index)));
+    if each.all(|partition| named.insert(partition)) {
+        return;
+    }
+    let mut later: HashSet<(String, i32)> = HashSet::new();
+    for topic in topics.iter_mut().rev() {
+        topic.partition_data.reverse();
+        topic.partition_data.retain(|data| later.insert((topic.name.clone(), data.index)));
+        topic.partition_data.reverse();
+    }
+    topics.retain(|topic| !topic.partition_data.is_empty());
 }
 
 fn accepted_sets(api_version: i16) -> AcceptedSets {
@@ -186,6 +209,28 @@ fn add_leader_hints(server: &Server, context: &RequestContext, response: &mut Pr
 mod tests {
     use super::*;
     use crate::record::build::BatchBuilder;
+
+    #[test]
+    fn of_a_partition_that_is_named_twice_the_last_counts() {
+        let data = |index, records: &'static [u8]| PartitionProduceData {
+            index,
+            records: Some(Payload::Bytes(Bytes::from_static(records))),
+        };
+        let topic = |name: &str, partition_data| TopicProduceData { name: name.to_owned(), partition_data };
+        let mut topics = vec![
+            topic("a", vec![data(0, b"1"), data(1, b"2"), data(0, b"3")]),
+            topic("b", vec![data(0, b"4")]),
+            topic("a", vec![data(1, b"5"), data(2, b"6")]),
+            topic("b", vec![data(0, b"7")]),
+        ];
+        keep_last_of_each(&mut topics);
+        let expected = vec![
+            topic("a", vec![data(0, b"3")]),
+            topic("a", vec![data(1, b"5"), data(2, b"6")]),
+            topic("b", vec![data(0, b"7")]),
+        ];
+        assert_eq!(topics, expected);
+    }
 
     #[test]
     fn a_transactional_batch_is_found_behind_others() {
