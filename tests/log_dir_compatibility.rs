@@ -12,7 +12,7 @@ use bytes::Bytes;
 use odradek::config::log::LogConfig;
 use odradek::config::sections::LogDirsConfig;
 use odradek::log::dirs::LogDirs;
-use odradek::log::{Log, OffsetQuery, ReadUntil};
+use odradek::log::{FirstBatch, Log, OffsetQuery, ReadUntil};
 use odradek::model::{LeaderEpoch, Offset, TopicPartition};
 use odradek::record::append::prepare;
 use odradek::record::append_rules::{AcceptedSets, AppendOrigin, AppendRules};
@@ -145,7 +145,7 @@ fn facts(log: &Log) -> Vec<String> {
     let mut aborted = BTreeSet::new();
     let mut next = bounds.log_start_offset;
     loop {
-        let fetched = log.read(next, u32::MAX, ReadUntil::LastStableOffset, true).expect("readable");
+        let fetched = log.read(next, u32::MAX, ReadUntil::LastStableOffset, FirstBatch::Whole).expect("readable");
         aborted.extend(fetched.aborted_transactions.iter().map(|txn| txn.last_offset));
         let Some(region) = fetched.region else { break };
         let mut bytes = vec![0; region.len as usize];
@@ -165,7 +165,8 @@ fn facts(log: &Log) -> Vec<String> {
 }
 
 fn read_from(log: &Log, from: Offset) -> Bytes {
-    let region = log.read(from, 1 << 20, ReadUntil::LogEnd, true).expect("readable").region.expect("a batch");
+    let region =
+        log.read(from, 1 << 20, ReadUntil::LogEnd, FirstBatch::Whole).expect("readable").region.expect("a batch");
     let mut bytes = vec![0; region.len as usize];
     region.file.read_exact_at(&mut bytes, region.position).expect("readable");
     Bytes::from(bytes)

@@ -23,7 +23,7 @@ use crate::protocol::messages::fetch::{
 };
 use crate::record::convert::{ConvertError, DownConversion};
 use crate::replica::error::ReplicaError;
-use crate::replica::fetch::{FetchQuery, PartitionQuery};
+use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
 
 /// Before this version a client does not know the storage error, and would give up where it should look elsewhere.
@@ -33,7 +33,7 @@ const FIRST_WITH_TOPIC_IDS: i16 = 13;
 const FIRST_WITH_LEADER_HINTS: i16 = 16;
 /// Consumers of this version on may be served by followers (KIP-392).
 const FIRST_FROM_FOLLOWERS: i16 = 11;
-/// From this version on the first batch is returned whole, however large (KIP-74).
+/// From this version on the first batch of a reply is returned whole, however large (KIP-74).
 const FIRST_WITH_SOFT_LIMITS: i16 = 3;
 
 /// One partition of the answer, in the making.
@@ -105,7 +105,7 @@ pub(crate) async fn handle(server: &Server, context: RequestContext, request: Fe
         fetcher,
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max as usize),
         bytes_max,
-        at_least_one_batch: version >= FIRST_WITH_SOFT_LIMITS,
+        limits: if version >= FIRST_WITH_SOFT_LIMITS { LimitRule::Soft } else { LimitRule::Hard },
         partitions: queries,
     };
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
-use crate::log::ReadUntil;
 use crate::log::error::LogError;
+use crate::log::{FirstBatch, ReadUntil};
 use crate::model::Offset;
 use crate::model::clock::wall_clock_ms;
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
@@ -64,7 +64,8 @@ impl CoordinatorLog for ReplicaLog {
     fn read(&self, partition: i32, from: Offset, bytes_max: u32) -> Result<Bytes, String> {
         let hosted = self.replicas.partition(self.topic, partition).map_err(|error| error.to_string())?;
         let log = hosted.log().ok_or_else(|| ReplicaError::NotLeaderOrFollower.to_string())?;
-        let batches = log.read(from, bytes_max, ReadUntil::LogEnd, true).map_err(|error| error.to_string())?;
+        let batches =
+            log.read(from, bytes_max, ReadUntil::LogEnd, FirstBatch::Whole).map_err(|error| error.to_string())?;
         let Some(region) = batches.region else { return Ok(Bytes::new()) };
         let mut bytes = vec![0; region.len as usize];
         region

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::error::LogError;
 use super::segment::faults;
 use super::testing::*;
-use super::{OffsetQuery, ReadUntil, TimestampedOffset};
+use super::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::config::log::LogConfig;
 use crate::model::{LeaderEpoch, Offset, TopicId};
 use crate::record::append_rules::AppendOrigin;
@@ -133,25 +133,36 @@ fn reads_respect_their_bounds_and_byte_limits() {
         append(&log, batch(&[i], 100)).expect("appended");
     }
     let one_batch = read_all(&log)[0].1.len() as u32;
-    assert!(matches!(log.read(Offset(21), 100, ReadUntil::LogEnd, true), Err(LogError::OffsetOutOfRange { .. })));
-    assert!(log.read(Offset(20), 100, ReadUntil::LogEnd, true).expect("at the end").region.is_none());
-    let whole = log.read(Offset(3), 1, ReadUntil::LogEnd, true).expect("readable").region.expect("one batch");
+    assert!(matches!(
+        log.read(Offset(21), 100, ReadUntil::LogEnd, FirstBatch::Whole),
+        Err(LogError::OffsetOutOfRange { .. })
+    ));
+    assert!(log.read(Offset(20), 100, ReadUntil::LogEnd, FirstBatch::Whole).expect("at the end").region.is_none());
+    let whole =
+        log.read(Offset(3), 1, ReadUntil::LogEnd, FirstBatch::Whole).expect("readable").region.expect("one batch");
     assert_eq!(whole.len, one_batch, "at least one batch");
-    let cut = log.read(Offset(3), 10, ReadUntil::LogEnd, false).expect("readable").region.expect("part of one");
+    let cut =
+        log.read(Offset(3), 10, ReadUntil::LogEnd, FirstBatch::Cut).expect("readable").region.expect("part of one");
     assert_eq!(cut.len, 10);
-    assert!(log.read(Offset(3), 0, ReadUntil::LogEnd, false).expect("readable").region.is_none());
+    assert!(log.read(Offset(3), 0, ReadUntil::LogEnd, FirstBatch::Cut).expect("readable").region.is_none());
 
     log.update_high_watermark(Offset(4));
-    let until_hw = log.read(Offset(2), 10_000, ReadUntil::HighWatermark, true).expect("readable");
+    let until_hw = log.read(Offset(2), 10_000, ReadUntil::HighWatermark, FirstBatch::Whole).expect("readable");
     assert_eq!(until_hw.region.expect("two batches").len, 2 * one_batch);
     assert!(until_hw.reached_limit);
-    assert!(log.read(Offset(4), 100, ReadUntil::HighWatermark, true).expect("readable").region.is_none());
+    assert!(log.read(Offset(4), 100, ReadUntil::HighWatermark, FirstBatch::Whole).expect("readable").region.is_none());
     assert!(
-        log.read(Offset(9), 100, ReadUntil::HighWatermark, true).expect("above the high watermark").region.is_none()
+        log.read(Offset(9), 100, ReadUntil::HighWatermark, FirstBatch::Whole)
+            .expect("above the high watermark")
+            .region
+            .is_none()
     );
     log.update_high_watermark(Offset(20));
     assert_eq!(log.delete_records(Offset(7), log.leader_epoch()).expect("deleted"), Offset(7));
-    assert!(matches!(log.read(Offset(6), 100, ReadUntil::LogEnd, true), Err(LogError::OffsetOutOfRange { .. })));
+    assert!(matches!(
+        log.read(Offset(6), 100, ReadUntil::LogEnd, FirstBatch::Whole),
+        Err(LogError::OffsetOutOfRange { .. })
+    ));
 }
 
 #[test]
@@ -181,6 +192,20 @@ fn offsets_are_found_by_time_also_in_compressed_batches() {
         let log = one.open_at(true, Offset(0), Offset(5)).expect("loadable");
         assert_eq!(log.offset_for_timestamp(OffsetQuery::AtOrAfter(1901)).expect("readable"), found(1950, 38));
     }
+}
+
+/// Source: kafka 3.9.0-rc3 UnifiedLog.scala (fetchOffsetByTimestamp), where no date is the largest if there is no other.
+#[test]
+fn the_largest_timestamp_of_records_without_a_date_is_that_of_the_first() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    for _ in 0..3 {
+        append(&log, batch(&[-1, -1], 10)).expect("appendable");
+    }
+    let largest = || log.offset_for_timestamp(OffsetQuery::MaxTimestamp).expect("readable");
+    assert_eq!(largest().map(|found| (found.timestamp_ms, found.offset)), Some((-1, Offset(0))));
+    append(&log, batch(&[-1, 5, 7], 10)).expect("appendable");
+    assert_eq!(largest().map(|found| (found.timestamp_ms, found.offset)), Some((7, Offset(8))));
 }
 
 #[test]
@@ -442,16 +467,18 @@ fn read_committed_stops_at_open_transactions_and_names_aborted_ones() {
     append(&log, transactional(1, 0)).expect("appended");
     append(&log, transactional(2, 0)).expect("appended");
     assert_eq!(log.bounds().last_stable_offset, Offset(0));
-    assert!(log.read(Offset(0), 1000, ReadUntil::LastStableOffset, true).expect("readable").region.is_none());
+    assert!(
+        log.read(Offset(0), 1000, ReadUntil::LastStableOffset, FirstBatch::Whole).expect("readable").region.is_none()
+    );
     end(false, 1);
     assert_eq!(log.bounds().last_stable_offset, Offset(1), "producer 2 is still open");
     end(true, 2);
     assert_eq!(log.bounds().last_stable_offset, Offset(4));
     append(&log, batch(&[1], 5)).expect("appended");
-    let fetched = log.read(Offset(0), 1000, ReadUntil::LastStableOffset, true).expect("readable");
+    let fetched = log.read(Offset(0), 1000, ReadUntil::LastStableOffset, FirstBatch::Whole).expect("readable");
     let aborted: Vec<_> = fetched.aborted_transactions.iter().map(|t| (t.producer_id.0, t.first_offset.0)).collect();
     assert_eq!(aborted, [(1, 0)]);
-    let later = log.read(Offset(3), 1000, ReadUntil::LastStableOffset, true).expect("readable");
+    let later = log.read(Offset(3), 1000, ReadUntil::LastStableOffset, FirstBatch::Whole).expect("readable");
     assert!(later.aborted_transactions.is_empty());
     assert_eq!(names_in(&one.dir()).iter().filter(|name| name.ends_with(".txnindex")).count(), 1);
     log.close(0).expect("closable");
@@ -465,7 +492,7 @@ fn read_committed_stops_at_open_transactions_and_names_aborted_ones() {
         }
         let log = one.open(clean, Offset(0)).expect("loadable");
         assert_eq!(std::fs::read(&index).expect("there"), written, "clean {clean}, index survives {index_survives}");
-        let fetched = log.read(Offset(0), 1000, ReadUntil::LastStableOffset, true).expect("readable");
+        let fetched = log.read(Offset(0), 1000, ReadUntil::LastStableOffset, FirstBatch::Whole).expect("readable");
         assert_eq!(fetched.aborted_transactions.len(), 1);
     }
 }

@@ -144,6 +144,17 @@ pub enum ReadUntil {
     LogEnd,
 }
 
+/// What a reader gets of a first batch that is larger than its byte limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstBatch {
+    /// All of it, so that a reader is never stuck.
+    Whole,
+    /// Nothing: a reader that knows no cut batch would take it for damage.
+    IfItFits,
+    /// Its first bytes, from which old consumers learn that their limit is too small.
+    Cut,
+}
+
 /// Batches to send to a reader.
 #[derive(Clone, Debug)]
 pub struct FetchedBatches {
@@ -151,6 +162,10 @@ pub struct FetchedBatches {
     pub region: Option<FileRegion>,
     /// Where the region ends in the segment is also where what the reader may see ends.
     pub reached_limit: bool,
+    /// What the reader may see in the segment where its first batch lies, whatever its byte limit.
+    pub visible_bytes: u32,
+    /// What the reader may see goes on in later segments.
+    pub goes_on: bool,
     /// Only for `ReadUntil::LastStableOffset`.
     pub aborted_transactions: Vec<AbortedTxn>,
 }

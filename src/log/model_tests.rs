@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::error::LogError;
 use super::testing::*;
-use super::{Log, ReadUntil};
+use super::{FirstBatch, Log, ReadUntil};
 use crate::config::log::LogConfig;
 use crate::model::Offset;
 use crate::record::batch::Batches;
@@ -16,6 +16,7 @@ struct ModelBatch {
     base: i64,
     last: i64,
     max_timestamp: i64,
+    bytes: u32,
 }
 
 #[derive(Default)]
@@ -60,9 +61,11 @@ fn any_history_reads_as_the_list_of_its_batches() {
                     let codec = if rng.random_bool(0.3) { Codec::Lz4 } else { Codec::None };
                     let builder = compressed_batch(&timestamps, rng.random_range(0..60), codec);
                     log.follow(crate::model::LeaderEpoch(step / 40)).expect("epochs rise");
+                    let mut prepared = prepared(builder);
+                    let bytes = prepared.size_in_bytes() as u32;
                     let info = log
                         .append_as_leader(
-                            &mut prepared(builder),
+                            &mut prepared,
                             crate::model::LeaderEpoch(step / 40),
                             crate::record::append_rules::AppendOrigin::Client,
                             0,
@@ -71,7 +74,7 @@ fn any_history_reads_as_the_list_of_its_batches() {
                     assert_eq!(info.first_offset.0, model.end, "{what}");
                     let last = model.end + count - 1;
                     let max_timestamp = timestamps.iter().copied().max().expect("not empty");
-                    model.batches.push(ModelBatch { base: model.end, last, max_timestamp });
+                    model.batches.push(ModelBatch { base: model.end, last, max_timestamp, bytes });
                     model.end = last + 1;
                 }
                 11 => log.roll(0).expect("rollable"),
@@ -134,9 +137,9 @@ fn check_one_read(log: &Log, model: &Model, rng: &mut StdRng, what: &str) {
     let until = if rng.random_bool(0.5) { ReadUntil::LogEnd } else { ReadUntil::HighWatermark };
     let limit = if until == ReadUntil::LogEnd { model.end } else { model.high_watermark };
     let max_bytes = rng.random_range(0..2000);
-    let at_least_one = rng.random_bool(0.5);
-    let what = format!("{what}: read from {from} to {limit}, at most {max_bytes} bytes");
-    let fetched = match log.read(Offset(from), max_bytes, until, at_least_one) {
+    let first_batch = [FirstBatch::Whole, FirstBatch::IfItFits, FirstBatch::Cut][rng.random_range(0..3)];
+    let what = format!("{what}: read from {from} to {limit}, at most {max_bytes} bytes, {first_batch:?}");
+    let fetched = match log.read(Offset(from), max_bytes, until, first_batch) {
         Ok(fetched) => fetched,
         Err(LogError::OffsetOutOfRange { .. }) => {
             assert!(from < model.start || from > model.end, "{what}");
@@ -147,7 +150,14 @@ fn check_one_read(log: &Log, model: &Model, rng: &mut StdRng, what: &str) {
     assert!(from >= model.start && from <= model.end, "{what}");
     let expected: Vec<&ModelBatch> = model.batches.iter().filter(|b| b.last >= from && b.last < limit).collect();
     let Some(region) = fetched.region else {
-        assert!(expected.is_empty() || max_bytes == 0 || from >= limit, "{what}: nothing, but {:?}", expected[0]);
+        let may_be_nothing = match first_batch {
+            FirstBatch::Whole => false,
+            FirstBatch::IfItFits => {
+                expected.first().is_some_and(|batch| fetched.visible_bytes >= batch.bytes && max_bytes < batch.bytes)
+            }
+            FirstBatch::Cut => max_bytes == 0,
+        };
+        assert!(expected.is_empty() || may_be_nothing || from >= limit, "{what}: nothing, but {:?}", expected[0]);
         return;
     };
     let mut bytes = vec![0; region.len as usize];
@@ -164,6 +174,10 @@ fn check_one_read(log: &Log, model: &Model, rng: &mut StdRng, what: &str) {
         );
         whole += 1;
     }
-    assert!(whole > 0 || !at_least_one, "{what}: not one whole batch");
-    assert!(region.len <= max_bytes || (at_least_one && whole == 1), "{what}: {} bytes", region.len);
+    assert!(whole > 0 || first_batch == FirstBatch::Cut, "{what}: not one whole batch");
+    assert!(
+        region.len <= max_bytes || (first_batch == FirstBatch::Whole && whole == 1),
+        "{what}: {} bytes",
+        region.len
+    );
 }

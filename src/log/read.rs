@@ -12,7 +12,7 @@ use super::file_names::{self, offset_file};
 use super::offset_index::Lookup;
 use super::segment::{Segment, find_batch, find_position};
 use super::transaction_index::{self, AbortedTxn};
-use super::{FetchedBatches, Log, ReadUntil, State};
+use super::{FetchedBatches, FirstBatch, Log, ReadUntil, State};
 use crate::codec::writer::FileRegion;
 use crate::model::Offset;
 
@@ -20,14 +20,13 @@ use crate::model::Offset;
 pub(super) const ATTEMPTS_MAX: usize = 4;
 
 impl Log {
-    /// Finds batches from `from` on, at most `max_bytes` of them; with `at_least_one_batch` the first one whole even if
-    /// it is larger.
+    /// Finds batches from `from` on, at most `max_bytes` of them; `first_batch` says what becomes of a larger first one.
     pub fn read(
         &self,
         from: Offset,
         max_bytes: u32,
         until: ReadUntil,
-        at_least_one_batch: bool,
+        first_batch: FirstBatch,
     ) -> Result<FetchedBatches, LogError> {
         let mut attempt = 1;
         let mut not_before = Offset(i64::MIN);
@@ -37,7 +36,7 @@ impl Log {
                 Planned::Read(plan) => plan,
             };
             let (segment, next_segment) = (plan.segment, plan.next_segment);
-            match plan.resolve(self, from, max_bytes, until, at_least_one_batch) {
+            match plan.resolve(self, from, max_bytes, until, first_batch) {
                 Ok(Some(fetched)) => return Ok(fetched),
                 // Compaction or a truncation left nothing behind `from` in this segment.
                 Ok(None) => match next_segment {
@@ -68,7 +67,13 @@ impl Log {
 }
 
 fn nothing() -> FetchedBatches {
-    FetchedBatches { region: None, reached_limit: true, aborted_transactions: Vec::new() }
+    FetchedBatches {
+        region: None,
+        reached_limit: true,
+        visible_bytes: 0,
+        goes_on: false,
+        aborted_transactions: Vec::new(),
+    }
 }
 
 enum Planned {
@@ -76,18 +81,25 @@ enum Planned {
     Read(ReadPlan),
 }
 
-/// A position that memory knew, or one still to be found in the file.
+/// A batch that memory knew, or one still to be found in the file.
 enum Position {
-    Known(u32),
+    Known { start: u32, end: u32 },
     Search(Lookup, Offset),
+}
+
+impl Position {
+    /// The end of what is in the segment, where no batch is.
+    fn end_of(size: u32) -> Position {
+        Position::Known { start: size, end: size }
+    }
 }
 
 struct ReadPlan {
     file: Arc<File>,
     segment_size: u32,
-    start: Position,
-    /// End of the first batch, if memory knew it.
-    first_batch_end: Option<u32>,
+    /// The first batch to read.
+    first: Position,
+    /// The first batch that may not be read.
     end: Position,
     /// What the reader may see ends in this segment.
     limit_is_here: bool,
@@ -121,16 +133,15 @@ impl State {
             return Ok(Planned::Empty);
         }
         let size = self.segments[at].size();
-        let (start, first_batch_end) = self.position_of(at, from)?;
+        let first = self.position_of(at, from)?;
         let whole = next_segment.map_or(limit >= bounds.log_end_offset, |next| limit >= next);
-        let end = if whole { Position::Known(size) } else { self.position_of(at, limit)?.0 };
+        let end = if whole { Position::end_of(size) } else { self.position_of(at, limit)? };
         let State { segments, dir, .. } = self;
         let segment = &mut segments[at];
         Ok(Planned::Read(ReadPlan {
             file: segment.file(dir)?,
             segment_size: size,
-            start,
-            first_batch_end,
+            first,
             end,
             limit_is_here,
             segment: segment.base_offset(),
@@ -143,14 +154,14 @@ impl State {
         self.segments.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
     }
 
-    /// Where the first batch at or above `target` starts, and where it ends if memory knows.
-    fn position_of(&mut self, at: usize, target: Offset) -> Result<(Position, Option<u32>), LogError> {
+    /// Where the first batch at or above `target` lies.
+    fn position_of(&mut self, at: usize, target: Offset) -> Result<Position, LogError> {
         let is_active = at + 1 == self.segments.len();
         if is_active && let Some((start, end)) = self.recent.find(target, self.segments[at].size()) {
-            return Ok((Position::Known(start), Some(end)));
+            return Ok(Position::Known { start, end });
         }
         let State { segments, dir, .. } = self;
-        Ok((Position::Search(segments[at].lookup(dir, target)?, target), None))
+        Ok(Position::Search(segments[at].lookup(dir, target)?, target))
     }
 
     /// The transaction indexes of this segment and later ones.
@@ -179,15 +190,15 @@ impl ReadPlan {
         from: Offset,
         max_bytes: u32,
         until: ReadUntil,
-        at_least_one_batch: bool,
+        first_batch: FirstBatch,
     ) -> Result<Option<FetchedBatches>, LogError> {
         let path = || log.segment_path(self.segment);
-        let (start, first_end) = match self.start {
-            Position::Known(start) => (start, self.first_batch_end),
+        let (start, first_end) = match self.first {
+            Position::Known { start, end } => (start, end),
             Position::Search(lookup, target) => {
                 let index = lookup.position().doing_at("search the index of", path)?;
                 match find_batch(&self.file, index, self.segment_size, target).doing_at("read", path)? {
-                    Some((position, header)) => (position, Some(position + header.size_in_bytes as u32)),
+                    Some((position, header)) => (position, position + header.size_in_bytes as u32),
                     None => return Ok(None),
                 }
             }
@@ -196,7 +207,7 @@ impl ReadPlan {
             return Ok(None);
         }
         let end = match self.end {
-            Position::Known(end) => end,
+            Position::Known { start, .. } => start,
             Position::Search(lookup, target) => {
                 let index = lookup.position().doing_at("search the index of", path)?;
                 find_position(&self.file, index, self.segment_size, target).doing_at("read", path)?
@@ -206,11 +217,14 @@ impl ReadPlan {
             // The limit lies within the batch that holds `from`, or before it.
             return Ok(Some(nothing()));
         }
-        let mut len = max_bytes;
-        if at_least_one_batch {
-            len = len.max(first_end.map_or(0, |end| end - start));
-        }
-        let len = len.min(end - start);
+        let visible_bytes = end - start;
+        let first_len = first_end - start;
+        let len = match first_batch {
+            FirstBatch::Whole => max_bytes.max(first_len),
+            FirstBatch::IfItFits if max_bytes < first_len => 0,
+            FirstBatch::IfItFits | FirstBatch::Cut => max_bytes,
+        };
+        let len = len.min(visible_bytes);
         let aborted_transactions = if until == ReadUntil::LastStableOffset {
             aborted_transactions(log, self.segment, from, start + len)?
         } else {
@@ -218,7 +232,8 @@ impl ReadPlan {
         };
         let region = (len > 0).then(|| FileRegion { file: self.file.clone(), position: u64::from(start), len });
         let reached_limit = self.limit_is_here && start + len == end;
-        Ok(Some(FetchedBatches { region, reached_limit, aborted_transactions }))
+        let goes_on = !self.limit_is_here;
+        Ok(Some(FetchedBatches { region, reached_limit, visible_bytes, goes_on, aborted_transactions }))
     }
 }
 

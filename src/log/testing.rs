@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::error::LogError;
 use super::loading::{self, LoadInput};
 use super::log_dir::LogDir;
-use super::{AppendInfo, Log, ReadUntil};
+use super::{AppendInfo, FirstBatch, Log, ReadUntil};
 use crate::config::log::LogConfig;
 use crate::model::{LeaderEpoch, Offset, TopicPartition};
 use crate::record::append::prepare;
@@ -129,7 +129,7 @@ pub(crate) fn read_all(log: &Log) -> Vec<(BatchHeader, Bytes)> {
 }
 
 pub(crate) fn read_bytes(log: &Log, from: Offset, max_bytes: u32) -> Bytes {
-    let fetched = log.read(from, max_bytes, ReadUntil::LogEnd, true).expect("readable");
+    let fetched = log.read(from, max_bytes, ReadUntil::LogEnd, FirstBatch::Whole).expect("readable");
     let Some(region) = fetched.region else { return Bytes::new() };
     let mut bytes = vec![0; region.len as usize];
     std::os::unix::fs::FileExt::read_exact_at(&*region.file, &mut bytes, region.position).expect("readable");

@@ -88,12 +88,9 @@ impl State {
                 largest = Some((at, so_far));
             }
         }
-        match largest {
-            Some((at, best)) if best.timestamp_ms >= 0 => {
-                Ok(Some((self.plan_scan(at, best.offset)?, best.timestamp_ms)))
-            }
-            _ => Ok(None),
-        }
+        // Records may have no date at all: then the largest timestamp is -1, and the first record has it.
+        let Some((at, best)) = largest else { return Ok(None) };
+        Ok(Some((self.plan_scan(at, best.offset)?, best.timestamp_ms)))
     }
 
     fn plan_at_or_after(&mut self, timestamp_ms: i64) -> Result<Option<ScanPlan>, LogError> {
@@ -133,6 +130,10 @@ impl ScanPlan {
             };
             if !qualifies || header.last_offset < self.log_start_offset.0 {
                 continue;
+            }
+            // The oldest format knows no dates, so none is the largest.
+            if header.magic == 0 && wanted == BatchMatch::Exactly {
+                return Ok(None);
             }
             let mut bytes = vec![0; header.size_in_bytes];
             self.file.read_exact_at(&mut bytes, u64::from(position)).doing("read", path)?;

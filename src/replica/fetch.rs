@@ -6,10 +6,11 @@ use log::warn;
 use tokio::time::Instant;
 
 use crate::codec::writer::FileRegion;
+use crate::log::FirstBatch;
 use crate::model::TopicId;
 use crate::replica::cached::{begins_cached, is_cached, read_ahead};
 use crate::replica::error::ReplicaError;
-use crate::replica::partition::{FetchParams, Fetched, Fetcher};
+use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters::ParkedFetch;
 
@@ -23,6 +24,16 @@ pub struct PartitionQuery {
     pub params: FetchParams,
 }
 
+/// How the byte limits of a fetch are meant (KIP-74).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitRule {
+    /// The reply and each partition are cut at their limits, within the first batch too.
+    Hard,
+    /// The first batch of the reply is returned even if it is larger than all limits, so that a fetcher is never stuck;
+    /// each later partition begins with a whole batch or is empty.
+    Soft,
+}
+
 /// One fetch over many partitions.
 #[derive(Clone, Debug)]
 pub struct FetchQuery {
@@ -30,8 +41,7 @@ pub struct FetchQuery {
     /// It waits until there are so many bytes.
     pub min_bytes: usize,
     pub bytes_max: u32,
-    /// The first batch is returned even if it is larger than all limits, so that a fetcher is never stuck.
-    pub at_least_one_batch: bool,
+    pub limits: LimitRule,
     pub partitions: Vec<PartitionQuery>,
 }
 
@@ -44,9 +54,10 @@ impl ReplicaManager {
         deadline: Instant,
         now_ms: i64,
     ) -> Vec<Result<Fetched, ReplicaError>> {
-        let mut is_last = query.partitions.is_empty();
+        let mut is_last = query.partitions.is_empty() || deadline <= Instant::now();
+        let mut asked_ms = Some(now_ms);
         let outcomes = loop {
-            let outcomes = self.read(query, now_ms);
+            let outcomes = self.read(query, asked_ms.take());
             let bytes: usize = outcomes.iter().flatten().map(Fetched::bytes).sum();
             let must_tell =
                 outcomes.iter().any(|outcome| outcome.as_ref().is_ok_and(|fetched| fetched.diverging.is_some()))
@@ -54,7 +65,15 @@ impl ReplicaManager {
             if is_last || must_tell || bytes >= query.min_bytes {
                 break outcomes;
             }
-            let missing_bytes = i64::try_from(query.min_bytes - bytes).unwrap_or(i64::MAX);
+            let waited_for = query.partitions.iter().zip(&outcomes);
+            let waited_for = waited_for
+                .filter_map(|(asked, outcome)| outcome.as_ref().ok().map(|got| got.waited_for_bytes(&asked.params)));
+            // A fetch that has fallen behind the last segment is answered with whatever there was room for.
+            let Some(waited_for) = waited_for.sum::<Option<u64>>() else { break outcomes };
+            let missing_bytes = i64::try_from((query.min_bytes as u64).saturating_sub(waited_for)).unwrap_or(i64::MAX);
+            if missing_bytes == 0 {
+                break outcomes;
+            }
             let parked = ParkedFetch::new(missing_bytes);
             for (asked, outcome) in query.partitions.iter().zip(&outcomes) {
                 match (self.hosted.get(&asked.topic, asked.partition), outcome) {
@@ -72,22 +91,22 @@ impl ReplicaManager {
         outcomes
     }
 
-    fn read(&self, query: &FetchQuery, now_ms: i64) -> Vec<Result<Fetched, ReplicaError>> {
-        let mut bytes_left = query.bytes_max;
-        let mut at_least_one_batch = query.at_least_one_batch;
+    /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
+    fn read(&self, query: &FetchQuery, asked_ms: Option<i64>) -> Vec<Result<Fetched, ReplicaError>> {
+        let first_batch = match query.limits {
+            LimitRule::Hard => FirstBatch::Cut,
+            LimitRule::Soft => FirstBatch::Whole,
+        };
+        let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked_ms };
         let read_one = |asked: &PartitionQuery| {
             let partition = self.partition(&asked.topic, asked.partition)?;
-            let fetched = partition.fetch(
-                query.fetcher,
-                &asked.params,
-                asked.topic_id,
-                bytes_left,
-                at_least_one_batch,
-                now_ms,
-            )?;
-            let bytes = u32::try_from(fetched.bytes()).unwrap_or(u32::MAX);
-            at_least_one_batch &= bytes == 0;
-            bytes_left = bytes_left.saturating_sub(bytes);
+            let fetched = partition.fetch(query.fetcher, &asked.params, asked.topic_id, limits)?;
+            if let Some(region) = fetched.region() {
+                limits.bytes_left = limits.bytes_left.saturating_sub(region.len);
+                if limits.first_batch == FirstBatch::Whole {
+                    limits.first_batch = FirstBatch::IfItFits;
+                }
+            }
             Ok(fetched)
         };
         query.partitions.iter().map(read_one).collect()

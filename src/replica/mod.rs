@@ -20,4 +20,6 @@ pub mod replica_manager;
 pub mod waiters;
 
 #[cfg(test)]
+mod fetch_limits_tests;
+#[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use crate::codec::writer::FileRegion;
 use crate::config::log::LogConfig;
 use crate::log::error::LogError;
 use crate::log::leader_epochs::EpochEnd;
-use crate::log::{AppendInfo, Bounds, FetchedBatches, Log, OffsetQuery, ReadUntil, TimestampedOffset};
+use crate::log::{AppendInfo, Bounds, FetchedBatches, FirstBatch, Log, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::record::append::prepare;
@@ -67,6 +67,13 @@ pub struct FetchParams {
     pub last_fetched_epoch: Option<LeaderEpoch>,
 }
 
+impl FetchParams {
+    /// A negative limit is none at all.
+    fn bytes_max(&self) -> u32 {
+        u32::try_from(self.bytes_max).unwrap_or(0)
+    }
+}
+
 /// Who fetches, and so how far it may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetcher {
@@ -113,10 +120,20 @@ impl Fetcher {
     }
 }
 
+/// What one fetch may take of one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimits {
+    /// What is left of the reply.
+    pub bytes_left: u32,
+    pub first_batch: FirstBatch,
+    /// When a follower asked; `None` when a parked fetch is read again, which says nothing new of the follower.
+    pub asked_ms: Option<i64>,
+}
+
 /// What a fetch got from one partition.
 #[derive(Debug)]
 pub struct Fetched {
-    /// `None` when there is nothing to read, or nothing may be read.
+    /// `None` when there is nothing to read, or the reply has no room for it.
     pub batches: Option<FetchedBatches>,
     pub bounds: Bounds,
     /// The fetcher's log parted from ours: it must truncate.
@@ -133,6 +150,17 @@ impl Fetched {
 
     pub fn bytes(&self) -> usize {
         self.region().map_or(0, |region| region.len as usize)
+    }
+
+    /// The bytes that count for a fetch that waits for `min_bytes`: whatever lies before the end, as far as the
+    /// partition's own limit, whether the reply had room for it or not. `None` if they go on in a later segment, which
+    /// ends the wait. Source: kafka 3.9.0-rc3 DelayedFetch.scala (tryComplete).
+    pub fn waited_for_bytes(&self, params: &FetchParams) -> Option<u64> {
+        match &self.batches {
+            Some(batches) if batches.goes_on => None,
+            Some(batches) => Some(u64::from(batches.visible_bytes.min(params.bytes_max()))),
+            None => Some(0),
+        }
     }
 }
 
@@ -414,19 +442,17 @@ impl Partition {
         true
     }
 
-    /// Reads for a fetcher. `bytes_max` is what is left of the reply; `at_least_one_batch` returns a batch that is
-    /// larger than all limits, if it is the first.
+    /// Reads for a fetcher.
     pub fn fetch(
         &self,
         fetcher: Fetcher,
         params: &FetchParams,
         topic_id: TopicId,
-        bytes_max: u32,
-        at_least_one_batch: bool,
-        now_ms: i64,
+        limits: FetchLimits,
     ) -> Result<Fetched, ReplicaError> {
         let (log, leader_epoch) = {
             let state = self.state();
+            state.check_topic_id(topic_id)?;
             let log = state.log_for(params.current_leader_epoch, fetcher.leader_only())?;
             if let Fetcher::Follower { broker, .. } = fetcher
                 && !state.leadership.is_replica(broker)
@@ -439,9 +465,6 @@ impl Partition {
             }
             (log, state.leadership.leader_epoch())
         };
-        if !topic_id.is_zero() && log.topic_id().is_some_and(|known| known != topic_id) {
-            return Err(ReplicaError::InconsistentTopicId);
-        }
         // The end before the read: records that arrive meanwhile do not keep a follower from being caught up.
         let bounds = log.bounds();
         let end = fetcher.end(&bounds);
@@ -449,15 +472,17 @@ impl Partition {
             return Ok(Fetched { batches: None, bounds, diverging: Some(diverging), end });
         }
         let offset = params.fetch_offset;
-        let bytes_max = bytes_max.min(u32::try_from(params.bytes_max).unwrap_or(0));
-        let may_have_bytes = offset != end && (bytes_max > 0 || at_least_one_batch);
-        let batches = if may_have_bytes || offset < bounds.log_start_offset || offset > bounds.log_end_offset {
-            let read = log.read(offset, bytes_max, fetcher.until(), at_least_one_batch);
-            Some(read.map_err(|error| self.failed(error))?).filter(|batches| batches.region.is_some())
-        } else {
+        // A full reply is sent whatever else there is; before that, it matters how much there is.
+        let has_room = limits.bytes_left > 0 || limits.first_batch == FirstBatch::Whole;
+        let is_in_range = offset >= bounds.log_start_offset && offset <= bounds.log_end_offset;
+        let batches = if is_in_range && (offset == end || !has_room) {
             None
+        } else {
+            let bytes_max = limits.bytes_left.min(params.bytes_max());
+            let read = log.read(offset, bytes_max, fetcher.until(), limits.first_batch);
+            Some(read.map_err(|error| self.failed(error))?)
         };
-        if let Fetcher::Follower { broker, broker_epoch } = fetcher {
+        if let (Fetcher::Follower { broker, broker_epoch }, Some(asked_ms)) = (fetcher, limits.asked_ms) {
             let fetch = FollowerFetch {
                 broker,
                 broker_epoch,
@@ -466,7 +491,7 @@ impl Partition {
                 log_start_offset: params.log_start_offset,
                 leader_log_end_offset: bounds.log_end_offset,
             };
-            self.follower_fetched(&fetch, &log, now_ms)?;
+            self.follower_fetched(&fetch, &log, asked_ms)?;
         }
         Ok(Fetched { batches, bounds, diverging: None, end })
     }
@@ -600,6 +625,12 @@ impl State {
             self.leadership.check_leader(None)?;
         }
         self.log.clone().ok_or(ReplicaError::NotLeaderOrFollower)
+    }
+
+    /// Before anything else of a fetch: another incarnation of the topic is no partition that the fetcher knows.
+    fn check_topic_id(&self, topic_id: TopicId) -> Result<(), ReplicaError> {
+        let known = self.log.as_ref().filter(|_| !topic_id.is_zero()).and_then(|log| log.topic_id());
+        if known.is_some_and(|known| known != topic_id) { Err(ReplicaError::InconsistentTopicId) } else { Ok(()) }
     }
 
     fn is_offline(&self) -> bool {

@@ -25,14 +25,14 @@ use crate::record::build::BatchBuilder;
 use crate::replica::control::{ControlEpochs, Decisions, StopReplica, StopReplicas};
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
-use crate::replica::fetch::{FetchQuery, PartitionQuery};
+use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
 use crate::replica::io::IoThreads;
 use crate::replica::leader::Decision;
 use crate::replica::partition::{AppendTerms, Appended, FetchParams, Fetcher, RequiredAcks};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters;
 
-const NOW_MS: i64 = 1_700_000_000_000;
+pub(super) const NOW_MS: i64 = 1_700_000_000_000;
 const TOPIC_ID: TopicId = TopicId([5; 16]);
 
 struct Defaults;
@@ -40,12 +40,22 @@ struct Defaults;
 impl TopicConfigs for Defaults {
     fn of<'a>(&'a self, topic: &'a str) -> Pin<Box<dyn Future<Output = Arc<LogConfig>> + Send + 'a>> {
         let min_insync_replicas = if topic == "safe" { 2 } else { 1 };
-        Box::pin(async move { Arc::new(LogConfig { min_insync_replicas, ..LogConfig::default() }) })
+        let segment_bytes = if topic == "rolling" { ROLLING_SEGMENT_BYTES } else { LogConfig::default().segment_bytes };
+        Box::pin(async move { Arc::new(LogConfig { min_insync_replicas, segment_bytes, ..LogConfig::default() }) })
     }
 }
 
-struct Fixture {
-    replicas: Arc<ReplicaManager>,
+/// Of topics called `rolling`.
+pub(super) const ROLLING_SEGMENT_BYTES: u32 = 4_000;
+pub(super) const TERMS: AppendTerms = AppendTerms {
+    accepted_sets: AcceptedSets::OneV2Batch,
+    origin: AppendOrigin::Client,
+    required_acks: RequiredAcks::Leader,
+    expected_leader_epoch: None,
+};
+
+pub(super) struct Fixture {
+    pub replicas: Arc<ReplicaManager>,
     events: mpsc::Receiver<LeadershipEvent>,
     /// Removed with everything in it when the test ends.
     dir: tempfile::TempDir,
@@ -56,7 +66,7 @@ fn epochs() -> ControlEpochs {
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub fn new() -> Fixture {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config = LogDirsConfig { dirs: vec![dir.path().to_owned()], ..LogDirsConfig::default() };
         let (failures, _) = mpsc::unbounded_channel();
@@ -76,7 +86,7 @@ impl Fixture {
     }
 
     /// Tells of the brokers 1 and 2, and of these partitions, led by broker 1.
-    async fn publish(&self, names: &[(&str, i32)]) {
+    pub async fn publish(&self, names: &[(&str, i32)]) {
         let broker = |id| Broker { id: BrokerId(id), rack: None, endpoints: Vec::new() };
         let topics = names.iter().map(|&(name, partition)| TopicUpdate {
             name: name.into(),
@@ -96,7 +106,7 @@ impl Fixture {
         assert_eq!(self.replicas.update_metadata(epochs(), &update).await, Ok(()));
     }
 
-    async fn decide(&self, topic: &str, partition: i32, leader: i32, epoch: i32, replicas: &[i32]) -> ErrorCode {
+    pub async fn decide(&self, topic: &str, partition: i32, leader: i32, epoch: i32, replicas: &[i32]) -> ErrorCode {
         self.decide_from(epochs(), topic, partition, leader, epoch, replicas).await.expect("the epochs are current")
     }
 
@@ -138,7 +148,7 @@ impl Fixture {
         self.replicas.append(topic, 0, records(3), terms, NOW_MS)
     }
 
-    fn consumer(&self, topic: &str, fetch_offset: i64, min_bytes: usize) -> FetchQuery {
+    pub fn consumer(&self, topic: &str, fetch_offset: i64, min_bytes: usize) -> FetchQuery {
         let params = FetchParams {
             fetch_offset: Offset(fetch_offset),
             log_start_offset: Offset(-1),
@@ -150,13 +160,13 @@ impl Fixture {
             fetcher: Fetcher::Consumer { read_committed: false, may_read_from_follower: false },
             min_bytes,
             bytes_max: 1 << 20,
-            at_least_one_batch: true,
+            limits: LimitRule::Soft,
             partitions: vec![PartitionQuery { topic: topic.into(), partition: 0, topic_id: TopicId::ZERO, params }],
         }
     }
 }
 
-fn follower(broker: i32) -> Fetcher {
+pub(super) fn follower(broker: i32) -> Fetcher {
     Fetcher::Follower { broker: BrokerId(broker), broker_epoch: BrokerEpoch(-1) }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use odradek::config::log::LogConfig;
 use odradek::config::sections::LogDirsConfig;
 use odradek::log::dirs::LogDirs;
-use odradek::log::{Log, ReadUntil};
+use odradek::log::{FirstBatch, Log, ReadUntil};
 use odradek::model::{LeaderEpoch, Offset, TopicPartition};
 use odradek::record::append::prepare;
 use odradek::record::append_rules::{AppendOrigin, AppendRules};
@@ -55,7 +55,8 @@ fn reads(log: &Log, count: u64, from: impl Fn(u64) -> i64) -> f64 {
     let mut bytes = 0;
     let started = Instant::now();
     for i in 0..count {
-        let fetched = log.read(Offset(from(i)), 1 << 20, ReadUntil::HighWatermark, true).expect("readable");
+        let fetched =
+            log.read(Offset(from(i)), 1 << 20, ReadUntil::HighWatermark, FirstBatch::Whole).expect("readable");
         bytes += fetched.region.map_or(0, |region| u64::from(region.len));
     }
     assert!(bytes > 0);
