@@ -1,12 +1,12 @@
 //! The whole configuration of a broker: read, checked, and cut into the parts that the rooms receive.
-//! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaConfig.scala; 2.8.2 for the settings that left after it.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaConfig.scala.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::definition::{ConfigError, ConfigType, Value};
-use super::keys::{self, SERVER, SERVER_2_8};
-use super::listener_settings::{advertised, inter_broker_listener, listener_limits, per_ip_overrides};
+use super::keys::{self, SERVER};
+use super::listener_settings::{inter_broker_listener, listener_limits, per_ip_overrides};
 use super::listeners::{EndPoint, Ports, SecurityProtocol, normalised, parse_listeners, parse_protocol_map};
 use super::metadata_version::MetadataVersion;
 use super::properties::Properties;
@@ -72,7 +72,7 @@ impl KafkaConfig {
         // Where these say so, the rest would be checked by rules that do not hold here.
         refuse_other_modes(&originals)?;
         let mut values = BTreeMap::new();
-        for setting in SERVER.iter().chain(SERVER_2_8) {
+        for setting in SERVER {
             let value = match originals.get(setting.name) {
                 Some(text) => setting.parse(text)?,
                 None => setting.default_value(),
@@ -92,18 +92,11 @@ impl KafkaConfig {
             configured_format
         };
         let protocols = parse_protocol_map(text("listener.security.protocol.map").unwrap_or_default())?;
-        let legacy_port = match values.get("port") {
-            Some(Value::Int(port)) => *port,
-            _ => 9092,
+        let listeners = parse_listeners(text("listeners").unwrap_or_default(), &protocols, Ports::Distinct)?;
+        let advertised_listeners = match text("advertised.listeners") {
+            Some(advertised) => parse_listeners(advertised, &protocols, Ports::Shared)?,
+            None => listeners.clone(),
         };
-        let listeners = match originals.contains_key("listeners") {
-            false if originals.contains_key("port") || originals.contains_key("host.name") => {
-                let listener = format!("PLAINTEXT://{}:{legacy_port}", text("host.name").unwrap_or_default());
-                parse_listeners(&listener, &protocols, Ports::Distinct)?
-            }
-            _ => parse_listeners(text("listeners").unwrap_or_default(), &protocols, Ports::Distinct)?,
-        };
-        let advertised_listeners = advertised(&originals, &values, &protocols, &listeners, legacy_port)?;
         let (inter_broker_listener_name, inter_broker_security_protocol) =
             inter_broker_listener(&originals, text("inter.broker.listener.name"), &protocols, &values)?;
         let control_plane_listener_name = match text("control.plane.listener.name") {

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::definition::{ConfigError, Value};
 use super::kafka_config::KafkaConfig;
-use super::keys::SERVER;
+use super::keys::{DROPPED_IN_3_0, SERVER};
 use super::log::LogConfig;
 use super::metadata_version::MetadataVersion;
 use super::properties::Properties;
@@ -101,14 +101,34 @@ fn families_of_settings_are_derived() {
     assert_eq!(config(&[("zookeeper.connection.timeout.ms", "5")]).zookeeper_config().connection_timeout_ms, 5);
 }
 
+/// Each of them, beside `listeners` and without, leaves the broker where a 3.9 broker would be.
 #[test]
-fn listeners_of_2_8_still_name_host_and_port() {
-    let old = config(&[("host.name", "h"), ("port", "9999"), ("advertised.host.name", "a")]);
-    assert_eq!(old.listeners()[0].to_string(), "PLAINTEXT://h:9999");
-    assert_eq!(old.advertised_listeners()[0].to_string(), "PLAINTEXT://a:9999");
-    let new = config(&[("listeners", "PLAINTEXT://n:1"), ("host.name", "h"), ("port", "9999")]);
-    assert_eq!(new.listeners()[0].to_string(), "PLAINTEXT://n:1");
-    assert_eq!(new.advertised_listeners(), new.listeners());
+fn what_3_0_dropped_has_no_effect_and_is_named() {
+    let values = [
+        ("advertised.host.name", "a"),
+        ("advertised.port", "9999"),
+        ("host.name", "h"),
+        ("port", "no number"),
+        ("quota.consumer.default", "-1"),
+        ("quota.producer.default", "-1"),
+        ("zookeeper.sync.time.ms", "x"),
+    ];
+    assert_eq!(values.map(|(name, _)| name), DROPPED_IN_3_0.map(|(name, _)| name));
+    let alone = config(&values);
+    assert_eq!(alone.listeners()[0].to_string(), "PLAINTEXT://:9092");
+    assert_eq!(alone.advertised_listeners(), alone.listeners());
+    let beside = config(&[&values[..], &[("listeners", "PLAINTEXT://n:1")]].concat());
+    assert_eq!(beside.listeners()[0].to_string(), "PLAINTEXT://n:1");
+    assert_eq!(beside.advertised_listeners(), beside.listeners());
+    assert_eq!(
+        beside.warnings(),
+        ["These settings left Kafka with 3.0 and have no effect, as on a broker of 3.9 (in brackets what does their \
+          work): advertised.host.name (advertised.listeners), advertised.port (advertised.listeners), host.name \
+          (listeners), port (listeners), quota.consumer.default (a default quota, set with kafka-configs.sh), \
+          quota.producer.default (a default quota, set with kafka-configs.sh), zookeeper.sync.time.ms (nothing: it was \
+          without effect)"]
+    );
+    assert!(!beside.to_log_text().contains("host.name ="));
 }
 
 #[test]

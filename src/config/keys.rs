@@ -1,4 +1,4 @@
-//! Every broker setting of Kafka 3.9's ZooKeeper mode, and those that only 2.8 knows, one row each.
+//! Every broker setting of Kafka 3.9's ZooKeeper mode, one row each, and the names of those that 3.0 dropped.
 //! Names, types, defaults, checks and update modes are those of the definition tables of 3.9.1; the dump in
 //! `tests/golden/config/` was taken from them and a test compares key by key.
 
@@ -361,17 +361,18 @@ settings! {
     "zookeeper.ssl.truststore.type": String = None, Any, ReadOnly, Acted, "ZooKeeper over TLS: format of the trust store.";
 }
 
-settings! {
-    /// Settings that left Kafka after 2.8; read where they are set, and shown only then.
-    SERVER_2_8:
-    "advertised.host.name": String = None, Any, ReadOnly, Acted, "Host of the advertised PLAINTEXT listener, where advertised.listeners is not set.";
-    "advertised.port": Int = None, Any, ReadOnly, Acted, "Port of the advertised PLAINTEXT listener, where advertised.listeners is not set.";
-    "host.name": String = Some(""), Any, ReadOnly, Acted, "Host of the PLAINTEXT listener, where listeners is not set.";
-    "port": Int = Some("9092"), Any, ReadOnly, Acted, "Port of the PLAINTEXT listener, where listeners is not set.";
-    "quota.consumer.default": Long = Some("9223372036854775807"), AtLeast(1), ReadOnly, NotYet, "Bytes a second that a client id may read, where no quota is set.";
-    "quota.producer.default": Long = Some("9223372036854775807"), AtLeast(1), ReadOnly, NotYet, "Bytes a second that a client id may write, where no quota is set.";
-    "zookeeper.sync.time.ms": Int = Some("2000"), Any, ReadOnly, NoEffect, "Unused.";
-}
+/// Settings that 2.8 had and 3.0 dropped, and what does their work since. A 3.9 broker ignores them like any name that it
+/// does not know, and so does this one.
+/// Source: the tables of settings of 2.8.2 and 3.9.1, compared; KIP-724 and Kafka's notes on upgrading to 3.0.
+pub const DROPPED_IN_3_0: [(&str, &str); 7] = [
+    ("advertised.host.name", "advertised.listeners"),
+    ("advertised.port", "advertised.listeners"),
+    ("host.name", "listeners"),
+    ("port", "listeners"),
+    ("quota.consumer.default", "a default quota, set with kafka-configs.sh"),
+    ("quota.producer.default", "a default quota, set with kafka-configs.sh"),
+    ("zookeeper.sync.time.ms", "nothing: it was without effect"),
+];
 
 settings! {
     /// Settings that exist only in ZooKeeper; written in a file they mean nothing.
@@ -381,12 +382,9 @@ settings! {
     "replica.alter.log.dirs.io.max.bytes.per.second": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, NotYet, "Bytes a second for moves between log directories.";
 }
 
-/// The broker setting of this name, of either era.
+/// The broker setting of this name.
 pub fn server_setting(name: &str) -> Option<&'static Setting> {
-    match SERVER.binary_search_by(|setting| setting.name.cmp(name)) {
-        Ok(index) => Some(&SERVER[index]),
-        Err(_) => SERVER_2_8.iter().find(|setting| setting.name == name),
-    }
+    SERVER.binary_search_by(|setting| setting.name.cmp(name)).ok().map(|index| &SERVER[index])
 }
 
 /// The part of a name behind `listener.name.<listener>.`, which sets the same for one listener alone.
@@ -492,12 +490,17 @@ mod tests {
 
     #[test]
     fn every_default_passes_its_own_check() {
-        for setting in SERVER.iter().chain(SERVER_2_8).chain(DYNAMIC_ONLY) {
+        for setting in SERVER.iter().chain(DYNAMIC_ONLY) {
             if let Some(text) = setting.default {
                 assert_eq!(setting.parse(text), Ok(setting.default_value()), "{}", setting.name);
             }
             assert!(setting.documentation.ends_with('.'), "{}", setting.name);
         }
+    }
+
+    #[test]
+    fn what_3_0_dropped_is_not_a_setting() {
+        assert!(DROPPED_IN_3_0.iter().all(|(name, _)| setting_behind(name).is_none()));
     }
 
     #[test]

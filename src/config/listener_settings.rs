@@ -1,36 +1,12 @@
-//! The settings around `listeners`: what is advertised, which listener brokers use, and limits of one listener or address.
+//! The settings around `listeners`: which listener brokers use, and limits of one listener or address.
 
 use std::collections::BTreeMap;
 
 use super::definition::{ConfigError, Value};
 use super::keys;
-use super::listeners::{EndPoint, Ports, ProtocolMap, SecurityProtocol, normalised, parse_listeners, parse_pairs};
+use super::listeners::{ProtocolMap, SecurityProtocol, normalised, parse_pairs};
 use super::properties::Properties;
 use super::sections::ListenerLimits;
-
-/// `advertised.listeners`, else what 2.8 had in its place, else the listeners themselves.
-pub(super) fn advertised(
-    originals: &Properties,
-    values: &BTreeMap<&'static str, Value>,
-    protocols: &ProtocolMap,
-    listeners: &[EndPoint],
-    legacy_port: i32,
-) -> Result<Vec<EndPoint>, ConfigError> {
-    if let Some(Value::String(text)) = values.get("advertised.listeners") {
-        return parse_listeners(text, protocols, Ports::Shared);
-    }
-    let host = originals.get("advertised.host.name");
-    let port = originals.get("advertised.port");
-    if host.is_none() && port.is_none() {
-        return Ok(listeners.to_vec());
-    }
-    let host = host.or(originals.get("host.name")).map_or("", |host| host.trim());
-    let port = match values.get("advertised.port") {
-        Some(Value::Int(port)) => *port,
-        _ => legacy_port,
-    };
-    parse_listeners(&format!("PLAINTEXT://{host}:{port}"), protocols, Ports::Shared)
-}
 
 /// Source: kafka 3.9 core/src/main/scala/kafka/network/SocketServer.scala, ListenerConnectionQuota.
 pub(super) fn listener_limits(originals: &Properties, listener_name: &str) -> Result<ListenerLimits, ConfigError> {

@@ -2,7 +2,7 @@
 
 use super::definition::Standing;
 use super::kafka_config::{KafkaConfig, version};
-use super::keys::{self, SERVER_2_8};
+use super::keys::{self, DROPPED_IN_3_0};
 use super::metadata_version::MetadataVersion;
 
 impl KafkaConfig {
@@ -10,10 +10,7 @@ impl KafkaConfig {
     pub fn to_log_text(&self) -> String {
         let mut text = "KafkaConfig values: \n".to_string();
         for (name, value) in &self.values {
-            let is_of_2_8 = SERVER_2_8.iter().any(|setting| setting.name == *name);
-            if !is_of_2_8 || self.originals.contains_key(*name) {
-                text.push_str(&format!("\t{name} = {value}\n"));
-            }
+            text.push_str(&format!("\t{name} = {value}\n"));
         }
         text
     }
@@ -23,9 +20,13 @@ impl KafkaConfig {
         let mut warnings = Vec::new();
         let mut not_yet = Vec::new();
         let mut unknown = Vec::new();
+        let mut dropped = Vec::new();
         for name in self.static_properties.keys() {
             match keys::setting_behind(name) {
-                None => unknown.push(name.as_str()),
+                None => match DROPPED_IN_3_0.iter().find(|(dropped, _)| dropped == name) {
+                    Some((name, instead)) => dropped.push(format!("{name} ({instead})")),
+                    None => unknown.push(name.as_str()),
+                },
                 Some(setting) if setting.standing == Standing::NotYet || keys::is_not_acted_on_per_listener(name) => {
                     not_yet.push(name.as_str());
                 }
@@ -51,6 +52,13 @@ impl KafkaConfig {
         }
         if !not_yet.is_empty() {
             warnings.push(format!("These settings are known but not acted on yet: {}", not_yet.join(", ")));
+        }
+        if !dropped.is_empty() {
+            warnings.push(format!(
+                "These settings left Kafka with 3.0 and have no effect, as on a broker of 3.9 (in brackets what does their \
+                 work): {}",
+                dropped.join(", ")
+            ));
         }
         if !unknown.is_empty() {
             warnings.push(format!("These settings are unknown and have no effect: {}", unknown.join(", ")));
