@@ -89,7 +89,7 @@ for file in "$config/zookeeper.properties" "$config/server.properties"; do
     [ -r "$file" ] || give_up "there is no $file; run this from the source tree, or set QUICKSTART_CONFIG to a directory that has it"
 done
 zookeeper_port=$(setting "$config/zookeeper.properties" clientPort 2181)
-listeners=$(setting "$config/server.properties" listeners "PLAINTEXT://:$(setting "$config/server.properties" port 9092)")
+listeners=$(setting "$config/server.properties" listeners PLAINTEXT://:9092)
 broker_port=$(sed 's/,.*//; s/.*://' <<<"$listeners")
 broker_id=$(setting "$config/server.properties" broker.id 0)
 bootstrap=localhost:$broker_port
@@ -169,15 +169,19 @@ shown() { echo "\$ $*"; "$@"; }
 echo
 shown bin/kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic $topic --partitions 1 --replication-factor 1 ||
     give_up "the topic could not be created; the broker's log is $run/broker.out"
-before=$(bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>/dev/null | sed -n "s/^$topic:0://p")
+# Ready means led: a broker that has just started knows of the topic a moment before it leads it, and not even that at first.
+led() { bin/kafka-topics.sh --bootstrap-server "$bootstrap" --describe --topic $topic 2>/dev/null | grep -q 'Leader: [0-9]'; }
+wait_for "the topic" 60 broker $broker_mark led
+before=$(bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>>"$run/tools.err" | sed -n "s/^$topic:0://p")
+[ -n "$before" ] || give_up "the end of the topic cannot be read ($(tail -1 "$run/tools.err")); the broker's log is $run/broker.out"
 echo "\$ bin/kafka-console-producer.sh --bootstrap-server $bootstrap --topic $topic"
 printf 'To be or not to be\nthat is no question\nwith two brokers\n' | tee /dev/stderr |
     bin/kafka-console-producer.sh --bootstrap-server "$bootstrap" --topic $topic >/dev/null ||
     give_up "the messages could not be sent; the broker's log is $run/broker.out"
-[ "${before:-0}" = 0 ] || say "(an earlier run left $before messages there; they are read too)"
-shown bin/kafka-console-consumer.sh --bootstrap-server "$bootstrap" --topic $topic --from-beginning --max-messages $((${before:-0} + 3)) --timeout-ms 20000 ||
+[ "$before" = 0 ] || say "(an earlier run left $before messages there; they are read too)"
+shown bin/kafka-console-consumer.sh --bootstrap-server "$bootstrap" --topic $topic --from-beginning --max-messages $((before + 3)) --timeout-ms 20000 ||
     give_up "the messages could not be read back; the broker's log is $run/broker.out"
-[ "$(bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>/dev/null)" = "$topic:0:$((${before:-0} + 3))" ] ||
+[ "$(bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>/dev/null)" = "$topic:0:$((before + 3))" ] ||
     give_up "the topic does not hold the three messages; the broker's log is $run/broker.out"
 echo "\$ bin/zookeeper-shell.sh localhost:$zookeeper_port get /brokers/ids/$broker_id"
 bin/zookeeper-shell.sh "localhost:$zookeeper_port" get "/brokers/ids/$broker_id" 2>/dev/null | grep '^{' ||

@@ -8,8 +8,10 @@ use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use odradek::record::compression::Codec;
 use regex::Regex;
-use support::{Broker, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
+use support::client::{Client, batch};
+use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
 
 /// A call, its standard input, its exit status, its standard output, and what its standard error contains.
 ///
@@ -871,4 +873,31 @@ fn every_call_ends_and_reads_as_kafkas() {
         wrong.extend(outcome.err());
     }
     assert!(wrong.is_empty(), "{} calls differ:\n{}", wrong.len(), wrong.join("\n=====\n"));
+}
+
+/// As Kafka's admin client, which asks again while there is no leader, or one that does not lead yet.
+#[test]
+fn a_tool_waits_for_the_leaders_of_a_broker_that_has_just_started() {
+    let mut cluster = Cluster::start("tools-at-start", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("t", 3, &[]);
+    client.produce("t", 1, batch(Codec::None, ["once".to_owned()])).expect("answered").expect("appended");
+    for start in 1..=4 {
+        assert_eq!(cluster.broker.stop().code(), Some(0));
+        let mut process = cluster.broker.spawn(Kind::under_test(), &cluster.scratch);
+        let port = cluster.broker.port;
+        eventually(PATIENCE, "the broker has heard of the topic", || {
+            assert!(process.has_ended().is_none(), "{}", process.last_words());
+            let mut client = Client::connect(port).map_err(|error| error.to_string())?;
+            let metadata = client.metadata(&["t"]).map_err(|error| error.to_string())?;
+            if metadata.topics[0].error_code == 0 { Ok(()) } else { Err(format!("{metadata:?}")) }
+        });
+        cluster.broker.process = Some(process);
+        let offsets = cluster.script(
+            "kafka-get-offsets.sh",
+            &["--bootstrap-server", &cluster.broker.address(), "--topic", "t"],
+            "",
+        );
+        assert_eq!(offsets.as_deref(), Ok("t:0:0\nt:1:1\nt:2:0\n"), "start {start}");
+    }
 }

@@ -184,12 +184,18 @@ impl Cluster {
         Ok((found, retry))
     }
 
-    /// The leader of every partition of the topics, -1 where there is none.
+    /// The leader of every partition of the topics, -1 where there is none. A topic without a leader as a whole is an
+    /// error that may pass; one that is not known is left out.
+    /// Source: kafka 3.9.0-rc3 clients/.../admin/internals/PartitionLeaderStrategy.java.
     pub async fn leaders(&self, topics: &[String]) -> Result<HashMap<TopicPartition, BrokerId>, ClientError> {
         let metadata = self.metadata(Some(topics), false).await?;
         let mut leaders = HashMap::new();
         for topic in &metadata.topics {
             let name: std::sync::Arc<str> = topic.name.as_deref().unwrap_or_default().into();
+            let code = ErrorCode::from_code(topic.error_code);
+            if code == ErrorCode::LeaderNotAvailable {
+                return Err(ClientError::refused(format!("find the leaders of topic {name}"), code, None));
+            }
             for partition in &topic.partitions {
                 let key = TopicPartition::new(name.clone(), partition.partition_index);
                 leaders.insert(key, BrokerId(partition.leader_id));

@@ -131,7 +131,8 @@ impl Cluster {
         self.state().nodes.values().cloned().collect()
     }
 
-    /// Asks one broker for metadata; `None` asks for all topics. Errors of single topics stay in the answer.
+    /// Asks one broker for metadata; `None` asks for all topics. Errors of single topics stay in the answer; one without
+    /// brokers is an error that may pass.
     pub async fn metadata(
         &self,
         topics: Option<&[String]>,
@@ -155,11 +156,13 @@ impl Cluster {
                 (id, Node { id, host, port: broker.port, rack })
             })
             .collect();
-        let mut state = self.state();
-        // A broker that has just started may not have heard of anybody yet.
-        if !nodes.is_empty() {
-            state.nodes = nodes;
+        // A broker that has just started has not heard of anybody yet, its own topics included: what it says of them is
+        // no answer. Source: kafka 3.9.0-rc3 clients/.../admin/internals/AdminMetadataManager.java, isReady and update.
+        if nodes.is_empty() {
+            return Err(ClientError::NoMetadata { address: connection.address().to_owned() });
         }
+        let mut state = self.state();
+        state.nodes = nodes;
         state.controller = Some(BrokerId(answer.controller_id)).filter(|id| id.0 >= 0);
         drop(state);
         Ok(answer)
@@ -237,5 +240,60 @@ impl Cluster {
         attempt: impl FnMut() -> F,
     ) -> Result<T, ClientError> {
         retried(doing, self.settings.api_timeout, self.settings.retry_backoff, attempt).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::client::settings::ClientProperties;
+    use crate::codec::reader::Reader;
+    use crate::codec::writer::Writer;
+    use crate::protocol::api_keys::ApiKey;
+    use crate::protocol::header::{RequestHeader, write_response_header};
+    use crate::protocol::message::Message;
+    use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsResponse};
+    use crate::protocol::messages::metadata::MetadataResponseBroker;
+
+    /// Reads one request of the API and answers it.
+    async fn answer<M: Message>(socket: &mut TcpStream, key: ApiKey, response: M) {
+        let length = socket.read_i32().await.unwrap();
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        socket.read_exact(&mut frame).await.unwrap();
+        let header = RequestHeader::read(&mut Reader::new(Bytes::from(frame))).unwrap();
+        assert_eq!(header.api_key, key.code());
+        let mut body = Writer::new();
+        write_response_header(&mut body, key, header.api_version, header.correlation_id);
+        response.encode(&mut body, header.api_version).unwrap();
+        let body = body.into_bytes().unwrap();
+        socket.write_i32(i32::try_from(body.len()).unwrap()).await.unwrap();
+        socket.write_all(&body).await.unwrap();
+    }
+
+    /// Else a tool that asks right after a start would take it that there are no topics.
+    #[tokio::test]
+    async fn metadata_without_brokers_is_asked_for_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut properties = ClientProperties::default();
+        properties.set("bootstrap.servers", listener.local_addr().unwrap().to_string());
+        let cluster = Cluster::new(ClusterSettings::take(&mut properties, "test").unwrap()).unwrap();
+        let broker = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let versions = ApiVersion { api_key: ApiKey::Metadata.code(), min_version: 0, max_version: 8 };
+            let versions = ApiVersionsResponse { api_keys: vec![versions], ..Default::default() };
+            answer(&mut socket, ApiKey::ApiVersions, versions).await;
+            answer(&mut socket, ApiKey::Metadata, MetadataResponse::default()).await;
+            let known = MetadataResponseBroker { node_id: 7, host: "h".to_owned(), port: 1, ..Default::default() };
+            let known = MetadataResponse { brokers: vec![known], ..Default::default() };
+            answer(&mut socket, ApiKey::Metadata, known).await;
+            socket
+        };
+        let (names, _socket) = tokio::join!(cluster.topic_names(), broker);
+        assert_eq!(names.unwrap(), Vec::<String>::new());
+        assert_eq!(cluster.nodes().iter().map(|node| node.id.0).collect::<Vec<_>>(), [7]);
     }
 }

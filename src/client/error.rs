@@ -22,6 +22,8 @@ pub enum ClientError {
     Encode { api: &'static str, error: EncodeError },
     /// The answer is not what the protocol says it is.
     Decode { address: String, api: &'static str, error: DecodeError },
+    /// The broker knows of no broker yet, itself among them: no controller has told it of the cluster since it started.
+    NoMetadata { address: String },
     /// None of the bootstrap servers has an address.
     NoAddress,
     /// None of the bootstrap servers could be reached. Carries what the last one failed with.
@@ -57,6 +59,7 @@ impl ClientError {
             ClientError::Connect { .. }
             | ClientError::Disconnected { .. }
             | ClientError::TimedOut { .. }
+            | ClientError::NoMetadata { .. }
             | ClientError::NoBroker { .. } => true,
             ClientError::Refused { code, .. } => is_retriable_code(*code),
             ClientError::UnsupportedVersion { .. }
@@ -96,6 +99,13 @@ pub fn is_retriable_code(code: ErrorCode) -> bool {
             | ErrorCode::UnknownTopicId
             | ErrorCode::InconsistentTopicId
             | ErrorCode::EligibleLeadersNotAvailable
+            | ErrorCode::PreferredLeaderNotAvailable
+            | ErrorCode::ElectionNotNeeded
+            | ErrorCode::ThrottlingQuotaExceeded
+            | ErrorCode::ConcurrentTransactions
+            | ErrorCode::FetchSessionIdNotFound
+            | ErrorCode::FetchSessionTopicIdError
+            | ErrorCode::InvalidFetchSessionEpoch
     )
 }
 
@@ -112,6 +122,7 @@ impl fmt::Display for ClientError {
             }
             ClientError::Encode { api, error } => write!(f, "write {api}: {error}"),
             ClientError::Decode { address, api, error } => write!(f, "read {api} from {address}: {error}"),
+            ClientError::NoMetadata { address } => write!(f, "the broker at {address} knows of no brokers yet"),
             ClientError::NoAddress => f.write_str("No resolvable bootstrap urls given in bootstrap.servers"),
             ClientError::NoBroker { servers, last } => write!(f, "none of {servers} answers: {last}"),
             ClientError::Refused { message: Some(message), .. } => f.write_str(message),

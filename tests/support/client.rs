@@ -14,6 +14,7 @@ use odradek::protocol::messages::create_topics::{CreatableTopic, CreatableTopicC
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
+use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use odradek::protocol::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -93,6 +94,40 @@ impl Client {
             .map(|name| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() })
             .collect();
         self.call(&MetadataRequest { topics: Some(topics), allow_auto_topic_creation: false, ..Default::default() }, 9)
+    }
+
+    /// Whether the broker leads every partition that it is to lead: it has said so of each that it can lead, and answers
+    /// for each that it leads.
+    pub fn leads_its_partitions(&mut self, broker_id: i32) -> Result<(), String> {
+        let all = MetadataRequest { topics: None, allow_auto_topic_creation: false, ..Default::default() };
+        let metadata = self.call(&all, 9).map_err(|error| error.to_string())?;
+        let mut topics = Vec::new();
+        for topic in metadata.topics {
+            let mut partitions = Vec::new();
+            for partition in topic.partitions {
+                let can_lead = |id| partition.isr_nodes.contains(&id) && !partition.offline_replicas.contains(&id);
+                if partition.leader_id < 0 && can_lead(broker_id) {
+                    return Err(format!("{:?}-{} has no leader yet", topic.name, partition.partition_index));
+                }
+                if partition.leader_id == broker_id {
+                    let partition_index = partition.partition_index;
+                    partitions.push(ListOffsetsPartition { partition_index, timestamp: -1, ..Default::default() });
+                }
+            }
+            topics.push(ListOffsetsTopic { name: topic.name.unwrap_or_default(), partitions });
+        }
+        let ends = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+        let ends = self.call(&ends, 4).map_err(|error| error.to_string())?;
+        for topic in ends.topics {
+            const NOT_YET: [i16; 4] = [3, 5, 6, 14];
+            if let Some(partition) = topic.partitions.iter().find(|partition| NOT_YET.contains(&partition.error_code)) {
+                return Err(format!(
+                    "{}-{} is not led yet: {}",
+                    topic.name, partition.partition_index, partition.error_code
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Creates a topic and waits until each partition has a leader.

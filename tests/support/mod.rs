@@ -280,7 +280,7 @@ impl Broker {
         Process::start("the broker", &mut command, scratch.path("broker.log"))
     }
 
-    /// Starts it and waits until it answers. A broker that was killed leaves its registration behind until its
+    /// Starts it and waits until it answers, for each partition that it leads too. A broker that was killed leaves its registration behind until its
     /// session ends; one that refuses to start meanwhile, as Kafka does, is started again.
     pub fn start(&mut self, kind: Kind, scratch: &Scratch) {
         let began = Instant::now();
@@ -302,7 +302,8 @@ impl Broker {
             if metadata.brokers.is_empty() || metadata.controller_id < 0 {
                 return Err(format!("{metadata:?}"));
             }
-            Ok(())
+            let id = metadata.brokers.iter().find(|broker| broker.port == i32::from(self.port));
+            id.map_or(Ok(()), |broker| client.leads_its_partitions(broker.node_id))
         });
         self.process = Some(process);
     }
