@@ -110,13 +110,14 @@ impl Service for Server {
         let supported = ApiKey::from_code(api_key).and_then(|key| Some((key, supported_versions(key)?)));
         let survives = supported.as_ref().is_some_and(|(key, _)| survives_hang_up(*key));
         let hang_up = survives.then(HangUp::default);
+        let answer = AnswerBudget::new(ANSWER_BYTES_MAX, peer.memory.working_memory());
         let context = RequestContext {
             api_version,
             client_id: client_id.unwrap_or_default(),
             peer,
             received,
             now_ms,
-            answer: AnswerBudget::new(ANSWER_BYTES_MAX),
+            answer,
             hang_up: hang_up.clone(),
         };
         match supported {
@@ -194,6 +195,7 @@ where
 {
     let version = context.api_version;
     let (request, outcome) = R::decode_partly(&mut body, version);
+    context.answer.count_request(body.memory_taken());
     let Err(why) = outcome else { return Ok(request) };
     let name = key.name();
     match context.peer.session.software() {
