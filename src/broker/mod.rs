@@ -19,6 +19,7 @@ mod housekeeping;
 mod leaderships;
 mod load_progress;
 mod local_host;
+mod log_bounds;
 mod logging;
 mod registration;
 mod shutdown;
