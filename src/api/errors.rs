@@ -194,9 +194,21 @@ pub(crate) struct Refusal {
     pub message: Option<String>,
 }
 
+/// Texts name what the client named, which may be as long as a field can be: what is said of it must fit one too.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+        message.truncate(end);
+        message.push_str("...");
+    }
+    message
+}
+
 impl Refusal {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: Some(message.into()) }
+        Refusal { code, message: Some(cut(message.into())) }
     }
 
     pub fn invalid_request(message: impl Into<String>) -> Refusal {
@@ -220,7 +232,7 @@ impl From<&TopicError> for Refusal {
     fn from(error: &TopicError) -> Refusal {
         let code = ErrorCode::from(error);
         // What went wrong inside is for our log.
-        let message = (code != ErrorCode::UnknownServerError).then(|| error.to_string());
+        let message = (code != ErrorCode::UnknownServerError).then(|| cut(error.to_string()));
         Refusal { code, message }
     }
 }
