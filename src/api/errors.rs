@@ -181,6 +181,7 @@ impl From<&ZkError> for ErrorCode {
             | ZkError::NotConnected { .. }
             | ZkError::Settings(_)
             | ZkError::Malformed(_)
+            | ZkError::NoAuth { .. }
             | ZkError::Other { .. } => ErrorCode::UnknownServerError,
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -183,8 +184,25 @@ async fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec
 
 /// How many partitions `__consumer_offsets` has, or will have.
 async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32, StartError> {
-    let topic = zookeeper.topic(GROUP_METADATA_TOPIC).await.doing("read the partitions of __consumer_offsets")?;
-    Ok(topic.map_or(configured, |topic| i32::try_from(topic.value.partitions.len()).unwrap_or(configured)))
+    loop {
+        match zookeeper.topic(GROUP_METADATA_TOPIC).await {
+            Ok(topic) => {
+                return Ok(
+                    topic.map_or(configured, |topic| i32::try_from(topic.value.partitions.len()).unwrap_or(configured))
+                );
+            }
+            // The next request waits for the next session.
+            Err(ZkError::SessionExpired) => {}
+            Err(why) if why.is_of_the_session() => {
+                return Err(why).doing("read the partitions of __consumer_offsets");
+            }
+            Err(why) => {
+                let path = odradek_zookeeper::znode::topic::path(GROUP_METADATA_TOPIC);
+                zookeeper.complain(&path, "it is taken to have offsets.topic.num.partitions", &why);
+                return Ok(configured);
+            }
+        }
+    }
 }
 
 /// What there is before the first log is opened.
@@ -259,8 +277,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         rack: config.broker_rack().map(str::to_owned),
         protocol: config.inter_broker_protocol_version(),
     };
-    let own_configs = dynamic.topic_configs().await.doing("read the topics' settings")?;
-    load_logs(&log_dirs, own_configs, Arc::new(config.topic_defaults())).await?;
+    let (own_configs, defaults) = dynamic.topic_configs().await.doing("read the topics' settings")?;
+    load_logs(&log_dirs, own_configs, defaults).await?;
 
     let io = IoThreads::start(socket.num_io_threads, socket.queued_max_requests).doing("start the I/O threads")?;
     let io = Arc::new(io);
@@ -286,8 +304,9 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
     tasks.spawn(dynamic.run(Arc::clone(&replicas), shutting_down.clone()));
 
-    let (controller, controller_task) = Controller::new(zookeeper.clone(), id, controller_config);
-    let controller_task = tasks.spawn(controller_task);
+    let (controller, controlling) = Controller::new(id, controller_config);
+    let mut controller_task = JoinSet::new();
+    controller_task.spawn(controlling);
     let server = Arc::new(Server {
         broker_id: id,
         cluster_id,
