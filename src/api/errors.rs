@@ -13,7 +13,9 @@ use crate::log::error::LogError;
 use crate::protocol::error_code::ErrorCode;
 use crate::record::convert::ConvertError;
 use crate::record::error::RecordError;
+use crate::replica::control::{ControlRefusal, PartitionRefusal};
 use crate::replica::error::ReplicaError;
+use crate::replica::leader::DecisionRefusal;
 
 impl From<&LogError> for ErrorCode {
     fn from(error: &LogError) -> ErrorCode {
@@ -52,6 +54,35 @@ impl From<&RecordError> for ErrorCode {
             RecordError::UnknownCodec { .. } | RecordError::Decompression(_) | RecordError::CannotRebuild(_) => {
                 ErrorCode::UnknownServerError
             }
+        }
+    }
+}
+
+/// The code for what was done or refused.
+pub(crate) fn code(outcome: Result<(), impl Into<ErrorCode>>) -> ErrorCode {
+    outcome.map_or_else(Into::into, |()| ErrorCode::None)
+}
+
+impl From<ControlRefusal> for ErrorCode {
+    fn from(refusal: ControlRefusal) -> ErrorCode {
+        match refusal {
+            ControlRefusal::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
+            ControlRefusal::StaleControllerEpoch => ErrorCode::StaleControllerEpoch,
+            ControlRefusal::ShuttingDown => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+impl From<PartitionRefusal> for ErrorCode {
+    fn from(refusal: PartitionRefusal) -> ErrorCode {
+        match refusal {
+            PartitionRefusal::Decision(DecisionRefusal::InconsistentTopicId) => ErrorCode::InconsistentTopicId,
+            PartitionRefusal::Decision(DecisionRefusal::NotAssigned) => ErrorCode::UnknownTopicOrPartition,
+            // Whoever decides under an epoch that is over is not the controller any more, so Kafka says.
+            PartitionRefusal::Decision(DecisionRefusal::StaleLeaderEpoch) => ErrorCode::StaleControllerEpoch,
+            PartitionRefusal::StaleStop => ErrorCode::FencedLeaderEpoch,
+            PartitionRefusal::Storage => ErrorCode::KafkaStorageError,
+            PartitionRefusal::ShuttingDown => ErrorCode::UnknownServerError,
         }
     }
 }

@@ -97,7 +97,6 @@ impl Identity {
 /// The registration, kept for as long as this value lives.
 #[derive(Debug)]
 pub struct Registration {
-    epoch: watch::Receiver<BrokerEpoch>,
     task: AbortHandle,
 }
 
@@ -108,11 +107,13 @@ impl Drop for Registration {
 }
 
 impl Registration {
-    /// Registers, then lets the controller stand for election, now and after every new session.
+    /// Registers, then lets the controller stand for election, now and after every new session. The epoch of the
+    /// registration is published before anybody else can act on it, and withdrawn when its session has ended.
     pub async fn start(
         zk: ZooKeeper,
         identity: Identity,
         controller: Controller,
+        published: watch::Sender<Option<BrokerEpoch>>,
         tasks: &mut JoinSet<()>,
     ) -> Result<Registration, RegistrationError> {
         refuse_taken_endpoints(&zk, &identity).await?;
@@ -126,15 +127,11 @@ impl Registration {
                 Err(error) => return Err(error.into()),
             }
         };
-        let (published, receiver) = watch::channel(epoch);
+        published.send_replace(Some(epoch));
         controller.registered(session.clone()).await;
         let keeper = Keeper { zk, identity, controller, published };
         let task = tasks.spawn(keeper.run(session, broker));
-        Ok(Registration { epoch: receiver, task })
-    }
-
-    pub fn epochs(&self) -> watch::Receiver<BrokerEpoch> {
-        self.epoch.clone()
+        Ok(Registration { task })
     }
 }
 
@@ -167,13 +164,14 @@ struct Keeper {
     zk: ZooKeeper,
     identity: Identity,
     controller: Controller,
-    published: watch::Sender<BrokerEpoch>,
+    published: watch::Sender<Option<BrokerEpoch>>,
 }
 
 impl Keeper {
     async fn run(self, mut session: ZooKeeper, mut broker: Broker) {
         loop {
             self.keep(&session, &mut broker).await;
+            self.published.send_replace(None);
             info!("session {:#x} ended; this broker is no longer registered", session.session_id().unwrap_or(0));
             // The office of the old session has been given up before the broker shows itself under a new one.
             self.controller.resigned().await;
@@ -196,6 +194,7 @@ impl Keeper {
         let mut watch = session.watch_data(path.as_str());
         while let Ok(found) = watch.next().await {
             let Some((data, stat)) = found else {
+                self.published.send_replace(None);
                 warn!("{path} has been removed; registering again");
                 match self.register(session).await {
                     Some(registered) => *broker = registered,
@@ -233,7 +232,7 @@ impl Keeper {
             match session.register_broker(&broker, self.identity.json()).await {
                 Ok(epoch) => {
                     session.mended(&path);
-                    self.published.send_replace(BrokerEpoch(epoch));
+                    self.published.send_replace(Some(BrokerEpoch(epoch)));
                     self.controller.registered(session.clone()).await;
                     return Some(broker);
                 }

@@ -285,6 +285,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let metadata = Arc::new(MetadataCache::new());
     let group_config = config.group_config();
     let (replica_config, controller_config) = (config.replica_config(), config.controller_config());
+    let (broker_epoch, registered) = watch::channel(None);
     let (replicas, leaderships) = ReplicaManager::new(
         id,
         replica_config,
@@ -292,6 +293,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         Arc::clone(&log_dirs),
         Arc::clone(&dynamic) as Arc<dyn TopicConfigs>,
         Arc::clone(&io),
+        registered,
     );
     let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
     let groups = GroupCoordinator::new(
@@ -334,14 +336,13 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         let (server, shared) = (Arc::clone(&server), Arc::clone(&shared));
         tasks.spawn(listener::accept(listener, server, shared, shutting_down.clone()));
     }
-    let registration = Registration::start(zookeeper.clone(), identity, controller.clone(), &mut tasks)
+    let registration = Registration::start(zookeeper.clone(), identity, controller.clone(), broker_epoch, &mut tasks)
         .await
         .doing(format_args!("register broker {id}"))?;
     housekeeping::start(
         &mut tasks,
         &log_dirs_config,
         Arc::clone(&replicas),
-        registration.epochs(),
         failed_dirs,
         zookeeper.clone(),
         shutting_down,
