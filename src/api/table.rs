@@ -10,10 +10,10 @@ use crate::api::answer::AnswerBudget;
 use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
-    Handled, HangUp, Outcome, RequestContext, Server, alter_configs, api_versions, create_partitions, create_topics,
-    delete_records, delete_topics, describe_cluster, describe_configs, describe_producers, fetch, find_coordinator,
-    groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce,
-    stop_replica, update_metadata,
+    Handled, HangUp, Outcome, RequestContext, Server, acls, alter_configs, api_versions, create_partitions,
+    create_topics, delete_records, delete_topics, describe_cluster, describe_configs, describe_producers, fetch,
+    find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch,
+    offsets, produce, stop_replica, update_metadata,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -82,6 +82,9 @@ table! {
     DeleteRecords => delete_records::handle;
     InitProducerId => init_producer_id::handle;
     OffsetForLeaderEpoch => offset_for_leader_epoch::handle;
+    DescribeAcls => acls::describe;
+    CreateAcls => acls::create, counted;
+    DeleteAcls => acls::delete, counted;
     DescribeConfigs => describe_configs::handle, counted;
     AlterConfigs => alter_configs::handle;
     CreatePartitions => create_partitions::handle;
