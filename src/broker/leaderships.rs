@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::coordinator::group::task::{GroupCoordinator, ShardEvent};
+use crate::coordinator::group::task::GroupCoordinator;
+use crate::coordinator::shard::ShardEvent;
 use crate::model::TopicPartition;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::replica::decisions::LeadershipEvent;

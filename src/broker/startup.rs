@@ -300,6 +300,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         group_config,
         partitions,
         Arc::new(ReplicaLog::new(Arc::clone(&replicas), GROUP_METADATA_TOPIC)),
+        Arc::default(),
     );
     let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
     tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups)));

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
 use crate::log::error::LogError;
 use crate::log::{FirstBatch, ReadUntil};
-use crate::model::Offset;
 use crate::model::clock::wall_clock_ms;
+use crate::model::{LeaderEpoch, Offset};
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::error::RecordError;
 use crate::replica::error::ReplicaError;
@@ -31,7 +31,14 @@ impl ReplicaLog {
 }
 
 impl CoordinatorLog for ReplicaLog {
-    fn append(&self, partition: i32, batch: Bytes, required_acks: i16, timeout: Duration) -> Appending {
+    fn append(
+        &self,
+        partition: i32,
+        leader_epoch: LeaderEpoch,
+        batch: Bytes,
+        required_acks: i16,
+        timeout: Duration,
+    ) -> Appending {
         let terms = AppendTerms {
             accepted_sets: AcceptedSets::Any,
             origin: AppendOrigin::Coordinator,
@@ -40,7 +47,7 @@ impl CoordinatorLog for ReplicaLog {
                 1 => RequiredAcks::Leader,
                 _ => RequiredAcks::AllInSync,
             },
-            expected_leader_epoch: None,
+            expected_leader_epoch: Some(leader_epoch),
         };
         // Coordinators write on their own account, so there is no request whose time it could be.
         match self.replicas.append(self.topic, partition, batch, terms, wall_clock_ms()) {

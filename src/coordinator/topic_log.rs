@@ -8,13 +8,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::Offset;
+use crate::model::{LeaderEpoch, Offset};
 use crate::record::read::{ReadBatch, batches};
 
 /// The partitions of one internal topic, as far as this broker leads them.
 pub trait CoordinatorLog: Send + Sync + 'static {
-    /// Appends one batch to the partition. The write happens before this returns; the wait for replicas does not.
-    fn append(&self, partition: i32, batch: Bytes, required_acks: i16, timeout: Duration) -> Appending;
+    /// Appends one batch to the partition, unless its leadership of `leader_epoch` has ended: then the failure is
+    /// `NotLeaderOrFollower`. The write happens before this returns; the wait for replicas does not.
+    fn append(
+        &self,
+        partition: i32,
+        leader_epoch: LeaderEpoch,
+        batch: Bytes,
+        required_acks: i16,
+        timeout: Duration,
+    ) -> Appending;
 
     /// Where the partition starts; `None` if this broker has no log of it.
     fn log_start_offset(&self, partition: i32) -> Option<Offset>;

@@ -148,6 +148,8 @@ pub struct Leadership {
     leader: Option<BrokerId>,
     /// -1 until the first decision, so that epoch 0 is accepted.
     leader_epoch: LeaderEpoch,
+    /// Of a leader: the epoch that its leadership began with. It has not followed since.
+    led_since: LeaderEpoch,
     partition_epoch: PartitionEpoch,
     assignment: Vec<BrokerId>,
     adding: Vec<BrokerId>,
@@ -166,6 +168,7 @@ impl Leadership {
             controller_epoch: ControllerEpoch(-1),
             leader: None,
             leader_epoch: LeaderEpoch(-1),
+            led_since: LeaderEpoch(-1),
             partition_epoch: PartitionEpoch(-1),
             assignment: Vec::new(),
             adding: Vec::new(),
@@ -177,6 +180,11 @@ impl Leadership {
 
     pub fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader { .. })
+    }
+
+    /// Whether this broker has led from that epoch on to now: whoever read the partition then has missed nothing.
+    pub fn has_led_since(&self, epoch: LeaderEpoch) -> bool {
+        self.is_leader() && self.led_since <= epoch && epoch <= self.leader_epoch
     }
 
     pub fn leader(&self) -> Option<BrokerId> {
@@ -240,6 +248,9 @@ impl Leadership {
         }
         let new_role = !self.is_leader();
         let new_epoch = decision.leader_epoch > self.leader_epoch;
+        if new_role {
+            self.led_since = decision.leader_epoch;
+        }
         self.take(decision);
         self.isr = decision.isr.clone();
         if new_epoch || new_role {

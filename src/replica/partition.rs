@@ -35,7 +35,8 @@ pub struct AppendTerms {
     pub accepted_sets: AcceptedSets,
     pub origin: AppendOrigin,
     pub required_acks: RequiredAcks,
-    /// The epoch under which the writer learned what it writes: under any other nothing is appended. A client knows none.
+    /// The epoch under which the writer learned what it writes: nothing is appended if this broker has not led without a
+    /// break since. A client knows none.
     pub expected_leader_epoch: Option<LeaderEpoch>,
 }
 
@@ -367,7 +368,7 @@ impl Partition {
         let (log, config, leader_epoch) = {
             let state = self.state();
             let log = state.log_for(None, true)?;
-            if expected_leader_epoch.is_some_and(|expected| expected != state.leadership.leader_epoch()) {
+            if expected_leader_epoch.is_some_and(|expected| !state.leadership.has_led_since(expected)) {
                 return Err(ReplicaError::NotLeaderOrFollower);
             }
             let config = log.config();

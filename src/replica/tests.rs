@@ -324,6 +324,30 @@ async fn control_requests_are_fenced_and_partitions_stop_and_go() {
     assert_eq!(told, expected);
 }
 
+/// Coordinators append what they know from the log as of an epoch.
+#[tokio::test]
+async fn an_append_that_expects_an_epoch_is_refused_once_that_leadership_has_ended_even_if_another_has_begun() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    let append = |expected: i32| {
+        let terms = AppendTerms { expected_leader_epoch: Some(LeaderEpoch(expected)), ..TERMS };
+        match fixture.replicas.append("t", 0, records(1), terms, NOW_MS) {
+            Ok(_) => "appended",
+            Err(ReplicaError::NotLeaderOrFollower) => "refused",
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    fixture.decide("t", 0, 1, 5, &[1, 2]).await;
+    assert_eq!([4, 5, 6].map(append), ["refused", "appended", "refused"]);
+    // Led without a break: nobody else has written.
+    fixture.decide("t", 0, 1, 6, &[1, 2]).await;
+    assert_eq!([4, 5, 6, 7].map(append), ["refused", "appended", "appended", "refused"]);
+    fixture.decide("t", 0, 2, 7, &[1, 2]).await;
+    assert_eq!([5, 6, 7].map(append), ["refused"; 3]);
+    fixture.decide("t", 0, 1, 8, &[1, 2]).await;
+    assert_eq!([5, 6, 7, 8].map(append), ["refused", "refused", "refused", "appended"]);
+}
+
 #[tokio::test]
 async fn a_request_waits_for_the_registration_and_one_for_an_earlier_life_is_never_obeyed() {
     let fixture = Arc::new(Fixture::new());

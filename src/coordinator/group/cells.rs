@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::sections::GroupConfig;
+use crate::coordinator::core::Now;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::groups::Groups;
 use crate::coordinator::group::offsets::FoundOffset;
@@ -15,8 +16,8 @@ use crate::coordinator::group::requests::{
     Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, OffsetToCommit, Protocol, Sync, SyncAnswer,
 };
 use crate::coordinator::group::state::{Group, GroupState};
-use crate::coordinator::group::timers::TimerQueue;
-use crate::coordinator::group::turn::{Action, AppendId, Now, ReplyTo, TimerKey, TimerKind, Turn};
+use crate::coordinator::group::turn::{Action, Answer, AppendId, GroupEffect, ReplyTo, TimerKey, TimerKind, Turn};
+use crate::coordinator::timers::TimerQueue;
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 
@@ -26,7 +27,7 @@ struct Bench {
     settings: GroupConfig,
     origin: Instant,
     elapsed_ms: u64,
-    timers: TimerQueue,
+    timers: TimerQueue<TimerKind>,
     next_append: u64,
     next_reply: u64,
     next_offset: i64,
@@ -39,6 +40,7 @@ struct Bench {
     joins: HashMap<ReplyTo, JoinAnswer>,
     syncs: HashMap<ReplyTo, SyncAnswer>,
     commits: HashMap<ReplyTo, CommitAnswer>,
+    effects: Vec<GroupEffect>,
 }
 
 const WALL_START_MS: i64 = 1_700_000_000_000;
@@ -65,6 +67,7 @@ impl Bench {
             joins: HashMap::new(),
             syncs: HashMap::new(),
             commits: HashMap::new(),
+            effects: Vec::new(),
         }
     }
 
@@ -77,17 +80,23 @@ impl Bench {
             wall_ms: WALL_START_MS + i64::try_from(self.elapsed_ms).expect("tests are short"),
         };
         let settings = self.settings.clone();
-        let mut turn = Turn { now, settings: &settings, actions: &mut actions, next_append: &mut self.next_append };
+        let mut turn = Turn {
+            now,
+            settings: &settings,
+            actions: &mut actions,
+            bytes_elsewhere: 0,
+            next_append: &mut self.next_append,
+        };
         let result = step(&mut self.group, reply, &mut turn);
         while let Some(action) = turn.actions.pop_front() {
             match action {
-                Action::AnswerJoin(reply, answer) => {
+                Action::Answer(reply, Answer::Join(answer)) => {
                     assert!(self.joins.insert(reply, answer).is_none(), "{reply:?} answered twice");
                 }
-                Action::AnswerSync(reply, answer) => {
+                Action::Answer(reply, Answer::Sync(answer)) => {
                     assert!(self.syncs.insert(reply, answer).is_none(), "{reply:?} answered twice");
                 }
-                Action::AnswerCommit(reply, answer) => {
+                Action::Answer(reply, Answer::Commit(answer)) => {
                     assert!(self.commits.insert(reply, answer).is_none(), "{reply:?} answered twice");
                 }
                 Action::Append { append, records, .. } => {
@@ -103,6 +112,7 @@ impl Bench {
                 Action::Forget { records, .. } => self.records.extend(records),
                 Action::StartTimer(key, deadline) => self.timers.start(key, deadline),
                 Action::CancelTimer(key) => self.timers.cancel(&key),
+                Action::Effect(effect) => self.effects.push(effect),
             }
         }
         (reply, result)
@@ -168,7 +178,7 @@ impl Bench {
     }
 
     fn is_running(&self, kind: TimerKind) -> bool {
-        self.timers.is_running(&TimerKey { group: Arc::from("g"), kind })
+        self.timers.is_running(&TimerKey { of: Arc::from("g"), kind })
     }
 
     /// Members `a` (the leader) and `b`, and static member `s` with instance `i`.
@@ -429,7 +439,8 @@ fn requests_for_a_group_that_does_not_exist() {
     let mut groups = Groups::default();
     let (settings, mut actions, mut next_append) = (GroupConfig::default(), VecDeque::new(), 0);
     let now = Now { instant: Instant::now(), wall_ms: WALL_START_MS };
-    let mut turn = Turn { now, settings: &settings, actions: &mut actions, next_append: &mut next_append };
+    let mut turn =
+        Turn { now, settings: &settings, actions: &mut actions, bytes_elsewhere: 0, next_append: &mut next_append };
     let caller = |generation| Caller { member_id: Arc::from("a"), ..anybody(generation) };
     groups.join("g", rejoin("a", "m"), ReplyTo(0), &mut turn);
     let sync = Sync { caller: caller(1), protocol_type: None, protocol_name: None, assignments: Vec::new() };
@@ -440,16 +451,16 @@ fn requests_for_a_group_that_does_not_exist() {
     assert_eq!(groups.leave("g", &[leaving], &mut turn), Ok(vec![Err(GroupError::UnknownMemberId)]));
     assert_eq!(groups.delete("g", &mut turn), Err(GroupError::GroupIdNotFound));
     assert_eq!(groups.delete_offsets("g", &[], &mut turn), Err(GroupError::GroupIdNotFound));
-    assert_eq!(groups.len(), 0, "none of these makes a group");
+    assert_eq!(groups.iter().count(), 0, "none of these makes a group");
     for (timeout, id) in [(5_999, 3), (1_800_001, 4)] {
         groups.join("g", Join { session_timeout_ms: timeout, ..first_join("n") }, ReplyTo(id), &mut turn);
     }
     let refusals: Vec<String> = actions
         .into_iter()
         .map(|action| match action {
-            Action::AnswerJoin(_, answer) => said(answer.error),
-            Action::AnswerSync(_, answer) => said(answer.err()),
-            Action::AnswerCommit(_, CommitAnswer::Refused(error)) => said(Some(error)),
+            Action::Answer(_, Answer::Join(answer)) => said(answer.error),
+            Action::Answer(_, Answer::Sync(answer)) => said(answer.err()),
+            Action::Answer(_, Answer::Commit(CommitAnswer::Refused(error))) => said(Some(error)),
             other => format!("{other:?}"),
         })
         .collect();

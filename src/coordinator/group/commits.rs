@@ -9,7 +9,7 @@ use crate::coordinator::group::pending::{PendingAppend, StoringOffsets};
 use crate::coordinator::group::records::GroupRecord;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, metadata_fits};
 use crate::coordinator::group::state::{CONSUMER, Group, GroupState};
-use crate::coordinator::group::turn::{Action, ReplyTo, Turn};
+use crate::coordinator::group::turn::{Action, GroupEffect, ReplyTo, Turn};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, Offset};
 
@@ -78,6 +78,9 @@ impl Group {
         outcome: Result<Offset, AppendFailure>,
         turn: &mut Turn<'_>,
     ) {
+        if outcome.is_ok() {
+            turn.effect(GroupEffect::OffsetsCommitted(storing.offsets.len()));
+        }
         for offset in storing.offsets {
             self.offsets.end_storing(offset, outcome.ok());
         }
@@ -90,6 +93,9 @@ impl Group {
     /// Forgets what nobody reads any more. True if nothing is left of the group, which is then dead.
     pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) -> bool {
         let expired = self.expired_offsets(turn.now.wall_ms, turn.settings.offsets_retention_ms);
+        if !expired.is_empty() {
+            turn.effect(GroupEffect::OffsetsExpired(expired.len()));
+        }
         self.forget(expired, turn)
     }
 
@@ -140,7 +146,7 @@ impl Group {
             self.bury(&mut tombstones, turn);
         }
         if !tombstones.is_empty() {
-            turn.actions.push_back(Action::Forget { group: Arc::clone(&self.group_id), records: tombstones });
+            turn.actions.push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones });
         }
         dies
     }
@@ -168,7 +174,7 @@ impl Group {
                 }
                 self.bury(&mut tombstones, turn);
                 if !tombstones.is_empty() {
-                    turn.actions.push_back(Action::Forget { group: Arc::clone(&self.group_id), records: tombstones });
+                    turn.actions.push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones });
                 }
                 Ok(())
             }

@@ -2,19 +2,29 @@
 //! Knows nothing of elections: whoever calls has made sure that this broker is their coordinator.
 //! Source: kafka 3.9 GroupCoordinator.scala (the handle functions).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use crate::config::sections::GroupConfig;
+use crate::coordinator::core::Core;
 use crate::coordinator::group::error::GroupError;
+use crate::coordinator::group::records::{self, GroupRecord};
+use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, Sync};
 use crate::coordinator::group::state::{Group, GroupState};
-use crate::coordinator::group::turn::{AppendId, ReplyTo, TimerKey, Turn};
-use crate::coordinator::topic_log::AppendFailure;
-use crate::model::{GenerationId, Offset, TopicPartition};
+use crate::coordinator::group::turn::{AppendId, GroupEffect, GroupVocabulary, ReplyTo, TimerKey, Turn};
+use crate::coordinator::topic_log::AppendOutcome;
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::{GenerationId, LeaderEpoch, TopicPartition};
+use crate::record::build::BatchBuilder;
+use crate::record::compression::Codec;
+use crate::record::read::ReadBatch;
 
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    groups: HashMap<Arc<str>, Group>,
+    groups: BTreeMap<Arc<str>, Group>,
 }
 
 impl Groups {
@@ -24,10 +34,6 @@ impl Groups {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Group> {
         self.groups.values()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.groups.len()
     }
 
     fn get_or_create(&mut self, group_id: &str, turn: &Turn<'_>) -> &mut Group {
@@ -116,8 +122,11 @@ impl Groups {
                 deletable.push((Arc::clone(topic), *partition));
             }
         }
-        if !deletable.is_empty() && group.forget(deletable, turn) {
-            self.groups.remove(group_id);
+        if !deletable.is_empty() {
+            turn.effect(GroupEffect::OffsetsDeleted(deletable.len()));
+            if group.forget(deletable, turn) {
+                self.groups.remove(group_id);
+            }
         }
         Ok(answers)
     }
@@ -134,41 +143,71 @@ impl Groups {
     pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) {
         self.groups.retain(|_, group| !group.expire(turn));
     }
+}
 
-    pub(crate) fn timer_fired(&mut self, key: &TimerKey, turn: &mut Turn<'_>) {
-        if let Some(group) = self.groups.get_mut(&key.group) {
-            group.timer_fired(&key.kind, turn);
-        }
-    }
+impl Core for Groups {
+    type Vocabulary = GroupVocabulary;
+    type Replay = Replay;
 
-    pub(crate) fn appended(
-        &mut self,
+    const TOPIC: &'static str = GROUP_METADATA_TOPIC;
+    const NAME: &'static str = "group coordinator";
+
+    fn encode(
         group_id: &str,
-        append: AppendId,
-        outcome: Result<Offset, AppendFailure>,
-        turn: &mut Turn<'_>,
-    ) {
-        if let Some(group) = self.groups.get_mut(group_id) {
-            group.appended(append, outcome, turn);
+        group_records: &Vec<GroupRecord>,
+        settings: &GroupConfig,
+        now_ms: i64,
+    ) -> Result<Bytes, String> {
+        let codec = u8::try_from(settings.offsets_topic_compression_codec).ok().and_then(Codec::from_id);
+        let mut batch = BatchBuilder::new().compression(codec.unwrap_or(Codec::None), None);
+        for record in group_records {
+            let encoded = records::encode(group_id, record, settings.inter_broker_protocol_version)
+                .map_err(|error| error.to_string())?;
+            batch.append(now_ms, Some(&encoded.key), encoded.value.as_deref(), &[]);
         }
+        Ok(batch.build())
     }
 
-    /// Takes over the groups that were read from the log.
-    pub(crate) fn load(&mut self, loaded: Vec<Group>, turn: &mut Turn<'_>) {
+    fn replay(replay: &mut Replay, batch: ReadBatch<'_>) -> Result<(), String> {
+        replay.batch(batch)
+    }
+
+    fn load(&mut self, replay: Replay, _: LeaderEpoch, turn: &mut Turn<'_>) -> usize {
+        let loaded = replay.into_groups(turn.now.wall_ms);
+        let count = loaded.len();
         for mut group in loaded {
             log::info!("Loading group metadata for {} with generation {}", group.group_id(), group.generation_id());
             group.loaded(turn);
             self.groups.insert(Arc::clone(group.group_id()), group);
         }
+        count
     }
 
-    /// Gives the groups up: another broker is their coordinator now.
-    pub(crate) fn unload(&mut self, turn: &mut Turn<'_>) {
-        for (_, mut group) in self.groups.drain() {
+    fn unload(&mut self, turn: &mut Turn<'_>) -> usize {
+        let groups = std::mem::take(&mut self.groups);
+        let count = groups.len();
+        for mut group in groups.into_values() {
             log::info!("Unloading group metadata for {} with generation {}", group.group_id(), group.generation_id());
             if group.state() != GroupState::Dead {
                 group.die(GroupError::NotCoordinator, turn);
             }
         }
+        count
+    }
+
+    fn appended(&mut self, group_id: &str, append: AppendId, outcome: AppendOutcome, turn: &mut Turn<'_>) {
+        if let Some(group) = self.groups.get_mut(group_id) {
+            group.appended(append, outcome, turn);
+        }
+    }
+
+    fn timer_fired(&mut self, timer: &TimerKey, turn: &mut Turn<'_>) {
+        if let Some(group) = self.groups.get_mut(&timer.of) {
+            group.timer_fired(&timer.kind, turn);
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        0
     }
 }

@@ -1,7 +1,7 @@
 //! The group coordinator, with the classic protocol: join, sync, heartbeat, leave, and the offsets of groups.
 //!
 //! ```text
-//!   api ──▶ task (the shell: locks, timers, log) ──▶ groups ──▶ rebalance / commits / outcomes ──▶ state   (pure)
+//!   api ──▶ task ──▶ coordinator/shard (locks, timers, log) ──▶ groups ──▶ rebalance / commits / outcomes ──▶ state   (pure)
 //!             ▲        │                               │
 //!             └────────┴── actions, in order ◀─────────┘        records, replay: bytes of __consumer_offsets
 //! ```
@@ -26,7 +26,6 @@ pub(crate) mod requests;
 pub(crate) mod state;
 pub(crate) mod subscription;
 pub mod task;
-pub(crate) mod timers;
 pub(crate) mod turn;
 
 #[cfg(test)]

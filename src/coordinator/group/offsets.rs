@@ -66,7 +66,6 @@ impl GroupOffsets {
         })
     }
 
-    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.topics.values().flat_map(HashMap::values).filter(|p| p.recorded.is_some()).count()
     }

@@ -13,7 +13,7 @@ use crate::coordinator::group::requests::{
     Caller, Join, JoinAnswer, Leaving, Sync, SyncAnswer, Synced, without_repeats,
 };
 use crate::coordinator::group::state::{Group, GroupState, InitialDelay};
-use crate::coordinator::group::turn::{ReplyTo, TimerKind, Turn};
+use crate::coordinator::group::turn::{GroupEffect, ReplyTo, TimerKind, Turn};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, Offset};
 
@@ -495,6 +495,7 @@ impl Group {
         match outcome {
             Ok(_) => {
                 self.become_state(GroupState::Stable, turn.now.wall_ms);
+                turn.effect(GroupEffect::RebalanceCompleted);
                 let ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
                 for member_id in ids {
                     let member = self.members.get_mut(&member_id).expect("nobody left since the ids were listed");

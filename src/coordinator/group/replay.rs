@@ -1,13 +1,15 @@
 //! Groups out of the log: what the records of one partition of `__consumer_offsets` add up to.
 //! Source: kafka 3.9 GroupMetadataManager.scala (doLoadGroupsAndOffsets).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::coordinator::group::offsets::RecordedOffset;
-use crate::coordinator::group::records::{CommittedOffset, DecodedRecord, GroupMetadata, GroupRecord};
+use crate::coordinator::group::records::{self, CommittedOffset, DecodedRecord, GroupMetadata, GroupRecord};
 use crate::coordinator::group::state::Group;
 use crate::model::{Offset, ProducerId};
+use crate::record::build::{ControlRecord, TransactionOutcome};
+use crate::record::read::ReadBatch;
 
 type OffsetKey = (Arc<str>, Arc<str>, i32);
 
@@ -21,6 +23,28 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
+    /// One batch of the log.
+    pub(crate) fn batch(&mut self, batch: ReadBatch<'_>) -> Result<(), String> {
+        let header = *batch.header();
+        let producer_id = ProducerId(header.producer_id);
+        // Kafka remembers the offset of the first record that is left, which compaction may have moved up.
+        let mut first_offset = None;
+        for record in batch.records().map_err(|error| error.to_string())? {
+            let record = record.map_err(|error| error.to_string())?;
+            if header.is_control {
+                let control = ControlRecord::read(record.key.as_deref(), record.value.as_deref());
+                if let ControlRecord::EndTransaction { outcome, .. } = control.map_err(|error| error.to_string())? {
+                    self.transaction_ended(producer_id, outcome == TransactionOutcome::Commit);
+                }
+                continue;
+            }
+            let decoded = records::decode(record.key, record.value).map_err(|error| error.to_string())?;
+            let batch_offset = *first_offset.get_or_insert(Offset(record.offset));
+            self.record(decoded, batch_offset, header.is_transactional.then_some(producer_id));
+        }
+        Ok(())
+    }
+
     /// One record of a batch that starts at `batch_offset`; `transaction` is the producer of a transactional batch.
     pub(crate) fn record(&mut self, decoded: DecodedRecord, batch_offset: Offset, transaction: Option<ProducerId>) {
         match decoded {
@@ -71,7 +95,8 @@ impl Replay {
 
     /// Every group of the partition: also those without a record of their own, which only keep offsets here.
     pub(crate) fn into_groups(self, now_ms: i64) -> Vec<Group> {
-        let mut groups: HashMap<Arc<str>, Group> = self
+        // Sorted, so that what comes of loading does not depend on the order of a hash map.
+        let mut groups: BTreeMap<Arc<str>, Group> = self
             .groups
             .into_iter()
             .map(|(id, metadata)| (Arc::clone(&id), Group::from_record(id, &metadata)))

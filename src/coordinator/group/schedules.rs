@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::sections::GroupConfig;
+use crate::coordinator::core::{Core, Now};
 use crate::coordinator::group::groups::Groups;
 use crate::coordinator::group::offsets::FoundOffset;
 use crate::coordinator::group::records::{CommittedOffset, DecodedRecord, GroupRecord};
 use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, Join, Leaving, OffsetToCommit, Protocol, Sync};
 use crate::coordinator::group::state::{Group, GroupState};
-use crate::coordinator::group::timers::TimerQueue;
-use crate::coordinator::group::turn::{Action, AppendId, Now, ReplyTo, Turn};
+use crate::coordinator::group::turn::{Action, Answer, AppendId, ReplyTo, TimerKind, Turn};
+use crate::coordinator::timers::TimerQueue;
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 
@@ -54,7 +55,7 @@ struct World {
     settings: GroupConfig,
     origin: Instant,
     elapsed: Duration,
-    timers: TimerQueue,
+    timers: TimerQueue<TimerKind>,
     next_append: u64,
     next_reply: u64,
     next_member: u64,
@@ -107,7 +108,13 @@ impl World {
             instant: self.origin + self.elapsed,
             wall_ms: i64::try_from(self.elapsed.as_millis()).expect("tests are short"),
         };
-        let mut turn = Turn { now, settings: &settings, actions: &mut actions, next_append: &mut self.next_append };
+        let mut turn = Turn {
+            now,
+            settings: &settings,
+            actions: &mut actions,
+            bytes_elsewhere: 0,
+            next_append: &mut self.next_append,
+        };
         let result = step(&mut self.groups, &mut turn);
         for action in actions {
             self.perform(action);
@@ -118,7 +125,7 @@ impl World {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::AnswerJoin(reply, answer) => {
+            Action::Answer(reply, Answer::Join(answer)) => {
                 let group = self.answer(reply);
                 let generation = answer.generation_id;
                 if answer.error.is_none() {
@@ -138,29 +145,30 @@ impl World {
                         .push((group, Caller { member_id, group_instance_id: instance, generation_id: generation }));
                 }
             }
-            Action::AnswerSync(reply, _) => {
+            Action::Answer(reply, Answer::Sync(_)) => {
                 self.answer(reply);
             }
-            Action::AnswerCommit(reply, answer) => {
+            Action::Answer(reply, Answer::Commit(answer)) => {
                 self.answer(reply);
                 let (group, offset) = self.committing.remove(&reply).expect("a commit was asked for");
                 if answer == crate::coordinator::group::requests::CommitAnswer::Stored(Ok(())) {
                     self.acknowledged.insert(group, offset);
                 }
             }
-            Action::Append { group, append, records } => {
+            Action::Append { of: group, append, records } => {
                 let at = Offset(self.next_offset);
                 self.next_offset += i64::try_from(records.len()).expect("small");
                 self.log.extend(records.into_iter().map(|record| (at, Arc::clone(&group), record)));
                 self.in_flight.push_back(InFlight { group, append, at });
             }
-            Action::Forget { group, records } => {
+            Action::Forget { of: group, records } => {
                 let at = Offset(self.next_offset);
                 self.next_offset += i64::try_from(records.len()).expect("small");
                 self.log.extend(records.into_iter().map(|record| (at, Arc::clone(&group), record)));
             }
             Action::StartTimer(key, deadline) => self.timers.start(key, deadline),
             Action::CancelTimer(key) => self.timers.cancel(&key),
+            Action::Effect(_) => {}
         }
     }
 

@@ -204,6 +204,10 @@ impl Group {
         &mut self.offsets
     }
 
+    pub(crate) fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     pub(super) fn become_state(&mut self, next: GroupState, now_ms: i64) {
         assert!(self.state.may_become(next), "group {} is {} and cannot become {next}", self.group_id, self.state);
         self.state = next;

@@ -1,6 +1,7 @@
 //! The shell over a log that tests drive by hand: what requests, elections, timers and slow replicas come to.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use crate::coordinator::group::requests::{
     Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, OffsetToCommit, Protocol, Sync,
 };
 use crate::coordinator::group::state::GroupState;
-use crate::coordinator::group::task::{GroupCoordinator, ShardEvent};
+use crate::coordinator::group::task::GroupCoordinator;
+use crate::coordinator::shard::ShardEvent;
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
 use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
 
@@ -31,6 +33,8 @@ struct MemoryLogState {
     next_offset: i64,
     fails_with: Option<AppendFailure>,
     is_slow: bool,
+    /// Appends of another leader epoch are refused, once a test says which one is in force.
+    leader_epoch: Option<LeaderEpoch>,
     waiting: VecDeque<(oneshot::Sender<AppendOutcome>, Offset)>,
 }
 
@@ -41,6 +45,22 @@ impl MemoryLog {
 
     fn be_slow(&self) {
         self.state.lock().expect("no test panics here").is_slow = true;
+    }
+
+    fn be_fast(&self) {
+        self.state.lock().expect("no test panics here").is_slow = false;
+    }
+
+    /// The replica leads in this epoch from now on. The coordinator hears of it when the test says so.
+    fn lead(&self, epoch: i32) {
+        self.state.lock().expect("no test panics here").leader_epoch = Some(LeaderEpoch(epoch));
+    }
+
+    /// As a follower of another leader, the replica dropped its last batch.
+    fn truncate_last(&self) {
+        let mut state = self.state.lock().expect("no test panics here");
+        let (offset, _) = state.batches.pop().expect("there is a batch");
+        state.next_offset = offset.0;
     }
 
     /// The replicas have the oldest waiting batch, or never will.
@@ -54,8 +74,11 @@ impl MemoryLog {
 }
 
 impl CoordinatorLog for MemoryLog {
-    fn append(&self, _: i32, batch: Bytes, required_acks: i16, _: Duration) -> Appending {
+    fn append(&self, _: i32, leader_epoch: LeaderEpoch, batch: Bytes, required_acks: i16, _: Duration) -> Appending {
         let mut state = self.state.lock().expect("no test panics here");
+        if state.leader_epoch.is_some_and(|in_force| in_force != leader_epoch) {
+            return Appending::Done(Err(AppendFailure::NotLeaderOrFollower));
+        }
         if let Some(failure) = state.fails_with {
             return Appending::Done(Err(failure));
         }
@@ -101,7 +124,7 @@ fn settings() -> GroupConfig {
 }
 
 fn start(log: &Arc<MemoryLog>, settings: GroupConfig) -> Broker {
-    let groups = GroupCoordinator::new(settings, 1, Arc::clone(log) as Arc<dyn CoordinatorLog>);
+    let groups = GroupCoordinator::new(settings, 1, Arc::clone(log) as Arc<dyn CoordinatorLog>, Arc::default());
     let (leaderships, reports) = mpsc::unbounded_channel();
     let (shutdown, shutting_down) = watch::channel(false);
     tokio::spawn(Arc::clone(&groups).run(reports, shutting_down));
@@ -389,4 +412,119 @@ async fn a_group_of_a_thousand_members_works() {
         assert!(callers.iter().all(|caller| broker.groups.heartbeat("g", caller).is_ok()));
     }
     println!("1000 members: stable after {stable:?}, a heartbeat takes {:?}", beating.elapsed() / 20_000);
+}
+
+fn store(broker: &Broker, offset: i64) -> tokio::task::JoinHandle<CommitAnswer> {
+    let groups = Arc::clone(&broker.groups);
+    tokio::spawn(async move { groups.commit_offsets("g", commit(&nobody(), offset)).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_append_is_refused_for_its_epoch_speaks_no_more_until_it_is_elected_again() {
+    let log = Arc::new(MemoryLog::default());
+    log.lead(5);
+    let broker = start(&log, settings());
+    broker.elect(5);
+    broker.until_serving().await;
+    assert_eq!(store(&broker, 1).await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+    let first = broker.groups.join("joining", join("")).await;
+    assert_eq!(first.error, None);
+    let groups = Arc::clone(&broker.groups);
+    let waiting = tokio::spawn(async move { groups.join("joining", join("")).await });
+    broker.until_state("joining", GroupState::PreparingRebalance).await;
+
+    // Another leader has come and gone, and no news of it is here yet.
+    log.lead(7);
+    let refused = CommitAnswer::Stored(Err(GroupError::NotCoordinator));
+    assert_eq!(store(&broker, 2).await.expect("no panic"), refused);
+    assert_eq!(broker.groups.describe("g"), Err(GroupError::NotCoordinator));
+    assert_eq!(waiting.await.expect("no panic").error, Some(GroupError::NotCoordinator));
+    assert_eq!(store(&broker, 3).await.expect("no panic"), CommitAnswer::Refused(GroupError::NotCoordinator));
+    assert_eq!(broker.groups.counters().shards.fenced.load(Ordering::Relaxed), 1);
+
+    broker.resign(6);
+    broker.elect(7);
+    broker.until_serving().await;
+    assert_eq!(broker.committed("g"), Some(1));
+    assert_eq!(broker.state("joining"), None, "it was never stored");
+    assert_eq!(store(&broker, 4).await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+    assert_eq!(broker.committed("g"), Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_late_end_of_an_append_of_an_earlier_epoch_revives_and_loses_nothing() {
+    let outcomes = [None, Some(AppendFailure::NotLeaderOrFollower), Some(AppendFailure::TimedOut)];
+    for (is_kept, late) in [true, false].into_iter().flat_map(|kept| outcomes.map(|late| (kept, late))) {
+        let log = Arc::new(MemoryLog::default());
+        log.lead(5);
+        let broker = start(&log, settings());
+        broker.elect(5);
+        broker.until_serving().await;
+        assert_eq!(store(&broker, 1).await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+        log.be_slow();
+        let under_way = store(&broker, 9);
+        while log.state.lock().expect("no test panics here").waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        broker.resign(6);
+        let answer = under_way.await.expect("no panic");
+        assert_eq!(answer, CommitAnswer::Stored(Err(GroupError::NotCoordinator)), "nobody knows its fate yet");
+        if !is_kept {
+            log.truncate_last();
+        }
+        log.lead(7);
+        log.be_fast();
+        broker.elect(7);
+        broker.until_serving().await;
+        assert_eq!(broker.committed("g"), Some(if is_kept { 9 } else { 1 }), "what the log says");
+        assert!(log.finish(late));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(broker.committed("g"), Some(if is_kept { 9 } else { 1 }), "{late:?}");
+        assert_eq!(store(&broker, 10).await.expect("no panic"), CommitAnswer::Stored(Ok(())), "{late:?}");
+        assert_eq!(broker.committed("g"), Some(10));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_replicas_that_ends_with_the_leadership_ends_the_shard_too() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    log.be_slow();
+    let under_way = store(&broker, 9);
+    while log.state.lock().expect("no test panics here").waiting.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(log.finish(Some(AppendFailure::NotLeaderOrFollower)));
+    assert_eq!(under_way.await.expect("no panic"), CommitAnswer::Stored(Err(GroupError::NotCoordinator)));
+    assert_eq!(broker.groups.describe("g"), Err(GroupError::NotCoordinator));
+}
+
+#[tokio::test(start_paused = true)]
+async fn elected_again_without_a_break_the_shard_keeps_what_it_has() {
+    let log = Arc::new(MemoryLog::default());
+    log.lead(5);
+    let broker = start(&log, settings());
+    broker.elect(5);
+    broker.until_serving().await;
+    let member = broker.join_and_sync("g").await;
+    log.lead(7);
+    broker.elect(7);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(broker.groups.commit_offsets("g", commit(&member, 3)).await, CommitAnswer::Stored(Ok(())));
+    assert_eq!(broker.groups.counters().shards.loads.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_connection_hung_up_is_parked_no_longer_and_its_member_stays() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    assert_eq!(broker.groups.join("g", join("")).await.error, None);
+    let groups = Arc::clone(&broker.groups);
+    let hanging_up = tokio::spawn(async move { groups.join("g", join("")).await });
+    broker.until_state("g", GroupState::PreparingRebalance).await;
+    assert_eq!(broker.groups.parked_count(), 1);
+    hanging_up.abort();
+    assert!(hanging_up.await.expect_err("it was aborted").is_cancelled());
+    assert_eq!(broker.groups.parked_count(), 0);
+    assert_eq!(broker.groups.census().members, 2);
 }

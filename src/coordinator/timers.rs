@@ -6,15 +6,25 @@
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
+use std::hash::Hash;
 use std::time::Instant;
 
-use crate::coordinator::group::turn::TimerKey;
+use crate::coordinator::core::TimerKey;
 
-#[derive(Debug, Default)]
-pub(crate) struct TimerQueue {
-    timers: HashMap<TimerKey, Timer>,
+#[derive(Debug)]
+pub(crate) struct TimerQueue<K> {
+    timers: HashMap<TimerKey<K>, Timer>,
     /// When to look at which timer. May name timers that were cancelled or moved.
-    queue: BinaryHeap<Reverse<Queued>>,
+    queue: BinaryHeap<Reverse<Queued<K>>>,
+}
+
+impl<K> Default for TimerQueue<K>
+where
+    K: Eq + Hash,
+{
+    fn default() -> TimerQueue<K> {
+        TimerQueue { timers: HashMap::new(), queue: BinaryHeap::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -25,25 +35,25 @@ struct Timer {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Queued {
+struct Queued<K> {
     at: Instant,
-    key: TimerKey,
+    key: TimerKey<K>,
 }
 
-impl Ord for Queued {
-    fn cmp(&self, other: &Queued) -> std::cmp::Ordering {
+impl<K: Eq> Ord for Queued<K> {
+    fn cmp(&self, other: &Queued<K>) -> std::cmp::Ordering {
         self.at.cmp(&other.at)
     }
 }
 
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Queued) -> Option<std::cmp::Ordering> {
+impl<K: Eq> PartialOrd for Queued<K> {
+    fn partial_cmp(&self, other: &Queued<K>) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl TimerQueue {
-    pub(crate) fn start(&mut self, key: TimerKey, deadline: Instant) {
+impl<K: Clone + Eq + Hash> TimerQueue<K> {
+    pub(crate) fn start(&mut self, key: TimerKey<K>, deadline: Instant) {
         match self.timers.entry(key) {
             Entry::Occupied(mut running) if running.get().queued_at <= deadline => {
                 running.get_mut().deadline = deadline;
@@ -57,7 +67,7 @@ impl TimerQueue {
         }
     }
 
-    pub(crate) fn cancel(&mut self, key: &TimerKey) {
+    pub(crate) fn cancel(&mut self, key: &TimerKey<K>) {
         self.timers.remove(key);
     }
 
@@ -67,7 +77,7 @@ impl TimerQueue {
     }
 
     /// A timer whose time has come, which is then no longer running.
-    pub(crate) fn expired(&mut self, now: Instant) -> Option<TimerKey> {
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<TimerKey<K>> {
         while self.queue.peek().is_some_and(|Reverse(queued)| queued.at <= now) {
             let Reverse(Queued { at, key }) = self.queue.pop()?;
             let Some(timer) = self.timers.get_mut(&key) else { continue };
@@ -93,7 +103,7 @@ impl TimerQueue {
     }
 
     #[cfg(test)]
-    pub(crate) fn is_running(&self, key: &TimerKey) -> bool {
+    pub(crate) fn is_running(&self, key: &TimerKey<K>) -> bool {
         self.timers.contains_key(key)
     }
 }
@@ -104,10 +114,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::coordinator::group::turn::TimerKind;
 
-    fn key(name: &str) -> TimerKey {
-        TimerKey { group: Arc::from("g"), kind: TimerKind::Session(Arc::from(name)) }
+    fn key(name: &str) -> TimerKey<Arc<str>> {
+        TimerKey { of: Arc::from("g"), kind: Arc::from(name) }
     }
 
     #[test]

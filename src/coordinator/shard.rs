@@ -1,0 +1,642 @@
+//! The shards of a coordinator: one for each partition of its topic, whatever the core in it decides.
+//!
+//! A shard is a mutex around a core, its timers and the requests that wait. A request takes the lock of its shard, runs
+//! the core and performs the actions, append included, on the task of its connection. A task per shard, fed by a channel,
+//! was the alternative: it would cost every heartbeat and every commit two hops between threads, which is more than the
+//! work itself, and order nothing that the lock does not. One task (`run`) does what no request does: timers, appends
+//! that wait for replicas, elections, the periodic round.
+//!
+//! Fences: a shard appends under the leader epoch that it was loaded for, and the partition refuses the append if its
+//! leadership has ended since, even if it has begun again: the news of that may still be on its way here. A shard that is
+//! refused knows that others may have spoken meanwhile, so it gives its state up at once, and loads again when it hears
+//! of its election. An append of an earlier load that ends late is unknown to the core that is there now.
+//!
+//! Locks: shard, then (inside the append) partition and log. No lock is held across an await. A panic under the lock
+//! poisons it, and the task stops with it: half-applied state must not serve.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::coordinator::core::{
+    Action, Answer, AppendId, Core, Effect, Now, Records, ReplyTo, Settings, Turn, Vocabulary,
+};
+use crate::coordinator::counters::{ShardCounters, count};
+use crate::coordinator::timers::TimerQueue;
+use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog, read_partition};
+use crate::model::LeaderEpoch;
+use crate::model::clock::wall_clock_ms;
+
+/// How many partitions are read at once after an election; each takes a buffer of `load_buffer_bytes`.
+const CONCURRENT_LOADS: usize = 4;
+
+/// What the replicas report of a partition of the coordinator's topic. Reports of one partition come in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardEvent {
+    /// This broker leads the partition, from this epoch on.
+    Elected { partition: i32, leader_epoch: LeaderEpoch },
+    /// This broker no longer leads the partition; without an epoch, because its replica was deleted.
+    Resigned { partition: i32, leader_epoch: Option<LeaderEpoch> },
+}
+
+/// Why a shard does not speak for its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotServing {
+    /// The broker shuts down.
+    Stopped,
+    Loading,
+    NotOwned,
+}
+
+/// How a coordinator reads and writes its topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TopicTerms {
+    pub(crate) load_buffer_bytes: u32,
+    pub(crate) required_acks: i16,
+    pub(crate) append_timeout: Duration,
+}
+
+/// All shards of one coordinator.
+pub(crate) struct Shards<C: Core> {
+    settings: Settings<C>,
+    terms: TopicTerms,
+    log: Arc<dyn CoordinatorLog>,
+    /// One for each partition of the topic, as many as it had when the broker started.
+    shards: Box<[Mutex<Shard<C>>]>,
+    /// False once the broker shuts down.
+    active: AtomicBool,
+    waiting_appends: mpsc::UnboundedSender<WaitingAppend>,
+    /// Taken by `run`.
+    waiting_appends_taker: Mutex<Option<mpsc::UnboundedReceiver<WaitingAppend>>>,
+    alarm: Alarm,
+    /// What all cores hold. Each shard adds what a step has changed.
+    bytes: AtomicU64,
+    counters: Arc<ShardCounters>,
+    effect: Box<dyn Fn(Effect<C>) + Send + Sync>,
+}
+
+/// One partition of the topic.
+pub(crate) struct Shard<C: Core> {
+    partition: i32,
+    ownership: Ownership,
+    /// The latest leader epoch heard of: reports of older ones are history. Appends carry it.
+    leader_epoch: Option<LeaderEpoch>,
+    /// Counts the loads, so that one that was overtaken is not taken for the current one.
+    load: u64,
+    core: C,
+    /// Of `core`, as counted in the sum over all shards.
+    bytes: u64,
+    timers: TimerQueue<<C::Vocabulary as Vocabulary>::TimerKind>,
+    /// The requests that wait. Bounded by the connections, each of which waits for one at most.
+    parked: HashMap<ReplyTo, oneshot::Sender<Answer<C>>>,
+    next_reply: u64,
+    next_append: u64,
+    /// Empty between turns; kept for its memory.
+    actions: VecDeque<Action<C::Vocabulary>>,
+    /// An append was refused for its leader epoch.
+    is_fenced: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ownership {
+    NotOwned,
+    Loading,
+    Owned,
+}
+
+struct WaitingAppend {
+    partition: i32,
+    of: Arc<str>,
+    append: AppendId,
+    /// Of the shard when it appended.
+    load: u64,
+    outcome: Pin<Box<dyn Future<Output = AppendOutcome> + Send>>,
+}
+
+/// What became of a request that may have to wait.
+pub(crate) enum Asked<C: Core> {
+    Answered(Answer<C>),
+    Waits(Waiting<C>),
+}
+
+/// A request that waits. Dropped by a connection that hung up, it leaves nothing behind in the shard but what the core
+/// keeps of it.
+pub(crate) struct Waiting<C: Core> {
+    shards: Arc<Shards<C>>,
+    partition: i32,
+    reply: ReplyTo,
+    answer: oneshot::Receiver<Answer<C>>,
+}
+
+impl<C: Core> Future for Waiting<C> {
+    type Output = Option<Answer<C>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(context).map(Result::ok)
+    }
+}
+
+impl<C: Core> Drop for Waiting<C> {
+    fn drop(&mut self) {
+        // Answered, most likely: then there is nothing to take back.
+        if !self.answer.is_terminated()
+            && let Some(shard) = usize::try_from(self.partition).ok().and_then(|at| self.shards.shards.get(at))
+            && let Ok(mut shard) = shard.lock()
+        {
+            shard.parked.remove(&self.reply);
+        }
+    }
+}
+
+/// When the task will look at the timers next, so that whoever starts an earlier one can wake it.
+struct Alarm {
+    origin: Instant,
+    /// Nanoseconds after `origin`; `u64::MAX` for never.
+    next: AtomicU64,
+    earlier: Notify,
+}
+
+impl Alarm {
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn set_no_later_than(&self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return };
+        let nanos = self.nanos(deadline);
+        if nanos < self.next.load(Ordering::Relaxed) && nanos < self.next.fetch_min(nanos, Ordering::AcqRel) {
+            self.earlier.notify_one();
+        }
+    }
+}
+
+fn now() -> Now {
+    Now { instant: tokio::time::Instant::now().into_std(), wall_ms: wall_clock_ms() }
+}
+
+impl<C: Core> Shard<C> {
+    fn new(partition: i32) -> Shard<C> {
+        Shard {
+            partition,
+            ownership: Ownership::NotOwned,
+            leader_epoch: None,
+            load: 0,
+            core: C::default(),
+            bytes: 0,
+            timers: TimerQueue::default(),
+            parked: HashMap::new(),
+            next_reply: 0,
+            next_append: 0,
+            actions: VecDeque::new(),
+            is_fenced: false,
+        }
+    }
+
+    pub(crate) fn core(&self) -> &C {
+        &self.core
+    }
+
+    /// True if the epoch is not older than the latest heard of, which it then becomes.
+    fn hears_of(&mut self, leader_epoch: Option<LeaderEpoch>) -> bool {
+        if leader_epoch.is_some() && leader_epoch < self.leader_epoch {
+            return false;
+        }
+        self.leader_epoch = leader_epoch.or(self.leader_epoch);
+        true
+    }
+
+    fn answer(&mut self, reply: ReplyTo, answer: Answer<C>) {
+        if let Some(parked) = self.parked.remove(&reply) {
+            // Who asked may have hung up.
+            let _ = parked.send(answer);
+        }
+    }
+}
+
+impl<C: Core> Shards<C> {
+    /// `partition_count` is what the topic has in ZooKeeper, or will have when it is created. `effect` is called under
+    /// the lock of a shard, so it must not come back here.
+    pub(crate) fn new(
+        settings: Settings<C>,
+        terms: TopicTerms,
+        partition_count: i32,
+        log: Arc<dyn CoordinatorLog>,
+        counters: Arc<ShardCounters>,
+        effect: Box<dyn Fn(Effect<C>) + Send + Sync>,
+    ) -> Arc<Shards<C>> {
+        let (waiting_appends, taker) = mpsc::unbounded_channel();
+        Arc::new(Shards {
+            settings,
+            terms,
+            log,
+            shards: (0..partition_count.max(1)).map(|partition| Mutex::new(Shard::new(partition))).collect(),
+            active: AtomicBool::new(true),
+            waiting_appends,
+            waiting_appends_taker: Mutex::new(Some(taker)),
+            alarm: Alarm {
+                origin: tokio::time::Instant::now().into_std(),
+                next: AtomicU64::new(u64::MAX),
+                earlier: Notify::new(),
+            },
+            bytes: AtomicU64::new(0),
+            counters,
+            effect,
+        })
+    }
+
+    pub(crate) fn settings(&self) -> &Settings<C> {
+        &self.settings
+    }
+
+    pub(crate) fn partition_count(&self) -> i32 {
+        i32::try_from(self.shards.len()).unwrap_or(i32::MAX)
+    }
+
+    /// What all cores hold in memory, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn parked_count(&self) -> usize {
+        self.every_shard().map(|shard| shard.parked.len()).sum()
+    }
+
+    fn shard(&self, partition: i32) -> Option<MutexGuard<'_, Shard<C>>> {
+        let shard = self.shards.get(usize::try_from(partition).ok()?)?;
+        Some(shard.lock().expect("a shard that panicked must not serve"))
+    }
+
+    fn every_shard(&self) -> impl Iterator<Item = MutexGuard<'_, Shard<C>>> {
+        self.shards.iter().map(|shard| shard.lock().expect("a shard that panicked must not serve"))
+    }
+
+    /// The shard of the partition, if this broker may speak for it now.
+    pub(crate) fn owned(&self, partition: i32) -> Result<MutexGuard<'_, Shard<C>>, NotServing> {
+        if !self.is_active() {
+            return Err(NotServing::Stopped);
+        }
+        let shard = self.shard(partition).ok_or(NotServing::NotOwned)?;
+        match shard.ownership {
+            Ownership::Owned => Ok(shard),
+            Ownership::Loading => Err(NotServing::Loading),
+            Ownership::NotOwned => Err(NotServing::NotOwned),
+        }
+    }
+
+    /// False once the broker shuts down.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Shows every core that this broker speaks for, one after the other. True if some are still being loaded.
+    pub(crate) fn look_at_all(&self, mut look: impl FnMut(&C)) -> bool {
+        let mut loading = false;
+        for shard in self.every_shard() {
+            loading |= shard.ownership == Ownership::Loading;
+            look(&shard.core);
+        }
+        loading
+    }
+
+    /// One step of every core that this broker speaks for.
+    pub(crate) fn step_all(&self, mut step: impl FnMut(&mut C, &mut Turn<'_, C::Vocabulary>)) {
+        for mut shard in self.every_shard() {
+            if shard.ownership == Ownership::Owned {
+                self.step(&mut shard, None, &mut step);
+            }
+        }
+    }
+
+    /// One step whose answer is at hand when it ends.
+    pub(crate) fn now<R>(
+        &self,
+        mut shard: MutexGuard<'_, Shard<C>>,
+        step: impl FnOnce(&mut C, &mut Turn<'_, C::Vocabulary>) -> R,
+    ) -> R {
+        self.step(&mut shard, None, step).0
+    }
+
+    /// One step whose request may have to wait. The lock is free again when this returns.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        mut shard: MutexGuard<'_, Shard<C>>,
+        step: impl FnOnce(&mut C, ReplyTo, &mut Turn<'_, C::Vocabulary>),
+    ) -> Asked<C> {
+        let reply = ReplyTo(shard.next_reply);
+        shard.next_reply += 1;
+        let ((), answered) = self.step(&mut shard, Some(reply), |core, turn| step(core, reply, turn));
+        match answered {
+            Some(answer) => Asked::Answered(answer),
+            None => {
+                let (parked, answer) = oneshot::channel();
+                shard.parked.insert(reply, parked);
+                Asked::Waits(Waiting { shards: Arc::clone(self), partition: shard.partition, reply, answer })
+            }
+        }
+    }
+
+    /// Runs one step of the core and performs what comes of it. The answer to `mine` is returned.
+    fn step<R>(
+        &self,
+        shard: &mut Shard<C>,
+        mine: Option<ReplyTo>,
+        step: impl FnOnce(&mut C, &mut Turn<'_, C::Vocabulary>) -> R,
+    ) -> (R, Option<Answer<C>>) {
+        let now = now();
+        let result = self.turn(shard, now, step);
+        let mut answered = None;
+        loop {
+            while let Some(action) = shard.actions.pop_front() {
+                match action {
+                    Action::Answer(reply, answer) if mine == Some(reply) => answered = Some(answer),
+                    Action::Answer(reply, answer) => shard.answer(reply, answer),
+                    other => self.perform(shard, other, now),
+                }
+            }
+            if !shard.is_fenced {
+                break;
+            }
+            self.give_up(shard, now);
+        }
+        self.alarm.set_no_later_than(shard.timers.next_deadline());
+        (result, answered)
+    }
+
+    fn turn<R>(
+        &self,
+        shard: &mut Shard<C>,
+        now: Now,
+        step: impl FnOnce(&mut C, &mut Turn<'_, C::Vocabulary>) -> R,
+    ) -> R {
+        let Shard { core, actions, next_append, bytes, .. } = shard;
+        let bytes_elsewhere = self.bytes().saturating_sub(*bytes);
+        let result = step(core, &mut Turn { now, settings: &self.settings, bytes_elsewhere, actions, next_append });
+        let held = core.bytes();
+        // Wraps as it should: the sum loses what the shard has lost.
+        self.bytes.fetch_add(held.wrapping_sub(*bytes), Ordering::Relaxed);
+        *bytes = held;
+        result
+    }
+
+    /// The partition has another leader, or had one meanwhile.
+    fn give_up(&self, shard: &mut Shard<C>, now: Now) {
+        shard.is_fenced = false;
+        if shard.ownership != Ownership::Owned {
+            return;
+        }
+        count(&self.counters.fenced);
+        log::info!(
+            "{}-{} refuses appends of leader epoch {:?}: no longer the {} for it",
+            C::TOPIC,
+            shard.partition,
+            shard.leader_epoch.map(|epoch| epoch.0),
+            C::NAME
+        );
+        shard.ownership = Ownership::NotOwned;
+        self.turn(shard, now, |core, turn| core.unload(turn));
+    }
+
+    fn perform(&self, shard: &mut Shard<C>, action: Action<C::Vocabulary>, now: Now) {
+        match action {
+            Action::Append { of, append, records } => {
+                match self.append(shard, &of, &records, self.terms.required_acks, now) {
+                    Appending::Done(outcome) => {
+                        self.turn(shard, now, |core, turn| core.appended(&of, append, outcome, turn));
+                    }
+                    Appending::Waiting(outcome) => {
+                        let (partition, load) = (shard.partition, shard.load);
+                        // Without the task there is nobody left to answer either.
+                        let _ = self.waiting_appends.send(WaitingAppend { partition, of, append, load, outcome });
+                    }
+                }
+            }
+            Action::Forget { of, records } => {
+                if let Appending::Done(Err(failure)) = self.append(shard, &of, &records, 0, now) {
+                    log::error!(
+                        "Failed to append tombstones to {}-{} for what has expired or was deleted of {of}: {failure}",
+                        C::TOPIC,
+                        shard.partition
+                    );
+                }
+            }
+            Action::StartTimer(key, deadline) => shard.timers.start(key, deadline),
+            Action::CancelTimer(key) => shard.timers.cancel(&key),
+            Action::Effect(effect) => (self.effect)(effect),
+            Action::Answer(reply, answer) => shard.answer(reply, answer),
+        }
+    }
+
+    fn append(&self, shard: &mut Shard<C>, of: &str, records: &Records<C>, required_acks: i16, now: Now) -> Appending {
+        let Some(leader_epoch) = shard.leader_epoch.filter(|_| shard.ownership == Ownership::Owned) else {
+            return Appending::Done(Err(AppendFailure::NotLeaderOrFollower));
+        };
+        let batch = match C::encode(of, records, &self.settings, now.wall_ms) {
+            Ok(batch) => batch,
+            Err(error) => {
+                log::error!("{}-{}: a record of {of} cannot be written: {error}", C::TOPIC, shard.partition);
+                return Appending::Done(Err(AppendFailure::Unexpected));
+            }
+        };
+        let appending = self.log.append(shard.partition, leader_epoch, batch, required_acks, self.terms.append_timeout);
+        shard.is_fenced |= matches!(appending, Appending::Done(Err(AppendFailure::NotLeaderOrFollower)));
+        appending
+    }
+
+    /// A wait for replicas is over.
+    fn appended(&self, partition: i32, load: u64, of: &str, append: AppendId, outcome: AppendOutcome) {
+        let Some(mut shard) = self.shard(partition) else { return };
+        // Of an earlier load nobody waits any more, and what it says of leadership is history.
+        if shard.load == load && shard.ownership == Ownership::Owned {
+            shard.is_fenced |= outcome == Err(AppendFailure::NotLeaderOrFollower);
+            self.step(&mut shard, None, |core, turn| core.appended(of, append, outcome, turn));
+        }
+    }
+
+    // The task
+
+    /// Runs until the broker shuts down: timers, appends that wait for replicas, elections, and `round` each `interval`.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        mut events: mpsc::UnboundedReceiver<ShardEvent>,
+        mut shutdown: watch::Receiver<bool>,
+        interval: Duration,
+        mut round: impl FnMut(&mut C, &mut Turn<'_, C::Vocabulary>),
+    ) {
+        let taker = self.waiting_appends_taker.lock().expect("nothing panics while it is held").take();
+        let mut waiting_appends = taker.expect("the task is started once");
+        let mut work: JoinSet<()> = JoinSet::new();
+        let loads = Arc::new(Semaphore::new(CONCURRENT_LOADS));
+        let mut rounds = tokio::time::interval(interval);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events_open = true;
+        while !*shutdown.borrow() {
+            let next = self.fire_timers();
+            let sleep = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = events.recv(), if events_open => match event {
+                    Some(event) => self.leadership_changed(event, &mut work, &loads),
+                    None => events_open = false,
+                },
+                Some(waiting) = waiting_appends.recv() => {
+                    let shards = Arc::clone(&self);
+                    work.spawn(async move {
+                        let WaitingAppend { partition, of, append, load, outcome } = waiting;
+                        let outcome = outcome.await;
+                        shards.appended(partition, load, &of, append, outcome);
+                    });
+                }
+                Some(done) = work.join_next() => {
+                    if let Err(error) = done && error.is_panic() {
+                        // Not to be survived: the state behind it may be half applied.
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
+                _ = rounds.tick() => self.step_all(&mut round),
+                _ = self.alarm.earlier.notified() => {}
+                () = sleep => {}
+                changed = shutdown.changed() => if changed.is_err() { break },
+            }
+        }
+        self.stop();
+    }
+
+    fn stop(&self) {
+        self.active.store(false, Ordering::Release);
+        // Whoever waits learns of it by its dropped channel.
+        for mut shard in self.every_shard() {
+            shard.parked.clear();
+        }
+    }
+
+    /// Fires what is due. When to look again.
+    fn fire_timers(&self) -> Option<Instant> {
+        // From here on, whoever starts an earlier timer than we then find wakes us.
+        self.alarm.next.store(u64::MAX, Ordering::Release);
+        let now = tokio::time::Instant::now().into_std();
+        let mut next: Option<Instant> = None;
+        for mut shard in self.every_shard() {
+            while let Some(timer) = shard.timers.expired(now) {
+                self.step(&mut shard, None, |core, turn| core.timer_fired(&timer, turn));
+            }
+            next = [next, shard.timers.next_deadline()].into_iter().flatten().min();
+        }
+        if let Some(next) = next {
+            self.alarm.next.fetch_min(self.alarm.nanos(next), Ordering::AcqRel);
+        }
+        next
+    }
+
+    fn leadership_changed(self: &Arc<Self>, event: ShardEvent, work: &mut JoinSet<()>, loads: &Arc<Semaphore>) {
+        match event {
+            ShardEvent::Elected { partition, leader_epoch } => {
+                if let Some(load) = self.start_load(partition, leader_epoch) {
+                    let (shards, loads) = (Arc::clone(self), Arc::clone(loads));
+                    work.spawn(async move {
+                        let _permit = loads.acquire_owned().await;
+                        let loaded = tokio::task::spawn_blocking(move || shards.load(partition, leader_epoch, load));
+                        if let Err(error) = loaded.await
+                            && error.is_panic()
+                        {
+                            std::panic::resume_unwind(error.into_panic());
+                        }
+                    });
+                }
+            }
+            ShardEvent::Resigned { partition, leader_epoch } => self.resign(partition, leader_epoch),
+        }
+    }
+
+    /// The number of the load to make, if one is due.
+    fn start_load(&self, partition: i32, leader_epoch: LeaderEpoch) -> Option<u64> {
+        let Some(mut shard) = self.shard(partition) else {
+            // Nothing is named by partitions beyond those counted at start.
+            log::warn!("Elected for {}-{partition}, which did not exist when the broker started", C::TOPIC);
+            return None;
+        };
+        // Elected again without a break, the shard goes on under the new epoch: nobody else has spoken meanwhile.
+        if !shard.hears_of(Some(leader_epoch)) || shard.ownership != Ownership::NotOwned {
+            return None;
+        }
+        log::info!("Elected as the {} for partition {partition} in epoch {leader_epoch}", C::NAME);
+        shard.ownership = Ownership::Loading;
+        shard.load += 1;
+        Some(shard.load)
+    }
+
+    /// Reads the partition and takes over what it says. Blocks.
+    fn load(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) {
+        let started = Instant::now();
+        let mut replay = C::Replay::default();
+        let is_current = |shard: &MutexGuard<'_, Shard<C>>| shard.load == load && shard.ownership == Ownership::Loading;
+        let overtaken =
+            || !self.active.load(Ordering::Acquire) || self.shard(partition).is_none_or(|shard| !is_current(&shard));
+        let buffer_bytes = self.terms.load_buffer_bytes;
+        let read =
+            read_partition(&*self.log, partition, buffer_bytes, overtaken, |batch| C::replay(&mut replay, batch));
+        if let Err(error) = read {
+            // As Kafka does: what was read so far serves, since refusing all for good would be worse.
+            log::error!("Error loading {}-{partition}: {error}", C::TOPIC);
+            count(&self.counters.load_failures);
+        }
+        let Some(mut shard) = self.shard(partition) else { return };
+        if !is_current(&shard) {
+            log::info!("Not taking over {}-{partition} in epoch {leader_epoch}: it moved on meanwhile", C::TOPIC);
+            return;
+        }
+        shard.ownership = Ownership::Owned;
+        let (loaded, _) = self.step(&mut shard, None, |core, turn| core.load(replay, leader_epoch, turn));
+        count(&self.counters.loads);
+        log::info!(
+            "Finished loading {}-{partition} in {} milliseconds for epoch {leader_epoch}: {loaded} taken over",
+            C::TOPIC,
+            started.elapsed().as_millis()
+        );
+    }
+
+    fn resign(&self, partition: i32, leader_epoch: Option<LeaderEpoch>) {
+        let Some(mut shard) = self.shard(partition) else { return };
+        if !shard.hears_of(leader_epoch) {
+            return;
+        }
+        if leader_epoch.is_none() {
+            // The replica was deleted: a topic that is created again begins with epoch 0.
+            shard.leader_epoch = None;
+        }
+        if shard.ownership == Ownership::NotOwned {
+            return;
+        }
+        log::info!(
+            "Resigned as the {} for partition {partition} in epoch {:?}",
+            C::NAME,
+            leader_epoch.map(|epoch| epoch.0)
+        );
+        shard.ownership = Ownership::NotOwned;
+        let (unloaded, _) = self.step(&mut shard, None, |core, turn| core.unload(turn));
+        count(&self.counters.unloads);
+        log::info!("Finished unloading {}-{partition}: {unloaded} given up", C::TOPIC);
+    }
+}
+
+impl<C: Core> Asked<C> {
+    /// `None` if the broker shuts down before there is an answer.
+    pub(crate) async fn answer(self) -> Option<Answer<C>> {
+        match self {
+            Asked::Answered(answer) => Some(answer),
+            Asked::Waits(waiting) => waiting.await,
+        }
+    }
+}
