@@ -40,7 +40,7 @@ fn append(log: &Log, batch: BatchBuilder, epoch: i32, origin: AppendOrigin) {
     let rules = AppendRules { origin, accepted_sets: AcceptedSets::Any, ..AppendRules::default() };
     let mut prepared = prepare(batch.build(), &rules, 0).expect("a valid batch");
     log.lead(LeaderEpoch(epoch)).expect("epochs rise");
-    log.write_epochs().expect("writable");
+    log.write_small_files().expect("writable");
     let info = log.append_as_leader(&mut prepared, LeaderEpoch(epoch), origin, 0).expect("appended");
     log.update_high_watermark(info.log_end_offset);
 }

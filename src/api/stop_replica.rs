@@ -1,10 +1,8 @@
 //! StopReplica. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleStopReplicaRequest),
 //! clients/src/main/java/org/apache/kafka/common/requests/StopReplicaRequest.java.
 
-use crate::api::errors::code;
 use crate::api::{RequestContext, Server};
 use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
-use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::stop_replica::{StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse};
 use crate::replica::control::{ControlEpochs, StopReplica, StopReplicas};
 
@@ -19,20 +17,18 @@ pub(crate) async fn handle(
     };
     let asked = StopReplicas { epochs, partitions: partitions(&request) };
     match server.replicas.stop_replicas(asked, context.now_ms).await {
-        Ok(outcomes) => StopReplicaResponse {
+        Ok(errors) => StopReplicaResponse {
             error_code: 0,
-            partition_errors: outcomes
+            partition_errors: errors
                 .into_iter()
-                .map(|(name, outcome)| StopReplicaPartitionError {
+                .map(|(name, error)| StopReplicaPartitionError {
                     topic_name: name.topic.to_string(),
                     partition_index: name.partition,
-                    error_code: code(outcome).code(),
+                    error_code: error.code(),
                 })
                 .collect(),
         },
-        Err(refusal) => {
-            StopReplicaResponse { error_code: ErrorCode::from(refusal).code(), partition_errors: Vec::new() }
-        }
+        Err(error) => StopReplicaResponse { error_code: error.code(), partition_errors: Vec::new() },
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::broker::{logging, startup};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::properties::{self, Properties};
+use crate::model::lock::mark_network_thread;
 
 const USAGE: &str = "USAGE: kafka-server-start.sh [-daemon] server.properties [--override property=value]*";
 
@@ -36,6 +37,7 @@ pub fn server_start(arguments: &[OsString]) -> i32 {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.socket_config().num_network_threads.clamp(1, workers))
         .thread_name("network")
+        .on_thread_start(mark_network_thread)
         .enable_all()
         .build();
     match runtime {
@@ -78,12 +80,16 @@ fn read_arguments(arguments: &[OsString]) -> Result<Properties, String> {
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
+    let number = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    let before = limit.current;
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
         if let Err(why) = setrlimit(Resource::Nofile, limit) {
             warn!("raise the limit of open files: {why}");
+            limit.current = before;
         }
     }
+    info!("open file limit (ulimit -n): {}, raised from {}", number(limit.current), number(before));
 }
 
 async fn run(config: KafkaConfig) -> i32 {

@@ -1,8 +1,7 @@
 //! A tool's session with ZooKeeper.
 
 use odradek_zookeeper::error::ZkError;
-use odradek_zookeeper::session::ZooKeeper;
-use odradek_zookeeper::settings::Settings;
+use odradek_zookeeper::session::{Settings, ZooKeeper};
 
 use crate::cli::options::Stop;
 

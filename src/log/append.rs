@@ -30,7 +30,7 @@ impl Log {
     ) -> Result<AppendInfo, LogError> {
         let mut state = self.serving()?;
         let appended = state.append_as_leader(prepared, leader_epoch, origin, now_ms);
-        self.finish_append(state, appended, now_ms)
+        self.finish_append(state, appended)
     }
 
     /// Appends batches that the leader of `leader_epoch` sent for `fetch_offset`, with the leader's offsets and epochs.
@@ -44,41 +44,30 @@ impl Log {
         now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
         let mut state = self.serving()?;
-        let latest = state.epochs.latest();
         let appended = state.append_as_follower(records, leader_epoch, fetch_offset, now_ms);
-        let has_new_epoch = state.epochs.latest() != latest;
-        let info = self.finish_append(state, appended, now_ms)?;
-        if has_new_epoch && let Err(error) = self.write_epochs() {
-            // The records are there. Whoever flushes them writes the epochs first.
-            log::warn!("[{}] {error}", self.topic_partition);
-        }
-        Ok(info)
+        self.finish_append(state, appended)
     }
 
     fn finish_append(
         &self,
-        state: std::sync::MutexGuard<'_, State>,
+        state: crate::model::lock::Guard<'_, State>,
         appended: Result<(AppendInfo, Rolled), LogError>,
-        now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
         let unflushed = state.log_end_offset.0 - state.recovery_point.0;
-        let flush_now = unflushed >= state.config.flush_messages;
+        let flush_due = unflushed >= state.config.flush_messages;
         drop(state);
-        let (info, rolled) = self.parent.observe(appended)?;
+        let (info, rolled) = self.observe(appended)?;
         if rolled == Rolled::Yes {
             self.parent.note_rolled(&self.topic_partition);
         }
-        if flush_now {
-            self.flush(now_ms)?;
-        }
-        Ok(info)
+        Ok(AppendInfo { flush_due, ..info })
     }
 
     /// Starts a new segment, unless the active one is empty.
     pub fn roll(&self, now_ms: i64) -> Result<(), LogError> {
         let mut state = self.serving()?;
         let base_offset = state.log_end_offset;
-        let rolled = self.parent.observe(state.roll(base_offset, now_ms))?;
+        let rolled = self.observe(state.roll(base_offset, now_ms))?;
         drop(state);
         if rolled == Rolled::Yes {
             self.parent.note_rolled(&self.topic_partition);
@@ -116,9 +105,9 @@ impl State {
         }
         // Every magic 2 batch carries the epoch; older formats have no place for one.
         if prepared.batches().iter().any(|batch| batch.header().magic >= 2) {
-            self.epochs.assign(leader_epoch, first_offset);
+            self.assign_epoch(leader_epoch, first_offset);
         } else {
-            self.epochs.clear();
+            self.forget_epochs();
         }
         let last_offset = Offset(prepared.last_offset());
         let question = RollQuestion { bytes, last_offset, max_timestamp_ms: prepared.max_timestamp(), now_ms };
@@ -148,6 +137,7 @@ impl State {
             log_append_time_ms: prepared.log_append_time_ms(),
             duplicate: false,
             log_end_offset: self.log_end_offset,
+            flush_due: false,
         };
         Ok((info, rolled))
     }
@@ -193,11 +183,11 @@ impl State {
         let last_offset = Offset(expected.0 - 1);
         for batch in Batches::new(&records[..whole_bytes]).flatten() {
             if batch.header.magic >= 2 && batch.header.partition_leader_epoch >= 0 {
-                self.epochs.assign(LeaderEpoch(batch.header.partition_leader_epoch), Offset(batch.header.base_offset));
+                self.assign_epoch(LeaderEpoch(batch.header.partition_leader_epoch), Offset(batch.header.base_offset));
             }
         }
         if !facts.has_magic_2 {
-            self.epochs.clear();
+            self.forget_epochs();
         }
         let question = RollQuestion { bytes, last_offset, max_timestamp_ms: facts.max_timestamp_ms, now_ms };
         // Old formats may name only the last offset of a set: what precedes it must fit the segment as well.
@@ -224,6 +214,7 @@ impl State {
             log_append_time_ms: -1,
             duplicate: false,
             log_end_offset: self.log_end_offset,
+            flush_due: false,
         };
         Ok((info, rolled))
     }
@@ -257,6 +248,12 @@ impl State {
         Ok(())
     }
 
+    fn forget_epochs(&mut self) {
+        if self.epochs.clear() {
+            self.note_epochs_changed();
+        }
+    }
+
     fn empty_append(&self) -> AppendInfo {
         AppendInfo {
             first_offset: Offset(-1),
@@ -266,6 +263,7 @@ impl State {
             log_append_time_ms: -1,
             duplicate: false,
             log_end_offset: self.log_end_offset,
+            flush_due: false,
         }
     }
 
@@ -278,6 +276,7 @@ impl State {
             log_append_time_ms: known.timestamp_ms,
             duplicate: true,
             log_end_offset: self.log_end_offset,
+            flush_due: false,
         }
     }
 

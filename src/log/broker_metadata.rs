@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use super::atomic_file;
 use super::error::{IoContext, LogError};
+use super::files;
 use crate::model::BrokerId;
 
 /// Invariant: no key twice.
@@ -43,7 +43,7 @@ impl MetaProperties {
 
     /// `None` without a file: a new directory.
     pub(crate) fn read(path: &Path) -> Result<Option<MetaProperties>, LogError> {
-        let Some(content) = atomic_file::read_if_exists(path).doing("read", path)? else { return Ok(None) };
+        let Some(content) = files::read_if_exists(path).doing("read", path)? else { return Ok(None) };
         let mut properties = MetaProperties::default();
         for (key, value) in parse_properties(&content) {
             properties.set(&key, value);
@@ -75,7 +75,7 @@ impl MetaProperties {
             text.push_str(&escape(value, false));
             text.push('\n');
         }
-        atomic_file::replace(path, text.as_bytes()).doing("write", path)
+        files::replace(path, text.as_bytes()).doing("write", path)
     }
 }
 

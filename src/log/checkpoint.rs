@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::atomic_file;
 use super::error::{IoContext, LogError};
+use super::files;
 use crate::model::{Offset, TopicPartition};
 
 const VERSION: &str = "0";
@@ -48,7 +48,7 @@ pub(crate) fn write_offsets<'a>(
 
 /// The lines behind version and count, checked against both.
 pub(crate) fn read_lines(path: &Path) -> Result<Vec<String>, LogError> {
-    let content = atomic_file::read_if_exists(path).doing("read", path)?.unwrap_or_default();
+    let content = files::read_if_exists(path).doing("read", path)?.unwrap_or_default();
     let text = String::from_utf8(content)
         .map_err(|_| LogError::Corrupt { context: format!("{} is not UTF-8 text", path.display()) })?;
     let mut lines = text.lines();
@@ -88,7 +88,7 @@ pub(crate) fn write_lines(path: &Path, lines: impl Iterator<Item = String>) -> R
     let mut text = String::with_capacity(body.len() + 16);
     writeln!(text, "{VERSION}\n{count}").expect("writing to a String cannot fail");
     text.push_str(&body);
-    atomic_file::replace(path, text.as_bytes()).doing("write", path)
+    files::replace(path, text.as_bytes()).doing("write", path)
 }
 
 fn malformed(path: &Path, line: &str) -> LogError {

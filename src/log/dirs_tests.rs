@@ -203,7 +203,7 @@ fn one_failed_directory_leaves_the_others_serving() {
     }
     dirs.shutdown(0);
     drop(dirs);
-    fs::write(fixture.path(0, "recovery-point-offset-checkpoint"), "garbage").expect("writable");
+    fs::write(fixture.path(0, "meta.properties"), "version=x").expect("writable");
     let (dirs, mut failures_at_start) = fixture.start();
     assert_eq!(failures_at_start.try_recv().expect("heard"), fixture.config.dirs[0]);
     assert_eq!(dirs.offline_dirs(), [fixture.config.dirs[0].clone()]);
@@ -224,6 +224,73 @@ fn one_failed_directory_leaves_the_others_serving() {
     fs::write(&file_in_the_way.config.dirs[0], "a file").expect("writable");
     let (sender, _) = unbounded_channel();
     assert!(matches!(LogDirs::open(&file_in_the_way.config, sender), Err(LogError::StartRefused { .. })));
+}
+
+#[test]
+fn a_damaged_checkpoint_or_one_of_a_later_version_costs_a_recovery_and_nothing_else() {
+    for damaged in ["garbage", "1\n1\nt 0 3 4\n", "0\n2\nt 0 3\n", "0\n1\nt 0 x\n"] {
+        let fixture = Fixture::new(1);
+        let (dirs, _failures) = fixture.start();
+        append(&create(&dirs, "t", 0), batch(&[1, 2, 3], 5)).expect("appended");
+        dirs.shutdown(0);
+        drop(dirs);
+        for name in ["recovery-point", "log-start", "replication"] {
+            fs::write(fixture.path(0, &format!("{name}-offset-checkpoint")), damaged).expect("writable");
+        }
+        let (dirs, mut failures) = fixture.start();
+        assert!(failures.try_recv().is_err(), "{damaged:?}");
+        assert_eq!(read_all(&dirs.logs()[0]).len(), 1, "{damaged:?}");
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_costs_only_itself_until_it_can() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let config = LogConfig { delete: true, ..small_segments() };
+    for partition in 0..2 {
+        let tp = TopicPartition::new("t", partition);
+        let log = dirs.get_or_create(&tp, Some(TopicId([7; 16])), Arc::new(config.clone()), true, 0).expect("created");
+        append(&log, batch(&[1, 2, 3], 5)).expect("appended");
+        log.delete_records(Offset(2), log.leader_epoch()).expect("deleted");
+    }
+    dirs.shutdown(0);
+    drop(dirs);
+    let metadata = fixture.path(0, "t-1/partition.metadata");
+    let good = fs::read(&metadata).expect("written");
+    fs::write(&metadata, "what?").expect("writable");
+
+    let (dirs, mut failures) = fixture.start();
+    assert!(failures.try_recv().is_err(), "the directory serves");
+    assert_eq!(dirs.logs().iter().map(|log| log.topic_partition().partition).collect::<Vec<_>>(), [0]);
+    let tp = TopicPartition::new("t", 1);
+    let take = |dirs: &LogDirs| dirs.get_or_create(&tp, None, Arc::new(config.clone()), true, 0);
+    assert!(matches!(take(&dirs), Err(LogError::Corrupt { .. })), "nothing is created in its place");
+    dirs.checkpoint_recovery_points();
+    dirs.checkpoint_log_start_offsets();
+    dirs.checkpoint_high_watermarks();
+    fs::write(&metadata, good).expect("writable");
+    let log = take(&dirs).expect("repaired");
+    let bounds = log.bounds();
+    assert_eq!((bounds.log_start_offset.0, bounds.high_watermark.0, bounds.log_end_offset.0), (2, 3, 3));
+    assert_eq!(log.topic_id(), Some(TopicId([7; 16])));
+    drop(log);
+    fs::write(&metadata, "what?").expect("writable");
+    drop(dirs);
+
+    // A crash, and nobody repairs it: the next start must recover it, whatever became of the others; or it is deleted.
+    let (dirs, _failures) = fixture.start();
+    dirs.shutdown(0);
+    assert!(!fixture.path(0, ".kafka_cleanshutdown").exists());
+    for checkpoint in ["recovery-point", "log-start", "replication"] {
+        let text = fs::read_to_string(fixture.path(0, &format!("{checkpoint}-offset-checkpoint"))).expect("written");
+        assert!(text.contains("t 1 "), "{checkpoint}: {text}");
+    }
+    drop(dirs);
+    let (dirs, _failures) = fixture.start();
+    assert!(dirs.delete(std::slice::from_ref(&tp), 0).remove(0).expect("deleted"));
+    assert!(!metadata.exists());
+    assert_eq!(take(&dirs).expect("created anew").log_end_offset(), Offset(0));
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
 
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub enum LogError {
         on_disk: TopicId,
         given: TopicId,
     },
+    /// A truncation is under way, which is short.
+    BeingTruncated,
     /// The log was closed or deleted: nothing is served from it any more.
     Closed,
     /// The log directory failed earlier: nothing is served from it any more.
@@ -82,17 +86,66 @@ pub enum LogError {
     },
 }
 
+/// What an error takes out of service. Only what it is about: an error of the disk, the directory; damage to one log, that
+/// log; one about a name, a descriptor or a full disk, nothing but what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condemned {
+    Nothing,
+    Log,
+    /// The log directory if it cannot be listed any more, else the log: a file is missing, or its permissions are wrong.
+    LogOrDir,
+    Dir,
+}
+
 impl LogError {
-    /// True if the directory as a whole must be taken out of service.
-    pub fn is_storage_failure(&self) -> bool {
+    pub fn condemns(&self) -> Condemned {
         match self {
-            // A full disk refuses appends but still serves reads, deletes and admin requests.
-            LogError::Io { source, .. } => {
-                !matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
-            LogError::Corrupt { .. } => true,
-            _ => false,
+            LogError::Io { source, .. } => condemned_by(source),
+            LogError::Corrupt { .. } => Condemned::Log,
+            _ => Condemned::Nothing,
         }
+    }
+
+    /// True if the partition can no longer be served.
+    pub fn is_storage_failure(&self) -> bool {
+        self.condemns() != Condemned::Nothing
+    }
+
+    /// A change was left half done: memory and files may disagree, and the log must not serve from either.
+    pub(crate) fn half_done(self) -> LogError {
+        match self.condemns() {
+            Condemned::Nothing if matches!(self, LogError::Io { .. }) => {
+                LogError::Corrupt { context: self.to_string() }
+            }
+            _ => self,
+        }
+    }
+}
+
+fn condemned_by(error: &io::Error) -> Condemned {
+    // Errors that we make ourselves, such as the end of a file that should be longer.
+    let Some(errno) = Errno::from_io_error(error) else { return Condemned::Nothing };
+    match errno {
+        // What a process or a machine has run out of. The disk is as good as before.
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN | Errno::INTR | Errno::BUSY => {
+            Condemned::Nothing
+        }
+        // A full disk refuses appends but still serves reads, deletes and admin requests.
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::MLINK => Condemned::Nothing,
+        // About a name, or what it stands for.
+        Errno::NAMETOOLONG
+        | Errno::INVAL
+        | Errno::ILSEQ
+        | Errno::EXIST
+        | Errno::NOTEMPTY
+        | Errno::ISDIR
+        | Errno::LOOP
+        | Errno::OVERFLOW
+        | Errno::TXTBSY
+        | Errno::XDEV => Condemned::Nothing,
+        Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::PERM => Condemned::LogOrDir,
+        // EIO, EROFS, ENODEV, ESTALE, EUCLEAN and whatever else a file system says when it fails.
+        _ => Condemned::Dir,
     }
 }
 
@@ -149,6 +202,7 @@ impl fmt::Display for LogError {
             LogError::InconsistentTopicId { on_disk, given } => {
                 write!(f, "the directory belongs to topic id {on_disk}, not {given}")
             }
+            LogError::BeingTruncated => f.write_str("the log is being truncated"),
             LogError::Closed => f.write_str("the log is closed"),
             LogError::Offline { dir } => write!(f, "log directory {dir} is offline until the broker restarts"),
             LogError::StartRefused { context } | LogError::Corrupt { context } => f.write_str(context),
@@ -163,5 +217,40 @@ impl std::error::Error for LogError {
             LogError::Io { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_condemns_what_it_is_about() {
+        let io = |errno: Errno| LogError::Io { context: "open x".to_string(), source: errno.into() };
+        for errno in [Errno::IO, Errno::ROFS, Errno::NODEV, Errno::STALE, Errno::UCLEAN, Errno::NXIO, Errno::SHUTDOWN] {
+            assert_eq!(io(errno).condemns(), Condemned::Dir, "{errno:?}");
+            assert!(io(errno).is_storage_failure());
+        }
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::INTR,
+            Errno::NAMETOOLONG,
+            Errno::NOSPC,
+            Errno::DQUOT,
+            Errno::FBIG,
+            Errno::MLINK,
+        ] {
+            assert_eq!(io(errno).condemns(), Condemned::Nothing, "{errno:?}");
+            assert!(!io(errno).is_storage_failure());
+            assert_eq!(io(errno).half_done().condemns(), Condemned::Log, "{errno:?}");
+        }
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOTDIR] {
+            assert_eq!(io(errno).condemns(), Condemned::LogOrDir, "{errno:?}");
+        }
+        assert_eq!(io(Errno::IO).half_done().condemns(), Condemned::Dir);
+        assert_eq!(LogError::Corrupt { context: String::new() }.condemns(), Condemned::Log);
+        assert_eq!(LogError::Closed.half_done().condemns(), Condemned::Nothing);
     }
 }

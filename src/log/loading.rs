@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use super::append::producer_batch_of;
@@ -16,9 +18,10 @@ use super::recent::RecentBatches;
 use super::scan::{Found, HeaderScan};
 use super::segment::Segment;
 use super::snapshots::Snapshots;
-use super::{Log, State, atomic_file, partition_metadata, transaction_index};
+use super::{Log, State, Unwritten, files, partition_metadata, transaction_index};
 use crate::config::log::LogConfig;
-use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::model::lock::Lock;
+use crate::model::{LeaderEpoch, Offset, TopicId, TopicPartition};
 
 /// What the checkpoints and the last shutdown say about one log.
 #[derive(Clone, Debug)]
@@ -72,7 +75,10 @@ pub(crate) fn load(
     }
     let mut loader = Loader {
         state: State {
+            topic_partition: input.topic_partition.clone(),
+            parent: parent.clone(),
             topic_id: partition_metadata::read(&dir.join(file_names::PARTITION_METADATA))?,
+            unwritten: Unwritten::default(),
             dir,
             config: input.config.clone(),
             segments,
@@ -87,6 +93,7 @@ pub(crate) fn load(
             producers: Producers::default(),
             snapshots: Snapshots::found(files.snapshots),
             truncations: 0,
+            is_truncating: false,
             is_closed: false,
         },
         parent,
@@ -96,29 +103,50 @@ pub(crate) fn load(
     };
     loader.load(unusable, epochs_are_lost)?;
     let Loader { state, parent, input, .. } = loader;
-    let epoch_file = Mutex::new(state.epochs.clone());
-    Ok(Log { topic_partition: input.topic_partition, parent, state: Mutex::new(state), epoch_file })
+    Ok(Log {
+        topic_partition: input.topic_partition,
+        parent,
+        failed: AtomicBool::new(false),
+        state: Lock::new(state),
+        writing_small_files: Mutex::default(),
+    })
 }
 
-/// Creates the directory and the first segment of a new partition.
+/// Creates the directory and the first segment of a new partition, or takes up what a crash left of that.
 pub(crate) fn create(
     topic_partition: TopicPartition,
     dir: PathBuf,
+    topic_id: Option<TopicId>,
     config: Arc<LogConfig>,
     parent: Arc<LogDir>,
     now_ms: i64,
 ) -> Result<Log, LogError> {
-    fs::create_dir_all(&dir).doing("create", &dir)?;
+    let is_new = match fs::create_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        created => created.doing("create", &dir).map(|()| true)?,
+    };
     let input = LoadInput {
         topic_partition,
-        dir,
+        dir: dir.clone(),
         config,
         recovery_point: Offset(0),
         log_start_offset: Offset(0),
         high_watermark: Offset(0),
         had_clean_shutdown: true,
     };
-    load(input, parent, now_ms, &|_| {})
+    let created = load(input, parent, now_ms, &|_| {}).and_then(|log| {
+        if let Some(id) = topic_id {
+            log.assign_topic_id(id)?;
+            // So that it survives the process at once; the disk has it when the small files are written.
+            partition_metadata::write_unsynced(&dir.join(file_names::PARTITION_METADATA), id)?;
+        }
+        Ok(log)
+    });
+    if created.is_err() && is_new {
+        // Half a directory would be taken for a second one of the partition if another directory gets it now.
+        let _ = fs::remove_dir_all(&dir);
+    }
+    created
 }
 
 /// The files of a partition's directory, by kind.
@@ -214,7 +242,7 @@ fn finish_swaps(dir: &Path) -> Result<(), LogError> {
     for (_, name) in swaps {
         let path = dir.join(&name);
         let name = name.strip_suffix(file_names::SWAP).expect("collected by this suffix");
-        fs::rename(&path, dir.join(name)).doing("rename", &path)?;
+        files::rename(&path, &dir.join(name)).doing("rename", &path)?;
     }
     Ok(())
 }
@@ -249,7 +277,7 @@ fn remove_orphaned_indexes(dir: &Path, files: &Files) -> Result<(), LogError> {
 }
 
 fn remove(path: &Path) -> Result<(), LogError> {
-    atomic_file::remove_if_exists(path).doing("delete", path)
+    files::remove_if_exists(path).doing("delete", path)
 }
 
 struct Loader<'a> {
@@ -292,7 +320,7 @@ impl Loader<'_> {
         state.epochs.truncate_from_end(end);
         state.epochs.truncate_from_start(self.input.log_start_offset);
         if state.epochs != epochs_before || epochs_are_lost {
-            state.epochs.write(&state.dir.join(file_names::LEADER_EPOCH_CHECKPOINT))?;
+            state.note_epochs_changed();
         }
         self.load_producers()?;
         let high_watermark = self.input.high_watermark;
@@ -325,7 +353,7 @@ impl Loader<'_> {
                 self.input.topic_partition
             );
             let count = state.segments.len();
-            state.drop_segments(0..count, &self.parent, self.now_ms)?;
+            state.drop_segments(0..count).rename(&self.parent, state.due_ms(self.now_ms))?;
             state.epochs.clear();
             state.snapshots.retain(&state.dir, |_| false)?;
         }
@@ -340,6 +368,9 @@ impl Loader<'_> {
     fn recover_from(&mut self, first: usize) -> Result<(), LogError> {
         let tp = self.input.topic_partition.clone();
         let count = self.state.segments.len();
+        // The file may tell of epochs that a truncation took away before the crash; the batches know.
+        let first_base = self.state.segments[first].base_offset();
+        self.state.epochs.truncate_from_end(first_base);
         for at in first..count {
             let base_offset = self.state.segments[at].base_offset();
             log::info!(
@@ -350,7 +381,8 @@ impl Loader<'_> {
             let before = self.state.segments[at].size();
             self.recover_segment(at)?;
             if self.state.segments[at].size() < before {
-                self.state.drop_segments(at + 1..count, &self.parent, self.now_ms)?;
+                let due_ms = self.state.due_ms(self.now_ms);
+                self.state.drop_segments(at + 1..count).rename(&self.parent, due_ms)?;
                 break;
             }
         }

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::error::LogError;
+use super::error::{Condemned, LogError};
 use crate::model::TopicPartition;
 
 #[derive(Debug)]
 pub(crate) struct LogDir {
     path: PathBuf,
     offline: AtomicBool,
-    /// Told once when the directory fails. Unbounded, but there are only as many directories as settings name.
+    /// Told when the directory or a log in it fails, once for each. Unbounded, but there are only so many.
     failures: UnboundedSender<PathBuf>,
     pub producer_id_expiration_ms: i64,
     /// Held while a checkpoint is gathered and written: of two writers at once one would find its temporary file gone, and
@@ -22,6 +22,8 @@ pub(crate) struct LogDir {
     pub checkpointing: Mutex<()>,
     /// Partitions with a segment that is complete but not fsynced.
     rolled: Mutex<HashSet<TopicPartition>>,
+    /// Partitions whose topic id or leader epochs are not on the disk yet.
+    unwritten: Mutex<HashSet<TopicPartition>>,
     doomed: Mutex<Vec<Doomed>>,
     /// A recovery point moved back since the checkpoint: what is appended below the old one is not on the disk yet.
     recovery_point_moved_back: AtomicBool,
@@ -43,6 +45,7 @@ impl LogDir {
             producer_id_expiration_ms,
             checkpointing: Mutex::default(),
             rolled: Mutex::default(),
+            unwritten: Mutex::default(),
             doomed: Mutex::default(),
             recovery_point_moved_back: AtomicBool::new(false),
         }
@@ -67,11 +70,25 @@ impl LogDir {
     /// Takes the directory out of service if the error says that its disk is not to be trusted.
     pub fn observe<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
         if let Err(error) = &result
-            && error.is_storage_failure()
+            && self.condemned_by(error) == Condemned::Dir
         {
             self.fail(error);
         }
         result
+    }
+
+    /// What an error of one of its logs takes out of service.
+    pub fn condemned_by(&self, error: &LogError) -> Condemned {
+        match error.condemns() {
+            Condemned::LogOrDir if std::fs::read_dir(&self.path).is_ok() => Condemned::Log,
+            Condemned::LogOrDir => Condemned::Dir,
+            condemned => condemned,
+        }
+    }
+
+    /// One log is not served any more; whoever hears of failures finds it.
+    pub fn tell_failed_log(&self) {
+        let _ = self.failures.send(self.path.clone());
     }
 
     pub fn fail(&self, error: &LogError) {
@@ -88,6 +105,14 @@ impl LogDir {
 
     pub fn take_rolled(&self) -> HashSet<TopicPartition> {
         std::mem::take(&mut *self.rolled.lock().expect("nothing panics under this lock"))
+    }
+
+    pub fn note_unwritten(&self, tp: &TopicPartition) {
+        self.unwritten.lock().expect("nothing panics under this lock").insert(tp.clone());
+    }
+
+    pub fn take_unwritten(&self) -> HashSet<TopicPartition> {
+        std::mem::take(&mut *self.unwritten.lock().expect("nothing panics under this lock"))
     }
 
     pub fn note_truncated(&self) {

@@ -24,7 +24,7 @@ fn appended_batches_get_offsets_and_the_leader_epoch_and_are_read_back() {
     let read = read_all(&log);
     assert_eq!(read.iter().map(|(h, _)| (h.base_offset, h.last_offset)).collect::<Vec<_>>(), [(0, 2), (3, 3)]);
     assert!(read.iter().all(|(header, _)| header.partition_leader_epoch == 3));
-    log.write_epochs().expect("writable");
+    log.write_small_files().expect("written");
     assert_eq!(std::fs::read_to_string(one.dir().join("leader-epoch-checkpoint")).expect("written"), "0\n1\n3 0\n");
 }
 
@@ -338,7 +338,9 @@ fn the_file_of_epochs_follows_before_the_recovery_point_does_and_recovery_finds_
     assert_eq!(on_disk(), "0\n1\n2 0\n");
     let (recovery_point, epochs) = (log.recovery_point(), log.epochs());
     log.abandon();
-    assert_eq!(one.open(false, recovery_point).expect("loadable").epochs(), epochs);
+    let log = one.open(false, recovery_point).expect("loadable");
+    assert_eq!(log.epochs(), epochs);
+    log.write_small_files().expect("writable");
     assert_eq!(on_disk(), "0\n2\n2 0\n4 1\n");
 }
 
@@ -516,10 +518,10 @@ fn a_flush_moves_the_recovery_point_and_settings_ask_for_it() {
 
     let one = OneLog::new(LogConfig { flush_messages: 3, ..LogConfig::default() });
     let log = one.open_clean();
-    append(&log, batch(&[1, 2], 5)).expect("appended");
-    assert_eq!(log.recovery_point(), Offset(0));
-    append(&log, batch(&[3], 5)).expect("appended");
-    assert_eq!(log.recovery_point(), Offset(3));
+    assert!(!append(&log, batch(&[1, 2], 5)).expect("appended").flush_due);
+    assert!(append(&log, batch(&[3], 5)).expect("appended").flush_due, "by whoever acknowledges it");
+    log.flush(6).expect("flushed");
+    assert!(!append(&log, batch(&[4], 5)).expect("appended").flush_due);
 }
 
 #[test]
@@ -535,7 +537,7 @@ fn a_directory_belongs_to_one_topic_id() {
 }
 
 #[test]
-fn a_vanished_directory_takes_the_log_dir_offline() {
+fn a_vanished_partition_goes_offline_and_its_log_dir_with_it_only_if_that_is_gone_too() {
     let mut one = OneLog::new(small_segments());
     let log = one.open_clean();
     append(&log, batch(&[1], 100)).expect("appended");
@@ -545,6 +547,42 @@ fn a_vanished_directory_takes_the_log_dir_offline() {
     assert_eq!(one.failures.try_recv().expect("the broker hears of it"), one.root.path());
     assert!(matches!(append(&log, batch(&[1], 5)), Err(LogError::Offline { .. })));
     assert!(one.failures.try_recv().is_err(), "once");
+    assert!(log.is_offline() && !one.parent.is_offline());
+
+    let mut one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    std::fs::remove_dir_all(one.root.path()).expect("removable");
+    (0..20).find_map(|i| append(&log, batch(&[i], 100)).err()).expect("the next roll fails");
+    assert_eq!(one.failures.try_recv().expect("the broker hears of it"), one.root.path());
+    assert!(one.parent.is_offline());
+}
+
+#[test]
+fn epochs_wait_for_the_disk_behind_appends_and_are_there_after_a_crash() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    for (epoch, timestamp) in [(0, 1), (0, 2), (3, 3), (5, 4)] {
+        append_in_epoch(&log, batch(&[timestamp], 40), epoch).expect("appended");
+    }
+    log.lead(LeaderEpoch(7)).expect("a newer epoch");
+    let file = one.dir().join("leader-epoch-checkpoint");
+    assert!(!file.exists(), "nobody waits for it");
+    log.abandon();
+    let starts = |log: &super::Log| log.epochs().iter().map(|e| (e.epoch.0, e.start_offset.0)).collect::<Vec<_>>();
+    let log = one.open(false, Offset(0)).expect("loadable");
+    assert_eq!(starts(&log), [(0, 0), (3, 2), (5, 3)], "the batches know");
+
+    // A flush lets recovery trust what is below: the epochs come first.
+    log.flush(0).expect("flushed");
+    assert_eq!(std::fs::read_to_string(&file).expect("written"), "0\n3\n0 0\n3 2\n5 3\n");
+
+    // What a truncation took away and the file still names does not come back.
+    log.truncate_to(Offset(3), log.leader_epoch(), 0).expect("truncated");
+    append_in_epoch(&log, batch(&[5], 40), 4).expect("appended");
+    append_in_epoch(&log, batch(&[5], 40), 5).expect("appended");
+    log.abandon();
+    let log = one.open(false, Offset(3)).expect("loadable");
+    assert_eq!(starts(&log), [(0, 0), (3, 2), (4, 3), (5, 4)]);
 }
 
 #[test]

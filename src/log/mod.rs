@@ -7,7 +7,7 @@
 //! - `log_start_offset <= high_watermark <= log_end_offset`, and everything below `recovery_point` has been fsynced.
 //! - An append is one write under one lock. If it fails, nothing of it stays in the file.
 //! - What is in memory besides can be rebuilt from the `.log` files. An idle partition keeps a few hundred bytes per
-//!   segment and one open file.
+//!   segment and no open file.
 //! - Readers hold files, not locks: what they were promised stays readable after it was deleted.
 //!
 //! Every function may wait for the disk and none awaits: callers choose the thread. Deliberately unknown here: who
@@ -16,15 +16,17 @@
 //! Epochs: the log knows the leader epoch in force, raised when its partition begins to lead or to follow. Whoever appends
 //! or truncates names the epoch under which that was admitted, and any other than the one in force is refused.
 //!
-//! Locks: `LogDirs::logs`, then `Log::state`; those of `LogDir` are innermost.
+//! Locks: `LogDirs::logs`, then `Log::state`; those of `LogDir` are innermost. None is held over an fsync or a rename,
+//! which `files` checks in debug builds, but for two kinds that only I/O threads take: the one that orders the writers of
+//! a directory's checkpoints, and those that keep two from placing the same partition.
 
 mod append;
-mod atomic_file;
 pub mod broker_metadata;
 mod checkpoint;
 pub mod dirs;
 pub mod error;
 mod file_names;
+mod files;
 mod index_file;
 pub mod leader_epochs;
 mod loading;
@@ -56,9 +58,10 @@ mod model_tests;
 mod testing;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use self::error::{IoContext, LogError};
+use self::error::{Condemned, IoContext, LogError};
 use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
 use self::log_dir::LogDir;
 use self::producer_state::Producers;
@@ -68,6 +71,7 @@ use self::snapshots::Snapshots;
 use self::transaction_index::AbortedTxn;
 use crate::codec::writer::FileRegion;
 use crate::config::log::LogConfig;
+use crate::model::lock::{Guard, Lock};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId, TopicPartition};
 
 /// Greater than any epoch, so that no append carries it.
@@ -78,17 +82,21 @@ const NO_EPOCH_ANY_MORE: LeaderEpoch = LeaderEpoch(i32::MAX);
 pub struct Log {
     topic_partition: TopicPartition,
     parent: Arc<LogDir>,
-    state: Mutex<State>,
-    /// What `leader-epoch-checkpoint` holds. Held while it is written, so that an older picture never replaces a newer
-    /// one; taken before the state, by threads that may wait for a disk alone.
-    epoch_file: Mutex<LeaderEpochs>,
+    /// Something of this log alone is damaged, or a change was left half done: nothing is served until the broker restarts.
+    failed: AtomicBool,
+    state: Lock<State>,
+    /// Held while the topic id and the leader epochs are written, so that an older picture never replaces a newer one.
+    writing_small_files: Mutex<()>,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
+    topic_partition: TopicPartition,
+    parent: Arc<LogDir>,
     dir: PathBuf,
     config: Arc<LogConfig>,
     topic_id: Option<TopicId>,
+    unwritten: Unwritten,
     /// By base offset; never empty. The last one is active.
     segments: Vec<Segment>,
     recent: RecentBatches,
@@ -106,8 +114,19 @@ pub(crate) struct State {
     snapshots: Snapshots,
     /// Counts truncations, so that a flush that overlapped one does not take credit for what was cut off.
     truncations: u64,
+    /// A truncation is renaming files, for which it has let go of the lock: nothing may be read or appended meanwhile.
+    is_truncating: bool,
     /// Closed for good, or its directory is gone.
     is_closed: bool,
+}
+
+/// Small files that are older than memory. An I/O thread writes them soon, and a flush before it moves the recovery point:
+/// what a crash loses of the epochs stands in the batches above that point, and the topic id comes with the next leader
+/// epoch.
+#[derive(Debug, Default)]
+struct Unwritten {
+    epochs: bool,
+    topic_id: bool,
 }
 
 /// The four bounds of a partition. Ends are exclusive.
@@ -133,6 +152,8 @@ pub struct AppendInfo {
     pub duplicate: bool,
     /// After the append.
     pub log_end_offset: Offset,
+    /// `flush.messages` are unflushed: the append is acknowledged after a flush, for which the caller finds the thread.
+    pub flush_due: bool,
 }
 
 /// How far a reader may see.
@@ -211,17 +232,51 @@ impl Log {
     }
 
     pub fn is_offline(&self) -> bool {
-        self.parent.is_offline()
+        self.parent.is_offline() || self.failed.load(Ordering::Acquire)
+    }
+
+    /// Takes out of service what the error is about: the directory, this log, or nothing.
+    fn observe<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+        if let Err(error) = &result {
+            match self.parent.condemned_by(error) {
+                Condemned::Dir => self.parent.fail(error),
+                Condemned::Log => self.fail(error),
+                Condemned::Nothing | Condemned::LogOrDir => {}
+            }
+        }
+        result
+    }
+
+    /// As `observe`, of a change that an error leaves half done.
+    fn observe_change<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+        self.observe(result.map_err(LogError::half_done))
+    }
+
+    fn fail(&self, error: &LogError) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            log::error!("[{}] {error}; the partition is offline until the broker restarts", self.topic_partition);
+            self.parent.tell_failed_log();
+        }
     }
 
     /// A panic under this lock may have left memory and file apart: it must stop the broker, not be served from.
-    fn locked(&self) -> MutexGuard<'_, State> {
+    fn locked(&self) -> Guard<'_, State> {
         self.state.lock().expect("a log that panicked is not served from")
     }
 
     /// The state, if the log still serves.
-    fn serving(&self) -> Result<MutexGuard<'_, State>, LogError> {
+    fn serving(&self) -> Result<Guard<'_, State>, LogError> {
+        let state = self.usable()?;
+        if state.is_truncating { Err(LogError::BeingTruncated) } else { Ok(state) }
+    }
+
+    /// The state, if the log serves or will when a truncation is over.
+    fn usable(&self) -> Result<Guard<'_, State>, LogError> {
         self.parent.check()?;
+        if self.failed.load(Ordering::Acquire) {
+            let path = self.parent.path().join(self.topic_partition.to_string());
+            return Err(LogError::Offline { dir: path.display().to_string() });
+        }
         let state = self.locked();
         if state.is_closed { Err(LogError::Closed) } else { Ok(state) }
     }
@@ -268,16 +323,16 @@ impl Log {
         self.locked().segments.len()
     }
 
-    /// Remembers the topic's id, durably, before the first append. Refuses another one than the directory has.
+    /// Remembers the topic's id; it is on the disk soon. Refuses another one than the directory has.
     pub fn assign_topic_id(&self, id: TopicId) -> Result<(), LogError> {
         let mut state = self.serving()?;
         match state.topic_id {
             Some(on_disk) if on_disk == id => Ok(()),
             Some(on_disk) => Err(LogError::InconsistentTopicId { on_disk, given: id }),
             None => {
-                let path = state.dir.join(file_names::PARTITION_METADATA);
-                self.parent.observe(partition_metadata::write(&path, id))?;
                 state.topic_id = Some(id);
+                state.unwritten.topic_id = true;
+                self.parent.note_unwritten(&self.topic_partition);
                 Ok(())
             }
         }
@@ -307,13 +362,15 @@ impl Log {
     }
 
     /// This broker leads from here on, in this epoch, which begins where the log ends: followers that lag learn from it
-    /// where to truncate. What earlier epochs admitted is refused from now on. The epoch is in memory; `write_epochs` is
-    /// for a thread that may wait.
+    /// where to truncate. What earlier epochs admitted is refused from now on. The epoch is in memory, and
+    /// soon on the disk: recovery finds epochs in the batches above the recovery point, but a JVM's begins with the segment
+    /// whose index is missing, and then passes over the earlier epochs of the segments before it.
+    /// Source: kafka 3.9 core/.../log/LogLoader.scala (loadSegmentFiles, recoverLog).
     pub fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError> {
-        let mut state = self.serving()?;
+        let mut state = self.usable()?;
         state.begin_epoch(epoch)?;
         let log_end_offset = state.log_end_offset;
-        state.epochs.assign(epoch, log_end_offset);
+        state.assign_epoch(epoch, log_end_offset);
         Ok(state.bounds())
     }
 
@@ -327,21 +384,38 @@ impl Log {
         self.locked().leader_epoch = NO_EPOCH_ANY_MORE;
     }
 
-    /// Writes the leader epochs if the file lacks any. May wait for the disk. Soon after each new epoch: recovery finds
-    /// epochs in the batches above the recovery point, but a JVM's begins with the segment whose index is missing, and
-    /// then passes over the earlier epochs of the segments before it.
-    /// Source: kafka 3.9 core/.../log/LogLoader.scala (loadSegmentFiles, recoverLog).
-    pub fn write_epochs(&self) -> Result<(), LogError> {
-        let mut on_disk = self.epoch_file.lock().expect("nothing panics under this lock");
-        let state = self.serving()?;
-        if state.epochs == *on_disk {
-            return Ok(());
+    /// Writes the topic id and the leader epochs if they changed. Waits for the disk, with no lock that an append takes.
+    pub fn write_small_files(&self) -> Result<(), LogError> {
+        let _one_at_a_time = self.writing_small_files.lock().expect("nothing panics under this lock");
+        let (dir, epochs, topic_id) = {
+            let mut state = self.locked();
+            if state.is_closed {
+                return Ok(());
+            }
+            let unwritten = std::mem::take(&mut state.unwritten);
+            let epochs = unwritten.epochs.then(|| state.epochs.clone());
+            (state.dir.clone(), epochs, state.topic_id.filter(|_| unwritten.topic_id))
+        };
+        let written = (|| {
+            if let Some(id) = topic_id {
+                partition_metadata::write(&dir.join(file_names::PARTITION_METADATA), id)?;
+            }
+            match &epochs {
+                Some(epochs) => epochs.write(&dir.join(file_names::LEADER_EPOCH_CHECKPOINT)),
+                None => Ok(()),
+            }
+        })();
+        if written.is_err() {
+            let mut state = self.locked();
+            if state.is_closed {
+                // Deleted meanwhile, with its directory.
+                return Ok(());
+            }
+            state.unwritten.epochs |= epochs.is_some();
+            state.unwritten.topic_id |= topic_id.is_some();
+            self.parent.note_unwritten(&self.topic_partition);
         }
-        let (epochs, dir) = (state.epochs.clone(), state.dir.clone());
-        drop(state);
-        self.parent.observe(epochs.write(&dir.join(file_names::LEADER_EPOCH_CHECKPOINT)))?;
-        *on_disk = epochs;
-        Ok(())
+        self.observe(written)
     }
 
     /// What is known of the partition's producers.
@@ -363,12 +437,9 @@ impl Log {
         self.locked().producers.remove_expired(now_ms, self.parent.producer_id_expiration_ms);
     }
 
-    /// Closes files that nobody used since the last call, but for the active segment's.
+    /// Closes files that nobody used since the last call.
     pub fn close_idle_files(&self) {
-        let mut state = self.locked();
-        if let Some((_, old)) = state.segments.split_last_mut() {
-            old.iter_mut().for_each(Segment::close_if_idle);
-        }
+        self.locked().segments.iter_mut().for_each(Segment::close_if_idle);
     }
 
     /// Makes everything up to the log end durable.
@@ -385,32 +456,32 @@ impl Log {
 
     fn flush_until(&self, until: Offset, now_ms: i64) -> Result<(), LogError> {
         // Recovery finds the epochs of batches above the recovery point in the batches; of those below, in the file.
-        self.write_epochs()?;
+        self.write_small_files()?;
         let mut state = self.serving()?;
         let from = state.recovery_point;
         if until <= from {
             return Ok(());
         }
         let truncations = state.truncations;
-        let files = self.parent.observe(state.files_to_flush(from, until))?;
+        let files = self.observe(state.files_to_flush(from, until))?;
         let dir = state.dir.clone();
         drop(state);
 
         let synced = (|| {
             for path in &files {
                 match std::fs::File::open(path) {
-                    Ok(file) => file.sync_all().doing("fsync", path)?,
+                    Ok(file) => files::sync(&file).doing("fsync", path)?,
                     // Deleted since: nothing left to lose.
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error).doing("open", path),
                 }
             }
-            match atomic_file::sync_dir(&dir) {
+            match files::sync_dir(&dir) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 synced => synced.doing("fsync", &dir),
             }
         })();
-        self.parent.observe(synced)?;
+        self.observe(synced)?;
 
         let mut state = self.locked();
         state.last_flush_ms = now_ms;
@@ -430,7 +501,7 @@ impl Log {
     pub fn close(&self, now_ms: i64) -> Result<(), LogError> {
         self.flush(now_ms)?;
         let mut state = self.serving()?;
-        self.parent.observe(state.close())
+        self.observe(state.close())
     }
 
     /// Stops serving at once and writes nothing, because the directory failed or is about to go.
@@ -487,6 +558,18 @@ impl State {
             Ok(())
         } else {
             Err(LogError::StaleLeaderEpoch { given, latest: self.leader_epoch })
+        }
+    }
+
+    fn assign_epoch(&mut self, epoch: LeaderEpoch, start_offset: Offset) {
+        if self.epochs.assign_changes(epoch, start_offset) && self.epochs.assign(epoch, start_offset) {
+            self.note_epochs_changed();
+        }
+    }
+
+    fn note_epochs_changed(&mut self) {
+        if !std::mem::replace(&mut self.unwritten.epochs, true) {
+            self.parent.note_unwritten(&self.topic_partition);
         }
     }
 

@@ -4,18 +4,23 @@
 
 use std::path::Path;
 
-use super::atomic_file;
 use super::error::{IoContext, LogError};
+use super::files;
 use crate::model::TopicId;
 
 /// The topic id in the file; `None` without a file.
 pub(crate) fn read(path: &Path) -> Result<Option<TopicId>, LogError> {
-    let Some(content) = atomic_file::read_if_exists(path).doing("read", path)? else { return Ok(None) };
+    let Some(content) = files::read_if_exists(path).doing("read", path)? else { return Ok(None) };
+    // A machine that failed within a second of the partition's creation.
+    if content.is_empty() {
+        return Ok(None);
+    }
     let malformed = || LogError::Corrupt { context: format!("malformed partition metadata in {}", path.display()) };
     let text = std::str::from_utf8(&content).map_err(|_| malformed())?;
     let mut lines = text.lines();
     let mut value = |key: &str| -> Option<&str> { lines.next()?.strip_prefix(key)?.strip_prefix(':').map(str::trim) };
-    if value("version") != Some("0") {
+    // Later versions keep the lines of this one.
+    if value("version").and_then(|version| version.parse::<i32>().ok()).is_none_or(|version| version < 0) {
         return Err(malformed());
     }
     let id: TopicId = value("topic_id").and_then(|id| id.parse().ok()).ok_or_else(malformed)?;
@@ -25,8 +30,17 @@ pub(crate) fn read(path: &Path) -> Result<Option<TopicId>, LogError> {
     Ok(Some(id))
 }
 
+fn text(id: TopicId) -> String {
+    format!("version: 0\ntopic_id: {id}")
+}
+
 pub(crate) fn write(path: &Path, id: TopicId) -> Result<(), LogError> {
-    atomic_file::replace(path, format!("version: 0\ntopic_id: {id}").as_bytes()).doing("write", path)
+    files::replace(path, text(id).as_bytes()).doing("write", path)
+}
+
+/// Leaves it to a later `write` to make the file durable.
+pub(crate) fn write_unsynced(path: &Path, id: TopicId) -> Result<(), LogError> {
+    std::fs::write(path, text(id)).doing("write", path)
 }
 
 #[cfg(test)]
@@ -42,9 +56,13 @@ mod tests {
         write(&path, id).expect("writable");
         assert_eq!(std::fs::read_to_string(&path).expect("readable"), "version: 0\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg");
         assert_eq!(read(&path).expect("valid"), Some(id));
+        std::fs::write(&path, "version: 1\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg\nmore: 7").expect("writable");
+        assert_eq!(read(&path).expect("valid"), Some(id), "of a later broker");
+        std::fs::write(&path, "").expect("writable");
+        assert_eq!(read(&path).expect("empty is none"), None);
         for bad in [
-            "",
-            "version: 1\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg",
+            "version: -1\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg",
+            "version: x\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg",
             "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA",
             "\u{0}",
         ] {

@@ -14,8 +14,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use super::atomic_file;
 use super::error::{IoContext, LogError};
+use super::files;
 use super::producer_state::{BatchMetadata, ProducerState, Producers};
 use crate::model::{Offset, ProducerEpoch, ProducerId};
 
@@ -94,7 +94,7 @@ pub(crate) fn write(path: &Path, producers: &Producers) -> Result<(), LogError> 
 
 /// The producers of a snapshot; `Corrupt` if it is missing or damaged, and then an older one must do.
 pub(crate) fn read(path: &Path) -> Result<Vec<(ProducerId, ProducerState)>, LogError> {
-    let content = atomic_file::read_if_exists(path).doing("read", path)?.unwrap_or_default();
+    let content = files::read_if_exists(path).doing("read", path)?.unwrap_or_default();
     decode(&content)
         .map_err(|why| LogError::Corrupt { context: format!("producer snapshot {} is corrupt: {why}", path.display()) })
 }

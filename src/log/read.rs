@@ -51,9 +51,9 @@ impl Log {
                 Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
                     let path = self.segment_path(segment);
                     let context = format!("{} is shorter than what was appended to it", path.display());
-                    return self.parent.observe(Err(LogError::Corrupt { context }));
+                    return self.observe(Err(LogError::Corrupt { context }));
                 }
-                Err(error) => return self.parent.observe(Err(error)),
+                Err(error) => return self.observe(Err(error)),
             }
         }
     }

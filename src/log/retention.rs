@@ -3,6 +3,7 @@
 
 use super::error::{IoContext, LogError};
 use super::segment::Segment;
+use super::truncation::Removed;
 use super::{Log, State};
 use crate::model::Offset;
 use crate::model::clock::ms_since_1970;
@@ -20,15 +21,12 @@ impl Log {
                 deleted += self.delete_oldest(now_ms, Rule::Age { retention_ms })?;
             }
         }
-        if deleted > 0 {
-            self.write_epochs()?;
-        }
         Ok(deleted)
     }
 
     fn delete_oldest(&self, now_ms: i64, rule: Rule) -> Result<usize, LogError> {
         let mut state = self.serving()?;
-        let count = self.parent.observe(state.deletable(rule, now_ms))?;
+        let count = self.observe(state.deletable(rule, now_ms))?;
         if count == 0 {
             return Ok(0);
         }
@@ -40,13 +38,16 @@ impl Log {
                 state.roll(base_offset, now_ms)?;
             }
             let new_start = state.segments[count].base_offset();
-            state.drop_segments(0..count, &self.parent, now_ms)?;
             if new_start > state.log_start_offset {
                 state.increment_log_start_offset(new_start)?;
             }
-            Ok(new_start)
+            Ok((new_start, state.drop_segments(0..count)))
         })();
-        let new_start: Offset = self.parent.observe(deleted)?;
+        let due_ms = state.due_ms(now_ms);
+        drop(state);
+        let (new_start, removed): (Offset, Removed) = self.observe(deleted)?;
+        // Nothing is appended below the log start offset again: no new segment can have one of these names.
+        self.observe(removed.rename(&self.parent, due_ms))?;
         log::info!("[{tp}] Deleted {count} segments from offset {from} to {new_start} due to {}", rule.reason());
         Ok(count)
     }
@@ -116,7 +117,7 @@ impl Log {
             let modified = match modified(&path) {
                 // Retention or a deletion took it away meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                modified => self.parent.observe(modified.doing("look at", &path))?,
+                modified => self.observe(modified.doing("look at", &path))?,
             };
             starts.push((base_offset, ms_since_1970(modified)));
         }

@@ -1,14 +1,14 @@
 //! One segment: `<base>.log` and the indexes beside it. Knows no lock; the log that owns it has one.
 //! Source: kafka 3.9 storage/.../log/LogSegment.java.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::atomic_file;
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file};
+use super::files;
 use super::leader_epochs::LeaderEpochs;
 use super::offset_index::{self, Lookup, OffsetIndex};
 use super::scan::{BatchScan, Found, HeaderScan};
@@ -57,7 +57,7 @@ impl Segment {
     pub fn create(dir: &Path, base_offset: Offset, config: &LogConfig, now_ms: i64) -> Result<Segment, LogError> {
         for extension in [file_names::OFFSET_INDEX, file_names::TIME_INDEX, file_names::TXN_INDEX] {
             let path = offset_file(dir, base_offset, extension);
-            atomic_file::remove_if_exists(&path).doing("delete", &path)?;
+            files::remove_if_exists(&path).doing("delete", &path)?;
         }
         let path = offset_file(dir, base_offset, file_names::LOG);
         let mut options = OpenOptions::new();
@@ -214,7 +214,9 @@ impl Segment {
         if let Err(error) = write_all_at(&file, parts, u64::from(position)) {
             let path = self.log_path(dir);
             // The torn tail must not stay: the next append would hide it from recovery.
-            file.set_len(u64::from(position)).doing("take back a failed append to", &path)?;
+            file.set_len(u64::from(position))
+                .doing("take back a failed append to", &path)
+                .map_err(LogError::half_done)?;
             return Err(error).doing("append to", &path);
         }
         self.size += bytes;
@@ -393,7 +395,7 @@ impl Segment {
         let index_path = self.time_index_path(dir);
         self.time_index.clear(&index_path).doing("truncate", &index_path)?;
         let index_path = self.txn_index_path(dir);
-        atomic_file::remove_if_exists(&index_path).doing("delete", &index_path)?;
+        files::remove_if_exists(&index_path).doing("delete", &index_path)?;
         self.has_txn_index = false;
         self.max_timestamp = Some(TimestampOffset { timestamp_ms: -1, offset: self.base_offset });
         self.first_append_timestamp_ms = None;
@@ -442,17 +444,6 @@ impl Segment {
             .map(|extension| offset_file(dir, self.base_offset, extension))
             .filter(|path| path.exists())
             .collect()
-    }
-
-    /// Renames the files so that the next start removes them if nobody does before. Returns their new names.
-    pub fn mark_deleted(&self, dir: &Path) -> Result<Vec<PathBuf>, LogError> {
-        let mut renamed = Vec::new();
-        for path in self.files(dir) {
-            let deleted = file_names::with_suffix(&path, file_names::DELETED);
-            fs::rename(&path, &deleted).doing("rename", &path)?;
-            renamed.push(deleted);
-        }
-        Ok(renamed)
     }
 }
 

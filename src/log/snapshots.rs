@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::atomic_file;
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file};
+use super::files;
 use super::producer_snapshot;
 use super::producer_state::Producers;
 use crate::model::Offset;
@@ -65,22 +65,14 @@ impl Snapshots {
 
     pub fn remove(&mut self, dir: &Path, offset: Offset) -> Result<(), LogError> {
         let path = path(dir, offset);
-        atomic_file::remove_if_exists(&path).doing("delete", &path)?;
+        files::remove_if_exists(&path).doing("delete", &path)?;
         self.offsets.remove(&offset);
         Ok(())
     }
 
-    /// Gives up the snapshot of a segment that is being deleted; returns its renamed file.
-    pub fn mark_deleted(&mut self, dir: &Path, offset: Offset) -> Result<Option<PathBuf>, LogError> {
-        if !self.offsets.remove(&offset) {
-            return Ok(None);
-        }
-        let path = path(dir, offset);
-        let deleted = file_names::with_suffix(&path, file_names::DELETED);
-        match std::fs::rename(&path, &deleted) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            renamed => renamed.doing("rename", &path).map(|()| Some(deleted)),
-        }
+    /// Gives up the snapshot of a segment that is being deleted; returns its file.
+    pub fn forget(&mut self, dir: &Path, offset: Offset) -> Option<PathBuf> {
+        self.offsets.remove(&offset).then(|| path(dir, offset))
     }
 
     /// Removes snapshots that belong to no segment, but for the newest if it lies behind the last segment's start:

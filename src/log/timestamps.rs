@@ -30,7 +30,7 @@ impl Log {
                 {
                     attempt += 1;
                 }
-                found => return self.parent.observe(found),
+                found => return self.observe(found),
             }
         }
     }

@@ -15,8 +15,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::atomic_file;
 use super::error::{IoContext, LogError};
+use super::files;
 use crate::model::{Offset, ProducerId};
 
 const ENTRY_BYTES: usize = 34;
@@ -71,7 +71,7 @@ pub(crate) fn append(path: &Path, txn: &AbortedTxn) -> Result<(), LogError> {
 
 /// All entries; checks what a reader relies on: whole entries, known version, markers in order within the segment.
 pub(crate) fn read(path: &Path, base_offset: Offset) -> Result<Vec<AbortedTxn>, LogError> {
-    let content = atomic_file::read_if_exists(path).doing("read", path)?.unwrap_or_default();
+    let content = files::read_if_exists(path).doing("read", path)?.unwrap_or_default();
     let (entries, rest) = content.as_chunks::<ENTRY_BYTES>();
     let mut txns = Vec::with_capacity(entries.len());
     let mut previous = Offset(base_offset.0 - 1);

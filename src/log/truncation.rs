@@ -1,6 +1,8 @@
 //! Cutting a log at either end: truncation to what a new leader has, and the log start offset.
 //! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala.
 
+use std::path::PathBuf;
+
 use super::error::{IoContext, LogError};
 use super::log_dir::LogDir;
 use super::producer_snapshot;
@@ -8,7 +10,7 @@ use super::producer_state::Producers;
 use super::scan::{BatchScan, Found};
 use super::segment::Segment;
 use super::snapshots;
-use super::{Log, State, append};
+use super::{Log, State, append, file_names, files};
 use crate::model::{LeaderEpoch, Offset};
 
 impl Log {
@@ -17,15 +19,19 @@ impl Log {
     pub fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, LogError> {
         let mut state = self.serving()?;
         state.check_epoch(leader_epoch)?;
-        let result = if offset < state.segments[0].base_offset() {
-            state.truncate_fully_and_start_at(offset, None, &self.parent, now_ms).map(|()| true)
-        } else {
-            state.truncate_to(offset, &self.parent, now_ms)
-        };
+        if offset < state.segments[0].base_offset() {
+            drop(state);
+            return self.truncate_fully_and_start_at(offset, None, leader_epoch, now_ms).map(|()| true);
+        }
+        let Some(removed) = state.begin_truncation(offset) else { return Ok(false) };
+        let due_ms = state.due_ms(now_ms);
         drop(state);
-        let truncated = self.parent.observe(result)?;
-        self.write_epochs()?;
-        Ok(truncated)
+        let renamed = removed.rename(&self.parent, due_ms);
+        let mut state = self.locked();
+        let result = renamed.and_then(|()| state.finish_truncation(offset, now_ms));
+        state.is_truncating = false;
+        drop(state);
+        self.observe_change(result).map(|()| true)
     }
 
     /// Removes everything and continues at `offset`: the leader of `leader_epoch` no longer has what this log would need
@@ -39,10 +45,16 @@ impl Log {
     ) -> Result<(), LogError> {
         let mut state = self.serving()?;
         state.check_epoch(leader_epoch)?;
-        let result = state.truncate_fully_and_start_at(offset, log_start_offset, &self.parent, now_ms);
+        let removed = state.begin_full_truncation(offset, log_start_offset);
+        let due_ms = state.due_ms(now_ms);
         drop(state);
-        self.parent.observe(result)?;
-        self.write_epochs()
+        // A new segment may have the name of one that goes: that one makes way first.
+        let renamed = removed.rename(&self.parent, due_ms);
+        let mut state = self.locked();
+        let result = renamed.and_then(|()| state.start_at(offset, now_ms));
+        state.is_truncating = false;
+        drop(state);
+        self.observe_change(result)
     }
 
     /// DeleteRecords on the leader: moves the log start offset, -1 meaning the high watermark. Refused unless the leader's
@@ -67,71 +79,98 @@ impl Log {
     }
 }
 
+/// Files of segments that are no longer part of the log. They stay for readers until the delete delay is over, under
+/// names by which the next start knows them.
+#[must_use]
+pub(super) struct Removed(Vec<PathBuf>);
+
+impl Removed {
+    pub fn rename(self, parent: &LogDir, due_ms: i64) -> Result<(), LogError> {
+        for path in self.0 {
+            let deleted = file_names::with_suffix(&path, file_names::DELETED);
+            match files::rename(&path, &deleted) {
+                Ok(()) => parent.doom(due_ms, [deleted]),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                renamed => renamed.doing("rename", &path)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl State {
-    fn truncate_to(&mut self, offset: Offset, parent: &LogDir, now_ms: i64) -> Result<bool, LogError> {
+    /// When files that go now are removed.
+    pub(super) fn due_ms(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_add(self.config.file_delete_delay_ms)
+    }
+
+    /// Takes whole segments away and refuses everybody until the truncation is finished; `None` if the log ends before.
+    fn begin_truncation(&mut self, offset: Offset) -> Option<Removed> {
         if offset >= self.log_end_offset {
             // The leader may still contradict an epoch that has no records yet.
-            self.epochs.truncate_from_end(offset);
-            return Ok(false);
+            if self.epochs.truncate_from_end(offset) {
+                self.note_epochs_changed();
+            }
+            return None;
         }
+        let keep = self.segments.partition_point(|segment| segment.base_offset() <= offset);
+        if self.epochs.truncate_from_end(offset) {
+            self.note_epochs_changed();
+        }
+        let removed = self.begin_removal(keep, offset);
+        self.log_start_offset = self.log_start_offset.min(offset);
+        let high_watermark = self.high_watermark;
+        self.set_high_watermark(high_watermark);
+        Some(removed)
+    }
+
+    fn begin_full_truncation(&mut self, offset: Offset, log_start_offset: Option<Offset>) -> Removed {
+        if self.epochs.clear() {
+            self.note_epochs_changed();
+        }
+        let removed = self.begin_removal(0, offset);
+        self.log_start_offset = log_start_offset.unwrap_or(offset).min(offset);
+        self.set_high_watermark(offset);
+        removed
+    }
+
+    /// All that another thread may see of the log is as it will be; what is in its files is not.
+    fn begin_removal(&mut self, keep: usize, offset: Offset) -> Removed {
+        self.is_truncating = true;
         self.truncations += 1;
-        parent.note_truncated();
+        self.parent.note_truncated();
         self.recovery_point = self.recovery_point.min(offset);
         self.recent.clear();
-        let keep = self.segments.partition_point(|segment| segment.base_offset() <= offset);
-        self.drop_segments(keep..self.segments.len(), parent, now_ms)?;
+        let removed = self.drop_segments(keep..self.segments.len());
+        self.log_end_offset = offset;
+        removed
+    }
+
+    fn finish_truncation(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
         let State { segments, dir, .. } = self;
         segments
             .last_mut()
             .expect("the first segment starts at or below the offset")
             .truncate_to(dir, offset, now_ms)?;
-        self.log_end_offset = offset;
-        self.log_start_offset = self.log_start_offset.min(offset);
-        self.epochs.truncate_from_end(offset);
-        self.rebuild_producers(parent.producer_id_expiration_ms, now_ms)?;
-        let high_watermark = self.high_watermark;
-        self.set_high_watermark(high_watermark);
-        Ok(true)
+        self.rebuild_producers(self.parent.producer_id_expiration_ms, now_ms)
     }
 
-    fn truncate_fully_and_start_at(
-        &mut self,
-        offset: Offset,
-        log_start_offset: Option<Offset>,
-        parent: &LogDir,
-        now_ms: i64,
-    ) -> Result<(), LogError> {
-        self.truncations += 1;
-        parent.note_truncated();
-        self.recovery_point = self.recovery_point.min(offset);
-        self.recent.clear();
-        self.drop_segments(0..self.segments.len(), parent, now_ms)?;
-        let segment = Segment::create(&self.dir, offset, &self.config, now_ms);
-        // Without the file there is no log any more: what the caller sees of the error takes the directory offline.
-        self.segments.push(segment.map_err(|error| LogError::Corrupt { context: error.to_string() })?);
-        self.log_end_offset = offset;
-        self.log_start_offset = log_start_offset.unwrap_or(offset).min(offset);
-        self.epochs.clear();
+    fn start_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
+        self.segments.push(Segment::create(&self.dir, offset, &self.config, now_ms)?);
         self.snapshots.retain(&self.dir, |_| false)?;
         self.snapshots.set_last(Offset(0));
         self.producers = Producers::starting_at(offset);
-        self.set_high_watermark(offset);
         Ok(())
     }
 
-    /// Takes segments out of the log; their files stay for readers until the delete delay is over.
-    pub(super) fn drop_segments(
-        &mut self,
-        range: std::ops::Range<usize>,
-        parent: &LogDir,
-        now_ms: i64,
-    ) -> Result<(), LogError> {
-        let due_ms = now_ms.saturating_add(self.config.file_delete_delay_ms);
-        for segment in self.segments.drain(range).collect::<Vec<_>>() {
-            parent.doom(due_ms, segment.mark_deleted(&self.dir)?);
-            parent.doom(due_ms, self.snapshots.mark_deleted(&self.dir, segment.base_offset())?);
+    /// Takes segments out of the log; the caller renames their files, without the lock.
+    pub(super) fn drop_segments(&mut self, range: std::ops::Range<usize>) -> Removed {
+        let mut files = Vec::new();
+        for segment in self.segments.drain(range) {
+            files.extend(segment.files(&self.dir));
+            files.extend(self.snapshots.forget(&self.dir, segment.base_offset()));
         }
-        Ok(())
+        Removed(files)
     }
 
     pub(super) fn increment_log_start_offset(&mut self, offset: Offset) -> Result<bool, LogError> {
@@ -146,7 +185,9 @@ impl State {
             return Ok(false);
         }
         self.log_start_offset = offset;
-        self.epochs.truncate_from_start(offset);
+        if self.epochs.truncate_from_start(offset) {
+            self.note_epochs_changed();
+        }
         self.producers.forget_completed_below(offset);
         Ok(true)
     }

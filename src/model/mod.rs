@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub mod clock;
 pub mod endpoint;
 pub mod internal_topics;
+pub mod lock;
 pub mod shown;
 
 macro_rules! newtype {

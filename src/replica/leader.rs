@@ -12,6 +12,7 @@
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/cluster/Partition.scala and server/ReplicaManager.scala.
 
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
+use crate::protocol::error_code::ErrorCode;
 
 /// What the controller decided for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +41,7 @@ pub enum Verdict {
     AdoptTopicId,
     /// The epoch is the current one, and the controller no longer keeps topic ids: nothing changes here.
     Acknowledge,
-    Refuse(DecisionRefusal),
-}
-
-/// Why a decision is not obeyed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DecisionRefusal {
-    /// The log belongs to another incarnation of the topic.
-    InconsistentTopicId,
-    /// This broker is not among the replicas.
-    NotAssigned,
-    /// A decision of this leader epoch, or a later one, is in force already.
-    StaleLeaderEpoch,
+    Refuse(ErrorCode),
 }
 
 /// What a transition did.
@@ -212,26 +202,26 @@ impl Leadership {
     pub fn judge(&self, decision: &Decision, log_topic_id: TopicId, same_epoch_allowed: bool) -> Verdict {
         let asked = decision.topic_id;
         if !asked.is_zero() && !log_topic_id.is_zero() && asked != log_topic_id {
-            return Verdict::Refuse(DecisionRefusal::InconsistentTopicId);
+            return Verdict::Refuse(ErrorCode::InconsistentTopicId);
         }
         let leads = decision.leader == self.local;
         if decision.leader_epoch > self.leader_epoch
             || (decision.leader_epoch == self.leader_epoch && same_epoch_allowed)
         {
             if !decision.assignment.contains(&self.local) {
-                return Verdict::Refuse(DecisionRefusal::NotAssigned);
+                return Verdict::Refuse(ErrorCode::UnknownTopicOrPartition);
             }
             return if leads { Verdict::Lead } else { Verdict::Follow };
         }
         if decision.leader_epoch < self.leader_epoch {
-            return Verdict::Refuse(DecisionRefusal::StaleLeaderEpoch);
+            return Verdict::Refuse(ErrorCode::StaleControllerEpoch);
         }
         if !asked.is_zero() && log_topic_id.is_zero() {
             Verdict::AdoptTopicId
         } else if asked.is_zero() && !log_topic_id.is_zero() && !leads {
             Verdict::Acknowledge
         } else {
-            Verdict::Refuse(DecisionRefusal::StaleLeaderEpoch)
+            Verdict::Refuse(ErrorCode::StaleControllerEpoch)
         }
     }
 
@@ -440,7 +430,7 @@ mod tests {
     /// Every cell of the table in Kafka's becomeLeaderOrFollower that looks at one partition.
     #[test]
     fn a_decision_is_judged_by_topic_id_then_leader_epoch_then_assignment() {
-        use DecisionRefusal::{InconsistentTopicId, NotAssigned, StaleLeaderEpoch};
+        use ErrorCode::{InconsistentTopicId, StaleControllerEpoch, UnknownTopicOrPartition};
         use Verdict::{Acknowledge, AdoptTopicId, Follow, Lead, Refuse};
         let other = TopicId([2; 16]);
         type Case = (i32, i32, &'static [i32], TopicId, TopicId, Verdict);
@@ -451,18 +441,18 @@ mod tests {
             (6, -1, &[1, 2], ID, ID, Follow),
             (6, 1, &[1, 2], TopicId::ZERO, ID, Lead),
             (6, 1, &[1, 2], ID, TopicId::ZERO, Lead),
-            (6, 2, &[2, 3], ID, ID, Refuse(NotAssigned)),
+            (6, 2, &[2, 3], ID, ID, Refuse(UnknownTopicOrPartition)),
             (6, 1, &[1, 2], other, ID, Refuse(InconsistentTopicId)),
             (4, 1, &[1, 2], other, ID, Refuse(InconsistentTopicId)),
-            (4, 1, &[1, 2], ID, ID, Refuse(StaleLeaderEpoch)),
-            (4, 1, &[1, 2], ID, TopicId::ZERO, Refuse(StaleLeaderEpoch)),
-            (5, 1, &[1, 2], ID, ID, Refuse(StaleLeaderEpoch)),
-            (5, 2, &[1, 2], ID, ID, Refuse(StaleLeaderEpoch)),
+            (4, 1, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
+            (4, 1, &[1, 2], ID, TopicId::ZERO, Refuse(StaleControllerEpoch)),
+            (5, 1, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
+            (5, 2, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
             (5, 1, &[1, 2], ID, TopicId::ZERO, AdoptTopicId),
             (5, 2, &[1, 2], ID, TopicId::ZERO, AdoptTopicId),
             (5, 2, &[1, 2], TopicId::ZERO, ID, Acknowledge),
-            (5, 1, &[1, 2], TopicId::ZERO, ID, Refuse(StaleLeaderEpoch)),
-            (5, 1, &[1, 2], TopicId::ZERO, TopicId::ZERO, Refuse(StaleLeaderEpoch)),
+            (5, 1, &[1, 2], TopicId::ZERO, ID, Refuse(StaleControllerEpoch)),
+            (5, 1, &[1, 2], TopicId::ZERO, TopicId::ZERO, Refuse(StaleControllerEpoch)),
         ];
         let leadership = leading(5, &[1, 2], 0);
         for &(epoch, leader, replicas, asked, known, expected) in cases {
@@ -470,7 +460,7 @@ mod tests {
             assert_eq!(leadership.judge(&decision, known, false), expected, "{decision:?} with the log at {known}");
         }
         assert_eq!(leadership.judge(&decision(1, 5, &[1]), ID, true), Lead, "a migrating controller repeats itself");
-        assert_eq!(leadership.judge(&decision(1, 4, &[1]), ID, true), Refuse(StaleLeaderEpoch));
+        assert_eq!(leadership.judge(&decision(1, 4, &[1]), ID, true), Refuse(StaleControllerEpoch));
     }
 
     #[test]

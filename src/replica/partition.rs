@@ -268,20 +268,8 @@ impl Partition {
         }
     }
 
-    /// Takes over as the leader. True if it was not the leader before. May wait for the disk once it leads.
+    /// Takes over as the leader. True if it was not the leader before.
     pub fn lead(&self, decision: &Decision, log: &Arc<Log>, now_ms: i64) -> Result<bool, LogError> {
-        let is_new_leader = self.take_over(decision, log, now_ms)?;
-        match log.write_epochs() {
-            // A full disk: whoever flushes the log writes them first.
-            Err(error) if !error.is_storage_failure() && matches!(error, LogError::Io { .. }) => {
-                warn!("{}: leader epoch {} is not on the disk yet: {error}", self.name, decision.leader_epoch);
-            }
-            written => written?,
-        }
-        Ok(is_new_leader)
-    }
-
-    fn take_over(&self, decision: &Decision, log: &Arc<Log>, now_ms: i64) -> Result<bool, LogError> {
         let mut state = self.state();
         if state.leadership.is_overtaken(decision) {
             info!("{}: the decision to lead is older than a known change of the ISR and is skipped", self.name);

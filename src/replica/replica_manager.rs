@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use log::debug;
+use log::{debug, error};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::log::LogConfig;
@@ -20,8 +21,9 @@ use crate::replica::control::ControllerFence;
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
 use crate::replica::hosted::Hosted;
-use crate::replica::io::IoThreads;
+use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, Surroundings};
+use crate::replica::waiters::{Commit, NotCommitted};
 
 /// Leadership changes that coordinators wait to hear of, at most this many untold.
 const LEADERSHIP_EVENTS_MAX: usize = 4096;
@@ -36,9 +38,8 @@ pub struct ReplicaManager {
     pub(super) io: Arc<IoThreads>,
     /// The control lock: one request of the controller at a time.
     pub(super) fence: tokio::sync::Mutex<ControllerFence>,
-    /// The epoch of this broker's registration in ZooKeeper, known here before any controller can have heard of it;
-    /// `None` while there is no registration.
-    pub(super) registered: watch::Receiver<Option<BrokerEpoch>>,
+    /// Of the current registration in ZooKeeper; -1 before the first.
+    broker_epoch: AtomicI64,
     pub(super) events: mpsc::Sender<LeadershipEvent>,
     /// True once the controller has told which partitions live here: only then are high watermarks checkpointed, or
     /// those of partitions not heard of yet would be lost.
@@ -54,7 +55,6 @@ impl ReplicaManager {
         log_dirs: Arc<LogDirs>,
         topic_configs: Arc<dyn TopicConfigs>,
         io: Arc<IoThreads>,
-        registered: watch::Receiver<Option<BrokerEpoch>>,
     ) -> (Arc<ReplicaManager>, mpsc::Receiver<LeadershipEvent>) {
         let (events, told) = mpsc::channel(LEADERSHIP_EVENTS_MAX);
         let around = Arc::new(Surroundings {
@@ -71,7 +71,7 @@ impl ReplicaManager {
             topic_configs,
             io,
             fence: tokio::sync::Mutex::default(),
-            registered,
+            broker_epoch: AtomicI64::new(-1),
             events,
             has_decisions: watch::Sender::new(false),
         };
@@ -80,6 +80,15 @@ impl ReplicaManager {
 
     pub fn broker(&self) -> BrokerId {
         self.around.local
+    }
+
+    /// Called with each registration in ZooKeeper, before the controller can have heard of it.
+    pub fn set_broker_epoch(&self, epoch: BrokerEpoch) {
+        self.broker_epoch.store(epoch.0, Ordering::Release);
+    }
+
+    pub fn broker_epoch(&self) -> BrokerEpoch {
+        BrokerEpoch(self.broker_epoch.load(Ordering::Acquire))
     }
 
     /// A hosted partition, or why there is none.
@@ -119,7 +128,20 @@ impl ReplicaManager {
         now_ms: i64,
     ) -> Result<Appended, ReplicaError> {
         let partition = self.partition(topic, partition)?;
-        partition.append(records, terms, now_ms)
+        let appended = partition.append(records, terms, now_ms)?;
+        let Some(log) = appended.info.flush_due.then(|| partition.log()).flatten() else { return Ok(appended) };
+        let io = Arc::clone(&self.io);
+        let flush = async move {
+            match io.run(move || log.flush(now_ms)).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(why)) => {
+                    error!("{}: {why}", partition.name());
+                    Err(NotCommitted::Offline)
+                }
+                Err(ShuttingDown) => Err(NotCommitted::NotLeader),
+            }
+        };
+        Ok(Appended { commit: Some(Commit::after(appended.commit, Box::pin(flush))), ..appended })
     }
 
     /// Finds an offset; on an I/O thread unless it is known without a look at the log.

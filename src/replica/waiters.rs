@@ -3,6 +3,8 @@
 //! polls and no thread waits.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -25,12 +27,32 @@ pub enum NotCommitted {
 }
 
 /// Resolves once an offset is reached: for a produce, once its records are committed.
-#[derive(Debug)]
-pub struct Commit(oneshot::Receiver<Result<(), NotCommitted>>);
+pub struct Commit {
+    reached: Option<oneshot::Receiver<Result<(), NotCommitted>>>,
+    flushed: Option<Flush>,
+}
+
+/// A flush of the log, under way as soon as somebody waits for it.
+pub type Flush = Pin<Box<dyn Future<Output = Result<(), NotCommitted>> + Send>>;
+
+impl std::fmt::Debug for Commit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commit").field("reached", &self.reached).finish_non_exhaustive()
+    }
+}
 
 impl Commit {
+    /// What waits for a flush as well.
+    pub fn after(commit: Option<Commit>, flush: Flush) -> Commit {
+        Commit { reached: commit.and_then(|commit| commit.reached), flushed: Some(flush) }
+    }
+
     pub async fn wait(self, deadline: Instant) -> Result<(), NotCommitted> {
-        match tokio::time::timeout_at(deadline, self.0).await {
+        if let Some(flushed) = self.flushed {
+            flushed.await?;
+        }
+        let Some(reached) = self.reached else { return Ok(()) };
+        match tokio::time::timeout_at(deadline, reached).await {
             Ok(Ok(outcome)) => outcome,
             // The partition was dropped with its waiters: it is no longer hosted here.
             Ok(Err(_)) => Err(NotCommitted::NotLeader),
@@ -57,7 +79,7 @@ impl OffsetWaiters {
         let (reply, commit) = oneshot::channel();
         let position = self.waiting.partition_point(|(offset, _)| *offset <= required);
         self.waiting.insert(position, (required, reply));
-        Commit(commit)
+        Commit { reached: Some(commit), flushed: None }
     }
 
     /// Answers all who waited for this offset or a smaller one.

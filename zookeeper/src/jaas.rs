@@ -8,7 +8,7 @@
 //! };
 //! ```
 use crate::error::ZkError;
-use crate::settings::SaslDigest;
+use crate::session::SaslDigest;
 
 const DIGEST_MODULE: &str = "org.apache.zookeeper.server.auth.DigestLoginModule";
 

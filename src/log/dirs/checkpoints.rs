@@ -1,11 +1,10 @@
 //! The three checkpoint files of each directory.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::LogDirs;
+use super::{Dir, LogDirs};
 use crate::log::error::LogError;
-use crate::log::log_dir::LogDir;
+use crate::log::loading::LoadInput;
 use crate::log::segment::Segment;
 use crate::log::{Log, checkpoint, file_names};
 use crate::model::Offset;
@@ -13,50 +12,65 @@ use crate::model::Offset;
 impl LogDirs {
     /// Writes all three checkpoints of all directories, each of which may fail for itself.
     pub fn checkpoint_recovery_points(&self) {
-        self.checkpoint_each(file_names::RECOVERY_POINT_CHECKPOINT, |log| Some(log.recovery_point()));
+        self.checkpoint_each(&RECOVERY_POINTS);
     }
 
     /// Only logs that start behind their first segment's base need an entry.
     pub fn checkpoint_log_start_offsets(&self) {
-        self.checkpoint_each(file_names::LOG_START_OFFSET_CHECKPOINT, checkpointed_log_start);
+        self.checkpoint_each(&LOG_STARTS);
     }
 
     pub fn checkpoint_high_watermarks(&self) {
-        self.checkpoint_each(file_names::HIGH_WATERMARK_CHECKPOINT, |log| Some(log.high_watermark()));
+        self.checkpoint_each(&HIGH_WATERMARKS);
     }
 
-    fn checkpoint_each(&self, name: &str, offset: impl Fn(&Log) -> Option<Offset>) {
+    fn checkpoint_each(&self, checkpoint: &Checkpoint) {
         for dir in self.live().filter(|dir| dir.is_loaded.load(Ordering::Acquire)) {
-            if let Err(error) = dir.shared.observe(self.write_checkpoint(&dir.shared, name, &offset)) {
+            if let Err(error) = dir.shared.observe(self.write_checkpoint(dir, checkpoint)) {
                 log::error!("{error}");
             }
         }
     }
 
-    pub(super) fn checkpoint_dir(&self, shared: &Arc<LogDir>) -> Result<(), LogError> {
-        let written = self
-            .write_checkpoint(shared, file_names::RECOVERY_POINT_CHECKPOINT, |log| Some(log.recovery_point()))
-            .and_then(|()| {
-                self.write_checkpoint(shared, file_names::LOG_START_OFFSET_CHECKPOINT, checkpointed_log_start)
-            })
-            .and_then(|()| {
-                self.write_checkpoint(shared, file_names::HIGH_WATERMARK_CHECKPOINT, |log| Some(log.high_watermark()))
-            });
-        shared.observe(written)
+    pub(super) fn checkpoint_dir(&self, dir: &Dir) -> Result<(), LogError> {
+        let all = [&RECOVERY_POINTS, &LOG_STARTS, &HIGH_WATERMARKS];
+        dir.shared.observe(all.into_iter().try_for_each(|checkpoint| self.write_checkpoint(dir, checkpoint)))
     }
 
-    fn write_checkpoint(
-        &self,
-        shared: &Arc<LogDir>,
-        name: &str,
-        offset: impl Fn(&Log) -> Option<Offset>,
-    ) -> Result<(), LogError> {
-        let _one_at_a_time = shared.checkpointing.lock().expect("nothing panics under this lock");
-        let logs = self.logs_of(shared);
-        let entries = logs.iter().filter_map(|log| Some((log.topic_partition(), offset(log)?)));
-        checkpoint::write_offsets(&shared.path().join(name), entries)
+    fn write_checkpoint(&self, dir: &Dir, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let _one_at_a_time = dir.shared.checkpointing.lock().expect("nothing panics under this lock");
+        // First: a log that is opened meanwhile is in both lists, and the later entry counts.
+        let unloadable: Vec<LoadInput> =
+            dir.unloadable.lock().expect("nothing panics under this lock").values().cloned().collect();
+        let logs = self.logs_of(&dir.shared);
+        let kept = unloadable.iter().map(|input| (&input.topic_partition, (checkpoint.kept)(input)));
+        let current = logs.iter().filter_map(|log| Some((log.topic_partition(), (checkpoint.current)(log)?)));
+        checkpoint::write_offsets(&dir.shared.path().join(checkpoint.name), kept.chain(current))
     }
 }
+
+/// A checkpoint file: what it says of a log, and of one that could not be opened.
+struct Checkpoint {
+    name: &'static str,
+    current: fn(&Log) -> Option<Offset>,
+    kept: fn(&LoadInput) -> Offset,
+}
+
+const RECOVERY_POINTS: Checkpoint = Checkpoint {
+    name: file_names::RECOVERY_POINT_CHECKPOINT,
+    current: |log| Some(log.recovery_point()),
+    kept: |input| input.recovery_point,
+};
+const LOG_STARTS: Checkpoint = Checkpoint {
+    name: file_names::LOG_START_OFFSET_CHECKPOINT,
+    current: checkpointed_log_start,
+    kept: |input| input.log_start_offset,
+};
+const HIGH_WATERMARKS: Checkpoint = Checkpoint {
+    name: file_names::HIGH_WATERMARK_CHECKPOINT,
+    current: |log| Some(log.high_watermark()),
+    kept: |input| input.high_watermark,
+};
 
 fn checkpointed_log_start(log: &Log) -> Option<Offset> {
     let state = log.locked();

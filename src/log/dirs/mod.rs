@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::Log;
 use super::broker_metadata::MetaProperties;
+use super::loading::LoadInput;
 use super::log_dir::LogDir;
 use crate::config::log::LogConfig;
 use crate::model::TopicPartition;
@@ -29,8 +30,9 @@ pub struct LogDirs {
     /// Targets of moves between log dirs that were interrupted.
     future_logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
     topic_defaults: Arc<LogConfig>,
-    /// Serialises creation and deletion of logs, which change both the map and the file system.
-    placement: Mutex<()>,
+    /// Each keeps two threads from creating or deleting the same partition; which one, its name decides. Only I/O
+    /// threads take them.
+    placements: [Mutex<()>; PLACEMENTS],
 }
 
 #[derive(Debug)]
@@ -41,7 +43,12 @@ struct Dir {
     metadata: Mutex<Option<MetaProperties>>,
     had_clean_shutdown: AtomicBool,
     is_loaded: AtomicBool,
+    /// Logs that could not be opened, for a fault of their own: what the checkpoints say of them is kept, and the next
+    /// decision about the partition tries again.
+    unloadable: Mutex<HashMap<TopicPartition, LoadInput>>,
 }
+
+const PLACEMENTS: usize = 64;
 
 impl LogDirs {
     fn live(&self) -> impl Iterator<Item = &Dir> {
@@ -66,9 +73,14 @@ impl LogDirs {
         self.logs.read().expect("nothing panics under this lock").values().cloned().collect()
     }
 
-    /// After a directory failed: stops serving its logs without writing, and lets go of its lock.
+    /// After a directory failed: stops serving its logs without writing, and lets go of its lock. While it has not, some
+    /// of its logs have; those keep their place, and their entries in the checkpoints.
     pub fn drop_offline_logs(&self, path: &Path) -> Vec<TopicPartition> {
         let Some(dir) = self.dirs.iter().find(|dir| dir.shared.path() == path) else { return Vec::new() };
+        if !dir.shared.is_offline() {
+            let failed = self.logs_of(&dir.shared).into_iter().filter(|log| log.is_offline());
+            return failed.inspect(|log| log.abandon()).map(|log| log.topic_partition().clone()).collect();
+        }
         *dir.lock.lock().expect("nothing panics under this lock") = None;
         self.abandon_logs_of(&dir.shared)
     }

@@ -41,6 +41,7 @@ impl LogDirs {
                 metadata: Mutex::new(metadata),
                 had_clean_shutdown: AtomicBool::new(false),
                 is_loaded: AtomicBool::new(false),
+                unloadable: Mutex::default(),
             });
         }
         if dirs.iter().all(|dir| dir.shared.is_offline()) {
@@ -57,7 +58,7 @@ impl LogDirs {
             logs: RwLock::default(),
             future_logs: RwLock::default(),
             topic_defaults: Arc::new(config.topic_defaults.clone()),
-            placement: Mutex::default(),
+            placements: std::array::from_fn(|_| Mutex::default()),
         })
     }
 

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use super::LogDirs;
-use crate::log::error::LogError;
+use super::{Dir, LogDirs};
+use crate::log::error::{IoContext, LogError};
+use crate::log::files;
 use crate::model::TopicPartition;
 
 impl LogDirs {
@@ -35,18 +36,22 @@ impl LogDirs {
         }
     }
 
-    /// Flushes segments that appends have left behind, writes down recovery points that truncations moved back, and
-    /// flushes logs whose `flush.ms` is over. Call it every second or so.
+    /// Writes topic ids and leader epochs that changed, flushes segments that appends have left behind, writes down
+    /// recovery points that truncations moved back, and flushes logs whose `flush.ms` is over. Call it every second or so.
     pub fn tick_flush(&self, now_ms: i64) {
         for dir in self.live() {
+            self.write_small_files(dir);
             for tp in dir.shared.take_rolled() {
                 let Some(log) = self.get(&tp) else { continue };
                 if let Err(error) = log.flush_old_segments(now_ms) {
                     complain(&tp, "flush", &error);
+                    if !error.is_storage_failure() {
+                        dir.shared.note_rolled(&tp);
+                    }
                 }
             }
             if dir.shared.take_truncated()
-                && let Err(error) = self.checkpoint_dir(&dir.shared)
+                && let Err(error) = self.checkpoint_dir(dir)
             {
                 log::error!("{error}");
             }
@@ -64,6 +69,24 @@ impl LogDirs {
         }
     }
 
+    fn write_small_files(&self, dir: &Dir) {
+        let unwritten = dir.shared.take_unwritten();
+        if unwritten.is_empty() {
+            return;
+        }
+        for tp in unwritten {
+            // One that fails notes itself again.
+            if let Some(Err(error)) = self.get(&tp).map(|log| log.write_small_files()) {
+                complain(&tp, "write topic id and leader epochs", &error);
+            }
+        }
+        // New partitions are new directories.
+        let root = dir.shared.path();
+        if let Err(error) = dir.shared.observe(files::sync_dir(root).doing("fsync", root)) {
+            log::error!("{error}");
+        }
+    }
+
     pub fn tick_producer_expiration(&self, now_ms: i64) {
         for log in self.logs() {
             log.expire_producers(now_ms);
@@ -74,7 +97,7 @@ impl LogDirs {
 /// A log that was deleted meanwhile, or whose directory failed earlier, is no news.
 fn complain(tp: &TopicPartition, doing: &str, error: &LogError) {
     let level = match error {
-        LogError::Closed | LogError::Offline { .. } => log::Level::Debug,
+        LogError::Closed | LogError::BeingTruncated | LogError::Offline { .. } => log::Level::Debug,
         _ => log::Level::Error,
     };
     log::log!(level, "[{tp}] {doing}: {error}");

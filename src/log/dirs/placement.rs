@@ -1,13 +1,13 @@
 //! Which directory a new log goes to, and how one is taken away.
 
-use std::fs;
-use std::sync::Arc;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::{Arc, MutexGuard};
 
-use super::{Dir, LogDirs};
+use super::{Dir, LogDirs, PLACEMENTS};
 use crate::config::log::LogConfig;
 use crate::log::error::{IoContext, LogError};
 use crate::log::log_dir::LogDir;
-use crate::log::{Log, file_names, loading};
+use crate::log::{Log, file_names, files, loading};
 use crate::model::{TopicId, TopicPartition};
 
 impl LogDirs {
@@ -24,9 +24,12 @@ impl LogDirs {
         if let Some(log) = self.get(tp) {
             return Ok(log);
         }
-        let _placing = self.placement.lock().expect("nothing panics under this lock");
+        let _placing = self.place(tp);
         if let Some(log) = self.get(tp) {
             return Ok(log);
+        }
+        if let Some(loaded) = self.load_again(tp, now_ms) {
+            return loaded;
         }
         if !is_new && let Some(offline) = self.dirs.iter().find(|dir| dir.shared.is_offline()) {
             return Err(offline.shared.offline_error());
@@ -34,10 +37,10 @@ impl LogDirs {
         let mut last_error = None;
         for dir in self.dirs_by_logs() {
             let path = dir.shared.path().join(tp.to_string());
-            let created = loading::create(tp.clone(), path, config.clone(), dir.shared.clone(), now_ms)
-                .and_then(|log| topic_id.map_or(Ok(()), |id| log.assign_topic_id(id)).map(|()| Arc::new(log)));
+            let created = loading::create(tp.clone(), path, topic_id, config.clone(), dir.shared.clone(), now_ms);
             match dir.shared.observe(created) {
                 Ok(log) => {
+                    let log = Arc::new(log);
                     let mut logs = self.logs.write().expect("nothing panics under this lock");
                     logs.insert(tp.clone(), log.clone());
                     log::info!(
@@ -50,6 +53,24 @@ impl LogDirs {
             }
         }
         Err(last_error.unwrap_or_else(|| self.dirs[0].shared.offline_error()))
+    }
+
+    fn place(&self, tp: &TopicPartition) -> MutexGuard<'_, ()> {
+        let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(tp) % PLACEMENTS as u64;
+        self.placements[place as usize].lock().expect("nothing panics under this lock")
+    }
+
+    /// Tries to open a log that could not be opened before; `None` if there is no such log.
+    fn load_again(&self, tp: &TopicPartition, now_ms: i64) -> Option<Result<Arc<Log>, LogError>> {
+        let unloadable = |dir: &Dir| dir.unloadable.lock().expect("nothing panics under this lock").get(tp).cloned();
+        let (dir, input) = self.live().find_map(|dir| Some((dir, unloadable(dir)?)))?;
+        let loaded = dir.shared.observe(loading::load(input, dir.shared.clone(), now_ms, &|_| {}));
+        Some(loaded.map(|log| {
+            let log = Arc::new(log);
+            self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), log.clone());
+            dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
+            log
+        }))
     }
 
     /// Live directories, the one with the fewest logs first.
@@ -69,11 +90,10 @@ impl LogDirs {
 
     /// Takes logs out of service at once; their files go after the delete delay. For each whether there was one.
     pub fn delete(&self, partitions: &[TopicPartition], now_ms: i64) -> Vec<Result<bool, LogError>> {
-        let _placing = self.placement.lock().expect("nothing panics under this lock");
         let outcomes: Vec<_> = partitions.iter().map(|tp| self.delete_one(tp, now_ms)).collect();
         for dir in self.live() {
             let has_lost_one = outcomes.iter().flatten().flatten().any(|parent| Arc::ptr_eq(parent, &dir.shared));
-            if has_lost_one && let Err(error) = self.checkpoint_dir(&dir.shared) {
+            if has_lost_one && let Err(error) = self.checkpoint_dir(dir) {
                 log::error!("{error}");
             }
         }
@@ -82,17 +102,23 @@ impl LogDirs {
 
     /// The directory that the log was in, if there was one.
     fn delete_one(&self, tp: &TopicPartition, now_ms: i64) -> Result<Option<Arc<LogDir>>, LogError> {
+        let _placing = self.place(tp);
         let removed = self.logs.write().expect("nothing panics under this lock").remove(tp);
-        let Some(log) = removed else { return Ok(None) };
-        let name = file_names::deleting_dir_name(tp);
-        let shared = log.parent.clone();
-        shared.check()?;
-        let mut state = log.locked();
-        let renamed = shared.path().join(&name);
-        shared.observe(fs::rename(&state.dir, &renamed).doing("rename", &state.dir))?;
-        state.dir = renamed.clone();
-        drop(state);
-        log.abandon();
+        let (shared, dir) = match removed {
+            Some(log) => {
+                log.parent.check()?;
+                // From here on nobody writes to it, by whatever name.
+                log.abandon();
+                (log.parent.clone(), log.locked().dir.clone())
+            }
+            None => {
+                let forget = |dir: &Dir| dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
+                let Some((dir, input)) = self.live().find_map(|dir| Some((dir, forget(dir)?))) else { return Ok(None) };
+                (dir.shared.clone(), input.dir)
+            }
+        };
+        let renamed = shared.path().join(file_names::deleting_dir_name(tp));
+        shared.observe(files::rename(&dir, &renamed).doing("rename", &dir))?;
         let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
         shared.doom(due_ms, [renamed.clone()]);
         log::info!("Log for partition {tp} is renamed to {} and is scheduled for deletion", renamed.display());

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
-use crate::log::{Log, atomic_file, file_names};
+use crate::log::{Log, file_names, files};
 
 impl LogDirs {
     /// The end of a clean shutdown: every log flushed and closed, checkpoints written, then the marker that lets the next
@@ -44,8 +44,14 @@ impl LogDirs {
                 all_closed = closed;
             }
         }
-        self.checkpoint_dir(&dir.shared)?;
+        self.checkpoint_dir(dir)?;
         all_closed?;
+        // Without a clean shutdown before, what could not be opened has not been recovered either.
+        let all_recovered = dir.had_clean_shutdown.load(Ordering::Acquire)
+            || dir.unloadable.lock().expect("nothing panics under this lock").is_empty();
+        if !all_recovered {
+            return Ok(());
+        }
         write_clean_shutdown_marker(dir.shared.path())
     }
 }
@@ -53,5 +59,5 @@ impl LogDirs {
 /// The content is what 3.7 and later write in ZooKeeper mode; older brokers look at nothing but the name.
 fn write_clean_shutdown_marker(root: &Path) -> Result<(), LogError> {
     let path = root.join(file_names::CLEAN_SHUTDOWN);
-    atomic_file::replace(&path, br#"{"version":0,"brokerEpoch":-1}"#).doing("write", &path)
+    files::replace(&path, br#"{"version":0,"brokerEpoch":-1}"#).doing("write", &path)
 }

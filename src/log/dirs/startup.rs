@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use super::{Dir, LogDirs};
 use crate::config::log::LogConfig;
-use crate::log::error::{IoContext, LogError};
+use crate::log::error::{Condemned, IoContext, LogError};
 use crate::log::file_names::{self, DirKind};
 use crate::log::loading::{self, LoadInput};
-use crate::log::{Log, atomic_file, checkpoint};
+use crate::log::{Log, checkpoint, files};
 use crate::model::{Offset, TopicPartition};
 
 /// How far loading has come.
@@ -40,6 +40,23 @@ impl Counters {
             segments_recovered: self.segments_recovered.load(Ordering::Relaxed),
             bytes_recovered: self.bytes_recovered.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl Dir {
+    /// A log that cannot be opened for a fault of its own costs nothing but itself; any other error is given back.
+    fn set_aside(&self, kind: DirKind, input: LoadInput, error: LogError) -> Result<(), LogError> {
+        let is_own_fault = matches!(error, LogError::Io { .. } | LogError::Corrupt { .. })
+            && self.shared.condemned_by(&error) != Condemned::Dir;
+        if !is_own_fault {
+            return Err(error);
+        }
+        log::error!("[{}] {error}; the partition is offline until it can be opened", input.topic_partition);
+        if kind == DirKind::Live {
+            let mut unloadable = self.unloadable.lock().expect("nothing panics under this lock");
+            unloadable.insert(input.topic_partition.clone(), input);
+        }
+        Ok(())
     }
 }
 
@@ -93,13 +110,18 @@ impl LogDirs {
         let had_clean_shutdown = marker.exists();
         dir.had_clean_shutdown.store(had_clean_shutdown, Ordering::Release);
         // A crash from here on must not find it.
-        atomic_file::remove_if_exists(&marker).doing("delete", &marker)?;
+        files::remove_if_exists(&marker).doing("delete", &marker)?;
         if !had_clean_shutdown {
             log::info!("Attempting recovery for all logs in {} since no clean shutdown file was found", root.display());
         }
-        let recovery_points = read_checkpoint(root, file_names::RECOVERY_POINT_CHECKPOINT)?;
-        let log_starts = read_checkpoint(root, file_names::LOG_START_OFFSET_CHECKPOINT)?;
-        let high_watermarks = read_checkpoint(root, file_names::HIGH_WATERMARK_CHECKPOINT)?;
+        let recovery_points = read_checkpoint(root, file_names::RECOVERY_POINT_CHECKPOINT, "everything is recovered")?;
+        let log_starts =
+            read_checkpoint(root, file_names::LOG_START_OFFSET_CHECKPOINT, "logs start at their first segment")?;
+        let high_watermarks = read_checkpoint(
+            root,
+            file_names::HIGH_WATERMARK_CHECKPOINT,
+            "high watermarks begin at the start of each log",
+        )?;
 
         let mut queue = VecDeque::new();
         for (name, kind, topic_partition) in partition_dirs(root)? {
@@ -145,8 +167,12 @@ impl LogDirs {
                     while let Some((kind, input)) =
                         { queue.lock().expect("nothing panics under this lock").pop_front() }
                     {
-                        let loaded = loading::load(input, dir.shared.clone(), now_ms, &on_recovered);
-                        if let Err(error) = loaded.and_then(|log| self.add_loaded(kind, log)) {
+                        let loaded = loading::load(input.clone(), dir.shared.clone(), now_ms, &on_recovered);
+                        let added = match loaded {
+                            Ok(log) => self.add_loaded(kind, log),
+                            Err(error) => dir.set_aside(kind, input, error),
+                        };
+                        if let Err(error) = added {
                             queue.lock().expect("nothing panics under this lock").clear();
                             failure.lock().expect("nothing panics under this lock").get_or_insert(error);
                             break;
@@ -184,9 +210,15 @@ impl LogDirs {
     }
 }
 
-/// A damaged checkpoint takes the directory offline: what it held cannot be guessed.
-fn read_checkpoint(root: &Path, name: &str) -> Result<HashMap<TopicPartition, Offset>, LogError> {
-    checkpoint::read_offsets(&root.join(name))
+/// What a damaged checkpoint held is made up for as if it had never been written; so is one of a later version.
+fn read_checkpoint(root: &Path, name: &str, instead: &str) -> Result<HashMap<TopicPartition, Offset>, LogError> {
+    match checkpoint::read_offsets(&root.join(name)) {
+        Err(LogError::Corrupt { context }) => {
+            log::error!("{context}; {instead}");
+            Ok(HashMap::new())
+        }
+        read => read,
+    }
 }
 
 fn partition_dirs(root: &Path) -> Result<Vec<(String, DirKind, TopicPartition)>, LogError> {

@@ -1,29 +1,41 @@
-//! Replaces a small file whole, so that a crash leaves the old content or the new, never a mixture.
+//! The one place where files are fsynced and renamed, which no thread may do that serves connections or holds a lock.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
 use super::file_names::with_suffix;
+use crate::model::lock::about_to_wait_for_disk;
 
-/// Writes `<path>.tmp`, fsyncs it, renames it over `path`, and fsyncs the directory.
+/// Replaces a small file whole, so that a crash leaves the old content or the new, never a mixture: writes `<path>.tmp`,
+/// fsyncs it, renames it over `path`, and fsyncs the directory.
 /// Source: kafka 3.9 server-common/.../CheckpointFile.java (write), clients/.../Utils.java (atomicMoveWithFallback).
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = with_suffix(path, ".tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;
-    file.sync_all()?;
+    sync(&file)?;
     drop(file);
-    fs::rename(&temporary, path)?;
+    rename(&temporary, path)?;
     match path.parent() {
         Some(dir) => sync_dir(dir),
         None => Ok(()),
     }
 }
 
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    about_to_wait_for_disk();
+    fs::rename(from, to)
+}
+
+pub(crate) fn sync(file: &File) -> io::Result<()> {
+    about_to_wait_for_disk();
+    file.sync_all()
+}
+
 /// Makes renames, creations and removals in `dir` durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    sync(&File::open(dir)?)
 }
 
 /// Reads a whole file; a missing one is `None`.
