@@ -5,7 +5,10 @@ mod support;
 
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::message::Message;
+use odradek::protocol::messages::create_acls::{AclCreation, CreateAclsRequest};
+use odradek::protocol::messages::delete_acls::{DeleteAclsFilter, DeleteAclsRequest};
 use odradek::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
+use odradek::protocol::messages::describe_acls::DescribeAclsRequest;
 use odradek::protocol::messages::describe_cluster::DescribeClusterRequest;
 use odradek::protocol::messages::describe_producers::{DescribeProducersRequest, TopicRequest};
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
@@ -98,6 +101,60 @@ fn leader_epochs_end_somewhere(client: &mut Client) {
             assert_eq!(ask(0, 5, 0), ("UNKNOWN_LEADER_EPOCH", -1, -1), "version {version}");
         }
     }
+}
+
+/// Web consoles ask at start.
+fn access_rights_are_refused_for_want_of_an_authorizer(client: &mut Client) {
+    const ANY: i8 = 1;
+    for version in DescribeAclsRequest::VERSIONS {
+        let asked = DescribeAclsRequest {
+            resource_type_filter: ANY,
+            resource_name_filter: None,
+            pattern_type_filter: if version == 0 { 3 } else { ANY },
+            principal_filter: None,
+            host_filter: None,
+            operation: ANY,
+            permission_type: ANY,
+        };
+        let answer = client.call(&asked, version).expect("DescribeAcls is answered");
+        assert_eq!(
+            (name_of(answer.error_code), answer.error_message.as_deref(), answer.resources.len()),
+            ("SECURITY_DISABLED", Some("No Authorizer is configured on the broker"), 0),
+            "version {version}"
+        );
+        let creation = AclCreation {
+            resource_type: 2,
+            resource_name: TOPIC.into(),
+            resource_pattern_type: 3,
+            principal: "User:a".into(),
+            host: "*".into(),
+            operation: 3,
+            permission_type: 3,
+        };
+        let asked = CreateAclsRequest { creations: vec![creation.clone(), creation] };
+        let answer = client.call(&asked, version).expect("CreateAcls is answered");
+        let refused: Vec<_> =
+            answer.results.iter().map(|r| (name_of(r.error_code), r.error_message.as_deref())).collect();
+        assert_eq!(refused, [("SECURITY_DISABLED", Some("No Authorizer is configured.")); 2], "version {version}");
+        let filter = DeleteAclsFilter {
+            resource_type_filter: ANY,
+            resource_name_filter: None,
+            pattern_type_filter: 3,
+            principal_filter: None,
+            host_filter: None,
+            operation: ANY,
+            permission_type: ANY,
+        };
+        let asked = DeleteAclsRequest { filters: vec![filter.clone(), filter] };
+        let answer = client.call(&asked, version).expect("DeleteAcls is answered");
+        let refused: Vec<_> =
+            answer.filter_results.iter().map(|r| (name_of(r.error_code), r.error_message.as_deref())).collect();
+        assert_eq!(refused, [("SECURITY_DISABLED", Some("No Authorizer is configured.")); 2], "version {version}");
+        assert!(answer.filter_results.iter().all(|result| result.matching_acls.is_empty()));
+    }
+    // What no client sends is not read.
+    let mut other = Client::connect(client.stream.peer_addr().expect("connected").port()).expect("the broker listens");
+    assert!(other.call(&DescribeAclsRequest::default(), 3).is_err(), "the connection is closed");
 }
 
 fn producers_are_described(client: &mut Client, producer_id: i64) {
@@ -253,6 +310,7 @@ fn every_version_of_every_admin_api_is_answered() {
     client.committed("g", TOPIC, 0);
     offsets_are_listed(&mut client);
     leader_epochs_end_somewhere(&mut client);
+    access_rights_are_refused_for_want_of_an_authorizer(&mut client);
     producers_are_described(&mut client, producer_id);
     the_cluster_is_described(&mut client, cluster.broker.port);
     metadata_is_told(&mut client, cluster.broker.port);

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use odradek::record::compression::Codec;
-use odradek_zookeeper::session::{Settings, ZooKeeper as Session};
+use odradek_zookeeper::session::ZooKeeper as Session;
+use odradek_zookeeper::settings::Settings;
 use odradek_zookeeper::znode::config::ConfigEntity;
 use rustix::process::Signal;
 use support::client::{Client, batch, values};

@@ -13,7 +13,9 @@ use crate::log::error::LogError;
 use crate::protocol::error_code::ErrorCode;
 use crate::record::convert::ConvertError;
 use crate::record::error::RecordError;
+use crate::replica::control::{ControlRefusal, PartitionRefusal};
 use crate::replica::error::ReplicaError;
+use crate::replica::leader::DecisionRefusal;
 
 impl From<&LogError> for ErrorCode {
     fn from(error: &LogError) -> ErrorCode {
@@ -52,6 +54,35 @@ impl From<&RecordError> for ErrorCode {
             RecordError::UnknownCodec { .. } | RecordError::Decompression(_) | RecordError::CannotRebuild(_) => {
                 ErrorCode::UnknownServerError
             }
+        }
+    }
+}
+
+/// The code for what was done or refused.
+pub(crate) fn code(outcome: Result<(), impl Into<ErrorCode>>) -> ErrorCode {
+    outcome.map_or_else(Into::into, |()| ErrorCode::None)
+}
+
+impl From<ControlRefusal> for ErrorCode {
+    fn from(refusal: ControlRefusal) -> ErrorCode {
+        match refusal {
+            ControlRefusal::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
+            ControlRefusal::StaleControllerEpoch => ErrorCode::StaleControllerEpoch,
+            ControlRefusal::ShuttingDown => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+impl From<PartitionRefusal> for ErrorCode {
+    fn from(refusal: PartitionRefusal) -> ErrorCode {
+        match refusal {
+            PartitionRefusal::Decision(DecisionRefusal::InconsistentTopicId) => ErrorCode::InconsistentTopicId,
+            PartitionRefusal::Decision(DecisionRefusal::NotAssigned) => ErrorCode::UnknownTopicOrPartition,
+            // Whoever decides under an epoch that is over is not the controller any more, so Kafka says.
+            PartitionRefusal::Decision(DecisionRefusal::StaleLeaderEpoch) => ErrorCode::StaleControllerEpoch,
+            PartitionRefusal::StaleStop => ErrorCode::FencedLeaderEpoch,
+            PartitionRefusal::Storage => ErrorCode::KafkaStorageError,
+            PartitionRefusal::ShuttingDown => ErrorCode::UnknownServerError,
         }
     }
 }
@@ -181,6 +212,7 @@ impl From<&ZkError> for ErrorCode {
             | ZkError::NotConnected { .. }
             | ZkError::Settings(_)
             | ZkError::Malformed(_)
+            | ZkError::NoAuth { .. }
             | ZkError::Other { .. } => ErrorCode::UnknownServerError,
         }
     }
@@ -194,9 +226,21 @@ pub(crate) struct Refusal {
     pub message: Option<String>,
 }
 
+/// Texts name what the client named, which may be as long as a field can be: what is said of it must fit one too.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+        message.truncate(end);
+        message.push_str("...");
+    }
+    message
+}
+
 impl Refusal {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: Some(message.into()) }
+        Refusal { code, message: Some(cut(message.into())) }
     }
 
     pub fn invalid_request(message: impl Into<String>) -> Refusal {
@@ -220,7 +264,7 @@ impl From<&TopicError> for Refusal {
     fn from(error: &TopicError) -> Refusal {
         let code = ErrorCode::from(error);
         // What went wrong inside is for our log.
-        let message = (code != ErrorCode::UnknownServerError).then(|| error.to_string());
+        let message = (code != ErrorCode::UnknownServerError).then(|| cut(error.to_string()));
         Refusal { code, message }
     }
 }

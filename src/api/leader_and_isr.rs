@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::api::errors::code;
 use crate::api::{RequestContext, Server};
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -30,11 +31,17 @@ pub(crate) async fn handle(
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
     let asked = Decisions { epochs, decisions, same_epoch_allowed: request.is_kraft_controller };
-    let (error, errors) = match server.replicas.become_leader_or_follower(asked, context.now_ms).await {
-        Ok(errors) => (ErrorCode::None, errors),
-        // An error of the whole request stands on each partition too.
-        Err(error) => (error, names.into_iter().map(|name| (name, error)).collect()),
-    };
+    let (error, errors): (ErrorCode, Vec<_>) =
+        match server.replicas.become_leader_or_follower(asked, context.now_ms).await {
+            Ok(outcomes) => {
+                (ErrorCode::None, outcomes.into_iter().map(|(name, outcome)| (name, code(outcome))).collect())
+            }
+            // An error of the whole request stands on each partition too.
+            Err(refusal) => {
+                let error = ErrorCode::from(refusal);
+                (error, names.into_iter().map(|name| (name, error)).collect())
+            }
+        };
     respond(context.api_version, error, errors, &topic_ids)
 }
 

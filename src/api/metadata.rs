@@ -247,18 +247,21 @@ mod tests {
     use crate::api::session::ClientSession;
     use crate::metadata::image::tests::{partition, update};
     use crate::network::Peer;
+    use crate::network::memory::{ConnectionMemory, MemoryPool};
     use crate::protocol::messages::metadata::MetadataRequestTopic;
 
     fn context(api_version: i16) -> RequestContext {
         let address = ([127, 0, 0, 1], 1).into();
-        let peer = Peer { listener: "PLAINTEXT".into(), address, session: ClientSession::default() };
+        let memory = ConnectionMemory::new(MemoryPool::new(1 << 20, 0));
+        let answer = AnswerBudget::new(1 << 20, memory.working_memory());
+        let peer = Peer { listener: "PLAINTEXT".into(), address, session: ClientSession::default(), memory };
         RequestContext {
             api_version,
             client_id: String::new(),
             peer: Arc::new(peer),
             received: std::time::Instant::now(),
             now_ms: 0,
-            answer: AnswerBudget::new(1 << 20),
+            answer,
             hang_up: None,
         }
     }

@@ -26,6 +26,7 @@ use crate::network::Peer;
 use crate::protocol::message::Message;
 use crate::replica::replica_manager::ReplicaManager;
 
+pub mod acls;
 pub mod alter_configs;
 pub mod answer;
 pub mod api_versions;

@@ -232,6 +232,21 @@ refusals! {
             });
             OffsetForLeaderEpochResponse { topics, ..Default::default() }
         };
+    describe_acls: DescribeAclsRequest => DescribeAclsResponse, |_asked, _version, code, text| {
+        DescribeAclsResponse { error_code: code, error_message: text, ..Default::default() }
+    };
+    create_acls: CreateAclsRequest => CreateAclsResponse, |asked, _version, code, text| {
+        let results = each(asked.creations, |_| AclCreationResult { error_code: code, error_message: text.take() });
+        CreateAclsResponse { results, ..Default::default() }
+    };
+    delete_acls: DeleteAclsRequest => DeleteAclsResponse, |asked, _version, code, text| {
+        let filter_results = each(asked.filters, |_| DeleteAclsFilterResult {
+            error_code: code,
+            error_message: text.take(),
+            matching_acls: Vec::new(),
+        });
+        DeleteAclsResponse { filter_results, ..Default::default() }
+    };
     describe_configs: DescribeConfigsRequest => DescribeConfigsResponse, |asked, _version, code, text| {
         let results = each(asked.resources, |resource| DescribeConfigsResult {
             error_code: code,

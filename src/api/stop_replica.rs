@@ -1,8 +1,10 @@
 //! StopReplica. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleStopReplicaRequest),
 //! clients/src/main/java/org/apache/kafka/common/requests/StopReplicaRequest.java.
 
+use crate::api::errors::code;
 use crate::api::{RequestContext, Server};
 use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::stop_replica::{StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse};
 use crate::replica::control::{ControlEpochs, StopReplica, StopReplicas};
 
@@ -17,18 +19,20 @@ pub(crate) async fn handle(
     };
     let asked = StopReplicas { epochs, partitions: partitions(&request) };
     match server.replicas.stop_replicas(asked, context.now_ms).await {
-        Ok(errors) => StopReplicaResponse {
+        Ok(outcomes) => StopReplicaResponse {
             error_code: 0,
-            partition_errors: errors
+            partition_errors: outcomes
                 .into_iter()
-                .map(|(name, error)| StopReplicaPartitionError {
+                .map(|(name, outcome)| StopReplicaPartitionError {
                     topic_name: name.topic.to_string(),
                     partition_index: name.partition,
-                    error_code: error.code(),
+                    error_code: code(outcome).code(),
                 })
                 .collect(),
         },
-        Err(error) => StopReplicaResponse { error_code: error.code(), partition_errors: Vec::new() },
+        Err(refusal) => {
+            StopReplicaResponse { error_code: ErrorCode::from(refusal).code(), partition_errors: Vec::new() }
+        }
     }
 }
 

@@ -10,10 +10,10 @@ use crate::api::answer::AnswerBudget;
 use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
-    Handled, HangUp, Outcome, RequestContext, Server, alter_configs, api_versions, create_partitions, create_topics,
-    delete_records, delete_topics, describe_cluster, describe_configs, describe_producers, fetch, find_coordinator,
-    groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce,
-    stop_replica, update_metadata,
+    Handled, HangUp, Outcome, RequestContext, Server, acls, alter_configs, api_versions, create_partitions,
+    create_topics, delete_records, delete_topics, describe_cluster, describe_configs, describe_producers, fetch,
+    find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch,
+    offsets, produce, stop_replica, update_metadata,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -82,6 +82,9 @@ table! {
     DeleteRecords => delete_records::handle;
     InitProducerId => init_producer_id::handle;
     OffsetForLeaderEpoch => offset_for_leader_epoch::handle;
+    DescribeAcls => acls::describe;
+    CreateAcls => acls::create, counted;
+    DeleteAcls => acls::delete, counted;
     DescribeConfigs => describe_configs::handle, counted;
     AlterConfigs => alter_configs::handle;
     CreatePartitions => create_partitions::handle;
@@ -110,13 +113,14 @@ impl Service for Server {
         let supported = ApiKey::from_code(api_key).and_then(|key| Some((key, supported_versions(key)?)));
         let survives = supported.as_ref().is_some_and(|(key, _)| survives_hang_up(*key));
         let hang_up = survives.then(HangUp::default);
+        let answer = AnswerBudget::new(ANSWER_BYTES_MAX, peer.memory.working_memory());
         let context = RequestContext {
             api_version,
             client_id: client_id.unwrap_or_default(),
             peer,
             received,
             now_ms,
-            answer: AnswerBudget::new(ANSWER_BYTES_MAX),
+            answer,
             hang_up: hang_up.clone(),
         };
         match supported {
@@ -194,6 +198,7 @@ where
 {
     let version = context.api_version;
     let (request, outcome) = R::decode_partly(&mut body, version);
+    context.answer.count_request(body.memory_taken());
     let Err(why) = outcome else { return Ok(request) };
     let name = key.name();
     match context.peer.session.software() {

@@ -1,9 +1,9 @@
 //! UpdateMetadata. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleUpdateMetadataRequest).
 
+use crate::api::errors::code;
 use crate::api::{RequestContext, Server};
 use crate::metadata::image::Update;
 use crate::model::{BrokerEpoch, ControllerEpoch};
-use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::update_metadata::{UpdateMetadataRequest, UpdateMetadataResponse};
 use crate::replica::control::ControlEpochs;
 
@@ -16,9 +16,6 @@ pub(crate) async fn handle(
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
-    let error = match server.replicas.update_metadata(epochs, &Update::of(&request)).await {
-        Ok(()) => ErrorCode::None,
-        Err(error) => error,
-    };
-    UpdateMetadataResponse { error_code: error.code() }
+    let outcome = server.replicas.update_metadata(epochs, &Update::of(&request)).await;
+    UpdateMetadataResponse { error_code: code(outcome).code() }
 }

@@ -4,14 +4,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use log::{debug, error, info, warn};
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
-use odradek_zookeeper::znode::config::ConfigEntity;
+use odradek_zookeeper::znode::config::{ConfigEntity, TOPICS as CONFIG_TOPICS};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::config::dynamic::{Scope, usable};
 use crate::config::kafka_config::KafkaConfig;
@@ -28,7 +30,27 @@ pub struct DynamicConfig {
     broker_id: BrokerId,
     /// The configuration in force; handlers read it.
     config: Arc<ArcSwap<KafkaConfig>>,
+    unread: Mutex<Unread>,
 }
+
+/// Settings that are stored but could not be read, to be tried again.
+#[derive(Debug, Default)]
+struct Unread {
+    /// Those of this broker.
+    of_broker: bool,
+    /// Which topics have any.
+    list_of_topics: bool,
+    topics: BTreeSet<String>,
+}
+
+impl Unread {
+    fn is_empty(&self) -> bool {
+        !self.of_broker && !self.list_of_topics && self.topics.is_empty()
+    }
+}
+
+/// How long to wait before settings that could not be read are read again.
+const UNREAD_BACKOFF: Duration = Duration::from_secs(5);
 
 impl DynamicConfig {
     /// Reads the broker's stored settings and lays them over those it was started with.
@@ -38,7 +60,7 @@ impl DynamicConfig {
         static_config: KafkaConfig,
     ) -> Result<DynamicConfig, ZkError> {
         let config = Arc::new(ArcSwap::from_pointee(static_config));
-        let dynamic = DynamicConfig { zookeeper, broker_id, config };
+        let dynamic = DynamicConfig { zookeeper, broker_id, config, unread: Mutex::default() };
         dynamic.read_broker().await?;
         Ok(dynamic)
     }
@@ -47,39 +69,95 @@ impl DynamicConfig {
         Arc::clone(&self.config)
     }
 
-    /// The settings of every topic that has any node for them, for the start. Topics that are not in it obey the
-    /// defaults.
-    pub async fn topic_configs(&self) -> Result<HashMap<String, Arc<LogConfig>>, ZkError> {
-        let entities = self.zookeeper.configured_entities("topics").await?;
-        let stored = self.zookeeper.configs(&entities).await?;
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The settings of every topic that has any node for them, for the start, and what the others obey.
+    pub async fn topic_configs(&self) -> Result<(HashMap<String, Arc<LogConfig>>, Arc<LogConfig>), ZkError> {
         let defaults = self.config.load().topic_defaults();
-        let topics = entities.into_iter().zip(stored).filter_map(|(entity, overrides)| match entity {
-            ConfigEntity::Topic(topic) => {
-                let config = Arc::new(topic_config(&defaults, &topic, &overrides));
-                Some((topic, config))
+        let entities = loop {
+            match self.zookeeper.configured_entities("topics").await {
+                Ok(entities) => break entities,
+                // The next request waits for the next session.
+                Err(ZkError::SessionExpired) => {}
+                Err(why) if why.is_of_the_session() => return Err(why),
+                Err(why) => {
+                    self.zookeeper.complain(
+                        CONFIG_TOPICS,
+                        "no topic is cleaned up until their settings can be read",
+                        &why,
+                    );
+                    self.unread().list_of_topics = true;
+                    return Ok((HashMap::new(), Arc::new(cautious(&defaults))));
+                }
             }
-            _ => None,
-        });
-        Ok(topics.collect())
+        };
+        let topics: Vec<String> = entities
+            .into_iter()
+            .filter_map(|entity| match entity {
+                ConfigEntity::Topic(topic) => Some(topic),
+                _ => None,
+            })
+            .collect();
+        let mut configs = HashMap::new();
+        let mut left = topics;
+        while !left.is_empty() {
+            let entities: Vec<ConfigEntity> = left.iter().cloned().map(ConfigEntity::Topic).collect();
+            let stored = self.zookeeper.configs(&entities).await;
+            let mut again = Vec::new();
+            for (topic, stored) in left.into_iter().zip(stored) {
+                match stored {
+                    Err(ZkError::SessionExpired) => again.push(topic),
+                    Err(why) if why.is_of_the_session() => return Err(why),
+                    stored => {
+                        let config = match self.noted(&topic, stored) {
+                            Some(overrides) => topic_config(&defaults, &topic, &overrides),
+                            None => cautious(&defaults),
+                        };
+                        configs.insert(topic, Arc::new(config));
+                    }
+                }
+            }
+            left = again;
+        }
+        Ok((configs, Arc::new(defaults)))
     }
 
     /// What the logs of a topic obey, read now: whoever creates a topic writes its settings without a notification.
     pub async fn topic_config(&self, topic: &str) -> Arc<LogConfig> {
         let overrides = self.topic_overrides(topic).await;
-        Arc::new(topic_config(&self.config.load().topic_defaults(), topic, &overrides))
+        let defaults = self.config.load().topic_defaults();
+        Arc::new(match overrides {
+            Some(overrides) => topic_config(&defaults, topic, &overrides),
+            None => cautious(&defaults),
+        })
     }
 
-    async fn topic_overrides(&self, topic: &str) -> Properties {
+    /// `None` when they cannot be read, which is complained of and tried again.
+    async fn topic_overrides(&self, topic: &str) -> Option<Properties> {
         let entity = ConfigEntity::Topic(topic.to_string());
         loop {
             match self.zookeeper.config(&entity).await {
-                Ok(overrides) => return overrides,
-                // The next request waits for the next session.
                 Err(ZkError::SessionExpired) => {}
-                Err(why) => {
-                    error!("reading the settings of topic {topic} failed, its logs obey the defaults: {why}");
-                    return Properties::new();
-                }
+                stored => return self.noted(topic, stored),
+            }
+        }
+    }
+
+    fn noted(&self, topic: &str, stored: Result<Properties, ZkError>) -> Option<Properties> {
+        let path = ConfigEntity::Topic(topic.to_owned()).path();
+        match stored {
+            Ok(overrides) => {
+                self.zookeeper.mended(&path);
+                self.unread().topics.remove(topic);
+                Some(overrides)
+            }
+            Err(why) => {
+                let what = format!("topic {topic} is not cleaned up until its settings can be read");
+                self.zookeeper.complain(&path, &what, &why);
+                self.unread().topics.insert(topic.to_owned());
+                None
             }
         }
     }
@@ -88,20 +166,28 @@ impl DynamicConfig {
     pub async fn run(self: Arc<Self>, replicas: Arc<ReplicaManager>, mut shutdown: watch::Receiver<bool>) {
         let mut changes = self.zookeeper.config_changes();
         loop {
+            let has_unread = !self.unread().is_empty();
             let entity = tokio::select! {
                 next = changes.next() => match next {
-                    Ok(entity) => entity,
+                    Ok(entity) => Some(entity),
                     Err(why) => {
                         debug!("no more changes of settings are heard of: {why}");
                         return;
                     }
                 },
+                () = sleep(UNREAD_BACKOFF), if has_unread => None,
                 _ = shutdown.wait_for(|stops| *stops) => return,
             };
             // Without ZooKeeper this waits for its return. Cut short it leaves each topic with its old settings or its
             // new ones, and the next start reads them all.
+            let taken_over = async {
+                match &entity {
+                    Some(entity) => self.take_over(entity, &replicas).await,
+                    None => self.read_unread(&replicas).await,
+                }
+            };
             tokio::select! {
-                () = self.take_over(&entity, &replicas) => {}
+                () = taken_over => {}
                 _ = shutdown.wait_for(|stops| *stops) => return,
             }
         }
@@ -110,7 +196,7 @@ impl DynamicConfig {
     async fn take_over(&self, entity: &ConfigEntity, replicas: &ReplicaManager) {
         match entity {
             ConfigEntity::Topic(topic) => {
-                let overrides = self.topic_overrides(topic).await;
+                let Some(overrides) = self.topic_overrides(topic).await else { return };
                 info!("Processing override for entityPath: {} with config: {overrides:?}", entity.entity_path());
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
                 replicas.set_topic_config(topic, &Arc::new(config), wall_clock_ms());
@@ -122,41 +208,90 @@ impl DynamicConfig {
         }
     }
 
+    /// Tries again what could not be read before; what it obeyed meanwhile stays in force until it can be.
+    async fn read_unread(&self, replicas: &ReplicaManager) {
+        let Unread { of_broker, list_of_topics, topics } = std::mem::take(&mut *self.unread());
+        let mut topics: BTreeSet<String> = topics;
+        if list_of_topics {
+            match self.zookeeper.configured_entities("topics").await {
+                Ok(_) => {
+                    self.zookeeper.mended(CONFIG_TOPICS);
+                    topics.extend(hosted_topics(replicas).iter().map(|topic| topic.to_string()));
+                }
+                Err(_) => self.unread().list_of_topics = true,
+            }
+        }
+        if of_broker {
+            self.take_over_broker(replicas).await;
+        }
+        for topic in topics {
+            self.take_over(&ConfigEntity::Topic(topic), replicas).await;
+        }
+    }
+
     async fn take_over_broker(&self, replicas: &ReplicaManager) {
         let before = self.config.load().topic_defaults();
-        loop {
-            match self.read_broker().await {
-                Ok(()) => break,
-                Err(ZkError::SessionExpired) => {}
-                Err(why) => {
-                    error!("reading the settings of broker {} failed, they stay as they are: {why}", self.broker_id);
-                    return;
-                }
-            }
+        if let Err(why) = self.read_broker().await {
+            debug!("the settings of broker {} stay as they are: {why}", self.broker_id);
+            return;
         }
         let defaults = self.config.load().topic_defaults();
         if defaults == before {
             return;
         }
-        let topics: BTreeSet<Arc<str>> =
-            replicas.partitions().iter().map(|partition| Arc::clone(&partition.name().topic)).collect();
-        for topic in topics {
-            let overrides = self.topic_overrides(&topic).await;
-            replicas.set_topic_config(&topic, &Arc::new(topic_config(&defaults, &topic, &overrides)), wall_clock_ms());
+        for topic in hosted_topics(replicas) {
+            if let Some(overrides) = self.topic_overrides(&topic).await {
+                let config = topic_config(&defaults, &topic, &overrides);
+                replicas.set_topic_config(&topic, &Arc::new(config), wall_clock_ms());
+            }
         }
     }
 
+    /// Lays what is stored over the file. Of the two layers, one that cannot be read stays as it is. Fails only when
+    /// there is no ZooKeeper any more.
     async fn read_broker(&self) -> Result<(), ZkError> {
         let entities = [ConfigEntity::DefaultBroker, ConfigEntity::Broker(self.broker_id.0)];
-        let mut stored = self.zookeeper.configs(&entities).await?.into_iter();
-        let default = stored.next().unwrap_or_default();
-        let broker = stored.next().unwrap_or_default();
+        let stored = loop {
+            let stored = self.zookeeper.configs(&entities).await;
+            let ended = stored.iter().filter_map(|one| one.as_ref().err()).find(|why| why.is_of_the_session());
+            match ended {
+                None => break stored,
+                // The next request waits for the next session.
+                Some(ZkError::SessionExpired) => {}
+                Some(why) => return Err(why.clone()),
+            }
+        };
         let current = self.config.load();
-        if let Some(config) = overlaid(&current, &default, &broker) {
+        let mut layers = [current.dynamic_default().clone(), current.dynamic_broker().clone()];
+        for ((layer, stored), entity) in layers.iter_mut().zip(stored).zip(&entities) {
+            let path = entity.path();
+            match stored {
+                Ok(properties) => {
+                    self.zookeeper.mended(&path);
+                    *layer = properties;
+                }
+                Err(why) => {
+                    let what =
+                        format!("the settings of broker {} that are stored there stay as they are", self.broker_id);
+                    self.zookeeper.complain(&path, &what, &why);
+                    self.unread().of_broker = true;
+                }
+            }
+        }
+        if let Some(config) = overlaid(&current, &layers[0], &layers[1]) {
             self.config.store(Arc::new(config));
         }
         Ok(())
     }
+}
+
+fn hosted_topics(replicas: &ReplicaManager) -> BTreeSet<Arc<str>> {
+    replicas.partitions().iter().map(|partition| Arc::clone(&partition.name().topic)).collect()
+}
+
+/// What a topic obeys whose settings are stored but cannot be read: nothing of it is deleted that they might keep.
+fn cautious(defaults: &LogConfig) -> LogConfig {
+    LogConfig { retention_ms: None, retention_bytes: None, ..defaults.clone() }
 }
 
 impl TopicConfigs for DynamicConfig {

@@ -13,7 +13,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::sections::LogDirsConfig;
 use crate::log::dirs::LogDirs;
-use crate::model::BrokerEpoch;
 use crate::model::clock::wall_clock_ms;
 use crate::replica::replica_manager::ReplicaManager;
 
@@ -24,7 +23,6 @@ pub(crate) fn start(
     tasks: &mut JoinSet<()>,
     config: &LogDirsConfig,
     replicas: Arc<ReplicaManager>,
-    broker_epochs: watch::Receiver<BrokerEpoch>,
     failed_dirs: mpsc::UnboundedReceiver<PathBuf>,
     zookeeper: ZooKeeper,
     shutdown: watch::Receiver<bool>,
@@ -48,7 +46,6 @@ pub(crate) fn start(
     every(expiry, expiry, |dirs, now_ms| dirs.tick_producer_expiration(now_ms));
 
     tasks.spawn(Arc::clone(&replicas).run_high_watermark_checkpoints(shutdown.clone()));
-    tasks.spawn(follow_broker_epoch(broker_epochs, Arc::clone(&replicas), shutdown.clone()));
     tasks.spawn(follow_failures(failed_dirs, replicas, zookeeper, shutdown));
 }
 
@@ -74,20 +71,6 @@ async fn repeat(
         let log_dirs = Arc::clone(replicas.log_dirs());
         if replicas.io().run(move || pass(&log_dirs, wall_clock_ms())).await.is_err() {
             return;
-        }
-    }
-}
-
-async fn follow_broker_epoch(
-    mut epochs: watch::Receiver<BrokerEpoch>,
-    replicas: Arc<ReplicaManager>,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    loop {
-        replicas.set_broker_epoch(*epochs.borrow_and_update());
-        tokio::select! {
-            changed = epochs.changed() => if changed.is_err() { return },
-            _ = shutdown.wait_for(|stop| *stop) => return,
         }
     }
 }

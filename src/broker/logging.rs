@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::time::Instant;
 
 use env_logger::{Builder, Env, Target, WriteStyle};
 use jiff::Zoned;
 use log::Record;
+
+use crate::broker::log_bounds::{Bounded, Repeats, Verdict};
 
 /// Which of Kafka's loggers an operator would look for, by the room that speaks. The longest prefix wins, and what has
 /// none keeps its module's own name.
@@ -29,18 +32,35 @@ const LOGGERS: &[(&str, &str)] = &[
 /// Sends everything logged to standard output. `RUST_LOG` chooses levels by module, as in `info,odradek::log=debug`;
 /// without it INFO and above is written. A second call changes nothing.
 pub fn install() {
+    let repeats = Repeats::default();
     let installed = Builder::from_env(Env::default().default_filter_or("info,zookeeper_client=warn"))
         .target(Target::Stdout)
         .write_style(WriteStyle::Never)
-        .format(|out, record| write_line(out, &Zoned::now(), record))
+        .format(move |out, record| {
+            let verdict = repeats.verdict(record, Instant::now());
+            write_line(out, &Zoned::now(), record, verdict)
+        })
         .try_init();
     if installed.is_err() {
         log::debug!("a logger is already installed");
     }
 }
 
-fn write_line(out: &mut impl Write, now: &Zoned, record: &Record<'_>) -> io::Result<()> {
-    writeln!(out, "{}", Line { now, record })
+fn write_line(out: &mut impl Write, now: &Zoned, record: &Record<'_>, verdict: Verdict) -> io::Result<()> {
+    let line = Line { now, record };
+    let remark = |out: &mut dyn Write, text: fmt::Arguments<'_>| {
+        let record = &Record::builder().args(text).level(record.level()).target(record.target()).build();
+        writeln!(out, "{}", Line { now, record })
+    };
+    match verdict {
+        Verdict::Written => writeln!(out, "{line}"),
+        Verdict::WrittenAfter(count) => {
+            remark(out, format_args!("{count} lines like the next one were not written"))?;
+            writeln!(out, "{line}")
+        }
+        Verdict::FirstLeftOut => remark(out, format_args!("there are more lines like this than are written")),
+        Verdict::LeftOut => Ok(()),
+    }
 }
 
 struct Line<'a> {
@@ -52,7 +72,7 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = self.now.strftime("%Y-%m-%d %H:%M:%S,%3f");
         let level = self.record.level();
-        write!(f, "[{time}] {level} {} ({})", self.record.args(), logger(self.record.target()))
+        write!(f, "[{time}] {level} {} ({})", Bounded(self.record), logger(self.record.target()))
     }
 }
 
@@ -73,7 +93,7 @@ mod tests {
         let now: Zoned = "2018-05-31T11:53:48.631999[Europe/Berlin]".parse().expect("a time");
         let mut out = Vec::new();
         let record = Record::builder().args(format_args!("started")).target(target).level(level).build();
-        write_line(&mut out, &now, &record).expect("memory takes it");
+        write_line(&mut out, &now, &record, Verdict::Written).expect("memory takes it");
         String::from_utf8(out).expect("text")
     }
 

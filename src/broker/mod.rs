@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use odradek_zookeeper::session::ZooKeeper;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::broker::registration::Registration;
 use crate::controller::task::Controller;
@@ -19,6 +19,7 @@ mod housekeeping;
 mod leaderships;
 mod load_progress;
 mod local_host;
+mod log_bounds;
 mod logging;
 mod registration;
 mod shutdown;
@@ -36,8 +37,8 @@ pub struct Broker {
     zookeeper: ZooKeeper,
     registration: Registration,
     controller: Controller,
-    /// One of the tasks, for when it does not end by itself.
-    controller_task: AbortHandle,
+    /// The controller's one task, which outlives the others.
+    controller_task: JoinSet<()>,
     replicas: Arc<ReplicaManager>,
     log_dirs: Arc<LogDirs>,
     io: Arc<IoThreads>,

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use log::{error, info, warn};
+use log::{info, warn};
 use odradek_zookeeper::error::ZkError;
-use odradek_zookeeper::session::{SessionEvent, SessionEvents, ZooKeeper};
+use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -97,7 +97,6 @@ impl Identity {
 /// The registration, kept for as long as this value lives.
 #[derive(Debug)]
 pub struct Registration {
-    epoch: watch::Receiver<BrokerEpoch>,
     task: AbortHandle,
 }
 
@@ -108,31 +107,31 @@ impl Drop for Registration {
 }
 
 impl Registration {
-    /// Registers, then lets the controller stand for election, now and after every new session.
+    /// Registers, then lets the controller stand for election, now and after every new session. The epoch of the
+    /// registration is published before anybody else can act on it, and withdrawn when its session has ended.
     pub async fn start(
         zk: ZooKeeper,
         identity: Identity,
         controller: Controller,
+        published: watch::Sender<Option<BrokerEpoch>>,
         tasks: &mut JoinSet<()>,
     ) -> Result<Registration, RegistrationError> {
         refuse_taken_endpoints(&zk, &identity).await?;
-        let events = zk.session_events();
         let deadline = Instant::now() + zk.settings().session_timeout + EXPIRY_GRACE;
-        let epoch = loop {
-            match zk.register_broker(&identity.znode(), identity.json()).await {
-                Ok(epoch) => break BrokerEpoch(epoch),
+        let (session, broker, epoch) = loop {
+            let session = zk.current_session().await?;
+            let broker = identity.znode();
+            match session.register_broker(&broker, identity.json()).await {
+                Ok(epoch) => break (session, broker, BrokerEpoch(epoch)),
                 Err(ZkError::SessionExpired) if Instant::now() < deadline => {}
                 Err(error) => return Err(error.into()),
             }
         };
-        let (published, receiver) = watch::channel(epoch);
-        controller.registered().await;
-        let task = tasks.spawn(keep_registered(zk, identity, controller, events, published));
-        Ok(Registration { epoch: receiver, task })
-    }
-
-    pub fn epochs(&self) -> watch::Receiver<BrokerEpoch> {
-        self.epoch.clone()
+        published.send_replace(Some(epoch));
+        controller.registered(session.clone()).await;
+        let keeper = Keeper { zk, identity, controller, published };
+        let task = tasks.spawn(keeper.run(session, broker));
+        Ok(Registration { task })
     }
 }
 
@@ -160,38 +159,89 @@ pub async fn wait_for_predecessor(zk: &ZooKeeper, id: BrokerId) -> Result<(), Re
     tokio::time::timeout(patience, gone).await.unwrap_or(Ok(()))
 }
 
-/// Follows the session: an expiry ends the office of a controller first, and only then is the broker registered again.
-async fn keep_registered(
+/// Keeps the broker registered: anew under each session, and under the same one when somebody has removed the node.
+struct Keeper {
     zk: ZooKeeper,
     identity: Identity,
     controller: Controller,
-    mut events: SessionEvents,
-    published: watch::Sender<BrokerEpoch>,
-) {
-    loop {
-        match events.next().await {
-            Ok(SessionEvent::Expired { session_id }) => {
-                info!("session {session_id:#x} expired; this broker is no longer registered");
-                controller.session_expired().await;
-            }
-            Ok(SessionEvent::Established { .. }) => {
-                let epoch = loop {
-                    match zk.register_broker(&identity.znode(), identity.json()).await {
-                        Ok(epoch) => break Some(BrokerEpoch(epoch)),
-                        // The next event says how it goes on.
-                        Err(ZkError::SessionExpired | ZkError::Closed) => break None,
-                        Err(error) => {
-                            error!("the broker cannot be registered again, trying on: {error}");
-                            tokio::time::sleep(RETRY_BACKOFF).await;
-                        }
-                    }
+    published: watch::Sender<Option<BrokerEpoch>>,
+}
+
+impl Keeper {
+    async fn run(self, mut session: ZooKeeper, mut broker: Broker) {
+        loop {
+            self.keep(&session, &mut broker).await;
+            self.published.send_replace(None);
+            info!("session {:#x} ended; this broker is no longer registered", session.session_id().unwrap_or(0));
+            // The office of the old session has been given up before the broker shows itself under a new one.
+            self.controller.resigned().await;
+            loop {
+                session = match self.zk.current_session().await {
+                    Ok(session) => session,
+                    Err(_) => return,
                 };
-                if let Some(epoch) = epoch {
-                    published.send_replace(epoch);
-                    controller.registered().await;
+                if let Some(registered) = self.register(&session).await {
+                    broker = registered;
+                    break;
                 }
             }
-            Err(_) => return,
+        }
+    }
+
+    /// Returns when the session has ended.
+    async fn keep(&self, session: &ZooKeeper, broker: &mut Broker) {
+        let path = odradek_zookeeper::znode::broker::path(broker.id);
+        let mut watch = session.watch_data(path.as_str());
+        while let Ok(found) = watch.next().await {
+            let Some((data, stat)) = found else {
+                self.published.send_replace(None);
+                warn!("{path} has been removed; registering again");
+                match self.register(session).await {
+                    Some(registered) => *broker = registered,
+                    None => return,
+                }
+                continue;
+            };
+            if Some(stat.ephemeral_owner) != session.session_id() {
+                let taken = ZkError::BrokerIdTaken {
+                    path: path.clone(),
+                    owner_session: stat.ephemeral_owner,
+                    own_session: session.session_id().unwrap_or(0),
+                };
+                session.complain(&path, "this broker is not registered", &taken);
+                continue;
+            }
+            let own = broker.encode(self.identity.json());
+            if data != own {
+                warn!("{path} has been written by somebody else; writing it again");
+                match session.set(&path, &own, stat.version).await {
+                    // Whatever it is now, the watch tells of it.
+                    Ok(_) | Err(ZkError::BadVersion { .. } | ZkError::NoNode { .. }) => {}
+                    Err(ZkError::SessionExpired | ZkError::Closed) => return,
+                    Err(error) => session.complain(&path, "this broker's registration stays as it is", &error),
+                }
+            }
+        }
+    }
+
+    /// `None` when the session has ended.
+    async fn register(&self, session: &ZooKeeper) -> Option<Broker> {
+        let broker = self.identity.znode();
+        let path = odradek_zookeeper::znode::broker::path(broker.id);
+        loop {
+            match session.register_broker(&broker, self.identity.json()).await {
+                Ok(epoch) => {
+                    session.mended(&path);
+                    self.published.send_replace(Some(BrokerEpoch(epoch)));
+                    self.controller.registered(session.clone()).await;
+                    return Some(broker);
+                }
+                Err(ZkError::SessionExpired | ZkError::Closed) => return None,
+                Err(error) => {
+                    session.complain(&path, "the broker cannot be registered again, trying on", &error);
+                    tokio::time::sleep(RETRY_BACKOFF).await;
+                }
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The end of a broker, top to bottom: nobody is let in, what was appended is closed and checkpointed, and ZooKeeper is
-//! told last, when the logs can be opened by another process.
+//! The end of a broker, top to bottom: nobody is let in, the office of the controller is given up with its znode, what
+//! was appended is closed and checkpointed, and the registration goes last, when the logs can be opened by another
+//! process.
 //! Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaServer.scala, shutdown.
 
 use std::time::Duration;
@@ -18,17 +19,12 @@ const TASKS_PATIENCE: Duration = Duration::from_secs(10);
 impl Broker {
     /// Waits for what makes it impossible to go on: a task that panicked may have left half of a change behind.
     pub async fn failed(&mut self) -> String {
-        failure(&mut self.tasks, &self.io, || !self.log_dirs.live_dirs().is_empty()).await
+        failure([&mut self.tasks, &mut self.controller_task], &self.io, || !self.log_dirs.live_dirs().is_empty()).await
     }
 
     pub async fn shut_down(mut self) {
         let id = self.id;
         info!("[KafkaServer id={id}] shutting down");
-        // Without ZooKeeper the controller may be waiting for it; the logs must be closed all the same.
-        if tokio::time::timeout(TASKS_PATIENCE, self.controller.shutdown()).await.is_err() {
-            warn!("[KafkaServer id={id}] the controller did not give up its office in time");
-            self.controller_task.abort();
-        }
         drop(self.registration);
         self.shutdown.send_replace(true);
         let tasks = &mut self.tasks;
@@ -36,6 +32,12 @@ impl Broker {
         if ended.is_err() {
             warn!("[KafkaServer id={id}] some connections did not end in time and are cut");
             self.tasks.abort_all();
+        }
+        // Nobody here asks for a decision any more, and whoever is elected next need not wait until the logs are closed.
+        // Without ZooKeeper the controller may be waiting for it; the logs must be closed all the same.
+        if tokio::time::timeout(TASKS_PATIENCE, self.controller.shutdown()).await.is_err() {
+            warn!("[KafkaServer id={id}] the controller did not give up its office in time");
+            self.controller_task.abort_all();
         }
         self.replicas.checkpoint_high_watermarks().await;
         let (io, log_dirs) = (self.io, self.log_dirs);
@@ -53,15 +55,18 @@ impl Broker {
     }
 }
 
-async fn failure(tasks: &mut JoinSet<()>, io: &IoThreads, has_live_dirs: impl Fn() -> bool) -> String {
+async fn failure(tasks: [&mut JoinSet<()>; 2], io: &IoThreads, has_live_dirs: impl Fn() -> bool) -> String {
+    let [some, others] = tasks;
     loop {
-        tokio::select! {
-            Some(ended) = tasks.join_next() => match ended {
-                Err(error) if error.is_panic() => return format!("a task of the broker panicked: {error}"),
-                _ if !has_live_dirs() => return "all log directories have failed".to_owned(),
-                _ => {}
-            },
+        let ended = tokio::select! {
+            Some(ended) = some.join_next() => ended,
+            Some(ended) = others.join_next() => ended,
             said = io.panicked() => return format!("work on the logs panicked: {said}"),
+        };
+        match ended {
+            Err(error) if error.is_panic() => return format!("a task of the broker panicked: {error}"),
+            _ if !has_live_dirs() => return "all log directories have failed".to_owned(),
+            _ => {}
         }
     }
 }
@@ -83,7 +88,7 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("on purpose");
         });
-        let reason = failure(&mut tasks, &io(), || true).await;
+        let reason = failure([&mut JoinSet::new(), &mut tasks], &io(), || true).await;
         assert_eq!(
             reason,
             format!("a task of the broker panicked: task {} panicked with message \"on purpose\"", panicking.id())
@@ -95,13 +100,19 @@ mod tests {
         for mut tasks in [JoinSet::new(), JoinSet::from_iter([async {}])] {
             let io = io();
             assert!(io.offer(|| panic!("on purpose")));
-            assert_eq!(failure(&mut tasks, &io, || true).await, "work on the logs panicked: on purpose");
+            assert_eq!(
+                failure([&mut tasks, &mut JoinSet::new()], &io, || true).await,
+                "work on the logs panicked: on purpose"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_broker_without_a_log_directory_is_stopped_by_the_task_that_notices() {
         let mut tasks = JoinSet::from_iter([async {}]);
-        assert_eq!(failure(&mut tasks, &io(), || false).await, "all log directories have failed");
+        assert_eq!(
+            failure([&mut tasks, &mut JoinSet::new()], &io(), || false).await,
+            "all log directories have failed"
+        );
     }
 }

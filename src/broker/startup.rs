@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -184,8 +185,25 @@ async fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec
 
 /// How many partitions `__consumer_offsets` has, or will have.
 async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32, StartError> {
-    let topic = zookeeper.topic(GROUP_METADATA_TOPIC).await.doing("read the partitions of __consumer_offsets")?;
-    Ok(topic.map_or(configured, |topic| i32::try_from(topic.value.partitions.len()).unwrap_or(configured)))
+    loop {
+        match zookeeper.topic(GROUP_METADATA_TOPIC).await {
+            Ok(topic) => {
+                return Ok(
+                    topic.map_or(configured, |topic| i32::try_from(topic.value.partitions.len()).unwrap_or(configured))
+                );
+            }
+            // The next request waits for the next session.
+            Err(ZkError::SessionExpired) => {}
+            Err(why) if why.is_of_the_session() => {
+                return Err(why).doing("read the partitions of __consumer_offsets");
+            }
+            Err(why) => {
+                let path = odradek_zookeeper::znode::topic::path(GROUP_METADATA_TOPIC);
+                zookeeper.complain(&path, "it is taken to have offsets.topic.num.partitions", &why);
+                return Ok(configured);
+            }
+        }
+    }
 }
 
 /// What there is before the first log is opened.
@@ -261,14 +279,15 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         rack: config.broker_rack().map(str::to_owned),
         protocol: config.inter_broker_protocol_version(),
     };
-    let own_configs = dynamic.topic_configs().await.doing("read the topics' settings")?;
-    load_logs(&log_dirs, own_configs, Arc::new(config.topic_defaults())).await?;
+    let (own_configs, defaults) = dynamic.topic_configs().await.doing("read the topics' settings")?;
+    load_logs(&log_dirs, own_configs, defaults).await?;
 
     let io = IoThreads::start(socket.num_io_threads, socket.queued_max_requests).doing("start the I/O threads")?;
     let io = Arc::new(io);
     let metadata = Arc::new(MetadataCache::new());
     let group_config = config.group_config();
     let (replica_config, controller_config) = (config.replica_config(), config.controller_config());
+    let (broker_epoch, registered) = watch::channel(None);
     let (replicas, leaderships) = ReplicaManager::new(
         id,
         replica_config,
@@ -276,6 +295,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         Arc::clone(&log_dirs),
         Arc::clone(&dynamic) as Arc<dyn TopicConfigs>,
         Arc::clone(&io),
+        registered,
     );
     let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
     let groups = GroupCoordinator::new(
@@ -289,8 +309,9 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
     tasks.spawn(dynamic.run(Arc::clone(&replicas), shutting_down.clone()));
 
-    let (controller, controller_task) = Controller::new(zookeeper.clone(), id, controller_config);
-    let controller_task = tasks.spawn(controller_task);
+    let (controller, controlling) = Controller::new(id, controller_config);
+    let mut controller_task = JoinSet::new();
+    controller_task.spawn(controlling);
     let server = Arc::new(Server {
         broker_id: id,
         cluster_id,
@@ -318,14 +339,13 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         let (server, shared) = (Arc::clone(&server), Arc::clone(&shared));
         tasks.spawn(listener::accept(listener, server, shared, shutting_down.clone()));
     }
-    let registration = Registration::start(zookeeper.clone(), identity, controller.clone(), &mut tasks)
+    let registration = Registration::start(zookeeper.clone(), identity, controller.clone(), broker_epoch, &mut tasks)
         .await
         .doing(format_args!("register broker {id}"))?;
     housekeeping::start(
         &mut tasks,
         &log_dirs_config,
         Arc::clone(&replicas),
-        registration.epochs(),
         failed_dirs,
         zookeeper.clone(),
         shutting_down,

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::jaas;
-use odradek_zookeeper::session::{SaslDigest, Tls};
+use odradek_zookeeper::settings::{SaslDigest, Settings, Tls};
 
 use crate::config::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
 
 /// The `zookeeper.*` settings as the session takes them.
-pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<odradek_zookeeper::session::Settings, ZkError> {
-    let mut settings = odradek_zookeeper::session::Settings::new(config.connect.clone());
+pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<Settings, ZkError> {
+    let mut settings = Settings::new(config.connect.clone());
     settings.session_timeout = Duration::from_millis(u64::from(config.session_timeout_ms));
     settings.connection_timeout = Duration::from_millis(u64::from(config.connection_timeout_ms));
     settings.set_acl = config.set_acl;

@@ -188,7 +188,8 @@ async fn describe(options: &Options, zookeeper: &ZooKeeper, names: &[String], ou
             writeln!(out, "Topic {name} doesn't exist!")?;
             continue;
         };
-        let states = zookeeper.partition_states(topic.partitions.keys().map(|id| (name.as_str(), *id))).await;
+        let partitions: Vec<(&str, i32)> = topic.partitions.keys().map(|id| (name.as_str(), *id)).collect();
+        let states = zookeeper.partition_states(&partitions).await;
         let mut partitions = Vec::new();
         for ((index, assignment), state) in topic.partitions.iter().zip(states) {
             let state = state?.map(|state| state.value);

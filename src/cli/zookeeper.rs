@@ -1,7 +1,8 @@
 //! A tool's session with ZooKeeper.
 
 use odradek_zookeeper::error::ZkError;
-use odradek_zookeeper::session::{Settings, ZooKeeper};
+use odradek_zookeeper::session::ZooKeeper;
+use odradek_zookeeper::settings::Settings;
 
 use crate::cli::options::Stop;
 

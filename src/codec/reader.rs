@@ -55,6 +55,10 @@ pub struct Reader {
     budget: usize,
 }
 
+fn budget(bytes: usize) -> usize {
+    bytes.saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY_BASE).min(MEMORY_MAX)
+}
+
 macro_rules! fixed {
     ($($name:ident -> $type:ty),*) => {$(
         pub fn $name(&mut self) -> Result<$type, DecodeError> {
@@ -72,8 +76,13 @@ macro_rules! fixed {
 
 impl Reader {
     pub fn new(bytes: Bytes) -> Reader {
-        let budget = bytes.len().saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY_BASE).min(MEMORY_MAX);
+        let budget = budget(bytes.len());
         Reader { bytes, position: 0, budget }
+    }
+
+    /// What was charged so far.
+    pub fn memory_taken(&self) -> usize {
+        budget(self.bytes.len()) - self.budget
     }
 
     /// Takes the memory of `count` elements of `size` bytes each out of the budget.

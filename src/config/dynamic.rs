@@ -2,6 +2,7 @@
 //! of a broker is used.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigAdminManager.scala, core/src/main/scala/kafka/server/DynamicBrokerConfig.scala.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::definition::{ConfigError, ConfigType, Setting, Standing, Update};
@@ -89,17 +90,25 @@ fn change(
             }
             Operation::Append(value) => {
                 let mut elements = elements_of(&changed, "append")?;
-                let added: Vec<&str> = value.split(',').filter(|new| !elements.iter().any(|old| old == new)).collect();
-                elements.extend(added.into_iter().map(String::from));
+                let present: HashSet<&str> = elements.iter().map(String::as_str).collect();
+                let added: Vec<String> =
+                    value.split(',').filter(|new| !present.contains(new)).map(String::from).collect();
+                elements.extend(added);
                 changed.insert(name.clone(), elements.join(","));
             }
             Operation::Subtract(value) => {
                 let mut elements = elements_of(&changed, "subtract")?;
-                for taken in value.split(',') {
-                    if let Some(index) = elements.iter().position(|element| element == taken) {
-                        elements.remove(index);
-                    }
+                let mut taken: HashMap<&str, usize> = HashMap::new();
+                for element in value.split(',') {
+                    *taken.entry(element).or_default() += 1;
                 }
+                elements.retain(|element| match taken.get_mut(element.as_str()) {
+                    Some(times) if *times > 0 => {
+                        *times -= 1;
+                        false
+                    }
+                    Some(_) | None => true,
+                });
                 changed.insert(name.clone(), elements.join(","));
             }
         }

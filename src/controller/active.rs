@@ -23,6 +23,7 @@ use crate::controller::requests::{ControllerIdentity, Outgoing, RequestBatch};
 use crate::controller::state::{
     Assignment, Broker, Cluster, Deletion, LeaderAndIsr, Partition, PartitionState, ReplicaDeletion, Topic,
 };
+use crate::controller::topic_validation::validate_name;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
 /// A topic as its znode has it; `None` when there is no such znode (any more).
@@ -71,6 +72,10 @@ pub enum Event {
     StopReplicaAnswered { broker: BrokerId, broker_epoch: BrokerEpoch, deleted: Vec<(TopicPartition, Deleted)> },
     /// The answer to [`Action::DeleteTopic`].
     TopicDeleted { topic: Arc<str> },
+    /// The other answer to it: something in ZooKeeper was in the way.
+    TopicNotDeleted { topic: Arc<str> },
+    /// Time to try again what ZooKeeper refused, see [`Active::is_unfinished`].
+    Retry,
     /// Brokers that say they lost a log directory.
     LogDirsFailed(BTreeSet<BrokerId>),
     /// Leaderships that leaders of an older protocol wrote themselves.
@@ -95,7 +100,8 @@ pub enum WriteOutcome {
     Written(PartitionEpoch),
     /// Someone else wrote since; this is what is there now.
     Conflict(Option<LeaderAndIsr>),
-    Failed(String),
+    /// Not written; the shell has said why.
+    Failed,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -156,6 +162,10 @@ pub struct Active {
     writing: BTreeMap<TopicPartition, LeadershipWrite>,
     /// Topics marked for deletion that are not known (yet).
     doubtful: BTreeSet<String>,
+    /// Partitions whose leadership could not be written.
+    unwritten: BTreeSet<TopicPartition>,
+    /// Topics whose znodes could not be deleted.
+    pub(super) undeleted: BTreeSet<Arc<str>>,
 }
 
 enum Step {
@@ -182,6 +192,8 @@ impl Active {
             later: VecDeque::new(),
             writing: BTreeMap::new(),
             doubtful: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
+            undeleted: BTreeSet::new(),
         };
         active.take_office(snapshot);
         let actions = active.finish();
@@ -216,10 +228,25 @@ impl Active {
                 }
             }
             Event::TopicDeleted { topic } => self.topic_deleted(&topic),
+            Event::TopicNotDeleted { topic } => self.topic_not_deleted(topic),
+            Event::Retry => self.retry(),
             Event::LogDirsFailed(brokers) => self.log_dirs_failed(&brokers),
             Event::IsrsChanged(leaderships) => self.isrs_changed(leaderships),
         }
         self.finish()
+    }
+
+    /// Whether anything failed that may be worth another try.
+    pub fn is_unfinished(&self) -> bool {
+        !self.unwritten.is_empty() || !self.undeleted.is_empty()
+    }
+
+    fn retry(&mut self) {
+        let unwritten: Vec<TopicPartition> = std::mem::take(&mut self.unwritten).into_iter().collect();
+        for partition in self.settle(&unwritten) {
+            self.tell_replicas(&partition, false);
+        }
+        self.retry_deletions();
     }
 
     /// Answers of an earlier incarnation of a broker say nothing about the present one.
@@ -379,7 +406,9 @@ impl Active {
                     partition.leadership = current;
                     again.push(name);
                 }
-                WriteOutcome::Failed(reason) => warn!("the leadership of {name} could not be written: {reason}"),
+                WriteOutcome::Failed => {
+                    self.unwritten.insert(name);
+                }
             }
         }
         // A leadership that someone else wrote may be just right; then the replicas still have to hear of it.
@@ -627,6 +656,10 @@ impl Active {
             }
             return;
         }
+        // A name that no topic can have is never known; what carries it can be removed all the same.
+        let (topics, illegal): (Vec<String>, Vec<String>) =
+            topics.into_iter().partition(|topic| validate_name(topic).is_ok());
+        self.known_deletions(illegal);
         // A topic may have been created and marked before its creation was heard of here.
         let (known, unknown): (Vec<String>, Vec<String>) =
             topics.into_iter().partition(|topic| self.cluster.topics.contains_key(topic.as_str()));
@@ -670,6 +703,7 @@ impl Active {
             offline.retain(|partition| partition.topic != *topic);
         }
         self.writing.retain(|partition, _| partition.topic != *topic);
+        self.unwritten.retain(|partition| partition.topic != *topic);
         self.actions.push(Action::UnwatchTopic(Arc::clone(topic)));
     }
 

@@ -48,6 +48,9 @@ impl Active {
             let Some(deletion) = &topic.deletion else { continue };
             let state = |partition: &TopicPartition, broker| deletion.replicas.get(&(partition.partition, broker));
             if replicas(topic).all(|(name, broker)| state(&name, broker) == Some(&ReplicaDeletion::Successful)) {
+                if self.undeleted.contains(&name) {
+                    continue;
+                }
                 self.awaited += 1;
                 self.actions.push(Action::DeleteTopic(name));
                 continue;
@@ -162,5 +165,19 @@ impl Active {
         self.awaited = self.awaited.saturating_sub(1);
         info!("deletion of topic {topic} successfully completed");
         self.forget(topic);
+    }
+
+    /// It waits for its next try and holds up no other.
+    pub(super) fn topic_not_deleted(&mut self, topic: Arc<str>) {
+        self.awaited = self.awaited.saturating_sub(1);
+        self.undeleted.insert(topic);
+    }
+
+    pub(super) fn retry_deletions(&mut self) {
+        for topic in std::mem::take(&mut self.undeleted) {
+            // Its replicas are gone, or it never had any here.
+            self.awaited += 1;
+            self.actions.push(Action::DeleteTopic(topic));
+        }
     }
 }

@@ -96,7 +96,7 @@ pub async fn serve<S: Service, T: Transport>(
     let mut connection = Connection {
         window: Window::default(),
         buffer: BytesMut::new(),
-        account: Account::new(Arc::clone(&shared.memory)),
+        account: Account::new(Arc::clone(&peer.memory)),
         transport,
         peer: Arc::clone(&peer),
         service,
@@ -244,12 +244,16 @@ impl<S: Service, T: Transport> Connection<S, T> {
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
-            if self.account.is_open() && self.account.settle(Instant::now()) == Standing::Overdue {
+            if self.account.standing() == Standing::Overdue {
                 return End::Overdue;
+            }
+            if self.account.is_open() {
+                self.account.settle(Instant::now());
             }
             self.window.untold.tell(&self.shared.counters);
             let wants_read = self.wants_read();
             let wants_write = !self.window.outbox.is_empty();
+            let may_be_signalled = self.account.is_open() || !self.window.waiting.is_empty();
             let muted_until = self.window.muted_until;
             tokio::select! {
                 biased;
@@ -268,8 +272,7 @@ impl<S: Service, T: Transport> Connection<S, T> {
                 () = self.transport.hung_up(), if !wants_read && self.peer_is == PeerIs::There => {
                     self.lose_peer(PeerIs::Leaving);
                 }
-                // Boxed, since nearly every connection never gets here.
-                () = async { Box::pin(self.account.signalled()).await }, if self.account.is_open() => {
+                () = self.account.signalled(), if may_be_signalled => {
                     self.wants_memory = false;
                 }
                 () = async { Box::pin(until(muted_until)).await }, if muted_until.is_some() => {

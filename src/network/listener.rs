@@ -14,6 +14,7 @@ use tokio::time::Duration;
 
 use crate::network::connection;
 use crate::network::counters::count;
+use crate::network::memory::ConnectionMemory;
 use crate::network::transport::Plain;
 use crate::network::{Peer, Service, Shared};
 
@@ -156,6 +157,7 @@ pub async fn accept<S: Service>(
             listener: Arc::clone(&name),
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),
             session: service.open_session(),
+            memory: ConnectionMemory::new(Arc::clone(&shared.memory)),
         });
         let (counters, transport) = (Arc::clone(&shared.counters), Plain::new(stream));
         let served = connection::serve(transport, peer, Arc::clone(&service), Arc::clone(&shared), shutdown.clone());

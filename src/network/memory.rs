@@ -16,6 +16,7 @@
 //! Source of the setting: kafka 3.9.1 clients/src/main/java/org/apache/kafka/common/memory/SimpleMemoryPool.java.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -65,8 +66,7 @@ struct Holder {
     moved: u64,
     moved_since_progress: u64,
     waits_for_memory_since: Instant,
-    /// Memory came free for it, or it is told to close.
-    signal: Arc<Notify>,
+    connection: Arc<ConnectionMemory>,
 }
 
 impl Holder {
@@ -127,6 +127,26 @@ impl MemoryPool {
 }
 
 impl State {
+    fn open(&mut self, connection: &Arc<ConnectionMemory>, waits_for: WaitsFor, now: Instant) -> u64 {
+        let key = self.next_key;
+        self.next_key += 1;
+        let holder = Holder {
+            bytes: 0,
+            waits_for,
+            is_receiving: false,
+            is_connected: true,
+            is_told_to_close: false,
+            since: now,
+            progressed: now,
+            moved: 0,
+            moved_since_progress: 0,
+            waits_for_memory_since: now,
+            connection: Arc::clone(connection),
+        };
+        self.holders.insert(key, holder);
+        key
+    }
+
     fn set_waits_for(&mut self, key: u64, waits_for: WaitsFor, now: Instant) {
         let Some(holder) = self.holders.get_mut(&key) else { return };
         let before = std::mem::replace(&mut holder.waits_for, waits_for);
@@ -172,7 +192,7 @@ impl State {
         if self.waiting > 0
             && let Some(holder) = self.holders.values().find(|holder| holder.waits_for == WaitsFor::Memory)
         {
-            holder.signal.notify_one();
+            holder.connection.signal.notify_one();
         }
     }
 
@@ -194,7 +214,20 @@ impl State {
         if let Some(holder) = self.holders.get_mut(&key) {
             holder.is_told_to_close = true;
             self.leaving += holder.bytes;
-            holder.signal.notify_one();
+            holder.connection.is_told_to_close.store(true, Ordering::Relaxed);
+            holder.connection.signal.notify_one();
+        }
+    }
+
+    /// Closes connections until no more is used than may be: those whose peers make no progress, then those whose
+    /// requests take most.
+    fn enforce(&mut self, bytes_max: usize) {
+        while self.used - self.leaving > bytes_max {
+            let working = self.holders.iter().filter(|(_, holder)| holder.is_connected && !holder.is_told_to_close);
+            let largest = working.max_by_key(|(_, holder)| holder.bytes).map(|(key, _)| *key);
+            let stalled = self.most_overdue(WaitsFor::Peer).map(|(_, key)| key);
+            let Some(key) = stalled.or(largest) else { return };
+            self.tell_to_close(key);
         }
     }
 
@@ -224,20 +257,74 @@ impl Drop for Charge {
     }
 }
 
+/// What the pool has to tell a connection, and how the requests of one reach it.
+#[derive(Debug)]
+pub struct ConnectionMemory {
+    pool: Arc<MemoryPool>,
+    /// Memory came free for it, or it is told to close.
+    signal: Notify,
+    is_told_to_close: AtomicBool,
+}
+
+impl ConnectionMemory {
+    pub fn new(pool: Arc<MemoryPool>) -> Arc<ConnectionMemory> {
+        Arc::new(ConnectionMemory { pool, signal: Notify::new(), is_told_to_close: AtomicBool::new(false) })
+    }
+
+    /// For a request that is being handled: counts what it has decoded and what it builds.
+    pub fn working_memory(self: &Arc<Self>) -> WorkingMemory {
+        WorkingMemory { connection: Arc::clone(self), key: None, bytes: 0 }
+    }
+}
+
+/// Memory that the handling of one request takes. What goes over the bound of the pool closes the connections that
+/// hold most, which may be its own.
+#[derive(Debug)]
+pub struct WorkingMemory {
+    connection: Arc<ConnectionMemory>,
+    key: Option<u64>,
+    bytes: usize,
+}
+
+impl WorkingMemory {
+    /// It takes so many bytes by now. The first [`ALLOWANCE_BYTES`] are not counted, and cost nothing.
+    pub fn grow_to(&mut self, bytes: usize) {
+        let Some(more) = bytes.checked_sub(ALLOWANCE_BYTES + self.bytes).filter(|more| *more > 0) else { return };
+        // In steps, so that what is built piece by piece is not counted piece by piece.
+        let more = more.next_multiple_of(ALLOWANCE_BYTES);
+        let pool = &self.connection.pool;
+        let mut state = pool.state();
+        let key = match self.key {
+            Some(key) => key,
+            None => *self.key.insert(state.open(&self.connection, WaitsFor::Service, Instant::now())),
+        };
+        state.add(key, more);
+        self.bytes += more;
+        state.enforce(pool.bytes_max());
+    }
+}
+
+impl Drop for WorkingMemory {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.connection.pool.state().remove(key, self.bytes);
+        }
+    }
+}
+
 /// One connection's part of the pool. Whatever it still holds goes back when it is dropped.
 #[derive(Debug)]
 pub struct Account {
-    pool: Arc<MemoryPool>,
+    connection: Arc<ConnectionMemory>,
     key: Option<u64>,
-    signal: Option<Arc<Notify>>,
     /// For the request that is arriving.
     request_bytes: usize,
     answer_bytes: usize,
 }
 
 impl Account {
-    pub fn new(pool: Arc<MemoryPool>) -> Account {
-        Account { pool, key: None, signal: None, request_bytes: 0, answer_bytes: 0 }
+    pub fn new(connection: Arc<ConnectionMemory>) -> Account {
+        Account { connection, key: None, request_bytes: 0, answer_bytes: 0 }
     }
 
     /// Whether there are so many unsent answers that they are counted: nothing that is counted is received meanwhile.
@@ -245,41 +332,32 @@ impl Account {
         self.answer_bytes > 0
     }
 
-    /// Whether the pool may have anything to tell. Cheap, and false for a connection of small requests.
+    /// Whether it counts anything. Cheap, and false for a connection of small requests.
     pub fn is_open(&self) -> bool {
         self.key.is_some()
     }
 
+    /// Whether others need the memory that the connection or its requests hold.
+    pub fn standing(&self) -> Standing {
+        match self.connection.is_told_to_close.load(Ordering::Relaxed) {
+            false => Standing::Good,
+            true => Standing::Overdue,
+        }
+    }
+
     /// Its key among the holders, eldest by when it began to hold memory.
     fn open(&mut self, state: &mut State, now: Instant) -> u64 {
-        if let Some(key) = self.key.filter(|key| state.holders.contains_key(key)) {
-            return key;
+        match self.key.filter(|key| state.holders.contains_key(key)) {
+            Some(key) => key,
+            None => *self.key.insert(state.open(&self.connection, WaitsFor::Peer, now)),
         }
-        let key = state.next_key;
-        state.next_key += 1;
-        let holder = Holder {
-            bytes: 0,
-            waits_for: WaitsFor::Peer,
-            is_receiving: false,
-            is_connected: true,
-            is_told_to_close: false,
-            since: now,
-            progressed: now,
-            moved: 0,
-            moved_since_progress: 0,
-            waits_for_memory_since: now,
-            signal: Arc::clone(self.signal.get_or_insert_default()),
-        };
-        state.holders.insert(key, holder);
-        self.key = Some(key);
-        key
     }
 
     /// Makes room for the first `bytes` of the request that arrives, which will be `length` long. `false` if it has to
     /// wait until [`Account::signalled`].
     pub fn grow_request(&mut self, bytes: usize, length: usize, now: Instant) -> bool {
         let Some(more) = bytes.checked_sub(self.request_bytes).filter(|more| *more > 0) else { return true };
-        let pool = Arc::clone(&self.pool);
+        let pool = Arc::clone(&self.connection.pool);
         let mut state = pool.state();
         let key = self.open(&mut state, now);
         if let Some(holder) = state.holders.get_mut(&key) {
@@ -303,18 +381,18 @@ impl Account {
     pub fn finish_request(&mut self, now: Instant) -> Option<Charge> {
         let bytes = std::mem::take(&mut self.request_bytes);
         let key = self.key.filter(|_| bytes > 0)?;
-        let mut state = self.pool.state();
+        let mut state = self.connection.pool.state();
         if let Some(holder) = state.holders.get_mut(&key) {
             holder.is_receiving = false;
             holder.progressed = now;
         }
         drop(state);
-        Some(Charge { pool: Arc::clone(&self.pool), key, bytes })
+        Some(Charge { pool: Arc::clone(&self.connection.pool), key, bytes })
     }
 
     /// Memory for a short request beyond the allowance, if there is any.
     pub fn charge(&mut self, bytes: usize, now: Instant) -> Option<Charge> {
-        let pool = Arc::clone(&self.pool);
+        let pool = Arc::clone(&self.connection.pool);
         let mut state = pool.state();
         if state.used >= pool.limit {
             return None;
@@ -331,7 +409,7 @@ impl Account {
         if bytes == self.answer_bytes {
             return;
         }
-        let pool = Arc::clone(&self.pool);
+        let pool = Arc::clone(&self.connection.pool);
         let mut state = pool.state();
         let key = self.open(&mut state, now);
         match bytes.checked_sub(self.answer_bytes) {
@@ -342,16 +420,13 @@ impl Account {
         if bytes > 0 {
             state.set_waits_for(key, WaitsFor::Peer, now);
         }
-        while state.used - state.leaving > pool.bytes_max() {
-            let Some((_, key)) = state.most_overdue(WaitsFor::Peer) else { break };
-            state.tell_to_close(key);
-        }
+        state.enforce(pool.bytes_max());
     }
 
     /// The peer has sent or taken so many bytes.
     pub fn moved(&mut self, bytes: usize, now: Instant) {
         if let Some(key) = self.key
-            && let Some(holder) = self.pool.state().holders.get_mut(&key)
+            && let Some(holder) = self.connection.pool.state().holders.get_mut(&key)
         {
             holder.moved(bytes, now);
         }
@@ -359,27 +434,33 @@ impl Account {
 
     /// Before the connection waits: for its peer if it receives a request or has unsent answers, else for an answer.
     /// One that waits for memory goes on waiting for it.
-    pub fn settle(&mut self, now: Instant) -> Standing {
-        let Some(key) = self.key else { return Standing::Good };
-        let mut state = self.pool.state();
+    pub fn settle(&mut self, now: Instant) {
+        let Some(key) = self.key else { return };
+        let mut state = self.connection.pool.state();
         match state.holders.get(&key) {
             None => self.key = None,
-            Some(holder) if holder.is_told_to_close => return Standing::Overdue,
             Some(holder) if holder.waits_for == WaitsFor::Memory => {}
             Some(_) if self.request_bytes + self.answer_bytes > 0 => state.set_waits_for(key, WaitsFor::Peer, now),
             Some(_) => state.set_waits_for(key, WaitsFor::Service, now),
         }
-        Standing::Good
     }
 
-    /// Waits until there may be memory, or the connection is told to close. Never for a connection that is not open.
-    /// Dropping it loses nothing.
+    /// Waits until there may be memory for the request that arrives, or the connection is told to close. Dropping it
+    /// loses nothing.
     pub async fn signalled(&self) {
-        let (Some(key), Some(signal)) = (self.key, &self.signal) else { return std::future::pending().await };
+        match self.key {
+            // Boxed, since nearly every connection never gets here.
+            Some(key) => Box::pin(self.wait_for_memory(key)).await,
+            None => self.connection.signal.notified().await,
+        }
+    }
+
+    async fn wait_for_memory(&self, key: u64) {
+        let signal = &self.connection.signal;
         loop {
             let wake_at = {
                 let now = Instant::now();
-                let mut state = self.pool.state();
+                let mut state = self.connection.pool.state();
                 let waits = state.holders.get(&key).is_some_and(|holder| holder.waits_for == WaitsFor::Memory);
                 waits.then(|| {
                     state.close_overdue(now);
@@ -388,14 +469,10 @@ impl Account {
                     next.map_or(now + PATIENCE, |at| at.clamp(now + Duration::from_millis(1), now + PATIENCE))
                 })
             };
-            match wake_at {
-                None => return signal.notified().await,
-                Some(at) => {
-                    tokio::select! {
-                        () = signal.notified() => return,
-                        () = tokio::time::sleep_until(at) => {}
-                    }
-                }
+            let Some(wake_at) = wake_at else { return signal.notified().await };
+            tokio::select! {
+                () = signal.notified() => return,
+                () = tokio::time::sleep_until(wake_at) => {}
             }
         }
     }
@@ -404,7 +481,7 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
-        let mut state = self.pool.state();
+        let mut state = self.connection.pool.state();
         // Requests of it that are still being handled, or kept, hold what they hold.
         state.set_waits_for(key, WaitsFor::Service, Instant::now());
         if let Some(holder) = state.holders.get_mut(&key) {
@@ -416,5 +493,93 @@ impl Drop for Account {
             }
         }
         state.remove(key, self.request_bytes + self.answer_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn pool() -> Arc<MemoryPool> {
+        MemoryPool::new(4 * MIB, 2 * MIB)
+    }
+
+    fn account(pool: &Arc<MemoryPool>) -> Account {
+        Account::new(ConnectionMemory::new(Arc::clone(pool)))
+    }
+
+    #[tokio::test]
+    async fn only_the_eldest_request_grows_beyond_the_limit_and_not_for_ever() {
+        let (pool, now) = (pool(), Instant::now());
+        let [mut eldest, mut second, mut third] = [account(&pool), account(&pool), account(&pool)];
+        assert!(eldest.grow_request(MIB, 2 * MIB, now));
+        assert!(second.grow_request(2 * MIB, 2 * MIB, now));
+        assert!(third.grow_request(2 * MIB, 2 * MIB, now), "it began below the limit");
+        assert!(!third.grow_request(2 * MIB + 1, 2 * MIB, now));
+        assert!(eldest.grow_request(2 * MIB, 2 * MIB, now), "beyond the limit");
+        let finished = eldest.finish_request(now).expect("it holds memory");
+        assert!(!third.grow_request(2 * MIB + 1, 2 * MIB, now), "the second is the eldest now");
+        assert_eq!(pool.used_bytes(), pool.bytes_max());
+        assert!(!second.grow_request(3 * MIB, 3 * MIB, now), "the eldest has a bound, too");
+        drop(finished);
+        assert!(second.grow_request(3 * MIB, 3 * MIB, now));
+        drop((eldest, second, third));
+        assert_eq!(pool.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn long_requests_leave_room_for_medium_ones() {
+        let (pool, now) = (pool(), Instant::now());
+        let [mut first, mut long, mut medium] = [account(&pool), account(&pool), account(&pool)];
+        assert!(first.grow_request(2 * MIB, 2 * MIB, now));
+        assert!(!long.grow_request(MIB, MEDIUM_BYTES_MAX + 1, now));
+        assert!(medium.grow_request(MIB, MEDIUM_BYTES_MAX, now));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_drips_is_closed_and_one_that_was_kept_waiting_is_not() {
+        let (pool, began) = (pool(), Instant::now());
+        let [mut drips, mut kept_waiting, mut waits] = [account(&pool), account(&pool), account(&pool)];
+        assert!(drips.grow_request(2 * MIB, 2 * MIB, began));
+        assert!(kept_waiting.grow_request(2 * MIB, 2 * MIB, began));
+        assert!(!kept_waiting.grow_request(2 * MIB + 1, 2 * MIB, began));
+        for second in 0..8 {
+            drips.moved(100_000, began + Duration::from_secs(second));
+        }
+        // It moves often, and too slowly: after the patience and the time that its bytes are worth it is overdue.
+        assert!(!waits.grow_request(MIB, MIB, began + Duration::from_secs(5)));
+        assert_eq!(drips.standing(), Standing::Good);
+        assert!(!waits.grow_request(MIB, MIB, began + Duration::from_secs(6)));
+        assert_eq!((drips.standing(), kept_waiting.standing()), (Standing::Overdue, Standing::Good));
+        drop(drips);
+        let now = began + Duration::from_secs(60);
+        assert!(kept_waiting.grow_request(2 * MIB + 1, 2 * MIB, now) && waits.grow_request(MIB, MIB, now));
+        assert!(waits.grow_request(2 * MIB, 2 * MIB, now));
+        assert!(!waits.grow_request(3 * MIB, 2 * MIB, now + Duration::from_secs(1)));
+        assert_eq!(kept_waiting.standing(), Standing::Good, "its patience begins when it no longer waits");
+    }
+
+    #[tokio::test]
+    async fn answers_and_work_beyond_the_bound_close_who_stalls_and_then_who_holds_most() {
+        let (pool, now) = (pool(), Instant::now());
+        let connections: Vec<_> = (0..3).map(|_| ConnectionMemory::new(Arc::clone(&pool))).collect();
+        let told = |index: usize| connections[index].is_told_to_close.load(Ordering::Relaxed);
+        let mut stalled = Account::new(Arc::clone(&connections[0]));
+        stalled.set_answers(MIB, now);
+        let mut small = connections[1].working_memory();
+        small.grow_to(ALLOWANCE_BYTES);
+        assert_eq!(pool.used_bytes(), MIB - ALLOWANCE_BYTES, "neither has its allowance counted");
+        small.grow_to(2 * MIB);
+        let mut large = connections[2].working_memory();
+        large.grow_to(3 * MIB);
+        assert!(!told(0) && !told(1) && !told(2));
+        large.grow_to(4 * MIB);
+        assert!(told(0) && !told(1) && !told(2), "whose peer takes nothing goes first");
+        large.grow_to(8 * MIB);
+        assert!(!told(1) && told(2), "then who holds most");
+        drop((stalled, small, large));
+        assert_eq!(pool.used_bytes(), 0);
     }
 }

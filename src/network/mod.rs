@@ -18,7 +18,7 @@ use crate::codec::writer::Chunk;
 use crate::network::connection::ConnectionBounds;
 use crate::network::counters::NetworkCounters;
 use crate::network::limits::ConnectionCounter;
-use crate::network::memory::MemoryPool;
+use crate::network::memory::{ConnectionMemory, MemoryPool};
 use crate::protocol::header::RequestHeader;
 
 pub mod connection;
@@ -46,6 +46,7 @@ pub struct Peer<S> {
     pub address: SocketAddr,
     /// The service's own: what it has learnt of the client. Requests of one connection may share it at once.
     pub session: S,
+    pub memory: Arc<ConnectionMemory>,
 }
 
 /// One request: its header, and its body not read yet.

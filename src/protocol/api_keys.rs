@@ -75,6 +75,9 @@ api_keys! {
     DeleteRecords = 21, m::delete_records::DeleteRecordsRequest;
     InitProducerId = 22, m::init_producer_id::InitProducerIdRequest;
     OffsetForLeaderEpoch = 23, m::offset_for_leader_epoch::OffsetForLeaderEpochRequest;
+    DescribeAcls = 29, m::describe_acls::DescribeAclsRequest;
+    CreateAcls = 30, m::create_acls::CreateAclsRequest;
+    DeleteAcls = 31, m::delete_acls::DeleteAclsRequest;
     DescribeConfigs = 32, m::describe_configs::DescribeConfigsRequest;
     AlterConfigs = 33, m::alter_configs::AlterConfigsRequest;
     CreatePartitions = 37, m::create_partitions::CreatePartitionsRequest;

@@ -216,6 +216,10 @@ impl Wire for TopicId {
 
 const NULL: DecodeError = DecodeError::InvalidLength(-1);
 
+/// Compact strings are no longer than others, whatever their length prefix could say.
+/// Source: kafka 3.9.0 generator/src/main/java/org/apache/kafka/message/MessageDataGenerator.java.
+const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
 /// So many elements are read of an array that is over the budget: enough to tell the sender what was refused.
 const ELEMENTS_REFUSED: usize = 8;
 
@@ -241,14 +245,14 @@ fn write_length_i32(writer: &mut Writer, length: Option<usize>) -> Result<(), En
 
 fn write_text(text: Option<&str>, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
     let length = text.map(str::len);
+    let short = match length {
+        None => -1,
+        Some(bytes) => i16::try_from(bytes).map_err(|_| EncodeError::TooLong { bytes })?,
+    };
     if encoding.flexible {
         write_compact_length(writer, length)?;
     } else {
-        let value = match length {
-            None => -1,
-            Some(bytes) => i16::try_from(bytes).map_err(|_| EncodeError::TooLong { bytes })?,
-        };
-        writer.i16(value);
+        writer.i16(short);
     }
     writer.slice(text.unwrap_or_default().as_bytes());
     Ok(())
@@ -260,6 +264,11 @@ impl Wire for Option<String> {
     }
     fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
         let length = if encoding.flexible { reader.length_compact()? } else { reader.length_i16()? };
+        if let Some(length) = length
+            && length > STRING_BYTES_MAX
+        {
+            return Err(DecodeError::InvalidLength(length as i64));
+        }
         *self = length.map(|length| reader.text(length)).transpose()?;
         Ok(())
     }

@@ -1,8 +1,7 @@
 //! What the controller asks of this broker, whatever version it asked in, and the fences that every such request passes.
 
 use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
-use crate::protocol::error_code::ErrorCode;
-use crate::replica::leader::Decision;
+use crate::replica::leader::{Decision, DecisionRefusal};
 
 /// The epochs that every control request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +35,40 @@ pub struct StopReplica {
     pub delete: bool,
 }
 
+/// Why a control request is refused as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlRefusal {
+    /// It was meant for an earlier registration of this broker, or this broker is not registered.
+    StaleBrokerEpoch,
+    /// It comes from a controller that has been replaced.
+    StaleControllerEpoch,
+    ShuttingDown,
+}
+
+/// Why a control request is refused for one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionRefusal {
+    Decision(DecisionRefusal),
+    /// The stop is older than the leader epoch in force.
+    StaleStop,
+    /// Its log directory is offline, or the log cannot be created, changed or deleted.
+    Storage,
+    ShuttingDown,
+}
+
+impl From<DecisionRefusal> for PartitionRefusal {
+    fn from(refusal: DecisionRefusal) -> PartitionRefusal {
+        PartitionRefusal::Decision(refusal)
+    }
+}
+
+/// What became of each partition that a control request names.
+pub type PartitionOutcomes = Vec<(TopicPartition, Result<(), PartitionRefusal>)>;
+
 /// Whether a replica may be stopped under this leader epoch. Controllers before KAFKA-13972 send a greater epoch than
 /// the current one, later ones may send the current one.
-pub fn judge_stop(asked: LeaderEpoch, current: LeaderEpoch) -> Result<(), ErrorCode> {
-    if asked.0 < 0 || asked >= current { Ok(()) } else { Err(ErrorCode::FencedLeaderEpoch) }
+pub fn judge_stop(asked: LeaderEpoch, current: LeaderEpoch) -> Result<(), PartitionRefusal> {
+    if asked.0 < 0 || asked >= current { Ok(()) } else { Err(PartitionRefusal::StaleStop) }
 }
 
 /// The newest controller this broker has heard of.
@@ -58,12 +87,12 @@ impl ControllerFence {
     /// Refuses what was meant for an earlier registration of this broker, then what comes from a replaced controller.
     /// A newer controller is believed from its first request on, even if that achieves nothing else. A broker epoch
     /// greater than our own is fine: the controller may learn of a registration first.
-    pub fn admit(&mut self, epochs: ControlEpochs, own_broker_epoch: BrokerEpoch) -> Result<(), ErrorCode> {
+    pub fn admit(&mut self, epochs: ControlEpochs, own_broker_epoch: BrokerEpoch) -> Result<(), ControlRefusal> {
         if epochs.broker_epoch.0 != -1 && epochs.broker_epoch < own_broker_epoch {
-            return Err(ErrorCode::StaleBrokerEpoch);
+            return Err(ControlRefusal::StaleBrokerEpoch);
         }
         if epochs.controller_epoch < self.latest {
-            return Err(ErrorCode::StaleControllerEpoch);
+            return Err(ControlRefusal::StaleControllerEpoch);
         }
         self.latest = epochs.controller_epoch;
         Ok(())
@@ -87,7 +116,7 @@ mod tests {
     fn an_older_broker_epoch_is_stale_and_a_greater_or_absent_one_is_not() {
         let mut fence = ControllerFence::default();
         let own = BrokerEpoch(100);
-        assert_eq!(fence.admit(epochs(1, 99), own), Err(ErrorCode::StaleBrokerEpoch));
+        assert_eq!(fence.admit(epochs(1, 99), own), Err(ControlRefusal::StaleBrokerEpoch));
         assert_eq!(fence.latest(), ControllerEpoch(0), "a request for another registration teaches nothing");
         assert_eq!(fence.admit(epochs(1, 100), own), Ok(()));
         assert_eq!(fence.admit(epochs(1, 101), own), Ok(()));
@@ -98,17 +127,17 @@ mod tests {
     fn a_replaced_controller_is_refused_from_the_first_request_of_its_successor() {
         let mut fence = ControllerFence::default();
         assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Ok(()));
-        assert_eq!(fence.admit(epochs(4, -1), BrokerEpoch(1)), Err(ErrorCode::StaleControllerEpoch));
+        assert_eq!(fence.admit(epochs(4, -1), BrokerEpoch(1)), Err(ControlRefusal::StaleControllerEpoch));
         assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Ok(()));
         assert_eq!(fence.admit(epochs(6, -1), BrokerEpoch(1)), Ok(()));
-        assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Err(ErrorCode::StaleControllerEpoch));
+        assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Err(ControlRefusal::StaleControllerEpoch));
     }
 
     #[test]
     fn a_replica_stops_under_its_own_or_a_later_leader_epoch_or_none() {
         let current = LeaderEpoch(5);
         for (asked, expected) in
-            [(-2, Ok(())), (-1, Ok(())), (4, Err(ErrorCode::FencedLeaderEpoch)), (5, Ok(())), (6, Ok(()))]
+            [(-2, Ok(())), (-1, Ok(())), (4, Err(PartitionRefusal::StaleStop)), (5, Ok(())), (6, Ok(()))]
         {
             assert_eq!(judge_stop(LeaderEpoch(asked), current), expected, "epoch {asked}");
         }

@@ -1,10 +1,11 @@
 //! What the controller asks, carried out: partitions lead and follow, stop and go, and the cluster's metadata changes. One
 //! request at a time, under the control lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::{debug, error, info, warn};
 use tokio::task::JoinSet;
@@ -15,14 +16,20 @@ use crate::log::error::LogError;
 use crate::metadata::image::Update;
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::{LeaderEpoch, TopicId, TopicPartition};
-use crate::protocol::error_code::ErrorCode;
-use crate::replica::control::{ControlEpochs, Decisions, StopReplicas, judge_stop};
-use crate::replica::leader::{Decision, Verdict};
+use crate::replica::control::{
+    ControlEpochs, ControlRefusal, ControllerFence, Decisions, PartitionOutcomes, PartitionRefusal, StopReplicas,
+    judge_stop,
+};
+use crate::replica::leader::{Decision, DecisionRefusal, Verdict};
 use crate::replica::partition::Partition;
 use crate::replica::replica_manager::ReplicaManager;
 
 /// Decisions handed to one I/O thread at a time: a request about thousands of partitions keeps all threads busy.
 const DECISIONS_PER_JOB: usize = 64;
+
+/// How long a request waits for this broker to be registered: as long as a controller waits for its answer, by the
+/// default of `request.timeout.ms`.
+const REGISTRATION_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What the coordinators must know of this broker's partitions, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,16 +54,15 @@ impl ReplicaManager {
         self: &Arc<Self>,
         request: Decisions,
         now_ms: i64,
-    ) -> Result<Vec<(TopicPartition, ErrorCode)>, ErrorCode> {
-        let mut fence = self.fence.lock().await;
-        fence.admit(request.epochs, self.broker_epoch())?;
-        let mut errors = Vec::with_capacity(request.decisions.len());
+    ) -> Result<PartitionOutcomes, ControlRefusal> {
+        let fence = self.admit(request.epochs).await?;
+        let mut outcomes = PartitionOutcomes::with_capacity(request.decisions.len());
         let mut added = Vec::new();
         let mut changes = Vec::new();
-        for (name, decision) in request.decisions {
+        for (name, decision) in last_of_each(request.decisions) {
             let partition = match self.hosted.get(&name.topic, name.partition) {
                 Some(partition) if partition.is_offline() => {
-                    errors.push((name, ErrorCode::KafkaStorageError));
+                    outcomes.push((name, Err(PartitionRefusal::Storage)));
                     continue;
                 }
                 Some(partition) => partition,
@@ -68,11 +74,11 @@ impl ReplicaManager {
             };
             let log_topic_id = self.log_dirs.get(&name).and_then(|log| log.topic_id()).unwrap_or(TopicId::ZERO);
             match partition.judge(&decision, log_topic_id, request.same_epoch_allowed) {
-                Verdict::Refuse(error) => {
-                    debug!("{name}: leader epoch {} is refused: {error}", decision.leader_epoch);
-                    errors.push((name, error));
+                Verdict::Refuse(why) => {
+                    debug!("{name}: leader epoch {} is refused: {why:?}", decision.leader_epoch);
+                    outcomes.push((name, Err(why.into())));
                 }
-                Verdict::Acknowledge => errors.push((name, ErrorCode::None)),
+                Verdict::Acknowledge => outcomes.push((name, Ok(()))),
                 verdict @ (Verdict::Lead | Verdict::Follow | Verdict::AdoptTopicId) => {
                     changes.push(Change { partition, decision, verdict });
                 }
@@ -80,22 +86,14 @@ impl ReplicaManager {
         }
         self.hosted.insert(added);
         for (name, outcome) in self.change(changes, now_ms).await {
-            let event = match outcome {
-                Ok(Some(event)) => Some(event),
-                Ok(None) => None,
-                Err(error) => {
-                    errors.push((name, error));
-                    continue;
-                }
-            };
-            errors.push((name, ErrorCode::None));
-            if let Some(event) = event {
-                self.tell(event).await;
+            if let Ok(Some(event)) = &outcome {
+                self.tell(event.clone()).await;
             }
+            outcomes.push((name, outcome.map(|_| ())));
         }
         self.has_decisions.send_replace(true);
         drop(fence);
-        Ok(errors)
+        Ok(outcomes)
     }
 
     /// Creates logs and changes roles on the I/O threads. Outcomes come in the order of the changes.
@@ -121,7 +119,7 @@ impl ReplicaManager {
                 let carry_out = move || job.iter().map(|change| this.carry_out(change, &configs, now_ms)).collect();
                 let done = io.run(carry_out).await;
                 let outcomes: Vec<ChangeOutcome> =
-                    done.unwrap_or_else(|_| vec![Err(ErrorCode::UnknownServerError); names.len()]);
+                    done.unwrap_or_else(|_| vec![Err(PartitionRefusal::ShuttingDown); names.len()]);
                 (number, names.into_iter().zip(outcomes).collect::<Vec<_>>())
             });
             number += 1;
@@ -199,21 +197,20 @@ impl ReplicaManager {
         self: &Arc<Self>,
         request: StopReplicas,
         now_ms: i64,
-    ) -> Result<Vec<(TopicPartition, ErrorCode)>, ErrorCode> {
-        let mut fence = self.fence.lock().await;
-        fence.admit(request.epochs, self.broker_epoch())?;
-        let mut errors = Vec::with_capacity(request.partitions.len());
+    ) -> Result<PartitionOutcomes, ControlRefusal> {
+        let fence = self.admit(request.epochs).await?;
+        let mut outcomes = PartitionOutcomes::with_capacity(request.partitions.len());
         let mut deleted = Vec::new();
         for stop in request.partitions {
             let hosted = self.hosted.get(&stop.name.topic, stop.name.partition);
             let verdict = match &hosted {
-                Some(partition) if partition.is_offline() => Err(ErrorCode::KafkaStorageError),
+                Some(partition) if partition.is_offline() => Err(PartitionRefusal::Storage),
                 Some(partition) => judge_stop(stop.leader_epoch, partition.leader_epoch()),
                 None => Ok(()),
             };
-            if let Err(error) = verdict {
-                debug!("{}: stop at leader epoch {} is refused: {error}", stop.name, stop.leader_epoch);
-                errors.push((stop.name, error));
+            if let Err(why) = verdict {
+                debug!("{}: stop at leader epoch {} is refused: {why:?}", stop.name, stop.leader_epoch);
+                outcomes.push((stop.name, Err(why)));
             } else if stop.delete {
                 // A log without a partition is left over from a deletion that this broker missed.
                 deleted.push(stop);
@@ -221,7 +218,7 @@ impl ReplicaManager {
                 if let Some(partition) = hosted {
                     partition.wake_all();
                 }
-                errors.push((stop.name, ErrorCode::None));
+                outcomes.push((stop.name, Ok(())));
             }
         }
         let names: Vec<TopicPartition> = deleted.iter().map(|stop| stop.name.clone()).collect();
@@ -230,11 +227,11 @@ impl ReplicaManager {
         closed.iter().for_each(|partition| partition.close());
         let log_dirs = Arc::clone(&self.log_dirs);
         let delete = move || log_dirs.delete(&names, now_ms);
-        let Ok(outcomes) = self.io.run(delete).await else { return Err(ErrorCode::UnknownServerError) };
-        for (stop, outcome) in deleted.into_iter().zip(outcomes) {
-            if let Err(why) = outcome {
+        let Ok(deletions) = self.io.run(delete).await else { return Err(ControlRefusal::ShuttingDown) };
+        for (stop, deletion) in deleted.into_iter().zip(deletions) {
+            if let Err(why) = deletion {
                 error!("{}: cannot be deleted: {why}", stop.name);
-                errors.push((stop.name, ErrorCode::KafkaStorageError));
+                outcomes.push((stop.name, Err(PartitionRefusal::Storage)));
                 continue;
             }
             info!("{} is no longer hosted here and its log is deleted", stop.name);
@@ -242,22 +239,43 @@ impl ReplicaManager {
                 let leader_epoch = (stop.leader_epoch.0 >= 0).then_some(stop.leader_epoch);
                 self.tell(LeadershipEvent::Resigned { partition: stop.name.clone(), leader_epoch }).await;
             }
-            errors.push((stop.name, ErrorCode::None));
+            outcomes.push((stop.name, Ok(())));
         }
         drop(fence);
-        Ok(errors)
+        Ok(outcomes)
     }
 
     /// Publishes what an UpdateMetadata request says.
-    pub async fn update_metadata(&self, epochs: ControlEpochs, update: &Update) -> Result<(), ErrorCode> {
-        let mut fence = self.fence.lock().await;
-        fence.admit(epochs, self.broker_epoch())?;
+    pub async fn update_metadata(&self, epochs: ControlEpochs, update: &Update) -> Result<(), ControlRefusal> {
+        let fence = self.admit(epochs).await?;
         let deleted = self.around.metadata.apply(update);
         if !deleted.is_empty() {
             self.tell(LeadershipEvent::Deleted(deleted)).await;
         }
         drop(fence);
         Ok(())
+    }
+
+    /// Lets a request in under the control lock, which is held until it is carried out. While this broker is not
+    /// registered, at its start and after its session has expired, there is no life of it that a request could be meant
+    /// for: the request waits for the registration, and only then is it judged.
+    async fn admit(
+        &self,
+        epochs: ControlEpochs,
+    ) -> Result<tokio::sync::MutexGuard<'_, ControllerFence>, ControlRefusal> {
+        let mut registered = self.registered.clone();
+        loop {
+            match tokio::time::timeout(REGISTRATION_WAIT_MAX, registered.wait_for(Option::is_some)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(ControlRefusal::ShuttingDown),
+                Err(_) => return Err(ControlRefusal::StaleBrokerEpoch),
+            }
+            let mut fence = self.fence.lock().await;
+            // The registration may have ended while the request waited for its turn.
+            let Some(own) = *registered.borrow() else { continue };
+            fence.admit(epochs, own)?;
+            return Ok(fence);
+        }
     }
 
     async fn tell(&self, event: LeadershipEvent) {
@@ -267,6 +285,15 @@ impl ReplicaManager {
     }
 }
 
+/// A request that names a partition twice means what it says last, as for a JVM broker; roles are changed on several
+/// threads, so it must not be left to them.
+fn last_of_each(decisions: Vec<(TopicPartition, Decision)>) -> Vec<(TopicPartition, Decision)> {
+    let mut seen = HashSet::with_capacity(decisions.len());
+    let mut last: Vec<_> = decisions.into_iter().rev().filter(|(name, _)| seen.insert(name.clone())).collect();
+    last.reverse();
+    last
+}
+
 /// One partition's part of a LeaderAndIsr request that was not refused.
 struct Change {
     partition: Arc<Partition>,
@@ -274,15 +301,17 @@ struct Change {
     verdict: Verdict,
 }
 
-/// The code for an error of the log; one of its disk takes the partition out of service.
-fn refused_by_log(partition: &Partition, why: &LogError) -> ErrorCode {
-    if let LogError::InconsistentTopicId { .. } = why {
-        return ErrorCode::InconsistentTopicId;
+/// What an error of the log means for the request; one of its disk takes the partition out of service.
+fn refused_by_log(partition: &Partition, why: &LogError) -> PartitionRefusal {
+    match why {
+        LogError::InconsistentTopicId { .. } => return DecisionRefusal::InconsistentTopicId.into(),
+        LogError::StaleLeaderEpoch { .. } => return DecisionRefusal::StaleLeaderEpoch.into(),
+        _ => {}
     }
     if why.is_storage_failure() || matches!(why, LogError::Offline { .. }) {
         partition.go_offline();
     }
-    ErrorCode::KafkaStorageError
+    PartitionRefusal::Storage
 }
 
-type ChangeOutcome = Result<Option<LeadershipEvent>, ErrorCode>;
+type ChangeOutcome = Result<Option<LeadershipEvent>, PartitionRefusal>;

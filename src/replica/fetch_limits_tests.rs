@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::tests::{Fixture, NOW_MS, ROLLING_SEGMENT_BYTES, TERMS, follower};
 use crate::model::Offset;
-use crate::protocol::error_code::ErrorCode;
 use crate::record::build::BatchBuilder;
 use crate::replica::fetch::LimitRule;
 
@@ -87,7 +86,7 @@ async fn fetches_keep_to_their_limits_as_kafka_does_and_wait_as_long() {
         for partition in 0..PARTITIONS {
             // The last ones wait for a follower, which sees more than consumers do.
             let replicas: &[i32] = if partition < 3 { &[1] } else { &[1, 2] };
-            assert_eq!(fixture.decide("rolling", partition, 1, 0, replicas).await, ErrorCode::None);
+            assert_eq!(fixture.decide("rolling", partition, 1, 0, replicas).await, Ok(()));
             let mut told = ModelPartition::default();
             for _ in 0..rng.random_range(0..12) {
                 let (count, batch) = records(&mut rng);

@@ -12,7 +12,6 @@
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/cluster/Partition.scala and server/ReplicaManager.scala.
 
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
-use crate::protocol::error_code::ErrorCode;
 
 /// What the controller decided for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +40,18 @@ pub enum Verdict {
     AdoptTopicId,
     /// The epoch is the current one, and the controller no longer keeps topic ids: nothing changes here.
     Acknowledge,
-    Refuse(ErrorCode),
+    Refuse(DecisionRefusal),
+}
+
+/// Why a decision is not obeyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionRefusal {
+    /// The log belongs to another incarnation of the topic.
+    InconsistentTopicId,
+    /// This broker is not among the replicas.
+    NotAssigned,
+    /// A decision of this leader epoch, or a later one, is in force already.
+    StaleLeaderEpoch,
 }
 
 /// What a transition did.
@@ -202,26 +212,26 @@ impl Leadership {
     pub fn judge(&self, decision: &Decision, log_topic_id: TopicId, same_epoch_allowed: bool) -> Verdict {
         let asked = decision.topic_id;
         if !asked.is_zero() && !log_topic_id.is_zero() && asked != log_topic_id {
-            return Verdict::Refuse(ErrorCode::InconsistentTopicId);
+            return Verdict::Refuse(DecisionRefusal::InconsistentTopicId);
         }
         let leads = decision.leader == self.local;
         if decision.leader_epoch > self.leader_epoch
             || (decision.leader_epoch == self.leader_epoch && same_epoch_allowed)
         {
             if !decision.assignment.contains(&self.local) {
-                return Verdict::Refuse(ErrorCode::UnknownTopicOrPartition);
+                return Verdict::Refuse(DecisionRefusal::NotAssigned);
             }
             return if leads { Verdict::Lead } else { Verdict::Follow };
         }
         if decision.leader_epoch < self.leader_epoch {
-            return Verdict::Refuse(ErrorCode::StaleControllerEpoch);
+            return Verdict::Refuse(DecisionRefusal::StaleLeaderEpoch);
         }
         if !asked.is_zero() && log_topic_id.is_zero() {
             Verdict::AdoptTopicId
         } else if asked.is_zero() && !log_topic_id.is_zero() && !leads {
             Verdict::Acknowledge
         } else {
-            Verdict::Refuse(ErrorCode::StaleControllerEpoch)
+            Verdict::Refuse(DecisionRefusal::StaleLeaderEpoch)
         }
     }
 
@@ -430,7 +440,7 @@ mod tests {
     /// Every cell of the table in Kafka's becomeLeaderOrFollower that looks at one partition.
     #[test]
     fn a_decision_is_judged_by_topic_id_then_leader_epoch_then_assignment() {
-        use ErrorCode::{InconsistentTopicId, StaleControllerEpoch, UnknownTopicOrPartition};
+        use DecisionRefusal::{InconsistentTopicId, NotAssigned, StaleLeaderEpoch};
         use Verdict::{Acknowledge, AdoptTopicId, Follow, Lead, Refuse};
         let other = TopicId([2; 16]);
         type Case = (i32, i32, &'static [i32], TopicId, TopicId, Verdict);
@@ -441,18 +451,18 @@ mod tests {
             (6, -1, &[1, 2], ID, ID, Follow),
             (6, 1, &[1, 2], TopicId::ZERO, ID, Lead),
             (6, 1, &[1, 2], ID, TopicId::ZERO, Lead),
-            (6, 2, &[2, 3], ID, ID, Refuse(UnknownTopicOrPartition)),
+            (6, 2, &[2, 3], ID, ID, Refuse(NotAssigned)),
             (6, 1, &[1, 2], other, ID, Refuse(InconsistentTopicId)),
             (4, 1, &[1, 2], other, ID, Refuse(InconsistentTopicId)),
-            (4, 1, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
-            (4, 1, &[1, 2], ID, TopicId::ZERO, Refuse(StaleControllerEpoch)),
-            (5, 1, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
-            (5, 2, &[1, 2], ID, ID, Refuse(StaleControllerEpoch)),
+            (4, 1, &[1, 2], ID, ID, Refuse(StaleLeaderEpoch)),
+            (4, 1, &[1, 2], ID, TopicId::ZERO, Refuse(StaleLeaderEpoch)),
+            (5, 1, &[1, 2], ID, ID, Refuse(StaleLeaderEpoch)),
+            (5, 2, &[1, 2], ID, ID, Refuse(StaleLeaderEpoch)),
             (5, 1, &[1, 2], ID, TopicId::ZERO, AdoptTopicId),
             (5, 2, &[1, 2], ID, TopicId::ZERO, AdoptTopicId),
             (5, 2, &[1, 2], TopicId::ZERO, ID, Acknowledge),
-            (5, 1, &[1, 2], TopicId::ZERO, ID, Refuse(StaleControllerEpoch)),
-            (5, 1, &[1, 2], TopicId::ZERO, TopicId::ZERO, Refuse(StaleControllerEpoch)),
+            (5, 1, &[1, 2], TopicId::ZERO, ID, Refuse(StaleLeaderEpoch)),
+            (5, 1, &[1, 2], TopicId::ZERO, TopicId::ZERO, Refuse(StaleLeaderEpoch)),
         ];
         let leadership = leading(5, &[1, 2], 0);
         for &(epoch, leader, replicas, asked, known, expected) in cases {
@@ -460,7 +470,7 @@ mod tests {
             assert_eq!(leadership.judge(&decision, known, false), expected, "{decision:?} with the log at {known}");
         }
         assert_eq!(leadership.judge(&decision(1, 5, &[1]), ID, true), Lead, "a migrating controller repeats itself");
-        assert_eq!(leadership.judge(&decision(1, 4, &[1]), ID, true), Refuse(StaleControllerEpoch));
+        assert_eq!(leadership.judge(&decision(1, 4, &[1]), ID, true), Refuse(StaleLeaderEpoch));
     }
 
     #[test]

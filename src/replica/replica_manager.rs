@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,8 +37,9 @@ pub struct ReplicaManager {
     pub(super) io: Arc<IoThreads>,
     /// The control lock: one request of the controller at a time.
     pub(super) fence: tokio::sync::Mutex<ControllerFence>,
-    /// Of the current registration in ZooKeeper; -1 before the first.
-    broker_epoch: AtomicI64,
+    /// The epoch of this broker's registration in ZooKeeper, known here before any controller can have heard of it;
+    /// `None` while there is no registration.
+    pub(super) registered: watch::Receiver<Option<BrokerEpoch>>,
     pub(super) events: mpsc::Sender<LeadershipEvent>,
     /// True once the controller has told which partitions live here: only then are high watermarks checkpointed, or
     /// those of partitions not heard of yet would be lost.
@@ -55,6 +55,7 @@ impl ReplicaManager {
         log_dirs: Arc<LogDirs>,
         topic_configs: Arc<dyn TopicConfigs>,
         io: Arc<IoThreads>,
+        registered: watch::Receiver<Option<BrokerEpoch>>,
     ) -> (Arc<ReplicaManager>, mpsc::Receiver<LeadershipEvent>) {
         let (events, told) = mpsc::channel(LEADERSHIP_EVENTS_MAX);
         let around = Arc::new(Surroundings {
@@ -71,7 +72,7 @@ impl ReplicaManager {
             topic_configs,
             io,
             fence: tokio::sync::Mutex::default(),
-            broker_epoch: AtomicI64::new(-1),
+            registered,
             events,
             has_decisions: watch::Sender::new(false),
         };
@@ -80,15 +81,6 @@ impl ReplicaManager {
 
     pub fn broker(&self) -> BrokerId {
         self.around.local
-    }
-
-    /// Called with each registration in ZooKeeper, before the controller can have heard of it.
-    pub fn set_broker_epoch(&self, epoch: BrokerEpoch) {
-        self.broker_epoch.store(epoch.0, Ordering::Release);
-    }
-
-    pub fn broker_epoch(&self) -> BrokerEpoch {
-        BrokerEpoch(self.broker_epoch.load(Ordering::Acquire))
     }
 
     /// A hosted partition, or why there is none.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::log::LogConfig;
@@ -19,21 +19,24 @@ use crate::metadata::image::{Broker, Partition as PartitionImage, TopicUpdate, U
 use crate::model::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
 };
-use crate::protocol::error_code::ErrorCode;
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::build::BatchBuilder;
-use crate::replica::control::{ControlEpochs, Decisions, StopReplica, StopReplicas};
+use crate::replica::control::{ControlEpochs, ControlRefusal, Decisions, PartitionRefusal, StopReplica, StopReplicas};
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
 use crate::replica::io::IoThreads;
-use crate::replica::leader::Decision;
+use crate::replica::leader::{Decision, DecisionRefusal};
 use crate::replica::partition::{AppendTerms, Appended, FetchParams, Fetcher, RequiredAcks};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters;
 
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
 const TOPIC_ID: TopicId = TopicId([5; 16]);
+
+pub(super) type Outcome = Result<(), PartitionRefusal>;
+
+const STALE: Outcome = Err(PartitionRefusal::Decision(DecisionRefusal::StaleLeaderEpoch));
 
 struct Defaults;
 
@@ -57,12 +60,29 @@ pub(super) const TERMS: AppendTerms = AppendTerms {
 pub(super) struct Fixture {
     pub replicas: Arc<ReplicaManager>,
     events: mpsc::Receiver<LeadershipEvent>,
+    broker_epoch: watch::Sender<Option<BrokerEpoch>>,
     /// Removed with everything in it when the test ends.
     dir: tempfile::TempDir,
 }
 
 fn epochs() -> ControlEpochs {
     ControlEpochs { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(-1) }
+}
+
+fn decision(leader: i32, epoch: i32, replicas: &[i32]) -> Decision {
+    let brokers: Vec<BrokerId> = replicas.iter().copied().map(BrokerId).collect();
+    Decision {
+        controller_epoch: ControllerEpoch(1),
+        leader: BrokerId(leader),
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: PartitionEpoch(epoch),
+        isr: brokers.clone(),
+        assignment: brokers,
+        adding: Vec::new(),
+        removing: Vec::new(),
+        is_new: true,
+        topic_id: TOPIC_ID,
+    }
 }
 
 impl Fixture {
@@ -74,6 +94,7 @@ impl Fixture {
         log_dirs.load(&|_| Arc::default(), NOW_MS, &|_| ()).expect("the directory is empty");
         let metadata = Arc::new(MetadataCache::new());
         let io = Arc::new(IoThreads::start(2, 16).expect("threads start"));
+        let (broker_epoch, registered) = watch::channel(Some(BrokerEpoch(100)));
         let (replicas, events) = ReplicaManager::new(
             BrokerId(1),
             ReplicaConfig::default(),
@@ -81,8 +102,9 @@ impl Fixture {
             Arc::new(log_dirs),
             Arc::new(Defaults),
             io,
+            registered,
         );
-        Fixture { replicas, events, dir }
+        Fixture { replicas, events, broker_epoch, dir }
     }
 
     /// Tells of the brokers 1 and 2, and of these partitions, led by broker 1.
@@ -106,7 +128,7 @@ impl Fixture {
         assert_eq!(self.replicas.update_metadata(epochs(), &update).await, Ok(()));
     }
 
-    pub async fn decide(&self, topic: &str, partition: i32, leader: i32, epoch: i32, replicas: &[i32]) -> ErrorCode {
+    pub async fn decide(&self, topic: &str, partition: i32, leader: i32, epoch: i32, replicas: &[i32]) -> Outcome {
         self.decide_from(epochs(), topic, partition, leader, epoch, replicas).await.expect("the epochs are current")
     }
 
@@ -118,21 +140,8 @@ impl Fixture {
         leader: i32,
         epoch: i32,
         replicas: &[i32],
-    ) -> Result<ErrorCode, ErrorCode> {
-        let brokers: Vec<BrokerId> = replicas.iter().copied().map(BrokerId).collect();
-        let decision = Decision {
-            controller_epoch: ControllerEpoch(1),
-            leader: BrokerId(leader),
-            leader_epoch: LeaderEpoch(epoch),
-            partition_epoch: PartitionEpoch(epoch),
-            isr: brokers.clone(),
-            assignment: brokers,
-            adding: Vec::new(),
-            removing: Vec::new(),
-            is_new: true,
-            topic_id: TOPIC_ID,
-        };
-        let decisions = vec![(TopicPartition::new(topic, partition), decision)];
+    ) -> Result<Outcome, ControlRefusal> {
+        let decisions = vec![(TopicPartition::new(topic, partition), decision(leader, epoch, replicas))];
         let request = Decisions { epochs, decisions, same_epoch_allowed: false };
         let errors = self.replicas.become_leader_or_follower(request, NOW_MS).await?;
         Ok(errors[0].1)
@@ -186,7 +195,7 @@ fn soon() -> Instant {
 async fn a_single_replica_commits_at_once_and_serves_what_it_committed() {
     let fixture = Fixture::new();
     fixture.publish(&[("t", 0)]).await;
-    assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, ErrorCode::None);
+    assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, Ok(()));
     for (appended, first_offset) in [(RequiredAcks::AllInSync, 0), (RequiredAcks::Leader, 3), (RequiredAcks::None, 6)] {
         let appended = fixture.produce("t", appended).expect("this broker leads");
         assert_eq!(appended.info.first_offset, Offset(first_offset));
@@ -202,7 +211,7 @@ async fn a_single_replica_commits_at_once_and_serves_what_it_committed() {
 async fn a_fetch_at_the_end_waits_for_the_next_append() {
     let fixture = Fixture::new();
     fixture.publish(&[("t", 0)]).await;
-    fixture.decide("t", 0, 1, 0, &[1]).await;
+    fixture.decide("t", 0, 1, 0, &[1]).await.expect("decided");
     let query = fixture.consumer("t", 0, 1);
     let replicas = Arc::clone(&fixture.replicas);
     let waiting = tokio::spawn(async move { replicas.fetch(&query, soon(), NOW_MS).await });
@@ -219,7 +228,7 @@ async fn a_fetch_at_the_end_waits_for_the_next_append() {
 async fn acks_all_waits_for_the_isr_and_fails_when_leadership_moves() {
     let fixture = Fixture::new();
     fixture.publish(&[("t", 0)]).await;
-    fixture.decide("t", 0, 1, 0, &[1, 2]).await;
+    fixture.decide("t", 0, 1, 0, &[1, 2]).await.expect("decided");
     let commit = fixture.produce("t", RequiredAcks::AllInSync).expect("this broker leads").commit.expect("not yet");
     // The follower asks for what comes after the records: it has them.
     let mut query = fixture.consumer("t", 3, 0);
@@ -229,7 +238,7 @@ async fn acks_all_waits_for_the_isr_and_fails_when_leadership_moves() {
     assert_eq!(commit.wait(soon()).await, Ok(()));
 
     let commit = fixture.produce("t", RequiredAcks::AllInSync).expect("this broker leads").commit.expect("not yet");
-    assert_eq!(fixture.decide("t", 0, 2, 1, &[1, 2]).await, ErrorCode::None);
+    assert_eq!(fixture.decide("t", 0, 2, 1, &[1, 2]).await, Ok(()));
     assert_eq!(commit.wait(soon()).await, Err(waiters::NotCommitted::NotLeader));
     assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::NotLeaderOrFollower)));
     let outcomes = fixture.replicas.fetch(&fixture.consumer("t", 0, 1), soon(), NOW_MS).await;
@@ -240,7 +249,7 @@ async fn acks_all_waits_for_the_isr_and_fails_when_leadership_moves() {
 async fn a_produce_below_min_insync_replicas_is_refused_and_appends_nothing() {
     let fixture = Fixture::new();
     fixture.publish(&[("safe", 0)]).await;
-    fixture.decide("safe", 0, 1, 0, &[1, 2]).await;
+    fixture.decide("safe", 0, 1, 0, &[1, 2]).await.expect("decided");
     let partition = fixture.replicas.partition("safe", 0).expect("hosted");
     assert_eq!(partition.isr().len(), 2);
     // The ISR shrinks to this broker alone.
@@ -274,7 +283,6 @@ async fn a_produce_below_min_insync_replicas_is_refused_and_appends_nothing() {
 #[tokio::test]
 async fn control_requests_are_fenced_and_partitions_stop_and_go() {
     let mut fixture = Fixture::new();
-    fixture.replicas.set_broker_epoch(BrokerEpoch(100));
     fixture.publish(&[("__consumer_offsets", 0)]).await;
     let from = |controller_epoch, broker_epoch| ControlEpochs {
         controller_epoch: ControllerEpoch(controller_epoch),
@@ -282,25 +290,25 @@ async fn control_requests_are_fenced_and_partitions_stop_and_go() {
     };
     let name = TopicPartition::new("__consumer_offsets", 0);
     let decide = |epochs, leader, epoch| fixture.decide_from(epochs, "__consumer_offsets", 0, leader, epoch, &[1, 2]);
-    assert_eq!(decide(from(2, 99), 1, 0).await, Err(ErrorCode::StaleBrokerEpoch));
-    assert_eq!(decide(from(2, 100), 1, 3).await, Ok(ErrorCode::None));
-    assert_eq!(decide(from(1, 100), 1, 4).await, Err(ErrorCode::StaleControllerEpoch));
-    assert_eq!(decide(from(2, 100), 1, 3).await, Ok(ErrorCode::StaleControllerEpoch));
-    assert_eq!(decide(from(2, 100), 1, 4).await, Ok(ErrorCode::None), "led already: no news for coordinators");
-    assert_eq!(decide(from(2, 100), 2, 5).await, Ok(ErrorCode::None));
+    assert_eq!(decide(from(2, 99), 1, 0).await, Err(ControlRefusal::StaleBrokerEpoch));
+    assert_eq!(decide(from(2, 100), 1, 3).await, Ok(Ok(())));
+    assert_eq!(decide(from(1, 100), 1, 4).await, Err(ControlRefusal::StaleControllerEpoch));
+    assert_eq!(decide(from(2, 100), 1, 3).await, Ok(STALE));
+    assert_eq!(decide(from(2, 100), 1, 4).await, Ok(Ok(())), "led already: no news for coordinators");
+    assert_eq!(decide(from(2, 100), 2, 5).await, Ok(Ok(())));
 
     let stop = |leader_epoch, delete| StopReplicas {
         epochs: from(2, 100),
         partitions: vec![StopReplica { name: name.clone(), leader_epoch: LeaderEpoch(leader_epoch), delete }],
     };
     let stopped = |request| async { fixture.replicas.stop_replicas(request, NOW_MS).await.map(|errors| errors[0].1) };
-    assert_eq!(stopped(stop(4, true)).await, Ok(ErrorCode::FencedLeaderEpoch));
-    assert_eq!(stopped(stop(5, false)).await, Ok(ErrorCode::None));
+    assert_eq!(stopped(stop(4, true)).await, Ok(Err(PartitionRefusal::StaleStop)));
+    assert_eq!(stopped(stop(5, false)).await, Ok(Ok(())));
     assert!(fixture.replicas.partition("__consumer_offsets", 0).is_ok(), "stopped, not deleted");
-    assert_eq!(stopped(stop(-2, true)).await, Ok(ErrorCode::None));
+    assert_eq!(stopped(stop(-2, true)).await, Ok(Ok(())));
     assert!(matches!(fixture.replicas.partition("__consumer_offsets", 0), Err(ReplicaError::NotLeaderOrFollower)));
     assert!(fixture.replicas.log_dirs().get(&name).is_none());
-    assert_eq!(stopped(stop(-2, true)).await, Ok(ErrorCode::None), "gone already");
+    assert_eq!(stopped(stop(-2, true)).await, Ok(Ok(())), "gone already");
 
     let mut told = Vec::new();
     while let Ok(event) = fixture.events.try_recv() {
@@ -329,22 +337,71 @@ async fn an_append_that_expects_an_epoch_is_refused_once_that_leadership_has_end
             Err(other) => panic!("{other:?}"),
         }
     };
-    fixture.decide("t", 0, 1, 5, &[1, 2]).await;
+    fixture.decide("t", 0, 1, 5, &[1, 2]).await.expect("decided");
     assert_eq!([4, 5, 6].map(append), ["refused", "appended", "refused"]);
     // Led without a break: nobody else has written.
-    fixture.decide("t", 0, 1, 6, &[1, 2]).await;
+    fixture.decide("t", 0, 1, 6, &[1, 2]).await.expect("decided");
     assert_eq!([4, 5, 6, 7].map(append), ["refused", "appended", "appended", "refused"]);
-    fixture.decide("t", 0, 2, 7, &[1, 2]).await;
+    fixture.decide("t", 0, 2, 7, &[1, 2]).await.expect("decided");
     assert_eq!([5, 6, 7].map(append), ["refused"; 3]);
-    fixture.decide("t", 0, 1, 8, &[1, 2]).await;
+    fixture.decide("t", 0, 1, 8, &[1, 2]).await.expect("decided");
     assert_eq!([5, 6, 7, 8].map(append), ["refused", "refused", "refused", "appended"]);
+}
+
+#[tokio::test]
+async fn a_request_waits_for_the_registration_and_one_for_an_earlier_life_is_never_obeyed() {
+    let fixture = Arc::new(Fixture::new());
+    let ask = |broker_epoch: i64, leader_epoch: i32| {
+        let fixture = Arc::clone(&fixture);
+        let epochs = ControlEpochs { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(broker_epoch) };
+        tokio::spawn(async move { fixture.decide_from(epochs, "t", 0, 1, leader_epoch, &[1]).await })
+    };
+    let hosted = || fixture.replicas.partition("t", 0).map(|partition| partition.leader_epoch().0).unwrap_or(-1);
+    // Three lives: the start, a session that expires while a request waits for its turn, and the one after it.
+    fixture.broker_epoch.send_replace(None);
+    let (former, current, of_any) = (ask(99, 1), ask(100, 2), ask(-1, 3));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(![&former, &current, &of_any].into_iter().any(|request| request.is_finished()), "nobody is registered yet");
+    assert_eq!(hosted(), -1);
+    fixture.broker_epoch.send_replace(Some(BrokerEpoch(100)));
+    assert_eq!(former.await.expect("answered"), Err(ControlRefusal::StaleBrokerEpoch));
+    let later = [current.await.expect("answered"), of_any.await.expect("answered")];
+    assert!(later.contains(&Ok(Ok(()))) && later.iter().all(Result::is_ok), "{later:?}");
+
+    let turn = fixture.replicas.fence.lock().await;
+    let late = ask(100, 9);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    fixture.broker_epoch.send_replace(None);
+    drop(turn);
+    let after_expiry = ask(100, 10);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!late.is_finished() && !after_expiry.is_finished(), "the session has expired");
+    fixture.broker_epoch.send_replace(Some(BrokerEpoch(200)));
+    for request in [late, after_expiry, ask(100, 11)] {
+        assert_eq!(request.await.expect("answered"), Err(ControlRefusal::StaleBrokerEpoch));
+    }
+    assert!(hosted() < 9, "no decision for an earlier life was obeyed");
+    assert_eq!(ask(200, 12).await.expect("answered"), Ok(Ok(())));
+    assert_eq!(hosted(), 12);
+}
+
+#[tokio::test]
+async fn a_request_that_names_a_partition_twice_means_what_it_says_last() {
+    let fixture = Fixture::new();
+    let name = TopicPartition::new("t", 0);
+    let decisions = [(1, 4), (2, 6), (1, 5)].map(|(leader, epoch)| (name.clone(), decision(leader, epoch, &[1, 2])));
+    let request = Decisions { epochs: epochs(), decisions: decisions.to_vec(), same_epoch_allowed: false };
+    let outcomes = fixture.replicas.become_leader_or_follower(request, NOW_MS).await;
+    assert_eq!(outcomes, Ok(vec![(name, Ok(()))]));
+    let hosted = fixture.replicas.partition("t", 0).expect("hosted");
+    assert_eq!(hosted.leader(), (Some(BrokerId(1)), LeaderEpoch(5)));
 }
 
 #[tokio::test]
 async fn offsets_are_found_by_end_and_by_time_and_records_are_deleted_below_an_offset() {
     let fixture = Fixture::new();
     fixture.publish(&[("t", 0)]).await;
-    fixture.decide("t", 0, 1, 7, &[1]).await;
+    fixture.decide("t", 0, 1, 7, &[1]).await.expect("decided");
     fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
     let find = |query| fixture.replicas.find_offset("t", 0, query, Some(false), None, true);
     let offset = |found: Result<Option<TimestampedOffset>, ReplicaError>| {
@@ -396,7 +453,7 @@ async fn a_request_about_many_partitions_is_answered_in_full() {
     let errors = fixture.replicas.become_leader_or_follower(request, NOW_MS).await.expect("the epochs are current");
     let numbers: Vec<i32> = errors.iter().map(|(name, _)| name.partition).collect();
     assert_eq!(numbers, (0..150).collect::<Vec<_>>());
-    assert!(errors.iter().all(|(_, error)| *error == ErrorCode::None));
+    assert!(errors.iter().all(|(_, error)| error.is_ok()));
     assert_eq!(fixture.replicas.partitions().len(), 150);
     fixture.replicas.checkpoint_high_watermarks().await;
 }
@@ -405,16 +462,16 @@ async fn a_request_about_many_partitions_is_answered_in_full() {
 async fn a_partition_in_a_failed_log_directory_answers_a_storage_error_until_the_broker_restarts() {
     let fixture = Fixture::new();
     fixture.publish(&[("t", 0), ("u", 0)]).await;
-    fixture.decide("t", 0, 1, 0, &[1, 2]).await;
+    fixture.decide("t", 0, 1, 0, &[1, 2]).await.expect("decided");
     let commit = fixture.produce("t", RequiredAcks::AllInSync).expect("this broker leads").commit.expect("not yet");
     std::fs::remove_dir_all(fixture.dir.path()).expect("it is ours");
     std::fs::write(fixture.dir.path(), b"no directory").expect("a file can stand in its place");
-    assert_eq!(fixture.decide("u", 0, 1, 0, &[1]).await, ErrorCode::KafkaStorageError, "no log can be created");
+    assert_eq!(fixture.decide("u", 0, 1, 0, &[1]).await, Err(PartitionRefusal::Storage), "no log can be created");
     let dropped = fixture.replicas.log_dir_failed(fixture.dir.path()).await;
     assert_eq!(dropped, vec![TopicPartition::new("t", 0)]);
     assert_eq!(commit.wait(soon()).await, Err(waiters::NotCommitted::Offline));
     assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::Offline)));
-    assert_eq!(fixture.decide("t", 0, 1, 1, &[1, 2]).await, ErrorCode::KafkaStorageError);
+    assert_eq!(fixture.decide("t", 0, 1, 1, &[1, 2]).await, Err(PartitionRefusal::Storage));
     std::fs::remove_file(fixture.dir.path()).expect("it is ours");
 }
 
@@ -423,7 +480,7 @@ async fn a_partition_in_a_failed_log_directory_answers_a_storage_error_until_the
 async fn the_high_watermark_never_passes_a_follower_and_never_goes_back() {
     let fixture = Fixture::new();
     fixture.publish(&[("t", 0)]).await;
-    fixture.decide("t", 0, 1, 0, &[1, 2, 3]).await;
+    fixture.decide("t", 0, 1, 0, &[1, 2, 3]).await.expect("decided");
     let log = fixture.replicas.partition("t", 0).expect("hosted").log().expect("hosted");
     let mut fetched = [0_i64; 2];
     let mut before = Offset(0);

@@ -15,7 +15,7 @@ pub struct RegisteredBroker {
 }
 
 impl ZooKeeper {
-    /// Registers the broker under the current session and returns its epoch. A node left behind by an earlier session
+    /// Registers the broker under the handle's session, if it is bound, and returns its epoch. A node left behind by an earlier session
     /// of this process is replaced (KAFKA-7165); one that another process owns is an error, and nothing is changed.
     pub async fn register_broker(&self, broker: &Broker, version: BrokerJson) -> Result<i64, ZkError> {
         let path = broker::path(broker.id);
@@ -53,11 +53,18 @@ impl ZooKeeper {
                     continue;
                 }
                 Err(MultiWriteError::OperationFailed { source: Error::NodeExists, .. }) => {}
+                // Somebody has removed the parent.
+                Err(MultiWriteError::OperationFailed { source: Error::NoNode, .. }) => {
+                    match self.create_recursive(broker::ROOT, b"", CreateKind::Persistent).await {
+                        Ok(_) | Err(ZkError::NodeExists { .. }) => continue,
+                        Err(error) => return Err(error),
+                    }
+                }
                 Err(error) => return Err(ZkError::from_client(&path, error.into())),
             }
             let Some(stat) = self.exists(&path).await? else { continue };
             if stat.ephemeral_owner == connection.session_id {
-                // The reply to our own registration was lost.
+                // The reply to our own registration was lost, or it stands from before.
                 return Ok(stat.czxid);
             }
             if connection.former_sessions.contains(&stat.ephemeral_owner) {
@@ -90,16 +97,28 @@ impl ZooKeeper {
         }
     }
 
-    /// All live brokers in ascending order of their ids.
+    /// The live brokers that can be understood, in ascending order of their ids; the others are complained of.
     pub async fn brokers(&self) -> Result<Vec<RegisteredBroker>, ZkError> {
         let ids = self.broker_ids().await?;
-        self.brokers_of(&ids).await
-    }
-
-    /// Those of the given brokers that are live.
-    pub async fn brokers_of(&self, ids: &[i32]) -> Result<Vec<RegisteredBroker>, ZkError> {
-        let read = self.pipelined(ids.iter().copied(), |id| Box::pin(self.broker(id))).await;
-        Ok(read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        let paths: Vec<String> = ids.iter().map(|id| broker::path(*id)).collect();
+        let mut brokers = Vec::new();
+        for ((id, path), read) in ids.into_iter().zip(&paths).zip(self.get_many(&paths).await) {
+            let decoded = read.and_then(|read| match read {
+                None => Ok(None),
+                Some((data, stat)) => {
+                    Ok(Some(RegisteredBroker { broker: Broker::decode(id, &data)?, epoch: stat.czxid }))
+                }
+            });
+            match decoded {
+                Ok(broker) => {
+                    self.mended(path);
+                    brokers.extend(broker);
+                }
+                Err(error) if error.is_of_the_session() => return Err(error),
+                Err(error) => self.complain(path, &format!("broker {id} is left out"), &error),
+            }
+        }
+        Ok(brokers)
     }
 
     /// An id for a broker that has none: the first is `reserved_broker_max_id` + 1.
@@ -123,7 +142,10 @@ impl ZooKeeper {
 
 /// Children of `/brokers/ids` as ids, in ascending order; anything else found there is not a broker.
 pub fn ids(children: &[String]) -> Vec<i32> {
-    let mut ids: Vec<i32> = children.iter().filter_map(|child| child.parse().ok()).collect();
+    let mut ids: Vec<i32> = children
+        .iter()
+        .filter_map(|child| child.parse().ok().filter(|id: &i32| id.to_string() == *child && *id >= 0))
+        .collect();
     ids.sort_unstable();
     ids
 }

@@ -15,9 +15,15 @@ impl ZooKeeper {
         }
     }
 
-    /// The stored configuration of many entities, in their order.
-    pub async fn configs(&self, entities: &[ConfigEntity]) -> Result<Vec<BTreeMap<String, String>>, ZkError> {
-        self.pipelined(entities, |entity| Box::pin(self.config(entity))).await.into_iter().collect()
+    /// The stored configuration of many entities, in their order: one that cannot be read takes no other with it.
+    pub async fn configs(&self, entities: &[ConfigEntity]) -> Vec<Result<BTreeMap<String, String>, ZkError>> {
+        let paths: Vec<String> = entities.iter().map(ConfigEntity::path).collect();
+        let read = self.get_many(&paths).await;
+        let decoded = read.into_iter().zip(&paths).map(|(read, path)| match read? {
+            None => Ok(BTreeMap::new()),
+            Some((data, _)) => Ok(config::decode(path, &data)?),
+        });
+        decoded.collect()
     }
 
     /// Replaces the whole configuration of the entity and tells all brokers. Two writers at once: the last one wins.

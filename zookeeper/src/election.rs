@@ -33,13 +33,19 @@ impl ZooKeeper {
         }
     }
 
-    /// Registers this broker as controller and takes the next epoch, both or neither.
-    pub async fn elect_controller(&self, broker_id: i32, timestamp_ms: i64) -> Result<Election, ZkError> {
+    /// Registers this broker as controller and takes the next epoch, both or neither. It is later than `epoch_floor`
+    /// too, the latest that the caller knows of: brokers obey no earlier one, whatever somebody has made of the znode.
+    pub async fn elect_controller(
+        &self,
+        broker_id: i32,
+        timestamp_ms: i64,
+        epoch_floor: i32,
+    ) -> Result<Election, ZkError> {
         let current = match self.controller_epoch().await? {
             Some(current) => current,
             None => self.create_controller_epoch().await?,
         };
-        let epoch = current.value.checked_add(1).ok_or_else(|| ZkError::Other {
+        let epoch = current.value.max(epoch_floor).checked_add(1).ok_or_else(|| ZkError::Other {
             path: controller_epoch::PATH.to_owned(),
             reason: "the controller epoch is used up".to_owned(),
         })?;
@@ -69,8 +75,9 @@ impl ZooKeeper {
                     continue;
                 }
                 Err(MultiWriteError::OperationFailed { source: Error::NodeExists | Error::BadVersion, .. }) => {
+                    let session = connection.session_id;
                     drop(_permit);
-                    self.won_unnoticed(broker_id, epoch).await
+                    self.won_unnoticed(epoch, session).await
                 }
                 Err(error) => Err(ZkError::from_client(controller::PATH, error.into())),
             };
@@ -78,14 +85,10 @@ impl ZooKeeper {
     }
 
     /// The multi may have been applied although its reply was lost; then it fails when it is sent again.
-    async fn won_unnoticed(&self, broker_id: i32, epoch: i32) -> Result<Election, ZkError> {
-        let (controller, current) = (self.controller().await?, self.controller_epoch().await?);
+    async fn won_unnoticed(&self, epoch: i32, session: i64) -> Result<Election, ZkError> {
+        let (controller, current) = (self.exists(controller::PATH).await?, self.controller_epoch().await?);
         match (controller, current) {
-            (Some(controller), Some(current))
-                if controller.value.broker_id == broker_id
-                    && controller.value.kraft_controller_epoch.is_none()
-                    && current.value == epoch =>
-            {
+            (Some(controller), Some(current)) if controller.ephemeral_owner == session && current.value == epoch => {
                 Ok(Election::Won { epoch, epoch_zk_version: current.version })
             }
             _ => Ok(Election::Lost),
@@ -106,6 +109,17 @@ impl ZooKeeper {
 
     /// Gives the office up, so that another broker is elected; does nothing to a successor's registration.
     pub async fn resign_controller(&self, epoch_zk_version: i32) -> Result<(), ZkError> {
-        self.fenced(epoch_zk_version).delete(controller::PATH, -1).await.map(|_| ())
+        match self.fenced(epoch_zk_version).delete(controller::PATH, -1).await {
+            Ok(_) => Ok(()),
+            // Either there is a successor, or something else has written the epoch: then nobody can be elected as long
+            // as this session's registration stands.
+            Err(ZkError::ControllerMoved { .. }) => match self.exists(controller::PATH).await? {
+                Some(stat) if Some(stat.ephemeral_owner) == self.session_id() => {
+                    self.delete(controller::PATH, stat.version).await.map(|_| ())
+                }
+                _ => Ok(()),
+            },
+            Err(error) => Err(error),
+        }
     }
 }

@@ -31,6 +31,10 @@ pub enum ZkError {
     NotEmpty {
         path: String,
     },
+    /// The ACL of the znode, or of its parent, does not let this client.
+    NoAuth {
+        path: String,
+    },
     /// Not sent: a server drops the connection of whoever sends a request beyond its `jute.maxbuffer`.
     TooLarge {
         path: String,
@@ -81,6 +85,14 @@ pub(crate) fn is_connection_loss(error: &zookeeper_client::Error) -> bool {
 }
 
 impl ZkError {
+    /// Whether it says nothing about a znode: no other request of the session, or of the office, will fare better.
+    pub fn is_of_the_session(&self) -> bool {
+        matches!(
+            self,
+            ZkError::SessionExpired | ZkError::AuthFailed | ZkError::Closed | ZkError::ControllerMoved { .. }
+        )
+    }
+
     pub(crate) fn from_client(path: &str, error: zookeeper_client::Error) -> ZkError {
         use zookeeper_client::Error;
         let path = path.to_owned();
@@ -89,6 +101,7 @@ impl ZkError {
             Error::NodeExists => ZkError::NodeExists { path },
             Error::BadVersion => ZkError::BadVersion { path },
             Error::NotEmpty => ZkError::NotEmpty { path },
+            Error::NoAuth => ZkError::NoAuth { path },
             Error::SessionExpired => ZkError::SessionExpired,
             Error::AuthFailed => ZkError::AuthFailed,
             Error::ClientClosed => ZkError::Closed,
@@ -104,6 +117,7 @@ impl fmt::Display for ZkError {
             ZkError::NodeExists { path } => write!(f, "znode {path} already exists"),
             ZkError::BadVersion { path } => write!(f, "znode {path} was changed by someone else"),
             ZkError::NotEmpty { path } => write!(f, "znode {path} still has children"),
+            ZkError::NoAuth { path } => write!(f, "the ACL of znode {path} or of its parent does not allow it"),
             ZkError::TooLarge { path, bytes, limit } => write!(
                 f,
                 "znode {path} would hold {bytes} bytes, and ZooKeeper takes no more than {limit} at its jute.maxbuffer"

@@ -8,7 +8,7 @@
 //! };
 //! ```
 use crate::error::ZkError;
-use crate::session::SaslDigest;
+use crate::settings::SaslDigest;
 
 const DIGEST_MODULE: &str = "org.apache.zookeeper.server.auth.DigestLoginModule";
 

@@ -6,13 +6,19 @@
 //! JSON keys; a room of the broker converts them to its own words.
 //!
 //! Invariants: nothing read from ZooKeeper panics; only connection loss is retried, so that a caller never sees a
-//! write applied twice without having been told how to recognise it; a watch never loses a change, since each change is
+//! write applied twice without having been told how to recognise it; nothing that belongs to one session is carried into
+//! the next through a handle that is bound to it; a watch never loses a change, since each change is
 //! delivered as the state read after the watch was armed again.
 #![forbid(unsafe_code)]
 
+mod connect_string;
 pub mod error;
+mod faults;
 pub mod jaas;
+mod relay;
+pub mod requests;
 pub mod session;
+pub mod settings;
 pub mod watch;
 pub mod znode;
 

@@ -5,20 +5,27 @@ use crate::session::{CreateKind, ZooKeeper};
 use crate::watch::{ChildrenWatch, retried};
 use crate::znode::config::ConfigEntity;
 use crate::znode::{config_change, log_dir_event};
-use log::{debug, warn};
-use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
+use log::debug;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
 
 /// Notifications older than this have been seen by every broker and are removed by whichever comes first.
 const EXPIRY_MS: i64 = 15 * 60 * 1000;
+/// Notifications that could not be read and are tried again; of more than that the rest is given up.
+const UNREAD_MAX: usize = 1000;
+/// How long to wait before notifications that could not be read are read again.
+const UNREAD_BACKOFF: Duration = Duration::from_secs(5);
 
 /// The entities whose configuration was written, in order. It begins with every notification that is still there, so a
 /// reader that starts late or lost its session only sees a change twice, never not at all.
 pub struct ConfigChanges {
     zk: ZooKeeper,
     children: ChildrenWatch,
-    /// The last notification that was handed out.
+    /// The last notification that was handed out, or that could not be read.
     last_executed: i64,
+    /// Notifications that could not be read, to be tried again.
+    unread: BTreeSet<String>,
     ready: VecDeque<ConfigEntity>,
 }
 
@@ -35,6 +42,7 @@ impl ZooKeeper {
             zk: self.clone(),
             children: self.watch_children(config_change::ROOT),
             last_executed: -1,
+            unread: BTreeSet::new(),
             ready: VecDeque::new(),
         }
     }
@@ -47,44 +55,69 @@ impl ConfigChanges {
             if let Some(entity) = self.ready.pop_front() {
                 return Ok(entity);
             }
-            let children = self.children.next().await?;
+            let children = tokio::select! {
+                children = self.children.next() => children?,
+                () = sleep(UNREAD_BACKOFF), if !self.unread.is_empty() => self.unread.iter().cloned().collect(),
+            };
+            if children.is_empty() {
+                // Whoever removed the parent made the counter begin anew.
+                (self.last_executed, self.unread) = (-1, BTreeSet::new());
+            }
             while let Err(error) = self.read(&children).await {
-                retried(config_change::ROOT, error).await?;
+                retried(&self.zk, config_change::ROOT, error).await?;
             }
         }
     }
 
     async fn read(&mut self, children: &[String]) -> Result<(), ZkError> {
-        let mut notifications: Vec<(i64, &str)> =
-            children.iter().filter_map(|child| Some((sequence(child)?, child.as_str()))).collect();
+        let mut notifications: Vec<(i64, &String)> = children
+            .iter()
+            .filter_map(|child| Some((sequence(child)?, child)))
+            .filter(|(sequence, child)| *sequence > self.last_executed || self.unread.contains(*child))
+            .collect();
         notifications.sort_unstable();
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         let zk = self.zk.clone();
-        let fresh: Vec<_> = notifications.into_iter().filter(|(sequence, _)| *sequence > self.last_executed).collect();
-        let read = zk
-            .pipelined(fresh, |(sequence, child)| {
-                let (zk, path) = (&zk, format!("{}/{child}", config_change::ROOT));
-                Box::pin(async move { (sequence, zk.get(&path).await, path) })
-            })
-            .await;
+        let paths: Vec<String> =
+            notifications.iter().map(|(_, child)| format!("{}/{child}", config_change::ROOT)).collect();
         let mut expired = Vec::new();
-        for (sequence, outcome, path) in read {
-            let Some((data, stat)) = outcome? else { continue };
+        for ((read, path), (sequence, child)) in zk.get_many(&paths).await.into_iter().zip(&paths).zip(notifications) {
+            let read = match read {
+                Err(error) if error.is_of_the_session() => return Err(error),
+                read => read,
+            };
             self.last_executed = self.last_executed.max(sequence);
-            match config_change::decode(&path, &data).and_then(|entity| ConfigEntity::from_entity_path(&entity)) {
-                Some(entity) => self.ready.push_back(entity),
-                None => debug!("ignoring the notification {path}"),
-            }
-            if now_ms - stat.ctime_ms > EXPIRY_MS {
-                expired.push(path);
+            self.unread.remove(child);
+            match read {
+                Ok(None) => zk.mended(path),
+                Ok(Some((data, stat))) => {
+                    zk.mended(path);
+                    match config_change::decode(path, &data).and_then(|entity| ConfigEntity::from_entity_path(&entity))
+                    {
+                        Some(entity) => self.ready.push_back(entity),
+                        None => debug!("ignoring the notification {path}"),
+                    }
+                    if now_ms - stat.ctime_ms > EXPIRY_MS {
+                        expired.push(path);
+                    }
+                }
+                Err(error) => {
+                    zk.complain(path, "a change of settings is not taken over yet", &error);
+                    if self.unread.len() < UNREAD_MAX {
+                        self.unread.insert(child.clone());
+                    }
+                }
             }
         }
         let zk = &zk;
-        for outcome in zk.pipelined(expired, |path| Box::pin(async move { zk.delete(&path, -1).await })).await {
-            if let Err(error) = outcome {
-                warn!("removing an expired notification failed: {error}");
-            }
+        let removed = zk
+            .pipelined(expired, |path| {
+                Box::pin(async move { zk.delete(path, -1).await.map_err(|error| (path, error)) })
+            })
+            .await;
+        for (path, error) in removed.into_iter().filter_map(Result::err) {
+            zk.complain(path, "an expired notification cannot be removed", &error);
         }
         Ok(())
     }

@@ -1,156 +1,36 @@
-//! A session with ZooKeeper that is replaced by a new one when it expires, for as long as the process lives.
+//! Sessions with ZooKeeper: the one that is current is replaced by a new one when it expires, for as long as the
+//! process lives.
 //!
-//! Every request waits for one of `zookeeper.max.in.flight.requests` permits, then for a session, and is sent again
-//! only after a connection loss. A request that was under way when its session expired fails with `SessionExpired`;
-//! it is never carried over to the next session, since what it was meant to protect may be gone.
+//! A handle is either bound to one session and fails with `SessionExpired` from the moment that this session ends, or
+//! it is unbound and waits for the next session. What one session was told must not be carried out under another is
+//! done through a bound handle: registering, being the controller and all that a controller writes.
+//!
+//! Every request waits for one of `zookeeper.max.in.flight.requests` permits and is sent again only after a connection
+//! loss. A request that was under way when its session expired fails with `SessionExpired`, through either handle.
+use crate::connect_string::ConnectString;
 use crate::error::ZkError;
-use crate::znode::{PERSISTENT_ROOTS, SENSITIVE_ROOTS};
+use crate::faults::Faults;
+use crate::relay::Relay;
+use crate::settings::{SaslDigest, Settings};
+use crate::znode::SENSITIVE_ROOTS;
 use log::{debug, error, info, warn};
-use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
-use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Error, Permission, SessionState};
+use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Error, MultiWriteError, Permission, SessionState};
 
 /// How long to wait between two attempts at a new session after the old one expired.
 const RECONNECT_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest request that a server takes unless its `jute.maxbuffer` says otherwise; it closes the connection of
-/// whoever sends a longer one, which looks like any other connection loss.
-/// Source: ZooKeeper 3.8.4 server/NIOServerCnxn.java, readLength; jute/BinaryInputArchive.java, maxBuffer.
-const REQUEST_BYTES_MAX: usize = 0xf_ffff;
-/// What a request holds beside the path and data of a znode: its header, the ACL, the chroot, and in a multi the check
+/// What a request holds beside the paths and data of its znodes: its header, the chroot, and in a transaction the check
 /// of the controller epoch.
 const ENVELOPE_BYTES: usize = 4096;
 /// How long a clean end of the session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// User name and password of a DIGEST-MD5 login (the `Client` section of a JAAS file).
-#[derive(Clone, PartialEq, Eq)]
-pub struct SaslDigest {
-    pub username: String,
-    pub password: String,
-}
-
-impl fmt::Debug for SaslDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SaslDigest {{ username: {:?}, password: [hidden] }}", self.username)
-    }
-}
-
-/// TLS towards ZooKeeper, from PEM text.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates that sign the servers'.
-    pub truststore_pem: String,
-    /// Certificate chain and private key of this client.
-    pub keystore_pem: Option<(String, String)>,
-    /// `zookeeper.ssl.endpoint.identification.algorithm` is not blank.
-    pub verify_hostname: bool,
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let client_auth = self.keystore_pem.is_some();
-        write!(f, "Tls {{ client_auth: {client_auth}, verify_hostname: {} }}", self.verify_hostname)
-    }
-}
-
-/// The `zookeeper.*` settings.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `host:port,host:port/chroot`
-    pub connect: String,
-    pub session_timeout: Duration,
-    /// How long the start waits for a first session.
-    pub connection_timeout: Duration,
-    pub max_in_flight_requests: usize,
-    pub set_acl: bool,
-    pub sasl: Option<SaslDigest>,
-    /// Scheme and credentials as `addauth` takes them, for example `digest` and `user:password`.
-    pub auth: Vec<(String, Vec<u8>)>,
-    pub tls: Option<Tls>,
-    /// `jute.maxbuffer` of the servers.
-    pub request_bytes_max: usize,
-}
-
-impl Settings {
-    /// Kafka's defaults for everything but the address.
-    pub fn new(connect: impl Into<String>) -> Settings {
-        Settings {
-            connect: connect.into(),
-            session_timeout: Duration::from_millis(18_000),
-            connection_timeout: Duration::from_millis(18_000),
-            max_in_flight_requests: 10,
-            set_acl: false,
-            sasl: None,
-            auth: Vec::new(),
-            tls: None,
-            request_bytes_max: REQUEST_BYTES_MAX,
-        }
-    }
-
-    fn hosts(&self) -> &str {
-        self.connect.split_once('/').map_or(self.connect.as_str(), |(hosts, _)| hosts)
-    }
-
-    /// The path under which everything lives, without a trailing slash; `None` at the root.
-    fn chroot(&self) -> Option<String> {
-        let (_, chroot) = self.connect.split_once('/')?;
-        let chroot = chroot.trim_matches('/');
-        (!chroot.is_empty()).then(|| format!("/{chroot}"))
-    }
-
-    async fn open(&self, chroot: Option<&str>) -> Result<Client, ZkError> {
-        let mut connector = Client::connector().with_session_timeout(self.session_timeout);
-        for (scheme, credentials) in &self.auth {
-            connector = connector.with_auth(scheme, credentials);
-        }
-        if let Some(SaslDigest { username, password }) = &self.sasl {
-            let options = zookeeper_client::SaslOptions::digest_md5(username.clone(), password.clone());
-            connector = connector.with_sasl(options);
-        }
-        let address = format!("{}{}", self.hosts(), chroot.unwrap_or(""));
-        let opened = match &self.tls {
-            None => connector.connect(&address).await,
-            Some(tls) => connector.with_tls(tls.options()?).secure_connect(&address).await,
-        };
-        opened.map_err(|error| match error {
-            Error::AuthFailed => ZkError::AuthFailed,
-            Error::BadArguments(reason) => ZkError::Settings(format!(
-                "zookeeper.connect={} is not a list of host:port, optionally with a path: {reason}",
-                self.connect
-            )),
-            other => ZkError::from_client("/", other),
-        })
-    }
-}
-
-impl Tls {
-    fn options(&self) -> Result<zookeeper_client::TlsOptions, ZkError> {
-        if !self.verify_hostname {
-            return Err(ZkError::Settings(
-                "a blank zookeeper.ssl.endpoint.identification.algorithm is not supported: host names of ZooKeeper \
-                 servers are always verified; use certificates that carry their names"
-                    .to_owned(),
-            ));
-        }
-        let refused = |what: &str, error: Error| ZkError::Settings(format!("{what} cannot be used: {error}"));
-        let mut options = zookeeper_client::TlsOptions::new()
-            .with_pem_ca(&self.truststore_pem)
-            .map_err(|error| refused("the ZooKeeper truststore", error))?;
-        if let Some((certificates, key)) = &self.keystore_pem {
-            options = options
-                .with_pem_identity(certificates, key)
-                .map_err(|error| refused("the ZooKeeper keystore", error))?;
-        }
-        Ok(options)
-    }
-}
+/// Every server has this znode, and no client may make it.
+const SYSTEM_ROOT: &str = "/zookeeper";
 
 /// The part of a znode's stat that Kafka looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,21 +75,15 @@ impl CreateKind {
     }
 }
 
-/// What happened to the session, in order and without gaps: an expiry, then the session after it, and so on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEvent {
-    Expired { session_id: i64 },
-    Established { session_id: i64 },
-}
-
-/// One request among those that [`ZooKeeper::pipelined`] keeps under way.
-pub type Request<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 pub(crate) struct Connection {
     pub client: Client,
     pub session_id: i64,
     /// Every earlier session of this process: ephemeral nodes that they own are ours to remove (KAFKA-7165).
     pub former_sessions: Vec<i64>,
+    /// Servers before 3.6 do not know how to read many znodes at once; known once one has said so.
+    pub lacks_multi_read: AtomicBool,
+    /// What the client speaks through; lives as long as it does.
+    relay: Option<Arc<Relay>>,
 }
 
 #[derive(Clone)]
@@ -222,19 +96,23 @@ enum Status {
 
 struct Shared {
     settings: Settings,
+    servers: ConnectString,
     status: watch::Sender<Status>,
     in_flight: Semaphore,
+    faults: Faults,
 }
 
-/// A handle on the cluster's part of ZooKeeper. Cloning is cheap; all clones share the session.
+/// A handle on the cluster's part of ZooKeeper. Cloning is cheap.
 #[derive(Clone)]
 pub struct ZooKeeper {
     shared: Arc<Shared>,
+    /// The one session that the handle is bound to.
+    session: Option<i64>,
 }
 
 impl fmt::Debug for ZooKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ZooKeeper({})", self.shared.settings.connect)
+        write!(f, "ZooKeeper({}, session {:x?})", self.shared.settings.connect, self.session)
     }
 }
 
@@ -255,27 +133,54 @@ pub(crate) use request;
 
 impl ZooKeeper {
     /// Opens the first session, creating the chroot if it is missing as Kafka does, and keeps a session from then on.
-    /// Fails when none is established within the connection timeout, or when authentication is refused.
+    /// The handle is not bound. Fails when no session is established within the connection timeout, or when
+    /// authentication is refused.
     pub async fn connect(settings: Settings) -> Result<ZooKeeper, ZkError> {
         if settings.max_in_flight_requests == 0 {
             return Err(ZkError::Settings("zookeeper.max.in.flight.requests must be at least 1".to_owned()));
         }
+        let servers = ConnectString::parse(&settings.connect).map_err(|reason| {
+            ZkError::Settings(format!(
+                "zookeeper.connect={} is not a list of host:port, optionally with a path: {reason}",
+                settings.connect
+            ))
+        })?;
         info!("[ZooKeeperClient Kafka server] Initializing a new session to {}.", settings.connect);
         let deadline = Instant::now() + settings.connection_timeout;
-        let chroot = settings.chroot();
-        if let Some(chroot) = &chroot {
-            let client = first_session(&settings, None, deadline).await?;
-            create_chroot(&client, chroot, settings.set_acl).await?;
+        let (root, relay) = first_session(&settings, &servers, deadline).await?;
+        if let Some(chroot) = &servers.chroot {
+            create_chroot(&root, chroot, settings.set_acl).await?;
         }
-        let client = first_session(&settings, chroot.as_deref(), deadline).await?;
-        let session_id = client.session_id().0;
-        info!("[ZooKeeperClient Kafka server] Connected, session id {session_id:#x}.");
-        let connection = Arc::new(Connection { client, session_id, former_sessions: Vec::new() });
+        let connection = Arc::new(Connection::new(root, relay, &servers, Vec::new())?);
+        info!("[ZooKeeperClient Kafka server] Connected, session id {:#x}.", connection.session_id);
         let (status, _) = watch::channel(Status::Connected(connection.clone()));
         let in_flight = Semaphore::new(settings.max_in_flight_requests.min(Semaphore::MAX_PERMITS));
-        let zk = ZooKeeper { shared: Arc::new(Shared { settings, status, in_flight }) };
-        tokio::spawn(keep_session(zk.clone(), connection));
-        Ok(zk)
+        let shared = Arc::new(Shared { settings, servers, status, in_flight, faults: Faults::default() });
+        tokio::spawn(keep_session(shared.clone(), connection));
+        Ok(ZooKeeper { shared, session: None })
+    }
+
+    /// A handle bound to the session that is current, or else to the next one.
+    pub async fn current_session(&self) -> Result<ZooKeeper, ZkError> {
+        let session = self.connection().await?.session_id;
+        Ok(ZooKeeper { shared: self.shared.clone(), session: Some(session) })
+    }
+
+    /// Returns when the session that the handle is bound to has ended; for an unbound one, when there will be no other.
+    pub async fn ended(&self) {
+        let mut status = self.shared.status.subscribe();
+        let has_ended = |status: &Status| match (status, self.session) {
+            (Status::Connected(connection), Some(session)) => connection.session_id != session,
+            (Status::Connected(_), None) => false,
+            (Status::Expired, session) => session.is_some(),
+            (Status::Closed, _) => true,
+        };
+        // The sender lives in `shared`.
+        let _ = status.wait_for(has_ended).await;
+    }
+
+    pub fn is_bound(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Ends the session and waits for the server to confirm it, which removes its ephemeral nodes at once.
@@ -283,10 +188,11 @@ impl ZooKeeper {
         let former = self.shared.status.send_replace(Status::Closed);
         let ended = async {
             // The session ends when the last use of its client does; requests under way are allowed to finish.
-            let permits = u32::try_from(self.shared.settings.max_in_flight_requests).unwrap_or(u32::MAX);
-            let _ = self.shared.in_flight.acquire_many(permits).await;
+            let permits = self.shared.settings.max_in_flight_requests.min(Semaphore::MAX_PERMITS);
+            let _ = self.shared.in_flight.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await;
             let Status::Connected(connection) = former else { return };
             let mut states = connection.client.state_watcher();
+            let _relay = connection.relay.clone();
             drop(connection);
             while !states.peek_state().is_terminated() {
                 states.changed().await;
@@ -301,42 +207,49 @@ impl ZooKeeper {
         &self.shared.settings
     }
 
-    /// The id of the current session, if there is one.
+    /// The id of the handle's session, for an unbound one of the current session if there is one.
     pub fn session_id(&self) -> Option<i64> {
-        match &*self.shared.status.borrow() {
-            Status::Connected(connection) => Some(connection.session_id),
-            _ => None,
+        match (self.session, &*self.shared.status.borrow()) {
+            (Some(session), _) => Some(session),
+            (None, Status::Connected(connection)) => Some(connection.session_id),
+            (None, _) => None,
         }
     }
 
-    /// Starts with the session that is current now; the next event is its expiry.
-    pub fn session_events(&self) -> SessionEvents {
-        let mut status = self.shared.status.subscribe();
-        let current = match &*status.borrow_and_update() {
-            Status::Connected(connection) => Some(connection.session_id),
-            _ => None,
-        };
-        SessionEvents { status, current, last: current.unwrap_or(0) }
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.shared.faults
     }
 
-    /// Waits for a permit, then for a session.
+    /// Waits for a permit and, unless the handle is bound, for a session.
     pub(crate) async fn admitted(&self) -> Result<(SemaphorePermit<'_>, Arc<Connection>), ZkError> {
+        // Whoever waits for a session holds no permit, which those who have one may need.
+        self.connection().await?;
         let permit = self.shared.in_flight.acquire().await.map_err(|_| ZkError::Closed)?;
         Ok((permit, self.connection().await?))
     }
 
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>, ZkError> {
         let mut status = self.shared.status.subscribe();
-        let status = status.wait_for(|status| !matches!(status, Status::Expired)).await.map_err(|_| ZkError::Closed)?;
-        match &*status {
-            Status::Connected(connection) => Ok(connection.clone()),
-            Status::Closed | Status::Expired => Err(ZkError::Closed),
+        let is_decided = |status: &Status| self.session.is_some() || !matches!(status, Status::Expired);
+        let status = status.wait_for(is_decided).await.map_err(|_| ZkError::Closed)?;
+        match (&*status, self.session) {
+            (Status::Connected(connection), Some(session)) if connection.session_id != session => {
+                Err(ZkError::SessionExpired)
+            }
+            (Status::Connected(connection), _) => Ok(connection.clone()),
+            (Status::Expired, _) => Err(ZkError::SessionExpired),
+            (Status::Closed, _) => Err(ZkError::Closed),
         }
+    }
+
+    /// How many bytes of path and data a request may hold.
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.shared.settings.request_bytes_max.saturating_sub(ENVELOPE_BYTES)
     }
 
     /// Refuses what no server would take.
     pub(crate) fn fits(&self, path: &str, bytes: usize) -> Result<(), ZkError> {
-        let limit = self.shared.settings.request_bytes_max.saturating_sub(ENVELOPE_BYTES + path.len());
+        let limit = self.payload_bytes_max().saturating_sub(path.len());
         if bytes > limit {
             return Err(ZkError::TooLarge { path: path.to_owned(), bytes, limit });
         }
@@ -346,198 +259,102 @@ impl ZooKeeper {
     pub(crate) fn acls_for(&self, path: &str) -> Acls<'static> {
         acls(self.shared.settings.set_acl, path)
     }
+}
 
-    /// Runs `send` for every item with at most `zookeeper.max.in.flight.requests` under way; outcomes in item order.
-    pub async fn pipelined<'a, I, T>(
-        &self,
-        items: impl IntoIterator<Item = I>,
-        mut send: impl FnMut(I) -> Request<'a, T>,
-    ) -> Vec<T> {
-        let mut items = items.into_iter().enumerate().fuse();
-        let mut under_way: VecDeque<(usize, Request<'a, T>)> = VecDeque::new();
-        let mut outcomes: Vec<Option<T>> = Vec::new();
-        std::future::poll_fn(move |context| {
-            loop {
-                while under_way.len() < self.shared.settings.max_in_flight_requests
-                    && let Some((index, item)) = items.next()
-                {
-                    outcomes.push(None);
-                    under_way.push_back((index, send(item)));
-                }
-                if under_way.is_empty() {
-                    return Poll::Ready(std::mem::take(&mut outcomes).into_iter().flatten().collect());
-                }
-                let before = under_way.len();
-                under_way.retain_mut(|(index, request)| match request.as_mut().poll(context) {
-                    Poll::Ready(outcome) => {
-                        outcomes[*index] = Some(outcome);
-                        false
-                    }
-                    Poll::Pending => true,
-                });
-                // A slot that became free may be refilled at once; otherwise a wake-up will come.
-                if under_way.len() == before {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await
-    }
-
-    pub async fn get(&self, path: &str) -> Result<Option<(Vec<u8>, Stat)>, ZkError> {
-        let outcome = request!(self, path, |client| client.get_data(path));
-        match outcome {
-            Ok((data, stat)) => Ok(Some((data, stat.into()))),
-            Err(ZkError::NoNode { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub async fn exists(&self, path: &str) -> Result<Option<Stat>, ZkError> {
-        Ok(request!(self, path, |client| client.check_stat(path))?.map(Stat::from))
-    }
-
-    /// Names of the children in no particular order; none when the node does not exist.
-    pub async fn children(&self, path: &str) -> Result<Vec<String>, ZkError> {
-        let outcome = request!(self, path, |client| client.list_children(path));
-        match outcome {
-            Err(ZkError::NoNode { .. }) => Ok(Vec::new()),
-            outcome => outcome,
-        }
-    }
-
-    /// The node must exist. `expected_version` -1 matches any.
-    pub async fn set(&self, path: &str, data: &[u8], expected_version: i32) -> Result<Stat, ZkError> {
-        self.fits(path, data.len())?;
-        Ok(request!(self, path, |client| client.set_data(path, data, Some(expected_version)))?.into())
-    }
-
-    /// The parent must exist. Returns the path, which differs from the given one for a sequential node.
-    pub async fn create(&self, path: &str, data: &[u8], kind: CreateKind) -> Result<(String, Stat), ZkError> {
-        self.fits(path, data.len())?;
-        let options = kind.mode().with_acls(self.acls_for(path));
-        let (stat, sequence) = request!(self, path, |client| client.create(path, data, &options))?;
-        let created = match kind {
-            CreateKind::PersistentSequential => format!("{path}{sequence}"),
-            _ => path.to_owned(),
+impl Connection {
+    fn new(
+        root: Client,
+        relay: Option<Relay>,
+        servers: &ConnectString,
+        former_sessions: Vec<i64>,
+    ) -> Result<Connection, ZkError> {
+        let session_id = root.session_id().0;
+        let client = match &servers.chroot {
+            None => root,
+            Some(chroot) => root.chroot(chroot.as_str()).map_err(|_| {
+                ZkError::Settings(format!("the path {chroot} in zookeeper.connect is not usable for a chroot"))
+            })?,
         };
-        Ok((created, stat.into()))
-    }
-
-    /// Creates the node and whichever of its parents is missing, the parents without data.
-    pub async fn create_recursive(&self, path: &str, data: &[u8], kind: CreateKind) -> Result<(String, Stat), ZkError> {
-        match self.create(path, data, kind).await {
-            Err(ZkError::NoNode { .. }) => {}
-            outcome => return outcome,
-        }
-        // Upwards to the deepest parent that exists: creating one further up may not be allowed, even if it is there.
-        let mut missing = Vec::new();
-        for (end, _) in path.match_indices('/').skip(1).collect::<Vec<_>>().into_iter().rev() {
-            match self.create(&path[..end], b"", CreateKind::Persistent).await {
-                Ok(_) | Err(ZkError::NodeExists { .. }) => break,
-                Err(ZkError::NoNode { .. }) => missing.push(end),
-                Err(error) => return Err(error),
-            }
-        }
-        for end in missing.into_iter().rev() {
-            match self.create(&path[..end], b"", CreateKind::Persistent).await {
-                Ok(_) | Err(ZkError::NodeExists { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.create(path, data, kind).await
-    }
-
-    /// Whether there was a node to delete.
-    pub async fn delete(&self, path: &str, expected_version: i32) -> Result<bool, ZkError> {
-        let outcome = request!(self, path, |client| client.delete(path, Some(expected_version)));
-        match outcome {
-            Ok(()) => Ok(true),
-            Err(ZkError::NoNode { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Deletes the node with everything below it; children that appear meanwhile are deleted too.
-    pub async fn delete_recursive(&self, path: &str) -> Result<(), ZkError> {
-        loop {
-            for child in self.children(path).await? {
-                Box::pin(self.delete_recursive(&format!("{path}/{child}"))).await?;
-            }
-            match self.delete(path, -1).await {
-                Ok(_) => return Ok(()),
-                Err(ZkError::NotEmpty { .. }) => continue,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// The persistent znodes of a cluster, as every broker makes sure of at startup.
-    pub async fn create_persistent_roots(&self) -> Result<(), ZkError> {
-        let created = self
-            .pipelined(PERSISTENT_ROOTS.iter().copied(), |path| {
-                Box::pin(async move {
-                    match self.create_recursive(path, b"", CreateKind::Persistent).await {
-                        Ok(_) | Err(ZkError::NodeExists { .. }) => Ok(()),
-                        Err(error) => Err(error),
-                    }
-                })
-            })
-            .await;
-        created.into_iter().collect()
+        let lacks_multi_read = AtomicBool::new(relay.is_some());
+        Ok(Connection { client, session_id, former_sessions, lacks_multi_read, relay: relay.map(Arc::new) })
     }
 }
 
-/// See [`ZooKeeper::session_events`].
-pub struct SessionEvents {
-    status: watch::Receiver<Status>,
-    /// The session that was last reported as established and not yet as expired.
-    current: Option<i64>,
-    last: i64,
+/// A session whose paths begin at the root of the servers, and what it runs through.
+async fn open(settings: &Settings, servers: &ConnectString) -> Result<(Client, Option<Relay>), ZkError> {
+    let address = |(host, port): &(String, u16)| match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    let addresses = servers.servers.iter().map(address).collect::<Vec<_>>().join(",");
+    let client = connected(settings, &addresses).await?;
+    // TLS came with 3.5.
+    if settings.tls.is_some() || takes_create2(&client).await? {
+        return Ok((client, None));
+    }
+    info!("[ZooKeeperClient Kafka server] The server is older than 3.5: transactions are rewritten for it.");
+    drop(client);
+    let relay = Relay::start(&servers.servers).await.map_err(|error| ZkError::Other {
+        path: "/".to_owned(),
+        reason: format!("listen on the loopback interface for the rewriting of transactions: {error}"),
+    })?;
+    Ok((connected(settings, &relay.address).await?, Some(relay)))
 }
 
-impl SessionEvents {
-    /// The session that this listener was last told of.
-    pub fn current(&self) -> Option<i64> {
-        self.current
+async fn connected(settings: &Settings, addresses: &str) -> Result<Client, ZkError> {
+    // A server of 3.4 is spoken to in words that all later ones understand too.
+    let mut connector = Client::connector().with_session_timeout(settings.session_timeout).with_server_version(3, 4, 0);
+    for (scheme, credentials) in &settings.auth {
+        connector = connector.with_auth(scheme, credentials);
     }
+    if let Some(SaslDigest { username, password }) = &settings.sasl {
+        let options = zookeeper_client::SaslOptions::digest_md5(username.clone(), password.clone());
+        connector = connector.with_sasl(options);
+    }
+    let opened = match &settings.tls {
+        None => connector.connect(addresses).await,
+        Some(tls) => connector.with_tls(tls.options()?).secure_connect(addresses).await,
+    };
+    opened.map_err(|error| match error {
+        Error::AuthFailed => ZkError::AuthFailed,
+        Error::BadArguments(reason) => ZkError::Settings(format!(
+            "zookeeper.connect={} is not a list of host:port, optionally with a path: {reason}",
+            settings.connect
+        )),
+        other => ZkError::from_client("/", other),
+    })
+}
 
-    /// Ends with an error only when there will be no further session. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<SessionEvent, ZkError> {
-        let known = self.current;
-        let status = self
-            .status
-            .wait_for(|status| match status {
-                Status::Connected(connection) => known != Some(connection.session_id),
-                Status::Expired => known.is_some(),
-                Status::Closed => true,
-            })
-            .await
-            .map_err(|_| ZkError::Closed)?;
-        match (&*status, known) {
-            (Status::Closed, _) => Err(ZkError::Closed),
-            (Status::Connected(connection), None) => {
-                let session_id = connection.session_id;
-                self.current = Some(session_id);
-                self.last = session_id;
-                Ok(SessionEvent::Established { session_id })
-            }
-            // A listener that slept through an expiry still hears of it before it hears of the next session.
-            (Status::Expired | Status::Connected(_), _) => {
-                self.current = None;
-                Ok(SessionEvent::Expired { session_id: known.unwrap_or(self.last) })
-            }
-        }
+/// Whether the server knows what zookeeper-client puts into transactions. The one that asks changes nothing: its znode
+/// is there already.
+async fn takes_create2(client: &Client) -> Result<bool, ZkError> {
+    let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    loop {
+        let committed = async {
+            let mut writer = client.new_multi_writer();
+            writer.add_create(SYSTEM_ROOT, b"", &options)?;
+            writer.commit().await
+        };
+        return match committed.await {
+            Ok(_) | Err(MultiWriteError::OperationFailed { .. }) => Ok(true),
+            Err(MultiWriteError::RequestFailed { source: Error::Unimplemented | Error::MarshallingError }) => Ok(false),
+            Err(MultiWriteError::RequestFailed { source }) if crate::error::is_connection_loss(&source) => continue,
+            Err(MultiWriteError::RequestFailed { source }) => Err(ZkError::from_client(SYSTEM_ROOT, source)),
+        };
     }
 }
 
 /// Each attempt of the client's lasts up to a session timeout; the connection timeout may be longer or shorter.
-async fn first_session(settings: &Settings, chroot: Option<&str>, deadline: Instant) -> Result<Client, ZkError> {
+async fn first_session(
+    settings: &Settings,
+    servers: &ConnectString,
+    deadline: Instant,
+) -> Result<(Client, Option<Relay>), ZkError> {
     let mut last = "no answer".to_owned();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match timeout(left, settings.open(chroot)).await {
-            Ok(Ok(client)) => return Ok(client),
+        match timeout(left, open(settings, servers)).await {
+            Ok(Ok(opened)) => return Ok(opened),
             Ok(Err(error @ (ZkError::AuthFailed | ZkError::Settings(_)))) => return Err(error),
             // Why a handshake failed is only known to the client's own log.
             Ok(Err(error)) if settings.tls.is_some() => {
@@ -571,8 +388,7 @@ async fn create_chroot(client: &Client, chroot: &str, set_acl: bool) -> Result<(
 }
 
 /// Waits for the end of each session and makes the next one.
-async fn keep_session(zk: ZooKeeper, mut connection: Arc<Connection>) {
-    let shared = zk.shared;
+async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
     let mut status = shared.status.subscribe();
     loop {
         let mut states = connection.client.state_watcher();
@@ -597,24 +413,28 @@ async fn keep_session(zk: ZooKeeper, mut connection: Arc<Connection>) {
         if !replaced(&shared.status, Status::Expired) {
             return;
         }
-        let chroot = shared.settings.chroot();
-        let client = loop {
-            match shared.settings.open(chroot.as_deref()).await {
-                Ok(client) => break client,
-                Err(error) => {
-                    warn!("[ZooKeeperClient Kafka server] Error when recreating the session, trying again: {error}");
-                }
+        let mut former_sessions = connection.former_sessions.clone();
+        former_sessions.push(connection.session_id);
+        connection = loop {
+            let opened = async {
+                let (root, relay) = open(&shared.settings, &shared.servers).await?;
+                Connection::new(root, relay, &shared.servers, former_sessions.clone())
+            };
+            tokio::select! {
+                opened = opened => match opened {
+                    Ok(connection) => break Arc::new(connection),
+                    Err(error) => {
+                        warn!("[ZooKeeperClient Kafka server] Error when recreating the session, trying again: {error}");
+                    }
+                },
+                _ = status.wait_for(|status| matches!(status, Status::Closed)) => return,
             }
             tokio::select! {
                 () = sleep(RECONNECT_BACKOFF) => {}
                 _ = status.wait_for(|status| matches!(status, Status::Closed)) => return,
             }
         };
-        let session_id = client.session_id().0;
-        info!("[ZooKeeperClient Kafka server] Connected with a new session, id {session_id:#x}.");
-        let mut former_sessions = connection.former_sessions.clone();
-        former_sessions.push(connection.session_id);
-        connection = Arc::new(Connection { client, session_id, former_sessions });
+        info!("[ZooKeeperClient Kafka server] Connected with a new session, id {:#x}.", connection.session_id);
         if !replaced(&shared.status, Status::Connected(connection.clone())) {
             debug!("closed while a new session was made");
             return;
@@ -650,14 +470,6 @@ fn acls(set_acl: bool, path: &str) -> Acls<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_chroot_is_what_follows_the_first_slash() {
-        let settings = Settings::new("h1:2181,h2:2181/a/b/");
-        assert_eq!((settings.hosts(), settings.chroot().as_deref()), ("h1:2181,h2:2181", Some("/a/b")));
-        assert_eq!(Settings::new("h1").chroot(), None);
-        assert_eq!(Settings::new("h1/").chroot(), None);
-    }
 
     #[test]
     fn secrets_are_not_world_readable_and_consumers_stay_open() {

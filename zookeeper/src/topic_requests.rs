@@ -122,10 +122,20 @@ impl ZooKeeper {
     }
 
     /// One outcome per partition, in their order; partitions that never had a leader have no state.
-    pub async fn partition_states<'a>(
+    pub async fn partition_states(
         &self,
-        partitions: impl IntoIterator<Item = (&'a str, i32)>,
+        partitions: &[(&str, i32)],
     ) -> Vec<Result<Option<Versioned<PartitionState>>, ZkError>> {
-        self.pipelined(partitions, |(topic, partition)| Box::pin(self.partition_state(topic, partition))).await
+        let paths: Vec<String> =
+            partitions.iter().map(|(topic, partition)| partition_state::path(topic, *partition)).collect();
+        let read = self.get_many(&paths).await;
+        let decoded = read.into_iter().zip(partitions).map(|(read, (topic, partition))| match read? {
+            None => Ok(None),
+            Some((data, stat)) => {
+                let value = PartitionState::decode(topic, *partition, &data)?;
+                Ok(Some(Versioned { value, version: stat.version }))
+            }
+        });
+        decoded.collect()
     }
 }

@@ -1,10 +1,10 @@
 //! Watches as streams of states. ZooKeeper's watches fire once; these are armed again before the state is read, so the
 //! last state delivered is never older than the last change, and several changes may arrive as one. They outlive
-//! reconnection and expiry: after an expiry the state is read and delivered again under the new session. What else may
-//! go wrong is tried again, since a watch that ended would hear of nothing any more.
+//! reconnection, and expiry too unless they were made through a handle that is bound to a session: after an expiry the
+//! state is read and delivered again under the new session. What else may go wrong is complained of once and tried
+//! again, since a watch that ended would hear of nothing any more.
 use crate::error::ZkError;
 use crate::session::{Stat, ZooKeeper, request};
-use log::warn;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -48,13 +48,14 @@ impl ZooKeeper {
 
 /// Returns when it is time to try again; an error that a retry cannot mend is handed on. Nothing tells when it is worth
 /// a try, so a timer does.
-pub(crate) async fn retried(path: &str, error: ZkError) -> Result<(), ZkError> {
+pub(crate) async fn retried(zk: &ZooKeeper, path: &str, error: ZkError) -> Result<(), ZkError> {
     match error {
         ZkError::Closed => Err(ZkError::Closed),
+        ZkError::SessionExpired if zk.is_bound() => Err(ZkError::SessionExpired),
         // The next request waits for the next session.
         ZkError::SessionExpired => Ok(()),
         error => {
-            warn!("reading {path} failed, trying again in {} ms: {error}", REARM_BACKOFF.as_millis());
+            zk.complain(path, &format!("reading {path} is tried every {} ms", REARM_BACKOFF.as_millis()), &error);
             sleep(REARM_BACKOFF).await;
             Ok(())
         }
@@ -67,7 +68,8 @@ impl ChildrenWatch {
     }
 
     /// The first call returns the current children, each further one waits for a change. Children of a missing node
-    /// are none. Dropping the future loses nothing. Fails only when the client is closed.
+    /// are none. Dropping the future loses nothing. Fails only when the client is closed, or when the
+    /// session has ended that the watch is bound to.
     pub async fn next(&mut self) -> Result<Vec<String>, ZkError> {
         if let Some(armed) = &mut self.armed {
             armed.await;
@@ -75,8 +77,11 @@ impl ChildrenWatch {
         }
         loop {
             match self.arm().await {
-                Ok(children) => return Ok(children),
-                Err(error) => retried(&self.path, error).await?,
+                Ok(children) => {
+                    self.zk.mended(&self.path);
+                    return Ok(children);
+                }
+                Err(error) => retried(&self.zk, &self.path, error).await?,
             }
         }
     }
@@ -111,8 +116,13 @@ impl DataWatch {
         &self.path
     }
 
+    pub fn zk(&self) -> &ZooKeeper {
+        &self.zk
+    }
+
     /// The first call returns the current data, each further one waits for a change; `None` while the node does not
-    /// exist. Dropping the future loses nothing. Fails only when the client is closed.
+    /// exist. Dropping the future loses nothing. Fails only when the client is closed, or when the session has ended that
+    /// the watch is bound to.
     pub async fn next(&mut self) -> Result<Option<(Vec<u8>, Stat)>, ZkError> {
         if let Some(armed) = &mut self.armed {
             armed.await;
@@ -121,7 +131,7 @@ impl DataWatch {
         loop {
             match self.arm().await {
                 Ok(data) => return Ok(data),
-                Err(error) => retried(&self.path, error).await?,
+                Err(error) => retried(&self.zk, &self.path, error).await?,
             }
         }
     }

@@ -4,7 +4,9 @@ mod support;
 use odradek_zookeeper::brokers::RegisteredBroker;
 use odradek_zookeeper::election::Election;
 use odradek_zookeeper::error::ZkError;
-use odradek_zookeeper::session::{CreateKind, SaslDigest, SessionEvent, Settings, Tls, ZooKeeper};
+use odradek_zookeeper::fenced::{Committed, Write};
+use odradek_zookeeper::session::{CreateKind, ZooKeeper};
+use odradek_zookeeper::settings::{SaslDigest, Settings, Tls};
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
 use odradek_zookeeper::znode::config::ConfigEntity;
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
@@ -115,24 +117,24 @@ async fn config_changes_arrive_in_order_and_again_for_a_late_reader() {
 async fn a_write_of_a_deposed_controller_is_refused() {
     let server = Server::shared();
     let (first, second) = (cluster(&server, "/fence").await, server.connect("/fence").await);
-    let Election::Won { epoch: 1, epoch_zk_version } = first.elect_controller(1, 0).await.unwrap() else {
+    let Election::Won { epoch: 1, epoch_zk_version } = first.elect_controller(1, 0, 0).await.unwrap() else {
         panic!("the first controller has epoch 1")
     };
-    assert_eq!(second.elect_controller(2, 0).await.unwrap(), Election::Lost);
+    assert_eq!(second.elect_controller(2, 0, 0).await.unwrap(), Election::Lost);
     let fenced = first.fenced(epoch_zk_version);
-    fenced.create("/admin/x", b"", CreateKind::Persistent).await.unwrap();
-    let taken = fenced.create("/admin/x", b"", CreateKind::Persistent).await;
+    fenced.create("/admin/x", b"").await.unwrap();
+    let taken = fenced.create("/admin/x", b"").await;
     assert!(matches!(taken, Err(ZkError::NodeExists { .. })), "{taken:?}");
     let stale = fenced.set("/admin/x", b"new", 7).await;
     assert!(matches!(stale, Err(ZkError::BadVersion { .. })), "{stale:?}");
-    assert_eq!(fenced.set("/admin/x", b"new", 0).await.unwrap().version, 1);
+    assert_eq!(fenced.set("/admin/x", b"new", 0).await, Ok(1));
 
     first.resign_controller(epoch_zk_version).await.unwrap();
-    assert!(matches!(second.elect_controller(2, 0).await.unwrap(), Election::Won { epoch: 2, .. }));
+    assert!(matches!(second.elect_controller(2, 0, 0).await.unwrap(), Election::Won { epoch: 2, .. }));
     let moved = Err(ZkError::ControllerMoved { epoch_zk_version });
     assert_eq!(fenced.set("/admin/x", b"late", -1).await, moved);
     assert_eq!(fenced.delete_recursive("/admin").await, Err(ZkError::ControllerMoved { epoch_zk_version }));
-    assert_eq!(first.resign_controller(epoch_zk_version).await, Err(ZkError::ControllerMoved { epoch_zk_version }));
+    first.resign_controller(epoch_zk_version).await.expect("there is nothing left to give up");
     assert_eq!(second.controller().await.unwrap().unwrap().value.broker_id, 2);
     assert_eq!(second.get("/admin/x").await.unwrap().unwrap().0, b"new");
 }
@@ -141,7 +143,9 @@ async fn a_write_of_a_deposed_controller_is_refused() {
 async fn fenced_deletion_takes_the_whole_tree() {
     let server = Server::shared();
     let zk = cluster(&server, "/tree").await;
-    let Election::Won { epoch_zk_version, .. } = zk.elect_controller(1, 0).await.unwrap() else { panic!("no rival") };
+    let Election::Won { epoch_zk_version, .. } = zk.elect_controller(1, 0, 0).await.unwrap() else {
+        panic!("no rival")
+    };
     let fenced = zk.fenced(epoch_zk_version);
     zk.create_topic("t", &topic(25), &BTreeMap::new()).await.unwrap();
     let state =
@@ -150,7 +154,8 @@ async fn fenced_deletion_takes_the_whole_tree() {
         let path = partition_state::path("t", partition);
         zk.create_recursive(&path, &state.encode(), CreateKind::Persistent).await.unwrap();
     }
-    let states = zk.partition_states((0..26).map(|partition| ("t", partition))).await;
+    let asked: Vec<(&str, i32)> = (0..26).map(|partition| ("t", partition)).collect();
+    let states = zk.partition_states(&asked).await;
     assert_eq!(states.iter().filter(|state| matches!(state, Ok(Some(found)) if found.value.leader == 1)).count(), 25);
     assert_eq!(states[25], Ok(None));
     fenced.delete_recursive("/brokers/topics/t").await.unwrap();
@@ -193,16 +198,28 @@ async fn an_expired_session_is_replaced_and_the_broker_registers_under_a_new_epo
     let server = Server::shared();
     let observer = cluster(&server, "/expiry").await;
     let (zk, proxy) = server.connect_through_proxy("/expiry").await;
-    let mut events = zk.session_events();
-    let first_session = zk.session_id().unwrap();
-    let first_epoch = zk.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
-    assert_eq!(zk.register_broker(&broker(1), BrokerJson::V5).await.unwrap(), first_epoch, "a lost reply is success");
+    let first = zk.current_session().await.unwrap();
+    let first_epoch = first.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
+    assert_eq!(first.register_broker(&broker(1), BrokerJson::V5).await, Ok(first_epoch), "a lost reply is success");
     assert_eq!(observer.brokers().await.unwrap(), [RegisteredBroker { broker: broker(1), epoch: first_epoch }]);
     let mut topics = zk.watch_children("/brokers/topics");
     assert_eq!(topics.next().await.unwrap(), Vec::<String>::new());
+    let mut bound_topics = first.watch_children("/brokers/topics");
+    assert_eq!(bound_topics.next().await.unwrap(), Vec::<String>::new());
 
     proxy.cut();
-    assert_eq!(events.next().await.unwrap(), SessionEvent::Expired { session_id: first_session });
+    // What is asked of the session while it is cut off ends with it, and so does what is asked of it later.
+    let under_way = tokio::spawn({
+        let first = first.clone();
+        async move { first.create("/brokers/topics/late", b"", CreateKind::Persistent).await }
+    });
+    let unbound = tokio::spawn({
+        let zk = zk.clone();
+        async move { zk.create("/brokers/topics/later", b"", CreateKind::Persistent).await }
+    });
+    first.ended().await;
+    assert_eq!(first.exists("/brokers").await, Err(ZkError::SessionExpired));
+    assert_eq!(bound_topics.next().await, Err(ZkError::SessionExpired));
     eventually("the registration goes with its session", || async {
         let ids = observer.broker_ids().await.map_err(|error| error.to_string())?;
         if ids.is_empty() { Ok(()) } else { Err(format!("{ids:?}")) }
@@ -210,13 +227,123 @@ async fn an_expired_session_is_replaced_and_the_broker_registers_under_a_new_epo
     .await;
     observer.create("/brokers/topics/t", b"", CreateKind::Persistent).await.unwrap();
     proxy.mend();
-    let SessionEvent::Established { session_id } = events.next().await.unwrap() else {
-        panic!("a new session follows")
-    };
-    assert_ne!(session_id, first_session);
-    let second_epoch = zk.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
+    let second = zk.current_session().await.unwrap();
+    assert_ne!(second.session_id(), first.session_id());
+    let second_epoch = second.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
     assert!(second_epoch > first_epoch, "{second_epoch} follows {first_epoch}");
-    assert_eq!(topics.next().await.unwrap(), ["t"], "a change during the expiry is not lost");
+    assert_eq!(first.exists("/brokers").await, Err(ZkError::SessionExpired), "it is never carried to the next session");
+    assert_eq!(under_way.await.unwrap(), Err(ZkError::SessionExpired));
+    // The handle that is not bound may have been told that the session expired, or have waited for the next one.
+    let unbound = unbound.await.unwrap();
+    assert!(matches!(unbound, Ok(_) | Err(ZkError::SessionExpired)), "{unbound:?}");
+    eventually("a change during the expiry is not lost", || async {
+        let now = observer.topics().await.map_err(|error| error.to_string())?;
+        if now.contains(&"t".to_owned()) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    let seen = topics.next().await.unwrap();
+    assert!(seen.contains(&"t".to_owned()) && !seen.contains(&"late".to_owned()), "{seen:?}");
+}
+
+/// What every broker asks of its server, whichever release it is.
+async fn everything_is_asked_of(server: Server) {
+    let zk = cluster(&server, "/of/every/release").await;
+    let session = zk.current_session().await.unwrap();
+    let epoch = session.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
+    assert_eq!(zk.brokers().await.unwrap(), [RegisteredBroker { broker: broker(1), epoch }]);
+    assert_eq!(zk.exists("/brokers/ids/1").await.unwrap().unwrap().czxid, epoch);
+    assert_eq!(zk.generate_broker_id(1000).await.unwrap(), 1001);
+    zk.set_config(&ConfigEntity::DefaultBroker, &BTreeMap::new()).await.unwrap();
+    assert_eq!(zk.config_changes().next().await.unwrap(), ConfigEntity::DefaultBroker);
+    let config = BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]);
+    let mut topics = zk.watch_children("/brokers/topics");
+    assert_eq!(topics.next().await.unwrap(), Vec::<String>::new());
+    zk.create_topic("t", &topic(2), &config).await.unwrap();
+    assert_eq!(topics.next().await.unwrap(), ["t"]);
+    assert!(matches!(zk.create_topic("t", &topic(2), &config).await, Err(ZkError::NodeExists { .. })));
+
+    let Election::Won { epoch: 1, epoch_zk_version } = session.elect_controller(1, 0, 0).await.unwrap() else {
+        panic!("the first controller has epoch 1")
+    };
+    let rival = server.connect("/of/every/release").await;
+    assert_eq!(rival.elect_controller(2, 0, 0).await, Ok(Election::Lost));
+    let fenced = session.fenced(epoch_zk_version);
+    fenced.create("/brokers/topics/t/partitions", b"").await.unwrap();
+    // More than one transaction holds, a few of which cannot be applied: they alone are refused.
+    let state =
+        PartitionState { controller_epoch: 1, leader: 1, leader_epoch: 0, isr: vec![1], leader_recovery_state: 0 };
+    let group = |partition: i32| {
+        let path = partition_state::partition_path("t", partition);
+        let state_path = partition_state::path("t", partition);
+        vec![Write::Create { path, data: Vec::new() }, Write::Create { path: state_path, data: state.encode() }]
+    };
+    let taken = [0, 77, 400, 401, 999];
+    for partition in taken {
+        fenced.create(&partition_state::partition_path("t", partition), b"").await.unwrap();
+    }
+    let groups: Vec<Vec<Write>> = (0..1000).map(group).collect();
+    let committed = fenced.write_many(&groups).await.unwrap();
+    for (partition, committed) in (0..1000).zip(committed) {
+        let path = partition_state::partition_path("t", partition);
+        let expected = match taken.contains(&partition) {
+            true => Committed::Refused { index: 0, error: ZkError::NodeExists { path } },
+            false => Committed::Versions(vec![0, 0]),
+        };
+        assert_eq!(committed, expected);
+    }
+    let asked: Vec<(&str, i32)> = (0..1001).map(|partition| ("t", partition)).collect();
+    for (partition, found) in (0..1001).zip(zk.partition_states(&asked).await) {
+        let is_there = partition < 1000 && !taken.contains(&partition);
+        assert_eq!(found.unwrap().map(|found| found.value), is_there.then(|| state.clone()), "{partition}");
+    }
+    zk.set("/controller_epoch", b"7", -1).await.unwrap();
+    let moved = Err(ZkError::ControllerMoved { epoch_zk_version });
+    assert_eq!(fenced.create("/admin/late", b"").await, moved);
+    assert!(zk.exists("/admin/late").await.unwrap().is_none());
+    session.resign_controller(epoch_zk_version).await.unwrap();
+    let Election::Won { epoch: 8, epoch_zk_version } = rival.elect_controller(2, 0, 0).await.unwrap() else {
+        panic!("the registration of the one before is gone")
+    };
+    rival.fenced(epoch_zk_version).delete_recursive("/brokers/topics/t").await.unwrap();
+    assert!(!zk.topic_exists("t").await.unwrap());
+    zk.close().await;
+    eventually("the registration goes with its session", || async {
+        match rival.broker_ids().await.map_err(|error| error.to_string())? {
+            ids if ids.is_empty() => Ok(()),
+            ids => Err(format!("{ids:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_release_is_spoken_to() {
+    everything_is_asked_of(Server::of_version("3.4.14")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_release_is_spoken_to() {
+    everything_is_asked_of(Server::of_version("3.9.4")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_lives_where_the_jvms_client_would_put_it() {
+    let server = Server::shared();
+    let root = server.connect("").await;
+    let hosts = root.settings().connect.clone();
+    for (connect, at) in [
+        (format!("{hosts}/list/ch,{hosts}/list/ch"), format!("/list/ch,{hosts}/list/ch")),
+        (format!("{hosts},/comma"), "/comma".to_owned()),
+        (format!(" {hosts} , /blanks"), "/blanks".to_owned()),
+    ] {
+        let zk = ZooKeeper::connect(Settings { connect: connect.clone(), ..server.settings("") }).await.unwrap();
+        zk.create_persistent_roots().await.unwrap();
+        assert!(root.exists(&format!("{at}/brokers/ids")).await.unwrap().is_some(), "{connect}");
+    }
+    for connect in [format!("{hosts}/ch/"), format!("{hosts}//ch"), "/ch".to_owned()] {
+        let refused = ZooKeeper::connect(Settings { connect, ..server.settings("") }).await.unwrap_err();
+        assert!(matches!(refused, ZkError::Settings(_)), "{refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,27 +427,27 @@ async fn with_zookeeper_set_acl_only_the_broker_writes_and_secrets_stay_secret()
 
     let stranger = server.connect("/secure").await;
     assert_eq!(stranger.topic("t").await.unwrap().unwrap().value, topic(2));
-    assert!(matches!(stranger.set_topic("t", &topic(3), -1).await, Err(ZkError::Other { .. })));
-    assert!(matches!(stranger.children("/config/users").await, Err(ZkError::Other { .. })));
+    assert!(matches!(stranger.set_topic("t", &topic(3), -1).await, Err(ZkError::NoAuth { .. })));
+    assert!(matches!(stranger.children("/config/users").await, Err(ZkError::NoAuth { .. })));
     stranger.set_consumer_offset("g", "t", 0, 5).await.expect("old consumers keep their offsets there");
 
     settings.sasl = login("wrong");
     assert_eq!(ZooKeeper::connect(settings).await.unwrap_err(), ZkError::AuthFailed);
 }
 
-/// How often a watch said that it may not read `/config/users` and tries again.
-static REFUSED_AGAIN: AtomicUsize = AtomicUsize::new(0);
+/// How often a watch said that it may not read `/config/users`.
+static COMPLAINTS: AtomicUsize = AtomicUsize::new(0);
 
-struct RefusedAgain;
+struct Complaints;
 
-impl log::Log for RefusedAgain {
+impl log::Log for Complaints {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if record.args().to_string().starts_with("reading /config/users failed") {
-            REFUSED_AGAIN.fetch_add(1, Ordering::SeqCst);
+        if record.args().to_string().starts_with("reading /config/users is tried every") {
+            COMPLAINTS.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -329,7 +456,7 @@ impl log::Log for RefusedAgain {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_outlasts_a_time_in_which_its_znode_may_not_be_read() {
-    log::set_logger(&RefusedAgain).expect("no other test here listens to the log");
+    log::set_logger(&Complaints).expect("no other test here listens to the log");
     log::set_max_level(log::LevelFilter::Warn);
     let server = Server::with_user("kafka", "secret");
     let mut settings = server.settings("/refused");
@@ -344,16 +471,15 @@ async fn a_watch_outlasts_a_time_in_which_its_znode_may_not_be_read() {
     let stranger = server.connect("/refused").await;
     let mut children = stranger.watch_children("/config/users");
     let mut data = stranger.watch_data("/config/users");
-    let refused = ZkError::Other { path: "/config/users".to_owned(), reason: "not authorized".to_owned() };
+    let refused = ZkError::NoAuth { path: "/config/users".to_owned() };
     assert_eq!(children.arm().await, Err(refused.clone()));
     assert_eq!(data.arm().await, Err(refused));
     let children = tokio::spawn(async move { (children.next().await, children) });
     let data = tokio::spawn(async move { (data.next().await, data) });
-    // Each has been refused again, by itself, and has said so.
-    eventually("both watches are refused again", || async {
-        match REFUSED_AGAIN.load(Ordering::SeqCst) {
-            2.. => Ok(()),
-            count => Err(format!("{count} refusals")),
+    eventually("the first refusal is complained of", || async {
+        match COMPLAINTS.load(Ordering::SeqCst) {
+            0 => Err("nothing".to_owned()),
+            _ => Ok(()),
         }
     })
     .await;
@@ -364,6 +490,7 @@ async fn a_watch_outlasts_a_time_in_which_its_znode_may_not_be_read() {
     assert_eq!(gone, Ok(Vec::new()));
     let (gone, mut data) = data.await.unwrap();
     assert_eq!(gone, Ok(None));
+    assert_eq!(COMPLAINTS.load(Ordering::SeqCst), 1, "the same fault is complained of once");
     stranger.close().await;
     assert_eq!(children.next().await, Err(ZkError::Closed));
     assert_eq!(data.next().await, Err(ZkError::Closed));
@@ -385,7 +512,9 @@ async fn a_new_topic_replaces_the_configuration_of_a_former_one_and_misses_no_ro
 async fn a_payload_that_no_server_takes_is_refused_and_the_largest_is_taken() {
     let server = Server::shared();
     let zk = cluster(&server, "/large").await;
-    let Election::Won { epoch_zk_version, .. } = zk.elect_controller(1, 0).await.unwrap() else { panic!("no rival") };
+    let Election::Won { epoch_zk_version, .. } = zk.elect_controller(1, 0, 0).await.unwrap() else {
+        panic!("no rival")
+    };
     let fenced = zk.fenced(epoch_zk_version);
     let session = zk.session_id();
     for (writer, path) in [("plain", "/admin/plain"), ("fenced", "/admin/fenced")] {
@@ -399,8 +528,8 @@ async fn a_payload_that_no_server_takes_is_refused_and_the_largest_is_taken() {
                 zk.set(path, &larger, -1).await.map(|_| ()),
             ),
             _ => (
-                fenced.create(path, &larger, CreateKind::Persistent).await.map(|_| ()),
-                fenced.create(path, &largest, CreateKind::Persistent).await.map(|_| ()),
+                fenced.create(path, &larger).await,
+                fenced.create(path, &largest).await,
                 fenced.set(path, &larger, -1).await.map(|_| ()),
             ),
         };

@@ -1,72 +1,147 @@
-//! Standing for election, and ceasing to be the controller.
-use log::{debug, error, info};
+//! Standing for election, and ceasing to be the controller. All of it belongs to one session with ZooKeeper, the one
+//! that this broker is registered under: when that ends, whatever is being done is dropped, and the office with it.
+use std::time::Duration;
+
+use log::{debug, info};
 use odradek_zookeeper::election::Election;
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::sections::ControllerConfig;
+use crate::controller::active::Event;
+use crate::controller::task::Input;
 use crate::controller::task::office::Office;
 use crate::controller::task::watches::reap;
-use crate::controller::task::{FAILED_ELECTION_BACKOFF, Input};
 use crate::model::clock::wall_clock_ms;
 use crate::model::{BrokerId, ControllerEpoch};
 
+/// How long to wait before what failed for the sake of a znode is tried again: nothing tells when it is worth a try.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
 pub(super) struct Task {
-    pub(super) zk: ZooKeeper,
     pub(super) broker_id: BrokerId,
     pub(super) config: ControllerConfig,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) published: watch::Sender<Option<ControllerEpoch>>,
-    /// The broker is registered under the current session.
-    pub(super) eligible: bool,
+    /// Bound to the session that the broker is registered under; `None` while it may not be elected.
+    pub(super) session: Option<ZooKeeper>,
     pub(super) office: Option<Office>,
     pub(super) watching_controller: Option<AbortHandle>,
+    /// Standing for election failed.
+    pub(super) has_failed: bool,
+    /// The latest epoch that this broker has held, or found in the state of a partition.
+    pub(super) epoch_known: ControllerEpoch,
 }
 
 impl Task {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>) {
-        while let Some(input) = queue.recv().await {
+        let mut retry_at: Option<Instant> = None;
+        loop {
+            let session = self.session.clone();
+            let ended = async {
+                match &session {
+                    Some(session) => session.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::pin!(ended);
+            let is_unfinished =
+                self.has_failed || self.office.as_ref().is_some_and(|office| office.core.is_unfinished());
+            let at = match is_unfinished {
+                true => *retry_at.get_or_insert_with(|| Instant::now() + RETRY_INTERVAL),
+                false => {
+                    retry_at = None;
+                    Instant::now()
+                }
+            };
+            let input = tokio::select! {
+                biased;
+                () = &mut ended => {
+                    self.session_ended();
+                    continue;
+                }
+                () = sleep_until(at), if is_unfinished => {
+                    retry_at = None;
+                    None
+                }
+                input = queue.recv() => match input {
+                    Some(input) => Some(input),
+                    None => return,
+                },
+            };
             if let Some(office) = &mut self.office {
                 reap(&mut office.watches);
             }
-            let handled = match input {
-                Input::Registered => {
-                    self.eligible = true;
-                    self.watch_controller();
-                    self.stand_for_election().await
-                }
-                Input::SessionExpired(done) => {
-                    self.eligible = false;
-                    self.resign("the ZooKeeper session expired");
-                    let _ = done.send(());
-                    Ok(())
-                }
-                Input::ControllerChanged => self.controller_changed().await,
-                Input::BrokersChanged { epoch } if self.holds(epoch) => self.brokers_changed().await,
-                Input::LogDirEvents { epoch, children } if self.holds(epoch) => self.log_dir_events(children).await,
-                Input::IsrChanges { epoch, children } if self.holds(epoch) => self.isr_changes(children).await,
-                Input::Event { epoch, event } if self.holds(epoch) => self.process(event).await,
-                // Left over from an office that has been given up.
-                Input::BrokersChanged { .. }
-                | Input::LogDirEvents { .. }
-                | Input::IsrChanges { .. }
-                | Input::Event { .. } => Ok(()),
-                Input::Shutdown(done) => {
-                    self.resign("the broker shuts down");
-                    if let Some(watching) = self.watching_controller.take() {
-                        watching.abort();
+            let done = match input {
+                Some(Input::Shutdown(done)) => Some(done),
+                Some(input) => {
+                    tokio::select! {
+                        biased;
+                        () = &mut ended => self.session_ended(),
+                        () = self.handle(input) => {}
                     }
-                    let _ = done.send(());
-                    return;
+                    continue;
+                }
+                None => {
+                    tokio::select! {
+                        biased;
+                        () = &mut ended => self.session_ended(),
+                        () = self.retry() => {}
+                    }
+                    continue;
                 }
             };
-            if let Err(error) = handled {
-                self.failed(error).await;
+            tokio::select! {
+                biased;
+                () = &mut ended => self.session_ended(),
+                () = self.give_up("the broker shuts down") => {}
             }
+            if let Some(watching) = self.watching_controller.take() {
+                watching.abort();
+            }
+            if let Some(done) = done {
+                let _ = done.send(());
+            }
+            return;
         }
+    }
+
+    async fn handle(&mut self, input: Input) {
+        let handled = match input {
+            Input::Registered(session) => {
+                self.session = Some(session);
+                self.watch_controller();
+                self.stand_for_election().await
+            }
+            Input::ControllerChanged => self.controller_changed().await,
+            Input::BrokersChanged { epoch, children } if self.holds(epoch) => self.brokers_changed(children).await,
+            Input::BrokerChanged { epoch, broker, data } if self.holds(epoch) => {
+                self.broker_changed(broker, data).await
+            }
+            Input::LogDirEvents { epoch, children } if self.holds(epoch) => self.log_dir_events(children).await,
+            Input::IsrChanges { epoch, children } if self.holds(epoch) => self.isr_changes(children).await,
+            Input::Event { epoch, event } if self.holds(epoch) => self.process(event).await,
+            // Left over from an office that has been given up.
+            Input::BrokersChanged { .. }
+            | Input::BrokerChanged { .. }
+            | Input::LogDirEvents { .. }
+            | Input::IsrChanges { .. }
+            | Input::Event { .. } => Ok(()),
+            Input::Shutdown(_) => unreachable!("the end of the task is dealt with where it ends"),
+        };
+        self.settled(handled).await;
+    }
+
+    async fn retry(&mut self) {
+        let handled = match self.office.is_some() {
+            true => self.process(Event::Retry).await,
+            false => self.controller_changed().await,
+        };
+        self.settled(handled).await;
     }
 
     fn holds(&self, epoch: ControllerEpoch) -> bool {
@@ -77,37 +152,39 @@ impl Task {
         format!("[Controller id={}]", self.broker_id)
     }
 
-    /// Something went wrong that cannot be put right in office.
-    async fn failed(&mut self, error: ZkError) {
-        let prefix = self.log_prefix();
-        match error {
-            ZkError::ControllerMoved { .. } => {
-                info!("{prefix} Controller moved to another broker");
-                self.resign("another broker became the controller");
+    fn session_ended(&mut self) {
+        self.session = None;
+        self.has_failed = false;
+        // It is bound to the session and has ended too.
+        self.watching_controller = None;
+        self.resign("the ZooKeeper session ended");
+    }
+
+    async fn settled(&mut self, handled: Result<(), ZkError>) {
+        self.has_failed = false;
+        match handled {
+            Ok(()) => {}
+            Err(ZkError::ControllerMoved { .. }) => {
+                info!("{} Controller moved to another broker", self.log_prefix());
+                self.give_up("another broker became the controller").await;
                 // Whoever it is may be gone by now.
-                self.poke().await;
+                self.poke();
             }
-            // The registration tells when there is a new session.
-            ZkError::SessionExpired | ZkError::Closed => self.resign("the ZooKeeper session ended"),
-            error => {
-                error!("{prefix} giving up the office so that another broker can try: {error}");
-                let version = self.office.as_ref().map(|office| office.zookeeper.epoch_zk_version());
-                self.resign("of an error");
-                tokio::time::sleep(FAILED_ELECTION_BACKOFF).await;
-                match version {
-                    None => self.poke().await,
-                    Some(version) => {
-                        if let Err(error) = self.zk.resign_controller(version).await {
-                            debug!("{prefix} /controller is left as it is: {error}");
-                        }
-                    }
+            Err(ZkError::SessionExpired | ZkError::Closed) => self.session_ended(),
+            Err(error) => {
+                self.has_failed = true;
+                if let Some(session) = &self.session {
+                    let prefix = self.log_prefix();
+                    let what = format!("{prefix} cannot be the controller, trying again and leaving it to others");
+                    session.complain(znode::controller::PATH, &what, &error);
                 }
+                self.give_up("of an error").await;
             }
         }
     }
 
     /// Looks at `/controller` again. The queue may be full of what this task itself is to work off.
-    async fn poke(&self) {
+    fn poke(&self) {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let _ = inputs.send(Input::ControllerChanged).await;
@@ -115,10 +192,8 @@ impl Task {
     }
 
     fn watch_controller(&mut self) {
-        if self.watching_controller.is_some() {
-            return;
-        }
-        let (mut watch, inputs) = (self.zk.watch_data(znode::controller::PATH), self.inputs.clone());
+        let Some(session) = &self.session else { return };
+        let (mut watch, inputs) = (session.watch_data(znode::controller::PATH), self.inputs.clone());
         let watching = tokio::spawn(async move {
             while watch.next().await.is_ok() {
                 if inputs.send(Input::ControllerChanged).await.is_err() {
@@ -126,61 +201,88 @@ impl Task {
                 }
             }
         });
-        self.watching_controller = Some(watching.abort_handle());
+        if let Some(former) = self.watching_controller.replace(watching.abort_handle()) {
+            former.abort();
+        }
     }
 
     async fn controller_changed(&mut self) -> Result<(), ZkError> {
-        let current = self.zk.controller().await?;
-        let is_self = current.as_ref().is_some_and(|current| {
-            current.value.broker_id == self.broker_id.0 && current.value.kraft_controller_epoch.is_none()
-        });
-        if self.office.is_some() && !is_self {
-            self.resign("/controller names another broker or nobody");
-        }
-        if current.is_none() {
+        let Some(session) = self.session.clone() else { return Ok(()) };
+        let Some((data, stat)) = session.get(znode::controller::PATH).await? else {
+            session.mended(znode::controller::PATH);
+            self.resign("/controller is gone");
             return self.stand_for_election().await;
+        };
+        let is_own = Some(stat.ephemeral_owner) == session.session_id();
+        match znode::controller::decode(&data) {
+            Ok(current) => {
+                session.mended(znode::controller::PATH);
+                debug!("{} Broker {} has been elected as the controller", self.log_prefix(), current.broker_id);
+            }
+            // Who made it is the controller, whatever somebody else has written there since.
+            Err(error) => {
+                session.complain(znode::controller::PATH, "nobody can tell who the controller is", &error.into())
+            }
+        }
+        match (is_own, self.office.is_some()) {
+            (false, true) => self.resign("/controller belongs to another broker"),
+            // Won, but never taken or given up since: nobody can be elected as long as it stands.
+            (true, false) => {
+                session.delete(znode::controller::PATH, stat.version).await?;
+                return self.stand_for_election().await;
+            }
+            (true, true) | (false, false) => {}
         }
         Ok(())
     }
 
     async fn stand_for_election(&mut self) -> Result<(), ZkError> {
-        if !self.eligible || self.office.is_some() {
+        let Some(session) = self.session.clone() else { return Ok(()) };
+        if self.office.is_some() || session.exists(znode::controller::PATH).await?.is_some() {
             return Ok(());
         }
         let prefix = self.log_prefix();
-        if let Some(current) = self.zk.controller().await? {
-            debug!("{prefix} Broker {} has been elected as the controller", current.value.broker_id);
-            return Ok(());
-        }
-        match self.zk.elect_controller(self.broker_id.0, wall_clock_ms()).await? {
-            Election::Lost => {
-                debug!("{prefix} another broker won the election");
-                Ok(())
-            }
+        match session.elect_controller(self.broker_id.0, wall_clock_ms(), self.epoch_known.0).await? {
+            Election::Lost => debug!("{prefix} another broker won the election"),
             Election::Won { epoch, epoch_zk_version } => {
                 let epoch = ControllerEpoch(epoch);
                 info!(
                     "{prefix} {} successfully elected as the controller. Epoch incremented to {epoch} and epoch zk version is now {epoch_zk_version}",
                     self.broker_id
                 );
-                let taken = self.take_office(epoch, epoch_zk_version).await;
-                if let Err(error) = &taken
-                    && !matches!(error, ZkError::ControllerMoved { .. } | ZkError::SessionExpired | ZkError::Closed)
-                    && self.office.is_none()
-                {
-                    // The office was won, but never opened: `failed` cannot know the version to give it back with.
-                    error!("{prefix} taking office failed: {error}");
-                    tokio::time::sleep(FAILED_ELECTION_BACKOFF).await;
-                    return self.zk.resign_controller(epoch_zk_version).await;
+                session.mended(znode::controller::PATH);
+                self.epoch_known = epoch;
+                if let Err(error) = self.take_office(&session, epoch, epoch_zk_version).await {
+                    if self.office.is_none() && !matches!(error, ZkError::SessionExpired | ZkError::Closed) {
+                        // `give_up` would not know what to give back.
+                        session.resign_controller(epoch_zk_version).await?;
+                    }
+                    return Err(error);
                 }
-                taken
             }
+        }
+        Ok(())
+    }
+
+    /// No longer acts as controller, from this moment on.
+    pub(super) fn resign(&mut self, reason: &str) {
+        // First: whoever asks is told so at once.
+        let was_active = self.published.send_replace(None);
+        let office = self.office.take();
+        let epoch = was_active.or(office.as_ref().map(|office| office.core.epoch()));
+        if let Some(epoch) = epoch {
+            info!("{} Resigned, epoch {epoch}: {reason}", self.log_prefix());
         }
     }
 
-    pub(super) fn resign(&mut self, reason: &str) {
-        let Some(office) = self.office.take() else { return };
-        info!("{} Resigned, epoch {}: {reason}", self.log_prefix(), office.core.epoch());
-        self.published.send_replace(None);
+    /// Resigns, and removes `/controller` so that another broker is elected.
+    async fn give_up(&mut self, reason: &str) {
+        let version = self.office.as_ref().map(|office| office.zookeeper.epoch_zk_version());
+        self.resign(reason);
+        if let (Some(session), Some(version)) = (&self.session, version)
+            && let Err(error) = session.resign_controller(version).await
+        {
+            debug!("{} /controller is left as it is: {error}", self.log_prefix());
+        }
     }
 }

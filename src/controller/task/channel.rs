@@ -1,6 +1,6 @@
 //! One connection to each live broker, the controller's own among them. Requests go out one after the other; one that
 //! fails is repeated until the broker has answered it or is no longer live, since no later one may overtake it.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
@@ -15,7 +15,7 @@ use crate::controller::requests::{ControlRequest, Outgoing};
 use crate::controller::state::Broker;
 use crate::controller::task::Input;
 use crate::controller::task::watches::reap;
-use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::leader_and_isr::{LeaderAndIsrRequest, LeaderAndIsrResponse};
 use crate::protocol::messages::stop_replica::{StopReplicaRequest, StopReplicaResponse};
@@ -206,11 +206,12 @@ fn hosted(request: &LeaderAndIsrRequest, response: &LeaderAndIsrResponse) -> Vec
         Some((partition, verdict(error.error_code)?))
     });
     // From version 5 on the answer names topics by id alone.
+    let asked = request.topic_states.iter().filter(|topic| !topic.topic_id.is_zero());
+    let names: HashMap<TopicId, &str> = asked.map(|topic| (topic.topic_id, topic.topic_name.as_str())).collect();
     let by_id = response.topics.iter().flat_map(|topic| {
-        let name =
-            request.topic_states.iter().find(|asked| asked.topic_id == topic.topic_id && !topic.topic_id.is_zero());
+        let name = names.get(&topic.topic_id).copied();
         topic.partition_errors.iter().filter_map(move |error| {
-            let partition = TopicPartition::new(name?.topic_name.as_str(), error.partition_index);
+            let partition = TopicPartition::new(name?, error.partition_index);
             Some((partition, verdict(error.error_code)?))
         })
     });
@@ -232,14 +233,9 @@ fn deleted(request: &StopReplicaRequest, response: &StopReplicaResponse) -> Vec<
         .map(|partition| TopicPartition::new(partition.topic_name.as_str(), partition.partition_index));
     let before_v3 = from_v1.chain(from_v0).filter(|_| request.delete_partitions);
     let refused = ErrorCode::from_code(response.error_code).is_error();
-    let failed = |partition: &TopicPartition| {
-        refused
-            || response.partition_errors.iter().any(|error| {
-                error.partition_index == partition.partition
-                    && *error.topic_name == *partition.topic
-                    && ErrorCode::from_code(error.error_code).is_error()
-            })
-    };
+    let errors = response.partition_errors.iter().filter(|error| ErrorCode::from_code(error.error_code).is_error());
+    let errors: HashSet<(&str, i32)> = errors.map(|error| (error.topic_name.as_str(), error.partition_index)).collect();
+    let failed = |partition: &TopicPartition| refused || errors.contains(&(&*partition.topic, partition.partition));
     from_v3
         .chain(before_v3)
         .map(|partition| {

@@ -2,11 +2,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use log::{error, info, warn};
+use log::{info, warn};
 use odradek_zookeeper::brokers::RegisteredBroker;
-use odradek_zookeeper::error::ZkError;
-use odradek_zookeeper::fenced::Fenced;
-use odradek_zookeeper::session::{CreateKind, Stat, Versioned};
+use odradek_zookeeper::error::{ZkError, ZnodeError};
+use odradek_zookeeper::fenced::{Committed, Fenced, Write};
+use odradek_zookeeper::requests::Read;
+use odradek_zookeeper::session::{Stat, Versioned, ZooKeeper};
 use odradek_zookeeper::znode;
 use odradek_zookeeper::znode::config::ConfigEntity;
 use odradek_zookeeper::znode::feature::{Feature, FeatureJson, Status};
@@ -28,28 +29,29 @@ pub struct ClusterState {
     config: ControllerConfig,
 }
 
-/// `None` for a payload that cannot be understood, which is logged: one bad znode must not stop the cluster.
-pub fn topic_read(name: &Arc<str>, data: Option<&(Vec<u8>, Stat)>) -> Option<TopicRead> {
-    let found = match data.map(|(data, stat)| Topic::decode(name, data).map(|topic| (topic, stat.version))) {
-        None => None,
-        Some(Err(error)) => {
-            error!("topic {name} is ignored until its znode is repaired: {error}");
-            return None;
+/// `None` for a payload that cannot be understood, which is complained of: one bad znode must not stop the cluster.
+pub fn topic_read(zk: &ZooKeeper, name: &Arc<str>, data: Option<&(Vec<u8>, Stat)>) -> Option<TopicRead> {
+    let path = znode::topic::path(name);
+    let found = data.map(|(data, stat)| topic_found(&path, name, data, stat.version)).transpose();
+    match found {
+        Ok(found) => {
+            zk.mended(&path);
+            Some(TopicRead { name: Arc::clone(name), found, fresh_id: TopicId::random() })
         }
-        Some(Ok((topic, version))) => {
-            let id = match topic.topic_id.as_deref().map(str::parse::<TopicId>) {
-                Some(Err(error)) => {
-                    error!("topic {name} is ignored until its znode is repaired: {error}");
-                    return None;
-                }
-                Some(Ok(id)) => Some(id),
-                None => None,
-            };
-            let partitions = topic.partitions.into_iter().map(|(id, replicas)| (id, assignment(replicas))).collect();
-            Some(TopicFound { id, partitions, version })
+        Err(error) => {
+            let what = format!("topic {name} is ignored until its znode is repaired");
+            zk.complain(&path, &what, &error.into());
+            None
         }
-    };
-    Some(TopicRead { name: Arc::clone(name), found, fresh_id: TopicId::random() })
+    }
+}
+
+fn topic_found(path: &str, name: &str, data: &[u8], version: i32) -> Result<TopicFound, ZnodeError> {
+    let topic = Topic::decode(name, data)?;
+    let id = topic.topic_id.as_deref().map(str::parse::<TopicId>).transpose();
+    let id = id.map_err(|error| ZnodeError { path: path.to_owned(), reason: error.to_string() })?;
+    let partitions = topic.partitions.into_iter().map(|(id, replicas)| (id, assignment(replicas))).collect();
+    Ok(TopicFound { id, partitions, version })
 }
 
 fn brokers(ids: Vec<i32>) -> Vec<BrokerId> {
@@ -115,39 +117,39 @@ fn broker(registered: RegisteredBroker) -> Broker {
     }
 }
 
-/// Fails when a registration cannot be read: that broker must not be taken for dead.
-fn live(read: Vec<Result<Option<RegisteredBroker>, ZkError>>) -> Result<Vec<Broker>, ZkError> {
-    let mut live = Vec::new();
-    for read in read {
-        match read {
-            Ok(registered) => live.extend(registered.map(broker)),
-            Err(ZkError::Malformed(error)) => error!("a broker is taken for dead until it registers anew: {error}"),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(live)
-}
-
-/// Errors that end the office; the others concern one znode.
-fn is_fatal(error: &ZkError) -> bool {
-    matches!(error, ZkError::ControllerMoved { .. } | ZkError::SessionExpired | ZkError::AuthFailed | ZkError::Closed)
-}
-
-/// Passes on what ends the office; logs the rest.
-fn logged<T>(doing: &str, outcome: Result<T, ZkError>) -> Result<Option<T>, ZkError> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if is_fatal(&error) => Err(error),
-        Err(error) => {
-            error!("{doing}: {error}");
-            Ok(None)
-        }
-    }
+/// A registration as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokerRead {
+    Registered(Broker),
+    Gone,
+    /// Of the registration with this epoch, if that could be told.
+    NotUnderstood {
+        epoch: Option<BrokerEpoch>,
+    },
 }
 
 impl ClusterState {
     pub fn new(fenced: Fenced, config: ControllerConfig) -> ClusterState {
         ClusterState { fenced, config }
+    }
+
+    pub fn zk(&self) -> &ZooKeeper {
+        self.fenced.zk()
+    }
+
+    /// Passes on what ends the office; the rest concerns one znode and is complained of.
+    fn noted<T>(&self, path: &str, what_follows: &str, outcome: Result<T, ZkError>) -> Result<Option<T>, ZkError> {
+        match outcome {
+            Ok(value) => {
+                self.zk().mended(path);
+                Ok(Some(value))
+            }
+            Err(error) if error.is_of_the_session() => Err(error),
+            Err(error) => {
+                self.zk().complain(path, what_follows, &error);
+                Ok(None)
+            }
+        }
     }
 
     pub fn epoch_zk_version(&self) -> i32 {
@@ -158,14 +160,12 @@ impl ClusterState {
     pub async fn set_up_features(&self) -> Result<(), ZkError> {
         let protocol = self.config.inter_broker_protocol_version;
         let version = if protocol.feature_znode_version() == 2 { FeatureJson::V2 } else { FeatureJson::V1 };
-        let current = match self.fenced.zk().feature().await {
-            Ok(current) => current.map(|current| current.value),
-            Err(ZkError::Malformed(error)) => {
-                error!("{error}; it is left as it is");
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        let path = znode::feature::PATH;
+        let current = self.zk().feature().await;
+        let Some(current) = self.noted(path, "the features of the cluster stay as they are", current)? else {
+            return Ok(());
         };
+        let current = current.map(|current| current.value);
         let wanted = if protocol.is_feature_versioning_supported() {
             let features = match &current {
                 Some(Feature { status: Status::Enabled, features, .. }) => features.clone(),
@@ -179,34 +179,60 @@ impl ClusterState {
             return Ok(());
         }
         info!("writing {} with contents {wanted:?}", znode::feature::PATH);
-        self.fenced.zk().set_feature(&wanted).await
+        let written = self.zk().set_feature(&wanted).await;
+        self.noted(path, "the features of the cluster stay as they are", written).map(|_| ())
     }
 
     /// A new controller reads everything anyway.
     pub async fn delete_notifications(&self) -> Result<(), ZkError> {
         for root in [znode::log_dir_event::ROOT, znode::isr_change::ROOT] {
-            let children = self.fenced.zk().children(root).await?;
+            let children = self.zk().children(root).await?;
             self.delete_children(root, &children).await?;
         }
         Ok(())
     }
 
     pub async fn delete_children(&self, root: &str, children: &[String]) -> Result<(), ZkError> {
-        let deleted = self.fenced.zk().pipelined(children, |child| {
-            let path = format!("{root}/{child}");
-            Box::pin(async move { self.fenced.delete(&path, -1).await })
-        });
-        for outcome in deleted.await {
-            logged("deleting a notification", outcome)?;
+        let deletions: Vec<Vec<Write>> = children
+            .iter()
+            .map(|child| vec![Write::Delete { path: format!("{root}/{child}"), expected_version: -1 }])
+            .collect();
+        for (committed, deletion) in self.fenced.write_many(&deletions).await?.into_iter().zip(&deletions) {
+            let path = deletion[0].path();
+            match committed {
+                Committed::Versions(_) | Committed::Refused { error: ZkError::NoNode { .. }, .. } => {
+                    self.zk().mended(path);
+                }
+                Committed::Refused { error, .. } => {
+                    self.zk().complain(path, "a notification cannot be deleted", &error)
+                }
+            }
         }
         Ok(())
     }
 
-    /// All live brokers; a registration that cannot be understood is logged and left out.
-    pub async fn brokers(&self) -> Result<Vec<Broker>, ZkError> {
-        let zk = self.fenced.zk();
-        let ids = zk.broker_ids().await?;
-        live(zk.pipelined(ids, |id| Box::pin(zk.broker(id))).await)
+    /// What stands in a broker's registration; what cannot be understood is complained of.
+    pub fn broker_read(&self, id: BrokerId, read: Read) -> BrokerRead {
+        let path = znode::broker::path(id.0);
+        let epoch = read.as_ref().ok().and_then(|read| read.as_ref().map(|(_, stat)| BrokerEpoch(stat.czxid)));
+        let decoded = read.and_then(|read| match read {
+            None => Ok(None),
+            Some((data, stat)) => {
+                let registered =
+                    RegisteredBroker { broker: znode::broker::Broker::decode(id.0, &data)?, epoch: stat.czxid };
+                Ok(Some(broker(registered)))
+            }
+        });
+        match decoded {
+            Ok(decoded) => {
+                self.zk().mended(&path);
+                decoded.map_or(BrokerRead::Gone, BrokerRead::Registered)
+            }
+            Err(error) => {
+                self.zk().complain(&path, &format!("broker {id} is taken for what it last was"), &error);
+                BrokerRead::NotUnderstood { epoch }
+            }
+        }
     }
 
     /// Leaderships of all partitions of the topics that have one.
@@ -226,10 +252,11 @@ impl ClusterState {
 
     async fn leaderships_of(&self, names: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, LeaderAndIsr)>, ZkError> {
         let asked: Vec<(&str, i32)> = names.iter().map(|name| (&*name.topic, name.partition)).collect();
-        let states = self.fenced.zk().partition_states(asked).await;
+        let states = self.zk().partition_states(&asked).await;
         let mut found = Vec::new();
         for (name, state) in names.into_iter().zip(states) {
-            if let Some(Some(state)) = logged("a partition is taken for new", state)? {
+            let path = partition_state::path(&name.topic, name.partition);
+            if let Some(Some(state)) = self.noted(&path, "a partition is taken for new", state)? {
                 found.push((name, leadership(state)));
             }
         }
@@ -246,91 +273,109 @@ impl ClusterState {
             (*partition, assignment)
         });
         let topic = Topic { topic_id: Some(id.to_string()), partitions: partitions.collect() };
-        let written = self.fenced.set(&znode::topic::path(name), &topic.encode(), found.version).await;
+        let path = znode::topic::path(name);
+        let written = self.fenced.set(&path, &topic.encode(), found.version).await;
         if let Err(ZkError::BadVersion { path }) = &written {
             info!("{path} was written meanwhile and is read again");
             return Ok(());
         }
-        logged(&format!("giving topic {name} the id {id}"), written).map(|_| ())
+        self.noted(&path, &format!("topic {name} has the id {id}, which is not written"), written).map(|_| ())
     }
 
-    /// Three rounds for new partitions, since each level has to exist before the next; one for the others.
+    /// Two rounds for new partitions, since the parent of all has to exist before them; one for the others.
     pub async fn write_leaderships(
         &self,
         writes: Vec<LeadershipWrite>,
     ) -> Result<Vec<(TopicPartition, WriteOutcome)>, ZkError> {
-        let new: Vec<&TopicPartition> =
-            writes.iter().filter(|write| write.is_new).map(|write| &write.partition).collect();
-        let topics: BTreeSet<&str> = new.iter().map(|partition| &*partition.topic).collect();
-        let parents = topics.into_iter().map(partition_state::partitions_path).collect();
-        self.create_parents(parents).await?;
-        let parents = new.iter().map(|name| partition_state::partition_path(&name.topic, name.partition)).collect();
-        self.create_parents(parents).await?;
-
-        let zk = self.fenced.zk();
-        let written = zk.pipelined(writes, |write| {
-            Box::pin(async move {
-                let outcome = self.write_leadership(&write).await;
-                (write.partition, outcome)
-            })
-        });
-        written.await.into_iter().map(|(partition, outcome)| Ok((partition, outcome?))).collect()
-    }
-
-    async fn create_parents(&self, paths: Vec<String>) -> Result<(), ZkError> {
-        let created = self.fenced.zk().pipelined(paths, |path| {
-            Box::pin(async move {
-                match self.fenced.create(&path, b"", CreateKind::Persistent).await {
-                    Ok(_) | Err(ZkError::NodeExists { .. }) => Ok(()),
-                    Err(error) => Err(error),
+        let topics: BTreeSet<&str> =
+            writes.iter().filter(|write| write.is_new).map(|write| &*write.partition.topic).collect();
+        let parents: Vec<Vec<Write>> =
+            topics.into_iter().map(|topic| vec![created(partition_state::partitions_path(topic))]).collect();
+        for (committed, parent) in self.fenced.write_many(&parents).await?.into_iter().zip(&parents) {
+            match committed {
+                Committed::Versions(_) | Committed::Refused { error: ZkError::NodeExists { .. }, .. } => {}
+                // What is missing shows in the next round.
+                Committed::Refused { error, .. } => {
+                    self.zk().complain(parent[0].path(), "its topic gets no leaders", &error);
                 }
-            })
-        });
-        for outcome in created.await {
-            // What is missing shows in the next level.
-            logged("creating the parent of a partition state", outcome)?;
-        }
-        Ok(())
-    }
-
-    async fn write_leadership(&self, write: &LeadershipWrite) -> Result<WriteOutcome, ZkError> {
-        let TopicPartition { topic, partition } = &write.partition;
-        let path = partition_state::path(topic, *partition);
-        let state = partition_state(&write.leadership);
-        let written = match write.is_new {
-            true => self.fenced.create(&path, &state.encode(), CreateKind::Persistent).await.map(|_| 0),
-            false => {
-                let expected = write.leadership.partition_epoch.0;
-                self.fenced.set(&path, &state.encode(), expected).await.map(|stat| stat.version)
             }
+        }
+
+        let groups: Vec<Vec<Write>> = writes.iter().map(|write| state_writes(write, true)).collect();
+        let mut committed = self.fenced.write_many(&groups).await?;
+        // What an earlier controller left half done: the parent without the state.
+        let is_half = |(write, committed): &(&LeadershipWrite, &Committed)| {
+            write.is_new && matches!(committed, Committed::Refused { index: 0, error: ZkError::NodeExists { .. } })
         };
-        match written {
-            Ok(version) => Ok(WriteOutcome::Written(PartitionEpoch(version))),
-            Err(error) if is_fatal(&error) => Err(error),
-            Err(ZkError::BadVersion { .. } | ZkError::NodeExists { .. }) => {
-                match self.fenced.zk().partition_state(topic, *partition).await {
-                    // The reply to this very write was lost.
-                    Ok(Some(current)) if current.value == state => {
-                        Ok(WriteOutcome::Written(PartitionEpoch(current.version)))
-                    }
-                    Ok(current) => Ok(WriteOutcome::Conflict(current.map(leadership))),
-                    Err(error) if is_fatal(&error) => Err(error),
-                    Err(error) => Ok(WriteOutcome::Failed(error.to_string())),
-                }
-            }
-            Err(error) => Ok(WriteOutcome::Failed(error.to_string())),
+        let half: Vec<usize> =
+            writes.iter().zip(&committed).enumerate().filter(|(_, both)| is_half(both)).map(|(at, _)| at).collect();
+        let groups: Vec<Vec<Write>> = half.iter().map(|at| state_writes(&writes[*at], false)).collect();
+        for (at, now) in half.into_iter().zip(self.fenced.write_many(&groups).await?) {
+            committed[at] = now;
         }
+        self.outcomes(writes, committed).await
+    }
+
+    async fn outcomes(
+        &self,
+        writes: Vec<LeadershipWrite>,
+        committed: Vec<Committed>,
+    ) -> Result<Vec<(TopicPartition, WriteOutcome)>, ZkError> {
+        let is_doubtful = |committed: &Committed| {
+            matches!(
+                committed,
+                Committed::Refused { error: ZkError::BadVersion { .. } | ZkError::NodeExists { .. }, .. }
+            )
+        };
+        let asked: Vec<(&str, i32)> = writes
+            .iter()
+            .zip(&committed)
+            .filter(|(_, committed)| is_doubtful(committed))
+            .map(|(write, _)| (&*write.partition.topic, write.partition.partition))
+            .collect();
+        let mut read = self.zk().partition_states(&asked).await.into_iter();
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for (write, committed) in writes.iter().zip(committed) {
+            let path = partition_state::path(&write.partition.topic, write.partition.partition);
+            let current = if is_doubtful(&committed) { read.next() } else { None };
+            let error = match (committed, current) {
+                (Committed::Versions(versions), _) => {
+                    self.zk().mended(&path);
+                    let version = versions.last().copied().unwrap_or(0);
+                    outcomes.push((write.partition.clone(), WriteOutcome::Written(PartitionEpoch(version))));
+                    continue;
+                }
+                (_, Some(Ok(current))) => {
+                    self.zk().mended(&path);
+                    let outcome = match current {
+                        // The reply to this very write was lost.
+                        Some(current) if current.value == partition_state(&write.leadership) => {
+                            WriteOutcome::Written(PartitionEpoch(current.version))
+                        }
+                        current => WriteOutcome::Conflict(current.map(leadership)),
+                    };
+                    outcomes.push((write.partition.clone(), outcome));
+                    continue;
+                }
+                (_, Some(Err(error))) | (Committed::Refused { error, .. }, None) => error,
+            };
+            if error.is_of_the_session() {
+                return Err(error);
+            }
+            self.zk().complain(&path, "the leadership of a partition is not written", &error);
+            outcomes.push((write.partition.clone(), WriteOutcome::Failed));
+        }
+        Ok(outcomes)
     }
 
     /// Those of the topics that allow unclean elections, by their own setting or the broker's.
     pub async fn unclean_election_allowed(&self, topics: &BTreeSet<Arc<str>>) -> Result<BTreeSet<Arc<str>>, ZkError> {
-        let zk = self.fenced.zk();
-        let read = zk.pipelined(topics, |topic| {
-            Box::pin(async move { (topic, zk.config(&ConfigEntity::Topic(topic.to_string())).await) })
-        });
+        let entities: Vec<ConfigEntity> = topics.iter().map(|topic| ConfigEntity::Topic(topic.to_string())).collect();
+        let read = self.zk().configs(&entities).await;
         let mut allowed = BTreeSet::new();
-        for (topic, config) in read.await {
-            let config = logged("a topic's configuration is taken for empty", config)?.unwrap_or_default();
+        for ((topic, entity), config) in topics.iter().zip(&entities).zip(read) {
+            let what = "the broker's settings decide on unclean elections of a topic";
+            let config = self.noted(&entity.path(), what, config)?.unwrap_or_default();
             let is_allowed = match config.get(UNCLEAN_LEADER_ELECTION_ENABLE) {
                 Some(value) => value.trim().eq_ignore_ascii_case("true"),
                 None => self.config.unclean_leader_election_enable,
@@ -342,11 +387,15 @@ impl ClusterState {
         Ok(allowed)
     }
 
-    /// The marker goes last: as long as it is there, the deletion is repeated.
-    pub async fn delete_topic(&self, name: &str) -> Result<(), ZkError> {
-        self.fenced.delete_recursive(&znode::topic::path(name)).await?;
-        self.fenced.delete_recursive(&ConfigEntity::Topic(name.to_owned()).path()).await?;
-        self.fenced.delete(&znode::delete_topic::path(name), -1).await.map(|_| ())
+    /// The marker goes last: as long as it is there, the deletion is repeated. `None` when something is in the way.
+    pub async fn delete_topic(&self, name: &str) -> Result<Option<()>, ZkError> {
+        let path = znode::topic::path(name);
+        let deleted = async {
+            self.fenced.delete_recursive(&path).await?;
+            self.fenced.delete_recursive(&ConfigEntity::Topic(name.to_owned()).path()).await?;
+            self.fenced.delete(&znode::delete_topic::path(name), -1).await.map(|_| ())
+        };
+        self.noted(&path, "a topic is not deleted yet", deleted.await)
     }
 
     pub async fn delete_markers(&self, topics: &[String]) -> Result<(), ZkError> {
@@ -358,7 +407,7 @@ impl ClusterState {
         let mut brokers = BTreeSet::new();
         for (path, data) in self.notifications(znode::log_dir_event::ROOT, children).await? {
             let event = znode::log_dir_event::decode(&path, &data).map_err(ZkError::from);
-            brokers.extend(logged("a notification is ignored", event)?.map(BrokerId));
+            brokers.extend(self.noted(&path, "a notification is ignored", event)?.map(BrokerId));
         }
         Ok(brokers)
     }
@@ -368,7 +417,7 @@ impl ClusterState {
         let mut partitions = BTreeSet::new();
         for (path, data) in self.notifications(znode::isr_change::ROOT, children).await? {
             let change = znode::isr_change::decode(&path, &data).map_err(ZkError::from);
-            for (topic, partition) in logged("a notification is ignored", change)?.unwrap_or_default() {
+            for (topic, partition) in self.noted(&path, "a notification is ignored", change)?.unwrap_or_default() {
                 partitions.insert(TopicPartition::new(topic, partition));
             }
         }
@@ -376,17 +425,10 @@ impl ClusterState {
     }
 
     async fn notifications(&self, root: &str, children: &[String]) -> Result<Vec<(String, Vec<u8>)>, ZkError> {
-        let zk = self.fenced.zk();
-        let read = zk.pipelined(children, |child| {
-            let path = format!("{root}/{child}");
-            Box::pin(async move {
-                let data = zk.get(&path).await;
-                (path, data)
-            })
-        });
+        let paths: Vec<String> = children.iter().map(|child| format!("{root}/{child}")).collect();
         let mut found = Vec::new();
-        for (path, data) in read.await {
-            if let Some((data, _)) = data? {
+        for (read, path) in self.zk().get_many(&paths).await.into_iter().zip(paths) {
+            if let Some(Some((data, _))) = self.noted(&path, "a notification is ignored", read)? {
                 found.push((path, data));
             }
         }
@@ -394,35 +436,19 @@ impl ClusterState {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use odradek_zookeeper::error::ZnodeError;
+fn created(path: String) -> Write {
+    Write::Create { path, data: Vec::new() }
+}
 
-    use super::*;
-
-    fn registered(id: i32) -> RegisteredBroker {
-        let broker = znode::broker::Broker {
-            id,
-            endpoints: Vec::new(),
-            rack: None,
-            jmx_port: -1,
-            timestamp_ms: 0,
-            features: BTreeMap::new(),
-        };
-        RegisteredBroker { broker, epoch: 7 }
-    }
-
-    #[test]
-    fn only_a_broker_without_a_registration_or_with_a_malformed_one_is_taken_for_dead() {
-        let malformed = ZnodeError { path: "/brokers/ids/2".to_owned(), reason: "junk".to_owned() };
-        let read = vec![Ok(Some(registered(1))), Err(malformed.into()), Ok(None), Ok(Some(registered(4)))];
-        let ids: Vec<i32> = live(read).expect("each was read").iter().map(|broker| broker.id.0).collect();
-        assert_eq!(ids, [1, 4]);
-
-        let refused = ZkError::Other { path: "/brokers/ids/2".to_owned(), reason: "not authorized".to_owned() };
-        for error in [refused, ZkError::SessionExpired] {
-            let read = vec![Ok(Some(registered(1))), Err(error.clone()), Ok(Some(registered(3)))];
-            assert_eq!(live(read), Err(error));
+/// The writes of one partition, applied all or not at all.
+fn state_writes(write: &LeadershipWrite, with_parent: bool) -> Vec<Write> {
+    let TopicPartition { topic, partition } = &write.partition;
+    let (path, data) = (partition_state::path(topic, *partition), partition_state(&write.leadership).encode());
+    match (write.is_new, with_parent) {
+        (true, true) => {
+            vec![created(partition_state::partition_path(topic, *partition)), Write::Create { path, data }]
         }
+        (true, false) => vec![Write::Create { path, data }],
+        (false, _) => vec![Write::Set { path, data, expected_version: write.leadership.partition_epoch.0 }],
     }
 }

@@ -1,8 +1,6 @@
 //! The shell of the controller: takes part in elections, keeps the core supplied with events while in office, and
 //! performs its actions.
-use std::time::Duration;
-
-use odradek_zookeeper::session::ZooKeeper;
+use odradek_zookeeper::session::{Stat, ZooKeeper};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::sections::ControllerConfig;
@@ -19,9 +17,6 @@ mod watches;
 
 /// Events that wait for the controller; whoever brings one beyond that waits too.
 const EVENTS_QUEUED_MAX: usize = 1000;
-/// How long to wait before standing for election again after taking office failed.
-const FAILED_ELECTION_BACKOFF: Duration = Duration::from_secs(1);
-
 /// How the rest of the broker reaches its controller, which is in office or not.
 #[derive(Clone, Debug)]
 pub struct Controller {
@@ -31,15 +26,20 @@ pub struct Controller {
 
 #[derive(Debug)]
 enum Input {
-    /// This broker is registered (again) and may be elected.
-    Registered,
-    /// The session is gone, and with it the office; answered once it has been given up.
-    SessionExpired(oneshot::Sender<()>),
+    /// This broker is registered (again) under the session that the handle is bound to, and may be elected.
+    Registered(ZooKeeper),
     /// `/controller` was created, changed or deleted.
     ControllerChanged,
-    /// A registration under `/brokers/ids` appeared, changed or vanished.
+    /// Registrations appeared under `/brokers/ids` or vanished.
     BrokersChanged {
         epoch: ControllerEpoch,
+        children: Vec<String>,
+    },
+    /// One registration was written; `None` once it is gone.
+    BrokerChanged {
+        epoch: ControllerEpoch,
+        broker: BrokerId,
+        data: Option<(Vec<u8>, Stat)>,
     },
     LogDirEvents {
         epoch: ControllerEpoch,
@@ -58,22 +58,19 @@ enum Input {
 
 impl Controller {
     /// The controller and its task, which stands for election once the broker is registered.
-    pub fn new(
-        zk: ZooKeeper,
-        broker_id: BrokerId,
-        config: ControllerConfig,
-    ) -> (Controller, impl Future<Output = ()> + Send) {
+    pub fn new(broker_id: BrokerId, config: ControllerConfig) -> (Controller, impl Future<Output = ()> + Send) {
         let (inputs, queue) = mpsc::channel(EVENTS_QUEUED_MAX);
         let (published, epoch) = watch::channel(None);
         let task = Task {
-            zk,
             broker_id,
             config,
             inputs: inputs.clone(),
             published,
-            eligible: false,
+            session: None,
             office: None,
             watching_controller: None,
+            has_failed: false,
+            epoch_known: ControllerEpoch(0),
         };
         (Controller { inputs, epoch }, task.run(queue))
     }
@@ -83,21 +80,20 @@ impl Controller {
         self.epoch.borrow().is_some()
     }
 
-    /// The broker's registration is in ZooKeeper, under the current session.
-    pub async fn registered(&self) {
+    /// The broker's registration is in ZooKeeper, under the session that the handle is bound to. The office that this
+    /// broker may win belongs to the same session and ends with it.
+    pub async fn registered(&self, session: ZooKeeper) {
         // A task that is gone has been shut down.
-        let _ = self.inputs.send(Input::Registered).await;
+        let _ = self.inputs.send(Input::Registered(session)).await;
     }
 
-    /// The session expired: returns when this broker no longer acts as controller.
-    pub async fn session_expired(&self) {
-        let (done, resigned) = oneshot::channel();
-        if self.inputs.send(Input::SessionExpired(done)).await.is_ok() {
-            let _ = resigned.await;
-        }
+    /// Returns when this broker does not act as controller, which is at once unless its session has only just ended.
+    pub async fn resigned(&self) {
+        // A task that is gone has resigned.
+        let _ = self.epoch.clone().wait_for(Option::is_none).await;
     }
 
-    /// Gives up the office, if it is held, and ends the task.
+    /// Gives up the office, if it is held, removes its znode, and ends the task.
     pub async fn shutdown(&self) {
         let (done, stopped) = oneshot::channel();
         if self.inputs.send(Input::Shutdown(done)).await.is_ok() {

@@ -1,18 +1,22 @@
 //! The office: what a controller keeps, how it is taken, and how the core's events and actions are carried out.
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use log::info;
+use odradek_zookeeper::brokers::ids;
 use odradek_zookeeper::error::ZkError;
+use odradek_zookeeper::requests::Read;
+use odradek_zookeeper::session::{Stat, ZooKeeper};
 use odradek_zookeeper::znode;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::controller::active::{Action, Active, Event, Settings, Snapshot};
+use crate::controller::state::Broker;
 use crate::controller::task::Input;
 use crate::controller::task::candidacy::Task;
 use crate::controller::task::channel::Channels;
-use crate::controller::task::cluster::ClusterState;
-use crate::controller::task::watches::{ReadTopic, read_topics};
+use crate::controller::task::cluster::{BrokerRead, ClusterState};
+use crate::controller::task::watches::{ReadTopic, armed, legal_topics, read_topics};
 use crate::model::{BrokerId, ControllerEpoch};
 
 /// What exists only while this broker is the controller. Dropping it stops every task below.
@@ -21,66 +25,135 @@ pub(super) struct Office {
     pub(super) zookeeper: ClusterState,
     pub(super) channels: Channels,
     pub(super) watches: JoinSet<()>,
+    /// The live brokers as they last registered in a way that can be understood.
+    pub(super) brokers: BTreeMap<BrokerId, Broker>,
+    /// One for each registration, whether or not it can be understood.
     pub(super) broker_watches: HashMap<BrokerId, AbortHandle>,
     pub(super) topic_watches: HashMap<Arc<str>, AbortHandle>,
 }
 
+impl Office {
+    /// Takes over what stands in a registration.
+    fn broker_read(&mut self, broker: BrokerId, read: Read) {
+        match self.zookeeper.broker_read(broker, read) {
+            BrokerRead::Registered(registered) => {
+                self.brokers.insert(broker, registered);
+            }
+            BrokerRead::Gone => {
+                self.brokers.remove(&broker);
+            }
+            // It lives as long as its registration is the same one, whatever somebody has written there.
+            BrokerRead::NotUnderstood { epoch } => {
+                if self.brokers.get(&broker).is_some_and(|known| epoch.is_some_and(|epoch| known.epoch != epoch)) {
+                    self.brokers.remove(&broker);
+                }
+            }
+        }
+    }
+}
+
 impl Task {
-    /// Watches are armed before anything is read, so that no change falls between.
-    pub(super) async fn take_office(&mut self, epoch: ControllerEpoch, epoch_zk_version: i32) -> Result<(), ZkError> {
+    /// Watches are armed before anything is read, so that no change falls between. Everything goes through the session
+    /// that the election was won under.
+    pub(super) async fn take_office(
+        &mut self,
+        zk: &ZooKeeper,
+        epoch: ControllerEpoch,
+        epoch_zk_version: i32,
+    ) -> Result<(), ZkError> {
         let prefix = self.log_prefix();
-        let zookeeper = ClusterState::new(self.zk.fenced(epoch_zk_version), self.config.clone());
+        let zookeeper = ClusterState::new(zk.fenced(epoch_zk_version), self.config.clone());
         zookeeper.set_up_features().await?;
-        let mut brokers = self.zk.watch_children(znode::broker::ROOT);
-        let mut topics = self.zk.watch_children(znode::topic::ROOT);
-        let mut deletions = self.zk.watch_children(znode::delete_topic::ROOT);
-        let broker_ids = odradek_zookeeper::brokers::ids(&brokers.arm().await?);
-        let topic_names = topics.arm().await?;
+        let mut brokers = zk.watch_children(znode::broker::ROOT);
+        let mut topics = zk.watch_children(znode::topic::ROOT);
+        let mut deletions = zk.watch_children(znode::delete_topic::ROOT);
+        let broker_ids = ids(&brokers.arm().await?);
+        let topic_names = legal_topics(zk, topics.arm().await?);
         let deletion_names = deletions.arm().await?;
         info!("{prefix} Deleting log dir event and isr change notifications");
         zookeeper.delete_notifications().await?;
         info!("{prefix} Initializing controller context");
 
-        let mut watches = JoinSet::new();
-        let mut broker_watches = HashMap::new();
-        for id in broker_ids {
-            let watch = self.zk.watch_data(znode::broker::path(id));
-            broker_watches.insert(BrokerId(id), self.watch_broker(&mut watches, epoch, watch));
-        }
-        let mut topic_watches = HashMap::new();
-        let mut found = Vec::new();
-        for ReadTopic { name, watch, topic } in read_topics(&self.zk, topic_names).await? {
-            if let Some(watch) = watch {
-                topic_watches.insert(Arc::clone(&name), self.watch_topic(&mut watches, epoch, name, watch));
-            }
-            found.extend(topic.filter(|topic| topic.found.is_some()));
-        }
-        let leaderships = zookeeper.leaderships(&found).await?;
-        let live = zookeeper.brokers().await?;
-        self.watch_list(&mut watches, brokers, move |_| Input::BrokersChanged { epoch });
-        self.watch_list(&mut watches, topics, move |names| Input::Event { epoch, event: Event::TopicNames(names) });
-        self.watch_list(&mut watches, deletions, move |names| Input::Event {
-            epoch,
-            event: Event::DeletionsRequested(names),
-        });
-        let log_dirs = self.zk.watch_children(znode::log_dir_event::ROOT);
-        self.watch_list(&mut watches, log_dirs, move |children| Input::LogDirEvents { epoch, children });
-        let isr_changes = self.zk.watch_children(znode::isr_change::ROOT);
-        self.watch_list(&mut watches, isr_changes, move |children| Input::IsrChanges { epoch, children });
-
-        let snapshot = Snapshot { brokers: live, topics: found, leaderships, deletions: deletion_names };
         let settings = Settings {
             broker_id: self.broker_id,
             protocol: self.config.inter_broker_protocol_version,
             inter_broker_listener: self.config.inter_broker_listener_name.clone(),
             delete_topic_enable: self.config.delete_topic_enable,
         };
-        let (core, actions) = Active::elected(settings, epoch, snapshot);
         let channels = Channels::new(self.broker_id, epoch, &self.config, self.inputs.clone());
-        self.office = Some(Office { core, zookeeper, channels, watches, broker_watches, topic_watches });
+        let (core, nothing) = Active::elected(settings.clone(), epoch, Snapshot::default());
+        drop(nothing);
+        let mut office = Office {
+            core,
+            zookeeper,
+            channels,
+            watches: JoinSet::new(),
+            brokers: BTreeMap::new(),
+            broker_watches: HashMap::new(),
+            topic_watches: HashMap::new(),
+        };
+        self.read_brokers(zk, &mut office, epoch, broker_ids).await?;
+        let mut found = Vec::new();
+        for ReadTopic { name, watch, topic } in read_topics(zk, topic_names).await? {
+            if let Some(watch) = watch {
+                let watching = self.watch_topic(&mut office.watches, epoch, Arc::clone(&name), watch);
+                office.topic_watches.insert(name, watching);
+            }
+            found.extend(topic.filter(|topic| topic.found.is_some()));
+        }
+        let leaderships = office.zookeeper.leaderships(&found).await?;
+        let latest = leaderships.iter().map(|(_, leadership)| leadership.controller_epoch).max();
+        if let Some(latest) = latest.filter(|latest| *latest > epoch) {
+            // Somebody has set the epoch back: no broker would obey. The next try begins behind it.
+            self.epoch_known = latest;
+            return Err(ZkError::Other {
+                path: znode::controller_epoch::PATH.to_owned(),
+                reason: format!("epoch {epoch} was won, but partitions were written under {latest}"),
+            });
+        }
+        let watches = &mut office.watches;
+        self.watch_list(watches, brokers, move |children| Input::BrokersChanged { epoch, children });
+        let of_names = zk.clone();
+        self.watch_list(watches, topics, move |names| Input::Event {
+            epoch,
+            event: Event::TopicNames(legal_topics(&of_names, names)),
+        });
+        self.watch_list(watches, deletions, move |names| Input::Event {
+            epoch,
+            event: Event::DeletionsRequested(names),
+        });
+        let log_dirs = zk.watch_children(znode::log_dir_event::ROOT);
+        self.watch_list(watches, log_dirs, move |children| Input::LogDirEvents { epoch, children });
+        let isr_changes = zk.watch_children(znode::isr_change::ROOT);
+        self.watch_list(watches, isr_changes, move |children| Input::IsrChanges { epoch, children });
+
+        let live = office.brokers.values().cloned().collect();
+        let snapshot = Snapshot { brokers: live, topics: found, leaderships, deletions: deletion_names };
+        let (core, actions) = Active::elected(settings, epoch, snapshot);
+        office.core = core;
+        self.office = Some(office);
         self.published.send_replace(Some(epoch));
         info!("{prefix} Ready to serve as the new controller with epoch {epoch}");
         self.perform(actions).await
+    }
+
+    /// Reads registrations by arming a watch on each.
+    async fn read_brokers(
+        &self,
+        zk: &ZooKeeper,
+        office: &mut Office,
+        epoch: ControllerEpoch,
+        ids: Vec<i32>,
+    ) -> Result<(), ZkError> {
+        let paths = ids.into_iter().map(|id| (znode::broker::path(id), BrokerId(id)));
+        for (broker, watch, read) in armed(zk, paths).await? {
+            office.broker_read(broker, read);
+            let watching = self.watch_broker(&mut office.watches, epoch, broker, watch);
+            if let Some(former) = office.broker_watches.insert(broker, watching) {
+                former.abort();
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn process(&mut self, event: Event) -> Result<(), ZkError> {
@@ -129,8 +202,10 @@ impl Task {
                     if let Some(watching) = office.topic_watches.remove(&topic) {
                         watching.abort();
                     }
-                    office.zookeeper.delete_topic(&topic).await?;
-                    Some(Event::TopicDeleted { topic })
+                    Some(match office.zookeeper.delete_topic(&topic).await? {
+                        Some(()) => Event::TopicDeleted { topic },
+                        None => Event::TopicNotDeleted { topic },
+                    })
                 }
                 Action::DeleteMarkers(topics) => {
                     office.zookeeper.delete_markers(&topics).await?;
@@ -146,9 +221,10 @@ impl Task {
     }
 
     async fn read_and_watch(&mut self, names: Vec<String>) -> Result<Event, ZkError> {
-        let read = read_topics(&self.zk, names).await?;
+        let Some(office) = &self.office else { return Ok(Event::TopicsRead(Vec::new())) };
+        let (zk, epoch) = (office.zookeeper.zk().clone(), office.core.epoch());
+        let read = read_topics(&zk, names).await?;
         let Some(mut office) = self.office.take() else { return Ok(Event::TopicsRead(Vec::new())) };
-        let epoch = office.core.epoch();
         let mut topics = Vec::new();
         for ReadTopic { name, watch, topic } in read {
             if let Some(watch) = watch {
@@ -163,27 +239,37 @@ impl Task {
         Ok(Event::TopicsRead(topics))
     }
 
-    pub(super) async fn brokers_changed(&mut self) -> Result<(), ZkError> {
+    /// Reads those that are new; the watches of the others tell of their changes.
+    pub(super) async fn brokers_changed(&mut self, children: Vec<String>) -> Result<(), ZkError> {
         let Some(mut office) = self.office.take() else { return Ok(()) };
-        let read = office.zookeeper.brokers().await;
-        if let Ok(brokers) = &read {
-            office.broker_watches.retain(|id, watching| {
-                let live = brokers.iter().any(|broker| broker.id == *id);
-                if !live {
-                    watching.abort();
-                }
-                live
-            });
-            for broker in brokers {
-                if !office.broker_watches.contains_key(&broker.id) {
-                    let watch = self.zk.watch_data(znode::broker::path(broker.id.0));
-                    let watching = self.watch_broker(&mut office.watches, office.core.epoch(), watch);
-                    office.broker_watches.insert(broker.id, watching);
-                }
+        let live: BTreeSet<i32> = ids(&children).into_iter().collect();
+        office.broker_watches.retain(|id, watching| {
+            let is_live = live.contains(&id.0);
+            if !is_live {
+                watching.abort();
             }
-        }
+            is_live
+        });
+        office.brokers.retain(|id, _| live.contains(&id.0));
+        let new = live.into_iter().filter(|id| !office.broker_watches.contains_key(&BrokerId(*id))).collect();
+        let (zk, epoch) = (office.zookeeper.zk().clone(), office.core.epoch());
+        // Dropped in the middle of this, the office is given up.
+        let read = self.read_brokers(&zk, &mut office, epoch, new).await;
+        let brokers = office.brokers.values().cloned().collect();
         self.office = Some(office);
-        self.process(Event::Brokers(read?)).await
+        read?;
+        self.process(Event::Brokers(brokers)).await
+    }
+
+    pub(super) async fn broker_changed(
+        &mut self,
+        broker: BrokerId,
+        data: Option<(Vec<u8>, Stat)>,
+    ) -> Result<(), ZkError> {
+        let Some(office) = &mut self.office else { return Ok(()) };
+        office.broker_read(broker, Ok(data));
+        let brokers = office.brokers.values().cloned().collect();
+        self.process(Event::Brokers(brokers)).await
     }
 
     /// Brokers that lost a log directory: telling them about their replicas again makes them say which are affected.

@@ -1,7 +1,8 @@
 //! What a controller watches: each watch is a task that turns a change into an input.
 use std::sync::Arc;
 
-use odradek_zookeeper::error::ZkError;
+use odradek_zookeeper::error::{ZkError, ZnodeError};
+use odradek_zookeeper::requests::Read;
 use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::watch::{ChildrenWatch, DataWatch};
 use odradek_zookeeper::znode;
@@ -10,7 +11,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::controller::active::{Event, TopicRead};
 use crate::controller::task::candidacy::Task;
 use crate::controller::task::{Input, cluster};
-use crate::model::ControllerEpoch;
+use crate::controller::topic_validation::validate_name;
+use crate::model::{BrokerId, ControllerEpoch};
 
 impl Task {
     /// The state that a watch begins with has been read, or is delivered as its first change.
@@ -34,12 +36,13 @@ impl Task {
         &self,
         watches: &mut JoinSet<()>,
         epoch: ControllerEpoch,
+        broker: BrokerId,
         mut watch: DataWatch,
     ) -> AbortHandle {
         let inputs = self.inputs.clone();
         watches.spawn(async move {
-            while watch.next().await.is_ok() {
-                if inputs.send(Input::BrokersChanged { epoch }).await.is_err() {
+            while let Ok(data) = watch.next().await {
+                if inputs.send(Input::BrokerChanged { epoch, broker, data }).await.is_err() {
                     return;
                 }
             }
@@ -58,7 +61,7 @@ impl Task {
             while let Ok(data) = watch.next().await {
                 // The list of topics tells of deletions.
                 let Some(data) = data else { continue };
-                let Some(read) = cluster::topic_read(&name, Some(&data)) else { continue };
+                let Some(read) = cluster::topic_read(watch.zk(), &name, Some(&data)) else { continue };
                 let event = Event::TopicsRead(vec![read]);
                 if inputs.send(Input::Event { epoch, event }).await.is_err() {
                     return;
@@ -84,28 +87,60 @@ pub(super) struct ReadTopic {
     pub(super) name: Arc<str>,
     /// `None` when there is no such znode.
     pub(super) watch: Option<DataWatch>,
-    /// `None` when its znode cannot be understood: the watch tells when it has been repaired.
+    /// `None` when its znode cannot be read or understood: the watch tells when it has been repaired.
     pub(super) topic: Option<TopicRead>,
 }
 
 /// Reads topics by arming a watch on each.
 pub(super) async fn read_topics(zk: &ZooKeeper, names: Vec<String>) -> Result<Vec<ReadTopic>, ZkError> {
-    let read = zk
-        .pipelined(names, |name| {
-            let mut watch = zk.watch_data(znode::topic::path(&name));
-            Box::pin(async move {
-                let data = watch.arm().await;
-                (name, watch, data)
-            })
+    let armed = armed(zk, names.into_iter().map(|name| (znode::topic::path(&name), name))).await?;
+    let topics = armed.into_iter().map(|(name, watch, data)| {
+        let name: Arc<str> = name.into();
+        match data {
+            Ok(data) => {
+                let topic = cluster::topic_read(zk, &name, data.as_ref());
+                ReadTopic { name, watch: data.is_some().then_some(watch), topic }
+            }
+            Err(error) => {
+                let what = format!("topic {name} is ignored until its znode can be read");
+                zk.complain(watch.path(), &what, &error);
+                ReadTopic { name, watch: Some(watch), topic: None }
+            }
+        }
+    });
+    Ok(topics.collect())
+}
+
+/// Reads what stands at the paths, each by arming a watch on it. What cannot be read costs only itself: its watch, set
+/// to work, tries again.
+pub(super) async fn armed<K: Send>(
+    zk: &ZooKeeper,
+    paths: impl Iterator<Item = (String, K)>,
+) -> Result<Vec<(K, DataWatch, Read)>, ZkError> {
+    zk.pipelined_until_one_fails(paths, |(path, key)| {
+        Box::pin(async move {
+            let mut watch = zk.watch_data(path);
+            match watch.arm().await {
+                Err(error) if error.is_of_the_session() => Err(error),
+                read => Ok((key, watch, read)),
+            }
         })
-        .await;
-    let mut topics = Vec::new();
-    for (name, watch, data) in read {
-        let (name, data): (Arc<str>, _) = (name.into(), data?);
-        let topic = cluster::topic_read(&name, data.as_ref());
-        topics.push(ReadTopic { name, watch: data.is_some().then_some(watch), topic });
-    }
-    Ok(topics)
+    })
+    .await
+}
+
+/// The topics that may be called what they are called. The others can have no directory, and are none to Kafka.
+pub(super) fn legal_topics(zk: &ZooKeeper, names: Vec<String>) -> Vec<String> {
+    let is_legal = |name: &String| match validate_name(name) {
+        Ok(()) => true,
+        Err(error) => {
+            let path = znode::topic::path(name);
+            let why = ZkError::Malformed(ZnodeError { path: path.clone(), reason: error.to_string() });
+            zk.complain(&path, "a topic is ignored", &why);
+            false
+        }
+    };
+    names.into_iter().filter(is_legal).collect()
 }
 
 #[cfg(test)]

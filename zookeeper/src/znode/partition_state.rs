@@ -45,13 +45,17 @@ impl PartitionState {
     pub fn decode(topic: &str, partition: i32, data: &[u8]) -> Result<PartitionState, ZnodeError> {
         let path = path(topic, partition);
         let node = JsonNode::parse(&path, data)?;
-        Ok(PartitionState {
+        let state = PartitionState {
             controller_epoch: node.int("controller_epoch")?,
             leader: node.int("leader")?,
             leader_epoch: node.int("leader_epoch")?,
             isr: node.ints("isr")?,
             leader_recovery_state: node.optional_int("leader_recovery_state")?.unwrap_or(0),
-        })
+        };
+        if state.leader_epoch < 0 || state.leader < -1 || state.isr.iter().any(|replica| *replica < 0) {
+            return Err(node.error("a leader, its epoch or a member of the ISR is negative"));
+        }
+        Ok(state)
     }
 }
 
@@ -89,8 +93,13 @@ mod tests {
 
     #[test]
     fn malformed_states_are_refused_by_name() {
-        for data in [&b""[..], br#"{"leader":1}"#, br#"{"controller_epoch":1,"leader":"1","leader_epoch":0,"isr":[]}"#]
-        {
+        for data in [
+            &b""[..],
+            br#"{"leader":1}"#,
+            br#"{"controller_epoch":1,"leader":"1","leader_epoch":0,"isr":[]}"#,
+            br#"{"controller_epoch":1,"leader":1,"leader_epoch":-1,"isr":[1]}"#,
+            br#"{"controller_epoch":1,"leader":1,"leader_epoch":0,"isr":[-1]}"#,
+        ] {
             assert_eq!(PartitionState::decode("t", 4, data).unwrap_err().path, "/brokers/topics/t/partitions/4/state");
         }
     }

@@ -40,11 +40,11 @@ impl ProducerIdBlock {
             return Ok(None);
         }
         let node = JsonNode::parse(PATH, data)?;
-        Ok(Some(ProducerIdBlock {
-            broker: node.int("broker")?,
-            block_start: node.long_in_string("block_start")?,
-            block_end: node.long_in_string("block_end")?,
-        }))
+        let (block_start, block_end) = (node.long_in_string("block_start")?, node.long_in_string("block_end")?);
+        if block_start < 0 || block_end < block_start {
+            return Err(node.error(&format!("{block_start} to {block_end} is no block of ids")));
+        }
+        Ok(Some(ProducerIdBlock { broker: node.int("broker")?, block_start, block_end }))
     }
 }
 
@@ -69,6 +69,12 @@ mod tests {
         assert_eq!(block, ProducerIdBlock { broker: 1, block_start: 0, block_end: 999 });
         assert_eq!(ProducerIdBlock::decode(&block.encode()), Ok(Some(block)));
         assert_eq!(ProducerIdBlock::decode(b""), Ok(None));
-        assert!(ProducerIdBlock::decode(br#"{"version":1,"broker":1,"block_start":0,"block_end":9}"#).is_err());
+        for junk in [
+            &br#"{"version":1,"broker":1,"block_start":0,"block_end":9}"#[..],
+            br#"{"version":1,"broker":1,"block_start":"-9","block_end":"-5"}"#,
+            br#"{"version":1,"broker":1,"block_start":"9","block_end":"5"}"#,
+        ] {
+            assert!(ProducerIdBlock::decode(junk).is_err());
+        }
     }
 }

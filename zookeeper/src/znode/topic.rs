@@ -4,7 +4,7 @@
 use super::{JsonNode, encoded};
 use crate::error::ZnodeError;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const ROOT: &str = "/brokers/topics";
 
@@ -53,8 +53,12 @@ impl Topic {
         let node = JsonNode::parse(&path, data)?;
         let mut partitions: BTreeMap<i32, PartitionAssignment> = BTreeMap::new();
         for (partition, replicas) in node.optional_map("partitions")?.into_iter().flatten() {
-            let id = partition.parse().map_err(|_| node.error(&format!("partition {partition:?} is not a number")))?;
+            let id = partition.parse().ok().filter(|id: &i32| *id >= 0);
+            let id = id.ok_or_else(|| node.error(&format!("partition {partition:?} is not a number from 0 on")))?;
             let replicas = node.ints_of("partitions", replicas)?;
+            if replicas.iter().any(|replica| *replica < 0) || !is_distinct(&replicas) {
+                return Err(node.error(&format!("{replicas:?} of partition {id} are not brokers, each named once")));
+            }
             partitions.insert(id, PartitionAssignment { replicas, ..PartitionAssignment::default() });
         }
         for key in ["adding_replicas", "removing_replicas"] {
@@ -71,6 +75,10 @@ impl Topic {
         }
         Ok(Topic { topic_id: node.optional_string("topic_id")?.map(str::to_owned), partitions })
     }
+}
+
+fn is_distinct(replicas: &[i32]) -> bool {
+    replicas.iter().collect::<BTreeSet<_>>().len() == replicas.len()
 }
 
 #[cfg(test)]
@@ -101,7 +109,15 @@ mod tests {
 
     #[test]
     fn malformed_assignments_are_refused_by_name() {
-        for data in [&br#"{"partitions":{"x":[1]}}"#[..], br#"{"partitions":{"0":1}}"#, br#"{"partitions":[]}"#, b""] {
+        for data in [
+            &br#"{"partitions":{"x":[1]}}"#[..],
+            br#"{"partitions":{"0":1}}"#,
+            br#"{"partitions":{"-1":[1]}}"#,
+            br#"{"partitions":{"0":[1,1]}}"#,
+            br#"{"partitions":{"0":[-1]}}"#,
+            br#"{"partitions":[]}"#,
+            b"",
+        ] {
             assert_eq!(Topic::decode("t", data).unwrap_err().path, "/brokers/topics/t");
         }
     }

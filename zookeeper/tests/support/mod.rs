@@ -1,5 +1,6 @@
 //! A real ZooKeeper server, and a proxy before it that can be cut like a network cable.
-use odradek_zookeeper::session::{Settings, Tls, ZooKeeper};
+use odradek_zookeeper::session::ZooKeeper;
+use odradek_zookeeper::settings::{Settings, Tls};
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -27,13 +28,14 @@ impl Drop for Server {
     }
 }
 
-fn jars() -> PathBuf {
-    let dir = std::env::var_os("ODRADEK_ZOOKEEPER_JARS")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/test-deps/zookeeper"), PathBuf::from);
+/// What tests/deps.sh installed under this name.
+fn jars(name: &str) -> PathBuf {
+    let deps = std::env::var_os("ODRADEK_TEST_DEPS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/test-deps"), PathBuf::from);
+    let dir = deps.join(name);
     assert!(
         std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()),
-        "no ZooKeeper jars in {}: run tests/run.sh, which installs them, or set ODRADEK_ZOOKEEPER_JARS to a directory \
-         with org.apache.zookeeper:zookeeper:3.8.4 and its dependencies",
+        "no ZooKeeper jars in {}: run tests/deps.sh, which installs them",
         dir.display()
     );
     dir
@@ -49,6 +51,12 @@ impl Server {
             *running = Arc::downgrade(&server);
             server
         })
+    }
+
+    /// A server of its own, of the version that was installed as `zookeeper-<version>`.
+    pub fn of_version(version: &str) -> Server {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        Server::run(&format!("zookeeper-{version}"), data, free_port(), &[], "clientPort")
     }
 
     /// A server of its own that knows one user.
@@ -70,7 +78,7 @@ impl Server {
                 "-Dzookeeper.authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider".to_owned(),
             ],
         };
-        Server::run(data, port, &security, "clientPort")
+        Server::run("zookeeper", data, port, &security, "clientPort")
     }
 
     /// A server of its own that speaks TLS only and has a certificate for 127.0.0.1. `client_auth` is `none` or `need`.
@@ -90,10 +98,10 @@ impl Server {
             format!("-Dzookeeper.ssl.trustStore.password={STORE_PASSWORD}"),
             format!("-Dzookeeper.ssl.clientAuth={client_auth}"),
         ];
-        Server::run(data, free_port(), &security, "secureClientPort")
+        Server::run("zookeeper", data, free_port(), &security, "secureClientPort")
     }
 
-    fn run(data: tempfile::TempDir, port: u16, security: &[String], port_setting: &str) -> Server {
+    fn run(jars_of: &str, data: tempfile::TempDir, port: u16, security: &[String], port_setting: &str) -> Server {
         let config = data.path().join("zoo.cfg");
         let text = format!("dataDir={}\n{port_setting}={port}\ntickTime={TICK_MS}\n", data.path().display());
         std::fs::write(&config, text).expect("a writable directory");
@@ -101,7 +109,7 @@ impl Server {
             .args(["-Xmx128m", "-Dzookeeper.admin.enableServer=false", "-Dzookeeper.forceSync=no"])
             .args(security)
             .arg("-cp")
-            .arg(jars().join("*"))
+            .arg(jars(jars_of).join("*"))
             .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
             .arg(&config)
             .stdout(Stdio::null())
