@@ -89,6 +89,40 @@ fn a_broker_stopped_for_longer_than_its_session_registers_again() {
 }
 
 #[test]
+fn the_office_ends_with_its_session_whatever_the_controller_is_doing() {
+    // What it says of itself is read from its log, so it is ours.
+    let mut cluster = Cluster::start_as(Kind::Odradek, "interrupted", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("before", 1, &[]);
+    // The controller has a topic of many partitions to write, and hears nothing from ZooKeeper any more.
+    let mut creator = cluster.broker.client();
+    let creating = std::thread::spawn(move || creator.try_create_topic("wide", 600, &[]));
+    eventually(PATIENCE, "the controller has begun", || {
+        match cluster.broker.process().said().contains("new partitions: [wide-") {
+            true => Ok(()),
+            false => Err("not yet".to_owned()),
+        }
+    });
+    cluster.zookeeper.process.signal(Signal::STOP);
+    eventually(PATIENCE, "the controller resigns while there is no ZooKeeper", || {
+        match cluster.broker.process().said().contains("Resigned, epoch 1: the ZooKeeper session ended") {
+            true => Ok(()),
+            false => Err(cluster.broker.process().last_words()),
+        }
+    });
+    still_serves(&mut client, "before", 0);
+    cluster.zookeeper.process.signal(Signal::CONT);
+    until_controlled(&mut cluster, "behind");
+    let _ = creating.join();
+    cluster.broker.client().until_led("wide", 600);
+    // Other brokers need not wait for its logs to be closed.
+    assert_eq!(cluster.broker.process().terminate().code(), Some(0));
+    let said = cluster.broker.process().said();
+    let at = |what: &str| said.rfind(what).unwrap_or_else(|| panic!("it never said {what}"));
+    assert!(at("the broker shuts down") < at("shut down completed"));
+}
+
+#[test]
 fn a_broker_that_waits_for_zookeeper_to_read_changed_settings_can_be_stopped() {
     // What it says of itself is read from its log, so it is ours.
     const CHANGES: usize = 3000;
@@ -142,7 +176,10 @@ fn a_broker_that_loses_its_log_directories_while_zookeeper_is_away_stops() {
         said.contains("Session 0x").then_some(()).ok_or_else(|| cluster.broker.process().last_words())
     });
     for dir in &dirs {
-        std::fs::remove_dir_all(dir).expect("it is there");
+        // The broker may write a checkpoint into it meanwhile.
+        eventually(PATIENCE, "the directory is removed", || {
+            std::fs::remove_dir_all(dir).map_err(|error| error.to_string())
+        });
         let line = format!("Stopping serving logs in dir {}", dir.display());
         eventually(PATIENCE, &line, || match cluster.broker.process().said().contains(&line) {
             true => Ok(()),

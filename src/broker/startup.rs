@@ -183,6 +183,22 @@ async fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec
     Ok(endpoints)
 }
 
+/// The id of the cluster, made up if it has none. One that cannot be read is taken to be that of the log directories.
+async fn cluster_id(zookeeper: &ZooKeeper, log_dirs: &LogDirs) -> Result<String, StartError> {
+    let error = match zookeeper.cluster_id_or_create(&TopicId::random().to_string()).await {
+        Ok(id) => return Ok(id),
+        Err(error) => error,
+    };
+    let path = odradek_zookeeper::znode::cluster_id::PATH;
+    match log_dirs.stored_cluster_id().doing("read meta.properties")? {
+        Some(stored) if !error.is_of_the_session() => {
+            zookeeper.complain(path, "the cluster is taken for the one of the log directories", &error);
+            Ok(stored)
+        }
+        _ => Err(error).doing(format_args!("read {path}")),
+    }
+}
+
 /// How many partitions `__consumer_offsets` has, or will have.
 async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32, StartError> {
     loop {
@@ -248,11 +264,11 @@ async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
     let settings = zookeeper_settings(&config.zookeeper_config()).doing("read the zookeeper settings")?;
     let zookeeper = ZooKeeper::connect(settings).await.doing("connect to ZooKeeper")?;
     zookeeper.create_persistent_roots().await.doing("create the persistent znodes")?;
-    let cluster_id = zookeeper.cluster_id_or_create(&TopicId::random().to_string()).await.doing("read /cluster/id")?;
-    info!("Cluster ID = {cluster_id}");
 
     let (failures, failed_dirs) = mpsc::unbounded_channel::<PathBuf>();
     let log_dirs = LogDirs::open(&config.log_dirs_config(), failures).doing("open the log directories")?;
+    let cluster_id = cluster_id(&zookeeper, &log_dirs).await?;
+    info!("Cluster ID = {cluster_id}");
     let id = broker_id(&config, &log_dirs, &zookeeper).await?;
     log_dirs.claim(&cluster_id, id).doing("claim the log directories")?;
     let log_dirs = Arc::new(log_dirs);

@@ -203,10 +203,16 @@ pub struct ZooKeeper {
     pub process: Process,
     pub port: u16,
     config: PathBuf,
+    /// Where its jars are among what tests/deps.sh installed.
+    release: &'static str,
 }
 
 impl ZooKeeper {
     pub fn start(scratch: &Scratch) -> ZooKeeper {
+        ZooKeeper::start_release("zookeeper", scratch)
+    }
+
+    pub fn start_release(release: &'static str, scratch: &Scratch) -> ZooKeeper {
         let port = free_port();
         let config = scratch.path("zookeeper.properties");
         let data = scratch.path("zookeeper");
@@ -216,14 +222,14 @@ impl ZooKeeper {
             data.display()
         );
         fs::write(&config, text).expect("the scratch directory can be written");
-        let process = ZooKeeper::run(scratch, &config);
-        let mut zookeeper = ZooKeeper { process, port, config };
+        let process = ZooKeeper::run(release, scratch, &config);
+        let mut zookeeper = ZooKeeper { process, port, config, release };
         zookeeper.process.until_port(port);
         zookeeper
     }
 
-    fn run(scratch: &Scratch, config: &Path) -> Process {
-        let mut command = java(&deps("zookeeper"), scratch);
+    fn run(release: &str, scratch: &Scratch, config: &Path) -> Process {
+        let mut command = java(&deps(release), scratch);
         let logback = repository("config/zookeeper-logback.xml");
         command.arg(format!("-Dlogback.configurationFile={}", logback.display()));
         command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
@@ -234,7 +240,7 @@ impl ZooKeeper {
     pub fn restart(&mut self, scratch: &Scratch, away: Duration) {
         self.process.kill();
         std::thread::sleep(away); // The time away is what the test is about.
-        self.process = ZooKeeper::run(scratch, &self.config);
+        self.process = ZooKeeper::run(self.release, scratch, &self.config);
         self.process.until_port(self.port);
     }
 }
@@ -343,8 +349,13 @@ impl Cluster {
     }
 
     pub fn start_as(kind: Kind, name: &str, settings: &str) -> Cluster {
+        Cluster::start_on("zookeeper", kind, name, settings)
+    }
+
+    /// On a release of ZooKeeper as tests/deps.sh calls it.
+    pub fn start_on(release: &'static str, kind: Kind, name: &str, settings: &str) -> Cluster {
         let scratch = Scratch::new(name);
-        let zookeeper = ZooKeeper::start(&scratch);
+        let zookeeper = ZooKeeper::start_release(release, &scratch);
         let mut broker = Broker::configure(&scratch, zookeeper.port, settings);
         broker.start(kind, &scratch);
         Cluster { broker, zookeeper, scratch }

@@ -323,7 +323,7 @@ async fn the_oldest_release_is_spoken_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_release_is_spoken_to() {
-    everything_is_asked_of(Server::of_version("3.9.4")).await;
+    everything_is_asked_of(Server::of_version("3.9.5")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
