@@ -8,7 +8,6 @@ use bytes::Bytes;
 use log::warn;
 use tokio::time::{Duration, Instant};
 
-use crate::api::fetch_session::{Answered, PartitionKey, SessionRequest, TopicKey};
 use crate::api::leader_hint::leader_hint;
 use crate::api::{RequestContext, Server};
 use crate::codec::writer::{Chunk, FileRegion};
@@ -24,6 +23,7 @@ use crate::protocol::messages::fetch::{
 use crate::record::convert::{ConvertError, DownConversion};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
+use crate::replica::fetch_session::{Answered, PartitionKey, SessionRequest, TopicKey};
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
 
 /// Before this version a client does not know the storage error, and would give up where it should look elsewhere.

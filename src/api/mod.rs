@@ -13,7 +13,6 @@ use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
 
 use crate::api::answer::{AnswerBudget, AnswerTooLong};
-use crate::api::fetch_session::FetchSessions;
 use crate::api::session::ClientSession;
 use crate::config::kafka_config::KafkaConfig;
 use crate::controller::task::Controller;
@@ -24,6 +23,7 @@ use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;
 use crate::network::Peer;
 use crate::protocol::message::Message;
+use crate::replica::fetch_session::FetchSessions;
 use crate::replica::replica_manager::ReplicaManager;
 
 pub mod acls;
@@ -39,7 +39,6 @@ pub mod describe_configs;
 pub mod describe_producers;
 mod errors;
 pub mod fetch;
-pub mod fetch_session;
 pub mod find_coordinator;
 pub mod groups;
 pub mod init_producer_id;

@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::api::Server;
-use crate::api::fetch_session::FetchSessions;
 use crate::broker::Broker;
 use crate::broker::dynamic_config::DynamicConfig;
 use crate::broker::housekeeping;
@@ -45,6 +44,7 @@ use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits
 use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::network::memory::MemoryPool;
 use crate::replica::decisions::TopicConfigs;
+use crate::replica::fetch_session::FetchSessions;
 use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
 

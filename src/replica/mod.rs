@@ -12,6 +12,7 @@ pub mod control;
 pub mod decisions;
 pub mod error;
 pub mod fetch;
+pub mod fetch_session;
 mod hosted;
 pub mod io;
 pub mod leader;
