@@ -15,6 +15,7 @@ use crate::record::convert::ConvertError;
 use crate::record::error::RecordError;
 use crate::replica::control::{ControlRefusal, PartitionRefusal};
 use crate::replica::error::ReplicaError;
+use crate::replica::fetch_session::SessionRefusal;
 use crate::replica::leader::DecisionRefusal;
 
 impl From<&LogError> for ErrorCode {
@@ -91,6 +92,7 @@ impl From<&ReplicaError> for ErrorCode {
     fn from(error: &ReplicaError) -> ErrorCode {
         match error {
             ReplicaError::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+            ReplicaError::UnknownTopicId => ErrorCode::UnknownTopicId,
             ReplicaError::NotLeaderOrFollower => ErrorCode::NotLeaderOrFollower,
             ReplicaError::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
             ReplicaError::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
@@ -105,6 +107,16 @@ impl From<&ReplicaError> for ErrorCode {
             ReplicaError::Log(error) => error.into(),
             // The client finds the partition's next leader; retried elsewhere it does no harm.
             ReplicaError::ShuttingDown => ErrorCode::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl From<SessionRefusal> for ErrorCode {
+    fn from(refusal: SessionRefusal) -> ErrorCode {
+        match refusal {
+            SessionRefusal::UnknownId => ErrorCode::FetchSessionIdNotFound,
+            SessionRefusal::WrongEpoch => ErrorCode::InvalidFetchSessionEpoch,
+            SessionRefusal::OtherNaming => ErrorCode::FetchSessionTopicIdError,
         }
     }
 }

@@ -17,13 +17,13 @@ use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
 use crate::protocol::messages::fetch::{
-    AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse,
-    ForgottenTopic, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchTopic,
+    FetchableTopicResponse, ForgottenTopic, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use crate::record::convert::{ConvertError, DownConversion};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
-use crate::replica::fetch_session::{Answered, PartitionKey, SessionRequest, TopicKey};
+use crate::replica::fetch_session::SessionRequest;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
 
 /// Before this version a client does not know the storage error, and would give up where it should look elsewhere.
@@ -38,58 +38,13 @@ const FIRST_WITH_SOFT_LIMITS: i16 = 3;
 
 /// One partition of the answer, in the making.
 struct Answer {
-    key: PartitionKey,
-    params: FetchParams,
-    /// `None` for an id that this broker does not know.
-    topic: Option<Arc<str>>,
+    query: PartitionQuery,
     data: PartitionData,
 }
 
 pub(crate) async fn handle(server: &Server, context: RequestContext, request: FetchRequest) -> FetchResponse {
     let version = context.api_version;
     let replica_id = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
-    let uses_topic_ids = version >= FIRST_WITH_TOPIC_IDS;
-    let session = SessionRequest {
-        session_id: request.session_id,
-        session_epoch: request.session_epoch,
-        uses_topic_ids,
-        is_follower: replica_id >= 0,
-    };
-    let forgotten = forgotten(&request.forgotten_topics_data, uses_topic_ids);
-    let asked = asked(&request, uses_topic_ids);
-    let (reply_as, reads) = server.fetch_sessions.open(session, asked, &forgotten, context.now_ms);
-
-    // One image for the whole answer.
-    let image = server.metadata.image();
-    let mut queries = Vec::with_capacity(reads.len());
-    let mut answers = Vec::with_capacity(reads.len());
-    let mut refused = Vec::new();
-    for (key, params) in reads {
-        let partition = key.partition;
-        let topic = topic_name(&key, &image);
-        let error = match &topic {
-            None => Some(ErrorCode::UnknownTopicId),
-            Some(topic) if image.partition(topic, partition).is_none() => Some(ErrorCode::UnknownTopicOrPartition),
-            Some(_) => None,
-        };
-        match (error, &topic) {
-            (None, Some(topic)) => {
-                let topic_id = match key.topic {
-                    TopicKey::Id(id) => id,
-                    TopicKey::Name(_) => TopicId::ZERO,
-                };
-                let topic = Arc::clone(topic);
-                queries.push(PartitionQuery { topic, partition, topic_id, params: params.clone() });
-            }
-            (error, _) => {
-                let data = failed(partition, error.unwrap_or(ErrorCode::UnknownTopicOrPartition));
-                refused.push(Answer { key, params, topic, data });
-                continue;
-            }
-        }
-        answers.push(Answer { key, params, topic, data: PartitionData::default() });
-    }
-
     let fetcher = match replica_id {
         0.. => Fetcher::Follower {
             broker: BrokerId(replica_id),
@@ -101,34 +56,37 @@ pub(crate) async fn handle(server: &Server, context: RequestContext, request: Fe
         },
     };
     let bytes_max = u32::try_from(request.max_bytes).unwrap_or(0).min(server.fetch_max_bytes);
+    let uses_topic_ids = version >= FIRST_WITH_TOPIC_IDS;
+    let names = Names { uses_topic_ids, image: &server.metadata.image() };
     let query = FetchQuery {
         fetcher,
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max as usize),
         bytes_max,
         limits: if version >= FIRST_WITH_SOFT_LIMITS { LimitRule::Soft } else { LimitRule::Hard },
-        partitions: queries,
+        partitions: names.asked(&request.topics),
+    };
+    let session = SessionRequest {
+        session_id: request.session_id,
+        session_epoch: request.session_epoch,
+        uses_topic_ids,
+        forgotten: names.forgotten(&request.forgotten_topics_data),
     };
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = Instant::from_std(context.received) + max_wait;
-    let outcomes = server.replicas.fetch(&query, deadline, context.now_ms).await;
-    for (answer, outcome) in answers.iter_mut().zip(outcomes) {
-        answer.data = match outcome {
-            Ok(fetched) => partition_data(answer.key.partition, fetched, fetcher),
-            Err(error) => failed(answer.key.partition, (&error).into()),
-        };
-    }
-    answers.append(&mut refused);
+    let reply = server.replicas.fetch_in_session(&session, query, deadline, context.now_ms).await;
 
-    let head = server.fetch_sessions.close(&reply_as, &mut answers, facts, context.now_ms);
-    let mut response =
-        FetchResponse { error_code: head.error.code(), session_id: head.session_id, ..Default::default() };
-    for mut answer in answers {
+    let error_code = reply.refusal.map_or(ErrorCode::None, ErrorCode::from).code();
+    let mut response = FetchResponse { error_code, session_id: reply.session_id, ..Default::default() };
+    for (query, outcome) in reply.answers {
+        let data = match outcome {
+            Ok(fetched) => partition_data(query.partition, fetched, fetcher),
+            Err(error) => failed(query.partition, (&error).into()),
+        };
+        let mut answer = Answer { query, data };
         if version >= FIRST_WITH_LEADER_HINTS {
             add_leader_hint(server, &context, &mut answer, &mut response.node_endpoints);
         }
-        if let Some(topic) = answer.topic.clone() {
-            convert(server, version, &topic, fetcher, &mut answer).await;
-        }
+        convert(server, version, fetcher, &mut answer).await;
         if version < FIRST_WITH_STORAGE_ERROR && answer.data.error_code == ErrorCode::KafkaStorageError.code() {
             answer.data.error_code = ErrorCode::NotLeaderOrFollower.code();
         }
@@ -148,34 +106,47 @@ fn params(partition: &FetchPartition) -> FetchParams {
     }
 }
 
-fn asked(request: &FetchRequest, uses_topic_ids: bool) -> Vec<(PartitionKey, FetchParams)> {
-    let mut asked = Vec::with_capacity(request.topics.iter().map(|topic| topic.partitions.len()).sum());
-    for topic in &request.topics {
-        let key = topic_key(&topic.topic, topic.topic_id, uses_topic_ids);
-        for partition in &topic.partitions {
-            asked.push((PartitionKey { topic: key.clone(), partition: partition.partition }, params(partition)));
+/// Topics as a request names them, under the names that they have in one image of the cluster.
+struct Names<'a> {
+    uses_topic_ids: bool,
+    image: &'a Image,
+}
+
+impl Names<'_> {
+    fn topic(&self, name: &str, id: TopicId) -> (Option<Arc<str>>, TopicId) {
+        if self.uses_topic_ids {
+            (self.image.topic_name(id).cloned(), id)
+        } else {
+            (Some(Arc::from(name)), TopicId::ZERO)
         }
     }
-    asked
-}
 
-fn forgotten(topics: &[ForgottenTopic], uses_topic_ids: bool) -> Vec<PartitionKey> {
-    let mut forgotten = Vec::new();
-    for topic in topics {
-        let key = topic_key(&topic.topic, topic.topic_id, uses_topic_ids);
-        forgotten.extend(topic.partitions.iter().map(|&partition| PartitionKey { topic: key.clone(), partition }));
+    fn asked(&self, topics: &[FetchTopic]) -> Vec<PartitionQuery> {
+        let mut asked = Vec::with_capacity(topics.iter().map(|topic| topic.partitions.len()).sum());
+        for named in topics {
+            let (topic, topic_id) = self.topic(&named.topic, named.topic_id);
+            asked.extend(named.partitions.iter().map(|partition| PartitionQuery {
+                topic: topic.clone(),
+                partition: partition.partition,
+                topic_id,
+                params: params(partition),
+            }));
+        }
+        asked
     }
-    forgotten
-}
 
-fn topic_key(name: &str, id: TopicId, uses_topic_ids: bool) -> TopicKey {
-    if uses_topic_ids { TopicKey::Id(id) } else { TopicKey::Name(Arc::from(name)) }
-}
-
-fn topic_name(key: &PartitionKey, image: &Image) -> Option<Arc<str>> {
-    match &key.topic {
-        TopicKey::Name(name) => Some(Arc::clone(name)),
-        TopicKey::Id(id) => image.topic_name(*id).cloned(),
+    fn forgotten(&self, topics: &[ForgottenTopic]) -> Vec<PartitionQuery> {
+        let mut forgotten = Vec::new();
+        for named in topics {
+            let (topic, topic_id) = self.topic(&named.topic, named.topic_id);
+            forgotten.extend(named.partitions.iter().map(|&partition| PartitionQuery {
+                topic: topic.clone(),
+                partition,
+                topic_id,
+                params: params(&FetchPartition::default()),
+            }));
+        }
+        forgotten
     }
 }
 
@@ -216,25 +187,13 @@ fn partition_data(partition: i32, fetched: Fetched, fetcher: Fetcher) -> Partiti
     data
 }
 
-fn facts(answer: &Answer) -> (&PartitionKey, &FetchParams, Answered) {
-    let data = &answer.data;
-    let answered = Answered {
-        records_bytes: data.records.as_ref().map_or(0, Payload::len),
-        high_watermark: data.high_watermark,
-        log_start_offset: data.log_start_offset,
-        error: ErrorCode::from_code(data.error_code),
-        is_redirect: data.preferred_read_replica >= 0 || data.diverging_epoch.epoch >= 0,
-    };
-    (&answer.key, &answer.params, answered)
-}
-
 fn add_leader_hint(server: &Server, context: &RequestContext, answer: &mut Answer, nodes: &mut Vec<NodeEndpoint>) {
     let error = ErrorCode::from_code(answer.data.error_code);
-    let Some(topic) = &answer.topic else { return };
+    let Some(topic) = &answer.query.topic else { return };
     if !matches!(error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
         return;
     }
-    let hint = leader_hint(server, topic, answer.key.partition, context.listener());
+    let hint = leader_hint(server, topic, answer.query.partition, context.listener());
     answer.data.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.leader_epoch.0 };
     if let Some((endpoint, rack)) = hint.endpoint
         && !nodes.iter().any(|node| node.node_id == hint.leader.0)
@@ -245,11 +204,12 @@ fn add_leader_hint(server: &Server, context: &RequestContext, answer: &mut Answe
 
 /// Turns records into what old clients understand. A topic's settings decide, not each batch: versions 0 and 1 get magic
 /// 0, versions 2 and 3 magic 1, later ones whatever is in the log.
-async fn convert(server: &Server, version: i16, topic: &str, fetcher: Fetcher, answer: &mut Answer) {
+async fn convert(server: &Server, version: i16, fetcher: Fetcher, answer: &mut Answer) {
     if version >= FIRST_WITH_ZSTD {
         return;
     }
-    let partition = answer.key.partition;
+    let partition = answer.query.partition;
+    let Some(topic) = &answer.query.topic else { return };
     let Some(log) = server.replicas.partition(topic, partition).ok().and_then(|hosted| hosted.log()) else { return };
     let config = log.config();
     if matches!(config.compression, TopicCompression::Zstd { .. }) {
@@ -267,7 +227,7 @@ async fn convert(server: &Server, version: i16, topic: &str, fetcher: Fetcher, a
         answer.data = failed(partition, ErrorCode::UnsupportedVersion);
         return;
     }
-    let (region, fetch_offset) = (region.clone(), answer.params.fetch_offset);
+    let (region, fetch_offset) = (region.clone(), answer.query.params.fetch_offset);
     let converted = server.replicas.io().run(move || down_converted(&region, to_magic, fetch_offset)).await;
     match converted {
         Ok(Ok(chunks)) => answer.data.records = Some(Payload::Chunks(chunks)),
@@ -295,11 +255,8 @@ fn down_converted(region: &FileRegion, to_magic: u8, fetch_offset: Offset) -> Re
 
 /// Neighbours of one topic share its entry, as in Kafka's answers.
 fn add(topics: &mut Vec<FetchableTopicResponse>, answer: Answer) {
-    let Answer { key, data, .. } = answer;
-    let (topic, topic_id) = match &key.topic {
-        TopicKey::Name(name) => (name.as_ref(), TopicId::ZERO),
-        TopicKey::Id(id) => ("", *id),
-    };
+    let Answer { query, data } = answer;
+    let (topic, topic_id) = (query.topic.as_deref().unwrap_or_default(), query.topic_id);
     match topics.last_mut() {
         Some(last) if last.topic == topic && last.topic_id == topic_id => last.partitions.push(data),
         _ => topics.push(FetchableTopicResponse { topic: topic.to_owned(), topic_id, partitions: vec![data] }),

@@ -23,7 +23,6 @@ use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;
 use crate::network::Peer;
 use crate::protocol::message::Message;
-use crate::replica::fetch_session::FetchSessions;
 use crate::replica::replica_manager::ReplicaManager;
 
 pub mod acls;
@@ -69,7 +68,6 @@ pub struct Server {
     pub topics: Topics,
     pub zookeeper: ZooKeeper,
     pub replicas: Arc<ReplicaManager>,
-    pub fetch_sessions: FetchSessions,
     /// `fetch.max.bytes`
     pub fetch_max_bytes: u32,
 }

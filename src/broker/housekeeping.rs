@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::sections::LogDirsConfig;
-use crate::log::dirs::LogDirs;
 use crate::model::clock::wall_clock_ms;
 use crate::replica::replica_manager::ReplicaManager;
 
@@ -28,22 +27,26 @@ pub(crate) fn start(
     shutdown: watch::Receiver<bool>,
 ) {
     let delay = ms(config.log_initial_task_delay_ms);
-    let mut every = |first: Duration, interval: Duration, pass: fn(&LogDirs, i64)| {
+    let mut every = |first: Duration, interval: Duration, pass: fn(&ReplicaManager, i64)| {
         tasks.spawn(repeat(first, interval, Arc::clone(&replicas), pass, shutdown.clone()));
     };
-    every(delay, ms(config.log_retention_check_interval_ms), |dirs, now_ms| {
-        dirs.tick_retention(now_ms);
+    every(delay, ms(config.log_retention_check_interval_ms), |replicas, now_ms| {
+        replicas.log_dirs().tick_retention(now_ms);
+        replicas.note_log_start_offsets();
     });
-    every(SWEEP_INTERVAL, SWEEP_INTERVAL, |dirs, now_ms| {
-        dirs.tick_flush(now_ms);
-        dirs.tick_deletions(now_ms);
+    every(SWEEP_INTERVAL, SWEEP_INTERVAL, |replicas, now_ms| {
+        replicas.log_dirs().tick_flush(now_ms);
+        replicas.log_dirs().tick_deletions(now_ms);
+        replicas.forget_unused_fetch_sessions(now_ms);
     });
-    every(delay, ms(config.log_flush_offset_checkpoint_interval_ms), |dirs, _| dirs.checkpoint_recovery_points());
-    every(delay, ms(config.log_flush_start_offset_checkpoint_interval_ms), |dirs, _| {
-        dirs.checkpoint_log_start_offsets();
+    every(delay, ms(config.log_flush_offset_checkpoint_interval_ms), |replicas, _| {
+        replicas.log_dirs().checkpoint_recovery_points();
+    });
+    every(delay, ms(config.log_flush_start_offset_checkpoint_interval_ms), |replicas, _| {
+        replicas.log_dirs().checkpoint_log_start_offsets();
     });
     let expiry = ms(config.producer_id_expiration_check_interval_ms);
-    every(expiry, expiry, |dirs, now_ms| dirs.tick_producer_expiration(now_ms));
+    every(expiry, expiry, |replicas, now_ms| replicas.log_dirs().tick_producer_expiration(now_ms));
 
     tasks.spawn(Arc::clone(&replicas).run_high_watermark_checkpoints(shutdown.clone()));
     tasks.spawn(follow_failures(failed_dirs, replicas, zookeeper, shutdown));
@@ -58,7 +61,7 @@ async fn repeat(
     first: Duration,
     interval: Duration,
     replicas: Arc<ReplicaManager>,
-    pass: fn(&LogDirs, i64),
+    pass: fn(&ReplicaManager, i64),
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval_at(Instant::now() + first, interval);
@@ -68,8 +71,8 @@ async fn repeat(
             _ = ticks.tick() => {}
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
-        let log_dirs = Arc::clone(replicas.log_dirs());
-        if replicas.io().run(move || pass(&log_dirs, wall_clock_ms())).await.is_err() {
+        let this = Arc::clone(&replicas);
+        if replicas.io().run(move || pass(&this, wall_clock_ms())).await.is_err() {
             return;
         }
     }

@@ -44,7 +44,6 @@ use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits
 use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::network::memory::MemoryPool;
 use crate::replica::decisions::TopicConfigs;
-use crate::replica::fetch_session::FetchSessions;
 use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
 
@@ -337,7 +336,6 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         producer_ids: Default::default(),
         zookeeper: zookeeper.clone(),
         replicas: Arc::clone(&replicas),
-        fetch_sessions: FetchSessions::new(socket.max_incremental_fetch_session_cache_slots),
         fetch_max_bytes: socket.fetch_max_bytes,
         controller: controller.clone(),
         topics: Topics::new(zookeeper.clone()),

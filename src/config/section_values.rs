@@ -113,7 +113,6 @@ impl KafkaConfig {
             num_network_threads: self.size("num.network.threads"),
             num_io_threads: self.size("num.io.threads"),
             fetch_max_bytes: self.unsigned("fetch.max.bytes"),
-            max_incremental_fetch_session_cache_slots: self.size("max.incremental.fetch.session.cache.slots"),
         }
     }
 
@@ -166,6 +165,7 @@ impl KafkaConfig {
             inter_broker_protocol_version: self.inter_broker_protocol_version,
             replica_lag_time_max_ms: self.number("replica.lag.time.max.ms"),
             replica_high_watermark_checkpoint_interval_ms: self.number("replica.high.watermark.checkpoint.interval.ms"),
+            max_incremental_fetch_session_cache_slots: self.size("max.incremental.fetch.session.cache.slots"),
         }
     }
 

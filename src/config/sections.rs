@@ -66,7 +66,6 @@ pub struct SocketConfig {
     pub num_network_threads: usize,
     pub num_io_threads: usize,
     pub fetch_max_bytes: u32,
-    pub max_incremental_fetch_session_cache_slots: usize,
 }
 
 /// What a listener may have of its own, beside the limits of the broker.
@@ -98,7 +97,6 @@ impl Default for SocketConfig {
             num_network_threads: 3,
             num_io_threads: 8,
             fetch_max_bytes: 55 << 20,
-            max_incremental_fetch_session_cache_slots: 1000,
         }
     }
 }
@@ -190,6 +188,7 @@ pub struct ReplicaConfig {
     pub inter_broker_protocol_version: MetadataVersion,
     pub replica_lag_time_max_ms: i64,
     pub replica_high_watermark_checkpoint_interval_ms: i64,
+    pub max_incremental_fetch_session_cache_slots: usize,
 }
 
 impl Default for ReplicaConfig {
@@ -198,6 +197,7 @@ impl Default for ReplicaConfig {
             inter_broker_protocol_version: MetadataVersion::LATEST,
             replica_lag_time_max_ms: 30_000,
             replica_high_watermark_checkpoint_interval_ms: 5_000,
+            max_incremental_fetch_session_cache_slots: 1000,
         }
     }
 }

@@ -85,7 +85,7 @@ impl CoordinatorLog for ReplicaLog {
 
 fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
     appended.map_err(|error| match error {
-        ReplicaError::UnknownTopicOrPartition => AppendFailure::UnknownTopicOrPartition,
+        ReplicaError::UnknownTopicOrPartition | ReplicaError::UnknownTopicId => AppendFailure::UnknownTopicOrPartition,
         ReplicaError::NotEnoughReplicas { .. } => AppendFailure::NotEnoughReplicas,
         ReplicaError::NotEnoughReplicasAfterAppend => AppendFailure::NotEnoughReplicasAfterAppend,
         ReplicaError::TimedOut => AppendFailure::TimedOut,

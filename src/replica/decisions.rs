@@ -249,6 +249,11 @@ impl ReplicaManager {
     pub async fn update_metadata(&self, epochs: ControlEpochs, update: &Update) -> Result<(), ControlRefusal> {
         let fence = self.admit(epochs).await?;
         let deleted = self.around.metadata.apply(update);
+        for name in &deleted {
+            if let Some(hosted) = self.hosted.get(&name.topic, name.partition) {
+                hosted.wake_all();
+            }
+        }
         if !deleted.is_empty() {
             self.tell(LeadershipEvent::Deleted(deleted)).await;
         }

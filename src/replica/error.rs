@@ -12,6 +12,8 @@ use crate::replica::waiters::NotCommitted;
 pub enum ReplicaError {
     /// Neither hosted here nor known to the cluster.
     UnknownTopicOrPartition,
+    /// No topic has the id that the fetcher names.
+    UnknownTopicId,
     /// Known to the cluster, but not hosted or not led here, or not by this role.
     NotLeaderOrFollower,
     /// The request carries an older leader epoch.
@@ -43,6 +45,7 @@ impl fmt::Display for ReplicaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReplicaError::UnknownTopicOrPartition => f.write_str("this server does not host this topic-partition"),
+            ReplicaError::UnknownTopicId => f.write_str("no topic has this id"),
             ReplicaError::NotLeaderOrFollower => {
                 f.write_str("this broker is not the leader of the partition, nor a replica that may answer for it")
             }

@@ -1,6 +1,7 @@
 //! Fetches over many partitions: what is read at once, what waits, and what I/O threads bring into memory first.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use log::warn;
 use tokio::time::Instant;
@@ -10,14 +11,16 @@ use crate::log::FirstBatch;
 use crate::model::TopicId;
 use crate::replica::cached::{begins_cached, is_cached, read_ahead};
 use crate::replica::error::ReplicaError;
-use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher};
+use crate::replica::fetch_session::{NO_SESSION, OpenSession, Opened, PendingRead, SessionRefusal, SessionRequest};
+use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher, Partition};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters::ParkedFetch;
 
 /// What one fetch asks of one partition.
 #[derive(Clone, Debug)]
 pub struct PartitionQuery {
-    pub topic: Arc<str>,
+    /// `None` for an id that this broker does not know.
+    pub topic: Option<Arc<str>>,
     pub partition: i32,
     /// Zero when the fetcher names topics.
     pub topic_id: TopicId,
@@ -45,61 +48,178 @@ pub struct FetchQuery {
     pub partitions: Vec<PartitionQuery>,
 }
 
+/// What a fetcher is told.
+#[derive(Debug)]
+pub struct FetchReply {
+    /// Then there is nothing else to tell.
+    pub refusal: Option<SessionRefusal>,
+    /// 0 without a session.
+    pub session_id: i32,
+    /// Partitions that are not known come last.
+    pub answers: Vec<(PartitionQuery, Outcome)>,
+}
+
+pub(super) type Outcome = Result<Fetched, ReplicaError>;
+
+/// The partitions that a fetch reads each time that it looks: those that it names, or what is pending of its session.
+enum Reads<'a> {
+    Named(&'a [PartitionQuery]),
+    Pending(Vec<PendingRead>),
+}
+
+impl Reads<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Reads::Named(queries) => queries.len(),
+            Reads::Pending(reads) => reads.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&PartitionQuery, Option<&Arc<Partition>>)> {
+        (0..self.len()).map(|at| match self {
+            Reads::Named(queries) => (&queries[at], None),
+            Reads::Pending(reads) => (&reads[at].query, reads[at].hosted.as_ref()),
+        })
+    }
+}
+
+/// The cluster has no such partition: an answer for its own sake, which ends no wait of the others.
+fn is_unknown(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(ReplicaError::UnknownTopicId | ReplicaError::UnknownTopicOrPartition))
+}
+
 impl ReplicaManager {
-    /// Reads from many partitions, in their order. Waits until there is enough to read, until a partition has something
-    /// to tell, or until the deadline. One outcome for each partition asked for.
-    pub async fn fetch(
+    /// Reads as [`ReplicaManager::fetch`] does, in a session if the request names one or asks for one.
+    pub async fn fetch_in_session(
         &self,
-        query: &FetchQuery,
+        request: &SessionRequest,
+        mut query: FetchQuery,
         deadline: Instant,
         now_ms: i64,
-    ) -> Vec<Result<Fetched, ReplicaError>> {
-        let mut is_last = query.partitions.is_empty() || deadline <= Instant::now();
-        let mut asked_ms = Some(now_ms);
-        let outcomes = loop {
-            let outcomes = self.read(query, asked_ms.take());
-            let bytes: usize = outcomes.iter().flatten().map(Fetched::bytes).sum();
-            let must_tell =
-                outcomes.iter().any(|outcome| outcome.as_ref().is_ok_and(|fetched| fetched.diverging.is_some()))
-                    || outcomes.iter().any(Result::is_err);
-            if is_last || must_tell || bytes >= query.min_bytes {
-                break outcomes;
-            }
-            let waited_for = query.partitions.iter().zip(&outcomes);
-            let waited_for = waited_for
-                .filter_map(|(asked, outcome)| outcome.as_ref().ok().map(|got| got.waited_for_bytes(&asked.params)));
-            // A fetch that has fallen behind the last segment is answered with whatever there was room for.
-            let Some(waited_for) = waited_for.sum::<Option<u64>>() else { break outcomes };
-            let missing_bytes = i64::try_from((query.min_bytes as u64).saturating_sub(waited_for)).unwrap_or(i64::MAX);
-            if missing_bytes == 0 {
-                break outcomes;
-            }
-            let parked = ParkedFetch::new(missing_bytes);
-            for (asked, outcome) in query.partitions.iter().zip(&outcomes) {
-                match (self.hosted.get(&asked.topic, asked.partition), outcome) {
-                    (Some(partition), Ok(fetched)) => partition.park_fetch(&parked, query.fetcher, fetched.end),
-                    // It went away since it was read.
-                    (None, _) | (_, Err(_)) => parked.wake(),
+    ) -> FetchReply {
+        let mut reply = FetchReply { refusal: None, session_id: NO_SESSION, answers: Vec::new() };
+        match self.sessions.open(request, query.fetcher, &mut query.partitions, now_ms) {
+            Opened::Refused(why) => reply.refusal = Some(why),
+            opened @ (Opened::Sessionless | Opened::Full) => {
+                let outcomes = self.fetch(&query, deadline, now_ms).await;
+                reply.answers = query.partitions.into_iter().zip(outcomes).collect();
+                if matches!(opened, Opened::Full) {
+                    let answers = reply.answers.iter().map(|(query, outcome)| (query, outcome));
+                    let uses_topic_ids = request.uses_topic_ids;
+                    reply.session_id = self.sessions.create(uses_topic_ids, query.fetcher, answers, now_ms);
                 }
             }
+            Opened::Incremental(session) => {
+                reply.session_id = request.session_id;
+                let (reads, outcomes) = self.read_until(&query, Some(&session), deadline, now_ms).await;
+                if let Reads::Pending(reads) = reads {
+                    match session.close(reads, outcomes) {
+                        Ok(answers) => reply.answers = answers,
+                        Err(why) => reply.refusal = Some(why),
+                    }
+                }
+            }
+        }
+        reply.answers.sort_by_key(|(_, outcome)| is_unknown(outcome));
+        reply
+    }
+
+    /// Reads from many partitions, in their order. Waits until there is enough to read, until a partition has something
+    /// to tell, or until the deadline. One outcome for each partition asked for.
+    pub async fn fetch(&self, query: &FetchQuery, deadline: Instant, now_ms: i64) -> Vec<Outcome> {
+        self.read_until(query, None, deadline, now_ms).await.1
+    }
+
+    async fn read_until<'a>(
+        &self,
+        query: &'a FetchQuery,
+        session: Option<&OpenSession>,
+        deadline: Instant,
+        now_ms: i64,
+    ) -> (Reads<'a>, Vec<Outcome>) {
+        let mut is_last = deadline <= Instant::now();
+        let mut asked_ms = Some(now_ms);
+        let mut unknown_at_first = None;
+        let (reads, outcomes) = loop {
+            let reads = match session {
+                None => Reads::Named(&query.partitions),
+                Some(session) => Reads::Pending(session.pending(&self.hosted, &self.around.metadata.image())),
+            };
+            let outcomes = self.read(query, &reads, asked_ms.take());
+            let bytes: usize = outcomes.iter().flatten().map(Fetched::bytes).sum();
+            let unknown = outcomes.iter().filter(|outcome| is_unknown(outcome)).count();
+            // One that became unknown while the fetch waited is told at once.
+            let may_be_unknown = *unknown_at_first.get_or_insert(unknown);
+            let is_alone = unknown == session.map_or(reads.len(), OpenSession::len);
+            let must_tell = unknown > may_be_unknown
+                || outcomes.iter().any(|outcome| match outcome {
+                    Ok(fetched) => fetched.diverging.is_some(),
+                    Err(_) => !is_unknown(outcome),
+                });
+            if is_last || is_alone || must_tell || bytes >= query.min_bytes {
+                break (reads, outcomes);
+            }
+            let waited_for = reads.iter().zip(&outcomes).filter_map(|((asked, _), outcome)| {
+                outcome.as_ref().ok().map(|fetched| fetched.waited_for_bytes(&asked.params))
+            });
+            // A fetch that has fallen behind the last segment is answered with whatever there was room for.
+            let Some(waited_for) = waited_for.sum::<Option<u64>>() else { break (reads, outcomes) };
+            let missing_bytes = i64::try_from((query.min_bytes as u64).saturating_sub(waited_for)).unwrap_or(i64::MAX);
+            if missing_bytes == 0 {
+                break (reads, outcomes);
+            }
             // What was read is dropped: it is read again with what has arrived since.
-            drop(outcomes);
-            is_last = !parked.wait(deadline).await;
-            parked.finish();
+            is_last = match session {
+                None => {
+                    let parked = self.park(query, outcomes, missing_bytes);
+                    let is_last = !parked.wait(deadline).await;
+                    parked.finish();
+                    is_last
+                }
+                Some(session) => {
+                    drop((reads, outcomes));
+                    let is_parked = session.watch().park(query.fetcher.waits_for(), missing_bytes);
+                    (is_parked && !session.watch().wait(deadline).await) || !session.is_current()
+                }
+            };
         };
         self.warm_up(&outcomes).await;
-        outcomes
+        (reads, outcomes)
+    }
+
+    /// Registers a fetch with each partition that it names.
+    fn park(&self, query: &FetchQuery, outcomes: Vec<Outcome>, missing_bytes: i64) -> Arc<ParkedFetch> {
+        let parked = ParkedFetch::new(missing_bytes);
+        for (asked, outcome) in query.partitions.iter().zip(&outcomes) {
+            let hosted = asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
+            match (hosted, outcome) {
+                (Some(partition), Ok(fetched)) => partition.park_fetch(&parked, query.fetcher, fetched.end),
+                (_, Err(_)) if is_unknown(outcome) => {}
+                // It went away since it was read.
+                (None, _) | (_, Err(_)) => parked.wake(),
+            }
+        }
+        parked
     }
 
     /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
-    fn read(&self, query: &FetchQuery, asked_ms: Option<i64>) -> Vec<Result<Fetched, ReplicaError>> {
+    fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked_ms: Option<i64>) -> Vec<Outcome> {
+        self.partitions_read.fetch_add(reads.len() as u64, Ordering::Relaxed);
+        let image = self.around.metadata.image();
         let first_batch = match query.limits {
             LimitRule::Hard => FirstBatch::Cut,
             LimitRule::Soft => FirstBatch::Whole,
         };
         let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked_ms };
-        let read_one = |asked: &PartitionQuery| {
-            let partition = self.partition(&asked.topic, asked.partition)?;
+        let read_one = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
+            let Some(topic) = &asked.topic else { return Err(ReplicaError::UnknownTopicId) };
+            if image.partition(topic, asked.partition).is_none() {
+                return Err(ReplicaError::UnknownTopicOrPartition);
+            }
+            let partition = match hosted {
+                Some(hosted) => Arc::clone(hosted),
+                None => self.partition(topic, asked.partition)?,
+            };
             let fetched = partition.fetch(query.fetcher, &asked.params, asked.topic_id, limits)?;
             if let Some(region) = fetched.region() {
                 limits.bytes_left = limits.bytes_left.saturating_sub(region.len);
@@ -109,12 +229,12 @@ impl ReplicaManager {
             }
             Ok(fetched)
         };
-        query.partitions.iter().map(read_one).collect()
+        reads.iter().map(read_one).collect()
     }
 
     /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection; and what a
     /// sequential reader will ask for next, so that finding it holds up none either.
-    async fn warm_up(&self, outcomes: &[Result<Fetched, ReplicaError>]) {
+    async fn warm_up(&self, outcomes: &[Outcome]) {
         for fetched in outcomes.iter().flatten() {
             let (Some(batches), Some(region)) = (&fetched.batches, fetched.region()) else { continue };
             if !is_cached(region) {

@@ -1,6 +1,9 @@
-//! Incremental fetch sessions (KIP-227): a fetcher names its partitions once, and from then on only what changes.
-//! The cache is bounded; a session that is in the way of another is evicted by the rules below, and its fetcher simply
-//! starts over with a full fetch.
+//! Incremental fetch sessions (KIP-227): a fetcher names its partitions once, and from then on only what changes. A
+//! session holds its partitions resolved, and is marked by each of them that changes: a fetch reads those that were
+//! marked, those that the fetcher moved, and those that it was not told all of, and no other.
+//!
+//! Sessions are bounded in number and in partitions over all of them, and are forgotten when nobody uses them; a session
+//! that is in the way of another is evicted by the rules below, and its fetcher simply starts over with a full fetch.
 //!
 //! | request (session id, epoch) | outcome |
 //! |---|---|
@@ -11,14 +14,20 @@
 //! | known, but made with topic names where ids come now, or the reverse | FETCH_SESSION_TOPIC_ID_ERROR |
 //! | known, the expected epoch | partitions are added, updated, forgotten; the epoch goes up by one |
 //!
+//! Lock order: session → partition → watch, and session → cache.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/FetchSession.scala.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use log::info;
+
+use crate::metadata::image::Image;
 use crate::model::TopicId;
-use crate::protocol::error_code::ErrorCode;
-use crate::replica::partition::FetchParams;
+use crate::replica::fetch::{Outcome, PartitionQuery};
+use crate::replica::hosted::Hosted;
+use crate::replica::partition::{FetchParams, Fetched, Fetcher, Partition};
+use crate::replica::waiters::SessionWatch;
 
 /// Stands for "no session" on the wire.
 pub const NO_SESSION: i32 = 0;
@@ -28,143 +37,334 @@ const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 /// A session is safe from others of its kind for this long after it was last used, or made.
 const EVICTION_AFTER_MS: i64 = 120_000;
+/// A session that was not used for this long is forgotten, though nobody needs its place: by then an idle connection
+/// would have been closed too.
+const FORGOTTEN_AFTER_MS: i64 = 600_000;
+
+/// Why a fetch in a session is not answered. The fetcher starts over with a full fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionRefusal {
+    UnknownId,
+    WrongEpoch,
+    /// The session was made with topic names and the request has ids, or the reverse.
+    OtherNaming,
+}
 
 /// How the fetcher names a topic: by name up to version 12 of Fetch, by id from 13 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum TopicKey {
+enum TopicKey {
     Name(Arc<str>),
     Id(TopicId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PartitionKey {
-    pub topic: TopicKey,
-    pub partition: i32,
+struct PartitionKey {
+    topic: TopicKey,
+    partition: i32,
 }
 
-/// What the reply says of one partition, as far as sessions care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
-    pub records_bytes: usize,
-    pub high_watermark: i64,
-    pub log_start_offset: i64,
-    pub error: ErrorCode,
-    /// A diverging epoch or a preferred read replica, which must reach the fetcher.
-    pub is_redirect: bool,
+impl PartitionKey {
+    fn of(query: &PartitionQuery, uses_topic_ids: bool) -> PartitionKey {
+        let topic = match &query.topic {
+            Some(name) if !uses_topic_ids => TopicKey::Name(Arc::clone(name)),
+            _ => TopicKey::Id(query.topic_id),
+        };
+        PartitionKey { topic, partition: query.partition }
+    }
 }
 
-/// How the reply to a request is to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Context {
-    Sessionless,
-    /// Answer everything, and remember it if there is room.
-    Full {
-        uses_topic_ids: bool,
-        is_follower: bool,
-    },
-    /// Answer what is news. `next_epoch` is the session's epoch after this request; another one at reply time means that
-    /// a duplicate request has come in between.
-    Incremental {
-        session_id: i32,
-        next_epoch: i32,
-    },
-    /// Answer the error alone.
-    Refused {
-        error: ErrorCode,
-    },
-}
-
-/// The header of a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplyHead {
-    pub error: ErrorCode,
+/// What a Fetch request says about its session.
+#[derive(Clone, Debug)]
+pub struct SessionRequest {
     pub session_id: i32,
+    pub session_epoch: i32,
+    pub uses_topic_ids: bool,
+    /// Partitions that the session is to forget; only their names matter.
+    pub forgotten: Vec<PartitionQuery>,
 }
 
-#[derive(Debug)]
+/// How a request is to be read and answered.
+pub(super) enum Opened {
+    /// What it names, without a session.
+    Sessionless,
+    /// What it names; remembered afterwards, if there is room.
+    Full,
+    /// What is news in the session.
+    Incremental(OpenSession),
+    Refused(SessionRefusal),
+}
+
+/// A request's hold on its session. Another epoch in the session means that a later request has come in between.
+pub(super) struct OpenSession {
+    session: Arc<Session>,
+    epoch: i32,
+}
+
+/// One partition of a session that is to be read.
+pub(super) struct PendingRead {
+    slot: u32,
+    pub query: PartitionQuery,
+    pub hosted: Option<Arc<Partition>>,
+}
+
 struct CachedPartition {
     key: PartitionKey,
+    /// As it was resolved first: a topic that is made anew is another one, and the fetcher is to hear of it.
+    topic: Option<Arc<str>>,
     params: FetchParams,
+    /// The place in the order of reading.
+    turn: u64,
     /// As last told to the fetcher; -1 when it must be told again.
     high_watermark: i64,
     log_start_offset: i64,
+    /// Marks the session when it changes.
+    hosted: Option<Arc<Partition>>,
 }
 
-/// The partitions of one session, in the order in which they are read next.
-#[derive(Debug, Default)]
-struct Partitions {
-    by_turn: BTreeMap<u64, CachedPartition>,
-    turns: HashMap<PartitionKey, u64>,
+struct Session {
+    watch: Arc<SessionWatch>,
+    uses_topic_ids: bool,
+    state: Mutex<SessionState>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.watch.close();
+    }
+}
+
+#[derive(Default)]
+struct SessionState {
+    /// What the next incremental request must carry.
+    epoch: i32,
+    /// Whoever fetches otherwise may see more, or less.
+    fetcher: Option<Fetcher>,
+    slots: Vec<Option<CachedPartition>>,
+    free: Vec<u32>,
+    by_key: HashMap<PartitionKey, u32>,
+    /// Slots by turn that a fetch must read: the fetcher does not know all that there is to say of them.
+    pending: BTreeMap<u64, u32>,
     next_turn: u64,
 }
 
-impl Partitions {
-    fn push(&mut self, partition: CachedPartition) {
+impl Session {
+    fn state(&self) -> MutexGuard<'_, SessionState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SessionState {
+    fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    fn slot(&mut self, slot: u32) -> Option<&mut CachedPartition> {
+        self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+    }
+
+    fn is_pending(&mut self, slot: u32) {
+        if let Some(turn) = self.slot(slot).map(|cached| cached.turn) {
+            self.pending.insert(turn, slot);
+        }
+    }
+
+    fn update(&mut self, query: PartitionQuery, key: PartitionKey) {
+        if let Some(&slot) = self.by_key.get(&key) {
+            if let Some(cached) = self.slot(slot) {
+                cached.params = query.params;
+            }
+            self.is_pending(slot);
+            return;
+        }
         let turn = self.next_turn;
         self.next_turn += 1;
-        self.turns.insert(partition.key.clone(), turn);
-        self.by_turn.insert(turn, partition);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.by_key.insert(key.clone(), slot);
+        self.pending.insert(turn, slot);
+        self.slots[slot as usize] = Some(CachedPartition {
+            key,
+            topic: query.topic,
+            params: query.params,
+            turn,
+            high_watermark: -1,
+            log_start_offset: -1,
+            hosted: None,
+        });
     }
 
-    fn update(&mut self, key: PartitionKey, params: FetchParams) {
-        if let Some(known) = self.turns.get(&key).and_then(|turn| self.by_turn.get_mut(turn)) {
-            known.params = params;
-        } else {
-            self.push(CachedPartition { key, params, high_watermark: -1, log_start_offset: -1 });
+    fn forget(&mut self, key: &PartitionKey, watch: &Arc<SessionWatch>) {
+        let Some(slot) = self.by_key.remove(key) else { return };
+        if let Some(cached) = self.slots.get_mut(slot as usize).and_then(Option::take) {
+            self.pending.remove(&cached.turn);
+            self.free.push(slot);
+            if let Some(hosted) = cached.hosted {
+                hosted.unwatch(watch, slot);
+            }
         }
     }
 
-    fn forget(&mut self, key: &PartitionKey) {
-        if let Some(turn) = self.turns.remove(key) {
-            self.by_turn.remove(&turn);
-        }
-    }
-
-    /// Whether the fetcher must hear of this, and notes what it heard. A partition that had records goes to the end, so
-    /// that none starves behind a busy one when the reply is full.
-    fn answer(&mut self, key: &PartitionKey, answered: &Answered) -> bool {
-        let Some(&turn) = self.turns.get(key) else { return true };
-        let Some(known) = self.by_turn.get_mut(&turn) else { return true };
-        let is_news = answered.records_bytes > 0
-            || known.high_watermark != answered.high_watermark
-            || known.log_start_offset != answered.log_start_offset
-            || answered.is_redirect
-            || answered.error.is_error();
-        known.high_watermark = if answered.error.is_error() { -1 } else { answered.high_watermark };
-        known.log_start_offset = answered.log_start_offset;
-        if answered.records_bytes > 0
-            && let Some(partition) = self.by_turn.remove(&turn)
-        {
-            self.push(partition);
+    /// Takes note of what the fetcher is told. True if it is news.
+    fn answer(&mut self, read: &PendingRead, outcome: &Outcome) -> bool {
+        let next_turn = self.next_turn;
+        let Some(cached) = self.slot(read.slot) else { return true };
+        let (turn, told) = (cached.turn, Told::of(outcome));
+        let is_news = told.has_records
+            || told.is_error
+            || told.is_diverging
+            || cached.high_watermark != told.high_watermark
+            || cached.log_start_offset != told.log_start_offset;
+        cached.high_watermark = told.high_watermark;
+        cached.log_start_offset = told.log_start_offset;
+        // A partition that had records is read last the next time, so that none starves behind a busy one when replies
+        // are full.
+        if told.has_records {
+            cached.turn = next_turn;
+            self.next_turn += 1;
+            self.pending.remove(&turn);
+            self.pending.insert(next_turn, read.slot);
+        } else if outcome.as_ref().is_ok_and(|fetched| told.is_settled(fetched, &read.query.params)) {
+            self.pending.remove(&turn);
         }
         is_news
     }
 }
 
-#[derive(Debug)]
-struct Session {
-    partitions: Partitions,
-    /// What the next incremental request must carry.
-    epoch: i32,
-    uses_topic_ids: bool,
+/// What a reply says of one partition, as far as sessions care.
+struct Told {
+    has_records: bool,
+    is_error: bool,
+    is_diverging: bool,
+    /// -1 with an error, so that its end is news.
+    high_watermark: i64,
+    log_start_offset: i64,
+}
+
+impl Told {
+    fn of(outcome: &Outcome) -> Told {
+        let fetched = outcome.as_ref().ok();
+        Told {
+            has_records: fetched.is_some_and(|fetched| fetched.bytes() > 0),
+            is_error: fetched.is_none(),
+            is_diverging: fetched.is_some_and(|fetched| fetched.diverging.is_some()),
+            high_watermark: fetched.map_or(-1, |fetched| fetched.bounds.high_watermark.0),
+            log_start_offset: fetched.map_or(-1, |fetched| fetched.bounds.log_start_offset.0),
+        }
+    }
+
+    /// Nothing is left to say until the partition changes.
+    fn is_settled(&self, fetched: &Fetched, params: &FetchParams) -> bool {
+        !self.has_records && !self.is_diverging && params.fetch_offset >= fetched.end
+    }
+}
+
+impl OpenSession {
+    pub fn watch(&self) -> &SessionWatch {
+        &self.session.watch
+    }
+
+    /// False once a later request of the session was let in: this one will be refused.
+    pub fn is_current(&self) -> bool {
+        self.session.state().epoch == self.epoch
+    }
+
+    /// Partitions of the session, whether there is something to read of them or not.
+    pub fn len(&self) -> usize {
+        self.session.state().len()
+    }
+
+    /// What is to be read now, in the order of reading. From then on a change of one of these marks the session.
+    pub fn pending(&self, hosted: &Hosted, image: &Image) -> Vec<PendingRead> {
+        let mut state = self.session.state();
+        for slot in self.session.watch.take_marks() {
+            state.is_pending(slot);
+        }
+        let SessionState { slots, pending, .. } = &mut *state;
+        let mut reads = Vec::with_capacity(pending.len());
+        for &slot in pending.values() {
+            let Some(cached) = slots.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            let topic_id = match cached.key.topic {
+                TopicKey::Id(id) => id,
+                TopicKey::Name(_) => TopicId::ZERO,
+            };
+            if cached.topic.is_none() {
+                cached.topic = image.topic_name(topic_id).cloned();
+            }
+            if cached.hosted.as_ref().is_none_or(|known| known.is_closed()) {
+                cached.hosted =
+                    cached.topic.as_ref().and_then(|topic| hosted.get(topic, cached.key.partition)).inspect(|found| {
+                        found.watch(&self.session.watch, slot);
+                    });
+            }
+            let query = PartitionQuery {
+                topic: cached.topic.clone(),
+                partition: cached.key.partition,
+                topic_id,
+                params: cached.params.clone(),
+            };
+            reads.push(PendingRead { slot, query, hosted: cached.hosted.clone() });
+        }
+        reads
+    }
+
+    /// Takes note of what the fetcher is told and drops the rest from the answer.
+    pub fn close(
+        &self,
+        reads: Vec<PendingRead>,
+        outcomes: Vec<Outcome>,
+    ) -> Result<Vec<(PartitionQuery, Outcome)>, SessionRefusal> {
+        let mut state = self.session.state();
+        if state.epoch != self.epoch {
+            return Err(SessionRefusal::WrongEpoch);
+        }
+        let answers = reads.into_iter().zip(outcomes).filter_map(|(read, outcome)| {
+            let is_news = state.answer(&read, &outcome);
+            is_news.then_some((read.query, outcome))
+        });
+        Ok(answers.collect())
+    }
+}
+
+/// The bounds of all sessions together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SessionLimits {
+    pub slots: usize,
+    pub partitions: usize,
+}
+
+/// Partitions that all sessions may hold, for each of `max.incremental.fetch.session.cache.slots`.
+const PARTITIONS_A_SLOT: usize = 200;
+
+impl SessionLimits {
+    /// Kafka bounds the sessions alone.
+    pub fn of_slots(slots: usize) -> SessionLimits {
+        SessionLimits { slots, partitions: slots.saturating_mul(PARTITIONS_A_SLOT) }
+    }
+}
+
+/// All sessions of this broker.
+pub(super) struct FetchSessions {
+    limits: SessionLimits,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    sessions: HashMap<i32, Entry>,
+    /// Of all sessions together.
+    partitions: usize,
+}
+
+struct Entry {
+    session: Arc<Session>,
     /// Followers outlive consumers in the cache.
     privileged: bool,
     created_ms: i64,
     last_used_ms: i64,
-    /// Partitions at the last use, by which sessions compare for eviction.
+    /// Partitions at the last use.
     size: usize,
-}
-
-/// All sessions of this broker, at most `max.incremental.fetch.session.cache.slots`.
-#[derive(Debug)]
-pub struct FetchSessions {
-    cache: Mutex<Cache>,
-}
-
-#[derive(Debug)]
-struct Cache {
-    slots: usize,
-    sessions: HashMap<i32, Session>,
 }
 
 fn epoch_after(epoch: i32) -> i32 {
@@ -175,140 +375,150 @@ fn epoch_after(epoch: i32) -> i32 {
     }
 }
 
-/// What a Fetch request says about its session.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionRequest {
-    pub session_id: i32,
-    pub session_epoch: i32,
-    pub uses_topic_ids: bool,
-    pub is_follower: bool,
-}
-
 impl FetchSessions {
-    pub fn new(slots: usize) -> FetchSessions {
-        FetchSessions { cache: Mutex::new(Cache { slots, sessions: HashMap::new() }) }
+    pub fn new(limits: SessionLimits) -> FetchSessions {
+        let SessionLimits { slots, partitions } = limits;
+        info!(
+            "Fetch sessions: {slots} (max.incremental.fetch.session.cache.slots) with {partitions} partitions at most, \
+             {PARTITIONS_A_SLOT} a slot"
+        );
+        FetchSessions { limits, cache: Mutex::default() }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sessions, and the partitions of all of them.
     #[cfg(test)]
-    fn len(&self) -> usize {
-        self.cache().sessions.len()
+    pub fn size(&self) -> (usize, usize) {
+        let cache = self.cache();
+        (cache.sessions.len(), cache.partitions)
     }
 
-    /// Settles which partitions a request reads, in which order, and how it is to be answered.
+    /// Settles how a request is to be answered. Takes from `fetched` what goes into an existing session.
     pub fn open(
         &self,
-        request: SessionRequest,
-        fetched: Vec<(PartitionKey, FetchParams)>,
-        forgotten: &[PartitionKey],
+        request: &SessionRequest,
+        fetcher: Fetcher,
+        fetched: &mut Vec<PartitionQuery>,
         now_ms: i64,
-    ) -> (Context, Vec<(PartitionKey, FetchParams)>) {
-        let SessionRequest { session_id, session_epoch, uses_topic_ids, is_follower } = request;
+    ) -> Opened {
+        let (session_id, session_epoch) = (request.session_id, request.session_epoch);
         if session_epoch == FINAL_EPOCH || session_epoch == INITIAL_EPOCH {
             if session_id != NO_SESSION {
-                self.cache().sessions.remove(&session_id);
+                self.cache().remove(session_id);
             }
-            let context = match session_epoch {
-                FINAL_EPOCH => Context::Sessionless,
-                _ => Context::Full { uses_topic_ids, is_follower },
-            };
-            return (context, fetched);
+            keep_last_of_each(fetched, request.uses_topic_ids);
+            return if session_epoch == FINAL_EPOCH { Opened::Sessionless } else { Opened::Full };
         }
-        let refused = |error| (Context::Refused { error }, Vec::new());
-        let mut cache = self.cache();
-        let Some(session) = cache.sessions.get_mut(&session_id) else {
-            return refused(ErrorCode::FetchSessionIdNotFound);
-        };
-        if session.epoch != session_epoch {
-            return refused(ErrorCode::InvalidFetchSessionEpoch);
+        let known = self.cache().sessions.get(&session_id).map(|entry| Arc::clone(&entry.session));
+        let Some(session) = known else { return Opened::Refused(SessionRefusal::UnknownId) };
+        let mut state = session.state();
+        if state.epoch != session_epoch {
+            return Opened::Refused(SessionRefusal::WrongEpoch);
         }
-        if session.uses_topic_ids != uses_topic_ids {
-            return refused(ErrorCode::FetchSessionTopicIdError);
+        if session.uses_topic_ids != request.uses_topic_ids {
+            return Opened::Refused(SessionRefusal::OtherNaming);
         }
-        // Kept in case the session ends with this request, whose own partitions are answered nevertheless.
-        for (key, params) in &fetched {
-            session.partitions.update(key.clone(), params.clone());
+        let key_of = |query: &PartitionQuery| PartitionKey::of(query, request.uses_topic_ids);
+        let added = fetched.iter().filter(|query| !state.by_key.contains_key(&key_of(query))).count();
+        if added > 0 && !self.cache().grow(session_id, added, self.limits, now_ms) {
+            // It would have to be refused what it adds, which a session has no words for.
+            return Opened::Refused(SessionRefusal::UnknownId);
         }
-        for key in forgotten {
-            session.partitions.forget(key);
+        for query in fetched.iter() {
+            let key = key_of(query);
+            state.update(query.clone(), key);
         }
-        if session.partitions.by_turn.is_empty() {
-            cache.sessions.remove(&session_id);
-            return (Context::Sessionless, fetched);
+        for query in &request.forgotten {
+            state.forget(&key_of(query), &session.watch);
         }
-        session.last_used_ms = now_ms;
-        session.size = session.partitions.by_turn.len();
-        session.epoch = epoch_after(session_epoch);
-        let reads = session.partitions.by_turn.values().map(|p| (p.key.clone(), p.params.clone())).collect();
-        (Context::Incremental { session_id, next_epoch: session.epoch }, reads)
+        if state.len() == 0 {
+            drop(state);
+            self.cache().remove(session_id);
+            keep_last_of_each(fetched, request.uses_topic_ids);
+            return Opened::Sessionless;
+        }
+        if state.fetcher.replace(fetcher).is_some_and(|before| before != fetcher) {
+            let all: Vec<u32> = state.by_key.values().copied().collect();
+            all.into_iter().for_each(|slot| state.is_pending(slot));
+        }
+        state.epoch = epoch_after(state.epoch);
+        let epoch = state.epoch;
+        self.cache().touch(session_id, state.len(), now_ms);
+        drop(state);
+        session.watch.fetched(now_ms);
+        Opened::Incremental(OpenSession { session, epoch })
     }
 
-    /// Settles the head of the reply and drops from `answers` what the fetcher need not hear.
-    pub fn close<T>(
+    /// Remembers what a full fetch was told, if there is room. The id of the new session.
+    pub fn create<'a>(
         &self,
-        context: &Context,
-        answers: &mut Vec<T>,
-        facts: impl Fn(&T) -> (&PartitionKey, &FetchParams, Answered),
+        uses_topic_ids: bool,
+        fetcher: Fetcher,
+        answers: impl ExactSizeIterator<Item = (&'a PartitionQuery, &'a Outcome)>,
         now_ms: i64,
-    ) -> ReplyHead {
-        match *context {
-            Context::Sessionless => ReplyHead { error: ErrorCode::None, session_id: NO_SESSION },
-            Context::Refused { error } => {
-                answers.clear();
-                ReplyHead { error, session_id: NO_SESSION }
+    ) -> i32 {
+        let privileged = matches!(fetcher, Fetcher::Follower { .. });
+        let size = answers.len();
+        let mut cache = self.cache();
+        if !cache.make_room(privileged, size, self.limits, now_ms) {
+            return NO_SESSION;
+        }
+        let mut state =
+            SessionState { epoch: epoch_after(INITIAL_EPOCH), fetcher: Some(fetcher), ..SessionState::default() };
+        for (query, outcome) in answers {
+            state.update(query.clone(), PartitionKey::of(query, uses_topic_ids));
+            // All are read again with the next fetch, which finds out what marks them.
+            let told = Told::of(outcome);
+            if let Some(Some(cached)) = state.slots.last_mut() {
+                cached.high_watermark = told.high_watermark;
+                cached.log_start_offset = told.log_start_offset;
             }
-            Context::Full { uses_topic_ids, is_follower } => {
-                let mut cache = self.cache();
-                if !cache.make_room(is_follower, answers.len(), now_ms) {
-                    return ReplyHead { error: ErrorCode::None, session_id: NO_SESSION };
-                }
-                let mut partitions = Partitions::default();
-                for (key, params, answered) in answers.iter().map(&facts) {
-                    if partitions.turns.contains_key(key) {
-                        continue;
-                    }
-                    partitions.push(CachedPartition {
-                        key: key.clone(),
-                        params: params.clone(),
-                        high_watermark: answered.high_watermark,
-                        log_start_offset: answered.log_start_offset,
-                    });
-                }
-                let session_id = cache.unused_id();
-                let session = Session {
-                    size: partitions.by_turn.len(),
-                    partitions,
-                    epoch: epoch_after(INITIAL_EPOCH),
-                    uses_topic_ids,
-                    privileged: is_follower,
-                    created_ms: now_ms,
-                    last_used_ms: now_ms,
-                };
-                cache.sessions.insert(session_id, session);
-                ReplyHead { error: ErrorCode::None, session_id }
-            }
-            Context::Incremental { session_id, next_epoch } => {
-                let mut cache = self.cache();
-                // Evicted meanwhile: Kafka answers from the session object that the request still holds. All that the
-                // fetcher can notice is that its next request finds no session.
-                let Some(session) = cache.sessions.get_mut(&session_id) else {
-                    return ReplyHead { error: ErrorCode::None, session_id };
-                };
-                if session.epoch != next_epoch {
-                    answers.clear();
-                    return ReplyHead { error: ErrorCode::InvalidFetchSessionEpoch, session_id };
-                }
-                answers.retain(|answer| {
-                    let (key, _, answered) = facts(answer);
-                    session.partitions.answer(key, &answered)
-                });
-                ReplyHead { error: ErrorCode::None, session_id }
+        }
+        let session_id = cache.unused_id();
+        let follower = match fetcher {
+            Fetcher::Follower { broker, .. } => Some(broker),
+            Fetcher::Consumer { .. } => None,
+        };
+        let watch = Arc::new(SessionWatch::new(follower, now_ms));
+        let session = Arc::new(Session { watch, uses_topic_ids, state: Mutex::new(state) });
+        let entry = Entry { session, privileged, created_ms: now_ms, last_used_ms: now_ms, size };
+        cache.sessions.insert(session_id, entry);
+        cache.partitions += size;
+        session_id
+    }
+
+    /// Forgets the sessions that nobody has used for long.
+    pub fn forget_unused(&self, now_ms: i64) {
+        let mut cache = self.cache();
+        let unused = |entry: &Entry| now_ms - entry.last_used_ms > FORGOTTEN_AFTER_MS;
+        let ids: Vec<i32> = cache.sessions.iter().filter(|(_, entry)| unused(entry)).map(|(id, _)| *id).collect();
+        for id in ids {
+            cache.remove(id);
+        }
+    }
+}
+
+/// A request that names a partition twice means what it says last.
+fn keep_last_of_each(fetched: &mut Vec<PartitionQuery>, uses_topic_ids: bool) {
+    if fetched.len() < 2 {
+        return;
+    }
+    let mut first: HashMap<PartitionKey, usize> = HashMap::with_capacity(fetched.len());
+    let mut kept = 0;
+    for at in 0..fetched.len() {
+        match first.entry(PartitionKey::of(&fetched[at], uses_topic_ids)) {
+            std::collections::hash_map::Entry::Occupied(known) => fetched.swap(*known.get(), at),
+            std::collections::hash_map::Entry::Vacant(new) => {
+                new.insert(kept);
+                fetched.swap(kept, at);
+                kept += 1;
             }
         }
     }
+    fetched.truncate(kept);
 }
 
 impl Cache {
@@ -321,249 +531,97 @@ impl Cache {
         }
     }
 
-    /// Evicts, if it must and may: first whoever has not been used for long, else the smallest session that is not
-    /// larger than the new one and has had its time; a follower also pushes out any consumer.
-    fn make_room(&mut self, privileged: bool, size: usize, now_ms: i64) -> bool {
-        if self.sessions.len() < self.slots {
-            return true;
+    fn remove(&mut self, id: i32) {
+        if let Some(entry) = self.sessions.remove(&id) {
+            self.partitions -= entry.size;
         }
-        let stalest = self.sessions.iter().min_by_key(|(id, session)| (session.last_used_ms, **id));
-        let Some((&stalest, session)) = stalest else { return false };
-        if now_ms - session.last_used_ms > EVICTION_AFTER_MS {
-            self.sessions.remove(&stalest);
-            return true;
-        }
-        let victim = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| {
-                (privileged && !session.privileged) || now_ms - session.created_ms > EVICTION_AFTER_MS
-            })
-            .map(|(id, session)| (session.privileged, session.size, *id))
-            .min();
-        match victim {
-            Some(victim) if (privileged, size, 0) >= victim => {
-                self.sessions.remove(&victim.2);
-                true
+    }
+
+    fn touch(&mut self, id: i32, size: usize, now_ms: i64) {
+        // Evicted meanwhile: the request is answered from the session that it holds.
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        self.partitions = self.partitions + size - entry.size;
+        entry.size = size;
+        entry.last_used_ms = now_ms;
+    }
+
+    /// Makes room for a new session. For its slot, as Kafka does, go first whoever has not been used for long, else the
+    /// smallest session that is not larger than the new one and has had its time; a follower also pushes out any
+    /// consumer.
+    fn make_room(&mut self, privileged: bool, size: usize, limits: SessionLimits, now_ms: i64) -> bool {
+        if self.sessions.len() >= limits.slots {
+            let victim = self.stale(now_ms).or_else(|| {
+                let may_go =
+                    |entry: &Entry| (privileged && !entry.privileged) || now_ms - entry.created_ms > EVICTION_AFTER_MS;
+                let evictable = self.sessions.iter().filter(|(_, entry)| may_go(entry));
+                let least = evictable.map(|(id, entry)| (entry.privileged, entry.size, *id)).min();
+                least.filter(|&least| (privileged, size, 0) >= least).map(|(_, _, id)| id)
+            });
+            match victim {
+                Some(victim) => self.remove(victim),
+                None => return false,
             }
-            Some(_) | None => false,
         }
+        self.make_room_for_partitions(None, privileged, size, size, limits, now_ms)
+    }
+
+    /// Lets a session have more partitions; without room for them it ends.
+    fn grow(&mut self, id: i32, added: usize, limits: SessionLimits, now_ms: i64) -> bool {
+        let Some(entry) = self.sessions.get(&id) else { return false };
+        let (privileged, size) = (entry.privileged, entry.size + added);
+        if !self.make_room_for_partitions(Some(id), privileged, size, added, limits, now_ms) {
+            self.remove(id);
+            return false;
+        }
+        if let Some(entry) = self.sessions.get_mut(&id) {
+            entry.size = size;
+            self.partitions += added;
+        }
+        true
+    }
+
+    /// Makes room for `added` partitions of a session that then has `size`: first goes whoever has not been used for
+    /// long, then the largest consumer that is larger; a follower pushes out any consumer, and then a larger follower.
+    /// So nobody takes the room of those who ask for less.
+    fn make_room_for_partitions(
+        &mut self,
+        growing: Option<i32>,
+        privileged: bool,
+        size: usize,
+        added: usize,
+        limits: SessionLimits,
+        now_ms: i64,
+    ) -> bool {
+        if size > limits.partitions {
+            return false;
+        }
+        while self.partitions + added > limits.partitions {
+            let stale = self.stale(now_ms).filter(|&id| Some(id) != growing);
+            let victim = stale.or_else(|| {
+                let others = self.sessions.iter().filter(|(id, _)| Some(**id) != growing);
+                let may_go = |entry: &Entry| match (privileged, entry.privileged) {
+                    (true, false) => entry.size > 0,
+                    (false, true) => false,
+                    _ => entry.size > size,
+                };
+                let evictable = others.filter(|(_, entry)| may_go(entry));
+                evictable.map(|(id, entry)| (!entry.privileged, entry.size, *id)).max().map(|(_, _, id)| id)
+            });
+            match victim {
+                Some(victim) => self.remove(victim),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The session that has not been used for longest, if that is long.
+    fn stale(&self, now_ms: i64) -> Option<i32> {
+        let stalest = self.sessions.iter().map(|(id, entry)| (entry.last_used_ms, *id)).min();
+        stalest.filter(|(last_used_ms, _)| now_ms - last_used_ms > EVICTION_AFTER_MS).map(|(_, id)| id)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Offset;
-
-    type Answer = (PartitionKey, FetchParams, Answered);
-
-    fn key(number: i32) -> PartitionKey {
-        PartitionKey { topic: TopicKey::Name("orders".into()), partition: number }
-    }
-
-    fn params(fetch_offset: i64) -> FetchParams {
-        FetchParams {
-            fetch_offset: Offset(fetch_offset),
-            log_start_offset: Offset(-1),
-            bytes_max: 1 << 20,
-            current_leader_epoch: None,
-            last_fetched_epoch: None,
-        }
-    }
-
-    fn quiet() -> Answered {
-        Answered {
-            records_bytes: 0,
-            high_watermark: 0,
-            log_start_offset: 0,
-            error: ErrorCode::None,
-            is_redirect: false,
-        }
-    }
-
-    fn request(session_id: i32, session_epoch: i32) -> SessionRequest {
-        SessionRequest { session_id, session_epoch, uses_topic_ids: false, is_follower: false }
-    }
-
-    /// Opens, answers every partition with `answered`, closes. Returns the head and the partitions in the reply.
-    fn fetch(
-        sessions: &FetchSessions,
-        request: SessionRequest,
-        fetched: &[i32],
-        forgotten: &[i32],
-        answered: impl Fn(i32) -> Answered,
-        now_ms: i64,
-    ) -> (ReplyHead, Vec<i32>) {
-        let fetched = fetched.iter().map(|&number| (key(number), params(0))).collect();
-        let forgotten: Vec<PartitionKey> = forgotten.iter().copied().map(key).collect();
-        let (context, reads) = sessions.open(request, fetched, &forgotten, now_ms);
-        let mut answers: Vec<Answer> = reads
-            .into_iter()
-            .map(|(key, params)| {
-                let answered = answered(key.partition);
-                (key, params, answered)
-            })
-            .collect();
-        let head = sessions.close(&context, &mut answers, |(key, params, answered)| (key, params, *answered), now_ms);
-        (head, answers.into_iter().map(|(key, ..)| key.partition).collect())
-    }
-
-    #[test]
-    fn an_incremental_reply_carries_only_news() {
-        let sessions = FetchSessions::new(10);
-        let (head, told) = fetch(&sessions, request(0, 0), &[0, 1, 2], &[], |_| quiet(), 0);
-        assert_eq!(told, vec![0, 1, 2]);
-        let id = head.session_id;
-        assert_eq!(fetch(&sessions, request(id, 1), &[], &[], |_| quiet(), 0).1, Vec::<i32>::new());
-        let moved = |number| Answered { high_watermark: i64::from(number == 1), ..quiet() };
-        assert_eq!(fetch(&sessions, request(id, 2), &[], &[], moved, 0).1, vec![1]);
-        assert_eq!(fetch(&sessions, request(id, 3), &[], &[], moved, 0).1, Vec::<i32>::new(), "told once");
-        let failed = |number| Answered {
-            error: if number == 2 { ErrorCode::NotLeaderOrFollower } else { ErrorCode::None },
-            ..moved(number)
-        };
-        assert_eq!(fetch(&sessions, request(id, 4), &[], &[], failed, 0).1, vec![2]);
-        assert_eq!(fetch(&sessions, request(id, 5), &[], &[], failed, 0).1, vec![2], "an error is told every time");
-        assert_eq!(fetch(&sessions, request(id, 6), &[], &[], moved, 0).1, vec![2], "and so is its end");
-    }
-
-    #[test]
-    fn a_partition_that_had_records_is_read_last_the_next_time() {
-        let sessions = FetchSessions::new(10);
-        let id = fetch(&sessions, request(0, 0), &[0, 1, 2], &[], |_| quiet(), 0).0.session_id;
-        let busy = |number| Answered { records_bytes: usize::from(number == 0), ..quiet() };
-        fetch(&sessions, request(id, 1), &[], &[], busy, 0);
-        let (_, reads) = sessions.open(request(id, 2), Vec::new(), &[], 0);
-        assert_eq!(reads.iter().map(|(key, _)| key.partition).collect::<Vec<_>>(), vec![1, 2, 0]);
-    }
-
-    #[test]
-    fn a_wrong_epoch_an_unknown_id_and_a_change_of_naming_have_each_their_error() {
-        let sessions = FetchSessions::new(10);
-        let id = fetch(&sessions, request(0, 0), &[0], &[], |_| quiet(), 0).0.session_id;
-        let error = |request| fetch(&sessions, request, &[0], &[], |_| quiet(), 0).0.error;
-        assert_eq!(error(request(id, 2)), ErrorCode::InvalidFetchSessionEpoch);
-        assert_eq!(error(request(id ^ 1, 1)), ErrorCode::FetchSessionIdNotFound);
-        assert_eq!(
-            error(SessionRequest { uses_topic_ids: true, ..request(id, 1) }),
-            ErrorCode::FetchSessionTopicIdError
-        );
-        assert_eq!(error(request(id, 1)), ErrorCode::None, "refusals leave the session as it was");
-    }
-
-    #[test]
-    fn a_request_that_a_duplicate_overtook_is_refused_when_it_is_answered() {
-        let sessions = FetchSessions::new(10);
-        let id = fetch(&sessions, request(0, 0), &[0], &[], |_| quiet(), 0).0.session_id;
-        let (context, _) = sessions.open(request(id, 1), Vec::new(), &[], 0);
-        fetch(&sessions, request(id, 2), &[], &[], |_| quiet(), 0);
-        let mut answers = vec![(key(0), params(0), quiet())];
-        let head = sessions.close(&context, &mut answers, |(key, params, answered)| (key, params, *answered), 0);
-        assert_eq!(head, ReplyHead { error: ErrorCode::InvalidFetchSessionEpoch, session_id: id });
-        assert!(answers.is_empty());
-    }
-
-    #[test]
-    fn forgetting_the_last_partition_ends_the_session() {
-        let sessions = FetchSessions::new(10);
-        let id = fetch(&sessions, request(0, 0), &[0, 1], &[], |_| quiet(), 0).0.session_id;
-        assert_eq!(fetch(&sessions, request(id, 1), &[], &[0], |_| quiet(), 0).0.session_id, id);
-        assert_eq!(fetch(&sessions, request(id, 2), &[], &[1], |_| quiet(), 0).0.session_id, NO_SESSION);
-        assert_eq!(sessions.len(), 0);
-    }
-
-    #[test]
-    fn epochs_wrap_past_the_largest_integer_to_one() {
-        assert_eq!(epoch_after(0), 1);
-        assert_eq!(epoch_after(i32::MAX), 1);
-        assert_eq!(epoch_after(-1), -1);
-    }
-
-    #[test]
-    fn a_full_cache_evicts_the_stale_then_for_followers_consumers_and_never_the_fresh() {
-        let sessions = FetchSessions::new(2);
-        let full = |follower, partitions: &[i32], now_ms| {
-            let request = SessionRequest { is_follower: follower, ..request(0, 0) };
-            fetch(&sessions, request, partitions, &[], |_| quiet(), now_ms).0.session_id
-        };
-        let (small, large) = (full(false, &[0], 0), full(false, &[0, 1], 1));
-        assert_eq!(full(false, &[0, 1, 2], 100), NO_SESSION, "a fresh session is safe from other consumers");
-        let follower = full(true, &[0], 200);
-        assert_ne!(follower, NO_SESSION);
-        let error = |id| fetch(&sessions, request(id, 1), &[], &[], |_| quiet(), 300).0.error;
-        assert_eq!(error(small), ErrorCode::FetchSessionIdNotFound, "the smallest consumer went");
-        assert_eq!(error(large), ErrorCode::None);
-        // Unused for longer than the limit: goes first, whoever asks.
-        assert_ne!(full(false, &[0], 200 + EVICTION_AFTER_MS + 1), NO_SESSION);
-        assert_eq!(error(follower), ErrorCode::FetchSessionIdNotFound);
-    }
-
-    /// Random schedules of many fetchers against a plain model of what each of them has been told.
-    #[test]
-    fn whatever_the_schedule_a_fetcher_that_applies_its_replies_knows_every_high_watermark() {
-        for seed in 0..300_u64 {
-            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-            let mut random = |below: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state % below
-            };
-            let sessions = FetchSessions::new(2);
-            let mut high_watermarks = [0_i64; 5];
-            // For each fetcher: session id, next epoch, partitions wanted, partitions in the session, what it was told.
-            let mut fetchers = vec![(NO_SESSION, 0, vec![0, 1], Vec::<i32>::new(), HashMap::<i32, i64>::new()); 4];
-            for step in 0..60 {
-                let now_ms = step * 1_000;
-                if random(2) == 0 {
-                    high_watermarks[random(5) as usize] += 1;
-                }
-                let (session_id, epoch, wanted, in_session, told) = &mut fetchers[random(4) as usize];
-                if random(3) == 0 {
-                    let number = random(5) as i32;
-                    match wanted.iter().position(|&wanted| wanted == number) {
-                        Some(position) if wanted.len() > 1 => drop(wanted.remove(position)),
-                        Some(_) => {}
-                        None => wanted.push(number),
-                    }
-                }
-                let (added, gone): (Vec<i32>, Vec<i32>) = if *epoch == 0 {
-                    (wanted.clone(), Vec::new())
-                } else {
-                    (
-                        wanted.iter().copied().filter(|number| !in_session.contains(number)).collect(),
-                        in_session.iter().copied().filter(|number| !wanted.contains(number)).collect(),
-                    )
-                };
-                let busy = random(2) as usize;
-                let answered = |number: i32| Answered {
-                    records_bytes: busy * usize::from(number == 0),
-                    high_watermark: high_watermarks[number as usize],
-                    ..quiet()
-                };
-                let (head, reply) = fetch(&sessions, request(*session_id, *epoch), &added, &gone, answered, now_ms);
-                match head.error {
-                    ErrorCode::None => {
-                        told.retain(|number, _| wanted.contains(number));
-                        for number in reply {
-                            told.insert(number, high_watermarks[number as usize]);
-                        }
-                        for number in wanted.iter() {
-                            let known = told.get(number).copied();
-                            assert_eq!(known, Some(high_watermarks[*number as usize]), "seed {seed} step {step}");
-                        }
-                        *session_id = head.session_id;
-                        *epoch = if head.session_id == NO_SESSION { 0 } else { epoch_after(*epoch) };
-                        *in_session = wanted.clone();
-                    }
-                    _ => {
-                        assert_eq!(head.error, ErrorCode::FetchSessionIdNotFound, "seed {seed}: only eviction");
-                        (*session_id, *epoch) = (NO_SESSION, 0);
-                    }
-                }
-                assert!(sessions.len() <= 2, "seed {seed}: more sessions than slots");
-            }
-        }
-    }
-}
+#[path = "fetch_session_tests.rs"]
+mod tests;

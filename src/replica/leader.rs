@@ -383,6 +383,21 @@ impl Leadership {
         Ok(())
     }
 
+    /// A follower has fetched at that time in a session that left this partition out: it had all that was there.
+    pub fn follower_polled(&mut self, broker: BrokerId, at_ms: i64) {
+        let follower = self.followers.iter_mut().find(|follower| follower.broker == broker);
+        if let Some(follower) = follower
+            && follower.log_end_offset >= follower.last_fetch_leader_log_end_offset
+        {
+            follower.last_caught_up_ms = follower.last_caught_up_ms.max(at_ms);
+            follower.last_fetch_ms = follower.last_fetch_ms.max(at_ms);
+        }
+    }
+
+    pub fn has_followers(&self) -> bool {
+        !self.followers.is_empty()
+    }
+
     pub fn is_replica(&self, broker: BrokerId) -> bool {
         self.followers.iter().any(|follower| follower.broker == broker)
     }

@@ -17,7 +17,7 @@ use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::replica::append_rules::append_rules;
 use crate::replica::error::ReplicaError;
 use crate::replica::leader::{Decision, FollowerFetch, Leadership, Transition, Verdict, WrongLeadership};
-use crate::replica::waiters::{Commit, FetchWaiters, NotCommitted, OffsetWaiters, ParkedFetch, WaitsFor};
+use crate::replica::waiters::{Commit, FetchWaiters, NotCommitted, OffsetWaiters, ParkedFetch, SessionWatch, WaitsFor};
 
 /// How many replicas must have the records before a produce is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +180,10 @@ struct State {
     high_watermark: Offset,
     /// Its log directory failed: nothing is served until the broker restarts.
     offline: bool,
+    /// Its replica was stopped and deleted here.
+    closed: bool,
+    /// As sessions were told of it.
+    noted_log_start_offset: Offset,
     commits: OffsetWaiters,
     fetches: FetchWaiters,
     deletions: OffsetWaiters,
@@ -193,6 +197,8 @@ impl Partition {
             log: None,
             high_watermark: Offset(0),
             offline: false,
+            closed: false,
+            noted_log_start_offset: Offset(0),
             commits: OffsetWaiters::default(),
             fetches: FetchWaiters::default(),
             deletions: OffsetWaiters::default(),
@@ -327,6 +333,7 @@ impl Partition {
     /// Nobody is served any more: the replica is stopped and deleted.
     pub fn close(&self) {
         let mut state = self.state();
+        state.closed = true;
         state.leadership = Leadership::new(self.around.local);
         if let Some(log) = state.log.take() {
             log.end_appends();
@@ -378,6 +385,13 @@ impl Partition {
             || log.end_offset_for_epoch(leader_epoch).end_offset > info.last_offset;
         if !state.leadership.is_leader() || !are_kept {
             return Err(ReplicaError::NotLeaderOrFollower);
+        }
+        if !info.duplicate {
+            let State { leadership, fetches, .. } = &mut *state;
+            // Their sessions leave out a partition of which they have all, until now.
+            if leadership.has_followers() {
+                fetches.follower_fetches().for_each(|(broker, at_ms)| leadership.follower_polled(broker, at_ms));
+            }
         }
         let min_isr = config.min_insync_replicas;
         let has_moved = self.advance_high_watermark(&mut state, &log, min_isr, info.log_end_offset, now_ms);
@@ -500,6 +514,29 @@ impl Partition {
         Ok(())
     }
 
+    /// Whether it is hosted no more: another of its name may be.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Marks a session whenever what its fetches are told may have changed.
+    pub fn watch(&self, session: &Arc<SessionWatch>, slot: u32) {
+        self.state().fetches.watch(session, slot);
+    }
+
+    pub fn unwatch(&self, session: &Arc<SessionWatch>, slot: u32) {
+        self.state().fetches.unwatch(session, slot);
+    }
+
+    /// Looks whether retention has moved the start of the log, which sessions are told.
+    pub fn note_log_start_offset(&self) {
+        let mut state = self.state();
+        let Some(start) = state.log.as_ref().map(|log| log.bounds().log_start_offset) else { return };
+        if std::mem::replace(&mut state.noted_log_start_offset, start) != start {
+            state.fetches.mark();
+        }
+    }
+
     /// Registers a parked fetch that saw `seen`; wakes it at once if that has changed since.
     pub fn park_fetch(&self, fetch: &Arc<ParkedFetch>, fetcher: Fetcher, seen: Offset) {
         let mut state = self.state();
@@ -571,6 +608,7 @@ impl Partition {
         };
         let before = before.unwrap_or_else(|| log.bounds().high_watermark);
         log.delete_records(before, leader_epoch).map_err(|error| self.failed(error))?;
+        self.note_log_start_offset();
         let mut state = self.state();
         let low_watermark =
             state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::control::ControllerFence;
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
+use crate::replica::fetch_session::{FetchSessions, SessionLimits};
 use crate::replica::hosted::Hosted;
 use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, Surroundings};
@@ -32,6 +34,9 @@ pub struct ReplicaManager {
     pub(super) around: Arc<Surroundings>,
     config: ReplicaConfig,
     pub(super) hosted: Hosted,
+    pub(super) sessions: FetchSessions,
+    /// Looks that fetches had into partitions.
+    pub(super) partitions_read: AtomicU64,
     pub(super) log_dirs: Arc<LogDirs>,
     pub(super) topic_configs: Arc<dyn TopicConfigs>,
     pub(super) io: Arc<IoThreads>,
@@ -64,10 +69,13 @@ impl ReplicaManager {
             zstd_allowed: config.inter_broker_protocol_version >= MetadataVersion::V2_1_IV0,
             metadata,
         });
+        let sessions = FetchSessions::new(SessionLimits::of_slots(config.max_incremental_fetch_session_cache_slots));
         let replicas = ReplicaManager {
             around,
             config,
             hosted: Hosted::default(),
+            sessions,
+            partitions_read: AtomicU64::new(0),
             log_dirs,
             topic_configs,
             io,
@@ -171,6 +179,15 @@ impl ReplicaManager {
     }
 
     // ---- housekeeping ----
+
+    /// What fetch sessions are told late: where retention has moved the start of logs.
+    pub fn note_log_start_offsets(&self) {
+        self.hosted.all().iter().for_each(|partition| partition.note_log_start_offset());
+    }
+
+    pub fn forget_unused_fetch_sessions(&self, now_ms: i64) {
+        self.sessions.forget_unused(now_ms);
+    }
 
     /// Writes every partition's high watermark to its log directory.
     pub async fn checkpoint_high_watermarks(&self) {

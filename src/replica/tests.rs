@@ -87,6 +87,10 @@ fn decision(leader: i32, epoch: i32, replicas: &[i32]) -> Decision {
 
 impl Fixture {
     pub fn new() -> Fixture {
+        Fixture::with(ReplicaConfig::default())
+    }
+
+    pub fn with(replica_config: ReplicaConfig) -> Fixture {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config = LogDirsConfig { dirs: vec![dir.path().to_owned()], ..LogDirsConfig::default() };
         let (failures, _) = mpsc::unbounded_channel();
@@ -97,7 +101,7 @@ impl Fixture {
         let (broker_epoch, registered) = watch::channel(Some(BrokerEpoch(100)));
         let (replicas, events) = ReplicaManager::new(
             BrokerId(1),
-            ReplicaConfig::default(),
+            replica_config,
             metadata,
             Arc::new(log_dirs),
             Arc::new(Defaults),
@@ -170,7 +174,12 @@ impl Fixture {
             min_bytes,
             bytes_max: 1 << 20,
             limits: LimitRule::Soft,
-            partitions: vec![PartitionQuery { topic: topic.into(), partition: 0, topic_id: TopicId::ZERO, params }],
+            partitions: vec![PartitionQuery {
+                topic: Some(topic.into()),
+                partition: 0,
+                topic_id: TopicId::ZERO,
+                params,
+            }],
         }
     }
 }
@@ -179,7 +188,7 @@ pub(super) fn follower(broker: i32) -> Fetcher {
     Fetcher::Follower { broker: BrokerId(broker), broker_epoch: BrokerEpoch(-1) }
 }
 
-fn records(count: usize) -> Bytes {
+pub(super) fn records(count: usize) -> Bytes {
     let mut builder = BatchBuilder::new();
     for _ in 0..count {
         builder.append(NOW_MS, Some(b"key"), Some(b"value"), &[]);

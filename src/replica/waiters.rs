@@ -5,13 +5,13 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::model::Offset;
+use crate::model::{BrokerId, Offset};
 
 /// Why a parked produce will not be committed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,13 +163,129 @@ pub enum WaitsFor {
     LogEnd,
 }
 
-/// The fetches parked at one partition.
+/// What a fetch session hears of its partitions: which of them changed since it looked and, while a fetch of it waits,
+/// how much became readable. The session is registered with each partition once, whatever the number of its fetches.
+#[derive(Debug)]
+pub struct SessionWatch {
+    closed: AtomicBool,
+    /// Bytes that the parked fetch still misses; 0 or less while none is parked.
+    missing_bytes: AtomicI64,
+    waits_for_log_end: AtomicBool,
+    wake: Notify,
+    marks: Mutex<Marks>,
+    /// Whose fetches they are, if a follower's.
+    follower: Option<BrokerId>,
+    last_fetch_ms: AtomicI64,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    is_marked: Vec<bool>,
+    slots: Vec<u32>,
+}
+
+impl SessionWatch {
+    pub fn new(follower: Option<BrokerId>, now_ms: i64) -> SessionWatch {
+        SessionWatch {
+            closed: AtomicBool::new(false),
+            missing_bytes: AtomicI64::new(0),
+            waits_for_log_end: AtomicBool::new(false),
+            wake: Notify::new(),
+            marks: Mutex::default(),
+            follower,
+            last_fetch_ms: AtomicI64::new(now_ms),
+        }
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session has fetched, and a fetch of it that still waits is not the latest any more: it ends.
+    pub fn fetched(&self, now_ms: i64) {
+        self.last_fetch_ms.store(now_ms, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Parks a fetch. False if a partition has changed since the marks were taken: then it has to look again.
+    pub fn park(&self, waits_for: WaitsFor, missing_bytes: i64) -> bool {
+        self.waits_for_log_end.store(waits_for == WaitsFor::LogEnd, Ordering::Relaxed);
+        self.missing_bytes.store(missing_bytes.max(1), Ordering::Release);
+        // Partitions mark first and count then: what this does not see here is counted.
+        let is_parked = self.marks().slots.is_empty();
+        if !is_parked {
+            self.missing_bytes.store(0, Ordering::Release);
+        }
+        is_parked
+    }
+
+    /// Waits for enough bytes, for something that must be told at once, or for the deadline. True if woken.
+    pub async fn wait(&self, deadline: Instant) -> bool {
+        let woken = tokio::time::timeout_at(deadline, self.wake.notified()).await.is_ok();
+        self.missing_bytes.store(0, Ordering::Release);
+        woken
+    }
+
+    /// The slots of the session's partitions that have changed since the last call.
+    pub fn take_marks(&self) -> Vec<u32> {
+        let mut marks = self.marks();
+        let slots = std::mem::take(&mut marks.slots);
+        for &slot in &slots {
+            marks.is_marked[slot as usize] = false;
+        }
+        slots
+    }
+
+    /// Partitions forget it the next time they look.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        *self.marks() = Marks::default();
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if self.missing_bytes.swap(0, Ordering::AcqRel) > 0 {
+            self.wake.notify_one();
+        }
+    }
+
+    fn add(&self, end: WaitsFor, bytes: i64) {
+        let counts = (end == WaitsFor::LogEnd) == self.waits_for_log_end.load(Ordering::Relaxed);
+        if counts {
+            let missing = self.missing_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            if missing > 0 && missing <= bytes {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// False once the session is gone.
+    fn mark(&self, slot: u32) -> bool {
+        let mut marks = self.marks();
+        if self.closed.load(Ordering::Acquire) {
+            return false;
+        }
+        let at = slot as usize;
+        if marks.is_marked.len() <= at {
+            marks.is_marked.resize(at + 1, false);
+        }
+        if !std::mem::replace(&mut marks.is_marked[at], true) {
+            marks.slots.push(slot);
+        }
+        true
+    }
+}
+
+/// The fetches parked at one partition, and the sessions that it is in.
 #[derive(Debug, Default)]
 pub struct FetchWaiters {
     waiting: Vec<(Arc<ParkedFetch>, WaitsFor)>,
     /// When the list grows past this, finished fetches are swept out. A quiet partition would otherwise collect one
     /// entry from every poll that other partitions ended.
     sweep_at: usize,
+    /// Each with the slot that the partition has in it.
+    sessions: Vec<(Arc<SessionWatch>, u32)>,
+    sweep_sessions_at: usize,
 }
 
 const SWEEP_AT_LEAST: usize = 16;
@@ -183,13 +299,52 @@ impl FetchWaiters {
         self.waiting.push((Arc::clone(fetch), waits_for));
     }
 
+    /// From now on each change marks the session.
+    pub fn watch(&mut self, session: &Arc<SessionWatch>, slot: u32) {
+        if self.sessions.len() >= self.sweep_sessions_at.max(SWEEP_AT_LEAST) {
+            self.sessions.retain(|(known, _)| !known.closed.load(Ordering::Acquire));
+            self.sweep_sessions_at = self.sessions.len() * 2;
+        }
+        self.sessions.push((Arc::clone(session), slot));
+    }
+
+    pub fn unwatch(&mut self, session: &Arc<SessionWatch>, slot: u32) {
+        let position = self.sessions.iter().position(|(known, at)| *at == slot && Arc::ptr_eq(known, session));
+        if let Some(position) = position {
+            self.sessions.swap_remove(position);
+        }
+    }
+
+    /// Something changed that nobody waits for, but that the next fetch tells.
+    pub fn mark(&mut self) {
+        self.sessions.retain(|(session, slot)| session.mark(*slot));
+    }
+
+    /// When the followers that have this partition in a session fetched last.
+    pub fn follower_fetches(&self) -> impl Iterator<Item = (BrokerId, i64)> {
+        let of = |session: &SessionWatch| Some((session.follower?, session.last_fetch_ms.load(Ordering::Relaxed)));
+        self.sessions.iter().filter_map(move |(session, _)| of(session))
+    }
+
     /// Bytes became readable for those who wait for this end of the log.
     pub fn bytes_arrived(&mut self, end: WaitsFor, bytes: i64) {
+        self.sessions.retain(|(session, slot)| {
+            let is_there = session.mark(*slot);
+            session.add(end, bytes);
+            is_there
+        });
         self.waiting.retain(|(fetch, waits_for)| !(fetch.is_finished() || (*waits_for == end && fetch.add(bytes))));
     }
 
     /// An end moved by an unknown number of bytes: its waiters look again.
     pub fn moved(&mut self, end: WaitsFor) {
+        self.sessions.retain(|(session, slot)| {
+            let is_there = session.mark(*slot);
+            if (end == WaitsFor::LogEnd) == session.waits_for_log_end.load(Ordering::Relaxed) {
+                session.wake();
+            }
+            is_there
+        });
         self.waiting.retain(|(fetch, waits_for)| {
             if *waits_for == end {
                 fetch.wake();
@@ -200,6 +355,8 @@ impl FetchWaiters {
 
     /// Leadership or storage changed: everybody looks again.
     pub fn wake_all(&mut self) {
+        self.mark();
+        self.sessions.iter().for_each(|(session, _)| session.wake());
         for (fetch, _) in self.waiting.drain(..) {
             fetch.wake();
         }
