@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::definition::{ConfigError, ConfigType, Value};
-use super::keys::{self, SERVER};
+use super::keys::{self, OWN, SERVER};
 use super::listener_settings::{inter_broker_listener, listener_limits, per_ip_overrides};
 use super::listeners::{EndPoint, Ports, SecurityProtocol, normalised, parse_listeners, parse_protocol_map};
 use super::metadata_version::MetadataVersion;
@@ -72,7 +72,7 @@ impl KafkaConfig {
         // Where these say so, the rest would be checked by rules that do not hold here.
         refuse_other_modes(&originals)?;
         let mut values = BTreeMap::new();
-        for setting in SERVER {
+        for setting in SERVER.iter().chain(OWN) {
             let value = match originals.get(setting.name) {
                 Some(text) => setting.parse(text)?,
                 None => setting.default_value(),

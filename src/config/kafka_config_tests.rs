@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::definition::{ConfigError, Value};
 use super::kafka_config::KafkaConfig;
-use super::keys::{DROPPED_IN_3_0, SERVER};
+use super::keys::{DROPPED_IN_3_0, OWN, SERVER};
 use super::log::LogConfig;
 use super::metadata_version::MetadataVersion;
 use super::properties::Properties;
@@ -158,7 +158,7 @@ fn values_are_listed_as_kafka_lists_them() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "KafkaConfig values: ");
     assert_eq!(lines[1], "\tadvertised.listeners = null");
-    assert_eq!(lines.len(), 1 + SERVER.len());
+    assert_eq!(lines.len(), 1 + SERVER.len() + OWN.len());
     for line in [
         "\tbroker.id = 3",
         "\tnode.id = 3",

@@ -361,6 +361,14 @@ settings! {
     "zookeeper.ssl.truststore.type": String = None, Any, ReadOnly, Acted, "ZooKeeper over TLS: format of the trust store.";
 }
 
+settings! {
+    /// Settings that no Kafka has: limits on what peers can make this broker hold, where Kafka has none.
+    OWN:
+    "group.coordinator.max.bytes": Long = Some("268435456"), AtLeast(1), ReadOnly, Acted, "Most bytes held of groups, members and offsets; what would add to them is refused beyond.";
+    "group.max.metadata.bytes": Long = Some("16777216"), AtLeast(1), ReadOnly, Acted, "Most bytes of names, metadata and assignments that the members of one group may have.";
+    "group.max.pending.members": Int = Some("50000"), AtLeast(1), ReadOnly, Acted, "Most member ids handed out that nobody has joined with; the oldest are taken back.";
+}
+
 /// Settings that 2.8 had and 3.0 dropped, and what does their work since. A 3.9 broker ignores them like any name that it
 /// does not know, and so does this one.
 /// Source: the tables of settings of 2.8.2 and 3.9.1, compared; KIP-724 and Kafka's notes on upgrading to 3.0.
@@ -382,9 +390,12 @@ settings! {
     "replica.alter.log.dirs.io.max.bytes.per.second": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, NotYet, "Bytes a second for moves between log directories.";
 }
 
-/// The broker setting of this name.
+/// The broker setting of this name, Kafka's or our own.
 pub fn server_setting(name: &str) -> Option<&'static Setting> {
-    SERVER.binary_search_by(|setting| setting.name.cmp(name)).ok().map(|index| &SERVER[index])
+    match SERVER.binary_search_by(|setting| setting.name.cmp(name)) {
+        Ok(index) => Some(&SERVER[index]),
+        Err(_) => OWN.iter().find(|setting| setting.name == name),
+    }
 }
 
 /// The part of a name behind `listener.name.<listener>.`, which sets the same for one listener alone.
@@ -490,7 +501,7 @@ mod tests {
 
     #[test]
     fn every_default_passes_its_own_check() {
-        for setting in SERVER.iter().chain(DYNAMIC_ONLY) {
+        for setting in SERVER.iter().chain(OWN).chain(DYNAMIC_ONLY) {
             if let Some(text) = setting.default {
                 assert_eq!(setting.parse(text), Ok(setting.default_value()), "{}", setting.name);
             }

@@ -108,6 +108,12 @@ pub struct GroupConfig {
     pub group_max_session_timeout_ms: i32,
     pub group_initial_rebalance_delay_ms: i32,
     pub group_max_size: usize,
+    /// Of the members of one group: names, metadata and assignments.
+    pub group_max_metadata_bytes: usize,
+    /// Of all groups, members and offsets that this broker coordinates.
+    pub group_coordinator_max_bytes: u64,
+    /// Member ids that were handed out and that nobody has joined with, over all groups.
+    pub group_max_pending_members: usize,
     pub offset_metadata_max_bytes: usize,
     pub offsets_load_buffer_size: u32,
     pub offsets_retention_ms: i64,
@@ -129,6 +135,9 @@ impl Default for GroupConfig {
             group_max_session_timeout_ms: 1_800_000,
             group_initial_rebalance_delay_ms: 3_000,
             group_max_size: i32::MAX as usize,
+            group_max_metadata_bytes: 16 << 20,
+            group_coordinator_max_bytes: 256 << 20,
+            group_max_pending_members: 50_000,
             offset_metadata_max_bytes: 4096,
             offsets_load_buffer_size: 5 << 20,
             offsets_retention_ms: 10_080 * 60_000,

@@ -75,7 +75,6 @@ pub(crate) struct Turn<'a, V: Vocabulary> {
     pub(crate) now: Now,
     pub(crate) settings: &'a V::Settings,
     /// What the cores of the other partitions hold, in bytes.
-    #[expect(dead_code, reason = "the limits on what groups take read it")]
     pub(crate) bytes_elsewhere: u64,
     pub(crate) actions: &'a mut VecDeque<Action<V>>,
     /// The number of the next append.

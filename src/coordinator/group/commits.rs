@@ -1,6 +1,7 @@
 //! What happens to a group's offsets: committed, expired, deleted.
 //! Source: kafka 3.9 GroupMetadata.scala, GroupMetadataManager.scala (storeOffsets, cleanupGroupMetadata).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::coordinator::group::error::GroupError;
@@ -114,29 +115,28 @@ impl Group {
         };
         let is_expired = |entry: &PartitionOffset| {
             let Some(RecordedOffset { committed, .. }) = &entry.recorded else { return false };
-            entry.storing == 0
+            entry.is_stable()
                 && match committed.expire_timestamp_ms {
                     Some(expires_ms) => now_ms >= expires_ms,
                     None => now_ms.saturating_sub(since_ms.unwrap_or(committed.commit_timestamp_ms)) >= retention_ms,
                 }
         };
         self.offsets
-            .topics
             .iter()
             .filter(|(topic, _)| subscribed.is_none_or(|topics| !topics.contains(*topic)))
             .flat_map(|(topic, partitions)| {
                 let expired = partitions.iter().filter(|(_, entry)| is_expired(entry));
                 expired.map(|(partition, _)| (Arc::clone(topic), *partition))
             })
-            .filter(|(topic, partition)| !self.offsets.is_in_transaction(topic, *partition))
             .collect()
     }
 
     /// Deletes the offsets of these partitions, whoever asked for it; an empty group without offsets dies of it.
     pub(crate) fn forget(&mut self, partitions: Vec<(Arc<str>, i32)>, turn: &mut Turn<'_>) -> bool {
+        self.forget_commits_of(&partitions);
         let mut tombstones = Vec::new();
         for (topic, partition) in partitions {
-            if self.forget_partition(&topic, partition) {
+            if self.offsets.remove(&topic, partition) {
                 tombstones.push(GroupRecord::Offset { topic, partition, committed: None });
             }
         }
@@ -151,14 +151,17 @@ impl Group {
         dies
     }
 
-    /// Commits of the partition that are on their way are answered as if they counted, and forgotten.
-    fn forget_partition(&mut self, topic: &str, partition: i32) -> bool {
+    /// Commits of the partitions that are on their way are answered as if they counted, and forgotten.
+    fn forget_commits_of(&mut self, partitions: &[(Arc<str>, i32)]) {
+        if partitions.is_empty() || self.appending.is_empty() {
+            return;
+        }
+        let forgotten: HashSet<(&str, i32)> = partitions.iter().map(|(topic, p)| (&**topic, *p)).collect();
         for pending in self.appending.values_mut() {
             if let PendingAppend::Offsets(storing) = pending {
-                storing.offsets.retain(|offset| !(*offset.topic == *topic && offset.partition == partition));
+                storing.offsets.retain(|offset| !forgotten.contains(&(&*offset.topic, offset.partition)));
             }
         }
-        self.offsets.remove(topic, partition)
     }
 
     /// Deletes an empty group with all it has. Commits on their way are written over by the tombstones that follow
@@ -167,11 +170,9 @@ impl Group {
         match self.state {
             GroupState::Dead => Err(GroupError::GroupIdNotFound),
             GroupState::Empty => {
-                let mut tombstones = Vec::new();
-                for (topic, partition) in self.offsets.all() {
-                    self.forget_partition(&topic, partition);
-                    tombstones.push(GroupRecord::Offset { topic, partition, committed: None });
-                }
+                let all = self.offsets.all().into_iter();
+                let tombstone = |(topic, partition)| GroupRecord::Offset { topic, partition, committed: None };
+                let mut tombstones: Vec<GroupRecord> = all.map(tombstone).collect();
                 self.bury(&mut tombstones, turn);
                 if !tombstones.is_empty() {
                     turn.actions.push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones });

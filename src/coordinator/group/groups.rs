@@ -2,7 +2,7 @@
 //! Knows nothing of elections: whoever calls has made sure that this broker is their coordinator.
 //! Source: kafka 3.9 GroupCoordinator.scala (the handle functions).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,10 +10,11 @@ use bytes::Bytes;
 use crate::config::sections::GroupConfig;
 use crate::coordinator::core::Core;
 use crate::coordinator::group::error::GroupError;
+use crate::coordinator::group::offsets::GroupOffsets;
 use crate::coordinator::group::records::{self, GroupRecord};
 use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, Sync};
-use crate::coordinator::group::state::{Group, GroupState};
+use crate::coordinator::group::state::{GROUP_BYTES, Group, GroupState};
 use crate::coordinator::group::turn::{AppendId, GroupEffect, GroupVocabulary, ReplyTo, TimerKey, Turn};
 use crate::coordinator::topic_log::AppendOutcome;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
@@ -25,6 +26,10 @@ use crate::record::read::ReadBatch;
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     groups: BTreeMap<Arc<str>, Group>,
+    /// Of all groups.
+    bytes: usize,
+    /// The latest member ids handed out, oldest first, with their groups. Most have been joined with by now.
+    handed_out: VecDeque<(Arc<str>, Arc<str>)>,
 }
 
 impl Groups {
@@ -36,12 +41,41 @@ impl Groups {
         self.groups.values()
     }
 
-    fn get_or_create(&mut self, group_id: &str, turn: &Turn<'_>) -> &mut Group {
-        if !self.groups.contains_key(group_id) {
-            let id: Arc<str> = Arc::from(group_id);
-            self.groups.insert(Arc::clone(&id), Group::new(id, turn.now.wall_ms));
+    /// The one way in which a group changes: what it takes is counted anew, and what is left of nothing goes.
+    fn change<R>(&mut self, group_id: &str, change: impl FnOnce(&mut Group) -> R) -> Option<R> {
+        let group = self.groups.get_mut(group_id)?;
+        self.bytes -= group.bytes();
+        let result = change(group);
+        if group.state() == GroupState::Dead || group.is_blank() {
+            self.groups.remove(group_id);
+        } else {
+            self.bytes += group.bytes();
         }
-        self.groups.get_mut(group_id).expect("inserted above if it was missing")
+        Some(result)
+    }
+
+    /// The same for a group that need not exist yet.
+    fn change_or_create<R>(&mut self, group_id: &str, now_ms: i64, change: impl FnOnce(&mut Group) -> R) -> R {
+        if !self.groups.contains_key(group_id) {
+            let group = Group::new(Arc::from(group_id), now_ms);
+            self.bytes += group.bytes();
+            self.groups.insert(Arc::clone(group.group_id()), group);
+        }
+        self.change(group_id, change).expect("inserted above if it was missing")
+    }
+
+    /// Whether the broker may hold `growth` bytes more for groups. What is no growth is always welcome.
+    fn has_room_for(&self, growth: usize, turn: &mut Turn<'_>) -> bool {
+        let held = turn.bytes_elsewhere.saturating_add(self.bytes as u64);
+        let has_room = growth == 0 || held.saturating_add(growth as u64) <= turn.settings.group_coordinator_max_bytes;
+        if !has_room {
+            turn.effect(GroupEffect::RefusedForSize);
+        }
+        has_room
+    }
+
+    fn growth_by_group(&self, group_id: &str) -> usize {
+        if self.groups.contains_key(group_id) { 0 } else { GROUP_BYTES + group_id.len() }
     }
 
     pub(crate) fn join(&mut self, group_id: &str, join: Join, reply: ReplyTo, turn: &mut Turn<'_>) {
@@ -52,23 +86,54 @@ impl Groups {
             let refusal = JoinAnswer::refused(join.member_id, GroupError::InvalidSessionTimeout);
             return turn.answer_join(reply, refusal);
         }
-        if join.member_id.is_empty() {
-            return self.get_or_create(group_id, turn).join(join, reply, turn);
+        if !join.member_id.is_empty() && !self.groups.contains_key(group_id) {
+            return turn.answer_join(reply, JoinAnswer::refused(join.member_id, GroupError::UnknownMemberId));
         }
-        match self.groups.get_mut(group_id) {
-            Some(group) => group.join(join, reply, turn),
-            None => turn.answer_join(reply, JoinAnswer::refused(join.member_id, GroupError::UnknownMemberId)),
+        let growth = match self.groups.get(group_id) {
+            Some(group) => group.growth_by(&join),
+            None => self.growth_by_group(group_id) + Group::new(Arc::from(""), 0).growth_by(&join),
+        };
+        if !self.has_room_for(growth, turn) {
+            let refusal = JoinAnswer::refused(join.member_id, GroupError::GroupMaxSizeReached);
+            return turn.answer_join(reply, refusal);
+        }
+        let may_be_handed = join.member_id.is_empty().then(|| Arc::clone(&join.new_member_id));
+        let handed_out = self.change_or_create(group_id, turn.now.wall_ms, |group| {
+            group.join(join, reply, turn);
+            let handed_out = may_be_handed.filter(|member_id| group.is_pending(member_id));
+            handed_out.map(|member_id| (Arc::clone(group.group_id()), member_id))
+        });
+        if let Some(handed_out) = handed_out {
+            self.handed_out.push_back(handed_out);
+            self.take_back_oldest(turn);
+        }
+    }
+
+    /// Member ids that nobody joins with cost their sender one small request each, and are kept for as long as it says.
+    /// So only the latest count; whoever comes late is told that it is no member, and asks for another id.
+    fn take_back_oldest(&mut self, turn: &mut Turn<'_>) {
+        let partitions = usize::try_from(turn.settings.offsets_topic_num_partitions).unwrap_or(0).max(1);
+        let kept = (turn.settings.group_max_pending_members / partitions).max(1);
+        while self.handed_out.len() > kept
+            && let Some((group_id, member_id)) = self.handed_out.pop_front()
+        {
+            self.change(&group_id, |group| {
+                if group.is_pending(&member_id) {
+                    turn.effect(GroupEffect::PendingMemberEvicted);
+                    group.pending_member_is_gone(&member_id, turn);
+                }
+            });
         }
     }
 
     pub(crate) fn sync(&mut self, group_id: &str, sync: Sync, reply: ReplyTo, turn: &mut Turn<'_>) {
-        match self.groups.get_mut(group_id) {
-            Some(group) => group.sync(sync, reply, turn),
-            None => turn.answer_sync(reply, Err(GroupError::UnknownMemberId)),
+        if self.change(group_id, |group| group.sync(sync, reply, turn)).is_none() {
+            turn.answer_sync(reply, Err(GroupError::UnknownMemberId));
         }
     }
 
     pub(crate) fn heartbeat(&mut self, group_id: &str, caller: &Caller, turn: &mut Turn<'_>) -> Result<(), GroupError> {
+        // Nothing grows by a heartbeat.
         self.groups.get_mut(group_id).ok_or(GroupError::UnknownMemberId)?.heartbeat(caller, turn)
     }
 
@@ -79,27 +144,28 @@ impl Groups {
         leaving: &[Leaving],
         turn: &mut Turn<'_>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        match self.groups.get_mut(group_id) {
-            Some(group) => group.leave(leaving, turn),
-            None => Ok(vec![Err(GroupError::UnknownMemberId); leaving.len()]),
-        }
+        let answers = self.change(group_id, |group| group.leave(leaving, turn));
+        answers.unwrap_or_else(|| Ok(vec![Err(GroupError::UnknownMemberId); leaving.len()]))
     }
 
     pub(crate) fn commit_offsets(&mut self, group_id: &str, commit: Commit, reply: ReplyTo, turn: &mut Turn<'_>) {
-        if commit.caller.generation_id < GenerationId(0) {
-            // The client does not rely on the coordinator for its membership, so there need not be a group yet.
-            return self.get_or_create(group_id, turn).commit_offsets(commit, reply, turn);
+        // The client that does not rely on the coordinator for its membership need not have a group yet.
+        let creates = commit.caller.generation_id < GenerationId(0);
+        if !creates && !self.groups.contains_key(group_id) {
+            return turn.answer_commit(reply, CommitAnswer::Refused(GroupError::IllegalGeneration));
         }
-        match self.groups.get_mut(group_id) {
-            Some(group) => group.commit_offsets(commit, reply, turn),
-            None => turn.answer_commit(reply, CommitAnswer::Refused(GroupError::IllegalGeneration)),
+        let nothing = GroupOffsets::default();
+        let known = self.groups.get(group_id).map_or(&nothing, Group::offsets);
+        let growth: usize = commit.offsets.iter().map(|offset| known.growth_by(offset)).sum();
+        let growth = self.growth_by_group(group_id) + growth;
+        if !self.has_room_for(growth, turn) {
+            return turn.answer_commit(reply, CommitAnswer::Refused(GroupError::InvalidCommitOffsetSize));
         }
+        self.change_or_create(group_id, turn.now.wall_ms, |group| group.commit_offsets(commit, reply, turn));
     }
 
     pub(crate) fn delete(&mut self, group_id: &str, turn: &mut Turn<'_>) -> Result<(), GroupError> {
-        self.groups.get_mut(group_id).ok_or(GroupError::GroupIdNotFound)?.delete(turn)?;
-        self.groups.remove(group_id);
-        Ok(())
+        self.change(group_id, |group| group.delete(turn)).unwrap_or(Err(GroupError::GroupIdNotFound))
     }
 
     /// One answer per partition, in order.
@@ -109,7 +175,7 @@ impl Groups {
         partitions: &[(Arc<str>, i32)],
         turn: &mut Turn<'_>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let group = self.groups.get_mut(group_id).ok_or(GroupError::GroupIdNotFound)?;
+        let group = self.groups.get(group_id).ok_or(GroupError::GroupIdNotFound)?;
         // An empty request still learns that the group may not be touched.
         group.refuses_deletion_of("")?;
         let mut answers = Vec::with_capacity(partitions.len());
@@ -124,24 +190,47 @@ impl Groups {
         }
         if !deletable.is_empty() {
             turn.effect(GroupEffect::OffsetsDeleted(deletable.len()));
-            if group.forget(deletable, turn) {
-                self.groups.remove(group_id);
-            }
+            self.change(group_id, |group| group.forget(deletable, turn));
         }
         Ok(answers)
     }
 
     /// These partitions are gone from the cluster, and what anybody has read of them means nothing any more.
     pub(crate) fn forget_partitions(&mut self, partitions: &[TopicPartition], turn: &mut Turn<'_>) {
-        self.groups.retain(|_, group| {
-            let gone = partitions.iter().map(|p| (Arc::clone(&p.topic), p.partition)).collect();
-            !group.forget(gone, turn)
+        let mut by_topic: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+        for partition in partitions {
+            by_topic.entry(&partition.topic).or_default().push(partition.partition);
+        }
+        self.change_all(|group| {
+            let gone = group.offsets().known_of(&by_topic);
+            if !gone.is_empty() {
+                group.forget(gone, turn);
+            }
         });
     }
 
     /// The periodic round: offsets nobody reads any more, groups nobody uses any more.
     pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) {
-        self.groups.retain(|_, group| !group.expire(turn));
+        self.change_all(|group| {
+            group.expire(turn);
+        });
+    }
+
+    fn change_all(&mut self, mut change: impl FnMut(&mut Group)) {
+        let mut bytes = 0;
+        self.groups.retain(|_, group| {
+            change(group);
+            let stays = group.state() != GroupState::Dead;
+            bytes += if stays { group.bytes() } else { 0 };
+            stays
+        });
+        self.bytes = bytes;
+    }
+
+    /// What `bytes` must be.
+    #[cfg(test)]
+    pub(super) fn counted_bytes(&self) -> usize {
+        self.groups.values().map(Group::bytes).sum()
     }
 }
 
@@ -178,13 +267,14 @@ impl Core for Groups {
         for mut group in loaded {
             log::info!("Loading group metadata for {} with generation {}", group.group_id(), group.generation_id());
             group.loaded(turn);
+            self.bytes += group.bytes();
             self.groups.insert(Arc::clone(group.group_id()), group);
         }
         count
     }
 
     fn unload(&mut self, turn: &mut Turn<'_>) -> usize {
-        let groups = std::mem::take(&mut self.groups);
+        let groups = std::mem::take(self).groups;
         let count = groups.len();
         for mut group in groups.into_values() {
             log::info!("Unloading group metadata for {} with generation {}", group.group_id(), group.generation_id());
@@ -196,18 +286,14 @@ impl Core for Groups {
     }
 
     fn appended(&mut self, group_id: &str, append: AppendId, outcome: AppendOutcome, turn: &mut Turn<'_>) {
-        if let Some(group) = self.groups.get_mut(group_id) {
-            group.appended(append, outcome, turn);
-        }
+        self.change(group_id, |group| group.appended(append, outcome, turn));
     }
 
     fn timer_fired(&mut self, timer: &TimerKey, turn: &mut Turn<'_>) {
-        if let Some(group) = self.groups.get_mut(&timer.of) {
-            group.timer_fired(&timer.kind, turn);
-        }
+        self.change(&timer.of, |group| group.timer_fired(&timer.kind, turn));
     }
 
     fn bytes(&self) -> u64 {
-        0
+        self.bytes as u64
     }
 }

@@ -26,7 +26,23 @@ pub(crate) struct Member {
     pub(super) is_new: bool,
 }
 
+/// A member without its texts: the structures, its places in maps, its timer and its waiting request.
+pub(super) const MEMBER_BYTES: usize = 768;
+const PROTOCOL_BYTES: usize = 96;
+
+/// What protocols take in memory, about.
+pub(super) fn protocol_bytes(protocols: &[Protocol]) -> usize {
+    protocols.iter().map(|protocol| PROTOCOL_BYTES + protocol.name.len() + protocol.metadata.len()).sum()
+}
+
 impl Member {
+    /// What the member takes in memory, about.
+    pub(super) fn bytes(&self, member_id: &str) -> usize {
+        let instance = self.group_instance_id.as_ref().map_or(0, |instance| instance.len());
+        let texts = member_id.len() + instance + self.client_id.len() + self.client_host.len();
+        MEMBER_BYTES + texts + protocol_bytes(&self.protocols) + self.assignment.len()
+    }
+
     pub(super) fn is_static(&self) -> bool {
         self.group_instance_id.is_some()
     }

@@ -5,7 +5,7 @@
 //! as it will when the log is loaded or compacted.
 //! Source: kafka 3.9 GroupMetadata.scala.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::coordinator::group::records::CommittedOffset;
@@ -19,11 +19,35 @@ pub(crate) struct RecordedOffset {
     pub(crate) committed: CommittedOffset,
 }
 
+/// What is known of one partition. Kept while any of it is.
 #[derive(Debug, Default)]
 pub(super) struct PartitionOffset {
     pub(super) recorded: Option<RecordedOffset>,
     /// How many commits are on their way into the log.
     pub(super) storing: u32,
+    /// Recorded inside transactions that were open at the end of what was loaded, one for each producer. As this broker
+    /// takes part in none, their end is seen when the partition is loaded again; until then there is no stable offset.
+    undecided: Vec<(ProducerId, RecordedOffset)>,
+}
+
+/// A partition, without its metadata; and a topic, without its name: the structures and their place in the maps.
+const PARTITION_BYTES: usize = 192;
+const TOPIC_BYTES: usize = 128;
+
+impl PartitionOffset {
+    pub(super) fn is_stable(&self) -> bool {
+        self.storing == 0 && self.undecided.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.recorded.is_none() && self.is_stable()
+    }
+
+    fn bytes(&self) -> usize {
+        let undecided = self.undecided.iter().map(|(_, offset)| PARTITION_BYTES + offset.committed.metadata.len());
+        let recorded = self.recorded.as_ref().map_or(0, |recorded| recorded.committed.metadata.len());
+        PARTITION_BYTES + recorded + undecided.sum::<usize>()
+    }
 }
 
 /// What OffsetFetch finds for one partition.
@@ -37,26 +61,32 @@ pub(crate) enum FoundOffset<'a> {
 
 #[derive(Debug, Default)]
 pub(crate) struct GroupOffsets {
-    pub(super) topics: HashMap<Arc<str>, HashMap<i32, PartitionOffset>>,
-    /// Recorded inside transactions that were open at the end of what was loaded. As this broker takes part in none,
-    /// their end is seen when the partition is loaded again; until then these partitions have no stable offset.
-    in_transactions: HashMap<ProducerId, HashMap<(Arc<str>, i32), RecordedOffset>>,
+    topics: BTreeMap<Arc<str>, BTreeMap<i32, PartitionOffset>>,
+    bytes: usize,
 }
 
 impl GroupOffsets {
+    /// What they take in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What `bytes` must be.
+    #[cfg(test)]
+    pub(super) fn counted_bytes(&self) -> usize {
+        let partitions = self.topics.values().flat_map(BTreeMap::values).map(PartitionOffset::bytes);
+        partitions.sum::<usize>() + self.topics.keys().map(|topic| TOPIC_BYTES + topic.len()).sum::<usize>()
+    }
+
     pub(crate) fn find(&self, topic: &str, partition: i32, require_stable: bool) -> FoundOffset<'_> {
         let known = self.topics.get(topic).and_then(|partitions| partitions.get(&partition));
-        if require_stable && (known.is_some_and(|p| p.storing > 0) || self.is_in_transaction(topic, partition)) {
+        if require_stable && known.is_some_and(|known| !known.is_stable()) {
             return FoundOffset::Unstable;
         }
         match known.and_then(|p| p.recorded.as_ref()) {
             Some(recorded) => FoundOffset::Committed(&recorded.committed),
             None => FoundOffset::None,
         }
-    }
-
-    pub(super) fn is_in_transaction(&self, topic: &str, partition: i32) -> bool {
-        self.in_transactions.values().flat_map(HashMap::keys).any(|(t, p)| **t == *topic && *p == partition)
     }
 
     /// Topics with the partitions that have a committed offset.
@@ -66,87 +96,137 @@ impl GroupOffsets {
         })
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &BTreeMap<i32, PartitionOffset>)> {
+        self.topics.iter()
+    }
+
     pub(crate) fn count(&self) -> usize {
-        self.topics.values().flat_map(HashMap::values).filter(|p| p.recorded.is_some()).count()
+        self.topics.values().flat_map(BTreeMap::values).filter(|p| p.recorded.is_some()).count()
     }
 
     /// Also those that are only on their way.
     pub(crate) fn is_empty(&self) -> bool {
-        self.topics.is_empty() && self.in_transactions.is_empty()
+        self.topics.is_empty()
+    }
+
+    pub(super) fn knows(&self, topic: &str, partition: i32) -> bool {
+        self.topics.get(topic).is_some_and(|partitions| partitions.contains_key(&partition))
+    }
+
+    /// How many bytes more there would be with this offset stored.
+    pub(super) fn growth_by(&self, offset: &OffsetToCommit) -> usize {
+        let metadata = offset.committed.metadata.len();
+        let Some(partitions) = self.topics.get(&offset.topic) else {
+            return TOPIC_BYTES + offset.topic.len() + PARTITION_BYTES + metadata;
+        };
+        match partitions.get(&offset.partition) {
+            None => PARTITION_BYTES + metadata,
+            Some(known) => metadata.saturating_sub(known.recorded.as_ref().map_or(0, |r| r.committed.metadata.len())),
+        }
+    }
+
+    /// The one way in which a partition comes, changes and goes.
+    fn change<R>(&mut self, topic: &Arc<str>, partition: i32, change: impl FnOnce(&mut PartitionOffset) -> R) -> R {
+        // The usual change is of a partition that has been committed before: then no name is cloned.
+        let partitions = match self.topics.get_mut(topic) {
+            Some(partitions) => partitions,
+            None => {
+                self.bytes += TOPIC_BYTES + topic.len();
+                self.topics.entry(Arc::clone(topic)).or_default()
+            }
+        };
+        let entry = partitions.entry(partition).or_insert_with(|| {
+            let new = PartitionOffset::default();
+            self.bytes += new.bytes();
+            new
+        });
+        self.bytes -= entry.bytes();
+        let result = change(entry);
+        if !entry.is_empty() {
+            self.bytes += entry.bytes();
+            return result;
+        }
+        partitions.remove(&partition);
+        if partitions.is_empty() {
+            self.topics.remove(topic);
+            self.bytes -= TOPIC_BYTES + topic.len();
+        }
+        result
     }
 
     /// Takes over an offset that is in the log, unless a later one is already known.
-    pub(crate) fn record(&mut self, topic: Arc<str>, partition: i32, recorded: RecordedOffset) {
-        let entry = self.topics.entry(topic).or_default().entry(partition).or_default();
-        if entry.recorded.as_ref().is_none_or(|known| known.appended_at <= recorded.appended_at) {
-            entry.recorded = Some(recorded);
-        }
+    pub(crate) fn record(&mut self, topic: &Arc<str>, partition: i32, recorded: RecordedOffset) {
+        self.change(topic, partition, |entry| {
+            if entry.recorded.as_ref().is_none_or(|known| known.appended_at <= recorded.appended_at) {
+                entry.recorded = Some(recorded);
+            }
+        });
     }
 
     /// Such an offset does not count before its transaction commits.
     pub(crate) fn record_in_transaction(
         &mut self,
         producer_id: ProducerId,
-        topic: Arc<str>,
+        topic: &Arc<str>,
         partition: i32,
         recorded: RecordedOffset,
     ) {
-        self.in_transactions.entry(producer_id).or_default().insert((topic, partition), recorded);
+        self.change(topic, partition, |entry| {
+            entry.undecided.retain(|(producer, _)| *producer != producer_id);
+            entry.undecided.push((producer_id, recorded));
+        });
     }
 
     pub(super) fn start_storing(&mut self, offset: &OffsetToCommit) {
-        // The usual commit is of a partition that has been committed before: then no name is cloned.
-        let partitions = match self.topics.get_mut(&offset.topic) {
-            Some(partitions) => partitions,
-            None => self.topics.entry(Arc::clone(&offset.topic)).or_default(),
-        };
-        partitions.entry(offset.partition).or_default().storing += 1;
+        self.change(&offset.topic, offset.partition, |entry| entry.storing += 1);
     }
 
     /// `stored_at` is `None` if the append failed.
     pub(super) fn end_storing(&mut self, offset: OffsetToCommit, stored_at: Option<Offset>) {
         let OffsetToCommit { topic, partition, committed } = offset;
-        let entry = self.topics.get_mut(&topic).and_then(|partitions| partitions.get_mut(&partition));
-        let entry = entry.expect("a partition is kept while a commit of it is on its way");
-        entry.storing -= 1;
-        if let Some(appended_at) = stored_at
-            && entry.recorded.as_ref().is_none_or(|known| known.appended_at <= appended_at)
-        {
-            entry.recorded = Some(RecordedOffset { appended_at, committed });
-        }
-        self.forget_if_empty(&topic, partition);
-    }
-
-    fn forget_if_empty(&mut self, topic: &str, partition: i32) {
-        if let Some(partitions) = self.topics.get_mut(topic) {
-            if partitions.get(&partition).is_some_and(|p| p.recorded.is_none() && p.storing == 0) {
-                partitions.remove(&partition);
+        assert!(self.knows(&topic, partition), "a partition is kept while a commit of it is on its way");
+        self.change(&topic, partition, |entry| {
+            entry.storing -= 1;
+            if let Some(appended_at) = stored_at
+                && entry.recorded.as_ref().is_none_or(|known| known.appended_at <= appended_at)
+            {
+                entry.recorded = Some(RecordedOffset { appended_at, committed });
             }
-            if partitions.is_empty() {
-                self.topics.remove(topic);
-            }
-        }
+        });
     }
 
     /// Forgets a partition. True if it has an offset in the log, perhaps on its way there, which needs a tombstone.
-    pub(super) fn remove(&mut self, topic: &str, partition: i32) -> bool {
-        self.in_transactions.retain(|_, offsets| {
-            offsets.retain(|(t, p), _| !(**t == *topic && *p == partition));
-            !offsets.is_empty()
-        });
-        let Some(partitions) = self.topics.get_mut(topic) else { return false };
-        let Some(entry) = partitions.get_mut(&partition) else { return false };
-        let had_offset = entry.recorded.take().is_some() || entry.storing > 0;
-        entry.storing = 0;
-        self.forget_if_empty(topic, partition);
-        had_offset
+    pub(super) fn remove(&mut self, topic: &Arc<str>, partition: i32) -> bool {
+        if !self.knows(topic, partition) {
+            return false;
+        }
+        self.change(topic, partition, |entry| {
+            let PartitionOffset { recorded, storing, .. } = std::mem::take(entry);
+            recorded.is_some() || storing > 0
+        })
     }
 
     /// Every partition with an offset in the log or on its way there.
     pub(super) fn all(&self) -> Vec<(Arc<str>, i32)> {
+        let in_log = |p: &PartitionOffset| p.recorded.is_some() || p.storing > 0;
         self.topics
             .iter()
-            .flat_map(|(topic, partitions)| partitions.keys().map(|partition| (Arc::clone(topic), *partition)))
+            .flat_map(|(topic, partitions)| {
+                let in_log = partitions.iter().filter(move |(_, p)| in_log(p));
+                in_log.map(|(partition, _)| (Arc::clone(topic), *partition))
+            })
             .collect()
+    }
+
+    /// Those of the partitions that anything is known of.
+    pub(super) fn known_of(&self, partitions: &BTreeMap<&str, Vec<i32>>) -> Vec<(Arc<str>, i32)> {
+        let mut known = Vec::new();
+        for (topic, asked) in partitions {
+            if let Some((topic, partitions)) = self.topics.get_key_value(*topic) {
+                let asked = asked.iter().filter(|partition| partitions.contains_key(partition));
+                known.extend(asked.map(|partition| (Arc::clone(topic), *partition)));
+            }
+        }
+        known
     }
 }

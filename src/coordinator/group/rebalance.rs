@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::member::Member;
+use crate::coordinator::group::member::{MEMBER_BYTES, Member, protocol_bytes};
 use crate::coordinator::group::pending::{PendingAppend, StaticReplacement};
 use crate::coordinator::group::requests::{
     Caller, Join, JoinAnswer, Leaving, Sync, SyncAnswer, Synced, without_repeats,
@@ -35,6 +35,11 @@ impl Group {
             turn.answer_join(reply, JoinAnswer::refused(Arc::from(""), GroupError::GroupMaxSizeReached));
         } else if self.state == GroupState::Dead {
             turn.answer_join(reply, JoinAnswer::refused(join.member_id, GroupError::CoordinatorNotAvailable));
+        } else if self.growth_by(&join) > 0
+            && self.member_bytes + self.growth_by(&join) > turn.settings.group_max_metadata_bytes
+        {
+            turn.effect(GroupEffect::RefusedForSize);
+            turn.answer_join(reply, JoinAnswer::refused(join.member_id, GroupError::GroupMaxSizeReached));
         } else if !self.supports(&join.protocol_type, &join.protocols) {
             turn.answer_join(reply, JoinAnswer::refused(join.member_id, GroupError::InconsistentGroupProtocol));
         } else if join.member_id.is_empty() {
@@ -44,6 +49,26 @@ impl Group {
         }
         if self.state == GroupState::PreparingRebalance {
             self.complete_join_if_everyone_is_here(turn);
+        }
+    }
+
+    /// How many bytes more the members would take with this one, as far as that can be told before it is one.
+    pub(super) fn growth_by(&self, join: &Join) -> usize {
+        let instance = join.group_instance_id.as_ref();
+        let known = match instance.and_then(|instance| self.static_members.get(instance)) {
+            Some(member_id) => self.members.get(member_id),
+            None => self.members.get(&join.member_id),
+        };
+        let protocols = protocol_bytes(&join.protocols);
+        match known {
+            Some(member) => protocols.saturating_sub(protocol_bytes(&member.protocols)),
+            None => {
+                let texts = join.member_id.len().max(join.new_member_id.len())
+                    + instance.map_or(0, |instance| instance.len())
+                    + join.client_id.len()
+                    + join.client_host.len();
+                MEMBER_BYTES + texts + protocols
+            }
         }
     }
 
@@ -90,7 +115,7 @@ impl Group {
                 self.group_id,
                 self.state
             );
-            self.pending_members.insert(Arc::clone(&new_id));
+            self.add_pending(&new_id);
             turn.start_timer(&self.group_id, TimerKind::Pending(Arc::clone(&new_id)), join.session_timeout_ms);
             turn.answer_join(reply, JoinAnswer::refused(new_id, GroupError::MemberIdRequired));
         } else {
@@ -456,8 +481,18 @@ impl Group {
     }
 
     fn store_assignment(&mut self, assignments: Vec<(Arc<str>, Bytes)>, turn: &mut Turn<'_>) {
+        // A leader that asks again waits for the same answer: each would otherwise hold another copy of it all.
+        let is_stored_already = |pending: &PendingAppend| matches!(pending, PendingAppend::Assignment { generation_id, .. } if *generation_id == self.generation_id);
+        if self.appending.values().any(is_stored_already) {
+            return;
+        }
         let mut assignments: HashMap<Arc<str>, Bytes> = assignments.into_iter().collect();
         assignments.retain(|member_id, _| self.members.contains_key(member_id));
+        let assigned: usize = assignments.values().map(Bytes::len).sum();
+        if self.member_bytes + assigned > turn.settings.group_max_metadata_bytes {
+            turn.effect(GroupEffect::RefusedForSize);
+            return self.assignment_failed(AppendFailure::MessageTooLarge, turn);
+        }
         let omitted = self.members.len() - assignments.len();
         log::info!(
             "Assignment received from leader {} for group {} for generation {}. The group has {} members, {} of \
@@ -498,31 +533,34 @@ impl Group {
                 turn.effect(GroupEffect::RebalanceCompleted);
                 let ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
                 for member_id in ids {
+                    self.assign(&member_id, assignments.get(&member_id).cloned().unwrap_or_default());
                     let member = self.members.get_mut(&member_id).expect("nobody left since the ids were listed");
-                    member.assignment = assignments.get(&member_id).cloned().unwrap_or_default();
                     if let Some(reply) = member.awaiting_sync.take() {
                         turn.answer_sync(reply, self.synced(&member_id));
                         self.restart_session(&member_id, turn);
                     }
                 }
             }
-            Err(failure) => {
-                let error = failure.for_group_metadata();
-                log::error!(
-                    "Storing generation {generation_id} of group {} failed with {failure}; the group rebalances",
-                    self.group_id
-                );
-                self.drop_assignments(error, turn);
-                self.prepare_rebalance_if_possible(format_args!("Error {error} when storing its assignment"), turn);
-            }
+            Err(failure) => self.assignment_failed(failure, turn),
         }
+    }
+
+    fn assignment_failed(&mut self, failure: AppendFailure, turn: &mut Turn<'_>) {
+        let error = failure.for_group_metadata();
+        log::error!(
+            "Storing generation {} of group {} failed with {failure}; the group rebalances",
+            self.generation_id,
+            self.group_id
+        );
+        self.drop_assignments(error, turn);
+        self.prepare_rebalance_if_possible(format_args!("Error {error} when storing its assignment"), turn);
     }
 
     fn drop_assignments(&mut self, error: GroupError, turn: &mut Turn<'_>) {
         let ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
         for member_id in ids {
+            self.assign(&member_id, Bytes::new());
             let member = self.members.get_mut(&member_id).expect("nobody left since the ids were listed");
-            member.assignment = Bytes::new();
             if let Some(reply) = member.awaiting_sync.take() {
                 turn.answer_sync(reply, Err(error));
                 // Its session was not watched while it waited.
@@ -604,7 +642,7 @@ impl Group {
         Ok(())
     }
 
-    fn pending_member_is_gone(&mut self, member_id: &str, turn: &mut Turn<'_>) {
+    pub(super) fn pending_member_is_gone(&mut self, member_id: &str, turn: &mut Turn<'_>) {
         self.remove(member_id, turn);
         self.complete_join_if_everyone_is_here(turn);
     }

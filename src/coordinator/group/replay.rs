@@ -106,12 +106,12 @@ impl Replay {
         let mut one = move |name: Arc<str>| Arc::clone(names.entry(Arc::clone(&name)).or_insert(name));
         for ((group, topic, partition), recorded) in self.offsets {
             let group = groups.entry(group).or_insert_with_key(|id| Group::new(Arc::clone(id), now_ms));
-            group.offsets_mut().record(one(topic), partition, recorded);
+            group.offsets_mut().record(&one(topic), partition, recorded);
         }
         for (producer_id, offsets) in self.in_transactions {
             for ((group, topic, partition), recorded) in offsets {
                 let group = groups.entry(group).or_insert_with_key(|id| Group::new(Arc::clone(id), now_ms));
-                group.offsets_mut().record_in_transaction(producer_id, one(topic), partition, recorded);
+                group.offsets_mut().record_in_transaction(producer_id, &one(topic), partition, recorded);
             }
         }
         groups.into_values().collect()

@@ -13,7 +13,7 @@ use crate::coordinator::group::offsets::FoundOffset;
 use crate::coordinator::group::records::{CommittedOffset, DecodedRecord, GroupRecord};
 use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, Join, Leaving, OffsetToCommit, Protocol, Sync};
-use crate::coordinator::group::state::{Group, GroupState};
+use crate::coordinator::group::state::{Group, GroupState, pending_bytes};
 use crate::coordinator::group::turn::{Action, Answer, AppendId, ReplyTo, TimerKind, Turn};
 use crate::coordinator::timers::TimerQueue;
 use crate::coordinator::topic_log::AppendFailure;
@@ -186,6 +186,7 @@ impl World {
 
     /// What must hold after every step.
     fn check(&mut self) {
+        assert_eq!(usize::try_from(self.groups.bytes()), Ok(self.groups.counted_bytes()), "what all groups take");
         for group in self.groups.iter() {
             let id = group.group_id();
             check_indexes(group);
@@ -340,6 +341,10 @@ impl World {
 
 fn check_indexes(group: &Group) {
     let id = group.group_id();
+    let members: usize = group.members.iter().map(|(member_id, member)| member.bytes(member_id)).sum();
+    let pending: usize = group.pending_members.iter().map(|member_id| pending_bytes(member_id)).sum();
+    assert_eq!(group.member_bytes, members + pending, "{id}: what its members take");
+    assert_eq!(group.offsets().bytes(), group.offsets().counted_bytes(), "{id}: what its offsets take");
     assert_eq!(group.leader.is_some(), !group.members.is_empty(), "{id}: a leader if and only if there are members");
     assert!(group.leader.iter().all(|leader| group.members.contains_key(leader)), "{id}: the leader is a member");
     let waiting = group.members.values().filter(|member| member.awaiting_join.is_some()).count();

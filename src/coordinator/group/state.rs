@@ -15,14 +15,14 @@
 //! Source: kafka 3.9 GroupMetadata.scala. A heartbeat in CompletingRebalance is answered without an error there,
 //! whatever the comment above that state says.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::member::Member;
+use crate::coordinator::group::member::{Member, protocol_bytes};
 use crate::coordinator::group::offsets::GroupOffsets;
 use crate::coordinator::group::pending::PendingAppend;
 use crate::coordinator::group::records::{GroupMetadata, GroupRecord};
@@ -89,9 +89,9 @@ pub(crate) struct Group {
     /// Member id by group instance id. Each value is a key of `members`.
     pub(super) static_members: HashMap<Arc<str>, Arc<str>>,
     /// Member ids handed out that nobody has joined with yet. None is a key of `members`.
-    pub(super) pending_members: HashSet<Arc<str>>,
+    pub(super) pending_members: BTreeSet<Arc<str>>,
     /// Members of this generation that have not sent SyncGroup yet.
-    pub(super) pending_sync: HashSet<Arc<str>>,
+    pub(super) pending_sync: BTreeSet<Arc<str>>,
     /// How many members have a JoinGroup waiting.
     pub(super) awaiting_join: usize,
     /// How many members offer each protocol.
@@ -104,8 +104,18 @@ pub(crate) struct Group {
     /// A member joined during the very first rebalance, so its initial delay may be extended.
     pub(super) new_member_added: bool,
     /// Appends whose outcome is not known yet.
-    pub(super) appending: HashMap<AppendId, PendingAppend>,
+    pub(super) appending: BTreeMap<AppendId, PendingAppend>,
+    /// What members and pending member ids take in memory, about.
+    pub(super) member_bytes: usize,
     pub(super) offsets: GroupOffsets,
+}
+
+/// A group without its texts, members and offsets.
+pub(super) const GROUP_BYTES: usize = 1024;
+
+/// A member id that was handed out, with its timer.
+pub(super) fn pending_bytes(member_id: &str) -> usize {
+    256 + member_id.len()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,14 +138,15 @@ impl Group {
             leader: None,
             members: BTreeMap::new(),
             static_members: HashMap::new(),
-            pending_members: HashSet::new(),
-            pending_sync: HashSet::new(),
+            pending_members: BTreeSet::new(),
+            pending_sync: BTreeSet::new(),
             awaiting_join: 0,
             protocol_counts: HashMap::new(),
             subscribed_topics: None,
             initial_delay: None,
             new_member_added: false,
-            appending: HashMap::new(),
+            appending: BTreeMap::new(),
+            member_bytes: 0,
             offsets: GroupOffsets::default(),
         }
     }
@@ -204,6 +215,24 @@ impl Group {
         &mut self.offsets
     }
 
+    /// What the group takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        GROUP_BYTES + self.group_id.len() + self.member_bytes + self.offsets.bytes()
+    }
+
+    /// Whether nobody could tell the group from one that does not exist: it was made by a request that left nothing.
+    pub(super) fn is_blank(&self) -> bool {
+        self.state == GroupState::Empty
+            && self.generation_id == GenerationId(0)
+            && self.pending_members.is_empty()
+            && self.appending.is_empty()
+            && self.offsets.is_empty()
+    }
+
+    pub(super) fn is_pending(&self, member_id: &str) -> bool {
+        self.pending_members.contains(member_id)
+    }
+
     pub(crate) fn member_count(&self) -> usize {
         self.members.len()
     }
@@ -239,7 +268,10 @@ impl Group {
         }
         count(&mut self.protocol_counts, &member.protocols);
         self.awaiting_join += usize::from(member.awaiting_join.is_some());
-        self.pending_members.remove(&member_id);
+        if self.pending_members.remove(&member_id) {
+            self.member_bytes -= pending_bytes(&member_id);
+        }
+        self.member_bytes += member.bytes(&member_id);
         let previous = self.members.insert(member_id, member);
         debug_assert!(previous.is_none(), "a member is added once");
     }
@@ -247,6 +279,7 @@ impl Group {
     /// Removes a member or a pending member id, if it is there; whatever it waits for is answered.
     pub(super) fn remove(&mut self, member_id: &str, turn: &mut Turn<'_>) {
         if let Some((id, member)) = self.members.remove_entry(member_id) {
+            self.member_bytes -= member.bytes(&id);
             uncount(&mut self.protocol_counts, &member.protocols);
             if let Some(reply) = member.awaiting_join {
                 self.awaiting_join -= 1;
@@ -265,13 +298,30 @@ impl Group {
             self.leader = self.members.keys().next().cloned();
         }
         if let Some(id) = self.pending_members.take(member_id) {
+            self.member_bytes -= pending_bytes(&id);
             turn.cancel_timer(&self.group_id, TimerKind::Pending(id));
         }
+    }
+
+    /// Hands out a member id, which somebody may join with.
+    pub(super) fn add_pending(&mut self, member_id: &Arc<str>) {
+        if self.pending_members.insert(Arc::clone(member_id)) {
+            self.member_bytes += pending_bytes(member_id);
+        }
+    }
+
+    pub(super) fn assign(&mut self, member_id: &str, assignment: Bytes) {
+        let member = self.members.get_mut(member_id).expect("the caller looked the member up");
+        self.member_bytes -= member.assignment.len();
+        self.member_bytes += assignment.len();
+        member.assignment = assignment;
     }
 
     /// Gives a static member a new member id and fences whoever used the old one.
     pub(super) fn replace_static_member(&mut self, old_id: &str, new_id: &Arc<str>, turn: &mut Turn<'_>) {
         let (old_id, mut member) = self.members.remove_entry(old_id).expect("a static member is a member");
+        self.member_bytes -= member.bytes(&old_id);
+        self.member_bytes += member.bytes(new_id);
         if let Some(reply) = member.awaiting_join.take() {
             self.awaiting_join -= 1;
             turn.answer_join(reply, JoinAnswer::refused(Arc::clone(&old_id), GroupError::FencedInstanceId));
@@ -306,6 +356,8 @@ impl Group {
         let member = self.members.get_mut(member_id).expect("the caller looked the member up");
         uncount(&mut self.protocol_counts, &member.protocols);
         count(&mut self.protocol_counts, &protocols);
+        self.member_bytes -= protocol_bytes(&member.protocols);
+        self.member_bytes += protocol_bytes(&protocols);
         member.protocols = protocols;
         member.rebalance_timeout_ms = rebalance_timeout_ms;
         member.session_timeout_ms = session_timeout_ms;
@@ -353,12 +405,12 @@ impl Group {
             turn.cancel_timer(&self.group_id, TimerKind::Session(Arc::clone(member_id)));
         }
         self.awaiting_join = 0;
-        for member_id in self.pending_members.drain() {
+        for member_id in std::mem::take(&mut self.pending_members) {
             turn.cancel_timer(&self.group_id, TimerKind::Pending(member_id));
         }
         turn.cancel_timer(&self.group_id, TimerKind::Join);
         turn.cancel_timer(&self.group_id, TimerKind::Sync);
-        for (_, pending) in self.appending.drain() {
+        for pending in std::mem::take(&mut self.appending).into_values() {
             if let PendingAppend::Offsets(storing) = pending {
                 turn.answer_commit(storing.reply, CommitAnswer::Stored(Err(error)));
             }

@@ -528,3 +528,107 @@ async fn a_request_whose_connection_hung_up_is_parked_no_longer_and_its_member_s
     assert_eq!(broker.groups.parked_count(), 0);
     assert_eq!(broker.groups.census().members, 2);
 }
+
+fn join_with_metadata(member_id: &str, bytes: usize) -> Join {
+    let mut metadata = vec![0; 10];
+    metadata.resize(bytes, 1);
+    Join { protocols: vec![Protocol { name: Arc::from("range"), metadata: metadata.into() }], ..join(member_id) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_metadata_of_a_groups_members_is_bounded_and_who_is_there_stays() {
+    let log = Arc::new(MemoryLog::default());
+    let limits = GroupConfig { group_max_metadata_bytes: 20_000, ..settings() };
+    let broker = elected(&log, limits).await;
+    let first = broker.groups.join("g", join_with_metadata("", 10_000)).await;
+    assert_eq!(first.error, None);
+    let refused = broker.groups.join("g", join_with_metadata("", 10_000)).await;
+    assert_eq!(refused.error, Some(GroupError::GroupMaxSizeReached));
+    let grown = broker.groups.join("g", join_with_metadata(&first.member_id, 30_000)).await;
+    assert_eq!(grown.error, Some(GroupError::GroupMaxSizeReached));
+    assert_eq!(broker.groups.heartbeat("g", &caller(&first)), Ok(()));
+    // What the leader assigns counts too.
+    let assignments = vec![(Arc::clone(&first.member_id), Bytes::from(vec![0; 10_000]))];
+    let synced = broker.groups.sync("g", sync(&caller(&first), assignments)).await;
+    assert_eq!(synced, Err(GroupError::UnknownServerError), "as when a record of the group is too large to be stored");
+    let again = broker.groups.join("g", join_with_metadata(&first.member_id, 10_000)).await;
+    let assignments = vec![(Arc::clone(&first.member_id), Bytes::from(vec![0; 5_000]))];
+    assert!(broker.groups.sync("g", sync(&caller(&again), assignments)).await.is_ok());
+    assert!(broker.groups.census().bytes < 22_000, "{:?}", broker.groups.census());
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_groups_together_are_bounded_and_those_that_are_there_go_on() {
+    const LIMIT: u64 = 200_000;
+    let log = Arc::new(MemoryLog::default());
+    let limits = GroupConfig { group_coordinator_max_bytes: LIMIT, ..settings() };
+    let broker = elected(&log, limits).await;
+    let member = broker.join_and_sync("real").await;
+    assert_eq!(broker.groups.commit_offsets("real", commit(&member, 1)).await, CommitAnswer::Stored(Ok(())));
+    let mut refused = 0;
+    for stranger in 0..300 {
+        let joined = broker.groups.join(&format!("stranger-{stranger}"), join_with_metadata("", 1_000)).await;
+        refused += usize::from(joined.error == Some(GroupError::GroupMaxSizeReached));
+        assert!(broker.groups.census().bytes <= LIMIT, "{:?}", broker.groups.census());
+    }
+    assert!((100..300).contains(&refused), "{refused}");
+    assert!(broker.groups.census().bytes > LIMIT - 5_000, "{:?}", broker.groups.census());
+    for stranger in 0..30 {
+        let answer = broker.groups.commit_offsets(&format!("new-{stranger}"), commit(&nobody(), 1)).await;
+        if stranger >= 10 {
+            assert_eq!(answer, CommitAnswer::Refused(GroupError::InvalidCommitOffsetSize));
+        }
+    }
+    assert_eq!(broker.groups.commit_offsets("real", commit(&member, 2)).await, CommitAnswer::Stored(Ok(())));
+    assert_eq!(broker.groups.heartbeat("real", &member), Ok(()));
+    let again = broker.groups.join("real", join(&member.member_id)).await;
+    assert_eq!(again.error, None);
+    // The strangers are silent, so their sessions end and the round that follows makes room.
+    for _ in 0..150 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let _ = broker.groups.heartbeat("real", &caller(&again));
+    }
+    assert_eq!(broker.groups.join("newcomer", join("")).await.error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn member_ids_that_nobody_joins_with_are_taken_back_the_oldest_first_and_their_groups_with_them() {
+    let log = Arc::new(MemoryLog::default());
+    // For each of the 50 partitions that the topic is said to have.
+    let limits = GroupConfig { group_max_pending_members: 50 * 100, ..settings() };
+    let broker = elected(&log, limits).await;
+    let asking = || Join { require_known_member_id: true, session_timeout_ms: 1_800_000, ..join("") };
+    let mut handed_out = Vec::new();
+    for stranger in 0..5_000 {
+        let asked = broker.groups.join(&format!("g-{stranger}"), asking()).await;
+        assert_eq!(asked.error, Some(GroupError::MemberIdRequired));
+        handed_out.push(asked.member_id);
+    }
+    assert_eq!(broker.groups.census().groups, 100);
+    assert!(broker.groups.census().bytes < 200_000, "{:?}", broker.groups.census());
+    let late = broker.groups.join("g-0", join(&handed_out[0])).await;
+    assert_eq!(late.error, Some(GroupError::UnknownMemberId));
+    let in_time = broker.groups.join("g-4999", join(&handed_out[4_999])).await;
+    assert_eq!(in_time.error, None);
+    // Joined with long ago, an id is no longer pending, however many are handed out after it.
+    for stranger in 0..200 {
+        broker.groups.join(&format!("h-{stranger}"), asking()).await;
+    }
+    assert_eq!(broker.groups.heartbeat("g-4999", &caller(&in_time)), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_leaves_nothing_leaves_no_group() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, GroupConfig { offset_metadata_max_bytes: 1, ..settings() }).await;
+    let joined = broker.groups.join("a", Join { protocols: Vec::new(), ..join("") }).await;
+    assert_eq!(joined.error, Some(GroupError::InconsistentGroupProtocol));
+    let mut commit = commit(&nobody(), 1);
+    commit.offsets[0].committed.metadata = Arc::from("too long");
+    assert_eq!(broker.groups.commit_offsets("b", commit).await, CommitAnswer::Stored(Ok(())));
+    let asked = broker.groups.join("c", Join { require_known_member_id: true, ..join("") }).await;
+    assert_eq!(broker.groups.census().groups, 1);
+    let leaving = Leaving { member_id: asked.member_id, group_instance_id: None, reason: None };
+    assert_eq!(broker.groups.leave("c", &[leaving]), Ok(vec![Ok(())]));
+    assert_eq!(broker.groups.census(), Default::default());
+}

@@ -50,9 +50,7 @@ pub(crate) enum GroupEffect {
     OffsetsCommitted(usize),
     OffsetsExpired(usize),
     OffsetsDeleted(usize),
-    #[expect(dead_code, reason = "the limits on what groups take give it")]
     RefusedForSize,
-    #[expect(dead_code, reason = "the limits on what groups take give it")]
     PendingMemberEvicted,
 }
 
