@@ -212,12 +212,17 @@ async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only
         return Err(Refusal::invalid_request("Default topic resources are not allowed."));
     }
     let entity = ConfigEntity::Topic(name.to_string());
-    let stored = server.zookeeper.config(&entity).await.map_err(unreached)?;
+    let is_known = server.metadata.image().topic(name).is_some();
+    // Nothing is read for a name that anybody can make up.
+    let stored = match is_known {
+        true => server.zookeeper.config(&entity).await.map_err(unreached)?,
+        false => Properties::new(),
+    };
     let proposed = match change {
         Change::Replace(proposed) => proposed.clone(),
         Change::Steps(steps) => dynamic::change_topic(&stored, steps).map_err(unfit)?,
     };
-    if server.metadata.image().topic(name).is_none() {
+    if !is_known {
         let message = format!("The topic '{name}' does not exist.");
         return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, message));
     }

@@ -241,6 +241,7 @@ fn describe_partition(image: &Image, partition: &Partition, listener: &str, vers
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
     use crate::api::answer::AnswerBudget;
@@ -263,6 +264,7 @@ mod tests {
             now_ms: 0,
             answer,
             hang_up: None,
+            paused_at: AtomicU64::new(0),
         }
     }
 

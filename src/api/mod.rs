@@ -6,8 +6,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
@@ -86,7 +86,12 @@ pub struct RequestContext {
     pub answer: AnswerBudget,
     /// `None` where the request ends with its connection anyway.
     pub hang_up: Option<HangUp>,
+    /// Nanoseconds after `received` when others last had the thread.
+    pub paused_at: AtomicU64,
 }
+
+/// How long a request may have its thread while others wait for it.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// Tells a request that outlives its connection that nobody waits for the answer any more.
 #[derive(Clone, Debug, Default)]
@@ -102,7 +107,13 @@ impl RequestContext {
     /// Between two of the things that a request names: lets others have the thread after a slice of work. True if the
     /// client has hung up, and the rest need not be done.
     pub async fn pause(&self) -> bool {
-        tokio::task::coop::consume_budget().await;
+        let worked = self.received.elapsed();
+        let since = Duration::from_nanos(self.paused_at.load(Ordering::Relaxed));
+        if worked.saturating_sub(since) >= SLICE {
+            tokio::task::yield_now().await;
+            let now = u64::try_from(self.received.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.paused_at.store(now, Ordering::Relaxed);
+        }
         self.hang_up.as_ref().is_some_and(|hang_up| hang_up.0.load(Ordering::Relaxed))
     }
 

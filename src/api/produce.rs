@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 
 use crate::api::leader_hint::leader_hint;
+use crate::api::table::aside;
 use crate::api::{Handled, RequestContext, Server};
 use crate::model::internal_topics::is_internal_topic;
 use crate::protocol::error_code::ErrorCode;
@@ -26,13 +27,15 @@ use crate::replica::waiters::Commit;
 /// The one client that may write to internal topics, by the name it gives itself.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 const FIRST_WITH_LEADER_HINTS: i16 = 10;
+/// An append takes microseconds, and there is no pause between those of one request.
+const PARTITIONS_A_SLICE: usize = 500;
 
 pub(crate) async fn handle(
     server: &Server,
     context: RequestContext,
     mut request: ProduceRequest,
 ) -> Handled<ProduceResponse> {
-    keep_last_of_each(&mut request.topic_data);
+    let count = keep_last_of_each(&mut request.topic_data);
     let required_acks = match request.acks {
         0 => Some(RequiredAcks::None),
         1 => Some(RequiredAcks::Leader),
@@ -49,34 +52,37 @@ pub(crate) async fn handle(
     let mut waiting: Vec<(usize, usize, Commit)> = Vec::new();
     let mut response = ProduceResponse::default();
     response.responses.reserve_exact(request.topic_data.len());
-    for topic in request.topic_data {
-        let is_refused = is_internal_topic(&topic.name) && context.client_id != ADMIN_CLIENT_ID;
-        let mut answers = Vec::with_capacity(topic.partition_data.len());
-        for data in topic.partition_data {
-            let index = data.index;
-            let outcome = match terms {
-                None => Err(Refusal::Code(ErrorCode::InvalidRequiredAcks)),
-                Some(_) if is_refused => Err(Refusal::Code(ErrorCode::InvalidTopicException)),
-                Some(terms) => append(server, &topic.name, data, terms, context.now_ms),
-            };
-            match outcome {
-                Ok(Appended { info, commit }) => {
-                    if let Some(commit) = commit {
-                        waiting.push((response.responses.len(), answers.len(), commit));
+    let append_all = || {
+        for topic in request.topic_data {
+            let is_refused = is_internal_topic(&topic.name) && context.client_id != ADMIN_CLIENT_ID;
+            let mut answers = Vec::with_capacity(topic.partition_data.len());
+            for data in topic.partition_data {
+                let index = data.index;
+                let outcome = match terms {
+                    None => Err(Refusal::Code(ErrorCode::InvalidRequiredAcks)),
+                    Some(_) if is_refused => Err(Refusal::Code(ErrorCode::InvalidTopicException)),
+                    Some(terms) => append(server, &topic.name, data, terms, context.now_ms),
+                };
+                match outcome {
+                    Ok(Appended { info, commit }) => {
+                        if let Some(commit) = commit {
+                            waiting.push((response.responses.len(), answers.len(), commit));
+                        }
+                        answers.push(PartitionProduceResponse {
+                            index,
+                            base_offset: info.first_offset.0,
+                            log_append_time_ms: info.log_append_time_ms,
+                            log_start_offset: info.log_start_offset.0,
+                            ..Default::default()
+                        });
                     }
-                    answers.push(PartitionProduceResponse {
-                        index,
-                        base_offset: info.first_offset.0,
-                        log_append_time_ms: info.log_append_time_ms,
-                        log_start_offset: info.log_start_offset.0,
-                        ..Default::default()
-                    });
+                    Err(refusal) => answers.push(refused(index, refusal)),
                 }
-                Err(refusal) => answers.push(refused(index, refusal)),
             }
+            response.responses.push(TopicProduceResponse { name: topic.name, partition_responses: answers });
         }
-        response.responses.push(TopicProduceResponse { name: topic.name, partition_responses: answers });
-    }
+    };
+    aside(count > PARTITIONS_A_SLICE, append_all);
     if !waiting.is_empty() {
         let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         for (topic, partition, commit) in waiting {
@@ -97,16 +103,17 @@ pub(crate) async fn handle(
     Handled::Reply(response)
 }
 
-/// Of a partition that a request names twice the last counts: a request is a map to Kafka (handleProduceRequest).
-fn keep_last_of_each(topics: &mut Vec<TopicProduceData>) {
+/// Of a partition that a request names twice the last counts: a request is a map to Kafka (handleProduceRequest). How
+/// many there are.
+fn keep_last_of_each(topics: &mut Vec<TopicProduceData>) -> usize {
     let count: usize = topics.iter().map(|topic| topic.partition_data.len()).sum();
     if count < 2 {
-        return;
+        return count;
     }
     let mut named = HashSet::with_capacity(count);
     let mut each = topics.iter().flat_map(|topic| topic.partition_data.iter().map(|data| (&topic.name, data.index)));
     if each.all(|partition| named.insert(partition)) {
-        return;
+        return count;
     }
     let mut later: HashSet<(String, i32)> = HashSet::new();
     for topic in topics.iter_mut().rev() {
@@ -115,6 +122,7 @@ fn keep_last_of_each(topics: &mut Vec<TopicProduceData>) {
         topic.partition_data.reverse();
     }
     topics.retain(|topic| !topic.partition_data.is_empty());
+    later.len()
 }
 
 fn accepted_sets(api_version: i16) -> AcceptedSets {
@@ -223,7 +231,7 @@ mod tests {
             topic("a", vec![data(1, b"5"), data(2, b"6")]),
             topic("b", vec![data(0, b"7")]),
         ];
-        keep_last_of_each(&mut topics);
+        assert_eq!(keep_last_of_each(&mut topics), 4);
         let expected = vec![
             topic("a", vec![data(0, b"3")]),
             topic("a", vec![data(1, b"5"), data(2, b"6")]),

@@ -1,8 +1,11 @@
 //! Which handler answers which API, one row each, and how a request reaches it.
 //! Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaApis.scala, core/src/main/scala/kafka/network/SocketServer.scala.
 
+use std::future::poll_fn;
 use std::ops::RangeInclusive;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use log::{debug, error};
 
@@ -25,8 +28,27 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::{RequestHeader, write_response_header};
 use crate::protocol::message::{Message, Request};
 
-/// Some six times what the metadata of 200,000 partitions take, and twice the settings of 10,000 topics.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Half as much again as the metadata of 200,000 partitions take, or the settings of 5,000 topics.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// So much is read within a slice of work.
+const SLICE_BYTES: usize = 128 * 1024;
+
+/// Runs what cannot pause so that other tasks of this thread go on elsewhere meanwhile.
+pub(super) fn aside<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
+    if is_long { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// The same for a handler, which may not pause between all that it does.
+async fn polled_aside<F: Future>(is_long: bool, handled: F) -> F::Output {
+    let mut handled = pin!(handled);
+    poll_fn(|context| aside(is_long, || handled.as_mut().poll(context))).await
+}
+
+/// Their bytes are records, of which none is looked at while the request is read.
+fn is_data(key: ApiKey) -> bool {
+    matches!(key, ApiKey::Produce | ApiKey::Fetch)
+}
 
 /// A row with `counted` builds its answer under the budget of its context and is refused if that does not suffice; the
 /// answer of any other is no longer than a small multiple of its request, or of what the broker keeps anyway.
@@ -44,12 +66,14 @@ macro_rules! table {
                 $( ApiKey::$key => Box::pin(async move {
                     let api_version = context.api_version;
                     let kept: Option<Reader> = table!(@kept body $($counted)?);
-                    match decode(key, &context, body) {
+                    let is_long = body.remaining() > SLICE_BYTES && !is_data(key);
+                    match aside(is_long, || decode(key, &context, body)) {
                         Ok(request) => {
-                            let response = $handler(&server, context, request).await;
-                            encode(key, api_version, correlation_id, response, kept)
+                            let response = polled_aside(is_long, $handler(&server, context, request)).await;
+                            let is_long = is_long || kept.is_some();
+                            aside(is_long, || encode(key, api_version, correlation_id, response, kept))
                         }
-                        Err(refused) => encode(key, api_version, correlation_id, refused, None),
+                        Err(refused) => encode(key, api_version, correlation_id, *refused, None),
                     }
                 }), )*
                 #[allow(unreachable_patterns)]
@@ -122,6 +146,7 @@ impl Service for Server {
             now_ms,
             answer,
             hang_up: hang_up.clone(),
+            paused_at: AtomicU64::new(0),
         };
         match supported {
             Some((key, versions)) if versions.contains(&api_version) => {
@@ -191,7 +216,7 @@ fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
 }
 
 /// Reads the request. One that would take too much memory is answered with the part of it that was read.
-fn decode<R>(key: ApiKey, context: &RequestContext, mut body: Reader) -> Result<R, Handled<R::Response>>
+fn decode<R>(key: ApiKey, context: &RequestContext, mut body: Reader) -> Result<R, Box<Handled<R::Response>>>
 where
     R: Request,
     R::Response: Refusing<Request = R>,
@@ -211,10 +236,10 @@ where
         ),
     }
     if why != DecodeError::OverBudget {
-        return Err(Handled::Close);
+        return Err(Box::new(Handled::Close));
     }
     let text = "The request would take many times its bytes in memory.";
-    Err(R::Response::refused(request, version, ErrorCode::PolicyViolation, text))
+    Err(Box::new(R::Response::refused(request, version, ErrorCode::PolicyViolation, text)))
 }
 
 /// `kept` is the body of a request whose answer may turn out too long.
@@ -229,11 +254,12 @@ where
         Handled::Close => return Answer::close(),
         Handled::TooLong(why) => {
             debug!("the answer to {} version {api_version} would be too long", key.name());
-            let refused = kept.and_then(|mut body| {
-                let request = <O::Response as Refusing>::Request::decode(&mut body, api_version).ok()?;
-                Some(O::Response::refused(request, api_version, ErrorCode::PolicyViolation, &why.to_string()))
-            });
-            return refused.map_or(Answer::close(), |refused| encode(key, api_version, correlation_id, refused, None));
+            let Some(mut body) = kept else { return Answer::close() };
+            // It has been read before. A refusal of all that it names might be too long as well.
+            body.read_the_beginning();
+            let (request, _) = <O::Response as Refusing>::Request::decode_partly(&mut body, api_version);
+            let refused = O::Response::refused(request, api_version, ErrorCode::PolicyViolation, &why.to_string());
+            return encode(key, api_version, correlation_id, refused, None);
         }
     };
     let mut writer = Writer::with_capacity(256);

@@ -85,6 +85,11 @@ impl Reader {
         budget(self.bytes.len()) - self.budget
     }
 
+    /// Allows no more than [`MEMORY_BASE`] from here on: for who wants to know how a request begins.
+    pub fn read_the_beginning(&mut self) {
+        self.budget = self.budget.min(MEMORY_BASE);
+    }
+
     /// Takes the memory of `count` elements of `size` bytes each out of the budget.
     pub fn charge(&mut self, count: usize, size: usize) -> Result<(), DecodeError> {
         let bytes = count.saturating_mul(size).saturating_add(ALLOCATION);
