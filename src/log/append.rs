@@ -297,7 +297,7 @@ impl State {
         self.active_mut().become_inactive(&dir, &config)?;
         // The new segment starts where the state ends, so that a restart finds a snapshot for each segment.
         self.producers.set_end_offset(base_offset);
-        self.snapshots.take(&dir, &self.producers)?;
+        self.snapshots.take_if_possible(&dir, &self.producers)?;
         let segment = Segment::create(&dir, base_offset, &config, now_ms)?;
         self.segments.push(segment);
         self.recent.clear();

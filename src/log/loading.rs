@@ -102,7 +102,9 @@ pub(crate) fn load(
         on_recovered,
     };
     loader.load(unusable, epochs_are_lost)?;
-    let Loader { state, parent, input, .. } = loader;
+    let Loader { mut state, parent, input, .. } = loader;
+    // Whoever uses the log opens what it needs: partitions that nobody uses have no descriptor.
+    state.segments.iter_mut().for_each(Segment::close);
     Ok(Log {
         topic_partition: input.topic_partition,
         parent,
@@ -418,7 +420,7 @@ impl Loader<'_> {
             );
         }
         producers.set_end_offset(recovered.next_offset);
-        snapshots.take(dir, producers)?;
+        snapshots.take_if_possible(dir, producers)?;
         (self.on_recovered)(u64::from(segment.size()));
         if at + 1 < segments.len() {
             segments[at].close();
@@ -437,7 +439,7 @@ impl Loader<'_> {
             let end = state.log_end_offset;
             for offset in base_offsets.iter().rev().take(2).rev().copied().chain([end]) {
                 state.producers.set_end_offset(offset);
-                state.snapshots.take(&state.dir, &state.producers)?;
+                state.snapshots.take_if_possible(&state.dir, &state.producers)?;
             }
             return Ok(());
         }

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{IoContext, LogError};
+use super::error::{Condemned, IoContext, LogError};
 use super::file_names::{self, offset_file};
 use super::files;
 use super::leader_epochs::LeaderEpochs;
@@ -433,7 +433,11 @@ impl Segment {
             file.set_len(u64::from(valid)).doing("truncate", &path)?;
         }
         self.size = valid;
-        self.become_inactive(dir, config)?;
+        match self.become_inactive(dir, config) {
+            // A full disk: what the index files lack waits in memory, and a file that is missing is rebuilt again.
+            Err(error) if error.condemns() == Condemned::Nothing => log::warn!("{error}"),
+            inactive => inactive?,
+        }
         Ok(Recovered { next_offset, truncated_bytes: truncated, why })
     }
 

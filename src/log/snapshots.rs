@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::error::{IoContext, LogError};
+use super::error::{Condemned, IoContext, LogError};
 use super::file_names::{self, offset_file};
 use super::files;
 use super::producer_snapshot;
@@ -52,6 +52,19 @@ impl Snapshots {
             self.last = offset;
         }
         Ok(())
+    }
+
+    /// As `take`, but does without where that is all: what a restart cannot read it replays from an older snapshot.
+    pub fn take_if_possible(&mut self, dir: &Path, producers: &Producers) -> Result<(), LogError> {
+        match self.take(dir, producers) {
+            Err(error) if error.condemns() == Condemned::Nothing => {
+                log::warn!("{error}; the next start replays more");
+                // Half of one would be found corrupt.
+                let _ = files::remove_if_exists(&path(dir, producers.end_offset()));
+                Ok(())
+            }
+            taken => taken,
+        }
     }
 
     /// Removes those for which `keep` does not hold.

@@ -220,7 +220,7 @@ impl State {
             self.replay_producers()?;
         }
         self.producers.set_end_offset(end);
-        self.snapshots.take(&self.dir, &self.producers)
+        self.snapshots.take_if_possible(&self.dir, &self.producers)
     }
 
     fn replay_producers(&mut self) -> Result<(), LogError> {
@@ -236,7 +236,7 @@ impl State {
                 self.producers.set_end_offset(base_offset);
                 // So that the next truncation or crash replays little.
                 if at >= first_with_snapshot {
-                    self.snapshots.take(&self.dir, &self.producers)?;
+                    self.snapshots.take_if_possible(&self.dir, &self.producers)?;
                 }
             }
             let State { segments, dir, producers, .. } = self;

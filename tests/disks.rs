@@ -1,0 +1,143 @@
+//! Promise: a full disk or a want of descriptors costs what was asked, and not the broker.
+//!
+//! Each test runs itself again in a mount namespace, in which it may mount a small file system and lower limits; all of it
+//! goes with the process.
+
+mod support;
+
+use std::ffi::CStr;
+use std::fs;
+use std::process::Command;
+
+use odradek::record::compression::Codec;
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Resource, Rlimit, getuid, setrlimit};
+use support::client::{Client, batch};
+use support::{Broker, Cluster, Kind, Scratch, ZooKeeper};
+
+const DISK_BYTES: u64 = 8 << 20;
+const KAFKA_STORAGE_ERROR: i16 = 56;
+const INSIDE: &str = "ODRADEK_TEST_IN_NAMESPACE";
+
+/// True inside; outside it runs the test inside and passes on what came of it.
+fn is_inside(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !getuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.arg(std::env::current_exe().expect("a test knows its program"));
+    let status = command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1").status();
+    let status = status.expect("unshare (util-linux) can be started");
+    assert!(status.success(), "{test} in a mount namespace of its own (unshare --mount): {status}");
+    false
+}
+
+/// A cluster whose broker keeps its logs on a small disk.
+fn on_a_small_disk(name: &str, settings: &str) -> Cluster {
+    let scratch = Scratch::new(name);
+    let zookeeper = ZooKeeper::start(&scratch);
+    let mut broker = Broker::configure(&scratch, zookeeper.port, settings);
+    fs::create_dir(&broker.data).expect("the scratch directory can be written");
+    let options = std::ffi::CString::new(format!("size={DISK_BYTES}")).expect("no zero");
+    let options: &CStr = &options;
+    mount("tmpfs", &broker.data, "tmpfs", MountFlags::empty(), options).expect("a tmpfs can be mounted");
+    broker.start(Kind::under_test(), &scratch);
+    Cluster { broker, zookeeper, scratch }
+}
+
+/// Appends until the disk is full, in batches of this size, and gives how many it took.
+fn fill(client: &mut Client, topic: &str, value_bytes: usize) -> i64 {
+    let mut appended = 0;
+    loop {
+        match client.produce(topic, 0, batch(Codec::None, ["x".repeat(value_bytes)])).expect("Produce is answered") {
+            Ok(offset) => assert_eq!(offset, appended),
+            Err(error) => {
+                assert_eq!(error, KAFKA_STORAGE_ERROR);
+                return appended;
+            }
+        }
+        appended += 1;
+    }
+}
+
+#[test]
+fn on_a_full_disk_a_broker_starts_after_a_crash_serves_reads_and_deletes_and_goes_on_when_there_is_room() {
+    if !is_inside(
+        "on_a_full_disk_a_broker_starts_after_a_crash_serves_reads_and_deletes_and_goes_on_when_there_is_room",
+    ) {
+        return;
+    }
+    let mut cluster = on_a_small_disk("full-disk", "log.segment.delete.delay.ms=0");
+    let mut client = cluster.broker.client();
+    client.create_topic("t", 1, &[]);
+    client.create_topic("other", 1, &[]);
+    // With a producer's state, so that recovery has a snapshot to write.
+    client.produce("other", 0, batch(Codec::None, ["kept".to_owned()])).expect("answered").expect("appended");
+    let mut appended = fill(&mut client, "t", 100_000);
+    // Down to the last bytes.
+    for value_bytes in [10_000, 1000, 10] {
+        while client.produce("t", 0, batch(Codec::None, ["x".repeat(value_bytes)])).expect("answered").is_ok() {
+            appended += 1;
+        }
+    }
+    let filler = cluster.broker.data.join("filler");
+    let _ = fs::write(&filler, vec![0; 1 << 20]);
+    for _ in 0..2 {
+        cluster.broker.kill();
+        cluster.start_broker(Kind::under_test());
+        let mut client = cluster.broker.client();
+        assert_eq!(client.read_all("t", 0, 0).expect("reads are served").len() as i64, appended);
+        assert_eq!(client.read_all("other", 0, 0).expect("reads are served").len(), 1);
+        let refused = client.produce("t", 0, batch(Codec::None, ["y".repeat(100_000)])).expect("Produce is answered");
+        assert_eq!(refused, Err(KAFKA_STORAGE_ERROR));
+    }
+    fs::remove_file(&filler).expect("removable");
+    let mut client = cluster.broker.client();
+    let offset = client.produce("other", 0, batch(Codec::None, ["more".to_owned()])).expect("Produce is answered");
+    assert_eq!(offset, Ok(1), "there is room again");
+    assert!(cluster.broker.stop().success());
+}
+
+#[test]
+fn partitions_that_find_no_descriptor_are_refused_and_the_others_served() {
+    if !is_inside("partitions_that_find_no_descriptor_are_refused_and_the_others_served") {
+        return;
+    }
+    const PARTITIONS: i32 = 400;
+    let scratch = Scratch::new("descriptors");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let mut broker = Broker::configure(&scratch, zookeeper.port, "");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum: Some(256) }).expect("a limit can be lowered");
+    broker.start(Kind::under_test(), &scratch);
+    let mut cluster = Cluster { broker, zookeeper, scratch };
+    let mut client = cluster.broker.client();
+    // Partitions that nobody writes to need none.
+    client.create_topic("t", PARTITIONS, &[]);
+    let mut outcomes = Vec::new();
+    for partition in 0..PARTITIONS {
+        outcomes.push(client.produce("t", partition, batch(Codec::None, ["x".to_owned()])).expect("answered"));
+    }
+    let refused: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.err()).collect();
+    assert!(refused.iter().all(|&error| error == KAFKA_STORAGE_ERROR), "{refused:?}");
+    assert!((100..PARTITIONS as usize - 100).contains(&refused.len()), "{} are refused", refused.len());
+    // Those that were served are served on, and nothing is offline: each may be had, if not all at once.
+    for partition in 0..PARTITIONS {
+        if outcomes[partition as usize].is_ok() {
+            let appended = client.produce("t", partition, batch(Codec::None, ["y".to_owned()])).expect("answered");
+            assert_eq!(appended, Ok(1), "partition {partition}");
+        }
+    }
+    let said = cluster.broker.process().said();
+    assert!(!said.contains("is offline until the broker restarts"), "{said}");
+    cluster.broker.kill();
+    cluster.start_broker(Kind::under_test());
+    let mut client = cluster.broker.client();
+    for (partition, outcome) in outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_err()) {
+        let appended = client.produce("t", partition as i32, batch(Codec::None, ["x".to_owned()])).expect("answered");
+        assert_eq!(appended, Ok(0), "partition {partition} was refused with {outcome:?} and has a descriptor now");
+    }
+}
