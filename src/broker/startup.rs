@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -117,8 +118,14 @@ fn connection_limits(config: &SocketConfig) -> Result<ConnectionLimits, StartErr
         max_connections_per_ip: config.max_connections_per_ip,
         max_connections_per_ip_overrides: overrides,
         max_connection_creation_rate: rate(config.max_connection_creation_rate),
+        descriptors: descriptor_limit(),
         listeners: listeners.collect(),
     })
+}
+
+fn descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// Kafka's default and its stock `server.properties` ask for 100 KiB, less than the system gives by itself, and asking

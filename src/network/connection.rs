@@ -115,8 +115,7 @@ pub async fn serve<S: Service, T: Transport>(
         End::Overdue => {
             count(&connection.shared.counters.connections_overdue, 1);
             info!(
-                "closing the connection from {}: queued.max.request.bytes are used up, and it has held memory without \
-                 progress for longest",
+                "closing the connection from {}: others need the memory that it holds (queued.max.request.bytes)",
                 peer.address
             );
         }

@@ -1,7 +1,8 @@
-//! How many connections there may be: `max.connections`, `max.connections.per.ip` with its overrides, and
-//! `max.connection.creation.rate`. Source: kafka 3.9.1 core/src/main/scala/kafka/network/SocketServer.scala, ConnectionQuotas.
+//! How many connections there may be: `max.connections`, `max.connections.per.ip` with its overrides,
+//! `max.connection.creation.rate`, and the descriptors that connections leave to the log. Source: kafka 3.9.1 core/src/main/scala/kafka/network/SocketServer.scala, ConnectionQuotas.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,8 @@ pub struct ConnectionLimits {
     pub max_connections_per_ip_overrides: HashMap<IpAddr, usize>,
     /// Connections a second.
     pub max_connection_creation_rate: u32,
+    /// Descriptors that the process may have (`RLIMIT_NOFILE`).
+    pub descriptors: usize,
     /// By name; one that is not here has no limits of its own.
     pub listeners: HashMap<String, ListenerLimits>,
 }
@@ -78,6 +81,26 @@ pub struct Place {
     address: IpAddr,
 }
 
+/// Why a connection is closed before its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// `max.connections.per.ip`
+    Address,
+    /// The descriptors that are left are those of the log.
+    Descriptors { limit: usize },
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rejection::Address => f.write_str("its address has reached max.connections.per.ip"),
+            Rejection::Descriptors { limit } => {
+                write!(f, "of {limit} file descriptors (ulimit -n) those that are free are kept for the log")
+            }
+        }
+    }
+}
+
 impl ConnectionCounter {
     pub fn new(limits: ConnectionLimits) -> Arc<ConnectionCounter> {
         Arc::new(ConnectionCounter { limits, counts: Mutex::default(), released: Notify::new() })
@@ -116,13 +139,23 @@ impl ConnectionCounter {
         }
     }
 
-    /// Counts a connection, unless its address has too many already.
-    pub fn place(self: &Arc<Self>, listener: &Arc<str>, address: IpAddr) -> Option<Place> {
+    /// Counts a connection, unless its address has too many already or its descriptor, of that number, is one of those
+    /// left to the log.
+    pub fn place(
+        self: &Arc<Self>,
+        listener: &Arc<str>,
+        address: IpAddr,
+        descriptor: usize,
+    ) -> Result<Place, Rejection> {
         let address = address.to_canonical();
         let mut counts = self.counts();
         let now = Instant::now();
         counts.creations.count(now);
         counts.creations_by_listener.entry(Arc::clone(listener)).or_default().count(now);
+        let is_protected = self.limits.listeners.get(&**listener).is_some_and(|limits| limits.is_protected);
+        if !leaves_descriptors(self.limits.descriptors, descriptor, counts.total, is_protected) {
+            return Err(Rejection::Descriptors { limit: self.limits.descriptors });
+        }
         let limit = self.limits.max_connections_per_ip_overrides.get(&address);
         let limit = *limit.unwrap_or(&self.limits.max_connections_per_ip);
         let of_address = counts.by_address.entry(address).or_default();
@@ -130,13 +163,25 @@ impl ConnectionCounter {
             if *of_address == 0 {
                 counts.by_address.remove(&address);
             }
-            return None;
+            return Err(Rejection::Address);
         }
         *of_address += 1;
         counts.total += 1;
         *counts.by_listener.entry(Arc::clone(listener)).or_default() += 1;
-        Some(Place { counter: Arc::clone(self), listener: Arc::clone(listener), address })
+        Ok(Place { counter: Arc::clone(self), listener: Arc::clone(listener), address })
     }
+}
+
+/// Never taken by a connection.
+const LAST_DESCRIPTORS: usize = 16;
+
+/// Connections leave a quarter of all descriptors free, those of the inter-broker listener an eighth, for what the log
+/// opens. An eighth is theirs however many the log has. The system gives the lowest free number, so that all below the
+/// new one are in use.
+fn leaves_descriptors(limit: usize, descriptor: usize, connections: usize, is_protected: bool) -> bool {
+    let left = if is_protected { limit / 8 } else { limit / 4 };
+    descriptor < limit - left.max(LAST_DESCRIPTORS.min(limit))
+        || connections < limit / 8 && descriptor < limit.saturating_sub(LAST_DESCRIPTORS)
 }
 
 impl Drop for Place {
@@ -165,6 +210,7 @@ mod tests {
         ConnectionLimits {
             max_connections: 10,
             max_connections_per_ip: usize::MAX,
+            descriptors: usize::MAX,
             max_connections_per_ip_overrides: HashMap::new(),
             max_connection_creation_rate: u32::MAX,
             listeners: HashMap::new(),
@@ -187,13 +233,32 @@ mod tests {
         });
         let listener: Arc<str> = "PLAINTEXT".into();
         let other = IpAddr::from([10, 0, 0, 2]);
-        let first = counter.place(&listener, other).expect("the first has room");
-        assert!(counter.place(&listener, other).is_none());
+        let first = counter.place(&listener, other, 9).expect("the first has room");
+        assert!(counter.place(&listener, other, 9).is_err());
         drop(first);
-        assert!(counter.place(&listener, other).is_some());
-        let two = [counter.place(&listener, [10, 0, 0, 1].into()), counter.place(&listener, [10, 0, 0, 1].into())];
-        assert!(two.iter().all(Option::is_some));
-        assert!(counter.place(&listener, [10, 0, 0, 1].into()).is_none());
+        assert!(counter.place(&listener, other, 9).is_ok());
+        let two =
+            [counter.place(&listener, [10, 0, 0, 1].into(), 9), counter.place(&listener, [10, 0, 0, 1].into(), 9)];
+        assert!(two.iter().all(Result::is_ok));
+        assert!(counter.place(&listener, [10, 0, 0, 1].into(), 9).is_err());
+    }
+
+    #[test]
+    fn the_last_quarter_of_the_descriptors_is_left_to_the_log_and_an_eighth_is_never_taken_from_connections() {
+        for (descriptor, connections, is_protected, is_let_in) in [
+            (191, 150, false, true),
+            (192, 150, false, false),
+            (192, 150, true, true),
+            (224, 150, true, false),
+            // The log has nearly all.
+            (239, 31, false, true),
+            (239, 32, false, false),
+            (240, 0, true, false),
+        ] {
+            let leaves = leaves_descriptors(256, descriptor, connections, is_protected);
+            assert_eq!(leaves, is_let_in, "descriptor {descriptor} beside {connections} connections");
+        }
+        assert!(leaves_descriptors(usize::MAX, 1 << 20, 1 << 20, false) && !leaves_descriptors(8, 1, 0, true));
     }
 
     #[tokio::test(start_paused = true)]
@@ -202,14 +267,14 @@ mod tests {
         let listeners = HashMap::from([("INTERNAL".to_owned(), own(2, true)), ("SMALL".to_owned(), own(1, false))]);
         let counter = ConnectionCounter::new(ConnectionLimits { max_connections: 3, listeners, ..limits() });
         let [internal, external, small] = ["INTERNAL", "EXTERNAL", "SMALL"].map(Arc::<str>::from);
-        let _small = counter.place(&small, HERE).expect("there is room");
+        let _small = counter.place(&small, HERE, 9).expect("there is room");
         assert!(!has_room(&counter, "SMALL").await, "it has one place");
-        let first = counter.place(&external, HERE).expect("there is room");
+        let first = counter.place(&external, HERE, 9).expect("there is room");
         assert!(has_room(&counter, "EXTERNAL").await);
-        let _second = counter.place(&external, HERE).expect("there is room");
+        let _second = counter.place(&external, HERE, 9).expect("there is room");
         assert!(!has_room(&counter, "EXTERNAL").await);
         assert!(has_room(&counter, "INTERNAL").await);
-        let _brokers = [counter.place(&internal, HERE), counter.place(&internal, HERE)];
+        let _brokers = [counter.place(&internal, HERE, 9), counter.place(&internal, HERE, 9)];
         assert!(!has_room(&counter, "INTERNAL").await, "its own limit holds");
         drop((first, _second, _brokers));
         assert!(has_room(&counter, "EXTERNAL").await);
@@ -224,10 +289,10 @@ mod tests {
             ..limits()
         });
         let slow: Arc<str> = "SLOW".into();
-        let _first = counter.place(&slow, HERE);
+        let _first = counter.place(&slow, HERE, 9);
         assert!(!has_room(&counter, "SLOW").await);
         assert!(has_room(&counter, "OTHER").await);
-        let _second = counter.place(&"OTHER".into(), HERE);
+        let _second = counter.place(&"OTHER".into(), HERE, 9);
         assert!(!has_room(&counter, "OTHER").await, "all of them together have used up the second");
         // The clock of this test is paused: this moves it, and waits for nothing.
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use log::{debug, info, warn};
@@ -14,6 +15,7 @@ use tokio::time::Duration;
 
 use crate::network::connection;
 use crate::network::counters::count;
+use crate::network::limits::Rejection;
 use crate::network::memory::ConnectionMemory;
 use crate::network::transport::Plain;
 use crate::network::{Peer, Service, Shared};
@@ -120,6 +122,8 @@ pub async fn accept<S: Service>(
     let BoundListener { settings, listener } = bound;
     let name: Arc<str> = settings.name.as_str().into();
     let mut connections = JoinSet::new();
+    // Descriptors, and that was said.
+    let mut is_short = false;
     loop {
         let accepted = tokio::select! {
             accepted = async {
@@ -138,16 +142,29 @@ pub async fn accept<S: Service>(
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most of the time: closing connections is what helps, and time.
-                warn!("listener {name} cannot accept a connection: {error}");
+                if !std::mem::replace(&mut is_short, true) {
+                    warn!("listener {name} cannot accept a connection: {error}");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let Some(place) = shared.connections.place(&name, address.ip()) else {
-            count(&shared.counters.connections_rejected, 1);
-            info!("rejected the connection from {address}: its address has reached max.connections.per.ip");
-            continue;
+        let descriptor = usize::try_from(stream.as_raw_fd()).unwrap_or(usize::MAX);
+        let place = match shared.connections.place(&name, address.ip(), descriptor) {
+            Ok(place) => place,
+            Err(why) => {
+                count(&shared.counters.connections_rejected, 1);
+                match why {
+                    Rejection::Descriptors { .. } if std::mem::replace(&mut is_short, true) => {}
+                    Rejection::Descriptors { .. } => {
+                        warn!("listener {name} rejects the connection from {address}, and more like it: {why}");
+                    }
+                    Rejection::Address => info!("rejected the connection from {address}: {why}"),
+                }
+                continue;
+            }
         };
+        is_short = false;
         if let Err(error) = configure(&stream, &settings) {
             debug!("connection from {address} cannot be configured: {error}");
             continue;

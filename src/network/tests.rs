@@ -95,6 +95,7 @@ impl Harness {
             max_connections_per_ip: usize::MAX,
             max_connections_per_ip_overrides: HashMap::new(),
             max_connection_creation_rate: u32::MAX,
+            descriptors: usize::MAX,
             listeners: HashMap::new(),
         });
         let (shutdown, receiver) = watch::channel(false);
