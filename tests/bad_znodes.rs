@@ -5,6 +5,9 @@ mod support;
 
 use std::time::Duration;
 
+use odradek::protocol::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use odradek::record::compression::Codec;
 use support::client::{Client, batch, values};
 use support::{Cluster, Kind, PATIENCE, eventually};
@@ -342,6 +345,21 @@ fn a_broker_starts_among_bad_znodes_and_takes_each_over_once_it_is_repaired() {
         assert!(said <= 2, "{path:.60} is complained of {said} times");
     }
     assert!(vandal.get("/controller").is_some_and(|data| data.starts_with(b"{")));
+
+    // A tool repairs what it changes.
+    let change =
+        AlterableConfig { name: "max.message.bytes".to_owned(), config_operation: 0, value: Some("100".to_owned()) };
+    let resource =
+        AlterConfigsResource { resource_type: 2, resource_name: "junk-config".to_owned(), configs: vec![change] };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    let changed = client.call(&request, 1).expect("the broker answers IncrementalAlterConfigs");
+    assert_eq!(changed.responses[0].error_code, 0, "{:?}", changed.responses[0].error_message);
+    eventually(PATIENCE, "the change is obeyed", || {
+        match client.produce("junk-config", 0, batch(Codec::None, ["y".repeat(200)])) {
+            Ok(Err(10)) => Ok(()),
+            outcome => Err(format!("{outcome:?}")),
+        }
+    });
 
     for (path, original) in malformed.iter().zip(&originals) {
         match original {

@@ -207,6 +207,14 @@ fn change_of(kind: Kind, entries: Vec<Entry>, is_repeated: bool) -> Result<Chang
         .map(Change::Steps)
 }
 
+/// What is stored for the entity. What cannot be understood is nothing, so that whoever changes it also repairs it.
+async fn stored(server: &Server, entity: &ConfigEntity) -> Result<Properties, Refusal> {
+    match server.zookeeper.config(entity).await {
+        Err(ZkError::Malformed(_)) => Ok(Properties::new()),
+        stored => stored.map_err(unreached),
+    }
+}
+
 async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only: bool) -> Result<(), Refusal> {
     if name.is_empty() {
         return Err(Refusal::invalid_request("Default topic resources are not allowed."));
@@ -215,7 +223,7 @@ async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only
     let is_known = server.metadata.image().topic(name).is_some();
     // Nothing is read for a name that anybody can make up.
     let stored = match is_known {
-        true => server.zookeeper.config(&entity).await.map_err(unreached)?,
+        true => stored(server, &entity).await?,
         false => Properties::new(),
     };
     let proposed = match change {
@@ -249,7 +257,7 @@ async fn alter_broker(server: &Server, name: &str, change: &Change, validate_onl
             )));
         }
     };
-    let stored = server.zookeeper.config(&entity).await.map_err(unreached)?;
+    let stored = stored(server, &entity).await?;
     let proposed = match change {
         Change::Replace(proposed) => proposed.clone(),
         // Like Kafka, an incremental change also drops what is stored and cannot be used.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use log::error;
+use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::znode::config::ConfigEntity;
 
 use crate::api::alter_configs::ResourceType;
@@ -10,6 +11,7 @@ use crate::api::answer::AnswerTooLong;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::config::describe::{ConfigEntry, ConfigSource, describe_broker, describe_default_broker, describe_topic};
+use crate::config::properties::Properties;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
@@ -65,10 +67,14 @@ async fn entries(server: &Server, resource: &DescribeConfigsResource) -> Result<
             if server.metadata.image().topic(name).is_none() {
                 return Err(ErrorCode::UnknownTopicOrPartition.into());
             }
-            let overrides = server.zookeeper.config(&ConfigEntity::Topic(name.to_string())).await.map_err(|why| {
-                error!("Error processing describe configs request for topic {name}: {why}");
-                Refusal::new(ErrorCode::from(&why), why.to_string())
-            })?;
+            let overrides = match server.zookeeper.config(&ConfigEntity::Topic(name.to_string())).await {
+                // As in Kafka, what cannot be understood is nothing; the log names it.
+                Err(ZkError::Malformed(_)) => Properties::new(),
+                stored => stored.map_err(|why| {
+                    error!("Error processing describe configs request for topic {name}: {why}");
+                    Refusal::new(ErrorCode::from(&why), why.to_string())
+                })?,
+            };
             Ok(describe_topic(&config, &overrides))
         }
         ResourceType::Broker if name.is_empty() => Ok(describe_default_broker(&config)),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -103,7 +103,10 @@ impl Server {
 
     fn run(jars_of: &str, data: tempfile::TempDir, port: u16, security: &[String], port_setting: &str) -> Server {
         let config = data.path().join("zoo.cfg");
-        let text = format!("dataDir={}\n{port_setting}={port}\ntickTime={TICK_MS}\n", data.path().display());
+        let text = format!(
+            "dataDir={}\n{port_setting}={port}\ntickTime={TICK_MS}\n4lw.commands.whitelist=srvr\n",
+            data.path().display()
+        );
         std::fs::write(&config, text).expect("a writable directory");
         let process = Command::new("java")
             .args(["-Xmx128m", "-Dzookeeper.admin.enableServer=false", "-Dzookeeper.forceSync=no"])
@@ -117,6 +120,16 @@ impl Server {
             .spawn()
             .expect("java starts; install a Java runtime");
         Server { process, port, data }
+    }
+
+    /// How many packets the server has received, this question among them.
+    pub async fn received(&self) -> u64 {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server runs");
+        socket.write_all(b"srvr").await.expect("it takes the question");
+        let mut said = String::new();
+        socket.read_to_string(&mut said).await.expect("it answers in text");
+        let line = said.lines().find_map(|line| line.strip_prefix("Received: "));
+        line.and_then(|count| count.trim().parse().ok()).unwrap_or_else(|| panic!("it said: {said}"))
     }
 
     /// What a client of a server with TLS is told; `client` says whether it has a certificate.
