@@ -10,7 +10,7 @@ use odradek::protocol::message::Payload;
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use odradek::record::build::BatchBuilder;
 use support::client::{Client, TIMESTAMP, batch};
-use support::{Cluster, deps, repository, tied};
+use support::{Cluster, Kind, deps, repository, tied};
 
 use odradek::record::compression::Codec;
 
@@ -153,4 +153,45 @@ fn a_batch_beyond_the_limits_waits_for_its_turn_and_every_client_reads_all() {
     }
     expected.sort_unstable();
     read_by_all(&cluster, "many", &expected, Some((1_000, 3_000)));
+}
+
+/// What is converted for old consumers is in memory until they take it.
+#[test]
+fn old_consumers_that_take_no_answer_hold_little_memory() {
+    const PARTITIONS: i32 = 12;
+    let mut cluster = Cluster::start("fetch-converted", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("old", PARTITIONS, &[]);
+    for partition in 0..PARTITIONS {
+        for _ in 0..8 {
+            client.produce("old", partition, batch_of(250_000)).expect("answered").expect("appended");
+        }
+    }
+    let order: Vec<i32> = (0..PARTITIONS).collect();
+    for version in 0..=3 {
+        let got = fetch(&mut client, version, "old", &order, 50 << 20);
+        assert!(got.iter().all(|&(_, bytes)| bytes > 250_000), "version {version}: {got:?}");
+    }
+    if Kind::under_test() != Kind::Odradek {
+        return; // A JVM broker converts while the socket takes it.
+    }
+    let before = cluster.broker.process().memory_kib("VmRSS");
+    let partition = |&partition: &i32| FetchPartition { partition, partition_max_bytes: 2 << 20, ..Default::default() };
+    let partitions: Vec<FetchPartition> = order.iter().map(partition).collect();
+    let topics = vec![FetchTopic { topic: "old".to_owned(), partitions, ..Default::default() }];
+    let request = FetchRequest { max_wait_ms: 0, min_bytes: 1, max_bytes: 50 << 20, topics, ..Default::default() };
+    let mut unread: Vec<(Client, i32)> = (0..30)
+        .map(|_| {
+            let mut client = cluster.broker.client();
+            let correlation_id = client.send(&request, 1).expect("the broker takes it");
+            // Its first byte is there: all of the answer is made.
+            client.stream.peek(&mut [0]).expect("an answer");
+            (client, correlation_id)
+        })
+        .collect();
+    let grown = cluster.broker.process().memory_kib("VmRSS").saturating_sub(before);
+    assert!(grown < 500 << 10, "{grown} KiB for 30 unread answers over 24 MB each");
+    let (client, correlation_id) = &mut unread[0];
+    let answer = client.receive::<FetchRequest>(1, *correlation_id).expect("the rest of the answer");
+    assert_eq!(answer.responses[0].partitions.len(), PARTITIONS as usize);
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use log::warn;
 use tokio::time::{Duration, Instant};
 
+use crate::api::answer::AnswerTooLong;
 use crate::api::leader_hint::leader_hint;
 use crate::api::{RequestContext, Server};
 use crate::codec::writer::{Chunk, FileRegion};
@@ -20,6 +21,7 @@ use crate::protocol::messages::fetch::{
     AbortedTransaction, EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchTopic,
     FetchableTopicResponse, ForgottenTopic, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
+use crate::record::batch::{BatchHeader, HEADER_BYTES_V2};
 use crate::record::convert::{ConvertError, DownConversion};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
@@ -36,13 +38,21 @@ const FIRST_FROM_FOLLOWERS: i16 = 11;
 /// From this version on the first batch of a reply is returned whole, however large (KIP-74).
 const FIRST_WITH_SOFT_LIMITS: i16 = 3;
 
+/// About so many bytes of one reply are converted for an old consumer, shared by its partitions, each of which gets one
+/// batch at least: converted records are in memory until the consumer takes them, and it asks for the rest again.
+const CONVERTED_BYTES_MAX: usize = 4 << 20;
+
 /// One partition of the answer, in the making.
 struct Answer {
     query: PartitionQuery,
     data: PartitionData,
 }
 
-pub(crate) async fn handle(server: &Server, context: RequestContext, request: FetchRequest) -> FetchResponse {
+pub(crate) async fn handle(
+    server: &Server,
+    context: RequestContext,
+    request: FetchRequest,
+) -> Result<FetchResponse, AnswerTooLong> {
     let version = context.api_version;
     let replica_id = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
     let fetcher = match replica_id {
@@ -75,6 +85,8 @@ pub(crate) async fn handle(server: &Server, context: RequestContext, request: Fe
     let deadline = Instant::from_std(context.received) + max_wait;
     let reply = server.replicas.fetch_in_session(&session, query, deadline, context.now_ms).await;
 
+    let with_records = reply.answers.iter().flat_map(|(_, outcome)| outcome).filter(|fetched| fetched.bytes() > 0);
+    let converted_bytes_max = CONVERTED_BYTES_MAX / with_records.count().max(1);
     let error_code = reply.refusal.map_or(ErrorCode::None, ErrorCode::from).code();
     let mut response = FetchResponse { error_code, session_id: reply.session_id, ..Default::default() };
     for (query, outcome) in reply.answers {
@@ -86,13 +98,14 @@ pub(crate) async fn handle(server: &Server, context: RequestContext, request: Fe
         if version >= FIRST_WITH_LEADER_HINTS {
             add_leader_hint(server, &context, &mut answer, &mut response.node_endpoints);
         }
-        convert(server, version, fetcher, &mut answer).await;
+        convert(server, &context, fetcher, converted_bytes_max, &mut answer).await?;
         if version < FIRST_WITH_STORAGE_ERROR && answer.data.error_code == ErrorCode::KafkaStorageError.code() {
             answer.data.error_code = ErrorCode::NotLeaderOrFollower.code();
         }
+        context.answer.charge(size_of::<PartitionData>())?;
         add(&mut response.responses, answer);
     }
-    response
+    Ok(response)
 }
 
 fn params(partition: &FetchPartition) -> FetchParams {
@@ -204,45 +217,72 @@ fn add_leader_hint(server: &Server, context: &RequestContext, answer: &mut Answe
 
 /// Turns records into what old clients understand. A topic's settings decide, not each batch: versions 0 and 1 get magic
 /// 0, versions 2 and 3 magic 1, later ones whatever is in the log.
-async fn convert(server: &Server, version: i16, fetcher: Fetcher, answer: &mut Answer) {
+async fn convert(
+    server: &Server,
+    context: &RequestContext,
+    fetcher: Fetcher,
+    bytes_max: usize,
+    answer: &mut Answer,
+) -> Result<(), AnswerTooLong> {
+    let version = context.api_version;
     if version >= FIRST_WITH_ZSTD {
-        return;
+        return Ok(());
     }
     let partition = answer.query.partition;
-    let Some(topic) = &answer.query.topic else { return };
-    let Some(log) = server.replicas.partition(topic, partition).ok().and_then(|hosted| hosted.log()) else { return };
+    let Some(topic) = &answer.query.topic else { return Ok(()) };
+    let hosted = server.replicas.partition(topic, partition).ok();
+    let Some(log) = hosted.and_then(|hosted| hosted.log()) else { return Ok(()) };
     let config = log.config();
     if matches!(config.compression, TopicCompression::Zstd { .. }) {
         answer.data = failed(partition, ErrorCode::UnsupportedCompressionType);
-        return;
+        return Ok(());
     }
     let log_format = config.message_format_version.highest_supported_magic();
     let to_magic = match version {
         0 | 1 if log_format > 0 => 0,
         2 | 3 if log_format > 1 => 1,
-        _ => return,
+        _ => return Ok(()),
     };
-    let Some(Payload::File(region)) = &answer.data.records else { return };
+    let Some(Payload::File(region)) = &answer.data.records else { return Ok(()) };
     if matches!(fetcher, Fetcher::Consumer { .. }) && !config.message_downconversion_enable {
         answer.data = failed(partition, ErrorCode::UnsupportedVersion);
-        return;
+        return Ok(());
     }
     let (region, fetch_offset) = (region.clone(), answer.query.params.fetch_offset);
-    let converted = server.replicas.io().run(move || down_converted(&region, to_magic, fetch_offset)).await;
+    let converted = server.replicas.io().run(move || down_converted(&region, bytes_max, to_magic, fetch_offset)).await;
     match converted {
-        Ok(Ok(chunks)) => answer.data.records = Some(Payload::Chunks(chunks)),
+        Ok(Ok(chunks)) => {
+            context.answer.charge(chunks.iter().map(Chunk::len).sum())?;
+            answer.data.records = Some(Payload::Chunks(chunks));
+        }
         Ok(Err(error)) => answer.data = failed(partition, error),
         Err(why) => answer.data = failed(partition, ErrorCode::from(&ReplicaError::from(why))),
     }
+    Ok(())
 }
 
-/// Reads the region and converts all of it: at most what one reply may carry is in memory meanwhile.
-fn down_converted(region: &FileRegion, to_magic: u8, fetch_offset: Offset) -> Result<Vec<Chunk>, ErrorCode> {
-    let mut source = vec![0; region.len as usize];
-    region.file.read_exact_at(&mut source, region.position).map_err(|why| {
-        warn!("read batches to convert them for an old consumer: {why}");
-        ErrorCode::KafkaStorageError
-    })?;
+/// Reads the region as far as `bytes_max`, or its first batch, and converts that.
+fn down_converted(
+    region: &FileRegion,
+    bytes_max: usize,
+    to_magic: u8,
+    fetch_offset: Offset,
+) -> Result<Vec<Chunk>, ErrorCode> {
+    let read = |source: &mut [u8], position: u64| {
+        region.file.read_exact_at(source, position).map_err(|why| {
+            warn!("read batches to convert them for an old consumer: {why}");
+            ErrorCode::KafkaStorageError
+        })
+    };
+    let mut source = vec![0; bytes_max.max(HEADER_BYTES_V2).min(region.len as usize)];
+    read(&mut source, region.position)?;
+    if let Ok(Some(first)) = BatchHeader::read(&source)
+        && first.size_in_bytes > source.len()
+    {
+        let have = source.len();
+        source.resize(first.size_in_bytes.min(region.len as usize), 0);
+        read(&mut source[have..], region.position + have as u64)?;
+    }
     let conversion = DownConversion::new(Bytes::from(source), to_magic, fetch_offset.0);
     let conversion = conversion.map_err(|why| {
         if let ConvertError::Read(why) = &why {

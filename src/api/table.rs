@@ -85,7 +85,7 @@ macro_rules! table {
 
 table! {
     Produce => produce::handle;
-    Fetch => fetch::handle;
+    Fetch => fetch::handle, counted;
     ListOffsets => list_offsets::handle, counted;
     Metadata => metadata::handle, counted;
     LeaderAndIsr => leader_and_isr::handle;

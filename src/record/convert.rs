@@ -106,6 +106,8 @@ impl DownConversion {
                 down_convert(&batch, self.to_magic, self.fetch_offset, &mut out)?;
             }
             if !out.is_empty() {
+                // It stays in memory until the consumer takes it.
+                out.shrink_to_fit();
                 return Ok(Some(Bytes::from(out)));
             }
         }
