@@ -297,7 +297,7 @@ fn a_log_that_cannot_be_opened_costs_only_itself_until_it_can() {
 fn a_partition_whose_name_is_too_long_for_the_disk_is_refused_alone() {
     let fixture = Fixture::new(2);
     let (dirs, mut failures) = fixture.start();
-    let tp = TopicPartition::new(&"x".repeat(249), 100_000);
+    let tp = TopicPartition::new("x".repeat(249), 100_000);
     let refused = dirs.get_or_create(&tp, None, Arc::new(small_segments()), true, 0);
     assert!(matches!(refused, Err(LogError::Io { .. })));
     assert!(failures.try_recv().is_err(), "the directories serve");
