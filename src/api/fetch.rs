@@ -83,7 +83,7 @@ pub(crate) async fn handle(
     };
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = Instant::from_std(context.received) + max_wait;
-    let reply = server.replicas.fetch_in_session(&session, query, deadline, context.now_ms).await;
+    let reply = server.replicas.fetch_in_session(&session, query, deadline, context.received).await;
 
     let with_records = reply.answers.iter().flat_map(|(_, outcome)| outcome).filter(|fetched| fetched.bytes() > 0);
     let converted_bytes_max = CONVERTED_BYTES_MAX / with_records.count().max(1);

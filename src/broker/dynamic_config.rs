@@ -20,7 +20,6 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
 use crate::config::properties::Properties;
 use crate::model::BrokerId;
-use crate::model::clock::wall_clock_ms;
 use crate::replica::decisions::TopicConfigs;
 use crate::replica::replica_manager::ReplicaManager;
 
@@ -199,7 +198,7 @@ impl DynamicConfig {
                 let Some(overrides) = self.topic_overrides(topic).await else { return };
                 info!("Processing override for entityPath: {} with config: {overrides:?}", entity.entity_path());
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
-                replicas.set_topic_config(topic, &Arc::new(config), wall_clock_ms());
+                replicas.set_topic_config(topic, &Arc::new(config));
             }
             ConfigEntity::DefaultBroker => self.take_over_broker(replicas).await,
             ConfigEntity::Broker(id) if *id == self.broker_id.0 => self.take_over_broker(replicas).await,
@@ -242,7 +241,7 @@ impl DynamicConfig {
         for topic in hosted_topics(replicas) {
             if let Some(overrides) = self.topic_overrides(&topic).await {
                 let config = topic_config(&defaults, &topic, &overrides);
-                replicas.set_topic_config(&topic, &Arc::new(config), wall_clock_ms());
+                replicas.set_topic_config(&topic, &Arc::new(config));
             }
         }
     }

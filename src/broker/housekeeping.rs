@@ -37,7 +37,7 @@ pub(crate) fn start(
     every(SWEEP_INTERVAL, SWEEP_INTERVAL, |replicas, now_ms| {
         replicas.log_dirs().tick_flush(now_ms);
         replicas.log_dirs().tick_deletions(now_ms);
-        replicas.forget_unused_fetch_sessions(now_ms);
+        replicas.forget_unused_fetch_sessions();
     });
     every(delay, ms(config.log_flush_offset_checkpoint_interval_ms), |replicas, _| {
         replicas.log_dirs().checkpoint_recovery_points();

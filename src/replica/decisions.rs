@@ -143,7 +143,7 @@ impl ReplicaManager {
         let leader_epoch = decision.leader_epoch;
         let is_internal = is_internal_topic(&name.topic);
         match verdict {
-            Verdict::Lead => match partition.lead(decision, &log, now_ms) {
+            Verdict::Lead => match partition.lead(decision, &log) {
                 Ok(is_new_leader) => Ok((is_new_leader && is_internal)
                     .then(|| LeadershipEvent::Elected { partition: name.clone(), leader_epoch })),
                 Err(why) => {

@@ -95,23 +95,23 @@ impl ReplicaManager {
         request: &SessionRequest,
         mut query: FetchQuery,
         deadline: Instant,
-        now_ms: i64,
+        asked: std::time::Instant,
     ) -> FetchReply {
         let mut reply = FetchReply { refusal: None, session_id: NO_SESSION, answers: Vec::new() };
-        match self.sessions.open(request, query.fetcher, &mut query.partitions, now_ms) {
+        match self.sessions.open(request, query.fetcher, &mut query.partitions, asked) {
             Opened::Refused(why) => reply.refusal = Some(why),
             opened @ (Opened::Sessionless | Opened::Full) => {
-                let outcomes = self.fetch(&query, deadline, now_ms).await;
+                let outcomes = self.fetch(&query, deadline, asked).await;
                 reply.answers = query.partitions.into_iter().zip(outcomes).collect();
                 if matches!(opened, Opened::Full) {
                     let answers = reply.answers.iter().map(|(query, outcome)| (query, outcome));
                     let uses_topic_ids = request.uses_topic_ids;
-                    reply.session_id = self.sessions.create(uses_topic_ids, query.fetcher, answers, now_ms);
+                    reply.session_id = self.sessions.create(uses_topic_ids, query.fetcher, answers, asked);
                 }
             }
             Opened::Incremental(session) => {
                 reply.session_id = request.session_id;
-                let (reads, outcomes) = self.read_until(&query, Some(&session), deadline, now_ms).await;
+                let (reads, outcomes) = self.read_until(&query, Some(&session), deadline, asked).await;
                 if let Reads::Pending(reads) = reads {
                     match session.close(reads, outcomes) {
                         Ok(answers) => reply.answers = answers,
@@ -126,8 +126,8 @@ impl ReplicaManager {
 
     /// Reads from many partitions, in their order. Waits until there is enough to read, until a partition has something
     /// to tell, or until the deadline. One outcome for each partition asked for.
-    pub async fn fetch(&self, query: &FetchQuery, deadline: Instant, now_ms: i64) -> Vec<Outcome> {
-        self.read_until(query, None, deadline, now_ms).await.1
+    pub async fn fetch(&self, query: &FetchQuery, deadline: Instant, asked: std::time::Instant) -> Vec<Outcome> {
+        self.read_until(query, None, deadline, asked).await.1
     }
 
     async fn read_until<'a>(
@@ -135,17 +135,17 @@ impl ReplicaManager {
         query: &'a FetchQuery,
         session: Option<&OpenSession>,
         deadline: Instant,
-        now_ms: i64,
+        asked: std::time::Instant,
     ) -> (Reads<'a>, Vec<Outcome>) {
         let mut is_last = deadline <= Instant::now();
-        let mut asked_ms = Some(now_ms);
+        let mut asked = Some(asked);
         let mut unknown_at_first = None;
         let (reads, outcomes) = loop {
             let reads = match session {
                 None => Reads::Named(&query.partitions),
                 Some(session) => Reads::Pending(session.pending(&self.hosted, &self.around.metadata.image())),
             };
-            let outcomes = self.read(query, &reads, asked_ms.take());
+            let outcomes = self.read(query, &reads, asked.take());
             let bytes: usize = outcomes.iter().flatten().map(Fetched::bytes).sum();
             let unknown = outcomes.iter().filter(|outcome| is_unknown(outcome)).count();
             // One that became unknown while the fetch waited is told at once.
@@ -203,14 +203,14 @@ impl ReplicaManager {
     }
 
     /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
-    fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked_ms: Option<i64>) -> Vec<Outcome> {
+    fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked: Option<std::time::Instant>) -> Vec<Outcome> {
         self.partitions_read.fetch_add(reads.len() as u64, Ordering::Relaxed);
         let image = self.around.metadata.image();
         let first_batch = match query.limits {
             LimitRule::Hard => FirstBatch::Cut,
             LimitRule::Soft => FirstBatch::Whole,
         };
-        let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked_ms };
+        let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
         let read_one = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
             let Some(topic) = &asked.topic else { return Err(ReplicaError::UnknownTopicId) };
             if image.partition(topic, asked.partition).is_none() {

@@ -100,7 +100,9 @@ async fn fetches_keep_to_their_limits_as_kafka_does_and_wait_as_long() {
                 let mut query = fixture.consumer("rolling", told.high_watermark, 0);
                 query.fetcher = follower(2);
                 query.partitions[0].partition = partition;
-                fixture.replicas.fetch(&query, Instant::now(), NOW_MS).await[0].as_ref().expect("it is a replica");
+                fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await[0]
+                    .as_ref()
+                    .expect("it is a replica");
             }
             model.push(told);
         }
@@ -151,11 +153,15 @@ async fn fetches_keep_to_their_limits_as_kafka_does_and_wait_as_long() {
                 && expected.iter().map(|read| read.waited_for).sum::<u64>() < min_bytes;
             let long = Instant::now() + Duration::from_secs(3600);
             // Polled once: what need not wait is there at once, since all of it is in the page cache.
-            let at_once = tokio::time::timeout_at(Instant::now(), fixture.replicas.fetch(&query, long, NOW_MS)).await;
+            let at_once = tokio::time::timeout_at(
+                Instant::now(),
+                fixture.replicas.fetch(&query, long, std::time::Instant::now()),
+            )
+            .await;
             assert_eq!(at_once.is_err(), waits, "{what}: {expected:?}");
             let outcomes = match at_once {
                 Ok(outcomes) => outcomes,
-                Err(_) => fixture.replicas.fetch(&query, Instant::now(), NOW_MS).await,
+                Err(_) => fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await,
             };
             let got: Vec<u64> =
                 outcomes.iter().map(|outcome| outcome.as_ref().expect("readable").bytes() as u64).collect();

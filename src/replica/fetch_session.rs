@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use log::info;
 
@@ -36,10 +37,10 @@ const INITIAL_EPOCH: i32 = 0;
 /// Asks for no session.
 const FINAL_EPOCH: i32 = -1;
 /// A session is safe from others of its kind for this long after it was last used, or made.
-const EVICTION_AFTER_MS: i64 = 120_000;
+const EVICTION_AFTER: Duration = Duration::from_secs(120);
 /// A session that was not used for this long is forgotten, though nobody needs its place: by then an idle connection
 /// would have been closed too.
-const FORGOTTEN_AFTER_MS: i64 = 600_000;
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// Why a fetch in a session is not answered. The fetcher starts over with a full fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -361,8 +362,8 @@ struct Entry {
     session: Arc<Session>,
     /// Followers outlive consumers in the cache.
     privileged: bool,
-    created_ms: i64,
-    last_used_ms: i64,
+    created: Instant,
+    last_used: Instant,
     /// Partitions at the last use.
     size: usize,
 }
@@ -402,7 +403,7 @@ impl FetchSessions {
         request: &SessionRequest,
         fetcher: Fetcher,
         fetched: &mut Vec<PartitionQuery>,
-        now_ms: i64,
+        now: Instant,
     ) -> Opened {
         let (session_id, session_epoch) = (request.session_id, request.session_epoch);
         if session_epoch == FINAL_EPOCH || session_epoch == INITIAL_EPOCH {
@@ -423,7 +424,7 @@ impl FetchSessions {
         }
         let key_of = |query: &PartitionQuery| PartitionKey::of(query, request.uses_topic_ids);
         let added = fetched.iter().filter(|query| !state.by_key.contains_key(&key_of(query))).count();
-        if added > 0 && !self.cache().grow(session_id, added, self.limits, now_ms) {
+        if added > 0 && !self.cache().grow(session_id, added, self.limits, now) {
             // It would have to be refused what it adds, which a session has no words for.
             return Opened::Refused(SessionRefusal::UnknownId);
         }
@@ -446,9 +447,9 @@ impl FetchSessions {
         }
         state.epoch = epoch_after(state.epoch);
         let epoch = state.epoch;
-        self.cache().touch(session_id, state.len(), now_ms);
+        self.cache().touch(session_id, state.len(), now);
         drop(state);
-        session.watch.fetched(now_ms);
+        session.watch.fetched(now);
         Opened::Incremental(OpenSession { session, epoch })
     }
 
@@ -458,12 +459,12 @@ impl FetchSessions {
         uses_topic_ids: bool,
         fetcher: Fetcher,
         answers: impl ExactSizeIterator<Item = (&'a PartitionQuery, &'a Outcome)>,
-        now_ms: i64,
+        now: Instant,
     ) -> i32 {
         let privileged = matches!(fetcher, Fetcher::Follower { .. });
         let size = answers.len();
         let mut cache = self.cache();
-        if !cache.make_room(privileged, size, self.limits, now_ms) {
+        if !cache.make_room(privileged, size, self.limits, now) {
             return NO_SESSION;
         }
         let mut state =
@@ -482,18 +483,18 @@ impl FetchSessions {
             Fetcher::Follower { broker, .. } => Some(broker),
             Fetcher::Consumer { .. } => None,
         };
-        let watch = Arc::new(SessionWatch::new(follower, now_ms));
+        let watch = Arc::new(SessionWatch::new(follower, now));
         let session = Arc::new(Session { watch, uses_topic_ids, state: Mutex::new(state) });
-        let entry = Entry { session, privileged, created_ms: now_ms, last_used_ms: now_ms, size };
+        let entry = Entry { session, privileged, created: now, last_used: now, size };
         cache.sessions.insert(session_id, entry);
         cache.partitions += size;
         session_id
     }
 
     /// Forgets the sessions that nobody has used for long.
-    pub fn forget_unused(&self, now_ms: i64) {
+    pub fn forget_unused(&self, now: Instant) {
         let mut cache = self.cache();
-        let unused = |entry: &Entry| now_ms - entry.last_used_ms > FORGOTTEN_AFTER_MS;
+        let unused = |entry: &Entry| now.saturating_duration_since(entry.last_used) > FORGOTTEN_AFTER;
         let ids: Vec<i32> = cache.sessions.iter().filter(|(_, entry)| unused(entry)).map(|(id, _)| *id).collect();
         for id in ids {
             cache.remove(id);
@@ -537,22 +538,23 @@ impl Cache {
         }
     }
 
-    fn touch(&mut self, id: i32, size: usize, now_ms: i64) {
+    fn touch(&mut self, id: i32, size: usize, now: Instant) {
         // Evicted meanwhile: the request is answered from the session that it holds.
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         self.partitions = self.partitions + size - entry.size;
         entry.size = size;
-        entry.last_used_ms = now_ms;
+        entry.last_used = now;
     }
 
     /// Makes room for a new session. For its slot, as Kafka does, go first whoever has not been used for long, else the
     /// smallest session that is not larger than the new one and has had its time; a follower also pushes out any
     /// consumer.
-    fn make_room(&mut self, privileged: bool, size: usize, limits: SessionLimits, now_ms: i64) -> bool {
+    fn make_room(&mut self, privileged: bool, size: usize, limits: SessionLimits, now: Instant) -> bool {
         if self.sessions.len() >= limits.slots {
-            let victim = self.stale(now_ms).or_else(|| {
-                let may_go =
-                    |entry: &Entry| (privileged && !entry.privileged) || now_ms - entry.created_ms > EVICTION_AFTER_MS;
+            let victim = self.stale(now).or_else(|| {
+                let may_go = |entry: &Entry| {
+                    (privileged && !entry.privileged) || now.saturating_duration_since(entry.created) > EVICTION_AFTER
+                };
                 let evictable = self.sessions.iter().filter(|(_, entry)| may_go(entry));
                 let least = evictable.map(|(id, entry)| (entry.privileged, entry.size, *id)).min();
                 least.filter(|&least| (privileged, size, 0) >= least).map(|(_, _, id)| id)
@@ -562,14 +564,14 @@ impl Cache {
                 None => return false,
             }
         }
-        self.make_room_for_partitions(None, privileged, size, size, limits, now_ms)
+        self.make_room_for_partitions(None, privileged, size, size, limits, now)
     }
 
     /// Lets a session have more partitions; without room for them it ends.
-    fn grow(&mut self, id: i32, added: usize, limits: SessionLimits, now_ms: i64) -> bool {
+    fn grow(&mut self, id: i32, added: usize, limits: SessionLimits, now: Instant) -> bool {
         let Some(entry) = self.sessions.get(&id) else { return false };
         let (privileged, size) = (entry.privileged, entry.size + added);
-        if !self.make_room_for_partitions(Some(id), privileged, size, added, limits, now_ms) {
+        if !self.make_room_for_partitions(Some(id), privileged, size, added, limits, now) {
             self.remove(id);
             return false;
         }
@@ -590,13 +592,13 @@ impl Cache {
         size: usize,
         added: usize,
         limits: SessionLimits,
-        now_ms: i64,
+        now: Instant,
     ) -> bool {
         if size > limits.partitions {
             return false;
         }
         while self.partitions + added > limits.partitions {
-            let stale = self.stale(now_ms).filter(|&id| Some(id) != growing);
+            let stale = self.stale(now).filter(|&id| Some(id) != growing);
             let victim = stale.or_else(|| {
                 let others = self.sessions.iter().filter(|(id, _)| Some(**id) != growing);
                 let may_go = |entry: &Entry| match (privileged, entry.privileged) {
@@ -616,9 +618,9 @@ impl Cache {
     }
 
     /// The session that has not been used for longest, if that is long.
-    fn stale(&self, now_ms: i64) -> Option<i32> {
-        let stalest = self.sessions.iter().map(|(id, entry)| (entry.last_used_ms, *id)).min();
-        stalest.filter(|(last_used_ms, _)| now_ms - last_used_ms > EVICTION_AFTER_MS).map(|(_, id)| id)
+    fn stale(&self, now: Instant) -> Option<i32> {
+        let stalest = self.sessions.iter().map(|(id, entry)| (entry.last_used, *id)).min();
+        stalest.filter(|(last_used, _)| now.saturating_duration_since(*last_used) > EVICTION_AFTER).map(|(_, id)| id)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sessions by themselves against their rules, and over real logs against what a fetcher must come to know.
 
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,6 +15,15 @@ use crate::replica::tests::{Fixture, NOW_MS, TERMS, follower, records};
 
 const CONSUMER: Fetcher = Fetcher::Consumer { read_committed: false, may_read_from_follower: false };
 const FOLLOWER: Fetcher = Fetcher::Follower { broker: BrokerId(2), broker_epoch: BrokerEpoch(-1) };
+
+const EVICTION_AFTER_MS: u64 = 120_000;
+const FORGOTTEN_AFTER_MS: u64 = 600_000;
+
+/// A moment, by its distance from one that all of a test's moments share.
+fn at(ms: u64) -> std::time::Instant {
+    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    *START + Duration::from_millis(ms)
+}
 
 fn named(partition: i32, fetch_offset: i64) -> PartitionQuery {
     let params = FetchParams {
@@ -31,15 +41,15 @@ fn request(session_id: i32, session_epoch: i32) -> SessionRequest {
 }
 
 /// A session of that many partitions, none of which exists.
-fn session(sessions: &FetchSessions, fetcher: Fetcher, size: i32, now_ms: i64) -> i32 {
+fn session(sessions: &FetchSessions, fetcher: Fetcher, size: i32, now_ms: u64) -> i32 {
     let answers: Vec<_> =
         (0..size).map(|partition| (named(partition, 0), Err(ReplicaError::UnknownTopicOrPartition))).collect();
-    sessions.create(false, fetcher, answers.iter().map(|(query, outcome)| (query, outcome)), now_ms)
+    sessions.create(false, fetcher, answers.iter().map(|(query, outcome)| (query, outcome)), at(now_ms))
 }
 
-fn refusal(sessions: &FetchSessions, request: &SessionRequest, added: &[i32], now_ms: i64) -> Option<SessionRefusal> {
+fn refusal(sessions: &FetchSessions, request: &SessionRequest, added: &[i32], now_ms: u64) -> Option<SessionRefusal> {
     let mut added = added.iter().map(|&partition| named(partition, 0)).collect();
-    match sessions.open(request, CONSUMER, &mut added, now_ms) {
+    match sessions.open(request, CONSUMER, &mut added, at(now_ms)) {
         Opened::Refused(why) => Some(why),
         Opened::Sessionless | Opened::Full | Opened::Incremental(_) => None,
     }
@@ -65,7 +75,7 @@ fn a_wrong_epoch_an_unknown_id_and_a_change_of_naming_have_each_their_refusal() 
 fn a_request_that_a_later_one_overtook_is_refused_when_it_is_answered() {
     let sessions = of(10, 100);
     let id = session(&sessions, CONSUMER, 1, 0);
-    let open = |epoch| match sessions.open(&request(id, epoch), CONSUMER, &mut Vec::new(), 0) {
+    let open = |epoch| match sessions.open(&request(id, epoch), CONSUMER, &mut Vec::new(), at(0)) {
         Opened::Incremental(open) => open,
         _ => panic!("the session is there"),
     };
@@ -81,7 +91,7 @@ fn forgetting_the_last_partition_ends_the_session() {
     let id = session(&sessions, CONSUMER, 2, 0);
     let forget = |epoch, partition| {
         let request = SessionRequest { forgotten: vec![named(partition, 0)], ..request(id, epoch) };
-        sessions.open(&request, CONSUMER, &mut Vec::new(), 0)
+        sessions.open(&request, CONSUMER, &mut Vec::new(), at(0))
     };
     assert!(matches!(forget(1, 0), Opened::Incremental(_)));
     assert_eq!(sessions.size(), (1, 1));
@@ -149,9 +159,9 @@ fn sessions_that_nobody_uses_are_forgotten() {
     let used = session(&sessions, CONSUMER, 3, 0);
     session(&sessions, FOLLOWER, 4, 0);
     assert_eq!(refusal(&sessions, &request(used, 1), &[], 1_000), None);
-    sessions.forget_unused(FORGOTTEN_AFTER_MS + 1_000);
+    sessions.forget_unused(at(FORGOTTEN_AFTER_MS + 1_000));
     assert_eq!(sessions.size(), (1, 3));
-    sessions.forget_unused(FORGOTTEN_AFTER_MS + 1_001);
+    sessions.forget_unused(at(FORGOTTEN_AFTER_MS + 1_001));
     assert_eq!(sessions.size(), (0, 0));
 }
 
@@ -160,12 +170,12 @@ struct OneFetcher {
     fetcher: Fetcher,
     session_id: i32,
     epoch: i32,
-    now_ms: i64,
+    now_ms: u64,
 }
 
 impl OneFetcher {
     fn new(fetcher: Fetcher) -> OneFetcher {
-        OneFetcher { fetcher, session_id: NO_SESSION, epoch: INITIAL_EPOCH, now_ms: NOW_MS }
+        OneFetcher { fetcher, session_id: NO_SESSION, epoch: INITIAL_EPOCH, now_ms: 0 }
     }
 
     async fn fetch(
@@ -177,7 +187,7 @@ impl OneFetcher {
     ) -> FetchReply {
         let request = SessionRequest { forgotten, ..request(self.session_id, self.epoch) };
         let query = FetchQuery { fetcher: self.fetcher, partitions, ..fixture.consumer("t", 0, 1) };
-        let reply = fixture.replicas.fetch_in_session(&request, query, deadline, self.now_ms).await;
+        let reply = fixture.replicas.fetch_in_session(&request, query, deadline, at(self.now_ms)).await;
         match reply.refusal {
             None => {
                 self.session_id = reply.session_id;
@@ -356,7 +366,7 @@ async fn whatever_the_schedule_a_fetcher_that_applies_its_replies_knows_every_bo
                     None => wanted.push(partition),
                 }
             }
-            one.now_ms = NOW_MS + step * 5_000;
+            one.now_ms = step * 5_000;
             let is_new = one.epoch == INITIAL_EPOCH;
             // Sometimes it moves on to the end of what it was told, or stays where it was.
             let mut moved = Vec::new();

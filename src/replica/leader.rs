@@ -11,7 +11,10 @@
 //! ```
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/cluster/Partition.scala and server/ReplicaManager.scala.
 
+use std::time::{Duration, Instant};
+
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
+use crate::replica::isr::IsrState;
 
 /// What the controller decided for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,9 +94,10 @@ pub struct Follower {
     /// The newest registration that fetched; -1 while none has said.
     broker_epoch: BrokerEpoch,
     last_fetch_leader_log_end_offset: Offset,
-    last_fetch_ms: i64,
-    /// The latest time at which it is known to have had everything that the leader had.
-    last_caught_up_ms: i64,
+    /// `None` until its first fetch of this leadership, or while it counts as never heard of.
+    last_fetch: Option<Instant>,
+    /// The latest moment at which it is known to have had everything that the leader had.
+    last_caught_up: Option<Instant>,
 }
 
 /// A fetch of a follower, as the leader admitted it.
@@ -118,13 +122,14 @@ impl Follower {
             log_start_offset: Offset(-1),
             broker_epoch: BrokerEpoch(-1),
             last_fetch_leader_log_end_offset: Offset(-1),
-            last_fetch_ms: 0,
-            last_caught_up_ms: 0,
+            last_fetch: None,
+            last_caught_up: None,
         }
     }
 
-    fn is_caught_up(&self, log_end_offset: Offset, now_ms: i64, lag_max_ms: i64) -> bool {
-        self.log_end_offset == log_end_offset || now_ms.saturating_sub(self.last_caught_up_ms) <= lag_max_ms
+    fn is_caught_up(&self, log_end_offset: Offset, now: Instant, lag_max: Duration) -> bool {
+        self.log_end_offset == log_end_offset
+            || self.last_caught_up.is_some_and(|at| now.saturating_duration_since(at) <= lag_max)
     }
 }
 
@@ -150,12 +155,10 @@ pub struct Leadership {
     leader_epoch: LeaderEpoch,
     /// Of a leader: the epoch that its leadership began with. It has not followed since.
     led_since: LeaderEpoch,
-    partition_epoch: PartitionEpoch,
     assignment: Vec<BrokerId>,
     adding: Vec<BrokerId>,
     removing: Vec<BrokerId>,
-    /// As ZooKeeper has it; empty on a follower.
-    isr: Vec<BrokerId>,
+    isr: IsrState,
     /// The assignment without this broker. Kept on a follower too, but reset when it leads.
     followers: Vec<Follower>,
 }
@@ -169,11 +172,10 @@ impl Leadership {
             leader: None,
             leader_epoch: LeaderEpoch(-1),
             led_since: LeaderEpoch(-1),
-            partition_epoch: PartitionEpoch(-1),
             assignment: Vec::new(),
             adding: Vec::new(),
             removing: Vec::new(),
-            isr: Vec::new(),
+            isr: IsrState::committed(Vec::new(), PartitionEpoch(-1)),
             followers: Vec::new(),
         }
     }
@@ -195,7 +197,7 @@ impl Leadership {
         self.leader_epoch
     }
 
-    pub fn isr(&self) -> &[BrokerId] {
+    pub fn isr(&self) -> &IsrState {
         &self.isr
     }
 
@@ -237,12 +239,12 @@ impl Leadership {
 
     /// Whether `lead` or `follow` would skip the decision because a newer ISR is known already.
     pub fn is_overtaken(&self, decision: &Decision) -> bool {
-        decision.partition_epoch < self.partition_epoch
+        decision.partition_epoch < self.isr.partition_epoch()
     }
 
     /// Takes over, or goes on, as the leader. The caller assigns the epoch to `log_end_offset` in the log's epoch cache
     /// if the epoch is new, and then looks at the high watermark again.
-    pub fn lead(&mut self, decision: &Decision, log_end_offset: Offset, now_ms: i64) -> Transition {
+    pub fn lead(&mut self, decision: &Decision, log_end_offset: Offset, now: Instant) -> Transition {
         if self.is_overtaken(decision) {
             return Transition::Skipped;
         }
@@ -252,18 +254,18 @@ impl Leadership {
             self.led_since = decision.leader_epoch;
         }
         self.take(decision);
-        self.isr = decision.isr.clone();
+        self.isr = IsrState::committed(decision.isr.clone(), decision.partition_epoch);
         if new_epoch || new_role {
             for follower in &mut self.followers {
                 // In the ISR: treated as caught up now, so it is not dropped before its first fetch. Out of it: it must
                 // not hold back the high watermark.
-                let in_sync_since = if decision.isr.contains(&follower.broker) { now_ms } else { 0 };
+                let in_sync_since = decision.isr.contains(&follower.broker).then_some(now);
                 if new_role {
-                    *follower = Follower { last_caught_up_ms: in_sync_since, ..Follower::unknown(follower.broker) };
+                    *follower = Follower { last_caught_up: in_sync_since, ..Follower::unknown(follower.broker) };
                 } else {
                     follower.last_fetch_leader_log_end_offset = log_end_offset;
-                    follower.last_fetch_ms = in_sync_since;
-                    follower.last_caught_up_ms = in_sync_since;
+                    follower.last_fetch = in_sync_since;
+                    follower.last_caught_up = in_sync_since;
                 }
             }
             self.role = Role::Leader { epoch_start_offset: log_end_offset };
@@ -281,7 +283,7 @@ impl Leadership {
         let new_epoch = decision.leader_epoch > self.leader_epoch;
         self.take(decision);
         // Only the leader knows who is in sync.
-        self.isr.clear();
+        self.isr = IsrState::committed(Vec::new(), decision.partition_epoch);
         self.role = Role::Follower;
         self.leader_epoch = decision.leader_epoch;
         Transition::Done { new_role, new_epoch }
@@ -290,7 +292,6 @@ impl Leadership {
     fn take(&mut self, decision: &Decision) {
         self.controller_epoch = decision.controller_epoch;
         self.leader = Some(decision.leader);
-        self.partition_epoch = decision.partition_epoch;
         self.assignment = decision.assignment.clone();
         self.adding = decision.adding.clone();
         self.removing = decision.removing.clone();
@@ -324,17 +325,18 @@ impl Leadership {
 
     /// Whether the ISR is large enough for `acks=all`.
     pub fn has_min_isr(&self, min_insync_replicas: i32) -> bool {
-        self.isr.len() >= self.effective_min_isr(min_insync_replicas)
+        self.isr.members().len() >= self.effective_min_isr(min_insync_replicas)
     }
 
     /// The high watermark that the known log ends justify: the smallest log end offset of the maximal ISR and of those
-    /// about to join it. `None` while the ISR is below its minimum, when nothing may be committed.
+    /// about to join it. `None` while the ISR is below its minimum, when nothing may be committed. `now` is asked for only
+    /// if it matters, which it does not while all replicas are in sync.
     pub fn committed_end(
         &self,
         log_end_offset: Offset,
         min_insync_replicas: i32,
-        now_ms: i64,
-        lag_max_ms: i64,
+        now: impl Fn() -> Instant,
+        lag_max: Duration,
         is_alive: impl Fn(BrokerId) -> bool,
     ) -> Option<Offset> {
         if !self.is_leader() || !self.has_min_isr(min_insync_replicas) {
@@ -343,8 +345,8 @@ impl Leadership {
         let mut committed = log_end_offset;
         for follower in &self.followers {
             if follower.log_end_offset < committed
-                && (self.maximal_isr_contains(follower.broker)
-                    || (follower.is_caught_up(log_end_offset, now_ms, lag_max_ms) && is_alive(follower.broker)))
+                && (self.isr.maximal_contains(follower.broker)
+                    || (follower.is_caught_up(log_end_offset, now(), lag_max) && is_alive(follower.broker)))
             {
                 committed = follower.log_end_offset;
             }
@@ -352,14 +354,9 @@ impl Leadership {
         Some(committed)
     }
 
-    /// The ISR including a pending expansion. There is no pending change before ISR changes are sent, so it is the ISR.
-    fn maximal_isr_contains(&self, broker: BrokerId) -> bool {
-        self.isr.contains(&broker)
-    }
-
     /// Records where a follower fetches. What was admitted under another leader epoch, or comes from an earlier life of
     /// the follower, is refused: a late fetch must not make a replica look better than it is.
-    pub fn follower_fetched(&mut self, fetch: &FollowerFetch, now_ms: i64) -> Result<(), WrongLeadership> {
+    pub fn follower_fetched(&mut self, fetch: &FollowerFetch, now: Instant) -> Result<(), WrongLeadership> {
         if !self.is_leader() || fetch.leader_epoch != self.leader_epoch {
             return Err(WrongLeadership::NotLeader);
         }
@@ -370,27 +367,27 @@ impl Leadership {
         }
         follower.broker_epoch = follower.broker_epoch.max(fetch.broker_epoch);
         if fetch.fetch_offset >= fetch.leader_log_end_offset {
-            follower.last_caught_up_ms = follower.last_caught_up_ms.max(now_ms);
+            follower.last_caught_up = follower.last_caught_up.max(Some(now));
         } else if fetch.fetch_offset >= follower.last_fetch_leader_log_end_offset {
             // It had everything that was there when it asked last.
-            follower.last_caught_up_ms = follower.last_caught_up_ms.max(follower.last_fetch_ms);
+            follower.last_caught_up = follower.last_caught_up.max(follower.last_fetch);
         }
         follower.log_end_offset = fetch.fetch_offset;
         follower.log_start_offset = fetch.log_start_offset;
         follower.last_fetch_leader_log_end_offset =
             follower.last_fetch_leader_log_end_offset.max(fetch.leader_log_end_offset);
-        follower.last_fetch_ms = now_ms;
+        follower.last_fetch = Some(now);
         Ok(())
     }
 
     /// A follower has fetched at that time in a session that left this partition out: it had all that was there.
-    pub fn follower_polled(&mut self, broker: BrokerId, at_ms: i64) {
+    pub fn follower_polled(&mut self, broker: BrokerId, at: Instant) {
         let follower = self.followers.iter_mut().find(|follower| follower.broker == broker);
         if let Some(follower) = follower
             && follower.log_end_offset >= follower.last_fetch_leader_log_end_offset
         {
-            follower.last_caught_up_ms = follower.last_caught_up_ms.max(at_ms);
-            follower.last_fetch_ms = follower.last_fetch_ms.max(at_ms);
+            follower.last_caught_up = follower.last_caught_up.max(Some(at));
+            follower.last_fetch = follower.last_fetch.max(Some(at));
         }
     }
 
@@ -414,10 +411,19 @@ impl Leadership {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     const LOCAL: BrokerId = BrokerId(1);
     const ID: TopicId = TopicId([1; 16]);
+    const LAG_MAX: Duration = Duration::from_secs(30);
+
+    /// A moment, by its distance from one that all of a test's moments share.
+    fn at(ms: u64) -> Instant {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *START + Duration::from_millis(ms)
+    }
 
     fn decision(leader: i32, leader_epoch: i32, replicas: &[i32]) -> Decision {
         let brokers: Vec<BrokerId> = replicas.iter().copied().map(BrokerId).collect();
@@ -437,7 +443,7 @@ mod tests {
 
     fn leading(epoch: i32, replicas: &[i32], log_end_offset: i64) -> Leadership {
         let mut leadership = Leadership::new(LOCAL);
-        leadership.lead(&decision(1, epoch, replicas), Offset(log_end_offset), 1_000);
+        leadership.lead(&decision(1, epoch, replicas), Offset(log_end_offset), at(1_000));
         leadership
     }
 
@@ -496,8 +502,8 @@ mod tests {
     #[test]
     fn a_single_replica_commits_what_it_has() {
         let leadership = leading(0, &[1], 0);
-        assert_eq!(leadership.committed_end(Offset(17), 1, 2_000, 30_000, |_| true), Some(Offset(17)));
-        assert_eq!(leadership.committed_end(Offset(17), 2, 2_000, 30_000, |_| true), Some(Offset(17)));
+        assert_eq!(leadership.committed_end(Offset(17), 1, || at(2_000), LAG_MAX, |_| true), Some(Offset(17)));
+        assert_eq!(leadership.committed_end(Offset(17), 2, || at(2_000), LAG_MAX, |_| true), Some(Offset(17)));
     }
 
     #[test]
@@ -505,10 +511,10 @@ mod tests {
         let mut shrunk = decision(1, 1, &[1, 2, 3]);
         shrunk.isr = vec![LOCAL];
         let mut leadership = leading(0, &[1, 2, 3], 0);
-        leadership.lead(&shrunk, Offset(10), 1_000);
+        leadership.lead(&shrunk, Offset(10), at(1_000));
         assert!(!leadership.has_min_isr(2));
-        assert_eq!(leadership.committed_end(Offset(10), 2, 1_000_000, 30_000, |_| true), None);
-        assert_eq!(leadership.committed_end(Offset(10), 1, 1_000_000, 30_000, |_| true), Some(Offset(10)));
+        assert_eq!(leadership.committed_end(Offset(10), 2, || at(1_000_000), LAG_MAX, |_| true), None);
+        assert_eq!(leadership.committed_end(Offset(10), 1, || at(1_000_000), LAG_MAX, |_| true), Some(Offset(10)));
     }
 
     #[test]
@@ -516,15 +522,15 @@ mod tests {
         let mut decided = decision(1, 0, &[1, 2, 3]);
         decided.isr = vec![BrokerId(1), BrokerId(2)];
         let mut leadership = Leadership::new(LOCAL);
-        leadership.lead(&decided, Offset(0), 100_000);
+        leadership.lead(&decided, Offset(0), at(100_000));
         let committed = |leadership: &Leadership, now_ms, alive: bool| {
-            leadership.committed_end(Offset(100), 1, now_ms, 30_000, |_| alive).map(|offset| offset.0)
+            leadership.committed_end(Offset(100), 1, || at(now_ms), LAG_MAX, |_| alive).map(|offset| offset.0)
         };
         assert_eq!(committed(&leadership, 100_000, true), Some(-1), "in the ISR, but not heard of yet");
-        leadership.follower_fetched(&fetch(2, 0, 60, 0, 100), 100_100).expect("a replica");
+        leadership.follower_fetched(&fetch(2, 0, 60, 0, 100), at(100_100)).expect("a replica");
         assert_eq!(committed(&leadership, 100_100, true), Some(60));
         // Broker 3 catches up to where the leader was, and so delays the high watermark while it may join the ISR.
-        leadership.follower_fetched(&fetch(3, 0, 50, 0, 50), 100_200).expect("a replica");
+        leadership.follower_fetched(&fetch(3, 0, 50, 0, 50), at(100_200)).expect("a replica");
         assert_eq!(committed(&leadership, 100_200, true), Some(50));
         assert_eq!(committed(&leadership, 100_200, false), Some(60), "the dead do not join");
         assert_eq!(committed(&leadership, 200_000, true), Some(60), "the slow do not join");
@@ -533,15 +539,15 @@ mod tests {
     #[test]
     fn a_reelected_leader_remembers_where_its_followers_are_and_a_new_one_does_not() {
         let mut leadership = leading(0, &[1, 2], 0);
-        leadership.follower_fetched(&fetch(2, 0, 7, 3, 7), 2_000).expect("a replica");
-        let again = leadership.lead(&decision(1, 1, &[1, 2]), Offset(9), 3_000);
+        leadership.follower_fetched(&fetch(2, 0, 7, 3, 7), at(2_000)).expect("a replica");
+        let again = leadership.lead(&decision(1, 1, &[1, 2]), Offset(9), at(3_000));
         assert_eq!(again, Transition::Done { new_role: false, new_epoch: true });
         assert_eq!(leadership.followers[0].log_end_offset, Offset(7));
         assert_eq!(leadership.epoch_start_offset(), Some(Offset(9)));
         leadership.follow(&decision(2, 2, &[1, 2]));
         assert_eq!(leadership.check_leader(Some(LeaderEpoch(2))), Err(WrongLeadership::NotLeader));
         assert_eq!(leadership.epoch_start_offset(), None);
-        let anew = leadership.lead(&decision(1, 3, &[1, 2]), Offset(9), 4_000);
+        let anew = leadership.lead(&decision(1, 3, &[1, 2]), Offset(9), at(4_000));
         assert_eq!(anew, Transition::Done { new_role: true, new_epoch: true });
         assert_eq!(leadership.followers[0].log_end_offset, Offset(-1));
     }
@@ -551,7 +557,7 @@ mod tests {
         let mut leadership = leading(5, &[1, 2], 0);
         let overtaken = Decision { partition_epoch: PartitionEpoch(4), ..decision(2, 6, &[1, 2]) };
         assert_eq!(leadership.follow(&overtaken), Transition::Skipped);
-        assert_eq!(leadership.lead(&overtaken, Offset(0), 0), Transition::Skipped);
+        assert_eq!(leadership.lead(&overtaken, Offset(0), at(0)), Transition::Skipped);
         assert!(leadership.is_leader() && leadership.leader_epoch() == LeaderEpoch(5));
     }
 
@@ -568,10 +574,10 @@ mod tests {
     #[test]
     fn the_low_watermark_counts_live_replicas_only() {
         let mut leadership = leading(0, &[1, 2, 3], 0);
-        leadership.follower_fetched(&fetch(2, 0, 9, 4, 9), 0).expect("a replica");
+        leadership.follower_fetched(&fetch(2, 0, 9, 4, 9), at(0)).expect("a replica");
         assert_eq!(leadership.low_watermark(Offset(6), |_| true), Offset(-1));
         assert_eq!(leadership.low_watermark(Offset(6), |broker| broker == BrokerId(2)), Offset(4));
         assert_eq!(leadership.low_watermark(Offset(6), |_| false), Offset(6));
-        assert_eq!(leadership.follower_fetched(&fetch(9, 0, 9, 4, 9), 0), Err(WrongLeadership::NotAReplica));
+        assert_eq!(leadership.follower_fetched(&fetch(9, 0, 9, 4, 9), at(0)), Err(WrongLeadership::NotAReplica));
     }
 }

@@ -13,14 +13,23 @@ pub mod decisions;
 pub mod error;
 pub mod fetch;
 pub mod fetch_session;
+#[cfg_attr(not(test), expect(dead_code, reason = "no broker fetches from another yet"))]
+pub mod follower;
 mod hosted;
 pub mod io;
+#[cfg_attr(not(test), expect(dead_code, reason = "no leader changes the ISR yet"))]
+pub mod isr;
 pub mod leader;
 pub mod partition;
+pub mod partition_log;
 pub mod replica_manager;
 pub mod waiters;
 
 #[cfg(test)]
 mod fetch_limits_tests;
+#[cfg(test)]
+mod memory_log;
+#[cfg(test)]
+mod simulation_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! One hosted partition: its leadership, its log, and those who wait for it. The only owner of all three.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use log::{info, warn};
@@ -17,6 +18,7 @@ use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::replica::append_rules::append_rules;
 use crate::replica::error::ReplicaError;
 use crate::replica::leader::{Decision, FollowerFetch, Leadership, Transition, Verdict, WrongLeadership};
+use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::{Commit, FetchWaiters, NotCommitted, OffsetWaiters, ParkedFetch, SessionWatch, WaitsFor};
 
 /// How many replicas must have the records before a produce is answered.
@@ -43,10 +45,12 @@ pub struct AppendTerms {
 /// What partitions need to know of the broker around them.
 pub struct Surroundings {
     pub local: BrokerId,
-    pub replica_lag_time_max_ms: i64,
+    pub replica_lag_time_max: Duration,
     /// False below `inter.broker.protocol.version` 2.1-IV0.
     pub zstd_allowed: bool,
     pub metadata: Arc<MetadataCache>,
+    /// By which replicas lag; a simulation moves it.
+    pub clock: Box<dyn Fn() -> Instant + Send + Sync>,
 }
 
 /// Records that are in the leader's log.
@@ -128,7 +132,7 @@ pub struct FetchLimits {
     pub bytes_left: u32,
     pub first_batch: FirstBatch,
     /// When a follower asked; `None` when a parked fetch is read again, which says nothing new of the follower.
-    pub asked_ms: Option<i64>,
+    pub asked: Option<Instant>,
 }
 
 /// What a fetch got from one partition.
@@ -165,17 +169,16 @@ impl Fetched {
     }
 }
 
-pub struct Partition {
+pub struct Partition<L = Log> {
     name: TopicPartition,
     around: Arc<Surroundings>,
-    state: Mutex<State>,
+    state: Mutex<State<L>>,
 }
 
-#[derive(Debug)]
-struct State {
-    leadership: Leadership,
+pub(super) struct State<L> {
+    pub(super) leadership: Leadership,
     /// `None` until the first decision creates or finds it.
-    log: Option<Arc<Log>>,
+    pub(super) log: Option<Arc<L>>,
     /// As last given to the log while leading, which nobody else moves meanwhile.
     high_watermark: Offset,
     /// Its log directory failed: nothing is served until the broker restarts.
@@ -185,12 +188,12 @@ struct State {
     /// As sessions were told of it.
     noted_log_start_offset: Offset,
     commits: OffsetWaiters,
-    fetches: FetchWaiters,
+    pub(super) fetches: FetchWaiters,
     deletions: OffsetWaiters,
 }
 
-impl Partition {
-    pub fn new(name: TopicPartition, around: Arc<Surroundings>) -> Partition {
+impl<L: PartitionLog> Partition<L> {
+    pub fn new(name: TopicPartition, around: Arc<Surroundings>) -> Partition<L> {
         let leadership = Leadership::new(around.local);
         let state = State {
             leadership,
@@ -211,7 +214,7 @@ impl Partition {
     }
 
     /// A panic while the lock is held leaves half-applied state behind, which must not serve: it poisons the partition.
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State<L>> {
         match self.state.lock() {
             Ok(state) => state,
             Err(poisoned) => {
@@ -238,17 +241,17 @@ impl Partition {
 
     #[cfg(test)]
     pub fn isr(&self) -> Vec<BrokerId> {
-        self.state().leadership.isr().to_vec()
+        self.state().leadership.isr().members().to_vec()
     }
 
     /// The log, whoever leads; `None` before the first decision and when it is offline.
-    pub fn log(&self) -> Option<Arc<Log>> {
+    pub fn log(&self) -> Option<Arc<L>> {
         let state = self.state();
         if state.is_offline() { None } else { state.log.clone() }
     }
 
     /// The log, if this broker leads in the epoch that the request carries.
-    pub fn leader_log(&self, current_leader_epoch: Option<LeaderEpoch>) -> Result<Arc<Log>, ReplicaError> {
+    pub fn leader_log(&self, current_leader_epoch: Option<LeaderEpoch>) -> Result<Arc<L>, ReplicaError> {
         self.state().log_for(current_leader_epoch, true)
     }
 
@@ -265,17 +268,17 @@ impl Partition {
     }
 
     /// The settings of the topic have changed: what is committed may depend on them.
-    pub fn set_config(&self, config: &Arc<LogConfig>, now_ms: i64) {
+    pub fn set_config(&self, config: &Arc<LogConfig>) {
         let mut state = self.state();
         let Some(log) = state.log.clone() else { return };
         log.set_config(Arc::clone(config));
-        if self.advance_high_watermark(&mut state, &log, config.min_insync_replicas, log.log_end_offset(), now_ms) {
+        if self.advance_high_watermark(&mut state, &log, config.min_insync_replicas, log.bounds().log_end_offset) {
             state.fetches.moved(WaitsFor::Committed);
         }
     }
 
     /// Takes over as the leader. True if it was not the leader before.
-    pub fn lead(&self, decision: &Decision, log: &Arc<Log>, now_ms: i64) -> Result<bool, LogError> {
+    pub fn lead(&self, decision: &Decision, log: &Arc<L>) -> Result<bool, LogError> {
         let mut state = self.state();
         if state.leadership.is_overtaken(decision) {
             info!("{}: the decision to lead is older than a known change of the ISR and is skipped", self.name);
@@ -286,7 +289,7 @@ impl Partition {
         let bounds = log.lead(decision.leader_epoch)?;
         let log_end_offset = bounds.log_end_offset;
         state.log = Some(Arc::clone(log));
-        let transition = state.leadership.lead(decision, log_end_offset, now_ms);
+        let transition = state.leadership.lead(decision, log_end_offset, (self.around.clock)());
         let isr: Vec<String> = decision.isr.iter().map(ToString::to_string).collect();
         info!(
             "Leader {} starts at leader epoch {} from offset {log_end_offset} with partition epoch {}, high watermark {}, \
@@ -299,13 +302,13 @@ impl Partition {
         );
         state.high_watermark = bounds.high_watermark;
         let min_isr = log.config().min_insync_replicas;
-        self.advance_high_watermark(&mut state, log, min_isr, log_end_offset, now_ms);
+        self.advance_high_watermark(&mut state, log, min_isr, log_end_offset);
         state.fetches.wake_all();
         Ok(matches!(transition, Transition::Done { new_role: true, .. }))
     }
 
     /// Follows another. True if the leader epoch is new, so that fetching must start over.
-    pub fn follow(&self, decision: &Decision, log: &Arc<Log>) -> Result<bool, LogError> {
+    pub fn follow(&self, decision: &Decision, log: &Arc<L>) -> Result<bool, LogError> {
         let mut state = self.state();
         if !state.leadership.is_overtaken(decision) {
             // What this broker admitted as the leader is not its own to append any more.
@@ -326,7 +329,7 @@ impl Partition {
     }
 
     /// Keeps a log that was created although its leader is not alive, so that its high watermark is checkpointed.
-    pub fn keep_log(&self, log: &Arc<Log>) {
+    pub fn keep_log(&self, log: &Arc<L>) {
         self.state().log.get_or_insert_with(|| Arc::clone(log));
     }
 
@@ -368,7 +371,7 @@ impl Partition {
             }
             let config = log.config();
             if required_acks == RequiredAcks::AllInSync && !state.leadership.has_min_isr(config.min_insync_replicas) {
-                return Err(ReplicaError::NotEnoughReplicas { in_sync: state.leadership.isr().len() });
+                return Err(ReplicaError::NotEnoughReplicas { in_sync: state.leadership.isr().members().len() });
             }
             (log, config, state.leadership.leader_epoch())
         };
@@ -390,11 +393,11 @@ impl Partition {
             let State { leadership, fetches, .. } = &mut *state;
             // Their sessions leave out a partition of which they have all, until now.
             if leadership.has_followers() {
-                fetches.follower_fetches().for_each(|(broker, at_ms)| leadership.follower_polled(broker, at_ms));
+                fetches.follower_fetches().for_each(|(broker, at)| leadership.follower_polled(broker, at));
             }
         }
         let min_isr = config.min_insync_replicas;
-        let has_moved = self.advance_high_watermark(&mut state, &log, min_isr, info.log_end_offset, now_ms);
+        let has_moved = self.advance_high_watermark(&mut state, &log, min_isr, info.log_end_offset);
         if !info.duplicate {
             state.fetches.bytes_arrived(WaitsFor::LogEnd, bytes);
         }
@@ -420,19 +423,12 @@ impl Partition {
 
     /// Moves the high watermark to where the known ends allow, and answers the produces it reaches. True if it moved:
     /// the caller wakes the fetches, since it may know by how many bytes.
-    fn advance_high_watermark(
-        &self,
-        state: &mut State,
-        log: &Log,
-        min_isr: i32,
-        log_end_offset: Offset,
-        now_ms: i64,
-    ) -> bool {
+    fn advance_high_watermark(&self, state: &mut State<L>, log: &L, min_isr: i32, log_end_offset: Offset) -> bool {
         let committed = state.leadership.committed_end(
             log_end_offset,
             min_isr,
-            now_ms,
-            self.around.replica_lag_time_max_ms,
+            &self.around.clock,
+            self.around.replica_lag_time_max,
             |broker| self.is_alive(broker),
         );
         let Some(committed) = committed.filter(|&committed| committed > state.high_watermark) else { return false };
@@ -471,7 +467,7 @@ impl Partition {
         // The end before the read: records that arrive meanwhile do not keep a follower from being caught up.
         let bounds = log.bounds();
         let end = fetcher.end(&bounds);
-        if let Some(diverging) = diverging_epoch(&log, &bounds, params)? {
+        if let Some(diverging) = diverging_epoch(&*log, &bounds, params)? {
             return Ok(Fetched { batches: None, bounds, diverging: Some(diverging), end });
         }
         let offset = params.fetch_offset;
@@ -485,7 +481,7 @@ impl Partition {
             let read = log.read(offset, bytes_max, fetcher.until(), limits.first_batch);
             Some(read.map_err(|error| self.failed(error))?)
         };
-        if let (Fetcher::Follower { broker, broker_epoch }, Some(asked_ms)) = (fetcher, limits.asked_ms) {
+        if let (Fetcher::Follower { broker, broker_epoch }, Some(asked)) = (fetcher, limits.asked) {
             let fetch = FollowerFetch {
                 broker,
                 broker_epoch,
@@ -494,18 +490,18 @@ impl Partition {
                 log_start_offset: params.log_start_offset,
                 leader_log_end_offset: bounds.log_end_offset,
             };
-            self.follower_fetched(&fetch, &log, asked_ms)?;
+            self.follower_fetched(&fetch, &log, asked)?;
         }
         Ok(Fetched { batches, bounds, diverging: None, end })
     }
 
     /// Takes note of what a follower has. The partition's lock was free since the fetch was admitted: one that was
     /// admitted under another leader epoch says nothing about this one.
-    fn follower_fetched(&self, fetch: &FollowerFetch, log: &Log, now_ms: i64) -> Result<(), ReplicaError> {
+    fn follower_fetched(&self, fetch: &FollowerFetch, log: &L, asked: Instant) -> Result<(), ReplicaError> {
         let mut state = self.state();
-        state.leadership.follower_fetched(fetch, now_ms)?;
+        state.leadership.follower_fetched(fetch, asked)?;
         let min_isr = log.config().min_insync_replicas;
-        if self.advance_high_watermark(&mut state, log, min_isr, log.log_end_offset(), now_ms) {
+        if self.advance_high_watermark(&mut state, log, min_isr, log.bounds().log_end_offset) {
             state.fetches.moved(WaitsFor::Committed);
         }
         let low_watermark =
@@ -624,7 +620,7 @@ impl Partition {
     }
 
     /// An error of the log, after which the partition may no longer be served.
-    fn failed(&self, error: LogError) -> ReplicaError {
+    pub(super) fn failed(&self, error: LogError) -> ReplicaError {
         if error.is_storage_failure() || matches!(error, LogError::Offline { .. }) {
             warn!("{}: {error}", self.name);
             self.go_offline();
@@ -641,9 +637,9 @@ pub struct DeletedRecords {
     pub reached: Option<Commit>,
 }
 
-impl State {
+impl<L: PartitionLog> State<L> {
     /// The log, after the checks that every request makes: storage, leader epoch, role.
-    fn log_for(&self, current_leader_epoch: Option<LeaderEpoch>, leader_only: bool) -> Result<Arc<Log>, ReplicaError> {
+    fn log_for(&self, current_leader_epoch: Option<LeaderEpoch>, leader_only: bool) -> Result<Arc<L>, ReplicaError> {
         if self.is_offline() {
             return Err(ReplicaError::Offline);
         }
@@ -660,7 +656,7 @@ impl State {
         if known.is_some_and(|known| known != topic_id) { Err(ReplicaError::InconsistentTopicId) } else { Ok(()) }
     }
 
-    fn is_offline(&self) -> bool {
+    pub(super) fn is_offline(&self) -> bool {
         self.offline || self.log.as_ref().is_some_and(|log| log.is_offline())
     }
 
@@ -672,7 +668,11 @@ impl State {
 }
 
 /// Where the fetcher's log parts from this one, if it does (KIP-595's truncation on fetch).
-fn diverging_epoch(log: &Log, bounds: &Bounds, params: &FetchParams) -> Result<Option<EpochEnd>, ReplicaError> {
+fn diverging_epoch(
+    log: &impl PartitionLog,
+    bounds: &Bounds,
+    params: &FetchParams,
+) -> Result<Option<EpochEnd>, ReplicaError> {
     let Some(last_fetched_epoch) = params.last_fetched_epoch else { return Ok(None) };
     let end = log.end_offset_for_epoch(last_fetched_epoch);
     if end.end_offset.0 < 0 || end.epoch.0 < 0 {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use log::{debug, error};
@@ -65,9 +65,10 @@ impl ReplicaManager {
         let (events, told) = mpsc::channel(LEADERSHIP_EVENTS_MAX);
         let around = Arc::new(Surroundings {
             local: broker,
-            replica_lag_time_max_ms: config.replica_lag_time_max_ms,
+            replica_lag_time_max: Duration::from_millis(u64::try_from(config.replica_lag_time_max_ms).unwrap_or(0)),
             zstd_allowed: config.inter_broker_protocol_version >= MetadataVersion::V2_1_IV0,
             metadata,
+            clock: Box::new(Instant::now),
         });
         let sessions = FetchSessions::new(SessionLimits::of_slots(config.max_incremental_fetch_session_cache_slots));
         let replicas = ReplicaManager {
@@ -185,8 +186,8 @@ impl ReplicaManager {
         self.hosted.all().iter().for_each(|partition| partition.note_log_start_offset());
     }
 
-    pub fn forget_unused_fetch_sessions(&self, now_ms: i64) {
-        self.sessions.forget_unused(now_ms);
+    pub fn forget_unused_fetch_sessions(&self) {
+        self.sessions.forget_unused((self.around.clock)());
     }
 
     /// Writes every partition's high watermark to its log directory.
@@ -211,9 +212,9 @@ impl ReplicaManager {
     }
 
     /// Gives a topic's changed settings to its logs.
-    pub fn set_topic_config(&self, topic: &str, config: &Arc<LogConfig>, now_ms: i64) {
+    pub fn set_topic_config(&self, topic: &str, config: &Arc<LogConfig>) {
         for partition in self.hosted.of_topic(topic) {
-            partition.set_config(config, now_ms);
+            partition.set_config(config);
         }
     }
 

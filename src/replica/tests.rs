@@ -210,7 +210,7 @@ async fn a_single_replica_commits_at_once_and_serves_what_it_committed() {
         assert_eq!(appended.info.first_offset, Offset(first_offset));
         assert!(appended.commit.is_none());
     }
-    let outcomes = fixture.replicas.fetch(&fixture.consumer("t", 0, 1), soon(), NOW_MS).await;
+    let outcomes = fixture.replicas.fetch(&fixture.consumer("t", 0, 1), soon(), std::time::Instant::now()).await;
     let fetched = outcomes[0].as_ref().expect("it may be read");
     assert_eq!(fetched.bounds.high_watermark, Offset(9));
     assert_eq!(fetched.bytes(), 3 * records(3).len());
@@ -223,13 +223,13 @@ async fn a_fetch_at_the_end_waits_for_the_next_append() {
     fixture.decide("t", 0, 1, 0, &[1]).await.expect("decided");
     let query = fixture.consumer("t", 0, 1);
     let replicas = Arc::clone(&fixture.replicas);
-    let waiting = tokio::spawn(async move { replicas.fetch(&query, soon(), NOW_MS).await });
+    let waiting = tokio::spawn(async move { replicas.fetch(&query, soon(), std::time::Instant::now()).await });
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!waiting.is_finished());
     fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
     let outcomes = waiting.await.expect("the fetch ends");
     assert_eq!(outcomes[0].as_ref().expect("it may be read").bytes(), records(3).len());
-    let nothing = fixture.replicas.fetch(&fixture.consumer("t", 3, 1), Instant::now(), NOW_MS).await;
+    let nothing = fixture.replicas.fetch(&fixture.consumer("t", 3, 1), Instant::now(), std::time::Instant::now()).await;
     assert_eq!(nothing[0].as_ref().expect("it may be read").bytes(), 0, "the deadline has passed");
 }
 
@@ -243,14 +243,14 @@ async fn acks_all_waits_for_the_isr_and_fails_when_leadership_moves() {
     let mut query = fixture.consumer("t", 3, 0);
     query.fetcher = follower(2);
     query.partitions[0].params.log_start_offset = Offset(0);
-    assert!(fixture.replicas.fetch(&query, Instant::now(), NOW_MS).await[0].is_ok());
+    assert!(fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await[0].is_ok());
     assert_eq!(commit.wait(soon()).await, Ok(()));
 
     let commit = fixture.produce("t", RequiredAcks::AllInSync).expect("this broker leads").commit.expect("not yet");
     assert_eq!(fixture.decide("t", 0, 2, 1, &[1, 2]).await, Ok(()));
     assert_eq!(commit.wait(soon()).await, Err(waiters::NotCommitted::NotLeader));
     assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::NotLeaderOrFollower)));
-    let outcomes = fixture.replicas.fetch(&fixture.consumer("t", 0, 1), soon(), NOW_MS).await;
+    let outcomes = fixture.replicas.fetch(&fixture.consumer("t", 0, 1), soon(), std::time::Instant::now()).await;
     assert!(matches!(outcomes[0], Err(ReplicaError::NotLeaderOrFollower)));
 }
 
@@ -500,7 +500,7 @@ async fn the_high_watermark_never_passes_a_follower_and_never_goes_back() {
         let follower = (step / 2) % 2;
         let mut query = fixture.consumer("t", fetched[follower], 0);
         query.fetcher = self::follower(i32::try_from(follower).expect("small") + 2);
-        let outcomes = fixture.replicas.fetch(&query, Instant::now(), NOW_MS).await;
+        let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
         assert!(outcomes[0].is_ok());
         let high_watermark = log.high_watermark();
         assert!(high_watermark >= before, "step {step}: it went back");

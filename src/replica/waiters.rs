@@ -5,8 +5,9 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -175,7 +176,9 @@ pub struct SessionWatch {
     marks: Mutex<Marks>,
     /// Whose fetches they are, if a follower's.
     follower: Option<BrokerId>,
-    last_fetch_ms: AtomicI64,
+    created: std::time::Instant,
+    /// Of the last fetch, in ms since the session was made.
+    last_fetch_ms: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -185,7 +188,7 @@ struct Marks {
 }
 
 impl SessionWatch {
-    pub fn new(follower: Option<BrokerId>, now_ms: i64) -> SessionWatch {
+    pub fn new(follower: Option<BrokerId>, now: std::time::Instant) -> SessionWatch {
         SessionWatch {
             closed: AtomicBool::new(false),
             missing_bytes: AtomicI64::new(0),
@@ -193,7 +196,8 @@ impl SessionWatch {
             wake: Notify::new(),
             marks: Mutex::default(),
             follower,
-            last_fetch_ms: AtomicI64::new(now_ms),
+            created: now,
+            last_fetch_ms: AtomicU64::new(0),
         }
     }
 
@@ -202,9 +206,14 @@ impl SessionWatch {
     }
 
     /// The session has fetched, and a fetch of it that still waits is not the latest any more: it ends.
-    pub fn fetched(&self, now_ms: i64) {
-        self.last_fetch_ms.store(now_ms, Ordering::Relaxed);
+    pub fn fetched(&self, now: std::time::Instant) {
+        let since_created = now.saturating_duration_since(self.created).as_millis();
+        self.last_fetch_ms.store(u64::try_from(since_created).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.wake();
+    }
+
+    fn last_fetch(&self) -> std::time::Instant {
+        self.created + Duration::from_millis(self.last_fetch_ms.load(Ordering::Relaxed))
     }
 
     /// Parks a fetch. False if a partition has changed since the marks were taken: then it has to look again.
@@ -321,8 +330,8 @@ impl FetchWaiters {
     }
 
     /// When the followers that have this partition in a session fetched last.
-    pub fn follower_fetches(&self) -> impl Iterator<Item = (BrokerId, i64)> {
-        let of = |session: &SessionWatch| Some((session.follower?, session.last_fetch_ms.load(Ordering::Relaxed)));
+    pub fn follower_fetches(&self) -> impl Iterator<Item = (BrokerId, std::time::Instant)> {
+        let of = |session: &SessionWatch| Some((session.follower?, session.last_fetch()));
         self.sessions.iter().filter_map(move |(session, _)| of(session))
     }
 

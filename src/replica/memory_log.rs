@@ -1,0 +1,267 @@
+//! A partition's log in memory, for tests that run partitions of many brokers in one process, and that step in between
+//! the admission of a change and the change. Its bytes lie in a file without a name, since readers get regions of a file.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Bytes, BytesMut};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::codec::writer::FileRegion;
+use crate::config::log::LogConfig;
+use crate::log::error::LogError;
+use crate::log::leader_epochs::{EpochEnd, LeaderEpochs};
+use crate::log::{AppendInfo, Bounds, FetchedBatches, FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
+use crate::model::{LeaderEpoch, Offset, TopicId};
+use crate::record::append_rules::AppendOrigin;
+use crate::record::batch::Batches;
+use crate::record::prepared::Prepared;
+use crate::replica::partition_log::PartitionLog;
+
+type Interlude = Box<dyn FnOnce() + Send>;
+
+pub(super) struct MemoryLog {
+    state: Mutex<State>,
+    interlude: Mutex<Option<Interlude>>,
+}
+
+struct State {
+    config: Arc<LogConfig>,
+    leader_epoch: LeaderEpoch,
+    epochs: LeaderEpochs,
+    batches: Vec<Stored>,
+    log_start_offset: Offset,
+    high_watermark: Offset,
+    log_end_offset: Offset,
+}
+
+struct Stored {
+    base_offset: Offset,
+    last_offset: Offset,
+    bytes: Bytes,
+}
+
+impl MemoryLog {
+    pub fn new() -> MemoryLog {
+        let state = State {
+            config: Arc::default(),
+            leader_epoch: LeaderEpoch(-1),
+            epochs: LeaderEpochs::default(),
+            batches: Vec::new(),
+            log_start_offset: Offset(0),
+            high_watermark: Offset(0),
+            log_end_offset: Offset(0),
+        };
+        MemoryLog { state: Mutex::new(state), interlude: Mutex::new(None) }
+    }
+
+    /// Runs once, when the next append, read or deletion has been admitted and is about to begin.
+    pub fn before_next(&self, interlude: impl FnOnce() + Send + 'static) {
+        *self.interlude.lock().expect("no test panics under it") = Some(Box::new(interlude));
+    }
+
+    fn interrupted(&self) -> MutexGuard<'_, State> {
+        let interlude = self.interlude.lock().expect("no test panics under it").take();
+        if let Some(interlude) = interlude {
+            interlude();
+        }
+        self.state()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics under it")
+    }
+}
+
+impl State {
+    fn check_epoch(&self, given: LeaderEpoch) -> Result<(), LogError> {
+        match given == self.leader_epoch {
+            true => Ok(()),
+            false => Err(LogError::StaleLeaderEpoch { given, latest: self.leader_epoch }),
+        }
+    }
+
+    fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), LogError> {
+        if epoch < self.leader_epoch {
+            return Err(LogError::StaleLeaderEpoch { given: epoch, latest: self.leader_epoch });
+        }
+        self.leader_epoch = epoch;
+        Ok(())
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            log_start_offset: self.log_start_offset,
+            high_watermark: self.high_watermark,
+            last_stable_offset: self.high_watermark,
+            log_end_offset: self.log_end_offset,
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes) -> AppendInfo {
+        let first_offset = self.log_end_offset;
+        for batch in Batches::new(&bytes) {
+            let batch = batch.expect("well-formed");
+            let (base_offset, last_offset) = (Offset(batch.header.base_offset), Offset(batch.header.last_offset));
+            self.epochs.assign(LeaderEpoch(batch.header.partition_leader_epoch), base_offset);
+            self.batches.push(Stored { base_offset, last_offset, bytes: bytes.slice_ref(batch.bytes) });
+            self.log_end_offset = Offset(last_offset.0 + 1);
+        }
+        AppendInfo {
+            first_offset,
+            last_offset: Offset(self.log_end_offset.0 - 1),
+            log_start_offset: self.log_start_offset,
+            max_timestamp_ms: -1,
+            log_append_time_ms: -1,
+            duplicate: false,
+            flush_due: false,
+            log_end_offset: self.log_end_offset,
+        }
+    }
+}
+
+impl PartitionLog for MemoryLog {
+    fn is_offline(&self) -> bool {
+        false
+    }
+
+    fn topic_id(&self) -> Option<TopicId> {
+        None
+    }
+
+    fn config(&self) -> Arc<LogConfig> {
+        self.state().config.clone()
+    }
+
+    fn set_config(&self, config: Arc<LogConfig>) {
+        self.state().config = config;
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.state().bounds()
+    }
+
+    fn end_offset_for_epoch(&self, requested: LeaderEpoch) -> EpochEnd {
+        let state = self.state();
+        state.epochs.end_offset_for(requested, state.log_end_offset)
+    }
+
+    fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError> {
+        let mut state = self.state();
+        state.begin_epoch(epoch)?;
+        let log_end_offset = state.log_end_offset;
+        state.epochs.assign(epoch, log_end_offset);
+        Ok(state.bounds())
+    }
+
+    fn follow(&self, epoch: LeaderEpoch) -> Result<(), LogError> {
+        self.state().begin_epoch(epoch)
+    }
+
+    fn end_appends(&self) {
+        self.state().leader_epoch = LeaderEpoch(i32::MAX);
+    }
+
+    fn append_as_leader(
+        &self,
+        prepared: &mut Prepared,
+        leader_epoch: LeaderEpoch,
+        _: AppendOrigin,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
+        let mut state = self.interrupted();
+        state.check_epoch(leader_epoch)?;
+        prepared.assign(state.log_end_offset.0, leader_epoch.0, now_ms);
+        let mut bytes = BytesMut::new();
+        for batch in prepared.batches() {
+            bytes.extend_from_slice(batch.head());
+            bytes.extend_from_slice(batch.body());
+        }
+        Ok(state.push(bytes.freeze()))
+    }
+
+    fn append_as_follower(
+        &self,
+        records: &Bytes,
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+        _: i64,
+    ) -> Result<AppendInfo, LogError> {
+        let mut state = self.interrupted();
+        state.check_epoch(leader_epoch)?;
+        if fetch_offset != state.log_end_offset {
+            let log_end_offset = state.log_end_offset;
+            return Err(LogError::UnexpectedOffset { first_offset: fetch_offset, log_end_offset });
+        }
+        Ok(state.push(records.clone()))
+    }
+
+    fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, _: i64) -> Result<bool, LogError> {
+        let mut state = self.interrupted();
+        state.check_epoch(leader_epoch)?;
+        state.epochs.truncate_from_end(offset);
+        if offset >= state.log_end_offset {
+            return Ok(false);
+        }
+        state.batches.retain(|batch| batch.last_offset < offset);
+        state.log_end_offset = offset;
+        state.high_watermark = state.high_watermark.min(offset);
+        Ok(true)
+    }
+
+    fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError> {
+        let mut state = self.interrupted();
+        state.check_epoch(leader_epoch)?;
+        state.log_start_offset = state.log_start_offset.max(before.min(state.high_watermark));
+        Ok(state.log_start_offset)
+    }
+
+    fn update_high_watermark(&self, offset: Offset) -> Offset {
+        let mut state = self.state();
+        state.high_watermark = offset.min(state.log_end_offset);
+        state.high_watermark
+    }
+
+    fn read(
+        &self,
+        from: Offset,
+        bytes_max: u32,
+        until: ReadUntil,
+        first_batch: FirstBatch,
+    ) -> Result<FetchedBatches, LogError> {
+        let state = self.interrupted();
+        let Bounds { log_start_offset, high_watermark, log_end_offset, .. } = state.bounds();
+        if from < log_start_offset || from > log_end_offset {
+            return Err(LogError::OffsetOutOfRange { offset: from, log_start_offset, log_end_offset });
+        }
+        let end = if until == ReadUntil::LogEnd { log_end_offset } else { high_watermark };
+        let visible = state.batches.iter().filter(|batch| batch.last_offset >= from && batch.base_offset < end);
+        let mut bytes = Vec::new();
+        for batch in visible {
+            let fits = bytes.len() + batch.bytes.len() <= bytes_max as usize;
+            if !fits && !(bytes.is_empty() && first_batch == FirstBatch::Whole) {
+                break;
+            }
+            bytes.extend_from_slice(&batch.bytes);
+        }
+        let len = u32::try_from(bytes.len()).expect("tests are small");
+        let region = (len > 0).then(|| {
+            let mut file = File::from(memfd_create("log", MemfdFlags::CLOEXEC).expect("memory is left"));
+            file.write_all(&bytes).expect("memory is left");
+            FileRegion { file: Arc::new(file), position: 0, len }
+        });
+        let fetched = FetchedBatches {
+            region,
+            reached_limit: true,
+            visible_bytes: len,
+            goes_on: false,
+            aborted_transactions: Vec::new(),
+        };
+        Ok(fetched)
+    }
+
+    fn offset_for_timestamp(&self, _: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
+        Ok(None)
+    }
+}

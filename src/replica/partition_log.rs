@@ -1,0 +1,147 @@
+//! What a partition needs of the log under it. `Log` is the one on disk; with one in memory, partitions of many brokers
+//! run in one process.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::log::LogConfig;
+use crate::log::error::LogError;
+use crate::log::leader_epochs::EpochEnd;
+use crate::log::{AppendInfo, Bounds, FetchedBatches, FirstBatch, Log, OffsetQuery, ReadUntil, TimestampedOffset};
+use crate::model::{LeaderEpoch, Offset, TopicId};
+use crate::record::append_rules::AppendOrigin;
+use crate::record::prepared::Prepared;
+
+/// One partition's records. Every call is atomic. Whatever changes records carries the leader epoch under which that was
+/// admitted, and is refused unless that epoch is in force.
+pub trait PartitionLog: Send + Sync + 'static {
+    fn is_offline(&self) -> bool;
+    fn topic_id(&self) -> Option<TopicId>;
+    fn config(&self) -> Arc<LogConfig>;
+    fn set_config(&self, config: Arc<LogConfig>);
+    fn bounds(&self) -> Bounds;
+    /// Where an epoch ends, as OffsetForLeaderEpoch answers it.
+    fn end_offset_for_epoch(&self, requested: LeaderEpoch) -> EpochEnd;
+
+    /// This epoch is in force from here on; it begins where the log ends, and this broker leads in it. Waits for no disk.
+    fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError>;
+    /// This epoch is in force from here on, and another broker leads in it. Waits for no disk.
+    fn follow(&self, epoch: LeaderEpoch) -> Result<(), LogError>;
+    /// No epoch is in force any more.
+    fn end_appends(&self);
+
+    fn append_as_leader(
+        &self,
+        prepared: &mut Prepared,
+        leader_epoch: LeaderEpoch,
+        origin: AppendOrigin,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError>;
+    /// Refused, too, unless the log ends at `fetch_offset`.
+    fn append_as_follower(
+        &self,
+        records: &Bytes,
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError>;
+    fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, LogError>;
+    /// Moves the log start offset; -1 means to the high watermark.
+    fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError>;
+    /// Moves the high watermark, within what the log holds. Returns where it is now.
+    fn update_high_watermark(&self, offset: Offset) -> Offset;
+
+    fn read(
+        &self,
+        from: Offset,
+        bytes_max: u32,
+        until: ReadUntil,
+        first_batch: FirstBatch,
+    ) -> Result<FetchedBatches, LogError>;
+    fn offset_for_timestamp(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError>;
+}
+
+impl PartitionLog for Log {
+    fn is_offline(&self) -> bool {
+        Log::is_offline(self)
+    }
+
+    fn topic_id(&self) -> Option<TopicId> {
+        Log::topic_id(self)
+    }
+
+    fn config(&self) -> Arc<LogConfig> {
+        Log::config(self)
+    }
+
+    fn set_config(&self, config: Arc<LogConfig>) {
+        Log::set_config(self, config);
+    }
+
+    fn bounds(&self) -> Bounds {
+        Log::bounds(self)
+    }
+
+    fn end_offset_for_epoch(&self, requested: LeaderEpoch) -> EpochEnd {
+        Log::end_offset_for_epoch(self, requested)
+    }
+
+    fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError> {
+        Log::lead(self, epoch)
+    }
+
+    fn follow(&self, epoch: LeaderEpoch) -> Result<(), LogError> {
+        Log::follow(self, epoch)
+    }
+
+    fn end_appends(&self) {
+        Log::end_appends(self);
+    }
+
+    fn append_as_leader(
+        &self,
+        prepared: &mut Prepared,
+        leader_epoch: LeaderEpoch,
+        origin: AppendOrigin,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
+        Log::append_as_leader(self, prepared, leader_epoch, origin, now_ms)
+    }
+
+    fn append_as_follower(
+        &self,
+        records: &Bytes,
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
+        Log::append_as_follower(self, records, leader_epoch, fetch_offset, now_ms)
+    }
+
+    fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, LogError> {
+        Log::truncate_to(self, offset, leader_epoch, now_ms)
+    }
+
+    fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError> {
+        Log::delete_records(self, before, leader_epoch)
+    }
+
+    fn update_high_watermark(&self, offset: Offset) -> Offset {
+        Log::update_high_watermark(self, offset)
+    }
+
+    fn read(
+        &self,
+        from: Offset,
+        bytes_max: u32,
+        until: ReadUntil,
+        first_batch: FirstBatch,
+    ) -> Result<FetchedBatches, LogError> {
+        Log::read(self, from, bytes_max, until, first_batch)
+    }
+
+    fn offset_for_timestamp(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
+        Log::offset_for_timestamp(self, query)
+    }
+}
