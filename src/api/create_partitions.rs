@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::info;
 use tokio::time::Instant;
 
-use crate::api::create_topics::have_leaders;
+use crate::api::create_topics::{PartitionRoom, have_leaders};
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::controller::task::topic_administration::Mode;
@@ -30,6 +30,7 @@ pub(crate) async fn handle(
     for topic in &topics {
         *times.entry(&topic.name).or_default() += 1;
     }
+    let mut room = PartitionRoom::of(server);
     let mut seen = HashSet::new();
     for topic in &topics {
         if context.pause().await {
@@ -46,7 +47,14 @@ pub(crate) async fn handle(
             let replicas = |ids: &Vec<i32>| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
             let assignments = topic.assignments.as_ref();
             let assignments = assignments.map(|all| all.iter().map(|one| replicas(&one.broker_ids)).collect());
-            let added = server.topics.add_partitions(&topic.name, topic.count, assignments, mode).await;
+            let image = server.metadata.image();
+            let there = image.topic(&topic.name).map_or(0, |known| known.partitions.len());
+            let more = topic.count.saturating_sub(i32::try_from(there).unwrap_or(i32::MAX));
+            let added = match room.check(more) {
+                Ok(()) => server.topics.add_partitions(&topic.name, topic.count, assignments, mode).await,
+                Err(error) => Err(error),
+            };
+            room.take(if added.is_ok() { more } else { 0 });
             added.map_err(|error| {
                 info!(
                     "Error processing create partitions request for {}: {}",

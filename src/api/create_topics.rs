@@ -16,6 +16,7 @@ use crate::controller::task::topic_administration::{Created, Mode, Wish};
 use crate::controller::topic_validation::TopicError;
 use crate::metadata::image::Image;
 use crate::model::BrokerId;
+use crate::model::internal_topics::is_internal_topic;
 use crate::model::shown::shown;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Wire;
@@ -46,6 +47,7 @@ pub(crate) async fn handle(
         false => 0,
     };
     context.answer.charge(of_settings.saturating_mul(times.len()))?;
+    let mut room = PartitionRoom::of(server);
     let mut results = Vec::with_capacity(times.len());
     let mut refused_twice = HashSet::new();
     for topic in &topics {
@@ -67,7 +69,7 @@ pub(crate) async fn handle(
         };
         let result = match refusal {
             Some(refusal) => refused(&topic.name, refusal),
-            None => match create(server, topic, validate_only).await {
+            None => match create(server, topic, validate_only, &mut room).await {
                 Ok((created, overrides)) => accepted(server, &topic.name, &created, &overrides),
                 Err(error) => {
                     match &error {
@@ -99,6 +101,7 @@ async fn create(
     server: &Server,
     topic: &CreatableTopic,
     validate_only: bool,
+    room: &mut PartitionRoom,
 ) -> Result<(Created, Properties), TopicError> {
     let image = server.metadata.image();
     if image.topic(&topic.name).is_some() {
@@ -136,8 +139,42 @@ async fn create(
         topic.configs.iter().filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
     let mode = if validate_only { Mode::ValidateOnly } else { Mode::Create };
     let config = server.config.load_full();
+    room.check(match &wish {
+        Wish::Spread { partitions, .. } => partitions.unwrap_or(config.controller_config().num_partitions),
+        Wish::Assigned(assignment) => i32::try_from(assignment.len()).unwrap_or(i32::MAX),
+    })?;
     let created = server.topics.create(&config, &candidates(&image), &topic.name, wish, &overrides, mode).await?;
+    room.take(created.partitions);
     Ok((created, overrides))
+}
+
+/// How many partitions clients may still make. Counted once a request, which then takes from it what it makes itself:
+/// what others make meanwhile it does not see.
+pub(super) struct PartitionRoom {
+    max: usize,
+    left: usize,
+}
+
+impl PartitionRoom {
+    pub fn of(server: &Server) -> PartitionRoom {
+        let max = server.config.load().controller_config().cluster_max_partitions;
+        PartitionRoom { max, left: max.saturating_sub(server.metadata.image().partition_count()) }
+    }
+
+    /// A negative count is for others to refuse.
+    pub fn check(&self, partitions: i32) -> Result<(), TopicError> {
+        if usize::try_from(partitions).unwrap_or(0) <= self.left {
+            return Ok(());
+        }
+        Err(TopicError::PolicyViolation(format!(
+            "{partitions} partitions are more than the {} that may still be made: cluster.max.partitions is {}.",
+            self.left, self.max
+        )))
+    }
+
+    pub fn take(&mut self, partitions: i32) {
+        self.left = self.left.saturating_sub(usize::try_from(partitions).unwrap_or(0));
+    }
 }
 
 fn candidates(image: &Image) -> Vec<Candidate> {
@@ -186,6 +223,12 @@ fn refused(name: &str, refusal: Refusal) -> CreatableTopicResult {
 pub(crate) async fn auto_create(server: &Server, name: &str) -> ErrorCode {
     let image = server.metadata.image();
     let config = server.config.load_full();
+    // Without its internal topics the cluster would not work at all.
+    if !is_internal_topic(name)
+        && let Err(error) = PartitionRoom::of(server).check(config.controller_config().num_partitions)
+    {
+        return ErrorCode::from(&error);
+    }
     match server.topics.auto_create(&config, &candidates(&image), name).await {
         Ok(()) => ErrorCode::LeaderNotAvailable,
         Err(error) => ErrorCode::from(&error),

@@ -178,6 +178,7 @@ impl From<&TopicError> for ErrorCode {
             TopicError::Unknown(_) => ErrorCode::UnknownTopicOrPartition,
             TopicError::InvalidName(_) => ErrorCode::InvalidTopicException,
             TopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
+            TopicError::PolicyViolation(_) => ErrorCode::PolicyViolation,
             TopicError::InvalidRequest(_) => ErrorCode::InvalidRequest,
             TopicError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
             TopicError::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,

@@ -364,9 +364,11 @@ settings! {
 settings! {
     /// Settings that no Kafka has: limits on what peers can make this broker hold, where Kafka has none.
     OWN:
+    "cluster.max.partitions": Int = Some("200000"), AtLeast(1), ReadOnly, Acted, "Most partitions of all topics; beyond it clients can make no more, whether they ask for it or a topic is created by itself.";
     "group.coordinator.max.bytes": Long = Some("268435456"), AtLeast(1), ReadOnly, Acted, "Most bytes held of groups, members and offsets; what would add to them is refused beyond.";
     "group.max.metadata.bytes": Long = Some("16777216"), AtLeast(1), ReadOnly, Acted, "Most bytes of names, metadata and assignments that the members of one group may have.";
     "group.max.pending.members": Int = Some("50000"), AtLeast(1), ReadOnly, Acted, "Most member ids handed out that nobody has joined with; the oldest are taken back.";
+    "max.producer.ids.per.partition": Int = Some("20000"), AtLeast(8), ReadOnly, Acted, "Most producers whose sequences a partition remembers; those that wrote longest ago are forgotten.";
 }
 
 /// Settings that 2.8 had and 3.0 dropped, and what does their work since. A 3.9 broker ignores them like any name that it

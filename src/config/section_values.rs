@@ -89,6 +89,7 @@ impl KafkaConfig {
             // 2.8 forgot producers by transactional.id.expiration.ms; the newer default is what 3.9 does.
             producer_id_expiration_ms: self.number("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: self.number("producer.id.expiration.check.interval.ms"),
+            producer_ids_max: self.size("max.producer.ids.per.partition"),
             topic_defaults: self.topic_defaults(),
         }
     }
@@ -184,6 +185,7 @@ impl KafkaConfig {
             num_partitions: self.int("num.partitions"),
             default_replication_factor: self.int("default.replication.factor"),
             unclean_leader_election_enable: self.boolean("unclean.leader.election.enable"),
+            cluster_max_partitions: self.size("cluster.max.partitions"),
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct LogDirsConfig {
     pub log_initial_task_delay_ms: i64,
     pub producer_id_expiration_ms: i64,
     pub producer_id_expiration_check_interval_ms: i64,
+    /// Producers that one partition remembers.
+    pub producer_ids_max: usize,
     /// What a topic without settings of its own obeys.
     pub topic_defaults: LogConfig,
 }
@@ -34,6 +36,7 @@ impl Default for LogDirsConfig {
             log_initial_task_delay_ms: 30_000,
             producer_id_expiration_ms: 86_400_000,
             producer_id_expiration_check_interval_ms: 600_000,
+            producer_ids_max: 20_000,
             topic_defaults: LogConfig::default(),
         }
     }
@@ -225,6 +228,8 @@ pub struct ControllerConfig {
     pub num_partitions: i32,
     pub default_replication_factor: i32,
     pub unclean_leader_election_enable: bool,
+    /// Of all topics; beyond it clients can make no more.
+    pub cluster_max_partitions: usize,
 }
 
 impl Default for ControllerConfig {
@@ -240,6 +245,7 @@ impl Default for ControllerConfig {
             num_partitions: 1,
             default_replication_factor: 1,
             unclean_leader_election_enable: false,
+            cluster_max_partitions: 200_000,
         }
     }
 }

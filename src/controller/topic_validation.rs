@@ -15,6 +15,8 @@ pub enum TopicError {
     Unknown(String),
     InvalidName(String),
     InvalidConfig(String),
+    /// More than this broker is willing to hold.
+    PolicyViolation(String),
     InvalidRequest(String),
     InvalidPartitions(String),
     InvalidReplicationFactor(String),
@@ -32,6 +34,7 @@ impl fmt::Display for TopicError {
             | TopicError::Unknown(reason)
             | TopicError::InvalidName(reason)
             | TopicError::InvalidConfig(reason)
+            | TopicError::PolicyViolation(reason)
             | TopicError::InvalidRequest(reason)
             | TopicError::InvalidPartitions(reason)
             | TopicError::InvalidReplicationFactor(reason)

@@ -18,7 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ use crate::coordinator::timers::TimerQueue;
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog, read_partition};
 use crate::model::LeaderEpoch;
 use crate::model::clock::wall_clock_ms;
+use crate::model::lock::{Guard, Lock};
 
 /// How many partitions are read at once after an election; each takes a buffer of `load_buffer_bytes`.
 const CONCURRENT_LOADS: usize = 4;
@@ -70,7 +71,7 @@ pub(crate) struct Shards<C: Core> {
     terms: TopicTerms,
     log: Arc<dyn CoordinatorLog>,
     /// One for each partition of the topic, as many as it had when the broker started.
-    shards: Box<[Mutex<Shard<C>>]>,
+    shards: Box<[Lock<Shard<C>>]>,
     /// False once the broker shuts down.
     active: AtomicBool,
     waiting_appends: mpsc::UnboundedSender<WaitingAppend>,
@@ -237,7 +238,7 @@ impl<C: Core> Shards<C> {
             settings,
             terms,
             log,
-            shards: (0..partition_count.max(1)).map(|partition| Mutex::new(Shard::new(partition))).collect(),
+            shards: (0..partition_count.max(1)).map(|partition| Lock::new(Shard::new(partition))).collect(),
             active: AtomicBool::new(true),
             waiting_appends,
             waiting_appends_taker: Mutex::new(Some(taker)),
@@ -270,17 +271,17 @@ impl<C: Core> Shards<C> {
         self.every_shard().map(|shard| shard.parked.len()).sum()
     }
 
-    fn shard(&self, partition: i32) -> Option<MutexGuard<'_, Shard<C>>> {
+    fn shard(&self, partition: i32) -> Option<Guard<'_, Shard<C>>> {
         let shard = self.shards.get(usize::try_from(partition).ok()?)?;
         Some(shard.lock().expect("a shard that panicked must not serve"))
     }
 
-    fn every_shard(&self) -> impl Iterator<Item = MutexGuard<'_, Shard<C>>> {
+    fn every_shard(&self) -> impl Iterator<Item = Guard<'_, Shard<C>>> {
         self.shards.iter().map(|shard| shard.lock().expect("a shard that panicked must not serve"))
     }
 
     /// The shard of the partition, if this broker may speak for it now.
-    pub(crate) fn owned(&self, partition: i32) -> Result<MutexGuard<'_, Shard<C>>, NotServing> {
+    pub(crate) fn owned(&self, partition: i32) -> Result<Guard<'_, Shard<C>>, NotServing> {
         if !self.is_active() {
             return Err(NotServing::Stopped);
         }
@@ -319,7 +320,7 @@ impl<C: Core> Shards<C> {
     /// One step whose answer is at hand when it ends.
     pub(crate) fn now<R>(
         &self,
-        mut shard: MutexGuard<'_, Shard<C>>,
+        mut shard: Guard<'_, Shard<C>>,
         step: impl FnOnce(&mut C, &mut Turn<'_, C::Vocabulary>) -> R,
     ) -> R {
         self.step(&mut shard, None, step).0
@@ -328,7 +329,7 @@ impl<C: Core> Shards<C> {
     /// One step whose request may have to wait. The lock is free again when this returns.
     pub(crate) fn ask(
         self: &Arc<Self>,
-        mut shard: MutexGuard<'_, Shard<C>>,
+        mut shard: Guard<'_, Shard<C>>,
         step: impl FnOnce(&mut C, ReplyTo, &mut Turn<'_, C::Vocabulary>),
     ) -> Asked<C> {
         let reply = ReplyTo(shard.next_reply);
@@ -581,7 +582,7 @@ impl<C: Core> Shards<C> {
     fn load(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) {
         let started = Instant::now();
         let mut replay = C::Replay::default();
-        let is_current = |shard: &MutexGuard<'_, Shard<C>>| shard.load == load && shard.ownership == Ownership::Loading;
+        let is_current = |shard: &Guard<'_, Shard<C>>| shard.load == load && shard.ownership == Ownership::Loading;
         let overtaken =
             || !self.active.load(Ordering::Acquire) || self.shard(partition).is_none_or(|shard| !is_current(&shard));
         let buffer_bytes = self.terms.load_buffer_bytes;

@@ -393,7 +393,7 @@ impl Loader<'_> {
 
     /// Recovers one segment, with the producer state of everything before it, and returns where it ends.
     fn recover_segment(&mut self, at: usize) -> Result<Offset, LogError> {
-        let expiration_ms = self.parent.producer_id_expiration_ms;
+        let (expiration_ms, producer_ids_max) = (self.parent.producer_id_expiration_ms, self.parent.producer_ids_max);
         let state = &mut self.state;
         let base_offset = state.segments[at].base_offset();
         state.log_end_offset = base_offset;
@@ -403,7 +403,9 @@ impl Loader<'_> {
         let txn_index = segment.txn_index_path(dir);
         let mut has_txn_index = false;
         let recovered = segment.recover(dir, config, epochs, |batch| {
-            if let Some(aborted) = producer_batch_of(batch).and_then(|batch| producers.apply(&batch)) {
+            let Some(of_producer) = producer_batch_of(batch) else { return Ok(()) };
+            producers.make_room_for(&of_producer, producer_ids_max);
+            if let Some(aborted) = producers.apply(&of_producer) {
                 transaction_index::append(&txn_index, &aborted)?;
                 has_txn_index = true;
             }

@@ -17,6 +17,8 @@ pub(crate) struct LogDir {
     /// Told when the directory or a log in it fails, once for each. Unbounded, but there are only so many.
     failures: UnboundedSender<PathBuf>,
     pub producer_id_expiration_ms: i64,
+    /// Of one partition.
+    pub producer_ids_max: usize,
     /// Held while a checkpoint is gathered and written: of two writers at once one would find its temporary file gone, and
     /// an older picture could replace a newer one.
     pub checkpointing: Mutex<()>,
@@ -37,12 +39,18 @@ pub(crate) struct Doomed {
 }
 
 impl LogDir {
-    pub fn new(path: PathBuf, failures: UnboundedSender<PathBuf>, producer_id_expiration_ms: i64) -> LogDir {
+    pub fn new(
+        path: PathBuf,
+        failures: UnboundedSender<PathBuf>,
+        producer_id_expiration_ms: i64,
+        producer_ids_max: usize,
+    ) -> LogDir {
         LogDir {
             path,
             offline: AtomicBool::new(false),
             failures,
             producer_id_expiration_ms,
+            producer_ids_max,
             checkpointing: Mutex::default(),
             rolled: Mutex::default(),
             unwritten: Mutex::default(),

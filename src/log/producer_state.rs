@@ -287,6 +287,36 @@ impl Producers {
         }
     }
 
+    /// Before a batch is applied: of `most` producers the longest silent eighth goes, if this one is not among them. Silent
+    /// is who wrote lowest in the log, since timestamps are what clients make of them. Open transactions stay. Nothing
+    /// breaks for who is forgotten: what it sends next may have any sequence, and only a retry of what it sent before would
+    /// no longer be known as one.
+    pub fn make_room_for(&mut self, batch: &ProducerBatch, most: usize) {
+        if self.producers.len() < most || self.producers.contains_key(&batch.producer_id) {
+            return;
+        }
+        let idle = self.producers.iter().filter(|(_, state)| state.current_txn_first_offset.is_none());
+        let mut idle: Vec<(Offset, ProducerId)> =
+            idle.map(|(id, state)| (state.last_batch().map_or(Offset(-1), |batch| batch.last_offset), *id)).collect();
+        // Many at once, so that a look at all of them is paid for by many batches.
+        let gone = (most / 8).max(1).min(idle.len());
+        if gone < idle.len() {
+            idle.select_nth_unstable(gone);
+        }
+        for (_, id) in &idle[..gone] {
+            self.producers.remove(id);
+        }
+    }
+
+    /// Refuses a transaction beyond what may be open at once: `make_room_for` could not forget it.
+    pub fn check_room_for(&self, batch: &ProducerBatch, origin: AppendOrigin, most: usize) -> Result<(), LogError> {
+        let is_new = batch.is_transactional && !self.producers.contains_key(&batch.producer_id);
+        if origin == AppendOrigin::Client && is_new && self.ongoing.len() >= most {
+            return Err(LogError::InvalidTxnState { producer_id: batch.producer_id });
+        }
+        Ok(())
+    }
+
     pub fn remove_expired(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, state| !state.is_expired(now_ms, expiration_ms));
     }
@@ -341,6 +371,43 @@ mod tests {
     }
 
     /// The sequence rules of coordinators.md B6, as one table over a producer at epoch 3 with last sequence 9.
+    #[test]
+    fn of_too_many_producers_the_longest_silent_are_forgotten_and_open_transactions_are_not() {
+        const MOST: usize = 80;
+        let mut producers = Producers::default();
+        let of = |id: i64, offset: i64, is_transactional: bool| ProducerBatch {
+            producer_id: ProducerId(id),
+            is_transactional,
+            // As a client would have it that wants to stay: later than all others.
+            max_timestamp_ms: i64::MAX - offset,
+            ..data(0, 0, offset, 1)
+        };
+        let mut write = |batch: ProducerBatch| {
+            producers.check_room_for(&batch, AppendOrigin::Client, MOST)?;
+            producers.make_room_for(&batch, MOST);
+            producers.apply(&batch);
+            assert!(producers.iter().len() <= MOST);
+            Ok::<(), LogError>(())
+        };
+        write(of(0, 0, true)).expect("there is room");
+        for id in 1..1_000 {
+            write(of(id, id, false)).expect("there is always room");
+        }
+        let kept: std::collections::BTreeSet<i64> = producers.iter().map(|(id, _)| id.0).collect();
+        assert!(kept.contains(&0), "its transaction is open");
+        assert!((930..1_000).all(|id| kept.contains(&id)), "{kept:?}");
+
+        let mut producers = Producers::default();
+        for id in 0..80 {
+            producers.apply(&of(id, id, true));
+        }
+        let refused = producers.check_room_for(&of(80, 80, true), AppendOrigin::Client, MOST);
+        assert!(matches!(refused, Err(LogError::InvalidTxnState { .. })));
+        assert!(producers.check_room_for(&of(7, 81, true), AppendOrigin::Client, MOST).is_ok(), "open already");
+        producers.make_room_for(&of(80, 80, false), MOST);
+        assert_eq!(producers.iter().len(), 80, "none of them may go");
+    }
+
     #[test]
     fn sequences_are_checked_as_kafka_checks_them() {
         let mut producers = Producers::default();

@@ -38,7 +38,7 @@ impl OneLog {
     pub fn new(config: LogConfig) -> OneLog {
         let root = tempfile::tempdir().expect("a temporary directory");
         let (sender, failures) = unbounded_channel();
-        let parent = Arc::new(LogDir::new(root.path().to_path_buf(), sender, EXPIRATION_MS));
+        let parent = Arc::new(LogDir::new(root.path().to_path_buf(), sender, EXPIRATION_MS, 1000));
         std::fs::create_dir(root.path().join("t-0")).expect("writable");
         OneLog { root, config: Arc::new(config), parent, failures }
     }

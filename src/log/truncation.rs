@@ -239,7 +239,7 @@ impl State {
                     self.snapshots.take_if_possible(&self.dir, &self.producers)?;
                 }
             }
-            let State { segments, dir, producers, .. } = self;
+            let State { segments, dir, producers, parent, .. } = self;
             let segment = &mut segments[at];
             let file = segment.file(dir)?;
             let path = segment.log_path(dir);
@@ -251,6 +251,7 @@ impl State {
                 }
                 if let Some(of_producer) = append::producer_batch_of(&batch) {
                     // The transaction index has these already.
+                    producers.make_room_for(&of_producer, parent.producer_ids_max);
                     let _ = producers.apply(&of_producer);
                 }
             }

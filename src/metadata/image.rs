@@ -110,6 +110,11 @@ impl Image {
         self.topics.get(name).map_or(TopicId::ZERO, |topic| topic.id)
     }
 
+    /// Of all topics.
+    pub fn partition_count(&self) -> usize {
+        self.topics.values().map(|topic| topic.partitions.len()).sum()
+    }
+
     /// In no particular order.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
         self.topics.values()

@@ -1,7 +1,7 @@
 //! The group coordinator as requests see it, over the shards of `__consumer_offsets`.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,7 @@ use crate::coordinator::partitioner::partition_for;
 use crate::coordinator::shard::{NotServing, Shard, ShardEvent, Shards, TopicTerms};
 use crate::coordinator::topic_log::CoordinatorLog;
 use crate::model::TopicPartition;
+use crate::model::lock::Guard;
 
 /// The handle of the group coordinator.
 pub struct GroupCoordinator {
@@ -94,12 +95,12 @@ impl GroupCoordinator {
     }
 
     /// The shard of the group, if this broker may speak for it now.
-    fn shard_of(&self, group_id: &str) -> Result<MutexGuard<'_, Shard<Groups>>, GroupError> {
+    fn shard_of(&self, group_id: &str) -> Result<Guard<'_, Shard<Groups>>, GroupError> {
         Ok(self.shards.owned(self.partition_for(group_id))?)
     }
 
     /// The same for requests that need a name: groups that manage their members cannot do without.
-    fn shard_of_named(&self, group_id: &str) -> Result<MutexGuard<'_, Shard<Groups>>, GroupError> {
+    fn shard_of_named(&self, group_id: &str) -> Result<Guard<'_, Shard<Groups>>, GroupError> {
         if group_id.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }

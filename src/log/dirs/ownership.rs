@@ -26,7 +26,12 @@ impl LogDirs {
         let mut dirs = Vec::with_capacity(config.dirs.len());
         for path in &config.dirs {
             let path = std::path::absolute(path).doing("resolve", path)?;
-            let shared = Arc::new(LogDir::new(path, failures.clone(), config.producer_id_expiration_ms));
+            let shared = Arc::new(LogDir::new(
+                path,
+                failures.clone(),
+                config.producer_id_expiration_ms,
+                config.producer_ids_max,
+            ));
             let (lock, metadata) = match prepare_dir(shared.path()) {
                 Ok((lock, metadata)) => (Some(lock), metadata),
                 Err(refused @ LogError::StartRefused { .. }) => return Err(refused),
