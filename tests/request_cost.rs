@@ -545,6 +545,42 @@ fn what_costs_many_times_its_bytes_is_answered_once_or_refused_in_its_own_form()
     assert!(peak < RESIDENT_KIB_MAX, "{peak} KiB were resident");
 }
 
+/// What ZooKeeper has received, by its own count.
+fn zookeeper_packets(cluster: &Cluster) -> u64 {
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.zookeeper.port)).expect("ZooKeeper accepts");
+    stream.write_all(b"mntr").expect("it reads");
+    let mut told = String::new();
+    stream.read_to_string(&mut told).expect("it answers");
+    let line = told.lines().find(|line| line.starts_with("zk_packets_received")).expect("it counts packets");
+    line.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect("a number")
+}
+
+#[test]
+fn a_client_that_hangs_up_ends_what_it_asked_for() {
+    let cluster = Cluster::start("request-hang-up", "");
+    // Each of these names costs two round trips to ZooKeeper: minutes in all.
+    let topic = |name| m::create_partitions::CreatePartitionsTopic { name, count: 2, assignments: None };
+    let topics = names(100_000).map(topic).collect();
+    let request = m::create_partitions::CreatePartitionsRequest { topics, timeout_ms: 1000, validate_only: false };
+    let before = zookeeper_packets(&cluster);
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.broker.port)).expect("the broker accepts");
+    stream.write_all(&frame(&request, 2, 1)).expect("the broker reads");
+    eventually(PATIENCE, "the broker is at it", || match zookeeper_packets(&cluster) - before {
+        packets if packets > 500 => Ok(()),
+        packets => Err(format!("{packets} packets")),
+    });
+    drop(stream);
+    eventually(PATIENCE, "the broker has stopped", || {
+        let first = zookeeper_packets(&cluster);
+        std::thread::sleep(Duration::from_millis(300)); // What is watched is that nothing happens.
+        match zookeeper_packets(&cluster) - first {
+            packets if packets < 20 => Ok(()),
+            packets => Err(format!("{packets} packets in 300 ms")),
+        }
+    });
+    assert!(zookeeper_packets(&cluster) - before < 100_000, "it stopped because it was done");
+}
+
 #[test]
 fn names_are_cut_in_the_log_and_repeats_are_counted() {
     let mut cluster = Cluster::start("request-log", "");

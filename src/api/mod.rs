@@ -70,6 +70,8 @@ pub struct Server {
     pub replicas: Arc<ReplicaManager>,
     /// `fetch.max.bytes`
     pub fetch_max_bytes: u32,
+    /// `socket.response.max.bytes`
+    pub socket_response_max_bytes: usize,
 }
 
 /// What a handler knows of its request beside the body.

@@ -28,10 +28,8 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::{RequestHeader, write_response_header};
 use crate::protocol::message::{Message, Request};
 
-/// Half as much again as the metadata of 200,000 partitions take, or the settings of 5,000 topics.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
-
-/// So much is read within a slice of work.
+/// So much is read, and done for what was read, within a slice of work. The bytes of a produce are records, of which
+/// none is looked at while the request is read.
 const SLICE_BYTES: usize = 128 * 1024;
 
 /// Runs what cannot pause so that other tasks of this thread go on elsewhere meanwhile.
@@ -43,11 +41,6 @@ pub(super) fn aside<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
 async fn polled_aside<F: Future>(is_long: bool, handled: F) -> F::Output {
     let mut handled = pin!(handled);
     poll_fn(|context| aside(is_long, || handled.as_mut().poll(context))).await
-}
-
-/// Their bytes are records, of which none is looked at while the request is read.
-fn is_data(key: ApiKey) -> bool {
-    matches!(key, ApiKey::Produce | ApiKey::Fetch)
 }
 
 /// A row with `counted` builds its answer under the budget of its context and is refused if that does not suffice; the
@@ -66,9 +59,10 @@ macro_rules! table {
                 $( ApiKey::$key => Box::pin(async move {
                     let api_version = context.api_version;
                     let kept: Option<Reader> = table!(@kept body $($counted)?);
-                    let is_long = body.remaining() > SLICE_BYTES && !is_data(key);
+                    let is_long = body.remaining() > SLICE_BYTES && key != ApiKey::Produce;
                     match aside(is_long, || decode(key, &context, body)) {
-                        Ok(request) => {
+                        Ok((request, memory)) => {
+                            let is_long = memory > SLICE_BYTES;
                             let response = polled_aside(is_long, $handler(&server, context, request)).await;
                             let is_long = is_long || kept.is_some();
                             aside(is_long, || encode(key, api_version, correlation_id, response, kept))
@@ -137,7 +131,7 @@ impl Service for Server {
         let supported = ApiKey::from_code(api_key).and_then(|key| Some((key, supported_versions(key)?)));
         let survives = supported.as_ref().is_some_and(|(key, _)| survives_hang_up(*key));
         let hang_up = survives.then(HangUp::default);
-        let answer = AnswerBudget::new(ANSWER_BYTES_MAX, peer.memory.working_memory());
+        let answer = AnswerBudget::new(self.socket_response_max_bytes, peer.memory.working_memory());
         let context = RequestContext {
             api_version,
             client_id: client_id.unwrap_or_default(),
@@ -215,16 +209,17 @@ fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
     })
 }
 
-/// Reads the request. One that would take too much memory is answered with the part of it that was read.
-fn decode<R>(key: ApiKey, context: &RequestContext, mut body: Reader) -> Result<R, Box<Handled<R::Response>>>
+/// Reads the request, and tells what memory it takes. One that would take too much memory is answered with the part of it that was read.
+fn decode<R>(key: ApiKey, context: &RequestContext, mut body: Reader) -> Result<(R, usize), Box<Handled<R::Response>>>
 where
     R: Request,
     R::Response: Refusing<Request = R>,
 {
     let version = context.api_version;
     let (request, outcome) = R::decode_partly(&mut body, version);
-    context.answer.count_request(body.memory_taken());
-    let Err(why) = outcome else { return Ok(request) };
+    let memory = body.memory_taken();
+    context.answer.count_request(memory);
+    let Err(why) = outcome else { return Ok((request, memory)) };
     let name = key.name();
     match context.peer.session.software() {
         None => debug!("{name} version {version} from {} does not parse: {why}", context.address()),

@@ -344,6 +344,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         zookeeper: zookeeper.clone(),
         replicas: Arc::clone(&replicas),
         fetch_max_bytes: socket.fetch_max_bytes,
+        socket_response_max_bytes: socket.socket_response_max_bytes,
         controller: controller.clone(),
         topics: Topics::new(zookeeper.clone()),
     });

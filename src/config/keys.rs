@@ -369,6 +369,7 @@ settings! {
     "group.max.metadata.bytes": Long = Some("16777216"), AtLeast(1), ReadOnly, Acted, "Most bytes of names, metadata and assignments that the members of one group may have.";
     "group.max.pending.members": Int = Some("50000"), AtLeast(1), ReadOnly, Acted, "Most member ids handed out that nobody has joined with; the oldest are taken back.";
     "max.producer.ids.per.partition": Int = Some("20000"), AtLeast(8), ReadOnly, Acted, "Most producers whose sequences a partition remembers; those that wrote longest ago are forgotten.";
+    "socket.response.max.bytes": Int = Some("67108864"), AtLeast(65_536), ReadOnly, Acted, "Most memory one answer takes while it is built, fetched records apart; a request that needs more is refused with POLICY_VIOLATION.";
 }
 
 /// Settings that 2.8 had and 3.0 dropped, and what does their work since. A 3.9 broker ignores them like any name that it

@@ -114,6 +114,7 @@ impl KafkaConfig {
             num_network_threads: self.size("num.network.threads"),
             num_io_threads: self.size("num.io.threads"),
             fetch_max_bytes: self.unsigned("fetch.max.bytes"),
+            socket_response_max_bytes: self.size("socket.response.max.bytes"),
         }
     }
 

@@ -69,6 +69,8 @@ pub struct SocketConfig {
     pub num_network_threads: usize,
     pub num_io_threads: usize,
     pub fetch_max_bytes: u32,
+    /// Of memory, while one answer is built.
+    pub socket_response_max_bytes: usize,
 }
 
 /// What a listener may have of its own, beside the limits of the broker.
@@ -100,6 +102,7 @@ impl Default for SocketConfig {
             num_network_threads: 3,
             num_io_threads: 8,
             fetch_max_bytes: 55 << 20,
+            socket_response_max_bytes: 64 << 20,
         }
     }
 }
