@@ -149,6 +149,74 @@ fn damage_to_any_file_beside_the_log_loses_no_record() {
     assert!(damaged_files > 8);
 }
 
+/// Whatever its entries say, an index hides no record, and one that leads astray is rebuilt.
+#[test]
+fn an_index_that_is_wrong_in_any_way_hides_no_record_and_is_rebuilt() {
+    // Every batch gets an entry, so that every entry leads somewhere.
+    let config = LogConfig { index_interval_bytes: 0, segment_bytes: 3000, ..small_segments() };
+    let one = OneLog::new(config.clone());
+    let (flushed, batches) = sample(&one);
+    one.open(false, flushed).expect("loadable").close(0).expect("closable");
+    let indexes: Vec<String> = names_in(&one.dir())
+        .into_iter()
+        .filter(|name| name.ends_with("index") && fs::metadata(one.dir().join(name)).is_ok_and(|file| file.len() > 24))
+        .collect();
+    assert!(indexes.iter().any(|name| name.ends_with(".timeindex")) && indexes.len() > 2, "{indexes:?}");
+    let wrongs: [(&str, fn(u32, u32) -> u32); 7] = [
+        ("at the end", |_, end| end),
+        ("behind the end", |_, end| end + 1),
+        ("far behind the end", |_, _| u32::MAX),
+        ("into a batch", |value, _| value + 7),
+        ("to the next but one", |value, end| value.saturating_add(300).min(end)),
+        ("to the beginning", |_, _| 0),
+        ("backwards", |value, end| end.saturating_sub(value)),
+    ];
+    let mut rebuilt = 0;
+    for name in &indexes {
+        let good = fs::read(one.dir().join(name)).expect("readable");
+        let is_time = name.ends_with(".timeindex");
+        let width = if is_time { 12 } else { 8 };
+        let stem = name.split_once('.').expect("an extension").0;
+        let end = fs::metadata(one.dir().join(format!("{stem}.log"))).expect("readable").len() as u32;
+        for (what, wrong) in wrongs {
+            for all in [true, false] {
+                let damaged = OneLog::new(config.clone());
+                copy_dir(&one.dir(), &damaged.dir());
+                let mut content = good.clone();
+                let entries = content.len() / width;
+                let first = if all { 0 } else { entries - 1 };
+                for entry in content.chunks_mut(width).skip(first) {
+                    let (_, last) = entry.split_last_chunk_mut::<4>().expect("four bytes");
+                    *last = wrong(u32::from_be_bytes(*last), end).to_be_bytes();
+                }
+                fs::write(damaged.dir().join(name), content).expect("writable");
+                let log = damaged.open(true, flushed).expect("loadable");
+                let what = format!("{name} leads {what}, all: {all}");
+                for round in ["as found", "once rebuilt"] {
+                    for (base, last) in &batches {
+                        for offset in [*base, *last] {
+                            let bytes = read_bytes(&log, Offset(offset), 1);
+                            let header = crate::record::batch::BatchHeader::read(&bytes).expect("valid");
+                            let found = header.map(|header| header.base_offset);
+                            assert_eq!(found, Some(*base), "{what}, {round}: looking for {offset}");
+                        }
+                        let asked = super::OffsetQuery::AtOrAfter(base / 2 * 10);
+                        let found = log.offset_for_timestamp(asked).unwrap_or_else(|error| panic!("{what}: {error}"));
+                        assert_eq!(found.map(|found| found.offset.0), Some(*base), "{what}, {round}: by time");
+                    }
+                    let wrong = damaged.parent.take_wrong_indexes();
+                    assert!(round == "as found" || wrong.is_empty(), "{what}: {wrong:?}");
+                    for (_, base_offset) in wrong {
+                        log.rebuild_indexes(base_offset).expect("rebuilt");
+                        rebuilt += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(rebuilt > 10, "{rebuilt}");
+}
+
 #[test]
 fn a_missing_index_is_rebuilt_as_it_was() {
     let one = OneLog::new(small_segments());

@@ -335,8 +335,13 @@ impl Loader<'_> {
         let Some(last) = self.state.segments.len().checked_sub(1) else { return Ok(None) };
         let State { segments, dir, .. } = &mut self.state;
         let tail = segments[last].next_offset(dir)?;
-        if tail.is_sound {
+        if tail.is_sound && !tail.index_is_wrong {
             return Ok(Some(tail.next_offset));
+        }
+        if tail.is_sound {
+            let tp = &self.input.topic_partition;
+            log::warn!("[{tp}] The index of the last segment leads to no batch, rebuilding it");
+            return self.recover_segment(last).map(Some);
         }
         log::warn!(
             "[{}] The last segment ends in damaged bytes in spite of a clean shutdown, recovering it",

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::{Condemned, LogError};
-use crate::model::TopicPartition;
+use crate::model::{Offset, TopicPartition};
 
 #[derive(Debug)]
 pub(crate) struct LogDir {
@@ -26,6 +26,8 @@ pub(crate) struct LogDir {
     rolled: Mutex<HashSet<TopicPartition>>,
     /// Partitions whose topic id or leader epochs are not on the disk yet.
     unwritten: Mutex<HashSet<TopicPartition>>,
+    /// Segments, by base offset, whose indexes led a reader astray.
+    wrong_indexes: Mutex<HashSet<(TopicPartition, Offset)>>,
     doomed: Mutex<Vec<Doomed>>,
     /// A recovery point moved back since the checkpoint: what is appended below the old one is not on the disk yet.
     recovery_point_moved_back: AtomicBool,
@@ -54,6 +56,7 @@ impl LogDir {
             checkpointing: Mutex::default(),
             rolled: Mutex::default(),
             unwritten: Mutex::default(),
+            wrong_indexes: Mutex::default(),
             doomed: Mutex::default(),
             recovery_point_moved_back: AtomicBool::new(false),
         }
@@ -121,6 +124,19 @@ impl LogDir {
 
     pub fn take_unwritten(&self) -> HashSet<TopicPartition> {
         std::mem::take(&mut *self.unwritten.lock().expect("nothing panics under this lock"))
+    }
+
+    pub fn note_wrong_index(&self, tp: &TopicPartition, base_offset: Offset) {
+        let noted = (tp.clone(), base_offset);
+        if self.wrong_indexes.lock().expect("nothing panics under this lock").insert(noted) {
+            log::warn!(
+                "[{tp}] The indexes of the segment at offset {base_offset} do not fit its batches and are rebuilt"
+            );
+        }
+    }
+
+    pub fn take_wrong_indexes(&self) -> HashSet<(TopicPartition, Offset)> {
+        std::mem::take(&mut *self.wrong_indexes.lock().expect("nothing panics under this lock"))
     }
 
     pub fn note_truncated(&self) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file};
 use super::offset_index::Lookup;
-use super::segment::{Segment, find_batch, find_position};
+use super::segment::{IndexEntries, Segment, find_batch, find_position};
 use super::transaction_index::{self, AbortedTxn};
 use super::{FetchedBatches, FirstBatch, Log, ReadUntil, State};
 use crate::codec::writer::FileRegion;
@@ -60,6 +60,28 @@ impl Log {
 }
 
 impl Log {
+    /// Reads the segment's headers and puts what follows from them in the place of its indexes.
+    pub(crate) fn rebuild_indexes(&self, base_offset: Offset) -> Result<(), LogError> {
+        let (file, path, size, truncations, mut entries) = {
+            let mut state = self.serving()?;
+            let State { segments, dir, config, truncations, .. } = &mut *state;
+            let Ok(at) = segments.binary_search_by_key(&base_offset, Segment::base_offset) else { return Ok(()) };
+            let segment = &mut segments[at];
+            let entries = IndexEntries::new(base_offset, config);
+            (self.observe(segment.file(dir))?, segment.log_path(dir), segment.size(), *truncations, entries)
+        };
+        // The long part, without the lock.
+        self.observe(entries.scan(&file, size).doing("read", &path))?;
+        let mut state = self.serving()?;
+        let is_active = state.active().base_offset() == base_offset;
+        let State { segments, dir, truncations: now, .. } = &mut *state;
+        match segments.binary_search_by_key(&base_offset, Segment::base_offset) {
+            Ok(at) if *now == truncations => self.observe(segments[at].replace_indexes(dir, entries, is_active)),
+            // Whoever is led astray again says so again.
+            _ => Ok(()),
+        }
+    }
+
     /// For messages about a segment's file.
     fn segment_path(&self, base_offset: Offset) -> PathBuf {
         offset_file(&self.locked().dir, base_offset, file_names::LOG)
@@ -197,7 +219,11 @@ impl ReadPlan {
             Position::Known { start, end } => (start, end),
             Position::Search(lookup, target) => {
                 let index = lookup.position().doing_at("search the index of", path)?;
-                match find_batch(&self.file, index, self.segment_size, target).doing_at("read", path)? {
+                let located = find_batch(&self.file, index, self.segment_size, target).doing_at("read", path)?;
+                if located.index_is_wrong {
+                    log.parent.note_wrong_index(&log.topic_partition, self.segment);
+                }
+                match located.batch {
                     Some((position, header)) => (position, position + header.size_in_bytes as u32),
                     None => return Ok(None),
                 }

@@ -355,7 +355,8 @@ impl Segment {
         let mut largest = self.time_index.last(&path).doing("read", &path)?;
         let path = self.log_path(dir);
         let from = self.lookup(dir, largest.offset)?.position().doing("search the index of", &path)?;
-        let mut scan = HeaderScan::new(file, from.min(self.size), self.size);
+        let from = find_position(file, from, self.size, largest.offset).doing("read", &path)?;
+        let mut scan = HeaderScan::new(file, from, self.size);
         while let Found::Batch((_, header)) = scan.next().doing("read", &path)? {
             if header.max_timestamp > largest.timestamp_ms {
                 largest = TimestampOffset { timestamp_ms: header.max_timestamp, offset: Offset(header.last_offset) };
@@ -368,7 +369,7 @@ impl Segment {
     pub fn next_offset(&mut self, dir: &Path) -> Result<Tail, LogError> {
         let path = self.log_path(dir);
         if self.size == 0 {
-            return Ok(Tail { next_offset: self.base_offset, is_sound: true });
+            return Ok(Tail { next_offset: self.base_offset, is_sound: true, index_is_wrong: false });
         }
         let index_path = self.offset_index_path(dir);
         let from = self.offset_index.last(&index_path).doing("read", &index_path)?.map_or(0, |(_, position)| position);
@@ -378,7 +379,8 @@ impl Segment {
         }
         // The index led astray.
         let tail = walk_tail(&file, 0, self.size, self.base_offset).doing("read", &path)?;
-        Ok(tail.unwrap_or(Tail { next_offset: self.base_offset, is_sound: false }))
+        let tail = tail.unwrap_or(Tail { next_offset: self.base_offset, is_sound: false, index_is_wrong: false });
+        Ok(Tail { index_is_wrong: true, ..tail })
     }
 
     /// Rebuilds the indexes from the batches and cuts the file behind the last sound one. Tells `each` of every batch.
@@ -441,6 +443,30 @@ impl Segment {
         Ok(Recovered { next_offset, truncated_bytes: truncated, why })
     }
 
+    /// Puts new entries in the place of all there are. `rebuilt` knows the batches up to some position; those appended
+    /// since are looked at now.
+    pub fn replace_indexes(&mut self, dir: &Path, mut rebuilt: IndexEntries, is_active: bool) -> Result<(), LogError> {
+        let path = self.log_path(dir);
+        let file = self.file(dir)?;
+        rebuilt.scan(&file, self.size).doing("read", &path)?;
+        let index_path = self.offset_index_path(dir);
+        self.offset_index.clear(&index_path).doing("truncate", &index_path)?;
+        let time_path = self.time_index_path(dir);
+        self.time_index.clear(&time_path).doing("truncate", &time_path)?;
+        for (last_offset, position, so_far) in rebuilt.entries {
+            self.offset_index.push(&index_path, last_offset, position);
+            self.time_index.push_if_larger(&time_path, so_far).doing("read", &time_path)?;
+        }
+        self.max_timestamp = Some(rebuilt.so_far);
+        self.bytes_since_index_entry = rebuilt.bytes_since_entry;
+        if is_active {
+            return Ok(());
+        }
+        self.time_index.push_if_larger(&time_path, rebuilt.so_far).doing("read", &time_path)?;
+        self.time_index.trim(&time_path).doing("write", &time_path)?;
+        self.offset_index.trim(&index_path).doing("write", &index_path)
+    }
+
     /// The names of the segment's files that exist.
     pub fn files(&self, dir: &Path) -> Vec<PathBuf> {
         [file_names::LOG, file_names::OFFSET_INDEX, file_names::TIME_INDEX, file_names::TXN_INDEX]
@@ -448,6 +474,46 @@ impl Segment {
             .map(|extension| offset_file(dir, self.base_offset, extension))
             .filter(|path| path.exists())
             .collect()
+    }
+}
+
+/// What the indexes of a segment should hold, read from the headers of its batches.
+pub(crate) struct IndexEntries {
+    interval_bytes: u32,
+    /// Last offset and position of a batch, and the largest timestamp up to it.
+    entries: Vec<(Offset, u32, TimestampOffset)>,
+    so_far: TimestampOffset,
+    bytes_since_entry: u32,
+    scanned: u32,
+}
+
+impl IndexEntries {
+    pub fn new(base_offset: Offset, config: &LogConfig) -> IndexEntries {
+        IndexEntries {
+            interval_bytes: config.index_interval_bytes,
+            entries: Vec::new(),
+            so_far: TimestampOffset { timestamp_ms: -1, offset: base_offset },
+            bytes_since_entry: 0,
+            scanned: 0,
+        }
+    }
+
+    /// Goes on from where the last scan ended.
+    pub fn scan(&mut self, file: &File, end: u32) -> io::Result<()> {
+        let mut scan = HeaderScan::new(file, self.scanned, end);
+        while let Found::Batch((position, header)) = scan.next()? {
+            let last_offset = Offset(header.last_offset);
+            if header.max_timestamp > self.so_far.timestamp_ms {
+                self.so_far = TimestampOffset { timestamp_ms: header.max_timestamp, offset: last_offset };
+            }
+            if self.bytes_since_entry > self.interval_bytes {
+                self.entries.push((last_offset, position, self.so_far));
+                self.bytes_since_entry = 0;
+            }
+            self.bytes_since_entry = self.bytes_since_entry.saturating_add(header.size_in_bytes as u32);
+            self.scanned = position + header.size_in_bytes as u32;
+        }
+        Ok(())
     }
 }
 
@@ -479,6 +545,8 @@ pub(crate) struct Tail {
     pub next_offset: Offset,
     /// Whole batches up to the end of the file.
     pub is_sound: bool,
+    /// The last entry of the offset index leads to no batch.
+    pub index_is_wrong: bool,
 }
 
 /// `None` if there is no batch at `from`.
@@ -490,28 +558,45 @@ fn walk_tail(file: &File, from: u32, size: u32, base_offset: Offset) -> io::Resu
             Found::Batch((_, header)) if header.last_offset >= base_offset.0 => {
                 next_offset = Some(Offset(header.next_offset()));
             }
-            Found::End => return Ok(next_offset.map(|next_offset| Tail { next_offset, is_sound: true })),
+            Found::End => {
+                return Ok(next_offset.map(|next_offset| Tail { next_offset, is_sound: true, index_is_wrong: false }));
+            }
             Found::Batch(_) | Found::Damage(_) => {
-                return Ok(next_offset.map(|next_offset| Tail { next_offset, is_sound: false }));
+                return Ok(next_offset.map(|next_offset| Tail { next_offset, is_sound: false, index_is_wrong: false }));
             }
         }
     }
 }
 
 /// The position of the first batch whose last offset is at or above `target`; `end` if there is none. `from` comes from
-/// an index, which may be damaged: what it says is believed only if a batch before the target starts there.
+/// an index, which may be damaged: what it says is believed only if a batch starts there that does not lie behind the
+/// target.
 pub(crate) fn find_position(file: &File, from: u32, end: u32, target: Offset) -> io::Result<u32> {
-    Ok(find_batch(file, from, end, target)?.map_or(end, |(position, _)| position))
+    Ok(find_batch(file, from, end, target)?.position_or(end))
 }
 
-pub(crate) fn find_batch(file: &File, from: u32, end: u32, target: Offset) -> io::Result<Option<(u32, BatchHeader)>> {
+/// Where a batch was found, and what that says of the index.
+pub(crate) struct Located {
+    pub batch: Option<(u32, BatchHeader)>,
+    /// The index led to no batch, or behind the one looked for.
+    pub index_is_wrong: bool,
+}
+
+impl Located {
+    pub fn position_or(&self, end: u32) -> u32 {
+        self.batch.map_or(end, |(position, _)| position)
+    }
+}
+
+pub(crate) fn find_batch(file: &File, from: u32, end: u32, target: Offset) -> io::Result<Located> {
+    let located = |batch| Located { batch, index_is_wrong: false };
     match search(file, from.min(end), end, target)? {
-        Search::Batch(position, header) => Ok(Some((position, header))),
-        Search::End => Ok(None),
-        Search::Astray if from == 0 => Ok(None),
+        Search::Batch(position, header) => Ok(located(Some((position, header)))),
+        Search::End => Ok(located(None)),
+        Search::Astray if from == 0 => Ok(located(None)),
         Search::Astray => match search(file, 0, end, target)? {
-            Search::Batch(position, header) => Ok(Some((position, header))),
-            Search::End | Search::Astray => Ok(None),
+            Search::Batch(position, header) => Ok(Located { batch: Some((position, header)), index_is_wrong: true }),
+            Search::End | Search::Astray => Ok(Located { batch: None, index_is_wrong: true }),
         },
     }
 }
@@ -537,6 +622,8 @@ fn search(file: &File, from: u32, end: u32, target: Offset) -> io::Result<Search
                     return Ok(Search::Batch(position, header));
                 }
             }
+            // No entry leads to where there is no batch.
+            Found::End if first && from > 0 => return Ok(Search::Astray),
             Found::End => return Ok(Search::End),
             Found::Damage(_) => return Ok(Search::Astray),
         }

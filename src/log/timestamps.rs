@@ -13,6 +13,8 @@ use super::error::{IoContext, LogError};
 use super::offset_index::Lookup;
 use super::read::ATTEMPTS_MAX;
 use super::scan::{Found, HeaderScan};
+use super::segment::find_batch;
+use super::time_index::TimestampOffset;
 use super::{Log, OffsetQuery, State, TimestampedOffset};
 use crate::model::{LeaderEpoch, Offset};
 use crate::record::batch::BatchHeader;
@@ -42,12 +44,12 @@ impl Log {
             OffsetQuery::MaxTimestamp => {
                 let plan = self.serving()?.plan_max_timestamp()?;
                 let Some((plan, timestamp_ms)) = plan else { return Ok(None) };
-                plan.first_record(timestamp_ms, BatchMatch::Exactly)
+                plan.first_record(self, timestamp_ms, BatchMatch::Exactly)
             }
             OffsetQuery::AtOrAfter(timestamp_ms) => {
                 let plan = self.serving()?.plan_at_or_after(timestamp_ms)?;
                 let Some(plan) = plan else { return Ok(None) };
-                plan.first_record(timestamp_ms, BatchMatch::AtOrAfter)
+                plan.first_record(self, timestamp_ms, BatchMatch::AtOrAfter)
             }
         }
     }
@@ -58,6 +60,11 @@ struct ScanPlan {
     log_path: PathBuf,
     segment_size: u32,
     lookup: Lookup,
+    /// The first batch to look at is the one that holds this offset.
+    from: Offset,
+    /// What the time index says of that batch; its timestamp is -1 if it says nothing.
+    entry: TimestampOffset,
+    segment: Offset,
     log_start_offset: Offset,
 }
 
@@ -81,7 +88,7 @@ impl State {
 
     fn plan_max_timestamp(&mut self) -> Result<Option<(ScanPlan, i64)>, LogError> {
         let State { segments, dir, .. } = self;
-        let mut largest: Option<(usize, super::time_index::TimestampOffset)> = None;
+        let mut largest: Option<(usize, TimestampOffset)> = None;
         for (at, segment) in segments.iter_mut().enumerate() {
             let so_far = segment.max_timestamp_so_far(dir)?;
             if largest.is_none_or(|(_, best)| so_far.timestamp_ms > best.timestamp_ms) {
@@ -90,28 +97,32 @@ impl State {
         }
         // Records may have no date at all: then the largest timestamp is -1, and the first record has it.
         let Some((at, best)) = largest else { return Ok(None) };
-        Ok(Some((self.plan_scan(at, best.offset)?, best.timestamp_ms)))
+        Ok(Some((self.plan_scan(at, best)?, best.timestamp_ms)))
     }
 
     fn plan_at_or_after(&mut self, timestamp_ms: i64) -> Result<Option<ScanPlan>, LogError> {
         let State { segments, dir, .. } = self;
         for (at, segment) in segments.iter_mut().enumerate() {
             if segment.largest_timestamp_ms(dir)? >= timestamp_ms {
-                let from = segment.time_lookup(dir, timestamp_ms)?.offset.max(self.log_start_offset);
-                return self.plan_scan(at, from).map(Some);
+                let entry = segment.time_lookup(dir, timestamp_ms)?;
+                return self.plan_scan(at, entry).map(Some);
             }
         }
         Ok(None)
     }
 
-    fn plan_scan(&mut self, at: usize, from: Offset) -> Result<ScanPlan, LogError> {
+    fn plan_scan(&mut self, at: usize, entry: TimestampOffset) -> Result<ScanPlan, LogError> {
         let State { segments, dir, log_start_offset, .. } = self;
         let segment = &mut segments[at];
+        let from = entry.offset.max(*log_start_offset);
         Ok(ScanPlan {
             file: segment.file(dir)?,
             log_path: segment.log_path(dir),
             segment_size: segment.size(),
             lookup: segment.lookup(dir, from)?,
+            from,
+            entry,
+            segment: segment.base_offset(),
             log_start_offset: *log_start_offset,
         })
     }
@@ -119,9 +130,24 @@ impl State {
 
 impl ScanPlan {
     /// Walks batches from the looked-up position to the first that qualifies, and its records to the exact one.
-    fn first_record(self, timestamp_ms: i64, wanted: BatchMatch) -> Result<Option<TimestampedOffset>, LogError> {
+    fn first_record(
+        self,
+        log: &Log,
+        timestamp_ms: i64,
+        wanted: BatchMatch,
+    ) -> Result<Option<TimestampedOffset>, LogError> {
         let path = &self.log_path;
-        let from = self.lookup.position().doing("search the index of", path)?.min(self.segment_size);
+        let indexed = self.lookup.position().doing("search the index of", path)?;
+        let located = find_batch(&self.file, indexed, self.segment_size, self.from).doing("read", path)?;
+        // That no batch before this one is as young is believed only if it has the timestamp that the entry says.
+        let is_wrong = |header: &BatchHeader| header.max_timestamp != self.entry.timestamp_ms;
+        let entry_is_wrong = self.entry.timestamp_ms >= 0
+            && self.from == self.entry.offset
+            && located.batch.as_ref().is_none_or(|(_, header)| is_wrong(header));
+        if located.index_is_wrong || entry_is_wrong {
+            log.parent.note_wrong_index(&log.topic_partition, self.segment);
+        }
+        let from = if entry_is_wrong { 0 } else { located.position_or(self.segment_size) };
         let mut scan = HeaderScan::new(&self.file, from, self.segment_size);
         while let Found::Batch((position, header)) = scan.next().doing("read", path)? {
             let qualifies = match wanted {

@@ -8,7 +8,7 @@ use super::log_dir::LogDir;
 use super::producer_snapshot;
 use super::producer_state::Producers;
 use super::scan::{BatchScan, Found};
-use super::segment::Segment;
+use super::segment::{Segment, find_position};
 use super::snapshots;
 use super::{Log, State, append, file_names, files};
 use crate::model::{LeaderEpoch, Offset};
@@ -244,7 +244,8 @@ impl State {
             let file = segment.file(dir)?;
             let path = segment.log_path(dir);
             let start = segment.lookup(dir, from)?.position().doing("search the index of", &path)?;
-            let mut scan = BatchScan::new(&file, start.min(segment.size()), segment.size());
+            let start = find_position(&file, start, segment.size(), from).doing("read", &path)?;
+            let mut scan = BatchScan::new(&file, start, segment.size());
             while let Found::Batch((_, batch)) = scan.next().doing("read", &path)? {
                 if batch.header.base_offset < from.0 {
                     continue;

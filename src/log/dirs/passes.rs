@@ -36,11 +36,17 @@ impl LogDirs {
         }
     }
 
-    /// Writes topic ids and leader epochs that changed, flushes segments that appends have left behind, writes down
+    /// Writes topic ids and leader epochs that changed, rebuilds indexes that led readers astray, flushes segments that appends have left behind, writes down
     /// recovery points that truncations moved back, and flushes logs whose `flush.ms` is over. Call it every second or so.
     pub fn tick_flush(&self, now_ms: i64) {
         for dir in self.live() {
             self.write_small_files(dir);
+            for (tp, base_offset) in dir.shared.take_wrong_indexes() {
+                let Some(log) = self.get(&tp) else { continue };
+                if let Err(error) = log.rebuild_indexes(base_offset) {
+                    complain(&tp, "rebuild indexes", &error);
+                }
+            }
             for tp in dir.shared.take_rolled() {
                 let Some(log) = self.get(&tp) else { continue };
                 if let Err(error) = log.flush_old_segments(now_ms) {
