@@ -153,8 +153,10 @@ impl ReplicaManager {
             },
             Verdict::Follow if !self.around.metadata.image().is_alive(decision.leader) => {
                 warn!("{name}: cannot follow broker {}, which is not alive", decision.leader);
-                partition.keep_log(&log);
-                Ok(None)
+                match partition.await_leader(decision, &log) {
+                    Ok(()) => Ok(None),
+                    Err(why) => Err(refused_by_log(partition, &why)),
+                }
             }
             Verdict::Follow => match partition.follow(decision, &log) {
                 Ok(is_new_epoch) => Ok((is_new_epoch && is_internal)

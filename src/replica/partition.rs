@@ -1,6 +1,6 @@
 //! One hosted partition: its leadership, its log, and those who wait for it. The only owner of all three.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use crate::log::error::LogError;
 use crate::log::leader_epochs::EpochEnd;
 use crate::log::{AppendInfo, Bounds, FetchedBatches, FirstBatch, Log, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
+use crate::model::lock::{Guard, Lock};
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::record::append::prepare;
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
@@ -172,7 +173,7 @@ impl Fetched {
 pub struct Partition<L = Log> {
     name: TopicPartition,
     around: Arc<Surroundings>,
-    state: Mutex<State<L>>,
+    state: Lock<State<L>>,
 }
 
 pub(super) struct State<L> {
@@ -206,7 +207,7 @@ impl<L: PartitionLog> Partition<L> {
             fetches: FetchWaiters::default(),
             deletions: OffsetWaiters::default(),
         };
-        Partition { name, around, state: Mutex::new(state) }
+        Partition { name, around, state: Lock::new(state) }
     }
 
     pub fn name(&self) -> &TopicPartition {
@@ -214,7 +215,7 @@ impl<L: PartitionLog> Partition<L> {
     }
 
     /// A panic while the lock is held leaves half-applied state behind, which must not serve: it poisons the partition.
-    pub(super) fn state(&self) -> MutexGuard<'_, State<L>> {
+    pub(super) fn state(&self) -> Guard<'_, State<L>> {
         match self.state.lock() {
             Ok(state) => state,
             Err(poisoned) => {
@@ -328,9 +329,16 @@ impl<L: PartitionLog> Partition<L> {
         Ok(new_epoch)
     }
 
-    /// Keeps a log that was created although its leader is not alive, so that its high watermark is checkpointed.
-    pub fn keep_log(&self, log: &Arc<L>) {
-        self.state().log.get_or_insert_with(|| Arc::clone(log));
+    /// Another broker leads that is not alive, so the decision is not taken, and may come again. Its epoch is known all the
+    /// same: nothing that was admitted under an earlier one is appended any more. The log is kept, so that its high
+    /// watermark is checkpointed.
+    pub fn await_leader(&self, decision: &Decision, log: &Arc<L>) -> Result<(), LogError> {
+        let mut state = self.state();
+        if !state.leadership.is_overtaken(decision) {
+            log.follow(decision.leader_epoch)?;
+        }
+        state.log.get_or_insert_with(|| Arc::clone(log));
+        Ok(())
     }
 
     /// Nobody is served any more: the replica is stopped and deleted.

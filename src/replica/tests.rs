@@ -395,6 +395,22 @@ async fn a_request_waits_for_the_registration_and_one_for_an_earlier_life_is_nev
 }
 
 #[tokio::test]
+async fn a_leader_whose_successor_is_not_alive_appends_no_more() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.decide("t", 0, 1, 5, &[1, 9]).await.expect("decided");
+    fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
+    for _ in 0..2 {
+        assert_eq!(fixture.decide("t", 0, 9, 6, &[1, 9]).await, Ok(()), "it may come again");
+        assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::NotLeaderOrFollower)));
+    }
+    let log = fixture.replicas.partition("t", 0).expect("hosted").log().expect("hosted");
+    assert_eq!(log.log_end_offset(), Offset(3));
+    fixture.decide("t", 0, 1, 7, &[1, 9]).await.expect("decided");
+    fixture.produce("t", RequiredAcks::Leader).expect("this broker leads again");
+}
+
+#[tokio::test]
 async fn a_request_that_names_a_partition_twice_means_what_it_says_last() {
     let fixture = Fixture::new();
     let name = TopicPartition::new("t", 0);
