@@ -368,6 +368,11 @@ impl<S: Service, T: Transport> Connection<S, T> {
     fn lose_peer(&mut self, peer_is: PeerIs) {
         self.peer_is = self.peer_is.max(peer_is);
         self.window.retain_early();
+        if self.wants_memory && !self.may_pass(self.buffer.get(LENGTH_BYTES..).unwrap_or_default()) {
+            // Nobody waits for what it is to be part of.
+            self.buffer.clear();
+            self.peer_is = PeerIs::Gone;
+        }
     }
 
     fn flush(&mut self) {

@@ -28,6 +28,8 @@ pub const REQUEST_BYTES_FREE: usize = 32 * 1024;
 pub const ALLOWANCE_BYTES: usize = 64 * 1024;
 /// `max.request.size` of Kafka's producer is 1 MiB.
 pub const MEDIUM_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// By so much the last who began below the limit may be over it: what one read takes, and some.
+const OVERSHOOT_BYTES: usize = 2 * 1024 * 1024;
 /// How long a peer may make no progress while others wait for memory.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How slow a peer may be, after [`PATIENCE`], while others wait for memory.
@@ -115,9 +117,9 @@ impl MemoryPool {
         self.state().used
     }
 
-    /// What is never exceeded by more than what one read or one answer adds.
+    /// Nobody makes it more than this without a connection being closed for it.
     pub fn bytes_max(&self) -> usize {
-        self.limit.saturating_add(self.request_max_bytes)
+        self.limit.saturating_add(OVERSHOOT_BYTES).saturating_add(self.request_max_bytes)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -364,7 +366,10 @@ impl Account {
             holder.is_receiving = true;
         }
         let limit = if length > MEDIUM_BYTES_MAX { pool.limit / 2 } else { pool.limit };
-        let may_grow = state.used < limit || state.used < pool.bytes_max() && state.is_eldest_receiving(key);
+        // Who is not the eldest goes on below the limit alone. So what the others have ends with them, or with who is
+        // closed for it, and the eldest never waits for one that waits for it.
+        let of_others = state.used - state.holders.get(&key).map_or(0, |holder| holder.bytes);
+        let may_grow = state.used < limit || of_others < pool.limit + OVERSHOOT_BYTES && state.is_eldest_receiving(key);
         if may_grow {
             state.set_waits_for(key, WaitsFor::Peer, now);
             state.add(key, more);
@@ -521,11 +526,13 @@ mod tests {
         assert!(eldest.grow_request(2 * MIB, 2 * MIB, now), "beyond the limit");
         let finished = eldest.finish_request(now).expect("it holds memory");
         assert!(!third.grow_request(2 * MIB + 1, 2 * MIB, now), "the second is the eldest now");
+        let mut work = ConnectionMemory::new(Arc::clone(&pool)).working_memory();
+        work.grow_to(2 * MIB + ALLOWANCE_BYTES);
         assert_eq!(pool.used_bytes(), pool.bytes_max());
-        assert!(!second.grow_request(3 * MIB, 3 * MIB, now), "the eldest has a bound, too");
+        assert!(!second.grow_request(3 * MIB, 3 * MIB, now), "others have too much for the eldest, too");
         drop(finished);
         assert!(second.grow_request(3 * MIB, 3 * MIB, now));
-        drop((eldest, second, third));
+        drop((eldest, second, third, work));
         assert_eq!(pool.used_bytes(), 0);
     }
 
@@ -573,11 +580,11 @@ mod tests {
         assert_eq!(pool.used_bytes(), MIB - ALLOWANCE_BYTES, "neither has its allowance counted");
         small.grow_to(2 * MIB);
         let mut large = connections[2].working_memory();
-        large.grow_to(3 * MIB);
+        large.grow_to(5 * MIB);
         assert!(!told(0) && !told(1) && !told(2));
-        large.grow_to(4 * MIB);
+        large.grow_to(6 * MIB);
         assert!(told(0) && !told(1) && !told(2), "whose peer takes nothing goes first");
-        large.grow_to(8 * MIB);
+        large.grow_to(10 * MIB);
         assert!(!told(1) && told(2), "then who holds most");
         drop((stalled, small, large));
         assert_eq!(pool.used_bytes(), 0);

@@ -150,7 +150,8 @@ impl Harness {
             }
         };
         let waited = timeout(PATIENCE, probing).await;
-        assert!(waited.is_ok(), "{} bytes are used", self.shared.memory.used_bytes());
+        let (used, counters) = (self.shared.memory.used_bytes(), &self.shared.counters);
+        assert!(waited.is_ok(), "{used} bytes are used; {counters:?}");
     }
 }
 
@@ -463,6 +464,20 @@ async fn a_request_that_waits_for_memory_gets_that_of_the_peer_that_stalls() {
     harness.answer(1);
     assert_eq!(next_answer(&mut honest).await, 1);
     assert_eq!(harness.shared.counters.connections_overdue.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_hang_up_is_noticed_while_a_request_waits_for_memory() {
+    let harness = Harness::start_with_memory(BOUNDS, LONG / 2);
+    let _stalled = harness.connect_half_sent(LONG, LONG / 2, LONG / 2).await;
+    let waiting = harness.connect().await;
+    waiting.writable().await.unwrap();
+    // No more than the socket holds: a hang-up behind bytes that the peer still has to send cannot be seen.
+    waiting.try_write(&frame(METADATA, 1, LONG)[..100_000]).unwrap();
+    harness.until(|harness| harness.shared.counters.bytes_received.load(Ordering::Relaxed) > LONG as u64 / 2 + 8).await;
+    drop(waiting);
+    harness.until(|harness| harness.shared.counters.connections_closed.load(Ordering::Relaxed) == 1).await;
+    assert_eq!(harness.shared.counters.connections_overdue.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
