@@ -7,6 +7,7 @@ use rustix::io::ReadWriteFlags;
 
 use crate::codec::writer::FileRegion;
 
+const PAGE_BYTES: u64 = 4096;
 /// Read in pieces of this size when reading ahead.
 const READ_AHEAD_BYTES: usize = 256 * 1024;
 
@@ -14,7 +15,7 @@ const READ_AHEAD_BYTES: usize = 256 * 1024;
 /// A file system that cannot tell counts as cached, since asking again on another thread would not help.
 pub(crate) fn is_cached(region: &FileRegion) -> bool {
     let Some(last) = region.len.checked_sub(1) else { return true };
-    probe(region, region.position) && (last < 4096 || probe(region, region.position + u64::from(last)))
+    probe(region, region.position) && (u64::from(last) < PAGE_BYTES || probe(region, region.position + u64::from(last)))
 }
 
 /// Looks at the first page only.
@@ -26,6 +27,13 @@ fn probe(region: &FileRegion, position: u64) -> bool {
     let mut byte = [0_u8; 1];
     let read = rustix::io::preadv2(&*region.file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
     !matches!(read, Err(rustix::io::Errno::AGAIN))
+}
+
+/// What a sequential reader of a region asks for next. It begins on a page of its own: the one on which the region ends
+/// says nothing about it.
+pub(crate) fn what_follows(region: &FileRegion) -> FileRegion {
+    let end = region.position + u64::from(region.len);
+    FileRegion { position: end.next_multiple_of(PAGE_BYTES), ..region.clone() }
 }
 
 /// Brings a region into the page cache. Waits for the disk.
@@ -51,6 +59,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn what_follows_is_not_the_page_that_was_just_read() {
+        let file = Arc::new(tempfile::tempfile().expect("a temporary file"));
+        for (position, len, expected) in [(0, 4096, 4096), (10, 4000, 4096), (10, 5000, 8192), (4096, 4097, 12_288)] {
+            let region = FileRegion { file: Arc::clone(&file), position, len };
+            let next = what_follows(&region);
+            assert_eq!((next.position, next.len), (expected, len), "{position}, {len}");
+        }
+    }
 
     #[test]
     fn bytes_just_written_are_cached() {

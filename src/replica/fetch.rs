@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering;
 use log::warn;
 use tokio::time::Instant;
 
-use crate::codec::writer::FileRegion;
 use crate::log::FirstBatch;
 use crate::model::TopicId;
-use crate::replica::cached::{begins_cached, is_cached, read_ahead};
+use crate::replica::cached::{begins_cached, is_cached, read_ahead, what_follows};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{NO_SESSION, OpenSession, Opened, PendingRead, SessionRefusal, SessionRequest};
 use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher, Partition};
@@ -249,7 +248,7 @@ impl ReplicaManager {
             if batches.reached_limit {
                 continue;
             }
-            let next = FileRegion { position: region.position + u64::from(region.len), ..region.clone() };
+            let next = what_follows(region);
             if !begins_cached(&next) {
                 // It is only a matter of speed: the next fetch looks again.
                 let _ = self.io.offer(move || drop(read_ahead(&next)));

@@ -335,7 +335,8 @@ pub(super) struct SessionLimits {
     pub partitions: usize,
 }
 
-/// Partitions that all sessions may hold, for each of `max.incremental.fetch.session.cache.slots`.
+/// Partitions that all sessions may hold, for each of `max.incremental.fetch.session.cache.slots`. One takes about 300
+/// bytes: 60 MB in all under stock settings.
 const PARTITIONS_A_SLOT: usize = 200;
 
 impl SessionLimits {
