@@ -46,15 +46,14 @@ impl From<&RecordError> for ErrorCode {
                 ErrorCode::CorruptMessage
             }
             RecordError::BatchTooLarge { .. } => ErrorCode::MessageTooLarge,
-            RecordError::ZstdNotAllowed => ErrorCode::UnsupportedCompressionType,
+            RecordError::ZstdNotAllowed | RecordError::UnknownCodec { .. } => ErrorCode::UnsupportedCompressionType,
             RecordError::UnsupportedForLogFormat { .. } => ErrorCode::UnsupportedForMessageFormat,
-            RecordError::InvalidBatch(_) | RecordError::Malformed(_) | RecordError::InvalidRecords(_) => {
-                ErrorCode::InvalidRecord
-            }
+            RecordError::InvalidBatch(_)
+            | RecordError::Malformed(_)
+            | RecordError::InvalidRecords(_)
+            | RecordError::Decompression(_)
+            | RecordError::CannotRebuild(_) => ErrorCode::InvalidRecord,
             RecordError::InvalidTimestamps(_) => ErrorCode::InvalidTimestamp,
-            RecordError::UnknownCodec { .. } | RecordError::Decompression(_) | RecordError::CannotRebuild(_) => {
-                ErrorCode::UnknownServerError
-            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use twox_hash::XxHash32;
 use zstd::zstd_safe;
@@ -68,7 +68,7 @@ fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Err
 /// the codec refuses it.
 pub(crate) enum Decompressor<'a> {
     Plain(&'a [u8]),
-    Gzip(Box<MultiGzDecoder<&'a [u8]>>),
+    Gzip(GzipReader<'a>),
     Snappy(SnappyReader<'a>),
     Lz4(Lz4Reader<'a>),
     Zstd(ZstdReader<'a>),
@@ -79,7 +79,7 @@ impl<'a> Decompressor<'a> {
     pub(crate) fn new(codec: Codec, magic: u8, compressed: &'a [u8]) -> io::Result<Decompressor<'a>> {
         Ok(match codec {
             Codec::None => Decompressor::Plain(compressed),
-            Codec::Gzip => Decompressor::Gzip(Box::new(MultiGzDecoder::new(compressed))),
+            Codec::Gzip => Decompressor::Gzip(GzipReader::new(compressed)),
             Codec::Snappy => Decompressor::Snappy(SnappyReader::new(compressed)?),
             Codec::Lz4 => Decompressor::Lz4(Lz4Reader::new(compressed, magic)?),
             Codec::Zstd => Decompressor::Zstd(ZstdReader::new(compressed)),
@@ -96,6 +96,42 @@ impl Read for Decompressor<'_> {
             Decompressor::Lz4(reader) => reader.read(out),
             Decompressor::Zstd(reader) => reader.read(out),
         }
+    }
+}
+
+/// A member of a gzip stream starts so, and takes at least as many bytes as its header and trailer.
+const GZIP_MAGIC_AND_METHOD: [u8; 3] = [0x1f, 0x8b, 8];
+const GZIP_MEMBER_BYTES_MIN: usize = 18;
+
+/// Members of a gzip stream, one after another. Bytes behind the last one that begin no other are ignored, as Java does.
+/// Source: OpenJDK java.base/java/util/zip/GZIPInputStream.java (readTrailer).
+pub(crate) struct GzipReader<'a> {
+    member: Box<GzDecoder<&'a [u8]>>,
+    finished: bool,
+}
+
+impl<'a> GzipReader<'a> {
+    fn new(compressed: &'a [u8]) -> GzipReader<'a> {
+        GzipReader { member: Box::new(GzDecoder::new(compressed)), finished: false }
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        while !self.finished {
+            let len = self.member.read(out)?;
+            if len > 0 {
+                return Ok(len);
+            }
+            let rest: &'a [u8] = self.member.get_ref();
+            if rest.len() > GZIP_MEMBER_BYTES_MIN && rest.starts_with(&GZIP_MAGIC_AND_METHOD) {
+                *self.member = GzDecoder::new(rest);
+            } else {
+                self.finished = true;
+            }
+        }
+        Ok(0)
     }
 }
 

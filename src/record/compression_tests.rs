@@ -94,3 +94,44 @@ fn data_cut_short_is_an_error_and_no_panic() {
         }
     }
 }
+
+#[test]
+fn what_stands_behind_the_compressed_bytes_is_ignored_or_refused_as_each_codec_of_java_does() {
+    let sample = b"hello ".repeat(100);
+    for trailing in [&b"x"[..], b"garbage that is longer than a member of gzip", &[0; 100], &[0xff; 3]] {
+        for codec in [Codec::Gzip, Codec::Lz4] {
+            let bytes = [compressed(codec, 2, &sample), trailing.to_vec()].concat();
+            assert_eq!(inflated(codec, 2, &bytes).unwrap(), sample, "{codec}: {trailing:?}");
+        }
+        let bytes = [compressed(Codec::Zstd, 2, &sample), trailing.to_vec()].concat();
+        assert!(inflated(Codec::Zstd, 2, &bytes).is_err(), "no frame begins with {trailing:?}");
+    }
+    let stream = compressed(Codec::Gzip, 2, &sample);
+    assert_eq!(inflated(Codec::Gzip, 2, &stream.repeat(3)).unwrap(), sample.repeat(3), "members one after another");
+    let mut second_is_broken = stream.repeat(2);
+    second_is_broken.truncate(stream.len() * 2 - 5);
+    assert!(inflated(Codec::Gzip, 2, &second_is_broken).is_err(), "a member that begins must end");
+}
+
+/// Any prefix, and any damage, is an error or other bytes; never a panic, and never more memory than a block.
+#[test]
+fn compressed_bytes_that_are_cut_or_damaged_are_refused() {
+    let sample = b"hello ".repeat(20);
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let good = compressed(codec, 2, &sample);
+        for cut in 0..good.len() {
+            if let Ok(out) = inflated(codec, 2, &good[..cut]) {
+                assert!(out.len() < sample.len() || out == sample, "{codec} cut at {cut}");
+            }
+        }
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                if let Ok(out) = inflated(codec, 2, &bad) {
+                    assert!(out.len() <= 1 << 20, "{codec} byte {at} bit {bit}: {} bytes", out.len());
+                }
+            }
+        }
+    }
+}

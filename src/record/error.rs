@@ -36,11 +36,12 @@ pub enum RecordError {
     InvalidRecords(Vec<RejectedRecord>),
     /// INVALID_TIMESTAMP, with the records to name, which may have other faults too.
     InvalidTimestamps(Vec<RejectedRecord>),
-    /// UNKNOWN_SERVER_ERROR, as Kafka has it: codec ids 5 to 7.
+    /// UNSUPPORTED_COMPRESSION_TYPE: codec ids 5 to 7. Kafka stumbles over these and the next two, and answers
+    /// UNKNOWN_SERVER_ERROR; but it is the client's bytes that are at fault, and its records that it must not send again.
     UnknownCodec { id: u8 },
-    /// UNKNOWN_SERVER_ERROR, as Kafka has it: the codec refuses the compressed bytes.
+    /// INVALID_RECORD: the codec refuses the compressed bytes, though their checksum holds.
     Decompression(String),
-    /// UNKNOWN_SERVER_ERROR, as Kafka has it: the batch must be written anew for the topic, and that is not possible.
+    /// INVALID_RECORD: the batch must be written anew for the topic, and that is not possible.
     CannotRebuild(&'static str),
 }
 
