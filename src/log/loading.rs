@@ -45,8 +45,12 @@ pub(crate) fn load(
     on_recovered: OnRecovered<'_>,
 ) -> Result<Log, LogError> {
     let dir = input.dir.clone();
-    finish_swaps(&dir)?;
-    let files = Files::list(&dir)?;
+    let mut names = file_names_in(&dir)?;
+    if names.iter().any(|name| INTERRUPTED.iter().any(|suffix| name.ends_with(suffix))) {
+        finish_swaps(&dir, names)?;
+        names = file_names_in(&dir)?;
+    }
+    let files = Files::of(&dir, names)?;
     remove_orphaned_indexes(&dir, &files)?;
 
     let (epochs, epochs_are_lost) = match LeaderEpochs::read(&dir.join(file_names::LEADER_EPOCH_CHECKPOINT)) {
@@ -162,9 +166,9 @@ struct Files {
 }
 
 impl Files {
-    fn list(dir: &Path) -> Result<Files, LogError> {
+    fn of(dir: &Path, names: Vec<String>) -> Result<Files, LogError> {
         let mut files = Files::default();
-        for name in file_names_in(dir)? {
+        for name in names {
             let Some(offset) = file_names::offset_of(&name) else { continue };
             match name.split_once('.').map(|(_, extension)| extension) {
                 Some(file_names::LOG) => {
@@ -197,11 +201,14 @@ fn file_names_in(dir: &Path) -> Result<Vec<String>, LogError> {
     Ok(names)
 }
 
+/// What a crash leaves of a deletion or of the cleaner's work.
+const INTERRUPTED: [&str; 3] = [file_names::DELETED, file_names::CLEANED, file_names::SWAP];
+
 /// Removes files scheduled for deletion, and completes or undoes the replacement of segments by the cleaner.
-fn finish_swaps(dir: &Path) -> Result<(), LogError> {
+fn finish_swaps(dir: &Path, names: Vec<String>) -> Result<(), LogError> {
     let mut swaps = Vec::new();
     let mut cleaned = Vec::new();
-    for name in file_names_in(dir)? {
+    for name in names {
         let Some(offset) = file_names::offset_of(&name) else { continue };
         if name.ends_with(file_names::DELETED) {
             remove(&dir.join(name))?;

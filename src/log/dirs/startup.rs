@@ -158,7 +158,9 @@ impl LogDirs {
             counters.bytes_recovered.fetch_add(bytes, Ordering::Relaxed);
             on_progress(counters.progress());
         };
-        let threads = self.recovery_threads_per_dir.min(queue.len());
+        // Opening many small logs is work for all processors, also where the setting is the one thread of Kafka's default.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.recovery_threads_per_dir.max(processors).min(queue.len());
         let queue = Mutex::new(queue);
         let failure: Mutex<Option<LogError>> = Mutex::new(None);
         std::thread::scope(|scope| {
