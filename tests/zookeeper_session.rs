@@ -98,7 +98,7 @@ fn the_office_ends_with_its_session_whatever_the_controller_is_doing() {
     let mut creator = cluster.broker.client();
     let creating = std::thread::spawn(move || creator.try_create_topic("wide", 600, &[]));
     eventually(PATIENCE, "the controller has begun", || {
-        match cluster.broker.process().said().contains("new partitions: [wide-") {
+        match cluster.broker.process().said().contains("new partitions: 600 in number, [wide-") {
             true => Ok(()),
             false => Err("not yet".to_owned()),
         }

@@ -20,6 +20,7 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
 use crate::config::properties::Properties;
 use crate::model::BrokerId;
+use crate::model::shown::shown;
 use crate::replica::decisions::TopicConfigs;
 use crate::replica::replica_manager::ReplicaManager;
 
@@ -196,7 +197,8 @@ impl DynamicConfig {
         match entity {
             ConfigEntity::Topic(topic) => {
                 let Some(overrides) = self.topic_overrides(topic).await else { return };
-                info!("Processing override for entityPath: {} with config: {overrides:?}", entity.entity_path());
+                let (path, config) = (entity.entity_path(), format!("{overrides:?}"));
+                info!("Processing override for entityPath: {} with config: {}", shown(&path), shown(&config));
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
                 replicas.set_topic_config(topic, &Arc::new(config));
             }

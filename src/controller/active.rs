@@ -13,6 +13,7 @@
 //! To settle a partition is to give it the leader and ISR that follow from what is online (`election.rs`): written to
 //! ZooKeeper first, told to the brokers when the write is confirmed.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use log::{info, warn};
@@ -24,6 +25,7 @@ use crate::controller::state::{
     Assignment, Broker, Cluster, Deletion, LeaderAndIsr, Partition, PartitionState, ReplicaDeletion, Topic,
 };
 use crate::controller::topic_validation::validate_name;
+use crate::model::shown::shown;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
 /// A topic as its znode has it; `None` when there is no such znode (any more).
@@ -166,6 +168,11 @@ pub struct Active {
     unwritten: BTreeSet<TopicPartition>,
     /// Topics whose znodes could not be deleted.
     pub(super) undeleted: BTreeSet<Arc<str>>,
+}
+
+/// A list as one short line of the log.
+pub(super) fn listed(things: &[impl fmt::Debug]) -> String {
+    format!("{} in number, {}", things.len(), shown(&format!("{things:?}")))
 }
 
 enum Step {
@@ -324,6 +331,7 @@ impl Active {
         let mut unchanged = Vec::new();
         let mut writes = Vec::new();
         let mut undecided = BTreeSet::new();
+        let mut leaderless = Vec::new();
         for name in partitions {
             if self.cluster.is_queued_for_deletion(&name.topic) || self.writing.contains_key(name) {
                 continue;
@@ -342,7 +350,7 @@ impl Active {
                         partition_epoch: PartitionEpoch(0),
                     },
                     None => {
-                        warn!("partition {name} stays without a leader: none of its replicas {replicas:?} is online");
+                        leaderless.push(name);
                         continue;
                     }
                 },
@@ -373,6 +381,12 @@ impl Active {
             };
             let is_new = partition.leadership.is_none();
             writes.push(LeadershipWrite { partition: name.clone(), leadership: next, is_new });
+        }
+        if !leaderless.is_empty() {
+            warn!(
+                "new partitions stay without a leader, since none of their replicas is online: {}",
+                listed(&leaderless)
+            );
         }
         if !undecided.is_empty() {
             self.awaited += 1;
@@ -542,7 +556,7 @@ impl Active {
             self.cluster.offline_dirs.remove(&broker);
         }
         if !changed.is_empty() {
-            info!("replicas on broker {broker} whose log directory failed or came back: {changed:?}");
+            info!("replicas on broker {broker} whose log directory failed or came back: {}", listed(&changed));
             let unchanged = self.settle(&changed);
             self.batch.metadata(unchanged);
         }
@@ -602,7 +616,7 @@ impl Active {
             }
         }
         if !new_partitions.is_empty() {
-            info!("new partitions: {new_partitions:?}");
+            info!("new partitions: {}", listed(&new_partitions));
         }
         let deletions = self.known_deletions(deletions);
         self.settle(&new_partitions);
@@ -651,7 +665,7 @@ impl Active {
     fn deletions_requested(&mut self, topics: Vec<String>) {
         if !self.settings.delete_topic_enable {
             if !topics.is_empty() {
-                info!("not deleting {topics:?}, since delete.topic.enable is false");
+                info!("not deleting {}, since delete.topic.enable is false", listed(&topics));
                 self.actions.push(Action::DeleteMarkers(topics));
             }
             return;

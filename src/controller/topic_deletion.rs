@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use log::info;
 
-use crate::controller::active::{Action, Active};
+use crate::controller::active::{Action, Active, listed};
 use crate::controller::state::{ReplicaDeletion, Topic};
 use crate::model::{BrokerId, TopicPartition};
 
@@ -29,7 +29,7 @@ fn replicas(topic: &Topic) -> impl Iterator<Item = (TopicPartition, BrokerId)> {
 impl Active {
     pub(super) fn queue_deletions(&mut self, topics: Vec<Arc<str>>) {
         if !topics.is_empty() {
-            info!("starting deletion of topics {topics:?}");
+            info!("starting deletion of topics: {}", listed(&topics));
             self.resume_deletions();
         }
     }
@@ -100,7 +100,7 @@ impl Active {
             deletion.replicas.insert((partition.partition, broker), ReplicaDeletion::Started);
         }
         if !offline.is_empty() {
-            info!("halted deletion of topic {name}: replicas {offline:?} are offline");
+            info!("halted deletion of topic {name}: replicas are offline: {}", listed(&offline));
             deletion.ineligible = true;
         }
         for (partition, broker) in offline {

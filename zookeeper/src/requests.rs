@@ -219,20 +219,6 @@ impl ZooKeeper {
         }
     }
 
-    /// Deletes the node with everything below it; children that appear meanwhile are deleted too.
-    pub async fn delete_recursive(&self, path: &str) -> Result<(), ZkError> {
-        loop {
-            for child in self.children(path).await? {
-                Box::pin(self.delete_recursive(&format!("{path}/{child}"))).await?;
-            }
-            match self.delete(path, -1).await {
-                Ok(_) => return Ok(()),
-                Err(ZkError::NotEmpty { .. }) => continue,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// The persistent znodes of a cluster, as every broker makes sure of at startup. One that cannot be made is
     /// complained of, and left to those who need it.
     pub async fn create_persistent_roots(&self) -> Result<(), ZkError> {

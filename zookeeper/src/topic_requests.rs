@@ -107,20 +107,6 @@ impl ZooKeeper {
         Ok(self.exists(&delete_topic::path(name)).await?.is_some())
     }
 
-    pub async fn partition_state(
-        &self,
-        topic: &str,
-        partition: i32,
-    ) -> Result<Option<Versioned<PartitionState>>, ZkError> {
-        match self.get(&partition_state::path(topic, partition)).await? {
-            None => Ok(None),
-            Some((data, stat)) => {
-                let value = PartitionState::decode(topic, partition, &data)?;
-                Ok(Some(Versioned { value, version: stat.version }))
-            }
-        }
-    }
-
     /// One outcome per partition, in their order; partitions that never had a leader have no state.
     pub async fn partition_states(
         &self,

@@ -15,6 +15,7 @@ use crate::controller::topic_validation::{
     TopicError, listed, refuse_collision, validate_added, validate_assignment, validate_name,
 };
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::shown::shown;
 use crate::model::{BrokerId, TopicId};
 
 /// How the partitions of a new topic are wished for.
@@ -113,7 +114,11 @@ impl Topics {
         if mode == Mode::ValidateOnly {
             return Ok(created);
         }
-        info!("Creating topic {name} with configuration {overrides:?} and initial partition assignment {assignment:?}");
+        info!(
+            "Creating topic {name} with configuration {} and initial partition assignment {}",
+            shown(&format!("{overrides:?}")),
+            shown(&format!("{assignment:?}"))
+        );
         if defaults.inter_broker_protocol_version.is_topic_ids_supported() {
             created.id = TopicId::random();
         }
@@ -204,7 +209,10 @@ impl Topics {
             if mode == Mode::ValidateOnly {
                 return Ok(count);
             }
-            info!("Creating partitions for '{name}', whose replica assignment is then {:?}", grown.partitions);
+            info!(
+                "Creating partitions for '{name}', whose replica assignment is then {}",
+                shown(&format!("{:?}", grown.partitions))
+            );
             match self.zk.set_topic(name, &grown, found.version).await {
                 Ok(_) => return Ok(count),
                 // Someone else has changed the topic since it was read: what they left is what is to grow.
