@@ -214,7 +214,7 @@ settings! {
     "producer.id.expiration.check.interval.ms": Int = Some("600000"), AtLeast(1), ReadOnly, Acted internal, "Time between checks for expired producers.";
     "producer.id.expiration.ms": Int = Some("86400000"), AtLeast(1), ClusterWide, Acted, "Time after which the state of an idle producer is dropped.";
     "producer.purgatory.purge.interval.requests": Int = Some("1000"), Any, ReadOnly, NoEffect, "Requests between clean-ups of waiting produces; waiting ones are dropped at once here.";
-    "queued.max.request.bytes": Long = Some("-1"), Any, ReadOnly, Acted, "Most bytes of requests waiting to be handled; not bounded unless positive.";
+    "queued.max.request.bytes": Long = Some("-1"), Any, ReadOnly, Acted, "Most bytes that requests and untaken answers hold over all connections; 256 MiB unless positive.";
     "queued.max.requests": Int = Some("500"), AtLeast(1), ReadOnly, Acted, "Most requests waiting to be handled.";
     "quota.window.num": Int = Some("11"), AtLeast(1), ReadOnly, NotYet, "Samples kept for client quotas.";
     "quota.window.size.seconds": Int = Some("1"), AtLeast(1), ReadOnly, NotYet, "Seconds covered by one sample of client quotas.";

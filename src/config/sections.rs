@@ -64,7 +64,7 @@ pub struct SocketConfig {
     pub listener_limits: Vec<ListenerLimits>,
     pub inter_broker_listener_name: String,
     pub queued_max_requests: usize,
-    /// None sets no bound.
+    /// None leaves the bound to the broker.
     pub queued_max_request_bytes: Option<usize>,
     pub num_network_threads: usize,
     pub num_io_threads: usize,
