@@ -90,6 +90,7 @@ pub(crate) async fn handle(
     let error_code = reply.refusal.map_or(ErrorCode::None, ErrorCode::from).code();
     let mut response = FetchResponse { error_code, session_id: reply.session_id, ..Default::default() };
     for (query, outcome) in reply.answers {
+        context.pause().await;
         let data = match outcome {
             Ok(fetched) => partition_data(query.partition, fetched, fetcher),
             Err(error) => failed(query.partition, (&error).into()),

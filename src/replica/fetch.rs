@@ -15,6 +15,9 @@ use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher, Part
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters::ParkedFetch;
 
+/// After so many partitions others have their turn on the thread.
+const PARTITIONS_A_SLICE: usize = 256;
+
 /// What one fetch asks of one partition.
 #[derive(Clone, Debug)]
 pub struct PartitionQuery {
@@ -144,7 +147,7 @@ impl ReplicaManager {
                 None => Reads::Named(&query.partitions),
                 Some(session) => Reads::Pending(session.pending(&self.hosted, &self.around.metadata.image())),
             };
-            let outcomes = self.read(query, &reads, asked.take());
+            let outcomes = self.read(query, &reads, asked.take()).await;
             let bytes: usize = outcomes.iter().flatten().map(Fetched::bytes).sum();
             let unknown = outcomes.iter().filter(|outcome| is_unknown(outcome)).count();
             // One that became unknown while the fetch waited is told at once.
@@ -202,7 +205,7 @@ impl ReplicaManager {
     }
 
     /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
-    fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked: Option<std::time::Instant>) -> Vec<Outcome> {
+    async fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked: Option<std::time::Instant>) -> Vec<Outcome> {
         self.partitions_read.fetch_add(reads.len() as u64, Ordering::Relaxed);
         let image = self.around.metadata.image();
         let first_batch = match query.limits {
@@ -210,7 +213,7 @@ impl ReplicaManager {
             LimitRule::Soft => FirstBatch::Whole,
         };
         let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
-        let read_one = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
+        let mut read_one = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
             let Some(topic) = &asked.topic else { return Err(ReplicaError::UnknownTopicId) };
             if image.partition(topic, asked.partition).is_none() {
                 return Err(ReplicaError::UnknownTopicOrPartition);
@@ -228,7 +231,14 @@ impl ReplicaManager {
             }
             Ok(fetched)
         };
-        reads.iter().map(read_one).collect()
+        let mut outcomes = Vec::with_capacity(reads.len());
+        for read in reads.iter() {
+            if outcomes.len() % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
+            outcomes.push(read_one(read));
+        }
+        outcomes
     }
 
     /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection; and what a
