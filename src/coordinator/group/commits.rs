@@ -123,7 +123,7 @@ impl Group {
         };
         self.offsets
             .iter()
-            .filter(|(topic, _)| subscribed.is_none_or(|topics| !topics.contains(*topic)))
+            .filter(|(topic, _)| subscribed.is_none_or(|topics| !topics.contains(topic)))
             .flat_map(|(topic, partitions)| {
                 let expired = partitions.iter().filter(|(_, entry)| is_expired(entry));
                 expired.map(|(partition, _)| (Arc::clone(topic), *partition))

@@ -15,7 +15,7 @@
 //! Source: kafka 3.9 GroupMetadata.scala. A heartbeat in CompletingRebalance is answered without an error there,
 //! whatever the comment above that state says.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::coordinator::group::offsets::GroupOffsets;
 use crate::coordinator::group::pending::PendingAppend;
 use crate::coordinator::group::records::{GroupMetadata, GroupRecord};
 use crate::coordinator::group::requests::{CommitAnswer, JoinAnswer, JoinedMember, Protocol};
-use crate::coordinator::group::subscription;
+use crate::coordinator::group::subscription::SubscribedTopics;
 use crate::coordinator::group::turn::{AppendId, ReplyTo, TimerKind, Turn};
 use crate::model::GenerationId;
 
@@ -98,7 +98,7 @@ pub(crate) struct Group {
     pub(super) protocol_counts: HashMap<Arc<str>, usize>,
     /// Topics that some member subscribes to; `None` when the group is not of type `consumer` or its metadata is
     /// not readable, which counts as "may be any".
-    pub(super) subscribed_topics: Option<HashSet<Arc<str>>>,
+    pub(super) subscribed_topics: Option<SubscribedTopics>,
     /// Some while a first rebalance is held back for more members: what may still be waited, in milliseconds.
     pub(super) initial_delay: Option<InitialDelay>,
     /// A member joined during the very first rebalance, so its initial delay may be extended.
@@ -217,7 +217,8 @@ impl Group {
 
     /// What the group takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
-        GROUP_BYTES + self.group_id.len() + self.member_bytes + self.offsets.bytes()
+        let subscribed = self.subscribed_topics.as_ref().map_or(0, SubscribedTopics::bytes);
+        GROUP_BYTES + self.group_id.len() + self.member_bytes + subscribed + self.offsets.bytes()
     }
 
     /// Whether nobody could tell the group from one that does not exist: it was made by a request that left nothing.
@@ -464,29 +465,26 @@ impl Group {
         true
     }
 
-    pub(super) fn compute_subscribed_topics(&self) -> Option<HashSet<Arc<str>>> {
+    pub(super) fn compute_subscribed_topics(&self) -> Option<SubscribedTopics> {
         if self.protocol_type.as_deref() != Some(CONSUMER) {
             return None;
         }
         if self.members.is_empty() {
-            return Some(HashSet::new());
+            return Some(SubscribedTopics::default());
         }
         let protocol_name = self.protocol_name.as_deref()?;
-        let mut topics = HashSet::new();
-        for (member_id, member) in &self.members {
-            match subscription::subscribed_topics(&member.metadata(protocol_name)) {
-                Some(subscribed) => topics.extend(subscribed.into_iter().map(Arc::from)),
-                None => {
-                    log::warn!(
-                        "Metadata of member {member_id} of group {} for protocol {protocol_name} is not a \
-                         subscription; the topics of the group are unknown",
-                        self.group_id
-                    );
-                    return None;
-                }
+        match SubscribedTopics::of(self.members.values().map(|member| member.metadata(protocol_name))) {
+            Ok(topics) => Some(topics),
+            Err(index) => {
+                log::warn!(
+                    "Metadata of member {} of group {} for protocol {protocol_name} is not a subscription; the topics \
+                     of the group are unknown",
+                    self.members.keys().nth(index).map_or("", |member_id| member_id),
+                    self.group_id
+                );
+                None
             }
         }
-        Some(topics)
     }
 
     /// Whether some member subscribes to the topic, as far as the coordinator can tell; true if it cannot.
