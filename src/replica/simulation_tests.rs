@@ -445,17 +445,20 @@ impl<L: PartitionLog> World<L> {
             }
             Message::Answer { to, request, diverging, from_leader } => {
                 let broker = &self.brokers[*to];
+                let (leader, epoch) = broker.partition.leader();
+                let is_current = epoch == from_leader.leader_epoch && leader != Some(BrokerId(BROKERS[*to]));
+                let before = broker.log.bounds();
                 match diverging {
                     Some(end) if *request == broker.request => {
                         let local = broker.log.end_offset_for_epoch(end.epoch).end_offset;
                         let offset = if local.0 < 0 { end.end_offset } else { end.end_offset.min(local) };
-                        // Refused when the epoch is over.
                         let _ = broker.partition.truncate(offset, from_leader.leader_epoch, NOW_MS);
                     }
                     Some(_) => {}
                     // Late, repeated or out of order: the partition must find out.
                     None => drop(broker.partition.append_from_leader(from_leader, NOW_MS)),
                 }
+                assert!(is_current || broker.log.bounds() == before, "broker {to} wrote what epoch {epoch} is past");
             }
         }
     }
