@@ -233,10 +233,18 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
             use m::create_topics::*;
             let topic =
                 |name: String| CreatableTopic { name, num_partitions: 1, replication_factor: 2, ..Default::default() };
+            let large = |name: String| CreatableTopic {
+                num_partitions: 100_000,
+                replication_factor: 1,
+                configs: vec![CreatableTopicConfig { name: "retention.ms".into(), value: Some("never".into()) }],
+                ..topic(name)
+            };
             let request = |topics| CreateTopicsRequest { topics, timeout_ms: 1000, validate_only: false };
             vec![
                 frame(&request(vec![topic("same".into()); of(14)]), 5, 1),
                 frame(&request(names(of(16)).map(topic).collect()), 5, 1),
+                // Each of as many partitions as a topic can have, and refused after they were assigned to brokers.
+                frame(&request(names(of(48)).map(large).collect()), 4, 1),
             ]
         }
         ApiKey::DeleteTopics => {

@@ -50,11 +50,10 @@ pub(crate) async fn handle(
             let image = server.metadata.image();
             let there = image.topic(&topic.name).map_or(0, |known| known.partitions.len());
             let more = topic.count.saturating_sub(i32::try_from(there).unwrap_or(i32::MAX));
-            let added = match room.check(more) {
+            let added = match room.take(more) {
                 Ok(()) => server.topics.add_partitions(&topic.name, topic.count, assignments, mode).await,
                 Err(error) => Err(error),
             };
-            room.take(if added.is_ok() { more } else { 0 });
             added.map_err(|error| {
                 info!(
                     "Error processing create partitions request for {}: {}",

@@ -139,17 +139,16 @@ async fn create(
         topic.configs.iter().filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
     let mode = if validate_only { Mode::ValidateOnly } else { Mode::Create };
     let config = server.config.load_full();
-    room.check(match &wish {
+    room.take(match &wish {
         Wish::Spread { partitions, .. } => partitions.unwrap_or(config.controller_config().num_partitions),
         Wish::Assigned(assignment) => i32::try_from(assignment.len()).unwrap_or(i32::MAX),
     })?;
     let created = server.topics.create(&config, &candidates(&image), &topic.name, wish, &overrides, mode).await?;
-    room.take(created.partitions);
     Ok((created, overrides))
 }
 
-/// How many partitions clients may still make. Counted once a request, which then takes from it what it makes itself:
-/// what others make meanwhile it does not see.
+/// How many partitions clients may still make. Counted once a request, which then takes from it what it asks for itself,
+/// whether it gets it or not: assigning them to brokers is work too. What others make meanwhile it does not see.
 pub(super) struct PartitionRoom {
     max: usize,
     left: usize,
@@ -162,18 +161,15 @@ impl PartitionRoom {
     }
 
     /// A negative count is for others to refuse.
-    pub fn check(&self, partitions: i32) -> Result<(), TopicError> {
-        if usize::try_from(partitions).unwrap_or(0) <= self.left {
+    pub fn take(&mut self, partitions: i32) -> Result<(), TopicError> {
+        if let Some(left) = self.left.checked_sub(usize::try_from(partitions).unwrap_or(0)) {
+            self.left = left;
             return Ok(());
         }
         Err(TopicError::PolicyViolation(format!(
             "{partitions} partitions are more than the {} that may still be made: cluster.max.partitions is {}.",
             self.left, self.max
         )))
-    }
-
-    pub fn take(&mut self, partitions: i32) {
-        self.left = self.left.saturating_sub(usize::try_from(partitions).unwrap_or(0));
     }
 }
 
@@ -225,7 +221,7 @@ pub(crate) async fn auto_create(server: &Server, name: &str) -> ErrorCode {
     let config = server.config.load_full();
     // Without its internal topics the cluster would not work at all.
     if !is_internal_topic(name)
-        && let Err(error) = PartitionRoom::of(server).check(config.controller_config().num_partitions)
+        && let Err(error) = PartitionRoom::of(server).take(config.controller_config().num_partitions)
     {
         return ErrorCode::from(&error);
     }

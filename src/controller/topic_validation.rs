@@ -66,6 +66,11 @@ pub fn validate_name(name: &str) -> Result<(), TopicError> {
     Err(TopicError::InvalidName(format!("Topic name is invalid: {reason}")))
 }
 
+/// What the metrics of a topic are called.
+pub fn name_in_metrics(name: &str) -> String {
+    name.replace('.', "_")
+}
+
 /// Names that differ only in `.` and `_` would share their metrics.
 pub fn refuse_collision(name: &str, existing: &[String]) -> Result<(), TopicError> {
     if !name.contains(['.', '_']) {
@@ -74,9 +79,9 @@ pub fn refuse_collision(name: &str, existing: &[String]) -> Result<(), TopicErro
     if existing.iter().any(|other| other == name) {
         return Err(TopicError::Exists(format!("Topic '{name}' already exists.")));
     }
-    let unified = name.replace('.', "_");
+    let shared = name_in_metrics(name);
     let colliding: Vec<&str> =
-        existing.iter().map(String::as_str).filter(|other| other.replace('.', "_") == unified).collect();
+        existing.iter().map(String::as_str).filter(|other| name_in_metrics(other) == shared).collect();
     if colliding.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! Creating, growing and deleting topics in ZooKeeper, where the controller, whichever broker it is, picks them up.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use log::info;
 use odradek_zookeeper::error::ZkError;
@@ -12,7 +13,7 @@ use crate::config::properties::Properties;
 use crate::config::topic_settings::validate;
 use crate::controller::assignment::{Candidate, Start, assign};
 use crate::controller::topic_validation::{
-    TopicError, listed, refuse_collision, validate_added, validate_assignment, validate_name,
+    TopicError, listed, name_in_metrics, refuse_collision, validate_added, validate_assignment, validate_name,
 };
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::shown::shown;
@@ -53,6 +54,27 @@ pub struct Topics {
     in_flight: Mutex<BTreeSet<String>>,
     /// Held while a topic grows: of two requests that want the same, the later one finds it done.
     growing: tokio::sync::Mutex<()>,
+    /// Reading all names for each of thousands would cost far more than the names themselves.
+    names: tokio::sync::Mutex<Option<Names>>,
+}
+
+/// How long the names of all topics are taken for true where no other collides: about as long as a creation takes.
+const NAMES_VALID: Duration = Duration::from_millis(100);
+/// And where one does, which may be gone by now.
+const COLLISION_VALID: Duration = Duration::from_millis(10);
+
+/// The names of all topics, by what their metrics are called.
+#[derive(Debug)]
+struct Names {
+    read: Instant,
+    by_metrics: HashMap<String, Vec<String>>,
+}
+
+impl Names {
+    /// The topics whose metrics are called like those of this one.
+    fn like(&self, name: &str) -> &[String] {
+        self.by_metrics.get(&name_in_metrics(name)).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 fn unexpected(error: ZkError) -> TopicError {
@@ -68,7 +90,7 @@ fn exists(name: &str) -> TopicError {
 
 impl Topics {
     pub fn new(zk: ZooKeeper) -> Topics {
-        Topics { zk, in_flight: Mutex::default(), growing: tokio::sync::Mutex::default() }
+        Topics { zk, in_flight: Mutex::default(), growing: Default::default(), names: Default::default() }
     }
 
     /// `brokers` are those that may get replicas, in ascending order of their ids.
@@ -99,7 +121,7 @@ impl Topics {
             return Err(exists(name));
         }
         if name.contains(['.', '_']) {
-            refuse_collision(name, &self.zk.topics().await.map_err(unexpected)?)?;
+            self.refuse_collision(name).await?;
         }
         validate_assignment(&assignment)?;
         validate(&config.topic_defaults(), &Properties::new(), overrides)
@@ -127,13 +149,37 @@ impl Topics {
             partitions: assignment.into_iter().map(|(partition, replicas)| (partition, assigned(&replicas))).collect(),
         };
         match self.zk.create_topic(name, &topic, overrides).await {
-            Ok(()) => Ok(created),
+            Ok(()) => {
+                self.created(name).await;
+                Ok(created)
+            }
             Err(ZkError::NodeExists { .. }) => match self.zk.topic(name).await.map_err(unexpected)? {
                 // The reply to our own request was lost.
                 Some(found) if !created.id.is_zero() && found.value == topic => Ok(created),
                 _ => Err(exists(name)),
             },
             Err(error) => Err(unexpected(error)),
+        }
+    }
+
+    async fn refuse_collision(&self, name: &str) -> Result<(), TopicError> {
+        let mut names = self.names.lock().await;
+        if let Some(known) = names.as_ref().filter(|known| known.read.elapsed() < NAMES_VALID) {
+            let outcome = refuse_collision(name, known.like(name));
+            if outcome.is_ok() || known.read.elapsed() < COLLISION_VALID {
+                return outcome;
+            }
+        }
+        let mut known = Names { read: Instant::now(), by_metrics: HashMap::new() };
+        for name in self.zk.topics().await.map_err(unexpected)? {
+            known.by_metrics.entry(name_in_metrics(&name)).or_default().push(name);
+        }
+        refuse_collision(name, names.insert(known).like(name))
+    }
+
+    async fn created(&self, name: &str) {
+        if let Some(known) = self.names.lock().await.as_mut() {
+            known.by_metrics.entry(name_in_metrics(name)).or_default().push(name.to_owned());
         }
     }
 
