@@ -15,7 +15,8 @@ use crate::protocol::error_code::ErrorCode;
 
 type Offsets = BTreeMap<TopicPartition, i64>;
 
-/// `PnDTnHnMnS` in milliseconds. Source: the documentation of java.time.Duration.parse.
+/// `PnDTnHnMnS` in milliseconds. Source: the documentation of java.time.Duration.parse, whose grammar no crate has: each
+/// part may have a sign of its own, and weeks, months and years are refused.
 fn parse_duration_ms(text: &str) -> Result<i64, Stop> {
     let invalid = || Stop::Failed("Text cannot be parsed to a Duration".to_owned());
     let form = Regex::new(
@@ -174,42 +175,23 @@ async fn new_offsets(options: &Options, cluster: &Cluster, group: &str, out: &mu
 
 /// `topic,partition,offset` lines for one group, `group,topic,partition,offset` lines for any number.
 fn parse_plan(text: &str, groups: &[&str]) -> Result<BTreeMap<String, Offsets>, Stop> {
+    let wrong = |line: u64, what: &str| Stop::Failed(format!("read a reset plan: line {line} {what}"));
     let mut plan: BTreeMap<String, Offsets> = BTreeMap::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let fields: Vec<String> = csv_fields(line);
-        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-        let (group, topic, partition, offset) = match (fields[..].as_ref(), groups) {
+    let mut lines = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+    for fields in lines.records() {
+        let fields = fields.map_err(|error| Stop::Failed(format!("read a reset plan: {error}")))?;
+        let line = fields.position().map_or(0, csv::Position::line);
+        let fields: Vec<&str> = fields.iter().collect();
+        let (group, topic, partition, offset) = match (&fields[..], groups) {
             (&[topic, partition, offset], [group]) => (*group, topic, partition, offset),
             (&[group, topic, partition, offset], _) => (group, topic, partition, offset),
-            _ => return Err(Stop::Failed(format!("read a reset plan: '{line}' has the wrong number of columns"))),
+            _ => return Err(wrong(line, "has the wrong number of columns")),
         };
-        let invalid = |_| Stop::Failed(format!("read a reset plan: '{line}' holds something that is not a number"));
-        let key = TopicPartition::new(topic, partition.parse().map_err(invalid)?);
-        plan.entry(group.to_owned()).or_default().insert(key, offset.parse().map_err(invalid)?);
+        let invalid = |_| wrong(line, "holds something that is not a number");
+        let key = TopicPartition::new(topic, partition.trim().parse().map_err(invalid)?);
+        plan.entry(group.to_owned()).or_default().insert(key, offset.trim().parse().map_err(invalid)?);
     }
     Ok(plan)
-}
-
-fn csv_fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut is_quoted = false;
-    let mut characters = line.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' if is_quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                fields.last_mut().expect("there is always a field").push('"');
-            }
-            '"' => is_quoted = !is_quoted,
-            ',' if !is_quoted => fields.push(String::new()),
-            other => fields.last_mut().expect("there is always a field").push(other),
-        }
-    }
-    fields
-}
-
-fn csv_field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 
 pub(super) async fn reset(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
@@ -254,12 +236,16 @@ fn print_reset(
     out: &mut dyn Write,
 ) -> std::io::Result<()> {
     if is_export {
+        let mut lines = csv::Writer::from_writer(&mut *out);
         for (group, offsets) in prepared {
             for (partition, offset) in offsets {
-                let group = if is_single { String::new() } else { format!("{},", csv_field(group)) };
-                writeln!(out, "{group}{},{},{offset}", partition.topic, partition.partition)?;
+                let group = (!is_single).then_some(group.as_str());
+                let numbers = [partition.partition.to_string(), offset.to_string()];
+                lines.write_record(group.into_iter().chain([&*partition.topic, &numbers[0], &numbers[1]]))?;
             }
         }
+        lines.flush()?;
+        drop(lines);
         return writeln!(out);
     }
     // Kafka 3.8 and 3.9 forget the line ends between the rows; all other releases, and this tool, write them.
