@@ -176,6 +176,24 @@ fn changes_are_refused_in_kafkas_words() {
     }
 }
 
+#[test]
+fn limits_of_connections_change_while_the_broker_runs() {
+    let cluster = Cluster::start("connection-limits", "");
+    let client = &mut cluster.broker.client();
+    let can_connect = || Client::connect(cluster.broker.port).and_then(|mut other| other.metadata(&[])).is_ok();
+    let until = |wanted: bool, what: &str| {
+        eventually(PATIENCE, what, || if can_connect() == wanted { Ok(()) } else { Err(format!("{}", !wanted)) });
+    };
+    assert!(can_connect());
+    for name in ["0", ""] {
+        assert_eq!(change(client, BROKER, name, &[("max.connections.per.ip", SET, Some("1"))]), (0, None));
+        until(false, "no second connection is let in");
+        client.metadata(&[]).expect("the one that is open stays");
+        assert_eq!(change(client, BROKER, name, &[("max.connections.per.ip", DELETE, None)]), (0, None));
+        until(true, "connections are let in again");
+    }
+}
+
 /// A broker that has no block of ids yet tells the client to ask again.
 fn producer_id(client: &mut Client) -> (i64, i16) {
     eventually(PATIENCE, "a producer id", || client.producer_id().map_err(|error| error.to_string()))

@@ -15,6 +15,7 @@ use odradek_zookeeper::znode::config::{ConfigEntity, TOPICS as CONFIG_TOPICS};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::broker::sections::Section;
 use crate::config::dynamic::{Scope, usable};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
@@ -30,6 +31,8 @@ pub struct DynamicConfig {
     broker_id: BrokerId,
     /// The configuration in force; handlers read it.
     config: Arc<ArcSwap<KafkaConfig>>,
+    /// The same, for rooms that act on changes.
+    watched: watch::Sender<Arc<KafkaConfig>>,
     unread: Mutex<Unread>,
 }
 
@@ -60,13 +63,19 @@ impl DynamicConfig {
         static_config: KafkaConfig,
     ) -> Result<DynamicConfig, ZkError> {
         let config = Arc::new(ArcSwap::from_pointee(static_config));
-        let dynamic = DynamicConfig { zookeeper, broker_id, config, unread: Mutex::default() };
+        let (watched, _) = watch::channel(config.load_full());
+        let dynamic = DynamicConfig { zookeeper, broker_id, config, watched, unread: Mutex::default() };
         dynamic.read_broker().await?;
         Ok(dynamic)
     }
 
     pub fn config(&self) -> Arc<ArcSwap<KafkaConfig>> {
         Arc::clone(&self.config)
+    }
+
+    /// A room's part of the configuration, to be watched.
+    pub fn section<T: PartialEq>(&self, part: fn(&KafkaConfig) -> T) -> Section<T> {
+        Section::new(self.watched.subscribe(), part)
     }
 
     fn unread(&self) -> MutexGuard<'_, Unread> {
@@ -280,7 +289,9 @@ impl DynamicConfig {
             }
         }
         if let Some(config) = overlaid(&current, &layers[0], &layers[1]) {
-            self.config.store(Arc::new(config));
+            let config = Arc::new(config);
+            self.config.store(Arc::clone(&config));
+            self.watched.send_replace(config);
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ mod local_host;
 mod log_bounds;
 mod logging;
 mod registration;
+mod sections;
 mod shutdown;
 mod startup;
 mod zookeeper_settings;

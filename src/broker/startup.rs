@@ -23,6 +23,7 @@ use crate::broker::leaderships::forward_leaderships;
 use crate::broker::load_progress::LoadReport;
 use crate::broker::local_host::canonical_host_name;
 use crate::broker::registration::{self, Identity, Registration};
+use crate::broker::sections::{follow_connection_limits, follow_producer_expiration};
 use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::listeners::EndPoint;
@@ -95,7 +96,7 @@ fn network_memory(config: &SocketConfig) -> Arc<MemoryPool> {
     pool
 }
 
-fn connection_limits(config: &SocketConfig) -> Result<ConnectionLimits, StartError> {
+pub(crate) fn connection_limits(config: &SocketConfig) -> Result<ConnectionLimits, StartError> {
     let mut overrides = HashMap::new();
     for (host, limit) in &config.max_connections_per_ip_overrides {
         let addresses = (host.as_str(), 0)
@@ -329,6 +330,9 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
     tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups)));
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
+    let expiration = dynamic.section(KafkaConfig::log_dirs_config);
+    tasks.spawn(follow_producer_expiration(expiration, Arc::clone(&log_dirs), shutting_down.clone()));
+    let sockets = dynamic.section(KafkaConfig::socket_config);
     tasks.spawn(dynamic.run(Arc::clone(&replicas), shutting_down.clone()));
 
     let (controller, controlling) = Controller::new(id, controller_config);
@@ -357,6 +361,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         memory: network_memory(&socket),
         counters: Arc::new(NetworkCounters::default()),
     });
+    let connections = Arc::clone(&shared.connections);
+    tasks.spawn(follow_connection_limits(sockets, connections, shutting_down.clone()));
     for listener in bound {
         let (server, shared) = (Arc::clone(&server), Arc::clone(&shared));
         tasks.spawn(listener::accept(listener, server, shared, shutting_down.clone()));

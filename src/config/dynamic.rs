@@ -189,15 +189,28 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
     (used, complaints)
 }
 
+/// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
+const WATCHED: [&str; 5] = [
+    "max.connection.creation.rate",
+    "max.connections",
+    "max.connections.per.ip",
+    "max.connections.per.ip.overrides",
+    "producer.id.expiration.ms",
+];
+
 /// Whether a change takes effect while this broker runs: the defaults of topics do, as far as their logs obey them.
 /// The controller reads its default for unclean elections only at start.
 pub fn is_applied_at_run_time(name: &str) -> bool {
-    server_setting(name).is_some_and(|setting| {
-        setting.update == Update::ClusterWide
-            && setting.standing == Standing::Acted
-            && is_broker_twin(name)
-            && name != "unclean.leader.election.enable"
-    })
+    if keys::PER_LISTENER.iter().any(|base| without_listener_prefix(name) == Some(base)) {
+        return true;
+    }
+    WATCHED.contains(&name)
+        || server_setting(name).is_some_and(|setting| {
+            setting.update == Update::ClusterWide
+                && setting.standing == Standing::Acted
+                && is_broker_twin(name)
+                && name != "unclean.leader.election.enable"
+        })
 }
 
 /// The row that checks a dynamic value; a name that is in no table may have any value.
@@ -296,7 +309,13 @@ mod tests {
 
     #[test]
     fn the_defaults_of_topics_may_change_and_what_is_stored_may_stay() {
-        let allowed = properties(&[("log.retention.ms", "5"), ("min.insync.replicas", "2")]);
+        let allowed = properties(&[
+            ("log.retention.ms", "5"),
+            ("min.insync.replicas", "2"),
+            ("max.connections.per.ip", "3"),
+            ("listener.name.plaintext.max.connections", "3"),
+            ("producer.id.expiration.ms", "1000"),
+        ]);
         assert_eq!(validate_broker(&config(), &allowed, Scope::ClusterDefault), Ok(()));
         assert_eq!(validate_broker(&config(), &allowed, Scope::Broker), Ok(()));
         let stored = properties(&[("num.io.threads", "9")]);

@@ -405,7 +405,7 @@ impl Loader<'_> {
 
     /// Recovers one segment, with the producer state of everything before it, and returns where it ends.
     fn recover_segment(&mut self, at: usize) -> Result<Offset, LogError> {
-        let (expiration_ms, producer_ids_max) = (self.parent.producer_id_expiration_ms, self.parent.producer_ids_max);
+        let (expiration_ms, producer_ids_max) = (self.parent.producer_id_expiration_ms(), self.parent.producer_ids_max);
         let state = &mut self.state;
         let base_offset = state.segments[at].base_offset();
         state.log_end_offset = base_offset;
@@ -443,7 +443,7 @@ impl Loader<'_> {
     }
 
     fn load_producers(&mut self) -> Result<(), LogError> {
-        let expiration_ms = self.parent.producer_id_expiration_ms;
+        let expiration_ms = self.parent.producer_id_expiration_ms();
         let now_ms = self.now_ms;
         let state = &mut self.state;
         let base_offsets: Vec<Offset> = state.segments.iter().map(Segment::base_offset).collect();

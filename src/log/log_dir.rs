@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -16,7 +16,7 @@ pub(crate) struct LogDir {
     offline: AtomicBool,
     /// Told when the directory or a log in it fails, once for each. Unbounded, but there are only so many.
     failures: UnboundedSender<PathBuf>,
-    pub producer_id_expiration_ms: i64,
+    producer_id_expiration_ms: AtomicI64,
     /// Of one partition.
     pub producer_ids_max: usize,
     /// Held while a checkpoint is gathered and written: of two writers at once one would find its temporary file gone, and
@@ -51,7 +51,7 @@ impl LogDir {
             path,
             offline: AtomicBool::new(false),
             failures,
-            producer_id_expiration_ms,
+            producer_id_expiration_ms: AtomicI64::new(producer_id_expiration_ms),
             producer_ids_max,
             checkpointing: Mutex::default(),
             rolled: Mutex::default(),
@@ -60,6 +60,15 @@ impl LogDir {
             doomed: Mutex::default(),
             recovery_point_moved_back: AtomicBool::new(false),
         }
+    }
+
+    /// `producer.id.expiration.ms`, which may change while the logs are open.
+    pub fn producer_id_expiration_ms(&self) -> i64 {
+        self.producer_id_expiration_ms.load(Ordering::Relaxed)
+    }
+
+    pub fn set_producer_id_expiration_ms(&self, ms: i64) {
+        self.producer_id_expiration_ms.store(ms, Ordering::Relaxed);
     }
 
     pub fn path(&self) -> &Path {

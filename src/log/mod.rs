@@ -434,7 +434,7 @@ impl Log {
 
     /// Forgets producers that have been silent for `producer.id.expiration.ms`.
     pub fn expire_producers(&self, now_ms: i64) {
-        self.locked().producers.remove_expired(now_ms, self.parent.producer_id_expiration_ms);
+        self.locked().producers.remove_expired(now_ms, self.parent.producer_id_expiration_ms());
     }
 
     /// Closes files that nobody used since the last call.

@@ -152,7 +152,7 @@ impl State {
             .last_mut()
             .expect("the first segment starts at or below the offset")
             .truncate_to(dir, offset, now_ms)?;
-        self.rebuild_producers(self.parent.producer_id_expiration_ms, now_ms)
+        self.rebuild_producers(self.parent.producer_id_expiration_ms(), now_ms)
     }
 
     fn start_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {

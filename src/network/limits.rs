@@ -37,13 +37,13 @@ const NO_LIMITS: ListenerLimits =
 /// Counts the open connections of all listeners.
 #[derive(Debug)]
 pub struct ConnectionCounter {
-    limits: ConnectionLimits,
     counts: Mutex<Counts>,
     released: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    limits: ConnectionLimits,
     total: usize,
     by_address: HashMap<IpAddr, usize>,
     by_listener: HashMap<Arc<str>, usize>,
@@ -103,7 +103,21 @@ impl fmt::Display for Rejection {
 
 impl ConnectionCounter {
     pub fn new(limits: ConnectionLimits) -> Arc<ConnectionCounter> {
-        Arc::new(ConnectionCounter { limits, counts: Mutex::default(), released: Notify::new() })
+        let counts = Counts {
+            limits,
+            total: 0,
+            by_address: HashMap::new(),
+            by_listener: HashMap::new(),
+            creations: Creations::default(),
+            creations_by_listener: HashMap::new(),
+        };
+        Arc::new(ConnectionCounter { counts: Mutex::new(counts), released: Notify::new() })
+    }
+
+    /// The limits of connections from now on; those that are open stay.
+    pub fn set_limits(&self, limits: ConnectionLimits) {
+        self.counts().limits = limits;
+        self.released.notify_waiters();
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -114,18 +128,18 @@ impl ConnectionCounter {
     /// Waits while as many connections are open as may be, or the creation rate is used up, of the broker or of the
     /// listener: the backlog of the socket holds the rest.
     pub async fn wait_for_room(&self, listener: &str) {
-        let limits = self.limits.listeners.get(listener).copied().unwrap_or(NO_LIMITS);
         loop {
             let released = self.released.notified();
             let wait = {
                 let counts = self.counts();
+                let limits = counts.limits.listeners.get(listener).copied().unwrap_or(NO_LIMITS);
                 let now = Instant::now();
                 let of_listener = counts.by_listener.get(listener).copied().unwrap_or(0);
                 let has_place = of_listener < limits.max_connections
-                    && (limits.is_protected || counts.total < self.limits.max_connections);
+                    && (limits.is_protected || counts.total < counts.limits.max_connections);
                 let own = counts.creations_by_listener.get(listener);
                 let own = own.and_then(|creations| creations.free_at(now, limits.max_connection_creation_rate));
-                let of_all = counts.creations.free_at(now, self.limits.max_connection_creation_rate);
+                let of_all = counts.creations.free_at(now, counts.limits.max_connection_creation_rate);
                 match (has_place, own.max(of_all.filter(|_| !limits.is_protected))) {
                     (false, _) => None,
                     (true, None) => return,
@@ -134,7 +148,7 @@ impl ConnectionCounter {
             };
             match wait {
                 None => released.await,
-                Some(until) => tokio::time::sleep_until(until).await,
+                Some(until) => _ = tokio::time::timeout_at(until, released).await,
             }
         }
     }
@@ -152,12 +166,12 @@ impl ConnectionCounter {
         let now = Instant::now();
         counts.creations.count(now);
         counts.creations_by_listener.entry(Arc::clone(listener)).or_default().count(now);
-        let is_protected = self.limits.listeners.get(&**listener).is_some_and(|limits| limits.is_protected);
-        if !leaves_descriptors(self.limits.descriptors, descriptor, counts.total, is_protected) {
-            return Err(Rejection::Descriptors { limit: self.limits.descriptors });
+        let is_protected = counts.limits.listeners.get(&**listener).is_some_and(|limits| limits.is_protected);
+        if !leaves_descriptors(counts.limits.descriptors, descriptor, counts.total, is_protected) {
+            return Err(Rejection::Descriptors { limit: counts.limits.descriptors });
         }
-        let limit = self.limits.max_connections_per_ip_overrides.get(&address);
-        let limit = *limit.unwrap_or(&self.limits.max_connections_per_ip);
+        let limit = counts.limits.max_connections_per_ip_overrides.get(&address);
+        let limit = *limit.unwrap_or(&counts.limits.max_connections_per_ip);
         let of_address = counts.by_address.entry(address).or_default();
         if *of_address >= limit {
             if *of_address == 0 {
@@ -278,6 +292,22 @@ mod tests {
         assert!(!has_room(&counter, "INTERNAL").await, "its own limit holds");
         drop((first, _second, _brokers));
         assert!(has_room(&counter, "EXTERNAL").await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_may_change_while_connections_are_open_and_waited_for() {
+        let counter = ConnectionCounter::new(ConnectionLimits { max_connections: 1, ..limits() });
+        let listener: Arc<str> = "PLAINTEXT".into();
+        let _open = counter.place(&listener, HERE, 0).expect("there is room");
+        let waiting = tokio::spawn({
+            let counter = Arc::clone(&counter);
+            async move { counter.wait_for_room("PLAINTEXT").await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        counter.set_limits(ConnectionLimits { max_connections: 2, max_connections_per_ip: 1, ..limits() });
+        waiting.await.expect("there is room now");
+        assert_eq!(counter.place(&listener, HERE, 0).map(drop), Err(Rejection::Address), "it has its one");
     }
 
     #[tokio::test(start_paused = true)]

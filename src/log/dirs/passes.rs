@@ -93,6 +93,11 @@ impl LogDirs {
         }
     }
 
+    /// `producer.id.expiration.ms` from now on.
+    pub fn set_producer_id_expiration(&self, ms: i64) {
+        self.dirs.iter().for_each(|dir| dir.shared.set_producer_id_expiration_ms(ms));
+    }
+
     pub fn tick_producer_expiration(&self, now_ms: i64) {
         for log in self.logs() {
             log.expire_producers(now_ms);

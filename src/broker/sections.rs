@@ -1,0 +1,114 @@
+//! How a change of settings reaches a room while the broker runs: the room's section of the configuration, watched.
+
+use std::sync::Arc;
+
+use log::{error, info};
+use tokio::sync::watch;
+
+use crate::broker::startup::connection_limits;
+use crate::config::kafka_config::KafkaConfig;
+use crate::config::sections::{LogDirsConfig, SocketConfig};
+use crate::log::dirs::LogDirs;
+use crate::network::limits::ConnectionCounter;
+
+/// One part of the configuration in force. Anything that has one learns of every change of that part, and of no other.
+#[derive(Debug)]
+pub(crate) struct Section<T> {
+    all: watch::Receiver<Arc<KafkaConfig>>,
+    part: fn(&KafkaConfig) -> T,
+    current: T,
+}
+
+impl<T: PartialEq> Section<T> {
+    pub(crate) fn new(mut all: watch::Receiver<Arc<KafkaConfig>>, part: fn(&KafkaConfig) -> T) -> Section<T> {
+        let current = part(&all.borrow_and_update());
+        Section { all, part, current }
+    }
+
+    pub(crate) fn current(&self) -> &T {
+        &self.current
+    }
+
+    /// The part after its next change; `None` when there will be no more. Dropped half way it misses nothing.
+    pub(crate) async fn changed(&mut self) -> Option<&T> {
+        loop {
+            self.all.changed().await.ok()?;
+            let next = (self.part)(&self.all.borrow_and_update());
+            if next != self.current {
+                self.current = next;
+                return Some(&self.current);
+            }
+        }
+    }
+}
+
+/// `max.connections` and its kin, until told to stop. Connections that are open stay.
+pub(crate) async fn follow_connection_limits(
+    mut sockets: Section<SocketConfig>,
+    counter: Arc<ConnectionCounter>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let sockets = tokio::select! {
+            changed = sockets.changed() => match changed {
+                Some(sockets) => sockets.clone(),
+                None => return,
+            },
+            _ = shutdown.wait_for(|stops| *stops) => return,
+        };
+        // Names in max.connections.per.ip.overrides are looked up.
+        let limits = tokio::task::spawn_blocking(move || connection_limits(&sockets).map_err(|why| why.to_string()));
+        match limits.await.unwrap_or_else(|ended| Err(ended.to_string())) {
+            Ok(limits) => {
+                info!("Updated the limits of connections to {limits:?}");
+                counter.set_limits(limits);
+            }
+            Err(why) => error!("the limits of connections stay as they are: {why}"),
+        }
+    }
+}
+
+/// `producer.id.expiration.ms`, until told to stop.
+pub(crate) async fn follow_producer_expiration(
+    mut log_dirs: Section<LogDirsConfig>,
+    dirs: Arc<LogDirs>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        // The directories were opened before what is stored in ZooKeeper was read.
+        dirs.set_producer_id_expiration(log_dirs.current().producer_id_expiration_ms);
+        tokio::select! {
+            changed = log_dirs.changed() => if changed.is_none() {
+                return;
+            },
+            _ = shutdown.wait_for(|stops| *stops) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::properties::Properties;
+
+    fn config(pairs: &[(&str, &str)]) -> Arc<KafkaConfig> {
+        let pairs = [&[("zookeeper.connect", "localhost:2181")], pairs].concat();
+        let properties: Properties = pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Arc::new(KafkaConfig::from_properties(&properties).expect("valid"))
+    }
+
+    #[tokio::test]
+    async fn a_section_hears_of_its_own_changes_alone() {
+        let (all, watched) = watch::channel(config(&[]));
+        let mut sockets = Section::new(watched, KafkaConfig::socket_config);
+        let limit = |sockets: Option<&SocketConfig>| sockets.map(|sockets| sockets.max_connections);
+        all.send_replace(config(&[("max.connections", "7")]));
+        assert_eq!(limit(sockets.changed().await), Some(7));
+        all.send_replace(config(&[("max.connections", "7"), ("log.retention.ms", "5")]));
+        let next = tokio::task::spawn(async move { limit(sockets.changed().await) });
+        tokio::task::yield_now().await;
+        assert!(!next.is_finished(), "nothing of it has changed");
+        all.send_replace(config(&[("max.connections", "8")]));
+        assert_eq!(next.await.expect("no panic"), Some(8));
+    }
+}
