@@ -80,10 +80,16 @@ impl LogDirs {
         if unwritten.is_empty() {
             return;
         }
-        for tp in unwritten {
+        let mut unwritten = unwritten.into_iter();
+        for tp in unwritten.by_ref() {
             // One that fails notes itself again.
             if let Some(Err(error)) = self.get(&tp).map(|log| log.write_small_files()) {
                 complain(&tp, "write topic id and leader epochs", &error);
+                // A full disk and a want of descriptors are the same for the next: one line says it for all.
+                if !error.is_storage_failure() {
+                    unwritten.for_each(|tp| dir.shared.note_unwritten(&tp));
+                    return;
+                }
             }
         }
         // New partitions are new directories.
