@@ -92,9 +92,13 @@ fn sessions_over_partitions_that_nobody_has_cost_what_their_limit_allows() {
     }
     let mut cluster = Cluster::start("fetch-session-memory", "");
     let partitions: Vec<FetchPartition> =
-        (0..150_000).map(|partition| FetchPartition { partition, ..Default::default() }).collect();
-    let before = cluster.broker.process().memory_kib("VmRSS");
-    for number in 0..8 {
+        (0..100_000).map(|partition| FetchPartition { partition, ..Default::default() }).collect();
+    // The first answers show what it takes to make them, which the allocator keeps.
+    let mut before = 0;
+    for number in 0..40 {
+        if number == 20 {
+            before = cluster.broker.process().memory_kib("VmRSS");
+        }
         let topics = vec![FetchTopic {
             topic: format!("nobody-{number}"),
             partitions: partitions.clone(),
@@ -106,7 +110,7 @@ fn sessions_over_partitions_that_nobody_has_cost_what_their_limit_allows() {
         assert_eq!(answer.responses[0].partitions.len(), partitions.len());
     }
     let grown = cluster.broker.process().memory_kib("VmRSS").saturating_sub(before);
-    assert!(grown < 400 << 10, "{grown} KiB for 8 sessions of 150,000 partitions");
+    assert!(grown < 300 << 10, "{grown} KiB for 20 more sessions of 100,000 partitions");
     let said = cluster.broker.process().said();
     assert!(said.contains("Fetch sessions: 1000 (max.incremental.fetch.session.cache.slots) with 200000 partitions"));
 }
