@@ -40,8 +40,8 @@ impl std::error::Error for DecodeError {}
 /// request with the worst ratio names many things by very short names, and stays below ten.
 pub const MEMORY_PER_BYTE: usize = 12;
 pub const MEMORY_BASE: usize = 64 * 1024;
-/// And never more than this, however long the frame: some eight times what a controller tells of 200,000 partitions.
-pub const MEMORY_MAX: usize = 512 * 1024 * 1024;
+/// And never more than this, however long the frame: twice what a controller tells of 200,000 partitions.
+pub const MEMORY_MAX: usize = 128 * 1024 * 1024;
 /// What an allocation takes beside its bytes.
 const ALLOCATION: usize = 16;
 

@@ -90,6 +90,7 @@ impl KafkaConfig {
             producer_id_expiration_ms: self.number("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: self.number("producer.id.expiration.check.interval.ms"),
             producer_ids_max: self.size("max.producer.ids.per.partition"),
+            producer_ids_total_max: self.size("max.producer.ids"),
             topic_defaults: self.topic_defaults(),
         }
     }

@@ -21,6 +21,8 @@ pub struct LogDirsConfig {
     pub producer_id_expiration_check_interval_ms: i64,
     /// Producers that one partition remembers.
     pub producer_ids_max: usize,
+    /// Producers that all partitions remember.
+    pub producer_ids_total_max: usize,
     /// What a topic without settings of its own obeys.
     pub topic_defaults: LogConfig,
 }
@@ -37,6 +39,7 @@ impl Default for LogDirsConfig {
             producer_id_expiration_ms: 86_400_000,
             producer_id_expiration_check_interval_ms: 600_000,
             producer_ids_max: 20_000,
+            producer_ids_total_max: 1_000_000,
             topic_defaults: LogConfig::default(),
         }
     }

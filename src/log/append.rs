@@ -99,7 +99,7 @@ impl State {
         let bytes = self.check_size(prepared.size_in_bytes())?;
         for batch in prepared.batches() {
             let Some(of_producer) = producer_batch(batch.header(), batch.body()) else { continue };
-            self.producers.check_room_for(&of_producer, origin, self.parent.producer_ids_max)?;
+            self.producers.check_room_for(&of_producer, origin)?;
             if let Verdict::Duplicate(known) = self.producers.check(&of_producer, origin)? {
                 return Ok((self.duplicate_append(&known), Rolled::No));
             }
@@ -239,7 +239,6 @@ impl State {
         active.note_batch(dir, config, position, header)?;
         self.recent.push(Offset(header.base_offset), Offset(header.last_offset), position);
         let Some(of_producer) = producer_batch(header, body) else { return Ok(()) };
-        self.producers.make_room_for(&of_producer, self.parent.producer_ids_max);
         if let Some(aborted) = self.producers.apply(&of_producer) {
             // The marker is in the log: without its entry readers would take aborted records for committed ones. So even
             // a full disk is a failure of the directory here; recovery rebuilds the index.

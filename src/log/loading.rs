@@ -94,7 +94,7 @@ pub(crate) fn load(
             last_flush_ms: now_ms,
             leader_epoch: LeaderEpoch(-1),
             epochs,
-            producers: Producers::default(),
+            producers: Producers::new(Arc::clone(&parent.producer_limits)),
             snapshots: Snapshots::found(files.snapshots),
             truncations: 0,
             is_truncating: false,
@@ -373,7 +373,7 @@ impl Loader<'_> {
         }
         state.segments.push(Segment::create(&state.dir, start, &state.config, self.now_ms)?);
         state.log_end_offset = start;
-        state.producers = Producers::starting_at(start);
+        state.producers.restart_at(start);
         state.snapshots.set_last(Offset(0));
         Ok(())
     }
@@ -405,7 +405,7 @@ impl Loader<'_> {
 
     /// Recovers one segment, with the producer state of everything before it, and returns where it ends.
     fn recover_segment(&mut self, at: usize) -> Result<Offset, LogError> {
-        let (expiration_ms, producer_ids_max) = (self.parent.producer_id_expiration_ms(), self.parent.producer_ids_max);
+        let expiration_ms = self.parent.producer_id_expiration_ms();
         let state = &mut self.state;
         let base_offset = state.segments[at].base_offset();
         state.log_end_offset = base_offset;
@@ -416,7 +416,6 @@ impl Loader<'_> {
         let mut has_txn_index = false;
         let recovered = segment.recover(dir, config, epochs, |batch| {
             let Some(of_producer) = producer_batch_of(batch) else { return Ok(()) };
-            producers.make_room_for(&of_producer, producer_ids_max);
             if let Some(aborted) = producers.apply(&of_producer) {
                 transaction_index::append(&txn_index, &aborted)?;
                 has_txn_index = true;

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::{Condemned, LogError};
+use super::producer_state::ProducerLimits;
 use crate::model::{Offset, TopicPartition};
 
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub(crate) struct LogDir {
     /// Told when the directory or a log in it fails, once for each. Unbounded, but there are only so many.
     failures: UnboundedSender<PathBuf>,
     producer_id_expiration_ms: AtomicI64,
-    /// Of one partition.
-    pub producer_ids_max: usize,
+    /// Shared by all directories.
+    pub producer_limits: Arc<ProducerLimits>,
     /// Held while a checkpoint is gathered and written: of two writers at once one would find its temporary file gone, and
     /// an older picture could replace a newer one.
     pub checkpointing: Mutex<()>,
@@ -45,14 +46,14 @@ impl LogDir {
         path: PathBuf,
         failures: UnboundedSender<PathBuf>,
         producer_id_expiration_ms: i64,
-        producer_ids_max: usize,
+        producer_limits: Arc<ProducerLimits>,
     ) -> LogDir {
         LogDir {
             path,
             offline: AtomicBool::new(false),
             failures,
             producer_id_expiration_ms: AtomicI64::new(producer_id_expiration_ms),
-            producer_ids_max,
+            producer_limits,
             checkpointing: Mutex::default(),
             rolled: Mutex::default(),
             unwritten: Mutex::default(),

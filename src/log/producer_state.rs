@@ -5,6 +5,8 @@
 //! Source: kafka 3.9 storage/.../log/{ProducerStateManager,ProducerAppendInfo,ProducerStateEntry}.java.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::error::LogError;
 use super::transaction_index::AbortedTxn;
@@ -154,8 +156,40 @@ struct CompletedTxn {
     is_abort: bool,
 }
 
+/// How many producers the partitions of one broker remember.
+#[derive(Debug)]
+pub(crate) struct ProducerLimits {
+    pub per_partition: usize,
+    pub per_broker: usize,
+    /// Over all partitions.
+    remembered: AtomicUsize,
+}
+
+impl ProducerLimits {
+    pub fn new(per_partition: usize, per_broker: usize) -> Arc<ProducerLimits> {
+        Arc::new(ProducerLimits { per_partition, per_broker, remembered: AtomicUsize::new(0) })
+    }
+
+    /// Once the broker has no room left, a partition that remembers some takes no more than it has.
+    fn most(&self, remembered_here: usize) -> usize {
+        match self.remembered.load(Ordering::Relaxed) < self.per_broker {
+            true => self.per_partition,
+            false => self.per_partition.min(remembered_here.max(1)),
+        }
+    }
+}
+
+impl Default for ProducerLimits {
+    fn default() -> ProducerLimits {
+        ProducerLimits { per_partition: usize::MAX, per_broker: usize::MAX, remembered: AtomicUsize::new(0) }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Producers {
+    limits: Arc<ProducerLimits>,
+    /// As last added to what the broker remembers.
+    counted: usize,
     producers: HashMap<ProducerId, ProducerState>,
     /// Open transactions by their first offset.
     ongoing: BTreeMap<Offset, ProducerId>,
@@ -165,9 +199,34 @@ pub(crate) struct Producers {
     end_offset: Offset,
 }
 
+impl Drop for Producers {
+    fn drop(&mut self) {
+        self.producers.clear();
+        self.count();
+    }
+}
+
 impl Producers {
-    pub fn starting_at(offset: Offset) -> Producers {
-        Producers { end_offset: offset, ..Producers::default() }
+    pub fn new(limits: Arc<ProducerLimits>) -> Producers {
+        let mut producers = Producers::default();
+        producers.limits = limits;
+        producers
+    }
+
+    /// Forgets everything: the state covers the log up to `offset`, which it begins with.
+    pub fn restart_at(&mut self, offset: Offset) {
+        *self = Producers::new(Arc::clone(&self.limits));
+        self.end_offset = offset;
+    }
+
+    fn count(&mut self) {
+        let here = self.producers.len();
+        if here > self.counted {
+            self.limits.remembered.fetch_add(here - self.counted, Ordering::Relaxed);
+        } else if here < self.counted {
+            self.limits.remembered.fetch_sub(self.counted - here, Ordering::Relaxed);
+        }
+        self.counted = here;
     }
 
     pub fn end_offset(&self) -> Offset {
@@ -188,6 +247,7 @@ impl Producers {
             self.ongoing.insert(first_offset, producer_id);
         }
         self.producers.insert(producer_id, state);
+        self.count();
     }
 
     /// Decides on a batch before anything of it is written. Changes nothing.
@@ -233,7 +293,13 @@ impl Producers {
 
     /// Takes note of a batch that is now in the log. Returns the transaction it aborted, for the transaction index.
     pub fn apply(&mut self, batch: &ProducerBatch) -> Option<AbortedTxn> {
-        let state = self.producers.entry(batch.producer_id).or_insert_with(ProducerState::unknown);
+        self.make_room_for(batch);
+        let is_new = !self.producers.contains_key(&batch.producer_id);
+        if is_new {
+            self.producers.insert(batch.producer_id, ProducerState::unknown());
+            self.count();
+        }
+        let state = self.producers.get_mut(&batch.producer_id).expect("it is there, or was put there");
         state.enter_epoch(batch.producer_epoch);
         let Some(marker) = batch.marker else {
             state.push(BatchMetadata {
@@ -287,11 +353,12 @@ impl Producers {
         }
     }
 
-    /// Before a batch is applied: of `most` producers the longest silent eighth goes, if this one is not among them. Silent
-    /// is who wrote lowest in the log, since timestamps are what clients make of them. Open transactions stay. Nothing
-    /// breaks for who is forgotten: what it sends next may have any sequence, and only a retry of what it sent before would
-    /// no longer be known as one.
-    pub fn make_room_for(&mut self, batch: &ProducerBatch, most: usize) {
+    /// Of as many producers as there may be the longest silent eighth goes, if this one is not among them. Silent is who
+    /// wrote lowest in the log, since timestamps are what clients make of them. Open transactions stay. Nothing breaks for
+    /// who is forgotten: what it sends next may have any sequence, and only a retry of what it sent before would no longer
+    /// be known as one.
+    fn make_room_for(&mut self, batch: &ProducerBatch) {
+        let most = self.limits.most(self.producers.len());
         if self.producers.len() < most || self.producers.contains_key(&batch.producer_id) {
             return;
         }
@@ -309,9 +376,9 @@ impl Producers {
     }
 
     /// Refuses a transaction beyond what may be open at once: `make_room_for` could not forget it.
-    pub fn check_room_for(&self, batch: &ProducerBatch, origin: AppendOrigin, most: usize) -> Result<(), LogError> {
+    pub fn check_room_for(&self, batch: &ProducerBatch, origin: AppendOrigin) -> Result<(), LogError> {
         let is_new = batch.is_transactional && !self.producers.contains_key(&batch.producer_id);
-        if origin == AppendOrigin::Client && is_new && self.ongoing.len() >= most {
+        if origin == AppendOrigin::Client && is_new && self.ongoing.len() >= self.limits.per_partition {
             return Err(LogError::InvalidTxnState { producer_id: batch.producer_id });
         }
         Ok(())
@@ -319,6 +386,7 @@ impl Producers {
 
     pub fn remove_expired(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, state| !state.is_expired(now_ms, expiration_ms));
+        self.count();
     }
 }
 
@@ -374,7 +442,8 @@ mod tests {
     #[test]
     fn of_too_many_producers_the_longest_silent_are_forgotten_and_open_transactions_are_not() {
         const MOST: usize = 80;
-        let mut producers = Producers::default();
+        let limits = ProducerLimits::new(MOST, usize::MAX);
+        let mut producers = Producers::new(Arc::clone(&limits));
         let of = |id: i64, offset: i64, is_transactional: bool| ProducerBatch {
             producer_id: ProducerId(id),
             is_transactional,
@@ -383,8 +452,7 @@ mod tests {
             ..data(0, 0, offset, 1)
         };
         let mut write = |batch: ProducerBatch| {
-            producers.check_room_for(&batch, AppendOrigin::Client, MOST)?;
-            producers.make_room_for(&batch, MOST);
+            producers.check_room_for(&batch, AppendOrigin::Client)?;
             producers.apply(&batch);
             assert!(producers.iter().len() <= MOST);
             Ok::<(), LogError>(())
@@ -397,15 +465,37 @@ mod tests {
         assert!(kept.contains(&0), "its transaction is open");
         assert!((930..1_000).all(|id| kept.contains(&id)), "{kept:?}");
 
-        let mut producers = Producers::default();
+        let mut producers = Producers::new(limits);
         for id in 0..80 {
             producers.apply(&of(id, id, true));
         }
-        let refused = producers.check_room_for(&of(80, 80, true), AppendOrigin::Client, MOST);
+        let refused = producers.check_room_for(&of(80, 80, true), AppendOrigin::Client);
         assert!(matches!(refused, Err(LogError::InvalidTxnState { .. })));
-        assert!(producers.check_room_for(&of(7, 81, true), AppendOrigin::Client, MOST).is_ok(), "open already");
-        producers.make_room_for(&of(80, 80, false), MOST);
+        assert!(producers.check_room_for(&of(7, 81, true), AppendOrigin::Client).is_ok(), "open already");
+        producers.make_room_for(&of(80, 80, false));
         assert_eq!(producers.iter().len(), 80, "none of them may go");
+    }
+
+    #[test]
+    fn over_all_partitions_producers_are_bounded_and_a_partition_that_ends_gives_its_room_back() {
+        let limits = ProducerLimits::new(100, 150);
+        let mut partitions: Vec<Producers> = (0..4).map(|_| Producers::new(Arc::clone(&limits))).collect();
+        for id in 0..1_000 {
+            for producers in &mut partitions {
+                producers.apply(&ProducerBatch { producer_id: ProducerId(id), ..data(0, 0, id, 1) });
+            }
+        }
+        let remembered = |partitions: &[Producers]| partitions.iter().map(|producers| producers.iter().len()).sum();
+        let total: usize = remembered(&partitions);
+        assert!((100..=154).contains(&total), "{total}");
+        assert!(partitions.iter().all(|producers| producers.producers.contains_key(&ProducerId(999))));
+        assert_eq!(limits.remembered.load(Ordering::Relaxed), total);
+        partitions[0].remove_expired(i64::MAX, 0);
+        partitions[1].restart_at(Offset(0));
+        drop(partitions.pop());
+        assert_eq!(limits.remembered.load(Ordering::Relaxed), remembered(&partitions));
+        drop(partitions);
+        assert_eq!(limits.remembered.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::error::LogError;
 use super::loading::{self, LoadInput};
 use super::log_dir::LogDir;
+use super::producer_state::ProducerLimits;
 use super::{AppendInfo, FirstBatch, Log, ReadUntil};
 use crate::config::log::LogConfig;
 use crate::model::{LeaderEpoch, Offset, TopicPartition};
@@ -38,7 +39,12 @@ impl OneLog {
     pub fn new(config: LogConfig) -> OneLog {
         let root = tempfile::tempdir().expect("a temporary directory");
         let (sender, failures) = unbounded_channel();
-        let parent = Arc::new(LogDir::new(root.path().to_path_buf(), sender, EXPIRATION_MS, 1000));
+        let parent = Arc::new(LogDir::new(
+            root.path().to_path_buf(),
+            sender,
+            EXPIRATION_MS,
+            ProducerLimits::new(1000, usize::MAX),
+        ));
         std::fs::create_dir(root.path().join("t-0")).expect("writable");
         OneLog { root, config: Arc::new(config), parent, failures }
     }

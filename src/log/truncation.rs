@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use super::error::{IoContext, LogError};
 use super::log_dir::LogDir;
 use super::producer_snapshot;
-use super::producer_state::Producers;
 use super::scan::{BatchScan, Found};
 use super::segment::{Segment, find_position};
 use super::snapshots;
@@ -159,7 +158,7 @@ impl State {
         self.segments.push(Segment::create(&self.dir, offset, &self.config, now_ms)?);
         self.snapshots.retain(&self.dir, |_| false)?;
         self.snapshots.set_last(Offset(0));
-        self.producers = Producers::starting_at(offset);
+        self.producers.restart_at(offset);
         Ok(())
     }
 
@@ -197,7 +196,7 @@ impl State {
         let (start, end) = (self.log_start_offset, self.log_end_offset);
         self.snapshots.retain(&self.dir, |offset| offset <= end && offset > start)?;
         if self.producers.end_offset() != end {
-            self.producers = Producers::starting_at(start);
+            self.producers.restart_at(start);
             self.snapshots.set_last(start);
             while let Some(offset) = self.snapshots.latest() {
                 match producer_snapshot::read(&snapshots::path(&self.dir, offset)) {
@@ -239,7 +238,7 @@ impl State {
                     self.snapshots.take_if_possible(&self.dir, &self.producers)?;
                 }
             }
-            let State { segments, dir, producers, parent, .. } = self;
+            let State { segments, dir, producers, .. } = self;
             let segment = &mut segments[at];
             let file = segment.file(dir)?;
             let path = segment.log_path(dir);
@@ -252,7 +251,6 @@ impl State {
                 }
                 if let Some(of_producer) = append::producer_batch_of(&batch) {
                     // The transaction index has these already.
-                    producers.make_room_for(&of_producer, parent.producer_ids_max);
                     let _ = producers.apply(&of_producer);
                 }
             }

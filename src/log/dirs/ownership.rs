@@ -17,12 +17,14 @@ use crate::log::broker_metadata::MetaProperties;
 use crate::log::error::{IoContext, LogError};
 use crate::log::file_names;
 use crate::log::log_dir::LogDir;
+use crate::log::producer_state::ProducerLimits;
 use crate::model::BrokerId;
 
 impl LogDirs {
     /// Creates and locks the directories and reads whom they belong to. A directory that cannot be used is offline from
     /// the start, and `failures` hears of it; without any that can, there is nothing to run on.
     pub fn open(config: &LogDirsConfig, failures: UnboundedSender<PathBuf>) -> Result<LogDirs, LogError> {
+        let producer_limits = ProducerLimits::new(config.producer_ids_max, config.producer_ids_total_max);
         let mut dirs = Vec::with_capacity(config.dirs.len());
         for path in &config.dirs {
             let path = std::path::absolute(path).doing("resolve", path)?;
@@ -30,7 +32,7 @@ impl LogDirs {
                 path,
                 failures.clone(),
                 config.producer_id_expiration_ms,
-                config.producer_ids_max,
+                Arc::clone(&producer_limits),
             ));
             let (lock, metadata) = match prepare_dir(shared.path()) {
                 Ok((lock, metadata)) => (Some(lock), metadata),
