@@ -162,7 +162,9 @@ fn an_index_that_is_wrong_in_any_way_hides_no_record_and_is_rebuilt() {
         .filter(|name| name.ends_with("index") && fs::metadata(one.dir().join(name)).is_ok_and(|file| file.len() > 24))
         .collect();
     assert!(indexes.iter().any(|name| name.ends_with(".timeindex")) && indexes.len() > 2, "{indexes:?}");
-    let wrongs: [(&str, fn(u32, u32) -> u32); 7] = [
+    // Makes a wrong position of a right one, and of where the segment ends.
+    type Wrong = fn(u32, u32) -> u32;
+    let wrongs: [(&str, Wrong); 7] = [
         ("at the end", |_, end| end),
         ("behind the end", |_, end| end + 1),
         ("far behind the end", |_, _| u32::MAX),

@@ -240,7 +240,8 @@ impl PartitionLog for MemoryLog {
         let mut bytes = Vec::new();
         for batch in visible {
             let fits = bytes.len() + batch.bytes.len() <= bytes_max as usize;
-            if !fits && !(bytes.is_empty() && first_batch == FirstBatch::Whole) {
+            let is_given_anyway = bytes.is_empty() && first_batch == FirstBatch::Whole;
+            if !fits && !is_given_anyway {
                 break;
             }
             bytes.extend_from_slice(&batch.bytes);

@@ -150,6 +150,8 @@ struct One {
     clock: Clock,
 }
 
+type Change = fn(&One);
+
 impl One {
     /// Broker 1, leading in epoch 5 with three records, of which followers have none.
     fn leading() -> One {
@@ -180,7 +182,7 @@ impl One {
     }
 
     /// What may come in between the admission of something and its being done.
-    fn changes() -> [(&'static str, fn(&One)); 3] {
+    fn changes() -> [(&'static str, Change); 3] {
         [
             ("another broker was elected", |one| one.follow(6)),
             ("this broker was elected again", |one| one.lead(6)),
@@ -193,7 +195,7 @@ impl One {
     }
 
     /// Does something, with the change coming after its admission.
-    fn interrupted<T>(&self, change: fn(&One), work: impl FnOnce() -> T) -> T {
+    fn interrupted<T>(&self, change: Change, work: impl FnOnce() -> T) -> T {
         let other = self.clone_of();
         self.log.before_next(move || change(&other));
         work()
@@ -212,7 +214,7 @@ async fn an_append_that_a_change_of_leadership_overtakes_writes_nothing() {
 
 #[tokio::test]
 async fn a_late_answer_of_an_old_leader_is_not_written_once_this_broker_leads_or_follows_another() {
-    let later: [(&str, fn(&One)); 3] = [
+    let later: [(&str, Change); 3] = [
         ("this broker leads", |one| one.lead(7)),
         ("this broker follows another", |one| one.follow(7)),
         ("the replica was deleted", |one| one.partition.close()),
