@@ -369,8 +369,9 @@ impl<S: Service, T: Transport> Connection<S, T> {
         self.peer_is = self.peer_is.max(peer_is);
         self.window.retain_early();
         if self.wants_memory && !self.may_pass(self.buffer.get(LENGTH_BYTES..).unwrap_or_default()) {
-            // Nobody waits for what it is to be part of.
+            // Nobody waits for what it is to be part of, and it may stand before others for as long as the rest takes.
             self.buffer.clear();
+            self.account.give_up_request(Instant::now());
             self.peer_is = PeerIs::Gone;
         }
     }

@@ -11,7 +11,8 @@
 //! - While a request waits, the connection whose peer has made no progress for longest is closed, once that was for
 //!   [`PATIENCE`], or its peer is slower than [`SLOWEST_BYTES_A_SECOND`].
 //! - Answers are counted when their peer does not take them. What they use beyond limit and request is taken back by
-//!   closing connections by the same rule, at once.
+//!   closing connections at once: those that are overdue by the same rule, then who holds more than
+//!   [`MEDIUM_BYTES_MAX`], the largest first, and only then the others.
 //!
 //! Source of the setting: kafka 3.9.1 clients/src/main/java/org/apache/kafka/common/memory/SimpleMemoryPool.java.
 
@@ -59,6 +60,8 @@ pub enum Standing {
 struct Holder {
     bytes: usize,
     waits_for: WaitsFor,
+    /// The request that waits for memory grows while less than this is used.
+    grows_below: usize,
     is_receiving: bool,
     is_connected: bool,
     is_told_to_close: bool,
@@ -135,8 +138,10 @@ impl State {
         let holder = Holder {
             bytes: 0,
             waits_for,
+            grows_below: 0,
             is_receiving: false,
-            is_connected: true,
+            // A request may outlive its connection.
+            is_connected: !connection.is_closed.load(Ordering::Relaxed),
             is_told_to_close: false,
             since: now,
             progressed: now,
@@ -189,18 +194,23 @@ impl State {
         self.wake_eldest();
     }
 
-    /// Whoever gets memory wakes the next, while there is some.
+    /// Whoever gets memory wakes the next, while there is some. One that could not go on yet, as a long request before
+    /// a medium one, would keep the news to itself.
     fn wake_eldest(&self) {
-        if self.waiting > 0
-            && let Some(holder) = self.holders.values().find(|holder| holder.waits_for == WaitsFor::Memory)
+        if self.waiting == 0 {
+            return;
+        }
+        let eldest = self.eldest_receiving();
+        let mut waiting = self.holders.iter().filter(|(_, holder)| holder.waits_for == WaitsFor::Memory);
+        if let Some((_, holder)) = waiting.find(|(key, holder)| self.used < holder.grows_below || Some(**key) == eldest)
         {
             holder.connection.signal.notify_one();
         }
     }
 
-    fn is_eldest_receiving(&self, key: u64) -> bool {
+    fn eldest_receiving(&self) -> Option<u64> {
         let mut receiving = self.holders.iter().filter(|(_, holder)| holder.is_receiving && !holder.is_told_to_close);
-        receiving.next().is_some_and(|(eldest, _)| *eldest == key)
+        receiving.next().map(|(key, _)| *key)
     }
 
     /// The connection to close next: of those that wait for their peer, and only then of those whose requests are
@@ -221,14 +231,19 @@ impl State {
         }
     }
 
-    /// Closes connections until no more is used than may be: those whose peers make no progress, then those whose
-    /// requests take most.
-    fn enforce(&mut self, bytes_max: usize) {
+    /// Closes connections until no more is used than may be. Peers that are not overdue pay for nobody who holds more
+    /// than they ever ask for.
+    fn enforce(&mut self, bytes_max: usize, now: Instant) {
         while self.used - self.leaving > bytes_max {
-            let working = self.holders.iter().filter(|(_, holder)| holder.is_connected && !holder.is_told_to_close);
-            let largest = working.max_by_key(|(_, holder)| holder.bytes).map(|(key, _)| *key);
-            let stalled = self.most_overdue(WaitsFor::Peer).map(|(_, key)| key);
-            let Some(key) = stalled.or(largest) else { return };
+            let open = self.holders.iter().filter(|(_, holder)| holder.is_connected && !holder.is_told_to_close);
+            let largest = open.max_by_key(|(_, holder)| holder.bytes).map(|(key, holder)| (*key, holder.bytes));
+            let stalled = self.most_overdue(WaitsFor::Peer);
+            let key = match (stalled, largest) {
+                (Some((at, key)), _) if at <= now => key,
+                (_, Some((key, bytes))) if bytes > MEDIUM_BYTES_MAX => key,
+                (Some((_, key)), _) | (None, Some((key, _))) => key,
+                (None, None) => return,
+            };
             self.tell_to_close(key);
         }
     }
@@ -266,11 +281,18 @@ pub struct ConnectionMemory {
     /// Memory came free for it, or it is told to close.
     signal: Notify,
     is_told_to_close: AtomicBool,
+    /// What requests of it still hold is theirs.
+    is_closed: AtomicBool,
 }
 
 impl ConnectionMemory {
     pub fn new(pool: Arc<MemoryPool>) -> Arc<ConnectionMemory> {
-        Arc::new(ConnectionMemory { pool, signal: Notify::new(), is_told_to_close: AtomicBool::new(false) })
+        Arc::new(ConnectionMemory {
+            pool,
+            signal: Notify::new(),
+            is_told_to_close: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+        })
     }
 
     /// For a request that is being handled: counts what it has decoded and what it builds.
@@ -294,15 +316,15 @@ impl WorkingMemory {
         let Some(more) = bytes.checked_sub(ALLOWANCE_BYTES + self.bytes).filter(|more| *more > 0) else { return };
         // In steps, so that what is built piece by piece is not counted piece by piece.
         let more = more.next_multiple_of(ALLOWANCE_BYTES);
-        let pool = &self.connection.pool;
+        let (pool, now) = (&self.connection.pool, Instant::now());
         let mut state = pool.state();
         let key = match self.key {
             Some(key) => key,
-            None => *self.key.insert(state.open(&self.connection, WaitsFor::Service, Instant::now())),
+            None => *self.key.insert(state.open(&self.connection, WaitsFor::Service, now)),
         };
         state.add(key, more);
         self.bytes += more;
-        state.enforce(pool.bytes_max());
+        state.enforce(pool.bytes_max(), now);
     }
 }
 
@@ -362,14 +384,16 @@ impl Account {
         let pool = Arc::clone(&self.connection.pool);
         let mut state = pool.state();
         let key = self.open(&mut state, now);
+        let limit = if length > MEDIUM_BYTES_MAX { pool.limit / 2 } else { pool.limit };
         if let Some(holder) = state.holders.get_mut(&key) {
             holder.is_receiving = true;
+            holder.grows_below = limit;
         }
-        let limit = if length > MEDIUM_BYTES_MAX { pool.limit / 2 } else { pool.limit };
         // Who is not the eldest goes on below the limit alone. So what the others have ends with them, or with who is
         // closed for it, and the eldest never waits for one that waits for it.
         let of_others = state.used - state.holders.get(&key).map_or(0, |holder| holder.bytes);
-        let may_grow = state.used < limit || of_others < pool.limit + OVERSHOOT_BYTES && state.is_eldest_receiving(key);
+        let may_grow =
+            state.used < limit || of_others < pool.limit + OVERSHOOT_BYTES && state.eldest_receiving() == Some(key);
         if may_grow {
             state.set_waits_for(key, WaitsFor::Peer, now);
             state.add(key, more);
@@ -391,8 +415,22 @@ impl Account {
             holder.is_receiving = false;
             holder.progressed = now;
         }
+        // The next is the eldest now.
+        state.wake_eldest();
         drop(state);
         Some(Charge { pool: Arc::clone(&self.connection.pool), key, bytes })
+    }
+
+    /// Nobody wants the request that arrives any more, and nobody waits for it.
+    pub fn give_up_request(&mut self, now: Instant) {
+        let bytes = std::mem::take(&mut self.request_bytes);
+        let Some(key) = self.key else { return };
+        let mut state = self.connection.pool.state();
+        state.set_waits_for(key, WaitsFor::Service, now);
+        if let Some(holder) = state.holders.get_mut(&key) {
+            holder.is_receiving = false;
+        }
+        state.remove(key, bytes);
     }
 
     /// Memory for a short request beyond the allowance, if there is any.
@@ -425,7 +463,7 @@ impl Account {
         if bytes > 0 {
             state.set_waits_for(key, WaitsFor::Peer, now);
         }
-        state.enforce(pool.bytes_max());
+        state.enforce(pool.bytes_max(), now);
     }
 
     /// The peer has sent or taken so many bytes.
@@ -485,17 +523,25 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let Some(key) = self.key else { return };
+        self.connection.is_closed.store(true, Ordering::Relaxed);
+        // A request of a connection without an account open may hold memory and be told to close.
+        if self.key.is_none() && self.standing() == Standing::Good {
+            return;
+        }
         let mut state = self.connection.pool.state();
-        // Requests of it that are still being handled, or kept, hold what they hold.
+        // Requests of it that are still being handled, or kept, hold what they hold: nothing of it is about to go.
+        let mut stays = 0;
+        for holder in state.holders.values_mut().filter(|holder| Arc::ptr_eq(&holder.connection, &self.connection)) {
+            holder.is_connected = false;
+            if std::mem::take(&mut holder.is_told_to_close) {
+                stays += holder.bytes;
+            }
+        }
+        state.leaving -= stays;
+        let Some(key) = self.key else { return };
         state.set_waits_for(key, WaitsFor::Service, Instant::now());
         if let Some(holder) = state.holders.get_mut(&key) {
             holder.is_receiving = false;
-            holder.is_connected = false;
-            if std::mem::take(&mut holder.is_told_to_close) {
-                let bytes = holder.bytes;
-                state.leaving -= bytes;
-            }
         }
         state.remove(key, self.request_bytes + self.answer_bytes);
     }
@@ -568,25 +614,112 @@ mod tests {
         assert_eq!(kept_waiting.standing(), Standing::Good, "its patience begins when it no longer waits");
     }
 
+    async fn is_woken(account: &Account) -> bool {
+        tokio::select! {
+            biased;
+            () = account.connection.signal.notified() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
     #[tokio::test]
-    async fn answers_and_work_beyond_the_bound_close_who_stalls_and_then_who_holds_most() {
+    async fn a_long_request_that_cannot_go_on_does_not_keep_a_medium_one_waiting() {
         let (pool, now) = (pool(), Instant::now());
-        let connections: Vec<_> = (0..3).map(|_| ConnectionMemory::new(Arc::clone(&pool))).collect();
-        let told = |index: usize| connections[index].is_told_to_close.load(Ordering::Relaxed);
-        let mut stalled = Account::new(Arc::clone(&connections[0]));
-        stalled.set_answers(MIB, now);
-        let mut small = connections[1].working_memory();
-        small.grow_to(ALLOWANCE_BYTES);
-        assert_eq!(pool.used_bytes(), MIB - ALLOWANCE_BYTES, "neither has its allowance counted");
-        small.grow_to(2 * MIB);
-        let mut large = connections[2].working_memory();
-        large.grow_to(5 * MIB);
-        assert!(!told(0) && !told(1) && !told(2));
-        large.grow_to(6 * MIB);
-        assert!(told(0) && !told(1) && !told(2), "whose peer takes nothing goes first");
-        large.grow_to(10 * MIB);
-        assert!(!told(1) && told(2), "then who holds most");
-        drop((stalled, small, large));
+        let [mut eldest, mut long, mut second, mut medium] = [(); 4].map(|()| account(&pool));
+        assert!(eldest.grow_request(2 * MIB, 2 * MIB, now));
+        assert!(!long.grow_request(MIB, MEDIUM_BYTES_MAX + 1, now));
+        assert!(second.grow_request(2 * MIB, 2 * MIB, now));
+        assert!(!medium.grow_request(MIB, MEDIUM_BYTES_MAX, now));
+        drop(second);
+        assert!(!is_woken(&long).await, "half is used still");
+        assert!(is_woken(&medium).await);
+    }
+
+    #[tokio::test]
+    async fn the_next_goes_on_as_the_eldest_once_the_eldest_has_arrived() {
+        let (pool, now) = (pool(), Instant::now());
+        let [mut eldest, mut second] = [(); 2].map(|()| account(&pool));
+        assert!(eldest.grow_request(4 * MIB, MEDIUM_BYTES_MAX, now));
+        assert!(!second.grow_request(MIB, MEDIUM_BYTES_MAX, now));
+        let finished = eldest.finish_request(now);
+        assert!(is_woken(&second).await);
+        assert!(second.grow_request(MIB, MEDIUM_BYTES_MAX, now));
+        drop(finished);
+    }
+
+    #[tokio::test]
+    async fn who_gave_its_request_up_is_not_the_eldest() {
+        let (pool, now) = (pool(), Instant::now());
+        let [mut handled, mut gone, mut second] = [(); 3].map(|()| account(&pool));
+        assert!(handled.grow_request(4 * MIB, MEDIUM_BYTES_MAX, now));
+        let handled = (handled.finish_request(now), handled);
+        let mut work = ConnectionMemory::new(Arc::clone(&pool)).working_memory();
+        work.grow_to(OVERSHOOT_BYTES + ALLOWANCE_BYTES);
+        assert!(!gone.grow_request(MIB, MEDIUM_BYTES_MAX, now) && !second.grow_request(MIB, MEDIUM_BYTES_MAX, now));
+        gone.give_up_request(now);
+        drop(work);
+        assert!(is_woken(&second).await && second.grow_request(MIB, MEDIUM_BYTES_MAX, now));
+        drop((handled, second));
+        assert_eq!(pool.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_outlives_its_connection_is_not_waited_for() {
+        let (pool, began) = (pool(), Instant::now());
+        let connection = ConnectionMemory::new(Arc::clone(&pool));
+        let mut outlives = connection.working_memory();
+        let closed = Account::new(connection);
+        outlives.grow_to(20 * MIB);
+        assert_eq!(closed.standing(), Standing::Overdue);
+        drop(closed);
+        let [mut stalls, mut waits] = [(); 2].map(|()| account(&pool));
+        outlives.grow_to(21 * MIB);
+        stalls.set_answers(MIB, began);
+        let now = began + PATIENCE;
+        assert!(!waits.grow_request(MIB, MIB, now));
+        assert_eq!(stalls.standing(), Standing::Overdue, "nothing else is about to go");
+        drop((outlives, stalls, waits));
+        assert_eq!((pool.used_bytes(), pool.state().leaving), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_takes_more_than_all_others_pays_for_it_alone() {
+        let (pool, now) = (pool(), Instant::now());
+        let [mut sends, mut reads] = [(); 2].map(|()| account(&pool));
+        assert!(sends.grow_request(MIB, MIB, now));
+        reads.set_answers(MIB, now);
+        let giant = account(&pool);
+        let mut work = giant.connection.working_memory();
+        work.grow_to(20 * MIB);
+        assert_eq!(giant.standing(), Standing::Overdue);
+        assert_eq!((sends.standing(), reads.standing()), (Standing::Good, Standing::Good));
+    }
+
+    #[tokio::test]
+    async fn beyond_the_bound_who_stalls_is_closed_then_who_holds_much_then_who_waits_for_its_peer() {
+        let (pool, began) = (MemoryPool::new(4 * MIB, 0), Instant::now());
+        let [mut stalled, mut reads] = [(); 2].map(|()| account(&pool));
+        stalled.set_answers(2 * MIB, began.checked_sub(PATIENCE).expect("the machine runs for longer"));
+        reads.set_answers(2 * MIB, began);
+        let [small, large] = [(); 2].map(|()| account(&pool));
+        let mut little = small.connection.working_memory();
+        little.grow_to(MIB);
+        let mut much = large.connection.working_memory();
+        let closed = || [&stalled, &reads, &small, &large].map(|account| account.standing() == Standing::Overdue);
+        much.grow_to(MIB);
+        assert_eq!(closed(), [false; 4]);
+        much.grow_to(3 * MIB);
+        assert_eq!(closed(), [true, false, false, false]);
+        much.grow_to(4 * MIB);
+        assert_eq!(closed(), [true, false, false, true]);
+        little.grow_to(2 * MIB);
+        assert_eq!(closed(), [true, false, false, true]);
+        let mut more = account(&pool).connection.working_memory();
+        more.grow_to(2 * MIB);
+        let mut last = small.connection.working_memory();
+        last.grow_to(2 * MIB);
+        assert_eq!(closed(), [true, true, false, true]);
+        drop((little, much, more, last, stalled, reads));
         assert_eq!(pool.used_bytes(), 0);
     }
 }
