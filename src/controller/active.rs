@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub topics: Vec<TopicRead>,
     pub leaderships: Vec<(TopicPartition, LeaderAndIsr)>,
     pub deletions: Vec<String>,
+    /// Topics that are there and cannot be understood (yet).
+    pub not_understood: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -162,7 +164,7 @@ pub struct Active {
     later: VecDeque<Step>,
     /// Leaderships being written.
     writing: BTreeMap<TopicPartition, LeadershipWrite>,
-    /// Topics marked for deletion that are not known (yet).
+    /// Topics marked for deletion that are not known or not understood (yet).
     doubtful: BTreeSet<String>,
     /// Partitions whose leadership could not be written.
     unwritten: BTreeSet<TopicPartition>,
@@ -298,7 +300,11 @@ impl Active {
         self.batch.metadata([]);
         self.send();
         // Queued before anything is settled: topics on their way out get no leaders.
-        let deletions = self.known_deletions(snapshot.deletions);
+        let is_doubtful = |name: &String| self.settings.delete_topic_enable && snapshot.not_understood.contains(name);
+        let (doubtful, deletions): (Vec<String>, Vec<String>) = snapshot.deletions.into_iter().partition(is_doubtful);
+        // Nobody knows their replicas, which would stay on the brokers.
+        self.doubtful.extend(doubtful);
+        let deletions = self.known_deletions(deletions);
         let partitions: Vec<TopicPartition> = self.living_partitions();
         for partition in self.settle(&partitions) {
             self.tell_replicas(&partition, false);
@@ -595,10 +601,12 @@ impl Active {
                 self.forget(&topic);
             }
         }
-        let new: Vec<String> =
-            names.into_iter().filter(|name| !self.cluster.topics.contains_key(name.as_str())).collect();
-        if !new.is_empty() {
-            self.actions.push(Action::ReadTopics(new));
+        // A marker for a topic that has gone before it was understood is looked into again.
+        let doubtful = self.doubtful.iter().filter(|name| !names.contains(*name)).cloned();
+        let new = names.iter().filter(|name| !self.cluster.topics.contains_key(name.as_str())).cloned();
+        let unknown: Vec<String> = new.chain(doubtful).collect();
+        if !unknown.is_empty() {
+            self.actions.push(Action::ReadTopics(unknown));
         }
     }
 
@@ -677,8 +685,9 @@ impl Active {
         // A topic may have been created and marked before its creation was heard of here.
         let (known, unknown): (Vec<String>, Vec<String>) =
             topics.into_iter().partition(|topic| self.cluster.topics.contains_key(topic.as_str()));
+        // One whose marker has been taken back stays.
+        self.doubtful = unknown.iter().cloned().collect();
         if !unknown.is_empty() {
-            self.doubtful.extend(unknown.iter().cloned());
             self.actions.push(Action::ReadTopics(unknown));
         }
         let known = self.known_deletions(known);

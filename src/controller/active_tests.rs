@@ -99,6 +99,7 @@ impl Driver {
             topics: topics.iter().map(read).collect(),
             leaderships: states.clone().into_iter().collect(),
             deletions: deletions.iter().map(|topic| (*topic).to_owned()).collect(),
+            ..Snapshot::default()
         };
         let (active, actions) = Active::elected(settings, EPOCH, snapshot);
         let mut driver =
@@ -470,6 +471,47 @@ fn a_marker_for_a_topic_that_nobody_heard_of_is_looked_into() {
 }
 
 #[test]
+fn a_marked_topic_that_is_not_understood_waits_for_its_repair_under_a_new_controller_too() {
+    let elected = || {
+        let snapshot = Snapshot {
+            brokers: vec![broker(1, 101)],
+            deletions: vec!["bad".to_owned()],
+            not_understood: BTreeSet::from(["bad".to_owned()]),
+            ..Snapshot::default()
+        };
+        let (active, actions) = Active::elected(settings(), EPOCH, snapshot);
+        let mut driver = Driver {
+            active,
+            states: BTreeMap::from([(tp("bad-0"), leadership(1, 0, &[1]))]),
+            topics: BTreeMap::new(),
+            unclean: BTreeSet::new(),
+            said: Vec::new(),
+            done: Vec::new(),
+        };
+        driver.perform(actions);
+        assert_eq!(driver.done, [Action::Connect(broker(1, 101))]);
+        driver
+    };
+    let repaired = |driver: &mut Driver| {
+        driver.topics.insert("bad".to_owned(), found(&[&[1]]));
+        let read = driver.read("bad");
+        driver.on(Event::TopicsRead(vec![read]))
+    };
+    let mut driver = elected();
+    let said = repaired(&mut driver);
+    assert!(said.contains(&Said::Stop(1, "bad-0".to_owned(), true)), "{said:?}");
+
+    let mut driver = elected();
+    driver.on(Event::DeletionsRequested(vec![]));
+    let said = repaired(&mut driver);
+    assert!(!said.iter().any(|said| matches!(said, Said::Stop(..))), "its marker was taken back: {said:?}");
+
+    let mut driver = elected();
+    driver.on(Event::TopicNames(vec![]));
+    assert!(driver.done.contains(&Action::DeleteMarkers(vec!["bad".to_owned()])), "{:?}", driver.done);
+}
+
+#[test]
 fn deletion_can_be_disabled() {
     let disabled = Settings { delete_topic_enable: false, ..settings() };
     let topics = [("t", found(&[&[1]]))];
@@ -517,6 +559,7 @@ fn every_protocol_version_can_be_spoken() {
             topics: vec![TopicRead { name: "t".into(), found: Some(found(&[&[1]])), fresh_id: TopicId([1; 16]) }],
             leaderships: vec![(tp("t-0"), leadership(1, 0, &[1]))],
             deletions: vec![],
+            ..Snapshot::default()
         };
         let (mut active, mut actions) = Active::elected(settings, EPOCH, snapshot);
         actions.extend(active.on_event(Event::DeletionsRequested(vec!["t".to_owned()])));

@@ -93,8 +93,11 @@ impl Task {
             topic_watches: HashMap::new(),
         };
         self.read_brokers(zk, &mut office, epoch, broker_ids).await?;
-        let mut found = Vec::new();
+        let (mut found, mut not_understood) = (Vec::new(), BTreeSet::new());
         for ReadTopic { name, watch, topic } in read_topics(zk, topic_names).await? {
+            if topic.is_none() {
+                not_understood.insert(name.to_string());
+            }
             if let Some(watch) = watch {
                 let watching = self.watch_topic(&mut office.watches, epoch, Arc::clone(&name), watch);
                 office.topic_watches.insert(name, watching);
@@ -128,7 +131,8 @@ impl Task {
         self.watch_list(watches, isr_changes, move |children| Input::IsrChanges { epoch, children });
 
         let live = office.brokers.values().cloned().collect();
-        let snapshot = Snapshot { brokers: live, topics: found, leaderships, deletions: deletion_names };
+        let snapshot =
+            Snapshot { brokers: live, topics: found, leaderships, deletions: deletion_names, not_understood };
         let (core, actions) = Active::elected(settings, epoch, snapshot);
         office.core = core;
         self.office = Some(office);
