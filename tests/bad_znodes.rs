@@ -273,6 +273,53 @@ fn znodes_that_somebody_removes_are_made_anew_where_the_broker_needs_them() {
 }
 
 #[test]
+fn what_cannot_be_read_at_an_election_makes_no_broker_run_for_office_without_end() {
+    let mut cluster = Cluster::start_as(Kind::Odradek, "unelectable", "");
+    let vandal = Vandal::new(&cluster);
+    let mut client = cluster.broker.client();
+    client.create_topic("bystander", 1, &[]);
+    let mut bystander = Bystander { written: 0, topics: 0 };
+    let elections = |cluster: &mut Cluster| -> Vec<f64> {
+        let said = cluster.broker.process().said();
+        let won = said.lines().filter(|line| line.contains("successfully elected as the controller"));
+        // [2018-05-31 11:53:48,631]
+        let seconds = won.map(|line| {
+            let parts = line[12..24].split([':', ',']).map(|part| part.parse::<f64>().expect("a time"));
+            let [hours, minutes, seconds, millis] = parts.collect::<Vec<_>>()[..] else { panic!("{line}") };
+            (hours * 60.0 + minutes) * 60.0 + seconds + millis / 1000.0
+        });
+        seconds.collect()
+    };
+    let before = elections(&mut cluster).len();
+    vandal.shut("/brokers/topics", true);
+    vandal.remove("/controller");
+    let won = eventually(PATIENCE, "the broker is elected twice", || match elections(&mut cluster).split_off(before) {
+        won if won.len() >= 2 => Ok(won),
+        won => Err(format!("{won:?}")),
+    });
+    let between = (won[1] - won[0]).rem_euclid(24.0 * 60.0 * 60.0);
+    assert!(between > 4.0, "elected again after {between} s");
+    bystander.is_served(&mut client);
+    let said = cluster.broker.process().said();
+    assert_eq!(said.lines().filter(|line| line.contains("cannot be the controller")).count(), 1, "{said}");
+    vandal.shut("/brokers/topics", false);
+    bystander.is_controlled(&cluster);
+
+    // Settings that were unreadable when a topic was created are taken over once they are not, though nobody says so.
+    vandal.write("/config/topics/new-2", b"junk");
+    vandal.write("/brokers/topics/new-2", br#"{"version":1,"partitions":{"0":[0]}}"#);
+    client.until_led("new-2", 1);
+    vandal.write("/config/topics/new-2", br#"{"version":1,"config":{"max.message.bytes":"100"}}"#);
+    eventually(PATIENCE, "the settings are obeyed", || {
+        match client.produce("new-2", 0, batch(Codec::None, ["y".repeat(200)])) {
+            Ok(Err(10)) => Ok(()),
+            outcome => Err(format!("{outcome:?}")),
+        }
+    });
+    assert_eq!(cluster.broker.stop().code(), Some(0));
+}
+
+#[test]
 fn a_broker_starts_among_bad_znodes_and_takes_each_over_once_it_is_repaired() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "start-among-bad-znodes", "");
     let vandal = Vandal::new(&cluster);

@@ -13,7 +13,7 @@ use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode::config::{ConfigEntity, TOPICS as CONFIG_TOPICS};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::broker::sections::Section;
 use crate::config::dynamic::{Scope, usable};
@@ -46,13 +46,7 @@ struct Unread {
     topics: BTreeSet<String>,
 }
 
-impl Unread {
-    fn is_empty(&self) -> bool {
-        !self.of_broker && !self.list_of_topics && self.topics.is_empty()
-    }
-}
-
-/// How long to wait before settings that could not be read are read again.
+/// How often settings that could not be read are read again.
 const UNREAD_BACKOFF: Duration = Duration::from_secs(5);
 
 impl DynamicConfig {
@@ -174,8 +168,10 @@ impl DynamicConfig {
     /// Takes over each change that is announced, until told to stop. It begins with all that are still announced.
     pub async fn run(self: Arc<Self>, replicas: Arc<ReplicaManager>, mut shutdown: watch::Receiver<bool>) {
         let mut changes = self.zookeeper.config_changes();
+        // Whoever creates a topic may find its settings unreadable at any time, and tells nobody.
+        let mut next_try = interval(UNREAD_BACKOFF);
+        next_try.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let has_unread = !self.unread().is_empty();
             let entity = tokio::select! {
                 next = changes.next() => match next {
                     Ok(entity) => Some(entity),
@@ -184,7 +180,7 @@ impl DynamicConfig {
                         return;
                     }
                 },
-                () = sleep(UNREAD_BACKOFF), if has_unread => None,
+                _ = next_try.tick() => None,
                 _ = shutdown.wait_for(|stops| *stops) => return,
             };
             // Without ZooKeeper this waits for its return. Cut short it leaves each topic with its old settings or its

@@ -6,7 +6,7 @@ use crate::watch::{ChildrenWatch, retried};
 use crate::znode::config::ConfigEntity;
 use crate::znode::{config_change, log_dir_event};
 use log::debug;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
@@ -22,8 +22,11 @@ const UNREAD_BACKOFF: Duration = Duration::from_secs(5);
 pub struct ConfigChanges {
     zk: ZooKeeper,
     children: ChildrenWatch,
-    /// The last notification that was handed out, or that could not be read.
-    last_executed: i64,
+    /// Heard of, and not read through yet.
+    listed: Option<Vec<String>>,
+    /// Those that are there and were handed out, or could not be read. Their counters say nothing about what is new:
+    /// anybody may write a large one, and they begin anew when somebody has removed the parent.
+    seen: HashSet<String>,
     /// Notifications that could not be read, to be tried again.
     unread: BTreeSet<String>,
     ready: VecDeque<ConfigEntity>,
@@ -41,7 +44,8 @@ impl ZooKeeper {
         ConfigChanges {
             zk: self.clone(),
             children: self.watch_children(config_change::ROOT),
-            last_executed: -1,
+            listed: None,
+            seen: HashSet::new(),
             unread: BTreeSet::new(),
             ready: VecDeque::new(),
         }
@@ -49,31 +53,36 @@ impl ZooKeeper {
 }
 
 impl ConfigChanges {
-    /// Waits for the next change. Fails only when the client is closed.
+    /// Waits for the next change. Dropping the future loses nothing. Fails only when the client is closed.
     pub async fn next(&mut self) -> Result<ConfigEntity, ZkError> {
         loop {
             if let Some(entity) = self.ready.pop_front() {
                 return Ok(entity);
             }
-            let children = tokio::select! {
-                children = self.children.next() => children?,
-                () = sleep(UNREAD_BACKOFF), if !self.unread.is_empty() => self.unread.iter().cloned().collect(),
-            };
-            if children.is_empty() {
-                // Whoever removed the parent made the counter begin anew.
-                (self.last_executed, self.unread) = (-1, BTreeSet::new());
+            if self.listed.is_none() {
+                let children = tokio::select! {
+                    children = self.children.next() => {
+                        let children = children?;
+                        let there: HashSet<&String> = children.iter().collect();
+                        self.seen.retain(|child| there.contains(child));
+                        children
+                    }
+                    () = sleep(UNREAD_BACKOFF), if !self.unread.is_empty() => self.unread.iter().cloned().collect(),
+                };
+                self.listed = Some(children);
             }
-            while let Err(error) = self.read(&children).await {
+            while let Err(error) = self.read().await {
                 retried(&self.zk, config_change::ROOT, error).await?;
             }
         }
     }
 
-    async fn read(&mut self, children: &[String]) -> Result<(), ZkError> {
-        let mut notifications: Vec<(i64, &String)> = children
-            .iter()
-            .filter_map(|child| Some((sequence(child)?, child)))
-            .filter(|(sequence, child)| *sequence > self.last_executed || self.unread.contains(*child))
+    /// What is listed.
+    async fn read(&mut self) -> Result<(), ZkError> {
+        let children = self.listed.iter().flatten();
+        let mut notifications: Vec<(i64, String)> = children
+            .filter(|child| !self.seen.contains(*child) || self.unread.contains(*child))
+            .filter_map(|child| Some((sequence(child)?, child.clone())))
             .collect();
         notifications.sort_unstable();
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
@@ -82,13 +91,13 @@ impl ConfigChanges {
         let paths: Vec<String> =
             notifications.iter().map(|(_, child)| format!("{}/{child}", config_change::ROOT)).collect();
         let mut expired = Vec::new();
-        for ((read, path), (sequence, child)) in zk.get_many(&paths).await.into_iter().zip(&paths).zip(notifications) {
+        for ((read, path), (_, child)) in zk.get_many(&paths).await.into_iter().zip(&paths).zip(notifications) {
             let read = match read {
                 Err(error) if error.is_of_the_session() => return Err(error),
                 read => read,
             };
-            self.last_executed = self.last_executed.max(sequence);
-            self.unread.remove(child);
+            self.unread.remove(&child);
+            self.seen.insert(child.clone());
             match read {
                 Ok(None) => zk.mended(path),
                 Ok(Some((data, stat))) => {
@@ -105,11 +114,12 @@ impl ConfigChanges {
                 Err(error) => {
                     zk.complain(path, "a change of settings is not taken over yet", &error);
                     if self.unread.len() < UNREAD_MAX {
-                        self.unread.insert(child.clone());
+                        self.unread.insert(child);
                     }
                 }
             }
         }
+        self.listed = None;
         let zk = &zk;
         let removed = zk
             .pipelined(expired, |path| {

@@ -14,6 +14,8 @@ use odradek_zookeeper::znode::producer_id_block::ProducerIdBlock;
 use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 use support::{Server, eventually};
 
 fn broker(id: i32) -> Broker {
@@ -111,6 +113,39 @@ async fn config_changes_arrive_in_order_and_again_for_a_late_reader() {
     }
     writer.await.unwrap();
     assert_eq!(zk.config_changes().next().await.unwrap(), entities[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_config_change_is_missed_for_a_reader_that_is_cut_short_or_for_a_large_counter() {
+    let server = Server::shared();
+    let zk = cluster(&server, "/changes/cut").await;
+    zk.set_config(&ConfigEntity::DefaultBroker, &BTreeMap::new()).await.unwrap();
+    let mut changes = zk.config_changes();
+    let mut heard = None;
+    for polls in 1..20 {
+        let mut left = polls;
+        let mut next = Box::pin(changes.next());
+        let cut = std::future::poll_fn(|context| {
+            left -= 1;
+            match next.as_mut().poll(context) {
+                Poll::Ready(entity) => Poll::Ready(Some(entity)),
+                Poll::Pending if left == 0 => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        heard = tokio::time::timeout(Duration::from_secs(20), cut).await.expect("the change is heard of");
+        if heard.is_some() {
+            break;
+        }
+    }
+    assert_eq!(heard, Some(Ok(ConfigEntity::DefaultBroker)));
+
+    let junk = "/config/changes/config_change_2147483000";
+    zk.create(junk, br#"{"version":2,"entity_path":"brokers/1"}"#, CreateKind::Persistent).await.unwrap();
+    assert_eq!(changes.next().await, Ok(ConfigEntity::Broker(1)));
+    zk.set_config(&ConfigEntity::Broker(2), &BTreeMap::new()).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(20), changes.next()).await;
+    assert_eq!(next, Ok(Ok(ConfigEntity::Broker(2))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

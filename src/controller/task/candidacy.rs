@@ -117,6 +117,8 @@ impl Task {
                 self.watch_controller();
                 self.stand_for_election().await
             }
+            // This broker has just given up for an error, which removed the znode: at once it would only fail again.
+            Input::ControllerChanged if self.has_failed => return,
             Input::ControllerChanged => self.controller_changed().await,
             Input::BrokersChanged { epoch, children } if self.holds(epoch) => self.brokers_changed(children).await,
             Input::BrokerChanged { epoch, broker, data } if self.holds(epoch) => {
@@ -209,7 +211,6 @@ impl Task {
     async fn controller_changed(&mut self) -> Result<(), ZkError> {
         let Some(session) = self.session.clone() else { return Ok(()) };
         let Some((data, stat)) = session.get(znode::controller::PATH).await? else {
-            session.mended(znode::controller::PATH);
             self.resign("/controller is gone");
             return self.stand_for_election().await;
         };
@@ -250,7 +251,6 @@ impl Task {
                     "{prefix} {} successfully elected as the controller. Epoch incremented to {epoch} and epoch zk version is now {epoch_zk_version}",
                     self.broker_id
                 );
-                session.mended(znode::controller::PATH);
                 self.epoch_known = epoch;
                 if let Err(error) = self.take_office(&session, epoch, epoch_zk_version).await {
                     if self.office.is_none() && !matches!(error, ZkError::SessionExpired | ZkError::Closed) {
@@ -259,6 +259,7 @@ impl Task {
                     }
                     return Err(error);
                 }
+                session.mended(znode::controller::PATH);
             }
         }
         Ok(())
