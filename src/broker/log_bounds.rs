@@ -1,16 +1,19 @@
 //! The log's own bounds: what others have caused to be logged is cut, and what repeats is counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::Record;
+use log::{Level, Record};
 
 /// Longer lines are cut, in bytes. Only what this broker says of itself, settings above all, may be longer.
 const LINE_BYTES_MAX: usize = 4096;
 /// A place in the code may write so many lines a window, where requests make it write them.
 const LINES_A_WINDOW: u32 = 20;
+/// And so many errors that differ from each other: each may be all that is known of what it names.
+const ERRORS_A_WINDOW: usize = 1000;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Rooms that log of their own accord, in as many lines as they like.
@@ -83,6 +86,27 @@ pub(super) struct Repeats {
 struct Place {
     window: Instant,
     lines: u32,
+    /// Hashes of the errors of this window.
+    errors: HashSet<u64>,
+}
+
+/// Of what is written of the message.
+fn hash(record: &Record<'_>) -> u64 {
+    struct Hashed {
+        hasher: DefaultHasher,
+        left: usize,
+    }
+    impl Write for Hashed {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let bytes = &text.as_bytes()[..text.len().min(self.left)];
+            self.hasher.write(bytes);
+            self.left -= bytes.len();
+            if self.left == 0 { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut hashed = Hashed { hasher: DefaultHasher::new(), left: LINE_BYTES_MAX };
+    let _ = write!(hashed, "{}", record.args());
+    hashed.hasher.finish()
 }
 
 impl Repeats {
@@ -90,13 +114,20 @@ impl Repeats {
         if !is_in(record.target(), COUNTED) {
             return Verdict::Written;
         }
+        let error = (record.level() == Level::Error).then(|| hash(record));
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (record.target().to_owned(), record.line().unwrap_or(0));
-        let place = places.entry(name).or_insert(Place { window: now, lines: 0 });
+        let place = places.entry(name).or_insert_with(|| Place { window: now, lines: 0, errors: HashSet::new() });
         if now.saturating_duration_since(place.window) >= WINDOW {
             let left_out = place.lines.saturating_sub(LINES_A_WINDOW);
-            *place = Place { window: now, lines: 1 };
+            *place = Place { window: now, lines: u32::from(error.is_none()), errors: error.into_iter().collect() };
             return if left_out == 0 { Verdict::Written } else { Verdict::WrittenAfter(left_out) };
+        }
+        if let Some(error) = error
+            && place.errors.len() < ERRORS_A_WINDOW
+            && place.errors.insert(error)
+        {
+            return Verdict::Written;
         }
         place.lines = place.lines.saturating_add(1);
         match place.lines {
@@ -142,5 +173,23 @@ mod tests {
         assert_eq!(say("odradek::api::x", 1, WINDOW), Verdict::WrittenAfter(2));
         assert_eq!(say("odradek::api::x", 1, WINDOW), Verdict::Written);
         assert!((0..1000).all(|_| say("odradek::log::dirs", 1, Duration::ZERO) == Verdict::Written));
+    }
+
+    #[test]
+    fn errors_that_differ_are_written_and_one_that_repeats_is_counted() {
+        let repeats = Repeats::default();
+        let start = Instant::now();
+        let say = |error: u32| {
+            let mut record = Record::builder();
+            let record = record.target("odradek::coordinator::shard").line(Some(1)).level(Level::Error);
+            repeats.verdict(&record.args(format_args!("Error loading partition {error}")).build(), start)
+        };
+        for _ in 0..=LINES_A_WINDOW {
+            assert_eq!(say(0), Verdict::Written);
+        }
+        assert_eq!(say(0), Verdict::FirstLeftOut);
+        assert!((1..50).all(|error| say(error) == Verdict::Written));
+        assert_eq!(say(0), Verdict::LeftOut);
+        assert!((50..10_000).any(|error| say(error) == Verdict::LeftOut), "without end");
     }
 }

@@ -5,16 +5,46 @@ use crate::session::ZooKeeper;
 use log::{error, info};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// More are not remembered, so whoever fills ZooKeeper with junk fills neither memory nor the log.
 const REMEMBERED_MAX: usize = 1000;
+/// After this time that many may be named again: of many znodes nobody hears that they are gone.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// A complaint is cut to this many bytes.
 const COMPLAINT_BYTES_MAX: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
+    complaints: Mutex<Complaints>,
+}
+
+#[derive(Debug, Default)]
+struct Complaints {
     /// What is wrong with each, by path.
-    complaints: Mutex<HashMap<String, String>>,
+    by_path: HashMap<String, String>,
+    /// When the last of them for a time was named.
+    full: Option<Instant>,
+}
+
+impl Complaints {
+    /// Whether the fault is to be named, which then is remembered.
+    fn is_news(&mut self, path: &str, fault: &str, now: Instant) -> bool {
+        if self.by_path.get(path).is_some_and(|known| known == fault) {
+            return false;
+        }
+        if self.by_path.len() >= REMEMBERED_MAX && !self.by_path.contains_key(path) {
+            if self.full.is_some_and(|full| now.saturating_duration_since(full) < FORGOTTEN_AFTER) {
+                return false;
+            }
+            self.by_path.clear();
+        }
+        self.by_path.insert(path.to_owned(), fault.to_owned());
+        if self.by_path.len() == REMEMBERED_MAX {
+            self.full = Some(now);
+        }
+        true
+    }
 }
 
 impl ZooKeeper {
@@ -22,23 +52,23 @@ impl ZooKeeper {
     pub fn complain(&self, path: &str, what_follows: &str, why: &ZkError) {
         let fault = cut(why.to_string());
         let mut complaints = self.faults().complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaints.get(path) == Some(&fault) {
-            return;
-        }
-        if complaints.len() >= REMEMBERED_MAX && !complaints.contains_key(path) {
+        let was_full = complaints.by_path.len() >= REMEMBERED_MAX;
+        if !complaints.is_news(path, &fault, Instant::now()) {
             return;
         }
         error!("{}: {fault}", cut(what_follows.to_owned()));
-        complaints.insert(path.to_owned(), fault);
-        if complaints.len() == REMEMBERED_MAX {
-            error!("{REMEMBERED_MAX} znodes are in disorder; no more are named until some are repaired");
+        if complaints.by_path.len() == REMEMBERED_MAX && !was_full {
+            let minutes = FORGOTTEN_AFTER.as_secs() / 60;
+            error!(
+                "{REMEMBERED_MAX} znodes are in disorder; no more are named until some are repaired, or for {minutes} minutes"
+            );
         }
     }
 
     /// The znode was read or written as it should be, or is gone.
     pub fn mended(&self, path: &str) {
         let mut complaints = self.faults().complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if !complaints.is_empty() && complaints.remove(path).is_some() {
+        if !complaints.by_path.is_empty() && complaints.by_path.remove(path).is_some() {
             info!("{} is in order again", cut(path.to_owned()));
         }
     }
@@ -51,4 +81,21 @@ fn cut(mut text: String) -> String {
         text.push_str("...");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_wrong_long_ago_keeps_no_other_znode_from_being_named() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        assert!((0..REMEMBERED_MAX).all(|znode| complaints.is_news(&format!("/{znode}"), "junk", start)));
+        assert!(!complaints.is_news("/0", "junk", start));
+        assert!(complaints.is_news("/0", "other junk", start));
+        assert!(!complaints.is_news("/another", "junk", start + FORGOTTEN_AFTER - Duration::from_secs(1)));
+        assert!(complaints.is_news("/another", "junk", start + FORGOTTEN_AFTER));
+        assert!(!complaints.is_news("/another", "junk", start + FORGOTTEN_AFTER));
+    }
 }
