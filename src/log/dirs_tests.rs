@@ -247,7 +247,7 @@ fn a_damaged_checkpoint_or_one_of_a_later_version_costs_a_recovery_and_nothing_e
 fn a_log_that_cannot_be_opened_costs_only_itself_until_it_can() {
     let fixture = Fixture::new(1);
     let (dirs, _failures) = fixture.start();
-    let config = LogConfig { delete: true, ..small_segments() };
+    let config = LogConfig { delete: true, retention_ms: Some(1234), ..small_segments() };
     for partition in 0..2 {
         let tp = TopicPartition::new("t", partition);
         let log = dirs.get_or_create(&tp, Some(TopicId([7; 16])), Arc::new(config.clone()), true, 0).expect("created");
@@ -274,6 +274,7 @@ fn a_log_that_cannot_be_opened_costs_only_itself_until_it_can() {
     let bounds = log.bounds();
     assert_eq!((bounds.log_start_offset.0, bounds.high_watermark.0, bounds.log_end_offset.0), (2, 3, 3));
     assert_eq!(log.topic_id(), Some(TopicId([7; 16])));
+    assert_eq!(log.config().retention_ms, Some(1234), "the settings of now");
     drop(log);
     fs::write(&metadata, "what?").expect("writable");
     drop(dirs);
@@ -348,4 +349,41 @@ fn timers_flush_rolled_segments_and_delete_old_ones() {
     dirs.tick_deletions(2_000_000);
     assert_eq!((log.log_start_offset(), log.segment_count()), (Offset(13), 1));
     assert!(!names_in(&fixture.path(0, "t-0")).iter().any(|name| name.ends_with(".deleted")));
+}
+
+#[test]
+fn a_topic_id_outlives_the_process_at_once_and_has_its_file_when_that_is_on_the_disk() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let (tp, id) = (TopicPartition::new("t", 0), TopicId([7; 16]));
+    dirs.get_or_create(&tp, Some(id), Arc::new(small_segments()), true, 0).expect("created");
+    let metadata = fixture.path(0, "t-0/partition.metadata");
+    assert!(!metadata.exists(), "a machine that fails now leaves no empty one, which a JVM broker would refuse");
+    drop(dirs);
+    let (dirs, _failures) = fixture.start();
+    assert_eq!(dirs.get(&tp).expect("loaded").topic_id(), Some(id));
+    dirs.tick_flush(0);
+    assert_eq!(fs::read_to_string(&metadata).expect("written"), format!("version: 0\ntopic_id: {id}"));
+    assert!(!fixture.path(0, "t-0/partition.metadata.tmp").exists());
+}
+
+#[test]
+fn a_directory_does_not_go_while_its_files_are_being_renamed() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let log = create(&dirs, "t", 0);
+    let dir = fixture.path(0, "t-0");
+    let renaming = log.begin_renaming();
+    std::thread::scope(|scope| {
+        let tp = log.topic_partition();
+        let deletion = scope.spawn(|| dirs.delete(std::slice::from_ref(tp), 0));
+        while !matches!(log.roll(0), Err(LogError::Closed)) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(dir.exists(), "another log may have its name, and the old log rename the files of that one");
+        drop(renaming);
+        assert!(deletion.join().expect("no panic").remove(0).expect("deleted"));
+    });
+    assert!(!dir.exists());
 }

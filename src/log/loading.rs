@@ -71,18 +71,31 @@ pub(crate) fn load(
         }
         if has_txn_index {
             let path = offset_file(&dir, *base_offset, file_names::TXN_INDEX);
-            if let Err(error) = transaction_index::read(&path, *base_offset) {
-                log::warn!("[{}] {error}; rebuilding the segment's indexes", input.topic_partition);
-                unusable.insert(*base_offset);
+            match transaction_index::read(&path, *base_offset) {
+                Err(LogError::Corrupt { context }) => {
+                    log::warn!("[{}] {context}; rebuilding the segment's indexes", input.topic_partition);
+                    unusable.insert(*base_offset);
+                }
+                read => drop(read?),
             }
         }
+    }
+    let metadata_path = dir.join(file_names::PARTITION_METADATA);
+    let mut topic_id = partition_metadata::read(&metadata_path)?;
+    let mut unwritten = Unwritten::default();
+    if topic_id.is_none() {
+        topic_id = partition_metadata::read_unsynced(&metadata_path)?;
+        unwritten.topic_id = topic_id.is_some();
+    }
+    if unwritten.topic_id {
+        parent.note_unwritten(&input.topic_partition);
     }
     let mut loader = Loader {
         state: State {
             topic_partition: input.topic_partition.clone(),
             parent: parent.clone(),
-            topic_id: partition_metadata::read(&dir.join(file_names::PARTITION_METADATA))?,
-            unwritten: Unwritten::default(),
+            topic_id,
+            unwritten,
             dir,
             config: input.config.clone(),
             segments,
@@ -114,7 +127,7 @@ pub(crate) fn load(
         parent,
         failed: AtomicBool::new(false),
         state: Lock::new(state),
-        writing_small_files: Mutex::default(),
+        renaming: Mutex::default(),
     })
 }
 

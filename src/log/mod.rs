@@ -17,8 +17,9 @@
 //! or truncates names the epoch under which that was admitted, and any other than the one in force is refused.
 //!
 //! Locks: `LogDirs::logs`, then `Log::state`; those of `LogDir` are innermost. None is held over an fsync or a rename,
-//! which `files` checks in debug builds, but for two kinds that only I/O threads take: the one that orders the writers of
-//! a directory's checkpoints, and those that keep two from placing the same partition.
+//! which `files` checks in debug builds, but for three kinds that only I/O threads take: the one that orders the writers of
+//! a directory's checkpoints, those that keep two from placing the same partition, and `Log::renaming`, taken before
+//! `Log::state`.
 
 mod append;
 pub mod broker_metadata;
@@ -59,7 +60,7 @@ mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::error::{Condemned, IoContext, LogError};
 use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
@@ -85,8 +86,10 @@ pub struct Log {
     /// Something of this log alone is damaged, or a change was left half done: nothing is served until the broker restarts.
     failed: AtomicBool,
     state: Lock<State>,
-    /// Held while the topic id and the leader epochs are written, so that an older picture never replaces a newer one.
-    writing_small_files: Mutex<()>,
+    /// Held while files of the directory are replaced or renamed, for which `state` is let go: an older picture never
+    /// replaces a newer one, and the directory does not go meanwhile, for the files that the next log of its name has there
+    /// are not this one's. Taken before `state`, and by I/O threads alone.
+    renaming: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -386,7 +389,7 @@ impl Log {
 
     /// Writes the topic id and the leader epochs if they changed. Waits for the disk, with no lock that an append takes.
     pub fn write_small_files(&self) -> Result<(), LogError> {
-        let _one_at_a_time = self.writing_small_files.lock().expect("nothing panics under this lock");
+        let _renaming = self.begin_renaming();
         let (dir, epochs, topic_id) = {
             let mut state = self.locked();
             if state.is_closed {
@@ -408,7 +411,7 @@ impl Log {
         if written.is_err() {
             let mut state = self.locked();
             if state.is_closed {
-                // Deleted meanwhile, with its directory.
+                // The log directory failed meanwhile.
                 return Ok(());
             }
             state.unwritten.epochs |= epochs.is_some();
@@ -502,6 +505,10 @@ impl Log {
         self.flush(now_ms)?;
         let mut state = self.serving()?;
         self.observe(state.close())
+    }
+
+    fn begin_renaming(&self) -> MutexGuard<'_, ()> {
+        self.renaming.lock().expect("nothing panics under this lock")
     }
 
     /// Stops serving at once and writes nothing, because the directory failed or is about to go.

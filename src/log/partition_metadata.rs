@@ -5,13 +5,14 @@
 use std::path::Path;
 
 use super::error::{IoContext, LogError};
+use super::file_names::with_suffix;
 use super::files;
 use crate::model::TopicId;
 
 /// The topic id in the file; `None` without a file.
 pub(crate) fn read(path: &Path) -> Result<Option<TopicId>, LogError> {
     let Some(content) = files::read_if_exists(path).doing("read", path)? else { return Ok(None) };
-    // A machine that failed within a second of the partition's creation.
+    // As a machine's failure leaves a file that was not synced.
     if content.is_empty() {
         return Ok(None);
     }
@@ -38,9 +39,19 @@ pub(crate) fn write(path: &Path, id: TopicId) -> Result<(), LogError> {
     files::replace(path, text(id).as_bytes()).doing("write", path)
 }
 
-/// Leaves it to a later `write` to make the file durable.
+/// Writes what `write` will give its name and make durable. It outlives the process; if the machine fails before, it may
+/// be left empty, which under the file's own name a JVM broker would refuse to start with.
 pub(crate) fn write_unsynced(path: &Path, id: TopicId) -> Result<(), LogError> {
-    std::fs::write(path, text(id)).doing("write", path)
+    let path = with_suffix(path, ".tmp");
+    std::fs::write(&path, text(id)).doing("write", &path)
+}
+
+/// The topic id of a `write_unsynced` that no `write` followed, if all of it is there.
+pub(crate) fn read_unsynced(path: &Path) -> Result<Option<TopicId>, LogError> {
+    match read(&with_suffix(path, ".tmp")) {
+        Err(LogError::Corrupt { .. }) => Ok(None),
+        read => read,
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +71,11 @@ mod tests {
         assert_eq!(read(&path).expect("valid"), Some(id), "of a later broker");
         std::fs::write(&path, "").expect("writable");
         assert_eq!(read(&path).expect("empty is none"), None);
+        write_unsynced(&path, id).expect("writable");
+        assert_eq!(read(&path).expect("empty is none"), None);
+        assert_eq!(read_unsynced(&path).expect("valid"), Some(id));
+        std::fs::write(with_suffix(&path, ".tmp"), "version: 0\ntopic_id: 4FNQ5").expect("writable");
+        assert_eq!(read_unsynced(&path).expect("half of one is none"), None);
         for bad in [
             "version: -1\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg",
             "version: x\ntopic_id: 4FNQ5M2zRPOyzl1sJ7DKWg",

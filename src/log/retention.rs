@@ -25,6 +25,7 @@ impl Log {
     }
 
     fn delete_oldest(&self, now_ms: i64, rule: Rule) -> Result<usize, LogError> {
+        let _renaming = self.begin_renaming();
         let mut state = self.serving()?;
         let count = self.observe(state.deletable(rule, now_ms))?;
         if count == 0 {

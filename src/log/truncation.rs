@@ -16,10 +16,12 @@ impl Log {
     /// Cuts off the batch that holds `offset` and everything behind it, as the leader of `leader_epoch` said; refused
     /// unless that epoch is in force. Returns false if the log ends before.
     pub fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, LogError> {
+        let renaming = self.begin_renaming();
         let mut state = self.serving()?;
         state.check_epoch(leader_epoch)?;
         if offset < state.segments[0].base_offset() {
             drop(state);
+            drop(renaming);
             return self.truncate_fully_and_start_at(offset, None, leader_epoch, now_ms).map(|()| true);
         }
         let Some(removed) = state.begin_truncation(offset) else { return Ok(false) };
@@ -28,7 +30,8 @@ impl Log {
         let renamed = removed.rename(&self.parent, due_ms);
         let mut state = self.locked();
         let result = renamed.and_then(|()| state.finish_truncation(offset, now_ms));
-        state.is_truncating = false;
+        // After a failure there may not even be a segment: whoever waits for the lock must not go on.
+        state.is_truncating = result.is_err();
         drop(state);
         self.observe_change(result).map(|()| true)
     }
@@ -42,6 +45,7 @@ impl Log {
         leader_epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<(), LogError> {
+        let _renaming = self.begin_renaming();
         let mut state = self.serving()?;
         state.check_epoch(leader_epoch)?;
         let removed = state.begin_full_truncation(offset, log_start_offset);
@@ -51,7 +55,7 @@ impl Log {
         let renamed = removed.rename(&self.parent, due_ms);
         let mut state = self.locked();
         let result = renamed.and_then(|()| state.start_at(offset, now_ms));
-        state.is_truncating = false;
+        state.is_truncating = result.is_err();
         drop(state);
         self.observe_change(result)
     }

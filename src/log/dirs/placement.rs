@@ -6,8 +6,9 @@ use std::sync::{Arc, MutexGuard};
 use super::{Dir, LogDirs, PLACEMENTS};
 use crate::config::log::LogConfig;
 use crate::log::error::{IoContext, LogError};
+use crate::log::loading::{self, LoadInput};
 use crate::log::log_dir::LogDir;
-use crate::log::{Log, file_names, files, loading};
+use crate::log::{Log, file_names, files};
 use crate::model::{TopicId, TopicPartition};
 
 impl LogDirs {
@@ -28,7 +29,7 @@ impl LogDirs {
         if let Some(log) = self.get(tp) {
             return Ok(log);
         }
-        if let Some(loaded) = self.load_again(tp, now_ms) {
+        if let Some(loaded) = self.load_again(tp, &config, now_ms) {
             return loaded;
         }
         if !is_new && let Some(offline) = self.dirs.iter().find(|dir| dir.shared.is_offline()) {
@@ -40,9 +41,7 @@ impl LogDirs {
             let created = loading::create(tp.clone(), path, topic_id, config.clone(), dir.shared.clone(), now_ms);
             match dir.shared.observe(created) {
                 Ok(log) => {
-                    let log = Arc::new(log);
-                    let mut logs = self.logs.write().expect("nothing panics under this lock");
-                    logs.insert(tp.clone(), log.clone());
+                    let log = self.serve(dir, log);
                     log::info!(
                         "Created log for partition {tp} in {}",
                         dir.shared.path().join(tp.to_string()).display()
@@ -55,19 +54,34 @@ impl LogDirs {
         Err(last_error.unwrap_or_else(|| self.dirs[0].shared.offline_error()))
     }
 
+    fn serve(&self, dir: &Dir, log: Log) -> Arc<Log> {
+        let log = Arc::new(log);
+        let tp = log.topic_partition();
+        self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), log.clone());
+        // The pass that writes small files may have looked for the log before it was there.
+        dir.shared.note_unwritten(tp);
+        log
+    }
+
     fn place(&self, tp: &TopicPartition) -> MutexGuard<'_, ()> {
         let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(tp) % PLACEMENTS as u64;
         self.placements[place as usize].lock().expect("nothing panics under this lock")
     }
 
     /// Tries to open a log that could not be opened before; `None` if there is no such log.
-    fn load_again(&self, tp: &TopicPartition, now_ms: i64) -> Option<Result<Arc<Log>, LogError>> {
+    fn load_again(
+        &self,
+        tp: &TopicPartition,
+        config: &Arc<LogConfig>,
+        now_ms: i64,
+    ) -> Option<Result<Arc<Log>, LogError>> {
         let unloadable = |dir: &Dir| dir.unloadable.lock().expect("nothing panics under this lock").get(tp).cloned();
         let (dir, input) = self.live().find_map(|dir| Some((dir, unloadable(dir)?)))?;
+        // Its settings may have changed since it was set aside.
+        let input = LoadInput { config: config.clone(), ..input };
         let loaded = dir.shared.observe(loading::load(input, dir.shared.clone(), now_ms, &|_| {}));
         Some(loaded.map(|log| {
-            let log = Arc::new(log);
-            self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), log.clone());
+            let log = self.serve(dir, log);
             dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
             log
         }))
@@ -109,6 +123,8 @@ impl LogDirs {
                 log.parent.check()?;
                 // From here on nobody writes to it, by whatever name.
                 log.abandon();
+                // Nor renames a file, which the next log of this name may have.
+                drop(log.begin_renaming());
                 (log.parent.clone(), log.locked().dir.clone())
             }
             None => {
