@@ -241,9 +241,8 @@ impl State {
         let Some(of_producer) = producer_batch(header, body) else { return Ok(()) };
         if let Some(aborted) = self.producers.apply(&of_producer) {
             // The marker is in the log: without its entry readers would take aborted records for committed ones. So even
-            // a full disk is a failure of the directory here; recovery rebuilds the index.
-            transaction_index::append(&active.txn_index_path(dir), &aborted)
-                .map_err(|error| LogError::Corrupt { context: error.to_string() })?;
+            // a full disk is a failure of the log here; recovery rebuilds the index.
+            transaction_index::append(&active.txn_index_path(dir), &aborted).map_err(LogError::half_done)?;
             active.has_txn_index = true;
         }
         Ok(())

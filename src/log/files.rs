@@ -30,6 +30,8 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 pub(crate) fn sync(file: &File) -> io::Result<()> {
     about_to_wait_for_disk();
+    #[cfg(test)]
+    faults::before_sync()?;
     file.sync_all()
 }
 
@@ -52,5 +54,24 @@ pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Makes an fsync of this thread fail the way a disk does that found itself full when it wrote back.
+#[cfg(test)]
+pub(crate) mod faults {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        static FAILS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub fn fail_next_sync() {
+        FAILS.set(true);
+    }
+
+    pub fn before_sync() -> io::Result<()> {
+        if FAILS.take() { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
     }
 }

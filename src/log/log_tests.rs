@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::error::LogError;
+use super::files;
 use super::segment::faults;
 use super::testing::*;
 use super::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
@@ -589,4 +590,60 @@ fn epochs_wait_for_the_disk_behind_appends_and_are_there_after_a_crash() {
 fn an_idle_log_is_small() {
     assert!(size_of::<super::State>() + size_of::<super::Log>() < 1500);
     assert!(size_of::<super::Segment>() < 300, "{}", size_of::<super::Segment>());
+}
+
+#[test]
+fn an_fsync_that_fails_in_any_way_takes_the_log_offline() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    append(&log, batch(&[1], 5)).expect("appended");
+    log.write_small_files().expect("written");
+    files::faults::fail_next_sync();
+    assert!(matches!(log.flush(0), Err(LogError::Corrupt { .. })));
+    assert!(log.is_offline() && !one.parent.is_offline());
+    // The kernel would say that all is well now.
+    assert!(matches!(log.flush(0), Err(LogError::Offline { .. })));
+    assert_eq!(log.recovery_point(), Offset(0));
+}
+
+#[test]
+fn an_append_that_cannot_read_its_index_is_not_in_the_log() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    append(&log, batch(&[1], 5)).expect("appended");
+    log.close(0).expect("closable");
+    let log = one.open_clean();
+    let size = log.size();
+    let index = one.dir().join("00000000000000000000.timeindex");
+    std::fs::remove_file(&index).expect("removable");
+    std::fs::create_dir(&index).expect("writable");
+    assert!(matches!(append(&log, batch(&[2], 5)), Err(LogError::Io { .. })));
+    assert_eq!((log.log_end_offset(), log.size()), (Offset(1), size));
+}
+
+#[test]
+fn a_read_that_cannot_open_the_log_says_so_to_all() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    append(&log, batch(&[1], 5)).expect("appended");
+    log.close_idle_files();
+    log.close_idle_files();
+    std::fs::remove_file(one.dir().join("00000000000000000000.log")).expect("removable");
+    let refused = log.read(Offset(0), 100, ReadUntil::LogEnd, FirstBatch::Whole);
+    assert!(matches!(refused, Err(LogError::Io { .. })));
+    assert!(log.is_offline());
+}
+
+#[test]
+fn nobody_goes_on_after_a_truncation_that_failed() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    append(&log, batch(&[1], 5)).expect("appended");
+    std::fs::create_dir(one.dir().join("00000000000000000000.log.deleted")).expect("writable");
+    let failed = log.truncate_fully_and_start_at(Offset(7), None, LeaderEpoch(0), 0);
+    assert!(matches!(failed, Err(LogError::Corrupt { .. })));
+    assert!(log.is_offline());
+    // As for those who asked before it failed, and waited for the lock.
+    log.failed.store(false, std::sync::atomic::Ordering::Release);
+    assert!(matches!(append(&log, batch(&[2], 5)), Err(LogError::BeingTruncated)));
 }

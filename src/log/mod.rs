@@ -473,7 +473,8 @@ impl Log {
         let synced = (|| {
             for path in &files {
                 match std::fs::File::open(path) {
-                    Ok(file) => files::sync(&file).doing("fsync", path)?,
+                    // What a failed fsync did not write, the next one takes for written.
+                    Ok(file) => files::sync(&file).doing("fsync", path).map_err(LogError::half_done)?,
                     // Deleted since: nothing left to lose.
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error).doing("open", path),

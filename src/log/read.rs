@@ -31,7 +31,8 @@ impl Log {
         let mut attempt = 1;
         let mut not_before = Offset(i64::MIN);
         loop {
-            let plan = match self.serving()?.plan_read(from, until, not_before)? {
+            let planned = self.serving()?.plan_read(from, until, not_before);
+            let plan = match self.observe(planned)? {
                 Planned::Empty => return Ok(nothing()),
                 Planned::Read(plan) => plan,
             };

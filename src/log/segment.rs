@@ -210,6 +210,9 @@ impl Segment {
     /// Writes whole batches behind the last one, in one call. After an error the file is as it was before.
     pub fn append_bytes(&mut self, dir: &Path, parts: &mut [IoSlice<'_>], bytes: u32) -> Result<u32, LogError> {
         let file = self.file(dir)?;
+        // What taking note of the batches would have to read is read now: afterwards an error would be one of an append
+        // that is in the file.
+        self.max_timestamp_so_far(dir)?;
         let position = self.size;
         if let Err(error) = write_all_at(&file, parts, u64::from(position)) {
             let path = self.log_path(dir);

@@ -26,11 +26,13 @@ impl LogDirs {
         for dir in self.live() {
             for path in dir.shared.take_doomed(now_ms) {
                 let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                match removed {
+                if matches!(&removed, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+                    continue;
+                }
+                match dir.shared.observe(removed.doing("delete", &path)) {
                     Ok(()) => log::debug!("Deleted {}", path.display()),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     // The next start tries again: the names say what they are.
-                    Err(error) => log::error!("delete {}: {error}", path.display()),
+                    Err(error) => log::error!("{error}"),
                 }
             }
         }
