@@ -90,6 +90,8 @@ fn on_a_full_disk_a_broker_starts_after_a_crash_serves_reads_and_deletes_and_goe
         cluster.broker.kill();
         cluster.start_broker(Kind::under_test());
         let mut client = cluster.broker.client();
+        client.until_led("t", 1);
+        client.until_led("other", 1);
         assert_eq!(client.read_all("t", 0, 0).expect("reads are served").len() as i64, appended);
         assert_eq!(client.read_all("other", 0, 0).expect("reads are served").len(), 1);
         let refused = client.produce("t", 0, batch(Codec::None, ["y".repeat(100_000)])).expect("Produce is answered");

@@ -154,12 +154,19 @@ impl Client {
         Ok(self.call(&request, 5)?.topics[0].error_code)
     }
 
+    /// Waits until each partition has a leader, and this broker says of those that it leads that it does: that may come
+    /// after the metadata, which it has from the controller.
     pub fn until_led(&mut self, topic: &str, partitions: i32) {
         eventually(PATIENCE, &format!("all partitions of {topic} have a leader"), || {
             let metadata = self.metadata(&[topic]).map_err(|error| error.to_string())?;
             let found = &metadata.topics[0];
             let led = found.partitions.iter().filter(|p| p.error_code == 0 && p.leader_id >= 0).count();
-            if found.error_code == 0 && led == partitions as usize { Ok(()) } else { Err(format!("{found:?}")) }
+            if found.error_code != 0 || led != partitions as usize {
+                return Err(format!("{found:?}"));
+            }
+            let port = self.stream.peer_addr().map_err(|error| error.to_string())?.port();
+            let here = metadata.brokers.iter().find(|broker| broker.port == i32::from(port));
+            here.map_or(Ok(()), |broker| self.leads_its_partitions(broker.node_id))
         });
     }
 
