@@ -37,6 +37,11 @@ fn topic() -> String {
     TOPIC.to_owned()
 }
 
+/// About as long as a string may be, and named once for all its partitions.
+fn long_name() -> String {
+    "n".repeat(32_000)
+}
+
 /// A request without arrays is as long as its unknown tagged fields.
 fn with_tags<R: Request>(request: &R, version: i16) -> Vec<u8> {
     let mut bytes = frame(request, version, 1);
@@ -74,7 +79,10 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
                 vec![TopicProduceData { name: topic(), partition_data: (0..of(6) as i32).map(partition).collect() }];
             let empty = vec![TopicProduceData::default(); of(3)];
             let request = |topic_data| ProduceRequest { acks: 1, topic_data, ..Default::default() };
-            vec![frame(&request(many), 9, 1), frame(&request(empty), 9, 1)]
+            let mut partition_data: Vec<_> = (0..of(8) as i32).map(partition).collect();
+            partition_data.push(partition(0));
+            let long = vec![TopicProduceData { name: long_name(), partition_data }];
+            vec![frame(&request(many), 9, 1), frame(&request(empty), 9, 1), frame(&request(long), 9, 1)]
         }
         ApiKey::Fetch => {
             use m::fetch::*;
@@ -88,6 +96,7 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
             let request = |topics| FetchRequest { max_bytes: 1 << 20, topics, ..Default::default() };
             let empty = vec![FetchTopic::default(); of(3)];
             vec![
+                frame(&request(vec![FetchTopic { topic: long_name(), ..many.clone() }]), 12, 1),
                 frame(&request(vec![many]), 12, 1),
                 frame(&request(vec![repeated]), 12, 1),
                 frame(&request(empty), 12, 1),
@@ -101,15 +110,17 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
                 max_num_offsets: 1000,
                 ..Default::default()
             };
-            let request = |partitions| ListOffsetsRequest {
+            let named = |name, partitions| ListOffsetsRequest {
                 replica_id: -1,
-                topics: vec![ListOffsetsTopic { name: topic(), partitions }],
+                topics: vec![ListOffsetsTopic { name, partitions }],
                 ..Default::default()
             };
+            let request = |partitions| named(topic(), partitions);
             let newer = |partition_index| ListOffsetsPartition { max_num_offsets: 1, ..asked(partition_index) };
             vec![
                 frame(&request(vec![asked(0); of(16)]), 0, 1),
                 frame(&request((0..of(13) as i32).map(newer).collect()), 6, 1),
+                frame(&named(long_name(), (0..of(13) as i32).map(newer).collect()), 6, 1),
             ]
         }
         ApiKey::Metadata => {
@@ -159,14 +170,19 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
         }
         ApiKey::OffsetFetch => {
             use m::offset_fetch::*;
+            let of_topic = |name, partition_indexes| OffsetFetchRequestGroup {
+                group_id: "committed".into(),
+                topics: Some(vec![OffsetFetchRequestTopics { name, partition_indexes }]),
+                ..Default::default()
+            };
             let group = |group_id: String, partition_indexes| OffsetFetchRequestGroup {
                 group_id,
-                topics: Some(vec![OffsetFetchRequestTopics { name: topic(), partition_indexes }]),
-                ..Default::default()
+                ..of_topic(topic(), partition_indexes)
             };
             let request = |groups| OffsetFetchRequest { groups, ..Default::default() };
             vec![
                 frame(&request(vec![group("committed".into(), vec![0; of(4)])]), 8, 1),
+                frame(&request(vec![of_topic(long_name(), (0..of(4) as i32).collect())]), 8, 1),
                 frame(&request(names(of(24)).map(|name| group(name, vec![0])).collect()), 8, 1),
                 frame(&request(vec![group("committed".into(), vec![0]); of(24)]), 8, 1),
             ]
@@ -255,11 +271,13 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
         ApiKey::DeleteRecords => {
             use m::delete_records::*;
             let asked = |partition_index| DeleteRecordsPartition { partition_index, offset: 0 };
-            let request = |partitions| DeleteRecordsRequest {
-                topics: vec![DeleteRecordsTopic { name: topic(), partitions }],
+            let named = |name, partitions| DeleteRecordsRequest {
+                topics: vec![DeleteRecordsTopic { name, partitions }],
                 timeout_ms: 1000,
             };
+            let request = |partitions| named(topic(), partitions);
             vec![
+                frame(&named(long_name(), (0..of(13) as i32).map(asked).collect()), 2, 1),
                 frame(&request(vec![asked(0); of(13)]), 2, 1),
                 frame(&request((0..of(13) as i32).map(asked).collect()), 2, 1),
             ]

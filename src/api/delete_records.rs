@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::{Duration, Instant};
 
+use crate::api::topic_numbers::TopicNumbers;
 use crate::api::{RequestContext, Server};
 use crate::model::Offset;
 use crate::model::internal_topics::is_internal_topic;
@@ -27,18 +28,21 @@ pub(crate) async fn handle(
     let deadline =
         Instant::from_std(context.received) + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     // Of a partition that is named twice the last counts.
-    let named = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|asked| ((topic.name.as_str(), asked.partition_index), asked.offset))
-    });
-    let last: HashMap<(&str, i32), i64> = named.collect();
-    let mut done: HashSet<(&str, i32)> = HashSet::new();
+    let mut numbers = TopicNumbers::default();
+    let mut last: HashMap<(u32, i32), i64> = HashMap::new();
+    for topic in &request.topics {
+        let number = numbers.of(&topic.name);
+        last.extend(topic.partitions.iter().map(|asked| ((number, asked.partition_index), asked.offset)));
+    }
+    let mut done: HashSet<(u32, i32)> = HashSet::new();
     // All are deleted here before any is waited for elsewhere.
     let mut deletions = Vec::new();
     for topic in &request.topics {
+        let number = numbers.of(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             context.pause().await;
-            let name = (topic.name.as_str(), asked.partition_index);
+            let name = (number, asked.partition_index);
             if !done.insert(name) {
                 continue;
             }

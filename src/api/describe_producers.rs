@@ -2,10 +2,10 @@
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala, handleDescribeProducersRequest.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use crate::api::answer::AnswerTooLong;
 use crate::api::errors::Refusal;
+use crate::api::topic_numbers::TopicNumbers;
 use crate::api::{RequestContext, Server};
 use crate::controller::topic_validation::validate_name;
 use crate::log::ProducerSummary;
@@ -23,14 +23,15 @@ pub(crate) async fn handle(
 ) -> Result<DescribeProducersResponse, AnswerTooLong> {
     let image = server.metadata.image();
     let mut topics = Vec::with_capacity(request.topics.len());
-    let mut seen: HashSet<(Arc<str>, i32)> = HashSet::new();
-    for topic in request.topics {
-        let name: Arc<str> = Arc::from(topic.name.as_str());
+    let mut numbers = TopicNumbers::default();
+    let mut seen: HashSet<(u32, i32)> = HashSet::new();
+    for topic in &request.topics {
+        let number = numbers.of(&topic.name);
         let refused = refusal(&image, &topic.name);
         let mut partitions = Vec::new();
-        for partition_index in topic.partition_indexes {
+        for &partition_index in &topic.partition_indexes {
             context.pause().await;
-            if !seen.insert((Arc::clone(&name), partition_index)) {
+            if !seen.insert((number, partition_index)) {
                 continue;
             }
             let outcome = match &refused {
@@ -39,7 +40,7 @@ pub(crate) async fn handle(
             };
             context.answer.push(&mut partitions, partition_response(partition_index, outcome))?;
         }
-        topics.push(TopicResponse { name: topic.name, partitions });
+        topics.push(TopicResponse { name: topic.name.clone(), partitions });
     }
     Ok(DescribeProducersResponse { throttle_time_ms: 0, topics })
 }

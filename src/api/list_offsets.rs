@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use crate::api::answer::AnswerTooLong;
+use crate::api::topic_numbers::TopicNumbers;
 use crate::api::{RequestContext, Server};
 use crate::log::OffsetQuery;
 use crate::model::LeaderEpoch;
@@ -30,28 +31,31 @@ pub(crate) async fn handle(
     request: ListOffsetsRequest,
 ) -> Result<ListOffsetsResponse, AnswerTooLong> {
     let mut response = ListOffsetsResponse::default();
-    let mut seen: HashSet<(&str, i32)> = HashSet::new();
-    let mut repeated: HashSet<(&str, i32)> = HashSet::new();
+    let mut numbers = TopicNumbers::default();
+    let mut seen: HashSet<(u32, i32)> = HashSet::new();
+    let mut repeated: HashSet<(u32, i32)> = HashSet::new();
     for topic in &request.topics {
+        let number = numbers.of(&topic.name);
         for partition in &topic.partitions {
-            let name = (topic.name.as_str(), partition.partition_index);
+            let name = (number, partition.partition_index);
             if !seen.insert(name) {
                 repeated.insert(name);
             }
         }
     }
     // Version 0 answers a partition as often as it is named, which is as many offsets as it has segments: once will do.
-    let mut answered: HashSet<(&str, i32)> = HashSet::new();
+    let mut answered: HashSet<(u32, i32)> = HashSet::new();
     for topic in &request.topics {
+        let number = numbers.of(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             context.pause().await;
             let answer = if context.api_version == 0 {
-                if !answered.insert((topic.name.as_str(), asked.partition_index)) {
+                if !answered.insert((number, asked.partition_index)) {
                     continue;
                 }
                 old_style(server, request.replica_id, &topic.name, asked, context.now_ms)
-            } else if repeated.contains(&(topic.name.as_str(), asked.partition_index)) {
+            } else if repeated.contains(&(number, asked.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 lookup(server, &context, &request, &topic.name, asked).await

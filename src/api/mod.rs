@@ -52,6 +52,7 @@ pub mod refusals;
 pub mod session;
 pub mod stop_replica;
 pub mod table;
+mod topic_numbers;
 pub mod update_metadata;
 
 /// What every handler may use: the handle of each room.

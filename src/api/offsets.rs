@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::api::answer::{AnswerBudget, AnswerTooLong};
 use crate::api::groups::{code_of, is_static_member_refused};
+use crate::api::topic_numbers::TopicNumbers;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::offsets::{FoundOffset, GroupOffsets};
@@ -215,15 +216,17 @@ async fn named_offsets(
         return Ok(Err(error));
     }
     let mut found = Vec::with_capacity(topics.len());
-    let mut seen: HashSet<(&str, i32)> = HashSet::new();
+    let mut numbers = TopicNumbers::default();
+    let mut seen: HashSet<(u32, i32)> = HashSet::new();
     for topic in topics {
+        let number = numbers.of(&topic.name);
         context.pause().await;
         let mut partitions = Vec::new();
         for indexes in topic.partition_indexes.chunks(PARTITIONS_A_TURN) {
             context.pause().await;
             let turn = server.groups.with_offsets(group_id, |offsets| {
                 for &partition in indexes {
-                    if seen.insert((&topic.name, partition)) {
+                    if seen.insert((number, partition)) {
                         let offset = offsets.map(|offsets| offsets.find(&topic.name, partition, require_stable));
                         let answer = fetched(partition, offset.unwrap_or(FoundOffset::None));
                         context.answer.push(&mut partitions, answer)?;

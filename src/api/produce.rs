@@ -10,6 +10,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::api::leader_hint::leader_hint;
 use crate::api::table::aside;
+use crate::api::topic_numbers::TopicNumbers;
 use crate::api::{Handled, RequestContext, Server};
 use crate::model::internal_topics::is_internal_topic;
 use crate::protocol::error_code::ErrorCode;
@@ -110,15 +111,19 @@ fn keep_last_of_each(topics: &mut Vec<TopicProduceData>) -> usize {
     if count < 2 {
         return count;
     }
+    let mut numbers = TopicNumbers::default();
+    let numbers: Vec<u32> = topics.iter().map(|topic| numbers.of(&topic.name)).collect();
     let mut named = HashSet::with_capacity(count);
-    let mut each = topics.iter().flat_map(|topic| topic.partition_data.iter().map(|data| (&topic.name, data.index)));
+    let numbered = topics.iter().zip(&numbers);
+    let mut each =
+        numbered.flat_map(|(topic, number)| topic.partition_data.iter().map(move |data| (*number, data.index)));
     if each.all(|partition| named.insert(partition)) {
         return count;
     }
-    let mut later: HashSet<(String, i32)> = HashSet::new();
-    for topic in topics.iter_mut().rev() {
+    let mut later: HashSet<(u32, i32)> = HashSet::new();
+    for (topic, number) in topics.iter_mut().zip(numbers).rev() {
         topic.partition_data.reverse();
-        topic.partition_data.retain(|data| later.insert((topic.name.clone(), data.index)));
+        topic.partition_data.retain(|data| later.insert((number, data.index)));
         topic.partition_data.reverse();
     }
     topics.retain(|topic| !topic.partition_data.is_empty());

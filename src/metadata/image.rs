@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::model::endpoint::{self, Endpoint};
-use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+use crate::model::{
+    BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TOPIC_NAME_BYTES_MAX, TopicId, TopicPartition,
+};
 
 /// The leader that the controller gives for a partition of a topic that is being deleted.
 pub const LEADER_DURING_DELETE: BrokerId = BrokerId(-2);
@@ -121,6 +123,9 @@ impl Image {
     }
 
     pub fn partition(&self, topic: &str, partition: i32) -> Option<&Arc<Partition>> {
+        if topic.len() > TOPIC_NAME_BYTES_MAX {
+            return None;
+        }
         self.topics.get(topic).and_then(|topic| topic.partition(partition))
     }
 

@@ -50,6 +50,10 @@ newtype! {
     GenerationId(i32);
 }
 
+/// The name of a partition's directory, which begins with the topic's, is no longer than that on any file system: no broker
+/// hosts a topic of a longer name, and nobody need look for one.
+pub const TOPIC_NAME_BYTES_MAX: usize = 255;
+
 /// Sixteen random bytes that name one incarnation of a topic (KIP-516).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub [u8; 16]);

@@ -90,6 +90,14 @@ fn is_unknown(outcome: &Outcome) -> bool {
     matches!(outcome, Err(ReplicaError::UnknownTopicId | ReplicaError::UnknownTopicOrPartition))
 }
 
+/// A fetch whose partitions change faster than it can read them looks again at once, and might do so until its deadline:
+/// others have the thread between.
+async fn give_way(looks_again: bool) {
+    if looks_again {
+        tokio::task::yield_now().await;
+    }
+}
+
 impl ReplicaManager {
     /// Reads as [`ReplicaManager::fetch`] does, in a session if the request names one or asks for one.
     pub async fn fetch_in_session(
@@ -174,6 +182,7 @@ impl ReplicaManager {
             is_last = match session {
                 None => {
                     let parked = self.park(query, outcomes, missing_bytes);
+                    give_way(parked.is_finished()).await;
                     let is_last = !parked.wait(deadline).await;
                     parked.finish();
                     is_last
@@ -181,6 +190,7 @@ impl ReplicaManager {
                 Some(session) => {
                     drop((reads, outcomes));
                     let is_parked = session.watch().park(query.fetcher.waits_for(), missing_bytes);
+                    give_way(!is_parked).await;
                     (is_parked && !session.watch().wait(deadline).await) || !session.is_current()
                 }
             };

@@ -100,6 +100,19 @@ fn forgetting_the_last_partition_ends_the_session() {
 }
 
 #[test]
+fn a_name_that_no_topic_has_is_answered_and_not_remembered() {
+    let sessions = of(10, 100);
+    let of_length = |bytes: usize| PartitionQuery { topic: Some("n".repeat(bytes).into()), ..named(0, 0) };
+    let open = |request, mut fetched| sessions.open(&request, CONSUMER, &mut fetched, at(0));
+    assert!(matches!(open(request(0, 0), vec![of_length(255)]), Opened::Full));
+    assert!(matches!(open(request(0, 0), vec![named(0, 0), of_length(256)]), Opened::Sessionless));
+    let id = session(&sessions, CONSUMER, 1, 0);
+    assert!(matches!(open(request(id, 1), vec![of_length(256)]), Opened::Refused(SessionRefusal::UnknownId)));
+    assert!(matches!(open(request(id, 1), vec![of_length(255)]), Opened::Incremental(_)), "it is as it was");
+    assert_eq!(sessions.size(), (1, 2));
+}
+
+#[test]
 fn epochs_wrap_past_the_largest_integer_to_one() {
     assert_eq!(epoch_after(0), 1);
     assert_eq!(epoch_after(i32::MAX), 1);

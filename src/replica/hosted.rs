@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::model::TopicPartition;
+use crate::model::{TOPIC_NAME_BYTES_MAX, TopicPartition};
 use crate::replica::partition::Partition;
 
 type Partitions = BTreeMap<i32, Arc<Partition>>;
@@ -19,6 +19,9 @@ pub struct Hosted {
 impl Hosted {
     /// Looks up by borrowed name: no allocation on the way of a produce.
     pub fn get(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+        if topic.len() > TOPIC_NAME_BYTES_MAX {
+            return None;
+        }
         self.topics.load().get(topic).and_then(|partitions| partitions.get(&partition)).cloned()
     }
 

@@ -141,7 +141,8 @@ impl ParkedFetch {
         self.finished.store(true, Ordering::Release);
     }
 
-    fn is_finished(&self) -> bool {
+    /// It has been woken, or waits no more.
+    pub fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Acquire)
     }
 
