@@ -155,6 +155,26 @@ fn a_batch_beyond_the_limits_waits_for_its_turn_and_every_client_reads_all() {
     read_by_all(&cluster, "many", &expected, Some((1_000, 3_000)));
 }
 
+/// Each partition of an answer to an old consumer has at least one batch, of which all may be more than an answer holds.
+#[test]
+fn old_consumers_get_as_many_converted_batches_as_one_answer_holds() {
+    let cluster = Cluster::start("fetch-converted-room", "socket.response.max.bytes=1000000");
+    if Kind::under_test() != Kind::Odradek {
+        return;
+    }
+    let mut client = cluster.broker.client();
+    client.create_topic("old", 6, &[]);
+    for partition in 0..6 {
+        client.produce("old", partition, batch_of(300_000)).expect("answered").expect("appended");
+    }
+    for version in 0..=3 {
+        let got = fetch(&mut client, version, "old", &[3, 1, 0, 2, 4, 5], 50 << 20);
+        let are_full: Vec<_> = got.iter().map(|&(partition, bytes)| (partition, bytes >= 290_000)).collect();
+        let expected = [(3, true), (1, true), (0, true), (2, false), (4, false), (5, false)];
+        assert_eq!(are_full, expected, "version {version}: {got:?}");
+    }
+}
+
 /// What is converted for old consumers is in memory until they take it.
 #[test]
 fn old_consumers_that_take_no_answer_hold_little_memory() {

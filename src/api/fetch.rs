@@ -86,7 +86,10 @@ pub(crate) async fn handle(
     let reply = server.replicas.fetch_in_session(&session, query, deadline, context.received).await;
 
     let with_records = reply.answers.iter().flat_map(|(_, outcome)| outcome).filter(|fetched| fetched.bytes() > 0);
-    let converted_bytes_max = CONVERTED_BYTES_MAX / with_records.count().max(1);
+    let mut conversion =
+        Conversion { bytes_max: CONVERTED_BYTES_MAX / with_records.count().max(1), has_any: false, is_full: false };
+    // Each has its place, whatever there is room for of what is converted.
+    context.answer.charge(reply.answers.len().saturating_mul(size_of::<PartitionData>()))?;
     let error_code = reply.refusal.map_or(ErrorCode::None, ErrorCode::from).code();
     let mut response = FetchResponse { error_code, session_id: reply.session_id, ..Default::default() };
     for (query, outcome) in reply.answers {
@@ -99,11 +102,10 @@ pub(crate) async fn handle(
         if version >= FIRST_WITH_LEADER_HINTS {
             add_leader_hint(server, &context, &mut answer, &mut response.node_endpoints);
         }
-        convert(server, &context, fetcher, converted_bytes_max, &mut answer).await?;
+        convert(server, &context, fetcher, &mut conversion, &mut answer).await?;
         if version < FIRST_WITH_STORAGE_ERROR && answer.data.error_code == ErrorCode::KafkaStorageError.code() {
             answer.data.error_code = ErrorCode::NotLeaderOrFollower.code();
         }
-        context.answer.charge(size_of::<PartitionData>())?;
         add(&mut response.responses, answer);
     }
     Ok(response)
@@ -216,13 +218,22 @@ fn add_leader_hint(server: &Server, context: &RequestContext, answer: &mut Answe
     }
 }
 
+/// What is converted of one reply.
+struct Conversion {
+    /// Of each partition.
+    bytes_max: usize,
+    has_any: bool,
+    /// What does not fit the answer any more is asked for again.
+    is_full: bool,
+}
+
 /// Turns records into what old clients understand. A topic's settings decide, not each batch: versions 0 and 1 get magic
 /// 0, versions 2 and 3 magic 1, later ones whatever is in the log.
 async fn convert(
     server: &Server,
     context: &RequestContext,
     fetcher: Fetcher,
-    bytes_max: usize,
+    conversion: &mut Conversion,
     answer: &mut Answer,
 ) -> Result<(), AnswerTooLong> {
     let version = context.api_version;
@@ -249,13 +260,24 @@ async fn convert(
         answer.data = failed(partition, ErrorCode::UnsupportedVersion);
         return Ok(());
     }
-    let (region, fetch_offset) = (region.clone(), answer.query.params.fetch_offset);
+    if conversion.is_full {
+        answer.data.records = Some(Payload::default());
+        return Ok(());
+    }
+    let (region, fetch_offset, bytes_max) = (region.clone(), answer.query.params.fetch_offset, conversion.bytes_max);
     let converted = server.replicas.io().run(move || down_converted(&region, bytes_max, to_magic, fetch_offset)).await;
     match converted {
-        Ok(Ok(chunks)) => {
-            context.answer.charge(chunks.iter().map(Chunk::len).sum())?;
-            answer.data.records = Some(Payload::Chunks(chunks));
-        }
+        Ok(Ok(chunks)) => match context.answer.charge(chunks.iter().map(Chunk::len).sum()) {
+            Ok(()) => {
+                conversion.has_any = true;
+                answer.data.records = Some(Payload::Chunks(chunks));
+            }
+            Err(AnswerTooLong) if conversion.has_any => {
+                conversion.is_full = true;
+                answer.data.records = Some(Payload::default());
+            }
+            Err(too_long) => return Err(too_long),
+        },
         Ok(Err(error)) => answer.data = failed(partition, error),
         Err(why) => answer.data = failed(partition, ErrorCode::from(&ReplicaError::from(why))),
     }
