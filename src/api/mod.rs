@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
 
 use crate::api::answer::{AnswerBudget, AnswerTooLong};
+use crate::api::counters::ApiCounters;
 use crate::api::session::ClientSession;
 use crate::config::kafka_config::KafkaConfig;
 use crate::controller::task::Controller;
@@ -29,6 +30,7 @@ pub mod acls;
 pub mod alter_configs;
 pub mod answer;
 pub mod api_versions;
+pub mod counters;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_records;
@@ -69,6 +71,7 @@ pub struct Server {
     pub topics: Topics,
     pub zookeeper: ZooKeeper,
     pub replicas: Arc<ReplicaManager>,
+    pub counters: Arc<ApiCounters>,
     /// `fetch.max.bytes`
     pub fetch_max_bytes: u32,
     /// `socket.response.max.bytes`

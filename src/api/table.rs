@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use log::{debug, error};
 
 use crate::api::answer::AnswerBudget;
+use crate::api::counters::{ApiCounters, count};
 use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
@@ -26,7 +27,7 @@ use crate::network::{Answer, AnswerFuture, Service};
 use crate::protocol::api_keys::ApiKey;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::{RequestHeader, write_response_header};
-use crate::protocol::message::{Message, Request};
+use crate::protocol::message::{Message, Request, Wire};
 
 /// So much is read, and done for what was read, within a slice of work. The bytes of a produce are records, of which
 /// none is looked at while the request is read.
@@ -60,14 +61,18 @@ macro_rules! table {
                     let api_version = context.api_version;
                     let kept: Option<Reader> = table!(@kept body $($counted)?);
                     let is_long = body.remaining() > SLICE_BYTES && key != ApiKey::Produce;
-                    match aside(is_long, || decode(key, &context, body)) {
+                    match aside(is_long, || decode(key, &context, &server.counters, body)) {
                         Ok((request, memory)) => {
                             let is_long = memory > SLICE_BYTES;
                             let response = polled_aside(is_long, $handler(&server, context, request)).await;
                             let is_long = is_long || kept.is_some();
-                            aside(is_long, || encode(key, api_version, correlation_id, response, kept))
+                            let answer = Answering { key, api_version, correlation_id, counters: &server.counters };
+                            aside(is_long, || answer.encode(response, kept))
                         }
-                        Err(refused) => encode(key, api_version, correlation_id, *refused, None),
+                        Err(refused) => {
+                            let answer = Answering { key, api_version, correlation_id, counters: &server.counters };
+                            answer.encode(*refused, None)
+                        }
                     }
                 }), )*
                 #[allow(unreachable_patterns)]
@@ -144,6 +149,7 @@ impl Service for Server {
         };
         match supported {
             Some((key, versions)) if versions.contains(&api_version) => {
+                count(self.counters.requests(key, api_version));
                 let answer = dispatch(Arc::clone(self), key, context, correlation_id, body);
                 match hang_up {
                     Some(hang_up) => in_own_task(answer, hang_up),
@@ -152,10 +158,14 @@ impl Service for Server {
             }
             // The one request that is answered in a version other than its own: clients ask it to learn the versions.
             Some((ApiKey::ApiVersions, _)) => {
-                let answer = encode(ApiKey::ApiVersions, 0, correlation_id, api_versions::unsupported_version(), None);
+                let counters = &*self.counters;
+                count(&counters.unsupported);
+                let answer = Answering { key: ApiKey::ApiVersions, api_version: 0, correlation_id, counters };
+                let answer = answer.encode(api_versions::unsupported_version(), None);
                 Box::pin(std::future::ready(answer))
             }
             _ => {
+                count(&self.counters.unsupported);
                 debug!("{} asks for API {api_key} version {api_version}, which is not supported", context.address());
                 Box::pin(std::future::ready(Answer::close()))
             }
@@ -210,7 +220,12 @@ fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
 }
 
 /// Reads the request, and tells what memory it takes. One that would take too much memory is answered with the part of it that was read.
-fn decode<R>(key: ApiKey, context: &RequestContext, mut body: Reader) -> Result<(R, usize), Box<Handled<R::Response>>>
+fn decode<R>(
+    key: ApiKey,
+    context: &RequestContext,
+    counters: &ApiCounters,
+    mut body: Reader,
+) -> Result<(R, usize), Box<Handled<R::Response>>>
 where
     R: Request,
     R::Response: Refusing<Request = R>,
@@ -231,39 +246,81 @@ where
         ),
     }
     if why != DecodeError::OverBudget {
+        count(&counters.malformed);
         return Err(Box::new(Handled::Close));
     }
+    count(&counters.refused_requests);
     let text = "The request would take many times its bytes in memory.";
     Err(Box::new(R::Response::refused(request, version, ErrorCode::PolicyViolation, text)))
 }
 
-/// `kept` is the body of a request whose answer may turn out too long.
-fn encode<O>(key: ApiKey, api_version: i16, correlation_id: i32, outcome: O, kept: Option<Reader>) -> Answer
-where
-    O: Outcome,
-    O::Response: Refusing,
-{
-    let response = match outcome.handled() {
-        Handled::Reply(response) => response,
-        Handled::Nothing => return Answer::nothing(),
-        Handled::Close => return Answer::close(),
-        Handled::TooLong(why) => {
-            debug!("the answer to {} version {api_version} would be too long", key.name());
-            let Some(mut body) = kept else { return Answer::close() };
-            // It has been read before. A refusal of all that it names might be too long as well.
-            body.read_the_beginning();
-            let (request, _) = <O::Response as Refusing>::Request::decode_partly(&mut body, api_version);
-            let refused = O::Response::refused(request, api_version, ErrorCode::PolicyViolation, &why.to_string());
-            return encode(key, api_version, correlation_id, refused, None);
+/// What an answer is written by, beside the response.
+struct Answering<'a> {
+    key: ApiKey,
+    api_version: i16,
+    correlation_id: i32,
+    counters: &'a ApiCounters,
+}
+
+impl Answering<'_> {
+    /// `kept` is the body of a request whose answer may turn out too long.
+    fn encode<O>(&self, outcome: O, kept: Option<Reader>) -> Answer
+    where
+        O: Outcome,
+        O::Response: Refusing,
+    {
+        let Answering { key, api_version, correlation_id, counters } = *self;
+        let response = match outcome.handled() {
+            Handled::Reply(response) => response,
+            Handled::Nothing => return Answer::nothing(),
+            Handled::Close => return Answer::close(),
+            Handled::TooLong(why) => {
+                count(&counters.refused_answers);
+                debug!("the answer to {} version {api_version} would be too long", key.name());
+                let Some(mut body) = kept else { return Answer::close() };
+                // It has been read before. A refusal of all that it names might be too long as well.
+                body.read_the_beginning();
+                let (request, _) = <O::Response as Refusing>::Request::decode_partly(&mut body, api_version);
+                let refused = O::Response::refused(request, api_version, ErrorCode::PolicyViolation, &why.to_string());
+                return self.encode(refused, None);
+            }
+        };
+        response.errors(&mut |code| count(counters.errors(key, ErrorCode::from_code(code))));
+        let mut writer = Writer::with_capacity(256);
+        write_response_header(&mut writer, key, api_version, correlation_id);
+        match response.encode(&mut writer, api_version) {
+            Ok(()) => Answer::reply(writer.into_chunks()),
+            Err(why) => {
+                error!("the answer to {} version {api_version} cannot be written: {why}", key.name());
+                Answer::close()
+            }
         }
-    };
-    let mut writer = Writer::with_capacity(256);
-    write_response_header(&mut writer, key, api_version, correlation_id);
-    match response.encode(&mut writer, api_version) {
-        Ok(()) => Answer::reply(writer.into_chunks()),
-        Err(why) => {
-            error!("the answer to {} version {api_version} cannot be written: {why}", key.name());
-            Answer::close()
-        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::api::answer::AnswerTooLong;
+    use crate::protocol::messages::fetch::{FetchResponse, FetchableTopicResponse, PartitionData};
+
+    #[test]
+    fn an_answer_counts_each_error_that_it_tells() {
+        let counters = ApiCounters::default();
+        let answer = Answering { key: ApiKey::Fetch, api_version: 12, correlation_id: 1, counters: &counters };
+        let codes = [0, ErrorCode::OffsetOutOfRange.code(), 0, ErrorCode::OffsetOutOfRange.code()];
+        let partitions = codes.map(|error_code| PartitionData { error_code, ..Default::default() }).to_vec();
+        let responses = vec![FetchableTopicResponse { partitions, ..Default::default() }];
+        let error_code = ErrorCode::FetchSessionIdNotFound.code();
+        answer.encode(FetchResponse { error_code, responses, ..Default::default() }, None);
+        answer.encode(Handled::<FetchResponse>::TooLong(AnswerTooLong), None);
+        let of = |key, error| counters.errors(key, error).load(Ordering::Relaxed);
+        assert_eq!(of(ApiKey::Fetch, ErrorCode::OffsetOutOfRange), 2);
+        assert_eq!(of(ApiKey::Fetch, ErrorCode::FetchSessionIdNotFound), 1);
+        assert_eq!(of(ApiKey::Fetch, ErrorCode::None), 0);
+        assert_eq!(of(ApiKey::Produce, ErrorCode::OffsetOutOfRange), 0);
+        assert_eq!(counters.refused_answers.load(Ordering::Relaxed), 1);
     }
 }

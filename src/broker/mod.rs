@@ -14,6 +14,7 @@ use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
 
 pub mod command;
+mod counters;
 mod dynamic_config;
 mod housekeeping;
 mod leaderships;

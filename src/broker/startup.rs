@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::api::Server;
 use crate::broker::Broker;
+use crate::broker::counters::Counters;
 use crate::broker::dynamic_config::DynamicConfig;
 use crate::broker::housekeeping;
 use crate::broker::leaderships::forward_leaderships;
@@ -41,7 +42,6 @@ use crate::model::lock::off_the_network;
 use crate::model::{BrokerId, TopicId};
 use crate::network::Shared;
 use crate::network::connection::ConnectionBounds;
-use crate::network::counters::NetworkCounters;
 use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits};
 use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::network::memory::MemoryPool;
@@ -290,6 +290,7 @@ async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
 async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let Foundation { zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic, bound } = foundation;
     let (shutdown, shutting_down) = watch::channel(false);
+    let counters = Counters::default();
     let mut tasks = JoinSet::new();
     let current = dynamic.config();
     let config = current.load_full();
@@ -325,7 +326,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         group_config,
         partitions,
         Arc::new(ReplicaLog::new(Arc::clone(&replicas), GROUP_METADATA_TOPIC)),
-        Arc::default(),
+        Arc::clone(&counters.groups),
     );
     let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
     tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups)));
@@ -347,6 +348,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         producer_ids: Default::default(),
         zookeeper: zookeeper.clone(),
         replicas: Arc::clone(&replicas),
+        counters: Arc::clone(&counters.api),
         fetch_max_bytes: socket.fetch_max_bytes,
         socket_response_max_bytes: socket.socket_response_max_bytes,
         controller: controller.clone(),
@@ -359,7 +361,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         bounds: connection_bounds(&socket),
         connections: ConnectionCounter::new(connection_limits(&socket)?),
         memory: network_memory(&socket),
-        counters: Arc::new(NetworkCounters::default()),
+        counters: Arc::clone(&counters.network),
     });
     let connections = Arc::clone(&shared.connections);
     tasks.spawn(follow_connection_limits(sockets, connections, shutting_down.clone()));

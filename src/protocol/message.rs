@@ -56,6 +56,8 @@ pub trait Wire: Sized + PartialEq {
     fn held(&self) -> usize {
         0
     }
+    /// Calls `found` with each error code in a response that says of something that it failed.
+    fn errors(&self, _found: &mut dyn FnMut(i16)) {}
     /// All bytes of the value.
     fn memory(&self) -> usize {
         size_of::<Self>() + self.held()
@@ -409,6 +411,9 @@ impl<T: Wire> Wire for Option<Vec<T>> {
     fn held(&self) -> usize {
         self.as_ref().map_or(0, Wire::held)
     }
+    fn errors(&self, found: &mut dyn FnMut(i16)) {
+        self.iter().flatten().for_each(|element| element.errors(found));
+    }
 }
 
 impl<T: Wire> Wire for Vec<T> {
@@ -425,6 +430,9 @@ impl<T: Wire> Wire for Vec<T> {
     }
     fn held(&self) -> usize {
         allocated(self.len() * size_of::<T>()) + self.iter().map(T::held).sum::<usize>()
+    }
+    fn errors(&self, found: &mut dyn FnMut(i16)) {
+        self.iter().for_each(|element| element.errors(found));
     }
 }
 
@@ -490,6 +498,19 @@ macro_rules! field_attribute {
     (tag; $skipped:tt $($rest:tt)*) => { $crate::protocol::message::field_attribute!(tag; $($rest)*) };
 }
 pub(crate) use field_attribute;
+
+/// Kafka's schemas call every code of an error the same.
+macro_rules! field_errors {
+    (error_code, $value:expr, $found:ident) => {
+        if *$value != 0 {
+            $found(*$value);
+        }
+    };
+    ($field:ident, $value:expr, $found:ident) => {
+        $crate::protocol::message::Wire::errors($value, $found)
+    };
+}
+pub(crate) use field_errors;
 
 /// Declares one struct with its reader and writer. Used by `message!`.
 macro_rules! wire_struct {
@@ -611,6 +632,11 @@ macro_rules! wire_struct {
             fn held(&self) -> usize {
                 0 $( + $crate::protocol::message::Wire::held(&self.$field) )*
             }
+
+            #[allow(unused_variables)]
+            fn errors(&self, found: &mut dyn FnMut(i16)) {
+                $( $crate::protocol::message::field_errors!($field, &self.$field, found); )*
+            }
         }
 
         /// A struct that may be absent: one byte, -1 or 1, before it.
@@ -647,6 +673,9 @@ macro_rules! wire_struct {
             }
             fn held(&self) -> usize {
                 self.as_ref().map_or(0, $crate::protocol::message::Wire::held)
+            }
+            fn errors(&self, found: &mut dyn FnMut(i16)) {
+                self.iter().for_each(|value| $crate::protocol::message::Wire::errors(value, found));
             }
         }
     };
