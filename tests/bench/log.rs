@@ -89,6 +89,7 @@ fn main() {
         let bytes = batch(value_bytes);
         let count = (count / scale).max(2);
         let log = create(partition as i32);
+        log.lead(LeaderEpoch(0)).expect("nobody led before");
         appends(&log, &bytes, count / 10 + 1);
         let (ours, bare) = (appends(&log, &bytes, count), bare_writes(&bytes, count));
         println!("{:<34} {ours:>10.0} {bare:>10.0} {:>10.0}", format!("{value_bytes} bytes"), ours - bare);
