@@ -18,6 +18,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// Rooms that log of their own accord, in as many lines as they like.
 const UNBOUNDED: &[&str] = &["odradek::broker", "odradek::config"];
+/// But what these say is what others have stored.
+const BOUNDED: &[&str] = &["odradek::broker::dynamic_config", "odradek::broker::sections"];
 /// Rooms whose lines are caused by requests.
 const COUNTED: &[&str] = &["odradek::api", "odradek::coordinator", "odradek::network"];
 
@@ -30,7 +32,7 @@ pub(super) struct Bounded<'a>(pub(super) &'a Record<'a>);
 
 impl fmt::Display for Bounded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_in(self.0.target(), UNBOUNDED) {
+        if is_in(self.0.target(), UNBOUNDED) && !is_in(self.0.target(), BOUNDED) {
             return write!(f, "{}", self.0.args());
         }
         let mut line = OneLine { out: f, left: LINE_BYTES_MAX, is_cut: false };
@@ -150,7 +152,9 @@ mod tests {
     fn what_others_cause_is_one_line_of_bounded_length() {
         assert_eq!(bounded("odradek::api::table", "a\r\n[2018] FATAL b"), "a\\r\\n[2018] FATAL b");
         let long = "x".repeat(50_000_000);
-        assert_eq!(bounded("odradek::api::table", &long).len(), LINE_BYTES_MAX + 3);
+        for room in ["odradek::api::table", "odradek::broker::dynamic_config"] {
+            assert_eq!(bounded(room, &long).len(), LINE_BYTES_MAX + 3);
+        }
         assert_eq!(
             bounded("odradek::config::log", "KafkaConfig values:\n\tport = 1"),
             "KafkaConfig values:\n\tport = 1"

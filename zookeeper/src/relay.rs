@@ -7,10 +7,12 @@
 use log::debug;
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
 
 // Source: ZooKeeper 3.4.14 and 3.8.4 ZooDefs.java, OpCode.
 const CREATE: i32 = 1;
@@ -22,6 +24,9 @@ const CREATE2: i32 = 15;
 
 /// Larger than any server's jute.maxbuffer; our own client sends nothing like it.
 const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// Between two attempts to accept a connection.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Dropping it ends every connection through it.
 #[derive(Debug)]
@@ -54,7 +59,16 @@ impl Relay {
 
 async fn accept(listener: TcpListener, host: String, port: u16) {
     let mut connections = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
+    loop {
+        let client = match listener.accept().await {
+            Ok((client, _)) => client,
+            // Out of descriptors, as a rule. Others may free some before the session expires.
+            Err(error) => {
+                debug!("the relay to ZooKeeper at {host}:{port} cannot accept a connection: {error}");
+                sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
         while connections.try_join_next().is_some() {}
         let host = host.clone();
         connections.spawn(async move {
