@@ -27,10 +27,10 @@ pub struct GroupCoordinator {
 }
 
 /// A group as ListGroups shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GroupOverview {
-    pub(crate) group_id: Arc<str>,
-    pub(crate) protocol_type: String,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupOverview<'a> {
+    pub(crate) group_id: &'a str,
+    pub(crate) protocol_type: &'a str,
     pub(crate) state: GroupState,
 }
 
@@ -181,20 +181,27 @@ impl GroupCoordinator {
         Ok(shard.core().get(group_id).map(|group| group.description()))
     }
 
-    /// The groups that this broker coordinates, and whether some are still being loaded.
-    pub(crate) fn list(&self) -> Result<(Vec<GroupOverview>, bool), GroupError> {
-        let mut groups = Vec::new();
+    /// Shows the groups that this broker coordinates, until `look` has seen enough. True if some are still being loaded.
+    pub(crate) fn list<E>(
+        &self,
+        mut look: impl FnMut(GroupOverview<'_>) -> Result<(), E>,
+    ) -> Result<Result<bool, E>, GroupError> {
         if !self.shards.is_active() {
             return Err(GroupError::CoordinatorNotAvailable);
         }
+        let mut outcome = Ok(());
         let loading = self.shards.look_at_all(|core| {
-            groups.extend(core.iter().map(|group| GroupOverview {
-                group_id: Arc::clone(group.group_id()),
-                protocol_type: group.protocol_type().to_owned(),
-                state: group.state(),
-            }));
+            if outcome.is_ok() {
+                outcome = core.iter().try_for_each(|group| {
+                    look(GroupOverview {
+                        group_id: group.group_id(),
+                        protocol_type: group.protocol_type(),
+                        state: group.state(),
+                    })
+                });
+            }
         });
-        Ok((groups, loading))
+        Ok(outcome.map(|()| loading))
     }
 
     pub(crate) fn delete(&self, group_id: &str) -> Result<(), GroupError> {
