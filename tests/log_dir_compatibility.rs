@@ -91,7 +91,7 @@ fn open(root: &Path) -> LogDirs {
         ..LogDirsConfig::default()
     };
     let (failures, _) = tokio::sync::mpsc::unbounded_channel();
-    let dirs = LogDirs::open(&config, failures).expect("openable");
+    let dirs = LogDirs::open(&config, failures, Arc::default()).expect("openable");
     dirs.load(&|_| Arc::new(topic_config()), 0, &|_| {}).expect("loadable");
     dirs
 }

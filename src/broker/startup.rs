@@ -231,6 +231,7 @@ async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32,
 
 /// What there is before the first log is opened.
 struct Foundation {
+    counters: Counters,
     zookeeper: ZooKeeper,
     cluster_id: String,
     id: BrokerId,
@@ -272,8 +273,10 @@ async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
     let zookeeper = ZooKeeper::connect(settings).await.doing("connect to ZooKeeper")?;
     zookeeper.create_persistent_roots().await.doing("create the persistent znodes")?;
 
+    let counters = Counters::default();
     let (failures, failed_dirs) = mpsc::unbounded_channel::<PathBuf>();
-    let log_dirs = LogDirs::open(&config.log_dirs_config(), failures).doing("open the log directories")?;
+    let log_dirs = LogDirs::open(&config.log_dirs_config(), failures, Arc::clone(&counters.log))
+        .doing("open the log directories")?;
     let cluster_id = cluster_id(&zookeeper, &log_dirs).await?;
     info!("Cluster ID = {cluster_id}");
     let id = broker_id(&config, &log_dirs, &zookeeper).await?;
@@ -284,13 +287,12 @@ async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
     let dynamic =
         DynamicConfig::load(zookeeper.clone(), id, config).await.doing("read the broker's stored settings")?;
     let bound = bind(&dynamic.config().load().socket_config())?;
-    Ok(Foundation { zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic: Arc::new(dynamic), bound })
+    Ok(Foundation { counters, zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic: Arc::new(dynamic), bound })
 }
 
 async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
-    let Foundation { zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic, bound } = foundation;
+    let Foundation { counters, zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic, bound } = foundation;
     let (shutdown, shutting_down) = watch::channel(false);
-    let counters = Counters::default();
     let mut tasks = JoinSet::new();
     let current = dynamic.config();
     let config = current.load_full();
@@ -320,6 +322,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         Arc::clone(&dynamic) as Arc<dyn TopicConfigs>,
         Arc::clone(&io),
         registered,
+        Arc::clone(&counters.replica),
     );
     let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
     let groups = GroupCoordinator::new(
@@ -336,7 +339,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let sockets = dynamic.section(KafkaConfig::socket_config);
     tasks.spawn(dynamic.run(Arc::clone(&replicas), shutting_down.clone()));
 
-    let (controller, controlling) = Controller::new(id, controller_config);
+    let (controller, controlling) = Controller::new(id, controller_config, Arc::clone(&counters.controller));
     let mut controller_task = JoinSet::new();
     controller_task.spawn(controlling);
     let server = Arc::new(Server {

@@ -141,6 +141,8 @@ pub struct LeadershipWrite {
     /// Its `partition_epoch` is the version that is expected, or, for a new partition, of no meaning.
     pub leadership: LeaderAndIsr,
     pub is_new: bool,
+    /// The leader is from outside the ISR.
+    pub is_unclean: bool,
 }
 
 /// The settings that decisions depend on.
@@ -345,6 +347,7 @@ impl Active {
             let Some(partition) = self.cluster.partition(name) else { continue };
             let replicas = &partition.assignment.replicas;
             let is_online = |broker| self.cluster.is_replica_online(name, broker);
+            let mut is_unclean = false;
             let next = match &partition.leadership {
                 None => match election::first(replicas, is_online) {
                     Some((leader, isr)) => LeaderAndIsr {
@@ -370,6 +373,7 @@ impl Active {
                         continue;
                     }
                     Outcome::Changed { leader, isr, unclean } => {
+                        is_unclean = unclean;
                         if unclean {
                             warn!("unclean election for partition {name}: {leader:?} leads and records may be lost");
                         }
@@ -386,7 +390,7 @@ impl Active {
                 },
             };
             let is_new = partition.leadership.is_none();
-            writes.push(LeadershipWrite { partition: name.clone(), leadership: next, is_new });
+            writes.push(LeadershipWrite { partition: name.clone(), leadership: next, is_new, is_unclean });
         }
         if !leaderless.is_empty() {
             warn!(

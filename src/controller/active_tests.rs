@@ -1,11 +1,13 @@
 //! The core driven by hand: writes and reads are answered from a map that stands for ZooKeeper's partition states.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::config::metadata_version::MetadataVersion;
 use crate::controller::active::{
     Action, Active, Deleted, Event, Hosted, Settings, Snapshot, TopicFound, TopicRead, WriteOutcome,
 };
+use crate::controller::counters::ControllerCounters;
 use crate::controller::requests::{ControlRequest, Outgoing};
 use crate::controller::state::{Assignment, Broker, LeaderAndIsr, PartitionState};
 use crate::model::endpoint::Endpoint;
@@ -29,6 +31,7 @@ struct Driver {
     states: BTreeMap<TopicPartition, LeaderAndIsr>,
     topics: BTreeMap<String, TopicFound>,
     unclean: BTreeSet<String>,
+    counters: ControllerCounters,
     said: Vec<Said>,
     /// Everything else that the core wanted done.
     done: Vec<Action>,
@@ -102,8 +105,15 @@ impl Driver {
             ..Snapshot::default()
         };
         let (active, actions) = Active::elected(settings, EPOCH, snapshot);
-        let mut driver =
-            Driver { active, states, topics, unclean: BTreeSet::new(), said: Vec::new(), done: Vec::new() };
+        let mut driver = Driver {
+            active,
+            states,
+            topics,
+            unclean: BTreeSet::new(),
+            counters: ControllerCounters::default(),
+            said: Vec::new(),
+            done: Vec::new(),
+        };
         driver.perform(actions);
         driver
     }
@@ -118,6 +128,7 @@ impl Driver {
     fn perform(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
+            self.counters.action(&action);
             let answer = match action {
                 Action::Send(outgoing) => {
                     self.hear(outgoing);
@@ -160,6 +171,7 @@ impl Driver {
                     continue;
                 }
             };
+            self.counters.event(&answer);
             actions.extend(self.active.on_event(answer));
         }
     }
@@ -360,6 +372,8 @@ fn an_unclean_election_asks_for_the_topics_setting_first() {
         driver.brokers(&[(1, 101)]);
         assert_eq!(driver.state("t-0"), expected);
         assert_eq!(driver.states[&tp("t-0")].recovering, allowed);
+        let counters = [&driver.counters.unclean_leader_elections, &driver.counters.leaderships_written];
+        assert_eq!(counters.map(|counter| counter.load(Ordering::Relaxed)), [u64::from(allowed), 1]);
     }
 }
 
@@ -484,6 +498,7 @@ fn a_marked_topic_that_is_not_understood_waits_for_its_repair_under_a_new_contro
             active,
             states: BTreeMap::from([(tp("bad-0"), leadership(1, 0, &[1]))]),
             topics: BTreeMap::new(),
+            counters: ControllerCounters::default(),
             unclean: BTreeSet::new(),
             said: Vec::new(),
             done: Vec::new(),

@@ -14,6 +14,7 @@ pub mod active;
 #[cfg(test)]
 mod active_tests;
 pub mod assignment;
+pub mod counters;
 pub mod election;
 pub mod requests;
 pub mod state;

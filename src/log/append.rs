@@ -5,6 +5,7 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::counters::add;
 use super::error::LogError;
 use super::producer_state::{BatchMetadata, EndTxnMarker, ProducerBatch, Verdict};
 use super::segment::{RollQuestion, Segment};
@@ -301,6 +302,7 @@ impl State {
         let segment = Segment::create(&dir, base_offset, &config, now_ms)?;
         self.segments.push(segment);
         self.recent.clear();
+        add(&self.parent.counters.segments_rolled, 1);
         Ok(Rolled::Yes)
     }
 }

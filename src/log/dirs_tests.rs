@@ -35,7 +35,7 @@ impl Fixture {
 
     fn open(&self) -> (LogDirs, UnboundedReceiver<PathBuf>) {
         let (sender, failures) = unbounded_channel();
-        (LogDirs::open(&self.config, sender).expect("openable"), failures)
+        (LogDirs::open(&self.config, sender, Arc::default()).expect("openable"), failures)
     }
 
     fn start(&self) -> (LogDirs, UnboundedReceiver<PathBuf>) {
@@ -108,7 +108,7 @@ fn a_directory_in_use_is_refused() {
     let fixture = Fixture::new(1);
     let (_dirs, _failures) = fixture.open();
     let (sender, _) = unbounded_channel();
-    assert!(matches!(LogDirs::open(&fixture.config, sender), Err(LogError::StartRefused { .. })));
+    assert!(matches!(LogDirs::open(&fixture.config, sender, Arc::default()), Err(LogError::StartRefused { .. })));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn directories_belong_to_one_broker_of_one_cluster() {
     drop(dirs);
     fs::write(fixture.path(0, "meta.properties"), "version=1\nnode.id=4\ncluster.id=cluster-a\n").expect("writable");
     let (sender, _) = unbounded_channel();
-    assert!(LogDirs::open(&fixture.config, sender).is_err());
+    assert!(LogDirs::open(&fixture.config, sender, Arc::default()).is_err());
 }
 
 fn delete(dirs: &LogDirs, tp: &TopicPartition) -> Result<bool, LogError> {
@@ -223,7 +223,10 @@ fn one_failed_directory_leaves_the_others_serving() {
     fs::create_dir_all(file_in_the_way.config.dirs[0].parent().expect("a parent")).expect("writable");
     fs::write(&file_in_the_way.config.dirs[0], "a file").expect("writable");
     let (sender, _) = unbounded_channel();
-    assert!(matches!(LogDirs::open(&file_in_the_way.config, sender), Err(LogError::StartRefused { .. })));
+    assert!(matches!(
+        LogDirs::open(&file_in_the_way.config, sender, Arc::default()),
+        Err(LogError::StartRefused { .. })
+    ));
 }
 
 #[test]

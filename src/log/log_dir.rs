@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::counters::{LogCounters, add};
 use super::error::{Condemned, LogError};
 use super::producer_state::ProducerLimits;
 use crate::model::{Offset, TopicPartition};
@@ -20,6 +21,8 @@ pub(crate) struct LogDir {
     producer_id_expiration_ms: AtomicI64,
     /// Shared by all directories.
     pub producer_limits: Arc<ProducerLimits>,
+    /// Shared by all directories too.
+    pub counters: Arc<LogCounters>,
     /// Held while a checkpoint is gathered and written: of two writers at once one would find its temporary file gone, and
     /// an older picture could replace a newer one.
     pub checkpointing: Mutex<()>,
@@ -47,6 +50,7 @@ impl LogDir {
         failures: UnboundedSender<PathBuf>,
         producer_id_expiration_ms: i64,
         producer_limits: Arc<ProducerLimits>,
+        counters: Arc<LogCounters>,
     ) -> LogDir {
         LogDir {
             path,
@@ -54,6 +58,7 @@ impl LogDir {
             failures,
             producer_id_expiration_ms: AtomicI64::new(producer_id_expiration_ms),
             producer_limits,
+            counters,
             checkpointing: Mutex::default(),
             rolled: Mutex::default(),
             unwritten: Mutex::default(),
@@ -109,11 +114,13 @@ impl LogDir {
 
     /// One log is not served any more; whoever hears of failures finds it.
     pub fn tell_failed_log(&self) {
+        add(&self.counters.logs_failed, 1);
         let _ = self.failures.send(self.path.clone());
     }
 
     pub fn fail(&self, error: &LogError) {
         if !self.offline.swap(true, Ordering::AcqRel) {
+            add(&self.counters.dirs_failed, 1);
             log::error!("{error}; log directory {} is offline until the broker restarts", self.path.display());
             // Nobody listens in tests and tools, and that is fine.
             let _ = self.failures.send(self.path.clone());

@@ -1,5 +1,7 @@
 //! The rules of one log, one by one.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
 use super::error::LogError;
@@ -394,6 +396,13 @@ fn retention_deletes_from_the_oldest_and_never_above_the_high_watermark() {
     log.update_high_watermark(Offset(30));
     let deleted = log.delete_old_segments(2500).expect("deleted");
     assert!(deleted > 0 && deleted < before);
+    let counters = &one.parent.counters;
+    let counted = [&counters.segments_rolled, &counters.segments_deleted, &counters.flushes];
+    let counted = counted.map(|counter| counter.load(Ordering::Relaxed));
+    assert_eq!(counted, [before as u64 - 1, deleted as u64, 0]);
+    log.flush(0).expect("flushed");
+    log.flush(0).expect("nothing is left to flush");
+    assert_eq!(counters.flushes.load(Ordering::Relaxed), 1);
     let start = log.log_start_offset();
     assert_eq!(read_all(&log)[0].0.base_offset, start.0);
     assert!(start <= Offset(15), "records younger than 1000 ms are kept");

@@ -24,6 +24,7 @@
 mod append;
 pub mod broker_metadata;
 mod checkpoint;
+pub mod counters;
 pub mod dirs;
 pub mod error;
 mod file_names;
@@ -61,7 +62,9 @@ mod testing;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
+use self::counters::add;
 use self::error::{Condemned, IoContext, LogError};
 use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
 use self::log_dir::LogDir;
@@ -470,6 +473,7 @@ impl Log {
         let dir = state.dir.clone();
         drop(state);
 
+        let began = Instant::now();
         let synced = (|| {
             for path in &files {
                 match std::fs::File::open(path) {
@@ -486,6 +490,9 @@ impl Log {
             }
         })();
         self.observe(synced)?;
+        let counters = &self.parent.counters;
+        add(&counters.flushes, 1);
+        add(&counters.flush_us, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
 
         let mut state = self.locked();
         state.last_flush_ms = now_ms;

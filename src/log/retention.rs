@@ -1,6 +1,7 @@
 //! Deletion of old segments, by log start offset, size and age, in that order.
 //! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala (deleteOldSegments, deletableSegments).
 
+use super::counters::add;
 use super::error::{IoContext, LogError};
 use super::segment::Segment;
 use super::truncation::Removed;
@@ -49,6 +50,7 @@ impl Log {
         let (new_start, removed): (Offset, Removed) = self.observe(deleted)?;
         // Nothing is appended below the log start offset again: no new segment can have one of these names.
         self.observe(removed.rename(&self.parent, due_ms))?;
+        add(&self.parent.counters.segments_deleted, count as u64);
         log::info!("[{tp}] Deleted {count} segments from offset {from} to {new_start} due to {}", rule.reason());
         Ok(count)
     }

@@ -44,6 +44,7 @@ impl OneLog {
             sender,
             EXPIRATION_MS,
             ProducerLimits::new(1000, usize::MAX),
+            Arc::default(),
         ));
         std::fs::create_dir(root.path().join("t-0")).expect("writable");
         OneLog { root, config: Arc::new(config), parent, failures }

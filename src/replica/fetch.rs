@@ -1,7 +1,6 @@
 //! Fetches over many partitions: what is read at once, what waits, and what I/O threads bring into memory first.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use log::warn;
 use tokio::time::Instant;
@@ -9,6 +8,7 @@ use tokio::time::Instant;
 use crate::log::FirstBatch;
 use crate::model::TopicId;
 use crate::replica::cached::{begins_cached, is_cached, read_ahead, what_follows};
+use crate::replica::counters::add;
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{NO_SESSION, OpenSession, Opened, PendingRead, SessionRefusal, SessionRequest};
 use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher, Partition};
@@ -178,6 +178,7 @@ impl ReplicaManager {
             if missing_bytes == 0 {
                 break (reads, outcomes);
             }
+            add(&self.counters.fetches_parked, 1);
             // What was read is dropped: it is read again with what has arrived since.
             is_last = match session {
                 None => {
@@ -194,9 +195,28 @@ impl ReplicaManager {
                     (is_parked && !session.watch().wait(deadline).await) || !session.is_current()
                 }
             };
+            if is_last {
+                add(&self.counters.fetches_expired, 1);
+            }
         };
+        self.count(query.fetcher, &outcomes);
         self.warm_up(&outcomes).await;
         (reads, outcomes)
+    }
+
+    /// Counts what a fetcher is told.
+    fn count(&self, fetcher: Fetcher, outcomes: &[Outcome]) {
+        let bytes: usize = outcomes.iter().flatten().map(Fetched::bytes).sum();
+        if bytes > 0 {
+            match fetcher {
+                Fetcher::Consumer { .. } => add(&self.counters.bytes_out, bytes),
+                Fetcher::Follower { .. } => add(&self.counters.replication_bytes_out, bytes),
+            }
+        }
+        let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        if refused > 0 {
+            add(&self.counters.fetches_refused, refused);
+        }
     }
 
     /// Registers a fetch with each partition that it names.
@@ -216,7 +236,7 @@ impl ReplicaManager {
 
     /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
     async fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked: Option<std::time::Instant>) -> Vec<Outcome> {
-        self.partitions_read.fetch_add(reads.len() as u64, Ordering::Relaxed);
+        add(&self.counters.partitions_read, reads.len());
         let image = self.around.metadata.image();
         let first_batch = match query.limits {
             LimitRule::Hard => FirstBatch::Cut,

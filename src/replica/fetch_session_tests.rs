@@ -235,7 +235,7 @@ async fn a_fetch_costs_work_for_the_partitions_that_changed() {
     for fetcher in [CONSUMER, follower(2)] {
         let replicas: &[i32] = if fetcher == CONSUMER { &[1] } else { &[1, 2] };
         let fixture = led(MANY, replicas).await;
-        let looks = || fixture.replicas.partitions_read.swap(0, Ordering::Relaxed);
+        let looks = || fixture.replicas.counters.partitions_read.swap(0, Ordering::Relaxed);
         let append = |partition| {
             fixture.replicas.append("t", partition, records(1), TERMS, NOW_MS).expect("this broker leads");
         };

@@ -9,6 +9,7 @@
 mod append_rules;
 mod cached;
 pub mod control;
+pub mod counters;
 pub mod decisions;
 pub mod error;
 pub mod fetch;

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use crate::log::{OffsetQuery, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::control::ControllerFence;
+use crate::replica::counters::{ReplicaCounters, add};
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
@@ -35,8 +35,7 @@ pub struct ReplicaManager {
     config: ReplicaConfig,
     pub(super) hosted: Hosted,
     pub(super) sessions: FetchSessions,
-    /// Looks that fetches had into partitions.
-    pub(super) partitions_read: AtomicU64,
+    pub(super) counters: Arc<ReplicaCounters>,
     pub(super) log_dirs: Arc<LogDirs>,
     pub(super) topic_configs: Arc<dyn TopicConfigs>,
     pub(super) io: Arc<IoThreads>,
@@ -53,6 +52,7 @@ pub struct ReplicaManager {
 
 impl ReplicaManager {
     /// The second value tells of leadership changes; whoever connects the coordinators drains it.
+    #[expect(clippy::too_many_arguments, reason = "one for each thing around it")]
     pub fn new(
         broker: BrokerId,
         config: ReplicaConfig,
@@ -61,6 +61,7 @@ impl ReplicaManager {
         topic_configs: Arc<dyn TopicConfigs>,
         io: Arc<IoThreads>,
         registered: watch::Receiver<Option<BrokerEpoch>>,
+        counters: Arc<ReplicaCounters>,
     ) -> (Arc<ReplicaManager>, mpsc::Receiver<LeadershipEvent>) {
         let (events, told) = mpsc::channel(LEADERSHIP_EVENTS_MAX);
         let around = Arc::new(Surroundings {
@@ -76,7 +77,7 @@ impl ReplicaManager {
             config,
             hosted: Hosted::default(),
             sessions,
-            partitions_read: AtomicU64::new(0),
+            counters,
             log_dirs,
             topic_configs,
             io,
@@ -128,8 +129,16 @@ impl ReplicaManager {
         terms: AppendTerms,
         now_ms: i64,
     ) -> Result<Appended, ReplicaError> {
-        let partition = self.partition(topic, partition)?;
-        let appended = partition.append(records, terms, now_ms)?;
+        let bytes = records.len();
+        let appended = self.partition(topic, partition).and_then(|partition| {
+            let appended = partition.append(records, terms, now_ms)?;
+            Ok((partition, appended))
+        });
+        let (partition, appended) = appended.inspect_err(|why| self.counters.not_appended(bytes, why))?;
+        self.counters.appended(bytes, &appended.info);
+        if appended.commit.is_some() || appended.info.flush_due {
+            add(&self.counters.appends_parked, 1);
+        }
         let Some(log) = appended.info.flush_due.then(|| partition.log()).flatten() else { return Ok(appended) };
         let io = Arc::clone(&self.io);
         let flush = async move {

@@ -573,7 +573,7 @@ async fn no_history_over_logs_on_disk_loses_an_acknowledged_record() {
             let root = tempfile::tempdir().expect("a temporary directory");
             let config = LogDirsConfig { dirs: vec![root.path().to_owned()], ..LogDirsConfig::default() };
             let (failures, _) = mpsc::unbounded_channel();
-            let dirs = LogDirs::open(&config, failures).expect("the directory is ours");
+            let dirs = LogDirs::open(&config, failures, Arc::default()).expect("the directory is ours");
             dirs.load(&|_| Arc::default(), NOW_MS, &|_| ()).expect("the directory is empty");
             (root, dirs)
         });

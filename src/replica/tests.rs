@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,7 +95,7 @@ impl Fixture {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config = LogDirsConfig { dirs: vec![dir.path().to_owned()], ..LogDirsConfig::default() };
         let (failures, _) = mpsc::unbounded_channel();
-        let log_dirs = LogDirs::open(&config, failures).expect("the directory is ours");
+        let log_dirs = LogDirs::open(&config, failures, Arc::default()).expect("the directory is ours");
         log_dirs.load(&|_| Arc::default(), NOW_MS, &|_| ()).expect("the directory is empty");
         let metadata = Arc::new(MetadataCache::new());
         let io = Arc::new(IoThreads::start(2, 16).expect("threads start"));
@@ -107,6 +108,7 @@ impl Fixture {
             Arc::new(Defaults),
             io,
             registered,
+            Arc::default(),
         );
         Fixture { replicas, events, broker_epoch, dir }
     }
@@ -526,4 +528,29 @@ async fn the_high_watermark_never_passes_a_follower_and_never_goes_back() {
         fetched[follower] = log.log_end_offset().0;
     }
     assert!(before > Offset(0));
+}
+
+#[tokio::test]
+async fn what_is_produced_and_what_is_fetched_is_counted() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    assert_eq!(fixture.decide("t", 0, 1, 1, &[1]).await, Ok(()));
+    let counters = Arc::clone(&fixture.replicas.counters);
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let bytes = records(3).len() as u64;
+    fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
+    fixture.produce("other", RequiredAcks::Leader).expect_err("nobody knows it");
+    assert_eq!((of(&counters.bytes_in), of(&counters.messages_in)), (bytes, 3));
+    assert_eq!((of(&counters.appends_refused), of(&counters.appends_failed)), (1, 0));
+
+    let fetch = async |from| {
+        let deadline = Instant::now() + Duration::from_millis(20);
+        fixture.replicas.fetch(&fixture.consumer("t", from, 1), deadline, std::time::Instant::now()).await
+    };
+    fetch(0).await;
+    assert_eq!((of(&counters.bytes_out), of(&counters.fetches_parked)), (bytes, 0));
+    fetch(3).await;
+    assert_eq!((of(&counters.bytes_out), of(&counters.fetches_parked), of(&counters.fetches_expired)), (bytes, 1, 1));
+    fetch(4).await;
+    assert_eq!((of(&counters.fetches_refused), of(&counters.replication_bytes_out)), (1, 0));
 }

@@ -71,7 +71,7 @@ fn main() {
     let topic = Arc::new(LogConfig { segment_bytes: 64 << 20, ..LogConfig::default() });
     let open = || {
         let (failures, _) = tokio::sync::mpsc::unbounded_channel();
-        let dirs = LogDirs::open(&config, failures).expect("openable");
+        let dirs = LogDirs::open(&config, failures, Arc::default()).expect("openable");
         let started = Instant::now();
         dirs.load(&|_| topic.clone(), 0, &|_| {}).expect("loadable");
         (dirs, started.elapsed())

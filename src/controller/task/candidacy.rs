@@ -1,5 +1,6 @@
 //! Standing for election, and ceasing to be the controller. All of it belongs to one session with ZooKeeper, the one
 //! that this broker is registered under: when that ends, whatever is being done is dropped, and the office with it.
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, info};
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::sections::ControllerConfig;
 use crate::controller::active::Event;
+use crate::controller::counters::{ControllerCounters, count};
 use crate::controller::task::Input;
 use crate::controller::task::office::Office;
 use crate::controller::task::watches::reap;
@@ -25,6 +27,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Task {
     pub(super) broker_id: BrokerId,
     pub(super) config: ControllerConfig,
+    pub(super) counters: Arc<ControllerCounters>,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) published: watch::Sender<Option<ControllerEpoch>>,
     /// Bound to the session that the broker is registered under; `None` while it may not be elected.
@@ -175,6 +178,7 @@ impl Task {
             Err(ZkError::SessionExpired | ZkError::Closed) => self.session_ended(),
             Err(error) => {
                 self.has_failed = true;
+                count(&self.counters.zookeeper_failures);
                 if let Some(session) = &self.session {
                     let prefix = self.log_prefix();
                     let what = format!("{prefix} cannot be the controller, trying again and leaving it to others");
@@ -247,6 +251,7 @@ impl Task {
             Election::Lost => debug!("{prefix} another broker won the election"),
             Election::Won { epoch, epoch_zk_version } => {
                 let epoch = ControllerEpoch(epoch);
+                count(&self.counters.offices_won);
                 info!(
                     "{prefix} {} successfully elected as the controller. Epoch incremented to {epoch} and epoch zk version is now {epoch_zk_version}",
                     self.broker_id
@@ -272,6 +277,7 @@ impl Task {
         let office = self.office.take();
         let epoch = was_active.or(office.as_ref().map(|office| office.core.epoch()));
         if let Some(epoch) = epoch {
+            count(&self.counters.offices_left);
             info!("{} Resigned, epoch {epoch}: {reason}", self.log_prefix());
         }
     }

@@ -1,10 +1,13 @@
 //! The shell of the controller: takes part in elections, keeps the core supplied with events while in office, and
 //! performs its actions.
+use std::sync::Arc;
+
 use odradek_zookeeper::session::{Stat, ZooKeeper};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::sections::ControllerConfig;
 use crate::controller::active::Event;
+use crate::controller::counters::ControllerCounters;
 use crate::controller::task::candidacy::Task;
 use crate::model::{BrokerId, ControllerEpoch};
 
@@ -58,12 +61,17 @@ enum Input {
 
 impl Controller {
     /// The controller and its task, which stands for election once the broker is registered.
-    pub fn new(broker_id: BrokerId, config: ControllerConfig) -> (Controller, impl Future<Output = ()> + Send) {
+    pub fn new(
+        broker_id: BrokerId,
+        config: ControllerConfig,
+        counters: Arc<ControllerCounters>,
+    ) -> (Controller, impl Future<Output = ()> + Send) {
         let (inputs, queue) = mpsc::channel(EVENTS_QUEUED_MAX);
         let (published, epoch) = watch::channel(None);
         let task = Task {
             broker_id,
             config,
+            counters,
             inputs: inputs.clone(),
             published,
             session: None,

@@ -162,6 +162,7 @@ impl Task {
 
     pub(super) async fn process(&mut self, event: Event) -> Result<(), ZkError> {
         let Some(office) = &mut self.office else { return Ok(()) };
+        self.counters.event(&event);
         let actions = office.core.on_event(event);
         self.perform(actions).await
     }
@@ -171,6 +172,7 @@ impl Task {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             let Some(office) = &mut self.office else { return Ok(()) };
+            self.counters.action(&action);
             let outcome = match action {
                 Action::Connect(broker) => {
                     office.channels.connect(&broker);
@@ -218,6 +220,7 @@ impl Task {
             };
             if let Some(event) = outcome {
                 let Some(office) = &mut self.office else { return Ok(()) };
+                self.counters.event(&event);
                 actions.extend(office.core.on_event(event));
             }
         }
@@ -284,7 +287,9 @@ impl Task {
         }
         let brokers = office.zookeeper.log_dir_events(&children).await?;
         info!("[Controller id={}] brokers {brokers:?} lost log directories", self.broker_id);
-        let actions = office.core.on_event(Event::LogDirsFailed(brokers));
+        let event = Event::LogDirsFailed(brokers);
+        self.counters.event(&event);
+        let actions = office.core.on_event(event);
         self.perform(actions).await?;
         let Some(office) = &mut self.office else { return Ok(()) };
         office.zookeeper.delete_children(znode::log_dir_event::ROOT, &children).await
@@ -297,7 +302,9 @@ impl Task {
             return Ok(());
         }
         let leaderships = office.zookeeper.isr_changes(&children).await?;
-        let actions = office.core.on_event(Event::IsrsChanged(leaderships));
+        let event = Event::IsrsChanged(leaderships);
+        self.counters.event(&event);
+        let actions = office.core.on_event(event);
         self.perform(actions).await?;
         let Some(office) = &mut self.office else { return Ok(()) };
         office.zookeeper.delete_children(znode::isr_change::ROOT, &children).await

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{Dir, LogDirs};
 use crate::config::sections::LogDirsConfig;
 use crate::log::broker_metadata::MetaProperties;
+use crate::log::counters::LogCounters;
 use crate::log::error::{IoContext, LogError};
 use crate::log::file_names;
 use crate::log::log_dir::LogDir;
@@ -23,7 +24,11 @@ use crate::model::BrokerId;
 impl LogDirs {
     /// Creates and locks the directories and reads whom they belong to. A directory that cannot be used is offline from
     /// the start, and `failures` hears of it; without any that can, there is nothing to run on.
-    pub fn open(config: &LogDirsConfig, failures: UnboundedSender<PathBuf>) -> Result<LogDirs, LogError> {
+    pub fn open(
+        config: &LogDirsConfig,
+        failures: UnboundedSender<PathBuf>,
+        counters: Arc<LogCounters>,
+    ) -> Result<LogDirs, LogError> {
         let producer_limits = ProducerLimits::new(config.producer_ids_max, config.producer_ids_total_max);
         let mut dirs = Vec::with_capacity(config.dirs.len());
         for path in &config.dirs {
@@ -33,6 +38,7 @@ impl LogDirs {
                 failures.clone(),
                 config.producer_id_expiration_ms,
                 Arc::clone(&producer_limits),
+                Arc::clone(&counters),
             ));
             let (lock, metadata) = match prepare_dir(shared.path()) {
                 Ok((lock, metadata)) => (Some(lock), metadata),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{Dir, LogDirs};
 use crate::config::log::LogConfig;
+use crate::log::counters::add;
 use crate::log::error::{Condemned, IoContext, LogError};
 use crate::log::file_names::{self, DirKind};
 use crate::log::loading::{self, LoadInput};
@@ -155,6 +156,7 @@ impl LogDirs {
 
         let on_recovered = |bytes: u64| {
             counters.segments_recovered.fetch_add(1, Ordering::Relaxed);
+            add(&dir.shared.counters.segments_recovered, 1);
             counters.bytes_recovered.fetch_add(bytes, Ordering::Relaxed);
             on_progress(counters.progress());
         };
