@@ -88,7 +88,7 @@ pub(crate) async fn handle(
     }
     if !validate_only {
         for result in results.iter_mut().filter(|result| result.error_code == ErrorCode::None.code()) {
-            if timeout_ms <= 0 || !have_leaders(server, &result.name, result.num_partitions, deadline).await {
+            if timeout_ms <= 0 || !have_leaders(server, &context, &result.name, result.num_partitions, deadline).await {
                 // The topic is created all the same; the client is told that its leaders are not.
                 *result = refused(&result.name, Refusal::from(ErrorCode::RequestTimedOut));
             }
@@ -178,12 +178,18 @@ fn candidates(image: &Image) -> Vec<Candidate> {
 }
 
 /// Waits until the local metadata knows a leader of every partition.
-pub(super) async fn have_leaders(server: &Server, topic: &str, partitions: i32, deadline: Instant) -> bool {
+pub(super) async fn have_leaders(
+    server: &Server,
+    context: &RequestContext,
+    topic: &str,
+    partitions: i32,
+    deadline: Instant,
+) -> bool {
     let known = |image: &Image| {
         let is_led = |partition| image.partition(topic, partition).is_some_and(|known| known.leader.0 >= 0);
         (0..partitions).all(is_led).then_some(())
     };
-    server.metadata.wait_for(deadline, known).await.is_some()
+    context.while_connected(server.metadata.wait_for(deadline, known)).await.is_some()
 }
 
 fn accepted(server: &Server, name: &str, created: &Created, overrides: &Properties) -> CreatableTopicResult {

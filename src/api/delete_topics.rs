@@ -70,7 +70,7 @@ pub(crate) async fn handle(
         let name = response.name.clone().unwrap_or_default();
         let gone =
             async { server.metadata.wait_for(deadline, |image| image.topic(&name).is_none().then_some(())).await };
-        if request.timeout_ms <= 0 || gone.await.is_none() {
+        if request.timeout_ms <= 0 || context.while_connected(gone).await.is_none() {
             response.error_code = ErrorCode::RequestTimedOut.code();
         }
     }

@@ -244,6 +244,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::*;
+    use crate::api::HangUp;
     use crate::api::answer::AnswerBudget;
     use crate::api::session::ClientSession;
     use crate::metadata::image::tests::{partition, update};
@@ -271,6 +272,17 @@ mod tests {
     fn request(topics: Option<&[&str]>) -> MetadataRequest {
         let topic = |name: &&str| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() };
         MetadataRequest { topics: topics.map(|names| names.iter().map(topic).collect()), ..Default::default() }
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_client_has_hung_up_waits_for_nothing_more() {
+        let hang_up = HangUp::default();
+        let context = RequestContext { hang_up: Some(hang_up.clone()), ..context(0) };
+        assert_eq!(context.while_connected(std::future::ready(Some(1))).await, Some(1));
+        let (outcome, ()) = tokio::join!(context.while_connected(std::future::pending::<Option<i32>>()), async {
+            hang_up.set();
+        });
+        assert_eq!(outcome, None);
     }
 
     #[test]

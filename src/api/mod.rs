@@ -6,11 +6,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
+use tokio::sync::watch;
 
 use crate::api::answer::{AnswerBudget, AnswerTooLong};
 use crate::api::counters::ApiCounters;
@@ -101,15 +102,25 @@ const SLICE: Duration = Duration::from_millis(1);
 
 /// Tells a request that outlives its connection that nobody waits for the answer any more.
 #[derive(Clone, Debug, Default)]
-pub struct HangUp(Arc<AtomicBool>);
+pub struct HangUp(watch::Sender<bool>);
 
 impl HangUp {
     pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.send_replace(true);
     }
 }
 
 impl RequestContext {
+    /// Waits for as long as there is a client to tell of it; `None` as soon as there is none.
+    pub async fn while_connected<T>(&self, wait: impl Future<Output = Option<T>>) -> Option<T> {
+        let Some(hang_up) = &self.hang_up else { return wait.await };
+        let mut gone = hang_up.0.subscribe();
+        tokio::select! {
+            outcome = wait => outcome,
+            _ = gone.wait_for(|gone| *gone) => None,
+        }
+    }
+
     /// Between two of the things that a request names: lets others have the thread after a slice of work. True if the
     /// client has hung up, and the rest need not be done.
     pub async fn pause(&self) -> bool {
@@ -120,7 +131,7 @@ impl RequestContext {
             let now = u64::try_from(self.received.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.paused_at.store(now, Ordering::Relaxed);
         }
-        self.hang_up.as_ref().is_some_and(|hang_up| hang_up.0.load(Ordering::Relaxed))
+        self.hang_up.as_ref().is_some_and(|hang_up| *hang_up.0.borrow())
     }
 
     /// Upper-case name of the listener that the request came in by.
