@@ -378,7 +378,7 @@ fn a_broker_starts_among_bad_znodes_and_takes_each_over_once_it_is_repaired() {
     for topic in ["junk-config", "shut-config"] {
         client.until_led(topic, 1);
     }
-    // Each is tried several times.
+    // What is watched is that nothing more is said while each is tried several times, every 5 seconds at least.
     for path in ["/brokers/topics/shut", &state("junk-state"), "/brokers/topics/undeletable/partitions"] {
         is_complained_of(&mut cluster, path, 0);
     }

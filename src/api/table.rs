@@ -219,7 +219,8 @@ fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
     })
 }
 
-/// Reads the request, and tells what memory it takes. One that would take too much memory is answered with the part of it that was read.
+/// Reads the request, and tells what memory it takes. One that would take too much is answered with the part of it that
+/// was read.
 fn decode<R>(
     key: ApiKey,
     context: &RequestContext,

@@ -383,6 +383,7 @@ fn a_directory_does_not_go_while_its_files_are_being_renamed() {
         while !matches!(log.roll(0), Err(LogError::Closed)) {
             std::thread::yield_now();
         }
+        // What is watched is that nothing happens: a deletion that waits for nobody is done long before.
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(dir.exists(), "another log may have its name, and the old log rename the files of that one");
         drop(renaming);

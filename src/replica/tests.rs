@@ -202,6 +202,13 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
+/// Lets every spawned task run until it waits for something that only the test can bring about: they share its thread.
+async fn until_all_wait() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_single_replica_commits_at_once_and_serves_what_it_committed() {
     let fixture = Fixture::new();
@@ -226,7 +233,7 @@ async fn a_fetch_at_the_end_waits_for_the_next_append() {
     let query = fixture.consumer("t", 0, 1);
     let replicas = Arc::clone(&fixture.replicas);
     let waiting = tokio::spawn(async move { replicas.fetch(&query, soon(), std::time::Instant::now()).await });
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    until_all_wait().await;
     assert!(!waiting.is_finished());
     fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
     let outcomes = waiting.await.expect("the fetch ends");
@@ -371,7 +378,7 @@ async fn a_request_waits_for_the_registration_and_one_for_an_earlier_life_is_nev
     // Three lives: the start, a session that expires while a request waits for its turn, and the one after it.
     fixture.broker_epoch.send_replace(None);
     let (former, current, of_any) = (ask(99, 1), ask(100, 2), ask(-1, 3));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    until_all_wait().await;
     assert!(![&former, &current, &of_any].into_iter().any(|request| request.is_finished()), "nobody is registered yet");
     assert_eq!(hosted(), -1);
     fixture.broker_epoch.send_replace(Some(BrokerEpoch(100)));
@@ -381,11 +388,11 @@ async fn a_request_waits_for_the_registration_and_one_for_an_earlier_life_is_nev
 
     let turn = fixture.replicas.fence.lock().await;
     let late = ask(100, 9);
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    until_all_wait().await;
     fixture.broker_epoch.send_replace(None);
     drop(turn);
     let after_expiry = ask(100, 10);
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    until_all_wait().await;
     assert!(!late.is_finished() && !after_expiry.is_finished(), "the session has expired");
     fixture.broker_epoch.send_replace(Some(BrokerEpoch(200)));
     for request in [late, after_expiry, ask(100, 11)] {

@@ -15,8 +15,8 @@ pub struct RegisteredBroker {
 }
 
 impl ZooKeeper {
-    /// Registers the broker under the handle's session, if it is bound, and returns its epoch. A node left behind by an earlier session
-    /// of this process is replaced (KAFKA-7165); one that another process owns is an error, and nothing is changed.
+    /// Registers the broker under the handle's session, if it is bound, and returns its epoch. A node left behind by an
+    /// earlier session of this process is replaced (KAFKA-7165); one that another process owns is an error, and nothing is changed.
     pub async fn register_broker(&self, broker: &Broker, version: BrokerJson) -> Result<i64, ZkError> {
         let path = broker::path(broker.id);
         let data = broker.encode(version);
