@@ -37,6 +37,11 @@ impl AnswerBudget {
         self.take(bytes);
     }
 
+    /// What the request and its answer take by now.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: usize) {
         let taken = self.taken.load(Ordering::Relaxed) + bytes;
         self.taken.store(taken, Ordering::Relaxed);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::api::answer::AnswerTooLong;
-use crate::api::table::aside;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::requests::{Caller, Join, JoinAnswer, Leaving, Protocol, Sync};
@@ -257,7 +256,7 @@ pub(crate) async fn list(
     let accepts = |filter: &HashSet<String>, value: &str| filter.is_empty() || filter.contains(&value.to_lowercase());
     let mut groups = Vec::new();
     // Strangers make as many groups as there is memory for, and a small request asks for all of them.
-    let listed = aside(true, || {
+    let listed = server.long_work.run_now(true, || {
         server.groups.list(|group| {
             if !accepts(&states, group.state.name()) || !accepts(&types, CLASSIC) {
                 return Ok(());

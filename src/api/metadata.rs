@@ -263,7 +263,7 @@ mod tests {
             peer: Arc::new(peer),
             received: std::time::Instant::now(),
             now_ms: 0,
-            answer,
+            answer: Arc::new(answer),
             hang_up: None,
             paused_at: AtomicU64::new(0),
         }

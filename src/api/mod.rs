@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::api::answer::{AnswerBudget, AnswerTooLong};
 use crate::api::counters::ApiCounters;
+use crate::api::long_work::LongWork;
 use crate::api::session::ClientSession;
 use crate::config::kafka_config::KafkaConfig;
 use crate::controller::task::Controller;
@@ -47,6 +48,7 @@ pub mod init_producer_id;
 pub mod leader_and_isr;
 mod leader_hint;
 pub mod list_offsets;
+pub mod long_work;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod offsets;
@@ -73,6 +75,7 @@ pub struct Server {
     pub zookeeper: ZooKeeper,
     pub replicas: Arc<ReplicaManager>,
     pub counters: Arc<ApiCounters>,
+    pub long_work: LongWork,
     /// `fetch.max.bytes`
     pub fetch_max_bytes: u32,
     /// `socket.response.max.bytes`
@@ -90,7 +93,7 @@ pub struct RequestContext {
     /// Wall clock when the request was read, ms since the epoch: the time of everything that the request does.
     pub now_ms: i64,
     /// Every handler whose answer may be much longer than its request charges it.
-    pub answer: AnswerBudget,
+    pub answer: Arc<AnswerBudget>,
     /// `None` where the request ends with its connection anyway.
     pub hang_up: Option<HangUp>,
     /// Nanoseconds after `received` when others last had the thread.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 
 use crate::api::leader_hint::leader_hint;
-use crate::api::table::aside;
+use crate::api::table::SLICE_BYTES;
 use crate::api::topic_numbers::TopicNumbers;
 use crate::api::{Handled, RequestContext, Server};
 use crate::model::internal_topics::is_internal_topic;
@@ -36,7 +36,8 @@ pub(crate) async fn handle(
     context: RequestContext,
     mut request: ProduceRequest,
 ) -> Handled<ProduceResponse> {
-    let count = keep_last_of_each(&mut request.topic_data);
+    let is_long = context.answer.taken() > SLICE_BYTES;
+    let count = server.long_work.run_now(is_long, || keep_last_of_each(&mut request.topic_data));
     let required_acks = match request.acks {
         0 => Some(RequiredAcks::None),
         1 => Some(RequiredAcks::Leader),
@@ -83,7 +84,7 @@ pub(crate) async fn handle(
             response.responses.push(TopicProduceResponse { name: topic.name, partition_responses: answers });
         }
     };
-    aside(count > PARTITIONS_A_SLICE, append_all);
+    server.long_work.run_now(count > PARTITIONS_A_SLICE, append_all);
     if !waiting.is_empty() {
         let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         for (topic, partition, commit) in waiting {

@@ -1,9 +1,7 @@
 //! Which handler answers which API, one row each, and how a request reaches it.
 //! Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaApis.scala, core/src/main/scala/kafka/network/SocketServer.scala.
 
-use std::future::poll_fn;
 use std::ops::RangeInclusive;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -31,18 +29,7 @@ use crate::protocol::message::{Message, Request, Wire};
 
 /// So much is read, and done for what was read, within a slice of work. The bytes of a produce are records, of which
 /// none is looked at while the request is read.
-const SLICE_BYTES: usize = 128 * 1024;
-
-/// Runs what cannot pause so that other tasks of this thread go on elsewhere meanwhile.
-pub(super) fn aside<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
-    if is_long { tokio::task::block_in_place(work) } else { work() }
-}
-
-/// The same for a handler, which may not pause between all that it does.
-async fn polled_aside<F: Future>(is_long: bool, handled: F) -> F::Output {
-    let mut handled = pin!(handled);
-    poll_fn(|context| aside(is_long, || handled.as_mut().poll(context))).await
-}
+pub(super) const SLICE_BYTES: usize = 128 * 1024;
 
 /// A row with `counted` builds its answer under the budget of its context and is refused if that does not suffice; the
 /// answer of any other is no longer than a small multiple of its request, or of what the broker keeps anyway.
@@ -60,19 +47,20 @@ macro_rules! table {
                 $( ApiKey::$key => Box::pin(async move {
                     let api_version = context.api_version;
                     let kept: Option<Reader> = table!(@kept body $($counted)?);
-                    let is_long = body.remaining() > SLICE_BYTES && key != ApiKey::Produce;
-                    match aside(is_long, || decode(key, &context, &server.counters, body)) {
-                        Ok((request, memory)) => {
-                            let is_long = memory > SLICE_BYTES;
-                            let response = polled_aside(is_long, $handler(&server, context, request)).await;
-                            let is_long = is_long || kept.is_some();
-                            let answer = Answering { key, api_version, correlation_id, counters: &server.counters };
-                            aside(is_long, || answer.encode(response, kept))
+                    // Produces start in their order, and so wait for nothing before they do.
+                    let may_wait = key != ApiKey::Produce;
+                    let is_long = body.remaining() > SLICE_BYTES && may_wait;
+                    let decoded = server.long_work.run(is_long, || decode(key, &context, &server.counters, body)).await;
+                    let answer = Answering { key, api_version, correlation_id, counters: &server.counters };
+                    match decoded {
+                        Ok(request) => {
+                            let budget = Arc::clone(&context.answer);
+                            let is_long = budget.taken() > SLICE_BYTES && may_wait;
+                            let response = server.long_work.poll(is_long, $handler(&server, context, request)).await;
+                            let is_long = budget.taken() > SLICE_BYTES;
+                            server.long_work.run(is_long, || answer.encode(response, kept)).await
                         }
-                        Err(refused) => {
-                            let answer = Answering { key, api_version, correlation_id, counters: &server.counters };
-                            answer.encode(*refused, None)
-                        }
+                        Err(refused) => answer.encode(*refused, None),
                     }
                 }), )*
                 #[allow(unreachable_patterns)]
@@ -136,7 +124,7 @@ impl Service for Server {
         let supported = ApiKey::from_code(api_key).and_then(|key| Some((key, supported_versions(key)?)));
         let survives = supported.as_ref().is_some_and(|(key, _)| survives_hang_up(*key));
         let hang_up = survives.then(HangUp::default);
-        let answer = AnswerBudget::new(self.socket_response_max_bytes, peer.memory.working_memory());
+        let answer = Arc::new(AnswerBudget::new(self.socket_response_max_bytes, peer.memory.working_memory()));
         let context = RequestContext {
             api_version,
             client_id: client_id.unwrap_or_default(),
@@ -219,23 +207,22 @@ fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
     })
 }
 
-/// Reads the request, and tells what memory it takes. One that would take too much is answered with the part of it that
+/// Reads the request, and counts what memory it takes. One that would take too much is answered with the part of it that
 /// was read.
 fn decode<R>(
     key: ApiKey,
     context: &RequestContext,
     counters: &ApiCounters,
     mut body: Reader,
-) -> Result<(R, usize), Box<Handled<R::Response>>>
+) -> Result<R, Box<Handled<R::Response>>>
 where
     R: Request,
     R::Response: Refusing<Request = R>,
 {
     let version = context.api_version;
     let (request, outcome) = R::decode_partly(&mut body, version);
-    let memory = body.memory_taken();
-    context.answer.count_request(memory);
-    let Err(why) = outcome else { return Ok((request, memory)) };
+    context.answer.count_request(body.memory_taken());
+    let Err(why) = outcome else { return Ok(request) };
     let name = key.name();
     match context.peer.session.software() {
         None => debug!("{name} version {version} from {} does not parse: {why}", context.address()),

@@ -33,9 +33,8 @@ pub fn server_start(arguments: &[OsString]) -> i32 {
         }
     };
     raise_descriptor_limit();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.socket_config().num_network_threads.clamp(1, workers))
+        .worker_threads(config.socket_config().network_threads())
         .thread_name("network")
         .on_thread_start(mark_network_thread)
         .enable_all()

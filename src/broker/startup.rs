@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::api::Server;
+use crate::api::long_work::LongWork;
 use crate::broker::Broker;
 use crate::broker::counters::Counters;
 use crate::broker::dynamic_config::DynamicConfig;
@@ -352,6 +353,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         zookeeper: zookeeper.clone(),
         replicas: Arc::clone(&replicas),
         counters: Arc::clone(&counters.api),
+        long_work: LongWork::new(socket.network_threads()),
         fetch_max_bytes: socket.fetch_max_bytes,
         socket_response_max_bytes: socket.socket_response_max_bytes,
         controller: controller.clone(),

@@ -85,6 +85,14 @@ pub struct ListenerLimits {
     pub max_connection_creation_rate: usize,
 }
 
+impl SocketConfig {
+    /// More than one a core would only stand in each other's way.
+    pub fn network_threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.num_network_threads.clamp(1, cores)
+    }
+}
+
 impl Default for SocketConfig {
     fn default() -> SocketConfig {
         SocketConfig {
