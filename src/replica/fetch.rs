@@ -10,13 +10,15 @@ use crate::model::TopicId;
 use crate::replica::cached::{begins_cached, is_cached, read_ahead, what_follows};
 use crate::replica::counters::add;
 use crate::replica::error::ReplicaError;
-use crate::replica::fetch_session::{NO_SESSION, OpenSession, Opened, PendingRead, SessionRefusal, SessionRequest};
+use crate::replica::fetch_session::{
+    NO_SESSION, OpenSession, Opened, Parking, PendingRead, SessionRefusal, SessionRequest,
+};
 use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher, Partition};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters::ParkedFetch;
 
 /// After so many partitions others have their turn on the thread.
-const PARTITIONS_A_SLICE: usize = 256;
+pub(super) const PARTITIONS_A_SLICE: usize = 256;
 
 /// What one fetch asks of one partition.
 #[derive(Clone, Debug)]
@@ -85,8 +87,47 @@ impl Reads<'_> {
     }
 }
 
+/// What a look at many partitions came to.
+struct Looked {
+    /// One for each.
+    outcomes: Vec<Outcome>,
+    bytes: usize,
+    /// By which a fetch waits; `None` if it must not.
+    waited_for_bytes: Option<u64>,
+    /// There is something to tell that no wait may hold back.
+    must_tell: bool,
+    unknown: usize,
+    refused: usize,
+}
+
+impl Looked {
+    fn new(count: usize) -> Looked {
+        let outcomes = Vec::with_capacity(count);
+        Looked { outcomes, bytes: 0, waited_for_bytes: Some(0), must_tell: false, unknown: 0, refused: 0 }
+    }
+
+    fn push(&mut self, asked: &FetchParams, outcome: Outcome) {
+        match &outcome {
+            Ok(fetched) => {
+                self.bytes += fetched.bytes();
+                let waited_for = fetched.waited_for_bytes(asked);
+                self.waited_for_bytes = self.waited_for_bytes.zip(waited_for).map(|(before, more)| before + more);
+                self.must_tell |= fetched.diverging.is_some();
+            }
+            Err(_) => {
+                self.refused += 1;
+                match is_unknown(&outcome) {
+                    true => self.unknown += 1,
+                    false => self.must_tell = true,
+                }
+            }
+        }
+        self.outcomes.push(outcome);
+    }
+}
+
 /// The cluster has no such partition: an answer for its own sake, which ends no wait of the others.
-fn is_unknown(outcome: &Outcome) -> bool {
+pub(super) fn is_unknown(outcome: &Outcome) -> bool {
     matches!(outcome, Err(ReplicaError::UnknownTopicId | ReplicaError::UnknownTopicOrPartition))
 }
 
@@ -108,30 +149,39 @@ impl ReplicaManager {
         asked: std::time::Instant,
     ) -> FetchReply {
         let mut reply = FetchReply { refusal: None, session_id: NO_SESSION, answers: Vec::new() };
-        match self.sessions.open(request, query.fetcher, &mut query.partitions, asked) {
+        let opened = self.sessions.open(request, query.fetcher, &mut query.partitions, asked);
+        self.drop_ended_sessions();
+        match opened {
             Opened::Refused(why) => reply.refusal = Some(why),
             opened @ (Opened::Sessionless | Opened::Full) => {
                 let outcomes = self.fetch(&query, deadline, asked).await;
                 reply.answers = query.partitions.into_iter().zip(outcomes).collect();
                 if matches!(opened, Opened::Full) {
-                    let answers = reply.answers.iter().map(|(query, outcome)| (query, outcome));
                     let uses_topic_ids = request.uses_topic_ids;
-                    reply.session_id = self.sessions.create(uses_topic_ids, query.fetcher, answers, asked);
+                    reply.session_id = self.sessions.create(uses_topic_ids, query.fetcher, &reply.answers, asked).await;
+                    self.drop_ended_sessions();
                 }
+                reply.answers.sort_by_key(|(_, outcome)| is_unknown(outcome));
             }
             Opened::Incremental(session) => {
                 reply.session_id = request.session_id;
                 let (reads, outcomes) = self.read_until(&query, Some(&session), deadline, asked).await;
                 if let Reads::Pending(reads) = reads {
-                    match session.close(reads, outcomes) {
+                    match session.close(reads, outcomes).await {
                         Ok(answers) => reply.answers = answers,
                         Err(why) => reply.refusal = Some(why),
                     }
                 }
             }
         }
-        reply.answers.sort_by_key(|(_, outcome)| is_unknown(outcome));
         reply
+    }
+
+    /// On an I/O thread: one may have as many partitions as all of them.
+    pub(super) fn drop_ended_sessions(&self) {
+        if let Some(ended) = self.sessions.take_ended() {
+            self.io.offer(move || drop(ended));
+        }
     }
 
     /// Reads from many partitions, in their order. Waits until there is enough to read, until a partition has something
@@ -150,72 +200,68 @@ impl ReplicaManager {
         let mut is_last = deadline <= Instant::now();
         let mut asked = Some(asked);
         let mut unknown_at_first = None;
-        let (reads, outcomes) = loop {
+        let (reads, looked) = loop {
             let reads = match session {
                 None => Reads::Named(&query.partitions),
-                Some(session) => Reads::Pending(session.pending(&self.hosted, &self.around.metadata.image())),
+                Some(session) => Reads::Pending(session.pending(&self.hosted, &self.around.metadata.image()).await),
             };
-            let outcomes = self.read(query, &reads, asked.take()).await;
-            let bytes: usize = outcomes.iter().flatten().map(Fetched::bytes).sum();
-            let unknown = outcomes.iter().filter(|outcome| is_unknown(outcome)).count();
+            let looked = self.read(query, &reads, asked.take()).await;
             // One that became unknown while the fetch waited is told at once.
-            let may_be_unknown = *unknown_at_first.get_or_insert(unknown);
-            let is_alone = unknown == session.map_or(reads.len(), OpenSession::len);
-            let must_tell = unknown > may_be_unknown
-                || outcomes.iter().any(|outcome| match outcome {
-                    Ok(fetched) => fetched.diverging.is_some(),
-                    Err(_) => !is_unknown(outcome),
-                });
-            if is_last || is_alone || must_tell || bytes >= query.min_bytes {
-                break (reads, outcomes);
+            let may_be_unknown = *unknown_at_first.get_or_insert(looked.unknown);
+            let is_alone = looked.unknown == session.map_or(reads.len(), OpenSession::len);
+            let must_tell = looked.must_tell || looked.unknown > may_be_unknown;
+            if is_last || is_alone || must_tell || looked.bytes >= query.min_bytes {
+                break (reads, looked);
             }
-            let waited_for = reads.iter().zip(&outcomes).filter_map(|((asked, _), outcome)| {
-                outcome.as_ref().ok().map(|fetched| fetched.waited_for_bytes(&asked.params))
-            });
             // A fetch that has fallen behind the last segment is answered with whatever there was room for.
-            let Some(waited_for) = waited_for.sum::<Option<u64>>() else { break (reads, outcomes) };
+            let Some(waited_for) = looked.waited_for_bytes else { break (reads, looked) };
             let missing_bytes = i64::try_from((query.min_bytes as u64).saturating_sub(waited_for)).unwrap_or(i64::MAX);
             if missing_bytes == 0 {
-                break (reads, outcomes);
+                break (reads, looked);
             }
             add(&self.counters.fetches_parked, 1);
             // What was read is dropped: it is read again with what has arrived since.
-            is_last = match session {
-                None => {
-                    let parked = self.park(query, outcomes, missing_bytes);
-                    give_way(parked.is_finished()).await;
-                    let is_last = !parked.wait(deadline).await;
-                    parked.finish();
-                    is_last
-                }
+            let parking = match session {
+                None => Parking::Parked(self.park(query, looked.outcomes, missing_bytes)),
                 Some(session) => {
-                    drop((reads, outcomes));
-                    let is_parked = session.watch().park(query.fetcher.waits_for(), missing_bytes);
-                    give_way(!is_parked).await;
-                    (is_parked && !session.watch().wait(deadline).await) || !session.is_current()
+                    drop((reads, looked));
+                    session.park(query.fetcher.waits_for(), missing_bytes)
                 }
+            };
+            is_last = match parking {
+                Parking::Parked(parked) => {
+                    give_way(parked.is_finished()).await;
+                    let is_woken = parked.wait(deadline).await;
+                    parked.finish();
+                    !is_woken || session.is_some_and(|session| !session.is_current())
+                }
+                Parking::LooksAgain => {
+                    give_way(true).await;
+                    deadline <= Instant::now()
+                }
+                Parking::Overtaken => true,
             };
             if is_last {
                 add(&self.counters.fetches_expired, 1);
             }
         };
-        self.count(query.fetcher, &outcomes);
-        self.warm_up(&outcomes).await;
-        (reads, outcomes)
+        self.count(query.fetcher, &looked);
+        if looked.bytes > 0 {
+            self.warm_up(&looked.outcomes).await;
+        }
+        (reads, looked.outcomes)
     }
 
     /// Counts what a fetcher is told.
-    fn count(&self, fetcher: Fetcher, outcomes: &[Outcome]) {
-        let bytes: usize = outcomes.iter().flatten().map(Fetched::bytes).sum();
-        if bytes > 0 {
+    fn count(&self, fetcher: Fetcher, looked: &Looked) {
+        if looked.bytes > 0 {
             match fetcher {
-                Fetcher::Consumer { .. } => add(&self.counters.bytes_out, bytes),
-                Fetcher::Follower { .. } => add(&self.counters.replication_bytes_out, bytes),
+                Fetcher::Consumer { .. } => add(&self.counters.bytes_out, looked.bytes),
+                Fetcher::Follower { .. } => add(&self.counters.replication_bytes_out, looked.bytes),
             }
         }
-        let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-        if refused > 0 {
-            add(&self.counters.fetches_refused, refused);
+        if looked.refused > 0 {
+            add(&self.counters.fetches_refused, looked.refused);
         }
     }
 
@@ -235,7 +281,7 @@ impl ReplicaManager {
     }
 
     /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
-    async fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked: Option<std::time::Instant>) -> Vec<Outcome> {
+    async fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked: Option<std::time::Instant>) -> Looked {
         add(&self.counters.partitions_read, reads.len());
         let image = self.around.metadata.image();
         let first_batch = match query.limits {
@@ -261,14 +307,14 @@ impl ReplicaManager {
             }
             Ok(fetched)
         };
-        let mut outcomes = Vec::with_capacity(reads.len());
+        let mut looked = Looked::new(reads.len());
         for read in reads.iter() {
-            if outcomes.len() % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+            if looked.outcomes.len() % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
                 tokio::task::yield_now().await;
             }
-            outcomes.push(read_one(read));
+            looked.push(&read.0.params, read_one(read));
         }
-        outcomes
+        looked
     }
 
     /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection; and what a

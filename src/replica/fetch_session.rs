@@ -18,6 +18,8 @@
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/FetchSession.scala.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,10 +27,10 @@ use log::info;
 
 use crate::metadata::image::Image;
 use crate::model::{TOPIC_NAME_BYTES_MAX, TopicId};
-use crate::replica::fetch::{Outcome, PartitionQuery};
+use crate::replica::fetch::{Outcome, PARTITIONS_A_SLICE, PartitionQuery, is_unknown};
 use crate::replica::hosted::Hosted;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher, Partition};
-use crate::replica::waiters::SessionWatch;
+use crate::replica::waiters::{ParkedFetch, SessionWatch, WaitsFor};
 
 /// Stands for "no session" on the wire.
 pub const NO_SESSION: i32 = 0;
@@ -122,6 +124,29 @@ struct CachedPartition {
     hosted: Option<Arc<Partition>>,
 }
 
+impl CachedPartition {
+    fn read(&mut self, slot: u32, watch: &Arc<SessionWatch>, hosted: &Hosted, image: &Image) -> PendingRead {
+        let topic_id = match self.key.topic {
+            TopicKey::Id(id) => id,
+            TopicKey::Name(_) => TopicId::ZERO,
+        };
+        if self.topic.is_none() {
+            self.topic = image.topic_name(topic_id).cloned();
+        }
+        if self.hosted.as_ref().is_none_or(|known| known.is_closed()) {
+            let found = self.topic.as_ref().and_then(|topic| hosted.get(topic, self.key.partition));
+            self.hosted = found.inspect(|found| found.watch(watch, slot));
+        }
+        let query = PartitionQuery {
+            topic: self.topic.clone(),
+            partition: self.key.partition,
+            topic_id,
+            params: self.params.clone(),
+        };
+        PendingRead { slot, query, hosted: self.hosted.clone() }
+    }
+}
+
 struct Session {
     watch: Arc<SessionWatch>,
     uses_topic_ids: bool,
@@ -146,6 +171,8 @@ struct SessionState {
     /// Slots by turn that a fetch must read: the fetcher does not know all that there is to say of them.
     pending: BTreeMap<u64, u32>,
     next_turn: u64,
+    /// Slots from here on are still to become pending: all are to be read.
+    all_pending_from: Option<usize>,
 }
 
 impl Session {
@@ -167,6 +194,37 @@ impl SessionState {
         if let Some(turn) = self.slot(slot).map(|cached| cached.turn) {
             self.pending.insert(turn, slot);
         }
+    }
+
+    /// Goes on with what is to become pending. True if there is more.
+    fn grow_pending(&mut self) -> bool {
+        let Some(from) = self.all_pending_from else { return false };
+        let until = self.slots.len().min(from + PARTITIONS_A_SLICE);
+        (from..until).for_each(|slot| self.is_pending(slot as u32));
+        self.all_pending_from = (until < self.slots.len()).then_some(until);
+        self.all_pending_from.is_some()
+    }
+
+    /// The next of what is pending, in the order of reading, and the last turn of them if there may be more. A change of one
+    /// of these marks the session from then on.
+    fn next_reads(
+        &mut self,
+        after: Bound<u64>,
+        watch: &Arc<SessionWatch>,
+        hosted: &Hosted,
+        image: &Image,
+    ) -> (Vec<PendingRead>, Option<u64>) {
+        let SessionState { slots, pending, .. } = self;
+        let mut reads = Vec::with_capacity(pending.len().min(PARTITIONS_A_SLICE));
+        for (count, (&turn, &slot)) in pending.range((after, Bound::Unbounded)).enumerate() {
+            if let Some(cached) = slots.get_mut(slot as usize).and_then(Option::as_mut) {
+                reads.push(cached.read(slot, watch, hosted, image));
+            }
+            if count + 1 == PARTITIONS_A_SLICE {
+                return (reads, Some(turn));
+            }
+        }
+        (reads, None)
     }
 
     fn update(&mut self, query: PartitionQuery, key: PartitionKey) {
@@ -261,9 +319,24 @@ impl Told {
     }
 }
 
+/// What becomes of a session's fetch that finds too little.
+pub(super) enum Parking {
+    Parked(Arc<ParkedFetch>),
+    /// A partition has changed since it looked.
+    LooksAgain,
+    /// A later request of the session was let in: this one will be refused.
+    Overtaken,
+}
+
 impl OpenSession {
-    pub fn watch(&self) -> &SessionWatch {
-        &self.session.watch
+    /// Parks the fetch, unless there is something to do for it at once.
+    pub fn park(&self, waits_for: WaitsFor, missing_bytes: i64) -> Parking {
+        // A later request changes the epoch under this lock, and ends what is parked then.
+        let state = self.session.state();
+        if state.epoch != self.epoch {
+            return Parking::Overtaken;
+        }
+        self.session.watch.park(waits_for, missing_bytes).map_or(Parking::LooksAgain, Parking::Parked)
     }
 
     /// False once a later request of the session was let in: this one will be refused.
@@ -276,55 +349,64 @@ impl OpenSession {
         self.session.state().len()
     }
 
-    /// What is to be read now, in the order of reading. From then on a change of one of these marks the session.
-    pub fn pending(&self, hosted: &Hosted, image: &Image) -> Vec<PendingRead> {
-        let mut state = self.session.state();
-        for slot in self.session.watch.take_marks() {
-            state.is_pending(slot);
-        }
-        let SessionState { slots, pending, .. } = &mut *state;
-        let mut reads = Vec::with_capacity(pending.len());
-        for &slot in pending.values() {
-            let Some(cached) = slots.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
-            let topic_id = match cached.key.topic {
-                TopicKey::Id(id) => id,
-                TopicKey::Name(_) => TopicId::ZERO,
-            };
-            if cached.topic.is_none() {
-                cached.topic = image.topic_name(topic_id).cloned();
+    /// What is to be read now, in the order of reading. From then on a change of one of these marks the session. Nothing
+    /// once a later request was let in, which is to hear of all that has changed.
+    pub async fn pending(&self, hosted: &Hosted, image: &Image) -> Vec<PendingRead> {
+        let (mut reads, mut after) = (Vec::new(), Bound::Unbounded);
+        loop {
+            {
+                let mut state = self.session.state();
+                if state.epoch != self.epoch {
+                    return Vec::new();
+                }
+                if !state.grow_pending() {
+                    if after == Bound::Unbounded {
+                        self.session.watch.take_marks().into_iter().for_each(|slot| state.is_pending(slot));
+                    }
+                    let (next, last) = state.next_reads(after, &self.session.watch, hosted, image);
+                    match reads.is_empty() {
+                        true => reads = next,
+                        false => reads.extend(next),
+                    }
+                    let Some(last) = last else { return reads };
+                    after = Bound::Excluded(last);
+                }
             }
-            if cached.hosted.as_ref().is_none_or(|known| known.is_closed()) {
-                cached.hosted =
-                    cached.topic.as_ref().and_then(|topic| hosted.get(topic, cached.key.partition)).inspect(|found| {
-                        found.watch(&self.session.watch, slot);
-                    });
-            }
-            let query = PartitionQuery {
-                topic: cached.topic.clone(),
-                partition: cached.key.partition,
-                topic_id,
-                params: cached.params.clone(),
-            };
-            reads.push(PendingRead { slot, query, hosted: cached.hosted.clone() });
+            tokio::task::yield_now().await;
         }
-        reads
     }
 
-    /// Takes note of what the fetcher is told and drops the rest from the answer.
-    pub fn close(
+    /// Takes note of what the fetcher is told and drops the rest from the answer. Partitions that are not known come last.
+    pub async fn close(
         &self,
         reads: Vec<PendingRead>,
         outcomes: Vec<Outcome>,
     ) -> Result<Vec<(PartitionQuery, Outcome)>, SessionRefusal> {
-        let mut state = self.session.state();
-        if state.epoch != self.epoch {
-            return Err(SessionRefusal::WrongEpoch);
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        let mut told = reads.into_iter().zip(outcomes);
+        loop {
+            {
+                let mut state = self.session.state();
+                if state.epoch != self.epoch {
+                    return Err(SessionRefusal::WrongEpoch);
+                }
+                for (read, outcome) in told.by_ref().take(PARTITIONS_A_SLICE) {
+                    if state.answer(&read, &outcome) {
+                        let answers = if is_unknown(&outcome) { &mut unknown } else { &mut known };
+                        answers.push((read.query, outcome));
+                    }
+                }
+            }
+            if told.len() == 0 {
+                break;
+            }
+            tokio::task::yield_now().await;
         }
-        let answers = reads.into_iter().zip(outcomes).filter_map(|(read, outcome)| {
-            let is_news = state.answer(&read, &outcome);
-            is_news.then_some((read.query, outcome))
-        });
-        Ok(answers.collect())
+        if known.is_empty() {
+            return Ok(unknown);
+        }
+        known.append(&mut unknown);
+        Ok(known)
     }
 }
 
@@ -350,11 +432,17 @@ impl SessionLimits {
 pub(super) struct FetchSessions {
     limits: SessionLimits,
     cache: Mutex<Cache>,
+    /// There are ended sessions to take.
+    has_ended: AtomicBool,
 }
 
 #[derive(Default)]
 struct Cache {
+    /// How many were ever made.
+    made: u64,
     sessions: HashMap<i32, Entry>,
+    /// Which may take long to drop, and are not dropped under the lock.
+    ended: Vec<Arc<Session>>,
     /// Of all sessions together.
     partitions: usize,
 }
@@ -384,11 +472,26 @@ impl FetchSessions {
             "Fetch sessions: {slots} (max.incremental.fetch.session.cache.slots) with {partitions} partitions at most, \
              {PARTITIONS_A_SLOT} a slot"
         );
-        FetchSessions { limits, cache: Mutex::default() }
+        FetchSessions { limits, cache: Mutex::default(), has_ended: AtomicBool::new(false) }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What may end sessions.
+    fn ending<T>(&self, work: impl FnOnce(&mut Cache) -> T) -> T {
+        let mut cache = self.cache();
+        let outcome = work(&mut cache);
+        if !cache.ended.is_empty() {
+            self.has_ended.store(true, Ordering::Release);
+        }
+        outcome
+    }
+
+    /// Sessions that have ended since the last call, if there are any: whoever drops them may need a while.
+    pub fn take_ended(&self) -> Option<impl Send + use<>> {
+        self.has_ended.swap(false, Ordering::Acquire).then(|| std::mem::take(&mut self.cache().ended))
     }
 
     /// Sessions, and the partitions of all of them.
@@ -409,7 +512,7 @@ impl FetchSessions {
         let (session_id, session_epoch) = (request.session_id, request.session_epoch);
         if session_epoch == FINAL_EPOCH || session_epoch == INITIAL_EPOCH {
             if session_id != NO_SESSION {
-                self.cache().remove(session_id);
+                self.ending(|cache| cache.remove(session_id));
             }
             keep_last_of_each(fetched, request.uses_topic_ids);
             let is_remembered = session_epoch == INITIAL_EPOCH && !fetched.iter().any(names_no_topic);
@@ -429,7 +532,7 @@ impl FetchSessions {
         }
         let key_of = |query: &PartitionQuery| PartitionKey::of(query, request.uses_topic_ids);
         let added = fetched.iter().filter(|query| !state.by_key.contains_key(&key_of(query))).count();
-        if added > 0 && !self.cache().grow(session_id, added, self.limits, now) {
+        if added > 0 && !self.ending(|cache| cache.grow(session_id, added, self.limits, now)) {
             // It would have to be refused what it adds, which a session has no words for.
             return Opened::Refused(SessionRefusal::UnknownId);
         }
@@ -442,68 +545,81 @@ impl FetchSessions {
         }
         if state.len() == 0 {
             drop(state);
-            self.cache().remove(session_id);
+            self.ending(|cache| cache.remove(session_id));
             keep_last_of_each(fetched, request.uses_topic_ids);
             return Opened::Sessionless;
         }
         if state.fetcher.replace(fetcher).is_some_and(|before| before != fetcher) {
-            let all: Vec<u32> = state.by_key.values().copied().collect();
-            all.into_iter().for_each(|slot| state.is_pending(slot));
+            state.all_pending_from = Some(0);
         }
         state.epoch = epoch_after(state.epoch);
         let epoch = state.epoch;
         self.cache().touch(session_id, state.len(), now);
-        drop(state);
         session.watch.fetched(now);
+        drop(state);
         Opened::Incremental(OpenSession { session, epoch })
     }
 
     /// Remembers what a full fetch was told, if there is room. The id of the new session.
-    pub fn create<'a>(
+    pub async fn create(
         &self,
         uses_topic_ids: bool,
         fetcher: Fetcher,
-        answers: impl ExactSizeIterator<Item = (&'a PartitionQuery, &'a Outcome)>,
+        answers: &[(PartitionQuery, Outcome)],
         now: Instant,
     ) -> i32 {
-        let privileged = matches!(fetcher, Fetcher::Follower { .. });
-        let size = answers.len();
-        let mut cache = self.cache();
-        if !cache.make_room(privileged, size, self.limits, now) {
+        let Some((session_id, session)) = self.make(uses_topic_ids, fetcher, answers.len(), now) else {
             return NO_SESSION;
-        }
-        let mut state =
-            SessionState { epoch: epoch_after(INITIAL_EPOCH), fetcher: Some(fetcher), ..SessionState::default() };
-        for (query, outcome) in answers {
-            state.update(query.clone(), PartitionKey::of(query, uses_topic_ids));
-            // All are read again with the next fetch, which finds out what marks them.
-            let told = Told::of(outcome);
-            if let Some(Some(cached)) = state.slots.last_mut() {
-                cached.high_watermark = told.high_watermark;
-                cached.log_start_offset = told.log_start_offset;
+        };
+        for (at, some) in answers.chunks(PARTITIONS_A_SLICE).enumerate() {
+            if at > 0 {
+                tokio::task::yield_now().await;
+            }
+            let mut state = session.state();
+            for (query, outcome) in some {
+                state.update(query.clone(), PartitionKey::of(query, uses_topic_ids));
+                // All are read again with the next fetch, which finds out what marks them.
+                let told = Told::of(outcome);
+                if let Some(Some(cached)) = state.slots.last_mut() {
+                    cached.high_watermark = told.high_watermark;
+                    cached.log_start_offset = told.log_start_offset;
+                }
             }
         }
-        let session_id = cache.unused_id();
+        session_id
+    }
+
+    /// A new session of that size, empty yet.
+    fn make(&self, uses_topic_ids: bool, fetcher: Fetcher, size: usize, now: Instant) -> Option<(i32, Arc<Session>)> {
         let follower = match fetcher {
             Fetcher::Follower { broker, .. } => Some(broker),
             Fetcher::Consumer { .. } => None,
         };
-        let watch = Arc::new(SessionWatch::new(follower, now));
-        let session = Arc::new(Session { watch, uses_topic_ids, state: Mutex::new(state) });
-        let entry = Entry { session, privileged, created: now, last_used: now, size };
-        cache.sessions.insert(session_id, entry);
-        cache.partitions += size;
-        session_id
+        let privileged = follower.is_some();
+        self.ending(|cache| {
+            if !cache.make_room(privileged, size, self.limits, now) {
+                return None;
+            }
+            cache.made += 1;
+            let watch = Arc::new(SessionWatch::new(cache.made, follower, now));
+            let epoch = epoch_after(INITIAL_EPOCH);
+            let state = SessionState { epoch, fetcher: Some(fetcher), ..SessionState::default() };
+            let session = Arc::new(Session { watch, uses_topic_ids, state: Mutex::new(state) });
+            let session_id = cache.unused_id();
+            let entry = Entry { session: Arc::clone(&session), privileged, created: now, last_used: now, size };
+            cache.sessions.insert(session_id, entry);
+            cache.partitions += size;
+            Some((session_id, session))
+        })
     }
 
     /// Forgets the sessions that nobody has used for long.
     pub fn forget_unused(&self, now: Instant) {
-        let mut cache = self.cache();
         let unused = |entry: &Entry| now.saturating_duration_since(entry.last_used) > FORGOTTEN_AFTER;
-        let ids: Vec<i32> = cache.sessions.iter().filter(|(_, entry)| unused(entry)).map(|(id, _)| *id).collect();
-        for id in ids {
-            cache.remove(id);
-        }
+        self.ending(|cache| {
+            let ids: Vec<i32> = cache.sessions.iter().filter(|(_, entry)| unused(entry)).map(|(id, _)| *id).collect();
+            ids.into_iter().for_each(|id| cache.remove(id));
+        });
     }
 }
 
@@ -551,6 +667,7 @@ impl Cache {
     fn remove(&mut self, id: i32) {
         if let Some(entry) = self.sessions.remove(&id) {
             self.partitions -= entry.size;
+            self.ended.push(entry.session);
         }
     }
 

@@ -1,14 +1,16 @@
 //! Sessions by themselves against their rules, and over real logs against what a fetcher must come to know.
 
+use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::*;
 use crate::config::sections::ReplicaConfig;
-use crate::model::{BrokerEpoch, BrokerId, Offset};
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, FetchReply};
 use crate::replica::tests::{Fixture, NOW_MS, TERMS, follower, records};
@@ -40,11 +42,21 @@ fn request(session_id: i32, session_epoch: i32) -> SessionRequest {
     SessionRequest { session_id, session_epoch, uses_topic_ids: false, forgotten: Vec::new() }
 }
 
+/// The outcome of what only gives way to others.
+fn now<T>(ready: impl Future<Output = T>) -> T {
+    let mut ready = pin!(ready);
+    loop {
+        if let Poll::Ready(outcome) = ready.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return outcome;
+        }
+    }
+}
+
 /// A session of that many partitions, none of which exists.
 fn session(sessions: &FetchSessions, fetcher: Fetcher, size: i32, now_ms: u64) -> i32 {
     let answers: Vec<_> =
         (0..size).map(|partition| (named(partition, 0), Err(ReplicaError::UnknownTopicOrPartition))).collect();
-    sessions.create(false, fetcher, answers.iter().map(|(query, outcome)| (query, outcome)), at(now_ms))
+    now(sessions.create(false, fetcher, &answers, at(now_ms)))
 }
 
 fn refusal(sessions: &FetchSessions, request: &SessionRequest, added: &[i32], now_ms: u64) -> Option<SessionRefusal> {
@@ -81,8 +93,8 @@ fn a_request_that_a_later_one_overtook_is_refused_when_it_is_answered() {
     };
     let (overtaken, latest) = (open(1), open(2));
     assert!(!overtaken.is_current() && latest.is_current());
-    assert_eq!(overtaken.close(Vec::new(), Vec::new()).err(), Some(SessionRefusal::WrongEpoch));
-    assert!(latest.close(Vec::new(), Vec::new()).is_ok());
+    assert_eq!(now(overtaken.close(Vec::new(), Vec::new())).err(), Some(SessionRefusal::WrongEpoch));
+    assert!(now(latest.close(Vec::new(), Vec::new())).is_ok());
 }
 
 #[test]
@@ -316,6 +328,137 @@ async fn a_fetch_that_waits_ends_when_the_session_goes_on_without_it() {
     };
     let (overtaken, latest) = tokio::join!(one.fetch(&fixture, Vec::new(), Vec::new(), far), going_on);
     assert_eq!((overtaken.refusal, latest.refusal), (Some(SessionRefusal::WrongEpoch), None));
+}
+
+/// A second fetch of a session may come while the first still waits, as after a lost connection: a change wakes the
+/// second, and the first has ended.
+#[tokio::test(start_paused = true)]
+async fn of_two_fetches_of_a_session_that_wait_the_later_one_is_woken() {
+    let fixture = led(1, &[1]).await;
+    let mut one = OneFetcher::new(CONSUMER);
+    for partitions in [vec![named(0, 0)], Vec::new()] {
+        one.fetch(&fixture, partitions, Vec::new(), Instant::now()).await;
+    }
+    let mut later = OneFetcher { epoch: epoch_after(one.epoch), ..OneFetcher::new(CONSUMER) };
+    later.session_id = one.session_id;
+    let began = Instant::now();
+    let far = began + Duration::from_secs(60);
+    let parked = || fixture.replicas.counters.fetches_parked.load(Ordering::Relaxed);
+    let parked_before = parked();
+    let appending = async {
+        while parked() < parked_before + 2 {
+            tokio::task::yield_now().await;
+        }
+        // The first has had its turn after the second came.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        fixture.replicas.append("t", 0, records(1), TERMS, NOW_MS).expect("this broker leads");
+    };
+    let going_on = async {
+        while parked() == parked_before {
+            tokio::task::yield_now().await;
+        }
+        later.fetch(&fixture, Vec::new(), Vec::new(), far).await
+    };
+    let waiting = one.fetch(&fixture, Vec::new(), Vec::new(), far);
+    let (overtaken, latest, ()) = tokio::join!(waiting, going_on, appending);
+    assert_eq!(overtaken.refusal, Some(SessionRefusal::WrongEpoch));
+    assert_eq!(told(&latest), [(0, records(1).len())]);
+    assert!(began.elapsed() < Duration::from_secs(1), "it was woken, and not by its deadline");
+}
+
+#[tokio::test]
+async fn a_fetch_that_was_overtaken_before_it_waits_neither_waits_nor_hears_what_the_later_one_must() {
+    let fixture = led(1, &[1]).await;
+    let mut one = OneFetcher::new(CONSUMER);
+    for partitions in [vec![named(0, 0)], Vec::new()] {
+        one.fetch(&fixture, partitions, Vec::new(), Instant::now()).await;
+    }
+    let open = |epoch| {
+        let request = request(one.session_id, epoch);
+        match fixture.replicas.sessions.open(&request, CONSUMER, &mut Vec::new(), at(0)) {
+            Opened::Incremental(open) => open,
+            _ => panic!("the session is there"),
+        }
+    };
+    let image = fixture.replicas.around.metadata.image();
+    let (overtaken, latest) = (open(one.epoch), open(epoch_after(one.epoch)));
+    assert_eq!(latest.pending(&fixture.replicas.hosted, &image).await.len(), 0);
+    fixture.replicas.append("t", 0, records(1), TERMS, NOW_MS).expect("this broker leads");
+    assert_eq!(overtaken.pending(&fixture.replicas.hosted, &image).await.len(), 0);
+    assert!(matches!(overtaken.park(WaitsFor::Committed, 1), Parking::Overtaken));
+    assert!(matches!(latest.park(WaitsFor::Committed, 1), Parking::LooksAgain));
+    assert_eq!(latest.pending(&fixture.replicas.hosted, &image).await.len(), 1);
+    assert!(matches!(latest.park(WaitsFor::Committed, 1), Parking::Parked(_)));
+}
+
+/// The partitions of the largest session are looked at and answered in slices, between which others have the thread;
+/// and a fetcher that changes makes all of them to be read.
+#[tokio::test]
+async fn a_large_session_gives_way_to_others() {
+    const MANY: i32 = 5_000;
+    let fixture = Fixture::new();
+    let mut one = OneFetcher::new(CONSUMER);
+    let all = (0..MANY).map(|partition| named(partition, 0)).collect();
+    one.fetch(&fixture, all, Vec::new(), Instant::now()).await;
+    for fetcher in [CONSUMER, FOLLOWER, CONSUMER] {
+        one.fetcher = fetcher;
+        let (mut turns, mut is_done) = (0, false);
+        let others = async {
+            loop {
+                tokio::task::yield_now().await;
+                turns += 1;
+            }
+        };
+        let fetching = async {
+            let reply = one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+            assert_eq!(reply.answers.len(), MANY as usize);
+            is_done = true;
+        };
+        tokio::select! {
+            biased;
+            () = fetching => {}
+            () = others => {}
+        }
+        assert!(is_done && turns >= 3 * MANY / PARTITIONS_A_SLICE as i32 - 3, "{turns} turns of others");
+    }
+}
+
+/// Ended sessions are dropped where a long drop harms nobody.
+#[test]
+fn an_ended_session_is_handed_out_to_be_dropped() {
+    let sessions = of(1, 100);
+    assert!(sessions.take_ended().is_none());
+    let id = session(&sessions, CONSUMER, 1, 0);
+    let mut none = Vec::new();
+    assert!(matches!(sessions.open(&request(id, FINAL_EPOCH), CONSUMER, &mut none, at(0)), Opened::Sessionless));
+    assert!(sessions.take_ended().is_some() && sessions.take_ended().is_none());
+    session(&sessions, CONSUMER, 1, 0);
+    session(&sessions, FOLLOWER, 1, 0);
+    assert!(sessions.take_ended().is_some(), "one made room for the other");
+}
+
+#[tokio::test]
+async fn what_a_truncation_took_away_is_news_to_the_consumers_of_a_follower() {
+    let fixture = led(1, &[1, 2]).await;
+    let consumer = Fetcher::Consumer { read_committed: false, may_read_from_follower: true };
+    let append = || fixture.replicas.append("t", 0, records(1), TERMS, NOW_MS).expect("this broker leads");
+    append();
+    append();
+    assert_eq!(fixture.decide("t", 0, 2, 1, &[1, 2]).await, Ok(()));
+    let mut one = OneFetcher::new(consumer);
+    for partitions in [vec![named(0, 0)], Vec::new()] {
+        one.fetch(&fixture, partitions, Vec::new(), Instant::now()).await;
+    }
+    let looks = || fixture.replicas.counters.partitions_read.swap(0, Ordering::Relaxed);
+    looks();
+    one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    assert_eq!(looks(), 0);
+    let partition = fixture.replicas.partition("t", 0).expect("hosted");
+    assert!(partition.truncate(Offset(1), LeaderEpoch(1), NOW_MS).expect("it follows"));
+    one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    assert_eq!(looks(), 1);
 }
 
 /// A fetcher of a random schedule.

@@ -11,7 +11,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::leader::WrongLeadership;
 use crate::replica::partition::{Partition, State};
 use crate::replica::partition_log::PartitionLog;
-use crate::replica::waiters::WaitsFor;
+use crate::replica::waiters::Moves;
 
 /// What a follower got of its leader.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl<L: PartitionLog> Partition<L> {
         // What is known to be committed stays so, even if the leader does not know it yet.
         let before = log.bounds().high_watermark;
         if *high_watermark > before && log.update_high_watermark(*high_watermark) > before {
-            state.fetches.moved(WaitsFor::Committed);
+            state.fetches.moved(Moves::COMMITTED);
         }
         Ok(info)
     }
@@ -48,7 +48,12 @@ impl<L: PartitionLog> Partition<L> {
     /// Cuts off what the leader of that epoch does not have. May wait for a disk.
     pub fn truncate(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, ReplicaError> {
         let log = self.state().log_that_follows(leader_epoch)?;
-        log.truncate_to(offset, leader_epoch, now_ms).map_err(|error| self.failed(error))
+        let has_changed = log.truncate_to(offset, leader_epoch, now_ms).map_err(|error| self.failed(error))?;
+        if has_changed {
+            // Consumers may read from followers, and wait for what they read to go on.
+            self.state().fetches.moved(Moves::ALL);
+        }
+        Ok(has_changed)
     }
 }
 

@@ -380,11 +380,12 @@ impl Leadership {
         Ok(())
     }
 
-    /// A follower has fetched at that time in a session that left this partition out: it had all that was there.
-    pub fn follower_polled(&mut self, broker: BrokerId, at: Instant) {
+    /// A follower has fetched at that time in a session that left this partition out, before anything was appended from
+    /// `first_appended` on: it had all that was there, if what it has ends no earlier.
+    pub fn follower_polled(&mut self, broker: BrokerId, at: Instant, first_appended: Offset) {
         let follower = self.followers.iter_mut().find(|follower| follower.broker == broker);
         if let Some(follower) = follower
-            && follower.log_end_offset >= follower.last_fetch_leader_log_end_offset
+            && follower.log_end_offset >= first_appended
         {
             follower.last_caught_up = follower.last_caught_up.max(Some(at));
             follower.last_fetch = follower.last_fetch.max(Some(at));
@@ -534,6 +535,27 @@ mod tests {
         assert_eq!(committed(&leadership, 100_200, true), Some(50));
         assert_eq!(committed(&leadership, 100_200, false), Some(60), "the dead do not join");
         assert_eq!(committed(&leadership, 200_000, true), Some(60), "the slow do not join");
+    }
+
+    /// What a session's fetch says of a partition that it left out: when the follower was caught up, and nothing of what
+    /// it has.
+    #[test]
+    fn a_follower_that_polled_was_caught_up_if_it_had_all_and_has_no_more_for_it() {
+        let polled = |leadership: &mut Leadership, ms, first_appended| {
+            leadership.follower_polled(BrokerId(2), at(ms), Offset(first_appended));
+            let follower = &leadership.followers[0];
+            (follower.last_caught_up, follower.log_end_offset.0)
+        };
+        let mut leadership = leading(0, &[1, 2], 5);
+        assert_eq!(polled(&mut leadership, 9_000, 5), (Some(at(1_000)), -1), "it has never fetched from this leader");
+        leadership.follower_fetched(&fetch(2, 0, 5, 0, 5), at(2_000)).expect("a replica");
+        assert_eq!(polled(&mut leadership, 3_000, 5), (Some(at(3_000)), 5));
+        // What it did not have yet was there when it polled.
+        assert_eq!(polled(&mut leadership, 40_000, 6), (Some(at(3_000)), 5));
+        let committed = |now_ms| leadership.committed_end(Offset(7), 1, || at(now_ms), LAG_MAX, |_| true);
+        assert_eq!(committed(33_000), Some(Offset(5)), "the high watermark waits for what it has");
+        leadership.follower_fetched(&fetch(2, 0, 5, 0, 7), at(41_000)).expect("a replica");
+        assert_eq!(leadership.followers[0].last_caught_up, Some(at(3_000)), "at its last poll that left it out");
     }
 
     #[test]

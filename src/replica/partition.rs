@@ -20,7 +20,9 @@ use crate::replica::append_rules::append_rules;
 use crate::replica::error::ReplicaError;
 use crate::replica::leader::{Decision, FollowerFetch, Leadership, Transition, Verdict, WrongLeadership};
 use crate::replica::partition_log::PartitionLog;
-use crate::replica::waiters::{Commit, FetchWaiters, NotCommitted, OffsetWaiters, ParkedFetch, SessionWatch, WaitsFor};
+use crate::replica::waiters::{
+    Commit, FetchWaiters, Moved, Moves, NotCommitted, OffsetWaiters, ParkedFetch, SessionWatch, WaitsFor,
+};
 
 /// How many replicas must have the records before a produce is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,7 +276,7 @@ impl<L: PartitionLog> Partition<L> {
         let Some(log) = state.log.clone() else { return };
         log.set_config(Arc::clone(config));
         if self.advance_high_watermark(&mut state, &log, config.min_insync_replicas, log.bounds().log_end_offset) {
-            state.fetches.moved(WaitsFor::Committed);
+            state.fetches.moved(Moves::COMMITTED);
         }
     }
 
@@ -304,7 +306,7 @@ impl<L: PartitionLog> Partition<L> {
         state.high_watermark = bounds.high_watermark;
         let min_isr = log.config().min_insync_replicas;
         self.advance_high_watermark(&mut state, log, min_isr, log_end_offset);
-        state.fetches.wake_all();
+        state.fetches.moved(Moves::ALL);
         Ok(matches!(transition, Transition::Done { new_role: true, .. }))
     }
 
@@ -354,7 +356,7 @@ impl<L: PartitionLog> Partition<L> {
 
     /// Wakes those who wait; the replica stays.
     pub fn wake_all(&self) {
-        self.state().fetches.wake_all();
+        self.state().fetches.moved(Moves::ALL);
     }
 
     pub fn go_offline(&self) {
@@ -371,7 +373,7 @@ impl<L: PartitionLog> Partition<L> {
     /// Appends records as the leader, on the calling thread: it writes to the page cache.
     pub fn append(&self, records: Bytes, terms: AppendTerms, now_ms: i64) -> Result<Appended, ReplicaError> {
         let AppendTerms { accepted_sets, origin, required_acks, expected_leader_epoch } = terms;
-        let (log, config, leader_epoch) = {
+        let (log, config, leader_epoch, began) = {
             let state = self.state();
             let log = state.log_for(None, true)?;
             if expected_leader_epoch.is_some_and(|expected| !state.leadership.has_led_since(expected)) {
@@ -381,7 +383,8 @@ impl<L: PartitionLog> Partition<L> {
             if required_acks == RequiredAcks::AllInSync && !state.leadership.has_min_isr(config.min_insync_replicas) {
                 return Err(ReplicaError::NotEnoughReplicas { in_sync: state.leadership.isr().members().len() });
             }
-            (log, config, state.leadership.leader_epoch())
+            let began = state.leadership.has_followers().then(&self.around.clock);
+            (log, config, state.leadership.leader_epoch(), began)
         };
         let rules = append_rules(&config, origin, accepted_sets, self.around.zstd_allowed);
         let mut prepared = prepare(records, &rules, now_ms)?;
@@ -400,20 +403,24 @@ impl<L: PartitionLog> Partition<L> {
         if !info.duplicate {
             let State { leadership, fetches, .. } = &mut *state;
             // Their sessions leave out a partition of which they have all, until now.
-            if leadership.has_followers() {
-                fetches.follower_fetches().for_each(|(broker, at)| leadership.follower_polled(broker, at));
+            if let Some(began) = began {
+                let polls = fetches.follower_fetches();
+                // One that came since may have left out what was being written.
+                polls.for_each(|(broker, at)| leadership.follower_polled(broker, at.min(began), info.first_offset));
             }
         }
         let min_isr = config.min_insync_replicas;
         let has_moved = self.advance_high_watermark(&mut state, &log, min_isr, info.log_end_offset);
-        if !info.duplicate {
-            state.fetches.bytes_arrived(WaitsFor::LogEnd, bytes);
-        }
-        // Every append counts its own bytes, also when another's, later in the log, has moved the high watermark past it.
-        if state.high_watermark >= info.log_end_offset {
-            state.fetches.bytes_arrived(WaitsFor::Committed, if info.duplicate { 0 } else { bytes });
-        } else if has_moved {
-            state.fetches.moved(WaitsFor::Committed);
+        let arrived = if info.duplicate { Moved::Not } else { Moved::By(bytes) };
+        let committed = match state.high_watermark >= info.log_end_offset {
+            // Every append counts its own bytes, also when another's, later in the log, has moved the high watermark past
+            // it.
+            true => arrived,
+            false if has_moved => Moved::Unknown,
+            false => Moved::Not,
+        };
+        if !info.duplicate || has_moved {
+            state.fetches.moved(Moves { log_end: arrived, committed });
         }
         if required_acks != RequiredAcks::AllInSync {
             return Ok(Appended { info, commit: None });
@@ -510,7 +517,7 @@ impl<L: PartitionLog> Partition<L> {
         state.leadership.follower_fetched(fetch, asked)?;
         let min_isr = log.config().min_insync_replicas;
         if self.advance_high_watermark(&mut state, log, min_isr, log.bounds().log_end_offset) {
-            state.fetches.moved(WaitsFor::Committed);
+            state.fetches.moved(Moves::COMMITTED);
         }
         let low_watermark =
             state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));
@@ -528,7 +535,7 @@ impl<L: PartitionLog> Partition<L> {
         self.state().fetches.watch(session, slot);
     }
 
-    pub fn unwatch(&self, session: &Arc<SessionWatch>, slot: u32) {
+    pub fn unwatch(&self, session: &SessionWatch, slot: u32) {
         self.state().fetches.unwatch(session, slot);
     }
 
@@ -537,7 +544,7 @@ impl<L: PartitionLog> Partition<L> {
         let mut state = self.state();
         let Some(start) = state.log.as_ref().map(|log| log.bounds().log_start_offset) else { return };
         if std::mem::replace(&mut state.noted_log_start_offset, start) != start {
-            state.fetches.mark();
+            state.fetches.moved(Moves::NONE);
         }
     }
 
@@ -671,7 +678,7 @@ impl<L: PartitionLog> State<L> {
     fn answer_all(&mut self, why: NotCommitted) {
         self.commits.fail_all(why);
         self.deletions.fail_all(why);
-        self.fetches.wake_all();
+        self.fetches.moved(Moves::ALL);
     }
 }
 

@@ -197,6 +197,7 @@ impl ReplicaManager {
 
     pub fn forget_unused_fetch_sessions(&self) {
         self.sessions.forget_unused((self.around.clock)());
+        self.drop_ended_sessions();
     }
 
     /// Writes every partition's high watermark to its log directory.

@@ -2,7 +2,7 @@
 //! to read. A waiter is a future, woken by the append or the fetch that moves the offset, or by its deadline; nobody
 //! polls and no thread waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -165,16 +165,60 @@ pub enum WaitsFor {
     LogEnd,
 }
 
+/// What became of one end of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It is where it was.
+    Not,
+    /// So many bytes more can be read.
+    By(i64),
+    /// Its waiters look again.
+    Unknown,
+}
+
+impl Moved {
+    /// Tells it to a fetch that waits. True if it waits no more.
+    fn tell(self, fetch: &ParkedFetch) -> bool {
+        match self {
+            Moved::Not => fetch.is_finished(),
+            Moved::By(bytes) => fetch.is_finished() || fetch.add(bytes),
+            Moved::Unknown => {
+                fetch.wake();
+                true
+            }
+        }
+    }
+}
+
+/// What became of a log, as far as fetches wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moves {
+    pub log_end: Moved,
+    pub committed: Moved,
+}
+
+impl Moves {
+    /// Something changed that nobody waits for, but that the next fetch tells.
+    pub const NONE: Moves = Moves { log_end: Moved::Not, committed: Moved::Not };
+    pub const COMMITTED: Moves = Moves { log_end: Moved::Not, committed: Moved::Unknown };
+    pub const ALL: Moves = Moves { log_end: Moved::Unknown, committed: Moved::Unknown };
+
+    fn of(&self, end: WaitsFor) -> Moved {
+        match end {
+            WaitsFor::Committed => self.committed,
+            WaitsFor::LogEnd => self.log_end,
+        }
+    }
+}
+
 /// What a fetch session hears of its partitions: which of them changed since it looked and, while a fetch of it waits,
 /// how much became readable. The session is registered with each partition once, whatever the number of its fetches.
 #[derive(Debug)]
 pub struct SessionWatch {
+    /// Of all sessions ever made, so that a partition has them in an order.
+    number: u64,
     closed: AtomicBool,
-    /// Bytes that the parked fetch still misses; 0 or less while none is parked.
-    missing_bytes: AtomicI64,
-    waits_for_log_end: AtomicBool,
-    wake: Notify,
-    marks: Mutex<Marks>,
+    heard: Mutex<Heard>,
     /// Whose fetches they are, if a follower's.
     follower: Option<BrokerId>,
     created: std::time::Instant,
@@ -183,65 +227,66 @@ pub struct SessionWatch {
 }
 
 #[derive(Debug, Default)]
-struct Marks {
+struct Heard {
     is_marked: Vec<bool>,
     slots: Vec<u32>,
+    /// The latest fetch of the session, if it waits: an earlier one was woken when it came.
+    parked: Option<(Arc<ParkedFetch>, WaitsFor)>,
+}
+
+impl Heard {
+    fn wake(&mut self) {
+        if let Some((parked, _)) = self.parked.take() {
+            parked.wake();
+        }
+    }
 }
 
 impl SessionWatch {
-    pub fn new(follower: Option<BrokerId>, now: std::time::Instant) -> SessionWatch {
+    pub fn new(number: u64, follower: Option<BrokerId>, now: std::time::Instant) -> SessionWatch {
         SessionWatch {
+            number,
             closed: AtomicBool::new(false),
-            missing_bytes: AtomicI64::new(0),
-            waits_for_log_end: AtomicBool::new(false),
-            wake: Notify::new(),
-            marks: Mutex::default(),
+            heard: Mutex::default(),
             follower,
             created: now,
             last_fetch_ms: AtomicU64::new(0),
         }
     }
 
-    fn marks(&self) -> MutexGuard<'_, Marks> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The session has fetched, and a fetch of it that still waits is not the latest any more: it ends.
     pub fn fetched(&self, now: std::time::Instant) {
         let since_created = now.saturating_duration_since(self.created).as_millis();
         self.last_fetch_ms.store(u64::try_from(since_created).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.wake();
+        self.heard().wake();
     }
 
     fn last_fetch(&self) -> std::time::Instant {
         self.created + Duration::from_millis(self.last_fetch_ms.load(Ordering::Relaxed))
     }
 
-    /// Parks a fetch. False if a partition has changed since the marks were taken: then it has to look again.
-    pub fn park(&self, waits_for: WaitsFor, missing_bytes: i64) -> bool {
-        self.waits_for_log_end.store(waits_for == WaitsFor::LogEnd, Ordering::Relaxed);
-        self.missing_bytes.store(missing_bytes.max(1), Ordering::Release);
-        // Partitions mark first and count then: what this does not see here is counted.
-        let is_parked = self.marks().slots.is_empty();
-        if !is_parked {
-            self.missing_bytes.store(0, Ordering::Release);
+    /// Parks a fetch. `None` if a partition has changed since the marks were taken: then it has to look again.
+    pub fn park(&self, waits_for: WaitsFor, missing_bytes: i64) -> Option<Arc<ParkedFetch>> {
+        let mut heard = self.heard();
+        if !heard.slots.is_empty() {
+            return None;
         }
-        is_parked
-    }
-
-    /// Waits for enough bytes, for something that must be told at once, or for the deadline. True if woken.
-    pub async fn wait(&self, deadline: Instant) -> bool {
-        let woken = tokio::time::timeout_at(deadline, self.wake.notified()).await.is_ok();
-        self.missing_bytes.store(0, Ordering::Release);
-        woken
+        heard.wake();
+        let parked = ParkedFetch::new(missing_bytes);
+        heard.parked = Some((Arc::clone(&parked), waits_for));
+        Some(parked)
     }
 
     /// The slots of the session's partitions that have changed since the last call.
     pub fn take_marks(&self) -> Vec<u32> {
-        let mut marks = self.marks();
-        let slots = std::mem::take(&mut marks.slots);
+        let mut heard = self.heard();
+        let slots = std::mem::take(&mut heard.slots);
         for &slot in &slots {
-            marks.is_marked[slot as usize] = false;
+            heard.is_marked[slot as usize] = false;
         }
         slots
     }
@@ -249,38 +294,26 @@ impl SessionWatch {
     /// Partitions forget it the next time they look.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        *self.marks() = Marks::default();
-        self.wake();
+        let mut heard = self.heard();
+        heard.wake();
+        *heard = Heard::default();
     }
 
-    fn wake(&self) {
-        if self.missing_bytes.swap(0, Ordering::AcqRel) > 0 {
-            self.wake.notify_one();
-        }
-    }
-
-    fn add(&self, end: WaitsFor, bytes: i64) {
-        let counts = (end == WaitsFor::LogEnd) == self.waits_for_log_end.load(Ordering::Relaxed);
-        if counts {
-            let missing = self.missing_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            if missing > 0 && missing <= bytes {
-                self.wake.notify_one();
-            }
-        }
-    }
-
-    /// False once the session is gone.
-    fn mark(&self, slot: u32) -> bool {
-        let mut marks = self.marks();
+    /// One of its partitions has changed. False once the session is gone.
+    fn changed(&self, slot: u32, moves: &Moves) -> bool {
+        let mut heard = self.heard();
         if self.closed.load(Ordering::Acquire) {
             return false;
         }
         let at = slot as usize;
-        if marks.is_marked.len() <= at {
-            marks.is_marked.resize(at + 1, false);
+        if heard.is_marked.len() <= at {
+            heard.is_marked.resize(at + 1, false);
         }
-        if !std::mem::replace(&mut marks.is_marked[at], true) {
-            marks.slots.push(slot);
+        if !std::mem::replace(&mut heard.is_marked[at], true) {
+            heard.slots.push(slot);
+        }
+        if heard.parked.as_ref().is_some_and(|(parked, waits_for)| moves.of(*waits_for).tell(parked)) {
+            heard.parked = None;
         }
         true
     }
@@ -293,8 +326,8 @@ pub struct FetchWaiters {
     /// When the list grows past this, finished fetches are swept out. A quiet partition would otherwise collect one
     /// entry from every poll that other partitions ended.
     sweep_at: usize,
-    /// Each with the slot that the partition has in it.
-    sessions: Vec<(Arc<SessionWatch>, u32)>,
+    /// By number, and by the slot that the partition has in each.
+    sessions: BTreeMap<(u64, u32), Arc<SessionWatch>>,
     sweep_sessions_at: usize,
 }
 
@@ -312,63 +345,27 @@ impl FetchWaiters {
     /// From now on each change marks the session.
     pub fn watch(&mut self, session: &Arc<SessionWatch>, slot: u32) {
         if self.sessions.len() >= self.sweep_sessions_at.max(SWEEP_AT_LEAST) {
-            self.sessions.retain(|(known, _)| !known.closed.load(Ordering::Acquire));
+            self.sessions.retain(|_, known| !known.closed.load(Ordering::Acquire));
             self.sweep_sessions_at = self.sessions.len() * 2;
         }
-        self.sessions.push((Arc::clone(session), slot));
+        self.sessions.insert((session.number, slot), Arc::clone(session));
     }
 
-    pub fn unwatch(&mut self, session: &Arc<SessionWatch>, slot: u32) {
-        let position = self.sessions.iter().position(|(known, at)| *at == slot && Arc::ptr_eq(known, session));
-        if let Some(position) = position {
-            self.sessions.swap_remove(position);
-        }
-    }
-
-    /// Something changed that nobody waits for, but that the next fetch tells.
-    pub fn mark(&mut self) {
-        self.sessions.retain(|(session, slot)| session.mark(*slot));
+    pub fn unwatch(&mut self, session: &SessionWatch, slot: u32) {
+        self.sessions.remove(&(session.number, slot));
     }
 
     /// When the followers that have this partition in a session fetched last.
     pub fn follower_fetches(&self) -> impl Iterator<Item = (BrokerId, std::time::Instant)> {
         let of = |session: &SessionWatch| Some((session.follower?, session.last_fetch()));
-        self.sessions.iter().filter_map(move |(session, _)| of(session))
+        self.sessions.values().filter_map(move |session| of(session))
     }
 
-    /// Bytes became readable for those who wait for this end of the log.
-    pub fn bytes_arrived(&mut self, end: WaitsFor, bytes: i64) {
-        self.sessions.retain(|(session, slot)| {
-            let is_there = session.mark(*slot);
-            session.add(end, bytes);
-            is_there
-        });
-        self.waiting.retain(|(fetch, waits_for)| !(fetch.is_finished() || (*waits_for == end && fetch.add(bytes))));
-    }
-
-    /// An end moved by an unknown number of bytes: its waiters look again.
-    pub fn moved(&mut self, end: WaitsFor) {
-        self.sessions.retain(|(session, slot)| {
-            let is_there = session.mark(*slot);
-            if (end == WaitsFor::LogEnd) == session.waits_for_log_end.load(Ordering::Relaxed) {
-                session.wake();
-            }
-            is_there
-        });
-        self.waiting.retain(|(fetch, waits_for)| {
-            if *waits_for == end {
-                fetch.wake();
-            }
-            !fetch.is_finished()
-        });
-    }
-
-    /// Leadership or storage changed: everybody looks again.
-    pub fn wake_all(&mut self) {
-        self.mark();
-        self.sessions.iter().for_each(|(session, _)| session.wake());
-        for (fetch, _) in self.waiting.drain(..) {
-            fetch.wake();
+    /// Marks the sessions, and tells those who wait.
+    pub fn moved(&mut self, moves: Moves) {
+        self.sessions.retain(|(_, slot), session| session.changed(*slot, &moves));
+        if moves != Moves::NONE {
+            self.waiting.retain(|(fetch, waits_for)| !moves.of(*waits_for).tell(fetch));
         }
     }
 
@@ -383,6 +380,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    fn committed(bytes: i64) -> Moves {
+        Moves { log_end: Moved::Not, committed: Moved::By(bytes) }
+    }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(1)
@@ -426,14 +427,14 @@ mod tests {
         let fetch = ParkedFetch::new(100);
         first.park(&fetch, WaitsFor::Committed);
         second.park(&fetch, WaitsFor::Committed);
-        first.bytes_arrived(WaitsFor::Committed, 60);
+        first.moved(committed(60));
         assert!(!fetch.wait(Instant::now() + Duration::from_millis(1)).await);
-        first.bytes_arrived(WaitsFor::LogEnd, 60);
+        first.moved(Moves { log_end: Moved::By(60), committed: Moved::Not });
         assert!(!fetch.wait(Instant::now() + Duration::from_millis(1)).await, "not committed yet");
-        second.bytes_arrived(WaitsFor::Committed, 40);
+        second.moved(committed(40));
         assert!(fetch.wait(soon()).await);
         assert_eq!(second.len(), 0);
-        first.bytes_arrived(WaitsFor::Committed, 1);
+        first.moved(committed(1));
         assert_eq!(first.len(), 0, "finished elsewhere, forgotten at the next append");
     }
 
@@ -442,7 +443,7 @@ mod tests {
         let mut waiters = FetchWaiters::default();
         let fetch = ParkedFetch::new(1);
         waiters.park(&fetch, WaitsFor::LogEnd);
-        waiters.moved(WaitsFor::LogEnd);
+        waiters.moved(Moves { log_end: Moved::Unknown, committed: Moved::Not });
         assert!(fetch.wait(soon()).await);
         assert_eq!(waiters.len(), 0);
     }
@@ -453,7 +454,7 @@ mod tests {
         let fetches = [ParkedFetch::new(1_000), ParkedFetch::new(1_000)];
         waiters.park(&fetches[0], WaitsFor::LogEnd);
         waiters.park(&fetches[1], WaitsFor::Committed);
-        waiters.wake_all();
+        waiters.moved(Moves::ALL);
         for fetch in fetches {
             assert!(fetch.wait(soon()).await);
         }
