@@ -38,8 +38,8 @@ const FIRST_FROM_FOLLOWERS: i16 = 11;
 /// From this version on the first batch of a reply is returned whole, however large (KIP-74).
 const FIRST_WITH_SOFT_LIMITS: i16 = 3;
 
-/// About so many bytes of one reply are converted for an old consumer, shared by its partitions, each of which gets one
-/// batch at least: converted records are in memory until the consumer takes them, and it asks for the rest again.
+/// About so many bytes of one reply are converted for an old consumer, shared by its partitions, each of which gets whole
+/// batches or none: converted records are in memory until the consumer takes them, and it asks for the rest again.
 const CONVERTED_BYTES_MAX: usize = 4 << 20;
 
 /// One partition of the answer, in the making.
@@ -85,24 +85,27 @@ pub(crate) async fn handle(
     let deadline = Instant::from_std(context.received) + max_wait;
     let reply = server.replicas.fetch_in_session(&session, query, deadline, context.received).await;
 
-    let with_records = reply.answers.iter().flat_map(|(_, outcome)| outcome).filter(|fetched| fetched.bytes() > 0);
-    let mut conversion =
-        Conversion { bytes_max: CONVERTED_BYTES_MAX / with_records.count().max(1), has_any: false, is_full: false };
     // Each has its place, whatever there is room for of what is converted.
     context.answer.charge(reply.answers.len().saturating_mul(size_of::<PartitionData>()))?;
-    let error_code = reply.refusal.map_or(ErrorCode::None, ErrorCode::from).code();
-    let mut response = FetchResponse { error_code, session_id: reply.session_id, ..Default::default() };
+    let mut answers = Vec::with_capacity(reply.answers.len());
     for (query, outcome) in reply.answers {
         context.pause().await;
         let data = match outcome {
             Ok(fetched) => partition_data(query.partition, fetched, fetcher),
             Err(error) => failed(query.partition, (&error).into()),
         };
-        let mut answer = Answer { query, data };
+        answers.push(Answer { query, data });
+    }
+    if version < FIRST_WITH_ZSTD {
+        convert_all(server, &context, fetcher, &mut answers).await?;
+    }
+    let error_code = reply.refusal.map_or(ErrorCode::None, ErrorCode::from).code();
+    let mut response = FetchResponse { error_code, session_id: reply.session_id, ..Default::default() };
+    for mut answer in answers {
+        context.pause().await;
         if version >= FIRST_WITH_LEADER_HINTS {
             add_leader_hint(server, &context, &mut answer, &mut response.node_endpoints);
         }
-        convert(server, &context, fetcher, &mut conversion, &mut answer).await?;
         if version < FIRST_WITH_STORAGE_ERROR && answer.data.error_code == ErrorCode::KafkaStorageError.code() {
             answer.data.error_code = ErrorCode::NotLeaderOrFollower.code();
         }
@@ -222,9 +225,31 @@ fn add_leader_hint(server: &Server, context: &RequestContext, answer: &mut Answe
 struct Conversion {
     /// Of each partition.
     bytes_max: usize,
-    has_any: bool,
+    /// So far.
+    bytes: usize,
     /// What does not fit the answer any more is asked for again.
     is_full: bool,
+}
+
+/// Old consumers name their partitions in the same order each time, whatever they got of them: each reply begins with
+/// another, so that there is room for each of them in time.
+async fn convert_all(
+    server: &Server,
+    context: &RequestContext,
+    fetcher: Fetcher,
+    answers: &mut [Answer],
+) -> Result<(), AnswerTooLong> {
+    let with_records = answers.iter().filter(|answer| matches!(answer.data.records, Some(Payload::File(_)))).count();
+    if with_records == 0 {
+        return Ok(());
+    }
+    let mut conversion = Conversion { bytes_max: CONVERTED_BYTES_MAX / with_records, bytes: 0, is_full: false };
+    let (last, first) = answers.split_at_mut(rand::random_range(0..answers.len()));
+    for answer in first.iter_mut().chain(last) {
+        context.pause().await;
+        convert(server, context, fetcher, &mut conversion, answer).await?;
+    }
+    Ok(())
 }
 
 /// Turns records into what old clients understand. A topic's settings decide, not each batch: versions 0 and 1 get magic
@@ -237,9 +262,6 @@ async fn convert(
     answer: &mut Answer,
 ) -> Result<(), AnswerTooLong> {
     let version = context.api_version;
-    if version >= FIRST_WITH_ZSTD {
-        return Ok(());
-    }
     let partition = answer.query.partition;
     let Some(topic) = &answer.query.topic else { return Ok(()) };
     let hosted = server.replicas.partition(topic, partition).ok();
@@ -267,17 +289,21 @@ async fn convert(
     let (region, fetch_offset, bytes_max) = (region.clone(), answer.query.params.fetch_offset, conversion.bytes_max);
     let converted = server.replicas.io().run(move || down_converted(&region, bytes_max, to_magic, fetch_offset)).await;
     match converted {
-        Ok(Ok(chunks)) => match context.answer.charge(chunks.iter().map(Chunk::len).sum()) {
-            Ok(()) => {
-                conversion.has_any = true;
-                answer.data.records = Some(Payload::Chunks(chunks));
+        Ok(Ok(chunks)) => {
+            let bytes = chunks.iter().map(Chunk::len).sum();
+            match context.answer.charge(bytes) {
+                Ok(()) => {
+                    conversion.bytes += bytes;
+                    conversion.is_full = conversion.bytes >= CONVERTED_BYTES_MAX;
+                    answer.data.records = Some(Payload::Chunks(chunks));
+                }
+                Err(AnswerTooLong) if conversion.bytes > 0 => {
+                    conversion.is_full = true;
+                    answer.data.records = Some(Payload::default());
+                }
+                Err(too_long) => return Err(too_long),
             }
-            Err(AnswerTooLong) if conversion.has_any => {
-                conversion.is_full = true;
-                answer.data.records = Some(Payload::default());
-            }
-            Err(too_long) => return Err(too_long),
-        },
+        }
         Ok(Err(error)) => answer.data = failed(partition, error),
         Err(why) => answer.data = failed(partition, ErrorCode::from(&ReplicaError::from(why))),
     }
