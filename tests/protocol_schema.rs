@@ -135,7 +135,8 @@ impl Comparison<'_> {
         );
         let found = (
             squeezed(declared.name),
-            declared.rust_type.replace(' ', ""),
+            // The same array, written in another way.
+            declared.rust_type.replace(' ', "").replace("Elements<", "Vec<"),
             declared.versions.clone(),
             declared.nullable_from,
             declared.default.to_owned(),

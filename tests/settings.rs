@@ -38,8 +38,8 @@ fn describe(client: &mut Client, kind: i8, name: &str, version: i16) -> Vec<Desc
         include_synonyms: version >= 1,
         include_documentation: version >= 3,
     };
-    let mut response = client.call(&request, version).expect("the broker answers DescribeConfigs");
-    let result = response.results.remove(0);
+    let response = client.call(&request, version).expect("the broker answers DescribeConfigs");
+    let result = response.results.into_vec().remove(0);
     assert_eq!(result.error_code, 0, "{result:?}");
     result.configs
 }

@@ -255,7 +255,7 @@ refusals! {
             resource_name: resource.resource_name,
             configs: Vec::new(),
         });
-        DescribeConfigsResponse { results, ..Default::default() }
+        DescribeConfigsResponse { results: results.into(), ..Default::default() }
     };
     alter_configs: AlterConfigsRequest => AlterConfigsResponse, |asked, _version, code, text| {
         let responses = each(asked.resources, |resource| AlterConfigsResourceResponse {

@@ -234,7 +234,7 @@ impl Cluster {
                 }
                 None => self.send_to_any(&request).await?,
             };
-            for result in answer.results {
+            for result in answer.results.into_vec() {
                 checked(
                     format!("describe configs of {}", result.resource_name),
                     result.error_code,

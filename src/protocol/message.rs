@@ -302,7 +302,7 @@ fn read_length(reader: &mut Reader, encoding: Encoding) -> Result<Option<usize>,
     if encoding.flexible { reader.length_compact() } else { reader.length_i32() }
 }
 
-fn write_length(writer: &mut Writer, length: Option<usize>, encoding: Encoding) -> Result<(), EncodeError> {
+pub fn write_length(writer: &mut Writer, length: Option<usize>, encoding: Encoding) -> Result<(), EncodeError> {
     if encoding.flexible { write_compact_length(writer, length) } else { write_length_i32(writer, length) }
 }
 

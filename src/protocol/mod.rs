@@ -2,6 +2,7 @@
 //! Knows how bytes become structs and back; it does not know what any request means.
 
 pub mod api_keys;
+pub mod elements;
 pub mod error_code;
 pub mod header;
 pub mod message;

@@ -1,5 +1,6 @@
 //! Source: kafka 3.9.1 clients/src/main/resources/common/message/DescribeConfigsRequest.json and DescribeConfigsResponse.json.
 
+use crate::protocol::elements::Elements;
 use crate::protocol::message::message;
 
 message! {
@@ -20,7 +21,7 @@ message! {
     /// Answers [`DescribeConfigsRequest`].
     DescribeConfigsResponse, key 32, versions 0..=4, flexible 4.. {
         throttle_time_ms: i32 [0..],
-        results: Vec<DescribeConfigsResult> [0..],
+        results: Elements<DescribeConfigsResult> [0..],
     }
     struct DescribeConfigsResult {
         error_code: i16 [0..],
