@@ -2,12 +2,12 @@
 //! consumers of 0.8 expect them; the two stores know nothing of each other.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala, GroupCoordinatorAdapter.scala.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::api::answer::{AnswerBudget, AnswerTooLong};
 use crate::api::groups::{code_of, is_static_member_refused};
-use crate::api::topic_numbers::TopicNumbers;
+use crate::api::topic_numbers::NamedOnce;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::offsets::{FoundOffset, GroupOffsets};
@@ -22,7 +22,8 @@ use crate::protocol::messages::offset_commit::{
     OffsetCommitResponseTopic,
 };
 use crate::protocol::messages::offset_delete::{
-    OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+    OffsetDeleteRequest, OffsetDeleteRequestTopic, OffsetDeleteResponse, OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
 };
 use crate::protocol::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
@@ -46,14 +47,20 @@ pub(crate) async fn commit(
     let image = server.metadata.image();
     let metadata_max = server.groups.settings().offset_metadata_max_bytes;
     if context.api_version == 0 {
-        return commit_to_zookeeper(server, &image, metadata_max, &request).await;
+        return commit_to_zookeeper(server, &context, &image, metadata_max, &request).await;
     }
     let expire_timestamp_ms =
         (request.retention_time_ms != -1).then(|| context.now_ms.saturating_add(request.retention_time_ms));
     let mut offsets = Vec::new();
-    for topic in &request.topics {
+    // Of a partition that is named twice the last counts.
+    let mut seen = NamedOnce::default();
+    for topic in request.topics.iter().rev() {
         let Some(known) = image.topic(&topic.name) else { continue };
-        for partition in topic.partitions.iter().filter(|p| known.partition(p.partition_index).is_some()) {
+        let number = seen.number_of(&topic.name);
+        for partition in topic.partitions.iter().rev().filter(|p| known.partition(p.partition_index).is_some()) {
+            if !seen.is_new(number, partition.partition_index) {
+                continue;
+            }
             offsets.push(OffsetToCommit {
                 topic: Arc::clone(&known.name),
                 partition: partition.partition_index,
@@ -70,6 +77,7 @@ pub(crate) async fn commit(
             });
         }
     }
+    offsets.reverse();
     let answer = if offsets.is_empty() {
         CommitAnswer::Stored(Ok(()))
     } else {
@@ -114,14 +122,22 @@ fn committed(
 /// Any broker serves this, and no membership is checked. The metadata has no place there and is dropped.
 async fn commit_to_zookeeper(
     server: &Server,
+    context: &RequestContext,
     image: &Image,
     metadata_max: usize,
     request: &OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let mut errors = Vec::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
+    // What a partition is given last is all that stays of it.
+    let mut seen = NamedOnce::default();
+    let mut errors: HashMap<(u32, i32), ErrorCode> = HashMap::new();
+    for topic in request.topics.iter().rev() {
+        let topic_number = seen.number_of(&topic.name);
+        for partition in topic.partitions.iter().rev() {
+            context.pause().await;
             let number = partition.partition_index;
+            if !seen.is_new(topic_number, number) {
+                continue;
+            }
             let metadata = partition.committed_metadata.as_deref().unwrap_or("");
             let error = if image.partition(&topic.name, number).is_none() {
                 ErrorCode::UnknownTopicOrPartition
@@ -137,11 +153,18 @@ async fn commit_to_zookeeper(
                     }
                 }
             };
-            errors.push(error);
+            errors.insert((topic_number, number), error);
         }
     }
-    let mut errors = errors.into_iter();
-    committed(&request.topics, |_, _, _| errors.next().unwrap_or(ErrorCode::UnknownServerError))
+    let mut answer = committed(&request.topics, |_, _, _| ErrorCode::None);
+    for (asked, topic) in request.topics.iter().zip(&mut answer.topics) {
+        let topic_number = seen.number_of(&asked.name);
+        for partition in &mut topic.partitions {
+            let error = errors.get(&(topic_number, partition.partition_index));
+            partition.error_code = error.map_or(ErrorCode::UnknownServerError.code(), |error| error.code());
+        }
+    }
+    answer
 }
 
 // Fetch
@@ -169,6 +192,7 @@ pub(crate) async fn fetch(
             let mut groups = Vec::with_capacity(request.groups.len());
             let mut seen = HashSet::new();
             for group in &request.groups {
+                context.pause().await;
                 // A group that is named twice is answered once.
                 if seen.insert(group.group_id.as_str()) {
                     groups.push(fetch_group(server, &context, group, request.require_stable).await?);
@@ -187,13 +211,7 @@ async fn fetch_group(
 ) -> Result<OffsetFetchResponseGroup, AnswerTooLong> {
     context.answer.charge(group.group_id.len())?;
     let found = match &group.topics {
-        None => {
-            let found = server.groups.with_offsets(&group.group_id, |offsets| match offsets {
-                Some(offsets) => all_offsets(&context.answer, offsets, require_stable),
-                None => Ok(Vec::new()),
-            });
-            found.map_or_else(|error| Ok(Err(error)), |found| found.map(Ok))?
-        }
+        None => all_offsets(server, context, &group.group_id, require_stable).await?,
         Some(topics) => named_offsets(server, context, &group.group_id, topics, require_stable).await?,
     };
     let error_code = code_of(&found);
@@ -216,17 +234,16 @@ async fn named_offsets(
         return Ok(Err(error));
     }
     let mut found = Vec::with_capacity(topics.len());
-    let mut numbers = TopicNumbers::default();
-    let mut seen: HashSet<(u32, i32)> = HashSet::new();
+    let mut seen = NamedOnce::default();
     for topic in topics {
-        let number = numbers.of(&topic.name);
+        let number = seen.number_of(&topic.name);
         context.pause().await;
         let mut partitions = Vec::new();
         for indexes in topic.partition_indexes.chunks(PARTITIONS_A_TURN) {
             context.pause().await;
             let turn = server.groups.with_offsets(group_id, |offsets| {
                 for &partition in indexes {
-                    if seen.insert((number, partition)) {
+                    if seen.is_new(number, partition) {
                         let offset = offsets.map(|offsets| offsets.find(&topic.name, partition, require_stable));
                         let answer = fetched(partition, offset.unwrap_or(FoundOffset::None));
                         context.answer.push(&mut partitions, answer)?;
@@ -244,20 +261,55 @@ async fn named_offsets(
     Ok(Ok(found))
 }
 
-fn all_offsets(
+/// What is committed or deleted while this goes on may be among them or not.
+async fn all_offsets(
+    server: &Server,
+    context: &RequestContext,
+    group_id: &str,
+    require_stable: bool,
+) -> Result<Result<Vec<OffsetFetchResponseTopics>, GroupError>, AnswerTooLong> {
+    let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
+    loop {
+        let turn = server.groups.with_offsets(group_id, |offsets| match offsets {
+            Some(offsets) => add_offsets(&context.answer, offsets, require_stable, &mut topics, PARTITIONS_A_TURN),
+            None => Ok(false),
+        });
+        match turn {
+            Ok(has_more) => {
+                if !has_more? {
+                    return Ok(Ok(topics));
+                }
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+        context.pause().await;
+    }
+}
+
+/// Goes on behind the last partition that was found, for so many partitions. True if there are more.
+fn add_offsets(
     answer: &AnswerBudget,
     offsets: &GroupOffsets,
     require_stable: bool,
-) -> Result<Vec<OffsetFetchResponseTopics>, AnswerTooLong> {
-    let mut topics = Vec::new();
-    for (topic, partitions) in offsets.committed() {
-        let partitions = partitions.map(|partition| fetched(partition, offsets.find(topic, partition, require_stable)));
-        let partitions = answer.collect(partitions)?;
-        if !partitions.is_empty() {
-            topics.push(OffsetFetchResponseTopics { name: topic.to_string(), partitions });
+    topics: &mut Vec<OffsetFetchResponseTopics>,
+    partitions_max: usize,
+) -> Result<bool, AnswerTooLong> {
+    let last = topics.last().and_then(|topic| Some((topic.name.clone(), topic.partitions.last()?.partition_index)));
+    let mut left = partitions_max;
+    for (name, partition) in offsets.committed_after(last.as_ref().map(|(name, partition)| (name.as_str(), *partition)))
+    {
+        let Some(after) = left.checked_sub(1) else { return Ok(true) };
+        left = after;
+        let found = fetched(partition, offsets.find(name, partition, require_stable));
+        if topics.last().is_none_or(|topic| topic.name != **name) {
+            answer.charge(name.len())?;
+            topics.push(OffsetFetchResponseTopics { name: name.to_string(), partitions: Vec::new() });
+        }
+        if let Some(topic) = topics.last_mut() {
+            answer.push(&mut topic.partitions, found)?;
         }
     }
-    Ok(topics)
+    Ok(false)
 }
 
 fn fetched(partition: i32, found: FoundOffset<'_>) -> OffsetFetchResponsePartitions {
@@ -327,10 +379,15 @@ async fn fetch_from_zookeeper(
     let image = server.metadata.image();
     let unknown = ErrorCode::UnknownTopicOrPartition.code();
     let mut topics = Vec::new();
+    let mut seen = NamedOnce::default();
     for topic in request.topics.iter().flatten() {
+        let topic_number = seen.number_of(&topic.name);
         let mut partitions = Vec::new();
         for number in &topic.partition_indexes {
             context.pause().await;
+            if !seen.is_new(topic_number, *number) {
+                continue;
+            }
             let partition = if image.partition(&topic.name, *number).is_none() {
                 old_partition(*number, NO_OFFSET, unknown)
             } else {
@@ -352,8 +409,13 @@ async fn fetch_from_zookeeper(
 
 // Delete
 
-pub(crate) async fn delete(server: &Server, _: RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+pub(crate) async fn delete(
+    server: &Server,
+    _: RequestContext,
+    mut request: OffsetDeleteRequest,
+) -> OffsetDeleteResponse {
     let image = server.metadata.image();
+    keep_first_of_each(&mut request.topics);
     let known: Vec<(Arc<str>, i32)> = request
         .topics
         .iter()
@@ -381,4 +443,13 @@ pub(crate) async fn delete(server: &Server, _: RequestContext, request: OffsetDe
         OffsetDeleteResponseTopic { partitions: partitions.collect(), name: topic.name }
     });
     OffsetDeleteResponse { topics: topics.collect(), ..Default::default() }
+}
+
+/// A partition that is named twice is answered once.
+fn keep_first_of_each(topics: &mut [OffsetDeleteRequestTopic]) {
+    let mut seen = NamedOnce::default();
+    for topic in topics {
+        let number = seen.number_of(&topic.name);
+        topic.partitions.retain(|partition| seen.is_new(number, partition.partition_index));
+    }
 }

@@ -984,8 +984,8 @@ impl Bench {
         let mut left: Vec<String> = self
             .group
             .offsets()
-            .committed()
-            .flat_map(|(topic, partitions)| partitions.map(move |partition| format!("{topic}-{partition}")))
+            .committed_after(None)
+            .map(|(topic, partition)| format!("{topic}-{partition}"))
             .collect();
         left.sort();
         (died, left)

@@ -6,6 +6,7 @@
 //! Source: kafka 3.9 GroupMetadata.scala.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::coordinator::group::records::CommittedOffset;
@@ -89,10 +90,16 @@ impl GroupOffsets {
         }
     }
 
-    /// Topics with the partitions that have a committed offset.
-    pub(crate) fn committed(&self) -> impl Iterator<Item = (&Arc<str>, impl Iterator<Item = i32>)> {
-        self.topics.iter().map(|(topic, partitions)| {
-            (topic, partitions.iter().filter(|(_, p)| p.recorded.is_some()).map(|(partition, _)| *partition))
+    /// The partitions that have a committed offset, in order, behind the given one.
+    pub(crate) fn committed_after(&self, last: Option<(&str, i32)>) -> impl Iterator<Item = (&Arc<str>, i32)> {
+        let topics_from = last.map_or(Bound::Unbounded, |(topic, _)| Bound::Included(topic));
+        self.topics.range::<str, _>((topics_from, Bound::Unbounded)).flat_map(move |(topic, partitions)| {
+            let after = match last {
+                Some((name, partition)) if name == &**topic => Bound::Excluded(partition),
+                Some(_) | None => Bound::Unbounded,
+            };
+            let behind = partitions.range((after, Bound::Unbounded));
+            behind.filter(|(_, known)| known.recorded.is_some()).map(move |(partition, _)| (topic, *partition))
         })
     }
 
@@ -228,5 +235,38 @@ impl GroupOffsets {
             }
         }
         known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LeaderEpoch;
+
+    #[test]
+    fn what_is_committed_is_told_in_turns_and_each_partition_once() {
+        let mut offsets = GroupOffsets::default();
+        let all = [("a", 1), ("a", 7), ("b", 0), ("c", -3), ("c", 2)];
+        for (topic, partition) in all {
+            let committed = CommittedOffset {
+                offset: Offset(1),
+                leader_epoch: LeaderEpoch(-1),
+                metadata: "".into(),
+                commit_timestamp_ms: 0,
+                expire_timestamp_ms: None,
+            };
+            let offset = OffsetToCommit { topic: topic.into(), partition, committed };
+            offsets.start_storing(&offset);
+            offsets.end_storing(offset, Some(Offset(5)));
+        }
+        let mut last: Option<(Arc<str>, i32)> = None;
+        for expected in all {
+            let next = offsets.committed_after(last.as_ref().map(|(topic, partition)| (&**topic, *partition))).next();
+            let (topic, partition) = next.expect("there is another");
+            assert_eq!((&**topic, partition), expected);
+            last = Some((Arc::clone(topic), partition));
+        }
+        assert_eq!(offsets.committed_after(Some(("c", 2))).next(), None);
+        assert_eq!(offsets.committed_after(Some(("aa", 9))).next().map(|(_, partition)| partition), Some(0));
     }
 }
