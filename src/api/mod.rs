@@ -32,6 +32,8 @@ pub mod acls;
 pub mod alter_configs;
 pub mod answer;
 pub mod api_versions;
+#[cfg(test)]
+mod bad_batches_tests;
 pub mod counters;
 pub mod create_partitions;
 pub mod create_topics;

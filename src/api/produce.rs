@@ -131,7 +131,7 @@ fn keep_last_of_each(topics: &mut Vec<TopicProduceData>) -> usize {
     later.len()
 }
 
-fn accepted_sets(api_version: i16) -> AcceptedSets {
+pub(super) fn accepted_sets(api_version: i16) -> AcceptedSets {
     match api_version {
         ..=2 => AcceptedSets::Any,
         3..=6 => AcceptedSets::OneV2BatchWithoutZstd,

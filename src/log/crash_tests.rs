@@ -6,9 +6,12 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::segment::faults;
 use super::testing::*;
+use super::{FirstBatch, ReadUntil};
 use crate::config::log::LogConfig;
 use crate::model::Offset;
+use crate::record::append_rules::AppendOrigin;
 
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("writable");
@@ -206,9 +209,9 @@ fn an_index_that_is_wrong_in_any_way_hides_no_record_and_is_rebuilt() {
                         let found = log.offset_for_timestamp(asked).unwrap_or_else(|error| panic!("{what}: {error}"));
                         assert_eq!(found.map(|found| found.offset.0), Some(*base), "{what}, {round}: by time");
                     }
-                    let wrong = damaged.parent.take_wrong_indexes();
+                    let wrong = damaged.parent.wrong_indexes.take(0);
                     assert!(round == "as found" || wrong.is_empty(), "{what}: {wrong:?}");
-                    for (_, base_offset) in wrong {
+                    for ((_, base_offset), _) in wrong {
                         log.rebuild_indexes(base_offset).expect("rebuilt");
                         rebuilt += 1;
                     }
@@ -233,6 +236,108 @@ fn a_missing_index_is_rebuilt_as_it_was() {
     one.open(true, flushed).expect("loadable").close(0).expect("closable");
     for (name, content) in indexes.iter().zip(before) {
         assert_eq!(fs::read(one.dir().join(name)).expect("rebuilt"), content, "{name}");
+    }
+}
+
+/// What a reader of committed records is told to skip.
+fn aborted(log: &super::Log) -> Vec<(i64, i64)> {
+    let mut aborted = Vec::new();
+    for offset in 0..log.log_end_offset().0 {
+        let fetched = log.read(Offset(offset), 1, ReadUntil::LastStableOffset, FirstBatch::Whole).expect("readable");
+        aborted.extend(fetched.aborted_transactions.iter().map(|txn| (txn.producer_id.0, txn.first_offset.0)));
+    }
+    aborted.dedup();
+    aborted
+}
+
+/// Transactions of one producer, one after another over several segments, all of them aborted.
+fn write_aborted(log: &super::Log) {
+    for i in 0..20 {
+        let records = batch(&[i * 10, i * 10 + 1], 40).producer(9, 0, i as i32 * 2).transactional(true);
+        append(log, records).expect("appended");
+        let mut marker = prepared_as(marker(9, false, 1), AppendOrigin::Coordinator);
+        let epoch = log.leader_epoch();
+        let info = log.append_as_leader(&mut marker, epoch, AppendOrigin::Coordinator, 0).expect("appended");
+        log.update_high_watermark(info.log_end_offset);
+    }
+}
+
+#[test]
+fn a_rebuild_that_is_interrupted_is_done_again_at_the_next_start() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    write_aborted(&log);
+    let expected = (aborted(&log), read_all(&log));
+    assert_eq!(expected.0.len(), 20);
+    log.close(0).expect("closable");
+    let end = log.log_end_offset();
+    let names = names_in(&one.dir());
+    let sound: Vec<Vec<u8>> = names.iter().map(|name| fs::read(one.dir().join(name)).expect("readable")).collect();
+    let damaged_index = names.iter().find(|name| name.ends_with(".txnindex")).expect("written");
+    let mut interruptions = 0;
+    for batches in 0.. {
+        let crashed = OneLog::new(small_segments());
+        copy_dir(&one.dir(), &crashed.dir());
+        fs::write(crashed.dir().join(damaged_index), "half of one").expect("writable");
+        faults::interrupt_recovery_after(batches);
+        let interrupted = crashed.open(true, end).is_err();
+        interruptions += usize::from(interrupted);
+        // Everything lies below the recovery point: only what the files say leads to another recovery.
+        let log = crashed.open(!interrupted, end).expect("loadable");
+        assert_eq!((aborted(&log), read_all(&log)), expected, "interrupted after {batches} batches");
+        for (name, content) in names.iter().zip(&sound).filter(|(name, _)| name.ends_with("index")) {
+            assert_eq!(&fs::read(crashed.dir().join(name)).expect("rebuilt"), content, "{name}, {batches} batches");
+        }
+        if !interrupted {
+            break;
+        }
+    }
+    assert!(interruptions > 5, "{interruptions}");
+}
+
+#[test]
+fn what_follows_a_gap_goes_before_the_gap_is_cut() {
+    let one = OneLog::new(small_segments());
+    let (_, batches) = sample(&one);
+    let logs: Vec<String> = names_in(&one.dir()).into_iter().filter(|name| name.ends_with(".log")).collect();
+    let damaged = one.dir().join(&logs[1]);
+    let mut content = fs::read(&damaged).expect("readable");
+    let at = content.len() - 3;
+    content[at] ^= 0xff;
+    fs::write(&damaged, &content).expect("writable");
+    // What is behind cannot be taken away: then the file is as it was, and the next start knows as much as this one.
+    let in_the_way = one.dir().join(format!("{}.deleted", logs[2]));
+    fs::create_dir(&in_the_way).expect("writable");
+    assert!(one.open(false, Offset(0)).is_err());
+    assert_eq!(fs::read(&damaged).expect("readable"), content);
+    fs::remove_dir(&in_the_way).expect("removable");
+    let read = read_all(&one.open(false, Offset(0)).expect("loadable"));
+    let read: Vec<(i64, i64)> = read.iter().map(|(header, _)| (header.base_offset, header.last_offset)).collect();
+    assert!(batches.starts_with(&read) && read.len() < batches.len(), "{read:?}");
+}
+
+#[test]
+fn indexes_that_a_full_disk_does_not_take_are_in_memory_and_rebuilt_at_the_next_start() {
+    for writes in 0..2 {
+        let one = OneLog::new(small_segments());
+        let (flushed, batches) = sample(&one);
+        let log = one.open(false, flushed).expect("loadable");
+        super::files::faults::fail(super::files::faults::Op::Write, writes);
+        assert!(log.rebuild_indexes(Offset(0)).is_err());
+        let index = one.dir().join("00000000000000000000.index");
+        assert!(!index.exists(), "its absence marks the segment");
+        let found = |log: &super::Log| {
+            let read = read_all(log);
+            let found: Vec<(i64, i64)> = read.iter().map(|(h, _)| (h.base_offset, h.last_offset)).collect();
+            let by_time = log.offset_for_timestamp(super::OffsetQuery::AtOrAfter(55)).expect("searchable");
+            (found, by_time.map(|found| found.offset))
+        };
+        assert_eq!(found(&log), (batches.clone(), Some(Offset(12))));
+        assert!(one.parent.wrong_indexes.take(0).is_empty());
+        log.close(0).expect("closable");
+        let log = one.open_clean();
+        assert!(index.exists());
+        assert_eq!(found(&log), (batches.clone(), Some(Offset(12))));
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::dirs::LogDirs;
 use super::dirs::startup::LoadProgress;
 use super::error::LogError;
+use super::files::faults::{Op, fail};
 use super::testing::*;
 use crate::config::log::LogConfig;
 use crate::config::sections::LogDirsConfig;
@@ -190,6 +191,74 @@ fn a_deleted_log_is_gone_at_once_and_its_files_after_the_delay() {
     dirs.tick_deletions(60_000);
     assert_eq!(doomed(), 0);
     assert_eq!(names_in(&fixture.config.dirs[0]).iter().filter(|name| *name == "t-0").count(), 1);
+}
+
+#[test]
+fn a_log_whose_directory_cannot_be_renamed_is_known_until_it_can() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let log = create(&dirs, "t", 0);
+    for i in 0..20 {
+        append(&log, batch(&[i], 100)).expect("appended");
+    }
+    let tp = log.topic_partition().clone();
+    fail(Op::Rename, 0);
+    assert!(delete(&dirs, &tp).is_err());
+    assert!(matches!(append(&log, batch(&[1], 5)), Err(LogError::Closed)));
+    assert!(dirs.get(&tp).is_none());
+    dirs.checkpoint_high_watermarks();
+    let checkpoint = fs::read_to_string(fixture.path(0, "replication-offset-checkpoint")).expect("written");
+    assert_eq!(checkpoint, "0\n1\nt 0 20\n");
+    // The files have not got their final form: a start that took them for clean would miss index entries.
+    dirs.shutdown(0);
+    assert!(!fixture.path(0, ".kafka_cleanshutdown").exists());
+    assert!(delete(&dirs, &tp).expect("deleted now"));
+    assert!(!fixture.path(0, "t-0").exists());
+    assert!(!delete(&dirs, &tp).expect("gone"));
+}
+
+#[test]
+fn what_cannot_be_removed_now_is_removed_later() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    for partition in 0..2 {
+        let tp = create(&dirs, "t", partition).topic_partition().clone();
+        assert!(delete(&dirs, &tp).expect("deleted"));
+    }
+    let left = || names_in(&fixture.config.dirs[0]).iter().filter(|name| name.ends_with("-delete")).count();
+    fail(Op::Removal, 0);
+    dirs.tick_deletions(100_000);
+    assert_eq!(left(), 1, "the other is removed all the same");
+    dirs.tick_deletions(110_000);
+    assert_eq!(left(), 1, "not at once");
+    dirs.tick_deletions(160_000);
+    assert_eq!(left(), 0);
+}
+
+#[test]
+fn a_partition_whose_small_files_cannot_be_written_costs_the_others_nothing() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let in_the_way = |partition: i32| fixture.path(0, &format!("t-{partition}/leader-epoch-checkpoint.tmp"));
+    let written = |partition: i32| fixture.path(0, &format!("t-{partition}/leader-epoch-checkpoint")).exists();
+    for partition in 0..4 {
+        for i in 0..20 {
+            append(&create(&dirs, "t", partition), batch(&[i], 100)).expect("appended");
+        }
+    }
+    for bad in [0, 2] {
+        fs::create_dir(in_the_way(bad)).expect("writable");
+    }
+    dirs.tick_flush(0);
+    assert_eq!([0, 1, 2, 3].map(written), [false, true, false, true]);
+    let recovery_point = |partition: i32| create(&dirs, "t", partition).recovery_point().0;
+    assert_eq!([0, 1, 2, 3].map(|partition| recovery_point(partition) > 0), [false, true, false, true]);
+    fs::remove_dir(in_the_way(0)).expect("removable");
+    dirs.tick_flush(999);
+    assert!(!written(0), "not at once");
+    dirs.tick_flush(1000);
+    assert_eq!([0, 1, 2, 3].map(written), [true, true, false, true]);
+    assert!(recovery_point(0) > 0);
 }
 
 #[test]

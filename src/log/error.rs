@@ -111,6 +111,14 @@ impl LogError {
         self.condemns() != Condemned::Nothing
     }
 
+    /// What the system said, if it was asked.
+    pub(crate) fn errno(&self) -> Option<i32> {
+        match self {
+            LogError::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
     /// A change was left half done: memory and files may disagree, and the log must not serve from either.
     pub(crate) fn half_done(self) -> LogError {
         match self.condemns() {

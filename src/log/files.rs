@@ -18,26 +18,35 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     drop(file);
     rename(&temporary, path)?;
     match path.parent() {
-        Some(dir) => sync_dir(dir),
+        Some(dir) => sync_path(dir),
         None => Ok(()),
     }
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     about_to_wait_for_disk();
+    #[cfg(test)]
+    faults::before(faults::Op::Rename)?;
     fs::rename(from, to)
 }
 
 pub(crate) fn sync(file: &File) -> io::Result<()> {
     about_to_wait_for_disk();
     #[cfg(test)]
-    faults::before_sync()?;
+    faults::before(faults::Op::Sync)?;
     file.sync_all()
 }
 
-/// Makes renames, creations and removals in `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    sync(&File::open(dir)?)
+/// Makes durable what is in a file; of a directory, renames, creations and removals.
+pub(crate) fn sync_path(path: &Path) -> io::Result<()> {
+    sync(&File::open(path)?)
+}
+
+/// Writes a whole file. It may be there in part after an error or a crash.
+pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    #[cfg(test)]
+    faults::before(faults::Op::Write)?;
+    fs::write(path, content)
 }
 
 /// Reads a whole file; a missing one is `None`.
@@ -49,6 +58,17 @@ pub(crate) fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// Removes a file or a whole directory; a missing one is fine.
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    faults::before(faults::Op::Removal)?;
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Removes a file; a missing one is fine.
 pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -57,21 +77,38 @@ pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes an fsync of this thread fail the way a disk does that found itself full when it wrote back.
+/// Makes something of this thread fail the way a full disk lets it fail.
 #[cfg(test)]
 pub(crate) mod faults {
     use super::*;
     use std::cell::Cell;
 
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub enum Op {
+        Sync,
+        /// Of a whole file.
+        Write,
+        Rename,
+        /// Of what was deleted.
+        Removal,
+    }
+
     thread_local! {
-        static FAILS: Cell<bool> = const { Cell::new(false) };
+        static FAILS: Cell<Option<(Op, u32)>> = const { Cell::new(None) };
     }
 
-    pub fn fail_next_sync() {
-        FAILS.set(true);
+    /// The one that comes after so many others fails.
+    pub fn fail(op: Op, others: u32) {
+        FAILS.set(Some((op, others)));
     }
 
-    pub fn before_sync() -> io::Result<()> {
-        if FAILS.take() { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
+    pub fn before(op: Op) -> io::Result<()> {
+        match FAILS.get() {
+            Some((failing, others)) if failing == op => {
+                FAILS.set(others.checked_sub(1).map(|others| (op, others)));
+                if others == 0 { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::files;
+
 /// Entries kept in memory before they are written together.
 const PENDING_MAX: usize = 64;
 /// Entries that a search reads together.
@@ -117,6 +119,26 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
             file.set_len(length)?;
         }
         Ok(())
+    }
+
+    /// Forgets all entries for these, which only memory has until `write_anew`.
+    pub fn hold(&mut self, entries: impl Iterator<Item = [u8; WIDTH]>) {
+        self.written = Some(0);
+        self.pending = entries.collect();
+        self.forget_block();
+    }
+
+    /// Writes the file from its beginning. After an error it is not there, so that nobody takes a part of it for all.
+    pub fn write_anew(&mut self, path: &Path) -> io::Result<()> {
+        files::remove_if_exists(path)?;
+        let written = files::write(path, self.pending.as_flattened());
+        if written.is_err() {
+            let _ = files::remove_if_exists(path);
+        } else {
+            self.written = Some(self.pending.len() as u32);
+            self.pending = Vec::new();
+        }
+        written
     }
 
     /// Keeps the first `count` entries.

@@ -67,6 +67,12 @@ impl LeaderEpochs {
         self.entries.first().copied()
     }
 
+    /// Who wrote at this offset.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let begun = self.entries.partition_point(|e| e.start_offset <= offset);
+        Some(self.entries[begun.checked_sub(1)?].epoch)
+    }
+
     /// Whether `assign` would change anything: true for the first batch of an epoch only.
     pub fn assign_changes(&self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
         self.latest().is_none_or(|last| epoch != last.epoch || start_offset < last.start_offset)

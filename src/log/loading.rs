@@ -16,12 +16,13 @@ use super::log_dir::LogDir;
 use super::producer_state::Producers;
 use super::recent::RecentBatches;
 use super::scan::{Found, HeaderScan};
-use super::segment::Segment;
+use super::segment::{Durability, Recovered, Segment};
 use super::snapshots::Snapshots;
 use super::{Log, State, Unwritten, files, partition_metadata, transaction_index};
 use crate::config::log::LogConfig;
 use crate::model::lock::Lock;
 use crate::model::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::record::batch::BatchHeader;
 
 /// What the checkpoints and the last shutdown say about one log.
 #[derive(Clone, Debug)]
@@ -33,6 +34,22 @@ pub(crate) struct LoadInput {
     pub log_start_offset: Offset,
     pub high_watermark: Offset,
     pub had_clean_shutdown: bool,
+}
+
+impl LoadInput {
+    /// Of a log that was open, and whose files did not get their final form.
+    pub fn of(log: &Log) -> LoadInput {
+        let state = log.locked();
+        LoadInput {
+            topic_partition: log.topic_partition.clone(),
+            dir: state.dir.clone(),
+            config: state.config.clone(),
+            recovery_point: state.recovery_point,
+            log_start_offset: state.log_start_offset,
+            high_watermark: state.high_watermark,
+            had_clean_shutdown: false,
+        }
+    }
 }
 
 /// Told of each segment that had to be walked, with its bytes.
@@ -313,6 +330,7 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn load(&mut self, unusable: BTreeSet<Offset>, epochs_are_lost: bool) -> Result<(), LogError> {
         let tp = self.input.topic_partition.clone();
+        let found_no_snapshot = self.state.snapshots.is_empty();
         if epochs_are_lost {
             self.reread_epochs()?;
         }
@@ -322,11 +340,11 @@ impl Loader<'_> {
             // Those above the recovery point are recovered below in any case.
             if self.input.had_clean_shutdown || base_offset < self.input.recovery_point {
                 log::warn!("[{tp}] Rebuilding the indexes of the segment at offset {base_offset}.");
-                self.recover_segment(at)?;
+                self.recover_segment(at, Durability::Now)?;
             }
         }
         if !self.input.had_clean_shutdown && !self.state.segments.is_empty() {
-            let first = self.state.segment_of(self.input.recovery_point);
+            let first = self.first_to_recover()?;
             self.recover_from(first)?;
         }
         let end = self.log_end_offset()?;
@@ -344,7 +362,7 @@ impl Loader<'_> {
         if state.epochs != epochs_before || epochs_are_lost {
             state.note_epochs_changed();
         }
-        self.load_producers()?;
+        self.load_producers(found_no_snapshot)?;
         let high_watermark = self.input.high_watermark;
         self.state.set_high_watermark(high_watermark);
         Ok(())
@@ -355,19 +373,21 @@ impl Loader<'_> {
         let Some(last) = self.state.segments.len().checked_sub(1) else { return Ok(None) };
         let State { segments, dir, .. } = &mut self.state;
         let tail = segments[last].next_offset(dir)?;
-        if tail.is_sound && !tail.index_is_wrong {
+        // What is appended builds on what these say.
+        let indexes_are_right = !tail.index_is_wrong && segments[last].verified_max_timestamp(dir)?.is_some();
+        if tail.is_sound && indexes_are_right {
             return Ok(Some(tail.next_offset));
         }
         if tail.is_sound {
             let tp = &self.input.topic_partition;
-            log::warn!("[{tp}] The index of the last segment leads to no batch, rebuilding it");
-            return self.recover_segment(last).map(Some);
+            log::warn!("[{tp}] The indexes of the last segment do not fit its batches, rebuilding them");
+            return self.recover_segment(last, Durability::Now).map(Some);
         }
         log::warn!(
             "[{}] The last segment ends in damaged bytes in spite of a clean shutdown, recovering it",
             self.input.topic_partition
         );
-        self.recover_segment(last).map(Some)
+        self.recover_segment(last, Durability::Now).map(Some)
     }
 
     fn start_empty(&mut self, found: Option<Offset>) -> Result<(), LogError> {
@@ -391,6 +411,52 @@ impl Loader<'_> {
         Ok(())
     }
 
+    /// The segment that holds the recovery point; or an earlier one, if the file of epochs does not know who wrote there. A
+    /// truncation moves both back, and for up to a second the disk has neither: what was appended and rolled meanwhile
+    /// lies below the old recovery point and stands under the old epochs.
+    fn first_to_recover(&mut self) -> Result<usize, LogError> {
+        let recovery_point = self.input.recovery_point;
+        let mut first = self.state.segment_of(recovery_point);
+        for at in (0..=first).rev() {
+            match self.first_batch_of(at)? {
+                None => {}
+                Some(header) if self.is_of_a_known_epoch(&header) => break,
+                Some(_) => first = at.saturating_sub(1),
+            }
+        }
+        let base_offset = self.state.segments[first].base_offset();
+        if first < self.state.segment_of(recovery_point) {
+            let tp = &self.input.topic_partition;
+            log::warn!(
+                "[{tp}] The leader epochs on the disk are those of before a truncation, recovering from {base_offset}"
+            );
+            self.input.recovery_point = recovery_point.min(base_offset);
+        }
+        Ok(first)
+    }
+
+    fn first_batch_of(&mut self, at: usize) -> Result<Option<BatchHeader>, LogError> {
+        let State { segments, dir, .. } = &mut self.state;
+        let path = segments[at].log_path(dir);
+        let file = fs::File::open(&path).doing("open", &path)?;
+        match HeaderScan::new(&file, 0, segments[at].size()).next().doing("read", &path)? {
+            Found::Batch((_, header)) => Ok(Some(header)),
+            Found::End | Found::Damage(_) => Ok(None),
+        }
+    }
+
+    /// Of old formats, which carry no epoch, of a log without a file of epochs, and of what lies before the log's start,
+    /// there is nothing to know.
+    fn is_of_a_known_epoch(&self, header: &BatchHeader) -> bool {
+        let says_nothing = header.magic < 2
+            || header.partition_leader_epoch < 0
+            || header.base_offset < self.input.log_start_offset.0
+            || self.state.epochs.latest().is_none();
+        says_nothing
+            || self.state.epochs.epoch_at(Offset(header.base_offset))
+                == Some(LeaderEpoch(header.partition_leader_epoch))
+    }
+
     /// Recovers segments from this one on, and deletes those behind the first that had to be cut.
     fn recover_from(&mut self, first: usize) -> Result<(), LogError> {
         let tp = self.input.topic_partition.clone();
@@ -405,25 +471,36 @@ impl Loader<'_> {
                 at - first,
                 count - first
             );
-            let before = self.state.segments[at].size();
-            self.recover_segment(at)?;
-            if self.state.segments[at].size() < before {
+            let recovered = self.walk_segment(at)?;
+            let is_cut = recovered.truncated_bytes > 0;
+            if is_cut && at + 1 < count {
+                // Before the cut, after which nothing tells that there is a gap in front of them.
                 let due_ms = self.state.due_ms(self.now_ms);
                 self.state.drop_segments(at + 1..count).rename(&self.parent, due_ms)?;
+                files::sync_path(&self.state.dir).doing("fsync", &self.state.dir)?;
+            }
+            self.finish_segment(at, &recovered, Durability::LeftToTheSystem)?;
+            if is_cut {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Recovers one segment, with the producer state of everything before it, and returns where it ends.
-    fn recover_segment(&mut self, at: usize) -> Result<Offset, LogError> {
+    /// Recovers one segment and returns where it ends.
+    fn recover_segment(&mut self, at: usize, durability: Durability) -> Result<Offset, LogError> {
+        let recovered = self.walk_segment(at)?;
+        self.finish_segment(at, &recovered, durability)?;
+        Ok(recovered.next_offset)
+    }
+
+    /// Walks a segment with the producer state of everything before it, and writes its transaction index.
+    fn walk_segment(&mut self, at: usize) -> Result<Recovered, LogError> {
         let expiration_ms = self.parent.producer_id_expiration_ms();
         let state = &mut self.state;
-        let base_offset = state.segments[at].base_offset();
-        state.log_end_offset = base_offset;
+        state.log_end_offset = state.segments[at].base_offset();
         state.rebuild_producers(expiration_ms, self.now_ms)?;
-        let State { segments, dir, config, epochs, producers, snapshots, .. } = state;
+        let State { segments, dir, config, epochs, producers, .. } = state;
         let segment = &mut segments[at];
         let txn_index = segment.txn_index_path(dir);
         let mut has_txn_index = false;
@@ -436,31 +513,40 @@ impl Loader<'_> {
             Ok(())
         })?;
         segment.has_txn_index = has_txn_index;
+        producers.set_end_offset(recovered.next_offset);
+        Ok(recovered)
+    }
+
+    fn finish_segment(&mut self, at: usize, recovered: &Recovered, durability: Durability) -> Result<(), LogError> {
+        let State { segments, dir, producers, snapshots, .. } = &mut self.state;
+        let is_last = at + 1 == segments.len();
+        let segment = &mut segments[at];
         if recovered.truncated_bytes > 0 {
             log::warn!(
-                "[{}] Corruption found in segment {base_offset}, truncating to offset {}: cut {} bytes at {}",
+                "[{}] Corruption found in segment {}, truncating to offset {}: cut {} bytes at {}",
                 self.input.topic_partition,
+                segment.base_offset(),
                 recovered.next_offset,
                 recovered.truncated_bytes,
                 recovered.why.as_deref().unwrap_or("the end"),
             );
         }
-        producers.set_end_offset(recovered.next_offset);
+        segment.finish_recovery(dir, recovered, durability)?;
         snapshots.take_if_possible(dir, producers)?;
         (self.on_recovered)(u64::from(segment.size()));
-        if at + 1 < segments.len() {
-            segments[at].close();
+        if !is_last {
+            segment.close();
         }
-        Ok(recovered.next_offset)
+        Ok(())
     }
 
-    fn load_producers(&mut self) -> Result<(), LogError> {
+    fn load_producers(&mut self, found_no_snapshot: bool) -> Result<(), LogError> {
         let expiration_ms = self.parent.producer_id_expiration_ms();
         let now_ms = self.now_ms;
         let state = &mut self.state;
         let base_offsets: Vec<Offset> = state.segments.iter().map(Segment::base_offset).collect();
         state.snapshots.remove_strays(&state.dir, &base_offsets)?;
-        if state.snapshots.is_empty() && self.input.had_clean_shutdown {
+        if found_no_snapshot && self.input.had_clean_shutdown {
             // A log from before producer state existed has none: empty snapshots spare the next truncation a full walk.
             let end = state.log_end_offset;
             for offset in base_offsets.iter().rev().take(2).rev().copied().chain([end]) {

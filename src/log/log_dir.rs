@@ -1,6 +1,5 @@
 //! One entry of `log.dirs`, as the logs in it see it: whether it still serves, and work they leave for later.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::counters::{LogCounters, add};
 use super::error::{Condemned, LogError};
+use super::pending::Pending;
 use super::producer_state::ProducerLimits;
 use crate::model::{Offset, TopicPartition};
 
@@ -27,11 +27,13 @@ pub(crate) struct LogDir {
     /// an older picture could replace a newer one.
     pub checkpointing: Mutex<()>,
     /// Partitions with a segment that is complete but not fsynced.
-    rolled: Mutex<HashSet<TopicPartition>>,
+    pub rolled: Pending<TopicPartition>,
+    /// Partitions whose `flush.ms` is over.
+    pub overdue: Pending<TopicPartition>,
     /// Partitions whose topic id or leader epochs are not on the disk yet.
-    unwritten: Mutex<HashSet<TopicPartition>>,
+    pub unwritten: Pending<TopicPartition>,
     /// Segments, by base offset, whose indexes led a reader astray.
-    wrong_indexes: Mutex<HashSet<(TopicPartition, Offset)>>,
+    pub wrong_indexes: Pending<(TopicPartition, Offset)>,
     doomed: Mutex<Vec<Doomed>>,
     /// A recovery point moved back since the checkpoint: what is appended below the old one is not on the disk yet.
     recovery_point_moved_back: AtomicBool,
@@ -60,9 +62,10 @@ impl LogDir {
             producer_limits,
             counters,
             checkpointing: Mutex::default(),
-            rolled: Mutex::default(),
-            unwritten: Mutex::default(),
-            wrong_indexes: Mutex::default(),
+            rolled: Pending::default(),
+            overdue: Pending::default(),
+            unwritten: Pending::default(),
+            wrong_indexes: Pending::default(),
             doomed: Mutex::default(),
             recovery_point_moved_back: AtomicBool::new(false),
         }
@@ -128,32 +131,19 @@ impl LogDir {
     }
 
     pub fn note_rolled(&self, tp: &TopicPartition) {
-        self.rolled.lock().expect("nothing panics under this lock").insert(tp.clone());
-    }
-
-    pub fn take_rolled(&self) -> HashSet<TopicPartition> {
-        std::mem::take(&mut *self.rolled.lock().expect("nothing panics under this lock"))
+        self.rolled.note(tp.clone());
     }
 
     pub fn note_unwritten(&self, tp: &TopicPartition) {
-        self.unwritten.lock().expect("nothing panics under this lock").insert(tp.clone());
-    }
-
-    pub fn take_unwritten(&self) -> HashSet<TopicPartition> {
-        std::mem::take(&mut *self.unwritten.lock().expect("nothing panics under this lock"))
+        self.unwritten.note(tp.clone());
     }
 
     pub fn note_wrong_index(&self, tp: &TopicPartition, base_offset: Offset) {
-        let noted = (tp.clone(), base_offset);
-        if self.wrong_indexes.lock().expect("nothing panics under this lock").insert(noted) {
+        if self.wrong_indexes.note((tp.clone(), base_offset)) {
             log::warn!(
                 "[{tp}] The indexes of the segment at offset {base_offset} do not fit its batches and are rebuilt"
             );
         }
-    }
-
-    pub fn take_wrong_indexes(&self) -> HashSet<(TopicPartition, Offset)> {
-        std::mem::take(&mut *self.wrong_indexes.lock().expect("nothing panics under this lock"))
     }
 
     pub fn note_truncated(&self) {

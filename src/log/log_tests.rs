@@ -13,7 +13,6 @@ use crate::config::log::LogConfig;
 use crate::model::{LeaderEpoch, Offset, TopicId};
 use crate::record::append_rules::AppendOrigin;
 use crate::record::batch::Batches;
-use crate::record::build::BatchBuilder;
 use crate::record::compression::Codec;
 
 #[test]
@@ -347,6 +346,40 @@ fn the_file_of_epochs_follows_before_the_recovery_point_does_and_recovery_finds_
     assert_eq!(on_disk(), "0\n2\n2 0\n4 1\n");
 }
 
+/// A truncation moves epochs and recovery point back, and the disk hears of it up to a second later.
+#[test]
+fn a_crash_soon_after_a_truncation_finds_the_epochs_of_what_was_appended_since() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    for i in 0..20 {
+        append_in_epoch(&log, batch(&[i], 150), (i / 10) as i32).expect("appended");
+    }
+    log.flush(0).expect("flushed");
+    let recovery_point = log.recovery_point();
+    log.truncate_to(Offset(7), log.leader_epoch(), 0).expect("truncated");
+    for i in 7..40 {
+        append_in_epoch(&log, batch(&[i], 150), if i < 9 { 2 } else { 3 }).expect("appended");
+    }
+    let epochs: Vec<_> = log.epochs().iter().map(|e| (e.epoch.0, e.start_offset.0)).collect();
+    assert_eq!(epochs, [(0, 0), (2, 7), (3, 9)]);
+    log.abandon();
+    let on_disk = std::fs::read_to_string(one.dir().join("leader-epoch-checkpoint")).expect("written");
+    assert_eq!(on_disk, "0\n2\n0 0\n1 10\n", "as before the truncation");
+    for recovery_point in [recovery_point, Offset(1000)] {
+        let log = one.open(false, recovery_point).expect("loadable");
+        assert_eq!(log.epochs().iter().map(|e| (e.epoch.0, e.start_offset.0)).collect::<Vec<_>>(), epochs);
+        assert_eq!(log.log_end_offset(), Offset(40));
+        assert!(log.recovery_point() <= Offset(7), "what was appended since is flushed");
+        log.abandon();
+    }
+    // Once the file agrees with the batches, a crash costs no more than the segment of the recovery point.
+    let log = one.open(false, recovery_point).expect("loadable");
+    log.flush(0).expect("flushed");
+    log.abandon();
+    let log = one.open(false, log.recovery_point()).expect("loadable");
+    assert_eq!(log.recovery_point(), Offset(40));
+}
+
 fn one_batch_at(log: &super::Log, from: Offset) -> i64 {
     let bytes = read_bytes(log, from, 1);
     Batches::new(&bytes).next().expect("a batch").expect("valid").header.base_offset
@@ -458,14 +491,6 @@ fn deleted_records_stay_deleted_and_free_their_segments() {
     );
 }
 
-fn marker(producer_id: i64, commit: bool, coordinator_epoch: i32) -> BatchBuilder {
-    let mut builder = BatchBuilder::new().producer(producer_id, 0, -1).transactional(true).control(true);
-    let mut value = vec![0, 0];
-    value.extend(coordinator_epoch.to_be_bytes());
-    builder.append(9, Some(&[0, 0, 0, u8::from(commit)]), Some(&value), &[]);
-    builder
-}
-
 #[test]
 fn read_committed_stops_at_open_transactions_and_names_aborted_ones() {
     let one = OneLog::new(LogConfig { index_interval_bytes: 0, ..LogConfig::default() });
@@ -517,7 +542,7 @@ fn a_flush_moves_the_recovery_point_and_settings_ask_for_it() {
         append(&log, batch(&[i], 100)).expect("appended");
     }
     assert_eq!(log.recovery_point(), Offset(0));
-    assert_eq!(one.parent.take_rolled().len(), 1);
+    assert_eq!(one.parent.rolled.take(0).len(), 1);
     log.flush_old_segments(5).expect("flushed");
     let active = names_in(&one.dir()).iter().filter_map(|n| n.strip_suffix(".log")?.parse().ok()).max();
     assert_eq!(Some(log.recovery_point().0), active);
@@ -602,12 +627,87 @@ fn an_idle_log_is_small() {
 }
 
 #[test]
+fn idle_files_are_closed_when_the_disk_has_what_was_written_to_them() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    append(&log, batch(&[1], 5)).expect("appended");
+    let is_open = || log.locked().active().is_open();
+    log.close_idle_files(0).expect("nothing to close");
+    assert!(is_open() && log.recovery_point() == Offset(0), "it was used since");
+    std::fs::create_dir(one.dir().join("leader-epoch-checkpoint.tmp")).expect("writable");
+    assert!(log.close_idle_files(0).is_err());
+    assert!(is_open(), "an error of the disk would be lost with it");
+    std::fs::remove_dir(one.dir().join("leader-epoch-checkpoint.tmp")).expect("removable");
+    log.close_idle_files(0).expect("closed");
+    assert!(!is_open());
+    assert_eq!(log.recovery_point(), Offset(1));
+    read_bytes(&log, Offset(0), 10);
+    log.close_idle_files(0).expect("nothing to close");
+    let flushes = one.parent.counters.flushes.load(Ordering::Relaxed);
+    log.close_idle_files(0).expect("closed");
+    assert!(!is_open());
+    assert_eq!(one.parent.counters.flushes.load(Ordering::Relaxed), flushes, "nothing was written to it");
+}
+
+/// A file that lost its end, was filled with zeros, or was left by another segment of the name.
+#[test]
+fn a_time_index_that_is_wrong_neither_deletes_nor_keeps_nor_hides_records() {
+    let config = LogConfig { retention_ms: Some(1000), ..small_segments() };
+    let sample = OneLog::new(config.clone());
+    let log = sample.open_clean();
+    for i in 0..40 {
+        append(&log, batch(&[i * 100], 100)).expect("appended");
+    }
+    log.close(0).expect("closable");
+    let names: Vec<String> = names_in(&sample.dir());
+    let entry = |timestamp: i64, offset: i32| [&timestamp.to_be_bytes()[..], &offset.to_be_bytes()].concat();
+    type Damage<'a> = (&'a str, Box<dyn Fn(&mut Vec<u8>) + 'a>);
+    let damages: [Damage<'_>; 6] = [
+        ("is empty", Box::new(|index| index.clear())),
+        ("has lost its last entry", Box::new(|index| index.truncate(index.len() - 12))),
+        ("ends in zeros", Box::new(|index| index.extend([0; 120]))),
+        ("ends in the future", Box::new(|index| index.extend(entry(i64::MAX / 2, 6)))),
+        ("ends behind the segment", Box::new(|index| index.extend(entry(900_000, 500_000)))),
+        (
+            "has a last entry that is too low",
+            Box::new(|index| {
+                let len = index.len();
+                index[len - 12..len - 4].copy_from_slice(&1_i64.to_be_bytes());
+            }),
+        ),
+    ];
+    for (what, damage) in &damages {
+        for clean in [true, false] {
+            let one = OneLog::new(config.clone());
+            for name in &names {
+                let mut content = std::fs::read(sample.dir().join(name)).expect("readable");
+                if name.ends_with(".timeindex") {
+                    damage(&mut content);
+                }
+                std::fs::write(one.dir().join(name), content).expect("writable");
+            }
+            let log = one.open(clean, Offset(40)).expect("loadable");
+            let found = |query| log.offset_for_timestamp(query).expect("searchable").map(|found| found.offset.0);
+            assert_eq!(found(OffsetQuery::MaxTimestamp), Some(39), "{what}, clean: {clean}");
+            for i in 0..40 {
+                assert_eq!(found(OffsetQuery::AtOrAfter(i * 100 - 5)), Some(i), "{what}, clean: {clean}");
+            }
+            assert_eq!(found(OffsetQuery::AtOrAfter(3901)), None, "{what}, clean: {clean}");
+            let by_age = one.open(clean, Offset(40)).expect("loadable");
+            by_age.delete_old_segments(3000).expect("deletable");
+            let kept = read_all(&by_age).first().expect("young ones").0.base_offset;
+            assert!((14..=20).contains(&kept), "{what}, clean: {clean}: {kept}");
+        }
+    }
+}
+
+#[test]
 fn an_fsync_that_fails_in_any_way_takes_the_log_offline() {
     let one = OneLog::new(LogConfig::default());
     let log = one.open_clean();
     append(&log, batch(&[1], 5)).expect("appended");
     log.write_small_files().expect("written");
-    files::faults::fail_next_sync();
+    files::faults::fail(files::faults::Op::Sync, 0);
     assert!(matches!(log.flush(0), Err(LogError::Corrupt { .. })));
     assert!(log.is_offline() && !one.parent.is_offline());
     // The kernel would say that all is well now.
@@ -616,18 +716,20 @@ fn an_fsync_that_fails_in_any_way_takes_the_log_offline() {
 }
 
 #[test]
-fn an_append_that_cannot_read_its_index_is_not_in_the_log() {
+fn an_append_needs_no_index() {
     let one = OneLog::new(LogConfig::default());
     let log = one.open_clean();
     append(&log, batch(&[1], 5)).expect("appended");
     log.close(0).expect("closable");
     let log = one.open_clean();
-    let size = log.size();
-    let index = one.dir().join("00000000000000000000.timeindex");
-    std::fs::remove_file(&index).expect("removable");
-    std::fs::create_dir(&index).expect("writable");
-    assert!(matches!(append(&log, batch(&[2], 5)), Err(LogError::Io { .. })));
-    assert_eq!((log.log_end_offset(), log.size()), (Offset(1), size));
+    for extension in ["index", "timeindex"] {
+        let index = one.dir().join(format!("00000000000000000000.{extension}"));
+        std::fs::remove_file(&index).expect("removable");
+        std::fs::create_dir(&index).expect("writable");
+    }
+    // It would have to be taken back, were it not known from the start on what an index says.
+    append(&log, batch(&[2], 5)).expect("appended");
+    assert_eq!(log.log_end_offset(), Offset(2));
 }
 
 #[test]
@@ -635,8 +737,8 @@ fn a_read_that_cannot_open_the_log_says_so_to_all() {
     let one = OneLog::new(LogConfig::default());
     let log = one.open_clean();
     append(&log, batch(&[1], 5)).expect("appended");
-    log.close_idle_files();
-    log.close_idle_files();
+    log.close_idle_files(0).expect("closable");
+    log.close_idle_files(0).expect("closable");
     std::fs::remove_file(one.dir().join("00000000000000000000.log")).expect("removable");
     let refused = log.read(Offset(0), 100, ReadUntil::LogEnd, FirstBatch::Whole);
     assert!(matches!(refused, Err(LogError::Io { .. })));

@@ -35,6 +35,7 @@ mod loading;
 mod log_dir;
 mod offset_index;
 mod partition_metadata;
+mod pending;
 mod producer_snapshot;
 mod producer_state;
 mod read;
@@ -57,7 +58,7 @@ mod log_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -443,9 +444,19 @@ impl Log {
         self.locked().producers.remove_expired(now_ms, self.parent.producer_id_expiration_ms());
     }
 
-    /// Closes files that nobody used since the last call.
-    pub fn close_idle_files(&self) {
-        self.locked().segments.iter_mut().for_each(Segment::close_if_idle);
+    /// Closes files that nobody used since the last call. What was written to them is flushed first: whether the disk took
+    /// it, the system tells whoever has the file open, and it may forget that once nobody has.
+    /// Source: Linux, Documentation/core-api/errseq.rst, and fs/open.c (do_dentry_open); the state is the inode's.
+    pub fn close_idle_files(&self, now_ms: i64) -> Result<(), LogError> {
+        let flushed = if self.locked().has_idle_unflushed_files() { self.flush(now_ms) } else { Ok(()) };
+        let mut state = self.locked();
+        let recovery_point = state.recovery_point;
+        for at in 0..state.segments.len() {
+            if state.end_of_segment(at) <= recovery_point || flushed.is_ok() {
+                state.segments[at].close_if_idle();
+            }
+        }
+        flushed
     }
 
     /// Makes everything up to the log end durable.
@@ -484,7 +495,7 @@ impl Log {
                     Err(error) => return Err(error).doing("open", path),
                 }
             }
-            match files::sync_dir(&dir) {
+            match files::sync_path(&dir) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 synced => synced.doing("fsync", &dir),
             }
@@ -588,11 +599,20 @@ impl State {
         }
     }
 
+    /// Exclusive.
+    fn end_of_segment(&self, at: usize) -> Offset {
+        self.segments.get(at + 1).map_or(self.log_end_offset, Segment::base_offset)
+    }
+
+    fn has_idle_unflushed_files(&self) -> bool {
+        let unflushed = (0..self.segments.len()).filter(|&at| self.end_of_segment(at) > self.recovery_point);
+        !self.is_closed && unflushed.into_iter().any(|at| self.segments[at].is_idle())
+    }
+
     fn files_to_flush(&mut self, from: Offset, until: Offset) -> Result<Vec<PathBuf>, LogError> {
         let mut files = Vec::new();
         for at in 0..self.segments.len() {
-            let end = self.segments.get(at + 1).map_or(self.log_end_offset, Segment::base_offset);
-            if end > from && self.segments[at].base_offset() < until {
+            if self.end_of_segment(at) > from && self.segments[at].base_offset() < until {
                 files.extend(self.segments[at].files_to_flush(&self.dir)?);
             }
         }

@@ -35,11 +35,17 @@ impl OffsetIndex {
 
     /// The caller keeps offsets within 2^31 of the base: segments roll before.
     pub fn push(&mut self, path: &Path, last_offset: Offset, position: u32) {
-        let relative = (last_offset.0 - self.base_offset.0) as u32;
-        let mut entry = [0; ENTRY_BYTES];
-        entry[..4].copy_from_slice(&relative.to_be_bytes());
-        entry[4..].copy_from_slice(&position.to_be_bytes());
-        self.file.push(path, entry);
+        self.file.push(path, encode(self.base_offset, last_offset, position));
+    }
+
+    /// Has these entries instead of all others, in memory until `write_anew`.
+    pub fn hold(&mut self, entries: impl Iterator<Item = (Offset, u32)>) {
+        let base_offset = self.base_offset;
+        self.file.hold(entries.map(|(last_offset, position)| encode(base_offset, last_offset, position)));
+    }
+
+    pub fn write_anew(&mut self, path: &Path) -> io::Result<()> {
+        self.file.write_anew(path)
     }
 
     pub fn last(&mut self, path: &Path) -> io::Result<Option<(Offset, u32)>> {
@@ -67,10 +73,6 @@ impl OffsetIndex {
         let base_offset = self.base_offset;
         let keep = self.file.partition_point(path, |entry| decode(base_offset, entry).0 < offset)?;
         self.file.truncate(path, keep)
-    }
-
-    pub fn clear(&mut self, path: &Path) -> io::Result<()> {
-        self.file.truncate(path, 0)
     }
 
     pub fn forget_block(&mut self) {
@@ -103,6 +105,14 @@ impl Lookup {
             }
         }
     }
+}
+
+fn encode(base_offset: Offset, last_offset: Offset, position: u32) -> [u8; ENTRY_BYTES] {
+    let relative = (last_offset.0 - base_offset.0) as u32;
+    let mut entry = [0; ENTRY_BYTES];
+    entry[..4].copy_from_slice(&relative.to_be_bytes());
+    entry[4..].copy_from_slice(&position.to_be_bytes());
+    entry
 }
 
 fn decode(base_offset: Offset, entry: &[u8; ENTRY_BYTES]) -> (Offset, u32) {

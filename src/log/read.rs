@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file};
 use super::offset_index::Lookup;
-use super::segment::{IndexEntries, Segment, find_batch, find_position};
+use super::segment::{IndexEntries, IsActive, Segment, find_batch, find_position};
 use super::transaction_index::{self, AbortedTxn};
 use super::{FetchedBatches, FirstBatch, Log, ReadUntil, State};
 use crate::codec::writer::FileRegion;
@@ -74,7 +74,7 @@ impl Log {
         // The long part, without the lock.
         self.observe(entries.scan(&file, size).doing("read", &path))?;
         let mut state = self.serving()?;
-        let is_active = state.active().base_offset() == base_offset;
+        let is_active = if state.active().base_offset() == base_offset { IsActive::Yes } else { IsActive::No };
         let State { segments, dir, truncations: now, .. } = &mut *state;
         match segments.binary_search_by_key(&base_offset, Segment::base_offset) {
             Ok(at) if *now == truncations => self.observe(segments[at].replace_indexes(dir, entries, is_active)),

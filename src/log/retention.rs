@@ -4,6 +4,7 @@
 use super::counters::add;
 use super::error::{IoContext, LogError};
 use super::segment::Segment;
+use super::timestamps::WrongIndex;
 use super::truncation::Removed;
 use super::{Log, State};
 use crate::model::Offset;
@@ -27,8 +28,16 @@ impl Log {
 
     fn delete_oldest(&self, now_ms: i64, rule: Rule) -> Result<usize, LogError> {
         let _renaming = self.begin_renaming();
-        let mut state = self.serving()?;
-        let count = self.observe(state.deletable(rule, now_ms))?;
+        let (mut state, count) = loop {
+            let mut state = self.serving()?;
+            match self.observe(state.deletable(rule, now_ms))? {
+                Ok(count) => break (state, count),
+                Err(WrongIndex { segment }) => {
+                    drop(state);
+                    self.rebuild_indexes(segment)?;
+                }
+            }
+        };
         if count == 0 {
             return Ok(0);
         }
@@ -75,7 +84,7 @@ impl Rule {
 
 impl State {
     /// How many of the oldest segments the rule lets go. Nothing that consumers have not been allowed to see goes.
-    fn deletable(&mut self, rule: Rule, now_ms: i64) -> Result<usize, LogError> {
+    fn deletable(&mut self, rule: Rule, now_ms: i64) -> Result<Result<usize, WrongIndex>, LogError> {
         let total: u64 = self.segments.iter().map(|segment| u64::from(segment.size())).sum();
         let mut surplus = match rule {
             Rule::Size { retention_bytes } => total.saturating_sub(retention_bytes),
@@ -96,14 +105,17 @@ impl State {
                     true
                 }
                 Rule::Size { .. } => false,
-                Rule::Age { retention_ms } => now_ms.saturating_sub(segment.largest_timestamp_ms(dir)?) > retention_ms,
+                Rule::Age { retention_ms } => match segment.largest_timestamp_ms(dir)? {
+                    Some(largest) => now_ms.saturating_sub(largest) > retention_ms,
+                    None => return Ok(Err(WrongIndex { segment: segment.base_offset() })),
+                },
             };
             if !goes {
                 break;
             }
             count += 1;
         }
-        Ok(count)
+        Ok(Ok(count))
     }
 }
 

@@ -145,6 +145,16 @@ impl Segment {
         Ok(file)
     }
 
+    #[cfg(test)]
+    pub fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Open, though nobody wanted the file since idle files were closed last.
+    pub fn is_idle(&self) -> bool {
+        self.file.is_some() && !self.file_was_used
+    }
+
     /// Closes the file if nobody wanted it since the last call. Readers that hold it keep it.
     pub fn close_if_idle(&mut self) {
         if !std::mem::take(&mut self.file_was_used) {
@@ -269,15 +279,50 @@ impl Segment {
         Ok(last)
     }
 
-    /// The largest record timestamp, or the time of the last write if the records have none.
-    pub fn largest_timestamp_ms(&mut self, dir: &Path) -> Result<i64, LogError> {
-        let so_far = self.max_timestamp_so_far(dir)?.timestamp_ms;
-        if so_far >= 0 {
-            return Ok(so_far);
+    /// The same, if the batch has the timestamp that the time index found on the disk says; `None` if the index is wrong.
+    /// Deletion by age and searches by time rely on it, and a file may have lost its end or been filled with zeros.
+    pub fn verified_max_timestamp(&mut self, dir: &Path) -> Result<Option<TimestampOffset>, LogError> {
+        if self.max_timestamp.is_some() {
+            return Ok(self.max_timestamp);
+        }
+        let time_path = self.time_index_path(dir);
+        let last = self.time_index.last(&time_path).doing("read", &time_path)?;
+        let path = self.log_path(dir);
+        let from = self.lookup(dir, last.offset)?.position().doing("search the index of", &path)?;
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => Arc::new(File::open(&path).doing("open", &path)?),
+        };
+        let batch = find_batch(&file, from, self.size, last.offset).doing("read", &path)?.batch;
+        // Without an entry no batch has a date, so the first has none either.
+        let dated = batch.map_or(-1, |(_, header)| header.max_timestamp.max(-1));
+        let is_right = dated == last.timestamp_ms && self.max_timestamp_of_tail(dir, &file)? <= last.timestamp_ms;
+        self.max_timestamp = is_right.then_some(last);
+        Ok(self.max_timestamp)
+    }
+
+    /// Of the batches from the last entry of the offset index on: the time index has had none since.
+    fn max_timestamp_of_tail(&mut self, dir: &Path, file: &File) -> Result<i64, LogError> {
+        let index_path = self.offset_index_path(dir);
+        let from = self.offset_index.last(&index_path).doing("read", &index_path)?.map_or(0, |(_, position)| position);
+        let mut scan = HeaderScan::new(file, from.min(self.size), self.size);
+        let mut largest = -1;
+        while let Found::Batch((_, header)) = scan.next().doing("read", &self.log_path(dir))? {
+            largest = largest.max(header.max_timestamp);
+        }
+        Ok(largest)
+    }
+
+    /// The largest record timestamp, or the time of the last write if the records have none; `None` if the time index is
+    /// wrong.
+    pub fn largest_timestamp_ms(&mut self, dir: &Path) -> Result<Option<i64>, LogError> {
+        let Some(largest) = self.verified_max_timestamp(dir)? else { return Ok(None) };
+        if largest.timestamp_ms >= 0 {
+            return Ok(Some(largest.timestamp_ms));
         }
         let path = self.log_path(dir);
         let modified = path.metadata().and_then(|metadata| metadata.modified()).doing("read", &path)?;
-        Ok(ms_since_1970(modified))
+        Ok(Some(ms_since_1970(modified)))
     }
 
     /// Where to look for a timestamp: no batch before this one reaches it.
@@ -386,7 +431,9 @@ impl Segment {
         Ok(Tail { index_is_wrong: true, ..tail })
     }
 
-    /// Rebuilds the indexes from the batches and cuts the file behind the last sound one. Tells `each` of every batch.
+    /// Walks all batches, tells `each` of them, and gathers the indexes anew, in memory: `finish_recovery` cuts the file
+    /// behind the last sound batch and writes them. Until then the offset index is missing, so that a start that follows
+    /// an interruption, of this broker or of a JVM's, recovers the segment again.
     pub fn recover(
         &mut self,
         dir: &Path,
@@ -395,22 +442,19 @@ impl Segment {
         mut each: impl FnMut(&Batch<'_>) -> Result<(), LogError>,
     ) -> Result<Recovered, LogError> {
         let path = self.log_path(dir);
-        let index_path = self.offset_index_path(dir);
-        self.offset_index.clear(&index_path).doing("truncate", &index_path)?;
-        let index_path = self.time_index_path(dir);
-        self.time_index.clear(&index_path).doing("truncate", &index_path)?;
+        self.mark_unindexed(dir)?;
         let index_path = self.txn_index_path(dir);
         files::remove_if_exists(&index_path).doing("delete", &index_path)?;
         self.has_txn_index = false;
-        self.max_timestamp = Some(TimestampOffset { timestamp_ms: -1, offset: self.base_offset });
         self.first_append_timestamp_ms = None;
-        self.bytes_since_index_entry = 0;
 
         let file = self.file(dir)?;
         let mut scan = BatchScan::new(&file, 0, self.size);
-        let mut valid = 0;
+        let mut indexed = IndexEntries::new(self.base_offset, config);
         let mut next_offset = self.base_offset;
         let why = loop {
+            #[cfg(test)]
+            faults::before_recovered_batch().doing("read", &path)?;
             match scan.next().doing("read", &path)? {
                 Found::End => break None,
                 Found::Damage(why) => break Some(why),
@@ -419,7 +463,7 @@ impl Segment {
                     if let Some(why) = unsound(&batch, self.base_offset, next_offset) {
                         break Some(format!("{why} at position {position}"));
                     }
-                    self.note_batch(dir, config, position, &header)?;
+                    indexed.note(position, &header);
                     if header.magic >= 2
                         && header.partition_leader_epoch >= 0
                         && epochs.latest().is_none_or(|last| header.partition_leader_epoch > last.epoch.0)
@@ -428,46 +472,87 @@ impl Segment {
                     }
                     each(&batch)?;
                     next_offset = Offset(header.next_offset());
-                    valid = position + header.size_in_bytes as u32;
                 }
             }
         };
-        let truncated = self.size - valid;
-        let file_bytes = file.metadata().doing("read", &path)?.len();
-        if file_bytes != u64::from(valid) {
-            file.set_len(u64::from(valid)).doing("truncate", &path)?;
+        let valid_bytes = indexed.scanned;
+        self.hold_indexes(indexed);
+        Ok(Recovered { next_offset, valid_bytes, truncated_bytes: self.size - valid_bytes, why })
+    }
+
+    /// Cuts off what was not sound, and writes the indexes.
+    pub fn finish_recovery(
+        &mut self,
+        dir: &Path,
+        recovered: &Recovered,
+        durability: Durability,
+    ) -> Result<(), LogError> {
+        let path = self.log_path(dir);
+        let file = self.file(dir)?;
+        if file.metadata().doing("read", &path)?.len() != u64::from(recovered.valid_bytes) {
+            file.set_len(u64::from(recovered.valid_bytes)).doing("truncate", &path)?;
         }
-        self.size = valid;
-        match self.become_inactive(dir, config) {
+        self.size = recovered.valid_bytes;
+        match self.write_indexes(dir, IsActive::No, durability) {
             // A full disk: what the index files lack waits in memory, and a file that is missing is rebuilt again.
-            Err(error) if error.condemns() == Condemned::Nothing => log::warn!("{error}"),
-            inactive => inactive?,
+            Err(error) if error.condemns() == Condemned::Nothing => {
+                log::warn!("{error}");
+                Ok(())
+            }
+            written => written,
         }
-        Ok(Recovered { next_offset, truncated_bytes: truncated, why })
     }
 
     /// Puts new entries in the place of all there are. `rebuilt` knows the batches up to some position; those appended
-    /// since are looked at now.
-    pub fn replace_indexes(&mut self, dir: &Path, mut rebuilt: IndexEntries, is_active: bool) -> Result<(), LogError> {
+    /// since are looked at now. After an error that comes before the files are touched nothing has changed, after a later
+    /// one memory has the entries, and the next start finds that the file has not.
+    pub fn replace_indexes(
+        &mut self,
+        dir: &Path,
+        mut rebuilt: IndexEntries,
+        is_active: IsActive,
+    ) -> Result<(), LogError> {
         let path = self.log_path(dir);
         let file = self.file(dir)?;
         rebuilt.scan(&file, self.size).doing("read", &path)?;
-        let index_path = self.offset_index_path(dir);
-        self.offset_index.clear(&index_path).doing("truncate", &index_path)?;
+        self.mark_unindexed(dir)?;
+        self.hold_indexes(rebuilt);
+        self.write_indexes(dir, is_active, Durability::LeftToTheSystem)
+    }
+
+    /// Without this file a segment's indexes are rebuilt at the start.
+    fn mark_unindexed(&self, dir: &Path) -> Result<(), LogError> {
+        let path = self.offset_index_path(dir);
+        files::remove_if_exists(&path).doing("delete", &path)
+    }
+
+    fn hold_indexes(&mut self, indexed: IndexEntries) {
+        self.offset_index.hold(indexed.entries.iter().map(|&(last_offset, position, _)| (last_offset, position)));
+        self.time_index.hold(indexed.entries.iter().map(|&(_, _, so_far)| so_far));
+        self.max_timestamp = Some(indexed.so_far);
+        self.bytes_since_index_entry = indexed.bytes_since_entry;
+    }
+
+    /// Writes the indexes that memory holds, whole; the file whose absence marks the segment comes last.
+    fn write_indexes(&mut self, dir: &Path, is_active: IsActive, durability: Durability) -> Result<(), LogError> {
         let time_path = self.time_index_path(dir);
-        self.time_index.clear(&time_path).doing("truncate", &time_path)?;
-        for (last_offset, position, so_far) in rebuilt.entries {
-            self.offset_index.push(&index_path, last_offset, position);
+        if is_active == IsActive::No {
+            let so_far = self.max_timestamp_so_far(dir)?;
             self.time_index.push_if_larger(&time_path, so_far).doing("read", &time_path)?;
         }
-        self.max_timestamp = Some(rebuilt.so_far);
-        self.bytes_since_index_entry = rebuilt.bytes_since_entry;
-        if is_active {
-            return Ok(());
+        self.time_index.write_anew(&time_path).doing("write", &time_path)?;
+        if durability == Durability::Now {
+            let mut paths = vec![self.log_path(dir), time_path];
+            paths.extend(self.has_txn_index.then(|| self.txn_index_path(dir)));
+            paths.iter().try_for_each(|path| files::sync_path(path).doing("fsync", path))?;
         }
-        self.time_index.push_if_larger(&time_path, rebuilt.so_far).doing("read", &time_path)?;
-        self.time_index.trim(&time_path).doing("write", &time_path)?;
-        self.offset_index.trim(&index_path).doing("write", &index_path)
+        let index_path = self.offset_index_path(dir);
+        self.offset_index.write_anew(&index_path).doing("write", &index_path)?;
+        if durability == Durability::Now {
+            files::sync_path(&index_path).doing("fsync", &index_path)?;
+            files::sync_path(dir).doing("fsync", dir)?;
+        }
+        Ok(())
     }
 
     /// The names of the segment's files that exist.
@@ -505,18 +590,22 @@ impl IndexEntries {
     pub fn scan(&mut self, file: &File, end: u32) -> io::Result<()> {
         let mut scan = HeaderScan::new(file, self.scanned, end);
         while let Found::Batch((position, header)) = scan.next()? {
-            let last_offset = Offset(header.last_offset);
-            if header.max_timestamp > self.so_far.timestamp_ms {
-                self.so_far = TimestampOffset { timestamp_ms: header.max_timestamp, offset: last_offset };
-            }
-            if self.bytes_since_entry > self.interval_bytes {
-                self.entries.push((last_offset, position, self.so_far));
-                self.bytes_since_entry = 0;
-            }
-            self.bytes_since_entry = self.bytes_since_entry.saturating_add(header.size_in_bytes as u32);
-            self.scanned = position + header.size_in_bytes as u32;
+            self.note(position, &header);
         }
         Ok(())
+    }
+
+    fn note(&mut self, position: u32, header: &BatchHeader) {
+        let last_offset = Offset(header.last_offset);
+        if header.max_timestamp > self.so_far.timestamp_ms {
+            self.so_far = TimestampOffset { timestamp_ms: header.max_timestamp, offset: last_offset };
+        }
+        if self.bytes_since_entry > self.interval_bytes {
+            self.entries.push((last_offset, position, self.so_far));
+            self.bytes_since_entry = 0;
+        }
+        self.bytes_since_entry = self.bytes_since_entry.saturating_add(header.size_in_bytes as u32);
+        self.scanned = position + header.size_in_bytes as u32;
     }
 }
 
@@ -536,8 +625,26 @@ fn unsound(batch: &Batch<'_>, segment: Offset, next_offset: Offset) -> Option<&'
     None
 }
 
+/// Whether a segment is the one that is appended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IsActive {
+    No,
+    Yes,
+}
+
+/// When what a recovery writes is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// The segment lies below the recovery point, and no flush will look at it again.
+    Now,
+    /// A flush comes, or the next start recovers the segment again.
+    LeftToTheSystem,
+}
+
 pub(crate) struct Recovered {
     pub next_offset: Offset,
+    /// Whole, sound batches from the beginning of the file on.
+    pub valid_bytes: u32,
     pub truncated_bytes: u32,
     /// What was wrong with the first byte cut off.
     pub why: Option<String>,
@@ -669,6 +776,23 @@ pub(crate) mod faults {
 
     thread_local! {
         static FAIL_AFTER: Cell<Option<usize>> = const { Cell::new(None) };
+        static INTERRUPT_AFTER: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// The recovery of this thread that comes to this many batches ends there.
+    pub fn interrupt_recovery_after(batches: usize) {
+        INTERRUPT_AFTER.set(Some(batches));
+    }
+
+    pub fn before_recovered_batch() -> io::Result<()> {
+        match INTERRUPT_AFTER.take() {
+            None => Ok(()),
+            Some(0) => Err(rustix::io::Errno::MFILE.into()),
+            Some(left) => {
+                INTERRUPT_AFTER.set(Some(left - 1));
+                Ok(())
+            }
+        }
     }
 
     /// The next append writes this many bytes and then finds the disk full.

@@ -114,6 +114,15 @@ pub(crate) fn append_in_epoch(log: &Log, batch: BatchBuilder, epoch: i32) -> Res
     Ok(info)
 }
 
+/// Ends a transaction, as its coordinator does.
+pub(crate) fn marker(producer_id: i64, commit: bool, coordinator_epoch: i32) -> BatchBuilder {
+    let mut builder = BatchBuilder::new().producer(producer_id, 0, -1).transactional(true).control(true);
+    let mut value = vec![0, 0];
+    value.extend(coordinator_epoch.to_be_bytes());
+    builder.append(9, Some(&[0, 0, 0, u8::from(commit)]), Some(&value), &[]);
+    builder
+}
+
 /// Everything between two offsets, batch by batch, as a follower would read it.
 pub(crate) fn read_all(log: &Log) -> Vec<(BatchHeader, Bytes)> {
     let bounds = log.bounds();

@@ -56,15 +56,31 @@ impl TimeIndex {
     /// Adds an entry if its timestamp is larger than all before.
     pub fn push_if_larger(&mut self, path: &Path, entry: TimestampOffset) -> io::Result<()> {
         let last = self.last(path)?;
-        if entry.timestamp_ms <= last.timestamp_ms || entry.offset < last.offset {
+        if !is_larger(&entry, &last) {
             return Ok(());
         }
-        let mut bytes = [0; ENTRY_BYTES];
-        bytes[..8].copy_from_slice(&entry.timestamp_ms.to_be_bytes());
-        bytes[8..].copy_from_slice(&((entry.offset.0 - self.base_offset.0) as u32).to_be_bytes());
-        self.file.push(path, bytes);
+        self.file.push(path, encode(self.base_offset, &entry));
         self.last = Some(entry);
         Ok(())
+    }
+
+    /// Has those of these entries that are larger than all before instead of all others, in memory until `write_anew`.
+    pub fn hold(&mut self, entries: impl Iterator<Item = TimestampOffset>) {
+        let base_offset = self.base_offset;
+        let mut last = TimestampOffset { timestamp_ms: -1, offset: base_offset };
+        let larger = entries.filter(|entry| {
+            let is_larger = is_larger(entry, &last);
+            if is_larger {
+                last = *entry;
+            }
+            is_larger
+        });
+        self.file.hold(larger.map(|entry| encode(base_offset, &entry)));
+        self.last = Some(last);
+    }
+
+    pub fn write_anew(&mut self, path: &Path) -> io::Result<()> {
+        self.file.write_anew(path)
     }
 
     /// The last entry with a timestamp at or below the target: no earlier batch can carry a later timestamp.
@@ -86,11 +102,6 @@ impl TimeIndex {
         self.file.truncate(path, keep)
     }
 
-    pub fn clear(&mut self, path: &Path) -> io::Result<()> {
-        self.last = None;
-        self.file.truncate(path, 0)
-    }
-
     pub fn forget_block(&mut self) {
         self.file.forget_block();
     }
@@ -102,6 +113,17 @@ impl TimeIndex {
     pub fn trim(&mut self, path: &Path) -> io::Result<()> {
         self.file.trim(path)
     }
+}
+
+fn is_larger(entry: &TimestampOffset, last: &TimestampOffset) -> bool {
+    entry.timestamp_ms > last.timestamp_ms && entry.offset >= last.offset
+}
+
+fn encode(base_offset: Offset, entry: &TimestampOffset) -> [u8; ENTRY_BYTES] {
+    let mut bytes = [0; ENTRY_BYTES];
+    bytes[..8].copy_from_slice(&entry.timestamp_ms.to_be_bytes());
+    bytes[8..].copy_from_slice(&((entry.offset.0 - base_offset.0) as u32).to_be_bytes());
+    bytes
 }
 
 fn decode(base_offset: Offset, entry: &[u8; ENTRY_BYTES]) -> TimestampOffset {

@@ -42,17 +42,35 @@ impl Log {
             OffsetQuery::Earliest => Ok(Some(self.serving()?.earliest())),
             OffsetQuery::Latest => Ok(Some(self.serving()?.latest())),
             OffsetQuery::MaxTimestamp => {
-                let plan = self.serving()?.plan_max_timestamp()?;
-                let Some((plan, timestamp_ms)) = plan else { return Ok(None) };
+                let Some((plan, timestamp_ms)) = self.plan(State::plan_max_timestamp)? else { return Ok(None) };
                 plan.first_record(self, timestamp_ms, BatchMatch::Exactly)
             }
             OffsetQuery::AtOrAfter(timestamp_ms) => {
-                let plan = self.serving()?.plan_at_or_after(timestamp_ms)?;
-                let Some(plan) = plan else { return Ok(None) };
+                let Some(plan) = self.plan(|state| state.plan_at_or_after(timestamp_ms))? else { return Ok(None) };
                 plan.first_record(self, timestamp_ms, BatchMatch::AtOrAfter)
             }
         }
     }
+
+    /// Asks again for each segment whose indexes have to be rebuilt first.
+    fn plan<T>(
+        &self,
+        mut ask: impl FnMut(&mut State) -> Result<Result<Option<T>, WrongIndex>, LogError>,
+    ) -> Result<Option<T>, LogError> {
+        loop {
+            let answer = ask(&mut *self.serving()?)?;
+            match answer {
+                Ok(planned) => return Ok(planned),
+                Err(WrongIndex { segment }) => self.rebuild_indexes(segment)?,
+            }
+        }
+    }
+}
+
+/// The time index of this segment does not say what its batches say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WrongIndex {
+    pub segment: Offset,
 }
 
 struct ScanPlan {
@@ -86,29 +104,34 @@ impl State {
         TimestampedOffset { timestamp_ms: -1, offset: self.log_end_offset, leader_epoch }
     }
 
-    fn plan_max_timestamp(&mut self) -> Result<Option<(ScanPlan, i64)>, LogError> {
+    fn plan_max_timestamp(&mut self) -> Result<Result<Option<(ScanPlan, i64)>, WrongIndex>, LogError> {
         let State { segments, dir, .. } = self;
         let mut largest: Option<(usize, TimestampOffset)> = None;
         for (at, segment) in segments.iter_mut().enumerate() {
-            let so_far = segment.max_timestamp_so_far(dir)?;
+            let Some(so_far) = segment.verified_max_timestamp(dir)? else {
+                return Ok(Err(WrongIndex { segment: segment.base_offset() }));
+            };
             if largest.is_none_or(|(_, best)| so_far.timestamp_ms > best.timestamp_ms) {
                 largest = Some((at, so_far));
             }
         }
         // Records may have no date at all: then the largest timestamp is -1, and the first record has it.
-        let Some((at, best)) = largest else { return Ok(None) };
-        Ok(Some((self.plan_scan(at, best)?, best.timestamp_ms)))
+        let Some((at, best)) = largest else { return Ok(Ok(None)) };
+        Ok(Ok(Some((self.plan_scan(at, best)?, best.timestamp_ms))))
     }
 
-    fn plan_at_or_after(&mut self, timestamp_ms: i64) -> Result<Option<ScanPlan>, LogError> {
+    fn plan_at_or_after(&mut self, timestamp_ms: i64) -> Result<Result<Option<ScanPlan>, WrongIndex>, LogError> {
         let State { segments, dir, .. } = self;
         for (at, segment) in segments.iter_mut().enumerate() {
-            if segment.largest_timestamp_ms(dir)? >= timestamp_ms {
+            let Some(largest) = segment.largest_timestamp_ms(dir)? else {
+                return Ok(Err(WrongIndex { segment: segment.base_offset() }));
+            };
+            if largest >= timestamp_ms {
                 let entry = segment.time_lookup(dir, timestamp_ms)?;
-                return self.plan_scan(at, entry).map(Some);
+                return self.plan_scan(at, entry).map(|plan| Ok(Some(plan)));
             }
         }
-        Ok(None)
+        Ok(Ok(None))
     }
 
     fn plan_scan(&mut self, at: usize, entry: TimestampOffset) -> Result<ScanPlan, LogError> {

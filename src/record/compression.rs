@@ -10,8 +10,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
 
-use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
+use flate2::{Crc, Decompress, FlushDecompress, Status};
 use twox_hash::XxHash32;
 use zstd::zstd_safe;
 
@@ -79,7 +79,7 @@ impl<'a> Decompressor<'a> {
     pub(crate) fn new(codec: Codec, magic: u8, compressed: &'a [u8]) -> io::Result<Decompressor<'a>> {
         Ok(match codec {
             Codec::None => Decompressor::Plain(compressed),
-            Codec::Gzip => Decompressor::Gzip(GzipReader::new(compressed)),
+            Codec::Gzip => Decompressor::Gzip(GzipReader::new(compressed)?),
             Codec::Snappy => Decompressor::Snappy(SnappyReader::new(compressed)?),
             Codec::Lz4 => Decompressor::Lz4(Lz4Reader::new(compressed, magic)?),
             Codec::Zstd => Decompressor::Zstd(ZstdReader::new(compressed)),
@@ -99,20 +99,31 @@ impl Read for Decompressor<'_> {
     }
 }
 
-/// A member of a gzip stream starts so, and takes at least as many bytes as its header and trailer.
-const GZIP_MAGIC_AND_METHOD: [u8; 3] = [0x1f, 0x8b, 8];
+/// A member of a gzip stream starts so: magic, and the method, which is deflate.
+const GZIP_START: [u8; 3] = [0x1f, 0x8b, 8];
+/// Header and trailer of a member, and the least that lies between. Shorter rests are not even looked at.
 const GZIP_MEMBER_BYTES_MIN: usize = 18;
+const GZIP_HEADER_CRC_BIT: u8 = 1 << 1;
+const GZIP_EXTRA_BIT: u8 = 1 << 2;
+const GZIP_NAME_BIT: u8 = 1 << 3;
+const GZIP_COMMENT_BIT: u8 = 1 << 4;
 
-/// Members of a gzip stream, one after another. Bytes behind the last one that begin no other are ignored, as Java does.
-/// Source: OpenJDK java.base/java/util/zip/GZIPInputStream.java (readTrailer).
+/// Members of a gzip stream, one after another, and one inflater for all: a member may be twenty bytes long, and an
+/// inflater is forty thousand. Bytes behind the last member that begin no other are ignored, as Java does.
+/// Source: RFC 1952; OpenJDK java.base/java/util/zip/GZIPInputStream.java (readHeader, readTrailer).
 pub(crate) struct GzipReader<'a> {
-    member: Box<GzDecoder<&'a [u8]>>,
+    rest: &'a [u8],
+    inflater: Decompress,
+    crc: Crc,
     finished: bool,
 }
 
 impl<'a> GzipReader<'a> {
-    fn new(compressed: &'a [u8]) -> GzipReader<'a> {
-        GzipReader { member: Box::new(GzDecoder::new(compressed)), finished: false }
+    fn new(compressed: &'a [u8]) -> io::Result<GzipReader<'a>> {
+        let rest = behind_gzip_header(compressed)?;
+        #[cfg(test)]
+        tests::INFLATERS.set(tests::INFLATERS.get() + 1);
+        Ok(GzipReader { rest, inflater: Decompress::new(false), crc: Crc::new(), finished: false })
     }
 
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
@@ -120,19 +131,78 @@ impl<'a> GzipReader<'a> {
             return Ok(0);
         }
         while !self.finished {
-            let len = self.member.read(out)?;
-            if len > 0 {
-                return Ok(len);
+            let (consumed, produced) = (self.inflater.total_in(), self.inflater.total_out());
+            let status = self.inflater.decompress(self.rest, out, FlushDecompress::None).map_err(invalid)?;
+            let (consumed, produced) = (self.inflater.total_in() - consumed, self.inflater.total_out() - produced);
+            let (consumed, produced) = (consumed as usize, produced as usize);
+            self.rest = &self.rest[consumed..];
+            self.crc.update(&out[..produced]);
+            if status == Status::StreamEnd {
+                self.end_member()?;
+            } else if consumed == 0 && produced == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let rest: &'a [u8] = self.member.get_ref();
-            if rest.len() > GZIP_MEMBER_BYTES_MIN && rest.starts_with(&GZIP_MAGIC_AND_METHOD) {
-                *self.member = GzDecoder::new(rest);
-            } else {
-                self.finished = true;
+            if produced > 0 {
+                return Ok(produced);
             }
         }
         Ok(0)
     }
+
+    fn end_member(&mut self) -> io::Result<()> {
+        let (crc, rest) = take_gzip::<4>(self.rest)?;
+        let (length, rest) = take_gzip::<4>(rest)?;
+        if (u32::from_le_bytes(crc), u32::from_le_bytes(length)) != (self.crc.sum(), self.crc.amount()) {
+            return Err(invalid("the trailer of a gzip stream does not fit what it holds"));
+        }
+        match behind_gzip_header(rest) {
+            Ok(behind) if rest.len() > GZIP_MEMBER_BYTES_MIN => {
+                self.rest = behind;
+                self.inflater.reset(false);
+                self.crc.reset();
+            }
+            Ok(_) | Err(_) => self.finished = true,
+        }
+        Ok(())
+    }
+}
+
+fn take_gzip<const N: usize>(bytes: &[u8]) -> io::Result<([u8; N], &[u8])> {
+    bytes.split_first_chunk().map(|(taken, rest)| (*taken, rest)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// What follows the header of a gzip member.
+fn behind_gzip_header(member: &[u8]) -> io::Result<&[u8]> {
+    let text = |rest: &mut &[u8]| -> io::Result<()> {
+        let end = rest.iter().position(|&byte| byte == 0).ok_or(io::ErrorKind::UnexpectedEof)?;
+        *rest = &rest[end + 1..];
+        Ok(())
+    };
+    // Behind the flags: time, extra flags, system.
+    let ([start @ .., flags, _, _, _, _, _, _], mut rest) = take_gzip::<10>(member)?;
+    if start != GZIP_START {
+        return Err(invalid("no gzip stream"));
+    }
+    if flags & GZIP_EXTRA_BIT != 0 {
+        let (length, extra) = take_gzip::<2>(rest)?;
+        rest = extra.get(usize::from(u16::from_le_bytes(length))..).ok_or(io::ErrorKind::UnexpectedEof)?;
+    }
+    if flags & GZIP_NAME_BIT != 0 {
+        text(&mut rest)?;
+    }
+    if flags & GZIP_COMMENT_BIT != 0 {
+        text(&mut rest)?;
+    }
+    if flags & GZIP_HEADER_CRC_BIT != 0 {
+        let mut crc = Crc::new();
+        crc.update(&member[..member.len() - rest.len()]);
+        let (stored, behind) = take_gzip::<2>(rest)?;
+        if u16::from_le_bytes(stored) != crc.sum() as u16 {
+            return Err(invalid("the header of a gzip stream does not have its checksum"));
+        }
+        rest = behind;
+    }
+    Ok(rest)
 }
 
 /// A block that was decompressed as a whole and is handed out in parts.
@@ -187,12 +257,9 @@ impl<'a> SnappyReader<'a> {
         Ok(reader)
     }
 
+    /// Kafka's library does not look at them either.
     fn skip_versions(&mut self) -> io::Result<()> {
-        let (versions, rest) =
-            self.rest.split_first_chunk::<8>().ok_or_else(|| invalid("a snappy header is cut short"))?;
-        if i64::from_be_bytes(*versions) >> 32 < 1 {
-            return Err(invalid("a snappy stream of an unknown version"));
-        }
+        let (_, rest) = self.rest.split_first_chunk::<8>().ok_or_else(|| invalid("a snappy header is cut short"))?;
         self.rest = rest;
         Ok(())
     }
@@ -234,6 +301,7 @@ const LZ4_VERSION_BITS: u8 = 0b0100_0000;
 const LZ4_INDEPENDENT_BLOCKS_BIT: u8 = 0b0010_0000;
 const LZ4_BLOCK_CHECKSUM_BIT: u8 = 0b0001_0000;
 const LZ4_CONTENT_SIZE_BIT: u8 = 0b0000_1000;
+const LZ4_CONTENT_CHECKSUM_BIT: u8 = 0b0000_0100;
 const LZ4_STORED_BIT: u32 = 1 << 31;
 /// Block size code 4, which Kafka writes.
 const LZ4_BLOCK_BYTES: usize = 64 * 1024;
@@ -242,11 +310,13 @@ fn lz4_header_checksum(bytes: &[u8]) -> u8 {
     (XxHash32::oneshot(0, bytes) >> 8) as u8
 }
 
-/// One lz4 frame, as Kafka restricts it: blocks are independent, and the checksum of the content is not looked at.
+/// One lz4 frame, as Kafka restricts it: blocks are independent, and the checksum of the content, though it must be there,
+/// is not looked at.
 pub(crate) struct Lz4Reader<'a> {
     rest: &'a [u8],
     block_bytes_max: usize,
     has_block_checksums: bool,
+    has_content_checksum: bool,
     finished: bool,
     block: Block,
 }
@@ -277,6 +347,7 @@ impl<'a> Lz4Reader<'a> {
             rest,
             block_bytes_max: 1 << (2 * block_size_code + 8),
             has_block_checksums: flags & LZ4_BLOCK_CHECKSUM_BIT != 0,
+            has_content_checksum: flags & LZ4_CONTENT_CHECKSUM_BIT != 0,
             finished: false,
             block: Block::default(),
         })
@@ -303,6 +374,9 @@ impl<'a> Lz4Reader<'a> {
         let is_stored = length & LZ4_STORED_BIT != 0;
         let length = (length & !LZ4_STORED_BIT) as usize;
         if length == 0 {
+            if self.has_content_checksum {
+                self.take_u32()?;
+            }
             self.finished = true;
             return Ok(());
         }
@@ -336,18 +410,20 @@ thread_local! {
     static ZSTD_CONTEXT: Cell<Option<zstd_safe::DCtx<'static>>> = const { Cell::new(None) };
 }
 
-/// Zstd frames, one after another.
+/// Zstd frames, one after another. One that begins behind another and is cut short ends the stream, as in Kafka's library.
+/// Source: zstd-jni 1.5.6 ZstdInputStreamNoFinalizer.java (readInternal).
 pub(crate) struct ZstdReader<'a> {
     context: Option<zstd_safe::DCtx<'static>>,
     rest: &'a [u8],
     /// The last call ended at the end of a frame.
     between_frames: bool,
+    has_ended_a_frame: bool,
 }
 
 impl<'a> ZstdReader<'a> {
     fn new(compressed: &'a [u8]) -> ZstdReader<'a> {
         let context = ZSTD_CONTEXT.take().unwrap_or_else(zstd_safe::DCtx::create);
-        ZstdReader { context: Some(context), rest: compressed, between_frames: true }
+        ZstdReader { context: Some(context), rest: compressed, between_frames: true, has_ended_a_frame: false }
     }
 
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
@@ -368,11 +444,12 @@ impl<'a> ZstdReader<'a> {
             let (consumed, produced) = (input.pos, output.pos());
             self.rest = &self.rest[consumed..];
             self.between_frames = left_of_frame == 0;
+            self.has_ended_a_frame |= self.between_frames;
             if produced > 0 {
                 return Ok(produced);
             }
             if self.rest.len() == had && !self.between_frames {
-                return Err(invalid("a zstd frame is cut short"));
+                return if self.has_ended_a_frame { Ok(0) } else { Err(invalid("a zstd frame is cut short")) };
             }
         }
     }

@@ -74,6 +74,7 @@ fn lz4_optional_parts_are_read_as_kafka_reads_them() {
     frame.extend([0; 4]);
     frame.extend(b"bad!");
     assert_eq!(inflated(Codec::Lz4, 2, &frame).unwrap(), b"hello", "the content's checksum is not looked at");
+    assert!(inflated(Codec::Lz4, 2, &frame[..frame.len() - 1]).is_err(), "but it must be there");
     let block_checksum_at = frame.len() - 12;
     frame[block_checksum_at] ^= 1;
     assert!(inflated(Codec::Lz4, 2, &frame).is_err());
@@ -111,6 +112,18 @@ fn what_stands_behind_the_compressed_bytes_is_ignored_or_refused_as_each_codec_o
     let mut second_is_broken = stream.repeat(2);
     second_is_broken.truncate(stream.len() * 2 - 5);
     assert!(inflated(Codec::Gzip, 2, &second_is_broken).is_err(), "a member that begins must end");
+}
+
+thread_local! {
+    pub(super) static INFLATERS: Cell<usize> = const { Cell::new(0) };
+}
+
+#[test]
+fn a_multitude_of_small_gzip_members_is_read_with_one_inflater() {
+    let member = compressed(Codec::Gzip, 2, b"x");
+    let before = INFLATERS.get();
+    assert_eq!(inflated(Codec::Gzip, 2, &member.repeat(50_000)).unwrap(), b"x".repeat(50_000));
+    assert_eq!(INFLATERS.get() - before, 1);
 }
 
 /// Any prefix, and any damage, is an error or other bytes; never a panic, and never more memory than a block.

@@ -1,63 +1,53 @@
 //! What `broker/` calls by the clock: retention, deletion, flushing, expiry of producers.
 
-use std::fs;
-
 use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
-use crate::log::files;
+use crate::log::pending::{Complaints, LONGEST_DELAY_MS, Pending};
+use crate::log::{Log, files};
 use crate::model::TopicPartition;
 
 impl LogDirs {
     /// Deletes what retention no longer keeps, and closes files that nobody has been using. Returns the segments deleted.
     pub fn tick_retention(&self, now_ms: i64) -> usize {
         let mut deleted = 0;
+        let mut of_deletions = Complaints::about("delete old segments");
+        let mut of_flushes = Complaints::about("flush before the files are closed");
         for log in self.logs() {
             match log.delete_old_segments(now_ms) {
                 Ok(count) => deleted += count,
-                Err(error) => complain(log.topic_partition(), "delete old segments", &error),
+                Err(error) => of_deletions.note(log.topic_partition(), &error),
             }
-            log.close_idle_files();
+            if let Err(error) = log.close_idle_files(now_ms) {
+                of_flushes.note(log.topic_partition(), &error);
+            }
         }
         deleted
     }
 
-    /// Removes files and directories whose delete delay is over.
+    /// Removes files and directories whose delete delay is over. What cannot be removed is tried again.
     pub fn tick_deletions(&self, now_ms: i64) {
         for dir in self.live() {
+            let mut complaints = Complaints::about("remove what was deleted");
             for path in dir.shared.take_doomed(now_ms) {
-                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                if matches!(&removed, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
-                    continue;
-                }
-                match dir.shared.observe(removed.doing("delete", &path)) {
+                match dir.shared.observe(files::remove_all(&path).doing("delete", &path)) {
                     Ok(()) => log::debug!("Deleted {}", path.display()),
-                    // The next start tries again: the names say what they are.
-                    Err(error) => log::error!("{error}"),
+                    Err(error) => {
+                        complaints.note(dir.shared.path().display(), &error);
+                        dir.shared.doom(now_ms.saturating_add(LONGEST_DELAY_MS), [path]);
+                    }
                 }
             }
         }
     }
 
-    /// Writes topic ids and leader epochs that changed, rebuilds indexes that led readers astray, flushes segments that appends have left behind, writes down
-    /// recovery points that truncations moved back, and flushes logs whose `flush.ms` is over. Call it every second or so.
+    /// Writes topic ids and leader epochs that changed, rebuilds indexes that led readers astray, flushes segments that
+    /// appends have left behind, writes down recovery points that truncations moved back, and flushes logs whose
+    /// `flush.ms` is over. Call it every second or so.
     pub fn tick_flush(&self, now_ms: i64) {
         for dir in self.live() {
-            self.write_small_files(dir);
-            for (tp, base_offset) in dir.shared.take_wrong_indexes() {
-                let Some(log) = self.get(&tp) else { continue };
-                if let Err(error) = log.rebuild_indexes(base_offset) {
-                    complain(&tp, "rebuild indexes", &error);
-                }
-            }
-            for tp in dir.shared.take_rolled() {
-                let Some(log) = self.get(&tp) else { continue };
-                if let Err(error) = log.flush_old_segments(now_ms) {
-                    complain(&tp, "flush", &error);
-                    if !error.is_storage_failure() {
-                        dir.shared.note_rolled(&tp);
-                    }
-                }
-            }
+            self.write_small_files(dir, now_ms);
+            self.rebuild_wrong_indexes(dir, now_ms);
+            self.each_pending(&dir.shared.rolled, "flush", now_ms, |log| log.flush_old_segments(now_ms));
             if dir.shared.take_truncated()
                 && let Err(error) = self.checkpoint_dir(dir)
             {
@@ -66,38 +56,62 @@ impl LogDirs {
         }
         for log in self.logs() {
             let flush_ms = log.config().flush_ms;
-            if flush_ms == i64::MAX {
-                continue;
-            }
-            if log.unflushed_since_ms().is_some_and(|since| now_ms.saturating_sub(since) >= flush_ms)
-                && let Err(error) = log.flush(now_ms)
+            if flush_ms != i64::MAX
+                && log.unflushed_since_ms().is_some_and(|since| now_ms.saturating_sub(since) >= flush_ms)
             {
-                complain(log.topic_partition(), "flush", &error);
+                log.parent.overdue.note(log.topic_partition().clone());
             }
+        }
+        for dir in self.live() {
+            self.each_pending(&dir.shared.overdue, "flush", now_ms, |log| log.flush(now_ms));
         }
     }
 
-    fn write_small_files(&self, dir: &Dir) {
-        let unwritten = dir.shared.take_unwritten();
-        if unwritten.is_empty() {
-            return;
-        }
-        let mut unwritten = unwritten.into_iter();
-        for tp in unwritten.by_ref() {
-            // One that fails notes itself again.
-            if let Some(Err(error)) = self.get(&tp).map(|log| log.write_small_files()) {
-                complain(&tp, "write topic id and leader epochs", &error);
-                // A full disk and a want of descriptors are the same for the next: one line says it for all.
+    /// Does what is due for each log, whatever became of the one before it. True if there was anything to do.
+    fn each_pending(
+        &self,
+        pending: &Pending<TopicPartition>,
+        doing: &'static str,
+        now_ms: i64,
+        work: impl Fn(&Log) -> Result<(), LogError>,
+    ) -> bool {
+        let mut complaints = Complaints::about(doing);
+        let due = pending.take(now_ms);
+        let any = !due.is_empty();
+        for (tp, attempt) in due {
+            let Some(log) = self.get(&tp) else { continue };
+            if let Err(error) = work(&log) {
+                complaints.note(&tp, &error);
                 if !error.is_storage_failure() {
-                    unwritten.for_each(|tp| dir.shared.note_unwritten(&tp));
-                    return;
+                    pending.failed(tp, attempt, now_ms);
                 }
             }
         }
+        any
+    }
+
+    fn write_small_files(&self, dir: &Dir, now_ms: i64) {
+        let doing = "write topic id and leader epochs";
+        if !self.each_pending(&dir.shared.unwritten, doing, now_ms, Log::write_small_files) {
+            return;
+        }
         // New partitions are new directories.
         let root = dir.shared.path();
-        if let Err(error) = dir.shared.observe(files::sync_dir(root).doing("fsync", root)) {
+        if let Err(error) = dir.shared.observe(files::sync_path(root).doing("fsync", root)) {
             log::error!("{error}");
+        }
+    }
+
+    fn rebuild_wrong_indexes(&self, dir: &Dir, now_ms: i64) {
+        let mut complaints = Complaints::about("rebuild indexes");
+        for ((tp, base_offset), attempt) in dir.shared.wrong_indexes.take(now_ms) {
+            let Some(log) = self.get(&tp) else { continue };
+            if let Err(error) = log.rebuild_indexes(base_offset) {
+                complaints.note(&tp, &error);
+                if !error.is_storage_failure() {
+                    dir.shared.wrong_indexes.failed((tp, base_offset), attempt, now_ms);
+                }
+            }
         }
     }
 
@@ -111,13 +125,4 @@ impl LogDirs {
             log.expire_producers(now_ms);
         }
     }
-}
-
-/// A log that was deleted meanwhile, or whose directory failed earlier, is no news.
-fn complain(tp: &TopicPartition, doing: &str, error: &LogError) {
-    let level = match error {
-        LogError::Closed | LogError::BeingTruncated | LogError::Offline { .. } => log::Level::Debug,
-        _ => log::Level::Error,
-    };
-    log::log!(level, "[{tp}] {doing}: {error}");
 }

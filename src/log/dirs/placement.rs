@@ -114,30 +114,39 @@ impl LogDirs {
         outcomes.into_iter().map(|outcome| outcome.map(|parent| parent.is_some())).collect()
     }
 
-    /// The directory that the log was in, if there was one.
+    /// The directory that the log was in, if there was one. Where its directory cannot be renamed, the log stays as one that
+    /// is not open: the checkpoints keep what they say of it, and the next decision about the partition finds it.
     fn delete_one(&self, tp: &TopicPartition, now_ms: i64) -> Result<Option<Arc<LogDir>>, LogError> {
         let _placing = self.place(tp);
         let removed = self.logs.write().expect("nothing panics under this lock").remove(tp);
-        let (shared, dir) = match removed {
+        let input = match removed {
             Some(log) => {
                 log.parent.check()?;
                 // From here on nobody writes to it, by whatever name.
                 log.abandon();
                 // Nor renames a file, which the next log of this name may have.
                 drop(log.begin_renaming());
-                (log.parent.clone(), log.locked().dir.clone())
+                Some((self.dir_of(&log), LoadInput::of(&log)))
             }
-            None => {
-                let forget = |dir: &Dir| dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
-                let Some((dir, input)) = self.live().find_map(|dir| Some((dir, forget(dir)?))) else { return Ok(None) };
-                (dir.shared.clone(), input.dir)
-            }
+            None => self.live().find_map(|dir| {
+                let input = dir.unloadable.lock().expect("nothing panics under this lock").remove(tp)?;
+                Some((dir, input))
+            }),
         };
-        let renamed = shared.path().join(file_names::deleting_dir_name(tp));
-        shared.observe(files::rename(&dir, &renamed).doing("rename", &dir))?;
+        let Some((dir, input)) = input else { return Ok(None) };
+        let renamed = dir.shared.path().join(file_names::deleting_dir_name(tp));
+        if let Err(error) = dir.shared.observe(files::rename(&input.dir, &renamed).doing("rename", &input.dir)) {
+            dir.unloadable.lock().expect("nothing panics under this lock").insert(tp.clone(), input);
+            return Err(error);
+        }
         let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
-        shared.doom(due_ms, [renamed.clone()]);
+        dir.shared.doom(due_ms, [renamed.clone()]);
         log::info!("Log for partition {tp} is renamed to {} and is scheduled for deletion", renamed.display());
-        Ok(Some(shared))
+        Ok(Some(dir.shared.clone()))
+    }
+
+    fn dir_of(&self, log: &Log) -> &Dir {
+        let is_its_parent = |dir: &&Dir| Arc::ptr_eq(&log.parent, &dir.shared);
+        self.dirs.iter().find(is_its_parent).expect("every log is in one of the directories")
     }
 }

@@ -46,10 +46,12 @@ impl LogDirs {
         }
         self.checkpoint_dir(dir)?;
         all_closed?;
-        // Without a clean shutdown before, what could not be opened has not been recovered either.
-        let all_recovered = dir.had_clean_shutdown.load(Ordering::Acquire)
-            || dir.unloadable.lock().expect("nothing panics under this lock").is_empty();
-        if !all_recovered {
+        // What is not open may have to be recovered still.
+        let all_clean = {
+            let unloadable = dir.unloadable.lock().expect("nothing panics under this lock");
+            unloadable.values().all(|input| input.had_clean_shutdown)
+        };
+        if !all_clean {
             return Ok(());
         }
         write_clean_shutdown_marker(dir.shared.path())

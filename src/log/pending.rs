@@ -1,0 +1,133 @@
+//! Work that logs leave for the passes over a directory. What fails is tried again, later and later, so that a lasting
+//! fault of one partition costs the others nothing and the log file little.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Mutex;
+
+use super::error::LogError;
+
+const FIRST_DELAY_MS: i64 = 1000;
+pub(crate) const LONGEST_DELAY_MS: i64 = 60_000;
+
+/// When a piece of work is due, and how often it has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    due_ms: i64,
+    failures: u32,
+}
+
+impl Attempt {
+    /// A clock that was set back must not make anything wait for as long.
+    fn is_due(&self, now_ms: i64) -> bool {
+        self.due_ms <= now_ms || self.due_ms > now_ms.saturating_add(LONGEST_DELAY_MS)
+    }
+
+    fn after_failure(self, now_ms: i64) -> Attempt {
+        let doublings = self.failures.min(16);
+        let delay_ms = FIRST_DELAY_MS.saturating_mul(1 << doublings).min(LONGEST_DELAY_MS);
+        Attempt { due_ms: now_ms.saturating_add(delay_ms), failures: self.failures.saturating_add(1) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Pending<K>(Mutex<BTreeMap<K, Attempt>>);
+
+impl<K> Default for Pending<K> {
+    fn default() -> Pending<K> {
+        Pending(Mutex::default())
+    }
+}
+
+impl<K: Ord> Pending<K> {
+    /// There is work, from now on if it is not waiting for its next attempt. True if it was not known.
+    pub fn note(&self, key: K) -> bool {
+        let mut pending = self.0.lock().expect("nothing panics under this lock");
+        let known = pending.len();
+        pending.entry(key).or_default();
+        pending.len() > known
+    }
+
+    /// The work that is due. Whoever cannot do it gives it back with `failed`.
+    pub fn take(&self, now_ms: i64) -> Vec<(K, Attempt)> {
+        let mut pending = self.0.lock().expect("nothing panics under this lock");
+        let all = std::mem::take(&mut *pending).into_iter();
+        let (due, later): (Vec<_>, Vec<_>) = all.partition(|(_, attempt)| attempt.is_due(now_ms));
+        pending.extend(later);
+        due
+    }
+
+    pub fn failed(&self, key: K, attempt: Attempt, now_ms: i64) {
+        self.0.lock().expect("nothing panics under this lock").insert(key, attempt.after_failure(now_ms));
+    }
+}
+
+/// The errors that one pass met: one line for each kind, however many partitions have it.
+pub(crate) struct Complaints {
+    doing: &'static str,
+    kinds: BTreeMap<Option<i32>, Complaint>,
+}
+
+struct Complaint {
+    first: String,
+    others: usize,
+}
+
+impl Complaints {
+    pub fn about(doing: &'static str) -> Complaints {
+        Complaints { doing, kinds: BTreeMap::new() }
+    }
+
+    /// A log that was deleted meanwhile, or whose directory failed earlier, is no news.
+    pub fn note(&mut self, of: impl Display, error: &LogError) {
+        match error {
+            LogError::Closed | LogError::BeingTruncated | LogError::Offline { .. } => {
+                log::debug!("[{of}] {}: {error}", self.doing);
+            }
+            _ => {
+                let complaint = self.kinds.entry(error.errno());
+                let of_kind = complaint.and_modify(|complaint| complaint.others += 1);
+                of_kind.or_insert_with(|| Complaint { first: format!("[{of}] {}: {error}", self.doing), others: 0 });
+            }
+        }
+    }
+}
+
+impl Drop for Complaints {
+    fn drop(&mut self) {
+        for Complaint { first, others } in self.kinds.values() {
+            match others {
+                0 => log::error!("{first}"),
+                _ => log::error!("{first}; and the same for {others} others"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_waits_for_longer_each_time_and_new_work_does_not() {
+        let pending = Pending::default();
+        assert!(pending.note("bad"));
+        let mut now_ms = 0;
+        let mut delays = Vec::new();
+        for _ in 0..8 {
+            let [(key, attempt)] = pending.take(now_ms).try_into().expect("due");
+            pending.failed(key, attempt, now_ms);
+            assert!(!pending.note("bad"), "the same work again does not hasten it");
+            assert_eq!(pending.take(now_ms), []);
+            assert!(pending.note("good"));
+            assert_eq!(pending.take(now_ms).len(), 1);
+            let due_ms = (now_ms..).step_by(1000).find(|&later| pending.0.lock().unwrap()["bad"].is_due(later));
+            delays.push((due_ms.expect("some time") - now_ms) / 1000);
+            now_ms = due_ms.expect("some time");
+        }
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+        let [(key, attempt)] = pending.take(now_ms).try_into().expect("due");
+        pending.failed(key, attempt, now_ms);
+        assert_eq!(pending.take(now_ms - 3_600_000).len(), 1, "a clock that was set back");
+    }
+}
