@@ -42,7 +42,7 @@ use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::lock::off_the_network;
 use crate::model::{BrokerId, TopicId};
 use crate::network::Shared;
-use crate::network::connection::ConnectionBounds;
+use crate::network::connection::{ANSWERS_AFTER_CLOSE, ConnectionBounds};
 use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits};
 use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::network::memory::MemoryPool;
@@ -77,6 +77,7 @@ fn connection_bounds(config: &SocketConfig) -> ConnectionBounds {
         max_idle: config.connections_max_idle_ms.map(Duration::from_millis),
         window_requests: config.queued_max_requests,
         window_bytes: config.queued_max_request_bytes.unwrap_or(config.socket_request_max_bytes),
+        answers_after_close: ANSWERS_AFTER_CLOSE,
     }
 }
 

@@ -11,7 +11,7 @@ use log::{debug, info};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
-use crate::codec::reader::Reader;
+use crate::codec::reader::{DecodeError, Reader};
 use crate::model::clock::wall_clock_ms;
 use crate::network::counters::{Untold, count};
 use crate::network::memory::{ALLOWANCE_BYTES, Account, Charge, REQUEST_BYTES_FREE, Standing};
@@ -31,7 +31,13 @@ pub struct ConnectionBounds {
     pub window_requests: usize,
     /// Bytes of those requests.
     pub window_bytes: usize,
+    /// How long a peer that has closed its side is given its answers.
+    pub answers_after_close: Duration,
 }
+
+/// A peer that has closed its side may still read, as a script does that ends its input: a JVM broker answers all that it
+/// sent before. Nobody can tell it from a peer that is gone, which is not worked for any longer than this.
+pub const ANSWERS_AFTER_CLOSE: Duration = Duration::from_secs(5);
 
 /// What is reserved for a first read; a longer frame grows the buffer as its bytes arrive.
 const READ_BYTES: usize = 32 * 1024;
@@ -79,7 +85,7 @@ enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PeerIs {
     There,
-    /// It has hung up, and the socket may hold what it sent before.
+    /// It has closed its side, and the socket may hold what it sent before.
     Leaving,
     /// Nothing more comes.
     Gone,
@@ -104,6 +110,8 @@ pub async fn serve<S: Service, T: Transport>(
         wants_memory: false,
         last_active: Instant::now(),
         peer_is: PeerIs::There,
+        takes_answers: true,
+        answers_until: None,
         shared,
     };
     let end = connection.run(shutdown).await;
@@ -178,7 +186,7 @@ impl Window {
     }
 
     fn take_answer(&mut self, answer: Answer) {
-        let Answer { reply, mute_for, when_sent } = answer;
+        let Answer { reply, mute_for, then_close, when_sent } = answer;
         match reply {
             Reply::Frame(chunks) => {
                 if let Err(error) = self.outbox.push_frame(chunks, when_sent) {
@@ -191,6 +199,9 @@ impl Window {
                 }
             }
             Reply::Close => self.closing = Some("its request cannot be answered".to_owned()),
+        }
+        if then_close {
+            self.closing.get_or_insert_with(|| "its request has ended it".to_owned());
         }
         if !mute_for.is_zero() {
             self.untold.mutes += 1;
@@ -213,6 +224,10 @@ struct Connection<S: Service, T> {
     wants_memory: bool,
     last_active: Instant,
     peer_is: PeerIs,
+    /// False once nobody waits for what the peer asked for.
+    takes_answers: bool,
+    /// When that will be, since the peer has closed its side.
+    answers_until: Option<Instant>,
     shared: Arc<Shared>,
 }
 
@@ -253,7 +268,7 @@ impl<S: Service, T: Transport> Connection<S, T> {
             let wants_read = self.wants_read();
             let wants_write = !self.window.outbox.is_empty();
             let may_be_signalled = self.account.is_open() || !self.window.waiting.is_empty();
-            let muted_until = self.window.muted_until;
+            let (muted_until, answers_until) = (self.window.muted_until, self.answers_until);
             tokio::select! {
                 biased;
                 ready = self.transport.writable(), if wants_write => {
@@ -269,7 +284,10 @@ impl<S: Service, T: Transport> Connection<S, T> {
                     self.receive();
                 }
                 () = self.transport.hung_up(), if !wants_read && self.peer_is == PeerIs::There => {
-                    self.lose_peer(PeerIs::Leaving);
+                    self.peer_leaves(PeerIs::Leaving);
+                }
+                () = async { Box::pin(until(answers_until)).await }, if answers_until.is_some() => {
+                    self.lose_peer(self.peer_is);
                 }
                 () = self.account.signalled(), if may_be_signalled => {
                     self.wants_memory = false;
@@ -283,7 +301,9 @@ impl<S: Service, T: Transport> Connection<S, T> {
                         continue;
                     };
                     let now = Instant::now();
-                    if !self.window.waiting.is_empty() || self.wants_memory || self.window.muted_until.is_some() {
+                    // While there are answers to take, it is the broker that waits.
+                    let waits_for_memory = self.wants_memory && !self.account.has_answers();
+                    if !self.window.waiting.is_empty() || waits_for_memory || self.window.muted_until.is_some() {
                         // Who waits for the broker keeps the connection.
                         idle.as_mut().reset(now + max_idle);
                     } else if now >= self.last_active + max_idle {
@@ -346,7 +366,7 @@ impl<S: Service, T: Transport> Connection<S, T> {
             self.buffer.reserve(bytes_max);
         }
         match self.transport.try_read(&mut self.buffer, bytes_max) {
-            Ok(0) => self.lose_peer(PeerIs::Gone),
+            Ok(0) => self.peer_leaves(PeerIs::Gone),
             Ok(received) => {
                 self.last_active = Instant::now();
                 self.window.untold.bytes_received += received as u64;
@@ -363,10 +383,21 @@ impl<S: Service, T: Transport> Connection<S, T> {
         }
     }
 
+    /// The peer has closed its side: it gets its answers for a while. A request that waits for memory is not waited for.
+    fn peer_leaves(&mut self, peer_is: PeerIs) {
+        self.peer_is = self.peer_is.max(peer_is);
+        if self.wants_memory || self.bounds.answers_after_close.is_zero() {
+            self.lose_peer(peer_is);
+        } else if self.takes_answers && self.answers_until.is_none() {
+            self.answers_until = Some(Instant::now() + self.bounds.answers_after_close);
+        }
+    }
+
     /// The peer wants no answers any more. What it sent and did not wait for, as a producer without acks does, is
     /// handled all the same; everything else ends.
     fn lose_peer(&mut self, peer_is: PeerIs) {
         self.peer_is = self.peer_is.max(peer_is);
+        (self.takes_answers, self.answers_until) = (false, None);
         self.window.retain_early();
         if self.wants_memory && !self.may_pass(self.buffer.get(LENGTH_BYTES..).unwrap_or_default()) {
             // Nobody waits for what it is to be part of, and it may stand before others for as long as the rest takes.
@@ -424,8 +455,8 @@ impl<S: Service, T: Transport> Connection<S, T> {
             }
             // The frame is looked at before it is taken: it may have to wait.
             let frame = self.buffer.get(LENGTH_BYTES..LENGTH_BYTES + length).unwrap_or_default();
-            if (!self.window.waiting.is_empty() || self.peer_is != PeerIs::There) && !self.may_pass(frame) {
-                if self.peer_is != PeerIs::There {
+            if (!self.window.waiting.is_empty() || !self.takes_answers) && !self.may_pass(frame) {
+                if !self.takes_answers {
                     // Nobody waits for its answer, nor for what follows it.
                     self.buffer.clear();
                     self.peer_is = PeerIs::Gone;
@@ -433,24 +464,13 @@ impl<S: Service, T: Transport> Connection<S, T> {
                 return Ok(());
             }
             let Some((bytes, charge)) = self.take_frame(length) else { return Ok(()) };
-            let mut body = Reader::new(bytes);
-            let header = match RequestHeader::read(&mut body) {
-                Ok(header) => header,
+            let (answer, may_start_early) = match self.ask(bytes) {
+                Ok(asked) => asked,
                 Err(error) => {
                     self.window.closing = Some(format!("a request header does not parse: {error}"));
                     return Ok(());
                 }
             };
-            let may_start_early = self.service.may_start_early(&header);
-            let request = Request {
-                header,
-                body,
-                peer: Arc::clone(&self.peer),
-                received: std::time::Instant::now(),
-                now_ms: wall_clock_ms(),
-            };
-            self.window.untold.requests += 1;
-            let answer = self.service.handle(request);
             let charge = charge.filter(|_| !may_start_early);
             self.window.push(Waiting { answer, may_start_early, bytes: length, _charge: charge });
             poll_fn(|context| {
@@ -460,6 +480,25 @@ impl<S: Service, T: Transport> Connection<S, T> {
             .await;
         }
         Ok(())
+    }
+
+    /// Hands a frame to the service. True if it may start while others wait.
+    fn ask(&mut self, bytes: Bytes) -> Result<(AnswerFuture, bool), DecodeError> {
+        if self.service.expects_token(&self.peer.session) {
+            return Ok((self.service.handle_token(bytes, &self.peer), false));
+        }
+        let mut body = Reader::new(bytes);
+        let header = RequestHeader::read(&mut body)?;
+        let may_start_early = self.service.may_start_early(&header);
+        let request = Request {
+            header,
+            body,
+            peer: Arc::clone(&self.peer),
+            received: std::time::Instant::now(),
+            now_ms: wall_clock_ms(),
+        };
+        self.window.untold.requests += 1;
+        Ok((self.service.handle(request), may_start_early))
     }
 
     /// Takes the first frame out of the buffer. `None` if it has to wait for the answers to those before it, because
@@ -485,10 +524,11 @@ impl<S: Service, T: Transport> Connection<S, T> {
     fn frame_length(&self) -> Result<Option<usize>, String> {
         let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = i32::from_be_bytes(*prefix);
+        let bytes_max = self.bounds.request_max_bytes.min(self.service.frame_bytes_max(&self.peer.session));
         match usize::try_from(length) {
-            Ok(length) if length <= self.bounds.request_max_bytes => Ok(Some(length)),
+            Ok(length) if length <= bytes_max => Ok(Some(length)),
             _ => Err(format!(
-                "a request of {length} bytes is declared; socket.request.max.bytes is {}",
+                "a request of {length} bytes is declared; it may have {bytes_max}, and socket.request.max.bytes is {}",
                 self.bounds.request_max_bytes
             )),
         }
@@ -502,7 +542,9 @@ impl<S: Service, T: Transport> Connection<S, T> {
             return false;
         };
         let header = RequestHeader { api_key: key, api_version: version, correlation_id: 0, client_id: None };
-        self.service.may_start_early(&header) && self.window.waiting.iter().all(|waiting| waiting.may_start_early)
+        self.service.may_start_early(&header)
+            && !self.service.expects_token(&self.peer.session)
+            && self.window.waiting.iter().all(|waiting| waiting.may_start_early)
     }
 }
 

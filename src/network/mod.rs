@@ -13,6 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::codec::reader::Reader;
 use crate::codec::writer::Chunk;
 use crate::network::connection::ConnectionBounds;
@@ -80,12 +82,14 @@ pub struct Answer {
     pub reply: Reply,
     /// The answer is sent at once; for this long nothing more of the connection is read or let in (KIP-219).
     pub mute_for: Duration,
+    /// The connection is closed once the answer is sent, as after a failed authentication (KIP-152).
+    pub then_close: bool,
     pub when_sent: Option<WhenSent>,
 }
 
 impl Answer {
     fn plain(reply: Reply) -> Answer {
-        Answer { reply, mute_for: Duration::ZERO, when_sent: None }
+        Answer { reply, mute_for: Duration::ZERO, then_close: false, when_sent: None }
     }
 
     pub fn reply(chunks: Vec<Chunk>) -> Answer {
@@ -118,7 +122,26 @@ pub trait Service: Send + Sync + 'static {
     /// Whether a request with this header may start while the earlier ones of its connection still wait, given that
     /// all of them may.
     fn may_start_early(&self, header: &RequestHeader) -> bool;
+
+    /// The longest frame that the connection may send now, if that is less than all may: one that has not proved who it
+    /// is sends short ones.
+    fn frame_bytes_max(&self, _session: &Self::Session) -> usize {
+        usize::MAX
+    }
+
+    /// Whether the next frame is no request but a token without a header, as after a SaslHandshake of version 0. Asked
+    /// when everything before is answered.
+    fn expects_token(&self, _session: &Self::Session) -> bool {
+        false
+    }
+
+    /// The same as `handle` for such a token; what it is answered has no header either.
+    fn handle_token(self: &Arc<Self>, _token: Bytes, _peer: &Arc<Peer<Self::Session>>) -> AnswerFuture {
+        Box::pin(std::future::ready(Answer::close()))
+    }
 }
 
+#[cfg(test)]
+mod authentication_tests;
 #[cfg(test)]
 mod tests;

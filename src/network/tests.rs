@@ -80,32 +80,7 @@ impl Harness {
             sent_before: Mutex::default(),
             kept: Mutex::default(),
         });
-        let bound = BoundListener::bind(ListenerSettings {
-            name: "PLAINTEXT".into(),
-            host: "127.0.0.1".into(),
-            port: 0,
-            backlog: 50,
-            send_buffer_bytes: None,
-            receive_buffer_bytes: None,
-        })
-        .expect("a port is free");
-        let address = bound.local_address().unwrap();
-        let counter = ConnectionCounter::new(ConnectionLimits {
-            max_connections: usize::MAX,
-            max_connections_per_ip: usize::MAX,
-            max_connections_per_ip_overrides: HashMap::new(),
-            max_connection_creation_rate: u32::MAX,
-            descriptors: usize::MAX,
-            listeners: HashMap::new(),
-        });
-        let (shutdown, receiver) = watch::channel(false);
-        let shared = Arc::new(Shared {
-            bounds,
-            connections: counter,
-            memory: MemoryPool::new(memory_bytes, bounds.request_max_bytes),
-            counters: Arc::default(),
-        });
-        tokio::spawn(accept(bound, Arc::clone(&service), Arc::clone(&shared), receiver));
+        let (address, shared, shutdown) = listen(&service, bounds, memory_bytes);
         Harness { address, service, shared, started, parked: HashMap::new(), _shutdown: shutdown }
     }
 
@@ -155,12 +130,52 @@ impl Harness {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Serves connections of a port of its own, until the sender goes.
+pub fn listen<S: Service>(
+    service: &Arc<S>,
+    bounds: ConnectionBounds,
+    memory_bytes: usize,
+) -> (std::net::SocketAddr, Arc<Shared>, watch::Sender<bool>) {
+    let bound = BoundListener::bind(ListenerSettings {
+        name: "PLAINTEXT".into(),
+        host: "127.0.0.1".into(),
+        port: 0,
+        backlog: 50,
+        send_buffer_bytes: None,
+        receive_buffer_bytes: None,
+    })
+    .expect("a port is free");
+    let address = bound.local_address().unwrap();
+    let counter = ConnectionCounter::new(ConnectionLimits {
+        max_connections: usize::MAX,
+        max_connections_per_ip: usize::MAX,
+        max_connections_per_ip_overrides: HashMap::new(),
+        max_connection_creation_rate: u32::MAX,
+        descriptors: usize::MAX,
+        listeners: HashMap::new(),
+    });
+    let (shutdown, receiver) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        bounds,
+        connections: counter,
+        memory: MemoryPool::new(memory_bytes, bounds.request_max_bytes),
+        counters: Arc::default(),
+    });
+    tokio::spawn(accept(bound, Arc::clone(service), Arc::clone(&shared), receiver));
+    (address, shared, shutdown)
+}
 
-const BOUNDS: ConnectionBounds =
-    ConnectionBounds { request_max_bytes: 1 << 20, max_idle: None, window_requests: 4, window_bytes: 1 << 20 };
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-fn frame(key: i16, correlation_id: i32, padding: usize) -> Vec<u8> {
+pub const BOUNDS: ConnectionBounds = ConnectionBounds {
+    request_max_bytes: 1 << 20,
+    max_idle: None,
+    window_requests: 4,
+    window_bytes: 1 << 20,
+    answers_after_close: Duration::ZERO,
+};
+
+pub fn frame(key: i16, correlation_id: i32, padding: usize) -> Vec<u8> {
     let mut writer = Writer::new();
     RequestHeader { api_key: key, api_version: 0, correlation_id, client_id: None }.write(&mut writer).unwrap();
     writer.slice(&vec![0; padding]);
@@ -177,7 +192,7 @@ async fn next_answer(stream: &mut TcpStream) -> i32 {
     i32::from_be_bytes([answer[4], answer[5], answer[6], answer[7]])
 }
 
-async fn is_closed(stream: &mut TcpStream) -> bool {
+pub async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut byte = [0; 1];
     matches!(timeout(PATIENCE, stream.read(&mut byte)).await.expect("the end comes"), Ok(0) | Err(_))
 }
@@ -299,6 +314,33 @@ async fn an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not()
 }
 
 #[tokio::test]
+async fn a_peer_that_takes_no_answers_and_sends_no_more_of_its_request_is_idle() {
+    const ANSWER_BYTES: usize = 256 << 10;
+    let mut harness = Harness::start(ConnectionBounds { max_idle: Some(Duration::from_secs(1)), ..BOUNDS });
+    let mut stream = harness.connect().await;
+    let is_closed = |harness: &Harness| harness.shared.counters.connections_closed.load(Ordering::Relaxed) == 1;
+    let mut sent = 0;
+    // Until the sockets take no more, and the rest is counted.
+    for id in 1.. {
+        if is_closed(&harness) || harness.shared.memory.used_bytes() > 0 {
+            break;
+        }
+        let _ = stream.write_all(&frame(METADATA, id, 0)).await;
+        harness.wait_for_start(id).await;
+        harness.answer_with(id, |_| Answer::reply(vec![Chunk::Bytes(vec![0; ANSWER_BYTES].into())]));
+        sent += (ANSWER_BYTES + 4) as u64;
+        let is_settled = |harness: &Harness| {
+            let bytes_sent = harness.shared.counters.bytes_sent.load(Ordering::Relaxed);
+            bytes_sent == sent || harness.shared.memory.used_bytes() > 0 || is_closed(harness)
+        };
+        harness.until(is_settled).await;
+    }
+    let _ = stream.write_all(&frame(METADATA, 0, LONG)[..LONG / 2]).await;
+    harness.until(is_closed).await;
+    assert_eq!(harness.shared.memory.used_bytes(), 0);
+}
+
+#[tokio::test]
 async fn a_hang_up_drops_what_waits() {
     let mut harness = Harness::start(BOUNDS);
     let mut stream = harness.connect().await;
@@ -337,6 +379,35 @@ async fn what_a_producer_sent_before_it_hung_up_is_handled_and_nothing_else() {
     }
     harness.until(|harness| harness.shared.counters.connections_closed.load(Ordering::Relaxed) == 1).await;
     assert_eq!(*harness.service.handled.lock().unwrap(), [1, 2, 3, 4, 5, 6, 7]);
+}
+
+/// As a script does that ends its input: a JVM broker sees the end only behind the last answer.
+#[tokio::test]
+async fn a_peer_that_has_closed_its_side_gets_the_answers_to_all_that_it_sent_before() {
+    let mut harness = Harness::start(ConnectionBounds { answers_after_close: PATIENCE, ..BOUNDS });
+    let mut stream = harness.connect().await;
+    // More than is read before the first answer, so that the end is seen before the last request is.
+    let frames: Vec<u8> = (1..=4).flat_map(|id| frame(METADATA, id, 40_000)).collect();
+    stream.write_all(&frames).await.unwrap();
+    stream.shutdown().await.unwrap();
+    for id in 1..=4 {
+        harness.wait_for_start(id).await;
+        harness.answer(id);
+        assert_eq!(next_answer(&mut stream).await, id);
+    }
+    assert!(is_closed(&mut stream).await);
+}
+
+#[tokio::test]
+async fn a_peer_that_has_closed_its_side_gets_no_answers_after_a_while() {
+    let mut harness = Harness::start(ConnectionBounds { answers_after_close: Duration::from_millis(1), ..BOUNDS });
+    let mut stream = harness.connect().await;
+    stream.write_all(&[frame(METADATA, 1, 0), frame(METADATA, 2, 0)].concat()).await.unwrap();
+    harness.wait_for_start(1).await;
+    stream.shutdown().await.unwrap();
+    harness.has_dropped(1).await;
+    assert!(is_closed(&mut stream).await);
+    assert_eq!(*harness.service.handled.lock().unwrap(), [1]);
 }
 
 #[tokio::test]
