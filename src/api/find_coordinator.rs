@@ -40,13 +40,14 @@ pub(crate) async fn handle(
     }
     if context.api_version >= 4 {
         let mut coordinators = Vec::new();
+        let mut has_created = false;
         let mut seen = HashSet::new();
         for key in &request.coordinator_keys {
             context.pause().await;
             if !seen.insert(key) {
                 continue;
             }
-            let found = find(server, &context, request.key_type, key).await;
+            let found = find(server, &context, request.key_type, key, &mut has_created).await;
             let (node, error, message) = parts(found);
             let coordinator = Coordinator {
                 key: key.clone(),
@@ -60,7 +61,7 @@ pub(crate) async fn handle(
         }
         return Ok(FindCoordinatorResponse { coordinators, ..Default::default() });
     }
-    let (node, error, message) = parts(find(server, &context, request.key_type, &request.key).await);
+    let (node, error, message) = parts(find(server, &context, request.key_type, &request.key, &mut false).await);
     Ok(FindCoordinatorResponse {
         error_code: error.code(),
         error_message: Some(message.unwrap_or_else(|| error.name().to_owned())),
@@ -78,7 +79,14 @@ fn parts(found: Result<Node, Refusal>) -> (Node, ErrorCode, Option<String>) {
     }
 }
 
-async fn find(server: &Server, context: &RequestContext, key_type: i8, key: &str) -> Result<Node, Refusal> {
+/// The topic of the offsets is created if it is missing, unless this request has done so already.
+async fn find(
+    server: &Server,
+    context: &RequestContext,
+    key_type: i8,
+    key: &str,
+    has_created: &mut bool,
+) -> Result<Node, Refusal> {
     match key_type {
         GROUP => {}
         // An error that clients do not retry: their users learn at once, and in words, instead of by a timeout.
@@ -92,7 +100,9 @@ async fn find(server: &Server, context: &RequestContext, key_type: i8, key: &str
     let image = server.metadata.image();
     let Some(topic) = image.topic(GROUP_METADATA_TOPIC) else {
         // The client asks again, and finds the topic once it is there.
-        auto_create(server, GROUP_METADATA_TOPIC).await;
+        if !std::mem::replace(has_created, true) {
+            auto_create(server, GROUP_METADATA_TOPIC).await;
+        }
         return Err(ErrorCode::CoordinatorNotAvailable.into());
     };
     let leader = topic.partition(server.groups.partition_for(key)).map(|partition| partition.leader);

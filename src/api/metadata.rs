@@ -11,6 +11,7 @@ use crate::metadata::image::{Image, Partition, Topic};
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::{BrokerId, TopicId};
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::message::Wire;
 use crate::protocol::messages::metadata::{
     MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -28,6 +29,9 @@ const fn operations(codes: &[u32]) -> i32 {
     }
     bits
 }
+
+/// A pause is due after so many at the latest.
+const PARTITIONS_A_SLICE: usize = 256;
 
 /// Create, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite, Alter, Describe.
 const CLUSTER_OPERATIONS: i32 = operations(&[5, 7, 8, 9, 10, 11, 12]);
@@ -120,21 +124,19 @@ async fn topics(
     image: &Image,
     asked: &Asked,
 ) -> Result<(Vec<MetadataResponseTopic>, Vec<String>), AnswerTooLong> {
-    let describe = |topic: &Topic| describe(image, topic, context.listener(), context.api_version);
     let mut known = Vec::new();
     let mut missing = Vec::new();
     match asked {
         Asked::All => {
             for topic in image.topics() {
-                context.pause().await;
-                context.answer.push(&mut known, describe(topic))?;
+                known.push(describe(context, image, topic).await?);
             }
         }
         Asked::Names(names) => {
             for name in names {
                 context.pause().await;
                 match image.topic(name) {
-                    Some(topic) => context.answer.push(&mut known, describe(topic))?,
+                    Some(topic) => known.push(describe(context, image, topic).await?),
                     None => missing.push(name.clone()),
                 }
             }
@@ -142,16 +144,17 @@ async fn topics(
         Asked::Ids(ids) => {
             for &id in ids {
                 context.pause().await;
-                let topic = match image.topic_by_id(id) {
-                    Some(topic) => describe(topic),
-                    None => MetadataResponseTopic {
+                let Some(topic) = image.topic_by_id(id) else {
+                    let unknown = MetadataResponseTopic {
                         error_code: ErrorCode::UnknownTopicId.code(),
                         name: None,
                         topic_id: id,
                         ..Default::default()
-                    },
+                    };
+                    context.answer.push(&mut known, unknown)?;
+                    continue;
                 };
-                context.answer.push(&mut known, topic)?;
+                known.push(describe(context, image, topic).await?);
             }
         }
     }
@@ -196,19 +199,29 @@ async fn settle_missing(
     settled
 }
 
-fn describe(image: &Image, topic: &Topic, listener: &str, version: i16) -> MetadataResponseTopic {
-    MetadataResponseTopic {
+/// One topic may have nearly all partitions of the cluster: it is described, and counted, in slices.
+async fn describe(
+    context: &RequestContext,
+    image: &Image,
+    topic: &Topic,
+) -> Result<MetadataResponseTopic, AnswerTooLong> {
+    let mut described = MetadataResponseTopic {
         error_code: 0,
         name: Some(topic.name.to_string()),
         topic_id: topic.id,
         is_internal: is_internal_topic(&topic.name),
-        partitions: topic
-            .partitions
-            .iter()
-            .map(|partition| describe_partition(image, partition, listener, version))
-            .collect(),
+        partitions: Vec::with_capacity(topic.partitions.len()),
         ..Default::default()
+    };
+    context.answer.charge(described.memory())?;
+    for some in topic.partitions.chunks(PARTITIONS_A_SLICE) {
+        context.pause().await;
+        for partition in some {
+            let partition = describe_partition(image, partition, context.listener(), context.api_version);
+            context.answer.push(&mut described.partitions, partition)?;
+        }
     }
+    Ok(described)
 }
 
 fn describe_partition(image: &Image, partition: &Partition, listener: &str, version: i16) -> MetadataResponsePartition {
@@ -305,8 +318,8 @@ mod tests {
     }
 
     /// Broker 1 and 2 are alive; replica 3 is not; broker 2 lacks the listener asked for.
-    #[test]
-    fn each_version_reports_unreachable_replicas_and_leaders_in_its_own_way() {
+    #[tokio::test]
+    async fn each_version_reports_unreachable_replicas_and_leaders_in_its_own_way() {
         let mut replicated = partition("a", 0, 1);
         replicated.1.assignment = vec![BrokerId(1), BrokerId(3)];
         replicated.1.isr = vec![BrokerId(1)];
@@ -314,14 +327,36 @@ mod tests {
         update.brokers[1].endpoints.retain(|endpoint| endpoint.listener == "INTERNAL");
         let (image, _) = Image::default().with(&update);
         let topic = Arc::clone(image.topic("a").expect("just added"));
-        let seen = |version| {
-            let described = describe(&image, &topic, "PLAINTEXT", version);
+        for (version, expected) in [
+            (0, vec![(9, 1, vec![1]), (5, -1, vec![]), (5, -1, vec![])]),
+            (1, vec![(0, 1, vec![1, 3]), (5, -1, vec![2]), (5, -1, vec![-1])]),
+            (6, vec![(0, 1, vec![1, 3]), (72, -1, vec![2]), (5, -1, vec![-1])]),
+        ] {
+            let described = describe(&context(version), &image, &topic).await.expect("it is short");
             let parts = described.partitions.into_iter();
-            parts.map(|p| (p.error_code, p.leader_id, p.replica_nodes)).collect::<Vec<_>>()
+            let seen: Vec<_> = parts.map(|p| (p.error_code, p.leader_id, p.replica_nodes)).collect();
+            assert_eq!(seen, expected, "version {version}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_topic_of_very_many_partitions_gives_way_to_others_and_is_counted_while_it_is_described() {
+        let (image, _) = Image::default().with(&update((0..50_000).map(|number| partition("a", number, 1)).collect()));
+        let topic = Arc::clone(image.topic("a").expect("just added"));
+        let context = context(9);
+        let mut turns = 0;
+        let others = async {
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
         };
-        assert_eq!(seen(0), vec![(9, 1, vec![1]), (5, -1, vec![]), (5, -1, vec![])]);
-        assert_eq!(seen(1), vec![(0, 1, vec![1, 3]), (5, -1, vec![2]), (5, -1, vec![-1])]);
-        assert_eq!(seen(6), vec![(0, 1, vec![1, 3]), (72, -1, vec![2]), (5, -1, vec![-1])]);
+        tokio::select! {
+            biased;
+            described = describe(&context, &image, &topic) => assert_eq!(described.err(), Some(AnswerTooLong)),
+            () = others => {}
+        }
+        assert!(turns > 0 && context.answer.taken() > 900_000, "{turns} turns, {} bytes", context.answer.taken());
     }
 
     #[tokio::test]
