@@ -41,28 +41,38 @@ impl ZooKeeper {
         timestamp_ms: i64,
         epoch_floor: i32,
     ) -> Result<Election, ZkError> {
-        let current = match self.controller_epoch().await? {
-            Some(current) => current,
-            None => self.create_controller_epoch().await?,
-        };
-        let epoch = current.value.max(epoch_floor).checked_add(1).ok_or_else(|| ZkError::Other {
-            path: controller_epoch::PATH.to_owned(),
-            reason: "the controller epoch is used up".to_owned(),
-        })?;
-        let registration = controller::encode(broker_id, timestamp_ms);
         loop {
-            let (_permit, connection) = self.admitted().await?;
+            let current = match self.controller_epoch().await? {
+                Some(current) => current,
+                None => self.create_controller_epoch().await?,
+            };
+            let epoch = current.value.max(epoch_floor).checked_add(1).ok_or_else(|| ZkError::Other {
+                path: controller_epoch::PATH.to_owned(),
+                reason: "the controller epoch is used up".to_owned(),
+            })?;
+            let registration = controller::encode(broker_id, timestamp_ms);
+            if let Some(election) = self.elect_at(&registration, epoch, current.version).await? {
+                return Ok(election);
+            }
+        }
+    }
+
+    /// One try at the epoch that follows what was read; `None` when somebody has written `/controller_epoch` since and
+    /// nobody is the controller.
+    async fn elect_at(&self, registration: &[u8], epoch: i32, version_read: i32) -> Result<Option<Election>, ZkError> {
+        loop {
+            let (permit, connection) = self.admitted().await?;
             let committed = async {
                 let mut writer = connection.client.new_multi_writer();
                 let options = CreateKind::Ephemeral.mode().with_acls(self.acls_for(controller::PATH));
-                writer.add_create(controller::PATH, &registration, &options)?;
-                writer.add_set_data(controller_epoch::PATH, &controller_epoch::encode(epoch), Some(current.version))?;
+                writer.add_create(controller::PATH, registration, &options)?;
+                writer.add_set_data(controller_epoch::PATH, &controller_epoch::encode(epoch), Some(version_read))?;
                 writer.commit().await
             };
             return match committed.await {
                 Ok(results) => match results.last() {
                     Some(MultiWriteResult::SetData { stat }) => {
-                        Ok(Election::Won { epoch, epoch_zk_version: stat.version })
+                        Ok(Some(Election::Won { epoch, epoch_zk_version: stat.version }))
                     }
                     other => Err(ZkError::Other {
                         path: controller::PATH.to_owned(),
@@ -74,9 +84,13 @@ impl ZooKeeper {
                 {
                     continue;
                 }
-                Err(MultiWriteError::OperationFailed { source: Error::NodeExists | Error::BadVersion, .. }) => {
+                // The epoch may also have been removed since.
+                Err(MultiWriteError::OperationFailed {
+                    source: Error::NodeExists | Error::BadVersion | Error::NoNode,
+                    ..
+                }) => {
                     let session = connection.session_id;
-                    drop(_permit);
+                    drop(permit);
                     self.won_unnoticed(epoch, session).await
                 }
                 Err(error) => Err(ZkError::from_client(controller::PATH, error.into())),
@@ -84,14 +98,15 @@ impl ZooKeeper {
         }
     }
 
-    /// The multi may have been applied although its reply was lost; then it fails when it is sent again.
-    async fn won_unnoticed(&self, epoch: i32, session: i64) -> Result<Election, ZkError> {
-        let (controller, current) = (self.exists(controller::PATH).await?, self.controller_epoch().await?);
-        match (controller, current) {
-            (Some(controller), Some(current)) if controller.ephemeral_owner == session && current.value == epoch => {
-                Ok(Election::Won { epoch, epoch_zk_version: current.version })
+    /// The multi may have been applied although its reply was lost; then it fails when it is sent again. `None` when
+    /// nobody is the controller.
+    async fn won_unnoticed(&self, epoch: i32, session: i64) -> Result<Option<Election>, ZkError> {
+        let Some(controller) = self.exists(controller::PATH).await? else { return Ok(None) };
+        match self.controller_epoch().await? {
+            Some(current) if controller.ephemeral_owner == session && current.value == epoch => {
+                Ok(Some(Election::Won { epoch, epoch_zk_version: current.version }))
             }
-            _ => Ok(Election::Lost),
+            _ => Ok(Some(Election::Lost)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Znodes that could not be read or written as they should, each complained of once: they are tried again for as long as
 //! they stay like that, and the log must not grow with every try.
+use crate::counters::count;
 use crate::error::ZkError;
 use crate::session::ZooKeeper;
 use log::{error, info};
@@ -56,6 +57,7 @@ impl ZooKeeper {
         if !complaints.is_news(path, &fault, Instant::now()) {
             return;
         }
+        count(&self.settings().counters.znodes_in_disorder);
         error!("{}: {fault}", cut(what_follows.to_owned()));
         if complaints.by_path.len() == REMEMBERED_MAX && !was_full {
             let minutes = FORGOTTEN_AFTER.as_secs() / 60;

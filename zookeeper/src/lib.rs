@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod connect_string;
+pub mod counters;
 pub mod error;
 mod faults;
 pub mod jaas;

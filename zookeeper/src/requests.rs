@@ -17,6 +17,16 @@ pub type Request<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The data of a znode, `None` when there is none.
 pub type Read = Result<Option<(Vec<u8>, Stat)>, ZkError>;
 
+/// What became of a request for many znodes.
+enum Together {
+    /// One result for each.
+    Read(Vec<Result<MultiReadResult, ZkError>>),
+    /// The connection was lost, perhaps for the sake of an answer that was too long to be made or to arrive in time.
+    TooMany,
+    /// The server cannot do this.
+    NotHere,
+}
+
 impl ZooKeeper {
     fn window(&self) -> usize {
         self.settings().max_in_flight_requests
@@ -56,14 +66,14 @@ impl ZooKeeper {
     /// The data of many znodes, in their order, with as few requests as the server allows.
     pub async fn get_many(&self, paths: &[String]) -> Vec<Read> {
         let chunks = self.chunks(paths);
-        let read = self.pipelined(chunks, |chunk| Box::pin(self.get_together(chunk))).await;
+        let read = self.pipelined(chunks, |chunk| self.get_together(chunk)).await;
         read.into_iter().flatten().collect()
     }
 
     /// Names of the children of many znodes, in their order; none for those that do not exist.
     pub async fn children_of_many(&self, paths: &[String]) -> Vec<Result<Vec<String>, ZkError>> {
         let chunks = self.chunks(paths);
-        let listed = self.pipelined(chunks, |chunk| Box::pin(self.list_together(chunk))).await;
+        let listed = self.pipelined(chunks, |chunk| self.list_together(chunk)).await;
         listed.into_iter().flatten().collect()
     }
 
@@ -83,52 +93,66 @@ impl ZooKeeper {
         chunks
     }
 
-    async fn get_together(&self, paths: &[String]) -> Vec<Read> {
-        let read = self.read_together(paths, |reader, path| reader.add_get_data(path)).await;
-        match read {
-            Some(results) => results
-                .into_iter()
-                .zip(paths)
-                .map(|(result, path)| match result? {
-                    MultiReadResult::Data { data, stat } => Ok(Some((data, stat.into()))),
-                    MultiReadResult::Error { err: Error::NoNode } => Ok(None),
-                    other => Err(unread(path, other)),
-                })
-                .collect(),
-            None => self.pipelined(paths, |path| Box::pin(self.get(path))).await,
+    fn get_together<'a>(&'a self, paths: &'a [String]) -> Request<'a, Vec<Read>> {
+        let result = |path: &String, result| match result {
+            MultiReadResult::Data { data, stat } => Ok(Some((data, stat.into()))),
+            MultiReadResult::Error { err: Error::NoNode } => Ok(None),
+            other => Err(unread(path, other)),
+        };
+        Box::pin(async move {
+            let together = self.read_together(paths, |reader, path| reader.add_get_data(path)).await;
+            let halved = |part| self.get_together(part);
+            self.in_parts(paths, together, result, halved, |path| Box::pin(self.get(path))).await
+        })
+    }
+
+    fn list_together<'a>(&'a self, paths: &'a [String]) -> Request<'a, Vec<Result<Vec<String>, ZkError>>> {
+        let result = |path: &String, result| match result {
+            MultiReadResult::Children { children } => Ok(children),
+            MultiReadResult::Error { err: Error::NoNode } => Ok(Vec::new()),
+            other => Err(unread(path, other)),
+        };
+        Box::pin(async move {
+            let together = self.read_together(paths, |reader, path| reader.add_get_children(path)).await;
+            let halved = |part| self.list_together(part);
+            self.in_parts(paths, together, result, halved, |path| Box::pin(self.children(path))).await
+        })
+    }
+
+    /// What was read together, or else in halves, or else one by one.
+    async fn in_parts<'a, T>(
+        &'a self,
+        paths: &'a [String],
+        together: Together,
+        result: impl Fn(&String, MultiReadResult) -> Result<T, ZkError>,
+        halved: impl Fn(&'a [String]) -> Request<'a, Vec<Result<T, ZkError>>>,
+        single: impl Fn(&'a String) -> Request<'a, Result<T, ZkError>>,
+    ) -> Vec<Result<T, ZkError>> {
+        match together {
+            Together::Read(results) => results.into_iter().zip(paths).map(|(read, path)| result(path, read?)).collect(),
+            Together::TooMany => {
+                let (first, rest) = paths.split_at(paths.len() / 2);
+                let mut read = halved(first).await;
+                read.extend(halved(rest).await);
+                read
+            }
+            Together::NotHere => self.pipelined(paths, single).await,
         }
     }
 
-    async fn list_together(&self, paths: &[String]) -> Vec<Result<Vec<String>, ZkError>> {
-        let read = self.read_together(paths, |reader, path| reader.add_get_children(path)).await;
-        match read {
-            Some(results) => results
-                .into_iter()
-                .zip(paths)
-                .map(|(result, path)| match result? {
-                    MultiReadResult::Children { children } => Ok(children),
-                    MultiReadResult::Error { err: Error::NoNode } => Ok(Vec::new()),
-                    other => Err(unread(path, other)),
-                })
-                .collect(),
-            None => self.pipelined(paths, |path| Box::pin(self.children(path))).await,
-        }
-    }
-
-    /// One result for each path; `None` when the server cannot do this.
     async fn read_together(
         &self,
         paths: &[String],
         add: impl Fn(&mut zookeeper_client::MultiReader<'_>, &str) -> Result<(), Error>,
-    ) -> Option<Vec<Result<MultiReadResult, ZkError>>> {
-        let failed = |error: ZkError| Some(paths.iter().map(|_| Err(error.clone())).collect());
+    ) -> Together {
+        let failed = |error: ZkError| Together::Read(paths.iter().map(|_| Err(error.clone())).collect());
         loop {
             let (_permit, connection) = match self.admitted().await {
                 Ok(admitted) => admitted,
                 Err(error) => return failed(error),
             };
             if connection.lacks_multi_read.load(Ordering::Relaxed) {
-                return None;
+                return Together::NotHere;
             }
             let mut reader = connection.client.new_multi_reader();
             // A path that no znode can have is refused by itself.
@@ -146,9 +170,10 @@ impl ZooKeeper {
                             reason: "the server answered for fewer znodes than it was asked for".to_owned(),
                         }),
                     });
-                    return Some(outcomes.collect());
+                    return Together::Read(outcomes.collect());
                 }
                 Err(Error::Unimplemented) => connection.lacks_multi_read.store(true, Ordering::Relaxed),
+                Err(error) if is_connection_loss(&error) && paths.len() > 1 => return Together::TooMany,
                 Err(error) if is_connection_loss(&error) => {}
                 Err(error) => return failed(ZkError::from_client(paths.first().map_or("/", String::as_str), error)),
             }

@@ -8,6 +8,7 @@
 //! Every request waits for one of `zookeeper.max.in.flight.requests` permits and is sent again only after a connection
 //! loss. A request that was under way when its session expired fails with `SessionExpired`, through either handle.
 use crate::connect_string::ConnectString;
+use crate::counters::count;
 use crate::error::ZkError;
 use crate::faults::Faults;
 use crate::relay::Relay;
@@ -153,6 +154,7 @@ impl ZooKeeper {
         }
         let connection = Arc::new(Connection::new(root, relay, &servers, Vec::new())?);
         info!("[ZooKeeperClient Kafka server] Connected, session id {:#x}.", connection.session_id);
+        count(&settings.counters.connects);
         let (status, _) = watch::channel(Status::Connected(connection.clone()));
         let in_flight = Semaphore::new(settings.max_in_flight_requests.min(Semaphore::MAX_PERMITS));
         let shared = Arc::new(Shared { settings, servers, status, in_flight, faults: Faults::default() });
@@ -390,6 +392,7 @@ async fn create_chroot(client: &Client, chroot: &str, set_acl: bool) -> Result<(
 /// Waits for the end of each session and makes the next one.
 async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
     let mut status = shared.status.subscribe();
+    let counters = &shared.settings.counters;
     loop {
         let mut states = connection.client.state_watcher();
         let ended = async {
@@ -399,8 +402,16 @@ async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
                     return state;
                 }
                 match states.changed().await {
-                    SessionState::Disconnected => warn!("[ZooKeeperClient Kafka server] Disconnected."),
-                    state => info!("[ZooKeeperClient Kafka server] {state}."),
+                    SessionState::Disconnected => {
+                        count(&counters.disconnects);
+                        warn!("[ZooKeeperClient Kafka server] Disconnected.");
+                    }
+                    state => {
+                        if state == SessionState::SyncConnected {
+                            count(&counters.connects);
+                        }
+                        info!("[ZooKeeperClient Kafka server] {state}.");
+                    }
                 }
             }
         };
@@ -410,6 +421,10 @@ async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
         };
         // Kafka treats a lost authentication like an expiry: it tries again for as long as it runs.
         error!("[ZooKeeperClient Kafka server] Session {:#x} ended: {ended}.", connection.session_id);
+        match ended {
+            SessionState::AuthFailed => count(&counters.auth_failures),
+            _ => count(&counters.expiries),
+        }
         if !replaced(&shared.status, Status::Expired) {
             return;
         }
@@ -435,6 +450,7 @@ async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
             }
         };
         info!("[ZooKeeperClient Kafka server] Connected with a new session, id {:#x}.", connection.session_id);
+        count(&counters.connects);
         if !replaced(&shared.status, Status::Connected(connection.clone())) {
             debug!("closed while a new session was made");
             return;

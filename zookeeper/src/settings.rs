@@ -1,6 +1,8 @@
 //! What a session is opened with.
+use crate::counters::ZooKeeperCounters;
 use crate::error::ZkError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use zookeeper_client::Error;
 
@@ -56,6 +58,7 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// `jute.maxbuffer` of the servers.
     pub request_bytes_max: usize,
+    pub counters: Arc<ZooKeeperCounters>,
 }
 
 impl Settings {
@@ -71,6 +74,7 @@ impl Settings {
             auth: Vec::new(),
             tls: None,
             request_bytes_max: REQUEST_BYTES_MAX,
+            counters: Arc::default(),
         }
     }
 }

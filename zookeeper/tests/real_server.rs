@@ -5,6 +5,7 @@ use odradek_zookeeper::brokers::RegisteredBroker;
 use odradek_zookeeper::election::Election;
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::fenced::{Committed, Write};
+use odradek_zookeeper::requests::Request;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper};
 use odradek_zookeeper::settings::{SaslDigest, Settings, Tls};
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
@@ -276,13 +277,21 @@ async fn an_expired_session_is_replaced_and_the_broker_registers_under_a_new_epo
         if now.contains(&"t".to_owned()) { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
+    let counters = &zk.settings().counters;
+    let counted = [&counters.connects, &counters.disconnects, &counters.expiries, &counters.auth_failures];
+    let counted = counted.map(|counter| counter.load(Ordering::Relaxed));
+    assert!(counted[0] >= 2 && counted[1] >= 1, "{counted:?}");
+    assert_eq!(counted[2..], [1, 0]);
     let seen = topics.next().await.unwrap();
     assert!(seen.contains(&"t".to_owned()) && !seen.contains(&"late".to_owned()), "{seen:?}");
 }
 
 /// What every broker asks of its server, whichever release it is.
 async fn everything_is_asked_of(server: Server) {
-    let zk = cluster(&server, "/of/every/release").await;
+    // A transaction whose answer is lost on a busy machine is refused when it is sent again.
+    let settings = Settings { session_timeout: Duration::from_secs(60), ..server.settings("/of/every/release") };
+    let zk = ZooKeeper::connect(settings).await.unwrap();
+    zk.create_persistent_roots().await.unwrap();
     let session = zk.current_session().await.unwrap();
     let epoch = session.register_broker(&broker(1), BrokerJson::V5).await.unwrap();
     assert_eq!(zk.brokers().await.unwrap(), [RegisteredBroker { broker: broker(1), epoch }]);
@@ -389,6 +398,64 @@ async fn ten_thousand_partitions_are_written_and_read_with_a_few_dozen_requests(
     fenced.delete_recursive("/brokers/topics/t").await.unwrap();
     let deleted = server.received().await - end.0;
     assert!(deleted < 150, "{deleted} requests to delete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn znodes_whose_common_answer_would_be_too_long_are_read_in_smaller_parts() {
+    let server = Server::shared();
+    let (zk, _proxy) = server.connect_through_narrow_proxy("/long", 1 << 20).await;
+    let paths: Vec<String> = (0..100).map(|number| format!("/znode-{number}")).collect();
+    for (number, path) in paths.iter().enumerate() {
+        let data = vec![b'x'; if number == 70 { 900_000 } else { 20_000 + number }];
+        zk.create(path, &data, CreateKind::Persistent).await.unwrap();
+    }
+    let read = zk.get_many(&paths).await;
+    let bytes: Vec<usize> = read.into_iter().map(|found| found.unwrap().unwrap().0.len()).collect();
+    let expected: Vec<usize> = (0..100).map(|number| if number == 70 { 900_000 } else { 20_000 + number }).collect();
+    assert_eq!(bytes, expected);
+    let parents: Vec<String> = (0..4).map(|number| format!("/znode-{number}")).collect();
+    let names = parents.iter().flat_map(|parent| (0..1500).map(move |number| format!("{parent}/{number:0>240}")));
+    let zk = &zk;
+    let create = |name: String| -> Request<'_, _> {
+        Box::pin(async move { zk.create(&name, b"", CreateKind::Persistent).await })
+    };
+    zk.pipelined_until_one_fails(names, create).await.unwrap();
+    let children: Vec<usize> =
+        zk.children_of_many(&parents).await.into_iter().map(|names| names.unwrap().len()).collect();
+    assert_eq!(children, [1500; 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_is_written_meanwhile_costs_no_election_where_there_is_no_rival() {
+    const ELECTIONS: i32 = 200;
+    let server = Server::shared();
+    let zk = cluster(&server, "/edited-epoch").await;
+    let vandal = server.connect("/edited-epoch").await;
+    let path = "/controller_epoch";
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let editing = tokio::spawn(async move {
+        let mut edits = 0;
+        while !*stopped.borrow() {
+            // The same epoch under another version, as a tool leaves it that restores what was there.
+            if let Some((data, stat)) = vandal.get(path).await.unwrap()
+                && vandal.set(path, &data, stat.version).await.is_ok()
+            {
+                edits += 1;
+            }
+        }
+        edits
+    });
+    let mut last = 0;
+    for _ in 0..ELECTIONS {
+        let Election::Won { epoch, epoch_zk_version } = zk.elect_controller(1, 0, 0).await.unwrap() else {
+            panic!("there is no rival")
+        };
+        assert!(epoch > last);
+        last = epoch;
+        zk.resign_controller(epoch_zk_version).await.unwrap();
+    }
+    stop.send_replace(true);
+    println!("{} edits", editing.await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -566,6 +633,7 @@ async fn a_watch_outlasts_a_time_in_which_its_znode_may_not_be_read() {
     let (gone, mut data) = data.await.unwrap();
     assert_eq!(gone, Ok(None));
     assert_eq!(COMPLAINTS.load(Ordering::SeqCst), 1, "the same fault is complained of once");
+    assert_eq!(stranger.settings().counters.znodes_in_disorder.load(Ordering::Relaxed), 1);
     stranger.close().await;
     assert_eq!(children.next().await, Err(ZkError::Closed));
     assert_eq!(data.next().await, Err(ZkError::Closed));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -152,7 +152,12 @@ impl Server {
 
     /// A session that runs through a proxy.
     pub async fn connect_through_proxy(&self, chroot: &str) -> (ZooKeeper, Proxy) {
-        let proxy = Proxy::start(self.port).await;
+        self.connect_through_narrow_proxy(chroot, u32::MAX).await
+    }
+
+    /// A session that runs through a proxy, which closes the connection for an answer of more than so many bytes.
+    pub async fn connect_through_narrow_proxy(&self, chroot: &str, answer_bytes_max: u32) -> (ZooKeeper, Proxy) {
+        let proxy = Proxy::start(self.port, answer_bytes_max).await;
         let zk = ZooKeeper::connect(settings(proxy.port, chroot)).await.expect("the server answers");
         (zk, proxy)
     }
@@ -219,7 +224,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    async fn start(target: u16) -> Proxy {
+    async fn start(target: u16, answer_bytes_max: u32) -> Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("a bound socket").port();
         let (open, is_open) = watch::channel(true);
@@ -231,8 +236,10 @@ impl Proxy {
                 }
                 tokio::spawn(async move {
                     let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+                    let ((mut asks, mut hears), (mut answers, mut listens)) = (client.split(), server.split());
                     tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        _ = copy(&mut asks, &mut listens) => {}
+                        _ = copy_answers(&mut answers, &mut hears, answer_bytes_max) => {}
                         _ = is_open.wait_for(|open| !open) => {}
                     }
                 });
@@ -248,6 +255,22 @@ impl Proxy {
 
     pub fn mend(&self) {
         self.open.send_replace(true);
+    }
+}
+
+/// Every answer begins with its length.
+async fn copy_answers(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    bytes_max: u32,
+) -> std::io::Result<()> {
+    loop {
+        let bytes = from.read_u32().await?;
+        if bytes > bytes_max {
+            return Ok(());
+        }
+        to.write_u32(bytes).await?;
+        copy(&mut (&mut *from).take(u64::from(bytes)), to).await?;
     }
 }
 
