@@ -99,69 +99,73 @@ impl Cluster {
         Ok(metadata.topics)
     }
 
-    /// Looks up a position per partition at the partitions' leaders. Partitions that fail for good carry their code.
+    /// Looks up a position per partition at the partitions' leaders. A partition that fails for good carries its code, and
+    /// REQUEST_TIMED_OUT one that has failed until the time was over: it takes no other with it.
     pub async fn list_offsets(
         &self,
         asked: &BTreeMap<TopicPartition, i64>,
         is_read_committed: bool,
     ) -> Result<FoundOffsets, ClientError> {
         let found = std::sync::Mutex::new(BTreeMap::new());
-        let mut topics: Vec<String> = asked.keys().map(|partition| partition.topic.to_string()).collect();
-        topics.dedup();
-        self.retried("list offsets", || async {
-            let known = found.lock().expect("no holder panics").clone();
-            let missing: BTreeMap<&TopicPartition, i64> =
-                asked.iter().filter(|(p, _)| !known.contains_key(*p)).map(|(p, t)| (p, *t)).collect();
-            let (found_now, retry) = self.list_offsets_once(&topics, &missing, is_read_committed).await?;
-            found.lock().expect("no holder panics").extend(found_now);
-            retry.map_or(Ok(()), Err)
-        })
-        .await?;
-        Ok(found.into_inner().expect("no holder panics"))
+        let listed = self
+            .retried("list offsets", || async {
+                let known = found.lock().expect("no holder panics").clone();
+                let missing = asked.iter().filter(|(p, _)| !known.contains_key(*p)).map(|(p, t)| (p.clone(), *t));
+                let (found_now, retry) = self.list_offsets_once(&missing.collect(), is_read_committed).await?;
+                found.lock().expect("no holder panics").extend(found_now);
+                retry.map_or(Ok(()), Err)
+            })
+            .await;
+        let mut found = found.into_inner().expect("no holder panics");
+        match listed {
+            Ok(()) => {}
+            Err(error @ ClientError::GaveUp { .. }) if !found.is_empty() => {
+                log::debug!("{error}");
+                let missing: Vec<TopicPartition> = asked.keys().filter(|p| !found.contains_key(*p)).cloned().collect();
+                found.extend(missing.into_iter().map(|partition| (partition, Err(ErrorCode::RequestTimedOut))));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(found)
     }
 
-    async fn list_offsets_once(
+    /// One attempt at the same: what was found, and why some may only be found later.
+    /// Source: kafka 3.9.0-rc3 clients/.../admin/internals/{ListOffsetsHandler,PartitionLeaderStrategy}.java.
+    pub(crate) async fn list_offsets_once(
         &self,
-        topics: &[String],
-        asked: &BTreeMap<&TopicPartition, i64>,
+        asked: &BTreeMap<TopicPartition, i64>,
         is_read_committed: bool,
     ) -> Result<(FoundOffsets, Option<ClientError>), ClientError> {
+        let mut topics: Vec<String> = asked.keys().map(|partition| partition.topic.to_string()).collect();
+        topics.dedup();
         let mut found = BTreeMap::new();
         let mut retry = None;
-        let leaders = self.leaders(topics).await?;
-        let mut by_leader: HashMap<BrokerId, Vec<(&TopicPartition, i64)>> = HashMap::new();
+        let (leaders, refused) = self.leaders_and_refusals(&topics).await?;
+        let mut by_leader: BTreeMap<BrokerId, Vec<(&TopicPartition, i64)>> = BTreeMap::new();
         for (partition, timestamp) in asked {
-            match leaders.get(*partition) {
-                Some(leader) if leader.0 >= 0 => by_leader.entry(*leader).or_default().push((partition, *timestamp)),
-                Some(_) => {
+            match (leaders.get(partition), refused.get(&*partition.topic)) {
+                (Some(leader), _) => by_leader.entry(*leader).or_default().push((partition, *timestamp)),
+                (None, Some(code)) if *code != ErrorCode::LeaderNotAvailable => {
+                    found.insert(partition.clone(), Err(*code));
+                }
+                // A partition that is not there may be one that the broker has not heard of.
+                (None, _) => {
                     let doing = format!("list offsets of {partition}");
                     retry = Some(ClientError::refused(doing, ErrorCode::LeaderNotAvailable, None));
-                }
-                None => {
-                    found.insert((*partition).clone(), Err(ErrorCode::UnknownTopicOrPartition));
                 }
             }
         }
         for (leader, partitions) in by_leader {
-            let request = ListOffsetsRequest {
-                replica_id: -1,
-                isolation_level: i8::from(is_read_committed),
-                topics: by_topic(partitions)
-                    .into_iter()
-                    .map(|(name, partitions)| ListOffsetsTopic {
-                        name: name.to_owned(),
-                        partitions: partitions
-                            .into_iter()
-                            .map(|(partition_index, timestamp)| ListOffsetsPartition {
-                                partition_index,
-                                timestamp,
-                                ..Default::default()
-                            })
-                            .collect(),
-                    })
-                    .collect(),
+            let request = list_offsets_request(partitions, is_read_committed);
+            let answer = async { self.broker(leader).await?.send(&request).await };
+            let answer = match answer.await {
+                Ok(answer) => answer,
+                Err(error) if error.is_retriable() => {
+                    retry = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            let answer = self.broker(leader).await?.send(&request).await?;
             for topic in &answer.topics {
                 let name: std::sync::Arc<str> = topic.name.as_str().into();
                 for partition in &topic.partitions {
@@ -184,24 +188,33 @@ impl Cluster {
         Ok((found, retry))
     }
 
-    /// The leader of every partition of the topics, -1 where there is none. A topic without a leader as a whole is an
-    /// error that may pass; one that is not known is left out.
-    /// Source: kafka 3.9.0-rc3 clients/.../admin/internals/PartitionLeaderStrategy.java.
+    /// The leader of every partition of the topics that has one.
     pub async fn leaders(&self, topics: &[String]) -> Result<HashMap<TopicPartition, BrokerId>, ClientError> {
+        self.leaders_and_refusals(topics).await.map(|(leaders, _)| leaders)
+    }
+
+    /// The same, and what the broker says of topics that it tells nothing about.
+    async fn leaders_and_refusals(
+        &self,
+        topics: &[String],
+    ) -> Result<(HashMap<TopicPartition, BrokerId>, BTreeMap<String, ErrorCode>), ClientError> {
         let metadata = self.metadata(Some(topics), false).await?;
         let mut leaders = HashMap::new();
-        for topic in &metadata.topics {
-            let name: std::sync::Arc<str> = topic.name.as_deref().unwrap_or_default().into();
+        let mut refused = BTreeMap::new();
+        for topic in metadata.topics {
+            let name = topic.name.unwrap_or_default();
             let code = ErrorCode::from_code(topic.error_code);
-            if code == ErrorCode::LeaderNotAvailable {
-                return Err(ClientError::refused(format!("find the leaders of topic {name}"), code, None));
+            if code.is_error() {
+                refused.insert(name, code);
+                continue;
             }
-            for partition in &topic.partitions {
+            let name: std::sync::Arc<str> = name.into();
+            for partition in topic.partitions.iter().filter(|partition| partition.leader_id >= 0) {
                 let key = TopicPartition::new(name.clone(), partition.partition_index);
                 leaders.insert(key, BrokerId(partition.leader_id));
             }
         }
-        Ok(leaders)
+        Ok((leaders, refused))
     }
 
     /// Configs of topics or brokers. A broker's are asked of that broker.
@@ -352,6 +365,21 @@ impl Cluster {
         })
         .await
     }
+}
+
+fn list_offsets_request(asked: Vec<(&TopicPartition, i64)>, is_read_committed: bool) -> ListOffsetsRequest {
+    let topics = by_topic(asked).into_iter().map(|(name, partitions)| ListOffsetsTopic {
+        name: name.to_owned(),
+        partitions: partitions
+            .into_iter()
+            .map(|(partition_index, timestamp)| ListOffsetsPartition {
+                partition_index,
+                timestamp,
+                ..Default::default()
+            })
+            .collect(),
+    });
+    ListOffsetsRequest { replica_id: -1, isolation_level: i8::from(is_read_committed), topics: topics.collect() }
 }
 
 /// A commit of the positions, of no group and no member yet.

@@ -253,11 +253,17 @@ mod tests {
     use crate::client::settings::ClientProperties;
     use crate::codec::reader::Reader;
     use crate::codec::writer::Writer;
+    use crate::model::TopicPartition;
     use crate::protocol::api_keys::ApiKey;
     use crate::protocol::header::{RequestHeader, write_response_header};
     use crate::protocol::message::Message;
     use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsResponse};
-    use crate::protocol::messages::metadata::MetadataResponseBroker;
+    use crate::protocol::messages::list_offsets::{
+        ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
+    };
+    use crate::protocol::messages::metadata::{
+        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    };
 
     /// Reads one request of the API and answers it.
     async fn answer<M: Message>(socket: &mut TcpStream, key: ApiKey, response: M) {
@@ -274,18 +280,69 @@ mod tests {
         socket.write_all(&body).await.unwrap();
     }
 
+    async fn cluster_of(listener: &TcpListener) -> Cluster {
+        let mut properties = ClientProperties::default();
+        properties.set("bootstrap.servers", listener.local_addr().unwrap().to_string());
+        Cluster::new(ClusterSettings::take(&mut properties, "test").unwrap()).unwrap()
+    }
+
+    async fn answer_versions(socket: &mut TcpStream) {
+        let knows = |key: ApiKey, max_version| ApiVersion { api_key: key.code(), min_version: 0, max_version };
+        let api_keys = vec![knows(ApiKey::Metadata, 8), knows(ApiKey::ListOffsets, 5)];
+        answer(socket, ApiKey::ApiVersions, ApiVersionsResponse { api_keys, ..Default::default() }).await;
+    }
+
+    /// One without a leader, one that the topic does not have (yet), one of a topic that is not there, and one that has
+    /// all.
+    #[tokio::test]
+    async fn a_partition_that_cannot_be_asked_about_costs_no_other_its_offset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = i32::from(listener.local_addr().unwrap().port());
+        let cluster = cluster_of(&listener).await;
+        let led_by =
+            |partition_index, leader_id| MetadataResponsePartition { partition_index, leader_id, ..Default::default() };
+        let topic = |name: &str, error_code, partitions| MetadataResponseTopic {
+            name: Some(name.to_owned()),
+            error_code,
+            partitions,
+            ..Default::default()
+        };
+        let broker = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            answer_versions(&mut socket).await;
+            let known = MetadataResponseBroker { node_id: 7, host: "127.0.0.1".to_owned(), port, ..Default::default() };
+            let topics = vec![topic("gone", 3, Vec::new()), topic("t", 0, vec![led_by(0, 7), led_by(1, -1)])];
+            let metadata = MetadataResponse { brokers: vec![known], topics, ..Default::default() };
+            answer(&mut socket, ApiKey::Metadata, metadata).await;
+            let found = ListOffsetsPartitionResponse { partition_index: 0, offset: 42, ..Default::default() };
+            let found = ListOffsetsTopicResponse { name: "t".to_owned(), partitions: vec![found] };
+            let found = ListOffsetsResponse { topics: vec![found], ..Default::default() };
+            answer(&mut socket, ApiKey::ListOffsets, found).await;
+            socket
+        };
+        let asked = [("gone", 0), ("t", 0), ("t", 1), ("t", 2)];
+        let asked = asked.map(|(topic, partition)| (TopicPartition::new(topic, partition), -1)).into();
+        let (listed, _socket) = tokio::join!(cluster.list_offsets_once(&asked, false), broker);
+        let (found, retry) = listed.unwrap();
+        let offsets: Vec<_> = found
+            .into_iter()
+            .map(|(partition, found)| (partition.to_string(), found.map(|found| found.offset)))
+            .collect();
+        assert_eq!(
+            offsets,
+            [("gone-0".to_owned(), Err(ErrorCode::UnknownTopicOrPartition)), ("t-0".to_owned(), Ok(42))]
+        );
+        assert_eq!(retry.and_then(|error| error.code()), Some(ErrorCode::LeaderNotAvailable));
+    }
+
     /// Else a tool that asks right after a start would take it that there are no topics.
     #[tokio::test]
     async fn metadata_without_brokers_is_asked_for_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut properties = ClientProperties::default();
-        properties.set("bootstrap.servers", listener.local_addr().unwrap().to_string());
-        let cluster = Cluster::new(ClusterSettings::take(&mut properties, "test").unwrap()).unwrap();
+        let cluster = cluster_of(&listener).await;
         let broker = async {
             let (mut socket, _) = listener.accept().await.unwrap();
-            let versions = ApiVersion { api_key: ApiKey::Metadata.code(), min_version: 0, max_version: 8 };
-            let versions = ApiVersionsResponse { api_keys: vec![versions], ..Default::default() };
-            answer(&mut socket, ApiKey::ApiVersions, versions).await;
+            answer_versions(&mut socket).await;
             answer(&mut socket, ApiKey::Metadata, MetadataResponse::default()).await;
             let known = MetadataResponseBroker { node_id: 7, host: "h".to_owned(), port: 1, ..Default::default() };
             let known = MetadataResponse { brokers: vec![known], ..Default::default() };

@@ -9,9 +9,9 @@ use regex::Regex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::client::admin::{CommittedOffset, EARLIEST, LATEST, by_topic};
+use crate::client::admin::{CommittedOffset, EARLIEST, FoundOffsets, LATEST, by_topic};
 use crate::client::cluster::Cluster;
-use crate::client::error::ClientError;
+use crate::client::error::{ClientError, is_retriable_code};
 use crate::client::group::{Group, Joined, Verdict};
 use crate::client::settings::{ConsumerSettings, OffsetReset};
 use crate::model::{BrokerId, TopicPartition};
@@ -114,6 +114,8 @@ pub struct Consumer {
     leaders: HashMap<TopicPartition, BrokerId>,
     leaders_stale: bool,
     leaders_not_before: Instant,
+    /// When positions that could not be found are looked for again.
+    positions_not_before: Instant,
     fetches: JoinSet<Fetched>,
     fetching: HashSet<BrokerId>,
     answers: VecDeque<Answer>,
@@ -145,6 +147,7 @@ impl Consumer {
             leaders: HashMap::new(),
             leaders_stale: true,
             leaders_not_before: now,
+            positions_not_before: now,
             fetches: JoinSet::new(),
             fetching: HashSet::new(),
             answers: VecDeque::new(),
@@ -193,6 +196,7 @@ impl Consumer {
         self.positions = assigned.into_iter().map(|key| (key, Position::new(Start::Committed))).collect();
         self.answers.clear();
         self.leaders_stale = true;
+        self.positions_not_before = Instant::now();
     }
 
     /// Records that have come in, at most `records_max`; none when the time is over.
@@ -222,6 +226,9 @@ impl Consumer {
         }
         if self.leaders_stale {
             until = until.min(self.leaders_not_before);
+        }
+        if self.positions.values().any(|position| position.start != Start::At) {
+            until = until.min(self.positions_not_before);
         }
         if matches!(self.subscription, Subscription::Topics(_) | Subscription::Pattern(_)) {
             until = until.min(Instant::now() + MISSING_TOPIC_INTERVAL);
@@ -423,7 +430,7 @@ impl Consumer {
         topics.dedup();
         match timeout_at(deadline, self.cluster.leaders(&topics)).await {
             Ok(Ok(leaders)) => {
-                self.leaders_stale = !self.positions.keys().all(|p| leaders.get(p).is_some_and(|id| id.0 >= 0));
+                self.leaders_stale = !self.positions.keys().all(|partition| leaders.contains_key(partition));
                 self.leaders = leaders;
             }
             // A failure to connect has been told where it happened.
@@ -432,8 +439,12 @@ impl Consumer {
         }
     }
 
-    /// Finds out where partitions without a position begin. What the time does not suffice for is found later.
+    /// Finds out where partitions without a position begin. What the time does not suffice for is found later, and
+    /// those whose leader is not there (yet): the others are read meanwhile.
     async fn find_positions(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        if Instant::now() < self.positions_not_before {
+            return Ok(());
+        }
         let unknown: Vec<TopicPartition> = self
             .positions
             .iter()
@@ -479,9 +490,19 @@ impl Consumer {
         if asked.is_empty() {
             return Ok(());
         }
-        let ask = self.cluster.list_offsets(&asked, self.settings.is_read_committed);
-        let Ok(found) = timeout_at(deadline, ask).await else { return Ok(()) };
-        for (partition, result) in found? {
+        self.positions_not_before = Instant::now() + self.settings.cluster.retry_backoff;
+        let ask = self.cluster.list_offsets_once(&asked, self.settings.is_read_committed);
+        let Ok(outcome) = timeout_at(deadline, ask).await else { return Ok(()) };
+        let (found, retry) = match outcome {
+            Ok(found) => found,
+            Err(error) if error.is_retriable() => (FoundOffsets::new(), Some(error)),
+            Err(error) => return Err(error),
+        };
+        if let Some(error) = retry {
+            log::debug!("{error}");
+        }
+        let mut missing = BTreeSet::new();
+        for (partition, result) in found {
             let Some(position) = self.positions.get_mut(&partition) else { continue };
             // What was buffered lies before the reset and was not asked for any more.
             self.answers.retain(|answer| answer.partition != partition);
@@ -489,10 +510,18 @@ impl Consumer {
                 Ok(found) if found.offset >= 0 => position.seek(found.offset),
                 // Nothing at or after the time: what is still to come.
                 Ok(_) => position.start = Start::Timestamp(LATEST),
+                // The topic may come, or come back.
+                Err(code) if is_retriable_code(code) => {
+                    missing.insert(format!("{}={code}", partition.topic));
+                }
                 Err(code) => {
                     return Err(ClientError::refused(format!("find a position in {partition}"), code, None));
                 }
             }
+        }
+        if !missing.is_empty() {
+            log::warn!("Error while fetching metadata : {{{}}}", Vec::from_iter(missing).join(", "));
+            self.positions_not_before = Instant::now() + MISSING_TOPIC_INTERVAL;
         }
         Ok(())
     }
@@ -605,7 +634,7 @@ impl Consumer {
                         log::warn!("Fetch position {} is out of range for partition {key}", position.fetch_offset);
                         position.start = Start::Timestamp(timestamp);
                     }
-                    code if crate::client::error::is_retriable_code(code) => {
+                    code if is_retriable_code(code) => {
                         log::debug!("fetch {key}: {code}");
                         self.leaders_stale = true;
                         self.leaders.remove(&key);

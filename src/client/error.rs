@@ -61,6 +61,8 @@ impl ClientError {
             | ClientError::TimedOut { .. }
             | ClientError::NoMetadata { .. }
             | ClientError::NoBroker { .. } => true,
+            // A broker that is not live may come back; no broker answers with this code.
+            ClientError::Refused { code: ErrorCode::BrokerNotAvailable, .. } => true,
             ClientError::Refused { code, .. } => is_retriable_code(*code),
             ClientError::UnsupportedVersion { .. }
             | ClientError::Encode { .. }
