@@ -20,12 +20,12 @@ type Offsets = BTreeMap<TopicPartition, i64>;
 fn parse_duration_ms(text: &str) -> Result<i64, Stop> {
     let invalid = || Stop::Failed("Text cannot be parsed to a Duration".to_owned());
     let form = Regex::new(
-        r"(?i)^([-+]?)P(?:([-+]?\d+)D)?(T(?:([-+]?\d+)H)?(?:([-+]?\d+)M)?(?:([-+]?\d+)(?:[.,](\d{0,9}))?S)?)?$",
+        r"(?i-u)^([-+]?)P(?:([-+]?\d+)D)?(T(?:([-+]?\d+)H)?(?:([-+]?\d+)M)?(?:([-+]?\d+)(?:[.,](\d{0,9}))?S)?)?$",
     )
     .expect("the pattern is constant");
     let parts = form.captures(text).ok_or_else(invalid)?;
     let part = |index: usize| parts.get(index).map(|m| m.as_str());
-    if (2..=6).filter(|index| *index != 3).all(|index| part(index).is_none()) || part(3).is_some_and(|t| t.len() == 1) {
+    if (2..=6).filter(|index| *index != 3).all(|index| part(index).is_none()) || part(3) == Some("T") {
         return Err(invalid());
     }
     let number = |index: usize| part(index).map_or(Ok(0), |text| text.parse::<i64>().map_err(|_| invalid()));
@@ -40,15 +40,44 @@ fn parse_duration_ms(text: &str) -> Result<i64, Stop> {
     Ok(if part(1) == Some("-") { -total } else { total })
 }
 
-/// `YYYY-MM-DDTHH:mm:SS[.sss]` in milliseconds since 1970; UTC unless it ends with an offset.
+/// `YYYY-MM-DDTHH:mm:SS.sss` in milliseconds since 1970; UTC unless it ends with an offset. As in Kafka, the milliseconds
+/// must be there and are a number, not a fraction: `.5` is `.005`. Refused is also what Java takes for another time than
+/// it says, since it reads no further: `+0130` as `+01`.
+/// Source: kafka 3.9.0-rc3 clients/.../common/utils/Utils.java, getDateTime.
 fn parse_datetime_ms(text: &str) -> Result<i64, Stop> {
-    let invalid =
-        || Stop::Failed(format!("Error parsing timestamp {text}: it is not in the form YYYY-MM-DDTHH:mm:SS.sss"));
-    let (_, time) = text.split_once('T').ok_or_else(|| {
+    let time = text.split('T').nth(1).filter(|time| !time.is_empty()).ok_or_else(|| {
         Stop::Failed("Error parsing timestamp. It does not contain a 'T' according to ISO8601 format".to_owned())
     })?;
     let zoned = if time.contains(['+', '-', 'Z']) { text.to_owned() } else { format!("{text}Z") };
-    zoned.parse::<jiff::Timestamp>().map(|timestamp| timestamp.as_millisecond()).map_err(|_| invalid())
+    read_zoned_ms(&zoned).ok_or_else(|| Stop::Failed(format!("Unparseable date: \"{zoned}\"")))
+}
+
+fn read_zoned_ms(text: &str) -> Option<i64> {
+    // Java's calendar knows no others.
+    const OFFSETS: std::ops::RangeInclusive<i32> = -13 * 3600..=14 * 3600;
+    let form = Regex::new(
+        r"(?-u)^(\d{1,4})-(\d{1,2})-(\d{1,2})T(\d{1,2}):(\d{1,2}):(\d{1,2})\.(\d{1,3})(?:Z|([-+]\d\d)(?:00|:([0-5]\d))?)$",
+    )
+    .expect("the pattern is constant");
+    let parts = form.captures(text)?;
+    let part = |index: usize| parts.get(index).map_or("0", |part| part.as_str());
+    let small = |index: usize| part(index).parse::<i8>().ok();
+    let nanoseconds = part(7).parse::<i32>().ok()? * 1_000_000;
+    let local = jiff::civil::DateTime::new(
+        part(1).parse().ok()?,
+        small(2)?,
+        small(3)?,
+        small(4)?,
+        small(5)?,
+        // Only some parsers know of a leap second.
+        small(6).filter(|second| *second < 60)?,
+        nanoseconds,
+    );
+    let (hours, minutes) = (part(8), part(9).parse::<i32>().ok()?);
+    let minutes = if hours.starts_with('-') { -minutes } else { minutes };
+    let offset = hours.parse::<i32>().ok()? * 3600 + minutes * 60;
+    let offset = jiff::tz::Offset::from_seconds(OFFSETS.contains(&offset).then_some(offset)?).ok()?;
+    Some(offset.to_timestamp(local.ok()?).ok()?.as_millisecond())
 }
 
 async fn offsets_at(
@@ -264,17 +293,59 @@ fn print_reset(
 mod tests {
     use super::*;
 
+    /// What java.time.Duration.parse of JDK 17 says.
     #[test]
-    fn durations_and_times_are_those_of_iso_8601() {
-        assert_eq!(parse_duration_ms("P1DT2H3M4.5S").unwrap(), 93_784_500);
-        assert_eq!(parse_duration_ms("-PT1.25S").unwrap(), -1250);
-        assert_eq!(parse_duration_ms("PT-1.5S").unwrap(), -1500);
-        for wrong in ["", "P", "PT", "1D", "P1H", "PT1D"] {
-            assert!(parse_duration_ms(wrong).is_err(), "{wrong}");
+    fn durations_are_those_of_java() {
+        #[rustfmt::skip]
+        let read = [
+            ("P1DT2H3M4.5S", 93_784_500), ("pt1s", 1000), ("p1dt2h", 93_600_000), ("P1Dt", 86_400_000),
+            ("-P1D", -86_400_000), ("+P1D", 86_400_000), ("P-1D", -86_400_000), ("P+1D", 86_400_000),
+            ("-P-1D", 86_400_000), ("PT-1H30M", -1_800_000), ("-PT-6H+3M", 21_420_000), ("-PT1.25S", -1250),
+            ("PT0.5S", 500), ("PT-0.5S", -500), ("PT1.S", 1000), ("PT1,5S", 1500), ("PT1.123456789S", 1123),
+            ("PT+1.5S", 1500), ("PT1.0005S", 1000), ("PT-1.9999S", -1999), ("PT1M", 60_000),
+        ];
+        for (text, ms) in read {
+            assert_eq!(parse_duration_ms(text).ok(), Some(ms), "{text}");
         }
-        assert_eq!(parse_datetime_ms("1970-01-02T00:00:00.123").unwrap(), 86_400_123);
-        assert_eq!(parse_datetime_ms("1970-01-01T01:00:00.000+01:00").unwrap(), 0);
-        assert!(parse_datetime_ms("1970-01-01").is_err());
+        #[rustfmt::skip]
+        let refused = [
+            "", "P", "PT", "Pt", "1D", "PT.5S", "PT1.1234567891S", "P1W", "P1Y", "P1M", "PT1D", "P1H", " PT1S", "PT1S ",
+            "P1DT", "--PT1S", "PT1.5M", "P9223372036854775807D", "PT9223372036854775808S", "PT1H1H", "PT1S1M", "P1D2H",
+            "P\u{661}D", "PT1\u{17f}",
+        ];
+        for text in refused {
+            assert!(parse_duration_ms(text).is_err(), "{text}");
+        }
+    }
+
+    /// What Kafka 3.9.1 says on JDK 17.
+    #[test]
+    fn times_are_those_of_kafka() {
+        #[rustfmt::skip]
+        let read = [
+            ("1970-01-02T00:00:00.123", 86_400_123), ("1970-01-01T00:00:00.5", 5), ("1970-01-01T00:00:00.50", 50),
+            ("1970-01-01T00:00:00.000Z", 0), ("1970-01-01T01:00:00.000+01:00", 0), ("1970-01-01T01:00:00.000+0100", 0),
+            ("1970-01-01T01:00:00.000+01", 0), ("1970-01-01T00:00:00.000-05:00", 18_000_000),
+            ("1970-01-01T00:00:00.000-05:30", 19_800_000), ("1970-1-1T1:2:3.4", 3_723_004),
+            ("2024-02-29T12:00:00.999", 1_709_208_000_999),
+        ];
+        for (text, ms) in read {
+            assert_eq!(parse_datetime_ms(text).ok(), Some(ms), "{text}");
+        }
+        #[rustfmt::skip]
+        let refused = [
+            "1970-01-01T00:00:00", "1970-01-01T00:00:00.1234", "1970-01-01T00:00:00Z", "1970-01-01T01:00:00.000+1",
+            "1970-13-01T00:00:00.000", "1970-02-30T00:00:00.000", "1970-01-01T24:00:00.000", "1970-01-01T23:59:60.000",
+            "1970-01-01t00:00:00.000", "1970-01-01 00:00:00.000", "1970-01-01", "1970-01-01T00:00:00,000",
+            "1970-01-01T00:00:00.000z", "19700101T000000.000", "1970-01-01T00:00:00.000T", "T", "1970-01-01T",
+            "1970-01-01T00:00:00.000+24:00", "1970-01-01T00:00:00.000+23:59", "1970-01-01T00:00",
+            "+1970-01-01T00:00:00.000", "-1970-01-01T00:00:00.000",
+            // Java reads these as far as it understands them.
+            "1970-01-01T01:30:00.000+0130", "1970-01-01T01:00:00.000+01:60", "1970-01-01T01:00:00.000Zjunk",
+        ];
+        for text in refused {
+            assert!(parse_datetime_ms(text).is_err(), "{text}");
+        }
     }
 
     #[test]
