@@ -8,6 +8,7 @@ use std::time::Duration;
 use odradek::protocol::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
+use odradek::protocol::messages::update_metadata::UpdateMetadataRequest;
 use odradek::record::compression::Codec;
 use support::client::{Client, batch, values};
 use support::{Cluster, Kind, PATIENCE, eventually};
@@ -21,6 +22,8 @@ const JUNK: &[&[u8]] = &[
     br#"{"version":"x","partitions":{"0":"y"},"config":{"a":1},"endpoints":7,"brokerid":[],"leader":"z","isr":{}}"#,
     b"\xff\xfe{\"version\":1}",
 ];
+
+const STALE_BROKER_EPOCH: i16 = 77;
 
 /// Writes to ZooKeeper whatever it is told to, and has a name of its own there, so that others can be shut out.
 struct Vandal {
@@ -254,6 +257,24 @@ fn znodes_that_somebody_removes_are_made_anew_where_the_broker_needs_them() {
             || vandal.get("/brokers/ids/0").filter(|data| data.starts_with(b"{")).ok_or("nothing".to_owned());
         eventually(PATIENCE, "the broker is registered", registered);
     }
+    // A leadership that has to change goes on from what it was, though its state is gone.
+    let state = "/brokers/topics/bystander/partitions/0/state";
+    let leader_epoch = |vandal: &Vandal| -> Option<i64> {
+        let json: serde_json::Value = serde_json::from_slice(&vandal.get(state)?).expect("a state is JSON");
+        json["leader_epoch"].as_i64()
+    };
+    vandal.remove("/controller");
+    bystander.is_controlled(&cluster);
+    let before = eventually(PATIENCE, "the state is there", || leader_epoch(&vandal).ok_or("nothing".to_owned()));
+    vandal.remove(state);
+    vandal.remove("/brokers/ids/0");
+    eventually(PATIENCE, "the state is there under a later epoch", || match leader_epoch(&vandal) {
+        Some(epoch) if epoch > before => Ok(()),
+        epoch => Err(format!("{epoch:?}, and {before} before")),
+    });
+    bystander.is_controlled(&cluster);
+    client.until_led("bystander", 1);
+    bystander.is_served(&mut client);
     // The counter of notifications begins anew, and a change is heard of all the same.
     vandal.write("/config/topics/bystander", br#"{"version":1,"config":{"max.message.bytes":"100"}}"#);
     vandal.write("/config/changes/config_change_0000000000", br#"{"version":2,"entity_path":"topics/bystander"}"#);
@@ -270,6 +291,86 @@ fn znodes_that_somebody_removes_are_made_anew_where_the_broker_needs_them() {
         Some(_) => Err("it is there".to_owned()),
     });
     assert_eq!(cluster.broker.stop().code(), Some(0));
+}
+
+#[test]
+fn a_broker_whose_id_another_process_has_taken_obeys_nothing_that_was_meant_for_it_before() {
+    let mut cluster = Cluster::start_as(Kind::Odradek, "taken-id", "");
+    let vandal = Vandal::new(&cluster);
+    let path = "/brokers/ids/0";
+    let (data, stat) = vandal.runtime.block_on(vandal.zk.get_data(path)).expect("the broker is registered");
+    let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+    let taken = vandal.runtime.block_on(async {
+        let mut both = vandal.zk.new_multi_writer();
+        both.add_delete(path, None)?;
+        both.add_create(path, &data, &options)?;
+        both.commit().await
+    });
+    taken.expect("the id is taken");
+    eventually(PATIENCE, "the broker notices", || match cluster.broker.process().said() {
+        said if said.contains("this broker is not registered") => Ok(()),
+        said => Err(said),
+    });
+    // It is judged by the next registration, for which it waits; the old one would let it in.
+    let mut client = cluster.broker.client();
+    let request = UpdateMetadataRequest {
+        controller_id: 0,
+        controller_epoch: 1_000_000,
+        broker_epoch: stat.czxid,
+        ..UpdateMetadataRequest::default()
+    };
+    let asked = client.send(&request, 8).expect("the broker takes the request");
+    vandal.remove(path);
+    let answer = client.receive::<UpdateMetadataRequest>(8, asked).expect("the broker answers");
+    assert_eq!(answer.error_code, STALE_BROKER_EPOCH);
+    assert_eq!(cluster.broker.stop().code(), Some(0));
+}
+
+#[test]
+fn the_controller_hears_of_a_failed_log_directory_once_it_can_be_told() {
+    let soon = "log.flush.offset.checkpoint.interval.ms=300\nlog.initial.task.delay.ms=300\n\
+                replica.high.watermark.checkpoint.interval.ms=300";
+    let mut cluster = Cluster::start_as(Kind::Odradek, "untold-dir", soon);
+    let vandal = Vandal::new(&cluster);
+    cluster.broker.stop();
+    let dirs = ["first", "second"].map(|name| cluster.scratch.path(name));
+    let mut properties = std::fs::read_to_string(&cluster.broker.config).expect("it was written");
+    properties.push_str(&format!("log.dirs={},{}\n", dirs[0].display(), dirs[1].display()));
+    std::fs::write(&cluster.broker.config, properties).expect("it can be written");
+    cluster.start_broker(Kind::Odradek);
+    cluster.broker.client().create_topic("everywhere", 4, &[]);
+
+    let path = "/log_dir_event_notification";
+    let changes =
+        || vandal.runtime.block_on(vandal.zk.check_stat(path)).expect("it is there").map(|stat| stat.cversion);
+    let before = changes().expect("it is there");
+    vandal.shut(path, true);
+    eventually(PATIENCE, "the directory is removed", || {
+        std::fs::remove_dir_all(&dirs[0]).map_err(|error| error.to_string())
+    });
+    is_complained_of(&mut cluster, &format!("{path}/log_dir_event_"), 0);
+    vandal.shut(path, false);
+    // A notification is made, and taken away by the controller.
+    eventually(PATIENCE, "the controller has been told", || match changes() {
+        Some(now) if now >= before + 2 => Ok(()),
+        now => Err(format!("{now:?} after {before}")),
+    });
+}
+
+#[test]
+fn a_controller_that_stops_gives_up_its_office_before_its_registration() {
+    let mut cluster = Cluster::start_as(Kind::Odradek, "office-first", "");
+    let vandal = Vandal::new(&cluster);
+    cluster.broker.client().create_topic("t", 1, &[]);
+    assert_eq!(cluster.broker.stop().code(), Some(0));
+    // When a child was last made or removed: here /controller, and the registration.
+    let changed = |path: &str| {
+        let (_, stat) = vandal.runtime.block_on(vandal.zk.get_data(path)).expect("it is there");
+        stat.pzxid
+    };
+    assert_eq!((vandal.get("/controller"), vandal.get("/brokers/ids/0")), (None, None));
+    let (office, registration) = (changed("/"), changed("/brokers/ids"));
+    assert!(office < registration, "the office went at {office}, the registration at {registration}");
 }
 
 #[test]

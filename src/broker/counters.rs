@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use odradek_zookeeper::counters::ZooKeeperCounters;
+
 use crate::api::counters::ApiCounters;
 use crate::controller::counters::ControllerCounters;
 use crate::coordinator::counters::GroupCounters;
@@ -19,4 +21,5 @@ pub(crate) struct Counters {
     pub(crate) log: Arc<LogCounters>,
     pub(crate) controller: Arc<ControllerCounters>,
     pub(crate) replica: Arc<ReplicaCounters>,
+    pub(crate) zookeeper: Arc<ZooKeeperCounters>,
 }

@@ -5,18 +5,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{error, warn};
+use log::error;
+use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::sections::LogDirsConfig;
+use crate::model::BrokerId;
 use crate::model::clock::wall_clock_ms;
 use crate::replica::replica_manager::ReplicaManager;
 
 /// How often segments that were rolled are flushed, and files whose delete delay is over are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two attempts to tell the controller of a failed log directory.
+const TELL_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(crate) fn start(
     tasks: &mut JoinSet<()>,
@@ -78,6 +83,23 @@ async fn repeat(
     }
 }
 
+/// Tells the controller that a log directory has failed, however long that takes: it elects other leaders.
+async fn tell_of_failure(zookeeper: &ZooKeeper, broker: BrokerId) {
+    let path = odradek_zookeeper::znode::log_dir_event::ROOT;
+    loop {
+        match zookeeper.notify_log_dir_failure(broker.0).await {
+            Ok(()) => return zookeeper.mended(path),
+            Err(ZkError::Closed) => return,
+            // The next request waits for the next session.
+            Err(ZkError::SessionExpired) => {}
+            Err(why) => {
+                zookeeper.complain(path, "the controller hears of a failed log directory once that is possible", &why);
+                tokio::time::sleep(TELL_BACKOFF).await;
+            }
+        }
+    }
+}
+
 /// Stops serving what was in a failed directory, and tells the controller; the others go on.
 async fn follow_failures(
     mut failed_dirs: mpsc::UnboundedReceiver<PathBuf>,
@@ -93,10 +115,7 @@ async fn follow_failures(
                 None => return,
             },
             // Waits for ZooKeeper, and must not keep the next failure waiting; one notification stands for all.
-            told = zookeeper.notify_log_dir_failure(replicas.broker().0), if untold => {
-                if let Err(why) = told {
-                    warn!("tell the controller of a failed log directory: {why}");
-                }
+            () = tell_of_failure(&zookeeper, replicas.broker()), if untold => {
                 untold = false;
                 continue;
             }

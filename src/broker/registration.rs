@@ -203,6 +203,8 @@ impl Keeper {
                 continue;
             };
             if Some(stat.ephemeral_owner) != session.session_id() {
+                // What a controller decided for the registration that is gone is not for this broker any more.
+                self.published.send_replace(None);
                 let taken = ZkError::BrokerIdTaken {
                     path: path.clone(),
                     owner_session: stat.ephemeral_owner,

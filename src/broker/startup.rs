@@ -271,11 +271,12 @@ pub async fn start(config: KafkaConfig) -> Result<Broker, StartError> {
 
 async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
     info!("Connecting to zookeeper on {}", config.zookeeper_config().connect);
-    let settings = zookeeper_settings(&config.zookeeper_config()).doing("read the zookeeper settings")?;
+    let counters = Counters::default();
+    let mut settings = zookeeper_settings(&config.zookeeper_config()).doing("read the zookeeper settings")?;
+    settings.counters = Arc::clone(&counters.zookeeper);
     let zookeeper = ZooKeeper::connect(settings).await.doing("connect to ZooKeeper")?;
     zookeeper.create_persistent_roots().await.doing("create the persistent znodes")?;
 
-    let counters = Counters::default();
     let (failures, failed_dirs) = mpsc::unbounded_channel::<PathBuf>();
     let log_dirs = LogDirs::open(&config.log_dirs_config(), failures, Arc::clone(&counters.log))
         .doing("open the log directories")?;

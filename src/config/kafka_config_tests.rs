@@ -1,3 +1,4 @@
+//! Whole configurations: their checks, their layers, and the sections that follow.
 use std::path::PathBuf;
 
 use super::definition::{ConfigError, Value};

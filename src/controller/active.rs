@@ -117,7 +117,6 @@ pub enum Action {
     Send(Outgoing),
     /// Read these topics and keep watching them; answered by [`Event::TopicsRead`].
     ReadTopics(Vec<String>),
-    UnwatchTopic(Arc<str>),
     /// Give the topic's znode the id, unless it was written since it was read like this: then it is read again anyway.
     /// A failure is only logged, since the next controller repeats it.
     WriteTopic {
@@ -731,7 +730,6 @@ impl Active {
         }
         self.writing.retain(|partition, _| partition.topic != *topic);
         self.unwritten.retain(|partition| partition.topic != *topic);
-        self.actions.push(Action::UnwatchTopic(Arc::clone(topic)));
     }
 
     fn replicas_deleted(&mut self, broker: BrokerId, deleted: Vec<(TopicPartition, Deleted)>) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::controller::active::{Action, Event, WriteOutcome};
 
-/// Each counts up from the start of the broker, over all its terms in office.
+/// Each counts up from the start of the broker, over all its terms in office. `tests/office.rs` holds the first three.
 #[derive(Debug, Default)]
 pub struct ControllerCounters {
     /// Elections of the controller that this broker won; Kafka's `ControllerChangeRateAndTimeMs` counts each change.

@@ -23,6 +23,8 @@ use crate::model::{BrokerId, ControllerEpoch};
 
 /// How long to wait before what failed for the sake of a znode is tried again: nothing tells when it is worth a try.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// It doubles with each try, up to this.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(30);
 
 pub(super) struct Task {
     pub(super) broker_id: BrokerId,
@@ -43,6 +45,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>) {
         let mut retry_at: Option<Instant> = None;
+        let mut pause = RETRY_INTERVAL;
         loop {
             let session = self.session.clone();
             let ended = async {
@@ -55,9 +58,9 @@ impl Task {
             let is_unfinished =
                 self.has_failed || self.office.as_ref().is_some_and(|office| office.core.is_unfinished());
             let at = match is_unfinished {
-                true => *retry_at.get_or_insert_with(|| Instant::now() + RETRY_INTERVAL),
+                true => *retry_at.get_or_insert_with(|| Instant::now() + pause),
                 false => {
-                    retry_at = None;
+                    (retry_at, pause) = (None, RETRY_INTERVAL);
                     Instant::now()
                 }
             };
@@ -68,7 +71,7 @@ impl Task {
                     continue;
                 }
                 () = sleep_until(at), if is_unfinished => {
-                    retry_at = None;
+                    (retry_at, pause) = (None, RETRY_INTERVAL_MAX.min(pause * 2));
                     None
                 }
                 input = queue.recv() => match input {

@@ -282,13 +282,27 @@ impl ClusterState {
         self.noted(&path, &format!("topic {name} has the id {id}, which is not written"), written).map(|_| ())
     }
 
-    /// Two rounds for new partitions, since the parent of all has to exist before them; one for the others.
+    /// A state that is gone is made anew: its partition goes on under its next leader epoch.
     pub async fn write_leaderships(
         &self,
         writes: Vec<LeadershipWrite>,
     ) -> Result<Vec<(TopicPartition, WriteOutcome)>, ZkError> {
-        let topics: BTreeSet<&str> =
-            writes.iter().filter(|write| write.is_new).map(|write| &*write.partition.topic).collect();
+        let (new, known): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(|at| writes[*at].is_new);
+        let groups: Vec<Vec<Write>> = known.iter().map(|at| vec![set_state(&writes[*at])]).collect();
+        let mut committed: BTreeMap<usize, Committed> =
+            known.into_iter().zip(self.fenced.write_many(&groups).await?).collect();
+        let is_gone =
+            |committed: &Committed| matches!(committed, Committed::Refused { error: ZkError::NoNode { .. }, .. });
+        let gone = committed.iter().filter(|(_, committed)| is_gone(committed)).map(|(at, _)| *at);
+        let created: Vec<usize> = new.into_iter().chain(gone).collect();
+        let states: Vec<&LeadershipWrite> = created.iter().map(|at| &writes[*at]).collect();
+        committed.extend(created.iter().copied().zip(self.create_states(&states).await?));
+        self.outcomes(writes, committed.into_values().collect()).await
+    }
+
+    /// Two rounds, since the parent of all partitions has to exist before them.
+    async fn create_states(&self, writes: &[&LeadershipWrite]) -> Result<Vec<Committed>, ZkError> {
+        let topics: BTreeSet<&str> = writes.iter().map(|write| &*write.partition.topic).collect();
         let parents: Vec<Vec<Write>> =
             topics.into_iter().map(|topic| vec![created(partition_state::partitions_path(topic))]).collect();
         for (committed, parent) in self.fenced.write_many(&parents).await?.into_iter().zip(&parents) {
@@ -301,19 +315,18 @@ impl ClusterState {
             }
         }
 
-        let groups: Vec<Vec<Write>> = writes.iter().map(|write| state_writes(write, true)).collect();
+        let groups: Vec<Vec<Write>> = writes.iter().map(|write| created_state(write, true)).collect();
         let mut committed = self.fenced.write_many(&groups).await?;
         // What an earlier controller left half done: the parent without the state.
-        let is_half = |(write, committed): &(&LeadershipWrite, &Committed)| {
-            write.is_new && matches!(committed, Committed::Refused { index: 0, error: ZkError::NodeExists { .. } })
+        let is_half = |committed: &Committed| {
+            matches!(committed, Committed::Refused { index: 0, error: ZkError::NodeExists { .. } })
         };
-        let half: Vec<usize> =
-            writes.iter().zip(&committed).enumerate().filter(|(_, both)| is_half(both)).map(|(at, _)| at).collect();
-        let groups: Vec<Vec<Write>> = half.iter().map(|at| state_writes(&writes[*at], false)).collect();
+        let half: Vec<usize> = (0..writes.len()).filter(|at| is_half(&committed[*at])).collect();
+        let groups: Vec<Vec<Write>> = half.iter().map(|at| created_state(writes[*at], false)).collect();
         for (at, now) in half.into_iter().zip(self.fenced.write_many(&groups).await?) {
             committed[at] = now;
         }
-        self.outcomes(writes, committed).await
+        Ok(committed)
     }
 
     async fn outcomes(
@@ -441,14 +454,21 @@ fn created(path: String) -> Write {
 }
 
 /// The writes of one partition, applied all or not at all.
-fn state_writes(write: &LeadershipWrite, with_parent: bool) -> Vec<Write> {
+fn created_state(write: &LeadershipWrite, with_parent: bool) -> Vec<Write> {
     let TopicPartition { topic, partition } = &write.partition;
-    let (path, data) = (partition_state::path(topic, *partition), partition_state(&write.leadership).encode());
-    match (write.is_new, with_parent) {
-        (true, true) => {
-            vec![created(partition_state::partition_path(topic, *partition)), Write::Create { path, data }]
-        }
-        (true, false) => vec![Write::Create { path, data }],
-        (false, _) => vec![Write::Set { path, data, expected_version: write.leadership.partition_epoch.0 }],
+    let data = partition_state(&write.leadership).encode();
+    let state = Write::Create { path: partition_state::path(topic, *partition), data };
+    match with_parent {
+        true => vec![created(partition_state::partition_path(topic, *partition)), state],
+        false => vec![state],
+    }
+}
+
+fn set_state(write: &LeadershipWrite) -> Write {
+    let TopicPartition { topic, partition } = &write.partition;
+    Write::Set {
+        path: partition_state::path(topic, *partition),
+        data: partition_state(&write.leadership).encode(),
+        expected_version: write.leadership.partition_epoch.0,
     }
 }

@@ -16,7 +16,7 @@ use crate::controller::task::Input;
 use crate::controller::task::candidacy::Task;
 use crate::controller::task::channel::Channels;
 use crate::controller::task::cluster::{BrokerRead, ClusterState};
-use crate::controller::task::watches::{ReadTopic, armed, legal_topics, read_topics};
+use crate::controller::task::watches::{ReadTopic, armed, legal_topics, read_topics, unwatched};
 use crate::model::{BrokerId, ControllerEpoch};
 
 /// What exists only while this broker is the controller. Dropping it stops every task below.
@@ -162,6 +162,11 @@ impl Task {
 
     pub(super) async fn process(&mut self, event: Event) -> Result<(), ZkError> {
         let Some(office) = &mut self.office else { return Ok(()) };
+        if let Event::TopicNames(names) = &event {
+            for topic in unwatched(&mut office.topic_watches, names) {
+                office.zookeeper.zk().mended(&znode::topic::path(&topic));
+            }
+        }
         self.counters.event(&event);
         let actions = office.core.on_event(event);
         self.perform(actions).await
@@ -187,12 +192,6 @@ impl Task {
                     None
                 }
                 Action::ReadTopics(names) => Some(self.read_and_watch(names).await?),
-                Action::UnwatchTopic(topic) => {
-                    if let Some(watching) = office.topic_watches.remove(&topic) {
-                        watching.abort();
-                    }
-                    None
-                }
                 Action::WriteTopic { topic, id, found } => {
                     office.zookeeper.write_topic(&topic, id, &found).await?;
                     None

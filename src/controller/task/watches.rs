@@ -1,4 +1,5 @@
 //! What a controller watches: each watch is a task that turns a change into an input.
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use odradek_zookeeper::error::{ZkError, ZnodeError};
@@ -82,6 +83,18 @@ pub(super) fn reap(tasks: &mut JoinSet<()>) {
     }
 }
 
+/// Ends the watches of topics that are not among the names, and says which these are: a watch of a topic that is gone
+/// would wait for ever, and the list tells when it is there again.
+pub(super) fn unwatched(watches: &mut HashMap<Arc<str>, AbortHandle>, names: &[String]) -> Vec<Arc<str>> {
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let gone = watches.extract_if(|topic, _| !names.contains(&**topic));
+    gone.map(|(topic, watching)| {
+        watching.abort();
+        topic
+    })
+    .collect()
+}
+
 /// A topic as it was found.
 pub(super) struct ReadTopic {
     pub(super) name: Arc<str>,
@@ -146,6 +159,16 @@ pub(super) fn legal_topics(zk: &ZooKeeper, names: Vec<String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_topic_that_is_gone_is_watched_no_longer_whether_or_not_it_was_understood() {
+        let mut tasks = JoinSet::new();
+        let mut watches: HashMap<Arc<str>, AbortHandle> =
+            ["gone", "here"].map(|topic| (topic.into(), tasks.spawn(std::future::pending::<()>()))).into();
+        assert_eq!(unwatched(&mut watches, &["here".to_owned(), "new".to_owned()]), [Arc::<str>::from("gone")]);
+        assert!(tasks.join_next().await.is_some_and(|ended| ended.is_err_and(|error| error.is_cancelled())));
+        assert_eq!(watches.keys().map(|topic| &**topic).collect::<Vec<_>>(), ["here"]);
+    }
 
     #[tokio::test]
     #[should_panic(expected = "on purpose")]
