@@ -168,11 +168,37 @@ fn changes_are_refused_in_kafkas_words() {
         change(client, BROKER, "7", &[("message.max.bytes", SET, Some("2"))]),
         (INVALID_REQUEST, text("Unexpected broker id, expected 0, but received 7"))
     );
-    // A JVM broker may change its threads.
+    let why = "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed \
+               for num.io.threads=17, value should not be greater than double the current value 8 for configuration \
+               Invalid dynamic configuration";
+    assert_eq!(change(client, BROKER, "0", &[("num.io.threads", SET, Some("17"))]), (INVALID_REQUEST, text(why)));
+    // A JVM broker may change these.
     if Kind::under_test() == Kind::Odradek {
-        let (code, message) = change(client, BROKER, "0", &[("num.io.threads", SET, Some("9"))]);
+        let (code, message) = change(client, BROKER, "0", &[("num.network.threads", SET, Some("4"))]);
         assert_eq!(code, INVALID_REQUEST);
-        assert!(message.is_some_and(|text| text.contains("num.io.threads=9")));
+        assert!(message.is_some_and(|text| text.contains("num.network.threads=4")));
+    }
+}
+
+#[test]
+fn the_number_of_io_threads_changes_while_the_broker_runs() {
+    let mut cluster = Cluster::start_as(Kind::Odradek, "io-threads", "num.io.threads=4");
+    let client = &mut cluster.broker.client();
+    let tasks = format!("/proc/{}/task", cluster.broker.process().id());
+    let threads = || {
+        let names = std::fs::read_dir(&tasks).expect("the broker runs").flatten();
+        names
+            .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("io-")))
+            .count()
+    };
+    assert_eq!(threads(), 4);
+    for wanted in [8, 5, 3] {
+        let text = wanted.to_string();
+        assert_eq!(change(client, BROKER, "", &[("num.io.threads", SET, Some(&text))]), (0, None));
+        eventually(PATIENCE, &format!("{wanted} threads"), || match threads() {
+            now if now == wanted => Ok(()),
+            now => Err(format!("{now}")),
+        });
     }
 }
 

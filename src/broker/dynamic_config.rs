@@ -20,6 +20,7 @@ use crate::config::dynamic::{Scope, usable};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
 use crate::config::properties::Properties;
+use crate::controller::task::Controller;
 use crate::model::BrokerId;
 use crate::model::shown::shown;
 use crate::replica::decisions::TopicConfigs;
@@ -45,6 +46,8 @@ struct Unread {
     list_of_topics: bool,
     topics: BTreeSet<String>,
 }
+
+const UNCLEAN_LEADER_ELECTION_ENABLE: &str = "unclean.leader.election.enable";
 
 /// How often settings that could not be read are read again.
 const UNREAD_BACKOFF: Duration = Duration::from_secs(5);
@@ -166,7 +169,12 @@ impl DynamicConfig {
     }
 
     /// Takes over each change that is announced, until told to stop. It begins with all that are still announced.
-    pub async fn run(self: Arc<Self>, replicas: Arc<ReplicaManager>, mut shutdown: watch::Receiver<bool>) {
+    pub async fn run(
+        self: Arc<Self>,
+        replicas: Arc<ReplicaManager>,
+        controller: Controller,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
         let mut changes = self.zookeeper.config_changes();
         // Whoever creates a topic may find its settings unreadable at any time, and tells nobody.
         let mut next_try = interval(UNREAD_BACKOFF);
@@ -187,8 +195,8 @@ impl DynamicConfig {
             // new ones, and the next start reads them all.
             let taken_over = async {
                 match &entity {
-                    Some(entity) => self.take_over(entity, &replicas).await,
-                    None => self.read_unread(&replicas).await,
+                    Some(entity) => self.take_over(entity, &replicas, &controller).await,
+                    None => self.read_unread(&replicas, &controller).await,
                 }
             };
             tokio::select! {
@@ -198,7 +206,7 @@ impl DynamicConfig {
         }
     }
 
-    async fn take_over(&self, entity: &ConfigEntity, replicas: &ReplicaManager) {
+    async fn take_over(&self, entity: &ConfigEntity, replicas: &ReplicaManager, controller: &Controller) {
         match entity {
             ConfigEntity::Topic(topic) => {
                 let Some(overrides) = self.topic_overrides(topic).await else { return };
@@ -206,6 +214,12 @@ impl DynamicConfig {
                 info!("Processing override for entityPath: {} with config: {}", shown(&path), shown(&config));
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
                 replicas.set_topic_config(topic, &Arc::new(config));
+                if overrides
+                    .get(UNCLEAN_LEADER_ELECTION_ENABLE)
+                    .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+                {
+                    controller.unclean_elections_allowed(topic).await;
+                }
             }
             ConfigEntity::DefaultBroker => self.take_over_broker(replicas).await,
             ConfigEntity::Broker(id) if *id == self.broker_id.0 => self.take_over_broker(replicas).await,
@@ -215,7 +229,7 @@ impl DynamicConfig {
     }
 
     /// Tries again what could not be read before; what it obeyed meanwhile stays in force until it can be.
-    async fn read_unread(&self, replicas: &ReplicaManager) {
+    async fn read_unread(&self, replicas: &ReplicaManager, controller: &Controller) {
         let Unread { of_broker, list_of_topics, topics } = std::mem::take(&mut *self.unread());
         let mut topics: BTreeSet<String> = topics;
         if list_of_topics {
@@ -231,7 +245,7 @@ impl DynamicConfig {
             self.take_over_broker(replicas).await;
         }
         for topic in topics {
-            self.take_over(&ConfigEntity::Topic(topic), replicas).await;
+            self.take_over(&ConfigEntity::Topic(topic), replicas, controller).await;
         }
     }
 

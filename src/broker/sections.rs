@@ -7,9 +7,11 @@ use tokio::sync::watch;
 
 use crate::broker::startup::connection_limits;
 use crate::config::kafka_config::KafkaConfig;
-use crate::config::sections::{LogDirsConfig, SocketConfig};
+use crate::config::sections::{ControllerConfig, LogDirsConfig, SocketConfig};
+use crate::controller::task::Controller;
 use crate::log::dirs::LogDirs;
 use crate::network::limits::ConnectionCounter;
+use crate::replica::io::IoThreads;
 
 /// One part of the configuration in force. Anything that has one learns of every change of that part, and of no other.
 #[derive(Debug)]
@@ -83,6 +85,49 @@ pub(crate) async fn follow_producer_expiration(
             },
             _ = shutdown.wait_for(|stops| *stops) => return,
         }
+    }
+}
+
+/// `num.io.threads`, until told to stop.
+pub(crate) async fn follow_io_threads(
+    mut sockets: Section<SocketConfig>,
+    threads: Arc<IoThreads>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let before = sockets.current().num_io_threads;
+        let wanted = tokio::select! {
+            changed = sockets.changed() => match changed {
+                Some(sockets) => sockets.num_io_threads,
+                None => return,
+            },
+            _ = shutdown.wait_for(|stops| *stops) => return,
+        };
+        if wanted == before {
+            continue;
+        }
+        match threads.resize(wanted) {
+            Ok(()) => info!("{wanted} I/O threads run in place of {before}"),
+            Err(why) => error!("some of {wanted} I/O threads do not start: {why}"),
+        }
+    }
+}
+
+/// `unclean.leader.election.enable`, until told to stop.
+pub(crate) async fn follow_controller_settings(
+    mut decisive: Section<ControllerConfig>,
+    controller: Controller,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let config = tokio::select! {
+            changed = decisive.changed() => match changed {
+                Some(config) => config.clone(),
+                None => return,
+            },
+            _ = shutdown.wait_for(|stops| *stops) => return,
+        };
+        controller.configure(config).await;
     }
 }
 

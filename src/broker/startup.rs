@@ -25,7 +25,9 @@ use crate::broker::leaderships::forward_leaderships;
 use crate::broker::load_progress::LoadReport;
 use crate::broker::local_host::canonical_host_name;
 use crate::broker::registration::{self, Identity, Registration};
-use crate::broker::sections::{follow_connection_limits, follow_producer_expiration};
+use crate::broker::sections::{
+    follow_connection_limits, follow_controller_settings, follow_io_threads, follow_producer_expiration,
+};
 use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::listeners::EndPoint;
@@ -309,6 +311,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         protocol: config.inter_broker_protocol_version(),
     };
     let (own_configs, defaults) = dynamic.topic_configs().await.doing("read the topics' settings")?;
+    // The directories were opened before what is stored in ZooKeeper was read.
+    log_dirs.set_recovery_threads(log_dirs_config.num_recovery_threads_per_data_dir);
     load_logs(&log_dirs, own_configs, defaults).await?;
 
     let io = IoThreads::start(socket.num_io_threads, socket.queued_max_requests).doing("start the I/O threads")?;
@@ -340,11 +344,13 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let expiration = dynamic.section(KafkaConfig::log_dirs_config);
     tasks.spawn(follow_producer_expiration(expiration, Arc::clone(&log_dirs), shutting_down.clone()));
     let sockets = dynamic.section(KafkaConfig::socket_config);
-    tasks.spawn(dynamic.run(Arc::clone(&replicas), shutting_down.clone()));
-
+    tasks.spawn(follow_io_threads(dynamic.section(KafkaConfig::socket_config), Arc::clone(&io), shutting_down.clone()));
     let (controller, controlling) = Controller::new(id, controller_config, Arc::clone(&counters.controller));
     let mut controller_task = JoinSet::new();
     controller_task.spawn(controlling);
+    let decisive = dynamic.section(KafkaConfig::controller_config);
+    tasks.spawn(follow_controller_settings(decisive, controller.clone(), shutting_down.clone()));
+    tasks.spawn(dynamic.run(Arc::clone(&replicas), controller.clone(), shutting_down.clone()));
     let server = Arc::new(Server {
         broker_id: id,
         cluster_id,

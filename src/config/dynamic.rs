@@ -156,11 +156,31 @@ pub fn validate_broker(config: &KafkaConfig, proposed: &Properties, scope: Scope
             });
         }
     }
-    match scope {
+    let next = match scope {
         Scope::Broker => config.with_dynamic(config.dynamic_default(), proposed),
         Scope::ClusterDefault => config.with_dynamic(proposed, config.dynamic_broker()),
-    }
-    .map(|_| ())
+    }?;
+    THREAD_POOLS.iter().try_for_each(|name| validate_threads(name, config.number(name), next.number(name)))
+}
+
+/// The pools whose threads may be halved or doubled with one change, and no more.
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/DynamicBrokerConfig.scala, DynamicThreadPool.
+const THREAD_POOLS: [&str; 4] =
+    ["background.threads", "num.io.threads", "num.recovery.threads.per.data.dir", "num.replica.fetchers"];
+
+fn validate_threads(name: &str, current: i64, proposed: i64) -> Result<(), ConfigError> {
+    let bound = match proposed {
+        threads if threads == current => return Ok(()),
+        ..=0 => "be at least 1".to_string(),
+        threads if threads < current / 2 => format!("be at least half the current value {current}"),
+        threads if threads > current * 2 => format!("not be greater than double the current value {current}"),
+        _ => return Ok(()),
+    };
+    // Kafka hands the whole exception to one that takes it for a value.
+    Err(ConfigError::Config(format!(
+        "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed \
+         for {name}={proposed}, value should {bound} for configuration Invalid dynamic configuration"
+    )))
 }
 
 /// What of a broker's stored settings is used, and a line for each that is not.
@@ -190,26 +210,27 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
 }
 
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
-const WATCHED: [&str; 5] = [
+/// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
+/// logs are opened, which is at the next start, as in Kafka.
+const WATCHED: [&str; 8] = [
+    "background.threads",
     "max.connection.creation.rate",
     "max.connections",
     "max.connections.per.ip",
     "max.connections.per.ip.overrides",
+    "num.io.threads",
+    "num.recovery.threads.per.data.dir",
     "producer.id.expiration.ms",
 ];
 
 /// Whether a change takes effect while this broker runs: the defaults of topics do, as far as their logs obey them.
-/// The controller reads its default for unclean elections only at start.
 pub fn is_applied_at_run_time(name: &str) -> bool {
     if keys::PER_LISTENER.iter().any(|base| without_listener_prefix(name) == Some(base)) {
         return true;
     }
     WATCHED.contains(&name)
         || server_setting(name).is_some_and(|setting| {
-            setting.update == Update::ClusterWide
-                && setting.standing == Standing::Acted
-                && is_broker_twin(name)
-                && name != "unclean.leader.election.enable"
+            setting.update == Update::ClusterWide && setting.standing == Standing::Acted && is_broker_twin(name)
         })
 }
 
@@ -298,7 +319,9 @@ mod tests {
             (Scope::ClusterDefault, "listener.name.a.ssl.client.auth", "none", "Cannot update these configs at default cluster level, broker id must be specified: Set(listener.name.a.ssl.client.auth)"),
             (Scope::Broker, "message.max.bytes", "-1", "Invalid value -1 for configuration message.max.bytes: Value must be at least 0"),
             (Scope::Broker, "log.retention.ms", "0", "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
-            (Scope::Broker, "num.io.threads", "9", "Odradek does not support num.io.threads=9 yet: this setting cannot be changed at run time; set it in server.properties and restart"),
+            (Scope::Broker, "num.network.threads", "4", "Odradek does not support num.network.threads=4 yet: this setting cannot be changed at run time; set it in server.properties and restart"),
+            (Scope::Broker, "num.io.threads", "17", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=17, value should not be greater than double the current value 8 for configuration Invalid dynamic configuration"),
+            (Scope::Broker, "num.io.threads", "3", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=3, value should be at least half the current value 8 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "made.up", "x", "Odradek does not support made.up=[hidden] yet: this setting cannot be changed at run time; set it in server.properties and restart"),
         ];
         for (scope, name, value, expected) in cases {
@@ -318,11 +341,51 @@ mod tests {
         ]);
         assert_eq!(validate_broker(&config(), &allowed, Scope::ClusterDefault), Ok(()));
         assert_eq!(validate_broker(&config(), &allowed, Scope::Broker), Ok(()));
-        let stored = properties(&[("num.io.threads", "9")]);
+        let stored = properties(&[("num.network.threads", "9")]);
         let config = config().with_dynamic(&Properties::new(), &stored).expect("valid");
-        let both = properties(&[("num.io.threads", "9"), ("message.max.bytes", "7")]);
+        let both = properties(&[("num.network.threads", "9"), ("message.max.bytes", "7")]);
         assert_eq!(validate_broker(&config, &both, Scope::Broker), Ok(()));
         assert!(validate_broker(&config, &both, Scope::ClusterDefault).is_err());
+    }
+
+    /// Every setting that Kafka changes at run time either changes something here, or is refused by its name.
+    #[test]
+    fn each_dynamic_setting_is_acted_on_or_refused() {
+        #[rustfmt::skip]
+        let acted_on = [
+            ("background.threads", "11"), ("compression.gzip.level", "3"), ("compression.lz4.level", "3"),
+            ("compression.type", "zstd"), ("compression.zstd.level", "4"),
+            ("log.cleaner.max.compaction.lag.ms", "7"),
+            ("log.cleanup.policy", "compact"), ("log.flush.interval.messages", "7"), ("log.flush.interval.ms", "7"),
+            ("log.index.interval.bytes", "7"), ("log.index.size.max.bytes", "77"),
+            ("log.message.downconversion.enable", "false"), ("log.message.timestamp.after.max.ms", "7"),
+            ("log.message.timestamp.before.max.ms", "7"), ("log.message.timestamp.difference.max.ms", "7"),
+            ("log.message.timestamp.type", "LogAppendTime"), ("log.preallocate", "true"), ("log.retention.bytes", "7"),
+            ("log.retention.ms", "7"), ("log.roll.jitter.ms", "7"), ("log.roll.ms", "7"), ("log.segment.bytes", "77"),
+            ("log.segment.delete.delay.ms", "7"), ("max.connection.creation.rate", "7"), ("max.connections", "7"),
+            ("max.connections.per.ip", "7"), ("max.connections.per.ip.overrides", "127.0.0.1:7"),
+            ("message.max.bytes", "7"), ("min.insync.replicas", "2"), ("num.io.threads", "7"),
+            ("num.recovery.threads.per.data.dir", "2"), ("producer.id.expiration.ms", "7"),
+            ("unclean.leader.election.enable", "true"),
+        ];
+        let parts =
+            |config: &KafkaConfig| (config.log_dirs_config(), config.socket_config(), config.controller_config());
+        for (name, value) in acted_on {
+            let set = properties(&[(name, value)]);
+            assert_eq!(validate_broker(&config(), &set, Scope::ClusterDefault), Ok(()), "{name}");
+            assert_eq!(validate_broker(&config(), &set, Scope::Broker), Ok(()), "{name}");
+            let changed = config().with_dynamic(&set, &Properties::new()).expect("valid");
+            assert!(parts(&changed) != parts(&config()) || name == "background.threads", "{name}");
+        }
+        let is_acted_on = |name: &str| acted_on.iter().any(|(acted_on, _)| *acted_on == name);
+        let dynamic = keys::SERVER.iter().chain(DYNAMIC_ONLY).filter(|setting| setting.update != Update::ReadOnly);
+        let others = dynamic.filter(|setting| !is_acted_on(setting.name));
+        for setting in others {
+            let value = setting.default.filter(|value| !value.is_empty()).unwrap_or("PLAINTEXT://:9092");
+            let refusal = validate_broker(&config(), &properties(&[(setting.name, value)]), Scope::Broker);
+            let refusal = refusal.expect_err(setting.name).to_string();
+            assert!(refusal.contains(setting.name), "{refusal}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | topics changed           | new ones read, their partitions get a first leader; vanished ones forgotten         |
 //! | partitions added         | the new ones get a first leader                                                     |
 //! | deletion requested       | see `topic_deletion.rs`                                                             |
+//! | unclean elections allowed| partitions without a leader settled                                                 |
 //! | LeaderAndIsr answered    | replicas on failed directories count as offline                                     |
 //! | StopReplica answered     | deletion goes on                                                                    |
 //!
@@ -80,6 +81,8 @@ pub enum Event {
     TopicNotDeleted { topic: Arc<str> },
     /// Time to try again what ZooKeeper refused, see [`Active::is_unfinished`].
     Retry,
+    /// Unclean elections, which were not, are allowed now: of one topic, or of all that leave it to the brokers.
+    UncleanElectionsAllowed { topic: Option<Arc<str>> },
     /// Brokers that say they lost a log directory.
     LogDirsFailed(BTreeSet<BrokerId>),
     /// Leaderships that leaders of an older protocol wrote themselves.
@@ -240,6 +243,7 @@ impl Active {
             Event::TopicDeleted { topic } => self.topic_deleted(&topic),
             Event::TopicNotDeleted { topic } => self.topic_not_deleted(topic),
             Event::Retry => self.retry(),
+            Event::UncleanElectionsAllowed { topic } => self.elect_leaderless(topic.as_deref()),
             Event::LogDirsFailed(brokers) => self.log_dirs_failed(&brokers),
             Event::IsrsChanged(leaderships) => self.isrs_changed(leaderships),
         }
@@ -257,6 +261,17 @@ impl Active {
             self.tell_replicas(&partition, false);
         }
         self.retry_deletions();
+    }
+
+    /// Partitions without a leader, of one topic or of all, get one if that is possible now.
+    fn elect_leaderless(&mut self, topic: Option<&str>) {
+        let is_asked = |name: &TopicPartition| topic.is_none_or(|topic| topic == &*name.topic);
+        let leaderless: Vec<TopicPartition> = self
+            .living_partitions()
+            .into_iter()
+            .filter(|name| is_asked(name) && self.cluster.state(name) != PartitionState::Online)
+            .collect();
+        self.settle(&leaderless);
     }
 
     /// Answers of an earlier incarnation of a broker say nothing about the present one.

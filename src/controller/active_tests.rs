@@ -378,6 +378,20 @@ fn an_unclean_election_asks_for_the_topics_setting_first() {
 }
 
 #[test]
+fn a_partition_without_a_leader_gets_one_when_unclean_elections_are_allowed() {
+    for topic in [None, Some("t".into())] {
+        let topics = [("t", found(&[&[2, 1]])), ("u", found(&[&[2, 1]]))];
+        let states = [("t-0", leadership(2, 0, &[2])), ("u-0", leadership(2, 0, &[2]))];
+        let mut driver = Driver::elected(&[1, 2], &topics, &states);
+        driver.brokers(&[(1, 101)]);
+        driver.unclean.extend(["t".to_owned(), "u".to_owned()]);
+        let other = if topic.is_some() { (-1, 1, vec![2]) } else { (1, 2, vec![1]) };
+        driver.on(Event::UncleanElectionsAllowed { topic });
+        assert_eq!((driver.state("t-0"), driver.state("u-0")), ((1, 2, vec![1]), other));
+    }
+}
+
+#[test]
 fn a_write_that_lost_a_race_starts_again_from_what_is_there() {
     let mut driver = Driver::elected(&[1, 2], &[("t", found(&[&[2, 1]]))], &[("t-0", leadership(2, 0, &[2, 1]))]);
     // The leader shrank the ISR itself, as leaders of an older protocol do.

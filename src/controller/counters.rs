@@ -58,7 +58,9 @@ impl ControllerCounters {
                 add(&self.leaderships_written, written);
                 add(&self.leaderships_refused, outcomes.len() - written);
             }
-            Event::UncleanElectionRead { .. } | Event::TopicNotDeleted { .. } => {}
+            Event::UncleanElectionRead { .. }
+            | Event::UncleanElectionsAllowed { .. }
+            | Event::TopicNotDeleted { .. } => {}
             Event::LeaderAndIsrAnswered { .. } | Event::StopReplicaAnswered { .. } => count(&self.broker_answers),
             Event::TopicDeleted { .. } => count(&self.topics_deleted),
             Event::Retry => count(&self.retries),

@@ -24,7 +24,16 @@ impl std::error::Error for ShuttingDown {}
 /// `num.io.threads` threads behind one queue of `queued.max.requests` jobs.
 pub struct IoThreads {
     queue: Arc<Queue>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    pool: Mutex<Pool>,
+}
+
+#[derive(Default)]
+struct Pool {
+    /// How many threads take jobs, once those that are too many have ended.
+    wanted: usize,
+    /// Threads started so far, which name the next.
+    started: usize,
+    threads: Vec<JoinHandle<()>>,
 }
 
 struct Queue {
@@ -40,6 +49,8 @@ struct Queue {
 struct Jobs {
     waiting: VecDeque<Job>,
     stopped: bool,
+    /// How many threads are to end before they take another job.
+    surplus: usize,
 }
 
 impl Queue {
@@ -47,11 +58,15 @@ impl Queue {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs jobs until the queue is stopped and empty.
+    /// Runs jobs until the queue is stopped and empty, or this thread is one too many.
     fn work(&self) {
         loop {
             let mut jobs = self.jobs();
             let job = loop {
+                if jobs.surplus > 0 && !jobs.stopped {
+                    jobs.surplus -= 1;
+                    return;
+                }
                 match jobs.waiting.pop_front() {
                     Some(job) => break job,
                     None if jobs.stopped => return,
@@ -83,13 +98,34 @@ impl IoThreads {
             places: Semaphore::new(queued_max_requests.clamp(1, Semaphore::MAX_PERMITS)),
             panicked: watch::Sender::new(None),
         });
-        let mut started = Vec::with_capacity(threads);
-        for number in 0..threads.max(1) {
-            let queue = Arc::clone(&queue);
-            let thread = std::thread::Builder::new().name(format!("io-{number}")).spawn(move || queue.work())?;
-            started.push(thread);
+        let started = IoThreads { queue, pool: Mutex::default() };
+        started.resize(threads)?;
+        Ok(started)
+    }
+
+    /// Starts threads, or lets some end when they have done what they are at. Never fewer than one.
+    pub fn resize(&self, wanted: usize) -> std::io::Result<()> {
+        let mut pool = self.pool();
+        pool.threads.retain(|thread| !thread.is_finished());
+        let wanted = wanted.max(1);
+        {
+            let mut jobs = self.queue.jobs();
+            let kept = jobs.surplus.min(wanted.saturating_sub(pool.wanted));
+            jobs.surplus = jobs.surplus - kept + pool.wanted.saturating_sub(wanted);
+            pool.wanted = (pool.wanted + kept).min(wanted);
         }
-        Ok(IoThreads { queue, threads: Mutex::new(started) })
+        self.queue.arrival.notify_all();
+        while pool.wanted < wanted {
+            let (queue, name) = (Arc::clone(&self.queue), format!("io-{}", pool.started));
+            let thread = std::thread::Builder::new().name(name).spawn(move || queue.work())?;
+            pool.threads.push(thread);
+            (pool.wanted, pool.started) = (pool.wanted + 1, pool.started + 1);
+        }
+        Ok(())
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs blocking work on an I/O thread. Waits while the queue is full, so the caller stops reading its socket.
@@ -138,7 +174,7 @@ impl IoThreads {
         self.queue.jobs().stopped = true;
         self.queue.places.close();
         self.queue.arrival.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut self.pool().threads);
         // A job may hold the last reference to the room that owns us; its thread cannot wait for itself.
         let this_thread = std::thread::current().id();
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != this_thread) {
@@ -196,6 +232,48 @@ mod tests {
         assert!(!threads.offer(|| ()));
         release.send(()).expect("the job waits");
         assert_eq!(is_done.recv(), Ok(7));
+    }
+
+    /// Waits until so many jobs run at once, and sees that no more do.
+    fn run_at_once(threads: &IoThreads, expected: usize) {
+        let (started, has_started) = std::sync::mpsc::channel();
+        let releases: Vec<_> = (0..=expected)
+            .map(|_| {
+                let (release, wait) = std::sync::mpsc::channel::<()>();
+                let started = started.clone();
+                assert!(threads.offer(move || {
+                    let _ = started.send(());
+                    let _ = wait.recv();
+                }));
+                release
+            })
+            .collect();
+        for _ in 0..expected {
+            has_started.recv().expect("a job starts");
+        }
+        // The last job keeps its place in the queue of 16 as long as no thread is left for it.
+        assert_eq!(threads.queue.jobs().waiting.len(), 1);
+        assert!(has_started.try_recv().is_err());
+        drop(releases);
+        has_started.recv().expect("the last job starts");
+    }
+
+    #[test]
+    fn threads_are_started_and_let_go_while_work_goes_on() {
+        let threads = IoThreads::start(2, 16).expect("threads start");
+        run_at_once(&threads, 2);
+        for wanted in [5, 3, 1, 4, 2] {
+            threads.resize(wanted).expect("threads start");
+            run_at_once(&threads, wanted);
+        }
+        threads.resize(0).expect("one stays");
+        run_at_once(&threads, 1);
+        // Those that are to end take their leave when they have time; what is wanted back meanwhile stays.
+        threads.resize(6).expect("threads start");
+        threads.resize(2).expect("some end");
+        threads.resize(6).expect("some stay");
+        run_at_once(&threads, 6);
+        threads.stop();
     }
 
     #[tokio::test]

@@ -133,6 +133,7 @@ impl Task {
             Input::LogDirEvents { epoch, children } if self.holds(epoch) => self.log_dir_events(children).await,
             Input::IsrChanges { epoch, children } if self.holds(epoch) => self.isr_changes(children).await,
             Input::Event { epoch, event } if self.holds(epoch) => self.process(event).await,
+            Input::Configured(config) => self.configured(*config).await,
             // Left over from an office that has been given up.
             Input::BrokersChanged { .. }
             | Input::BrokerChanged { .. }
@@ -142,6 +143,18 @@ impl Task {
             Input::Shutdown(_) => unreachable!("the end of the task is dealt with where it ends"),
         };
         self.settled(handled).await;
+    }
+
+    async fn configured(&mut self, config: ControllerConfig) -> Result<(), ZkError> {
+        let allows_more = config.unclean_leader_election_enable && !self.config.unclean_leader_election_enable;
+        if let Some(office) = &mut self.office {
+            office.zookeeper.configure(config.clone());
+        }
+        self.config = config;
+        match allows_more {
+            true => self.process(Event::UncleanElectionsAllowed { topic: None }).await,
+            false => Ok(()),
+        }
     }
 
     async fn retry(&mut self) {

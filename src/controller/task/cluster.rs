@@ -133,6 +133,10 @@ impl ClusterState {
         ClusterState { fenced, config }
     }
 
+    pub fn configure(&mut self, config: ControllerConfig) {
+        self.config = config;
+    }
+
     pub fn zk(&self) -> &ZooKeeper {
         self.fenced.zk()
     }

@@ -56,6 +56,7 @@ enum Input {
         epoch: ControllerEpoch,
         event: Event,
     },
+    Configured(Box<ControllerConfig>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -93,6 +94,19 @@ impl Controller {
     pub async fn registered(&self, session: ZooKeeper) {
         // A task that is gone has been shut down.
         let _ = self.inputs.send(Input::Registered(session)).await;
+    }
+
+    /// The settings in force from now on.
+    pub async fn configure(&self, config: ControllerConfig) {
+        // A task that is gone has been shut down.
+        let _ = self.inputs.send(Input::Configured(Box::new(config))).await;
+    }
+
+    /// The settings of the topic say that a replica outside the ISR may lead it, where no other can.
+    pub async fn unclean_elections_allowed(&self, topic: &str) {
+        let Some(epoch) = *self.epoch.borrow() else { return };
+        let event = Event::UncleanElectionsAllowed { topic: Some(topic.into()) };
+        let _ = self.inputs.send(Input::Event { epoch, event }).await;
     }
 
     /// Returns when this broker does not act as controller, which is at once unless its session has only just ended.

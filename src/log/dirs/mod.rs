@@ -12,7 +12,7 @@ pub mod startup;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::Log;
@@ -25,7 +25,7 @@ use crate::model::TopicPartition;
 #[derive(Debug)]
 pub struct LogDirs {
     dirs: Vec<Dir>,
-    recovery_threads_per_dir: usize,
+    recovery_threads_per_dir: AtomicUsize,
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
     /// Targets of moves between log dirs that were interrupted.
     future_logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,

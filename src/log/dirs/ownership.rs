@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
 use rustix::fs::FlockOperation;
@@ -67,7 +67,7 @@ impl LogDirs {
         }
         Ok(LogDirs {
             dirs,
-            recovery_threads_per_dir: config.num_recovery_threads_per_data_dir.max(1),
+            recovery_threads_per_dir: AtomicUsize::new(config.num_recovery_threads_per_data_dir),
             logs: RwLock::default(),
             future_logs: RwLock::default(),
             topic_defaults: Arc::new(config.topic_defaults.clone()),

@@ -1,5 +1,7 @@
 //! What `broker/` calls by the clock: retention, deletion, flushing, expiry of producers.
 
+use std::sync::atomic::Ordering;
+
 use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
 use crate::log::pending::{Complaints, LONGEST_DELAY_MS, Pending};
@@ -113,6 +115,11 @@ impl LogDirs {
                 }
             }
         }
+    }
+
+    /// `num.recovery.threads.per.data.dir` for the logs that are opened from now on.
+    pub fn set_recovery_threads(&self, per_dir: usize) {
+        self.recovery_threads_per_dir.store(per_dir, Ordering::Relaxed);
     }
 
     /// `producer.id.expiration.ms` from now on.

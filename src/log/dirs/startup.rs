@@ -163,7 +163,7 @@ impl LogDirs {
         };
         // Opening many small logs is work for all processors, also where the setting is the one thread of Kafka's default.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.recovery_threads_per_dir.max(processors).min(queue.len());
+        let threads = self.recovery_threads_per_dir.load(Ordering::Relaxed).max(processors).min(queue.len());
         let queue = Mutex::new(queue);
         let failure: Mutex<Option<LogError>> = Mutex::new(None);
         std::thread::scope(|scope| {
