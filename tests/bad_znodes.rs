@@ -357,6 +357,35 @@ fn the_controller_hears_of_a_failed_log_directory_once_it_can_be_told() {
     });
 }
 
+/// A broker that cannot tell which cluster it would join must not join it, or found another.
+#[test]
+fn a_broker_that_has_no_cluster_id_does_not_start_where_it_cannot_be_read() {
+    let mut cluster = Cluster::start_as(Kind::Odradek, "no-cluster-id", "");
+    let vandal = Vandal::new(&cluster);
+    let original = vandal.get("/cluster/id").expect("it was made");
+    cluster.broker.stop();
+    std::fs::remove_dir_all(&cluster.broker.data).expect("the data directory");
+    let refused = |cluster: &mut Cluster, why: &str| {
+        cluster.broker.process = Some(cluster.broker.spawn(Kind::Odradek, &cluster.scratch));
+        let process = cluster.broker.process();
+        let status =
+            eventually(PATIENCE, "the broker ends", || process.has_ended().ok_or_else(|| process.last_words()));
+        assert_eq!(status.code(), Some(1));
+        let said = cluster.broker.process().said();
+        assert!(said.lines().any(|line| line.contains("read /cluster/id: ") && line.contains(why)), "{said}");
+    };
+    for junk in JUNK {
+        vandal.write("/cluster/id", junk);
+        refused(&mut cluster, "znode /cluster/id is malformed");
+    }
+    vandal.write("/cluster/id", &original);
+    vandal.shut("/cluster/id", true);
+    refused(&mut cluster, "the ACL of znode /cluster/id");
+    vandal.shut("/cluster/id", false);
+    cluster.start_broker(Kind::Odradek);
+    assert_eq!(vandal.get("/cluster/id"), Some(original));
+}
+
 #[test]
 fn a_controller_that_stops_gives_up_its_office_before_its_registration() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "office-first", "");

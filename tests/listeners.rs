@@ -4,6 +4,9 @@ mod support;
 
 use odradek::protocol::messages::describe_cluster::DescribeClusterRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
+use odradek::protocol::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use odradek::record::compression::Codec;
 use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
@@ -104,6 +107,45 @@ fn a_second_broker_of_an_id_ends_and_the_first_serves_on() {
     client.create_topic("t", 1, &[]);
     let outcome = client.produce("t", 0, batch(Codec::None, ["on".to_owned()]));
     assert_eq!(outcome.expect("Produce is answered"), Ok(0));
+}
+
+#[test]
+fn an_advertised_address_changes_while_the_broker_runs() {
+    let scratch = Scratch::new("readdressed");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let [internal, external] = [free_port(), free_port()];
+    let settings = format!(
+        "listeners=EXTERNAL://127.0.0.1:{external},INTERNAL://127.0.0.1:{internal}\n\
+         advertised.listeners=EXTERNAL://kafka.example.org:19092,INTERNAL://127.0.0.1:{internal}\n\
+         listener.security.protocol.map=INTERNAL:PLAINTEXT,EXTERNAL:PLAINTEXT\ninter.broker.listener.name=INTERNAL"
+    );
+    let mut broker = Broker::configure(&scratch, zookeeper.port, &settings);
+    broker.port = external;
+    broker.start(Kind::under_test(), &scratch);
+    let mut client = broker.client();
+    let mut change = |value: String| {
+        let name = "advertised.listeners".to_owned();
+        let configs = vec![AlterableConfig { name, config_operation: 0, value: Some(value) }];
+        let resource = AlterConfigsResource { resource_type: 4, resource_name: "0".to_owned(), configs };
+        let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        client.call(&request, 1).expect("the broker answers IncrementalAlterConfigs").responses[0].error_code
+    };
+    assert_eq!(change("EXTERNAL://elsewhere.example.org:29092".to_owned()), 42, "brokers would not reach it");
+    assert_eq!(change(format!("EXTERNAL://elsewhere.example.org:29092,INTERNAL://127.0.0.1:{internal}")), 0);
+    eventually(PATIENCE, "clients are told the new address", || {
+        let metadata = broker.client().metadata(&[]).map_err(|error| error.to_string())?;
+        let brokers: Vec<_> = metadata.brokers.into_iter().map(|b| (b.node_id, b.host, b.port)).collect();
+        if brokers == [(0, "elsewhere.example.org".to_owned(), 29092)] { Ok(()) } else { Err(format!("{brokers:?}")) }
+    });
+    // It is told by the broker's next registration too.
+    broker.stop();
+    broker.process = Some(broker.spawn(Kind::under_test(), &scratch));
+    eventually(PATIENCE, "it is told again", || {
+        let mut client = Client::connect(external).map_err(|error| error.to_string())?;
+        let metadata = client.metadata(&[]).map_err(|error| error.to_string())?;
+        let brokers: Vec<_> = metadata.brokers.into_iter().map(|b| (b.node_id, b.host, b.port)).collect();
+        if brokers == [(0, "elsewhere.example.org".to_owned(), 29092)] { Ok(()) } else { Err(format!("{brokers:?}")) }
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{error, info, warn};
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
@@ -61,23 +61,23 @@ impl From<ZkError> for RegistrationError {
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub broker_id: BrokerId,
-    /// `advertised.listeners`, with their hosts and ports as clients reach them.
-    pub advertised: Vec<EndPoint>,
+    /// `advertised.listeners`, with their hosts and ports as clients reach them; they may change.
+    pub advertised: watch::Receiver<Vec<EndPoint>>,
     pub rack: Option<String>,
     pub protocol: MetadataVersion,
 }
 
 impl Identity {
     fn znode(&self) -> Broker {
-        let endpoints = self.advertised.iter().map(|endpoint| Endpoint {
+        let endpoint = |endpoint: &EndPoint| Endpoint {
             listener: endpoint.listener_name.clone(),
             security_protocol: endpoint.security_protocol.name().to_owned(),
             host: endpoint.host.clone().unwrap_or_default(),
             port: i32::from(endpoint.port),
-        });
+        };
         Broker {
             id: self.broker_id.0,
-            endpoints: endpoints.collect(),
+            endpoints: self.advertised.borrow().iter().map(endpoint).collect(),
             rack: self.rack.clone(),
             jmx_port: -1,
             timestamp_ms: wall_clock_ms(),
@@ -192,7 +192,21 @@ impl Keeper {
     async fn keep(&self, session: &ZooKeeper, broker: &mut Broker) {
         let path = odradek_zookeeper::znode::broker::path(broker.id);
         let mut watch = session.watch_data(path.as_str());
-        while let Ok(found) = watch.next().await {
+        let mut advertised = self.identity.advertised.clone();
+        loop {
+            let found = tokio::select! {
+                found = watch.next() => found,
+                Ok(()) = advertised.changed() => {
+                    self.readdress(session, broker).await;
+                    session.get(&path).await
+                }
+            };
+            let found = match found {
+                Ok(found) => found,
+                Err(error) if error.is_of_the_session() => return,
+                // The watch tells when it is as it should be.
+                Err(_) => continue,
+            };
             let Some((data, stat)) = found else {
                 self.published.send_replace(None);
                 warn!("{path} has been removed; registering again");
@@ -215,7 +229,7 @@ impl Keeper {
             }
             let own = broker.encode(self.identity.json());
             if data != own {
-                warn!("{path} has been written by somebody else; writing it again");
+                info!("{path} is not what this broker tells about itself; writing it again");
                 match session.set(&path, &own, stat.version).await {
                     // Whatever it is now, the watch tells of it.
                     Ok(_) | Err(ZkError::BadVersion { .. } | ZkError::NoNode { .. }) => {}
@@ -223,6 +237,14 @@ impl Keeper {
                     Err(error) => session.complain(&path, "this broker's registration stays as it is", &error),
                 }
             }
+        }
+    }
+
+    /// Takes over other addresses, unless another broker has one of them.
+    async fn readdress(&self, session: &ZooKeeper, broker: &mut Broker) {
+        match refuse_taken_endpoints(session, &self.identity).await {
+            Ok(()) => *broker = self.identity.znode(),
+            Err(why) => error!("the advertised addresses stay as they are: {why}"),
         }
     }
 
@@ -249,11 +271,12 @@ impl Keeper {
 }
 
 async fn refuse_taken_endpoints(zk: &ZooKeeper, identity: &Identity) -> Result<(), RegistrationError> {
+    let advertised = identity.advertised.borrow().clone();
     for other in zk.brokers().await? {
         if other.broker.id == identity.broker_id.0 {
             continue;
         }
-        let taken = identity.advertised.iter().find(|ours| {
+        let taken = advertised.iter().find(|ours| {
             other.broker.endpoints.iter().any(|theirs| {
                 theirs.host == ours.host.as_deref().unwrap_or_default() && theirs.port == i32::from(ours.port)
             })

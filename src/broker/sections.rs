@@ -1,12 +1,14 @@
 //! How a change of settings reaches a room while the broker runs: the room's section of the configuration, watched.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use log::{error, info};
 use tokio::sync::watch;
 
-use crate::broker::startup::connection_limits;
+use crate::broker::startup::{advertised, connection_limits};
 use crate::config::kafka_config::KafkaConfig;
+use crate::config::listeners::EndPoint;
 use crate::config::sections::{ControllerConfig, LogDirsConfig, SocketConfig};
 use crate::controller::task::Controller;
 use crate::log::dirs::LogDirs;
@@ -84,6 +86,28 @@ pub(crate) async fn follow_producer_expiration(
                 return;
             },
             _ = shutdown.wait_for(|stops| *stops) => return,
+        }
+    }
+}
+
+/// `advertised.listeners`, until told to stop; `ports` are those of the listeners.
+pub(crate) async fn follow_advertised_listeners(
+    mut endpoints: Section<Vec<EndPoint>>,
+    ports: HashMap<String, u16>,
+    readdress: watch::Sender<Vec<EndPoint>>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let endpoints = tokio::select! {
+            changed = endpoints.changed() => match changed {
+                Some(endpoints) => endpoints.clone(),
+                None => return,
+            },
+            _ = shutdown.wait_for(|stops| *stops) => return,
+        };
+        match advertised(endpoints, &ports).await {
+            Ok(endpoints) => drop(readdress.send_replace(endpoints)),
+            Err(why) => error!("the advertised addresses stay as they are: {why}"),
         }
     }
 }

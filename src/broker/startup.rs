@@ -26,7 +26,8 @@ use crate::broker::load_progress::LoadReport;
 use crate::broker::local_host::canonical_host_name;
 use crate::broker::registration::{self, Identity, Registration};
 use crate::broker::sections::{
-    follow_connection_limits, follow_controller_settings, follow_io_threads, follow_producer_expiration,
+    follow_advertised_listeners, follow_connection_limits, follow_controller_settings, follow_io_threads,
+    follow_producer_expiration,
 };
 use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::kafka_config::KafkaConfig;
@@ -171,8 +172,10 @@ async fn broker_id(config: &KafkaConfig, log_dirs: &LogDirs, zookeeper: &ZooKeep
 
 /// Where clients reach this broker: a host that is left out becomes this machine's name, port 0 the port that the
 /// system chose.
-async fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec<EndPoint>, StartError> {
-    let mut endpoints = config.advertised_listeners().to_vec();
+pub(crate) async fn advertised(
+    mut endpoints: Vec<EndPoint>,
+    ports: &HashMap<String, u16>,
+) -> Result<Vec<EndPoint>, StartError> {
     if let Some(nameless) = endpoints.iter().find(|endpoint| endpoint.host.is_none()) {
         let what = format!(
             "find the name of this machine to advertise for the listener {}; give it a host in advertised.listeners, \
@@ -187,11 +190,18 @@ async fn advertised(config: &KafkaConfig, bound: &[BoundListener]) -> Result<Vec
         });
     }
     for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.port == 0) {
-        if let Some(listener) = bound.iter().find(|bound| bound.settings.name == endpoint.listener_name) {
-            endpoint.port = listener.local_address().doing("read the port of a listener")?.port();
-        }
+        endpoint.port = ports.get(&endpoint.listener_name).copied().unwrap_or(0);
     }
     Ok(endpoints)
+}
+
+/// The port of each listener by its name.
+fn ports(bound: &[BoundListener]) -> Result<HashMap<String, u16>, StartError> {
+    let port = |listener: &BoundListener| {
+        let address = listener.local_address().doing("read the port of a listener")?;
+        Ok((listener.settings.name.clone(), address.port()))
+    };
+    bound.iter().map(port).collect()
 }
 
 /// The id of the cluster, made up if it has none. One that cannot be read is taken to be that of the log directories.
@@ -304,9 +314,11 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let (socket, log_dirs_config) = (config.socket_config(), config.log_dirs_config());
 
     // A start that is refused for its addresses is refused before the logs are touched.
+    let ports = ports(&bound)?;
+    let (readdress, addresses) = watch::channel(advertised(config.advertised_listeners().to_vec(), &ports).await?);
     let identity = Identity {
         broker_id: id,
-        advertised: advertised(&config, &bound).await?,
+        advertised: addresses,
         rack: config.broker_rack().map(str::to_owned),
         protocol: config.inter_broker_protocol_version(),
     };
@@ -344,6 +356,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let expiration = dynamic.section(KafkaConfig::log_dirs_config);
     tasks.spawn(follow_producer_expiration(expiration, Arc::clone(&log_dirs), shutting_down.clone()));
     let sockets = dynamic.section(KafkaConfig::socket_config);
+    let addresses = dynamic.section(|config| config.advertised_listeners().to_vec());
+    tasks.spawn(follow_advertised_listeners(addresses, ports, readdress, shutting_down.clone()));
     tasks.spawn(follow_io_threads(dynamic.section(KafkaConfig::socket_config), Arc::clone(&io), shutting_down.clone()));
     let (controller, controlling) = Controller::new(id, controller_config, Arc::clone(&counters.controller));
     let mut controller_task = JoinSet::new();

@@ -212,7 +212,8 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
 /// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
 /// logs are opened, which is at the next start, as in Kafka.
-const WATCHED: [&str; 8] = [
+const WATCHED: [&str; 9] = [
+    "advertised.listeners",
     "background.threads",
     "max.connection.creation.rate",
     "max.connections",
@@ -353,7 +354,7 @@ mod tests {
     fn each_dynamic_setting_is_acted_on_or_refused() {
         #[rustfmt::skip]
         let acted_on = [
-            ("background.threads", "11"), ("compression.gzip.level", "3"), ("compression.lz4.level", "3"),
+            ("advertised.listeners", "PLAINTEXT://h:1"), ("background.threads", "11"), ("compression.gzip.level", "3"), ("compression.lz4.level", "3"),
             ("compression.type", "zstd"), ("compression.zstd.level", "4"),
             ("log.cleaner.max.compaction.lag.ms", "7"),
             ("log.cleanup.policy", "compact"), ("log.flush.interval.messages", "7"), ("log.flush.interval.ms", "7"),
@@ -368,13 +369,16 @@ mod tests {
             ("num.recovery.threads.per.data.dir", "2"), ("producer.id.expiration.ms", "7"),
             ("unclean.leader.election.enable", "true"),
         ];
-        let parts =
-            |config: &KafkaConfig| (config.log_dirs_config(), config.socket_config(), config.controller_config());
+        let parts = |config: &KafkaConfig| {
+            let addresses = config.advertised_listeners().to_vec();
+            (config.log_dirs_config(), config.socket_config(), config.controller_config(), addresses)
+        };
         for (name, value) in acted_on {
             let set = properties(&[(name, value)]);
-            assert_eq!(validate_broker(&config(), &set, Scope::ClusterDefault), Ok(()), "{name}");
+            let of_all = validate_broker(&config(), &set, Scope::ClusterDefault);
+            assert_eq!(of_all.is_ok(), !is_per_broker(name), "{name}: {of_all:?}");
             assert_eq!(validate_broker(&config(), &set, Scope::Broker), Ok(()), "{name}");
-            let changed = config().with_dynamic(&set, &Properties::new()).expect("valid");
+            let changed = config().with_dynamic(&Properties::new(), &set).expect("valid");
             assert!(parts(&changed) != parts(&config()) || name == "background.threads", "{name}");
         }
         let is_acted_on = |name: &str| acted_on.iter().any(|(acted_on, _)| *acted_on == name);
