@@ -2,7 +2,7 @@
 //! to read. A waiter is a future, woken by the append or the fetch that moves the offset, or by its deadline; nobody
 //! polls and no thread waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -68,14 +68,20 @@ impl Commit {
 pub struct OffsetWaiters {
     /// Mostly in the order of the offsets waited for, since appends are; `insert` keeps it so.
     waiting: VecDeque<(Offset, oneshot::Sender<Result<(), NotCommitted>>)>,
+    /// When the queue grows past this, those that gave up are swept out: behind one that waits for long there may be many.
+    sweep_at: usize,
 }
 
 impl OffsetWaiters {
     /// Parks until the offset is at least `required`.
     pub fn park(&mut self, required: Offset) -> Commit {
-        // Those that gave up at their deadline leave from the front, so the queue stays as long as what is unanswered.
+        // Those that gave up at their deadline mostly leave from the front.
         while self.waiting.front().is_some_and(|(_, reply)| reply.is_closed()) {
             self.waiting.pop_front();
+        }
+        if self.waiting.len() >= self.sweep_at.max(SWEEP_AT_LEAST) {
+            self.waiting.retain(|(_, reply)| !reply.is_closed());
+            self.sweep_at = self.waiting.len() * 2;
         }
         let (reply, commit) = oneshot::channel();
         let position = self.waiting.partition_point(|(offset, _)| *offset <= required);
@@ -326,10 +332,14 @@ pub struct FetchWaiters {
     /// When the list grows past this, finished fetches are swept out. A quiet partition would otherwise collect one
     /// entry from every poll that other partitions ended.
     sweep_at: usize,
-    /// By number, and by the slot that the partition has in each.
-    sessions: BTreeMap<(u64, u32), Arc<SessionWatch>>,
+    /// By number, and by the slot that the partition has in each. Those that have forgotten it are `None` until they are
+    /// swept out.
+    sessions: Vec<(SessionSlot, Option<Arc<SessionWatch>>)>,
     sweep_sessions_at: usize,
+    forgotten: usize,
 }
+
+type SessionSlot = (u64, u32);
 
 const SWEEP_AT_LEAST: usize = 16;
 
@@ -345,25 +355,49 @@ impl FetchWaiters {
     /// From now on each change marks the session.
     pub fn watch(&mut self, session: &Arc<SessionWatch>, slot: u32) {
         if self.sessions.len() >= self.sweep_sessions_at.max(SWEEP_AT_LEAST) {
-            self.sessions.retain(|_, known| !known.closed.load(Ordering::Acquire));
+            self.sweep_sessions();
             self.sweep_sessions_at = self.sessions.len() * 2;
         }
-        self.sessions.insert((session.number, slot), Arc::clone(session));
+        // Mostly the latest.
+        let new = Some(Arc::clone(session));
+        match self.find((session.number, slot)) {
+            Ok(at) => self.forgotten -= usize::from(std::mem::replace(&mut self.sessions[at].1, new).is_none()),
+            Err(at) => self.sessions.insert(at, ((session.number, slot), new)),
+        }
     }
 
     pub fn unwatch(&mut self, session: &SessionWatch, slot: u32) {
-        self.sessions.remove(&(session.number, slot));
+        if let Ok(at) = self.find((session.number, slot))
+            && self.sessions[at].1.take().is_some()
+        {
+            self.forgotten += 1;
+            if self.forgotten * 2 > self.sessions.len() {
+                self.sweep_sessions();
+            }
+        }
+    }
+
+    fn find(&self, wanted: SessionSlot) -> Result<usize, usize> {
+        self.sessions.binary_search_by_key(&wanted, |(known, _)| *known)
+    }
+
+    fn sweep_sessions(&mut self) {
+        let is_open = |session: &SessionWatch| !session.closed.load(Ordering::Acquire);
+        self.sessions.retain(|(_, session)| session.as_deref().is_some_and(is_open));
+        self.forgotten = 0;
     }
 
     /// When the followers that have this partition in a session fetched last.
     pub fn follower_fetches(&self) -> impl Iterator<Item = (BrokerId, std::time::Instant)> {
         let of = |session: &SessionWatch| Some((session.follower?, session.last_fetch()));
-        self.sessions.values().filter_map(move |session| of(session))
+        self.sessions.iter().filter_map(move |(_, session)| of(session.as_deref()?))
     }
 
     /// Marks the sessions, and tells those who wait.
     pub fn moved(&mut self, moves: Moves) {
-        self.sessions.retain(|(_, slot), session| session.changed(*slot, &moves));
+        self.sessions
+            .retain(|((_, slot), session)| session.as_ref().is_some_and(|session| session.changed(*slot, &moves)));
+        self.forgotten = 0;
         if moves != Moves::NONE {
             self.waiting.retain(|(fetch, waits_for)| !moves.of(*waits_for).tell(fetch));
         }
@@ -413,6 +447,19 @@ mod tests {
         assert_eq!(next.wait(soon()).await, Err(NotCommitted::NotLeader));
     }
 
+    #[test]
+    fn those_that_gave_up_leave_from_behind_one_that_waits_for_long_too() {
+        let mut waiters = OffsetWaiters::default();
+        let waits = waiters.park(Offset(1));
+        for offset in 2..10_000 {
+            drop(waiters.park(Offset(offset)));
+        }
+        assert!(waiters.len() <= 2 * SWEEP_AT_LEAST, "{} entries", waiters.len());
+        waiters.reached(Offset(1), Ok(()));
+        let mut reached = waits.reached.expect("it was parked");
+        assert_eq!(reached.try_recv(), Ok(Ok(())));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn dropping_the_partition_answers_its_waiters() {
         let mut waiters = OffsetWaiters::default();
@@ -458,6 +505,31 @@ mod tests {
         for fetch in fetches {
             assert!(fetch.wait(soon()).await);
         }
+    }
+
+    /// Ten thousand consumers of one partition, each with a session of its own.
+    #[test]
+    fn sessions_that_forget_a_partition_hear_no_more_of_it_and_are_swept_out() {
+        const MANY: u64 = 10_000;
+        let mut waiters = FetchWaiters::default();
+        let sessions: Vec<_> =
+            (0..MANY).map(|number| Arc::new(SessionWatch::new(number, None, std::time::Instant::now()))).collect();
+        // In an order that is not theirs, and some twice.
+        for number in (0..MANY).map(|number| number * 7 % MANY).chain(0..10) {
+            waiters.watch(&sessions[number as usize], 3);
+        }
+        waiters.moved(Moves::NONE);
+        assert!(sessions.iter().all(|session| session.take_marks() == [3]), "each hears of it once");
+        let (forgetting, staying) = sessions.split_at(MANY as usize - 10);
+        forgetting.iter().rev().for_each(|session| waiters.unwatch(session, 3));
+        assert!(waiters.sessions.len() < 20, "{} are kept", waiters.sessions.len());
+        waiters.unwatch(&staying[0], 4);
+        waiters.moved(committed(1));
+        assert!(forgetting.iter().all(|session| session.take_marks().is_empty()));
+        assert!(staying.iter().all(|session| session.take_marks() == [3]));
+        staying[1].close();
+        waiters.moved(Moves::NONE);
+        assert_eq!(waiters.sessions.len(), 9);
     }
 
     #[test]
