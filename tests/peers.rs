@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use odradek::protocol::message::Payload;
 use odradek::protocol::message::Request;
 use odradek::protocol::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
@@ -16,14 +17,17 @@ use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use odradek::protocol::messages::metadata::MetadataRequest;
 use odradek::protocol::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use odradek::protocol::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
-use support::client::{batch, frame, values};
+use support::client::{TIMESTAMP, batch, frame, values};
 use support::{Cluster, Kind, PATIENCE, eventually};
 
 /// `queued.max.request.bytes` as it is where nothing sets it, one `socket.request.max.bytes`, what two network threads
 /// decode and encode of frames of a megabyte, and the broker itself.
 const RESIDENT_KIB_MAX: u64 = (256 + 100 + 2 * 64 + 64) * 1024;
 
+const PRODUCED_PARTITIONS: i32 = 50;
 const HALF_SENT: usize = 40;
 const UNREAD: usize = 40;
 /// The client's round trips meanwhile.
@@ -101,7 +105,34 @@ fn attacks() -> Vec<(usize, Vec<u8>)> {
         DescribeConfigsRequest { resources: vec![broker; 50_000], include_synonyms: true, include_documentation: true };
     let coordinators = FindCoordinatorRequest { coordinator_keys: vec!["x".repeat(40); 20_000], ..Default::default() };
 
+    let newcomer = |group: usize| JoinGroupRequest {
+        group_id: format!("newcomers-{group}"),
+        session_timeout_ms: 60_000,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), ..Default::default() }],
+        ..Default::default()
+    };
+    // Each is told to come back with the id that it is given, and nobody does.
+    let newcomers: Vec<u8> = (0..10_000).flat_map(|group| frame(&newcomer(group), 4, 0)).collect();
+
+    let one_record = |producer_id| {
+        let mut batch = BatchBuilder::new().producer(producer_id, 0, 0);
+        batch.append(TIMESTAMP, None, Some(b"v"), &[]);
+        Some(Payload::Bytes(batch.build()))
+    };
+    // Each batch is of another producer, whose sequence is remembered.
+    let produce = |first: i64| {
+        let partition = |index: i32| PartitionProduceData { index, records: one_record(first + i64::from(index)) };
+        let partition_data = (0..PRODUCED_PARTITIONS).map(partition).collect();
+        let topic_data = vec![TopicProduceData { name: "produced".to_owned(), partition_data }];
+        ProduceRequest { acks: 1, timeout_ms: 1000, topic_data, ..Default::default() }
+    };
+    let producers = (0..500).flat_map(|round| frame(&produce(1_000_000 + round * 1_000), 8, 0)).collect();
+
     let mut attacks = vec![
+        (2, newcomers),
+        (2, producers),
         (HALF_SENT, half_sent),
         (UNREAD, repeated(&old_fetch, 2, 4)),
         (8, repeated(&session, 11, 1)),
@@ -120,6 +151,7 @@ fn all_that_peers_hold_at_once_stays_within_its_bound() {
     let mut client = cluster.broker.client();
     client.create_topic("served", 1, &[]);
     client.create_topic("old", 1, &[]);
+    client.create_topic("produced", PRODUCED_PARTITIONS, &[]);
     client.commit("committed", "served", 0, 7);
     for _ in 0..24 {
         let megabyte = batch(Codec::None, (0..100).map(|_| "x".repeat(10_000)));
