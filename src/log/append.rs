@@ -230,7 +230,8 @@ impl State {
     }
 
     fn write(&mut self, parts: &mut [IoSlice<'_>], bytes: u32) -> Result<u32, LogError> {
-        let State { segments, dir, .. } = self;
+        let State { segments, dir, snapshots, .. } = self;
+        snapshots.note_appended(bytes);
         segments.last_mut().expect("a log always has an active segment").append_bytes(dir, parts, bytes)
     }
 
@@ -296,9 +297,9 @@ impl State {
         let config = self.config.clone();
         let dir = self.dir.clone();
         self.active_mut().become_inactive(&dir, &config)?;
-        // The new segment starts where the state ends, so that a restart finds a snapshot for each segment.
+        // The new segment starts where the state ends, so that a restart finds a snapshot near each segment.
         self.producers.set_end_offset(base_offset);
-        self.snapshots.take_if_possible(&dir, &self.producers)?;
+        self.snapshots.take_at_roll(&dir, &self.producers)?;
         let segment = Segment::create(&dir, base_offset, &config, now_ms)?;
         self.segments.push(segment);
         self.recent.clear();

@@ -218,6 +218,35 @@ fn a_log_whose_directory_cannot_be_renamed_is_known_until_it_can() {
 }
 
 #[test]
+fn what_the_disk_did_not_take_is_written_again() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let log = create(&dirs, "t", 0);
+    for i in 0..20 {
+        append(&log, batch(&[i], 100)).expect("appended");
+    }
+    log.flush(0).expect("flushed");
+    dirs.checkpoint_recovery_points();
+    dirs.tick_flush(0);
+    log.truncate_to(Offset(7), log.leader_epoch(), 0).expect("truncated");
+    let checkpoint = || fs::read_to_string(fixture.path(0, "recovery-point-offset-checkpoint")).expect("written");
+    let in_the_way = fixture.path(0, "recovery-point-offset-checkpoint.tmp");
+    fs::create_dir(&in_the_way).expect("writable");
+    dirs.tick_flush(0);
+    fs::remove_dir(&in_the_way).expect("removable");
+    assert_eq!(checkpoint(), "0\n1\nt 0 20\n");
+    dirs.tick_flush(1000);
+    assert_eq!(checkpoint(), "0\n1\nt 0 7\n");
+
+    // Of a partition without records that fsync is the only one of the pass.
+    create(&dirs, "t", 1);
+    fail(Op::Sync, 0);
+    dirs.tick_flush(2000);
+    assert_eq!(dirs.live_dirs().len(), 1);
+    assert_eq!(dirs.get(&TopicPartition::new("t", 1)).expect("there").parent.unwritten.take(3000).len(), 1);
+}
+
+#[test]
 fn what_cannot_be_removed_now_is_removed_later() {
     let fixture = Fixture::new(1);
     let (dirs, _failures) = fixture.start();
@@ -375,6 +404,18 @@ fn a_partition_whose_name_is_too_long_for_the_disk_is_refused_alone() {
     assert!(matches!(refused, Err(LogError::Io { .. })));
     assert!(failures.try_recv().is_err(), "the directories serve");
     create(&dirs, "t", 0);
+}
+
+#[test]
+fn a_partition_never_gets_a_second_directory() {
+    let fixture = Fixture::new(2);
+    let (dirs, _failures) = fixture.start();
+    fs::create_dir(fixture.path(0, "t-0")).expect("writable");
+    fs::write(fixture.path(0, "t-0/partition.metadata"), "what?").expect("writable");
+    let tp = TopicPartition::new("t", 0);
+    let refused = dirs.get_or_create(&tp, None, Arc::new(small_segments()), true, 0);
+    assert!(matches!(refused, Err(LogError::Corrupt { .. })), "{refused:?}");
+    assert!(!fixture.path(1, "t-0").exists(), "with two, the next start would be refused");
 }
 
 #[test]

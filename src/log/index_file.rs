@@ -130,10 +130,9 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
 
     /// Writes the file from its beginning. After an error it is not there, so that nobody takes a part of it for all.
     pub fn write_anew(&mut self, path: &Path) -> io::Result<()> {
-        files::remove_if_exists(path)?;
         let written = files::write(path, self.pending.as_flattened());
         if written.is_err() {
-            let _ = files::remove_if_exists(path);
+            files::remove_if_exists(path)?;
         } else {
             self.written = Some(self.pending.len() as u32);
             self.pending = Vec::new();

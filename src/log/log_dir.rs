@@ -36,7 +36,7 @@ pub(crate) struct LogDir {
     pub wrong_indexes: Pending<(TopicPartition, Offset)>,
     doomed: Mutex<Vec<Doomed>>,
     /// A recovery point moved back since the checkpoint: what is appended below the old one is not on the disk yet.
-    recovery_point_moved_back: AtomicBool,
+    pub truncated: Pending<()>,
 }
 
 /// Files or a whole directory to remove once nobody can be reading them any more.
@@ -67,7 +67,7 @@ impl LogDir {
             unwritten: Pending::default(),
             wrong_indexes: Pending::default(),
             doomed: Mutex::default(),
-            recovery_point_moved_back: AtomicBool::new(false),
+            truncated: Pending::default(),
         }
     }
 
@@ -147,12 +147,7 @@ impl LogDir {
     }
 
     pub fn note_truncated(&self) {
-        self.recovery_point_moved_back.store(true, Ordering::Release);
-    }
-
-    /// Whether there was a truncation since the last call.
-    pub fn take_truncated(&self) -> bool {
-        self.recovery_point_moved_back.swap(false, Ordering::AcqRel)
+        self.truncated.note(());
     }
 
     pub fn doom(&self, due_ms: i64, paths: impl IntoIterator<Item = PathBuf>) {

@@ -716,6 +716,24 @@ fn an_fsync_that_fails_in_any_way_takes_the_log_offline() {
 }
 
 #[test]
+fn snapshots_of_many_producers_are_no_more_than_what_is_appended() {
+    // Every batch is a segment.
+    let one = OneLog::new(LogConfig { segment_bytes: 100, ..LogConfig::default() });
+    let log = one.open_clean();
+    for i in 0..400 {
+        append(&log, batch(&[i], 5).producer(i, 0, 0)).expect("appended");
+    }
+    let is_snapshot = |name: &String| name.ends_with(".snapshot");
+    let bytes_of = |name: &String| std::fs::metadata(one.dir().join(name)).expect("readable").len();
+    let snapshots: u64 = names_in(&one.dir()).iter().filter(|name| is_snapshot(name)).map(bytes_of).sum();
+    assert!(snapshots > 0 && snapshots <= log.size(), "{snapshots} bytes of snapshots, {} of log", log.size());
+    let producers = log.producers();
+    log.abandon();
+    assert_eq!(one.open(false, Offset(0)).expect("loadable").producers().len(), producers.len());
+    assert_eq!(one.open(false, Offset(399)).expect("loadable").producers().len(), producers.len());
+}
+
+#[test]
 fn an_append_needs_no_index() {
     let one = OneLog::new(LogConfig::default());
     let log = one.open_clean();

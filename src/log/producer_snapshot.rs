@@ -23,6 +23,11 @@ const VERSION: i16 = 1;
 const HEADER_BYTES: usize = 10;
 const ENTRY_BYTES: usize = 46;
 
+/// Bytes of a snapshot.
+pub(crate) fn len(producers: &Producers) -> usize {
+    HEADER_BYTES + producers.iter().len() * ENTRY_BYTES
+}
+
 fn encode(producers: &Producers) -> Vec<u8> {
     let entries = producers.iter();
     let mut body = Vec::with_capacity(4 + entries.len() * ENTRY_BYTES);

@@ -442,7 +442,10 @@ impl Segment {
         mut each: impl FnMut(&Batch<'_>) -> Result<(), LogError>,
     ) -> Result<Recovered, LogError> {
         let path = self.log_path(dir);
-        self.mark_unindexed(dir)?;
+        // Of an empty segment there is nothing to find.
+        if self.size > 0 {
+            self.mark_unindexed(dir)?;
+        }
         let index_path = self.txn_index_path(dir);
         files::remove_if_exists(&index_path).doing("delete", &index_path)?;
         self.has_txn_index = false;

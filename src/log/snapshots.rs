@@ -20,11 +20,13 @@ pub(crate) struct Snapshots {
     offsets: BTreeSet<Offset>,
     /// State up to here needs no snapshot.
     last: Offset,
+    /// Appended since.
+    bytes_since: u64,
 }
 
 impl Snapshots {
     pub fn found(offsets: BTreeSet<Offset>) -> Snapshots {
-        Snapshots { offsets, last: Offset(0) }
+        Snapshots { offsets, last: Offset(0), bytes_since: 0 }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -50,8 +52,22 @@ impl Snapshots {
             producer_snapshot::write(&path(dir, offset), producers)?;
             self.offsets.insert(offset);
             self.last = offset;
+            self.bytes_since = 0;
         }
         Ok(())
+    }
+
+    pub fn note_appended(&mut self, bytes: u32) {
+        self.bytes_since = self.bytes_since.saturating_add(u64::from(bytes));
+    }
+
+    /// For a segment that begins, unless that would write more than what was appended since the last snapshot: a log of
+    /// many producers and small segments would consist of little else. A restart then replays so much more.
+    pub fn take_at_roll(&mut self, dir: &Path, producers: &Producers) -> Result<(), LogError> {
+        if self.bytes_since < producer_snapshot::len(producers) as u64 {
+            return Ok(());
+        }
+        self.take_if_possible(dir, producers)
     }
 
     /// As `take`, but does without where that is all: what a restart cannot read it replays from an older snapshot.

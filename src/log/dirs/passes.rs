@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
-use crate::log::pending::{Complaints, LONGEST_DELAY_MS, Pending};
+use crate::log::pending::{Attempt, Complaints, LONGEST_DELAY_MS, Pending};
 use crate::log::{Log, files};
 use crate::model::TopicPartition;
 
@@ -50,10 +50,11 @@ impl LogDirs {
             self.write_small_files(dir, now_ms);
             self.rebuild_wrong_indexes(dir, now_ms);
             self.each_pending(&dir.shared.rolled, "flush", now_ms, |log| log.flush_old_segments(now_ms));
-            if dir.shared.take_truncated()
-                && let Err(error) = self.checkpoint_dir(dir)
-            {
-                log::error!("{error}");
+            for ((), attempt) in dir.shared.truncated.take(now_ms) {
+                if let Err(error) = self.checkpoint_dir(dir) {
+                    log::error!("{error}");
+                    dir.shared.truncated.failed((), attempt, now_ms);
+                }
             }
         }
         for log in self.logs() {
@@ -69,38 +70,39 @@ impl LogDirs {
         }
     }
 
-    /// Does what is due for each log, whatever became of the one before it. True if there was anything to do.
+    /// Does what is due for each log, whatever became of the one before it. Gives back what was done.
     fn each_pending(
         &self,
         pending: &Pending<TopicPartition>,
         doing: &'static str,
         now_ms: i64,
         work: impl Fn(&Log) -> Result<(), LogError>,
-    ) -> bool {
+    ) -> Vec<(TopicPartition, Attempt)> {
         let mut complaints = Complaints::about(doing);
-        let due = pending.take(now_ms);
-        let any = !due.is_empty();
-        for (tp, attempt) in due {
-            let Some(log) = self.get(&tp) else { continue };
-            if let Err(error) = work(&log) {
-                complaints.note(&tp, &error);
-                if !error.is_storage_failure() {
-                    pending.failed(tp, attempt, now_ms);
-                }
+        let mut due = pending.take(now_ms);
+        due.retain(|(tp, attempt)| {
+            let Err(error) = self.get(tp).map_or(Ok(()), |log| work(&log)) else { return true };
+            complaints.note(tp, &error);
+            if !error.is_storage_failure() {
+                pending.failed(tp.clone(), *attempt, now_ms);
             }
-        }
-        any
+            false
+        });
+        due
     }
 
     fn write_small_files(&self, dir: &Dir, now_ms: i64) {
         let doing = "write topic id and leader epochs";
-        if !self.each_pending(&dir.shared.unwritten, doing, now_ms, Log::write_small_files) {
+        let unwritten = &dir.shared.unwritten;
+        let written = self.each_pending(unwritten, doing, now_ms, Log::write_small_files);
+        if written.is_empty() {
             return;
         }
         // New partitions are new directories.
         let root = dir.shared.path();
         if let Err(error) = dir.shared.observe(files::sync_path(root).doing("fsync", root)) {
             log::error!("{error}");
+            written.into_iter().for_each(|(tp, attempt)| unwritten.failed(tp, attempt, now_ms));
         }
     }
 

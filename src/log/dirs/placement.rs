@@ -38,7 +38,8 @@ impl LogDirs {
         let mut last_error = None;
         for dir in self.dirs_by_logs() {
             let path = dir.shared.path().join(tp.to_string());
-            let created = loading::create(tp.clone(), path, topic_id, config.clone(), dir.shared.clone(), now_ms);
+            let created =
+                loading::create(tp.clone(), path.clone(), topic_id, config.clone(), dir.shared.clone(), now_ms);
             match dir.shared.observe(created) {
                 Ok(log) => {
                     let log = self.serve(dir, log);
@@ -48,7 +49,13 @@ impl LogDirs {
                     );
                     return Ok(log);
                 }
-                Err(error) => last_error = Some(error),
+                Err(error) => {
+                    last_error = Some(error);
+                    // Two directories of one partition would stop the next start.
+                    if path.try_exists().unwrap_or(false) {
+                        break;
+                    }
+                }
             }
         }
         Err(last_error.unwrap_or_else(|| self.dirs[0].shared.offline_error()))
