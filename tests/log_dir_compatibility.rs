@@ -7,11 +7,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use odradek::config::log::LogConfig;
 use odradek::config::sections::LogDirsConfig;
 use odradek::log::dirs::LogDirs;
+use odradek::log::dirs::startup::LoadProgress;
 use odradek::log::{FirstBatch, Log, OffsetQuery, ReadUntil};
 use odradek::model::{LeaderEpoch, Offset, TopicPartition};
 use odradek::record::append::prepare;
@@ -92,7 +94,11 @@ fn open(root: &Path) -> LogDirs {
     };
     let (failures, _) = tokio::sync::mpsc::unbounded_channel();
     let dirs = LogDirs::open(&config, failures, Arc::default()).expect("openable");
-    dirs.load(&|_| Arc::new(topic_config()), 0, &|_| {}).expect("loadable");
+    let was_clean = root.join(".kafka_cleanshutdown").exists();
+    let recovered = AtomicU64::new(0);
+    let on_progress = |progress: LoadProgress| recovered.store(progress.segments_recovered, Ordering::Relaxed);
+    dirs.load(&|_| Arc::new(topic_config()), 0, &on_progress).expect("loadable");
+    assert!(!was_clean || recovered.into_inner() == 0, "what was written by whomever is taken as it is");
     dirs
 }
 

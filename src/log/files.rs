@@ -77,6 +77,15 @@ pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a file for good: one that a start must not find after the machine failed either.
+pub(crate) fn remove_durably(path: &Path) -> io::Result<()> {
+    remove_if_exists(path)?;
+    match path.parent() {
+        Some(dir) => sync_path(dir),
+        None => Ok(()),
+    }
+}
+
 /// Makes something of this thread fail the way a full disk lets it fail.
 #[cfg(test)]
 pub(crate) mod faults {
@@ -110,5 +119,21 @@ pub(crate) mod faults {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_gone_for_good_when_the_disk_has_the_directory_without_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let marker = dir.path().join("marker");
+        fs::write(&marker, "").expect("writable");
+        faults::fail(faults::Op::Sync, 0);
+        assert!(remove_durably(&marker).is_err());
+        remove_durably(&marker).expect("what is gone already may not be gone from the disk");
+        assert!(!marker.exists());
     }
 }

@@ -437,6 +437,9 @@ impl Loader<'_> {
 
     fn first_batch_of(&mut self, at: usize) -> Result<Option<BatchHeader>, LogError> {
         let State { segments, dir, .. } = &mut self.state;
+        if segments[at].size() == 0 {
+            return Ok(None);
+        }
         let path = segments[at].log_path(dir);
         let file = fs::File::open(&path).doing("open", &path)?;
         match HeaderScan::new(&file, 0, segments[at].size()).next().doing("read", &path)? {

@@ -111,8 +111,7 @@ impl LogDirs {
         let had_clean_shutdown = marker.exists();
         dir.had_clean_shutdown.store(had_clean_shutdown, Ordering::Release);
         // A crash from here on must not find it, nor must one of the machine.
-        files::remove_if_exists(&marker).doing("delete", &marker)?;
-        files::sync_path(root).doing("fsync", root)?;
+        files::remove_durably(&marker).doing("delete", &marker)?;
         if !had_clean_shutdown {
             log::info!("Attempting recovery for all logs in {} since no clean shutdown file was found", root.display());
         }
