@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -198,6 +198,31 @@ fn all_that_peers_hold_at_once_stays_within_its_bound() {
     // Who comes now with a long request finds room.
     let long = batch(Codec::None, (0..90).map(|_| "y".repeat(10_000)));
     assert!(client.produce("served", 0, long).expect("it is answered").is_ok());
+}
+
+/// As a script does that ends its input and reads on.
+#[test]
+fn a_peer_that_closes_its_side_gets_the_answers_to_what_it_sent_before() {
+    let cluster = Cluster::start("half-closed", "");
+    cluster.broker.client().create_topic("empty", 1, &[]);
+    let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
+    let topics = vec![FetchTopic { topic: "empty".to_owned(), partitions, ..Default::default() }];
+    let fetch = FetchRequest { replica_id: -1, max_wait_ms: 300, min_bytes: 1, topics, ..Default::default() };
+    let metadata = |id| frame(&MetadataRequest { topics: None, ..Default::default() }, 9, id);
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.broker.port)).expect("the broker accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+    stream.write_all(&[metadata(1), frame(&fetch, 4, 2), metadata(3)].concat()).expect("the broker reads");
+    stream.shutdown(Shutdown::Write).expect("it is open");
+    let mut answers = Vec::new();
+    stream.read_to_end(&mut answers).expect("the broker answers, and closes then");
+    let mut ids = Vec::new();
+    let mut rest = &answers[..];
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        ids.push(i32::from_be_bytes(behind[..4].try_into().expect("four bytes")));
+        rest = &behind[length..];
+    }
+    assert_eq!(ids, [1, 2, 3]);
 }
 
 #[test]
