@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use odradek::record::compression::Codec;
+use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
+use odradek_zookeeper::settings::Settings;
 use regex::Regex;
 use support::client::{Client, batch};
 use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
@@ -900,4 +903,49 @@ fn a_tool_waits_for_the_leaders_of_a_broker_that_has_just_started() {
         );
         assert_eq!(offsets.as_deref(), Ok("t:0:0\nt:1:1\nt:2:0\n"), "start {start}");
     }
+}
+
+/// As with Kafka's clients, what has no leader is waited for, and the rest is told and read meanwhile.
+#[test]
+fn a_partition_without_a_leader_keeps_no_tool_from_the_others() {
+    let mut cluster = Cluster::start("tools-leaderless", "");
+    cluster.broker.stop();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
+        let zk = Session::connect(settings).await.expect("ZooKeeper runs");
+        // Nobody is broker 9.
+        let topic =
+            br#"{"version":2,"partitions":{"0":[0],"1":[9],"2":[0]},"adding_replicas":{},"removing_replicas":{}}"#;
+        let state = br#"{"controller_epoch":1,"leader":9,"version":1,"leader_epoch":0,"isr":[9]}"#;
+        zk.create("/brokers/topics/x", topic, CreateKind::Persistent).await.expect("it is new");
+        let path = "/brokers/topics/x/partitions/1/state";
+        zk.create_recursive(path, state, CreateKind::Persistent).await.expect("it is new");
+        zk.close().await;
+    });
+    cluster.start_broker(Kind::under_test());
+    let mut client = cluster.broker.client();
+    eventually(PATIENCE, "two partitions are led", || {
+        let metadata = client.metadata(&["x"]).map_err(|error| error.to_string())?;
+        let leaders: BTreeMap<i32, i32> =
+            metadata.topics[0].partitions.iter().map(|p| (p.partition_index, p.leader_id)).collect();
+        if leaders == BTreeMap::from([(0, 0), (1, -1), (2, 0)]) { Ok(()) } else { Err(format!("{leaders:?}")) }
+    });
+    for partition in [0, 2] {
+        let record = batch(Codec::None, [format!("in {partition}")]);
+        client.produce("x", partition, record).expect("answered").expect("appended");
+    }
+    let address = cluster.broker.address();
+    let arguments = ["--bootstrap-server", &address, "--topic", "x", "--from-beginning", "--max-messages", "2"];
+    let read = cluster.script("kafka-console-consumer.sh", &arguments, "").expect("two records are read");
+    let mut lines: Vec<&str> = read.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["in 0", "in 2"]);
+
+    let hasty = cluster.scratch.path("hasty.properties");
+    fs::write(&hasty, "default.api.timeout.ms=5000\nrequest.timeout.ms=5000\n").expect("it can be written");
+    let hasty = hasty.display().to_string();
+    let arguments = ["--bootstrap-server", &address, "--topic", "x", "--command-config", &hasty];
+    let told = cluster.script("kafka-get-offsets.sh", &arguments, "");
+    assert_eq!(told.as_deref(), Ok("x:0:1\nx:2:1\n"));
 }
