@@ -448,8 +448,9 @@ impl Lines {
     }
 }
 
-/// What the fetches read stays until they have.
-const FETCHED_TOPIC: &str = "kib16";
+/// What the fetches read: as much as the longest of them, and no more, so that the disk is soon done with it.
+const FETCHED_TOPIC: &str = "fetched";
+const FETCHED_BYTES: usize = 2 << 20;
 
 /// One measured line: what was done, and what it cost.
 struct Line {
@@ -484,7 +485,7 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
     // About a gigabyte each, gone again before the next: pages that wait for the disk beyond the system's limit would
     // stop whoever writes.
     let sizes = [
-        ("append in 16 KiB batches", FETCHED_TOPIC, 16 << 10, 40_000),
+        ("append in 16 KiB batches", "kib16", 16 << 10, 40_000),
         ("append in 128 KiB batches", "kib128", 128 << 10, 6_000),
         ("append in 1 MB batches", "mb1", 1_000_000, 800),
     ];
@@ -500,23 +501,20 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
         let megabytes = (count * size) as f64 / 1e6;
         let value = megabytes / (broker.cpu() - before).as_secs_f64();
         lines.push(Line { what, value, unit: "MB/CPU-second" });
-        if topic != FETCHED_TOPIC && kind != Kind::Bare {
+        if kind != Kind::Bare {
             client.delete_topic(topic);
         }
     }
 
+    let mut client = broker.topic(FETCHED_TOPIC);
+    client.pump(&produce_frame(FETCHED_TOPIC, batch(100, (16 << 10) / 108)), FETCHED_BYTES >> 14, 4);
     if is_real {
         wait_for_write_back();
-    }
-    let mut client = broker.client();
-    if kind == Kind::Bare {
-        // It has nothing of earlier connections.
-        client.pump(&produce_frame(FETCHED_TOPIC, batch(100, (16 << 10) / 108)), 2 << 20 >> 14, 4);
     }
     for (what, bytes, count) in
         [("fetch 1 MiB, 1 in flight", 1 << 20, 8_000), ("fetch 64 KiB, 1 in flight", 64 << 10, 40_000)]
     {
-        // From the start of one topic, so that all is in the page cache.
+        // From its start, which is in the page cache.
         let fetch = fetch_frame(FETCHED_TOPIC, 0, bytes);
         let count = scale(count);
         let (_, answer) = client.pump(&fetch, 1, 1);
