@@ -1,8 +1,8 @@
 //! The end of a clean shutdown.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
@@ -32,18 +32,12 @@ impl LogDirs {
             }
             return Ok(());
         }
-        let logs = self.logs_of(&dir.shared);
-        let future: Vec<Arc<Log>> = {
+        let mut logs = self.logs_of(&dir.shared);
+        {
             let future = self.future_logs.read().expect("nothing panics under this lock");
-            future.values().filter(|log| Arc::ptr_eq(&log.parent, &dir.shared)).cloned().collect()
-        };
-        let mut all_closed = Ok(());
-        for log in logs.iter().chain(&future) {
-            let closed = log.close(now_ms);
-            if all_closed.is_ok() {
-                all_closed = closed;
-            }
+            logs.extend(future.values().filter(|log| Arc::ptr_eq(&log.parent, &dir.shared)).cloned());
         }
+        let all_closed = self.close_all(&logs, now_ms);
         self.checkpoint_dir(dir)?;
         all_closed?;
         // What is not open may have to be recovered still.
@@ -56,7 +50,30 @@ impl LogDirs {
         }
         write_clean_shutdown_marker(dir.shared.path())
     }
+
+    /// Closes each, whatever becomes of the others. The first error.
+    fn close_all(&self, logs: &[Arc<Log>], now_ms: i64) -> Result<(), LogError> {
+        let threads = self.recovery_threads_per_dir.load(Ordering::Relaxed).max(CLOSING_THREADS).min(logs.len());
+        let (next, closed) = (AtomicUsize::new(0), Mutex::new(Ok(())));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(log) = logs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(error) = log.close(now_ms) {
+                            let mut closed = closed.lock().expect("nothing panics under this lock");
+                            *closed = std::mem::replace(&mut *closed, Ok(())).and(Err(error));
+                        }
+                    }
+                });
+            }
+        });
+        closed.into_inner().expect("nothing panics under this lock")
+    }
 }
+
+/// `num.recovery.threads.per.data.dir` closes logs too, as in Kafka, but never fewer threads than this: they wait for
+/// fsyncs, and a file system does those of many together.
+const CLOSING_THREADS: usize = 8;
 
 /// The content is what 3.7 and later write in ZooKeeper mode; older brokers look at nothing but the name.
 fn write_clean_shutdown_marker(root: &Path) -> Result<(), LogError> {
