@@ -269,9 +269,10 @@ impl<S: Service, T: Transport> Connection<S, T> {
             let wants_write = !self.window.outbox.is_empty();
             let may_be_signalled = self.account.is_open() || !self.window.waiting.is_empty();
             let (muted_until, answers_until) = (self.window.muted_until, self.answers_until);
+            // An idle connection keeps what all of these take: those that it never waits for are boxed.
             tokio::select! {
                 biased;
-                ready = self.transport.writable(), if wants_write => {
+                ready = async { Box::pin(self.transport.writable()).await }, if wants_write => {
                     if let Err(error) = ready {
                         return End::Io(error);
                     }
@@ -283,7 +284,7 @@ impl<S: Service, T: Transport> Connection<S, T> {
                     }
                     self.receive();
                 }
-                () = self.transport.hung_up(), if !wants_read && self.peer_is == PeerIs::There => {
+                () = async { Box::pin(self.transport.hung_up()).await }, if !wants_read && self.peer_is == PeerIs::There => {
                     self.peer_leaves(PeerIs::Leaving);
                 }
                 () = async { Box::pin(until(answers_until)).await }, if answers_until.is_some() => {
