@@ -47,7 +47,8 @@ macro_rules! table {
                 $( ApiKey::$key => Box::pin(async move {
                     let api_version = context.api_version;
                     let kept: Option<Reader> = table!(@kept body $($counted)?);
-                    // Produces start in their order, and so wait for nothing before they do.
+                    // Produces start in their order, and so wait for nothing before they do. One behind others goes on when
+                    // these are done, and so waits for no place afterwards either.
                     let may_wait = key != ApiKey::Produce;
                     let is_long = body.remaining() > SLICE_BYTES && may_wait;
                     let decoded = server.long_work.run(is_long, || decode(key, &context, &server.counters, body)).await;
@@ -58,7 +59,7 @@ macro_rules! table {
                             let is_long = budget.taken() > SLICE_BYTES && may_wait;
                             let response = server.long_work.poll(is_long, $handler(&server, context, request)).await;
                             let is_long = budget.taken() > SLICE_BYTES;
-                            server.long_work.run(is_long, || answer.encode(response, kept)).await
+                            server.long_work.run_or_now(may_wait, is_long, || answer.encode(response, kept)).await
                         }
                         Err(refused) => answer.encode(*refused, None),
                     }
