@@ -240,11 +240,9 @@ async fn convert_all(
     answers: &mut [Answer],
 ) -> Result<(), AnswerTooLong> {
     let with_records = answers.iter().filter(|answer| matches!(answer.data.records, Some(Payload::File(_)))).count();
-    if with_records == 0 {
-        return Ok(());
-    }
-    let mut conversion = Conversion { bytes_max: CONVERTED_BYTES_MAX / with_records, bytes: 0, is_full: false };
-    let (last, first) = answers.split_at_mut(rand::random_range(0..answers.len()));
+    let bytes_max = CONVERTED_BYTES_MAX / with_records.max(1);
+    let mut conversion = Conversion { bytes_max, bytes: 0, is_full: false };
+    let (last, first) = answers.split_at_mut(rand::random_range(0..=answers.len()));
     for answer in first.iter_mut().chain(last) {
         context.pause().await;
         convert(server, context, fetcher, &mut conversion, answer).await?;
