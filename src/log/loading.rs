@@ -448,16 +448,18 @@ impl Loader<'_> {
         }
     }
 
-    /// Of old formats, which carry no epoch, of a log without a file of epochs, and of what lies before the log's start,
-    /// there is nothing to know.
+    /// Of old formats, which carry no epoch, and of what lies before the log's start there is nothing to know; nor is there
+    /// of what an earlier epoch wrote before the first that the file knows, which is where the log started when it was
+    /// written: the checkpoint of log start offsets follows up to a minute later.
     fn is_of_a_known_epoch(&self, header: &BatchHeader) -> bool {
-        let says_nothing = header.magic < 2
-            || header.partition_leader_epoch < 0
-            || header.base_offset < self.input.log_start_offset.0
-            || self.state.epochs.latest().is_none();
-        says_nothing
-            || self.state.epochs.epoch_at(Offset(header.base_offset))
-                == Some(LeaderEpoch(header.partition_leader_epoch))
+        if header.magic < 2 || header.partition_leader_epoch < 0 || header.base_offset < self.input.log_start_offset.0 {
+            return true;
+        }
+        let written_by = LeaderEpoch(header.partition_leader_epoch);
+        match self.state.epochs.epoch_at(Offset(header.base_offset)) {
+            Some(epoch) => epoch == written_by,
+            None => self.state.epochs.earliest().is_none_or(|first| written_by <= first.epoch),
+        }
     }
 
     /// Recovers segments from this one on, and deletes those behind the first that had to be cut.

@@ -380,6 +380,24 @@ fn a_crash_soon_after_a_truncation_finds_the_epochs_of_what_was_appended_since()
     assert_eq!(log.recovery_point(), Offset(40));
 }
 
+/// The file of epochs says so at once, the checkpoint of log start offsets a minute later.
+#[test]
+fn a_crash_soon_after_a_deletion_of_records_recovers_no_more_than_any_other() {
+    let one = OneLog::new(small_segments());
+    let log = one.open_clean();
+    for i in 0..40 {
+        append_in_epoch(&log, batch(&[i], 150), i32::from(i >= 5)).expect("appended");
+    }
+    log.delete_records(Offset(27), log.leader_epoch()).expect("deleted");
+    log.write_small_files().expect("written");
+    log.flush(0).expect("flushed");
+    log.abandon();
+    let on_disk = std::fs::read_to_string(one.dir().join("leader-epoch-checkpoint")).expect("written");
+    assert_eq!(on_disk, "0\n1\n1 27\n");
+    let recovery_point = Offset(25);
+    assert_eq!(one.open_at(false, recovery_point, Offset(0)).expect("loadable").recovery_point(), recovery_point);
+}
+
 fn one_batch_at(log: &super::Log, from: Offset) -> i64 {
     let bytes = read_bytes(log, from, 1);
     Batches::new(&bytes).next().expect("a batch").expect("valid").header.base_offset
