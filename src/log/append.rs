@@ -299,7 +299,9 @@ impl State {
         self.active_mut().become_inactive(&dir, &config)?;
         // The new segment starts where the state ends, so that a restart finds a snapshot near each segment.
         self.producers.set_end_offset(base_offset);
-        self.snapshots.take_at_roll(&dir, &self.producers)?;
+        // Retention takes the oldest segments, some at a time.
+        let recent = self.segments[self.segments.len() / 3].base_offset();
+        self.snapshots.take_at_roll(&dir, &self.producers, recent)?;
         let segment = Segment::create(&dir, base_offset, &config, now_ms)?;
         self.segments.push(segment);
         self.recent.clear();

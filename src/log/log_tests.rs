@@ -752,6 +752,23 @@ fn snapshots_of_many_producers_are_no_more_than_what_is_appended() {
 }
 
 #[test]
+fn a_crash_forgets_no_producer_whose_records_have_expired() {
+    // Every batch is a segment, and a snapshot soon as large as all that are kept.
+    let one = OneLog::new(LogConfig { segment_bytes: 100, retention_bytes: Some(2000), ..LogConfig::default() });
+    let log = one.open_clean();
+    for i in 0..400 {
+        append(&log, batch(&[i], 5).producer(i, 0, 0)).expect("appended");
+        log.delete_old_segments(i).expect("deleted");
+    }
+    assert!(log.log_start_offset() > Offset(300));
+    let (producers, log_start_offset) = (log.producers(), log.log_start_offset());
+    assert_eq!(producers.len(), 400);
+    log.abandon();
+    let log = one.open_at(false, Offset(399), log_start_offset).expect("loadable");
+    assert_eq!(log.producers().len(), producers.len());
+}
+
+#[test]
 fn an_append_needs_no_index() {
     let one = OneLog::new(LogConfig::default());
     let log = one.open_clean();

@@ -62,9 +62,12 @@ impl Snapshots {
     }
 
     /// For a segment that begins, unless that would write more than what was appended since the last snapshot: a log of
-    /// many producers and small segments would consist of little else. A restart then replays so much more.
-    pub fn take_at_roll(&mut self, dir: &Path, producers: &Producers) -> Result<(), LogError> {
-        if self.bytes_since < producer_snapshot::len(producers) as u64 {
+    /// many producers and small segments would consist of little else. A restart then replays so much more. The newest
+    /// one that there is must not lie below `recent`, lest it go with the oldest segments before the next is taken: then
+    /// a crash would forget all producers whose records have gone.
+    pub fn take_at_roll(&mut self, dir: &Path, producers: &Producers, recent: Offset) -> Result<(), LogError> {
+        let has_recent = self.latest().is_some_and(|latest| latest >= recent);
+        if has_recent && self.bytes_since < producer_snapshot::len(producers) as u64 {
             return Ok(());
         }
         self.take_if_possible(dir, producers)
