@@ -50,8 +50,7 @@ macro_rules! table {
                     // Produces start in their order, and so wait for nothing before they do. One behind others goes on when
                     // these are done, and so waits for no place afterwards either.
                     let may_wait = key != ApiKey::Produce;
-                    let is_long = body.remaining() > SLICE_BYTES && may_wait;
-                    let decoded = server.long_work.run(is_long, || decode(key, &context, &server.counters, body)).await;
+                    let decoded = read(&server, key, &context, body, may_wait).await;
                     let answer = Answering { key, api_version, correlation_id, counters: &server.counters };
                     match decoded {
                         Ok(request) => {
@@ -210,6 +209,29 @@ fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
 
 /// Reads the request, and counts what memory it takes. One that would take too much is answered with the part of it that
 /// was read.
+async fn read<R>(
+    server: &Server,
+    key: ApiKey,
+    context: &RequestContext,
+    body: Reader,
+    may_wait: bool,
+) -> Result<R, Box<Handled<R::Response>>>
+where
+    R: Request,
+    R::Response: Refusing<Request = R>,
+{
+    let is_long = body.remaining() > SLICE_BYTES && (may_wait || names_many::<R>(&body, context.api_version));
+    let decoded = || decode(key, context, &server.counters, body);
+    if may_wait { server.long_work.run(is_long, decoded).await } else { server.long_work.run_now(is_long, decoded) }
+}
+
+/// Most of a long produce is records, of which none is looked at here: what takes long to read takes memory too.
+fn names_many<R: Request>(body: &Reader, version: i16) -> bool {
+    let mut beginning = body.clone();
+    beginning.read_the_beginning();
+    matches!(R::decode_partly(&mut beginning, version).1, Err(DecodeError::OverBudget))
+}
+
 fn decode<R>(
     key: ApiKey,
     context: &RequestContext,
@@ -291,9 +313,13 @@ impl Answering<'_> {
 mod tests {
     use std::sync::atomic::Ordering;
 
+    use bytes::Bytes;
+
     use super::*;
     use crate::api::answer::AnswerTooLong;
+    use crate::protocol::message::Payload;
     use crate::protocol::messages::fetch::{FetchResponse, FetchableTopicResponse, PartitionData};
+    use crate::protocol::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 
     #[test]
     fn an_answer_counts_each_error_that_it_tells() {
@@ -311,5 +337,21 @@ mod tests {
         assert_eq!(of(ApiKey::Fetch, ErrorCode::None), 0);
         assert_eq!(of(ApiKey::Produce, ErrorCode::OffsetOutOfRange), 0);
         assert_eq!(counters.refused_answers.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_long_produce_is_long_to_read_for_its_partitions_and_not_for_its_records() {
+        let body = |partitions: i32, records: usize| {
+            let records = Some(Payload::Bytes(Bytes::from(vec![0; records])));
+            let data = |index| PartitionProduceData { index, records: records.clone() };
+            let topic = TopicProduceData { name: "t".into(), partition_data: (0..partitions).map(data).collect() };
+            let mut writer = Writer::new();
+            let request = ProduceRequest { topic_data: vec![topic], ..Default::default() };
+            request.encode(&mut writer, 9).expect("it has a place for all");
+            Reader::new(writer.into_bytes().expect("no file is in it"))
+        };
+        assert!(!names_many::<ProduceRequest>(&body(1, 1_000_000), 9));
+        assert!(!names_many::<ProduceRequest>(&body(100, 10_000), 9));
+        assert!(names_many::<ProduceRequest>(&body(100_000, 0), 9));
     }
 }
