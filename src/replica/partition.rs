@@ -410,9 +410,12 @@ impl<L: PartitionLog> Partition<L> {
             }
         }
         let min_isr = config.min_insync_replicas;
+        let before = state.high_watermark;
         let has_moved = self.advance_high_watermark(&mut state, &log, min_isr, info.log_end_offset);
         let arrived = if info.duplicate { Moved::Not } else { Moved::By(bytes) };
         let committed = match state.high_watermark >= info.log_end_offset {
+            // With what was appended before, and waited for a replica that is not waited for any more.
+            true if has_moved && (info.duplicate || before < info.first_offset) => Moved::Unknown,
             // Every append counts its own bytes, also when another's, later in the log, has moved the high watermark past
             // it.
             true => arrived,

@@ -35,7 +35,7 @@ use crate::replica::partition::{
     AppendTerms, FetchLimits, FetchParams, Fetched, Fetcher, Partition, RequiredAcks, Surroundings,
 };
 use crate::replica::partition_log::PartitionLog;
-use crate::replica::waiters::NotCommitted;
+use crate::replica::waiters::{NotCommitted, ParkedFetch};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const BROKERS: [i32; 3] = [1, 2, 3];
@@ -321,6 +321,24 @@ async fn how_far_a_follower_lags_does_not_depend_on_the_wall_clock() {
     *one.clock.lock().expect("no test panics under it") += Duration::from_secs(31);
     append(NOW_MS);
     assert_eq!(one.log.bounds().high_watermark, Offset(5), "too slow to join");
+}
+
+/// What a replica held back that may not join any more is committed with the next append, and counts as that does.
+#[tokio::test]
+async fn a_fetch_that_waits_hears_of_all_that_an_append_has_committed() {
+    let one = One::leading();
+    let shrunk = Decision { isr: vec![BrokerId(1)], ..decision(1, 6, &[1]) };
+    one.partition.lead(&shrunk, &one.log).expect("nothing fails in memory");
+    one.fetch(2, -1, 3, Some(6)).expect("a replica");
+    let parked = ParkedFetch::new(2 * records(9).len() as i64);
+    let consumer = Fetcher::Consumer { read_committed: false, may_read_from_follower: false };
+    one.partition.park_fetch(&parked, consumer, Offset(3));
+    let append = || one.partition.append(records(9), TERMS, NOW_MS).expect("this broker leads");
+    append();
+    assert_eq!((one.log.bounds().high_watermark, parked.is_finished()), (Offset(3), false));
+    *one.clock.lock().expect("no test panics under it") += Duration::from_secs(31);
+    append();
+    assert_eq!((one.log.bounds().high_watermark, parked.is_finished()), (Offset(5), true));
 }
 
 // ---- histories ----
