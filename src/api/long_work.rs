@@ -11,16 +11,13 @@ use tokio::task::block_in_place;
 
 pub struct LongWork {
     places: Semaphore,
-    /// For what can wait for no place.
+    /// For what can wait for no place: as much of it is done beside the network threads, and more of it on them.
     places_now: Semaphore,
 }
 
-/// As much of what can wait for no place is done beside the network threads; more of it, on them.
-const AT_ONCE_NOW: usize = 16;
-
 impl LongWork {
     pub fn new(at_once: usize) -> LongWork {
-        LongWork { places: Semaphore::new(at_once), places_now: Semaphore::new(AT_ONCE_NOW) }
+        LongWork { places: Semaphore::new(at_once), places_now: Semaphore::new(at_once) }
     }
 
     /// Runs it at once if it is short, else when there is a place for it.
