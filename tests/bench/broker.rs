@@ -296,6 +296,17 @@ impl Client {
 }
 
 impl Client {
+    /// Sends the same frame `count` times, each when the one before is answered with that many bytes, the length in front
+    /// included. What is read is asked for exactly: more would wait for `wake_at` with less than that to come.
+    fn ask(&mut self, frame: &[u8], count: usize, answer_bytes: usize) -> u64 {
+        let mut answer = vec![0; answer_bytes];
+        for _ in 0..count {
+            self.stream.write_all(frame).expect("the broker reads");
+            self.stream.read_exact(&mut answer).expect("the broker answers whole");
+        }
+        (count * answer_bytes) as u64
+    }
+
     /// From now on the reader is woken when that much has arrived, and not for each segment.
     /// SO_RCVLOWAT has no safe binding in Rust; it belongs to the socket, so another process may set it.
     fn wake_at(&self, bytes: usize) {
@@ -518,10 +529,11 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
         let fetch = fetch_frame(FETCHED_TOPIC, 0, bytes);
         let count = scale(count);
         let (_, answer) = client.pump(&fetch, 1, 1);
-        client.wake_at(4 + answer.len());
-        client.pump(&fetch, count / 4, 1);
+        let answer_bytes = 4 + answer.len();
+        client.wake_at(answer_bytes);
+        client.ask(&fetch, count / 4, answer_bytes);
         let before = broker.cpu();
-        let (received, _) = client.pump(&fetch, count, 1);
+        let received = client.ask(&fetch, count, answer_bytes);
         assert!(received as f64 / count as f64 > f64::from(bytes) * 0.5 || !is_real, "the answers carry data");
         let value = received as f64 / 1e6 / (broker.cpu() - before).as_secs_f64();
         lines.push(Line { what, value, unit: "MB/CPU-second" });
