@@ -20,7 +20,8 @@ use crate::replica::replica_manager::ReplicaManager;
 /// How often segments that were rolled are flushed, and files whose delete delay is over are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two attempts to tell the controller of a failed log directory.
+/// Between two attempts to tell the controller of a failed log directory. A timer, since ZooKeeper tells nobody when a znode
+/// that it refused to write may be written.
 const TELL_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(crate) fn start(
