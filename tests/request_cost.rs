@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use odradek::api::table::SUPPORTED;
 use odradek::protocol::api_keys::ApiKey;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::header::RequestHeader;
@@ -387,6 +388,14 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
             };
             vec![frame(&request(vec![0; of(4)]), 0, 1), frame(&request((0..of(4) as i32).collect()), 0, 1)]
         }
+        // They are not answered yet.
+        ApiKey::ControlledShutdown
+        | ApiKey::ElectLeaders
+        | ApiKey::AlterPartitionReassignments
+        | ApiKey::ListPartitionReassignments
+        | ApiKey::AlterPartition
+        | ApiKey::UpdateFeatures
+        | ApiKey::AllocateProducerIds => Vec::new(),
     }
 }
 
@@ -456,8 +465,10 @@ fn the_worst_megabyte_of_each_api_keeps_no_other_client_waiting() {
             }
             (count, slowest)
         });
-        for key in ApiKey::ALL {
-            for (which, frame) in worst(*key).iter().enumerate() {
+        for key in SUPPORTED {
+            let frames = worst(*key);
+            assert!(!frames.is_empty(), "no request is known that makes {} work", key.name());
+            for (which, frame) in frames.iter().enumerate() {
                 let what = format!("{} {which}, {} bytes", key.name(), frame.len());
                 let logged = log_bytes(&cluster.scratch);
                 let began = Instant::now();

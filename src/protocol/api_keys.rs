@@ -60,6 +60,7 @@ api_keys! {
     LeaderAndIsr = 4, m::leader_and_isr::LeaderAndIsrRequest;
     StopReplica = 5, m::stop_replica::StopReplicaRequest;
     UpdateMetadata = 6, m::update_metadata::UpdateMetadataRequest;
+    ControlledShutdown = 7, m::controlled_shutdown::ControlledShutdownRequest;
     OffsetCommit = 8, m::offset_commit::OffsetCommitRequest;
     OffsetFetch = 9, m::offset_fetch::OffsetFetchRequest;
     FindCoordinator = 10, m::find_coordinator::FindCoordinatorRequest;
@@ -82,8 +83,14 @@ api_keys! {
     AlterConfigs = 33, m::alter_configs::AlterConfigsRequest;
     CreatePartitions = 37, m::create_partitions::CreatePartitionsRequest;
     DeleteGroups = 42, m::delete_groups::DeleteGroupsRequest;
+    ElectLeaders = 43, m::elect_leaders::ElectLeadersRequest;
     IncrementalAlterConfigs = 44, m::incremental_alter_configs::IncrementalAlterConfigsRequest;
+    AlterPartitionReassignments = 45, m::alter_partition_reassignments::AlterPartitionReassignmentsRequest;
+    ListPartitionReassignments = 46, m::list_partition_reassignments::ListPartitionReassignmentsRequest;
     OffsetDelete = 47, m::offset_delete::OffsetDeleteRequest;
+    AlterPartition = 56, m::alter_partition::AlterPartitionRequest;
+    UpdateFeatures = 57, m::update_features::UpdateFeaturesRequest;
     DescribeCluster = 60, m::describe_cluster::DescribeClusterRequest;
     DescribeProducers = 61, m::describe_producers::DescribeProducersRequest;
+    AllocateProducerIds = 67, m::allocate_producer_ids::AllocateProducerIdsRequest;
 }

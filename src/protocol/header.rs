@@ -17,7 +17,7 @@ pub struct RequestHeader {
 }
 
 /// ControlledShutdown version 0 is the one request whose header has no client id.
-const CONTROLLED_SHUTDOWN: i16 = 7;
+const CONTROLLED_SHUTDOWN: i16 = ApiKey::ControlledShutdown as i16;
 
 impl RequestHeader {
     /// Reads the header; its own version follows from API key and version. An unknown key reads as not flexible,

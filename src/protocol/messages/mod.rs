@@ -1,9 +1,13 @@
 //! Every message, one file per API, declared as data.
 
+pub mod allocate_producer_ids;
 pub mod alter_configs;
+pub mod alter_partition;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 pub mod consumer_protocol_assignment;
 pub mod consumer_protocol_subscription;
+pub mod controlled_shutdown;
 pub mod create_acls;
 pub mod create_partitions;
 pub mod create_topics;
@@ -16,6 +20,7 @@ pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_producers;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -26,6 +31,7 @@ pub mod leader_and_isr;
 pub mod leave_group;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -34,14 +40,15 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod stop_replica;
 pub mod sync_group;
+pub mod update_features;
 pub mod update_metadata;
 
 use crate::protocol::message::{Message, MessageSchema, Request};
 
 macro_rules! exchanges {
-    ($($file:ident: $request:ident => $response:ident;)*) => {
+    ($($file:ident: $request:ident => $($response:ident)::+;)*) => {
         $( impl Request for $file::$request {
-            type Response = $file::$response;
+            type Response = $file::$($response)::+;
         } )*
 
         /// All requests and responses, for the test that compares them with Kafka's schemas.
@@ -49,7 +56,7 @@ macro_rules! exchanges {
             &[
             consumer_protocol_subscription::ConsumerProtocolSubscription::SCHEMA,
             consumer_protocol_assignment::ConsumerProtocolAssignment::SCHEMA,
-            $( $file::$request::SCHEMA, $file::$response::SCHEMA, )*
+            $( $file::$request::SCHEMA, $file::$($response)::+::SCHEMA, )*
         ];
     };
 }
@@ -62,6 +69,7 @@ exchanges! {
     leader_and_isr: LeaderAndIsrRequest => LeaderAndIsrResponse;
     stop_replica: StopReplicaRequest => StopReplicaResponse;
     update_metadata: UpdateMetadataRequest => UpdateMetadataResponse;
+    controlled_shutdown: ControlledShutdownRequest => ControlledShutdownResponse;
     offset_commit: OffsetCommitRequest => OffsetCommitResponse;
     offset_fetch: OffsetFetchRequest => OffsetFetchResponse;
     find_coordinator: FindCoordinatorRequest => FindCoordinatorResponse;
@@ -84,8 +92,14 @@ exchanges! {
     alter_configs: AlterConfigsRequest => AlterConfigsResponse;
     create_partitions: CreatePartitionsRequest => CreatePartitionsResponse;
     delete_groups: DeleteGroupsRequest => DeleteGroupsResponse;
+    elect_leaders: ElectLeadersRequest => ElectLeadersResponse;
     incremental_alter_configs: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse;
+    alter_partition_reassignments: AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse;
+    list_partition_reassignments: ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse;
     offset_delete: OffsetDeleteRequest => OffsetDeleteResponse;
+    alter_partition: AlterPartitionRequest => response::AlterPartitionResponse;
+    update_features: UpdateFeaturesRequest => UpdateFeaturesResponse;
     describe_cluster: DescribeClusterRequest => DescribeClusterResponse;
     describe_producers: DescribeProducersRequest => DescribeProducersResponse;
+    allocate_producer_ids: AllocateProducerIdsRequest => AllocateProducerIdsResponse;
 }
