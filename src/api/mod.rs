@@ -30,6 +30,7 @@ use crate::replica::replica_manager::ReplicaManager;
 
 pub mod acls;
 pub mod alter_configs;
+pub mod alter_partition;
 pub mod answer;
 pub mod api_versions;
 #[cfg(test)]

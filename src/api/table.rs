@@ -12,10 +12,10 @@ use crate::api::counters::{ApiCounters, count};
 use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
-    Handled, HangUp, Outcome, RequestContext, Server, acls, alter_configs, api_versions, create_partitions,
-    create_topics, delete_records, delete_topics, describe_cluster, describe_configs, describe_producers, fetch,
-    find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch,
-    offsets, produce, stop_replica, update_metadata,
+    Handled, HangUp, Outcome, RequestContext, Server, acls, alter_configs, alter_partition, api_versions,
+    create_partitions, create_topics, delete_records, delete_topics, describe_cluster, describe_configs,
+    describe_producers, fetch, find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata,
+    offset_for_leader_epoch, offsets, produce, stop_replica, update_metadata,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -102,6 +102,7 @@ table! {
     DeleteGroups => groups::delete;
     IncrementalAlterConfigs => alter_configs::handle_incremental;
     OffsetDelete => offsets::delete;
+    AlterPartition => alter_partition::handle;
     DescribeCluster => describe_cluster::handle;
     DescribeProducers => describe_producers::handle, counted;
 }

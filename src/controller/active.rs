@@ -10,6 +10,7 @@
 //! | unclean elections allowed| partitions without a leader settled                                                 |
 //! | LeaderAndIsr answered    | replicas on failed directories count as offline                                     |
 //! | StopReplica answered     | deletion goes on                                                                    |
+//! | a broker asks for ISRs   | see `alter_partition.rs`                                                            |
 //!
 //! To settle a partition is to give it the leader and ISR that follow from what is online (`election.rs`): written to
 //! ZooKeeper first, told to the brokers when the write is confirmed.
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use log::{info, warn};
 
 use crate::config::metadata_version::MetadataVersion;
+use crate::controller::alter_partition::{AlterPartitions, Altered, Altering, StaleBrokerEpoch};
 use crate::controller::election::{self, Outcome, Unclean};
 use crate::controller::requests::{ControllerIdentity, Outgoing, RequestBatch};
 use crate::controller::state::{
@@ -87,6 +89,24 @@ pub enum Event {
     LogDirsFailed(BTreeSet<BrokerId>),
     /// Leaderships that leaders of an older protocol wrote themselves.
     IsrsChanged(Vec<(TopicPartition, LeaderAndIsr)>),
+    /// A broker asks; answered by [`Action::Answer`].
+    Requested { id: RequestId, request: Request },
+}
+
+/// By which an answer finds whoever asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What others ask of the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    AlterPartitions(AlterPartitions),
+}
+
+/// What they are answered, each in the words of its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    AlterPartitions(Result<Vec<Altered>, StaleBrokerEpoch>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +155,11 @@ pub enum Action {
     DeleteTopic(Arc<str>),
     /// Remove deletion markers alone.
     DeleteMarkers(Vec<String>),
+    /// Each request is answered once.
+    Answer {
+        id: RequestId,
+        answer: Answer,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +170,8 @@ pub struct LeadershipWrite {
     pub is_new: bool,
     /// The leader is from outside the ISR.
     pub is_unclean: bool,
+    /// Asked for by the leader, under its epoch: a state that is gone is not made anew.
+    pub is_by_leader: bool,
 }
 
 /// The settings that decisions depend on.
@@ -168,6 +195,8 @@ pub struct Active {
     later: VecDeque<Step>,
     /// Leaderships being written.
     writing: BTreeMap<TopicPartition, LeadershipWrite>,
+    /// The request whose ISRs are being written: nothing else is written meanwhile.
+    pub(super) altering: Option<Altering>,
     /// Topics marked for deletion that are not known or not understood (yet).
     doubtful: BTreeSet<String>,
     /// Partitions whose leadership could not be written.
@@ -204,6 +233,7 @@ impl Active {
             awaited: 0,
             later: VecDeque::new(),
             writing: BTreeMap::new(),
+            altering: None,
             doubtful: BTreeSet::new(),
             unwritten: BTreeSet::new(),
             undeleted: BTreeSet::new(),
@@ -246,6 +276,7 @@ impl Active {
             Event::UncleanElectionsAllowed { topic } => self.elect_leaderless(topic.as_deref()),
             Event::LogDirsFailed(brokers) => self.log_dirs_failed(&brokers),
             Event::IsrsChanged(leaderships) => self.isrs_changed(leaderships),
+            Event::Requested { id, request: Request::AlterPartitions(asked) } => self.alter_partitions(id, asked),
         }
         self.finish()
     }
@@ -404,7 +435,13 @@ impl Active {
                 },
             };
             let is_new = partition.leadership.is_none();
-            writes.push(LeadershipWrite { partition: name.clone(), leadership: next, is_new, is_unclean });
+            writes.push(LeadershipWrite {
+                partition: name.clone(),
+                leadership: next,
+                is_new,
+                is_unclean,
+                is_by_leader: false,
+            });
         }
         if !leaderless.is_empty() {
             warn!(
@@ -428,6 +465,10 @@ impl Active {
 
     fn leaderships_written(&mut self, outcomes: Vec<(TopicPartition, WriteOutcome)>) {
         self.awaited = self.awaited.saturating_sub(1);
+        if let Some(altering) = self.altering.take() {
+            self.alterations_written(altering, outcomes);
+            return;
+        }
         let mut again = Vec::new();
         for (name, outcome) in outcomes {
             let Some(write) = self.writing.remove(&name) else { continue };

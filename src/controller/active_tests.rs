@@ -5,7 +5,11 @@ use std::sync::atomic::Ordering;
 
 use crate::config::metadata_version::MetadataVersion;
 use crate::controller::active::{
-    Action, Active, Deleted, Event, Hosted, Settings, Snapshot, TopicFound, TopicRead, WriteOutcome,
+    Action, Active, Answer, Deleted, Event, Hosted, Request, RequestId, Settings, Snapshot, TopicFound, TopicRead,
+    WriteOutcome,
+};
+use crate::controller::alter_partition::{
+    AlterPartitions, AlterRefusal, Altered, AskedIsr, AskedPartition, StaleBrokerEpoch, TopicRef,
 };
 use crate::controller::counters::ControllerCounters;
 use crate::controller::requests::{ControlRequest, Outgoing};
@@ -605,4 +609,159 @@ fn every_protocol_version_can_be_spoken() {
         }
         assert_eq!(kinds, [1, 3, 2], "{protocol}");
     }
+}
+
+/// What broker 1 asks for the first partition of `t`: leader epoch, partition epoch, ISR, recovering.
+fn asking(leader_epoch: i32, partition_epoch: i32, isr: &[i32], recovering: bool) -> AlterPartitions {
+    AlterPartitions {
+        broker: BrokerId(1),
+        broker_epoch: BrokerEpoch(101),
+        partitions: vec![AskedPartition {
+            topic: TopicRef::Name("t".into()),
+            partition: 0,
+            asked: AskedIsr {
+                leader_epoch: LeaderEpoch(leader_epoch),
+                partition_epoch: PartitionEpoch(partition_epoch),
+                isr: isr.iter().copied().map(BrokerId).collect(),
+                recovering,
+            },
+        }],
+    }
+}
+
+impl Driver {
+    /// What was said to brokers and answered to whoever asked.
+    fn ask(&mut self, asked: AlterPartitions) -> (Vec<Said>, Result<Vec<Altered>, StaleBrokerEpoch>) {
+        self.done.clear();
+        let said = self.on(Event::Requested { id: RequestId(5), request: Request::AlterPartitions(asked) });
+        match &self.done[..] {
+            [Action::Answer { id: RequestId(5), answer: Answer::AlterPartitions(answer) }] => (said, answer.clone()),
+            other => panic!("one answer is given, not {other:?}"),
+        }
+    }
+
+    /// What became of the first partition, which all brokers were told of, whatever it was.
+    fn alter(&mut self, asked: AlterPartitions) -> Result<(i32, Vec<i32>), AlterRefusal> {
+        let (said, answer) = self.ask(asked);
+        let leader = self.state("t-0").0;
+        assert_eq!(said, [1, 2].map(|to| Said::Metadata(to, vec![1, 2], named(&[("t-0", leader)]))));
+        let altered = answer.expect("the broker's epoch is right");
+        let [altered] = &altered[..] else { panic!("{altered:?} is of one partition") };
+        let isr = |now: &LeaderAndIsr| now.isr.iter().map(|id| id.0).collect();
+        altered.outcome.as_ref().map(|now| (now.partition_epoch.0, isr(now))).map_err(|why| *why)
+    }
+}
+
+/// A partition of brokers 1 to 3, of which 3 is not there, led by 1 in epoch 4 with itself in sync.
+fn altering() -> Driver {
+    Driver::elected(&[1, 2], &[("t", found(&[&[1, 2, 3]]))], &[("t-0", leadership(1, 4, &[1]))])
+}
+
+#[test]
+fn what_a_leader_asks_for_is_checked_in_kafkas_order() {
+    use AlterRefusal::{FencedLeaderEpoch, IneligibleReplica, InvalidRequest, InvalidUpdateVersion, NotController};
+    type Case = (i32, i32, &'static [i32], bool, Result<(i32, Vec<i32>), AlterRefusal>);
+    let cases: &[Case] = &[
+        (5, 4, &[1, 2], false, Err(NotController)),
+        (4, 5, &[1, 2], false, Err(NotController)),
+        (3, 5, &[1, 2], false, Err(NotController)),
+        (3, 4, &[1, 2], false, Err(FencedLeaderEpoch)),
+        (3, 4, &[1], false, Err(FencedLeaderEpoch)),
+        (4, 4, &[1], false, Ok((4, vec![1]))),
+        (4, 3, &[1], false, Ok((4, vec![1]))),
+        (4, 3, &[1, 2], false, Err(InvalidUpdateVersion)),
+        (4, 3, &[1, 2], true, Err(InvalidUpdateVersion)),
+        (4, 4, &[1, 3], true, Err(InvalidRequest)),
+        (4, 4, &[1], true, Err(InvalidRequest)),
+        (4, 4, &[], false, Err(InvalidRequest)),
+        (4, 4, &[2], false, Err(InvalidRequest)),
+        (4, 4, &[1, 3], false, Err(IneligibleReplica)),
+        (4, 4, &[1, 2], false, Ok((5, vec![1, 2]))),
+    ];
+    for (leader_epoch, partition_epoch, isr, recovering, expected) in cases {
+        let mut driver = altering();
+        let outcome = driver.alter(asking(*leader_epoch, *partition_epoch, isr, *recovering));
+        assert_eq!(outcome, *expected, "{leader_epoch} {partition_epoch} {isr:?} {recovering}");
+        let written = expected.as_ref().map_or(vec![1], |(_, isr)| isr.clone());
+        assert_eq!(driver.state("t-0"), (1, 4, written), "the leader and its epoch stay");
+    }
+}
+
+#[test]
+fn a_request_that_comes_twice_is_answered_with_what_the_first_did() {
+    let mut driver = altering();
+    assert_eq!(driver.alter(asking(4, 4, &[1, 2], false)), Ok((5, vec![1, 2])));
+    assert_eq!(driver.alter(asking(4, 4, &[1, 2], false)), Ok((5, vec![1, 2])));
+    assert_eq!(driver.alter(asking(4, 4, &[1], false)), Err(AlterRefusal::InvalidUpdateVersion), "it came late");
+    assert_eq!(driver.alter(asking(4, 5, &[1], false)), Ok((6, vec![1])));
+}
+
+#[test]
+fn isrs_are_altered_for_the_registration_that_leads_and_no_other() {
+    let mut driver = altering();
+    for broker_epoch in [100, 102, -1] {
+        let asked = AlterPartitions { broker_epoch: BrokerEpoch(broker_epoch), ..asking(4, 4, &[1, 2], false) };
+        assert_eq!(driver.ask(asked), (vec![], Err(StaleBrokerEpoch)));
+    }
+    let of_another =
+        AlterPartitions { broker: BrokerId(2), broker_epoch: BrokerEpoch(102), ..asking(4, 4, &[1, 2], false) };
+    assert_eq!(driver.alter(of_another), Err(AlterRefusal::InvalidRequest));
+    assert_eq!(driver.state("t-0"), (1, 4, vec![1]));
+}
+
+#[test]
+fn partitions_that_nobody_knows_are_told_apart_from_the_others_of_a_request() {
+    let mut driver = altering();
+    let mut asked = asking(4, 4, &[1, 2], false);
+    let named = asked.partitions[0].clone();
+    let with = |topic, partition| AskedPartition { topic, partition, ..named.clone() };
+    asked.partitions = vec![
+        with(TopicRef::Id(TopicId([9; 16])), 0),
+        with(TopicRef::Id(TopicId([8; 16])), 0),
+        with(TopicRef::Id(TopicId::ZERO), 0),
+        with(TopicRef::Name("t".into()), 7),
+        with(TopicRef::Name("u".into()), 0),
+    ];
+    let (_, answer) = driver.ask(asked);
+    let outcomes: Vec<_> = answer
+        .expect("the broker's epoch is right")
+        .into_iter()
+        .map(|altered| (altered.topic.to_string(), altered.partition, altered.outcome.map(|now| now.partition_epoch.0)))
+        .collect();
+    let unknown = |topic: &str, partition, why| (topic.to_owned(), partition, Err(why));
+    assert_eq!(
+        outcomes,
+        [
+            unknown("", 0, AlterRefusal::UnknownTopicId),
+            unknown("", 0, AlterRefusal::UnknownTopicId),
+            ("t".to_owned(), 0, Ok(5)),
+            unknown("t", 7, AlterRefusal::UnknownTopicOrPartition),
+            unknown("u", 0, AlterRefusal::UnknownTopicOrPartition),
+        ]
+    );
+}
+
+#[test]
+fn a_state_that_its_leader_wrote_itself_is_taken_over_and_the_request_refused() {
+    let mut driver = altering();
+    let newer = LeaderAndIsr { partition_epoch: PartitionEpoch(8), ..leadership(1, 4, &[1, 2]) };
+    driver.states.insert(tp("t-0"), newer);
+    assert_eq!(driver.alter(asking(4, 4, &[1, 2], false)), Err(AlterRefusal::InvalidUpdateVersion));
+    assert_eq!(driver.alter(asking(4, 8, &[1], false)), Ok((9, vec![1])));
+}
+
+#[test]
+fn a_leader_that_has_recovered_says_so_with_its_next_isr() {
+    let recovering = LeaderAndIsr { recovering: true, ..leadership(1, 4, &[1]) };
+    let mut driver = Driver::elected(&[1, 2], &[("t", found(&[&[1, 2]]))], &[("t-0", recovering)]);
+    assert_eq!(driver.alter(asking(4, 4, &[1, 2], true)), Err(AlterRefusal::InvalidRequest));
+    assert_eq!(driver.alter(asking(4, 4, &[1, 2], false)), Ok((5, vec![1, 2])));
+    assert!(!driver.states[&tp("t-0")].recovering);
+}
+
+#[test]
+fn a_broker_that_shuts_down_joins_no_isr() {
+    let mut driver = altering();
+    driver.active.cluster.shutting_down.insert(BrokerId(2));
+    assert_eq!(driver.alter(asking(4, 4, &[1, 2], false)), Err(AlterRefusal::IneligibleReplica));
 }

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::controller::active::{Action, Event, WriteOutcome};
+use crate::controller::active::{Action, Event, Request, WriteOutcome};
 
 /// Each counts up from the start of the broker, over all its terms in office. `tests/office.rs` holds the first three.
 #[derive(Debug, Default)]
@@ -66,6 +66,7 @@ impl ControllerCounters {
             Event::Retry => count(&self.retries),
             Event::LogDirsFailed(_) => count(&self.log_dir_changes),
             Event::IsrsChanged(_) => count(&self.isr_changes),
+            Event::Requested { request: Request::AlterPartitions(_), .. } => count(&self.isr_changes),
         }
     }
 

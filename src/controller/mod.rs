@@ -13,6 +13,7 @@
 pub mod active;
 #[cfg(test)]
 mod active_tests;
+pub mod alter_partition;
 pub mod assignment;
 pub mod counters;
 pub mod election;

@@ -133,13 +133,15 @@ impl Task {
             Input::LogDirEvents { epoch, children } if self.holds(epoch) => self.log_dir_events(children).await,
             Input::IsrChanges { epoch, children } if self.holds(epoch) => self.isr_changes(children).await,
             Input::Event { epoch, event } if self.holds(epoch) => self.process(event).await,
+            Input::Request { epoch, request, answer } if self.holds(epoch) => self.requested(request, answer).await,
             Input::Configured(config) => self.configured(*config).await,
             // Left over from an office that has been given up.
             Input::BrokersChanged { .. }
             | Input::BrokerChanged { .. }
             | Input::LogDirEvents { .. }
             | Input::IsrChanges { .. }
-            | Input::Event { .. } => Ok(()),
+            | Input::Event { .. }
+            | Input::Request { .. } => Ok(()),
             Input::Shutdown(_) => unreachable!("the end of the task is dealt with where it ends"),
         };
         self.settled(handled).await;

@@ -297,7 +297,10 @@ impl ClusterState {
             known.into_iter().zip(self.fenced.write_many(&groups).await?).collect();
         let is_gone =
             |committed: &Committed| matches!(committed, Committed::Refused { error: ZkError::NoNode { .. }, .. });
-        let gone = committed.iter().filter(|(_, committed)| is_gone(committed)).map(|(at, _)| *at);
+        let gone = committed
+            .iter()
+            .filter(|(at, committed)| is_gone(committed) && !writes[**at].is_by_leader)
+            .map(|(at, _)| *at);
         let created: Vec<usize> = new.into_iter().chain(gone).collect();
         let states: Vec<&LeadershipWrite> = created.iter().map(|at| &writes[*at]).collect();
         committed.extend(created.iter().copied().zip(self.create_states(&states).await?));

@@ -6,7 +6,7 @@ use odradek_zookeeper::session::{Stat, ZooKeeper};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::sections::ControllerConfig;
-use crate::controller::active::Event;
+use crate::controller::active::{Answer, Event, Request};
 use crate::controller::counters::ControllerCounters;
 use crate::controller::task::candidacy::Task;
 use crate::model::{BrokerId, ControllerEpoch};
@@ -55,6 +55,12 @@ enum Input {
     Event {
         epoch: ControllerEpoch,
         event: Event,
+    },
+    /// Dropped unanswered when the office is given up.
+    Request {
+        epoch: ControllerEpoch,
+        request: Request,
+        answer: oneshot::Sender<Answer>,
     },
     Configured(Box<ControllerConfig>),
     Shutdown(oneshot::Sender<()>),
@@ -107,6 +113,14 @@ impl Controller {
         let Some(epoch) = *self.epoch.borrow() else { return };
         let event = Event::UncleanElectionsAllowed { topic: Some(topic.into()) };
         let _ = self.inputs.send(Input::Event { epoch, event }).await;
+    }
+
+    /// Asks the controller; `None` if this broker is not the controller, or ceases to be before it has answered.
+    pub async fn ask(&self, request: Request) -> Option<Answer> {
+        let epoch = (*self.epoch.borrow())?;
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Request { epoch, request, answer }).await.ok()?;
+        answered.await.ok()
     }
 
     /// Returns when this broker does not act as controller, which is at once unless its session has only just ended.

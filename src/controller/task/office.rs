@@ -8,9 +8,10 @@ use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::requests::Read;
 use odradek_zookeeper::session::{Stat, ZooKeeper};
 use odradek_zookeeper::znode;
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::controller::active::{Action, Active, Event, Settings, Snapshot};
+use crate::controller::active::{Action, Active, Answer, Event, Request, RequestId, Settings, Snapshot};
 use crate::controller::state::Broker;
 use crate::controller::task::Input;
 use crate::controller::task::candidacy::Task;
@@ -30,6 +31,9 @@ pub(super) struct Office {
     /// One for each registration, whether or not it can be understood.
     pub(super) broker_watches: HashMap<BrokerId, AbortHandle>,
     pub(super) topic_watches: HashMap<Arc<str>, AbortHandle>,
+    /// Who waits for an answer, by the number of the request.
+    pub(super) asked: HashMap<RequestId, oneshot::Sender<Answer>>,
+    pub(super) requests: u64,
 }
 
 impl Office {
@@ -91,6 +95,8 @@ impl Task {
             brokers: BTreeMap::new(),
             broker_watches: HashMap::new(),
             topic_watches: HashMap::new(),
+            asked: HashMap::new(),
+            requests: 0,
         };
         self.read_brokers(zk, &mut office, epoch, broker_ids).await?;
         let (mut found, mut not_understood) = (Vec::new(), BTreeSet::new());
@@ -172,6 +178,14 @@ impl Task {
         self.perform(actions).await
     }
 
+    pub(super) async fn requested(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> Result<(), ZkError> {
+        let Some(office) = &mut self.office else { return Ok(()) };
+        let id = RequestId(office.requests);
+        office.requests += 1;
+        office.asked.insert(id, answer);
+        self.process(Event::Requested { id, request }).await
+    }
+
     /// Performs actions in order; what their outcomes lead to comes after them.
     async fn perform(&mut self, actions: Vec<Action>) -> Result<(), ZkError> {
         let mut actions = VecDeque::from(actions);
@@ -214,6 +228,13 @@ impl Task {
                 }
                 Action::DeleteMarkers(topics) => {
                     office.zookeeper.delete_markers(&topics).await?;
+                    None
+                }
+                Action::Answer { id, answer } => {
+                    if let Some(asked) = office.asked.remove(&id) {
+                        // Whoever asked may have gone.
+                        let _ = asked.send(answer);
+                    }
                     None
                 }
             };

@@ -1,0 +1,194 @@
+//! AlterPartition. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleAlterPartitionRequest),
+//! core/src/main/scala/kafka/controller/KafkaController.scala (tryProcessAlterPartition).
+
+use std::sync::Arc;
+
+use crate::api::refusals::Refusing;
+use crate::api::{Handled, RequestContext, Server};
+use crate::controller::active::{Answer, Request};
+use crate::controller::alter_partition::{AlterPartitions, AlterRefusal, Altered, AskedIsr, AskedPartition, TopicRef};
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::alter_partition::AlterPartitionRequest;
+use crate::protocol::messages::alter_partition::response::{AlterPartitionResponse, PartitionData, TopicData};
+
+const RECOVERING: i8 = 1;
+
+/// Topics have ids instead of names from here on.
+const TOPIC_IDS_FROM: i16 = 2;
+
+pub(crate) async fn handle(
+    server: &Server,
+    context: RequestContext,
+    request: AlterPartitionRequest,
+) -> AlterPartitionResponse {
+    let version = context.api_version;
+    match server.controller.ask(Request::AlterPartitions(asked(request, version))).await {
+        None => refusal(ErrorCode::NotController),
+        Some(Answer::AlterPartitions(Err(_))) => refusal(ErrorCode::StaleBrokerEpoch),
+        Some(Answer::AlterPartitions(Ok(altered))) => answer(altered, version),
+    }
+}
+
+fn refusal(code: ErrorCode) -> AlterPartitionResponse {
+    AlterPartitionResponse { error_code: code.code(), ..Default::default() }
+}
+
+impl Refusing for AlterPartitionResponse {
+    type Request = AlterPartitionRequest;
+
+    fn refused(_: AlterPartitionRequest, _: i16, code: ErrorCode, _: &str) -> Handled<AlterPartitionResponse> {
+        Handled::Reply(refusal(code))
+    }
+}
+
+fn asked(request: AlterPartitionRequest, version: i16) -> AlterPartitions {
+    let mut partitions = Vec::new();
+    for topic in request.topics {
+        let named = match version >= TOPIC_IDS_FROM {
+            true => TopicRef::Id(topic.topic_id),
+            false => TopicRef::Name(topic.topic_name.into()),
+        };
+        partitions.extend(topic.partitions.into_iter().map(|partition| {
+            let with_epochs = partition.new_isr_with_epochs.iter().map(|member| member.broker_id);
+            AskedPartition {
+                topic: named.clone(),
+                partition: partition.partition_index,
+                asked: AskedIsr {
+                    leader_epoch: LeaderEpoch(partition.leader_epoch),
+                    partition_epoch: PartitionEpoch(partition.partition_epoch),
+                    // The one field or the other, by the version.
+                    isr: partition.new_isr.iter().copied().chain(with_epochs).map(BrokerId).collect(),
+                    recovering: partition.leader_recovery_state == RECOVERING,
+                },
+            }
+        }));
+    }
+    let (broker, broker_epoch) = (BrokerId(request.broker_id), BrokerEpoch(request.broker_epoch));
+    AlterPartitions { broker, broker_epoch, partitions }
+}
+
+fn answer(altered: Vec<Altered>, version: i16) -> AlterPartitionResponse {
+    let mut topics: Vec<TopicData> = Vec::new();
+    let mut last: Option<Arc<str>> = None;
+    for Altered { topic, topic_id, partition, outcome } in altered {
+        let partition = match outcome {
+            Ok(now) => PartitionData {
+                partition_index: partition,
+                leader_id: now.leader.map_or(-1, |leader| leader.0),
+                leader_epoch: now.leader_epoch.0,
+                isr: now.isr.iter().map(|member| member.0).collect(),
+                leader_recovery_state: if now.recovering { RECOVERING } else { 0 },
+                partition_epoch: now.partition_epoch.0,
+                ..Default::default()
+            },
+            Err(why) => PartitionData {
+                partition_index: partition,
+                error_code: code(why, version).code(),
+                ..Default::default()
+            },
+        };
+        match topics.last_mut() {
+            Some(same) if last.as_ref() == Some(&topic) && same.topic_id == topic_id => same.partitions.push(partition),
+            _ => {
+                let topic_name = topic.to_string();
+                topics.push(TopicData { topic_name, topic_id, partitions: vec![partition] });
+                last = Some(topic);
+            }
+        }
+    }
+    AlterPartitionResponse { topics, ..Default::default() }
+}
+
+fn code(why: AlterRefusal, version: i16) -> ErrorCode {
+    match why {
+        AlterRefusal::NotController => ErrorCode::NotController,
+        AlterRefusal::UnknownTopicId => ErrorCode::UnknownTopicId,
+        AlterRefusal::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+        AlterRefusal::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+        AlterRefusal::InvalidUpdateVersion => ErrorCode::InvalidUpdateVersion,
+        AlterRefusal::InvalidRequest => ErrorCode::InvalidRequest,
+        AlterRefusal::IneligibleReplica if version < TOPIC_IDS_FROM => ErrorCode::OperationNotAttempted,
+        AlterRefusal::IneligibleReplica => ErrorCode::IneligibleReplica,
+        AlterRefusal::NotWritten => ErrorCode::UnknownServerError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::state::LeaderAndIsr;
+    use crate::model::{ControllerEpoch, TopicId};
+    use crate::protocol::messages::alter_partition::{BrokerState, PartitionData as Asked, TopicData as AskedTopic};
+
+    #[test]
+    fn every_version_of_the_request_asks_for_the_same() {
+        let request = |topic_name: &str, topic_id, new_isr: &[i32], with_epochs: &[i32]| AlterPartitionRequest {
+            broker_id: 1,
+            broker_epoch: 9,
+            topics: vec![AskedTopic {
+                topic_name: topic_name.into(),
+                topic_id,
+                partitions: vec![Asked {
+                    partition_index: 3,
+                    leader_epoch: 4,
+                    new_isr: new_isr.to_vec(),
+                    new_isr_with_epochs: with_epochs
+                        .iter()
+                        .map(|&broker_id| BrokerState { broker_id, broker_epoch: -1 })
+                        .collect(),
+                    leader_recovery_state: 0,
+                    partition_epoch: 5,
+                }],
+            }],
+        };
+        let id = TopicId([3; 16]);
+        let expected = |topic| AlterPartitions {
+            broker: BrokerId(1),
+            broker_epoch: BrokerEpoch(9),
+            partitions: vec![AskedPartition {
+                topic,
+                partition: 3,
+                asked: AskedIsr {
+                    leader_epoch: LeaderEpoch(4),
+                    partition_epoch: PartitionEpoch(5),
+                    isr: vec![BrokerId(1), BrokerId(2)],
+                    recovering: false,
+                },
+            }],
+        };
+        assert_eq!(asked(request("t", TopicId::ZERO, &[1, 2], &[]), 1), expected(TopicRef::Name("t".into())));
+        assert_eq!(asked(request("", id, &[1, 2], &[]), 2), expected(TopicRef::Id(id)));
+        assert_eq!(asked(request("", id, &[], &[1, 2]), 3), expected(TopicRef::Id(id)));
+    }
+
+    #[test]
+    fn the_answer_groups_by_topic_and_old_versions_have_another_word_for_an_ineligible_replica() {
+        let (known, unknown) = (TopicId([3; 16]), TopicId([4; 16]));
+        let altered =
+            |topic: &str, topic_id, partition, outcome| Altered { topic: topic.into(), topic_id, partition, outcome };
+        let now = LeaderAndIsr {
+            leader: Some(BrokerId(1)),
+            leader_epoch: LeaderEpoch(4),
+            isr: vec![BrokerId(1)],
+            recovering: false,
+            controller_epoch: ControllerEpoch(2),
+            partition_epoch: PartitionEpoch(6),
+        };
+        let all = vec![
+            altered("", unknown, 0, Err(AlterRefusal::UnknownTopicId)),
+            altered("t", known, 0, Ok(now)),
+            altered("t", known, 1, Err(AlterRefusal::IneligibleReplica)),
+        ];
+        let response = answer(all.clone(), 3);
+        let codes = |response: &AlterPartitionResponse| -> Vec<Vec<i16>> {
+            let topics = response.topics.iter();
+            topics.map(|topic| topic.partitions.iter().map(|partition| partition.error_code).collect()).collect()
+        };
+        assert_eq!(codes(&response), [vec![100], vec![0, 107]]);
+        assert_eq!((response.topics[0].topic_id, response.topics[1].topic_id), (unknown, known));
+        let told = &response.topics[1].partitions[0];
+        assert_eq!((told.leader_id, told.leader_epoch, &told.isr[..], told.partition_epoch), (1, 4, &[1][..], 6));
+        assert_eq!(codes(&answer(all, 1))[1], [0, 55]);
+    }
+}
