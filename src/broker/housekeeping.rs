@@ -51,6 +51,8 @@ pub(crate) fn start(
     every(delay, ms(config.log_flush_start_offset_checkpoint_interval_ms), |replicas, _| {
         replicas.log_dirs().checkpoint_log_start_offsets();
     });
+    let half_lag = ms(replicas.replica_lag_time_max_ms() / 2);
+    every(half_lag, half_lag, |replicas, _| replicas.shrink_isrs());
     let expiry = ms(config.producer_id_expiration_check_interval_ms);
     every(expiry, expiry, |replicas, now_ms| replicas.log_dirs().tick_producer_expiration(now_ms));
 

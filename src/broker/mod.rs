@@ -17,6 +17,7 @@ pub mod command;
 mod counters;
 mod dynamic_config;
 mod housekeeping;
+mod isr_znodes;
 mod leaderships;
 mod load_progress;
 mod local_host;

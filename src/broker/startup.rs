@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::broker::counters::Counters;
 use crate::broker::dynamic_config::DynamicConfig;
 use crate::broker::housekeeping;
+use crate::broker::isr_znodes;
 use crate::broker::leaderships::forward_leaderships;
 use crate::broker::load_progress::LoadReport;
 use crate::broker::local_host::canonical_host_name;
@@ -49,9 +50,11 @@ use crate::network::connection::{ANSWERS_AFTER_CLOSE, ConnectionBounds};
 use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits};
 use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::network::memory::MemoryPool;
+use crate::replica::alter_partition;
 use crate::replica::decisions::TopicConfigs;
 use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
+use crate::replica::to_controller::ToController;
 
 /// Why a broker does not start: what was being done, and what went wrong.
 #[derive(Debug)]
@@ -359,6 +362,13 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let addresses = dynamic.section(|config| config.advertised_listeners().to_vec());
     tasks.spawn(follow_advertised_listeners(addresses, ports, readdress, shutting_down.clone()));
     tasks.spawn(follow_io_threads(dynamic.section(KafkaConfig::socket_config), Arc::clone(&io), shutting_down.clone()));
+    let protocol = config.inter_broker_protocol_version();
+    if protocol.is_alter_partition_supported() {
+        let to_controller = ToController::new(id, Arc::clone(&metadata), &controller_config);
+        tasks.spawn(alter_partition::run(Arc::clone(&replicas), to_controller, protocol, shutting_down.clone()));
+    } else {
+        tasks.spawn(isr_znodes::run(Arc::clone(&replicas), zookeeper.clone(), shutting_down.clone()));
+    }
     let (controller, controlling) = Controller::new(id, controller_config, Arc::clone(&counters.controller));
     let mut controller_task = JoinSet::new();
     controller_task.spawn(controlling);

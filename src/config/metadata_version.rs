@@ -109,6 +109,11 @@ impl MetadataVersion {
         self >= MetadataVersion::V2_7_IV0
     }
 
+    /// Leaders ask the controller for another ISR, and write none themselves.
+    pub fn is_alter_partition_supported(self) -> bool {
+        self >= MetadataVersion::V2_7_IV2
+    }
+
     /// New topics get an id, and a controller gives one to the topics that lack it.
     pub fn is_topic_ids_supported(self) -> bool {
         self >= MetadataVersion::V2_8_IV0

@@ -8,6 +8,7 @@ use crate::log::AppendInfo;
 use crate::log::error::LogError;
 use crate::record::error::RecordError;
 use crate::replica::error::ReplicaError;
+use crate::replica::isr::IsrChange;
 
 /// Of all partitions together. Each counts up from the start of the broker; what coordinators append counts too.
 #[derive(Debug, Default)]
@@ -38,6 +39,12 @@ pub struct ReplicaCounters {
     pub fetches_parked: AtomicU64,
     /// Of those, the ones that ended by their time: Kafka's `kafka.server:type=DelayedFetchMetrics,name=ExpiresPerSec`.
     pub fetches_expired: AtomicU64,
+    /// Kafka's `kafka.server:type=ReplicaManager,name=IsrExpandsPerSec`.
+    pub isr_expands: AtomicU64,
+    /// Kafka's `IsrShrinksPerSec`.
+    pub isr_shrinks: AtomicU64,
+    /// Kafka's `FailedIsrUpdatesPerSec`.
+    pub isr_updates_failed: AtomicU64,
 }
 
 pub(super) fn add(counter: &AtomicU64, more: usize) {
@@ -45,6 +52,17 @@ pub(super) fn add(counter: &AtomicU64, more: usize) {
 }
 
 impl ReplicaCounters {
+    pub(super) fn isr_changed(&self, change: &IsrChange) {
+        match change {
+            IsrChange::Expand(_) => add(&self.isr_expands, 1),
+            IsrChange::Shrink(_) => add(&self.isr_shrinks, 1),
+        }
+    }
+
+    pub(super) fn isr_not_changed(&self) {
+        add(&self.isr_updates_failed, 1);
+    }
+
     pub(super) fn appended(&self, bytes: usize, info: &AppendInfo) {
         add(&self.bytes_in, bytes);
         // Nothing was in it, without a first offset.

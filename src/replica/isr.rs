@@ -20,9 +20,16 @@ pub enum IsrChange {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+struct Pending {
+    change: IsrChange,
+    /// Which of all that this broker has asked for it is: an answer to another says nothing of it.
+    number: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IsrState {
     committed: Vec<BrokerId>,
-    pending: Option<IsrChange>,
+    pending: Option<Pending>,
     /// The version of the state that `committed` is of.
     partition_epoch: PartitionEpoch,
 }
@@ -42,19 +49,24 @@ impl IsrState {
         self.partition_epoch
     }
 
-    pub fn pending(&self) -> Option<&IsrChange> {
-        self.pending.as_ref()
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// The change that was asked for under this number, if nobody has settled or overtaken it.
+    pub fn pending(&self, number: u64) -> Option<&IsrChange> {
+        self.pending.as_ref().filter(|pending| pending.number == number).map(|pending| &pending.change)
     }
 
     /// Whether the replica is in the ISR, or would be once what is pending counts.
     pub fn maximal_contains(&self, broker: BrokerId) -> bool {
         self.committed.contains(&broker)
-            || matches!(self.pending, Some(IsrChange::Expand(candidate)) if candidate == broker)
+            || self.pending.as_ref().is_some_and(|pending| pending.change == IsrChange::Expand(broker))
     }
 
     /// Asks for a change. Returns the ISR to ask the controller for; `None` while another change is pending, and if this
     /// one would change nothing.
-    pub fn propose(&mut self, change: IsrChange) -> Option<Vec<BrokerId>> {
+    pub fn propose(&mut self, change: IsrChange, number: u64) -> Option<Vec<BrokerId>> {
         if self.pending.is_some() {
             return None;
         }
@@ -67,7 +79,7 @@ impl IsrState {
         if asked == self.committed {
             return None;
         }
-        self.pending = Some(change);
+        self.pending = Some(Pending { change, number });
         Some(asked)
     }
 
@@ -101,15 +113,15 @@ mod tests {
     #[test]
     fn a_pending_expansion_counts_for_what_is_committed_and_a_pending_shrink_does_not_yet() {
         let mut isr = IsrState::committed(brokers([1, 2]), PartitionEpoch(4));
-        assert_eq!(isr.propose(IsrChange::Expand(BrokerId(3))), Some(brokers([1, 2, 3])));
+        assert_eq!(isr.propose(IsrChange::Expand(BrokerId(3)), 7), Some(brokers([1, 2, 3])));
         assert_eq!((isr.members(), maximal(&isr)), (&*brokers([1, 2]), brokers([1, 2, 3])));
         assert!(isr.settle(brokers([1, 2, 3]), PartitionEpoch(5)));
         assert_eq!(
-            (isr.members(), isr.partition_epoch(), isr.pending()),
-            (&*brokers([1, 2, 3]), PartitionEpoch(5), None)
+            (isr.members(), isr.partition_epoch(), isr.is_pending()),
+            (&*brokers([1, 2, 3]), PartitionEpoch(5), false)
         );
 
-        assert_eq!(isr.propose(IsrChange::Shrink(brokers([2, 3]))), Some(brokers([1])));
+        assert_eq!(isr.propose(IsrChange::Shrink(brokers([2, 3])), 8), Some(brokers([1])));
         assert_eq!(maximal(&isr), brokers([1, 2, 3]));
         assert!(isr.settle(brokers([1]), PartitionEpoch(6)));
         assert_eq!(maximal(&isr), brokers([1]));
@@ -118,15 +130,16 @@ mod tests {
     #[test]
     fn one_change_is_pending_at_a_time_until_it_is_settled_or_refused() {
         let mut isr = IsrState::committed(brokers([1, 2]), PartitionEpoch(4));
-        assert_eq!(isr.propose(IsrChange::Expand(BrokerId(2))), None, "it is a member");
-        assert_eq!(isr.propose(IsrChange::Shrink(brokers([7]))), None, "it is no member");
-        assert!(isr.propose(IsrChange::Expand(BrokerId(3))).is_some());
-        assert_eq!(isr.propose(IsrChange::Shrink(brokers([2]))), None);
+        assert_eq!(isr.propose(IsrChange::Expand(BrokerId(2)), 7), None, "it is a member");
+        assert_eq!(isr.propose(IsrChange::Shrink(brokers([7])), 8), None, "it is no member");
+        assert!(isr.propose(IsrChange::Expand(BrokerId(3)), 7).is_some());
+        assert_eq!(isr.propose(IsrChange::Shrink(brokers([2])), 8), None);
         isr.refuse();
         assert_eq!(maximal(&isr), brokers([1, 2]));
-        assert!(isr.propose(IsrChange::Shrink(brokers([2]))).is_some());
+        assert!(isr.propose(IsrChange::Shrink(brokers([2])), 8).is_some());
         assert!(!isr.settle(brokers([1, 2, 3]), PartitionEpoch(3)), "an answer of before");
-        assert_eq!(isr.pending(), Some(&IsrChange::Shrink(brokers([2]))));
+        assert_eq!(isr.pending(8), Some(&IsrChange::Shrink(brokers([2]))));
+        assert_eq!(isr.pending(7), None, "it is another that is pending");
         assert!(isr.settle(brokers([1]), PartitionEpoch(4)), "the controller had it already");
     }
 }

@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
-use crate::replica::isr::IsrState;
+use crate::replica::isr::{IsrChange, IsrState};
 
 /// What the controller decided for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,11 +93,22 @@ pub struct Follower {
     pub log_start_offset: Offset,
     /// The newest registration that fetched; -1 while none has said.
     broker_epoch: BrokerEpoch,
+    /// The leader epoch of its last fetch; -1 before the first of this leadership.
+    fetched_in: LeaderEpoch,
     last_fetch_leader_log_end_offset: Offset,
     /// `None` until its first fetch of this leadership, or while it counts as never heard of.
     last_fetch: Option<Instant>,
     /// The latest moment at which it is known to have had everything that the leader had.
     last_caught_up: Option<Instant>,
+}
+
+/// A member of the ISR that should leave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfSync {
+    pub broker: BrokerId,
+    pub log_end_offset: Offset,
+    /// `None` if it was never known to have everything.
+    pub lags_for: Option<Duration>,
 }
 
 /// A fetch of a follower, as the leader admitted it.
@@ -121,6 +132,7 @@ impl Follower {
             log_end_offset: Offset(-1),
             log_start_offset: Offset(-1),
             broker_epoch: BrokerEpoch(-1),
+            fetched_in: LeaderEpoch(-1),
             last_fetch_leader_log_end_offset: Offset(-1),
             last_fetch: None,
             last_caught_up: None,
@@ -199,6 +211,11 @@ impl Leadership {
 
     pub fn isr(&self) -> &IsrState {
         &self.isr
+    }
+
+    /// Of whoever decided last.
+    pub fn controller_epoch(&self) -> ControllerEpoch {
+        self.controller_epoch
     }
 
     /// Where the log ended when this broker began to lead in the current epoch; `None` on a follower.
@@ -366,6 +383,7 @@ impl Leadership {
             return Err(WrongLeadership::StaleFollower);
         }
         follower.broker_epoch = follower.broker_epoch.max(fetch.broker_epoch);
+        follower.fetched_in = fetch.leader_epoch;
         if fetch.fetch_offset >= fetch.leader_log_end_offset {
             follower.last_caught_up = follower.last_caught_up.max(Some(now));
         } else if fetch.fetch_offset >= follower.last_fetch_leader_log_end_offset {
@@ -378,6 +396,67 @@ impl Leadership {
             follower.last_fetch_leader_log_end_offset.max(fetch.leader_log_end_offset);
         follower.last_fetch = Some(now);
         Ok(())
+    }
+
+    /// A follower that may join the ISR: it has all that is committed, and all that there was when this leader epoch began,
+    /// by what it fetched in this epoch. `None` while a change is pending.
+    pub fn may_join(&self, high_watermark: Offset, is_alive: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
+        let Role::Leader { epoch_start_offset } = self.role else { return None };
+        if self.isr.is_pending() || self.isr.members().len() > self.followers.len() {
+            return None;
+        }
+        let joining = self.followers.iter().find(|follower| {
+            !self.isr.members().contains(&follower.broker)
+                && follower.fetched_in == self.leader_epoch
+                && follower.log_end_offset >= high_watermark
+                && follower.log_end_offset >= epoch_start_offset
+                && is_alive(follower.broker)
+        });
+        joining.map(|follower| follower.broker)
+    }
+
+    /// Members of the ISR that have not had everything for longer than they may, with where they are and for how long
+    /// they lag, if they ever fetched. None while a change is pending.
+    pub fn out_of_sync(&self, log_end_offset: Offset, now: Instant, lag_max: Duration) -> Vec<OutOfSync> {
+        if !self.is_leader() || self.isr.is_pending() {
+            return Vec::new();
+        }
+        let members = self.isr.members().iter().filter(|&&member| member != self.local);
+        members
+            .filter_map(|&broker| {
+                let follower = self.followers.iter().find(|follower| follower.broker == broker);
+                if follower.is_some_and(|follower| follower.is_caught_up(log_end_offset, now, lag_max)) {
+                    return None;
+                }
+                let last = follower.and_then(|follower| follower.last_caught_up);
+                Some(OutOfSync {
+                    broker,
+                    log_end_offset: follower.map_or(Offset(-1), |follower| follower.log_end_offset),
+                    lags_for: last.map(|at| now.saturating_duration_since(at)),
+                })
+            })
+            .collect()
+    }
+
+    /// Asks for another ISR, see [`IsrState::propose`].
+    pub fn propose_isr(&mut self, change: IsrChange, number: u64) -> Option<Vec<BrokerId>> {
+        self.isr.propose(change, number)
+    }
+
+    /// The controller has answered what is in force. False if that was for another epoch, or is older than what is known:
+    /// then nothing changes, and the next decision tells.
+    pub fn settle_isr(
+        &mut self,
+        leader_epoch: LeaderEpoch,
+        isr: Vec<BrokerId>,
+        partition_epoch: PartitionEpoch,
+    ) -> bool {
+        leader_epoch == self.leader_epoch && self.isr.settle(isr, partition_epoch)
+    }
+
+    /// The controller has not changed the ISR and will not: it may be asked again.
+    pub fn refuse_isr(&mut self) {
+        self.isr.refuse();
     }
 
     /// A follower has fetched at that time in a session that left this partition out, before anything was appended from

@@ -6,6 +6,7 @@
 //! which no client request takes, is held across an await.
 //! Deliberately knows nothing of api versions, of clients and of ZooKeeper.
 
+pub mod alter_partition;
 mod append_rules;
 mod cached;
 pub mod control;
@@ -18,16 +19,19 @@ pub mod fetch_session;
 pub mod follower;
 mod hosted;
 pub mod io;
-#[cfg_attr(not(test), expect(dead_code, reason = "no leader changes the ISR yet"))]
 pub mod isr;
+pub mod isr_changes;
 pub mod leader;
 pub mod partition;
 pub mod partition_log;
 pub mod replica_manager;
+pub mod to_controller;
 pub mod waiters;
 
 #[cfg(test)]
 mod fetch_limits_tests;
+#[cfg(test)]
+mod isr_changes_tests;
 #[cfg(test)]
 mod memory_log;
 #[cfg(test)]

@@ -17,7 +17,9 @@ use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, TopicPar
 use crate::record::append::prepare;
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::replica::append_rules::append_rules;
+use crate::replica::counters::ReplicaCounters;
 use crate::replica::error::ReplicaError;
+use crate::replica::isr_changes::IsrChanges;
 use crate::replica::leader::{Decision, FollowerFetch, Leadership, Transition, Verdict, WrongLeadership};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::{
@@ -52,6 +54,9 @@ pub struct Surroundings {
     /// False below `inter.broker.protocol.version` 2.1-IV0.
     pub zstd_allowed: bool,
     pub metadata: Arc<MetadataCache>,
+    /// What the leaders here want their ISRs to be.
+    pub isr_changes: IsrChanges,
+    pub counters: Arc<ReplicaCounters>,
     /// By which replicas lag; a simulation moves it.
     pub clock: Box<dyn Fn() -> Instant + Send + Sync>,
 }
@@ -174,7 +179,7 @@ impl Fetched {
 
 pub struct Partition<L = Log> {
     name: TopicPartition,
-    around: Arc<Surroundings>,
+    pub(super) around: Arc<Surroundings>,
     state: Lock<State<L>>,
 }
 
@@ -183,7 +188,7 @@ pub(super) struct State<L> {
     /// `None` until the first decision creates or finds it.
     pub(super) log: Option<Arc<L>>,
     /// As last given to the log while leading, which nobody else moves meanwhile.
-    high_watermark: Offset,
+    pub(super) high_watermark: Offset,
     /// Its log directory failed: nothing is served until the broker restarts.
     offline: bool,
     /// Its replica was stopped and deleted here.
@@ -258,7 +263,7 @@ impl<L: PartitionLog> Partition<L> {
         self.state().log_for(current_leader_epoch, true)
     }
 
-    fn is_alive(&self, broker: BrokerId) -> bool {
+    pub(super) fn is_alive(&self, broker: BrokerId) -> bool {
         self.around.metadata.image().is_alive(broker)
     }
 
@@ -441,7 +446,13 @@ impl<L: PartitionLog> Partition<L> {
 
     /// Moves the high watermark to where the known ends allow, and answers the produces it reaches. True if it moved:
     /// the caller wakes the fetches, since it may know by how many bytes.
-    fn advance_high_watermark(&self, state: &mut State<L>, log: &L, min_isr: i32, log_end_offset: Offset) -> bool {
+    pub(super) fn advance_high_watermark(
+        &self,
+        state: &mut State<L>,
+        log: &L,
+        min_isr: i32,
+        log_end_offset: Offset,
+    ) -> bool {
         let committed = state.leadership.committed_end(
             log_end_offset,
             min_isr,
@@ -518,6 +529,8 @@ impl<L: PartitionLog> Partition<L> {
     fn follower_fetched(&self, fetch: &FollowerFetch, log: &L, asked: Instant) -> Result<(), ReplicaError> {
         let mut state = self.state();
         state.leadership.follower_fetched(fetch, asked)?;
+        // A joining replica counts from now on for what is committed.
+        self.expand_isr(&mut state);
         let min_isr = log.config().min_insync_replicas;
         if self.advance_high_watermark(&mut state, log, min_isr, log.bounds().log_end_offset) {
             state.fetches.moved(Moves::COMMITTED);

@@ -23,6 +23,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
 use crate::replica::hosted::Hosted;
 use crate::replica::io::{IoThreads, ShuttingDown};
+use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, Surroundings};
 use crate::replica::waiters::{Commit, NotCommitted};
 
@@ -69,6 +70,8 @@ impl ReplicaManager {
             replica_lag_time_max: Duration::from_millis(u64::try_from(config.replica_lag_time_max_ms).unwrap_or(0)),
             zstd_allowed: config.inter_broker_protocol_version >= MetadataVersion::V2_1_IV0,
             metadata,
+            isr_changes: IsrChanges::default(),
+            counters: Arc::clone(&counters),
             clock: Box::new(Instant::now),
         });
         let sessions = FetchSessions::new(SessionLimits::of_slots(config.max_incremental_fetch_session_cache_slots));
@@ -186,6 +189,47 @@ impl ReplicaManager {
     ) -> Result<DeletedRecords, ReplicaError> {
         let partition = self.partition(topic, partition)?;
         self.io.run(move || partition.delete_records(before)).await?
+    }
+
+    // ---- in-sync replicas ----
+
+    /// What the leaders here want their ISRs to be. One task takes it.
+    pub fn isr_changes(&self) -> &IsrChanges {
+        &self.around.isr_changes
+    }
+
+    /// The registration of this broker; `None` while there is none.
+    pub fn broker_epoch(&self) -> watch::Receiver<Option<BrokerEpoch>> {
+        self.registered.clone()
+    }
+
+    /// Hands an answer to whoever asked. Asks again where nothing was decided, and says whether the partition is to be
+    /// looked at again.
+    pub fn isr_answered(&self, proposal: IsrProposal, answer: IsrAnswer) -> AfterAnswer {
+        let name = &proposal.partition;
+        let Some(partition) = self.hosted.get(&name.topic, name.partition) else { return AfterAnswer::Nothing };
+        let after = partition.isr_answered(&proposal, answer);
+        if after == AfterAnswer::AskAgain {
+            self.isr_changes().put_back([proposal]);
+        }
+        after
+    }
+
+    /// Looks for followers that may join where nothing else would tell that they may now.
+    pub fn look_at_isr(&self, name: &TopicPartition) {
+        if let Some(partition) = self.hosted.get(&name.topic, name.partition) {
+            partition.look_at_isr();
+        }
+    }
+
+    /// `replica.lag.time.max.ms`
+    pub fn replica_lag_time_max_ms(&self) -> i64 {
+        self.config.replica_lag_time_max_ms
+    }
+
+    /// Takes those out of ISRs that lag.
+    pub fn shrink_isrs(&self) {
+        self.hosted.all().iter().for_each(|partition| partition.shrink_isr());
     }
 
     // ---- housekeeping ----

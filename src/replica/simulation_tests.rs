@@ -29,6 +29,7 @@ use crate::record::build::BatchBuilder;
 use crate::record::read;
 use crate::replica::error::ReplicaError;
 use crate::replica::follower::FromLeader;
+use crate::replica::isr_changes::{IsrAnswer, IsrChanges};
 use crate::replica::leader::{Decision, Verdict};
 use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition::{
@@ -37,18 +38,18 @@ use crate::replica::partition::{
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::{NotCommitted, ParkedFetch};
 
-const NOW_MS: i64 = 1_700_000_000_000;
+pub(super) const NOW_MS: i64 = 1_700_000_000_000;
 const BROKERS: [i32; 3] = [1, 2, 3];
-const TERMS: AppendTerms = AppendTerms {
+pub(super) const TERMS: AppendTerms = AppendTerms {
     accepted_sets: AcceptedSets::OneV2Batch,
     origin: AppendOrigin::Client,
     required_acks: RequiredAcks::AllInSync,
     expected_leader_epoch: None,
 };
 
-type Clock = Arc<Mutex<Instant>>;
+pub(super) type Clock = Arc<Mutex<Instant>>;
 
-fn partition<L: PartitionLog>(broker: i32, clock: &Clock) -> Arc<Partition<L>> {
+pub(super) fn partition<L: PartitionLog>(broker: i32, clock: &Clock) -> Arc<Partition<L>> {
     let metadata = Arc::new(MetadataCache::new());
     let brokers = BROKERS.map(|id| BrokerImage { id: BrokerId(id), rack: None, endpoints: Vec::new() });
     metadata.apply(&Update { controller: BrokerId(1), brokers: brokers.to_vec(), topics: Vec::new() });
@@ -58,12 +59,14 @@ fn partition<L: PartitionLog>(broker: i32, clock: &Clock) -> Arc<Partition<L>> {
         replica_lag_time_max: Duration::from_secs(30),
         zstd_allowed: true,
         metadata,
+        isr_changes: IsrChanges::default(),
+        counters: Arc::default(),
         clock: Box::new(move || *clock.lock().expect("no test panics under it")),
     };
     Arc::new(Partition::new(TopicPartition::new("t", 0), Arc::new(around)))
 }
 
-fn decision(leader: i32, epoch: i32, isr: &[i32]) -> Decision {
+pub(super) fn decision(leader: i32, epoch: i32, isr: &[i32]) -> Decision {
     let brokers = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
     Decision {
         controller_epoch: ControllerEpoch(1),
@@ -80,7 +83,7 @@ fn decision(leader: i32, epoch: i32, isr: &[i32]) -> Decision {
 }
 
 /// One batch of one record, whose key says which it is.
-fn records(value: i64) -> Bytes {
+pub(super) fn records(value: i64) -> Bytes {
     let mut builder = BatchBuilder::new();
     builder.append(NOW_MS, Some(&value.to_be_bytes()), None, &[]);
     builder.build()
@@ -99,11 +102,15 @@ fn answer(epoch: i32, fetch_offset: i64) -> FromLeader {
     }
 }
 
-fn follower(broker: i32, broker_epoch: i64) -> Fetcher {
+pub(super) fn follower(broker: i32, broker_epoch: i64) -> Fetcher {
     Fetcher::Follower { broker: BrokerId(broker), broker_epoch: BrokerEpoch(broker_epoch) }
 }
 
-fn params(fetch_offset: Offset, epoch: Option<LeaderEpoch>, last_fetched_epoch: Option<LeaderEpoch>) -> FetchParams {
+pub(super) fn params(
+    fetch_offset: Offset,
+    epoch: Option<LeaderEpoch>,
+    last_fetched_epoch: Option<LeaderEpoch>,
+) -> FetchParams {
     FetchParams {
         fetch_offset,
         log_start_offset: Offset(0),
@@ -113,7 +120,7 @@ fn params(fetch_offset: Offset, epoch: Option<LeaderEpoch>, last_fetched_epoch: 
     }
 }
 
-fn limits(now: Instant) -> FetchLimits {
+pub(super) fn limits(now: Instant) -> FetchLimits {
     FetchLimits { bytes_left: 1 << 20, first_batch: FirstBatch::Whole, asked: Some(now) }
 }
 
@@ -179,6 +186,13 @@ impl One {
     fn fetch(&self, broker: i32, broker_epoch: i64, offset: i64, epoch: Option<i32>) -> Result<Fetched, ReplicaError> {
         let params = params(Offset(offset), epoch.map(LeaderEpoch), None);
         self.partition.fetch(follower(broker, broker_epoch), &params, TopicId::ZERO, limits(self.now()))
+    }
+
+    /// The controller refuses what was asked for.
+    fn lets_nobody_in(&self) {
+        for proposal in self.partition.around.isr_changes.take() {
+            self.partition.isr_answered(&proposal, IsrAnswer::NotApplied);
+        }
     }
 
     /// What may come in between the admission of something and its being done.
@@ -314,6 +328,7 @@ async fn how_far_a_follower_lags_does_not_depend_on_the_wall_clock() {
     one.partition.lead(&shrunk, &one.log).expect("nothing fails in memory");
     assert_eq!(one.log.bounds().high_watermark, Offset(3), "the others are out");
     one.fetch(2, -1, 3, Some(7)).expect("a replica");
+    one.lets_nobody_in();
     let append = |now_ms| one.partition.append(records(9), TERMS, now_ms).expect("this broker leads");
     // Caught up a moment ago: it may join, so what it lacks is not committed, wherever the wall clock has jumped to.
     append(NOW_MS + 86_400_000);
@@ -330,6 +345,7 @@ async fn a_fetch_that_waits_hears_of_all_that_an_append_has_committed() {
     let shrunk = Decision { isr: vec![BrokerId(1)], ..decision(1, 6, &[1]) };
     one.partition.lead(&shrunk, &one.log).expect("nothing fails in memory");
     one.fetch(2, -1, 3, Some(6)).expect("a replica");
+    one.lets_nobody_in();
     let parked = ParkedFetch::new(2 * records(9).len() as i64);
     let consumer = Fetcher::Consumer { read_committed: false, may_read_from_follower: false };
     one.partition.park_fetch(&parked, consumer, Offset(3));

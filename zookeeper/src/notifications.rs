@@ -4,7 +4,7 @@ use crate::error::ZkError;
 use crate::session::{CreateKind, ZooKeeper};
 use crate::watch::{ChildrenWatch, retried};
 use crate::znode::config::ConfigEntity;
-use crate::znode::{config_change, log_dir_event};
+use crate::znode::{config_change, isr_change, log_dir_event};
 use log::debug;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,6 +37,13 @@ impl ZooKeeper {
     pub async fn notify_log_dir_failure(&self, broker_id: i32) -> Result<(), ZkError> {
         let path = format!("{}/{}", log_dir_event::ROOT, log_dir_event::PREFIX);
         let data = log_dir_event::encode(broker_id);
+        self.create_recursive(&path, &data, CreateKind::PersistentSequential).await.map(|_| ())
+    }
+
+    /// Tells the controller of partitions whose ISR this broker has written.
+    pub async fn notify_isr_changes(&self, partitions: &[(&str, i32)]) -> Result<(), ZkError> {
+        let path = format!("{}/{}", isr_change::ROOT, isr_change::PREFIX);
+        let data = isr_change::encode(partitions);
         self.create_recursive(&path, &data, CreateKind::PersistentSequential).await.map(|_| ())
     }
 

@@ -1,10 +1,17 @@
 //! `/isr_change_notification/isr_change_<seq>`: partitions whose leader wrote a new ISR by itself, as leaders below
 //! inter-broker protocol 2.7-IV2 do.
-use super::{JsonNode, int};
+use super::{JsonNode, encoded, int};
 use crate::error::ZnodeError;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub const ROOT: &str = "/isr_change_notification";
+/// What the sequence number is appended to.
+pub const PREFIX: &str = "isr_change_";
+
+pub fn encode(partitions: &[(&str, i32)]) -> Vec<u8> {
+    let entry = |(topic, partition): &(&str, i32)| json!({ "topic": topic, "partition": partition });
+    encoded(json!({ "version": 1, "partitions": partitions.iter().map(entry).collect::<Vec<_>>() }))
+}
 
 pub fn decode(path: &str, data: &[u8]) -> Result<Vec<(String, i32)>, ZnodeError> {
     let node = JsonNode::parse(path, data)?;
@@ -25,8 +32,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_notification_is_read() {
+    fn a_notification_is_what_a_broker_writes() {
         let data = br#"{"version":1,"partitions":[{"topic":"t","partition":3}]}"#;
         assert_eq!(decode("/x", data).unwrap(), [("t".to_owned(), 3)]);
+        let written: Value = serde_json::from_slice(&encode(&[("t", 3)])).unwrap();
+        assert_eq!(written, serde_json::from_slice::<Value>(data).unwrap());
     }
 }
