@@ -137,8 +137,25 @@ impl Client {
         self.until_led(name, partitions);
     }
 
+    /// Creates a topic with that many replicas and waits until each partition has a leader.
+    pub fn create_replicated_topic(&mut self, name: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)]) {
+        let code = self.try_create_replicated_topic(name, partitions, replicas, configs);
+        assert_eq!(code.expect("the broker answers CreateTopics"), 0, "create {name}");
+        self.until_led(name, partitions);
+    }
+
     /// Asks for a topic; gives the error code.
     pub fn try_create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> io::Result<i16> {
+        self.try_create_replicated_topic(name, partitions, 1, configs)
+    }
+
+    pub fn try_create_replicated_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &[(&str, &str)],
+    ) -> io::Result<i16> {
         let configs = configs
             .iter()
             .map(|(name, value)| CreatableTopicConfig { name: (*name).to_owned(), value: Some((*value).to_owned()) })
@@ -146,7 +163,7 @@ impl Client {
         let topic = CreatableTopic {
             name: name.to_owned(),
             num_partitions: partitions,
-            replication_factor: 1,
+            replication_factor: replicas,
             configs,
             ..Default::default()
         };
@@ -219,7 +236,7 @@ impl Client {
         }
     }
 
-    fn until_coordinated(&mut self, group: &str) {
+    pub fn until_coordinated(&mut self, group: &str) {
         eventually(PATIENCE, &format!("{group} has a coordinator"), || {
             let request = FindCoordinatorRequest { key: group.to_owned(), ..Default::default() };
             let response = self.call(&request, 2).map_err(|error| error.to_string())?;

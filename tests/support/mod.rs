@@ -1,4 +1,4 @@
-//! What the integration tests share: a real ZooKeeper and a broker as processes of their own on free ports, a raw
+//! What the integration tests share: a real ZooKeeper and brokers as processes of their own on free ports, a raw
 //! client, and waiting for what must come true. Everything started ends with the value that holds it.
 //!
 //! `ODRADEK_TEST_BROKER=jvm-3.9.1` runs a test against a JVM broker, which shows that the test itself is right.
@@ -16,6 +16,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use odradek::protocol::messages::metadata::MetadataResponsePartition;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -248,25 +249,35 @@ impl ZooKeeper {
 /// One broker with its directory; it may be stopped, killed and started again, as another kind too.
 pub struct Broker {
     pub process: Option<Process>,
+    pub id: i32,
     pub port: u16,
     pub config: PathBuf,
     pub data: PathBuf,
+    log: PathBuf,
 }
 
 impl Broker {
+    /// Broker 0.
     pub fn configure(scratch: &Scratch, zookeeper: u16, settings: &str) -> Broker {
+        Broker::configure_as(0, scratch, zookeeper, settings)
+    }
+
+    /// A broker of that id, with a port, a directory and a log of its own.
+    pub fn configure_as(id: i32, scratch: &Scratch, zookeeper: u16, settings: &str) -> Broker {
         let port = free_port();
-        let config = scratch.path("server.properties");
-        let data = scratch.path("data");
+        let suffix = if id == 0 { String::new() } else { format!("-{id}") };
+        let config = scratch.path(&format!("server{suffix}.properties"));
+        let data = scratch.path(&format!("data{suffix}"));
+        let log = scratch.path(&format!("broker{suffix}.log"));
         let text = format!(
-            "broker.id=0\nlisteners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={}\nzookeeper.connect=127.0.0.1:{zookeeper}\n\
+            "broker.id={id}\nlisteners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={}\nzookeeper.connect=127.0.0.1:{zookeeper}\n\
              zookeeper.session.timeout.ms=3000\nzookeeper.connection.timeout.ms=30000\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=5\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              group.initial.rebalance.delay.ms=0\nlog.retention.hours=-1\n{settings}\n",
             data.display()
         );
         fs::write(&config, text).expect("the scratch directory can be written");
-        Broker { process: None, port, config, data }
+        Broker { process: None, id, port, config, data, log }
     }
 
     pub fn spawn(&self, kind: Kind, scratch: &Scratch) -> Process {
@@ -283,7 +294,7 @@ impl Broker {
             }
         };
         command.arg(&self.config);
-        Process::start("the broker", &mut command, scratch.path("broker.log"))
+        Process::start(&format!("broker {}", self.id), &mut command, self.log.clone())
     }
 
     /// Starts it and waits until it answers, for each partition that it leads too. A broker that was killed leaves its registration behind until its
@@ -367,10 +378,124 @@ impl Cluster {
 
     /// Runs one of Kafka's JVM tools: its output if it ends with status 0, what it said if not.
     pub fn jvm_tool(&self, version: &str, class: &str, arguments: &[&str]) -> Result<String, String> {
-        self.jvm_tool_fed(version, class, arguments, "")
+        self.scratch.jvm_tool_fed(version, class, arguments, "")
     }
 
     pub fn jvm_tool_fed(&self, version: &str, class: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+        self.scratch.jvm_tool_fed(version, class, arguments, input)
+    }
+
+    /// Runs one of our scripts in bin/ the same way.
+    pub fn script(&self, script: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+        self.scratch.script(script, arguments, input)
+    }
+}
+
+/// ZooKeeper and several brokers, of which each may be stopped, killed and started again. The fields end in this order.
+pub struct Brokers {
+    pub brokers: Vec<Broker>,
+    pub zookeeper: ZooKeeper,
+    pub scratch: Scratch,
+}
+
+impl Brokers {
+    /// Brokers under test with the ids 0 to `count - 1`, each of which knows of all, with a few more lines for the
+    /// server.properties of each. Internal topics have as many replicas as there are brokers, up to three.
+    pub fn start(name: &str, count: i32, settings: &str) -> Brokers {
+        Brokers::start_as(name, &vec![Kind::under_test(); usize::try_from(count).expect("a few")], settings)
+    }
+
+    /// One broker of each kind, in the order of their ids.
+    pub fn start_as(name: &str, kinds: &[Kind], settings: &str) -> Brokers {
+        let scratch = Scratch::new(name);
+        let zookeeper = ZooKeeper::start(&scratch);
+        let replicas = kinds.len().min(3);
+        let settings = format!(
+            "offsets.topic.replication.factor={replicas}\ntransaction.state.log.replication.factor={replicas}\n{settings}"
+        );
+        let ids = (0..).zip(kinds);
+        let brokers = ids.map(|(id, _)| Broker::configure_as(id, &scratch, zookeeper.port, &settings)).collect();
+        let mut cluster = Brokers { brokers, zookeeper, scratch };
+        for (broker, kind) in cluster.brokers.iter_mut().zip(kinds) {
+            broker.start(*kind, &cluster.scratch);
+        }
+        cluster.until_all_know(&(0..).take(kinds.len()).collect::<Vec<_>>());
+        cluster
+    }
+
+    pub fn start_broker(&mut self, id: usize, kind: Kind) {
+        self.brokers[id].start(kind, &self.scratch);
+    }
+
+    /// Waits until every broker that runs knows of these, and of no others.
+    pub fn until_all_know(&self, ids: &[i32]) {
+        for broker in self.brokers.iter().filter(|broker| broker.process.is_some()) {
+            eventually(PATIENCE, &format!("broker {} knows of the brokers {ids:?}", broker.id), || {
+                let mut client = client::Client::connect(broker.port).map_err(|error| error.to_string())?;
+                let metadata = client.metadata(&[]).map_err(|error| error.to_string())?;
+                let mut known: Vec<i32> = metadata.brokers.iter().map(|broker| broker.node_id).collect();
+                known.sort_unstable();
+                if known == ids && ids.contains(&metadata.controller_id) {
+                    Ok(())
+                } else {
+                    Err(format!("{metadata:?}"))
+                }
+            });
+        }
+    }
+
+    pub fn client(&self, id: i32) -> client::Client {
+        self.brokers[usize::try_from(id).expect("a broker's id")].client()
+    }
+
+    /// Of all brokers, for `bootstrap.servers`.
+    pub fn addresses(&self) -> String {
+        self.brokers.iter().map(Broker::address).collect::<Vec<_>>().join(",")
+    }
+
+    /// What the brokers that run say of a partition, once they agree and it has a leader for which `accepted` holds.
+    pub fn until_partition(
+        &self,
+        topic: &str,
+        partition: i32,
+        what: &str,
+        accepted: impl Fn(&MetadataResponsePartition) -> bool,
+    ) -> MetadataResponsePartition {
+        eventually(PATIENCE, &format!("{topic}-{partition}: {what}"), || {
+            let mut seen: Option<MetadataResponsePartition> = None;
+            for broker in self.brokers.iter().filter(|broker| broker.process.is_some()) {
+                let mut client = client::Client::connect(broker.port).map_err(|error| error.to_string())?;
+                let metadata = client.metadata(&[topic]).map_err(|error| error.to_string())?;
+                let found = metadata.topics.first().and_then(|topic| {
+                    topic.partitions.iter().find(|found| found.partition_index == partition).cloned()
+                });
+                let found = found.ok_or_else(|| format!("broker {} does not know it: {metadata:?}", broker.id))?;
+                let (leader, leader_epoch) = (found.leader_id, found.leader_epoch);
+                if leader < 0 || !accepted(&found) {
+                    return Err(format!("broker {}: {found:?}", broker.id));
+                }
+                if let Some(seen) = &seen
+                    && (seen.leader_id, seen.leader_epoch, &seen.isr_nodes) != (leader, leader_epoch, &found.isr_nodes)
+                {
+                    return Err(format!("brokers disagree: {seen:?}, {found:?}"));
+                }
+                seen = Some(found);
+            }
+            seen.ok_or_else(|| "no broker runs".to_owned())
+        })
+    }
+
+    pub fn jvm_tool(&self, version: &str, class: &str, arguments: &[&str]) -> Result<String, String> {
+        self.scratch.jvm_tool_fed(version, class, arguments, "")
+    }
+
+    pub fn script(&self, script: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+        self.scratch.script(script, arguments, input)
+    }
+}
+
+impl Scratch {
+    fn jvm_tool_fed(&self, version: &str, class: &str, arguments: &[&str], input: &str) -> Result<String, String> {
         let log4j = repository("config/tools-log4j.properties");
         let mut command = tied("java");
         command
@@ -384,8 +509,7 @@ impl Cluster {
         told(class, arguments, &output)
     }
 
-    /// Runs one of our scripts in bin/ the same way.
-    pub fn script(&self, script: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+    fn script(&self, script: &str, arguments: &[&str], input: &str) -> Result<String, String> {
         let mut command = tied(repository("bin").join(script));
         command.env("ODRADEK_BINARY", env!("CARGO_BIN_EXE_odradek")).args(arguments);
         let output = self.fed(command, input);
@@ -393,7 +517,7 @@ impl Cluster {
     }
 
     fn fed(&self, mut command: Command, input: &str) -> Output {
-        let file = self.scratch.path("input");
+        let file = self.path("input");
         fs::write(&file, input).expect("the scratch directory can be written");
         let input = File::open(&file).expect("it was just written");
         command.stdin(input).output().unwrap_or_else(|error| panic!("run {command:?}: {error}"))
