@@ -52,6 +52,7 @@ use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::network::memory::MemoryPool;
 use crate::replica::alter_partition;
 use crate::replica::decisions::TopicConfigs;
+use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::to_controller::ToController;
@@ -336,7 +337,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let group_config = config.group_config();
     let (replica_config, controller_config) = (config.replica_config(), config.controller_config());
     let (broker_epoch, registered) = watch::channel(None);
-    let (replicas, leaderships) = ReplicaManager::new(
+    let (replicas, leaderships, fetchers) = ReplicaManager::new(
         id,
         replica_config,
         Arc::clone(&metadata),
@@ -346,6 +347,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         registered,
         Arc::clone(&counters.replica),
     );
+    tasks.spawn(Fetchers::run(fetchers, shutting_down.clone()));
     let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
     let groups = GroupCoordinator::new(
         group_config,

@@ -170,6 +170,30 @@ impl MetadataVersion {
         step(self, &UPDATE_METADATA)
     }
 
+    /// The version of a follower's Fetch. From 13 on it needs a topic id for each of its partitions, without which it is 12.
+    pub fn fetch_request_version(self) -> i16 {
+        step(self, &FETCH)
+    }
+
+    pub fn offset_for_leader_epoch_request_version(self) -> i16 {
+        step(self, &OFFSET_FOR_LEADER_EPOCH)
+    }
+
+    /// The version of a follower's ListOffsets.
+    pub fn list_offsets_request_version(self) -> i16 {
+        step(self, &LIST_OFFSETS)
+    }
+
+    /// Followers ask for the end of an epoch before they truncate.
+    pub fn is_offset_for_leader_epoch_supported(self) -> bool {
+        self >= MetadataVersion::V0_11_0_IV2
+    }
+
+    /// Followers learn from the answer to a fetch where to truncate.
+    pub fn is_truncation_on_fetch_supported(self) -> bool {
+        self >= MetadataVersion::V2_7_IV1
+    }
+
     /// The version of a group metadata value in `__consumer_offsets`.
     pub fn group_metadata_value_version(self) -> i16 {
         step(self, &GROUP_METADATA_VALUE)
@@ -203,6 +227,36 @@ const UPDATE_METADATA: [(MetadataVersion, i16); 8] = [
     (V2_4_IV1, 6),
     (V2_8_IV1, 7),
     (V3_4_IV0, 8),
+];
+const FETCH: [(MetadataVersion, i16); 15] = [
+    (V0_9_0, 1),
+    (V0_10_0_IV0, 2),
+    (V0_10_1_IV1, 3),
+    (V0_11_0_IV0, 4),
+    (V0_11_0_IV1, 5),
+    (V1_1_IV0, 7),
+    (V2_0_IV1, 8),
+    (V2_1_IV2, 10),
+    (V2_3_IV1, 11),
+    (V2_7_IV1, 12),
+    (V3_1_IV0, 13),
+    (V3_5_IV0, 14),
+    (V3_5_IV1, 15),
+    (V3_7_IV4, 16),
+    (V3_9_IV0, 17),
+];
+const OFFSET_FOR_LEADER_EPOCH: [(MetadataVersion, i16); 4] =
+    [(V2_0_IV0, 1), (V2_1_IV1, 2), (V2_3_IV1, 3), (V2_8_IV0, 4)];
+const LIST_OFFSETS: [(MetadataVersion, i16); 9] = [
+    (V0_10_1_IV2, 1),
+    (V0_11_0_IV0, 2),
+    (V2_0_IV1, 3),
+    (V2_1_IV1, 4),
+    (V2_2_IV1, 5),
+    (V2_8_IV0, 6),
+    (V3_0_IV1, 7),
+    (V3_5_IV0, 8),
+    (V3_9_IV0, 9),
 ];
 const GROUP_METADATA_VALUE: [(MetadataVersion, i16); 3] = [(V0_10_1_IV0, 1), (V2_1_IV0, 2), (V2_3_IV0, 3)];
 const OFFSET_COMMIT_VALUE: [(MetadataVersion, i16); 3] = [(V0_8_0, 1), (V2_1_IV0, 2), (V2_1_IV1, 3)];
@@ -280,20 +334,40 @@ mod tests {
     /// The table of versions by protocol version; a row is listed where something changes.
     #[test]
     fn request_versions_follow_the_table() {
-        // LeaderAndIsr, StopReplica, UpdateMetadata
-        let table: &[(MetadataVersion, [i16; 3])] = &[
-            (V0_8_2, [0, 0, 0]),
-            (V0_9_0, [0, 0, 1]),
-            (V0_10_0_IV1, [0, 0, 2]),
-            (V0_10_2_IV0, [0, 0, 3]),
-            (V1_0_IV0, [1, 0, 4]),
-            (V2_2_IV0, [2, 1, 5]),
-            (V2_4_IV0, [3, 1, 5]),
-            (V2_4_IV1, [4, 2, 6]),
-            (V2_6_IV0, [4, 3, 6]),
-            (V2_8_IV1, [5, 3, 7]),
-            (V3_2_IV0, [6, 3, 7]),
-            (V3_4_IV0, [7, 4, 8]),
+        // LeaderAndIsr, StopReplica, UpdateMetadata, Fetch, OffsetForLeaderEpoch, ListOffsets
+        let table: &[(MetadataVersion, [i16; 6])] = &[
+            (V0_8_2, [0, 0, 0, 0, 0, 0]),
+            (V0_9_0, [0, 0, 1, 1, 0, 0]),
+            (V0_10_0_IV0, [0, 0, 1, 2, 0, 0]),
+            (V0_10_0_IV1, [0, 0, 2, 2, 0, 0]),
+            (V0_10_1_IV1, [0, 0, 2, 3, 0, 0]),
+            (V0_10_1_IV2, [0, 0, 2, 3, 0, 1]),
+            (V0_10_2_IV0, [0, 0, 3, 3, 0, 1]),
+            (V0_11_0_IV0, [0, 0, 3, 4, 0, 2]),
+            (V0_11_0_IV1, [0, 0, 3, 5, 0, 2]),
+            (V1_0_IV0, [1, 0, 4, 5, 0, 2]),
+            (V1_1_IV0, [1, 0, 4, 7, 0, 2]),
+            (V2_0_IV0, [1, 0, 4, 7, 1, 2]),
+            (V2_0_IV1, [1, 0, 4, 8, 1, 3]),
+            (V2_1_IV1, [1, 0, 4, 8, 2, 4]),
+            (V2_1_IV2, [1, 0, 4, 10, 2, 4]),
+            (V2_2_IV0, [2, 1, 5, 10, 2, 4]),
+            (V2_2_IV1, [2, 1, 5, 10, 2, 5]),
+            (V2_3_IV1, [2, 1, 5, 11, 3, 5]),
+            (V2_4_IV0, [3, 1, 5, 11, 3, 5]),
+            (V2_4_IV1, [4, 2, 6, 11, 3, 5]),
+            (V2_6_IV0, [4, 3, 6, 11, 3, 5]),
+            (V2_7_IV1, [4, 3, 6, 12, 3, 5]),
+            (V2_8_IV0, [4, 3, 6, 12, 4, 6]),
+            (V2_8_IV1, [5, 3, 7, 12, 4, 6]),
+            (V3_0_IV1, [5, 3, 7, 12, 4, 7]),
+            (V3_1_IV0, [5, 3, 7, 13, 4, 7]),
+            (V3_2_IV0, [6, 3, 7, 13, 4, 7]),
+            (V3_4_IV0, [7, 4, 8, 13, 4, 7]),
+            (V3_5_IV0, [7, 4, 8, 14, 4, 8]),
+            (V3_5_IV1, [7, 4, 8, 15, 4, 8]),
+            (V3_7_IV4, [7, 4, 8, 16, 4, 8]),
+            (V3_9_IV0, [7, 4, 8, 17, 4, 9]),
         ];
         for version in MetadataVersion::ALL.iter().copied() {
             let (_, expected) = table.iter().rev().find(|(from, _)| version >= *from).unwrap_or(&table[0]);
@@ -301,6 +375,9 @@ mod tests {
                 version.leader_and_isr_request_version(),
                 version.stop_replica_request_version(),
                 version.update_metadata_request_version(),
+                version.fetch_request_version(),
+                version.offset_for_leader_epoch_request_version(),
+                version.list_offsets_request_version(),
             ];
             assert_eq!(actual, *expected, "{version}");
         }

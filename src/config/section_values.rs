@@ -172,6 +172,17 @@ impl KafkaConfig {
             replica_lag_time_max_ms: self.number("replica.lag.time.max.ms"),
             replica_high_watermark_checkpoint_interval_ms: self.number("replica.high.watermark.checkpoint.interval.ms"),
             max_incremental_fetch_session_cache_slots: self.size("max.incremental.fetch.session.cache.slots"),
+            inter_broker_listener_name: self.inter_broker_listener_name.clone(),
+            num_replica_fetchers: self.size("num.replica.fetchers"),
+            replica_fetch_wait_max_ms: self.int("replica.fetch.wait.max.ms"),
+            replica_fetch_min_bytes: self.int("replica.fetch.min.bytes"),
+            replica_fetch_max_bytes: self.int("replica.fetch.max.bytes"),
+            replica_fetch_response_max_bytes: self.int("replica.fetch.response.max.bytes"),
+            replica_fetch_backoff_ms: self.millis("replica.fetch.backoff.ms"),
+            replica_socket_timeout_ms: self.millis("replica.socket.timeout.ms"),
+            replica_socket_receive_buffer_bytes: usize::try_from(self.number("replica.socket.receive.buffer.bytes"))
+                .ok()
+                .filter(|bytes| *bytes > 0),
         }
     }
 

@@ -215,6 +215,19 @@ pub struct ReplicaConfig {
     pub replica_lag_time_max_ms: i64,
     pub replica_high_watermark_checkpoint_interval_ms: i64,
     pub max_incremental_fetch_session_cache_slots: usize,
+    /// Where the brokers that are followed listen.
+    pub inter_broker_listener_name: String,
+    /// For each broker that is followed.
+    pub num_replica_fetchers: usize,
+    pub replica_fetch_wait_max_ms: i32,
+    pub replica_fetch_min_bytes: i32,
+    /// Of one partition.
+    pub replica_fetch_max_bytes: i32,
+    pub replica_fetch_response_max_bytes: i32,
+    pub replica_fetch_backoff_ms: u64,
+    pub replica_socket_timeout_ms: u64,
+    /// None leaves the system's own size.
+    pub replica_socket_receive_buffer_bytes: Option<usize>,
 }
 
 impl Default for ReplicaConfig {
@@ -224,6 +237,15 @@ impl Default for ReplicaConfig {
             replica_lag_time_max_ms: 30_000,
             replica_high_watermark_checkpoint_interval_ms: 5_000,
             max_incremental_fetch_session_cache_slots: 1000,
+            inter_broker_listener_name: "PLAINTEXT".to_string(),
+            num_replica_fetchers: 1,
+            replica_fetch_wait_max_ms: 500,
+            replica_fetch_min_bytes: 1,
+            replica_fetch_max_bytes: 1 << 20,
+            replica_fetch_response_max_bytes: 10 << 20,
+            replica_fetch_backoff_ms: 1_000,
+            replica_socket_timeout_ms: 30_000,
+            replica_socket_receive_buffer_bytes: Some(64 << 10),
         }
     }
 }

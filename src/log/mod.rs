@@ -357,6 +357,11 @@ impl Log {
         self.locked().epochs.entries().to_vec()
     }
 
+    /// The last of these epochs.
+    pub fn last_epoch(&self) -> Option<LeaderEpoch> {
+        self.locked().epochs.latest().map(|last| last.epoch)
+    }
+
     /// Where an epoch ends, as OffsetForLeaderEpoch answers it.
     pub fn end_offset_for_epoch(&self, requested: LeaderEpoch) -> EpochEnd {
         let state = self.locked();

@@ -20,6 +20,9 @@ use crate::replica::control::{
     ControlEpochs, ControlRefusal, ControllerFence, Decisions, PartitionOutcomes, PartitionRefusal, StopReplicas,
     judge_stop,
 };
+use crate::replica::fetcher::fetchers::FetchChange;
+use crate::replica::fetcher::state::Start;
+use crate::replica::io::ShuttingDown;
 use crate::replica::leader::{Decision, DecisionRefusal, Verdict};
 use crate::replica::partition::Partition;
 use crate::replica::replica_manager::ReplicaManager;
@@ -78,18 +81,31 @@ impl ReplicaManager {
                     debug!("{name}: leader epoch {} is refused: {why:?}", decision.leader_epoch);
                     outcomes.push((name, Err(why.into())));
                 }
-                Verdict::Acknowledge => outcomes.push((name, Ok(()))),
+                Verdict::Acknowledge => {
+                    self.fetchers.change(vec![(partition, FetchChange::SetTopicId(TopicId::ZERO))]);
+                    outcomes.push((name, Ok(())));
+                }
                 verdict @ (Verdict::Lead | Verdict::Follow | Verdict::AdoptTopicId) => {
                     changes.push(Change { partition, decision, verdict });
                 }
             }
         }
         self.hosted.insert(added);
-        for (name, outcome) in self.change(changes, now_ms).await {
-            if let Ok(Some(event)) = &outcome {
-                self.tell(event.clone()).await;
-            }
-            outcomes.push((name, outcome.map(|_| ())));
+        let mut fetch_changes = Vec::new();
+        let mut events = Vec::new();
+        for (partition, outcome) in self.change(changes, now_ms).await {
+            let name = partition.name().clone();
+            outcomes.push((
+                name,
+                outcome.map(|Changed { event, fetch }| {
+                    events.extend(event);
+                    fetch_changes.extend(fetch.map(|fetch| (partition, fetch)));
+                }),
+            ));
+        }
+        self.fetchers.change(fetch_changes);
+        for event in events {
+            self.tell(event).await;
         }
         self.has_decisions.send_replace(true);
         drop(fence);
@@ -97,7 +113,7 @@ impl ReplicaManager {
     }
 
     /// Creates logs and changes roles on the I/O threads. Outcomes come in the order of the changes.
-    async fn change(self: &Arc<Self>, changes: Vec<Change>, now_ms: i64) -> Vec<(TopicPartition, ChangeOutcome)> {
+    async fn change(self: &Arc<Self>, changes: Vec<Change>, now_ms: i64) -> Vec<(Arc<Partition>, ChangeOutcome)> {
         let mut configs: HashMap<Arc<str>, Arc<LogConfig>> = HashMap::new();
         for change in &changes {
             let name = change.partition.name();
@@ -111,16 +127,17 @@ impl ReplicaManager {
         let mut number = 0;
         while changes.peek().is_some() {
             let job: Vec<Change> = changes.by_ref().take(DECISIONS_PER_JOB).collect();
-            let names: Vec<TopicPartition> = job.iter().map(|change| change.partition.name().clone()).collect();
+            let partitions: Vec<Arc<Partition>> = job.iter().map(|change| Arc::clone(&change.partition)).collect();
             let this = Arc::clone(self);
             let configs = Arc::clone(&configs);
             jobs.spawn(async move {
                 let io = Arc::clone(&this.io);
                 let carry_out = move || job.iter().map(|change| this.carry_out(change, &configs, now_ms)).collect();
                 let done = io.run(carry_out).await;
-                let outcomes: Vec<ChangeOutcome> =
-                    done.unwrap_or_else(|_| vec![Err(PartitionRefusal::ShuttingDown); names.len()]);
-                (number, names.into_iter().zip(outcomes).collect::<Vec<_>>())
+                let outcomes: Vec<ChangeOutcome> = done.unwrap_or_else(|ShuttingDown| {
+                    partitions.iter().map(|_| Err(PartitionRefusal::ShuttingDown)).collect()
+                });
+                (number, partitions.into_iter().zip(outcomes).collect::<Vec<_>>())
             });
             number += 1;
         }
@@ -144,8 +161,11 @@ impl ReplicaManager {
         let is_internal = is_internal_topic(&name.topic);
         match verdict {
             Verdict::Lead => match partition.lead(decision, &log) {
-                Ok(is_new_leader) => Ok((is_new_leader && is_internal)
-                    .then(|| LeadershipEvent::Elected { partition: name.clone(), leader_epoch })),
+                Ok(is_new_leader) => Ok(Changed {
+                    event: (is_new_leader && is_internal)
+                        .then(|| LeadershipEvent::Elected { partition: name.clone(), leader_epoch }),
+                    fetch: (partition.leader().0 == Some(self.around.local)).then_some(FetchChange::Stop),
+                }),
                 Err(why) => {
                     error!("{name}: leader epoch {leader_epoch} cannot be recorded: {why}");
                     Err(refused_by_log(partition, &why))
@@ -154,20 +174,33 @@ impl ReplicaManager {
             Verdict::Follow if !self.around.metadata.image().is_alive(decision.leader) => {
                 warn!("{name}: cannot follow broker {}, which is not alive", decision.leader);
                 match partition.await_leader(decision, &log) {
-                    Ok(()) => Ok(None),
+                    Ok(()) => Ok(Changed { event: None, fetch: Some(FetchChange::Stop) }),
                     Err(why) => Err(refused_by_log(partition, &why)),
                 }
             }
             Verdict::Follow => match partition.follow(decision, &log) {
-                Ok(is_new_epoch) => Ok((is_new_epoch && is_internal)
-                    .then(|| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch: Some(leader_epoch) })),
+                Ok(false) => Ok(Changed::default()),
+                Ok(true) => Ok(Changed {
+                    event: is_internal.then(|| LeadershipEvent::Resigned {
+                        partition: name.clone(),
+                        leader_epoch: Some(leader_epoch),
+                    }),
+                    // Only a log that fails in between has no position; it is not fetched, nor served.
+                    fetch: partition.follower_position(leader_epoch).ok().map(|position| FetchChange::Follow {
+                        leader: decision.leader,
+                        start: Start { topic_id: decision.topic_id, leader_epoch, position },
+                    }),
+                }),
                 Err(why) => {
                     error!("{name}: leader epoch {leader_epoch} cannot be followed: {why}");
                     Err(refused_by_log(partition, &why))
                 }
             },
             // The log has taken the id by now.
-            Verdict::AdoptTopicId | Verdict::Acknowledge | Verdict::Refuse(_) => Ok(None),
+            Verdict::AdoptTopicId => {
+                Ok(Changed { event: None, fetch: Some(FetchChange::SetTopicId(decision.topic_id)) })
+            }
+            Verdict::Acknowledge | Verdict::Refuse(_) => Ok(Changed::default()),
         }
     }
 
@@ -217,6 +250,7 @@ impl ReplicaManager {
                 // A log without a partition is left over from a deletion that this broker missed.
                 deleted.push(stop);
             } else {
+                self.fetchers.stop([&stop.name]);
                 if let Some(partition) = hosted {
                     partition.wake_all();
                 }
@@ -224,6 +258,7 @@ impl ReplicaManager {
             }
         }
         let names: Vec<TopicPartition> = deleted.iter().map(|stop| stop.name.clone()).collect();
+        self.fetchers.stop(&names);
         let closed: Vec<_> = names.iter().filter_map(|name| self.hosted.get(&name.topic, name.partition)).collect();
         self.hosted.remove(&names);
         closed.iter().for_each(|partition| partition.close());
@@ -326,4 +361,12 @@ fn refused_by_log(partition: &Partition, why: &LogError) -> PartitionRefusal {
     PartitionRefusal::Storage
 }
 
-type ChangeOutcome = Result<Option<LeadershipEvent>, PartitionRefusal>;
+/// What else a change of role changes.
+#[derive(Default)]
+struct Changed {
+    event: Option<LeadershipEvent>,
+    /// `None` leaves the partition's fetcher as it is.
+    fetch: Option<FetchChange>,
+}
+
+type ChangeOutcome = Result<Changed, PartitionRefusal>;

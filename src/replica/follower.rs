@@ -1,16 +1,21 @@
-//! What a partition does as a follower: it takes what its leader sends, and cuts off what its leader does not have. Both
-//! carry the leader epoch under which they were asked for, and do nothing under any other.
+//! What a partition does as a follower: it takes what its leader sends, and cuts off what its leader does not have. All of
+//! it carries the leader epoch under which it was asked for, and does nothing under any other.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use log::{info, warn};
 
-use crate::log::AppendInfo;
+use crate::log::error::LogError;
+use crate::log::leader_epochs::EpochEnd;
+use crate::log::{AppendInfo, Bounds};
 use crate::model::{LeaderEpoch, Offset};
+use crate::record::batch::Batches;
 use crate::replica::error::ReplicaError;
 use crate::replica::leader::WrongLeadership;
 use crate::replica::partition::{Partition, State};
 use crate::replica::partition_log::PartitionLog;
+use crate::replica::truncation::{Truncation, truncation};
 use crate::replica::waiters::Moves;
 
 /// What a follower got of its leader.
@@ -24,37 +29,127 @@ pub struct FromLeader {
     pub fetch_offset: Offset,
     /// The leader's.
     pub high_watermark: Offset,
+    /// The leader's; -1 when its version cannot say.
+    pub log_start_offset: Offset,
+}
+
+/// Where a follower's log is, as far as that decides what it asks of its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub log_start_offset: Offset,
+    pub high_watermark: Offset,
+    pub log_end_offset: Offset,
+    /// Of the last record; `None` when its format has no place for one, and in an empty log.
+    pub last_epoch: Option<LeaderEpoch>,
 }
 
 impl<L: PartitionLog> Partition<L> {
-    /// Appends what a leader sent, and learns from it what is committed. May wait for a disk.
+    /// Where the log is that follows in that epoch.
+    pub fn follower_position(&self, leader_epoch: LeaderEpoch) -> Result<Position, ReplicaError> {
+        let log = self.state().log_that_follows(leader_epoch)?;
+        Ok(position(&*log))
+    }
+
+    /// Appends what a leader sent, and learns from it what is committed and where the log starts. May wait for a disk.
     pub fn append_from_leader(&self, fetched: &FromLeader, now_ms: i64) -> Result<AppendInfo, ReplicaError> {
-        let FromLeader { records, leader_epoch, fetch_offset, high_watermark } = fetched;
+        let FromLeader { records, leader_epoch, fetch_offset, high_watermark, log_start_offset } = fetched;
         let log = self.state().log_that_follows(*leader_epoch)?;
         // The partition's lock is free meanwhile: the log refuses the append if another epoch has begun.
-        let info = log
-            .append_as_follower(records, *leader_epoch, *fetch_offset, now_ms)
-            .map_err(|error| self.failed(error))?;
-        let mut state = self.state();
-        state.log_that_follows(*leader_epoch)?;
-        // What is known to be committed stays so, even if the leader does not know it yet.
-        let before = log.bounds().high_watermark;
-        if *high_watermark > before && log.update_high_watermark(*high_watermark) > before {
-            state.fetches.moved(Moves::COMMITTED);
+        let info =
+            self.append_to(&log, records, *leader_epoch, *fetch_offset, now_ms).map_err(|error| self.failed(error))?;
+        {
+            let mut state = self.state();
+            state.log_that_follows(*leader_epoch)?;
+            // What is known to be committed stays so, even if the leader does not know it yet.
+            let before = log.bounds().high_watermark;
+            if *high_watermark > before && log.update_high_watermark(*high_watermark) > before {
+                state.fetches.moved(Moves::COMMITTED);
+            }
         }
-        Ok(info)
+        let Bounds { log_start_offset: own, high_watermark, .. } = log.bounds();
+        if *log_start_offset > own && own < high_watermark {
+            let raised = (*log_start_offset).min(high_watermark);
+            log.increment_log_start_offset(raised, *leader_epoch).map_err(|error| self.failed(error))?;
+            self.note_log_start_offset();
+        }
+        Ok(AppendInfo { log_start_offset: log.bounds().log_start_offset, ..info })
+    }
+
+    fn append_to(
+        &self,
+        log: &L,
+        records: &Bytes,
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+        now_ms: i64,
+    ) -> Result<AppendInfo, LogError> {
+        let appended = log.append_as_follower(records, leader_epoch, fetch_offset, now_ms);
+        let Err(LogError::UnexpectedOffset { first_offset, log_end_offset }) = appended else { return appended };
+        // The leader's log may start in the middle of a batch, after DeleteRecords: a log that is empty starts with all of
+        // it. Source: kafka 3.9 core/src/main/scala/kafka/cluster/Partition.scala (appendRecordsToFollowerOrFutureReplica).
+        let is_empty = log.bounds().log_start_offset == log_end_offset && fetch_offset == log_end_offset;
+        let first = Batches::new(records).next().and_then(Result::ok).map(|batch| batch.header);
+        match first {
+            Some(first) if is_empty && first_offset < log_end_offset && first.last_offset >= log_end_offset.0 => {
+                info!(
+                    "{}: the first batch begins at offset {first_offset}, below the log start offset {log_end_offset}; \
+                     the log starts with it",
+                    self.name()
+                );
+                log.truncate_fully_and_start_at(first_offset, leader_epoch, now_ms)?;
+                log.append_as_follower(records, leader_epoch, first_offset, now_ms)
+            }
+            _ => Err(LogError::UnexpectedOffset { first_offset, log_end_offset }),
+        }
     }
 
     /// Cuts off what the leader of that epoch does not have. May wait for a disk.
     pub fn truncate(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, ReplicaError> {
         let log = self.state().log_that_follows(leader_epoch)?;
-        let has_changed = log.truncate_to(offset, leader_epoch, now_ms).map_err(|error| self.failed(error))?;
-        if has_changed {
-            // Consumers may read from followers, and wait for what they read to go on.
-            self.state().fetches.moved(Moves::ALL);
+        let high_watermark = log.bounds().high_watermark;
+        if offset < high_watermark {
+            warn!("Truncating {} to offset {offset} below high watermark {high_watermark}", self.name());
         }
+        let has_changed = log.truncate_to(offset, leader_epoch, now_ms).map_err(|error| self.failed(error))?;
+        self.has_lost_records(has_changed);
         Ok(has_changed)
     }
+
+    /// The same, by what the leader says of the epoch that this log ends with, or of an earlier one.
+    pub fn truncate_by_epoch(
+        &self,
+        leader: EpochEnd,
+        fallback: Offset,
+        leader_epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Truncation, ReplicaError> {
+        let log = self.state().log_that_follows(leader_epoch)?;
+        let local = log.end_offset_for_epoch(leader.epoch);
+        let truncation = truncation(leader, local, log.bounds().log_end_offset, fallback);
+        self.truncate(truncation.offset(), leader_epoch, now_ms)?;
+        Ok(truncation)
+    }
+
+    /// Drops everything and goes on at an offset: the leader of that epoch has nothing that this log could go on with.
+    /// May wait for a disk.
+    pub fn restart_at(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<(), ReplicaError> {
+        let log = self.state().log_that_follows(leader_epoch)?;
+        log.truncate_fully_and_start_at(offset, leader_epoch, now_ms).map_err(|error| self.failed(error))?;
+        self.has_lost_records(true);
+        Ok(())
+    }
+
+    /// Consumers may read from followers, and wait for what they read to go on.
+    fn has_lost_records(&self, has_changed: bool) {
+        if has_changed {
+            self.state().fetches.moved(Moves::ALL);
+        }
+    }
+}
+
+fn position(log: &impl PartitionLog) -> Position {
+    let Bounds { log_start_offset, high_watermark, log_end_offset, .. } = log.bounds();
+    Position { log_start_offset, high_watermark, log_end_offset, last_epoch: log.last_epoch() }
 }
 
 impl<L: PartitionLog> State<L> {

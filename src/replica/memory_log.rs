@@ -147,6 +147,10 @@ impl PartitionLog for MemoryLog {
         state.epochs.end_offset_for(requested, state.log_end_offset)
     }
 
+    fn last_epoch(&self) -> Option<LeaderEpoch> {
+        self.state().epochs.latest().map(|last| last.epoch)
+    }
+
     fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError> {
         let mut state = self.state();
         state.begin_epoch(epoch)?;
@@ -208,6 +212,23 @@ impl PartitionLog for MemoryLog {
         state.log_end_offset = offset;
         state.high_watermark = state.high_watermark.min(offset);
         Ok(true)
+    }
+
+    fn truncate_fully_and_start_at(&self, offset: Offset, leader_epoch: LeaderEpoch, _: i64) -> Result<(), LogError> {
+        let mut state = self.interrupted();
+        state.check_epoch(leader_epoch)?;
+        state.epochs.clear();
+        state.batches.clear();
+        (state.log_start_offset, state.high_watermark, state.log_end_offset) = (offset, offset, offset);
+        Ok(())
+    }
+
+    fn increment_log_start_offset(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, LogError> {
+        let mut state = self.interrupted();
+        state.check_epoch(leader_epoch)?;
+        let moves = offset > state.log_start_offset;
+        state.log_start_offset = state.log_start_offset.max(offset.min(state.high_watermark));
+        Ok(moves)
     }
 
     fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError> {

@@ -4,7 +4,7 @@
 //! forward; every control request is fenced by broker epoch and controller epoch before it changes anything, and waits
 //! while this broker is not registered; every partition is fenced by its leader epoch, and so is its log. Locks are taken in the order control, partition, log; of these only the control lock,
 //! which no client request takes, is held across an await.
-//! Deliberately knows nothing of api versions, of clients and of ZooKeeper.
+//! Deliberately knows nothing of clients and of ZooKeeper, and of api versions no more than a fetcher needs to ask a leader.
 
 pub mod alter_partition;
 mod append_rules;
@@ -15,7 +15,7 @@ pub mod decisions;
 pub mod error;
 pub mod fetch;
 pub mod fetch_session;
-#[cfg_attr(not(test), expect(dead_code, reason = "no broker fetches from another yet"))]
+pub mod fetcher;
 pub mod follower;
 mod hosted;
 pub mod io;
@@ -26,6 +26,7 @@ pub mod partition;
 pub mod partition_log;
 pub mod replica_manager;
 pub mod to_controller;
+mod truncation;
 pub mod waiters;
 
 #[cfg(test)]

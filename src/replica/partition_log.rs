@@ -24,6 +24,9 @@ pub trait PartitionLog: Send + Sync + 'static {
     /// Where an epoch ends, as OffsetForLeaderEpoch answers it.
     fn end_offset_for_epoch(&self, requested: LeaderEpoch) -> EpochEnd;
 
+    /// The last of the epochs that the log knows.
+    fn last_epoch(&self) -> Option<LeaderEpoch>;
+
     /// This epoch is in force from here on; it begins where the log ends, and this broker leads in it. Waits for no disk.
     fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError>;
     /// This epoch is in force from here on, and another broker leads in it. Waits for no disk.
@@ -47,6 +50,15 @@ pub trait PartitionLog: Send + Sync + 'static {
         now_ms: i64,
     ) -> Result<AppendInfo, LogError>;
     fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, LogError>;
+    /// Removes everything and goes on at that offset.
+    fn truncate_fully_and_start_at(
+        &self,
+        offset: Offset,
+        leader_epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<(), LogError>;
+    /// Follows the log start offset of the leader, within what is committed; never back. True if it moved.
+    fn increment_log_start_offset(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, LogError>;
     /// Moves the log start offset; -1 means to the high watermark.
     fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError>;
     /// Moves the high watermark, within what the log holds. Returns where it is now.
@@ -87,6 +99,10 @@ impl PartitionLog for Log {
         Log::end_offset_for_epoch(self, requested)
     }
 
+    fn last_epoch(&self) -> Option<LeaderEpoch> {
+        Log::last_epoch(self)
+    }
+
     fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError> {
         Log::lead(self, epoch)
     }
@@ -121,6 +137,19 @@ impl PartitionLog for Log {
 
     fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, LogError> {
         Log::truncate_to(self, offset, leader_epoch, now_ms)
+    }
+
+    fn truncate_fully_and_start_at(
+        &self,
+        offset: Offset,
+        leader_epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<(), LogError> {
+        Log::truncate_fully_and_start_at(self, offset, None, leader_epoch, now_ms)
+    }
+
+    fn increment_log_start_offset(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, LogError> {
+        Log::increment_log_start_offset(self, offset, leader_epoch)
     }
 
     fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError> {

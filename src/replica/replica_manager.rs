@@ -21,6 +21,7 @@ use crate::replica::counters::{ReplicaCounters, add};
 use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
+use crate::replica::fetcher::fetchers::{Begun, Fetchers};
 use crate::replica::hosted::Hosted;
 use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
@@ -36,6 +37,7 @@ pub struct ReplicaManager {
     config: ReplicaConfig,
     pub(super) hosted: Hosted,
     pub(super) sessions: FetchSessions,
+    pub(super) fetchers: Arc<Fetchers>,
     pub(super) counters: Arc<ReplicaCounters>,
     pub(super) log_dirs: Arc<LogDirs>,
     pub(super) topic_configs: Arc<dyn TopicConfigs>,
@@ -52,7 +54,8 @@ pub struct ReplicaManager {
 }
 
 impl ReplicaManager {
-    /// The second value tells of leadership changes; whoever connects the coordinators drains it.
+    /// The second value tells of leadership changes; whoever connects the coordinators drains it. The third is for
+    /// `Fetchers::run`.
     #[expect(clippy::too_many_arguments, reason = "one for each thing around it")]
     pub fn new(
         broker: BrokerId,
@@ -63,7 +66,7 @@ impl ReplicaManager {
         io: Arc<IoThreads>,
         registered: watch::Receiver<Option<BrokerEpoch>>,
         counters: Arc<ReplicaCounters>,
-    ) -> (Arc<ReplicaManager>, mpsc::Receiver<LeadershipEvent>) {
+    ) -> (Arc<ReplicaManager>, mpsc::Receiver<LeadershipEvent>, Begun) {
         let (events, told) = mpsc::channel(LEADERSHIP_EVENTS_MAX);
         let around = Arc::new(Surroundings {
             local: broker,
@@ -75,11 +78,14 @@ impl ReplicaManager {
             clock: Box::new(Instant::now),
         });
         let sessions = FetchSessions::new(SessionLimits::of_slots(config.max_incremental_fetch_session_cache_slots));
+        let (fetchers, begun) =
+            Fetchers::new(broker, &config, Arc::clone(&around.metadata), registered.clone(), Arc::clone(&io));
         let replicas = ReplicaManager {
             around,
             config,
             hosted: Hosted::default(),
             sessions,
+            fetchers,
             counters,
             log_dirs,
             topic_configs,
@@ -89,7 +95,7 @@ impl ReplicaManager {
             events,
             has_decisions: watch::Sender::new(false),
         };
-        (Arc::new(replicas), told)
+        (Arc::new(replicas), told, begun)
     }
 
     pub fn broker(&self) -> BrokerId {
@@ -257,11 +263,9 @@ impl ReplicaManager {
         let log_dirs = Arc::clone(&self.log_dirs);
         let path = path.to_owned();
         let dropped = self.io.run(move || log_dirs.drop_offline_logs(&path)).await.unwrap_or_default();
-        for partition in self.hosted.all() {
-            if partition.is_offline() {
-                partition.go_offline();
-            }
-        }
+        let offline: Vec<_> = self.hosted.all().into_iter().filter(|partition| partition.is_offline()).collect();
+        self.fetchers.stop(offline.iter().map(|partition| partition.name()));
+        offline.iter().for_each(|partition| partition.go_offline());
         dropped
     }
 

@@ -99,6 +99,7 @@ fn answer(epoch: i32, fetch_offset: i64) -> FromLeader {
         leader_epoch: LeaderEpoch(epoch),
         fetch_offset: Offset(fetch_offset),
         high_watermark: Offset(fetch_offset + 1),
+        log_start_offset: Offset(0),
     }
 }
 
@@ -449,8 +450,7 @@ impl<L: PartitionLog> World<L> {
         let (Some(leader), epoch) = broker.partition.leader() else { return };
         let Some(to) = BROKERS.iter().position(|&id| BrokerId(id) == leader) else { return };
         broker.request += 1;
-        let latest = (0..=epoch.0).rev().map(|epoch| broker.log.end_offset_for_epoch(LeaderEpoch(epoch)).epoch);
-        let latest = latest.filter(|epoch| epoch.0 >= 0).max();
+        let latest = broker.log.last_epoch();
         let params = params(broker.log.bounds().log_end_offset, Some(epoch), latest);
         self.network.push(Message::Fetch { from, to, request: broker.request, params });
     }
@@ -475,6 +475,7 @@ impl<L: PartitionLog> World<L> {
                     leader_epoch,
                     fetch_offset: params.fetch_offset,
                     high_watermark: fetched.bounds.high_watermark,
+                    log_start_offset: fetched.bounds.log_start_offset,
                 };
                 let diverging = fetched.diverging;
                 self.network.push(Message::Answer { to: *from, request: *request, diverging, from_leader });
@@ -486,9 +487,8 @@ impl<L: PartitionLog> World<L> {
                 let before = broker.log.bounds();
                 match diverging {
                     Some(end) if *request == broker.request => {
-                        let local = broker.log.end_offset_for_epoch(end.epoch).end_offset;
-                        let offset = if local.0 < 0 { end.end_offset } else { end.end_offset.min(local) };
-                        let _ = broker.partition.truncate(offset, from_leader.leader_epoch, NOW_MS);
+                        let end_offset = before.log_end_offset;
+                        let _ = broker.partition.truncate_by_epoch(*end, end_offset, from_leader.leader_epoch, NOW_MS);
                     }
                     Some(_) => {}
                     // Late, repeated or out of order: the partition must find out.

@@ -100,7 +100,7 @@ impl Fixture {
         let metadata = Arc::new(MetadataCache::new());
         let io = Arc::new(IoThreads::start(2, 16).expect("threads start"));
         let (broker_epoch, registered) = watch::channel(Some(BrokerEpoch(100)));
-        let (replicas, events) = ReplicaManager::new(
+        let (replicas, events, _) = ReplicaManager::new(
             BrokerId(1),
             replica_config,
             metadata,

@@ -1,0 +1,226 @@
+//! Which fetcher each followed partition has, and the fetchers' coming and going.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::config::sections::ReplicaConfig;
+use crate::metadata::cache::MetadataCache;
+use crate::model::lock::{Guard, Lock};
+use crate::model::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
+use crate::replica::fetcher::state::{Fetcher, Settings, Start};
+use crate::replica::fetcher::task::{Command, FetcherTask, Mailbox, Source};
+use crate::replica::io::IoThreads;
+use crate::replica::partition::Partition;
+
+const FIRST_WITH_SESSIONS: i16 = 7;
+const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// The default of `replica.socket.receive.buffer.bytes` is less than the system gives by itself, and asking ends the
+/// system's own tuning. Any other size is taken as it is.
+const STOCK_RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+
+/// The change that a decision makes to what is fetched.
+pub enum FetchChange {
+    /// Fetched from that broker from here on.
+    Follow {
+        leader: BrokerId,
+        start: Start,
+    },
+    Stop,
+    SetTopicId(TopicId),
+}
+
+/// All fetchers of this broker.
+pub struct Fetchers {
+    local: BrokerId,
+    config: ReplicaConfig,
+    metadata: Arc<MetadataCache>,
+    registered: watch::Receiver<Option<BrokerEpoch>>,
+    io: Arc<IoThreads>,
+    state: Lock<State>,
+    /// Fetchers that are to run.
+    begun: mpsc::UnboundedSender<FetcherTask>,
+}
+
+struct State {
+    fetchers: BTreeMap<(BrokerId, u32), Arc<Mailbox>>,
+    /// Which fetcher has the partition.
+    places: HashMap<TopicPartition, (BrokerId, u32)>,
+    per_broker: u32,
+}
+
+/// Fetchers that have begun and do not run yet.
+pub struct Begun(mpsc::UnboundedReceiver<FetcherTask>);
+
+impl Fetchers {
+    /// The second value is for `run`.
+    pub fn new(
+        local: BrokerId,
+        config: &ReplicaConfig,
+        metadata: Arc<MetadataCache>,
+        registered: watch::Receiver<Option<BrokerEpoch>>,
+        io: Arc<IoThreads>,
+    ) -> (Arc<Fetchers>, Begun) {
+        let (begun, to_run) = mpsc::unbounded_channel();
+        let per_broker = u32::try_from(config.num_replica_fetchers).unwrap_or(u32::MAX).max(1);
+        let state = Lock::new(State { fetchers: BTreeMap::new(), places: HashMap::new(), per_broker });
+        let config = config.clone();
+        (Arc::new(Fetchers { local, config, metadata, registered, io, state, begun }), Begun(to_run))
+    }
+
+    fn state(&self) -> Guard<'_, State> {
+        self.state.lock().expect("nothing panics under it")
+    }
+
+    /// Runs the fetchers until the broker stops. One that panics may have left a log behind that must not be served from.
+    pub async fn run(begun: Begun, mut shutdown: watch::Receiver<bool>) {
+        let Begun(mut begun) = begun;
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(fetcher) = begun.recv() => drop(tasks.spawn(fetcher.run())),
+                Some(ended) = tasks.join_next() => {
+                    if let Err(panicked) = ended {
+                        std::panic::resume_unwind(panicked.into_panic());
+                    }
+                }
+                _ = shutdown.wait_for(|stops| *stops) => return,
+            }
+        }
+    }
+
+    /// Carries out what a request has decided about partitions. Nothing waits.
+    pub fn change(self: &Arc<Self>, changes: Vec<(Arc<Partition>, FetchChange)>) {
+        let mut state = self.state();
+        for (partition, change) in changes {
+            let name = partition.name().clone();
+            match change {
+                FetchChange::Follow { leader, start } => {
+                    let place = (leader, fetcher_number(&name, state.per_broker));
+                    if state.places.get(&name).is_some_and(|before| *before != place) {
+                        state.stop(&name);
+                    }
+                    state.places.insert(name.clone(), place);
+                    let mailbox = match state.fetchers.get(&place) {
+                        Some(mailbox) => mailbox,
+                        None => {
+                            let fetcher = self.fetcher(place);
+                            let mailbox = Arc::clone(&fetcher.mailbox);
+                            // Nobody takes it only when the broker stops.
+                            let _ = self.begun.send(fetcher);
+                            state.fetchers.entry(place).or_insert(mailbox)
+                        }
+                    };
+                    mailbox.put(name, Command::Follow(partition, start));
+                }
+                FetchChange::Stop => state.stop(&name),
+                FetchChange::SetTopicId(topic_id) => {
+                    if let Some(mailbox) = state.places.get(&name).and_then(|place| state.fetchers.get(place)) {
+                        mailbox.put(name, Command::SetTopicId(topic_id));
+                    }
+                }
+            }
+        }
+    }
+
+    /// These are not fetched any more.
+    pub fn stop<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
+        let mut state = self.state();
+        partitions.into_iter().for_each(|name| state.stop(name));
+    }
+
+    /// A fetcher without partitions ends, unless it has been given one meanwhile.
+    pub(super) fn end(&self, leader: BrokerId, number: u32, mailbox: &Arc<Mailbox>) -> bool {
+        let mut state = self.state();
+        if !mailbox.is_empty() {
+            return false;
+        }
+        if state.fetchers.get(&(leader, number)).is_some_and(|current| Arc::ptr_eq(current, mailbox)) {
+            state.fetchers.remove(&(leader, number));
+        }
+        true
+    }
+
+    fn fetcher(self: &Arc<Self>, (leader, number): (BrokerId, u32)) -> FetcherTask {
+        let (local, config) = (self.local, &self.config);
+        let protocol = config.inter_broker_protocol_version;
+        let version = protocol.fetch_request_version();
+        let name = format!("[ReplicaFetcher replicaId={local}, leaderId={leader}, fetcherId={number}]");
+        let settings = Settings {
+            name: name.clone(),
+            wait_max_ms: config.replica_fetch_wait_max_ms,
+            min_bytes: config.replica_fetch_min_bytes,
+            max_bytes: config.replica_fetch_max_bytes,
+            response_max_bytes: config.replica_fetch_response_max_bytes,
+            backoff: Duration::from_millis(config.replica_fetch_backoff_ms),
+            has_sessions: version >= FIRST_WITH_SESSIONS,
+            has_topic_ids: version >= FIRST_WITH_TOPIC_IDS,
+            truncates_on_fetch: protocol.is_truncation_on_fetch_supported(),
+            asks_for_epochs: protocol.is_offset_for_leader_epoch_supported(),
+        };
+        let receive_buffer_bytes = config.replica_socket_receive_buffer_bytes;
+        let receive_buffer_bytes = receive_buffer_bytes.filter(|bytes| *bytes != STOCK_RECEIVE_BUFFER_BYTES);
+        let source = Source {
+            local,
+            leader,
+            number,
+            listener: config.inter_broker_listener_name.clone(),
+            protocol,
+            socket_timeout: Duration::from_millis(config.replica_socket_timeout_ms),
+            receive_buffer_bytes: receive_buffer_bytes.and_then(|bytes| u32::try_from(bytes).ok()),
+        };
+        FetcherTask {
+            source,
+            core: Fetcher::new(settings),
+            name,
+            mailbox: Arc::default(),
+            metadata: Arc::clone(&self.metadata),
+            registered: self.registered.clone(),
+            io: Arc::clone(&self.io),
+            fetchers: Arc::clone(self),
+            partitions: BTreeMap::new(),
+            connection: None,
+            complained: false,
+        }
+    }
+}
+
+impl State {
+    fn stop(&mut self, name: &TopicPartition) {
+        let Some(place) = self.places.remove(name) else { return };
+        if let Some(mailbox) = self.fetchers.get(&place) {
+            mailbox.put(name.clone(), Command::Unfollow);
+        }
+    }
+}
+
+/// Which of a broker's fetchers a partition has: Java's hash of its topic, as in Kafka.
+/// Source: kafka 3.9 core/src/main/scala/kafka/server/AbstractFetcherManager.scala (getFetcherId).
+fn fetcher_number(name: &TopicPartition, per_broker: u32) -> u32 {
+    let of_topic = name.topic.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
+    let hash = of_topic.wrapping_mul(31).wrapping_add(name.partition);
+    // Kafka takes the smallest number for 0, whose absolute value is no number.
+    hash.checked_abs().map_or(0, i32::unsigned_abs) % per_broker
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected values computed with `Utils.abs(31 * topic.hashCode() + partition) % n` in a JVM.
+    #[test]
+    fn a_partitions_fetcher_is_that_of_kafkas_hash() {
+        let number =
+            |topic: &str, partition, per_broker| fetcher_number(&TopicPartition::new(topic, partition), per_broker);
+        // "a".hashCode() is 97, "ab".hashCode() 3105.
+        assert_eq!(number("a", 0, 10), (31 * 97) % 10);
+        assert_eq!(number("ab", 7, 1000), (31 * 3105 + 7) % 1000);
+        // "polygenelubricants".hashCode() is Integer.MIN_VALUE, and times 31 it stays that.
+        assert_eq!(number("polygenelubricants", 0, 7), 0);
+        assert_eq!(number("polygenelubricants", 1, 7), (i32::MAX % 7) as u32);
+        assert_eq!(number("whatever", 3, 1), 0);
+    }
+}

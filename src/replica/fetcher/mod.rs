@@ -1,0 +1,16 @@
+//! What makes followers replicate: fetchers, each of which asks one broker for its share of the partitions that this broker
+//! follows there, over one connection, one request at a time.
+//!
+//! Invariants: a partition has at most one fetcher; whatever a fetcher writes carries the leader epoch under which it asked
+//! for it, and the partition refuses it under any other; one bad partition stops no other. `state.rs` and `session.rs` are
+//! the core: they read no clock, and take answers and outcomes as events. `task.rs` owns the connection, `fetchers.rs` says
+//! which fetcher a partition has.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/{AbstractFetcherManager,AbstractFetcherThread,RemoteLeaderEndPoint}.scala.
+
+pub mod fetchers;
+mod session;
+pub mod state;
+mod task;
+
+#[cfg(test)]
+mod state_tests;

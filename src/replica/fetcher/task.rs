@@ -1,0 +1,336 @@
+//! The task of one fetcher: it owns the connection to the leader, asks what the core wants to know, and has done on the I/O
+//! threads what comes of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info, warn};
+use tokio::sync::{Notify, watch};
+
+use crate::client::connection::{Connection, ConnectionSettings};
+use crate::client::error::ClientError;
+use crate::config::metadata_version::MetadataVersion;
+use crate::log::error::LogError;
+use crate::log::leader_epochs::EpochEnd;
+use crate::metadata::cache::MetadataCache;
+use crate::model::clock::wall_clock_ms;
+use crate::model::lock::Lock;
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::fetch::{FetchRequest, FetchResponse, ReplicaState};
+use crate::protocol::messages::list_offsets::ListOffsetsResponse;
+use crate::protocol::messages::offset_for_leader_epoch::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use crate::replica::error::ReplicaError;
+use crate::replica::fetcher::fetchers::Fetchers;
+use crate::replica::fetcher::state::{Answer, Done, Fetcher, Next, Question, Settled, Start, Task, Trouble, Work};
+use crate::replica::io::{IoThreads, ShuttingDown};
+use crate::replica::partition::Partition;
+use crate::replica::truncation::Truncation;
+
+/// The last version without topic ids.
+const LAST_WITH_NAMES: i16 = 12;
+const FIRST_WITH_REPLICA_STATE: i16 = 15;
+
+/// What a fetcher is told of a partition: the last word counts.
+pub(super) enum Command {
+    Follow(Arc<Partition>, Start),
+    Unfollow,
+    SetTopicId(TopicId),
+}
+
+/// What a fetcher is yet to hear. It holds one word a partition, so whoever tells it something never waits.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    commands: Lock<BTreeMap<TopicPartition, Command>>,
+    arrival: Notify,
+}
+
+impl Mailbox {
+    pub fn put(&self, partition: TopicPartition, command: Command) {
+        let mut commands = self.commands.lock().expect("nothing panics under it");
+        match (commands.get_mut(&partition), command) {
+            (Some(Command::Follow(_, start)), Command::SetTopicId(topic_id)) => start.topic_id = topic_id,
+            (Some(Command::Unfollow), Command::SetTopicId(_)) => {}
+            (_, command) => drop(commands.insert(partition, command)),
+        }
+        drop(commands);
+        self.arrival.notify_one();
+    }
+
+    fn take(&self) -> BTreeMap<TopicPartition, Command> {
+        std::mem::take(&mut *self.commands.lock().expect("nothing panics under it"))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.commands.lock().expect("nothing panics under it").is_empty()
+    }
+}
+
+/// Which broker is asked, and how.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub local: BrokerId,
+    pub leader: BrokerId,
+    /// Which of the fetchers for that broker.
+    pub number: u32,
+    pub listener: String,
+    pub protocol: MetadataVersion,
+    pub socket_timeout: Duration,
+    pub receive_buffer_bytes: Option<u32>,
+}
+
+pub(super) struct FetcherTask {
+    pub source: Source,
+    pub core: Fetcher,
+    pub name: String,
+    pub mailbox: Arc<Mailbox>,
+    pub metadata: Arc<MetadataCache>,
+    pub registered: watch::Receiver<Option<BrokerEpoch>>,
+    pub io: Arc<IoThreads>,
+    pub fetchers: Arc<Fetchers>,
+    pub partitions: BTreeMap<TopicPartition, Arc<Partition>>,
+    pub connection: Option<Connection>,
+    /// The leader was not reached, and that was said.
+    pub complained: bool,
+}
+
+enum Told {
+    Fetched(FetchResponse),
+    EpochEnds(OffsetForLeaderEpochResponse),
+    Offsets(ListOffsetsResponse),
+}
+
+impl FetcherTask {
+    /// Runs until it has no partition left, or the broker stops.
+    pub async fn run(mut self) {
+        info!("{} Starting", self.name);
+        loop {
+            self.hear();
+            if self.core.is_empty() && self.fetchers.end(self.source.leader, self.source.number, &self.mailbox) {
+                break;
+            }
+            let works = match self.core.next(Instant::now()) {
+                Next::Work(works) => works,
+                Next::Wait(until) => {
+                    self.wait(until).await;
+                    continue;
+                }
+                Next::Ask(question) => {
+                    let told = self.ask(question).await;
+                    // What has changed meanwhile decides what the answer is good for.
+                    self.hear();
+                    self.take_in(told)
+                }
+            };
+            if !works.is_empty() {
+                let Ok(done) = self.carry_out(works).await else { break };
+                self.core.on_done(done, Instant::now());
+            }
+        }
+        info!("{} Stopped", self.name);
+    }
+
+    fn hear(&mut self) {
+        for (name, command) in self.mailbox.take() {
+            match command {
+                Command::Follow(partition, start) => {
+                    // A topic that was deleted and made again may have the same epoch, and has another log.
+                    let before = self.partitions.insert(name.clone(), Arc::clone(&partition));
+                    if before.is_some_and(|before| !Arc::ptr_eq(&before, &partition)) {
+                        self.core.unfollow(&name);
+                    }
+                    self.core.follow(name, &start);
+                }
+                Command::Unfollow => {
+                    self.partitions.remove(&name);
+                    self.core.unfollow(&name);
+                }
+                Command::SetTopicId(topic_id) => self.core.set_topic_id(&name, topic_id),
+            }
+        }
+    }
+
+    async fn wait(&self, until: Option<Instant>) {
+        match until {
+            None => self.mailbox.arrival.notified().await,
+            Some(until) => {
+                tokio::select! {
+                    () = self.mailbox.arrival.notified() => {}
+                    () = tokio::time::sleep_until(until.into()) => {}
+                }
+            }
+        }
+    }
+
+    // ---- the leader ----
+
+    async fn ask(&mut self, question: Question) -> Result<Told, ClientError> {
+        let protocol = self.source.protocol;
+        let local = self.source.local.0;
+        let broker_epoch = self.registered.borrow().map_or(-1, |epoch| epoch.0);
+        let connection = self.connect().await?;
+        match question {
+            Question::Fetch { request, uses_topic_ids } => {
+                let highest = protocol.fetch_request_version();
+                let version = if uses_topic_ids { highest } else { highest.min(LAST_WITH_NAMES) };
+                let request = match version >= FIRST_WITH_REPLICA_STATE {
+                    true => FetchRequest {
+                        replica_id: -1,
+                        replica_state: ReplicaState { replica_id: local, replica_epoch: broker_epoch },
+                        ..request
+                    },
+                    false => FetchRequest { replica_id: local, ..request },
+                };
+                connection.send_at(&request, version).await.map(Told::Fetched)
+            }
+            Question::EpochEnds(request) => {
+                let request = OffsetForLeaderEpochRequest { replica_id: local, ..request };
+                let version = protocol.offset_for_leader_epoch_request_version();
+                connection.send_at(&request, version).await.map(Told::EpochEnds)
+            }
+            Question::Offsets(mut request) => {
+                request.replica_id = local;
+                let version = protocol.list_offsets_request_version();
+                connection.send_at(&request, version).await.map(Told::Offsets)
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<&Connection, ClientError> {
+        if self.connection.as_ref().is_some_and(Connection::is_closed) {
+            self.connection = None;
+        }
+        if self.connection.is_none() {
+            let Source { local, leader, number, listener, .. } = &self.source;
+            let image = self.metadata.image();
+            let endpoint = image.endpoint(*leader, listener).ok_or_else(|| ClientError::Connect {
+                address: format!("broker {leader}"),
+                reason: format!("it is not alive, or has no listener {listener}"),
+            })?;
+            let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+            let settings = ConnectionSettings {
+                client_id: format!("broker-{local}-fetcher-{number}"),
+                connect_timeout: self.source.socket_timeout,
+                request_timeout: self.source.socket_timeout,
+                receive_buffer_bytes: self.source.receive_buffer_bytes,
+                ..ConnectionSettings::default()
+            };
+            self.connection = Some(Connection::connect(&format!("{host}:{}", endpoint.port), &settings).await?);
+        }
+        Ok(self.connection.as_ref().expect("it was just made"))
+    }
+
+    fn take_in(&mut self, told: Result<Told, ClientError>) -> Vec<Work> {
+        let now = Instant::now();
+        let told = match told {
+            Ok(told) => told,
+            Err(why) => {
+                self.connection = None;
+                if !std::mem::replace(&mut self.complained, true) {
+                    warn!("{} Error in response for a request to broker {}: {why}", self.name, self.source.leader);
+                } else {
+                    debug!("{} {why}", self.name);
+                }
+                self.core.on_unreachable(now);
+                return Vec::new();
+            }
+        };
+        self.complained = false;
+        match told {
+            Told::Fetched(response) => self.core.on_fetched(response, now),
+            Told::EpochEnds(response) => {
+                let topics = response.topics.into_iter().flat_map(|topic| {
+                    let name: Arc<str> = Arc::from(topic.topic.as_str());
+                    topic.partitions.into_iter().map(move |partition| (Arc::clone(&name), partition))
+                });
+                let answers = topics.map(|(topic, answer)| {
+                    let value =
+                        EpochEnd { epoch: LeaderEpoch(answer.leader_epoch), end_offset: Offset(answer.end_offset) };
+                    let error = ErrorCode::from_code(answer.error_code);
+                    (TopicPartition { topic, partition: answer.partition }, Answer { error, value })
+                });
+                self.core.on_epoch_ends(answers.collect(), now)
+            }
+            Told::Offsets(response) => {
+                let is_old_style = self.source.protocol.list_offsets_request_version() == 0;
+                let topics = response.topics.into_iter().flat_map(|topic| {
+                    let name: Arc<str> = Arc::from(topic.name.as_str());
+                    topic.partitions.into_iter().map(move |partition| (Arc::clone(&name), partition))
+                });
+                let answers = topics.map(|(topic, answer)| {
+                    let offset = match is_old_style {
+                        true => answer.old_style_offsets.first().copied().unwrap_or(-1),
+                        false => answer.offset,
+                    };
+                    let error = match ErrorCode::from_code(answer.error_code) {
+                        ErrorCode::None if offset < 0 => ErrorCode::UnknownServerError,
+                        error => error,
+                    };
+                    let value = Offset(offset);
+                    (TopicPartition { topic, partition: answer.partition_index }, Answer { error, value })
+                });
+                self.core.on_offsets(answers.collect(), now)
+            }
+        }
+    }
+
+    // ---- the logs ----
+
+    async fn carry_out(&self, works: Vec<Work>) -> Result<Vec<Done>, ShuttingDown> {
+        let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
+        let works: Vec<(Arc<Partition>, Work)> = works.into_iter().filter_map(with_partition).collect();
+        let now_ms = wall_clock_ms();
+        self.io.run(move || works.into_iter().map(|(partition, work)| done(&partition, work, now_ms)).collect()).await
+    }
+}
+
+fn done(partition: &Partition, work: Work, now_ms: i64) -> Done {
+    let Work { partition: name, stay, leader_epoch, task } = work;
+    let outcome = carry_out(partition, leader_epoch, task, now_ms).map_err(|why| trouble(&name, &why));
+    Done { partition: name, stay, outcome }
+}
+
+fn carry_out(
+    partition: &Partition,
+    leader_epoch: LeaderEpoch,
+    task: Task,
+    now_ms: i64,
+) -> Result<Settled, ReplicaError> {
+    let mut must_ask_again = false;
+    match task {
+        Task::Append(from_leader) => {
+            let info = partition.append_from_leader(&from_leader, now_ms)?;
+            if info.flush_due
+                && let Some(log) = partition.log()
+            {
+                log.flush(now_ms).map_err(|why| partition.failed(why))?;
+            }
+        }
+        Task::Truncate(offset) => drop(partition.truncate(offset, leader_epoch, now_ms)?),
+        Task::TruncateByEpoch { leader, fallback } => {
+            let truncation = partition.truncate_by_epoch(leader, fallback, leader_epoch, now_ms)?;
+            must_ask_again = matches!(truncation, Truncation::AskAgain(_));
+        }
+        Task::RestartAt(offset) => partition.restart_at(offset, leader_epoch, now_ms)?,
+    }
+    Ok(Settled { position: partition.follower_position(leader_epoch)?, must_ask_again })
+}
+
+/// What an error means for the partition. Kafka tries again after damage on the way and no more than that; here a full disk
+/// takes no log out of service, so it may pass too.
+fn trouble(partition: &TopicPartition, why: &ReplicaError) -> Trouble {
+    match why {
+        ReplicaError::NotLeaderOrFollower | ReplicaError::Log(LogError::StaleLeaderEpoch { .. }) => Trouble::Overtaken,
+        ReplicaError::Log(LogError::InvalidBatch { .. } | LogError::BeingTruncated) | ReplicaError::ShuttingDown => {
+            Trouble::Passing(why.to_string())
+        }
+        ReplicaError::Log(error @ LogError::Io { .. }) if !error.is_storage_failure() => {
+            Trouble::Passing(why.to_string())
+        }
+        why => {
+            error!("{partition}: what its leader sent cannot be taken: {why}");
+            Trouble::Lasting(why.to_string())
+        }
+    }
+}
