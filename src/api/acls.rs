@@ -14,7 +14,7 @@ const UNKNOWN: i8 = 0;
 
 pub(crate) async fn describe(
     _server: &Server,
-    _context: RequestContext,
+    _context: &RequestContext,
     request: DescribeAclsRequest,
 ) -> Handled<DescribeAclsResponse> {
     let types = [request.resource_type_filter, request.pattern_type_filter, request.operation, request.permission_type];
@@ -35,7 +35,7 @@ fn refusal() -> (i16, Option<String>) {
 
 pub(crate) async fn create(
     _server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: CreateAclsRequest,
 ) -> Handled<CreateAclsResponse> {
     let is_unknown = request.creations.iter().any(|asked| {
@@ -53,7 +53,7 @@ pub(crate) async fn create(
 
 pub(crate) async fn delete(
     _server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: DeleteAclsRequest,
 ) -> Handled<DeleteAclsResponse> {
     let is_unknown = request.filters.iter().any(|asked| {

@@ -75,7 +75,7 @@ const SUBTRACT: i8 = 3;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: legacy::AlterConfigsRequest,
 ) -> legacy::AlterConfigsResponse {
     let entry = |config: legacy::AlterableConfig| Entry { name: config.name, operation: SET, value: config.value };
@@ -84,7 +84,7 @@ pub(crate) async fn handle(
         name: resource.resource_name,
         entries: resource.configs.into_iter().map(entry).collect(),
     });
-    let altered = alter_all(server, &context, Kind::Legacy, resources.collect(), request.validate_only).await;
+    let altered = alter_all(server, context, Kind::Legacy, resources.collect(), request.validate_only).await;
     let responses = altered.into_iter().map(|altered| legacy::AlterConfigsResourceResponse {
         error_code: altered.error_code,
         error_message: altered.error_message,
@@ -96,7 +96,7 @@ pub(crate) async fn handle(
 
 pub(crate) async fn handle_incremental(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: incremental::IncrementalAlterConfigsRequest,
 ) -> incremental::IncrementalAlterConfigsResponse {
     let entry = |config: incremental::AlterableConfig| Entry {
@@ -109,7 +109,7 @@ pub(crate) async fn handle_incremental(
         name: resource.resource_name,
         entries: resource.configs.into_iter().map(entry).collect(),
     });
-    let responses = alter_all(server, &context, Kind::Incremental, resources.collect(), request.validate_only).await;
+    let responses = alter_all(server, context, Kind::Incremental, resources.collect(), request.validate_only).await;
     incremental::IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses }
 }
 

@@ -9,7 +9,7 @@ use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsRequest, Ap
 
 pub(crate) async fn handle(
     _server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
     if context.api_version >= 3 {

@@ -19,7 +19,7 @@ use crate::protocol::messages::create_partitions::{
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let CreatePartitionsRequest { topics, timeout_ms, validate_only } = request;
@@ -69,7 +69,7 @@ pub(crate) async fn handle(
     for (topic, outcome) in grown {
         let outcome = match outcome {
             Ok(partitions) if !validate_only => {
-                match timeout_ms > 0 && have_leaders(server, &context, &topic.name, partitions, deadline).await {
+                match timeout_ms > 0 && have_leaders(server, context, &topic.name, partitions, deadline).await {
                     true => Ok(()),
                     false => Err(Refusal::from(ErrorCode::RequestTimedOut)),
                 }

@@ -32,7 +32,7 @@ const DEFAULT: i32 = -1;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: CreateTopicsRequest,
 ) -> Result<CreateTopicsResponse, AnswerTooLong> {
     let CreateTopicsRequest { topics, timeout_ms, validate_only } = request;
@@ -88,7 +88,7 @@ pub(crate) async fn handle(
     }
     if !validate_only {
         for result in results.iter_mut().filter(|result| result.error_code == ErrorCode::None.code()) {
-            if timeout_ms <= 0 || !have_leaders(server, &context, &result.name, result.num_partitions, deadline).await {
+            if timeout_ms <= 0 || !have_leaders(server, context, &result.name, result.num_partitions, deadline).await {
                 // The topic is created all the same; the client is told that its leaders are not.
                 *result = refused(&result.name, Refusal::from(ErrorCode::RequestTimedOut));
             }

@@ -22,7 +22,7 @@ const HIGH_WATERMARK: i64 = -1;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     let deadline =

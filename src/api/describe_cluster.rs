@@ -16,7 +16,7 @@ const ALL_CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     if request.endpoint_type != BROKERS {

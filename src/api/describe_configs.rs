@@ -32,7 +32,7 @@ struct Wanted {
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: DescribeConfigsRequest,
 ) -> Result<DescribeConfigsResponse, AnswerTooLong> {
     let wanted = Wanted {

@@ -18,7 +18,7 @@ use crate::replica::replica_manager::ReplicaManager;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: DescribeProducersRequest,
 ) -> Result<DescribeProducersResponse, AnswerTooLong> {
     let image = server.metadata.image();

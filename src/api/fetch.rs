@@ -50,7 +50,7 @@ struct Answer {
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: FetchRequest,
 ) -> Result<FetchResponse, AnswerTooLong> {
     let version = context.api_version;
@@ -97,14 +97,14 @@ pub(crate) async fn handle(
         answers.push(Answer { query, data });
     }
     if version < FIRST_WITH_ZSTD {
-        convert_all(server, &context, fetcher, &mut answers).await?;
+        convert_all(server, context, fetcher, &mut answers).await?;
     }
     let error_code = reply.refusal.map_or(ErrorCode::None, ErrorCode::from).code();
     let mut response = FetchResponse { error_code, session_id: reply.session_id, ..Default::default() };
     for mut answer in answers {
         context.pause().await;
         if version >= FIRST_WITH_LEADER_HINTS {
-            add_leader_hint(server, &context, &mut answer, &mut response.node_endpoints);
+            add_leader_hint(server, context, &mut answer, &mut response.node_endpoints);
         }
         if version < FIRST_WITH_STORAGE_ERROR && answer.data.error_code == ErrorCode::KafkaStorageError.code() {
             answer.data.error_code = ErrorCode::NotLeaderOrFollower.code();

@@ -26,7 +26,7 @@ struct Node {
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> Result<FindCoordinatorResponse, AnswerTooLong> {
     if request.key_type == TRANSACTION {
@@ -47,7 +47,7 @@ pub(crate) async fn handle(
             if !seen.insert(key) {
                 continue;
             }
-            let found = find(server, &context, request.key_type, key, &mut has_created).await;
+            let found = find(server, context, request.key_type, key, &mut has_created).await;
             let (node, error, message) = parts(found);
             let coordinator = Coordinator {
                 key: key.clone(),
@@ -61,7 +61,7 @@ pub(crate) async fn handle(
         }
         return Ok(FindCoordinatorResponse { coordinators, ..Default::default() });
     }
-    let (node, error, message) = parts(find(server, &context, request.key_type, &request.key, &mut false).await);
+    let (node, error, message) = parts(find(server, context, request.key_type, &request.key, &mut false).await);
     Ok(FindCoordinatorResponse {
         error_code: error.code(),
         error_message: Some(message.unwrap_or_else(|| error.name().to_owned())),

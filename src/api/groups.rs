@@ -46,7 +46,7 @@ fn owned(text: &Option<Arc<str>>) -> Option<String> {
     text.as_deref().map(str::to_owned)
 }
 
-pub(crate) async fn join(server: &Server, context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
+pub(crate) async fn join(server: &Server, context: &RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
     let version = context.api_version;
     if is_static_member_refused(server, request.group_instance_id.as_deref()) {
         return join_response(
@@ -78,7 +78,7 @@ pub(crate) async fn join(server: &Server, context: RequestContext, request: Join
         new_member_id,
         group_instance_id: shared(request.group_instance_id),
         client_host: Arc::from(context.client_host()),
-        client_id: Arc::from(context.client_id),
+        client_id: Arc::from(&*context.client_id),
         session_timeout_ms: request.session_timeout_ms,
         protocol_type: Arc::from(request.protocol_type),
         reason: shared(request.reason.filter(|reason| !reason.is_empty())),
@@ -117,7 +117,7 @@ fn random_uuid() -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-pub(crate) async fn sync(server: &Server, context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(crate) async fn sync(server: &Server, context: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
     let refused = |error: ErrorCode| SyncGroupResponse { error_code: error.code(), ..Default::default() };
     if is_static_member_refused(server, request.group_instance_id.as_deref()) {
         return refused(ErrorCode::UnsupportedVersion);
@@ -150,7 +150,7 @@ pub(crate) async fn sync(server: &Server, context: RequestContext, request: Sync
     }
 }
 
-pub(crate) async fn heartbeat(server: &Server, _: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(crate) async fn heartbeat(server: &Server, _: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
     let error_code = if is_static_member_refused(server, request.group_instance_id.as_deref()) {
         ErrorCode::UnsupportedVersion.code()
     } else {
@@ -164,7 +164,7 @@ pub(crate) async fn heartbeat(server: &Server, _: RequestContext, request: Heart
     HeartbeatResponse { error_code, ..Default::default() }
 }
 
-pub(crate) async fn leave(server: &Server, context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
+pub(crate) async fn leave(server: &Server, context: &RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
     let leaving: Vec<Leaving> = if context.api_version < 3 {
         vec![Leaving { member_id: Arc::from(request.member_id), group_instance_id: None, reason: None }]
     } else {
@@ -198,7 +198,7 @@ pub(crate) async fn leave(server: &Server, context: RequestContext, request: Lea
 
 pub(crate) async fn describe(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: DescribeGroupsRequest,
 ) -> Result<DescribeGroupsResponse, AnswerTooLong> {
     let with_operations = context.api_version >= 3 && request.include_authorized_operations;
@@ -246,7 +246,7 @@ fn described(group_id: String, description: GroupDescription) -> DescribedGroup 
 
 pub(crate) async fn list(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: ListGroupsRequest,
 ) -> Result<ListGroupsResponse, AnswerTooLong> {
     /// The type of every group here, as KIP-848 calls it.
@@ -280,7 +280,7 @@ pub(crate) async fn list(
 
 pub(crate) async fn delete(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
     let mut seen = HashSet::new();

@@ -10,7 +10,7 @@ use crate::protocol::messages::init_producer_id::{InitProducerIdRequest, InitPro
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
     if let Err(code) = check(&request) {

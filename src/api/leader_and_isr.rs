@@ -20,7 +20,7 @@ const FIRST_WITH_TOPIC_IDS: i16 = 5;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: LeaderAndIsrRequest,
 ) -> LeaderAndIsrResponse {
     let topic_ids = topic_ids(&request);

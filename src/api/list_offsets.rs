@@ -27,7 +27,7 @@ const LATEST_TIERED: i64 = -5;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: ListOffsetsRequest,
 ) -> Result<ListOffsetsResponse, AnswerTooLong> {
     let mut response = ListOffsetsResponse::default();
@@ -58,7 +58,7 @@ pub(crate) async fn handle(
             } else if repeated.contains(&(number, asked.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                lookup(server, &context, &request, &topic.name, asked).await
+                lookup(server, context, &request, &topic.name, asked).await
             };
             let answer = answer.unwrap_or_else(|error| ListOffsetsPartitionResponse {
                 partition_index: asked.partition_index,

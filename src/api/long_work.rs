@@ -31,20 +31,13 @@ impl LongWork {
     }
 
     /// Runs it at once, wherever there is a place for it. For what keeps the order of requests, and for what is done within
-    /// [`LongWork::poll`], which may have the last place.
+    /// [`LongWork::poll`], which may have the last place. And for a produce: whoever waits for a place and is not polled when
+    /// it is free keeps it from everybody, and a produce is polled once when it starts, and then not before those ahead of it
+    /// are done.
     pub fn run_now<T>(&self, is_long: bool, work: impl FnOnce() -> T) -> T {
         match is_long.then(|| self.places_now.try_acquire()) {
             Some(Ok(_place)) => block_in_place(work),
             Some(Err(_)) | None => work(),
-        }
-    }
-
-    /// What may not wait is run now. Whoever waits for a place and is not polled when it is free keeps it from everybody: a
-    /// produce is polled once when it starts, and then not before those ahead of it are done.
-    pub async fn run_or_now<T>(&self, may_wait: bool, is_long: bool, work: impl FnOnce() -> T) -> T {
-        match may_wait {
-            true => self.run(is_long, work).await,
-            false => self.run_now(is_long, work),
         }
     }
 
@@ -136,17 +129,6 @@ mod tests {
         assert_eq!(long_work.run(true, || 7).await, 7);
         assert!(wake.send(8).is_ok());
         assert_eq!(waiting.await.expect("it ends"), Ok(8));
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_is_polled_once_and_then_not_for_long_keeps_no_place_from_others() {
-        let long_work = LongWork::new(1);
-        let place = long_work.places.acquire().await;
-        let mut produce = pin!(long_work.run_or_now(false, true, || 7));
-        let polled = poll_fn(|context| Poll::Ready(produce.as_mut().poll(context))).await;
-        drop(place);
-        assert_eq!(long_work.places.available_permits(), 1, "nobody was given it");
-        assert_eq!(polled, Poll::Ready(7));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

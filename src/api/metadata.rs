@@ -40,7 +40,7 @@ const TOPIC_OPERATIONS: i32 = operations(&[3, 4, 5, 6, 7, 8, 10, 11]);
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: MetadataRequest,
 ) -> Result<MetadataResponse, AnswerTooLong> {
     let version = context.api_version;
@@ -50,8 +50,8 @@ pub(crate) async fn handle(
     };
     let image = server.metadata.image();
     let listener = context.listener();
-    let (mut topics, missing) = topics(&context, &image, &asked).await?;
-    for topic in settle_missing(server, &context, &image, missing, request.allow_auto_topic_creation).await {
+    let (mut topics, missing) = topics(context, &image, &asked).await?;
+    for topic in settle_missing(server, context, &image, missing, request.allow_auto_topic_creation).await {
         context.answer.push(&mut topics, topic)?;
     }
     if version >= 8 && request.include_topic_authorized_operations {
@@ -276,7 +276,7 @@ mod tests {
             peer: Arc::new(peer),
             received: std::time::Instant::now(),
             now_ms: 0,
-            answer: Arc::new(answer),
+            answer,
             hang_up: None,
             paused_at: AtomicU64::new(0),
         }

@@ -96,7 +96,7 @@ pub struct RequestContext {
     /// Wall clock when the request was read, ms since the epoch: the time of everything that the request does.
     pub now_ms: i64,
     /// Every handler whose answer may be much longer than its request charges it.
-    pub answer: Arc<AnswerBudget>,
+    pub answer: AnswerBudget,
     /// `None` where the request ends with its connection anyway.
     pub hang_up: Option<HangUp>,
     /// Nanoseconds after `received` when others last had the thread.

@@ -38,7 +38,7 @@ const NO_LEADER_EPOCH: i32 = -1;
 
 pub(crate) async fn commit(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
     if is_static_member_refused(server, request.group_instance_id.as_deref()) {
@@ -47,7 +47,7 @@ pub(crate) async fn commit(
     let image = server.metadata.image();
     let metadata_max = server.groups.settings().offset_metadata_max_bytes;
     if context.api_version == 0 {
-        return commit_to_zookeeper(server, &context, &image, metadata_max, &request).await;
+        return commit_to_zookeeper(server, context, &image, metadata_max, &request).await;
     }
     let expire_timestamp_ms =
         (request.retention_time_ms != -1).then(|| context.now_ms.saturating_add(request.retention_time_ms));
@@ -171,11 +171,11 @@ async fn commit_to_zookeeper(
 
 pub(crate) async fn fetch(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: OffsetFetchRequest,
 ) -> Result<OffsetFetchResponse, AnswerTooLong> {
     match context.api_version {
-        0 => Ok(fetch_from_zookeeper(server, &context, &request).await),
+        0 => Ok(fetch_from_zookeeper(server, context, &request).await),
         1..=7 => {
             let topics = request.topics.map(|topics| {
                 let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
@@ -185,7 +185,7 @@ pub(crate) async fn fetch(
                 topics.collect()
             });
             let group = OffsetFetchRequestGroup { group_id: request.group_id, topics, ..Default::default() };
-            let answer = fetch_group(server, &context, &group, request.require_stable).await?;
+            let answer = fetch_group(server, context, &group, request.require_stable).await?;
             Ok(in_old_form(context.api_version, &group, answer))
         }
         _ => {
@@ -195,7 +195,7 @@ pub(crate) async fn fetch(
                 context.pause().await;
                 // A group that is named twice is answered once.
                 if seen.insert(group.group_id.as_str()) {
-                    groups.push(fetch_group(server, &context, group, request.require_stable).await?);
+                    groups.push(fetch_group(server, context, group, request.require_stable).await?);
                 }
             }
             Ok(OffsetFetchResponse { groups, ..Default::default() })
@@ -411,7 +411,7 @@ async fn fetch_from_zookeeper(
 
 pub(crate) async fn delete(
     server: &Server,
-    _: RequestContext,
+    _: &RequestContext,
     mut request: OffsetDeleteRequest,
 ) -> OffsetDeleteResponse {
     let image = server.metadata.image();

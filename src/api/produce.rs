@@ -31,11 +31,34 @@ const FIRST_WITH_LEADER_HINTS: i16 = 10;
 /// An append takes microseconds, and there is no pause between those of one request.
 const PARTITIONS_A_SLICE: usize = 500;
 
-pub(crate) async fn handle(
+/// Appended, and not yet what the producer asked for.
+pub(super) struct Unacknowledged {
+    acks: i16,
+    deadline: Instant,
+    response: ProduceResponse,
+    /// With the places of topic and partition in the response.
+    commits: Vec<(usize, usize, Commit)>,
+}
+
+impl Unacknowledged {
+    pub(super) async fn acknowledged(self, server: &Server, context: &RequestContext) -> Handled<ProduceResponse> {
+        let Unacknowledged { acks, deadline, mut response, commits } = self;
+        for (topic, partition, commit) in commits {
+            if let Err(why) = commit.wait(deadline).await {
+                let answer = &mut response.responses[topic].partition_responses[partition];
+                *answer = refused(answer.index, Refusal::Replica(why.into()));
+            }
+        }
+        finish(server, context, acks, response)
+    }
+}
+
+/// Appends all. What has to wait for its acknowledgement comes back as the error.
+pub(super) fn start(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     mut request: ProduceRequest,
-) -> Handled<ProduceResponse> {
+) -> Result<Handled<ProduceResponse>, Unacknowledged> {
     let is_long = context.answer.taken() > SLICE_BYTES;
     let count = server.long_work.run_now(is_long, || keep_last_of_each(&mut request.topic_data));
     let required_acks = match request.acks {
@@ -44,14 +67,14 @@ pub(crate) async fn handle(
         -1 => Some(RequiredAcks::AllInSync),
         _ => None,
     };
-    let timeout_ms = request.timeout_ms;
+    let (acks, timeout_ms) = (request.acks, request.timeout_ms);
     let terms = required_acks.map(|required_acks| AppendTerms {
         accepted_sets: accepted_sets(context.api_version),
         origin: AppendOrigin::Client,
         required_acks,
         expected_leader_epoch: None,
     });
-    let mut waiting: Vec<(usize, usize, Commit)> = Vec::new();
+    let mut commits: Vec<(usize, usize, Commit)> = Vec::new();
     let mut response = ProduceResponse::default();
     response.responses.reserve_exact(request.topic_data.len());
     let append_all = || {
@@ -68,7 +91,7 @@ pub(crate) async fn handle(
                 match outcome {
                     Ok(Appended { info, commit }) => {
                         if let Some(commit) = commit {
-                            waiting.push((response.responses.len(), answers.len(), commit));
+                            commits.push((response.responses.len(), answers.len(), commit));
                         }
                         answers.push(PartitionProduceResponse {
                             index,
@@ -85,22 +108,26 @@ pub(crate) async fn handle(
         }
     };
     server.long_work.run_now(count > PARTITIONS_A_SLICE, append_all);
-    if !waiting.is_empty() {
-        let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
-        for (topic, partition, commit) in waiting {
-            if let Err(why) = commit.wait(deadline).await {
-                let answer = &mut response.responses[topic].partition_responses[partition];
-                *answer = refused(answer.index, Refusal::Replica(why.into()));
-            }
-        }
+    if commits.is_empty() {
+        return Ok(finish(server, context, acks, response));
     }
+    let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+    Err(Unacknowledged { acks, deadline, response, commits })
+}
+
+fn finish(
+    server: &Server,
+    context: &RequestContext,
+    acks: i16,
+    mut response: ProduceResponse,
+) -> Handled<ProduceResponse> {
     let failed = response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|p| p.error_code != 0);
-    if request.acks == 0 {
+    if acks == 0 {
         // The producer expects no answer; that something failed it can only learn from a closed connection.
         return if failed { Handled::Close } else { Handled::Nothing };
     }
     if failed && context.api_version >= FIRST_WITH_LEADER_HINTS {
-        add_leader_hints(server, &context, &mut response);
+        add_leader_hints(server, context, &mut response);
     }
     Handled::Reply(response)
 }

@@ -10,7 +10,7 @@ use crate::replica::control::{ControlEpochs, StopReplica, StopReplicas};
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: StopReplicaRequest,
 ) -> StopReplicaResponse {
     let epochs = ControlEpochs {

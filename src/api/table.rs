@@ -21,11 +21,12 @@ use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
 use crate::model::shown::shown;
 use crate::network;
-use crate::network::{Answer, AnswerFuture, Service};
+use crate::network::{Answer, AnswerFuture, Asked, Service};
 use crate::protocol::api_keys::ApiKey;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::{RequestHeader, write_response_header};
 use crate::protocol::message::{Message, Request, Wire};
+use crate::protocol::messages::produce::ProduceRequest;
 
 /// So much is read, and done for what was read, within a slice of work. The bytes of a produce are records, of which
 /// none is looked at while the request is read.
@@ -38,27 +39,23 @@ macro_rules! table {
     (@kept $body:ident counted) => { Some($body.clone()) };
     ($($key:ident => $handler:path $(, $counted:ident)?;)*) => {
         /// What ApiVersions advertises: what works, in the order of the API keys.
-        pub const SUPPORTED: &[ApiKey] = &[$( ApiKey::$key, )*];
+        pub const SUPPORTED: &[ApiKey] = &[ApiKey::Produce, $( ApiKey::$key, )*];
 
         fn dispatch(server: Arc<Server>, key: ApiKey, context: RequestContext, correlation_id: i32, body: Reader)
             -> AnswerFuture
         {
             match key {
                 $( ApiKey::$key => Box::pin(async move {
-                    let api_version = context.api_version;
                     let kept: Option<Reader> = table!(@kept body $($counted)?);
-                    // Produces start in their order, and so wait for nothing before they do. One behind others goes on when
-                    // these are done, and so waits for no place afterwards either.
-                    let may_wait = key != ApiKey::Produce;
-                    let decoded = read(&server, key, &context, body, may_wait).await;
-                    let answer = Answering { key, api_version, correlation_id, counters: &server.counters };
-                    match decoded {
+                    let is_long = body.remaining() > SLICE_BYTES;
+                    let read = server.long_work.run(is_long, || decode(key, &context, &server.counters, body)).await;
+                    let answer = Answering::new(key, &context, correlation_id, &server);
+                    match read {
                         Ok(request) => {
-                            let budget = Arc::clone(&context.answer);
-                            let is_long = budget.taken() > SLICE_BYTES && may_wait;
-                            let response = server.long_work.poll(is_long, $handler(&server, context, request)).await;
-                            let is_long = budget.taken() > SLICE_BYTES;
-                            server.long_work.run_or_now(may_wait, is_long, || answer.encode(response, kept)).await
+                            let is_long = context.answer.taken() > SLICE_BYTES;
+                            let response = server.long_work.poll(is_long, $handler(&server, &context, request)).await;
+                            let is_long = context.answer.taken() > SLICE_BYTES;
+                            server.long_work.run(is_long, || answer.encode(response, kept)).await
                         }
                         Err(refused) => answer.encode(*refused, None),
                     }
@@ -71,7 +68,6 @@ macro_rules! table {
 }
 
 table! {
-    Produce => produce::handle;
     Fetch => fetch::handle, counted;
     ListOffsets => list_offsets::handle, counted;
     Metadata => metadata::handle, counted;
@@ -119,13 +115,13 @@ impl Service for Server {
         ClientSession::default()
     }
 
-    fn handle(self: &Arc<Self>, request: network::Request<ClientSession>) -> AnswerFuture {
+    fn handle(self: &Arc<Self>, request: network::Request<ClientSession>) -> Asked {
         let network::Request { header, body, peer, received, now_ms } = request;
         let RequestHeader { api_key, api_version, correlation_id, client_id } = header;
         let supported = ApiKey::from_code(api_key).and_then(|key| Some((key, supported_versions(key)?)));
         let survives = supported.as_ref().is_some_and(|(key, _)| survives_hang_up(*key));
         let hang_up = survives.then(HangUp::default);
-        let answer = Arc::new(AnswerBudget::new(self.socket_response_max_bytes, peer.memory.working_memory()));
+        let answer = AnswerBudget::new(self.socket_response_max_bytes, peer.memory.working_memory());
         let context = RequestContext {
             api_version,
             client_id: client_id.unwrap_or_default(),
@@ -139,24 +135,26 @@ impl Service for Server {
         match supported {
             Some((key, versions)) if versions.contains(&api_version) => {
                 count(self.counters.requests(key, api_version));
+                if key == ApiKey::Produce {
+                    return produce(self, context, correlation_id, body);
+                }
                 let answer = dispatch(Arc::clone(self), key, context, correlation_id, body);
-                match hang_up {
+                Asked::Waits(match hang_up {
                     Some(hang_up) => in_own_task(answer, hang_up),
                     None => answer,
-                }
+                })
             }
             // The one request that is answered in a version other than its own: clients ask it to learn the versions.
             Some((ApiKey::ApiVersions, _)) => {
                 let counters = &*self.counters;
                 count(&counters.unsupported);
                 let answer = Answering { key: ApiKey::ApiVersions, api_version: 0, correlation_id, counters };
-                let answer = answer.encode(api_versions::unsupported_version(), None);
-                Box::pin(std::future::ready(answer))
+                Asked::Answered(answer.encode(api_versions::unsupported_version(), None))
             }
             _ => {
                 count(&self.counters.unsupported);
                 debug!("{} asks for API {api_key} version {api_version}, which is not supported", context.address());
-                Box::pin(std::future::ready(Answer::close()))
+                Asked::Answered(Answer::close())
             }
         }
     }
@@ -208,22 +206,31 @@ fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
     })
 }
 
-/// Reads the request, and counts what memory it takes. One that would take too much is answered with the part of it that
-/// was read.
-async fn read<R>(
-    server: &Server,
-    key: ApiKey,
-    context: &RequestContext,
-    body: Reader,
-    may_wait: bool,
-) -> Result<R, Box<Handled<R::Response>>>
-where
-    R: Request,
-    R::Response: Refusing<Request = R>,
-{
-    let is_long = body.remaining() > SLICE_BYTES && (may_wait || names_many::<R>(&body, context.api_version));
-    let decoded = || decode(key, context, &server.counters, body);
-    if may_wait { server.long_work.run(is_long, decoded).await } else { server.long_work.run_now(is_long, decoded) }
+/// Produces start in their order, and so wait for nothing before they do. One behind others goes on when these are done, and
+/// so waits for no place afterwards either. Most are answered at once, and cost no future.
+fn produce(server: &Arc<Server>, context: RequestContext, correlation_id: i32, body: Reader) -> Asked {
+    let key = ApiKey::Produce;
+    let is_long = body.remaining() > SLICE_BYTES && names_many::<ProduceRequest>(&body, context.api_version);
+    let read = server.long_work.run_now(is_long, || decode(key, &context, &server.counters, body));
+    let encode = move |server: &Server, context: &RequestContext, handled| {
+        let is_long = context.answer.taken() > SLICE_BYTES;
+        let answer = Answering::new(key, context, correlation_id, server);
+        server.long_work.run_now(is_long, || answer.encode(handled, None))
+    };
+    let handled = match read {
+        Ok(request) => produce::start(server, &context, request),
+        Err(refused) => Ok(*refused),
+    };
+    match handled {
+        Ok(handled) => Asked::Answered(encode(server, &context, handled)),
+        Err(waiting) => {
+            let server = Arc::clone(server);
+            Asked::Waits(Box::pin(async move {
+                let handled = waiting.acknowledged(&server, &context).await;
+                encode(&server, &context, handled)
+            }))
+        }
+    }
 }
 
 /// Most of a long produce is records, of which none is looked at here: what takes long to read takes memory too.
@@ -233,6 +240,8 @@ fn names_many<R: Request>(body: &Reader, version: i16) -> bool {
     matches!(R::decode_partly(&mut beginning, version).1, Err(DecodeError::OverBudget))
 }
 
+/// Reads the request, and counts what memory it takes. One that would take too much is answered with the part of it that
+/// was read.
 fn decode<R>(
     key: ApiKey,
     context: &RequestContext,
@@ -274,7 +283,11 @@ struct Answering<'a> {
     counters: &'a ApiCounters,
 }
 
-impl Answering<'_> {
+impl<'a> Answering<'a> {
+    fn new(key: ApiKey, context: &RequestContext, correlation_id: i32, server: &'a Server) -> Answering<'a> {
+        Answering { key, api_version: context.api_version, correlation_id, counters: &server.counters }
+    }
+
     /// `kept` is the body of a request whose answer may turn out too long.
     fn encode<O>(&self, outcome: O, kept: Option<Reader>) -> Answer
     where
@@ -320,7 +333,7 @@ mod tests {
     use crate::api::answer::AnswerTooLong;
     use crate::protocol::message::Payload;
     use crate::protocol::messages::fetch::{FetchResponse, FetchableTopicResponse, PartitionData};
-    use crate::protocol::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+    use crate::protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 
     #[test]
     fn an_answer_counts_each_error_that_it_tells() {

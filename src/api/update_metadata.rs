@@ -9,7 +9,7 @@ use crate::replica::control::ControlEpochs;
 
 pub(crate) async fn handle(
     server: &Server,
-    _context: RequestContext,
+    _context: &RequestContext,
     request: UpdateMetadataRequest,
 ) -> UpdateMetadataResponse {
     let epochs = ControlEpochs {

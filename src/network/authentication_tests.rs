@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::tests::{BOUNDS, PATIENCE, frame, is_closed, listen};
 use crate::codec::writer::Chunk;
-use crate::network::{Answer, AnswerFuture, Peer, Request, Service};
+use crate::network::{Answer, Asked, Peer, Request, Service};
 use crate::protocol::header::RequestHeader;
 
 const METADATA: i16 = 3;
@@ -41,8 +41,8 @@ impl Service for Authenticating {
         Mutex::default()
     }
 
-    fn handle(self: &Arc<Self>, request: Request<Mutex<State>>) -> AnswerFuture {
-        Box::pin(async move {
+    fn handle(self: &Arc<Self>, request: Request<Mutex<State>>) -> Asked {
+        Asked::Waits(Box::pin(async move {
             // An exchange may have to wait, and nothing of the connection overtakes it.
             tokio::task::yield_now().await;
             let mut state = request.peer.session.lock().unwrap();
@@ -54,7 +54,7 @@ impl Service for Authenticating {
                 (_, State::Known(until)) if request.received < until => text("served"),
                 _ => Answer::close(),
             }
-        })
+        }))
     }
 
     fn may_start_early(&self, header: &RequestHeader) -> bool {
@@ -69,9 +69,9 @@ impl Service for Authenticating {
         *session.lock().unwrap() == State::Exchanges
     }
 
-    fn handle_token(self: &Arc<Self>, token: Bytes, peer: &Arc<Peer<Mutex<State>>>) -> AnswerFuture {
+    fn handle_token(self: &Arc<Self>, token: Bytes, peer: &Arc<Peer<Mutex<State>>>) -> Asked {
         let peer = Arc::clone(peer);
-        Box::pin(async move {
+        Asked::Waits(Box::pin(async move {
             tokio::task::yield_now().await;
             let (state, answer) = match &token[..] {
                 b"first" => (State::Exchanges, text("second")),
@@ -81,7 +81,7 @@ impl Service for Authenticating {
             };
             *peer.session.lock().unwrap() = state;
             answer
-        })
+        }))
     }
 }
 

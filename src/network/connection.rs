@@ -17,7 +17,7 @@ use crate::network::counters::{Untold, count};
 use crate::network::memory::{ALLOWANCE_BYTES, Account, Charge, REQUEST_BYTES_FREE, Standing};
 use crate::network::outbox::Outbox;
 use crate::network::transport::Transport;
-use crate::network::{Answer, AnswerFuture, Peer, Reply, Request, Service, Shared};
+use crate::network::{Answer, Asked, Peer, Reply, Request, Service, Shared};
 use crate::protocol::header::RequestHeader;
 
 /// The bounds of one connection.
@@ -49,7 +49,7 @@ const LENGTH_BYTES: usize = size_of::<i32>();
 
 /// A request that was let in and has no answer yet.
 struct Waiting {
-    answer: AnswerFuture,
+    asked: Asked,
     may_start_early: bool,
     bytes: usize,
     /// Given back when the answer is there. A produce gives it back with the last slice of its records.
@@ -158,14 +158,14 @@ impl Window {
     fn poll_last(&mut self, context: &mut Context<'_>) {
         let is_alone = self.waiting.len() == 1;
         let Some(last) = self.waiting.back_mut() else { return };
-        if let Poll::Ready(answer) = last.answer.as_mut().poll(context) {
+        if let Poll::Ready(answer) = last.asked.poll(context) {
             if is_alone {
                 self.waiting_bytes = 0;
                 self.waiting.clear();
                 self.take_answer(answer);
             } else {
                 // Kept until its turn.
-                last.answer = Box::pin(std::future::ready(answer));
+                last.asked = Asked::Answered(answer);
             }
         }
     }
@@ -174,7 +174,7 @@ impl Window {
     fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut progress = Poll::Pending;
         while let Some(front) = self.waiting.front_mut() {
-            let Poll::Ready(answer) = front.answer.as_mut().poll(context) else { break };
+            let Poll::Ready(answer) = front.asked.poll(context) else { break };
             self.waiting_bytes -= front.bytes;
             self.waiting.pop_front();
             if self.closing.is_none() {
@@ -465,26 +465,36 @@ impl<S: Service, T: Transport> Connection<S, T> {
                 return Ok(());
             }
             let Some((bytes, charge)) = self.take_frame(length) else { return Ok(()) };
-            let (answer, may_start_early) = match self.ask(bytes) {
+            let (asked, may_start_early) = match self.ask(bytes) {
                 Ok(asked) => asked,
                 Err(error) => {
                     self.window.closing = Some(format!("a request header does not parse: {error}"));
                     return Ok(());
                 }
             };
+            let is_waited_for = match asked {
+                Asked::Answered(answer) if self.window.waiting.is_empty() => {
+                    self.window.take_answer(answer);
+                    continue;
+                }
+                Asked::Answered(_) => false,
+                Asked::Waits(_) => true,
+            };
             let charge = charge.filter(|_| !may_start_early);
-            self.window.push(Waiting { answer, may_start_early, bytes: length, _charge: charge });
-            poll_fn(|context| {
-                self.window.poll_last(context);
-                Poll::Ready(())
-            })
-            .await;
+            self.window.push(Waiting { asked, may_start_early, bytes: length, _charge: charge });
+            if is_waited_for {
+                poll_fn(|context| {
+                    self.window.poll_last(context);
+                    Poll::Ready(())
+                })
+                .await;
+            }
         }
         Ok(())
     }
 
     /// Hands a frame to the service. True if it may start while others wait.
-    fn ask(&mut self, bytes: Bytes) -> Result<(AnswerFuture, bool), DecodeError> {
+    fn ask(&mut self, bytes: Bytes) -> Result<(Asked, bool), DecodeError> {
         if self.service.expects_token(&self.peer.session) {
             return Ok((self.service.handle_token(bytes, &self.peer), false));
         }

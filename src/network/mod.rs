@@ -11,6 +11,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -107,6 +108,23 @@ impl Answer {
 
 pub type AnswerFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
+/// What a service makes of a request.
+pub enum Asked {
+    Answered(Answer),
+    /// Polled once as soon as the request is let in.
+    Waits(AnswerFuture),
+}
+
+impl Asked {
+    /// The answer, once. A second one is nothing.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
+        match self {
+            Asked::Answered(answer) => Poll::Ready(std::mem::replace(answer, Answer::nothing())),
+            Asked::Waits(answer) => answer.as_mut().poll(context),
+        }
+    }
+}
+
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
     /// What the service remembers of a connection, from its first request to its end.
@@ -115,9 +133,8 @@ pub trait Service: Send + Sync + 'static {
     /// Called once for each connection, before its first request.
     fn open_session(&self) -> Self::Session;
 
-    /// The future is polled once as soon as the request is let in: what a handler does before its first wait happens
-    /// in request order.
-    fn handle(self: &Arc<Self>, request: Request<Self::Session>) -> AnswerFuture;
+    /// What this does, and what a handler does before its first wait, happens in request order.
+    fn handle(self: &Arc<Self>, request: Request<Self::Session>) -> Asked;
 
     /// Whether a request with this header may start while the earlier ones of its connection still wait, given that
     /// all of them may.
@@ -136,8 +153,8 @@ pub trait Service: Send + Sync + 'static {
     }
 
     /// The same as `handle` for such a token; what it is answered has no header either.
-    fn handle_token(self: &Arc<Self>, _token: Bytes, _peer: &Arc<Peer<Self::Session>>) -> AnswerFuture {
-        Box::pin(std::future::ready(Answer::close()))
+    fn handle_token(self: &Arc<Self>, _token: Bytes, _peer: &Arc<Peer<Self::Session>>) -> Asked {
+        Asked::Answered(Answer::close())
     }
 }
 

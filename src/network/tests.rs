@@ -15,7 +15,7 @@ use crate::network::connection::ConnectionBounds;
 use crate::network::limits::{ConnectionCounter, ConnectionLimits};
 use crate::network::listener::{BoundListener, ListenerSettings, accept};
 use crate::network::memory::MemoryPool;
-use crate::network::{Answer, AnswerFuture, Request, Service, Shared};
+use crate::network::{Answer, Asked, Request, Service, Shared};
 use crate::protocol::header::RequestHeader;
 
 const PRODUCE: i16 = 0;
@@ -41,7 +41,7 @@ impl Service for ByHand {
         AtomicUsize::new(0)
     }
 
-    fn handle(self: &Arc<Self>, request: Request<AtomicUsize>) -> AnswerFuture {
+    fn handle(self: &Arc<Self>, request: Request<AtomicUsize>) -> Asked {
         let (answer, answered) = oneshot::channel();
         self.handled.lock().unwrap().push(request.header.correlation_id);
         if request.header.api_key == JOIN_GROUP {
@@ -50,7 +50,7 @@ impl Service for ByHand {
         let before = request.peer.session.fetch_add(1, Ordering::Relaxed);
         self.sent_before.lock().unwrap().insert(request.header.correlation_id, before);
         self.started.send((request.header.correlation_id, answer)).unwrap();
-        Box::pin(async move { answered.await.unwrap_or_else(|_| Answer::close()) })
+        Asked::Waits(Box::pin(async move { answered.await.unwrap_or_else(|_| Answer::close()) }))
     }
 
     fn may_start_early(&self, header: &RequestHeader) -> bool {

@@ -383,7 +383,7 @@ fn read_elements<T: Wire>(
     }
     let charged = reader.charge(count, size_of::<T>());
     let count = if charged.is_ok() { count } else { count.min(ELEMENTS_REFUSED) };
-    elements.reserve_exact(count);
+    *elements = Vec::with_capacity(count);
     for _ in 0..count {
         elements.push(T::initial());
         if let Some(element) = elements.last_mut() {
