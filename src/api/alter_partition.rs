@@ -19,7 +19,7 @@ const TOPIC_IDS_FROM: i16 = 2;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: AlterPartitionRequest,
 ) -> AlterPartitionResponse {
     let version = context.api_version;

@@ -39,7 +39,8 @@ pub struct ConnectionBounds {
 /// sent before. Nobody can tell it from a peer that is gone, which is not worked for any longer than this.
 pub const ANSWERS_AFTER_CLOSE: Duration = Duration::from_secs(5);
 
-/// What is reserved for a first read; a longer frame grows the buffer as its bytes arrive.
+/// What is reserved for a first read, and twice as much while reads are filled; a longer frame grows the buffer as its bytes
+/// arrive.
 const READ_BYTES: usize = 32 * 1024;
 /// What one read takes at most.
 const READ_BYTES_MAX: usize = 1024 * 1024;
@@ -107,6 +108,7 @@ pub async fn serve<S: Service, T: Transport>(
         peer: Arc::clone(&peer),
         service,
         bounds: shared.bounds,
+        last_read_was_full: false,
         wants_memory: false,
         last_active: Instant::now(),
         peer_is: PeerIs::There,
@@ -220,6 +222,8 @@ struct Connection<S: Service, T> {
     peer: Arc<Peer<S::Session>>,
     service: Arc<S>,
     bounds: ConnectionBounds,
+    /// There is more to come than one read takes.
+    last_read_was_full: bool,
     /// The request that arrives may not grow now.
     wants_memory: bool,
     last_active: Instant,
@@ -347,7 +351,8 @@ impl<S: Service, T: Transport> Connection<S, T> {
     fn receive(&mut self) {
         let held = self.buffer.len();
         // A declared length alone reserves nothing: the buffer grows by what has arrived, and so does what is counted.
-        let mut bytes_max = held.clamp(READ_BYTES, READ_BYTES_MAX);
+        let mut bytes_max =
+            held.clamp(if self.last_read_was_full { 2 * READ_BYTES } else { READ_BYTES }, READ_BYTES_MAX);
         let length = match self.frame_length() {
             Ok(Some(length)) if LENGTH_BYTES + length > REQUEST_BYTES_FREE => Some(LENGTH_BYTES + length),
             _ => None,
@@ -369,6 +374,7 @@ impl<S: Service, T: Transport> Connection<S, T> {
         match self.transport.try_read(&mut self.buffer, bytes_max) {
             Ok(0) => self.peer_leaves(PeerIs::Gone),
             Ok(received) => {
+                self.last_read_was_full = received >= READ_BYTES;
                 self.last_active = Instant::now();
                 self.window.untold.bytes_received += received as u64;
                 if length.is_some() {

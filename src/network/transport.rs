@@ -105,18 +105,7 @@ impl Transport for Plain {
             return self.try_read_unread(buffer, bytes_max);
         }
         let asked = bytes_max.min(buffer.capacity() - buffer.len());
-        let mut received = None;
-        let stream = &self.stream;
-        let read = stream.try_io(Interest::READABLE, || {
-            let count = stream.try_read_buf(&mut (&mut *buffer).limit(asked))?;
-            received = Some(count);
-            // A read that was not filled has emptied the socket: to say so here saves the read that would find out.
-            if 0 < count && count < asked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        match received {
-            Some(count) => Ok(count),
-            None => read.map(|()| 0),
-        }
+        self.stream.try_read_buf(&mut buffer.limit(asked))
     }
 
     fn try_write(&mut self, slices: &[IoSlice<'_>], follows: Follows) -> io::Result<usize> {
