@@ -5,6 +5,7 @@ use std::fmt;
 use odradek_zookeeper::error::ZkError;
 
 use crate::config::dynamic::OperationError;
+use crate::controller::controlled_shutdown::ShutdownRefusal;
 use crate::controller::task::topic_administration::AutoCreateError;
 use crate::controller::topic_validation::TopicError;
 use crate::coordinator::group::error::GroupError;
@@ -185,6 +186,16 @@ impl From<&TopicError> for ErrorCode {
             TopicError::BrokerNotAvailable(_) => ErrorCode::BrokerNotAvailable,
             TopicError::ReassignmentInProgress(_) => ErrorCode::ReassignmentInProgress,
             TopicError::Unexpected(_) => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+impl From<ShutdownRefusal> for ErrorCode {
+    fn from(refusal: ShutdownRefusal) -> ErrorCode {
+        match refusal {
+            ShutdownRefusal::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
+            ShutdownRefusal::NotRegistered => ErrorCode::UnknownServerError,
+            ShutdownRefusal::NotAvailable => ErrorCode::BrokerNotAvailable,
         }
     }
 }

@@ -35,6 +35,7 @@ pub mod answer;
 pub mod api_versions;
 #[cfg(test)]
 mod bad_batches_tests;
+pub mod controlled_shutdown;
 pub mod counters;
 pub mod create_partitions;
 pub mod create_topics;

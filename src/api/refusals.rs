@@ -105,6 +105,9 @@ refusals! {
     update_metadata: UpdateMetadataRequest => UpdateMetadataResponse, |_asked, _version, code, text| {
         UpdateMetadataResponse { error_code: code }
     };
+    controlled_shutdown: ControlledShutdownRequest => ControlledShutdownResponse, |_asked, _version, code, text| {
+        ControlledShutdownResponse { error_code: code, ..Default::default() }
+    };
     offset_commit: OffsetCommitRequest => OffsetCommitResponse, |asked, _version, code, text| {
         let topics = each(asked.topics, |topic| OffsetCommitResponseTopic {
             name: topic.name,

@@ -13,9 +13,9 @@ use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
     Handled, HangUp, Outcome, RequestContext, Server, acls, alter_configs, alter_partition, api_versions,
-    create_partitions, create_topics, delete_records, delete_topics, describe_cluster, describe_configs,
-    describe_producers, fetch, find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata,
-    offset_for_leader_epoch, offsets, produce, stop_replica, update_metadata,
+    controlled_shutdown, create_partitions, create_topics, delete_records, delete_topics, describe_cluster,
+    describe_configs, describe_producers, fetch, find_coordinator, groups, init_producer_id, leader_and_isr,
+    list_offsets, metadata, offset_for_leader_epoch, offsets, produce, stop_replica, update_metadata,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -74,6 +74,7 @@ table! {
     LeaderAndIsr => leader_and_isr::handle;
     StopReplica => stop_replica::handle;
     UpdateMetadata => update_metadata::handle;
+    ControlledShutdown => controlled_shutdown::handle, counted;
     OffsetCommit => offsets::commit;
     OffsetFetch => offsets::fetch, counted;
     FindCoordinator => find_coordinator::handle, counted;

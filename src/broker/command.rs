@@ -124,7 +124,7 @@ async fn run(config: KafkaConfig) -> i32 {
     }
     // A second signal ends the wait for a clean end.
     tokio::select! {
-        () = broker.shut_down() => i32::from(reason.is_some()),
+        () = broker.shut_down(reason.is_some()) => i32::from(reason.is_some()),
         () = signals.next() => 1,
     }
 }

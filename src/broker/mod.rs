@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use odradek_zookeeper::session::ZooKeeper;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::broker::controlled_shutdown::ControlledShutdown;
 use crate::broker::registration::Registration;
+use crate::config::kafka_config::KafkaConfig;
 use crate::controller::task::Controller;
 use crate::log::dirs::LogDirs;
 use crate::model::BrokerId;
@@ -14,6 +17,7 @@ use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
 
 pub mod command;
+mod controlled_shutdown;
 mod counters;
 mod dynamic_config;
 mod housekeeping;
@@ -39,6 +43,8 @@ pub struct Broker {
     shutdown: watch::Sender<bool>,
     zookeeper: ZooKeeper,
     registration: Registration,
+    config: Arc<ArcSwap<KafkaConfig>>,
+    controlled_shutdown: ControlledShutdown,
     controller: Controller,
     /// The controller's one task, which outlives the others.
     controller_task: JoinSet<()>,

@@ -1,4 +1,4 @@
-//! The end of a broker, top to bottom: nobody is let in, the office of the controller is given up with its znode, what
+//! The end of a broker, top to bottom: what it leads is given to others, nobody is let in any more, the office of the controller is given up with its znode, what
 //! was appended is closed and checkpointed, and the registration goes last, when the logs can be opened by another
 //! process.
 //! Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaServer.scala, shutdown.
@@ -22,9 +22,14 @@ impl Broker {
         failure([&mut self.tasks, &mut self.controller_task], &self.io, || !self.log_dirs.live_dirs().is_empty()).await
     }
 
-    pub async fn shut_down(mut self) {
+    /// One that cannot go on serves nobody while others take over: it stops at once.
+    pub async fn shut_down(mut self, has_failed: bool) {
         let id = self.id;
         info!("[KafkaServer id={id}] shutting down");
+        if !has_failed {
+            let config = self.config.load().controller_config();
+            self.controlled_shutdown.run(&config).await;
+        }
         drop(self.registration);
         self.shutdown.send_replace(true);
         let tasks = &mut self.tasks;

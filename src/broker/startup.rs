@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::api::Server;
 use crate::api::long_work::LongWork;
 use crate::broker::Broker;
+use crate::broker::controlled_shutdown::ControlledShutdown;
 use crate::broker::counters::Counters;
 use crate::broker::dynamic_config::DynamicConfig;
 use crate::broker::housekeeping;
@@ -337,6 +338,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let group_config = config.group_config();
     let (replica_config, controller_config) = (config.replica_config(), config.controller_config());
     let (broker_epoch, registered) = watch::channel(None);
+    let controlled_shutdown =
+        ControlledShutdown { broker: id, metadata: Arc::clone(&metadata), registered: registered.clone() };
     let (replicas, leaderships, fetchers) = ReplicaManager::new(
         id,
         replica_config,
@@ -380,7 +383,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let server = Arc::new(Server {
         broker_id: id,
         cluster_id,
-        config: current,
+        config: Arc::clone(&current),
         metadata: Arc::clone(&metadata),
         groups: Arc::clone(&groups),
         producer_ids: Default::default(),
@@ -420,7 +423,20 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         shutting_down,
     );
 
-    Ok(Broker { id, shutdown, zookeeper, registration, controller, controller_task, replicas, log_dirs, io, tasks })
+    Ok(Broker {
+        id,
+        shutdown,
+        zookeeper,
+        registration,
+        config: current,
+        controlled_shutdown,
+        controller,
+        controller_task,
+        replicas,
+        log_dirs,
+        io,
+        tasks,
+    })
 }
 
 /// Loads and, after a crash, recovers all logs, off the network threads.

@@ -54,9 +54,9 @@ settings! {
     "connections.max.idle.ms": Long = Some("600000"), Any, ReadOnly, Acted, "A connection without traffic for this long is closed; negative never closes one.";
     "connections.max.reauth.ms": Long = Some("0"), Any, ReadOnly, NotYet, "Longest time between two authentications of a SASL connection; 0 never asks again.";
     "control.plane.listener.name": String = None, Any, ReadOnly, Acted, "Listener that carries the controller's requests, apart from all other traffic.";
-    "controlled.shutdown.enable": Boolean = Some("true"), Any, ReadOnly, NotYet, "Whether a stopping broker first moves its leaderships away.";
-    "controlled.shutdown.max.retries": Int = Some("3"), Any, ReadOnly, NotYet, "Attempts at a controlled shutdown before stopping anyway.";
-    "controlled.shutdown.retry.backoff.ms": Long = Some("5000"), Any, ReadOnly, NotYet, "Pause between attempts at a controlled shutdown.";
+    "controlled.shutdown.enable": Boolean = Some("true"), Any, ReadOnly, Acted, "Whether a stopping broker first moves its leaderships away.";
+    "controlled.shutdown.max.retries": Int = Some("3"), Any, ReadOnly, Acted, "Attempts at a controlled shutdown before stopping anyway.";
+    "controlled.shutdown.retry.backoff.ms": Long = Some("5000"), Any, ReadOnly, Acted, "Pause between attempts at a controlled shutdown.";
     "controller.listener.names": String = None, Any, ReadOnly, Refused, "KRaft listeners; must be empty in ZooKeeper mode.";
     "controller.quorum.append.linger.ms": Int = Some("25"), Any, ReadOnly, NoEffect, "KRaft only: time writes gather before they are flushed.";
     "controller.quorum.bootstrap.servers": List = Some(""), Any, ReadOnly, NoEffect, "KRaft only: endpoints from which the quorum is discovered.";

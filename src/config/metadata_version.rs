@@ -162,6 +162,10 @@ impl MetadataVersion {
         step(self, &LEADER_AND_ISR)
     }
 
+    pub fn controlled_shutdown_request_version(self) -> i16 {
+        step(self, &CONTROLLED_SHUTDOWN)
+    }
+
     pub fn stop_replica_request_version(self) -> i16 {
         step(self, &STOP_REPLICA)
     }
@@ -217,6 +221,7 @@ use MetadataVersion::*;
 
 const LEADER_AND_ISR: [(MetadataVersion, i16); 7] =
     [(V1_0_IV0, 1), (V2_2_IV0, 2), (V2_4_IV0, 3), (V2_4_IV1, 4), (V2_8_IV1, 5), (V3_2_IV0, 6), (V3_4_IV0, 7)];
+const CONTROLLED_SHUTDOWN: [(MetadataVersion, i16); 3] = [(V0_9_0, 1), (V2_2_IV0, 2), (V2_4_IV1, 3)];
 const STOP_REPLICA: [(MetadataVersion, i16); 4] = [(V2_2_IV0, 1), (V2_4_IV1, 2), (V2_6_IV0, 3), (V3_4_IV0, 4)];
 const UPDATE_METADATA: [(MetadataVersion, i16); 8] = [
     (V0_9_0, 1),
@@ -334,40 +339,40 @@ mod tests {
     /// The table of versions by protocol version; a row is listed where something changes.
     #[test]
     fn request_versions_follow_the_table() {
-        // LeaderAndIsr, StopReplica, UpdateMetadata, Fetch, OffsetForLeaderEpoch, ListOffsets
-        let table: &[(MetadataVersion, [i16; 6])] = &[
-            (V0_8_2, [0, 0, 0, 0, 0, 0]),
-            (V0_9_0, [0, 0, 1, 1, 0, 0]),
-            (V0_10_0_IV0, [0, 0, 1, 2, 0, 0]),
-            (V0_10_0_IV1, [0, 0, 2, 2, 0, 0]),
-            (V0_10_1_IV1, [0, 0, 2, 3, 0, 0]),
-            (V0_10_1_IV2, [0, 0, 2, 3, 0, 1]),
-            (V0_10_2_IV0, [0, 0, 3, 3, 0, 1]),
-            (V0_11_0_IV0, [0, 0, 3, 4, 0, 2]),
-            (V0_11_0_IV1, [0, 0, 3, 5, 0, 2]),
-            (V1_0_IV0, [1, 0, 4, 5, 0, 2]),
-            (V1_1_IV0, [1, 0, 4, 7, 0, 2]),
-            (V2_0_IV0, [1, 0, 4, 7, 1, 2]),
-            (V2_0_IV1, [1, 0, 4, 8, 1, 3]),
-            (V2_1_IV1, [1, 0, 4, 8, 2, 4]),
-            (V2_1_IV2, [1, 0, 4, 10, 2, 4]),
-            (V2_2_IV0, [2, 1, 5, 10, 2, 4]),
-            (V2_2_IV1, [2, 1, 5, 10, 2, 5]),
-            (V2_3_IV1, [2, 1, 5, 11, 3, 5]),
-            (V2_4_IV0, [3, 1, 5, 11, 3, 5]),
-            (V2_4_IV1, [4, 2, 6, 11, 3, 5]),
-            (V2_6_IV0, [4, 3, 6, 11, 3, 5]),
-            (V2_7_IV1, [4, 3, 6, 12, 3, 5]),
-            (V2_8_IV0, [4, 3, 6, 12, 4, 6]),
-            (V2_8_IV1, [5, 3, 7, 12, 4, 6]),
-            (V3_0_IV1, [5, 3, 7, 12, 4, 7]),
-            (V3_1_IV0, [5, 3, 7, 13, 4, 7]),
-            (V3_2_IV0, [6, 3, 7, 13, 4, 7]),
-            (V3_4_IV0, [7, 4, 8, 13, 4, 7]),
-            (V3_5_IV0, [7, 4, 8, 14, 4, 8]),
-            (V3_5_IV1, [7, 4, 8, 15, 4, 8]),
-            (V3_7_IV4, [7, 4, 8, 16, 4, 8]),
-            (V3_9_IV0, [7, 4, 8, 17, 4, 9]),
+        // LeaderAndIsr, StopReplica, UpdateMetadata, Fetch, OffsetForLeaderEpoch, ListOffsets, ControlledShutdown
+        let table: &[(MetadataVersion, [i16; 7])] = &[
+            (V0_8_2, [0, 0, 0, 0, 0, 0, 0]),
+            (V0_9_0, [0, 0, 1, 1, 0, 0, 1]),
+            (V0_10_0_IV0, [0, 0, 1, 2, 0, 0, 1]),
+            (V0_10_0_IV1, [0, 0, 2, 2, 0, 0, 1]),
+            (V0_10_1_IV1, [0, 0, 2, 3, 0, 0, 1]),
+            (V0_10_1_IV2, [0, 0, 2, 3, 0, 1, 1]),
+            (V0_10_2_IV0, [0, 0, 3, 3, 0, 1, 1]),
+            (V0_11_0_IV0, [0, 0, 3, 4, 0, 2, 1]),
+            (V0_11_0_IV1, [0, 0, 3, 5, 0, 2, 1]),
+            (V1_0_IV0, [1, 0, 4, 5, 0, 2, 1]),
+            (V1_1_IV0, [1, 0, 4, 7, 0, 2, 1]),
+            (V2_0_IV0, [1, 0, 4, 7, 1, 2, 1]),
+            (V2_0_IV1, [1, 0, 4, 8, 1, 3, 1]),
+            (V2_1_IV1, [1, 0, 4, 8, 2, 4, 1]),
+            (V2_1_IV2, [1, 0, 4, 10, 2, 4, 1]),
+            (V2_2_IV0, [2, 1, 5, 10, 2, 4, 2]),
+            (V2_2_IV1, [2, 1, 5, 10, 2, 5, 2]),
+            (V2_3_IV1, [2, 1, 5, 11, 3, 5, 2]),
+            (V2_4_IV0, [3, 1, 5, 11, 3, 5, 2]),
+            (V2_4_IV1, [4, 2, 6, 11, 3, 5, 3]),
+            (V2_6_IV0, [4, 3, 6, 11, 3, 5, 3]),
+            (V2_7_IV1, [4, 3, 6, 12, 3, 5, 3]),
+            (V2_8_IV0, [4, 3, 6, 12, 4, 6, 3]),
+            (V2_8_IV1, [5, 3, 7, 12, 4, 6, 3]),
+            (V3_0_IV1, [5, 3, 7, 12, 4, 7, 3]),
+            (V3_1_IV0, [5, 3, 7, 13, 4, 7, 3]),
+            (V3_2_IV0, [6, 3, 7, 13, 4, 7, 3]),
+            (V3_4_IV0, [7, 4, 8, 13, 4, 7, 3]),
+            (V3_5_IV0, [7, 4, 8, 14, 4, 8, 3]),
+            (V3_5_IV1, [7, 4, 8, 15, 4, 8, 3]),
+            (V3_7_IV4, [7, 4, 8, 16, 4, 8, 3]),
+            (V3_9_IV0, [7, 4, 8, 17, 4, 9, 3]),
         ];
         for version in MetadataVersion::ALL.iter().copied() {
             let (_, expected) = table.iter().rev().find(|(from, _)| version >= *from).unwrap_or(&table[0]);
@@ -378,6 +383,7 @@ mod tests {
                 version.fetch_request_version(),
                 version.offset_for_leader_epoch_request_version(),
                 version.list_offsets_request_version(),
+                version.controlled_shutdown_request_version(),
             ];
             assert_eq!(actual, *expected, "{version}");
         }

@@ -199,6 +199,9 @@ impl KafkaConfig {
             default_replication_factor: self.int("default.replication.factor"),
             unclean_leader_election_enable: self.boolean("unclean.leader.election.enable"),
             cluster_max_partitions: self.size("cluster.max.partitions"),
+            controlled_shutdown_enable: self.boolean("controlled.shutdown.enable"),
+            controlled_shutdown_max_retries: self.int("controlled.shutdown.max.retries"),
+            controlled_shutdown_retry_backoff_ms: self.millis("controlled.shutdown.retry.backoff.ms"),
         }
     }
 }

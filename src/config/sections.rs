@@ -266,6 +266,10 @@ pub struct ControllerConfig {
     pub unclean_leader_election_enable: bool,
     /// Of all topics; beyond it clients can make no more.
     pub cluster_max_partitions: usize,
+    /// Whether this broker asks before it stops, how often at most, and how long it waits in between.
+    pub controlled_shutdown_enable: bool,
+    pub controlled_shutdown_max_retries: i32,
+    pub controlled_shutdown_retry_backoff_ms: u64,
 }
 
 impl Default for ControllerConfig {
@@ -282,6 +286,9 @@ impl Default for ControllerConfig {
             default_replication_factor: 1,
             unclean_leader_election_enable: false,
             cluster_max_partitions: 200_000,
+            controlled_shutdown_enable: true,
+            controlled_shutdown_max_retries: 3,
+            controlled_shutdown_retry_backoff_ms: 5_000,
         }
     }
 }

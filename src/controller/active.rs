@@ -11,6 +11,7 @@
 //! | LeaderAndIsr answered    | replicas on failed directories count as offline                                     |
 //! | StopReplica answered     | deletion goes on                                                                    |
 //! | a broker asks for ISRs   | see `alter_partition.rs`                                                            |
+//! | a broker wants to leave  | see `controlled_shutdown.rs`                                                        |
 //!
 //! To settle a partition is to give it the leader and ISR that follow from what is online (`election.rs`): written to
 //! ZooKeeper first, told to the brokers when the write is confirmed.
@@ -22,10 +23,11 @@ use log::{info, warn};
 
 use crate::config::metadata_version::MetadataVersion;
 use crate::controller::alter_partition::{AlterPartitions, Altered, Altering, StaleBrokerEpoch};
+use crate::controller::controlled_shutdown::ShutdownRefusal;
 use crate::controller::election::{self, Outcome, Unclean};
 use crate::controller::requests::{ControllerIdentity, Outgoing, RequestBatch};
 use crate::controller::state::{
-    Assignment, Broker, Cluster, Deletion, LeaderAndIsr, Partition, PartitionState, ReplicaDeletion, Topic,
+    Assignment, Broker, Cluster, Deletion, LeaderAndIsr, Liveness, Partition, PartitionState, ReplicaDeletion, Topic,
 };
 use crate::controller::topic_validation::validate_name;
 use crate::model::shown::shown;
@@ -101,12 +103,19 @@ pub struct RequestId(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     AlterPartitions(AlterPartitions),
+    /// A broker is about to stop and wants to lead nothing by then. -1 is the epoch of one that cannot say.
+    ControlledShutdown {
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    },
 }
 
 /// What they are answered, each in the words of its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     AlterPartitions(Result<Vec<Altered>, StaleBrokerEpoch>),
+    /// The replicated partitions that the broker leads still.
+    ControlledShutdown(Result<Vec<TopicPartition>, ShutdownRefusal>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +202,8 @@ pub struct Active {
     pub(super) awaited: usize,
     /// What is done once they have come.
     later: VecDeque<Step>,
+    /// Who is told when all is done.
+    pub(super) asked: Option<(RequestId, Asked)>,
     /// Leaderships being written.
     writing: BTreeMap<TopicPartition, LeadershipWrite>,
     /// The request whose ISRs are being written: nothing else is written meanwhile.
@@ -215,6 +226,11 @@ enum Step {
     Failed(BTreeSet<BrokerId>),
 }
 
+/// An event whose answer depends on what comes of it.
+pub(super) enum Asked {
+    ControlledShutdown(BrokerId),
+}
+
 impl Active {
     /// Takes office: the first actions follow from everything that was read.
     pub fn elected(settings: Settings, epoch: ControllerEpoch, snapshot: Snapshot) -> (Active, Vec<Action>) {
@@ -232,6 +248,7 @@ impl Active {
             actions: Vec::new(),
             awaited: 0,
             later: VecDeque::new(),
+            asked: None,
             writing: BTreeMap::new(),
             altering: None,
             doubtful: BTreeSet::new(),
@@ -276,7 +293,7 @@ impl Active {
             Event::UncleanElectionsAllowed { topic } => self.elect_leaderless(topic.as_deref()),
             Event::LogDirsFailed(brokers) => self.log_dirs_failed(&brokers),
             Event::IsrsChanged(leaderships) => self.isrs_changed(leaderships),
-            Event::Requested { id, request: Request::AlterPartitions(asked) } => self.alter_partitions(id, asked),
+            Event::Requested { id, request } => self.requested(id, request),
         }
         self.finish()
     }
@@ -289,7 +306,7 @@ impl Active {
     fn retry(&mut self) {
         let unwritten: Vec<TopicPartition> = std::mem::take(&mut self.unwritten).into_iter().collect();
         for partition in self.settle(&unwritten) {
-            self.tell_replicas(&partition, false);
+            self.tell_replicas(&partition, None, false);
         }
         self.retry_deletions();
     }
@@ -303,6 +320,13 @@ impl Active {
             .filter(|name| is_asked(name) && self.cluster.state(name) != PartitionState::Online)
             .collect();
         self.settle(&leaderless);
+    }
+
+    fn requested(&mut self, id: RequestId, request: Request) {
+        match request {
+            Request::AlterPartitions(asked) => self.alter_partitions(id, asked),
+            Request::ControlledShutdown { broker, broker_epoch } => self.controlled_shutdown(id, broker, broker_epoch),
+        }
     }
 
     /// Answers of an earlier incarnation of a broker say nothing about the present one.
@@ -320,7 +344,17 @@ impl Active {
                 Step::Failed(brokers) => self.brokers_failed(&brokers),
             }
         }
+        if self.awaited > 0 {
+            // What the answers lead to goes out together with what there is to say already.
+            return std::mem::take(&mut self.actions);
+        }
         self.send();
+        if let Some((id, asked)) = self.asked.take() {
+            let answer = match asked {
+                Asked::ControlledShutdown(broker) => Answer::ControlledShutdown(Ok(self.still_led_by(broker))),
+            };
+            self.actions.push(Action::Answer { id, answer });
+        }
         std::mem::take(&mut self.actions)
     }
 
@@ -354,7 +388,7 @@ impl Active {
         let deletions = self.known_deletions(deletions);
         let partitions: Vec<TopicPartition> = self.living_partitions();
         for partition in self.settle(&partitions) {
-            self.tell_replicas(&partition, false);
+            self.tell_replicas(&partition, None, false);
         }
         self.queue_deletions(deletions);
     }
@@ -367,12 +401,17 @@ impl Active {
             .collect()
     }
 
-    fn tell_replicas(&mut self, partition: &TopicPartition, is_new: bool) {
+    /// A broker that is about to leave hears of what it leads, or led until now; what it followed it has stopped.
+    pub(super) fn tell_replicas(&mut self, partition: &TopicPartition, led_until_now: Option<BrokerId>, is_new: bool) {
         let Some(known) = self.cluster.partition(partition) else { return };
-        let replicas = known.assignment.replicas.clone();
-        let online: Vec<BrokerId> =
-            replicas.into_iter().filter(|replica| self.cluster.is_replica_online(partition, *replica)).collect();
-        self.batch.leader_and_isr(&self.cluster, online, partition, is_new);
+        let leader = known.leadership.as_ref().and_then(|leadership| leadership.leader);
+        let is_told = |replica: &BrokerId| match self.cluster.liveness(partition, *replica) {
+            Liveness::Online => true,
+            Liveness::Leaving => leader == Some(*replica) || led_until_now == Some(*replica),
+            Liveness::Offline => false,
+        };
+        let told: Vec<BrokerId> = known.assignment.replicas.iter().copied().filter(is_told).collect();
+        self.batch.leader_and_isr(&self.cluster, told, partition, is_new);
     }
 
     /// Gives the partitions the leadership that follows from what is online, and returns those whose leadership stays.
@@ -391,10 +430,10 @@ impl Active {
             }
             let Some(partition) = self.cluster.partition(name) else { continue };
             let replicas = &partition.assignment.replicas;
-            let is_online = |broker| self.cluster.is_replica_online(name, broker);
+            let liveness = |broker| self.cluster.liveness(name, broker);
             let mut is_unclean = false;
             let next = match &partition.leadership {
-                None => match election::first(replicas, is_online) {
+                None => match election::first(replicas, |broker| liveness(broker) == Liveness::Online) {
                     Some((leader, isr)) => LeaderAndIsr {
                         leader: Some(leader),
                         leader_epoch: LeaderEpoch(0),
@@ -408,7 +447,7 @@ impl Active {
                         continue;
                     }
                 },
-                Some(current) => match election::settled(current, replicas, is_online, unclean(&name.topic)) {
+                Some(current) => match election::settled(current, replicas, liveness, unclean(&name.topic)) {
                     Outcome::Unchanged => {
                         unchanged.push(name.clone());
                         continue;
@@ -475,8 +514,9 @@ impl Active {
             let Some(partition) = self.cluster.partition_mut(&name) else { continue };
             match outcome {
                 WriteOutcome::Written(partition_epoch) => {
-                    partition.leadership = Some(LeaderAndIsr { partition_epoch, ..write.leadership });
-                    self.tell_replicas(&name, write.is_new);
+                    let written = LeaderAndIsr { partition_epoch, ..write.leadership };
+                    let before = partition.leadership.replace(written);
+                    self.tell_replicas(&name, before.and_then(|before| before.leader), write.is_new);
                 }
                 WriteOutcome::Conflict(Some(current)) if current.controller_epoch > self.identity.epoch => {
                     warn!("partition {name} was written by a later controller, epoch {}", current.controller_epoch);
@@ -492,7 +532,7 @@ impl Active {
         }
         // A leadership that someone else wrote may be just right; then the replicas still have to hear of it.
         for name in self.settle(&again) {
-            self.tell_replicas(&name, false);
+            self.tell_replicas(&name, None, false);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::controller::active::{
 use crate::controller::alter_partition::{
     AlterPartitions, AlterRefusal, Altered, AskedIsr, AskedPartition, StaleBrokerEpoch, TopicRef,
 };
+use crate::controller::controlled_shutdown::ShutdownRefusal;
 use crate::controller::counters::ControllerCounters;
 use crate::controller::requests::{ControlRequest, Outgoing};
 use crate::controller::state::{Assignment, Broker, LeaderAndIsr, PartitionState};
@@ -322,11 +323,7 @@ fn a_lost_broker_is_replaced_and_a_returning_one_follows() {
     assert_eq!(driver.state("t-0"), (1, 1, vec![1]));
     assert_eq!(
         said,
-        [
-            Said::Metadata(1, vec![1], vec![]),
-            Said::Lead(1, "t-0".to_owned(), 1, 1, vec![1], false),
-            Said::Metadata(1, vec![1], named(&[("t-0", 1)])),
-        ]
+        [Said::Lead(1, "t-0".to_owned(), 1, 1, vec![1], false), Said::Metadata(1, vec![1], named(&[("t-0", 1)])),]
     );
     assert!(driver.done.contains(&Action::Disconnect(BrokerId(2))));
     let said = driver.brokers(&[(1, 101), (2, 300)]);
@@ -764,4 +761,94 @@ fn a_broker_that_shuts_down_joins_no_isr() {
     let mut driver = altering();
     driver.active.cluster.shutting_down.insert(BrokerId(2));
     assert_eq!(driver.alter(asking(4, 4, &[1, 2], false)), Err(AlterRefusal::IneligibleReplica));
+}
+
+impl Driver {
+    fn leave(&mut self, id: i32, epoch: i64) -> (Vec<Said>, Answer) {
+        let said = self.on(Event::Requested {
+            id: RequestId(1),
+            request: Request::ControlledShutdown { broker: BrokerId(id), broker_epoch: BrokerEpoch(epoch) },
+        });
+        match self.done.pop() {
+            Some(Action::Answer { id: RequestId(1), answer }) => (said, answer),
+            other => panic!("whoever asks is told, not {other:?}"),
+        }
+    }
+}
+
+fn left(partitions: &[&str]) -> Answer {
+    Answer::ControlledShutdown(Ok(partitions.iter().map(|name| tp(name)).collect()))
+}
+
+#[test]
+fn a_broker_that_leaves_gives_its_leaderships_away_and_stops_following_first() {
+    let topics = [("t", found(&[&[1, 2, 3], &[2, 1], &[1], &[1, 3]]))];
+    let states = [
+        ("t-0", leadership(1, 4, &[1, 2, 3])),
+        ("t-1", leadership(2, 2, &[2, 1])),
+        ("t-2", leadership(1, 0, &[1])),
+        ("t-3", leadership(1, 0, &[1])),
+    ];
+    let mut driver = Driver::elected(&[1, 2, 3], &topics, &states);
+    let (said, answer) = driver.leave(1, 101);
+    assert_eq!(answer, left(&["t-3"]), "one that nobody else has in sync, and none without another replica");
+    assert_eq!(driver.state("t-0"), (2, 5, vec![2, 3]));
+    assert_eq!(driver.state("t-1"), (2, 3, vec![2]));
+    assert_eq!((driver.state("t-2"), driver.state("t-3")), ((1, 0, vec![1]), (1, 0, vec![1])));
+    let lead = |to, name: &str, leader, epoch, isr: &[i32]| {
+        Said::Lead(to, name.to_owned(), leader, epoch, isr.to_vec(), false)
+    };
+    let metadata = |to| Said::Metadata(to, vec![1, 2, 3], named(&[("t-0", 2), ("t-1", 2)]));
+    assert_eq!(
+        said,
+        [
+            Said::Stop(1, "t-1".to_owned(), false),
+            lead(1, "t-0", 2, 5, &[2, 3]),
+            lead(2, "t-0", 2, 5, &[2, 3]),
+            lead(2, "t-1", 2, 3, &[2]),
+            lead(3, "t-0", 2, 5, &[2, 3]),
+            metadata(1),
+            metadata(2),
+            metadata(3),
+        ],
+        "the former leader learns that it follows, but is not told to follow again what it has stopped"
+    );
+    // It tries again when another is in sync, which a leader of an older protocol wrote itself.
+    let grown = LeaderAndIsr { partition_epoch: PartitionEpoch(1), ..leadership(1, 0, &[1, 3]) };
+    driver.states.insert(tp("t-3"), grown.clone());
+    driver.on(Event::IsrsChanged(vec![(tp("t-3"), grown)]));
+    assert_eq!(driver.leave(1, 101).1, left(&[]));
+    assert_eq!(driver.state("t-3"), (3, 1, vec![3]));
+    let said = driver.brokers(&[(2, 102), (3, 103)]);
+    assert_eq!(driver.state("t-2"), (-1, 1, vec![1]));
+    assert!(said.iter().all(|said| !matches!(said, Said::Lead(..))), "nothing is left to be done: {said:?}");
+}
+
+#[test]
+fn what_a_leaving_broker_leads_still_it_leads_until_it_is_gone() {
+    let topics = [("t", found(&[&[1, 2]]))];
+    let mut driver = Driver::elected(&[1, 2, 3], &topics, &[("t-0", leadership(1, 4, &[1]))]);
+    driver.leave(1, 101);
+    let said = driver.brokers(&[(1, 101), (2, 102), (3, 103), (4, 104)]);
+    assert_eq!(driver.active.cluster().state(&tp("t-0")), PartitionState::Online);
+    assert_eq!(driver.state("t-0"), (1, 4, vec![1]));
+    assert!(said.iter().all(|said| !matches!(said, Said::Lead(..))));
+    driver.create("new", found(&[&[1, 2]]));
+    assert_eq!(driver.state("new-0"), (2, 0, vec![2]), "it gets nothing new");
+    driver.brokers(&[(1, 201), (2, 102), (3, 103), (4, 104)]);
+    assert_eq!(driver.state("t-0").0, 1, "back again it leads");
+    driver.create("newer", found(&[&[1, 2]]));
+    assert_eq!(driver.state("newer-0"), (1, 0, vec![1, 2]));
+}
+
+#[test]
+fn only_a_live_broker_may_leave() {
+    let mut driver = Driver::elected(&[1, 2], &[("t", found(&[&[1, 2]]))], &[("t-0", leadership(1, 0, &[1, 2]))]);
+    let refused = |why| Answer::ControlledShutdown(Err(why));
+    assert_eq!(driver.leave(1, 100), (vec![], refused(ShutdownRefusal::StaleBrokerEpoch)));
+    assert_eq!(driver.leave(7, 100).1, refused(ShutdownRefusal::NotRegistered));
+    assert_eq!(driver.leave(7, -1).1, refused(ShutdownRefusal::NotAvailable));
+    assert_eq!(driver.state("t-0"), (1, 0, vec![1, 2]));
+    assert_eq!(driver.leave(1, -1).1, left(&[]), "one of an older protocol cannot say its epoch");
+    assert_eq!(driver.state("t-0"), (2, 1, vec![2]));
 }

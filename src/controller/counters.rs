@@ -34,6 +34,8 @@ pub struct ControllerCounters {
     pub log_dir_changes: AtomicU64,
     /// Kafka's `IsrChangeRateAndTimeMs`.
     pub isr_changes: AtomicU64,
+    /// Tries of brokers to leave: Kafka's `ControlledShutdownRateAndTimeMs`.
+    pub controlled_shutdowns: AtomicU64,
     /// Tries to finish what ZooKeeper refused.
     pub retries: AtomicU64,
 }
@@ -66,7 +68,10 @@ impl ControllerCounters {
             Event::Retry => count(&self.retries),
             Event::LogDirsFailed(_) => count(&self.log_dir_changes),
             Event::IsrsChanged(_) => count(&self.isr_changes),
-            Event::Requested { request: Request::AlterPartitions(_), .. } => count(&self.isr_changes),
+            Event::Requested { request, .. } => match request {
+                Request::AlterPartitions(_) => count(&self.isr_changes),
+                Request::ControlledShutdown { .. } => count(&self.controlled_shutdowns),
+            },
         }
     }
 

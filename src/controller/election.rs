@@ -1,6 +1,6 @@
 //! Which replica leads, and who counts as in sync, as functions of what is online.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/{Election,PartitionStateMachine,ReplicaStateMachine}.scala.
-use crate::controller::state::LeaderAndIsr;
+use crate::controller::state::{LeaderAndIsr, Liveness};
 use crate::model::BrokerId;
 
 /// May a replica outside the ISR lead when no other is left (`unclean.leader.election.enable`)?
@@ -31,14 +31,16 @@ pub fn first(replicas: &[BrokerId], is_online: impl Fn(BrokerId) -> bool) -> Opt
     isr.first().map(|leader| (*leader, isr.clone()))
 }
 
-/// Replicas that are offline leave the ISR, and another leads if the leader is among them. As long as no member of the
-/// ISR is online, the ISR stays, since only its members have everything that was committed.
+/// Replicas that are offline or about to leave do so from the ISR too, and another leads if the leader is among them. A
+/// leader that is about to leave goes on where no other can lead. As long as no member of the ISR is online, the ISR
+/// stays, since only its members have everything that was committed.
 pub fn settled(
     current: &LeaderAndIsr,
     replicas: &[BrokerId],
-    is_online: impl Fn(BrokerId) -> bool,
+    liveness: impl Fn(BrokerId) -> Liveness,
     unclean: Unclean,
 ) -> Outcome {
+    let is_online = |replica| liveness(replica) == Liveness::Online;
     let isr: Vec<BrokerId> = current.isr.iter().copied().filter(|replica| is_online(*replica)).collect();
     if let Some(leader) = current.leader.filter(|leader| is_online(*leader)) {
         return match isr.contains(&leader) && isr.len() < current.isr.len() {
@@ -48,6 +50,13 @@ pub fn settled(
     }
     if let Some(leader) = replicas.iter().copied().find(|replica| isr.contains(replica)) {
         return Outcome::Changed { leader: Some(leader), isr, unclean: false };
+    }
+    let is_leaving = |leader: &BrokerId| liveness(*leader) == Liveness::Leaving && current.isr.contains(leader);
+    if let Some(leader) = current.leader.filter(is_leaving) {
+        return match current.isr.len() {
+            1 => Outcome::Unchanged,
+            _ => Outcome::Changed { leader: Some(leader), isr: vec![leader], unclean: false },
+        };
     }
     if let Some(survivor) = replicas.iter().copied().find(|replica| is_online(*replica)) {
         match unclean {
@@ -84,6 +93,10 @@ mod tests {
         }
     }
 
+    fn alive(is_online: bool) -> Liveness {
+        if is_online { Liveness::Online } else { Liveness::Offline }
+    }
+
     #[test]
     fn the_first_online_replica_of_the_assignment_leads_a_new_partition() {
         let online = |broker: BrokerId| broker != BrokerId(3);
@@ -107,7 +120,7 @@ mod tests {
                     }
                     let current = LeaderAndIsr { isr: isr.clone(), ..leadership(leader, &[]) };
                     let case = format!("leader {leader:?}, isr {isr:?}, online {online:?}");
-                    match settled(&current, &replicas, |id| online.contains(&id), Unclean::Refused) {
+                    match settled(&current, &replicas, |id| alive(online.contains(&id)), Unclean::Refused) {
                         Outcome::Undecided => panic!("nothing is undecided when unclean elections are refused: {case}"),
                         Outcome::Unchanged => {
                             let stays = match current.leader {
@@ -144,7 +157,7 @@ mod tests {
     #[test]
     fn an_unclean_election_happens_only_where_it_is_allowed_and_nobody_in_sync_is_left() {
         let current = leadership(Some(1), &[1]);
-        let online = |broker: BrokerId| broker == BrokerId(2);
+        let online = |broker: BrokerId| alive(broker == BrokerId(2));
         let replicas = ids(&[1, 2]);
         assert_eq!(settled(&current, &replicas, online, Unclean::Unknown), Outcome::Undecided);
         assert_eq!(
@@ -155,6 +168,26 @@ mod tests {
             settled(&current, &replicas, online, Unclean::Refused),
             Outcome::Changed { leader: None, isr: ids(&[1]), unclean: false }
         );
-        assert_eq!(settled(&current, &replicas, |_| true, Unclean::Allowed), Outcome::Unchanged);
+        assert_eq!(settled(&current, &replicas, |_| Liveness::Online, Unclean::Allowed), Outcome::Unchanged);
+    }
+
+    #[test]
+    fn who_is_about_to_leave_is_not_in_sync_and_leads_only_where_nobody_else_can() {
+        let replicas = ids(&[1, 2, 3]);
+        let changed =
+            |leader, isr: &[i32]| Outcome::Changed { leader: Some(BrokerId(leader)), isr: ids(isr), unclean: false };
+        let leaving = |leaving: &'static [i32]| {
+            move |id: BrokerId| if leaving.contains(&id.0) { Liveness::Leaving } else { Liveness::Online }
+        };
+        let settle = |leader, isr: &[i32], gone| {
+            settled(&leadership(Some(leader), isr), &replicas, leaving(gone), Unclean::Allowed)
+        };
+        assert_eq!(settle(1, &[1, 3, 2], &[1]), changed(2, &[3, 2]));
+        assert_eq!(settle(1, &[1, 2, 3], &[1, 2]), changed(3, &[3]));
+        assert_eq!(settle(1, &[1, 2, 3], &[2]), changed(1, &[1, 3]));
+        assert_eq!(settle(1, &[1, 2], &[2, 1]), changed(1, &[1]));
+        assert_eq!(settle(1, &[1], &[1]), Outcome::Unchanged, "an unclean election is none of its business");
+        let nobody = leadership(None, &[1, 2]);
+        assert_eq!(settled(&nobody, &ids(&[1, 2]), leaving(&[1, 2]), Unclean::Allowed), Outcome::Unchanged);
     }
 }

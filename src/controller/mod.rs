@@ -15,6 +15,7 @@ pub mod active;
 mod active_tests;
 pub mod alter_partition;
 pub mod assignment;
+pub mod controlled_shutdown;
 pub mod counters;
 pub mod election;
 pub mod requests;

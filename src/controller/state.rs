@@ -5,7 +5,7 @@
 //! | partition      | when                                   | replica            | when                                |
 //! |----------------|----------------------------------------|--------------------|-------------------------------------|
 //! | New            | it never had a leader                  | Online             | its broker and directory are online |
-//! | Online         | its leader is online                   | Offline            | otherwise                           |
+//! | Online         | its leader is online, or about to leave | Offline           | otherwise                           |
 //! | Offline        | it has no leader, or an offline one    | Deletion…          | its topic is being deleted          |
 //! | NonExistent    | its topic's deletion has started       |                    |                                     |
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +65,16 @@ pub enum PartitionState {
     NonExistent,
 }
 
+/// What can be expected of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    Online,
+    /// Its broker has asked to leave: it still serves, but is elected no more and counts as in sync no more.
+    Leaving,
+    /// Its broker is gone, or its log directory has failed.
+    Offline,
+}
+
 /// How far the deletion of one replica has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaDeletion {
@@ -105,10 +115,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    pub fn liveness(&self, partition: &TopicPartition, broker: BrokerId) -> Liveness {
+        let is_dir_offline = self.offline_dirs.get(&broker).is_some_and(|offline| offline.contains(partition));
+        if is_dir_offline || !self.brokers.contains_key(&broker) {
+            Liveness::Offline
+        } else if self.shutting_down.contains(&broker) {
+            Liveness::Leaving
+        } else {
+            Liveness::Online
+        }
+    }
+
     pub fn is_replica_online(&self, partition: &TopicPartition, broker: BrokerId) -> bool {
-        self.brokers.contains_key(&broker)
-            && !self.shutting_down.contains(&broker)
-            && !self.offline_dirs.get(&broker).is_some_and(|offline| offline.contains(partition))
+        self.liveness(partition, broker) == Liveness::Online
     }
 
     pub fn partition(&self, partition: &TopicPartition) -> Option<&Partition> {
@@ -132,7 +151,7 @@ impl Cluster {
             None => PartitionState::NonExistent,
             Some(Partition { leadership: None, .. }) => PartitionState::New,
             Some(Partition { leadership: Some(leadership), .. }) => match leadership.leader {
-                Some(leader) if self.is_replica_online(partition, leader) => PartitionState::Online,
+                Some(leader) if self.liveness(partition, leader) != Liveness::Offline => PartitionState::Online,
                 _ => PartitionState::Offline,
             },
         }

@@ -67,14 +67,10 @@ impl Channels {
             );
             return;
         };
-        let host = match endpoint.host.contains(':') {
-            true => format!("[{}]", endpoint.host),
-            false => endpoint.host.clone(),
-        };
         let (requests, queue) = mpsc::unbounded_channel();
         let sender = RequestSendTask {
             name: format!("[RequestSendThread controllerId={}]", self.controller),
-            address: format!("{host}:{}", endpoint.port),
+            address: endpoint.address(),
             settings: self.settings.clone(),
             broker: broker.id,
             broker_epoch: broker.epoch,
