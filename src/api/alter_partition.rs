@@ -24,9 +24,9 @@ pub(crate) async fn handle(
 ) -> AlterPartitionResponse {
     let version = context.api_version;
     match server.controller.ask(Request::AlterPartitions(asked(request, version))).await {
-        None => refusal(ErrorCode::NotController),
         Some(Answer::AlterPartitions(Err(_))) => refusal(ErrorCode::StaleBrokerEpoch),
         Some(Answer::AlterPartitions(Ok(altered))) => answer(altered, version),
+        _ => refusal(ErrorCode::NotController),
     }
 }
 

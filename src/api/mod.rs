@@ -29,6 +29,7 @@ use crate::protocol::message::Message;
 use crate::replica::replica_manager::ReplicaManager;
 
 pub mod acls;
+pub mod allocate_producer_ids;
 pub mod alter_configs;
 pub mod alter_partition;
 pub mod answer;
@@ -44,6 +45,7 @@ pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_producers;
+pub mod elect_leaders;
 mod errors;
 pub mod fetch;
 pub mod find_coordinator;
@@ -57,11 +59,13 @@ pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod offsets;
 pub mod produce;
+pub mod reassignments;
 pub mod refusals;
 pub mod session;
 pub mod stop_replica;
 pub mod table;
 mod topic_numbers;
+pub mod update_features;
 pub mod update_metadata;
 
 /// What every handler may use: the handle of each room.

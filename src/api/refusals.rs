@@ -281,6 +281,32 @@ refusals! {
         let results = each(asked.groups_names, |group_id| DeletableGroupResult { group_id, error_code: code });
         DeleteGroupsResponse { results, ..Default::default() }
     };
+    elect_leaders: ElectLeadersRequest => ElectLeadersResponse, |asked, version, code, text| {
+        // Version 0 has no place for the error but the partitions.
+        let topics = if version < 1 { asked.topic_partitions.unwrap_or_default() } else { Vec::new() };
+        let replica_election_results = each(topics, |topic| ReplicaElectionResult {
+            topic: topic.topic,
+            partition_result: each(topic.partitions, |partition_id| PartitionResult {
+                partition_id,
+                error_code: code,
+                error_message: text.take(),
+            }),
+        });
+        let error_code = if version < 1 { 0 } else { code };
+        ElectLeadersResponse { error_code, replica_election_results, ..Default::default() }
+    };
+    alter_partition_reassignments: AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse,
+        |_asked, _version, code, text| AlterPartitionReassignmentsResponse {
+            error_code: code,
+            error_message: text,
+            ..Default::default()
+        };
+    list_partition_reassignments: ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse,
+        |_asked, _version, code, text| ListPartitionReassignmentsResponse {
+            error_code: code,
+            error_message: text,
+            ..Default::default()
+        };
     incremental_alter_configs: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse,
         |asked, _version, code, text| {
             let responses = each(asked.resources, |resource| AlterConfigsResourceResponse {
@@ -294,8 +320,14 @@ refusals! {
     offset_delete: OffsetDeleteRequest => OffsetDeleteResponse, |_asked, _version, code, text| {
         OffsetDeleteResponse { error_code: code, ..Default::default() }
     };
+    update_features: UpdateFeaturesRequest => UpdateFeaturesResponse, |_asked, _version, code, text| {
+        UpdateFeaturesResponse { error_code: code, error_message: text, ..Default::default() }
+    };
     describe_cluster: DescribeClusterRequest => DescribeClusterResponse, |_asked, _version, code, text| {
         DescribeClusterResponse { error_code: code, error_message: text, ..Default::default() }
+    };
+    allocate_producer_ids: AllocateProducerIdsRequest => AllocateProducerIdsResponse, |_asked, _version, code, text| {
+        AllocateProducerIdsResponse { error_code: code, ..Default::default() }
     };
     describe_producers: DescribeProducersRequest => DescribeProducersResponse, |asked, _version, code, text| {
         let topics = each(asked.topics, |topic| TopicResponse {

@@ -12,10 +12,11 @@ use crate::api::counters::{ApiCounters, count};
 use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
-    Handled, HangUp, Outcome, RequestContext, Server, acls, alter_configs, alter_partition, api_versions,
-    controlled_shutdown, create_partitions, create_topics, delete_records, delete_topics, describe_cluster,
-    describe_configs, describe_producers, fetch, find_coordinator, groups, init_producer_id, leader_and_isr,
-    list_offsets, metadata, offset_for_leader_epoch, offsets, produce, stop_replica, update_metadata,
+    Handled, HangUp, Outcome, RequestContext, Server, acls, allocate_producer_ids, alter_configs, alter_partition,
+    api_versions, controlled_shutdown, create_partitions, create_topics, delete_records, delete_topics,
+    describe_cluster, describe_configs, describe_producers, elect_leaders, fetch, find_coordinator, groups,
+    init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce, reassignments,
+    stop_replica, update_features, update_metadata,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -97,11 +98,16 @@ table! {
     AlterConfigs => alter_configs::handle;
     CreatePartitions => create_partitions::handle;
     DeleteGroups => groups::delete;
+    ElectLeaders => elect_leaders::handle, counted;
     IncrementalAlterConfigs => alter_configs::handle_incremental;
+    AlterPartitionReassignments => reassignments::alter, counted;
+    ListPartitionReassignments => reassignments::list, counted;
     OffsetDelete => offsets::delete;
     AlterPartition => alter_partition::handle;
+    UpdateFeatures => update_features::handle, counted;
     DescribeCluster => describe_cluster::handle;
     DescribeProducers => describe_producers::handle, counted;
+    AllocateProducerIds => allocate_producer_ids::handle;
 }
 
 /// The versions of an API that work; `None` if it is not advertised.

@@ -13,10 +13,12 @@ pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
 pub(crate) mod consumer_perf_test;
 pub(crate) mod get_offsets;
+pub(crate) mod leader_election;
 pub(crate) mod message_formatter;
 pub(crate) mod offsets_formatter;
 pub(crate) mod options;
 pub(crate) mod producer_perf_test;
+pub(crate) mod reassign_partitions;
 pub(crate) mod table;
 pub(crate) mod topic_command;
 pub(crate) mod topic_command_zookeeper;
@@ -44,6 +46,8 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("producer-perf-test", "Measure how fast records are sent (kafka-producer-perf-test.sh)"),
     ("consumer-perf-test", "Measure how fast records are read (kafka-consumer-perf-test.sh)"),
     ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
+    ("reassign-partitions", "Move partitions to other brokers (kafka-reassign-partitions.sh)"),
+    ("leader-election", "Have leaders elected (kafka-leader-election.sh)"),
     ("zookeeper-shell", "Read znodes: host:port ls|get|stat PATH"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
 ];
@@ -67,6 +71,8 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "producer-perf-test" => start(&producer_perf_test::TOOL, arguments, producer_perf_test::run),
         "consumer-perf-test" => start(&consumer_perf_test::TOOL, arguments, consumer_perf_test::run),
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
+        "reassign-partitions" => start(&reassign_partitions::TOOL, arguments, reassign_partitions::run),
+        "leader-election" => start(&leader_election::TOOL, arguments, leader_election::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
         "zookeeper-shell" => start(&zookeeper_shell::TOOL, arguments, zookeeper_shell::run),
         _ => return None,
@@ -139,7 +145,12 @@ fn cluster(options: &Options, client_id: &str) -> Result<Cluster, Stop> {
 }
 
 fn cluster_of(options: &Options, servers: &str, client_id: &str) -> Result<Cluster, Stop> {
-    let mut properties = properties_of_file(options.value("command-config"))?;
+    configured_cluster(options.value("command-config"), servers, client_id)
+}
+
+/// The same with the properties of a file.
+fn configured_cluster(file: Option<&str>, servers: &str, client_id: &str) -> Result<Cluster, Stop> {
+    let mut properties = properties_of_file(file)?;
     properties.set("bootstrap.servers", servers);
     let settings = ClusterSettings::take(&mut properties, client_id)?;
     warn_of_left_over(&properties);

@@ -6,11 +6,11 @@ use std::io::Write;
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
 use crate::cli::topic_filter::TopicFilter;
 use crate::cli::{checked, cluster, topic_command_zookeeper};
-use crate::client::admin::TOPIC_RESOURCE;
+use crate::client::admin::{Ongoing, TOPIC_RESOURCE};
 use crate::client::cluster::Cluster;
 use crate::client::error::ClientError;
-use crate::model::TopicId;
 use crate::model::internal_topics::is_internal_topic;
+use crate::model::{TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::create_partitions::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
@@ -390,16 +390,41 @@ pub(crate) struct DescribedPartition {
     pub(crate) leader: Option<i32>,
     pub(crate) replicas: Vec<i32>,
     pub(crate) isr: Vec<i32>,
+    /// While it moves to other replicas: those that come, and those that go.
+    pub(crate) moving: Option<(Vec<i32>, Vec<i32>)>,
+}
+
+impl DescribedPartition {
+    /// Without the replicas that are still being added.
+    fn replication_factor(&self) -> usize {
+        match &self.moving {
+            // It may have ended since.
+            Some((adding, removing)) if self.replicas.iter().any(|id| adding.contains(id) || removing.contains(id)) => {
+                self.replicas.iter().filter(|id| !adding.contains(id)).count()
+            }
+            _ => self.replicas.len(),
+        }
+    }
 }
 
 const CONFIG_SOURCE_DEFAULT: i8 = 5;
 
 impl DescribedTopic {
-    fn new(topic: &MetadataResponseTopic, configs: Option<&DescribeConfigsResult>) -> DescribedTopic {
+    fn new(
+        topic: &MetadataResponseTopic,
+        configs: Option<&DescribeConfigsResult>,
+        ongoing: &Ongoing,
+    ) -> DescribedTopic {
+        let name = topic.name.clone().unwrap_or_default();
+        let moving = |partition: &MetadataResponsePartition| {
+            let ongoing = ongoing.get(&TopicPartition::new(name.as_str(), partition.partition_index))?;
+            Some((ongoing.adding_replicas.clone(), ongoing.removing_replicas.clone()))
+        };
         let entries = configs.map_or(&[][..], |result| &result.configs);
         let value = |name: &str| entries.iter().find(|entry| entry.name == name).and_then(|entry| entry.value.clone());
         DescribedTopic {
-            name: topic.name.clone().unwrap_or_default(),
+            partitions: topic.partitions.iter().map(|one| DescribedPartition::new(one, moving(one))).collect(),
+            name,
             topic_id: topic.topic_id,
             configs: entries
                 .iter()
@@ -407,7 +432,6 @@ impl DescribedTopic {
                 .map(|entry| (entry.name.clone(), entry.value.clone().unwrap_or_else(|| "null".to_owned())))
                 .collect(),
             min_insync_replicas: value("min.insync.replicas").and_then(|text| text.parse().ok()).unwrap_or(1),
-            partitions: topic.partitions.iter().map(DescribedPartition::new).collect(),
             is_marked_for_deletion: false,
             has_eligible_leaders: true,
         }
@@ -415,12 +439,13 @@ impl DescribedTopic {
 }
 
 impl DescribedPartition {
-    fn new(partition: &MetadataResponsePartition) -> DescribedPartition {
+    fn new(partition: &MetadataResponsePartition, moving: Option<(Vec<i32>, Vec<i32>)>) -> DescribedPartition {
         DescribedPartition {
             index: partition.partition_index,
             leader: Some(partition.leader_id).filter(|id| *id >= 0),
             replicas: partition.replica_nodes.clone(),
             isr: partition.isr_nodes.clone(),
+            moving,
         }
     }
 }
@@ -444,7 +469,7 @@ pub(crate) fn print_description(
             write!(out, "\tTopicId: {}", topic.topic_id)?;
         }
         let configs: Vec<String> = topic.configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let replication_factor = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
+        let replication_factor = topic.partitions.first().map_or(0, DescribedPartition::replication_factor);
         write!(out, "\tPartitionCount: {}\tReplicationFactor: {replication_factor}", topic.partitions.len())?;
         write!(out, "\tConfigs: {}", configs.join(","))?;
         writeln!(out, "{}", if topic.is_marked_for_deletion { "\tMarkedForDeletion: true" } else { "" })?;
@@ -456,7 +481,7 @@ pub(crate) fn print_description(
         let has_leader = partition.leader.is_some();
         let isr = partition.isr.len();
         let is_wanted = !is_report
-            || options.has("under-replicated-partitions") && partition.replicas.len() > isr
+            || options.has("under-replicated-partitions") && partition.replication_factor() > isr
             || options.has("unavailable-partitions")
                 && !partition.leader.is_some_and(|leader| live_brokers.contains(&leader))
             || options.has("under-min-isr-partitions") && (!has_leader || isr < topic.min_insync_replicas)
@@ -465,6 +490,9 @@ pub(crate) fn print_description(
             let leader = partition.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
             write!(out, "\tTopic: {}\tPartition: {}\tLeader: {leader}", topic.name, partition.index)?;
             write!(out, "\tReplicas: {}\tIsr: {}", joined(&partition.replicas), joined(&partition.isr))?;
+            if let Some((adding, removing)) = &partition.moving {
+                write!(out, "\tAdding Replicas: {}\tRemoving Replicas: {}", joined(adding), joined(removing))?;
+            }
             if topic.has_eligible_leaders {
                 // They exist on KRaft only.
                 write!(out, "\tElr: N/A\tLastKnownElr: N/A")?;
@@ -506,10 +534,17 @@ async fn describe(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> 
         Err(ClientError::Refused { code: ErrorCode::UnknownTopicOrPartition, .. }) => Vec::new(),
         Err(error) => return Err(error.into()),
     };
+    let ongoing = match cluster.partition_reassignments().await {
+        Ok(ongoing) => ongoing,
+        Err(ClientError::UnsupportedVersion { .. }) => Ongoing::new(),
+        Err(ClientError::Refused { code: ErrorCode::ClusterAuthorizationFailed, .. }) => Ongoing::new(),
+        Err(error) => return Err(error.into()),
+    };
     let live: HashSet<i32> = cluster.nodes().iter().map(|node| node.id.0).collect();
     for topic in &topics {
         let name = topic.name.as_deref().unwrap_or_default();
-        let described = DescribedTopic::new(topic, configs.iter().find(|result| result.resource_name == name));
+        let described =
+            DescribedTopic::new(topic, configs.iter().find(|result| result.resource_name == name), &ongoing);
         print_description(&described, options, &live, out)?;
     }
     Ok(())
@@ -571,8 +606,8 @@ mod tests {
             configs: vec![("segment.bytes".to_owned(), "1".to_owned()), ("a".to_owned(), "b".to_owned())],
             min_insync_replicas: 2,
             partitions: vec![
-                DescribedPartition { index: 0, leader: Some(1), replicas: vec![1, 2], isr: vec![1, 2] },
-                DescribedPartition { index: 1, leader: None, replicas: vec![2, 1], isr: vec![2] },
+                DescribedPartition { index: 0, leader: Some(1), replicas: vec![1, 2], isr: vec![1, 2], moving: None },
+                DescribedPartition { index: 1, leader: None, replicas: vec![2, 1], isr: vec![2], moving: None },
             ],
             is_marked_for_deletion: false,
             has_eligible_leaders: true,
@@ -593,5 +628,30 @@ mod tests {
             assert_eq!(printed(&format!("--describe --{report}")), second);
         }
         assert_eq!(printed("--describe --at-min-isr-partitions"), first);
+    }
+
+    #[test]
+    fn replicas_that_are_being_added_are_shown_and_not_counted() {
+        let partition =
+            |moving| DescribedPartition { index: 0, leader: Some(1), replicas: vec![3, 1, 2], isr: vec![1, 2], moving };
+        let moving = partition(Some((vec![3], vec![1])));
+        assert_eq!((moving.replication_factor(), partition(None).replication_factor()), (2, 3));
+        assert_eq!(partition(Some((vec![9], vec![]))).replication_factor(), 3, "a move that has ended since");
+        let topic = DescribedTopic {
+            name: "t".to_owned(),
+            topic_id: TopicId::ZERO,
+            configs: Vec::new(),
+            min_insync_replicas: 1,
+            partitions: vec![moving],
+            is_marked_for_deletion: false,
+            has_eligible_leaders: true,
+        };
+        let mut out = Vec::new();
+        print_description(&topic, &parse("--describe"), &HashSet::from([1]), &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "Topic: t\tPartitionCount: 1\tReplicationFactor: 2\tConfigs: \n\tTopic: t\tPartition: 0\tLeader: 1\t\
+             Replicas: 3,1,2\tIsr: 1,2\tAdding Replicas: 3\tRemoving Replicas: 1\tElr: N/A\tLastKnownElr: N/A\n"
+        );
     }
 }

@@ -198,6 +198,7 @@ async fn describe(options: &Options, zookeeper: &ZooKeeper, names: &[String], ou
                 leader: state.as_ref().map(|state| state.leader).filter(|leader| *leader >= 0),
                 replicas: assignment.replicas.clone(),
                 isr: state.map_or_else(Vec::new, |state| state.isr),
+                moving: None,
             });
         }
         let configs: BTreeMap<String, String> = zookeeper.config(&ConfigEntity::Topic(name.clone())).await?;

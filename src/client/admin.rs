@@ -12,6 +12,10 @@ use crate::protocol::messages::describe_configs::{
 use crate::protocol::messages::describe_groups::{DescribeGroupsRequest, DescribedGroup};
 use crate::protocol::messages::list_groups::{ListGroupsRequest, ListedGroup};
 use crate::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use crate::protocol::messages::list_partition_reassignments::{
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, OngoingPartitionReassignment,
+    OngoingTopicReassignment,
+};
 use crate::protocol::messages::metadata::MetadataResponseTopic;
 use crate::protocol::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -38,6 +42,9 @@ pub struct FoundOffset {
 /// Per partition the position, or why there is none.
 pub type FoundOffsets = BTreeMap<TopicPartition, Result<FoundOffset, ErrorCode>>;
 
+/// Partitions that are moving to other replicas.
+pub type Ongoing = BTreeMap<TopicPartition, OngoingPartitionReassignment>;
+
 /// A group's position in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
@@ -63,6 +70,20 @@ pub(crate) fn by_topic<'a, T>(
 }
 
 impl Cluster {
+    /// The partitions that are moving to other replicas, as the controller knows them.
+    pub async fn partition_reassignments(&self) -> Result<Ongoing, ClientError> {
+        let request = ListPartitionReassignmentsRequest { timeout_ms: 60_000, topics: None };
+        let code_of = |answer: &ListPartitionReassignmentsResponse| ErrorCode::from_code(answer.error_code);
+        let answer = self.send_to_controller(&request, i16::MAX, code_of).await?;
+        checked("list partition reassignments", answer.error_code, answer.error_message)?;
+        let of_topic = |topic: OngoingTopicReassignment| {
+            let name = topic.name;
+            let partitions = topic.partitions.into_iter();
+            partitions.map(move |partition| (TopicPartition::new(name.as_str(), partition.partition_index), partition))
+        };
+        Ok(answer.topics.into_iter().flat_map(of_topic).collect())
+    }
+
     /// The names of all topics, sorted.
     pub async fn topic_names(&self) -> Result<Vec<String>, ClientError> {
         let metadata = self.retried("list topics", || self.metadata(None, false)).await?;

@@ -38,7 +38,7 @@ settings! {
     "authorizer.class.name": String = Some(""), NonNull, ReadOnly, Refused, "Class that decides which principal may do what; empty allows everything.";
     "auto.create.topics.enable": Boolean = Some("true"), Any, ReadOnly, Acted, "Whether a request that names a missing topic creates it.";
     "auto.include.jmx.reporter": Boolean = Some("true"), Any, ReadOnly, NoEffect, "Whether the JMX reporter runs even when metric.reporters does not list it.";
-    "auto.leader.rebalance.enable": Boolean = Some("true"), Any, ReadOnly, NotYet, "Whether the controller moves leadership back to preferred replicas by itself.";
+    "auto.leader.rebalance.enable": Boolean = Some("true"), Any, ReadOnly, Acted, "Whether the controller moves leadership back to preferred replicas by itself.";
     "background.threads": Int = Some("10"), AtLeast(1), ClusterWide, NoEffect, "Threads for background work.";
     "broker.heartbeat.interval.ms": Int = Some("2000"), Any, ReadOnly, NoEffect, "KRaft only: time between a broker's heartbeats.";
     "broker.id": Int = Some("-1"), Any, ReadOnly, Acted, "Identity of this broker in the cluster; -1 has one generated.";
@@ -118,8 +118,8 @@ settings! {
     "inter.broker.protocol.version": String = Some("3.9-IV0"), MetadataVersion, ReadOnly, Acted, "Oldest version of the protocol between brokers that the whole cluster speaks.";
     "kafka.metrics.polling.interval.secs": Int = Some("10"), AtLeast(1), ReadOnly, NoEffect, "Time between two reports of the reporters in kafka.metrics.reporters.";
     "kafka.metrics.reporters": List = Some(""), Any, ReadOnly, Refused, "Classes that report the older kind of metrics.";
-    "leader.imbalance.check.interval.seconds": Long = Some("300"), AtLeast(1), ReadOnly, NotYet, "Time between checks whether leaders are where they are preferred.";
-    "leader.imbalance.per.broker.percentage": Int = Some("10"), Any, ReadOnly, NotYet, "Share of misplaced leaders at which the controller moves them back.";
+    "leader.imbalance.check.interval.seconds": Long = Some("300"), AtLeast(1), ReadOnly, Acted, "Time between checks whether leaders are where they are preferred.";
+    "leader.imbalance.per.broker.percentage": Int = Some("10"), Any, ReadOnly, Acted, "Share of misplaced leaders at which the controller moves them back.";
     "listener.security.protocol.map": String = Some("SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT"), Any, PerBroker, Acted, "Security protocol of each listener name.";
     "listeners": String = Some("PLAINTEXT://:9092"), Any, PerBroker, Acted, "Addresses to bind, each as name://host:port.";
     "log.cleaner.backoff.ms": Long = Some("15000"), AtLeast(0), ClusterWide, NotYet, "Pause of a cleaner that finds nothing to clean.";

@@ -266,6 +266,11 @@ pub struct ControllerConfig {
     pub unclean_leader_election_enable: bool,
     /// Of all topics; beyond it clients can make no more.
     pub cluster_max_partitions: usize,
+    /// Whether leaders are moved back to where they are preferred, how often that is looked at, and how much of what
+    /// one broker should lead may be elsewhere.
+    pub auto_leader_rebalance_enable: bool,
+    pub leader_imbalance_check_interval_seconds: u64,
+    pub leader_imbalance_per_broker_percentage: i32,
     /// Whether this broker asks before it stops, how often at most, and how long it waits in between.
     pub controlled_shutdown_enable: bool,
     pub controlled_shutdown_max_retries: i32,
@@ -286,6 +291,9 @@ impl Default for ControllerConfig {
             default_replication_factor: 1,
             unclean_leader_election_enable: false,
             cluster_max_partitions: 200_000,
+            auto_leader_rebalance_enable: true,
+            leader_imbalance_check_interval_seconds: 300,
+            leader_imbalance_per_broker_percentage: 10,
             controlled_shutdown_enable: true,
             controlled_shutdown_max_retries: 3,
             controlled_shutdown_retry_backoff_ms: 5_000,

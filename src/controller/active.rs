@@ -12,6 +12,8 @@
 //! | StopReplica answered     | deletion goes on                                                                    |
 //! | a broker asks for ISRs   | see `alter_partition.rs`                                                            |
 //! | a broker wants to leave  | see `controlled_shutdown.rs`                                                        |
+//! | elections are asked for  | see `leader_election.rs`                                                            |
+//! | moves are asked for      | see `reassignment.rs`                                                               |
 //!
 //! To settle a partition is to give it the leader and ISR that follow from what is online (`election.rs`): written to
 //! ZooKeeper first, told to the brokers when the write is confirmed.
@@ -25,6 +27,8 @@ use crate::config::metadata_version::MetadataVersion;
 use crate::controller::alter_partition::{AlterPartitions, Altered, Altering, StaleBrokerEpoch};
 use crate::controller::controlled_shutdown::ShutdownRefusal;
 use crate::controller::election::{self, Outcome, Unclean};
+use crate::controller::leader_election::{Elected, ElectionRefusal, ElectionType};
+use crate::controller::reassignment::{AssignmentOutcome, ReassignmentRefusal, Reassignments};
 use crate::controller::requests::{ControllerIdentity, Outgoing, RequestBatch};
 use crate::controller::state::{
     Assignment, Broker, Cluster, Deletion, LeaderAndIsr, Liveness, Partition, PartitionState, ReplicaDeletion, Topic,
@@ -91,6 +95,14 @@ pub enum Event {
     LogDirsFailed(BTreeSet<BrokerId>),
     /// Leaderships that leaders of an older protocol wrote themselves.
     IsrsChanged(Vec<(TopicPartition, LeaderAndIsr)>),
+    /// The answer to [`Action::WriteAssignments`].
+    AssignmentsWritten(Vec<(Arc<str>, AssignmentOutcome)>),
+    /// What stands in `/admin/preferred_replica_election`.
+    PreferredElectionRequested(Vec<TopicPartition>),
+    /// What stands in `/admin/reassign_partitions`: partitions, and their replicas to be.
+    ReassignmentsRequested(Vec<(TopicPartition, Vec<BrokerId>)>),
+    /// Time to see where leaders are: `leader.imbalance.per.broker.percentage` of a broker's may be elsewhere.
+    RebalanceDue { imbalance_percentage: i32 },
     /// A broker asks; answered by [`Action::Answer`].
     Requested { id: RequestId, request: Request },
 }
@@ -108,6 +120,28 @@ pub enum Request {
         broker: BrokerId,
         broker_epoch: BrokerEpoch,
     },
+    /// `None` is all partitions.
+    ElectLeaders {
+        partitions: Option<Vec<TopicPartition>>,
+        election: ElectionType,
+    },
+    /// Partitions and their replicas to be; `None` cancels a move. Each partition is named once.
+    Reassign(Vec<(TopicPartition, Option<Vec<BrokerId>>)>),
+    /// Moves under way, of all partitions or of these.
+    ListReassignments(Option<Vec<TopicPartition>>),
+    AllocateProducerIds {
+        broker: BrokerId,
+        broker_epoch: BrokerEpoch,
+    },
+}
+
+/// Why a broker gets no producer ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllocationRefusal {
+    NotRegistered,
+    StaleBrokerEpoch,
+    /// ZooKeeper has refused it.
+    NotWritten,
 }
 
 /// What they are answered, each in the words of its request.
@@ -116,6 +150,11 @@ pub enum Answer {
     AlterPartitions(Result<Vec<Altered>, StaleBrokerEpoch>),
     /// The replicated partitions that the broker leads still.
     ControlledShutdown(Result<Vec<TopicPartition>, ShutdownRefusal>),
+    Elected(Vec<Elected>),
+    Reassigned(Vec<(TopicPartition, Option<ReassignmentRefusal>)>),
+    Reassignments(Vec<(TopicPartition, Assignment)>),
+    /// The first id that the broker may hand out, and how many.
+    ProducerIds(Result<(i64, i32), AllocationRefusal>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +197,22 @@ pub enum Action {
     },
     /// Answered by [`Event::LeadershipsWritten`], which names each partition once.
     WriteLeaderships(Vec<LeadershipWrite>),
+    /// Give topics these assignments, each unless its znode was written since the version that is known; answered by
+    /// [`Event::AssignmentsWritten`], which names each topic once.
+    WriteAssignments(Vec<(Arc<str>, TopicFound)>),
+    /// Strike partitions out of `/admin/reassign_partitions`, which goes with the last.
+    ForgetReassignments(Vec<TopicPartition>),
     /// Answered by [`Event::UncleanElectionRead`].
     ReadUncleanElection(BTreeSet<Arc<str>>),
     /// Remove the topic, its configuration and its deletion marker; answered by [`Event::TopicDeleted`].
     DeleteTopic(Arc<str>),
     /// Remove deletion markers alone.
     DeleteMarkers(Vec<String>),
+    /// Take the next block of producer ids for the broker, and answer the request with it.
+    AllocateProducerIds {
+        id: RequestId,
+        broker: BrokerId,
+    },
     /// Each request is answered once.
     Answer {
         id: RequestId,
@@ -201,11 +250,12 @@ pub struct Active {
     /// Writes and reads whose answers the current event waits for.
     pub(super) awaited: usize,
     /// What is done once they have come.
-    later: VecDeque<Step>,
+    pub(super) later: VecDeque<Step>,
     /// Who is told when all is done.
     pub(super) asked: Option<(RequestId, Asked)>,
     /// Leaderships being written.
-    writing: BTreeMap<TopicPartition, LeadershipWrite>,
+    writing: BTreeMap<TopicPartition, (Cause, LeadershipWrite)>,
+    pub(super) reassignments: Reassignments,
     /// The request whose ISRs are being written: nothing else is written meanwhile.
     pub(super) altering: Option<Altering>,
     /// Topics marked for deletion that are not known or not understood (yet).
@@ -221,14 +271,34 @@ pub(super) fn listed(things: &[impl fmt::Debug]) -> String {
     format!("{} in number, {}", things.len(), shown(&format!("{things:?}")))
 }
 
-enum Step {
+pub(super) enum Step {
     Started(Vec<Broker>),
     Failed(BTreeSet<BrokerId>),
+    /// Write the assignments of these topics.
+    Assign(BTreeSet<Arc<str>>),
+    /// Moves of these partitions go on.
+    Reassign(BTreeSet<TopicPartition>),
+}
+
+/// Why a leadership is written, and so what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// What is online has changed.
+    Settling,
+    /// The same, and an administrator allows any replica to lead.
+    Unclean,
+    Preferred,
+    /// A move has no more use for some replicas.
+    GivingUp,
+    /// A move goes on.
+    Moving,
 }
 
 /// An event whose answer depends on what comes of it.
 pub(super) enum Asked {
     ControlledShutdown(BrokerId),
+    Elections(ElectionType, BTreeMap<TopicPartition, Option<ElectionRefusal>>),
+    Reassignments(BTreeMap<TopicPartition, Option<ReassignmentRefusal>>),
 }
 
 impl Active {
@@ -250,6 +320,7 @@ impl Active {
             later: VecDeque::new(),
             asked: None,
             writing: BTreeMap::new(),
+            reassignments: Reassignments::default(),
             altering: None,
             doubtful: BTreeSet::new(),
             unwritten: BTreeSet::new(),
@@ -293,6 +364,10 @@ impl Active {
             Event::UncleanElectionsAllowed { topic } => self.elect_leaderless(topic.as_deref()),
             Event::LogDirsFailed(brokers) => self.log_dirs_failed(&brokers),
             Event::IsrsChanged(leaderships) => self.isrs_changed(leaderships),
+            Event::AssignmentsWritten(outcomes) => self.assignments_written(outcomes),
+            Event::PreferredElectionRequested(partitions) => self.preferred_election_requested(partitions),
+            Event::ReassignmentsRequested(partitions) => self.reassign_requested(partitions),
+            Event::RebalanceDue { imbalance_percentage } => self.rebalance_leaders(imbalance_percentage),
             Event::Requested { id, request } => self.requested(id, request),
         }
         self.finish()
@@ -300,7 +375,7 @@ impl Active {
 
     /// Whether anything failed that may be worth another try.
     pub fn is_unfinished(&self) -> bool {
-        !self.unwritten.is_empty() || !self.undeleted.is_empty()
+        !self.unwritten.is_empty() || !self.undeleted.is_empty() || !self.reassignments.unwritten.is_empty()
     }
 
     fn retry(&mut self) {
@@ -308,6 +383,9 @@ impl Active {
         for partition in self.settle(&unwritten) {
             self.tell_replicas(&partition, None, false);
         }
+        let moving = unwritten.into_iter().filter(|name| self.reassignments.moving.contains(name)).collect();
+        self.later.push_back(Step::Reassign(moving));
+        self.retry_assignments();
         self.retry_deletions();
     }
 
@@ -326,6 +404,26 @@ impl Active {
         match request {
             Request::AlterPartitions(asked) => self.alter_partitions(id, asked),
             Request::ControlledShutdown { broker, broker_epoch } => self.controlled_shutdown(id, broker, broker_epoch),
+            Request::ElectLeaders { partitions, election } => self.elect_leaders(id, partitions, election),
+            Request::Reassign(partitions) => self.reassign(id, partitions),
+            Request::AllocateProducerIds { broker, broker_epoch } => {
+                let refusal = match self.cluster.brokers.get(&broker) {
+                    Some(live) if live.epoch == broker_epoch => None,
+                    Some(_) => Some(AllocationRefusal::StaleBrokerEpoch),
+                    None => Some(AllocationRefusal::NotRegistered),
+                };
+                self.actions.push(match refusal {
+                    None => Action::AllocateProducerIds { id, broker },
+                    Some(refusal) => {
+                        info!("ignoring AllocateProducerIds of broker {broker} with epoch {broker_epoch}: {refusal:?}");
+                        Action::Answer { id, answer: Answer::ProducerIds(Err(refusal)) }
+                    }
+                });
+            }
+            Request::ListReassignments(partitions) => {
+                let answer = Answer::Reassignments(self.reassignments_of(partitions));
+                self.actions.push(Action::Answer { id, answer });
+            }
         }
     }
 
@@ -342,6 +440,8 @@ impl Active {
             match step {
                 Step::Started(brokers) => self.brokers_started(brokers),
                 Step::Failed(brokers) => self.brokers_failed(&brokers),
+                Step::Assign(topics) => self.write_assignments(topics),
+                Step::Reassign(partitions) => self.go_on_moving(partitions),
             }
         }
         if self.awaited > 0 {
@@ -352,6 +452,8 @@ impl Active {
         if let Some((id, asked)) = self.asked.take() {
             let answer = match asked {
                 Asked::ControlledShutdown(broker) => Answer::ControlledShutdown(Ok(self.still_led_by(broker))),
+                Asked::Elections(election, outcomes) => Answer::Elected(self.elected_leaders(election, outcomes)),
+                Asked::Reassignments(outcomes) => Answer::Reassigned(self.reassignment_outcomes(outcomes)),
             };
             self.actions.push(Action::Answer { id, answer });
         }
@@ -390,6 +492,7 @@ impl Active {
         for partition in self.settle(&partitions) {
             self.tell_replicas(&partition, None, false);
         }
+        self.moves_begun();
         self.queue_deletions(deletions);
     }
 
@@ -416,10 +519,15 @@ impl Active {
 
     /// Gives the partitions the leadership that follows from what is online, and returns those whose leadership stays.
     pub(super) fn settle(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
-        self.settle_with(partitions, |_| Unclean::Unknown)
+        self.settle_with(Cause::Settling, partitions, |_| Unclean::Unknown)
     }
 
-    fn settle_with(&mut self, partitions: &[TopicPartition], unclean: impl Fn(&str) -> Unclean) -> Vec<TopicPartition> {
+    pub(super) fn settle_with(
+        &mut self,
+        cause: Cause,
+        partitions: &[TopicPartition],
+        unclean: impl Fn(&str) -> Unclean,
+    ) -> Vec<TopicPartition> {
         let mut unchanged = Vec::new();
         let mut writes = Vec::new();
         let mut undecided = BTreeSet::new();
@@ -492,14 +600,42 @@ impl Active {
             self.awaited += 1;
             self.actions.push(Action::ReadUncleanElection(undecided));
         }
-        if !writes.is_empty() {
-            for write in &writes {
-                self.writing.insert(write.partition.clone(), write.clone());
-            }
-            self.awaited += 1;
-            self.actions.push(Action::WriteLeaderships(writes));
-        }
+        self.write(cause, writes);
         unchanged
+    }
+
+    fn write(&mut self, cause: Cause, writes: Vec<LeadershipWrite>) {
+        if writes.is_empty() {
+            return;
+        }
+        for write in &writes {
+            self.writing.insert(write.partition.clone(), (cause, write.clone()));
+        }
+        self.awaited += 1;
+        self.actions.push(Action::WriteLeaderships(writes));
+    }
+
+    /// Writes the leadership that the partitions get for this cause, and returns those that get none.
+    pub(super) fn write_for(&mut self, cause: Cause, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let (mut writes, mut without) = (Vec::new(), Vec::new());
+        for name in partitions {
+            let leadership = match cause {
+                Cause::Preferred => self.preferred_leadership(name),
+                _ => self.leadership_of_move(cause, name),
+            };
+            match leadership.filter(|_| !self.writing.contains_key(name)) {
+                None => without.push(name.clone()),
+                Some(leadership) => writes.push(LeadershipWrite {
+                    partition: name.clone(),
+                    leadership,
+                    is_new: false,
+                    is_unclean: false,
+                    is_by_leader: false,
+                }),
+            }
+        }
+        self.write(cause, writes);
+        without
     }
 
     fn leaderships_written(&mut self, outcomes: Vec<(TopicPartition, WriteOutcome)>) {
@@ -508,31 +644,59 @@ impl Active {
             self.alterations_written(altering, outcomes);
             return;
         }
-        let mut again = Vec::new();
+        let mut again: BTreeMap<Cause, Vec<TopicPartition>> = BTreeMap::new();
+        let mut changed = Vec::new();
         for (name, outcome) in outcomes {
-            let Some(write) = self.writing.remove(&name) else { continue };
+            let Some((cause, write)) = self.writing.remove(&name) else { continue };
             let Some(partition) = self.cluster.partition_mut(&name) else { continue };
             match outcome {
                 WriteOutcome::Written(partition_epoch) => {
                     let written = LeaderAndIsr { partition_epoch, ..write.leadership };
-                    let before = partition.leadership.replace(written);
-                    self.tell_replicas(&name, before.and_then(|before| before.leader), write.is_new);
+                    let before = partition.leadership.replace(written).and_then(|before| before.leader);
+                    match cause {
+                        Cause::Settling | Cause::Unclean | Cause::Preferred => {
+                            self.tell_replicas(&name, before, write.is_new);
+                            changed.push(name);
+                        }
+                        Cause::GivingUp => self.replicas_given_up(&name),
+                        Cause::Moving => self.moved(&name, before),
+                    }
                 }
                 WriteOutcome::Conflict(Some(current)) if current.controller_epoch > self.identity.epoch => {
                     warn!("partition {name} was written by a later controller, epoch {}", current.controller_epoch);
+                    self.not_given_up(&name);
                 }
                 WriteOutcome::Conflict(current) => {
                     partition.leadership = current;
-                    again.push(name);
+                    again.entry(cause).or_default().push(name);
                 }
                 WriteOutcome::Failed => {
+                    self.not_given_up(&name);
                     self.unwritten.insert(name);
                 }
             }
         }
-        // A leadership that someone else wrote may be just right; then the replicas still have to hear of it.
-        for name in self.settle(&again) {
-            self.tell_replicas(&name, None, false);
+        self.moves_may_end(&changed);
+        for (cause, names) in again {
+            let settled = match cause {
+                Cause::Settling => self.settle(&names),
+                Cause::Unclean => self.settle_with(cause, &names, |_| Unclean::Allowed),
+                Cause::Preferred => self.write_for(cause, &names),
+                Cause::GivingUp => {
+                    for name in self.write_for(cause, &names) {
+                        self.not_given_up(&name);
+                    }
+                    continue;
+                }
+                Cause::Moving => {
+                    self.later.push_back(Step::Reassign(names.into_iter().collect()));
+                    continue;
+                }
+            };
+            // A leadership that someone else wrote may be just right; then the replicas still have to hear of it.
+            for name in settled {
+                self.tell_replicas(&name, None, false);
+            }
         }
     }
 
@@ -541,7 +705,7 @@ impl Active {
         let partitions: Vec<TopicPartition> =
             self.living_partitions().into_iter().filter(|partition| asked.contains(&partition.topic)).collect();
         let verdict = |topic: &str| if allowed.contains(topic) { Unclean::Allowed } else { Unclean::Refused };
-        let unchanged = self.settle_with(&partitions, verdict);
+        let unchanged = self.settle_with(Cause::Settling, &partitions, verdict);
         self.batch.metadata(unchanged);
     }
 
@@ -627,6 +791,8 @@ impl Active {
                 );
             }
         }
+        let moves = self.moves_to(&ids);
+        self.later.push_back(Step::Reassign(moves));
         self.deletions_possible_again(&ids);
     }
 
@@ -681,12 +847,15 @@ impl Active {
     }
 
     fn isrs_changed(&mut self, leaderships: Vec<(TopicPartition, LeaderAndIsr)>) {
+        let mut changed = Vec::new();
         for (name, leadership) in leaderships {
             if let Some(known) = self.cluster.partition_mut(&name) {
                 known.leadership = Some(leadership);
-                self.batch.metadata([name]);
+                changed.push(name);
             }
         }
+        self.moves_may_end(&changed);
+        self.batch.metadata(changed);
     }
 
     fn topics_changed(&mut self, names: Vec<String>) {
@@ -730,6 +899,13 @@ impl Active {
         self.queue_deletions(deletions);
     }
 
+    /// A topic as someone else has left it.
+    pub(super) fn topic_found(&mut self, name: &Arc<str>, found: TopicFound) {
+        let fresh_id = self.cluster.topics.get(name).map_or(TopicId::ZERO, |topic| topic.id);
+        let new = self.add_topic(TopicRead { name: Arc::clone(name), found: Some(found), fresh_id });
+        self.settle(&new);
+    }
+
     /// Takes over what is new in the znode, and returns the partitions that were not known.
     fn add_topic(&mut self, read: TopicRead) -> Vec<TopicPartition> {
         let TopicRead { name, found, fresh_id } = read;
@@ -754,8 +930,10 @@ impl Active {
             name: Arc::clone(&name),
             id,
             partitions: BTreeMap::new(),
+            version: found.version,
             deletion: None,
         });
+        topic.version = topic.version.max(found.version);
         if topic.id.is_zero() {
             topic.id = id;
         }
@@ -826,6 +1004,7 @@ impl Active {
         }
         self.writing.retain(|partition, _| partition.topic != *topic);
         self.unwritten.retain(|partition| partition.topic != *topic);
+        self.reassignments.forget(topic);
     }
 
     fn replicas_deleted(&mut self, broker: BrokerId, deleted: Vec<(TopicPartition, Deleted)>) {

@@ -13,16 +13,17 @@ use crate::controller::alter_partition::{
 };
 use crate::controller::controlled_shutdown::ShutdownRefusal;
 use crate::controller::counters::ControllerCounters;
+use crate::controller::reassignment::AssignmentOutcome;
 use crate::controller::requests::{ControlRequest, Outgoing};
 use crate::controller::state::{Assignment, Broker, LeaderAndIsr, PartitionState};
 use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
-const EPOCH: ControllerEpoch = ControllerEpoch(7);
+pub(super) const EPOCH: ControllerEpoch = ControllerEpoch(7);
 
 /// What a request said, without the parts that every request has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Said {
+pub(super) enum Said {
     /// To broker: partition, leader, leader epoch, ISR, new.
     Lead(i32, String, i32, i32, Vec<i32>, bool),
     /// To broker: live brokers, and per partition its leader.
@@ -31,24 +32,26 @@ enum Said {
     Stop(i32, String, bool),
 }
 
-struct Driver {
-    active: Active,
-    states: BTreeMap<TopicPartition, LeaderAndIsr>,
-    topics: BTreeMap<String, TopicFound>,
-    unclean: BTreeSet<String>,
+pub(super) struct Driver {
+    pub(super) active: Active,
+    pub(super) states: BTreeMap<TopicPartition, LeaderAndIsr>,
+    pub(super) topics: BTreeMap<String, TopicFound>,
+    pub(super) unclean: BTreeSet<String>,
+    /// Topics whose znode cannot be written.
+    pub(super) unwritable: BTreeSet<String>,
     counters: ControllerCounters,
-    said: Vec<Said>,
+    pub(super) said: Vec<Said>,
     /// Everything else that the core wanted done.
-    done: Vec<Action>,
+    pub(super) done: Vec<Action>,
 }
 
-fn broker(id: i32, epoch: i64) -> Broker {
+pub(super) fn broker(id: i32, epoch: i64) -> Broker {
     let endpoint =
         Endpoint { listener: "PLAINTEXT".to_owned(), security_protocol: 0, host: format!("h{id}"), port: 9092 };
     Broker { id: BrokerId(id), epoch: BrokerEpoch(epoch), endpoints: vec![endpoint], rack: None }
 }
 
-fn found(partitions: &[&[i32]]) -> TopicFound {
+pub(super) fn found(partitions: &[&[i32]]) -> TopicFound {
     let assignments = partitions.iter().map(|replicas| Assignment {
         replicas: replicas.iter().copied().map(BrokerId).collect(),
         ..Assignment::default()
@@ -56,12 +59,12 @@ fn found(partitions: &[&[i32]]) -> TopicFound {
     TopicFound { id: Some(TopicId([9; 16])), partitions: (0..).zip(assignments).collect(), version: 0 }
 }
 
-fn tp(name: &str) -> TopicPartition {
+pub(super) fn tp(name: &str) -> TopicPartition {
     let (topic, partition) = name.rsplit_once('-').expect("topic-partition");
     TopicPartition::new(topic, partition.parse().expect("a number"))
 }
 
-fn leadership(leader: i32, leader_epoch: i32, isr: &[i32]) -> LeaderAndIsr {
+pub(super) fn leadership(leader: i32, leader_epoch: i32, isr: &[i32]) -> LeaderAndIsr {
     LeaderAndIsr {
         leader: Some(BrokerId(leader)).filter(|leader| leader.0 >= 0),
         leader_epoch: LeaderEpoch(leader_epoch),
@@ -72,7 +75,7 @@ fn leadership(leader: i32, leader_epoch: i32, isr: &[i32]) -> LeaderAndIsr {
     }
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         broker_id: BrokerId(1),
         protocol: MetadataVersion::LATEST,
@@ -82,11 +85,11 @@ fn settings() -> Settings {
 }
 
 impl Driver {
-    fn elected(brokers: &[i32], topics: &[(&str, TopicFound)], states: &[(&str, LeaderAndIsr)]) -> Driver {
+    pub(super) fn elected(brokers: &[i32], topics: &[(&str, TopicFound)], states: &[(&str, LeaderAndIsr)]) -> Driver {
         Driver::elected_with(settings(), brokers, topics, states, &[])
     }
 
-    fn elected_with(
+    pub(super) fn elected_with(
         settings: Settings,
         brokers: &[i32],
         topics: &[(&str, TopicFound)],
@@ -115,6 +118,7 @@ impl Driver {
             states,
             topics,
             unclean: BTreeSet::new(),
+            unwritable: BTreeSet::new(),
             counters: ControllerCounters::default(),
             said: Vec::new(),
             done: Vec::new(),
@@ -123,7 +127,7 @@ impl Driver {
         driver
     }
 
-    fn on(&mut self, event: Event) -> Vec<Said> {
+    pub(super) fn on(&mut self, event: Event) -> Vec<Said> {
         self.said.clear();
         let actions = self.active.on_event(event);
         self.perform(actions);
@@ -160,6 +164,15 @@ impl Driver {
                         })
                         .collect(),
                 ),
+                Action::WriteAssignments(writes) => Event::AssignmentsWritten(
+                    writes
+                        .into_iter()
+                        .map(|(topic, found)| {
+                            let outcome = self.assign(&topic, found);
+                            (topic, outcome)
+                        })
+                        .collect(),
+                ),
                 Action::ReadUncleanElection(asked) => {
                     let allowed = asked.iter().filter(|topic| self.unclean.contains(&***topic)).cloned().collect();
                     Event::UncleanElectionRead { asked, allowed }
@@ -181,17 +194,29 @@ impl Driver {
         }
     }
 
+    fn assign(&mut self, topic: &str, found: TopicFound) -> AssignmentOutcome {
+        let Some(stored) = self.topics.get_mut(topic) else { return AssignmentOutcome::Failed };
+        if stored.version != found.version {
+            return AssignmentOutcome::Conflict(stored.clone());
+        }
+        if self.unwritable.contains(topic) {
+            return AssignmentOutcome::Failed;
+        }
+        *stored = TopicFound { version: found.version + 1, ..found };
+        AssignmentOutcome::Written(stored.version)
+    }
+
     fn read(&self, name: &str) -> TopicRead {
         TopicRead { name: name.into(), found: self.topics.get(name).cloned(), fresh_id: TopicId([1; 16]) }
     }
 
-    fn create(&mut self, name: &str, topic: TopicFound) -> Vec<Said> {
+    pub(super) fn create(&mut self, name: &str, topic: TopicFound) -> Vec<Said> {
         self.topics.insert(name.to_owned(), topic);
         let names = self.topics.keys().cloned().collect();
         self.on(Event::TopicNames(names))
     }
 
-    fn brokers(&mut self, brokers: &[(i32, i64)]) -> Vec<Said> {
+    pub(super) fn brokers(&mut self, brokers: &[(i32, i64)]) -> Vec<Said> {
         self.on(Event::Brokers(brokers.iter().map(|(id, epoch)| broker(*id, *epoch)).collect()))
     }
 
@@ -208,7 +233,7 @@ impl Driver {
         self.on(Event::StopReplicaAnswered { broker: BrokerId(of), broker_epoch, deleted: asked })
     }
 
-    fn state(&self, name: &str) -> (i32, i32, Vec<i32>) {
+    pub(super) fn state(&self, name: &str) -> (i32, i32, Vec<i32>) {
         let state = &self.states[&tp(name)];
         let isr = state.isr.iter().map(|id| id.0).collect();
         (state.leader.map_or(-1, |leader| leader.0), state.leader_epoch.0, isr)
@@ -254,7 +279,7 @@ impl Driver {
     }
 }
 
-fn named(names: &[(&str, i32)]) -> Vec<(String, i32)> {
+pub(super) fn named(names: &[(&str, i32)]) -> Vec<(String, i32)> {
     names.iter().map(|(name, leader)| ((*name).to_owned(), *leader)).collect()
 }
 
@@ -515,6 +540,7 @@ fn a_marked_topic_that_is_not_understood_waits_for_its_repair_under_a_new_contro
             topics: BTreeMap::new(),
             counters: ControllerCounters::default(),
             unclean: BTreeSet::new(),
+            unwritable: BTreeSet::new(),
             said: Vec::new(),
             done: Vec::new(),
         };

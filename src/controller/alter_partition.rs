@@ -268,6 +268,7 @@ impl Active {
     fn altered(&mut self, altering: Altering) {
         let Altering { id, outcomes, unknown: mut altered, .. } = altering;
         self.batch.metadata(outcomes.keys().cloned());
+        self.moves_may_end(outcomes.keys());
         altered.extend(outcomes.into_iter().map(|(name, outcome)| Altered {
             topic_id: self.cluster.topics.get(&name.topic).map_or(TopicId::ZERO, |topic| topic.id),
             topic: name.topic,

@@ -36,6 +36,12 @@ pub struct ControllerCounters {
     pub isr_changes: AtomicU64,
     /// Tries of brokers to leave: Kafka's `ControlledShutdownRateAndTimeMs`.
     pub controlled_shutdowns: AtomicU64,
+    /// Kafka's `ManualLeaderBalanceRateAndTimeMs`.
+    pub elections_requested: AtomicU64,
+    /// Kafka's `AutoLeaderBalanceRateAndTimeMs`.
+    pub rebalances: AtomicU64,
+    /// Kafka's `PartitionReassignmentRateAndTimeMs`, which counts what comes of them too.
+    pub reassignment_requests: AtomicU64,
     /// Tries to finish what ZooKeeper refused.
     pub retries: AtomicU64,
 }
@@ -68,9 +74,16 @@ impl ControllerCounters {
             Event::Retry => count(&self.retries),
             Event::LogDirsFailed(_) => count(&self.log_dir_changes),
             Event::IsrsChanged(_) => count(&self.isr_changes),
+            Event::AssignmentsWritten(_) => {}
+            Event::PreferredElectionRequested(_) => count(&self.elections_requested),
+            Event::ReassignmentsRequested(_) => count(&self.reassignment_requests),
+            Event::RebalanceDue { .. } => count(&self.rebalances),
             Event::Requested { request, .. } => match request {
                 Request::AlterPartitions(_) => count(&self.isr_changes),
                 Request::ControlledShutdown { .. } => count(&self.controlled_shutdowns),
+                Request::ElectLeaders { .. } => count(&self.elections_requested),
+                Request::Reassign(_) => count(&self.reassignment_requests),
+                Request::ListReassignments(_) | Request::AllocateProducerIds { .. } => {}
             },
         }
     }

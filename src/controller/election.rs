@@ -73,6 +73,30 @@ pub fn settled(
     }
 }
 
+/// The preferred replica is the first of the assignment; it leads if it is online and in sync.
+pub fn preferred(
+    current: &LeaderAndIsr,
+    replicas: &[BrokerId],
+    is_online: impl Fn(BrokerId) -> bool,
+) -> Option<BrokerId> {
+    replicas.first().copied().filter(|preferred| is_online(*preferred) && current.isr.contains(preferred))
+}
+
+/// The leader and ISR of a partition that is moving, of these replicas alone: its leader stays if it may. `None` when
+/// nobody in sync would be left.
+pub fn reassigned(
+    current: &LeaderAndIsr,
+    replicas: &[BrokerId],
+    liveness: impl Fn(BrokerId) -> Liveness,
+) -> Option<(Option<BrokerId>, Vec<BrokerId>)> {
+    let in_sync: Vec<BrokerId> = current.isr.iter().copied().filter(|member| replicas.contains(member)).collect();
+    let alive = |member: &BrokerId| liveness(*member) != Liveness::Offline;
+    let leader = current.leader.filter(|leader| in_sync.contains(leader) && alive(leader));
+    let is_electable = |replica: &BrokerId| in_sync.contains(replica) && liveness(*replica) == Liveness::Online;
+    let leader = leader.or_else(|| replicas.iter().copied().find(is_electable));
+    (!in_sync.is_empty()).then_some((leader, in_sync))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

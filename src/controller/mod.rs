@@ -18,6 +18,10 @@ pub mod assignment;
 pub mod controlled_shutdown;
 pub mod counters;
 pub mod election;
+pub mod leader_election;
+pub mod reassignment;
+#[cfg(test)]
+mod reassignment_tests;
 pub mod requests;
 pub mod state;
 pub mod task;

@@ -50,6 +50,37 @@ pub struct Assignment {
     pub removing: Vec<BrokerId>,
 }
 
+impl Assignment {
+    pub fn is_being_reassigned(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
+    /// The replicas that there will be.
+    pub fn target(&self) -> Vec<BrokerId> {
+        self.replicas.iter().filter(|replica| !self.removing.contains(replica)).copied().collect()
+    }
+
+    /// The replicas that there were before.
+    pub fn origin(&self) -> Vec<BrokerId> {
+        self.replicas.iter().filter(|replica| !self.adding.contains(replica)).copied().collect()
+    }
+
+    /// A move to these replicas, from where the partition was before any move that is under way.
+    /// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ControllerContext.scala (ReplicaAssignment.reassignTo).
+    pub fn reassigned_to(&self, target: &[BrokerId]) -> Assignment {
+        let origin = self.origin();
+        let mut replicas: Vec<BrokerId> = Vec::with_capacity(target.len() + origin.len());
+        for replica in target.iter().chain(&origin) {
+            if !replicas.contains(replica) {
+                replicas.push(*replica);
+            }
+        }
+        let without = |others: &[BrokerId]| replicas.iter().filter(|id| !others.contains(id)).copied().collect();
+        let (adding, removing) = (without(&origin), without(target));
+        Assignment { replicas, adding, removing }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
     pub assignment: Assignment,
@@ -100,6 +131,8 @@ pub struct Topic {
     /// Zero while it has none.
     pub id: TopicId,
     pub partitions: BTreeMap<i32, Partition>,
+    /// Of its znode, as far as is known.
+    pub version: i32,
     pub deletion: Option<Deletion>,
 }
 

@@ -46,6 +46,9 @@ impl Active {
         for name in queued {
             let Some(topic) = self.cluster.topics.get(&name) else { continue };
             let Some(deletion) = &topic.deletion else { continue };
+            if self.reassignments.is_moving(&name) {
+                continue;
+            }
             let state = |partition: &TopicPartition, broker| deletion.replicas.get(&(partition.partition, broker));
             if replicas(topic).all(|(name, broker)| state(&name, broker) == Some(&ReplicaDeletion::Successful)) {
                 if self.undeleted.contains(&name) {

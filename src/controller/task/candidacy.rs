@@ -23,6 +23,8 @@ use crate::model::{BrokerId, ControllerEpoch};
 
 /// How long to wait before what failed for the sake of a znode is tried again: nothing tells when it is worth a try.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// After a controller has taken office, leaders are given as long to settle before they are moved.
+pub(super) const FIRST_REBALANCE_DELAY: Duration = Duration::from_secs(5);
 /// It doubles with each try, up to this.
 const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(30);
 
@@ -38,6 +40,8 @@ pub(super) struct Task {
     pub(super) watching_controller: Option<AbortHandle>,
     /// Standing for election failed.
     pub(super) has_failed: bool,
+    /// When it is seen next whether leaders are where they are preferred. `None` out of office, or if they may be anywhere.
+    pub(super) rebalance_at: Option<Instant>,
     /// The latest epoch that this broker has held, or found in the state of a partition.
     pub(super) epoch_known: ControllerEpoch,
 }
@@ -64,6 +68,7 @@ impl Task {
                     Instant::now()
                 }
             };
+            let rebalance_at = self.rebalance_at;
             let input = tokio::select! {
                 biased;
                 () = &mut ended => {
@@ -74,6 +79,7 @@ impl Task {
                     (retry_at, pause) = (None, RETRY_INTERVAL_MAX.min(pause * 2));
                     None
                 }
+                () = sleep_until(rebalance_at.unwrap_or(at)), if rebalance_at.is_some() => Some(Input::RebalanceDue),
                 input = queue.recv() => match input {
                     Some(input) => Some(input),
                     None => return,
@@ -132,6 +138,18 @@ impl Task {
             }
             Input::LogDirEvents { epoch, children } if self.holds(epoch) => self.log_dir_events(children).await,
             Input::IsrChanges { epoch, children } if self.holds(epoch) => self.isr_changes(children).await,
+            Input::PreferredElectionRequested { epoch, data } if self.holds(epoch) => {
+                self.preferred_election_requested(&data).await
+            }
+            Input::ReassignmentsRequested { epoch, data } if self.holds(epoch) => {
+                self.reassignments_requested(&data).await
+            }
+            Input::RebalanceDue => {
+                let interval = Duration::from_secs(self.config.leader_imbalance_check_interval_seconds);
+                self.rebalance_at = Some(Instant::now() + interval);
+                let imbalance_percentage = self.config.leader_imbalance_per_broker_percentage;
+                self.process(Event::RebalanceDue { imbalance_percentage }).await
+            }
             Input::Event { epoch, event } if self.holds(epoch) => self.process(event).await,
             Input::Request { epoch, request, answer } if self.holds(epoch) => self.requested(request, answer).await,
             Input::Configured(config) => self.configured(*config).await,
@@ -140,6 +158,8 @@ impl Task {
             | Input::BrokerChanged { .. }
             | Input::LogDirEvents { .. }
             | Input::IsrChanges { .. }
+            | Input::PreferredElectionRequested { .. }
+            | Input::ReassignmentsRequested { .. }
             | Input::Event { .. }
             | Input::Request { .. } => Ok(()),
             Input::Shutdown(_) => unreachable!("the end of the task is dealt with where it ends"),
@@ -293,6 +313,7 @@ impl Task {
         // First: whoever asks is told so at once.
         let was_active = self.published.send_replace(None);
         let office = self.office.take();
+        self.rebalance_at = None;
         let epoch = was_active.or(office.as_ref().map(|office| office.core.epoch()));
         if let Some(epoch) = epoch {
             count(&self.counters.offices_left);

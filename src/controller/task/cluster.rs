@@ -13,10 +13,12 @@ use odradek_zookeeper::znode::config::ConfigEntity;
 use odradek_zookeeper::znode::feature::{Feature, FeatureJson, Status};
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
 use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
+use odradek_zookeeper::znode::{preferred_replica_election, reassign_partitions};
 
 use crate::config::listeners::SecurityProtocol;
 use crate::config::sections::ControllerConfig;
 use crate::controller::active::{LeadershipWrite, TopicFound, TopicRead, WriteOutcome};
+use crate::controller::reassignment::AssignmentOutcome;
 use crate::controller::state::{Assignment, Broker, LeaderAndIsr};
 use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
@@ -68,6 +70,18 @@ fn assignment(from: PartitionAssignment) -> Assignment {
         adding: brokers(from.adding_replicas),
         removing: brokers(from.removing_replicas),
     }
+}
+
+fn topic(id: Option<TopicId>, found: &TopicFound) -> Topic {
+    let partitions = found.partitions.iter().map(|(partition, assignment)| {
+        let assignment = PartitionAssignment {
+            replicas: ids(&assignment.replicas),
+            adding_replicas: ids(&assignment.adding),
+            removing_replicas: ids(&assignment.removing),
+        };
+        (*partition, assignment)
+    });
+    Topic { topic_id: id.map(|id| id.to_string()), partitions: partitions.collect() }
 }
 
 fn leadership(state: Versioned<PartitionState>) -> LeaderAndIsr {
@@ -268,22 +282,120 @@ impl ClusterState {
     }
 
     pub async fn write_topic(&self, name: &str, id: TopicId, found: &TopicFound) -> Result<(), ZkError> {
-        let partitions = found.partitions.iter().map(|(partition, assignment)| {
-            let assignment = PartitionAssignment {
-                replicas: ids(&assignment.replicas),
-                adding_replicas: ids(&assignment.adding),
-                removing_replicas: ids(&assignment.removing),
-            };
-            (*partition, assignment)
-        });
-        let topic = Topic { topic_id: Some(id.to_string()), partitions: partitions.collect() };
         let path = znode::topic::path(name);
-        let written = self.fenced.set(&path, &topic.encode(), found.version).await;
+        let written = self.fenced.set(&path, &topic(Some(id), found).encode(), found.version).await;
         if let Err(ZkError::BadVersion { path }) = &written {
             info!("{path} was written meanwhile and is read again");
             return Ok(());
         }
         self.noted(&path, &format!("topic {name} has the id {id}, which is not written"), written).map(|_| ())
+    }
+
+    /// Gives topics new assignments, each unless it was written since the version that is known.
+    pub async fn write_assignments(
+        &self,
+        writes: Vec<(Arc<str>, TopicFound)>,
+    ) -> Result<Vec<(Arc<str>, AssignmentOutcome)>, ZkError> {
+        let write = |(name, found): &(Arc<str>, TopicFound)| {
+            let (path, data) = (znode::topic::path(name), topic(found.id, found).encode());
+            vec![Write::Set { path, data, expected_version: found.version }]
+        };
+        let groups: Vec<Vec<Write>> = writes.iter().map(write).collect();
+        let committed = self.fenced.write_many(&groups).await?;
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for ((name, wanted), committed) in writes.into_iter().zip(committed) {
+            let path = znode::topic::path(&name);
+            let error = match committed {
+                Committed::Versions(versions) => {
+                    self.zk().mended(&path);
+                    outcomes.push((name, AssignmentOutcome::Written(versions.last().copied().unwrap_or(0))));
+                    continue;
+                }
+                Committed::Refused { error, .. } => error,
+            };
+            let outcome = match error {
+                ZkError::BadVersion { .. } => self.assignment_found(&name, &wanted).await?,
+                error => {
+                    self.zk().complain(&path, "the assignment of a topic is not written", &error);
+                    AssignmentOutcome::Failed
+                }
+            };
+            outcomes.push((name, outcome));
+        }
+        Ok(outcomes)
+    }
+
+    /// What stands in a topic that could not be written.
+    async fn assignment_found(&self, name: &Arc<str>, wanted: &TopicFound) -> Result<AssignmentOutcome, ZkError> {
+        let path = znode::topic::path(name);
+        let read = self.noted(&path, "the assignment of a topic is not written", self.zk().get(&path).await)?;
+        let found =
+            read.flatten().and_then(|data| topic_read(self.zk(), name, Some(&data))).and_then(|read| read.found);
+        Ok(match found {
+            // The reply to this very write was lost.
+            Some(found) if found.partitions == wanted.partitions && found.id == wanted.id => {
+                AssignmentOutcome::Written(found.version)
+            }
+            Some(found) => AssignmentOutcome::Conflict(found),
+            None => AssignmentOutcome::Failed,
+        })
+    }
+
+    /// Strikes partitions out of `/admin/reassign_partitions`, which goes with the last.
+    pub async fn forget_reassignments(&self, partitions: &[TopicPartition]) -> Result<(), ZkError> {
+        let path = reassign_partitions::PATH;
+        let what = "partitions are not struck out of it";
+        let Some(Some((data, stat))) = self.noted(path, what, self.zk().get(path).await)? else { return Ok(()) };
+        // What nobody can read asks for nothing.
+        let mut wanted = reassign_partitions::decode(&data).unwrap_or_default();
+        for partition in partitions {
+            wanted.remove(&(partition.topic.to_string(), partition.partition));
+        }
+        let written = match wanted.is_empty() {
+            true => self.fenced.delete(path, stat.version).await.map(|_| ()),
+            false => self.fenced.set(path, &reassign_partitions::encode(&wanted), stat.version).await.map(|_| ()),
+        };
+        self.noted(path, what, written).map(|_| ())
+    }
+
+    /// What is asked for in `/admin/reassign_partitions`; one that nobody can understand is removed.
+    pub async fn reassignments_requested(&self, data: &[u8]) -> Result<Vec<(TopicPartition, Vec<BrokerId>)>, ZkError> {
+        match reassign_partitions::decode(data) {
+            Ok(wanted) => Ok(wanted
+                .into_iter()
+                .map(|((topic, partition), replicas)| (TopicPartition::new(topic, partition), brokers(replicas)))
+                .collect()),
+            Err(error) => {
+                self.zk().complain(reassign_partitions::PATH, "it is removed", &error.into());
+                self.remove(reassign_partitions::PATH).await?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// The partitions that `/admin/preferred_replica_election` names.
+    pub fn preferred_election_requested(&self, data: &[u8]) -> Vec<TopicPartition> {
+        match preferred_replica_election::decode(data) {
+            Ok(asked) => asked.into_iter().map(|(topic, partition)| TopicPartition::new(topic, partition)).collect(),
+            Err(error) => {
+                self.zk().complain(preferred_replica_election::PATH, "it is removed", &error.into());
+                Vec::new()
+            }
+        }
+    }
+
+    /// The next block of producer ids: its first, and how many there are. `None` when something is in the way.
+    pub async fn allocate_producer_ids(&self, broker: BrokerId) -> Result<Option<(i64, i32)>, ZkError> {
+        let path = znode::producer_id_block::PATH;
+        let what = format!("broker {broker} gets no producer ids");
+        let block = self.noted(path, &what, self.zk().allocate_producer_id_block(broker.0).await)?;
+        let count = |first: i64, last: i64| i32::try_from(last - first + 1).unwrap_or(i32::MAX);
+        Ok(block.map(|block| (block.block_start, count(block.block_start, block.block_end))))
+    }
+
+    pub async fn remove(&self, path: &str) -> Result<(), ZkError> {
+        let removed = self.fenced.delete(path, -1).await;
+        self.noted(path, "it is not removed", removed).map(|_| ())
     }
 
     /// A state that is gone is made anew: its partition goes on under its next leader epoch.

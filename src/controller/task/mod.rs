@@ -52,6 +52,16 @@ enum Input {
         epoch: ControllerEpoch,
         children: Vec<String>,
     },
+    /// What stands in `/admin/preferred_replica_election`.
+    PreferredElectionRequested {
+        epoch: ControllerEpoch,
+        data: Vec<u8>,
+    },
+    /// What stands in `/admin/reassign_partitions`.
+    ReassignmentsRequested {
+        epoch: ControllerEpoch,
+        data: Vec<u8>,
+    },
     Event {
         epoch: ControllerEpoch,
         event: Event,
@@ -62,6 +72,8 @@ enum Input {
         request: Request,
         answer: oneshot::Sender<Answer>,
     },
+    /// Time to see where leaders are.
+    RebalanceDue,
     Configured(Box<ControllerConfig>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -85,6 +97,7 @@ impl Controller {
             office: None,
             watching_controller: None,
             has_failed: false,
+            rebalance_at: None,
             epoch_known: ControllerEpoch(0),
         };
         (Controller { inputs, epoch }, task.run(queue))

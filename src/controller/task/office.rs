@@ -10,11 +10,14 @@ use odradek_zookeeper::session::{Stat, ZooKeeper};
 use odradek_zookeeper::znode;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
-use crate::controller::active::{Action, Active, Answer, Event, Request, RequestId, Settings, Snapshot};
+use crate::controller::active::{
+    Action, Active, AllocationRefusal, Answer, Event, Request, RequestId, Settings, Snapshot,
+};
 use crate::controller::state::Broker;
 use crate::controller::task::Input;
-use crate::controller::task::candidacy::Task;
+use crate::controller::task::candidacy::{FIRST_REBALANCE_DELAY, Task};
 use crate::controller::task::channel::Channels;
 use crate::controller::task::cluster::{BrokerRead, ClusterState};
 use crate::controller::task::watches::{ReadTopic, armed, legal_topics, read_topics, unwatched};
@@ -37,6 +40,13 @@ pub(super) struct Office {
 }
 
 impl Office {
+    fn answer(&mut self, id: RequestId, answer: Answer) {
+        if let Some(asked) = self.asked.remove(&id) {
+            // Whoever asked may have gone.
+            let _ = asked.send(answer);
+        }
+    }
+
     /// Takes over what stands in a registration.
     fn broker_read(&mut self, broker: BrokerId, read: Read) {
         match self.zookeeper.broker_read(broker, read) {
@@ -136,6 +146,11 @@ impl Task {
         let isr_changes = zk.watch_children(znode::isr_change::ROOT);
         self.watch_list(watches, isr_changes, move |children| Input::IsrChanges { epoch, children });
 
+        let elections = zk.watch_data(znode::preferred_replica_election::PATH);
+        self.watch_request(watches, elections, move |data| Input::PreferredElectionRequested { epoch, data });
+        let reassignments = zk.watch_data(znode::reassign_partitions::PATH);
+        self.watch_request(watches, reassignments, move |data| Input::ReassignmentsRequested { epoch, data });
+
         let live = office.brokers.values().cloned().collect();
         let snapshot =
             Snapshot { brokers: live, topics: found, leaderships, deletions: deletion_names, not_understood };
@@ -143,6 +158,7 @@ impl Task {
         office.core = core;
         self.office = Some(office);
         self.published.send_replace(Some(epoch));
+        self.rebalance_at = self.config.auto_leader_rebalance_enable.then(|| Instant::now() + FIRST_REBALANCE_DELAY);
         info!("{prefix} Ready to serve as the new controller with epoch {epoch}");
         self.perform(actions).await
     }
@@ -213,6 +229,13 @@ impl Task {
                 Action::WriteLeaderships(writes) => {
                     Some(Event::LeadershipsWritten(office.zookeeper.write_leaderships(writes).await?))
                 }
+                Action::WriteAssignments(writes) => {
+                    Some(Event::AssignmentsWritten(office.zookeeper.write_assignments(writes).await?))
+                }
+                Action::ForgetReassignments(partitions) => {
+                    office.zookeeper.forget_reassignments(&partitions).await?;
+                    None
+                }
                 Action::ReadUncleanElection(topics) => {
                     let allowed = office.zookeeper.unclean_election_allowed(&topics).await?;
                     Some(Event::UncleanElectionRead { asked: topics, allowed })
@@ -230,11 +253,13 @@ impl Task {
                     office.zookeeper.delete_markers(&topics).await?;
                     None
                 }
+                Action::AllocateProducerIds { id, broker } => {
+                    let ids = office.zookeeper.allocate_producer_ids(broker).await?;
+                    office.answer(id, Answer::ProducerIds(ids.ok_or(AllocationRefusal::NotWritten)));
+                    None
+                }
                 Action::Answer { id, answer } => {
-                    if let Some(asked) = office.asked.remove(&id) {
-                        // Whoever asked may have gone.
-                        let _ = asked.send(answer);
-                    }
+                    office.answer(id, answer);
                     None
                 }
             };
@@ -313,6 +338,21 @@ impl Task {
         self.perform(actions).await?;
         let Some(office) = &mut self.office else { return Ok(()) };
         office.zookeeper.delete_children(znode::log_dir_event::ROOT, &children).await
+    }
+
+    /// The znode goes whatever came of it, so that the next one is heard of.
+    pub(super) async fn preferred_election_requested(&mut self, data: &[u8]) -> Result<(), ZkError> {
+        let Some(office) = &self.office else { return Ok(()) };
+        let asked = office.zookeeper.preferred_election_requested(data);
+        self.process(Event::PreferredElectionRequested(asked)).await?;
+        let Some(office) = &self.office else { return Ok(()) };
+        office.zookeeper.remove(znode::preferred_replica_election::PATH).await
+    }
+
+    pub(super) async fn reassignments_requested(&mut self, data: &[u8]) -> Result<(), ZkError> {
+        let Some(office) = &self.office else { return Ok(()) };
+        let asked = office.zookeeper.reassignments_requested(data).await?;
+        self.process(Event::ReassignmentsRequested(asked)).await
     }
 
     /// Leaders below inter-broker protocol 2.7-IV2 wrote ISRs themselves.

@@ -33,6 +33,24 @@ impl Task {
         });
     }
 
+    /// A znode by which tools ask for something; it is gone when that is done.
+    pub(super) fn watch_request(
+        &self,
+        watches: &mut JoinSet<()>,
+        mut watch: DataWatch,
+        input: impl Fn(Vec<u8>) -> Input + Send + 'static,
+    ) {
+        let inputs = self.inputs.clone();
+        watches.spawn(async move {
+            while let Ok(data) = watch.next().await {
+                let Some((data, _)) = data else { continue };
+                if inputs.send(input(data)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
     pub(super) fn watch_broker(
         &self,
         watches: &mut JoinSet<()>,

@@ -17,7 +17,9 @@ pub mod feature;
 pub mod isr_change;
 pub mod log_dir_event;
 pub mod partition_state;
+pub mod preferred_replica_election;
 pub mod producer_id_block;
+pub mod reassign_partitions;
 pub mod topic;
 
 /// The persistent znodes that every broker creates at startup, in Kafka's order.
