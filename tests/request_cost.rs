@@ -395,13 +395,59 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
             let request = AlterPartitionRequest { broker_id: 0, broker_epoch: -1, topics };
             vec![frame(&request, 1, 1)]
         }
-        // They are not answered yet.
-        ApiKey::ControlledShutdown
-        | ApiKey::ElectLeaders
-        | ApiKey::AlterPartitionReassignments
-        | ApiKey::ListPartitionReassignments
-        | ApiKey::UpdateFeatures
-        | ApiKey::AllocateProducerIds => Vec::new(),
+        ApiKey::ControlledShutdown => {
+            let request = m::controlled_shutdown::ControlledShutdownRequest { broker_id: 77, broker_epoch: -1 };
+            vec![with_tags(&request, 3)]
+        }
+        ApiKey::ElectLeaders => {
+            use m::elect_leaders::{ElectLeadersRequest, TopicPartitions};
+            let request = |topics: usize, partitions: usize| {
+                let topic = |id: usize| TopicPartitions {
+                    topic: format!("{id:x}"),
+                    partitions: (0..partitions as i32).collect(),
+                };
+                let topic_partitions = Some((0..topics).map(topic).collect());
+                ElectLeadersRequest { topic_partitions, timeout_ms: 1, ..Default::default() }
+            };
+            vec![frame(&request(1, of(4)), 2, 1), frame(&request(of(12), 1), 2, 1)]
+        }
+        ApiKey::AlterPartitionReassignments => {
+            use m::alter_partition_reassignments::{
+                AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
+            };
+            let request = |partitions: usize, replicas: usize| {
+                let partition = |partition_index: usize| ReassignablePartition {
+                    partition_index: partition_index as i32,
+                    replicas: Some((0..replicas as i32).collect()),
+                };
+                let partitions = (0..partitions).map(partition).collect();
+                let topics = vec![ReassignableTopic { name: "none".into(), partitions }];
+                AlterPartitionReassignmentsRequest { timeout_ms: 1, topics }
+            };
+            vec![frame(&request(of(12), 1), 0, 1), frame(&request(1, of(4)), 0, 1), frame(&request(40, of(200)), 0, 1)]
+        }
+        ApiKey::ListPartitionReassignments => {
+            use m::list_partition_reassignments::{
+                ListPartitionReassignmentsRequest, ListPartitionReassignmentsTopics,
+            };
+            let topic = ListPartitionReassignmentsTopics {
+                name: "none".into(),
+                partition_indexes: (0..of(4) as i32).collect(),
+            };
+            let request = ListPartitionReassignmentsRequest { timeout_ms: 1, topics: Some(vec![topic]) };
+            vec![frame(&request, 0, 1)]
+        }
+        ApiKey::UpdateFeatures => {
+            use m::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};
+            let update = |id: usize| FeatureUpdateKey { feature: format!("{id:x}"), ..Default::default() };
+            let request =
+                UpdateFeaturesRequest { feature_updates: (0..of(12)).map(update).collect(), ..Default::default() };
+            vec![frame(&request, 1, 1)]
+        }
+        ApiKey::AllocateProducerIds => {
+            let request = m::allocate_producer_ids::AllocateProducerIdsRequest { broker_id: 77, broker_epoch: 5 };
+            vec![with_tags(&request, 0)]
+        }
     }
 }
 

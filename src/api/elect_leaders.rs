@@ -10,13 +10,16 @@ use crate::api::answer::AnswerTooLong;
 use crate::api::errors::Refusal;
 use crate::api::{Handled, RequestContext, Server};
 use crate::controller::active::{Answer, Request};
-use crate::controller::leader_election::{ElectionRefusal, ElectionType};
+use crate::controller::leader_election::{Elected, ElectionRefusal, ElectionType};
 use crate::metadata::image::{Image, Topic};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::elect_leaders::{
-    ElectLeadersRequest, ElectLeadersResponse, PartitionResult, ReplicaElectionResult, TopicPartitions,
+    ElectLeadersRequest, ElectLeadersResponse, PartitionResult, ReplicaElectionResult,
 };
+
+/// The controller does nothing else while it looks at what it is asked.
+pub(super) const PARTITIONS_ASKED_MAX: usize = 500;
 
 type Outcomes = BTreeMap<TopicPartition, Result<(), Refusal>>;
 
@@ -34,30 +37,49 @@ pub(crate) async fn handle(
             return Handled::Reply(ElectLeadersResponse { error_code, ..Default::default() });
         }
     };
-    let partitions = request.topic_partitions.map(|topics| {
-        let of_topic = |topic: TopicPartitions| {
-            let name: Arc<str> = topic.topic.into();
-            let partitions = topic.partitions.into_iter();
-            partitions.map(move |partition| TopicPartition { topic: Arc::clone(&name), partition })
+    let Some(topics) = request.topic_partitions else {
+        let asked = Request::ElectLeaders { partitions: None, election };
+        let outcomes = match server.controller.ask(asked).await {
+            Some(Answer::Elected(elected)) => known(server, &context, elected, deadline).await,
+            _ => not_controller(all(&server.metadata.image())),
         };
-        topics.into_iter().flat_map(of_topic).collect::<Vec<_>>()
-    });
-    let asked = Request::ElectLeaders { partitions: partitions.clone(), election };
-    let outcomes = match server.controller.ask(asked).await {
-        Some(Answer::Elected(elected)) => {
-            let (waiting, refused): (Vec<_>, Vec<_>) = elected.into_iter().partition(|(_, outcome)| outcome.is_ok());
-            let refused = refused.into_iter().filter_map(|(name, outcome)| Some((name, Err(refusal(outcome.err()?)))));
-            let mut outcomes: Outcomes = refused.collect();
-            let waiting = waiting.into_iter().filter_map(|(name, outcome)| Some((name, outcome.ok()?))).collect();
-            outcomes.extend(known(server, &context, waiting, deadline).await);
-            outcomes
-        }
-        _ => {
-            let partitions = partitions.unwrap_or_else(|| all(&server.metadata.image()));
-            partitions.into_iter().map(|name| (name, Err(ErrorCode::NotController.into()))).collect()
-        }
+        return response(&context, outcomes).await.map_or_else(Handled::TooLong, Handled::Reply);
     };
-    response(&context, outcomes).map_or_else(Handled::TooLong, Handled::Reply)
+    let (mut elected, mut refused, mut batch) = (Vec::new(), Outcomes::new(), Vec::new());
+    for topic in topics {
+        let name: Arc<str> = topic.topic.into();
+        for partition in topic.partitions {
+            batch.push(TopicPartition { topic: Arc::clone(&name), partition });
+            if batch.len() == PARTITIONS_ASKED_MAX {
+                elect(server, election, std::mem::take(&mut batch), &mut elected, &mut refused).await;
+            }
+            if context.pause().await {
+                break;
+            }
+        }
+    }
+    elect(server, election, batch, &mut elected, &mut refused).await;
+    let mut outcomes = known(server, &context, elected, deadline).await;
+    outcomes.append(&mut refused);
+    response(&context, outcomes).await.map_or_else(Handled::TooLong, Handled::Reply)
+}
+
+async fn elect(
+    server: &Server,
+    election: ElectionType,
+    partitions: Vec<TopicPartition>,
+    elected: &mut Vec<Elected>,
+    refused: &mut Outcomes,
+) {
+    let asked = Request::ElectLeaders { partitions: Some(partitions.clone()), election };
+    match server.controller.ask(asked).await {
+        Some(Answer::Elected(outcomes)) => elected.extend(outcomes),
+        _ => refused.extend(not_controller(partitions)),
+    }
+}
+
+fn not_controller(partitions: Vec<TopicPartition>) -> Outcomes {
+    partitions.into_iter().map(|name| (name, Err(ErrorCode::NotController.into()))).collect()
 }
 
 fn all(image: &Image) -> Vec<TopicPartition> {
@@ -69,24 +91,28 @@ fn all(image: &Image) -> Vec<TopicPartition> {
     image.topics().flat_map(of_topic).collect()
 }
 
-/// Waits until this broker has heard of the leaders.
-async fn known(
-    server: &Server,
-    context: &RequestContext,
-    elected: Vec<(TopicPartition, BrokerId)>,
-    deadline: Instant,
-) -> Outcomes {
+/// Waits until this broker has heard of the leaders that were elected.
+async fn known(server: &Server, context: &RequestContext, outcomes: Vec<Elected>, deadline: Instant) -> Outcomes {
     let is_known = |image: &Image, name: &TopicPartition, leader: BrokerId| {
         image.partition(&name.topic, name.partition).is_some_and(|known| known.leader == leader)
     };
-    let all_known = |image: &Image| elected.iter().all(|(name, leader)| is_known(image, name, *leader)).then_some(());
+    let elected = outcomes.iter().filter_map(|(name, outcome)| Some((name, outcome.ok()?)));
+    let mut waiting: Vec<(&TopicPartition, BrokerId)> = elected.collect();
+    let all_known = |image: &Image| {
+        waiting.retain(|(name, leader)| !is_known(image, name, *leader));
+        waiting.is_empty().then_some(())
+    };
     context.while_connected(server.metadata.wait_for(deadline, all_known)).await;
     let image = server.metadata.image();
-    let outcome = |(name, leader): (TopicPartition, BrokerId)| {
-        let outcome = is_known(&image, &name, leader).then_some(());
-        (name, outcome.ok_or(ErrorCode::RequestTimedOut.into()))
+    let outcome = |(name, outcome): Elected| {
+        let outcome = match outcome {
+            Ok(leader) if is_known(&image, &name, leader) => Ok(()),
+            Ok(_) => Err(ErrorCode::RequestTimedOut.into()),
+            Err(why) => Err(refusal(why)),
+        };
+        (name, outcome)
     };
-    elected.into_iter().map(outcome).collect()
+    outcomes.into_iter().map(outcome).collect()
 }
 
 fn refusal(refusal: ElectionRefusal) -> Refusal {
@@ -112,9 +138,12 @@ fn refusal(refusal: ElectionRefusal) -> Refusal {
     }
 }
 
-fn response(context: &RequestContext, outcomes: Outcomes) -> Result<ElectLeadersResponse, AnswerTooLong> {
+async fn response(context: &RequestContext, outcomes: Outcomes) -> Result<ElectLeadersResponse, AnswerTooLong> {
     let mut topics: Vec<ReplicaElectionResult> = Vec::new();
     for (name, outcome) in outcomes {
+        if context.pause().await {
+            break;
+        }
         let refusal = outcome.err();
         let result = PartitionResult {
             partition_id: name.partition,

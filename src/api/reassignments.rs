@@ -1,9 +1,10 @@
 //! AlterPartitionReassignments and ListPartitionReassignments (KIP-455).
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::answer::AnswerTooLong;
+use crate::api::elect_leaders::PARTITIONS_ASKED_MAX;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::controller::active::{Answer, Request};
@@ -37,14 +38,23 @@ pub(crate) async fn alter(
             asked.insert(partition, replicas);
         }
     }
-    let Some(Answer::Reassigned(outcomes)) =
-        server.controller.ask(Request::Reassign(asked.into_iter().collect())).await
-    else {
-        let error_code = ErrorCode::NotController.code();
-        return Ok(AlterPartitionReassignmentsResponse { error_code, ..Default::default() });
-    };
+    let (mut outcomes, mut asked) = (Vec::new(), asked.into_iter().peekable());
+    loop {
+        let batch = asked.by_ref().take(PARTITIONS_ASKED_MAX).collect();
+        let Some(Answer::Reassigned(answered)) = server.controller.ask(Request::Reassign(batch)).await else {
+            let error_code = ErrorCode::NotController.code();
+            return Ok(AlterPartitionReassignmentsResponse { error_code, ..Default::default() });
+        };
+        outcomes.extend(answered);
+        if asked.peek().is_none() || context.pause().await {
+            break;
+        }
+    }
     let mut responses: Vec<ReassignableTopicResponse> = Vec::new();
     for (name, refusal) in outcomes {
+        if context.pause().await {
+            break;
+        }
         let refusal = refusal.map(|refusal| Refusal::new(code(&refusal), refusal.to_string()));
         let partition = ReassignablePartitionResponse {
             partition_index: name.partition,
@@ -76,20 +86,30 @@ pub(crate) async fn list(
     context: RequestContext,
     request: ListPartitionReassignmentsRequest,
 ) -> Result<ListPartitionReassignmentsResponse, AnswerTooLong> {
-    let mut asked = request.topics.is_some().then(Vec::new);
+    let is_for_all = request.topics.is_none();
+    let mut named = BTreeSet::new();
     for topic in request.topics.unwrap_or_default() {
-        if context.pause().await {
+        let name: Arc<str> = topic.name.into();
+        for partition in topic.partition_indexes {
+            if context.pause().await {
+                break;
+            }
+            named.insert(TopicPartition { topic: Arc::clone(&name), partition });
+        }
+    }
+    let (mut moves, mut named) = (Vec::new(), named.into_iter().peekable());
+    loop {
+        let batch = (!is_for_all).then(|| named.by_ref().take(PARTITIONS_ASKED_MAX).collect());
+        let Some(Answer::Reassignments(answered)) = server.controller.ask(Request::ListReassignments(batch)).await
+        else {
+            let error_code = ErrorCode::NotController.code();
+            return Ok(ListPartitionReassignmentsResponse { error_code, ..Default::default() });
+        };
+        moves.extend(answered);
+        if named.peek().is_none() || context.pause().await {
             break;
         }
-        let name: Arc<str> = topic.name.into();
-        let partitions = topic.partition_indexes.into_iter();
-        let named = partitions.map(|partition| TopicPartition { topic: Arc::clone(&name), partition });
-        asked.get_or_insert_default().extend(named);
     }
-    let Some(Answer::Reassignments(moves)) = server.controller.ask(Request::ListReassignments(asked)).await else {
-        let error_code = ErrorCode::NotController.code();
-        return Ok(ListPartitionReassignmentsResponse { error_code, ..Default::default() });
-    };
     let mut topics: Vec<OngoingTopicReassignment> = Vec::new();
     for (name, Assignment { replicas, adding, removing }) in moves {
         if topics.last().is_none_or(|last| *last.name != *name.topic) {

@@ -34,14 +34,26 @@ pub(crate) async fn handle(
     }
     let version = context.api_version;
     // One that is named twice is answered once, for what it says last.
-    let refusals: BTreeMap<String, String> =
-        request.feature_updates.into_iter().map(|update| (update.feature.clone(), refusal(&update, version))).collect();
-    let results = refusals.into_iter().map(|(feature, message)| UpdatableFeatureResult {
-        feature,
-        error_code: ErrorCode::InvalidRequest.code(),
-        error_message: Some(message),
-    });
-    Ok(UpdateFeaturesResponse { results: context.answer.collect(results)?, ..Default::default() })
+    let mut updates: BTreeMap<String, FeatureUpdateKey> = BTreeMap::new();
+    for update in request.feature_updates {
+        if context.pause().await {
+            break;
+        }
+        updates.insert(update.feature.clone(), update);
+    }
+    let mut results = Vec::new();
+    for (feature, update) in updates {
+        if context.pause().await {
+            break;
+        }
+        let result = UpdatableFeatureResult {
+            error_code: ErrorCode::InvalidRequest.code(),
+            error_message: Some(refusal(&update, version)),
+            feature,
+        };
+        context.answer.push(&mut results, result)?;
+    }
+    Ok(UpdateFeaturesResponse { results, ..Default::default() })
 }
 
 fn refusal(update: &FeatureUpdateKey, version: i16) -> String {

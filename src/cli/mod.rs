@@ -7,11 +7,13 @@
 //! Deliberately unknown here: the broker itself, which `main.rs` starts.
 
 pub(crate) mod broker_api_versions;
+pub(crate) mod cluster_tool;
 pub(crate) mod configs;
 pub(crate) mod console_consumer;
 pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
 pub(crate) mod consumer_perf_test;
+pub(crate) mod features;
 pub(crate) mod get_offsets;
 pub(crate) mod leader_election;
 pub(crate) mod message_formatter;
@@ -48,6 +50,8 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
     ("reassign-partitions", "Move partitions to other brokers (kafka-reassign-partitions.sh)"),
     ("leader-election", "Have leaders elected (kafka-leader-election.sh)"),
+    ("features", "Describe and change features of the cluster (kafka-features.sh)"),
+    ("cluster", "Print the id of the cluster (kafka-cluster.sh)"),
     ("zookeeper-shell", "Read znodes: host:port ls|get|stat PATH"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
 ];
@@ -73,6 +77,8 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
         "reassign-partitions" => start(&reassign_partitions::TOOL, arguments, reassign_partitions::run),
         "leader-election" => start(&leader_election::TOOL, arguments, leader_election::run),
+        "features" => start(&features::TOOL, arguments, features::run),
+        "cluster" => start(&cluster_tool::TOOL, &cluster_tool::spelled_out(arguments), cluster_tool::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
         "zookeeper-shell" => start(&zookeeper_shell::TOOL, arguments, zookeeper_shell::run),
         _ => return None,

@@ -23,7 +23,7 @@ use crate::codec::writer::{Chunk, Writer};
 use crate::protocol::api_keys::ApiKey;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::{RequestHeader, read_response_header};
-use crate::protocol::message::{Message, Request};
+use crate::protocol::message::{EncodeError, Message, Request};
 use crate::protocol::messages::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 
 /// Frames that wait for the socket; a submitter beyond that waits.
@@ -270,9 +270,26 @@ impl Connection {
     /// Queues a request for the socket; requests are sent in the order of these calls. Waits only while the queue is
     /// full.
     pub async fn submit<R: Request>(&self, request: &R, version: i16) -> Result<InFlight<R>, ClientError> {
+        self.submit_body(version, |body| request.encode(body, version)).await
+    }
+
+    /// Sends a request whose body was written before, in pieces, in the given version.
+    pub async fn send_written<R: Request>(&self, pieces: &[Bytes], version: i16) -> Result<R::Response, ClientError> {
+        let write = |body: &mut Writer| {
+            pieces.iter().for_each(|piece| body.bytes(piece));
+            Ok(())
+        };
+        self.submit_body::<R>(version, write).await?.response().await
+    }
+
+    async fn submit_body<R: Request>(
+        &self,
+        version: i16,
+        write: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
+    ) -> Result<InFlight<R>, ClientError> {
         let deadline = Instant::now() + self.shared.settings.request_timeout;
         let correlation_id = self.shared.next_correlation_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-        let frame = self.frame(request, version, correlation_id)?;
+        let frame = self.frame::<R>(version, correlation_id, write)?;
         let (reply_to, reply) = oneshot::channel();
         {
             let mut waiting = self.shared.waiting();
@@ -292,22 +309,27 @@ impl Connection {
     /// Queues a request that gets no answer: a produce with acks=0.
     pub async fn submit_unanswered<R: Request>(&self, request: &R, version: i16) -> Result<(), ClientError> {
         let correlation_id = self.shared.next_correlation_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-        let frame = self.frame(request, version, correlation_id)?;
+        let frame = self.frame::<R>(version, correlation_id, |body| request.encode(body, version))?;
         if let Some(error) = &self.shared.waiting().closed {
             return Err(error.clone());
         }
         self.frames.send(frame).await.map_err(|_| self.shared.disconnected("closed"))
     }
 
-    fn frame<R: Request>(&self, request: &R, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, ClientError> {
+    fn frame<R: Request>(
+        &self,
+        version: i16,
+        correlation_id: i32,
+        write: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
+    ) -> Result<Vec<Bytes>, ClientError> {
         let encode_error = |error| ClientError::Encode { api: R::NAME, error };
         let mut body = Writer::new();
         let client_id = Some(self.shared.settings.client_id.clone());
         RequestHeader { api_key: R::KEY, api_version: version, correlation_id, client_id }
             .write(&mut body)
             .map_err(encode_error)?;
-        request.encode(&mut body, version).map_err(encode_error)?;
-        let too_long = |bytes| encode_error(crate::protocol::message::EncodeError::TooLong { bytes });
+        write(&mut body).map_err(encode_error)?;
+        let too_long = |bytes| encode_error(EncodeError::TooLong { bytes });
         let mut length = Writer::with_capacity(4);
         length.i32(i32::try_from(body.len()).map_err(|_| too_long(body.len()))?);
         let mut pieces = Vec::new();

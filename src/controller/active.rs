@@ -933,7 +933,7 @@ impl Active {
             version: found.version,
             deletion: None,
         });
-        topic.version = topic.version.max(found.version);
+        topic.version = found.version;
         if topic.id.is_zero() {
             topic.id = id;
         }

@@ -257,7 +257,8 @@ impl Driver {
                     }
                 }
             }
-            ControlRequest::UpdateMetadata(request) => {
+            ControlRequest::UpdateMetadata(announcement) => {
+                let request = announcement.request();
                 let live = request.live_brokers.iter().map(|broker| broker.id).collect();
                 let states = request.topic_states.iter().flat_map(|topic| {
                     topic
@@ -624,7 +625,12 @@ fn every_protocol_version_can_be_spoken() {
             let mut writer = Writer::new();
             let (kind, encoded) = match &request {
                 ControlRequest::LeaderAndIsr(request) => (0, request.encode(&mut writer, version)),
-                ControlRequest::UpdateMetadata(request) => (1, request.encode(&mut writer, version)),
+                ControlRequest::UpdateMetadata(announcement) => {
+                    let direct = announcement.request().encode(&mut writer, version);
+                    let pieces = announcement.encoded().expect("every version can be written").concat();
+                    assert_eq!(Some(pieces), std::mem::take(&mut writer).into_bytes().map(Vec::from), "{protocol}");
+                    (1, direct)
+                }
                 ControlRequest::StopReplica(request) => (2, request.encode(&mut writer, version)),
             };
             encoded.unwrap_or_else(|error| panic!("{protocol}: {error}"));

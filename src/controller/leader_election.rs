@@ -50,7 +50,9 @@ impl Active {
         }
         let electable = outcomes.iter().filter(|(_, refusal)| refusal.is_none()).map(|(name, _)| name.clone());
         let electable: Vec<TopicPartition> = electable.collect();
-        info!("Starting replica leader election ({election:?}) for partitions: {}", listed(&electable));
+        if !electable.is_empty() {
+            info!("Starting replica leader election ({election:?}) for partitions: {}", listed(&electable));
+        }
         match election {
             ElectionType::Preferred => {
                 self.write_for(Cause::Preferred, &electable);

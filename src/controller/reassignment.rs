@@ -70,9 +70,9 @@ pub(super) struct Reassignments {
     /// From when a move is taken up until it has ended.
     pub(super) moving: BTreeSet<TopicPartition>,
     /// What is to be taken up once the topic is written.
-    wanted: BTreeMap<TopicPartition, Assignment>,
+    wanted: BTreeMap<Arc<str>, BTreeMap<i32, Assignment>>,
     /// The target is in force, and only the topic has to be written.
-    ended: BTreeSet<TopicPartition>,
+    ended: BTreeMap<Arc<str>, BTreeSet<i32>>,
     /// Topics that could not be written.
     pub(super) unwritten: BTreeSet<Arc<str>>,
     /// Asked for through `/admin/reassign_partitions`, and not done.
@@ -85,16 +85,24 @@ impl Reassignments {
     pub(super) fn forget(&mut self, topic: &str) {
         let is_other = |partition: &TopicPartition| &*partition.topic != topic;
         self.moving.retain(is_other);
-        self.wanted.retain(|partition, _| is_other(partition));
-        self.ended.retain(is_other);
+        self.wanted.remove(topic);
+        self.ended.remove(topic);
         self.requested.retain(is_other);
         self.unwritten.remove(topic);
+    }
+
+    fn wanted_of(&self, name: &TopicPartition) -> Option<&Assignment> {
+        self.wanted.get(&name.topic)?.get(&name.partition)
     }
 
     pub(super) fn is_moving(&self, topic: &Arc<str>) -> bool {
         let first = TopicPartition { topic: Arc::clone(topic), partition: 0 };
         self.moving.range(first..).next().is_some_and(|partition| partition.topic == *topic)
     }
+}
+
+fn partition_of(topic: &Arc<str>, partition: i32) -> TopicPartition {
+    TopicPartition { topic: Arc::clone(topic), partition }
 }
 
 /// Whether the target of a partition's move leads and is in sync.
@@ -108,6 +116,7 @@ fn is_complete(assignment: &Assignment, current: &LeaderAndIsr, liveness: impl F
 impl Active {
     /// Partitions and where they go; `None` goes back to where the move began.
     pub(super) fn reassign(&mut self, id: RequestId, asked: Vec<(TopicPartition, Option<Vec<BrokerId>>)>) {
+        self.reassignments.failed.clear();
         let mut outcomes = BTreeMap::new();
         let live = self.electable_brokers();
         for (name, target) in asked {
@@ -173,7 +182,7 @@ impl Active {
                 "Unable to revert partition assignment for {name} because it would require an unclean leader election."
             )));
         }
-        self.reassignments.wanted.insert(name.clone(), wanted);
+        self.reassignments.wanted.entry(Arc::clone(&name.topic)).or_default().insert(name.partition, wanted);
         Ok(())
     }
 
@@ -183,6 +192,9 @@ impl Active {
             let first: Vec<String> = ids.iter().take(LISTED_MAX).map(|id| id.to_string()).collect();
             first.join(", ") + if ids.len() > LISTED_MAX { ", ..." } else { "" }
         };
+        if i16::try_from(target.len()).is_err() {
+            return Err(format!("A partition cannot have {} replicas.", target.len()));
+        }
         if target.is_empty() {
             return Err("Empty replica list specified in partition reassignment.".to_owned());
         }
@@ -196,7 +208,7 @@ impl Active {
             return Err(format!("Invalid broker id in replica list: List({})", shown(target)));
         }
         let strangers: Vec<BrokerId> = target.iter().copied().filter(|id| !is_allowed(*id)).collect();
-        if !strangers.is_empty() || i16::try_from(target.len()).is_err() {
+        if !strangers.is_empty() {
             return Err(format!(
                 "Replica assignment has brokers that are not alive. Replica list: List({}), live broker list: Set({})",
                 shown(&strangers),
@@ -221,17 +233,17 @@ impl Active {
 
     /// Replicas that a new wish has no more use for leave the ISR before it is taken up.
     fn give_up_replicas(&mut self) {
-        let wanted: Vec<TopicPartition> = self.reassignments.wanted.keys().cloned().collect();
-        let giving_up: Vec<TopicPartition> =
-            wanted.iter().filter(|name| !self.unwanted_replicas(name).is_empty()).cloned().collect();
+        let topics = self.reassignments.wanted.iter();
+        let wanted = topics.flat_map(|(topic, partitions)| partitions.keys().map(|id| partition_of(topic, *id)));
+        let giving_up: Vec<TopicPartition> = wanted.filter(|name| !self.unwanted_replicas(name).is_empty()).collect();
         self.write_for(Cause::GivingUp, &giving_up);
-        let topics: BTreeSet<Arc<str>> = wanted.into_iter().map(|name| name.topic).collect();
+        let topics = self.reassignments.wanted.keys().cloned().collect();
         self.later.push_back(Step::Assign(topics));
     }
 
     /// Replicas that the partition has and the wish for it has not.
     fn unwanted_replicas(&self, name: &TopicPartition) -> Vec<BrokerId> {
-        let (Some(known), Some(wanted)) = (self.cluster.partition(name), self.reassignments.wanted.get(name)) else {
+        let (Some(known), Some(wanted)) = (self.cluster.partition(name), self.reassignments.wanted_of(name)) else {
             return Vec::new();
         };
         let replicas = known.assignment.replicas.iter();
@@ -244,7 +256,7 @@ impl Active {
         let current = leadership.as_ref()?;
         let liveness = |broker| self.cluster.liveness(name, broker);
         let allowed = match cause {
-            Cause::GivingUp => self.reassignments.wanted.get(name)?.replicas.clone(),
+            Cause::GivingUp => self.reassignments.wanted_of(name)?.replicas.clone(),
             _ if is_complete(assignment, current, liveness) => assignment.target(),
             _ => assignment.replicas.clone(),
         };
@@ -268,9 +280,20 @@ impl Active {
 
     /// A wish is dropped, if the partition is the object of one.
     pub(super) fn not_given_up(&mut self, name: &TopicPartition) {
-        if self.reassignments.wanted.remove(name).is_some() {
-            self.reassignments.failed.insert(name.clone());
+        let partitions = self.reassignments.wanted.get_mut(&name.topic);
+        if partitions.and_then(|partitions| partitions.remove(&name.partition)).is_some() {
+            self.refused_by_zookeeper(name);
         }
+    }
+
+    fn refused_by_zookeeper(&mut self, name: &TopicPartition) {
+        self.forget_requested(std::slice::from_ref(name));
+        self.reassignments.failed.insert(name.clone());
+    }
+
+    fn is_same_topic(&self, name: &Arc<str>, found: &TopicFound) -> bool {
+        let id = self.cluster.topics.get(name).map(|topic| topic.id);
+        id.is_some_and(|id| id.is_zero() || found.id.is_none_or(|found| found == id))
     }
 
     /// Writes topics: with what is wanted of their partitions, and with the targets that are in force.
@@ -278,14 +301,15 @@ impl Active {
         // Replicas that were given up are gone before the topic says so.
         self.send();
         let (mut writes, mut same) = (Vec::new(), Vec::new());
-        for name in topics.into_iter().chain(self.topics_to_assign()) {
+        let topics: BTreeSet<Arc<str>> = topics.into_iter().chain(self.topics_to_assign()).collect();
+        for name in topics {
             let Some(topic) = self.cluster.topics.get(&name) else { continue };
-            let wanted =
-                |partition: i32| self.reassignments.wanted.get(&TopicPartition { topic: Arc::clone(&name), partition });
+            let wanted = self.reassignments.wanted.get(&name);
+            let wanted = |partition| wanted.and_then(|partitions| partitions.get(&partition));
             let assignments = topic.partitions.iter();
             let partitions: BTreeMap<i32, Assignment> =
                 assignments.map(|(id, known)| (*id, wanted(*id).unwrap_or(&known.assignment).clone())).collect();
-            let is_stale = self.reassignments.ended.iter().any(|ended| ended.topic == name);
+            let is_stale = self.reassignments.ended.contains_key(&name);
             let is_same = topic.partitions.iter().all(|(id, known)| partitions.get(id) == Some(&known.assignment));
             if is_same && !is_stale {
                 same.push(name);
@@ -319,18 +343,19 @@ impl Active {
                 }
                 self.assigned(&topic);
             }
-            AssignmentOutcome::Conflict(found) => {
+            AssignmentOutcome::Conflict(found) if self.is_same_topic(&topic, &found) => {
                 self.topic_found(&topic, found);
                 self.later.push_back(Step::Assign(BTreeSet::from([topic])));
             }
-            AssignmentOutcome::Failed => {
-                let wanted = self.wanted_of(&topic);
-                for name in wanted.into_keys() {
-                    self.reassignments.failed.insert(name.clone());
+            // Another topic may have taken its name.
+            AssignmentOutcome::Conflict(_) | AssignmentOutcome::Failed => {
+                let wanted = self.reassignments.wanted.remove(&topic).unwrap_or_default();
+                for name in wanted.into_keys().map(|id| partition_of(&topic, id)) {
+                    self.refused_by_zookeeper(&name);
                     // It may have lost replicas from its ISR by now.
                     self.tell_replicas(&name, None, false);
                 }
-                if self.reassignments.ended.iter().any(|ended| ended.topic == topic) {
+                if self.reassignments.ended.contains_key(&topic) {
                     self.reassignments.unwritten.insert(topic);
                 }
             }
@@ -350,14 +375,11 @@ impl Active {
         topics
     }
 
-    fn wanted_of(&mut self, topic: &Arc<str>) -> BTreeMap<TopicPartition, Assignment> {
-        self.reassignments.wanted.extract_if(.., |name, _| name.topic == *topic).collect()
-    }
-
     /// The topic stands in ZooKeeper as it was to be written.
     fn assigned(&mut self, topic: &Arc<str>) {
         let mut moving = BTreeSet::new();
-        for (name, wanted) in self.wanted_of(topic) {
+        let wanted = self.reassignments.wanted.remove(topic).unwrap_or_default();
+        for (name, wanted) in wanted.into_iter().map(|(id, wanted)| (partition_of(topic, id), wanted)) {
             if let Some(known) = self.cluster.partition_mut(&name) {
                 if known.assignment != wanted {
                     info!("partition {name} is reassigned from {:?} to {wanted:?}", known.assignment);
@@ -367,9 +389,9 @@ impl Active {
                 moving.insert(name);
             }
         }
-        let ended: Vec<TopicPartition> = self.reassignments.ended.extract_if(.., |name| name.topic == *topic).collect();
+        let ended = self.reassignments.ended.remove(topic).unwrap_or_default();
         // One that has been taken up anew goes on.
-        let ended: Vec<TopicPartition> = ended.into_iter().filter(|name| !moving.contains(name)).collect();
+        let ended = ended.into_iter().map(|id| partition_of(topic, id)).filter(|name| !moving.contains(name)).collect();
         self.ended(ended);
         if !moving.is_empty() {
             self.later.push_back(Step::Reassign(moving));
@@ -423,7 +445,7 @@ impl Active {
             self.batch.stop_replica(&self.cluster, *replica, name, true);
         }
         if assignment.is_being_reassigned() {
-            self.reassignments.ended.insert(name.clone());
+            self.reassignments.ended.entry(Arc::clone(&name.topic)).or_default().insert(name.partition);
             self.later.push_back(Step::Assign(BTreeSet::from([Arc::clone(&name.topic)])));
         } else {
             self.ended(vec![name.clone()]);

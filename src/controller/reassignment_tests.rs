@@ -6,7 +6,7 @@ use crate::controller::active_tests::{Driver, Said, found, leadership, tp};
 use crate::controller::leader_election::{Elected, ElectionRefusal, ElectionType};
 use crate::controller::reassignment::ReassignmentRefusal;
 use crate::controller::state::{Assignment, LeaderAndIsr};
-use crate::model::{BrokerId, PartitionEpoch, TopicPartition};
+use crate::model::{BrokerId, PartitionEpoch, TopicId, TopicPartition};
 
 fn ids(ids: &[i32]) -> Vec<BrokerId> {
     ids.iter().copied().map(BrokerId).collect()
@@ -180,11 +180,10 @@ fn what_would_leave_nobody_in_sync_is_refused() {
 #[test]
 fn bad_wishes_are_refused_in_kafkas_words() {
     let mut driver = cluster();
-    let mut refused = |name: &str, target: &[i32]| match driver.reassign(&[(name, Some(target))]) {
-        (said, outcomes) => {
-            assert_eq!(said, []);
-            outcomes.into_iter().next().flatten().map(|refusal| refusal.to_string()).unwrap_or_default()
-        }
+    let mut refused = |name: &str, target: &[i32]| {
+        let (said, outcomes) = driver.reassign(&[(name, Some(target))]);
+        assert_eq!(said, []);
+        outcomes.into_iter().next().flatten().map(|refusal| refusal.to_string()).unwrap_or_default()
     };
     assert_eq!(refused("t-0", &[]), "Empty replica list specified in partition reassignment.");
     assert_eq!(refused("t-0", &[1, 1]), "Duplicate replica ids in partition reassignment replica list: List(1, 1)");
@@ -232,6 +231,17 @@ fn a_wish_that_cannot_be_written_is_refused_and_changes_nothing() {
     let (_, outcomes) = driver.reassign(&[("t-0", Some(&[3]))]);
     assert_eq!(outcomes, [Some(ReassignmentRefusal::NotWritten)]);
     assert_eq!((driver.assignment("t-0"), driver.state("t-0")), (moving(&[1, 2], &[], &[]), (1, 5, vec![1, 2])));
+}
+
+#[test]
+fn a_topic_that_has_been_made_anew_is_not_moved() {
+    let mut driver = cluster();
+    let other = TopicFound { id: Some(TopicId([3; 16])), version: 9, ..found(&[&[1, 2]]) };
+    driver.topics.insert("t".to_owned(), other.clone());
+    assert_eq!(driver.reassign(&[("t-0", Some(&[3]))]).1, [Some(ReassignmentRefusal::NotWritten)]);
+    assert_eq!(driver.topics["t"], other);
+    let (_, outcomes) = driver.reassign(&[("t-0", None)]);
+    assert_eq!(outcomes, [Some(ReassignmentRefusal::NoReassignmentInProgress)], "nothing of it is left");
 }
 
 #[test]

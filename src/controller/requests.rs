@@ -1,11 +1,15 @@
 //! What the brokers are told, collected during one event and sent as at most one request of each kind per broker.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ControllerChannelManager.scala.
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+
+use crate::codec::writer::Writer;
 use crate::config::metadata_version::MetadataVersion;
 use crate::controller::state::{Assignment, Broker, Cluster, LeaderAndIsr};
-use crate::model::{BrokerId, ControllerEpoch, TopicId, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId, TopicPartition};
+use crate::protocol::message::{EncodeError, Message};
 use crate::protocol::messages::leader_and_isr::{
     LeaderAndIsrLiveLeader, LeaderAndIsrPartitionState, LeaderAndIsrRequest, LeaderAndIsrTopicState,
 };
@@ -27,8 +31,57 @@ const NO_EPOCH: i32 = -1;
 #[derive(Clone, Debug, PartialEq)]
 pub enum ControlRequest {
     LeaderAndIsr(LeaderAndIsrRequest),
-    UpdateMetadata(UpdateMetadataRequest),
+    UpdateMetadata(Announcement),
     StopReplica(StopReplicaRequest),
+}
+
+/// An UpdateMetadata to one of several brokers.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    broker_epoch: BrokerEpoch,
+    shared: Arc<Shared>,
+}
+
+/// What all receivers are told. It is encoded once, by whichever connection comes first.
+#[derive(Debug)]
+struct Shared {
+    version: i16,
+    /// Without the epoch of a receiver.
+    request: UpdateMetadataRequest,
+    encoded: OnceLock<Result<Bytes, EncodeError>>,
+}
+
+impl PartialEq for Announcement {
+    fn eq(&self, other: &Announcement) -> bool {
+        (self.broker_epoch, self.shared.version) == (other.broker_epoch, other.shared.version)
+            && self.shared.request == other.shared.request
+    }
+}
+
+impl Announcement {
+    #[cfg(test)]
+    pub fn request(&self) -> UpdateMetadataRequest {
+        UpdateMetadataRequest { broker_epoch: self.broker_epoch.0, ..self.shared.request.clone() }
+    }
+
+    /// The body of the request, in pieces.
+    pub fn encoded(&self) -> Result<Vec<Bytes>, EncodeError> {
+        let Shared { version, request, encoded } = &*self.shared;
+        let encode = || {
+            let mut writer = Writer::new();
+            request.encode(&mut writer, *version)?;
+            Ok(writer.into_bytes().unwrap_or_default())
+        };
+        let all = encoded.get_or_init(encode).clone()?;
+        // The epoch stands behind the controller's id and epoch, and since version 8 what kind of controller it is.
+        let at = match version {
+            ..=4 => return Ok(vec![all]),
+            5..=7 => 4 + 4,
+            _ => 4 + 1 + 4,
+        };
+        let epoch = Bytes::copy_from_slice(&self.broker_epoch.0.to_be_bytes());
+        Ok(vec![all.slice(..at), epoch.clone(), all.slice(at + epoch.len()..)])
+    }
 }
 
 /// A request to one broker, in the version that the inter-broker protocol prescribes.
@@ -120,6 +173,10 @@ impl RequestBatch {
             let leadership = cluster.partition(partition).and_then(|known| known.leadership.as_ref());
             leadership.map_or(NO_EPOCH, |leadership| leadership.leader_epoch.0)
         };
+        // What it was to do until now it is not to do any more.
+        if let Some(entries) = self.leader_and_isr.get_mut(&broker) {
+            entries.remove(partition);
+        }
         let entry = self.stop_replica.entry(broker).or_default().entry(partition.clone());
         let entry = entry.or_insert(StopReplicaEntry { leader_epoch, delete });
         entry.leader_epoch = leader_epoch;
@@ -130,23 +187,25 @@ impl RequestBatch {
     pub fn take(&mut self, cluster: &Cluster, controller: &ControllerIdentity) -> Vec<Outgoing> {
         let batch = std::mem::take(self);
         let mut outgoing = Vec::new();
-        for (broker, entries) in batch.leader_and_isr {
+        for (broker, entries) in batch.leader_and_isr.into_iter().filter(|(_, entries)| !entries.is_empty()) {
             if let Some(to) = cluster.brokers.get(&broker) {
                 outgoing.push(leader_and_isr(cluster, controller, to, entries));
             }
         }
         if let Some(partitions) = &batch.metadata_for_all {
-            let (version, request) = update_metadata(cluster, controller, partitions);
-            for to in cluster.brokers.values() {
-                let request = UpdateMetadataRequest { broker_epoch: to.epoch.0, ..request.clone() };
-                outgoing.push(Outgoing { to: to.id, version, request: ControlRequest::UpdateMetadata(request) });
-            }
+            let shared = Arc::new(update_metadata(cluster, controller, partitions));
+            outgoing.extend(cluster.brokers.values().map(|to| announced(to, &shared)));
         }
+        // What is told to several of these, as to those that start together, is made once too.
+        let mut last: Option<(&BTreeSet<TopicPartition>, Arc<Shared>)> = None;
         for (broker, partitions) in &batch.metadata_for {
             if let Some(to) = cluster.brokers.get(broker) {
-                let (version, request) = update_metadata(cluster, controller, partitions);
-                let request = UpdateMetadataRequest { broker_epoch: to.epoch.0, ..request };
-                outgoing.push(Outgoing { to: to.id, version, request: ControlRequest::UpdateMetadata(request) });
+                let shared = match last.take() {
+                    Some((same, shared)) if same == partitions => shared,
+                    _ => Arc::new(update_metadata(cluster, controller, partitions)),
+                };
+                outgoing.push(announced(to, &shared));
+                last = Some((partitions, shared));
             }
         }
         for (broker, entries) in batch.stop_replica {
@@ -156,6 +215,11 @@ impl RequestBatch {
         }
         outgoing
     }
+}
+
+fn announced(to: &Broker, shared: &Arc<Shared>) -> Outgoing {
+    let announcement = Announcement { broker_epoch: to.epoch, shared: Arc::clone(shared) };
+    Outgoing { to: to.id, version: shared.version, request: ControlRequest::UpdateMetadata(announcement) }
 }
 
 fn raw(brokers: &[BrokerId]) -> Vec<i32> {
@@ -225,12 +289,11 @@ fn leader_and_isr(
     Outgoing { to: to.id, version, request: ControlRequest::LeaderAndIsr(request) }
 }
 
-/// The request without the epoch of its receiver.
 fn update_metadata(
     cluster: &Cluster,
     controller: &ControllerIdentity,
     partitions: &BTreeSet<TopicPartition>,
-) -> (i16, UpdateMetadataRequest) {
+) -> Shared {
     let version = controller.protocol.update_metadata_request_version();
     let state = |name: &TopicPartition, with_topic: bool| -> Option<UpdateMetadataPartitionState> {
         let known = cluster.partition(name)?;
@@ -283,7 +346,7 @@ fn update_metadata(
             });
         }
     }
-    (version, request)
+    Shared { version, request, encoded: OnceLock::new() }
 }
 
 fn metadata_broker(broker: &Broker, version: i16) -> UpdateMetadataBroker {

@@ -17,8 +17,10 @@ use crate::controller::task::Input;
 use crate::controller::task::watches::reap;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::message::Message;
 use crate::protocol::messages::leader_and_isr::{LeaderAndIsrRequest, LeaderAndIsrResponse};
 use crate::protocol::messages::stop_replica::{StopReplicaRequest, StopReplicaResponse};
+use crate::protocol::messages::update_metadata::UpdateMetadataRequest;
 
 /// Between two attempts at the same request.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
@@ -163,8 +165,10 @@ impl RequestSendTask {
                 let hosted = hosted(request, &response);
                 Ok(Some(Event::LeaderAndIsrAnswered { broker, broker_epoch, hosted }))
             }
-            ControlRequest::UpdateMetadata(request) => {
-                let response = connection.send_at(request, outgoing.version).await?;
+            ControlRequest::UpdateMetadata(announcement) => {
+                let encode_error = |error| ClientError::Encode { api: UpdateMetadataRequest::NAME, error };
+                let body = announcement.encoded().map_err(encode_error)?;
+                let response = connection.send_written::<UpdateMetadataRequest>(&body, outgoing.version).await?;
                 self.complain("UpdateMetadata", response.error_code);
                 Ok(None)
             }
