@@ -27,6 +27,7 @@ use crate::model::BrokerId;
 use crate::network::Peer;
 use crate::protocol::message::Message;
 use crate::replica::replica_manager::ReplicaManager;
+use crate::replica::to_controller::ToController;
 
 pub mod acls;
 pub mod allocate_producer_ids;
@@ -79,6 +80,8 @@ pub struct Server {
     pub groups: Arc<GroupCoordinator>,
     pub producer_ids: ProducerIds,
     pub controller: Controller,
+    /// The controller as any broker asks it.
+    pub to_controller: tokio::sync::Mutex<ToController>,
     pub topics: Topics,
     pub zookeeper: ZooKeeper,
     pub replicas: Arc<ReplicaManager>,

@@ -374,6 +374,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     } else {
         tasks.spawn(isr_znodes::run(Arc::clone(&replicas), zookeeper.clone(), shutting_down.clone()));
     }
+    let to_controller = ToController::new(id, Arc::clone(&metadata), &controller_config).into();
     let (controller, controlling) = Controller::new(id, controller_config, Arc::clone(&counters.controller));
     let mut controller_task = JoinSet::new();
     controller_task.spawn(controlling);
@@ -394,6 +395,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         fetch_max_bytes: socket.fetch_max_bytes,
         socket_response_max_bytes: socket.socket_response_max_bytes,
         controller: controller.clone(),
+        to_controller,
         topics: Topics::new(zookeeper.clone()),
     });
 

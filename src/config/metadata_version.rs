@@ -162,6 +162,11 @@ impl MetadataVersion {
         step(self, &LEADER_AND_ISR)
     }
 
+    /// Producer ids come from the controller; before, each broker took them from ZooKeeper.
+    pub fn is_allocate_producer_ids_supported(self) -> bool {
+        self >= V3_0_IV0
+    }
+
     pub fn controlled_shutdown_request_version(self) -> i16 {
         step(self, &CONTROLLED_SHUTDOWN)
     }

@@ -1,10 +1,9 @@
-//! Producer ids: each is handed out once in the cluster, because each broker takes them from ZooKeeper by the block.
+//! Producer ids: each is handed out once in the cluster, because each broker takes them by the block.
 //! Source: kafka 3.9 core/src/main/scala/kafka/coordinator/transaction/ProducerIdManager.scala.
 
 use std::future::Future;
 
 use log::info;
-use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::znode::producer_id_block::ProducerIdBlock;
 use tokio::sync::Mutex;
 
@@ -17,9 +16,9 @@ pub struct ProducerIds {
 
 impl ProducerIds {
     /// An id that nobody else gets. Takes a block when none is left; others wait meanwhile, since they need it too.
-    pub(crate) async fn next<F>(&self, take_block: impl FnOnce() -> F) -> Result<i64, ZkError>
+    pub(crate) async fn next<F, E>(&self, take_block: impl FnOnce() -> F) -> Result<i64, E>
     where
-        F: Future<Output = Result<ProducerIdBlock, ZkError>>,
+        F: Future<Output = Result<ProducerIdBlock, E>>,
     {
         let mut block = self.block.lock().await;
         let (next, last) = match *block {
@@ -37,6 +36,8 @@ impl ProducerIds {
 
 #[cfg(test)]
 mod tests {
+    use odradek_zookeeper::error::ZkError;
+
     use super::*;
 
     fn block(block_start: i64, block_end: i64) -> Result<ProducerIdBlock, ZkError> {
@@ -48,9 +49,9 @@ mod tests {
         let ids = ProducerIds::default();
         let never = || async { panic!("the block is not used up") };
         assert_eq!(ids.next(|| async { block(1000, 1001) }).await, Ok(1000));
-        assert_eq!(ids.next(never).await, Ok(1001));
+        assert_eq!(ids.next(never).await, Ok::<_, ZkError>(1001));
         assert_eq!(ids.next(|| async { Err(ZkError::SessionExpired) }).await, Err(ZkError::SessionExpired));
         assert_eq!(ids.next(|| async { block(5000, 5999) }).await, Ok(5000));
-        assert_eq!(ids.next(never).await, Ok(5001));
+        assert_eq!(ids.next(never).await, Ok::<_, ZkError>(5001));
     }
 }

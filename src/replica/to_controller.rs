@@ -97,11 +97,7 @@ impl ToController {
         let image = self.metadata.image();
         let controller = image.controller?;
         let endpoint = image.endpoint(controller, &self.listener)?;
-        let host = match endpoint.host.contains(':') {
-            true => format!("[{}]", endpoint.host),
-            false => endpoint.host.clone(),
-        };
-        Some((controller, format!("{host}:{}", endpoint.port)))
+        Some((controller, endpoint.address()))
     }
 
     async fn attempt<R: Request>(
