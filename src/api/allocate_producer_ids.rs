@@ -9,7 +9,7 @@ use crate::protocol::messages::allocate_producer_ids::{AllocateProducerIdsReques
 
 pub(crate) async fn handle(
     server: &Server,
-    _context: RequestContext,
+    _context: &RequestContext,
     request: AllocateProducerIdsRequest,
 ) -> AllocateProducerIdsResponse {
     let refused = |code: ErrorCode| AllocateProducerIdsResponse { error_code: code.code(), ..Default::default() };

@@ -12,7 +12,7 @@ use crate::protocol::messages::controlled_shutdown::{
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: ControlledShutdownRequest,
 ) -> Result<ControlledShutdownResponse, AnswerTooLong> {
     let (broker, broker_epoch) = (BrokerId(request.broker_id), BrokerEpoch(request.broker_epoch));

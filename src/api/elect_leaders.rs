@@ -25,7 +25,7 @@ type Outcomes = BTreeMap<TopicPartition, Result<(), Refusal>>;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: ElectLeadersRequest,
 ) -> Handled<ElectLeadersResponse> {
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
@@ -40,10 +40,10 @@ pub(crate) async fn handle(
     let Some(topics) = request.topic_partitions else {
         let asked = Request::ElectLeaders { partitions: None, election };
         let outcomes = match server.controller.ask(asked).await {
-            Some(Answer::Elected(elected)) => known(server, &context, elected, deadline).await,
+            Some(Answer::Elected(elected)) => known(server, context, elected, deadline).await,
             _ => not_controller(all(&server.metadata.image())),
         };
-        return response(&context, outcomes).await.map_or_else(Handled::TooLong, Handled::Reply);
+        return response(context, outcomes).await.map_or_else(Handled::TooLong, Handled::Reply);
     };
     let (mut elected, mut refused, mut batch) = (Vec::new(), Outcomes::new(), Vec::new());
     for topic in topics {
@@ -59,9 +59,9 @@ pub(crate) async fn handle(
         }
     }
     elect(server, election, batch, &mut elected, &mut refused).await;
-    let mut outcomes = known(server, &context, elected, deadline).await;
+    let mut outcomes = known(server, context, elected, deadline).await;
     outcomes.append(&mut refused);
-    response(&context, outcomes).await.map_or_else(Handled::TooLong, Handled::Reply)
+    response(context, outcomes).await.map_or_else(Handled::TooLong, Handled::Reply)
 }
 
 async fn elect(

@@ -23,7 +23,7 @@ use crate::protocol::messages::list_partition_reassignments::{
 
 pub(crate) async fn alter(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: AlterPartitionReassignmentsRequest,
 ) -> Result<AlterPartitionReassignmentsResponse, AnswerTooLong> {
     let mut asked: BTreeMap<TopicPartition, Option<Vec<BrokerId>>> = BTreeMap::new();
@@ -83,7 +83,7 @@ fn code(refusal: &ReassignmentRefusal) -> ErrorCode {
 
 pub(crate) async fn list(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: ListPartitionReassignmentsRequest,
 ) -> Result<ListPartitionReassignmentsResponse, AnswerTooLong> {
     let is_for_all = request.topics.is_none();

@@ -18,7 +18,7 @@ const UNSAFE_DOWNGRADE: i8 = 3;
 
 pub(crate) async fn handle(
     server: &Server,
-    context: RequestContext,
+    context: &RequestContext,
     request: UpdateFeaturesRequest,
 ) -> Result<UpdateFeaturesResponse, AnswerTooLong> {
     let refused = |code: ErrorCode, message: Option<&str>| UpdateFeaturesResponse {
