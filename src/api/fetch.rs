@@ -27,6 +27,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
 use crate::replica::fetch_session::SessionRequest;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
+use crate::replica::replica_selector::Reader;
 
 /// Before this version a client does not know the storage error, and would give up where it should look elsewhere.
 const FIRST_WITH_STORAGE_ERROR: i16 = 6;
@@ -68,8 +69,10 @@ pub(crate) async fn handle(
     let bytes_max = u32::try_from(request.max_bytes).unwrap_or(0).min(server.fetch_max_bytes);
     let uses_topic_ids = version >= FIRST_WITH_TOPIC_IDS;
     let names = Names { uses_topic_ids, image: &server.metadata.image() };
+    let rack = Some(request.rack_id).filter(|rack| replica_id < 0 && !rack.is_empty());
     let query = FetchQuery {
         fetcher,
+        reader: rack.map(|rack| Reader { rack, listener: context.listener().to_owned() }),
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max as usize),
         bytes_max,
         limits: if version >= FIRST_WITH_SOFT_LIMITS { LimitRule::Soft } else { LimitRule::Hard },
@@ -191,6 +194,9 @@ fn partition_data(partition: i32, fetched: Fetched, fetcher: Fetcher) -> Partiti
         aborted_transactions: matches!(fetcher, Fetcher::Consumer { read_committed: true, .. }).then(Vec::new),
         ..Default::default()
     };
+    if let Some(replica) = fetched.preferred_read_replica {
+        data.preferred_read_replica = replica.0;
+    }
     if let Some(end) = fetched.diverging {
         data.diverging_epoch = EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 };
     }

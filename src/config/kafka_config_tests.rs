@@ -70,7 +70,7 @@ fn what_odradek_cannot_do_is_refused_by_name() {
         &[("create.topic.policy.class.name", "com.example.Policy")],
         &[("principal.builder.class", "com.example.Builder")],
         &[("metric.reporters", "com.example.Reporter")],
-        &[("replica.selector.class", "org.apache.kafka.common.replica.RackAwareReplicaSelector")],
+        &[("replica.selector.class", "com.example.Selector")],
         &[("remote.log.storage.system.enable", "true")],
         &[("listeners", "SSL://:9093,PLAINTEXT://:9092")],
     ];

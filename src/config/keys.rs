@@ -251,7 +251,7 @@ settings! {
     "replica.fetch.wait.max.ms": Int = Some("500"), Any, ReadOnly, Acted, "Longest wait of a follower's fetch.";
     "replica.high.watermark.checkpoint.interval.ms": Long = Some("5000"), Any, ReadOnly, Acted, "Time between writes of the high watermarks.";
     "replica.lag.time.max.ms": Long = Some("30000"), Any, ReadOnly, Acted, "Time a follower may lag before it leaves the ISR.";
-    "replica.selector.class": String = None, Any, ReadOnly, Refused, "Class that picks the replica a consumer reads from; the leader when unset.";
+    "replica.selector.class": String = None, Any, ReadOnly, Acted, "Class that picks the replica a consumer reads from; the leader when unset.";
     "replica.socket.receive.buffer.bytes": Int = Some("65536"), Any, ReadOnly, Acted, "Receive buffer of a follower's connection.";
     "replica.socket.timeout.ms": Int = Some("30000"), Any, ReadOnly, Acted, "Time a follower waits for its leader's answer.";
     "replication.quota.window.num": Int = Some("11"), AtLeast(1), ReadOnly, NotYet, "Samples kept for replication quotas.";

@@ -6,6 +6,10 @@ use super::metadata_version::MetadataVersion;
 use super::sections::{ControllerConfig, GroupConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
 use super::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
 
+/// The classes of Kafka's own that `replica.selector.class` may name.
+pub(super) const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+pub(super) const LEADER_SELECTOR: &str = "org.apache.kafka.common.replica.LeaderSelector";
+
 impl KafkaConfig {
     fn hours_as_ms(&self, name: &str) -> i64 {
         self.number(name).saturating_mul(3_600_000)
@@ -172,6 +176,7 @@ impl KafkaConfig {
             replica_lag_time_max_ms: self.number("replica.lag.time.max.ms"),
             replica_high_watermark_checkpoint_interval_ms: self.number("replica.high.watermark.checkpoint.interval.ms"),
             max_incremental_fetch_session_cache_slots: self.size("max.incremental.fetch.session.cache.slots"),
+            rack_aware_reads: self.text("replica.selector.class") == Some(RACK_AWARE_SELECTOR),
             inter_broker_listener_name: self.inter_broker_listener_name.clone(),
             num_replica_fetchers: self.size("num.replica.fetchers"),
             replica_fetch_wait_max_ms: self.int("replica.fetch.wait.max.ms"),

@@ -215,6 +215,8 @@ pub struct ReplicaConfig {
     pub replica_lag_time_max_ms: i64,
     pub replica_high_watermark_checkpoint_interval_ms: i64,
     pub max_incremental_fetch_session_cache_slots: usize,
+    /// `replica.selector.class` is Kafka's `RackAwareReplicaSelector`.
+    pub rack_aware_reads: bool,
     /// Where the brokers that are followed listen.
     pub inter_broker_listener_name: String,
     /// For each broker that is followed.
@@ -237,6 +239,7 @@ impl Default for ReplicaConfig {
             replica_lag_time_max_ms: 30_000,
             replica_high_watermark_checkpoint_interval_ms: 5_000,
             max_incremental_fetch_session_cache_slots: 1000,
+            rack_aware_reads: false,
             inter_broker_listener_name: "PLAINTEXT".to_string(),
             num_replica_fetchers: 1,
             replica_fetch_wait_max_ms: 500,

@@ -9,6 +9,7 @@ use super::keys::SERVER;
 use super::listeners::{EndPoint, SecurityProtocol, is_host};
 use super::metadata_version::MetadataVersion;
 use super::properties::Properties;
+use super::section_values::{LEADER_SELECTOR, RACK_AWARE_SELECTOR};
 
 impl KafkaConfig {
     // What Kafka checks once all values are read, in its order.
@@ -248,6 +249,11 @@ impl KafkaConfig {
                     ),
                 ));
             }
+        }
+        let selector = self.text("replica.selector.class").unwrap_or_default();
+        if !selector.is_empty() && selector != RACK_AWARE_SELECTOR && selector != LEADER_SELECTOR {
+            let advice = format!("of the classes that select replicas {RACK_AWARE_SELECTOR} alone is built in");
+            return Err(unsupported("replica.selector.class", selector, &advice));
         }
         for setting in SERVER.iter().filter(|setting| setting.standing == Standing::Refused) {
             let value = self.value(setting.name);

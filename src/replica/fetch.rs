@@ -15,6 +15,7 @@ use crate::replica::fetch_session::{
 };
 use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher, Partition};
 use crate::replica::replica_manager::ReplicaManager;
+use crate::replica::replica_selector::Reader;
 use crate::replica::waiters::ParkedFetch;
 
 /// After so many partitions others have their turn on the thread.
@@ -45,6 +46,8 @@ pub enum LimitRule {
 #[derive(Clone, Debug)]
 pub struct FetchQuery {
     pub fetcher: Fetcher,
+    /// A consumer that may be sent to a replica near to it; `None` if it does not say where it is.
+    pub reader: Option<Reader>,
     /// It waits until there are so many bytes.
     pub min_bytes: usize,
     pub bytes_max: u32,
@@ -112,7 +115,7 @@ impl Looked {
                 self.bytes += fetched.bytes();
                 let waited_for = fetched.waited_for_bytes(asked);
                 self.waited_for_bytes = self.waited_for_bytes.zip(waited_for).map(|(before, more)| before + more);
-                self.must_tell |= fetched.diverging.is_some();
+                self.must_tell |= fetched.diverging.is_some() || fetched.preferred_read_replica.is_some();
             }
             Err(_) => {
                 self.refused += 1;
@@ -284,6 +287,7 @@ impl ReplicaManager {
     async fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked: Option<std::time::Instant>) -> Looked {
         add(&self.counters.partitions_read, reads.len());
         let image = self.around.metadata.image();
+        let reader = query.reader.as_ref().filter(|_| self.config.rack_aware_reads);
         let first_batch = match query.limits {
             LimitRule::Hard => FirstBatch::Cut,
             LimitRule::Soft => FirstBatch::Whole,
@@ -298,6 +302,11 @@ impl ReplicaManager {
                 Some(hosted) => Arc::clone(hosted),
                 None => self.partition(topic, asked.partition)?,
             };
+            if let Some(reader) = reader
+                && let Some(elsewhere) = partition.elsewhere(reader, query.fetcher, &asked.params, &image)?
+            {
+                return Ok(elsewhere);
+            }
             let fetched = partition.fetch(query.fetcher, &asked.params, asked.topic_id, limits)?;
             if let Some(region) = fetched.region() {
                 limits.bytes_left = limits.bytes_left.saturating_sub(region.len);

@@ -273,6 +273,7 @@ impl SessionState {
         let is_news = told.has_records
             || told.is_error
             || told.is_diverging
+            || told.is_elsewhere
             || cached.high_watermark != told.high_watermark
             || cached.log_start_offset != told.log_start_offset;
         cached.high_watermark = told.high_watermark;
@@ -296,6 +297,8 @@ struct Told {
     has_records: bool,
     is_error: bool,
     is_diverging: bool,
+    /// The consumer is sent to another replica.
+    is_elsewhere: bool,
     /// -1 with an error, so that its end is news.
     high_watermark: i64,
     log_start_offset: i64,
@@ -308,6 +311,7 @@ impl Told {
             has_records: fetched.is_some_and(|fetched| fetched.bytes() > 0),
             is_error: fetched.is_none(),
             is_diverging: fetched.is_some_and(|fetched| fetched.diverging.is_some()),
+            is_elsewhere: fetched.is_some_and(|fetched| fetched.preferred_read_replica.is_some()),
             high_watermark: fetched.map_or(-1, |fetched| fetched.bounds.high_watermark.0),
             log_start_offset: fetched.map_or(-1, |fetched| fetched.bounds.log_start_offset.0),
         }
@@ -315,7 +319,7 @@ impl Told {
 
     /// Nothing is left to say until the partition changes.
     fn is_settled(&self, fetched: &Fetched, params: &FetchParams) -> bool {
-        !self.has_records && !self.is_diverging && params.fetch_offset >= fetched.end
+        !self.has_records && !self.is_diverging && !self.is_elsewhere && params.fetch_offset >= fetched.end
     }
 }
 

@@ -228,9 +228,9 @@ impl<L: PartitionLog> Partition<L> {
             self.log_prefix(),
             joined(state.leadership.isr().members())
         );
-        if self.advance_high_watermark(&mut state, &log, min_isr, log.bounds().log_end_offset) {
-            state.fetches.moved(Moves::COMMITTED);
-        }
+        let has_moved = self.advance_high_watermark(&mut state, &log, min_isr, log.bounds().log_end_offset);
+        // Whom consumers may read from has changed in any case.
+        state.fetches.moved(if has_moved { Moves::COMMITTED } else { Moves::NONE });
         // Others may have come up while this was pending.
         self.expand_isr(&mut state);
         AfterAnswer::Nothing

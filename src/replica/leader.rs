@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use crate::replica::isr::{IsrChange, IsrState};
+use crate::replica::replica_selector::ReadableFollower;
 
 /// What the controller decided for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -434,6 +435,19 @@ impl Leadership {
                     log_end_offset: follower.map_or(Offset(-1), |follower| follower.log_end_offset),
                     lags_for: last.map(|at| now.saturating_duration_since(at)),
                 })
+            })
+            .collect()
+    }
+
+    /// The followers in the ISR that have what a consumer asks for. Source: ReplicaManager.scala (findPreferredReadReplica).
+    pub fn readable_followers(&self, offset: Offset, now: Instant) -> Vec<ReadableFollower> {
+        let in_sync = self.followers.iter().filter(|follower| self.isr.members().contains(&follower.broker));
+        in_sync
+            .filter(|follower| follower.log_end_offset >= offset && follower.log_start_offset <= offset)
+            .map(|follower| ReadableFollower {
+                broker: follower.broker,
+                log_end_offset: follower.log_end_offset,
+                caught_up_since: follower.last_caught_up.map(|at| now.saturating_duration_since(at)),
             })
             .collect()
     }

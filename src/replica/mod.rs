@@ -25,6 +25,7 @@ pub mod leader;
 pub mod partition;
 pub mod partition_log;
 pub mod replica_manager;
+pub mod replica_selector;
 pub mod to_controller;
 mod truncation;
 pub mod waiters;

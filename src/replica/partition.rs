@@ -12,6 +12,7 @@ use crate::log::error::LogError;
 use crate::log::leader_epochs::EpochEnd;
 use crate::log::{AppendInfo, Bounds, FetchedBatches, FirstBatch, Log, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
+use crate::metadata::image::Image;
 use crate::model::lock::{Guard, Lock};
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::record::append::prepare;
@@ -22,6 +23,8 @@ use crate::replica::error::ReplicaError;
 use crate::replica::isr_changes::IsrChanges;
 use crate::replica::leader::{Decision, FollowerFetch, Leadership, Transition, Verdict, WrongLeadership};
 use crate::replica::partition_log::PartitionLog;
+use crate::replica::replica_selector;
+use crate::replica::replica_selector::Reader;
 use crate::replica::waiters::{
     Commit, FetchWaiters, Moved, Moves, NotCommitted, OffsetWaiters, ParkedFetch, SessionWatch, WaitsFor,
 };
@@ -151,6 +154,8 @@ pub struct Fetched {
     pub bounds: Bounds,
     /// The fetcher's log parted from ours: it must truncate.
     pub diverging: Option<EpochEnd>,
+    /// A consumer reads from this replica instead: nothing was read here.
+    pub preferred_read_replica: Option<BrokerId>,
     /// Where what the fetcher may read ended, by which a parked fetch knows whether it has moved since.
     pub end: Offset,
 }
@@ -497,7 +502,13 @@ impl<L: PartitionLog> Partition<L> {
         let bounds = log.bounds();
         let end = fetcher.end(&bounds);
         if let Some(diverging) = diverging_epoch(&*log, &bounds, params)? {
-            return Ok(Fetched { batches: None, bounds, diverging: Some(diverging), end });
+            return Ok(Fetched {
+                batches: None,
+                bounds,
+                diverging: Some(diverging),
+                preferred_read_replica: None,
+                end,
+            });
         }
         let offset = params.fetch_offset;
         // A full reply is sent whatever else there is; before that, it matters how much there is.
@@ -521,7 +532,31 @@ impl<L: PartitionLog> Partition<L> {
             };
             self.follower_fetched(&fetch, &log, asked)?;
         }
-        Ok(Fetched { batches, bounds, diverging: None, end })
+        Ok(Fetched { batches, bounds, diverging: None, preferred_read_replica: None, end })
+    }
+
+    /// Sends a consumer to a follower that is nearer to it, if this broker leads and there is one that has what it asks
+    /// for.
+    pub fn elsewhere(
+        &self,
+        reader: &Reader,
+        fetcher: Fetcher,
+        params: &FetchParams,
+        image: &Image,
+    ) -> Result<Option<Fetched>, ReplicaError> {
+        let (log, preferred) = {
+            let state = self.state();
+            if !state.leadership.is_leader() {
+                return Ok(None);
+            }
+            let followers = state.leadership.readable_followers(params.fetch_offset, (self.around.clock)());
+            let preferred = replica_selector::preferred(reader, self.around.local, &followers, image);
+            let Some(preferred) = preferred else { return Ok(None) };
+            (state.log_for(params.current_leader_epoch, false)?, preferred)
+        };
+        let bounds = log.bounds();
+        let end = fetcher.end(&bounds);
+        Ok(Some(Fetched { batches: None, bounds, diverging: None, preferred_read_replica: Some(preferred), end }))
     }
 
     /// Takes note of what a follower has. The partition's lock was free since the fetch was admitted: one that was

@@ -34,7 +34,7 @@ const LEADERSHIP_EVENTS_MAX: usize = 4096;
 /// All partitions hosted by this broker.
 pub struct ReplicaManager {
     pub(super) around: Arc<Surroundings>,
-    config: ReplicaConfig,
+    pub(super) config: ReplicaConfig,
     pub(super) hosted: Hosted,
     pub(super) sessions: FetchSessions,
     pub(super) fetchers: Arc<Fetchers>,

@@ -139,7 +139,13 @@ fn contents<L: PartitionLog>(log: &L) -> BTreeMap<i64, i64> {
     let mut from = bounds.log_start_offset;
     while from < bounds.log_end_offset {
         let batches = log.read(from, 1 << 20, ReadUntil::LogEnd, FirstBatch::Whole).expect("readable");
-        let fetched = Fetched { batches: Some(batches), bounds, diverging: None, end: bounds.log_end_offset };
+        let fetched = Fetched {
+            batches: Some(batches),
+            bounds,
+            diverging: None,
+            preferred_read_replica: None,
+            end: bounds.log_end_offset,
+        };
         for record in read::records(&bytes_of(&fetched)) {
             let record = record.expect("well-formed");
             let key = record.key.expect("keyed");

@@ -172,6 +172,7 @@ impl Fixture {
             last_fetched_epoch: None,
         };
         FetchQuery {
+            reader: None,
             fetcher: Fetcher::Consumer { read_committed: false, may_read_from_follower: false },
             min_bytes,
             bytes_max: 1 << 20,
