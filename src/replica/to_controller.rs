@@ -165,3 +165,128 @@ fn denies(response: &impl Wire) -> bool {
     response.errors(&mut |code| denies |= ErrorCode::from_code(code) == ErrorCode::NotController);
     denies
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::codec::reader::Reader;
+    use crate::codec::writer::Writer;
+    use crate::metadata::image::{Broker, Update};
+    use crate::model::endpoint::Endpoint;
+    use crate::protocol::api_keys::ApiKey;
+    use crate::protocol::header::{RequestHeader, write_response_header};
+    use crate::protocol::message::Message;
+    use crate::protocol::messages::alter_partition::AlterPartitionRequest;
+    use crate::protocol::messages::alter_partition::response::{AlterPartitionResponse, PartitionData, TopicData};
+    use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsResponse};
+
+    /// What a broker does with what it is asked, connection by connection.
+    #[derive(Clone, Copy, Debug)]
+    enum Does {
+        HangUp,
+        StaySilent,
+        /// On one partition, in the highest version that it speaks.
+        SayIt(ErrorCode, i16),
+    }
+
+    async fn serve(mut socket: TcpStream, does: Does) -> std::io::Result<()> {
+        loop {
+            let length = socket.read_i32().await?;
+            let mut frame = vec![0; usize::try_from(length).expect("a length")];
+            socket.read_exact(&mut frame).await?;
+            let header = RequestHeader::read(&mut Reader::new(Bytes::from(frame))).expect("a header");
+            let mut body = Writer::new();
+            match (ApiKey::from_code(header.api_key), does) {
+                (Some(ApiKey::ApiVersions), _) => {
+                    let max_version = if let Does::SayIt(_, version) = does { version } else { 3 };
+                    let of = |api_key, max_version| ApiVersion { api_key, max_version, ..Default::default() };
+                    let api_keys =
+                        vec![of(ApiKey::ApiVersions.code(), 3), of(ApiKey::AlterPartition.code(), max_version)];
+                    let response = ApiVersionsResponse { api_keys, ..Default::default() };
+                    write_response_header(&mut body, ApiKey::ApiVersions, header.api_version, header.correlation_id);
+                    response.encode(&mut body, header.api_version).expect("it has a place for all");
+                }
+                (_, Does::HangUp) => return Ok(()),
+                (_, Does::StaySilent) => continue,
+                (_, Does::SayIt(code, version)) => {
+                    assert_eq!(header.api_version, version);
+                    let partitions = vec![PartitionData { error_code: code.code(), ..Default::default() }];
+                    let topics = vec![TopicData { partitions, ..Default::default() }];
+                    let response = AlterPartitionResponse { topics, ..Default::default() };
+                    write_response_header(&mut body, ApiKey::AlterPartition, version, header.correlation_id);
+                    response.encode(&mut body, version).expect("it has a place for all");
+                }
+            }
+            let body = body.into_bytes().expect("no file is in it");
+            socket.write_i32(i32::try_from(body.len()).expect("short")).await?;
+            socket.write_all(&body).await?;
+        }
+    }
+
+    /// A broker that does one thing on its first connection, another on its second, and so on.
+    async fn broker(script: &'static [Does]) -> i32 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        tokio::spawn(async move {
+            for does in script {
+                let (socket, _) = listener.accept().await.expect("somebody connects");
+                // How a connection ends is for the other side to say.
+                tokio::spawn(serve(socket, *does));
+            }
+        });
+        i32::from(port)
+    }
+
+    fn tell(metadata: &MetadataCache, controller: i32, ports: &[i32]) {
+        let endpoint = |port: &i32| Endpoint {
+            listener: "PLAINTEXT".to_owned(),
+            security_protocol: 0,
+            host: "127.0.0.1".to_owned(),
+            port: *port,
+        };
+        let brokers = (1..).zip(ports);
+        let broker = |(id, port)| Broker { id: BrokerId(id), rack: None, endpoints: vec![endpoint(port)] };
+        let brokers = brokers.map(broker).collect();
+        metadata.apply(&Update { controller: BrokerId(controller), brokers, topics: Vec::new() });
+    }
+
+    async fn asked(to: &mut ToController) -> i16 {
+        let ask = to.ask(|| i16::MAX, |_| AlterPartitionRequest::default());
+        let answered = timeout(Duration::from_secs(20), ask).await.expect("somebody answers");
+        let code = answered.response.topics[0].partitions[0].error_code;
+        assert_eq!(code, ErrorCode::FencedLeaderEpoch.code(), "whatever else it says, it is the controller's answer");
+        answered.version
+    }
+
+    const AGREED: ErrorCode = ErrorCode::FencedLeaderEpoch;
+
+    #[tokio::test]
+    async fn a_broker_that_hangs_up_or_is_not_the_controller_is_asked_again_on_another_connection() {
+        let port = broker(&[Does::HangUp, Does::SayIt(ErrorCode::NotController, 2), Does::SayIt(AGREED, 1)]).await;
+        let metadata = Arc::new(MetadataCache::new());
+        let mut to = ToController::new(BrokerId(9), Arc::clone(&metadata), &ControllerConfig::default());
+        // Nobody knows yet who it is.
+        let later = Arc::clone(&metadata);
+        tokio::spawn(async move { tell(&later, 1, &[port]) });
+        assert_eq!(asked(&mut to).await, 1);
+        assert_eq!(asked(&mut to).await, 1, "over the same connection");
+    }
+
+    #[tokio::test]
+    async fn a_silent_controller_is_left_as_soon_as_there_is_another() {
+        let ports = [broker(&[Does::StaySilent]).await, broker(&[Does::SayIt(AGREED, 3)]).await];
+        let metadata = Arc::new(MetadataCache::new());
+        tell(&metadata, 1, &ports);
+        let mut to = ToController::new(BrokerId(9), Arc::clone(&metadata), &ControllerConfig::default());
+        let replaced = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            tell(&metadata, 2, &ports);
+        };
+        assert_eq!(tokio::join!(asked(&mut to), replaced).0, 3);
+    }
+}
