@@ -1,0 +1,202 @@
+//! The controller of a cluster of three: brokers stop in order, leaders are elected as asked, partitions move.
+
+mod support;
+
+use std::fs;
+
+use support::{Brokers, Kind, PATIENCE, eventually};
+
+const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+const ELECT: &str = "org.apache.kafka.tools.LeaderElectionCommand";
+const REASSIGN_2_8: &str = "kafka.admin.ReassignPartitionsCommand";
+const PREFERRED_2_8: &str = "kafka.admin.PreferredReplicaLeaderElectionCommand";
+
+fn sorted(ids: &[i32]) -> Vec<i32> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids
+}
+
+/// Three brokers and a topic of three partitions on all of them, everybody in sync.
+fn cluster(name: &str, settings: &str) -> Brokers {
+    let cluster = Brokers::start(name, 3, settings);
+    cluster.client(0).create_replicated_topic("t", 3, 3, &[]);
+    until_whole(&cluster);
+    cluster
+}
+
+fn until_whole(cluster: &Brokers) {
+    for partition in 0..3 {
+        cluster.until_partition("t", partition, "everybody is in sync", |found| found.isr_nodes.len() == 3);
+    }
+}
+
+fn controller(cluster: &Brokers) -> i32 {
+    let running = cluster.brokers.iter().find(|broker| broker.process.is_some()).expect("a broker runs");
+    running.client().metadata(&[]).expect("metadata").controller_id
+}
+
+fn index(id: i32) -> usize {
+    usize::try_from(id).expect("a broker's id")
+}
+
+#[test]
+fn a_broker_that_stops_leads_nothing_by_then_and_every_broker_can_be_rolled() {
+    let mut cluster = cluster("rolling", "auto.leader.rebalance.enable=false");
+    for id in 0..3 {
+        let stopped = cluster.brokers[index(id)].process().log.clone();
+        cluster.brokers[index(id)].stop();
+        for partition in 0..3 {
+            let found = cluster.until_partition("t", partition, "another leads", |found| found.leader_id != id);
+            assert!(!found.isr_nodes.contains(&id), "{found:?}");
+        }
+        if Kind::under_test() == Kind::Odradek {
+            let said = fs::read_to_string(&stopped).expect("its log");
+            assert!(said.contains("Controlled shutdown request returned successfully"), "{said}");
+        }
+        cluster.start_broker(index(id), Kind::under_test());
+        until_whole(&cluster);
+    }
+}
+
+#[test]
+fn leaders_are_elected_as_the_tools_ask() {
+    let mut cluster = cluster("elections", "auto.leader.rebalance.enable=false");
+    let preferred = |cluster: &Brokers, partition| {
+        let found = cluster.until_partition("t", partition, "it is led", |_| true);
+        (found.replica_nodes[0], found.leader_id)
+    };
+    let (moved, _) = preferred(&cluster, 0);
+    cluster.brokers[index(moved)].stop();
+    cluster.start_broker(index(moved), Kind::under_test());
+    until_whole(&cluster);
+    assert_ne!(preferred(&cluster, 0).1, moved, "a broker that comes back follows");
+
+    let servers = cluster.addresses();
+    let asked = ["--bootstrap-server", &servers, "--election-type", "preferred", "--topic", "t", "--partition", "0"];
+    let told = cluster.script("kafka-leader-election.sh", &asked, "").expect("the election is held");
+    assert_eq!(told.trim(), "Successfully completed leader election (PREFERRED) for partitions t-0");
+    assert_eq!(preferred(&cluster, 0).1, moved);
+    let told = cluster.jvm_tool("3.9.1", ELECT, &asked).expect("the tool of Kafka is understood");
+    assert_eq!(told.trim(), "Valid replica already elected for partitions t-0");
+
+    let zookeeper = format!("127.0.0.1:{}", cluster.zookeeper.port);
+    let (other, _) = preferred(&cluster, 1);
+    cluster.brokers[index(other)].stop();
+    cluster.start_broker(index(other), Kind::under_test());
+    until_whole(&cluster);
+    cluster.jvm_tool("2.8.2", PREFERRED_2_8, &["--zookeeper", &zookeeper]).expect("the tool of 2.8 is understood");
+    cluster.until_partition("t", 1, "the preferred replica leads", |found| found.leader_id == other);
+}
+
+#[test]
+fn leaders_go_back_by_themselves() {
+    let mut cluster =
+        cluster("rebalance", "leader.imbalance.check.interval.seconds=1\nleader.imbalance.per.broker.percentage=0");
+    let first = cluster.until_partition("t", 0, "it is led", |_| true).replica_nodes[0];
+    cluster.brokers[index(first)].stop();
+    cluster.until_partition("t", 0, "another leads", |found| found.leader_id != first);
+    cluster.start_broker(index(first), Kind::under_test());
+    cluster.until_partition("t", 0, "it leads again", |found| found.leader_id == first);
+}
+
+/// A file that asks for one partition on these brokers.
+fn asking(cluster: &Brokers, partition: i32, replicas: &[i32]) -> String {
+    let path = cluster.scratch.path("reassignment.json");
+    let text = format!(
+        "{{\"version\":1,\"partitions\":[{{\"topic\":\"moved\",\"partition\":{partition},\"replicas\":{replicas:?}}}]}}"
+    );
+    fs::write(&path, text).expect("the scratch directory can be written");
+    path.display().to_string()
+}
+
+#[test]
+fn partitions_move_as_the_tools_ask_and_though_the_controller_dies() {
+    let mut cluster = Brokers::start("moves", 3, "auto.leader.rebalance.enable=false");
+    cluster.client(0).create_replicated_topic("moved", 2, 1, &[]);
+    let servers = cluster.addresses();
+    let on = |cluster: &Brokers, partition: i32, replicas: &[i32]| {
+        let what = format!("it is on {replicas:?}");
+        cluster.until_partition("moved", partition, &what, |found| {
+            found.replica_nodes == replicas && sorted(&found.isr_nodes) == sorted(replicas)
+        })
+    };
+    let was = cluster.until_partition("moved", 0, "it is led", |_| true).leader_id;
+    let to = [(was + 1) % 3, (was + 2) % 3];
+
+    let file = asking(&cluster, 0, &to);
+    let asked = ["--bootstrap-server", &servers, "--reassignment-json-file", &file];
+    let with = |action: &'static str| [&asked[..], &[action]].concat();
+    let told = cluster.script("kafka-reassign-partitions.sh", &with("--execute"), "").expect("it is taken up");
+    assert!(told.ends_with("Successfully started partition reassignment for moved-0\n"), "{told}");
+    assert_eq!(on(&cluster, 0, &to).leader_id, to[0]);
+    let told = cluster.script("kafka-reassign-partitions.sh", &with("--verify"), "").expect("it is told");
+    assert!(told.contains("Reassignment of partition moved-0 is completed.\n"), "{told}");
+    let told = cluster.jvm_tool("3.9.1", REASSIGN, &with("--verify")).expect("the tool of Kafka is understood");
+    assert!(told.contains("Reassignment of partition moved-0 is completed."), "{told}");
+    let gone = cluster.brokers[index(was)].data.join("moved-0");
+    eventually(PATIENCE, "the former replica is deleted", || match gone.exists() {
+        true => Err(format!("{} is there", gone.display())),
+        false => Ok(()),
+    });
+
+    // Back with Kafka's own tool, and the controller dies as soon as it has taken the move up.
+    let file = asking(&cluster, 0, &[was]);
+    let asked = ["--bootstrap-server", &servers, "--reassignment-json-file", &file];
+    let told = cluster.jvm_tool("3.9.1", REASSIGN, &[&asked[..], &["--execute"]].concat());
+    assert!(told.expect("it is taken up").contains("Successfully started partition reassignment for moved-0"));
+    let dies = controller(&cluster);
+    cluster.brokers[index(dies)].kill();
+    cluster.start_broker(index(dies), Kind::under_test());
+    on(&cluster, 0, &[was]);
+    let told = cluster.script("kafka-reassign-partitions.sh", &["--bootstrap-server", &servers, "--list"], "");
+    assert_eq!(told.expect("moves are listed").trim(), "No partition reassignments found.");
+
+    // As the tool of 2.8 asks for it through ZooKeeper.
+    let file = asking(&cluster, 0, &to);
+    let zookeeper = format!("127.0.0.1:{}", cluster.zookeeper.port);
+    cluster
+        .jvm_tool("2.8.2", REASSIGN_2_8, &["--zookeeper", &zookeeper, "--reassignment-json-file", &file, "--execute"])
+        .expect("the tool of 2.8 is understood");
+    on(&cluster, 0, &to);
+    eventually(PATIENCE, "what was asked for is struck out", || {
+        let shown = cluster.script("zookeeper-shell.sh", &[&zookeeper, "ls", "/admin"], "")?;
+        if shown.contains("reassign_partitions") { Err(shown) } else { Ok(()) }
+    });
+}
+
+#[test]
+fn a_move_that_cannot_end_is_shown_and_can_be_cancelled() {
+    let mut cluster = Brokers::start("cancelled", 3, "auto.leader.rebalance.enable=false");
+    cluster.client(0).create_replicated_topic("moved", 1, 1, &[]);
+    let was = cluster.until_partition("moved", 0, "it is led", |_| true).leader_id;
+    let lost = (0..3).find(|id| *id != was && *id != controller(&cluster)).expect("one of three");
+    // One that answers.
+    let servers = cluster.brokers[index(was)].address();
+    let file = asking(&cluster, 0, &[lost]);
+    // Stopped, so that it is live and never catches up.
+    cluster.brokers[index(lost)].process().signal(rustix::process::Signal::STOP);
+    let asked = ["--bootstrap-server", &servers, "--reassignment-json-file", &file];
+    let started = cluster.script("kafka-reassign-partitions.sh", &[&asked[..], &["--execute"]].concat(), "");
+    started.expect("it is taken up");
+    let told = cluster.script("kafka-reassign-partitions.sh", &["--bootstrap-server", &servers, "--list"], "");
+    let line = format!("moved-0: replicas: {lost},{was}. adding: {lost}. removing: {was}.");
+    assert_eq!(told.expect("moves are listed"), format!("Current partition reassignments:\n{line}\n"));
+    let described = cluster
+        .script("kafka-topics.sh", &["--bootstrap-server", &servers, "--describe", "--topic", "moved"], "")
+        .expect("it is described");
+    assert!(described.contains("ReplicationFactor: 1\t"), "{described}");
+    assert!(described.contains(&format!("\tAdding Replicas: {lost}\tRemoving Replicas: {was}\t")), "{described}");
+    let grown = ["--bootstrap-server", &servers, "--alter", "--topic", "moved", "--partitions", "2"];
+    let refused = cluster.script("kafka-topics.sh", &grown, "").expect_err("a topic that moves does not grow");
+    assert!(refused.contains("A partition reassignment is in progress for the topic 'moved'."), "{refused}");
+    let cancelled = cluster.script(
+        "kafka-reassign-partitions.sh",
+        &[&asked[..], &["--cancel", "--preserve-throttles"]].concat(),
+        "",
+    );
+    let cancelled = cancelled.expect("it is cancelled");
+    assert!(cancelled.starts_with("Successfully cancelled partition reassignment for: moved-0\n"), "{cancelled}");
+    cluster.brokers[index(lost)].process().signal(rustix::process::Signal::CONT);
+    cluster.until_partition("moved", 0, "it is where it was", |found| found.replica_nodes == [was]);
+}
