@@ -30,7 +30,7 @@ fn lines(name: &str, from: usize, count: usize, bytes: usize) -> bytes::Bytes {
     batch(Codec::None, (from..from + count).map(|number| format!("{name} {number} {filler}")))
 }
 
-/// The segments of a partition with what is in them, as far as they are no longer than `bytes`.
+/// The segments of a partition with what is in them.
 fn segments(data: &Path, partition: i32) -> BTreeMap<String, Vec<u8>> {
     let dir = data.join(format!("{TOPIC}-{partition}"));
     let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
@@ -60,8 +60,24 @@ fn until_same_segments(cluster: &Brokers, partition: i32, ids: &[usize]) {
 
 #[test]
 fn what_is_acknowledged_by_all_outlives_the_leader_and_every_replica_has_the_same_bytes() {
-    let settings = "min.insync.replicas=2\nreplica.fetch.backoff.ms=200\nlog.segment.bytes=20000";
-    let mut cluster = Brokers::start("replication", 3, settings);
+    outlives_its_leader("");
+}
+
+/// Followers ask for the end of an epoch before they truncate.
+#[test]
+fn so_it_does_in_the_protocol_of_2_6() {
+    outlives_its_leader("inter.broker.protocol.version=2.6\n");
+}
+
+/// There are no epochs, and no sessions: followers truncate to the high watermark, and name all partitions each time.
+#[test]
+fn so_it_does_in_the_protocol_of_0_10_2() {
+    outlives_its_leader("inter.broker.protocol.version=0.10.2\nlog.message.format.version=0.10.2\n");
+}
+
+fn outlives_its_leader(protocol: &str) {
+    let settings = format!("{protocol}min.insync.replicas=2\nreplica.fetch.backoff.ms=200\nlog.segment.bytes=20000");
+    let mut cluster = Brokers::start("replication", 3, &settings);
     cluster.client(0).create_replicated_topic(TOPIC, 1, 3, &[]);
     let mut sent = 0;
     let mut expected = Vec::new();
@@ -117,6 +133,62 @@ fn a_follower_whose_log_parted_from_its_leaders_truncates() {
     let read = cluster.client(now.leader_id).read_all(TOPIC, 0, 0).map_err(invalid).expect("the leader answers");
     assert!(values(&read).iter().all(|value| !value.starts_with("lost")), "{:?}", values(&read));
     assert_eq!(read.len(), 7);
+}
+
+#[test]
+fn hundreds_of_partitions_go_to_other_fetchers_while_they_replicate() {
+    let cluster = Brokers::start("fetchers", 3, "replica.fetch.backoff.ms=200");
+    cluster.client(0).create_replicated_topic(TOPIC, 300, 3, &[]);
+    let spread = [0, 1, 2, 150, 298, 299];
+    let produce_to_all = |cluster: &Brokers, name: &str| {
+        spread.iter().for_each(|partition| drop(produce_acknowledged(cluster, *partition, || lines(name, 0, 3, 50))));
+    };
+    produce_to_all(&cluster, "one fetcher");
+    let resize = |cluster: &Brokers, setting: &str, what: &str| {
+        let addresses = cluster.addresses();
+        let arguments = ["--bootstrap-server", &addresses, "--alter", "--entity-type", "brokers", "--entity-default"];
+        let arguments = [&arguments[..], &["--add-config", setting]].concat();
+        cluster.script("kafka-configs.sh", &arguments, "").unwrap_or_else(|said| panic!("{setting}: {said}"));
+        for id in 0..3 {
+            let said = || cluster.brokers[id].process.as_ref().map(|process| process.said()).unwrap_or_default();
+            eventually(PATIENCE, &format!("broker {id}: {what}"), || {
+                let of_each_leader = said().matches(what).count();
+                if of_each_leader >= 2 { Ok(()) } else { Err(format!("{of_each_leader} times")) }
+            });
+        }
+    };
+    resize(&cluster, "num.replica.fetchers=2", "fetcherId=1] Starting");
+    produce_to_all(&cluster, "two fetchers");
+    resize(&cluster, "num.replica.fetchers=1", "fetcherId=1] Stopped");
+    produce_to_all(&cluster, "one fetcher again");
+    spread.iter().for_each(|partition| until_same_segments(&cluster, *partition, &[0, 1, 2]));
+}
+
+/// Whoever leads, JVM broker or ours, whoever follows: all have the same bytes.
+#[test]
+fn a_jvm_broker_and_ours_follow_each_other() {
+    let kinds = [Kind::Jvm("3.9.1"), Kind::Odradek, Kind::Odradek];
+    let mut cluster = Brokers::start_as("with-jvm", &kinds, "replica.fetch.backoff.ms=200");
+    cluster.client(1).create_replicated_topic(TOPIC, 3, 3, &[]);
+    let leader_of = |cluster: &Brokers, partition: i32| {
+        cluster.until_partition(TOPIC, partition, "all are in sync", |found| found.isr_nodes.len() == 3).leader_id
+    };
+    let mut leaders: Vec<i32> = (0..3).map(|partition| leader_of(&cluster, partition)).collect();
+    leaders.sort_unstable();
+    assert_eq!(leaders, [0, 1, 2], "each leads one");
+    for partition in 0..3 {
+        for round in 0..5 {
+            produce_acknowledged(&cluster, partition, || lines("line", round, 4, 300));
+        }
+        until_same_segments(&cluster, partition, &[0, 1, 2]);
+    }
+    cluster.brokers[0].kill();
+    for partition in 0..3 {
+        cluster.until_partition(TOPIC, partition, "one of ours leads", |found| found.leader_id > 0);
+        produce_acknowledged(&cluster, partition, || lines("more", 0, 4, 300));
+    }
+    cluster.start_broker(0, kinds[0]);
+    (0..3).for_each(|partition| until_same_segments(&cluster, partition, &[0, 1, 2]));
 }
 
 /// A group's offsets are in a partition like any other: whoever leads it next coordinates the group.

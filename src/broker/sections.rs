@@ -9,10 +9,11 @@ use tokio::sync::watch;
 use crate::broker::startup::{advertised, connection_limits};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::listeners::EndPoint;
-use crate::config::sections::{ControllerConfig, LogDirsConfig, SocketConfig};
+use crate::config::sections::{ControllerConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
 use crate::controller::task::Controller;
 use crate::log::dirs::LogDirs;
 use crate::network::limits::ConnectionCounter;
+use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::io::IoThreads;
 
 /// One part of the configuration in force. Anything that has one learns of every change of that part, and of no other.
@@ -133,6 +134,28 @@ pub(crate) async fn follow_io_threads(
         match threads.resize(wanted) {
             Ok(()) => info!("{wanted} I/O threads run in place of {before}"),
             Err(why) => error!("some of {wanted} I/O threads do not start: {why}"),
+        }
+    }
+}
+
+/// `num.replica.fetchers`, until told to stop.
+pub(crate) async fn follow_replica_fetchers(
+    mut replicas: Section<ReplicaConfig>,
+    fetchers: Arc<Fetchers>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        let before = replicas.current().num_replica_fetchers;
+        let wanted = tokio::select! {
+            changed = replicas.changed() => match changed {
+                Some(replicas) => replicas.num_replica_fetchers,
+                None => return,
+            },
+            _ = shutdown.wait_for(|stops| *stops) => return,
+        };
+        if wanted != before {
+            fetchers.resize(wanted);
+            info!("{wanted} fetchers for each broker that is followed run in place of {before}");
         }
     }
 }

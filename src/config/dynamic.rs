@@ -212,7 +212,7 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
 /// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
 /// logs are opened, which is at the next start, as in Kafka.
-const WATCHED: [&str; 9] = [
+const WATCHED: [&str; 10] = [
     "advertised.listeners",
     "background.threads",
     "max.connection.creation.rate",
@@ -221,6 +221,7 @@ const WATCHED: [&str; 9] = [
     "max.connections.per.ip.overrides",
     "num.io.threads",
     "num.recovery.threads.per.data.dir",
+    "num.replica.fetchers",
     "producer.id.expiration.ms",
 ];
 
@@ -366,12 +367,13 @@ mod tests {
             ("log.segment.delete.delay.ms", "7"), ("max.connection.creation.rate", "7"), ("max.connections", "7"),
             ("max.connections.per.ip", "7"), ("max.connections.per.ip.overrides", "127.0.0.1:7"),
             ("message.max.bytes", "7"), ("min.insync.replicas", "2"), ("num.io.threads", "7"),
-            ("num.recovery.threads.per.data.dir", "2"), ("producer.id.expiration.ms", "7"),
+            ("num.recovery.threads.per.data.dir", "2"), ("num.replica.fetchers", "2"), ("producer.id.expiration.ms", "7"),
             ("unclean.leader.election.enable", "true"),
         ];
         let parts = |config: &KafkaConfig| {
             let addresses = config.advertised_listeners().to_vec();
-            (config.log_dirs_config(), config.socket_config(), config.controller_config(), addresses)
+            let replicas = config.replica_config();
+            (config.log_dirs_config(), config.socket_config(), config.controller_config(), replicas, addresses)
         };
         for (name, value) in acted_on {
             let set = properties(&[(name, value)]);

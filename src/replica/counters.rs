@@ -31,6 +31,17 @@ pub struct ReplicaCounters {
     pub bytes_out: AtomicU64,
     /// Kafka's `ReplicationBytesOutPerSec`: of answers to followers.
     pub replication_bytes_out: AtomicU64,
+    /// Kafka's `ReplicationBytesInPerSec`: of answers of leaders.
+    pub replication_bytes_in: AtomicU64,
+    /// Kafka's `kafka.server:type=FetcherStats,name=RequestsPerSec`: fetches of all fetchers.
+    pub fetcher_requests: AtomicU64,
+    /// Requests of fetchers that got no answer, or one that could not be read.
+    pub fetcher_requests_failed: AtomicU64,
+    /// Kafka's `kafka.server:type=ReplicaFetcherManager,name=FailedPartitionsCount`, counting up: partitions that were
+    /// given up until their leader epoch changes.
+    pub follower_partitions_failed: AtomicU64,
+    /// Logs that were cut to what their leaders have.
+    pub follower_truncations: AtomicU64,
     /// Looks that fetches had into partitions.
     pub partitions_read: AtomicU64,
     /// Partitions of which a fetch was told an error.

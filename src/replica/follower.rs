@@ -84,7 +84,13 @@ impl<L: PartitionLog> Partition<L> {
         now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
         let appended = log.append_as_follower(records, leader_epoch, fetch_offset, now_ms);
-        let Err(LogError::UnexpectedOffset { first_offset, log_end_offset }) = appended else { return appended };
+        let (first_offset, log_end_offset) = match appended {
+            Err(LogError::UnexpectedOffset { first_offset, log_end_offset }) => (first_offset, log_end_offset),
+            Err(LogError::RecordListTooLarge { bytes, segment_bytes }) if segment_bytes < bytes => {
+                return append_in_pieces(log, records, segment_bytes, leader_epoch, fetch_offset, now_ms);
+            }
+            appended => return appended,
+        };
         // The leader's log may start in the middle of a batch, after DeleteRecords: a log that is empty starts with all of
         // it. Source: kafka 3.9 core/src/main/scala/kafka/cluster/Partition.scala (appendRecordsToFollowerOrFutureReplica).
         let is_empty = log.bounds().log_start_offset == log_end_offset && fetch_offset == log_end_offset;
@@ -145,6 +151,32 @@ impl<L: PartitionLog> Partition<L> {
             self.state().fetches.moved(Moves::ALL);
         }
     }
+}
+
+/// The leader's segments may be larger than those that this log makes, after `segment.bytes` has been lowered: its batches are
+/// appended so many at a time as a segment holds. A JVM follower gives up there.
+fn append_in_pieces(
+    log: &impl PartitionLog,
+    records: &Bytes,
+    segment_bytes: u64,
+    leader_epoch: LeaderEpoch,
+    fetch_offset: Offset,
+    now_ms: i64,
+) -> Result<AppendInfo, LogError> {
+    let mut batches = Batches::new(records).map_while(Result::ok).map(|batch| batch.bytes.len()).peekable();
+    let (mut from, mut fetch_offset, mut all) = (0, fetch_offset, None::<AppendInfo>);
+    while let Some(mut bytes) = batches.next() {
+        while let Some(more) = batches.next_if(|more| (bytes + more) as u64 <= segment_bytes) {
+            bytes += more;
+        }
+        let piece = log.append_as_follower(&records.slice(from..from + bytes), leader_epoch, fetch_offset, now_ms)?;
+        (from, fetch_offset) = (from + bytes, piece.log_end_offset);
+        let first_offset = all.as_ref().map_or(piece.first_offset, |all| all.first_offset);
+        let flush_due = piece.flush_due || all.as_ref().is_some_and(|all| all.flush_due);
+        all = Some(AppendInfo { first_offset, flush_due, ..piece });
+    }
+    // Without a whole batch there was nothing too large.
+    all.ok_or_else(|| LogError::InvalidBatch { reason: "the leader's records are no batches".to_owned() })
 }
 
 fn position(log: &impl PartitionLog) -> Position {

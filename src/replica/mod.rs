@@ -33,6 +33,8 @@ pub mod waiters;
 #[cfg(test)]
 mod fetch_limits_tests;
 #[cfg(test)]
+mod follower_tests;
+#[cfg(test)]
 mod isr_changes_tests;
 #[cfg(test)]
 mod memory_log;

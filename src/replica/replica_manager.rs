@@ -78,8 +78,15 @@ impl ReplicaManager {
             clock: Box::new(Instant::now),
         });
         let sessions = FetchSessions::new(SessionLimits::of_slots(config.max_incremental_fetch_session_cache_slots));
-        let (fetchers, begun) =
-            Fetchers::new(broker, &config, Arc::clone(&around.metadata), registered.clone(), Arc::clone(&io));
+        let (fetchers, begun) = Fetchers::new(
+            broker,
+            &config,
+            Arc::clone(&around.metadata),
+            registered.clone(),
+            Arc::clone(&io),
+            Arc::clone(&log_dirs),
+            Arc::clone(&counters),
+        );
         let replicas = ReplicaManager {
             around,
             config,
@@ -121,6 +128,10 @@ impl ReplicaManager {
 
     pub fn log_dirs(&self) -> &Arc<LogDirs> {
         &self.log_dirs
+    }
+
+    pub fn fetchers(&self) -> &Arc<Fetchers> {
+        &self.fetchers
     }
 
     pub fn io(&self) -> &Arc<IoThreads> {

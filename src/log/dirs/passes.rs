@@ -50,13 +50,8 @@ impl LogDirs {
             self.write_small_files(dir, now_ms);
             self.rebuild_wrong_indexes(dir, now_ms);
             self.each_pending(&dir.shared.rolled, "flush", now_ms, |log| log.flush_old_segments(now_ms));
-            for ((), attempt) in dir.shared.truncated.take(now_ms) {
-                if let Err(error) = self.checkpoint_dir(dir) {
-                    log::error!("{error}");
-                    dir.shared.truncated.failed((), attempt, now_ms);
-                }
-            }
         }
+        self.write_recovery_points_moved_back(now_ms);
         for log in self.logs() {
             let flush_ms = log.config().flush_ms;
             if flush_ms != i64::MAX
@@ -67,6 +62,18 @@ impl LogDirs {
         }
         for dir in self.live() {
             self.each_pending(&dir.shared.overdue, "flush", now_ms, |log| log.flush(now_ms));
+        }
+    }
+
+    /// Writes down recovery points that truncations have moved back, where that is yet to be done.
+    pub fn write_recovery_points_moved_back(&self, now_ms: i64) {
+        for dir in self.live() {
+            for ((), attempt) in dir.shared.truncated.take(now_ms) {
+                if let Err(error) = self.checkpoint_dir(dir) {
+                    log::error!("{error}");
+                    dir.shared.truncated.failed((), attempt, now_ms);
+                }
+            }
         }
     }
 

@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::sections::ReplicaConfig;
+use crate::log::dirs::LogDirs;
 use crate::metadata::cache::MetadataCache;
 use crate::model::lock::{Guard, Lock};
 use crate::model::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
+use crate::replica::counters::ReplicaCounters;
 use crate::replica::fetcher::state::{Fetcher, Settings, Start};
 use crate::replica::fetcher::task::{Command, FetcherTask, Mailbox, Source};
 use crate::replica::io::IoThreads;
@@ -40,6 +42,8 @@ pub struct Fetchers {
     metadata: Arc<MetadataCache>,
     registered: watch::Receiver<Option<BrokerEpoch>>,
     io: Arc<IoThreads>,
+    log_dirs: Arc<LogDirs>,
+    counters: Arc<ReplicaCounters>,
     state: Lock<State>,
     /// Fetchers that are to run.
     begun: mpsc::UnboundedSender<FetcherTask>,
@@ -47,9 +51,19 @@ pub struct Fetchers {
 
 struct State {
     fetchers: BTreeMap<(BrokerId, u32), Arc<Mailbox>>,
-    /// Which fetcher has the partition.
-    places: HashMap<TopicPartition, (BrokerId, u32)>,
+    places: HashMap<TopicPartition, Place>,
     per_broker: u32,
+    /// Counts what was decided of partitions.
+    words: u64,
+}
+
+/// Which fetcher has a partition.
+#[derive(Clone, Copy)]
+struct Place {
+    leader: BrokerId,
+    number: u32,
+    /// When that was decided.
+    word: u64,
 }
 
 /// Fetchers that have begun and do not run yet.
@@ -63,12 +77,15 @@ impl Fetchers {
         metadata: Arc<MetadataCache>,
         registered: watch::Receiver<Option<BrokerEpoch>>,
         io: Arc<IoThreads>,
+        log_dirs: Arc<LogDirs>,
+        counters: Arc<ReplicaCounters>,
     ) -> (Arc<Fetchers>, Begun) {
         let (begun, to_run) = mpsc::unbounded_channel();
-        let per_broker = u32::try_from(config.num_replica_fetchers).unwrap_or(u32::MAX).max(1);
-        let state = Lock::new(State { fetchers: BTreeMap::new(), places: HashMap::new(), per_broker });
+        let per_broker = per_broker(config.num_replica_fetchers);
+        let state = Lock::new(State { fetchers: BTreeMap::new(), places: HashMap::new(), per_broker, words: 0 });
         let config = config.clone();
-        (Arc::new(Fetchers { local, config, metadata, registered, io, state, begun }), Begun(to_run))
+        let fetchers = Fetchers { local, config, metadata, registered, io, log_dirs, counters, state, begun };
+        (Arc::new(fetchers), Begun(to_run))
     }
 
     fn state(&self) -> Guard<'_, State> {
@@ -99,30 +116,69 @@ impl Fetchers {
             let name = partition.name().clone();
             match change {
                 FetchChange::Follow { leader, start } => {
-                    let place = (leader, fetcher_number(&name, state.per_broker));
-                    if state.places.get(&name).is_some_and(|before| *before != place) {
+                    let number = fetcher_number(&name, state.per_broker);
+                    let is_elsewhere = |before: &Place| (before.leader, before.number) != (leader, number);
+                    if state.places.get(&name).is_some_and(is_elsewhere) {
                         state.stop(&name);
                     }
-                    state.places.insert(name.clone(), place);
-                    let mailbox = match state.fetchers.get(&place) {
-                        Some(mailbox) => mailbox,
-                        None => {
-                            let fetcher = self.fetcher(place);
-                            let mailbox = Arc::clone(&fetcher.mailbox);
-                            // Nobody takes it only when the broker stops.
-                            let _ = self.begun.send(fetcher);
-                            state.fetchers.entry(place).or_insert(mailbox)
-                        }
-                    };
-                    mailbox.put(name, Command::Follow(partition, start));
+                    self.put_at(&mut state, leader, number, partition, start);
                 }
                 FetchChange::Stop => state.stop(&name),
                 FetchChange::SetTopicId(topic_id) => {
-                    if let Some(mailbox) = state.places.get(&name).and_then(|place| state.fetchers.get(place)) {
+                    if let Some(mailbox) = state.mailbox_of(&name) {
                         mailbox.put(name, Command::SetTopicId(topic_id));
                     }
                 }
             }
+        }
+    }
+
+    fn put_at(
+        self: &Arc<Self>,
+        state: &mut State,
+        leader: BrokerId,
+        number: u32,
+        partition: Arc<Partition>,
+        start: Start,
+    ) {
+        state.words += 1;
+        let name = partition.name().clone();
+        state.places.insert(name.clone(), Place { leader, number, word: state.words });
+        let mailbox = state.fetchers.entry((leader, number)).or_insert_with(|| {
+            let fetcher = self.fetcher((leader, number));
+            let mailbox = Arc::clone(&fetcher.mailbox);
+            // Nobody takes it only when the broker stops.
+            let _ = self.begun.send(fetcher);
+            mailbox
+        });
+        mailbox.put(name, Command::Follow(partition, start));
+    }
+
+    /// `num.replica.fetchers` has changed: partitions go to the fetchers that they have from now on, each when the one that
+    /// has it now is done with what it is at.
+    pub fn resize(&self, num_replica_fetchers: usize) {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.per_broker = per_broker(num_replica_fetchers);
+        for (name, place) in &mut state.places {
+            if fetcher_number(name, state.per_broker) == place.number {
+                continue;
+            }
+            state.words += 1;
+            place.word = state.words;
+            if let Some(mailbox) = state.fetchers.get(&(place.leader, place.number)) {
+                mailbox.put(name.clone(), Command::HandOver(place.word));
+            }
+        }
+    }
+
+    /// The fetcher that had the partition is done with it.
+    pub(super) fn hand_over(self: &Arc<Self>, partition: Arc<Partition>, start: Start, word: u64) {
+        let mut state = self.state();
+        let Some(place) = state.places.get(partition.name()).copied() else { return };
+        if place.word == word {
+            let number = fetcher_number(partition.name(), state.per_broker);
+            self.put_at(&mut state, place.leader, number, partition, start);
         }
     }
 
@@ -180,6 +236,8 @@ impl Fetchers {
             metadata: Arc::clone(&self.metadata),
             registered: self.registered.clone(),
             io: Arc::clone(&self.io),
+            log_dirs: Arc::clone(&self.log_dirs),
+            counters: Arc::clone(&self.counters),
             fetchers: Arc::clone(self),
             partitions: BTreeMap::new(),
             connection: None,
@@ -190,11 +248,20 @@ impl Fetchers {
 
 impl State {
     fn stop(&mut self, name: &TopicPartition) {
-        let Some(place) = self.places.remove(name) else { return };
-        if let Some(mailbox) = self.fetchers.get(&place) {
+        if let Some(mailbox) = self.mailbox_of(name) {
             mailbox.put(name.clone(), Command::Unfollow);
         }
+        self.places.remove(name);
     }
+
+    fn mailbox_of(&self, name: &TopicPartition) -> Option<&Arc<Mailbox>> {
+        let place = self.places.get(name)?;
+        self.fetchers.get(&(place.leader, place.number))
+    }
+}
+
+fn per_broker(num_replica_fetchers: usize) -> u32 {
+    u32::try_from(num_replica_fetchers).unwrap_or(u32::MAX).max(1)
 }
 
 /// Which of a broker's fetchers a partition has: Java's hash of its topic, as in Kafka.

@@ -184,6 +184,7 @@ pub(super) struct Fetcher {
     settings: Settings,
     followed: BTreeMap<TopicPartition, Followed>,
     stays: u64,
+    failures: u64,
     session: Session,
     /// Of which the leader may have to be told something.
     changed: BTreeSet<TopicPartition>,
@@ -203,6 +204,7 @@ impl Fetcher {
             settings,
             followed: BTreeMap::new(),
             stays: 0,
+            failures: 0,
             session: Session::default(),
             changed: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -217,9 +219,15 @@ impl Fetcher {
         self.followed.is_empty()
     }
 
-    #[cfg(test)]
-    pub fn failed(&self) -> usize {
-        self.followed.values().filter(|followed| followed.phase == Phase::Failed).count()
+    /// How many times a partition was given up until its epoch changes.
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// What a partition that is being fetched is fetched as.
+    pub fn identity(&self, partition: &TopicPartition) -> Option<(TopicId, LeaderEpoch)> {
+        let followed = self.followed.get(partition).filter(|followed| followed.phase != Phase::Failed)?;
+        Some((followed.topic_id, followed.leader_epoch))
     }
 
     // ---- who is followed ----
@@ -304,6 +312,7 @@ impl Fetcher {
 
     fn fail(&mut self, partition: &TopicPartition, why: &str) {
         warn!("{} Partition {partition} marked as failed: {why}", self.settings.name);
+        self.failures += 1;
         self.enter(partition, Phase::Failed);
     }
 

@@ -226,7 +226,7 @@ fn each_error_of_a_partition_is_its_own() {
         let again = named(&fetch(&mut fetcher, at(1_000)));
         match then {
             Delayed => assert_eq!(again, [(0, 10, 5, 4)], "{error}"),
-            _ => assert_eq!((again, fetcher.failed()), (Vec::new(), 1), "{error}"),
+            _ => assert_eq!((again, fetcher.failures()), (Vec::new(), 1), "{error}"),
         }
     }
 }
@@ -271,7 +271,7 @@ fn the_answer_to_what_was_asked_before_a_change_is_dropped() {
             fetch(&mut fetcher, at(0));
             change(&mut fetcher);
             assert!(fetcher.on_fetched(answer(vec![late]), at(0)).is_empty(), "{what}");
-            assert_eq!(fetcher.failed(), 0, "{what}");
+            assert_eq!(fetcher.failures(), 0, "{what}");
         }
         // What was done to its log before the change says nothing about the log after it.
         let mut fetcher = begun(settings(), 1);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
@@ -11,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::client::connection::{Connection, ConnectionSettings};
 use crate::client::error::ClientError;
 use crate::config::metadata_version::MetadataVersion;
+use crate::log::dirs::LogDirs;
 use crate::log::error::LogError;
 use crate::log::leader_epochs::EpochEnd;
 use crate::metadata::cache::MetadataCache;
@@ -21,6 +23,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::fetch::{FetchRequest, FetchResponse, ReplicaState};
 use crate::protocol::messages::list_offsets::ListOffsetsResponse;
 use crate::protocol::messages::offset_for_leader_epoch::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use crate::replica::counters::{ReplicaCounters, add};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::fetcher::state::{Answer, Done, Fetcher, Next, Question, Settled, Start, Task, Trouble, Work};
@@ -32,33 +35,37 @@ use crate::replica::truncation::Truncation;
 const LAST_WITH_NAMES: i16 = 12;
 const FIRST_WITH_REPLICA_STATE: i16 = 15;
 
-/// What a fetcher is told of a partition: the last word counts.
+/// What a fetcher is told of a partition.
 pub(super) enum Command {
     Follow(Arc<Partition>, Start),
     Unfollow,
     SetTopicId(TopicId),
+    /// Another fetcher takes it over, unless something else has been decided since that word.
+    HandOver(u64),
 }
 
-/// What a fetcher is yet to hear. It holds one word a partition, so whoever tells it something never waits.
+/// What a fetcher is yet to hear. It holds no more of a partition than what was said since it was last followed or let go,
+/// so whoever tells it something never waits.
 #[derive(Default)]
 pub(super) struct Mailbox {
-    commands: Lock<BTreeMap<TopicPartition, Command>>,
+    commands: Lock<BTreeMap<TopicPartition, Vec<Command>>>,
     arrival: Notify,
 }
 
 impl Mailbox {
     pub fn put(&self, partition: TopicPartition, command: Command) {
-        let mut commands = self.commands.lock().expect("nothing panics under it");
-        match (commands.get_mut(&partition), command) {
-            (Some(Command::Follow(_, start)), Command::SetTopicId(topic_id)) => start.topic_id = topic_id,
-            (Some(Command::Unfollow), Command::SetTopicId(_)) => {}
-            (_, command) => drop(commands.insert(partition, command)),
+        {
+            let mut commands = self.commands.lock().expect("nothing panics under it");
+            let of_partition = commands.entry(partition).or_default();
+            if matches!(command, Command::Follow(..) | Command::Unfollow) {
+                of_partition.clear();
+            }
+            of_partition.push(command);
         }
-        drop(commands);
         self.arrival.notify_one();
     }
 
-    fn take(&self) -> BTreeMap<TopicPartition, Command> {
+    fn take(&self) -> BTreeMap<TopicPartition, Vec<Command>> {
         std::mem::take(&mut *self.commands.lock().expect("nothing panics under it"))
     }
 
@@ -88,6 +95,8 @@ pub(super) struct FetcherTask {
     pub metadata: Arc<MetadataCache>,
     pub registered: watch::Receiver<Option<BrokerEpoch>>,
     pub io: Arc<IoThreads>,
+    pub log_dirs: Arc<LogDirs>,
+    pub counters: Arc<ReplicaCounters>,
     pub fetchers: Arc<Fetchers>,
     pub partitions: BTreeMap<TopicPartition, Arc<Partition>>,
     pub connection: Option<Connection>,
@@ -105,7 +114,10 @@ impl FetcherTask {
     /// Runs until it has no partition left, or the broker stops.
     pub async fn run(mut self) {
         info!("{} Starting", self.name);
+        let mut failures = 0;
         loop {
+            let more = self.core.failures() - std::mem::replace(&mut failures, self.core.failures());
+            self.counters.follower_partitions_failed.fetch_add(more, Ordering::Relaxed);
             self.hear();
             if self.core.is_empty() && self.fetchers.end(self.source.leader, self.source.number, &self.mailbox) {
                 break;
@@ -132,21 +144,37 @@ impl FetcherTask {
     }
 
     fn hear(&mut self) {
-        for (name, command) in self.mailbox.take() {
-            match command {
-                Command::Follow(partition, start) => {
-                    // A topic that was deleted and made again may have the same epoch, and has another log.
-                    let before = self.partitions.insert(name.clone(), Arc::clone(&partition));
-                    if before.is_some_and(|before| !Arc::ptr_eq(&before, &partition)) {
-                        self.core.unfollow(&name);
-                    }
-                    self.core.follow(name, &start);
+        for (name, commands) in self.mailbox.take() {
+            commands.into_iter().for_each(|command| self.obey(&name, command));
+        }
+    }
+
+    fn obey(&mut self, name: &TopicPartition, command: Command) {
+        match command {
+            Command::Follow(partition, start) => {
+                // A topic that was deleted and made again may have the same epoch, and has another log.
+                let before = self.partitions.insert(name.clone(), Arc::clone(&partition));
+                if before.is_some_and(|before| !Arc::ptr_eq(&before, &partition)) {
+                    self.core.unfollow(name);
                 }
-                Command::Unfollow => {
-                    self.partitions.remove(&name);
-                    self.core.unfollow(&name);
+                self.core.follow(name.clone(), &start);
+            }
+            Command::Unfollow => {
+                self.partitions.remove(name);
+                self.core.unfollow(name);
+            }
+            Command::SetTopicId(topic_id) => self.core.set_topic_id(name, topic_id),
+            Command::HandOver(word) => {
+                let identity = self.core.identity(name);
+                self.core.unfollow(name);
+                let Some((partition, (topic_id, leader_epoch))) = self.partitions.remove(name).zip(identity) else {
+                    return;
+                };
+                // Nothing of this fetcher is under way, so the log ends where the other goes on.
+                if let Ok(position) = partition.follower_position(leader_epoch) {
+                    let start = Start { topic_id, leader_epoch, position };
+                    self.fetchers.hand_over(partition, start, word);
                 }
-                Command::SetTopicId(topic_id) => self.core.set_topic_id(&name, topic_id),
             }
         }
     }
@@ -166,6 +194,9 @@ impl FetcherTask {
     // ---- the leader ----
 
     async fn ask(&mut self, question: Question) -> Result<Told, ClientError> {
+        if matches!(question, Question::Fetch { .. }) {
+            add(&self.counters.fetcher_requests, 1);
+        }
         let protocol = self.source.protocol;
         let local = self.source.local.0;
         let broker_epoch = self.registered.borrow().map_or(-1, |epoch| epoch.0);
@@ -227,6 +258,7 @@ impl FetcherTask {
             Ok(told) => told,
             Err(why) => {
                 self.connection = None;
+                add(&self.counters.fetcher_requests_failed, 1);
                 if !std::mem::replace(&mut self.complained, true) {
                     warn!("{} Error in response for a request to broker {}: {why}", self.name, self.source.leader);
                 } else {
@@ -280,13 +312,25 @@ impl FetcherTask {
     async fn carry_out(&self, works: Vec<Work>) -> Result<Vec<Done>, ShuttingDown> {
         let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
         let works: Vec<(Arc<Partition>, Work)> = works.into_iter().filter_map(with_partition).collect();
-        let now_ms = wall_clock_ms();
-        self.io.run(move || works.into_iter().map(|(partition, work)| done(&partition, work, now_ms)).collect()).await
+        let (log_dirs, counters) = (Arc::clone(&self.log_dirs), Arc::clone(&self.counters));
+        let carry_out = move || {
+            let now_ms = wall_clock_ms();
+            let outcomes =
+                works.into_iter().map(|(partition, work)| done(&partition, work, &counters, now_ms)).collect();
+            // Before anything is appended in place of what was cut: a crash must not take that for flushed.
+            log_dirs.write_recovery_points_moved_back(now_ms);
+            outcomes
+        };
+        self.io.run(carry_out).await
     }
 }
 
-fn done(partition: &Partition, work: Work, now_ms: i64) -> Done {
+fn done(partition: &Partition, work: Work, counters: &ReplicaCounters, now_ms: i64) -> Done {
     let Work { partition: name, stay, leader_epoch, task } = work;
+    match &task {
+        Task::Append(from_leader) => add(&counters.replication_bytes_in, from_leader.records.len()),
+        Task::Truncate(_) | Task::TruncateByEpoch { .. } | Task::RestartAt(_) => add(&counters.follower_truncations, 1),
+    }
     let outcome = carry_out(partition, leader_epoch, task, now_ms).map_err(|why| trouble(&name, &why));
     Done { partition: name, stay, outcome }
 }
