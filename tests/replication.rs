@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use odradek::protocol::messages::produce::ProduceRequest;
-use odradek::record::compression::Codec;
-use support::client::{Client, batch, invalid, outcome, produce_request, values};
+use odradek::record::build::BatchBuilder;
+use support::client::{Client, TIMESTAMP, invalid, outcome, produce_request, values};
 use support::{Brokers, Kind, PATIENCE, eventually};
 
 const TOPIC: &str = "orders";
@@ -27,7 +27,12 @@ fn produce_acknowledged(cluster: &Brokers, partition: i32, records: impl Fn() ->
 
 fn lines(name: &str, from: usize, count: usize, bytes: usize) -> bytes::Bytes {
     let filler = "x".repeat(bytes);
-    batch(Codec::None, (from..from + count).map(|number| format!("{name} {number} {filler}")))
+    let mut builder = BatchBuilder::new();
+    for number in from..from + count {
+        // No headers: old formats have no place for them.
+        builder.append(TIMESTAMP, Some(b"key"), Some(format!("{name} {number} {filler}").as_bytes()), &[]);
+    }
+    builder.build()
 }
 
 /// The segments of a partition with what is in them.
@@ -104,6 +109,7 @@ fn outlives_its_leader(protocol: &str) {
     cluster.start_broker(leader, Kind::under_test());
     produce(&cluster, 2, 2000);
     until_same_segments(&cluster, 0, &[0, 1, 2]);
+    cluster.until_partition(TOPIC, 0, "all are in sync again", |partition| partition.isr_nodes.len() == 3);
 }
 
 /// Records that only a dead leader has, and that nobody was promised, are gone when it comes back.
@@ -141,7 +147,9 @@ fn hundreds_of_partitions_go_to_other_fetchers_while_they_replicate() {
     cluster.client(0).create_replicated_topic(TOPIC, 300, 3, &[]);
     let spread = [0, 1, 2, 150, 298, 299];
     let produce_to_all = |cluster: &Brokers, name: &str| {
-        spread.iter().for_each(|partition| drop(produce_acknowledged(cluster, *partition, || lines(name, 0, 3, 50))));
+        for partition in spread {
+            produce_acknowledged(cluster, partition, || lines(name, 0, 3, 50));
+        }
     };
     produce_to_all(&cluster, "one fetcher");
     let resize = |cluster: &Brokers, setting: &str, what: &str| {
@@ -169,7 +177,8 @@ fn hundreds_of_partitions_go_to_other_fetchers_while_they_replicate() {
 fn a_jvm_broker_and_ours_follow_each_other() {
     let kinds = [Kind::Jvm("3.9.1"), Kind::Odradek, Kind::Odradek];
     let mut cluster = Brokers::start_as("with-jvm", &kinds, "replica.fetch.backoff.ms=200");
-    cluster.client(1).create_replicated_topic(TOPIC, 3, 3, &[]);
+    // The first that started is the controller.
+    cluster.client(0).create_replicated_topic(TOPIC, 3, 3, &[]);
     let leader_of = |cluster: &Brokers, partition: i32| {
         cluster.until_partition(TOPIC, partition, "all are in sync", |found| found.isr_nodes.len() == 3).leader_id
     };

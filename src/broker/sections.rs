@@ -13,8 +13,8 @@ use crate::config::sections::{ControllerConfig, LogDirsConfig, ReplicaConfig, So
 use crate::controller::task::Controller;
 use crate::log::dirs::LogDirs;
 use crate::network::limits::ConnectionCounter;
-use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::io::IoThreads;
+use crate::replica::replica_manager::ReplicaManager;
 
 /// One part of the configuration in force. Anything that has one learns of every change of that part, and of no other.
 #[derive(Debug)]
@@ -138,23 +138,25 @@ pub(crate) async fn follow_io_threads(
     }
 }
 
-/// `num.replica.fetchers`, until told to stop.
-pub(crate) async fn follow_replica_fetchers(
-    mut replicas: Section<ReplicaConfig>,
-    fetchers: Arc<Fetchers>,
+/// `num.replica.fetchers` and the replication quotas, until told to stop.
+pub(crate) async fn follow_replica_settings(
+    mut settings: Section<ReplicaConfig>,
+    replicas: Arc<ReplicaManager>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     loop {
-        let before = replicas.current().num_replica_fetchers;
-        let wanted = tokio::select! {
-            changed = replicas.changed() => match changed {
-                Some(replicas) => replicas.num_replica_fetchers,
-                None => return,
+        let before = settings.current().num_replica_fetchers;
+        tokio::select! {
+            changed = settings.changed() => if changed.is_none() {
+                return;
             },
             _ = shutdown.wait_for(|stops| *stops) => return,
-        };
+        }
+        let settings = settings.current();
+        replicas.set_throttled_rates(settings);
+        let wanted = settings.num_replica_fetchers;
         if wanted != before {
-            fetchers.resize(wanted);
+            replicas.fetchers().resize(wanted);
             info!("{wanted} fetchers for each broker that is followed run in place of {before}");
         }
     }

@@ -29,7 +29,7 @@ use crate::broker::local_host::canonical_host_name;
 use crate::broker::registration::{self, Identity, Registration};
 use crate::broker::sections::{
     follow_advertised_listeners, follow_connection_limits, follow_controller_settings, follow_io_threads,
-    follow_producer_expiration, follow_replica_fetchers,
+    follow_producer_expiration, follow_replica_settings,
 };
 use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::kafka_config::KafkaConfig;
@@ -352,7 +352,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     );
     tasks.spawn(Fetchers::run(fetchers, shutting_down.clone()));
     let of_replicas = dynamic.section(KafkaConfig::replica_config);
-    tasks.spawn(follow_replica_fetchers(of_replicas, Arc::clone(replicas.fetchers()), shutting_down.clone()));
+    tasks.spawn(follow_replica_settings(of_replicas, Arc::clone(&replicas), shutting_down.clone()));
     let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
     let groups = GroupCoordinator::new(
         group_config,

@@ -212,9 +212,11 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
 /// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
 /// logs are opened, which is at the next start, as in Kafka.
-const WATCHED: [&str; 10] = [
+const WATCHED: [&str; 12] = [
     "advertised.listeners",
     "background.threads",
+    "follower.replication.throttled.rate",
+    "leader.replication.throttled.rate",
     "max.connection.creation.rate",
     "max.connections",
     "max.connections.per.ip",
@@ -356,6 +358,7 @@ mod tests {
         #[rustfmt::skip]
         let acted_on = [
             ("advertised.listeners", "PLAINTEXT://h:1"), ("background.threads", "11"), ("compression.gzip.level", "3"), ("compression.lz4.level", "3"),
+            ("follower.replication.throttled.rate", "7"), ("leader.replication.throttled.rate", "7"),
             ("compression.type", "zstd"), ("compression.zstd.level", "4"),
             ("log.cleaner.max.compaction.lag.ms", "7"),
             ("log.cleanup.policy", "compact"), ("log.flush.interval.messages", "7"), ("log.flush.interval.ms", "7"),

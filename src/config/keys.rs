@@ -254,8 +254,8 @@ settings! {
     "replica.selector.class": String = None, Any, ReadOnly, Acted, "Class that picks the replica a consumer reads from; the leader when unset.";
     "replica.socket.receive.buffer.bytes": Int = Some("65536"), Any, ReadOnly, Acted, "Receive buffer of a follower's connection.";
     "replica.socket.timeout.ms": Int = Some("30000"), Any, ReadOnly, Acted, "Time a follower waits for its leader's answer.";
-    "replication.quota.window.num": Int = Some("11"), AtLeast(1), ReadOnly, NotYet, "Samples kept for replication quotas.";
-    "replication.quota.window.size.seconds": Int = Some("1"), AtLeast(1), ReadOnly, NotYet, "Seconds covered by one sample of replication quotas.";
+    "replication.quota.window.num": Int = Some("11"), AtLeast(1), ReadOnly, Acted, "Samples kept for replication quotas.";
+    "replication.quota.window.size.seconds": Int = Some("1"), AtLeast(1), ReadOnly, Acted, "Seconds covered by one sample of replication quotas.";
     "request.timeout.ms": Int = Some("30000"), Any, ReadOnly, Acted, "Time an internal request may take.";
     "reserved.broker.max.id": Int = Some("1000"), AtLeast(0), ReadOnly, Acted, "Largest id that may be configured; generated ids lie above it.";
     "sasl.client.callback.handler.class": Class = None, Any, ReadOnly, NotYet, "SASL: class of the client's callbacks.";
@@ -389,8 +389,8 @@ pub const DROPPED_IN_3_0: [(&str, &str); 7] = [
 settings! {
     /// Settings that exist only in ZooKeeper; written in a file they mean nothing.
     DYNAMIC_ONLY:
-    "follower.replication.throttled.rate": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, NotYet, "Bytes a second for throttled replicas that follow here.";
-    "leader.replication.throttled.rate": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, NotYet, "Bytes a second for throttled replicas that are led here.";
+    "follower.replication.throttled.rate": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "Bytes a second for throttled replicas that follow here.";
+    "leader.replication.throttled.rate": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "Bytes a second for throttled replicas that are led here.";
     "replica.alter.log.dirs.io.max.bytes.per.second": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, NotYet, "Bytes a second for moves between log directories.";
 }
 

@@ -370,6 +370,14 @@ impl ThrottledReplicas {
         if replicas.is_empty() { ThrottledReplicas::None } else { ThrottledReplicas::These(replicas) }
     }
 
+    pub fn contains(&self, partition: i32, broker: i32) -> bool {
+        match self {
+            ThrottledReplicas::None => false,
+            ThrottledReplicas::All => true,
+            ThrottledReplicas::These(replicas) => replicas.contains(&(partition, broker)),
+        }
+    }
+
     fn to_text(&self) -> String {
         match self {
             ThrottledReplicas::None => String::new(),

@@ -188,7 +188,17 @@ impl KafkaConfig {
             replica_socket_receive_buffer_bytes: usize::try_from(self.number("replica.socket.receive.buffer.bytes"))
                 .ok()
                 .filter(|bytes| *bytes > 0),
+            leader_replication_throttled_rate: self.stored_rate("leader.replication.throttled.rate"),
+            follower_replication_throttled_rate: self.stored_rate("follower.replication.throttled.rate"),
+            replication_quota_window_num: self.size("replication.quota.window.num"),
+            replication_quota_window_size_seconds: self.millis("replication.quota.window.size.seconds"),
         }
+    }
+
+    /// A rate that is only ever stored in ZooKeeper; without one there is no limit.
+    fn stored_rate(&self, name: &str) -> u64 {
+        let stored = self.dynamic_broker().get(name).or_else(|| self.dynamic_default().get(name));
+        stored.and_then(|text| text.trim().parse().ok()).unwrap_or(i64::MAX as u64)
     }
 
     pub fn controller_config(&self) -> ControllerConfig {

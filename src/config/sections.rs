@@ -230,6 +230,12 @@ pub struct ReplicaConfig {
     pub replica_socket_timeout_ms: u64,
     /// None leaves the system's own size.
     pub replica_socket_receive_buffer_bytes: Option<usize>,
+    /// Bytes a second, of throttled replicas that are led here and are not in sync.
+    pub leader_replication_throttled_rate: u64,
+    /// Bytes a second, of throttled replicas that follow here and are not in sync.
+    pub follower_replication_throttled_rate: u64,
+    pub replication_quota_window_num: usize,
+    pub replication_quota_window_size_seconds: u64,
 }
 
 impl Default for ReplicaConfig {
@@ -249,6 +255,10 @@ impl Default for ReplicaConfig {
             replica_fetch_backoff_ms: 1_000,
             replica_socket_timeout_ms: 30_000,
             replica_socket_receive_buffer_bytes: Some(64 << 10),
+            leader_replication_throttled_rate: i64::MAX as u64,
+            follower_replication_throttled_rate: i64::MAX as u64,
+            replication_quota_window_num: 11,
+            replication_quota_window_size_seconds: 1,
         }
     }
 }

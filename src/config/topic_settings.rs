@@ -23,9 +23,9 @@ settings! {
     "file.delete.delay.ms": Long = Some("60000"), AtLeast(0), ClusterWide, Acted, "Time a deleted segment's file stays on disk.";
     "flush.messages": Long = Some("9223372036854775807"), AtLeast(1), ClusterWide, Acted, "Records appended before they are flushed to disk.";
     "flush.ms": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "Time appended records may wait for a flush.";
-    "follower.replication.throttled.replicas": List = Some(""), ThrottledReplicas, ClusterWide, NotYet, "Replicas whose fetching is throttled, as partition:broker, or * for all.";
+    "follower.replication.throttled.replicas": List = Some(""), ThrottledReplicas, ClusterWide, Acted, "Replicas whose fetching is throttled, as partition:broker, or * for all.";
     "index.interval.bytes": Int = Some("4096"), AtLeast(0), ClusterWide, Acted, "Bytes of records between two entries of the offset index.";
-    "leader.replication.throttled.replicas": List = Some(""), ThrottledReplicas, ClusterWide, NotYet, "Replicas whose serving is throttled, as partition:broker, or * for all.";
+    "leader.replication.throttled.replicas": List = Some(""), ThrottledReplicas, ClusterWide, Acted, "Replicas whose serving is throttled, as partition:broker, or * for all.";
     "local.retention.bytes": Long = Some("-2"), AtLeast(-2), ClusterWide, NotYet, "Tiered storage: bytes kept on local disk; -2 means retention.bytes.";
     "local.retention.ms": Long = Some("-2"), AtLeast(-2), ClusterWide, NotYet, "Tiered storage: age kept on local disk; -2 means retention.ms.";
     "max.compaction.lag.ms": Long = Some("9223372036854775807"), AtLeast(1), ClusterWide, Acted, "Longest time a record may stay uncompacted.";

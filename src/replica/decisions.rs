@@ -188,7 +188,12 @@ impl ReplicaManager {
                     // Only a log that fails in between has no position; it is not fetched, nor served.
                     fetch: partition.follower_position(leader_epoch).ok().map(|position| FetchChange::Follow {
                         leader: decision.leader,
-                        start: Start { topic_id: decision.topic_id, leader_epoch, position },
+                        start: Start {
+                            topic_id: decision.topic_id,
+                            leader_epoch,
+                            position,
+                            is_throttled: partition.is_throttled_follower(),
+                        },
                     }),
                 }),
                 Err(why) => {

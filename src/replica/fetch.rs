@@ -101,18 +101,29 @@ struct Looked {
     must_tell: bool,
     unknown: usize,
     refused: usize,
+    /// Of those, what counts for the leader's replication quota.
+    throttled_bytes: usize,
 }
 
 impl Looked {
     fn new(count: usize) -> Looked {
         let outcomes = Vec::with_capacity(count);
-        Looked { outcomes, bytes: 0, waited_for_bytes: Some(0), must_tell: false, unknown: 0, refused: 0 }
+        Looked {
+            outcomes,
+            bytes: 0,
+            waited_for_bytes: Some(0),
+            must_tell: false,
+            unknown: 0,
+            refused: 0,
+            throttled_bytes: 0,
+        }
     }
 
     fn push(&mut self, asked: &FetchParams, outcome: Outcome) {
         match &outcome {
             Ok(fetched) => {
                 self.bytes += fetched.bytes();
+                self.throttled_bytes += if fetched.is_throttled { fetched.bytes() } else { 0 };
                 let waited_for = fetched.waited_for_bytes(asked);
                 self.waited_for_bytes = self.waited_for_bytes.zip(waited_for).map(|(before, more)| before + more);
                 self.must_tell |= fetched.diverging.is_some() || fetched.preferred_read_replica.is_some();
@@ -262,6 +273,9 @@ impl ReplicaManager {
                 Fetcher::Consumer { .. } => add(&self.counters.bytes_out, looked.bytes),
                 Fetcher::Follower { .. } => add(&self.counters.replication_bytes_out, looked.bytes),
             }
+        }
+        if looked.throttled_bytes > 0 {
+            self.around.leader_throttle.record(looked.throttled_bytes, (self.around.clock)());
         }
         if looked.refused > 0 {
             add(&self.counters.fetches_refused, looked.refused);

@@ -50,6 +50,14 @@ impl<L: PartitionLog> Partition<L> {
         Ok(position(&*log))
     }
 
+    /// Whether what it fetches counts for the follower's replication quota.
+    pub fn is_throttled_follower(&self) -> bool {
+        self.log().is_some_and(|log| {
+            let replicas = &log.config().follower_replication_throttled_replicas;
+            replicas.contains(self.name().partition, self.local().0)
+        })
+    }
+
     /// Appends what a leader sent, and learns from it what is committed and where the log starts. May wait for a disk.
     pub fn append_from_leader(&self, fetched: &FromLeader, now_ms: i64) -> Result<AppendInfo, ReplicaError> {
         let FromLeader { records, leader_epoch, fetch_offset, high_watermark, log_start_offset } = fetched;

@@ -22,6 +22,7 @@ use crate::replica::follower::FromLeader;
 use crate::replica::isr_changes::IsrChanges;
 use crate::replica::leader::Decision;
 use crate::replica::partition::{Partition, Surroundings};
+use crate::replica::throttle::Throttle;
 use crate::replica::truncation::Truncation;
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -49,6 +50,7 @@ fn following(config: LogConfig) -> Follower {
         metadata: Arc::new(MetadataCache::new()),
         isr_changes: IsrChanges::default(),
         counters: Arc::default(),
+        leader_throttle: Arc::new(Throttle::new(u64::MAX, 11, Duration::from_secs(1))),
         clock: Box::new(Instant::now),
     };
     let partition = Partition::new(name, Arc::new(around));

@@ -26,6 +26,7 @@ pub mod partition;
 pub mod partition_log;
 pub mod replica_manager;
 pub mod replica_selector;
+pub mod throttle;
 pub mod to_controller;
 mod truncation;
 pub mod waiters;

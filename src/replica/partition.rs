@@ -25,6 +25,7 @@ use crate::replica::leader::{Decision, FollowerFetch, Leadership, Transition, Ve
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::replica_selector;
 use crate::replica::replica_selector::Reader;
+use crate::replica::throttle::Throttle;
 use crate::replica::waiters::{
     Commit, FetchWaiters, Moved, Moves, NotCommitted, OffsetWaiters, ParkedFetch, SessionWatch, WaitsFor,
 };
@@ -60,6 +61,8 @@ pub struct Surroundings {
     /// What the leaders here want their ISRs to be.
     pub isr_changes: IsrChanges,
     pub counters: Arc<ReplicaCounters>,
+    /// Of throttled replicas that are led here.
+    pub leader_throttle: Arc<Throttle>,
     /// By which replicas lag; a simulation moves it.
     pub clock: Box<dyn Fn() -> Instant + Send + Sync>,
 }
@@ -158,6 +161,8 @@ pub struct Fetched {
     pub preferred_read_replica: Option<BrokerId>,
     /// Where what the fetcher may read ended, by which a parked fetch knows whether it has moved since.
     pub end: Offset,
+    /// What it got counts for the leader's replication quota.
+    pub is_throttled: bool,
 }
 
 impl Fetched {
@@ -224,6 +229,10 @@ impl<L: PartitionLog> Partition<L> {
 
     pub fn name(&self) -> &TopicPartition {
         &self.name
+    }
+
+    pub(super) fn local(&self) -> BrokerId {
+        self.around.local
     }
 
     /// A panic while the lock is held leaves half-applied state behind, which must not serve: it poisons the partition.
@@ -483,7 +492,7 @@ impl<L: PartitionLog> Partition<L> {
         topic_id: TopicId,
         limits: FetchLimits,
     ) -> Result<Fetched, ReplicaError> {
-        let (log, leader_epoch) = {
+        let (log, leader_epoch, is_in_sync) = {
             let state = self.state();
             state.check_topic_id(topic_id)?;
             let log = state.log_for(params.current_leader_epoch, fetcher.leader_only())?;
@@ -496,7 +505,11 @@ impl<L: PartitionLog> Partition<L> {
                     None => ReplicaError::NotLeaderOrFollower,
                 });
             }
-            (log, state.leadership.leader_epoch())
+            let is_in_sync = match fetcher {
+                Fetcher::Follower { broker, .. } => state.leadership.isr().members().contains(&broker),
+                Fetcher::Consumer { .. } => true,
+            };
+            (log, state.leadership.leader_epoch(), is_in_sync)
         };
         // The end before the read: records that arrive meanwhile do not keep a follower from being caught up.
         let bounds = log.bounds();
@@ -508,13 +521,23 @@ impl<L: PartitionLog> Partition<L> {
                 diverging: Some(diverging),
                 preferred_read_replica: None,
                 end,
+                is_throttled: false,
             });
         }
         let offset = params.fetch_offset;
         // A full reply is sent whatever else there is; before that, it matters how much there is.
         let has_room = limits.bytes_left > 0 || limits.first_batch == FirstBatch::Whole;
         let is_in_range = offset >= bounds.log_start_offset && offset <= bounds.log_end_offset;
-        let batches = if is_in_range && (offset == end || !has_room) {
+        let is_throttled = match fetcher {
+            Fetcher::Follower { .. } => {
+                let replicas = &log.config().leader_replication_throttled_replicas;
+                replicas.contains(self.name.partition, self.around.local.0)
+            }
+            Fetcher::Consumer { .. } => false,
+        };
+        let is_held_back =
+            is_throttled && !is_in_sync && self.around.leader_throttle.is_exceeded((self.around.clock)());
+        let batches = if is_in_range && (offset == end || !has_room || is_held_back) {
             None
         } else {
             let bytes_max = limits.bytes_left.min(params.bytes_max());
@@ -532,7 +555,7 @@ impl<L: PartitionLog> Partition<L> {
             };
             self.follower_fetched(&fetch, &log, asked)?;
         }
-        Ok(Fetched { batches, bounds, diverging: None, preferred_read_replica: None, end })
+        Ok(Fetched { batches, bounds, diverging: None, preferred_read_replica: None, end, is_throttled })
     }
 
     /// Sends a consumer to a follower that is nearer to it, if this broker leads and there is one that has what it asks
@@ -556,7 +579,8 @@ impl<L: PartitionLog> Partition<L> {
         };
         let bounds = log.bounds();
         let end = fetcher.end(&bounds);
-        Ok(Some(Fetched { batches: None, bounds, diverging: None, preferred_read_replica: Some(preferred), end }))
+        let preferred_read_replica = Some(preferred);
+        Ok(Some(Fetched { batches: None, bounds, diverging: None, preferred_read_replica, end, is_throttled: false }))
     }
 
     /// Takes note of what a follower has. The partition's lock was free since the fetch was admitted: one that was

@@ -26,6 +26,7 @@ use crate::replica::hosted::Hosted;
 use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, Surroundings};
+use crate::replica::throttle::Throttle;
 use crate::replica::waiters::{Commit, NotCommitted};
 
 /// Leadership changes that coordinators wait to hear of, at most this many untold.
@@ -75,6 +76,7 @@ impl ReplicaManager {
             metadata,
             isr_changes: IsrChanges::default(),
             counters: Arc::clone(&counters),
+            leader_throttle: throttle(config.leader_replication_throttled_rate, &config),
             clock: Box::new(Instant::now),
         });
         let sessions = FetchSessions::new(SessionLimits::of_slots(config.max_incremental_fetch_session_cache_slots));
@@ -85,6 +87,7 @@ impl ReplicaManager {
             registered.clone(),
             Arc::clone(&io),
             Arc::clone(&log_dirs),
+            throttle(config.follower_replication_throttled_rate, &config),
             Arc::clone(&counters),
         );
         let replicas = ReplicaManager {
@@ -284,7 +287,14 @@ impl ReplicaManager {
     pub fn set_topic_config(&self, topic: &str, config: &Arc<LogConfig>) {
         for partition in self.hosted.of_topic(topic) {
             partition.set_config(config);
+            self.fetchers.look_whether_throttled(&partition);
         }
+    }
+
+    /// `leader.replication.throttled.rate` and `follower.replication.throttled.rate` have changed.
+    pub fn set_throttled_rates(&self, config: &ReplicaConfig) {
+        self.around.leader_throttle.set_rate(config.leader_replication_throttled_rate);
+        self.fetchers.throttle().set_rate(config.follower_replication_throttled_rate);
     }
 
     /// Checkpoints high watermarks at intervals until shutdown, from the first LeaderAndIsr request on.
@@ -303,4 +313,9 @@ impl ReplicaManager {
             self.checkpoint_high_watermarks().await;
         }
     }
+}
+
+fn throttle(bytes_per_second: u64, config: &ReplicaConfig) -> Arc<Throttle> {
+    let sample = Duration::from_secs(config.replication_quota_window_size_seconds);
+    Arc::new(Throttle::new(bytes_per_second, config.replication_quota_window_num, sample))
 }

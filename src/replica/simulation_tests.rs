@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 
+use crate::config::log::{LogConfig, ThrottledReplicas};
 use crate::config::sections::LogDirsConfig;
 use crate::log::dirs::LogDirs;
 use crate::log::error::LogError;
@@ -36,6 +37,7 @@ use crate::replica::partition::{
     AppendTerms, FetchLimits, FetchParams, Fetched, Fetcher, Partition, RequiredAcks, Surroundings,
 };
 use crate::replica::partition_log::PartitionLog;
+use crate::replica::throttle::Throttle;
 use crate::replica::waiters::{NotCommitted, ParkedFetch};
 
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
@@ -61,6 +63,7 @@ pub(super) fn partition<L: PartitionLog>(broker: i32, clock: &Clock) -> Arc<Part
         metadata,
         isr_changes: IsrChanges::default(),
         counters: Arc::default(),
+        leader_throttle: Arc::new(Throttle::new(u64::MAX, 11, Duration::from_secs(1))),
         clock: Box::new(move || *clock.lock().expect("no test panics under it")),
     };
     Arc::new(Partition::new(TopicPartition::new("t", 0), Arc::new(around)))
@@ -145,6 +148,7 @@ fn contents<L: PartitionLog>(log: &L) -> BTreeMap<i64, i64> {
             diverging: None,
             preferred_read_replica: None,
             end: bounds.log_end_offset,
+            is_throttled: false,
         };
         for record in read::records(&bytes_of(&fetched)) {
             let record = record.expect("well-formed");
@@ -362,6 +366,26 @@ async fn a_fetch_that_waits_hears_of_all_that_an_append_has_committed() {
     *one.clock.lock().expect("no test panics under it") += Duration::from_secs(31);
     append();
     assert_eq!((one.log.bounds().high_watermark, parked.is_finished()), (Offset(5), true));
+}
+
+#[tokio::test]
+async fn over_the_quota_a_throttled_follower_gets_nothing_unless_it_is_in_sync() {
+    let one = One::leading();
+    let shrunk = Decision { isr: vec![BrokerId(1), BrokerId(2)], ..decision(1, 6, &[1]) };
+    one.partition.lead(&shrunk, &one.log).expect("nothing fails in memory");
+    let throttle = &one.partition.around.leader_throttle;
+    throttle.set_rate(0);
+    throttle.record(1, one.now());
+    let given = |broker| {
+        let fetched = one.fetch(broker, -1, 0, Some(6)).expect("a replica");
+        (fetched.bytes() > 0, fetched.is_throttled)
+    };
+    assert_eq!(given(3), (true, false), "nobody has said that it is throttled");
+    let throttled = ThrottledReplicas::All;
+    one.log.set_config(Arc::new(LogConfig { leader_replication_throttled_replicas: throttled, ..Default::default() }));
+    assert_eq!([given(3), given(2)], [(false, true), (true, true)]);
+    throttle.set_rate(u64::MAX);
+    assert_eq!(given(3), (true, true));
 }
 
 // ---- histories ----

@@ -17,6 +17,7 @@ use crate::replica::fetcher::state::{Fetcher, Settings, Start};
 use crate::replica::fetcher::task::{Command, FetcherTask, Mailbox, Source};
 use crate::replica::io::IoThreads;
 use crate::replica::partition::Partition;
+use crate::replica::throttle::Throttle;
 
 const FIRST_WITH_SESSIONS: i16 = 7;
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
@@ -43,6 +44,7 @@ pub struct Fetchers {
     registered: watch::Receiver<Option<BrokerEpoch>>,
     io: Arc<IoThreads>,
     log_dirs: Arc<LogDirs>,
+    throttle: Arc<Throttle>,
     counters: Arc<ReplicaCounters>,
     state: Lock<State>,
     /// Fetchers that are to run.
@@ -71,6 +73,7 @@ pub struct Begun(mpsc::UnboundedReceiver<FetcherTask>);
 
 impl Fetchers {
     /// The second value is for `run`.
+    #[expect(clippy::too_many_arguments, reason = "one for each thing around it")]
     pub fn new(
         local: BrokerId,
         config: &ReplicaConfig,
@@ -78,14 +81,28 @@ impl Fetchers {
         registered: watch::Receiver<Option<BrokerEpoch>>,
         io: Arc<IoThreads>,
         log_dirs: Arc<LogDirs>,
+        throttle: Arc<Throttle>,
         counters: Arc<ReplicaCounters>,
     ) -> (Arc<Fetchers>, Begun) {
         let (begun, to_run) = mpsc::unbounded_channel();
         let per_broker = per_broker(config.num_replica_fetchers);
         let state = Lock::new(State { fetchers: BTreeMap::new(), places: HashMap::new(), per_broker, words: 0 });
         let config = config.clone();
-        let fetchers = Fetchers { local, config, metadata, registered, io, log_dirs, counters, state, begun };
+        let fetchers = Fetchers { local, config, metadata, registered, io, log_dirs, throttle, counters, state, begun };
         (Arc::new(fetchers), Begun(to_run))
+    }
+
+    /// Of throttled replicas that follow here.
+    pub fn throttle(&self) -> &Throttle {
+        &self.throttle
+    }
+
+    /// The topic's settings have changed.
+    pub fn look_whether_throttled(&self, partition: &Partition) {
+        let state = self.state();
+        if let Some(mailbox) = state.mailbox_of(partition.name()) {
+            mailbox.put(partition.name().clone(), Command::SetThrottled(partition.is_throttled_follower()));
+        }
     }
 
     fn state(&self) -> Guard<'_, State> {
@@ -237,6 +254,7 @@ impl Fetchers {
             registered: self.registered.clone(),
             io: Arc::clone(&self.io),
             log_dirs: Arc::clone(&self.log_dirs),
+            throttle: Arc::clone(&self.throttle),
             counters: Arc::clone(&self.counters),
             fetchers: Arc::clone(self),
             partitions: BTreeMap::new(),

@@ -69,6 +69,8 @@ pub struct Start {
     pub topic_id: TopicId,
     pub leader_epoch: LeaderEpoch,
     pub position: Position,
+    /// It counts for the follower's replication quota.
+    pub is_throttled: bool,
 }
 
 /// What the leader is asked.
@@ -167,10 +169,17 @@ struct Followed {
     last_epoch: Option<LeaderEpoch>,
     log_start_offset: Offset,
     high_watermark: Offset,
+    /// As it last said; `None` until it has.
+    leader_high_watermark: Option<Offset>,
     delayed_until: Option<Instant>,
 }
 
 impl Followed {
+    /// Has all that its leader has committed, as far as it has been told.
+    fn is_in_sync(&self) -> bool {
+        self.leader_high_watermark.is_some_and(|committed| committed <= self.fetch_offset)
+    }
+
     fn is_ready(&self) -> bool {
         self.phase == Phase::Fetching && self.delayed_until.is_none()
     }
@@ -191,6 +200,9 @@ pub(super) struct Fetcher {
     /// About which something else than a fetch is to be asked, or done.
     unsettled: BTreeSet<TopicPartition>,
     delayed: BTreeSet<(Instant, TopicPartition)>,
+    throttled: BTreeSet<TopicPartition>,
+    /// Throttled partitions that are not in sync are not fetched now.
+    is_quota_exceeded: bool,
     /// The leader was not reached.
     paused_until: Option<Instant>,
     asked: Asked,
@@ -209,6 +221,8 @@ impl Fetcher {
             changed: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             delayed: BTreeSet::new(),
+            throttled: BTreeSet::new(),
+            is_quota_exceeded: false,
             paused_until: None,
             asked: Asked::default(),
             last_with_records: None,
@@ -257,8 +271,12 @@ impl Fetcher {
             last_epoch,
             log_start_offset,
             high_watermark,
+            leader_high_watermark: None,
             delayed_until: None,
         };
+        if start.is_throttled {
+            self.throttled.insert(partition.clone());
+        }
         self.followed.insert(partition.clone(), followed);
         self.look_at(&partition);
     }
@@ -266,6 +284,7 @@ impl Fetcher {
     pub fn unfollow(&mut self, partition: &TopicPartition) {
         let Some(gone) = self.followed.remove(partition) else { return };
         self.unsettled.remove(partition);
+        self.throttled.remove(partition);
         if let Some(due) = gone.delayed_until {
             self.delayed.remove(&(due, partition.clone()));
         }
@@ -277,6 +296,18 @@ impl Fetcher {
         let Some(followed) = self.followed.get_mut(partition) else { return };
         if followed.topic_id != topic_id {
             followed.topic_id = topic_id;
+            self.changed.insert(partition.clone());
+        }
+    }
+
+    pub fn has_throttled(&self) -> bool {
+        !self.throttled.is_empty()
+    }
+
+    pub fn set_throttled(&mut self, partition: &TopicPartition, is_throttled: bool) {
+        if is_throttled && self.followed.contains_key(partition) {
+            self.throttled.insert(partition.clone());
+        } else if self.throttled.remove(partition) {
             self.changed.insert(partition.clone());
         }
     }
@@ -318,7 +349,10 @@ impl Fetcher {
 
     // ---- what is next ----
 
-    pub fn next(&mut self, now: Instant) -> Next {
+    /// `is_quota_exceeded`: more than may be of throttled partitions has been fetched of late.
+    pub fn next(&mut self, now: Instant, is_quota_exceeded: bool) -> Next {
+        self.is_quota_exceeded = is_quota_exceeded;
+        self.changed.extend(self.throttled.iter().cloned());
         while let Some((due, _)) = self.delayed.first()
             && *due <= now
             && let Some((_, partition)) = self.delayed.pop_first()
@@ -339,6 +373,7 @@ impl Fetcher {
         }
         match self.build_fetch() {
             Some(question) => Next::Ask(question),
+            None if is_quota_exceeded && self.has_throttled() => Next::Wait(Some(now + self.settings.backoff)),
             None => Next::Wait(self.delayed.first().map(|(due, _)| *due)),
         }
     }
@@ -420,6 +455,9 @@ impl Fetcher {
     /// What the leader is to know of a partition, if it is to be fetched.
     fn wanted(&self, partition: &TopicPartition) -> Option<Sent> {
         let followed = self.followed.get(partition).filter(|followed| followed.is_ready())?;
+        if self.is_quota_exceeded && self.throttled.contains(partition) && !followed.is_in_sync() {
+            return None;
+        }
         Some(Sent {
             stay: followed.stay,
             topic_id: followed.topic_id,
@@ -651,7 +689,8 @@ impl Fetcher {
                 return None;
             }
         };
-        let followed = self.followed.get(partition)?;
+        let followed = self.followed.get_mut(partition)?;
+        followed.leader_high_watermark = Some(Offset(data.high_watermark));
         let from_leader = FromLeader {
             records,
             leader_epoch: sent.leader_epoch,

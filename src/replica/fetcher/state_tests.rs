@@ -55,7 +55,7 @@ fn position(end: i64, high_watermark: i64, last_epoch: i32) -> Position {
 }
 
 fn start(epoch: i32, position: Position) -> Start {
-    Start { topic_id: ID, leader_epoch: LeaderEpoch(epoch), position }
+    Start { topic_id: ID, leader_epoch: LeaderEpoch(epoch), position, is_throttled: false }
 }
 
 /// Partitions 0 to `count - 1`, each followed in epoch 5 with 10 records of epoch 4, of which 8 are known to be committed.
@@ -66,7 +66,7 @@ fn following(settings: Settings, count: i32) -> Fetcher {
 }
 
 fn fetch(fetcher: &mut Fetcher, now: Instant) -> FetchRequest {
-    match fetcher.next(now) {
+    match fetcher.next(now, false) {
         Next::Ask(Question::Fetch { request, .. }) => request,
         other => panic!("a fetch is due: {other:?}"),
     }
@@ -136,7 +136,9 @@ fn until(next: Next) -> Option<Instant> {
 #[test]
 fn a_session_names_all_once_and_then_what_has_changed() {
     let mut fetcher = following(settings(), 3);
-    let Next::Ask(Question::Fetch { request, uses_topic_ids }) = fetcher.next(at(0)) else { panic!("a fetch is due") };
+    let Next::Ask(Question::Fetch { request, uses_topic_ids }) = fetcher.next(at(0), false) else {
+        panic!("a fetch is due")
+    };
     assert!(uses_topic_ids);
     assert_eq!(request.topics.len(), 1);
     assert_eq!((request.topics[0].topic.as_str(), request.topics[0].topic_id), ("", ID));
@@ -212,7 +214,7 @@ fn each_error_of_a_partition_is_its_own() {
         fetcher.on_done(vec![settled(&work, position(11, 8, 5))], at(0));
         match then {
             AsksForOffsets => {
-                let next = fetcher.next(at(0));
+                let next = fetcher.next(at(0), false);
                 assert!(matches!(next, Next::Ask(Question::Offsets(_))), "{error}: {next:?}");
                 continue;
             }
@@ -236,7 +238,7 @@ fn a_failed_partition_is_fetched_again_once_it_is_followed_under_another_epoch()
     let mut fetcher = begun(settings(), 1);
     fetch(&mut fetcher, at(0));
     fetcher.on_fetched(answer(vec![data(0, ErrorCode::FencedLeaderEpoch)]), at(0));
-    assert_eq!(until(fetcher.next(at(10_000))), None);
+    assert_eq!(until(fetcher.next(at(10_000), false)), None);
     fetcher.follow(tp(0), &start(6, position(10, 8, 4)));
     assert_eq!(named(&fetch(&mut fetcher, at(10_000))), [(0, 10, 6, 4)]);
 }
@@ -298,7 +300,7 @@ fn a_leader_that_is_not_reached_is_asked_for_all_after_a_pause() {
     let mut fetcher = begun(settings(), 2);
     fetch(&mut fetcher, at(0));
     fetcher.on_unreachable(at(100));
-    assert_eq!(until(fetcher.next(at(100))), Some(at(1_100)));
+    assert_eq!(until(fetcher.next(at(100), false)), Some(at(1_100)));
     let request = fetch(&mut fetcher, at(1_100));
     assert_eq!((request.session_id, request.session_epoch), (SESSION, 0), "the leader may close the old one");
     assert_eq!(named(&request).len(), 2);
@@ -317,7 +319,7 @@ fn a_session_that_the_leader_does_not_share_is_begun_anew() {
         let refusal = FetchResponse { error_code: error.code(), ..Default::default() };
         assert!(fetcher.on_fetched(refusal, at(0)).is_empty());
         if is_paused {
-            assert_eq!(until(fetcher.next(at(0))), Some(at(1_000)));
+            assert_eq!(until(fetcher.next(at(0), false)), Some(at(1_000)));
         }
         let request = fetch(&mut fetcher, at(if is_paused { 1_000 } else { 0 }));
         assert_eq!((request.session_id, request.session_epoch, named(&request).len()), (id, 0, 2), "{error}");
@@ -341,7 +343,9 @@ fn a_topic_without_an_id_makes_the_request_name_topics() {
     let mut fetcher = begun(settings(), 1);
     let start = Start { topic_id: TopicId::ZERO, ..start(5, position(10, 8, 4)) };
     fetcher.follow(TopicPartition::new("old", 0), &start);
-    let Next::Ask(Question::Fetch { request, uses_topic_ids }) = fetcher.next(at(0)) else { panic!("a fetch is due") };
+    let Next::Ask(Question::Fetch { request, uses_topic_ids }) = fetcher.next(at(0), false) else {
+        panic!("a fetch is due")
+    };
     assert!(!uses_topic_ids);
     assert_eq!((request.session_id, request.session_epoch), (SESSION, 0), "a session is of one kind");
     assert_eq!(request.topics.iter().map(|topic| topic.topic.as_str()).collect::<Vec<_>>(), ["old", "t"]);
@@ -353,7 +357,9 @@ fn a_topic_without_an_id_makes_the_request_name_topics() {
     old.topic = "old".to_owned();
     all.responses.push(old);
     fetcher.on_fetched(all, at(0));
-    let Next::Ask(Question::Fetch { request, uses_topic_ids }) = fetcher.next(at(0)) else { panic!("a fetch is due") };
+    let Next::Ask(Question::Fetch { request, uses_topic_ids }) = fetcher.next(at(0), false) else {
+        panic!("a fetch is due")
+    };
     assert!(uses_topic_ids);
     assert_eq!(request.session_epoch, 0);
 }
@@ -388,7 +394,7 @@ fn an_answer_that_diverges_has_the_log_cut() {
 fn before_truncation_on_fetch_the_leader_is_asked_where_the_last_epoch_ends() {
     let old = Settings { truncates_on_fetch: false, has_topic_ids: false, ..settings() };
     let mut fetcher = following(old, 2);
-    let Next::Ask(Question::EpochEnds(request)) = fetcher.next(at(0)) else { panic!("the leader is asked") };
+    let Next::Ask(Question::EpochEnds(request)) = fetcher.next(at(0), false) else { panic!("the leader is asked") };
     let asked = &request.topics[0].partitions;
     assert_eq!(asked.iter().map(|p| (p.current_leader_epoch, p.leader_epoch)).collect::<Vec<_>>(), [(5, 4), (5, 4)]);
     let end = |error, epoch, end_offset| Answer {
@@ -405,7 +411,7 @@ fn before_truncation_on_fetch_the_leader_is_asked_where_the_last_epoch_ends() {
     assert_eq!(fallback, Offset(8), "the high watermark");
     let outcome = Ok(Settled { position: position(6, 6, 2), must_ask_again: true });
     fetcher.on_done(vec![Done { partition: tp(0), stay: work.stay, outcome }], at(0));
-    let Next::Ask(Question::EpochEnds(request)) = fetcher.next(at(0)) else { panic!("it is asked again") };
+    let Next::Ask(Question::EpochEnds(request)) = fetcher.next(at(0), false) else { panic!("it is asked again") };
     assert_eq!(request.topics[0].partitions.len(), 1, "the other waits");
     assert_eq!(request.topics[0].partitions[0].leader_epoch, 2);
     let work = only(fetcher.on_epoch_ends(vec![(tp(0), end(ErrorCode::None, 2, 6))], at(0)));
@@ -418,19 +424,19 @@ fn a_log_without_epochs_is_cut_to_its_high_watermark() {
     for asks_for_epochs in [true, false] {
         let mut fetcher = Fetcher::new(Settings { asks_for_epochs, ..settings() });
         fetcher.follow(tp(0), &start(5, position(10, 8, -1)));
-        let Next::Work(works) = fetcher.next(at(0)) else { panic!("there is work") };
+        let Next::Work(works) = fetcher.next(at(0), false) else { panic!("there is work") };
         let work = only(works);
         assert!(matches!(work.task, Task::Truncate(Offset(8))), "{work:?}");
         // The disk is full, say: it stays to be done.
         fetcher.on_done(vec![troubled(&work, Trouble::Passing("full".into()))], at(0));
-        assert_eq!(until(fetcher.next(at(0))), Some(at(1_000)));
-        let Next::Work(works) = fetcher.next(at(1_000)) else { panic!("there is work") };
+        assert_eq!(until(fetcher.next(at(0), false)), Some(at(1_000)));
+        let Next::Work(works) = fetcher.next(at(1_000), false) else { panic!("there is work") };
         fetcher.on_done(vec![settled(&only(works), position(8, 8, -1))], at(1_000));
         assert_eq!(named(&fetch(&mut fetcher, at(1_000))), [(0, 8, 5, -1)]);
     }
     let mut oldest = Fetcher::new(Settings { asks_for_epochs: false, truncates_on_fetch: false, ..settings() });
     oldest.follow(tp(0), &start(5, position(10, 8, 4)));
-    let Next::Work(works) = oldest.next(at(0)) else { panic!("there is work") };
+    let Next::Work(works) = oldest.next(at(0), false) else { panic!("there is work") };
     assert!(matches!(only(works).task, Task::Truncate(Offset(8))));
 }
 
@@ -443,7 +449,7 @@ fn out_of_range_is_settled_by_the_leaders_ends() {
         fetcher
     };
     let asked = |fetcher: &mut Fetcher, expected: i64| {
-        let Next::Ask(Question::Offsets(request)) = fetcher.next(at(0)) else { panic!("the leader is asked") };
+        let Next::Ask(Question::Offsets(request)) = fetcher.next(at(0), false) else { panic!("the leader is asked") };
         let partition = &request.topics[0].partitions[0];
         assert_eq!((partition.timestamp, partition.current_leader_epoch), (expected, 5));
     };
@@ -468,14 +474,14 @@ fn out_of_range_is_settled_by_the_leaders_ends() {
     assert!(fetcher.on_offsets(offset(90), at(0)).is_empty());
     asked(&mut fetcher, -2);
     assert!(fetcher.on_offsets(offset(10), at(0)).is_empty());
-    assert_eq!(until(fetcher.next(at(0))), Some(at(1_000)), "in range after all, without a hurry");
+    assert_eq!(until(fetcher.next(at(0), false)), Some(at(1_000)), "in range after all, without a hurry");
     assert_eq!(named(&fetch(&mut fetcher, at(1_000))), [(0, 10, 5, 4)]);
 
     for (error, fails) in [(ErrorCode::FencedLeaderEpoch, true), (ErrorCode::NotLeaderOrFollower, false)] {
         let mut fetcher = out_of_range();
         asked(&mut fetcher, -1);
         assert!(fetcher.on_offsets(vec![(tp(0), Answer { error, value: Offset(-1) })], at(0)).is_empty());
-        assert_eq!(until(fetcher.next(at(0))), (!fails).then_some(at(1_000)), "{error}");
+        assert_eq!(until(fetcher.next(at(0), false)), (!fails).then_some(at(1_000)), "{error}");
         if !fails {
             asked_later(&mut fetcher);
         }
@@ -488,8 +494,8 @@ fn out_of_range_is_settled_by_the_leaders_ends() {
 }
 
 fn asked_later(fetcher: &mut Fetcher) {
-    assert_eq!(until(fetcher.next(at(0))), Some(at(1_000)));
-    assert!(matches!(fetcher.next(at(1_000)), Next::Ask(Question::Offsets(_))));
+    assert_eq!(until(fetcher.next(at(0), false)), Some(at(1_000)));
+    assert!(matches!(fetcher.next(at(1_000), false), Next::Ask(Question::Offsets(_))));
 }
 
 #[test]
@@ -503,7 +509,7 @@ fn what_the_log_refuses_is_tried_again_or_given_up() {
         fetch(&mut fetcher, at(0));
         let work = only(fetcher.on_fetched(answer(vec![with_records(0)]), at(0)));
         fetcher.on_done(vec![troubled(&work, trouble)], at(0));
-        assert_eq!(until(fetcher.next(at(0))), (!fails).then_some(at(1_000)));
+        assert_eq!(until(fetcher.next(at(0), false)), (!fails).then_some(at(1_000)));
         if !fails {
             let request = fetch(&mut fetcher, at(1_000));
             assert_eq!((named(&request), forgotten(&request)), (vec![(0, 10, 5, 4)], Vec::new()));
@@ -536,4 +542,34 @@ fn ten_thousand_idle_partitions_cost_a_request_of_none() {
         assert!(request.topics.is_empty() && request.forgotten_topics_data.is_empty());
         assert!(fetcher.on_fetched(answer(Vec::new()), at(round)).is_empty());
     }
+}
+
+#[test]
+fn over_the_quota_throttled_partitions_that_are_not_in_sync_are_left_out() {
+    let mut fetcher = Fetcher::new(settings());
+    let throttled = Start { is_throttled: true, ..start(5, position(10, 8, 4)) };
+    fetcher.follow(tp(0), &throttled);
+    fetcher.follow(tp(1), &start(5, position(10, 8, 4)));
+    let next = |fetcher: &mut Fetcher, ms, is_quota_exceeded| match fetcher.next(at(ms), is_quota_exceeded) {
+        Next::Ask(Question::Fetch { request, .. }) => (named(&request), forgotten(&request)),
+        other => panic!("a fetch is due: {other:?}"),
+    };
+    assert_eq!(next(&mut fetcher, 0, true).0, [(1, 10, 5, 4)], "nobody knows yet whether it is in sync");
+    fetcher.on_fetched(answer(vec![data(1, ErrorCode::None)]), at(0));
+    assert_eq!(next(&mut fetcher, 0, false), (vec![(0, 10, 5, 4)], Vec::new()));
+    let behind = PartitionData { high_watermark: 50, ..data(0, ErrorCode::None) };
+    let work = only(fetcher.on_fetched(answer(vec![behind]), at(0)));
+    fetcher.on_done(vec![settled(&work, position(10, 10, 4))], at(0));
+    assert_eq!(next(&mut fetcher, 0, true), (Vec::new(), vec![0]), "it is 40 records behind");
+    fetcher.on_fetched(answer(Vec::new()), at(0));
+    fetcher.set_throttled(&tp(0), false);
+    assert_eq!(next(&mut fetcher, 0, true).0, [(0, 10, 5, 4)], "it is throttled no more");
+    // In sync, it is fetched whatever the quota.
+    fetcher.on_fetched(answer(vec![data(0, ErrorCode::None)]), at(0));
+    fetcher.set_throttled(&tp(0), true);
+    assert_eq!(next(&mut fetcher, 0, true), (Vec::new(), Vec::new()));
+    // With nothing else to fetch, the quota is looked at again soon.
+    let mut alone = Fetcher::new(settings());
+    alone.follow(tp(0), &throttled);
+    assert_eq!(until(alone.next(at(0), true)), Some(at(1_000)));
 }

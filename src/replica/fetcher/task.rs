@@ -29,6 +29,7 @@ use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::fetcher::state::{Answer, Done, Fetcher, Next, Question, Settled, Start, Task, Trouble, Work};
 use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::partition::Partition;
+use crate::replica::throttle::Throttle;
 use crate::replica::truncation::Truncation;
 
 /// The last version without topic ids.
@@ -40,6 +41,7 @@ pub(super) enum Command {
     Follow(Arc<Partition>, Start),
     Unfollow,
     SetTopicId(TopicId),
+    SetThrottled(bool),
     /// Another fetcher takes it over, unless something else has been decided since that word.
     HandOver(u64),
 }
@@ -96,6 +98,7 @@ pub(super) struct FetcherTask {
     pub registered: watch::Receiver<Option<BrokerEpoch>>,
     pub io: Arc<IoThreads>,
     pub log_dirs: Arc<LogDirs>,
+    pub throttle: Arc<Throttle>,
     pub counters: Arc<ReplicaCounters>,
     pub fetchers: Arc<Fetchers>,
     pub partitions: BTreeMap<TopicPartition, Arc<Partition>>,
@@ -122,7 +125,7 @@ impl FetcherTask {
             if self.core.is_empty() && self.fetchers.end(self.source.leader, self.source.number, &self.mailbox) {
                 break;
             }
-            let works = match self.core.next(Instant::now()) {
+            let works = match self.next() {
                 Next::Work(works) => works,
                 Next::Wait(until) => {
                     self.wait(until).await;
@@ -141,6 +144,12 @@ impl FetcherTask {
             }
         }
         info!("{} Stopped", self.name);
+    }
+
+    fn next(&mut self) -> Next {
+        let now = Instant::now();
+        let is_quota_exceeded = self.core.has_throttled() && self.throttle.is_exceeded(now);
+        self.core.next(now, is_quota_exceeded)
     }
 
     fn hear(&mut self) {
@@ -164,6 +173,7 @@ impl FetcherTask {
                 self.core.unfollow(name);
             }
             Command::SetTopicId(topic_id) => self.core.set_topic_id(name, topic_id),
+            Command::SetThrottled(is_throttled) => self.core.set_throttled(name, is_throttled),
             Command::HandOver(word) => {
                 let identity = self.core.identity(name);
                 self.core.unfollow(name);
@@ -172,7 +182,8 @@ impl FetcherTask {
                 };
                 // Nothing of this fetcher is under way, so the log ends where the other goes on.
                 if let Ok(position) = partition.follower_position(leader_epoch) {
-                    let start = Start { topic_id, leader_epoch, position };
+                    let is_throttled = partition.is_throttled_follower();
+                    let start = Start { topic_id, leader_epoch, position, is_throttled };
                     self.fetchers.hand_over(partition, start, word);
                 }
             }
@@ -313,6 +324,14 @@ impl FetcherTask {
         let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
         let works: Vec<(Arc<Partition>, Work)> = works.into_iter().filter_map(with_partition).collect();
         let (log_dirs, counters) = (Arc::clone(&self.log_dirs), Arc::clone(&self.counters));
+        for (partition, work) in &works {
+            if let Task::Append(from_leader) = &work.task
+                && !from_leader.records.is_empty()
+                && partition.is_throttled_follower()
+            {
+                self.throttle.record(from_leader.records.len(), Instant::now());
+            }
+        }
         let carry_out = move || {
             let now_ms = wall_clock_ms();
             let outcomes =
