@@ -9,6 +9,7 @@ use std::path::Path;
 
 use odradek::protocol::messages::produce::ProduceRequest;
 use odradek::record::build::BatchBuilder;
+use rustix::process::Signal;
 use support::client::{Client, TIMESTAMP, invalid, outcome, produce_request, values};
 use support::{Brokers, Kind, PATIENCE, eventually};
 
@@ -143,7 +144,7 @@ fn a_follower_whose_log_parted_from_its_leaders_truncates() {
 
 #[test]
 fn hundreds_of_partitions_go_to_other_fetchers_while_they_replicate() {
-    let cluster = Brokers::start("fetchers", 3, "replica.fetch.backoff.ms=200");
+    let mut cluster = Brokers::start("fetchers", 3, "replica.fetch.backoff.ms=200");
     cluster.client(0).create_replicated_topic(TOPIC, 300, 3, &[]);
     let spread = [0, 1, 2, 150, 298, 299];
     let produce_to_all = |cluster: &Brokers, name: &str| {
@@ -170,13 +171,25 @@ fn hundreds_of_partitions_go_to_other_fetchers_while_they_replicate() {
     resize(&cluster, "num.replica.fetchers=1", "fetcherId=1] Stopped");
     produce_to_all(&cluster, "one fetcher again");
     spread.iter().for_each(|partition| until_same_segments(&cluster, *partition, &[0, 1, 2]));
+    for broker in &mut cluster.brokers {
+        assert!(broker.stop().success(), "broker {} ends in order while it follows", broker.id);
+    }
 }
 
 /// Whoever leads, JVM broker or ours, whoever follows: all have the same bytes.
 #[test]
 fn a_jvm_broker_and_ours_follow_each_other() {
-    let kinds = [Kind::Jvm("3.9.1"), Kind::Odradek, Kind::Odradek];
-    let mut cluster = Brokers::start_as("with-jvm", &kinds, "replica.fetch.backoff.ms=200");
+    follow_each_other("3.9.1", "");
+}
+
+#[test]
+fn so_do_a_jvm_broker_of_2_8_and_ours() {
+    follow_each_other("2.8.2", "inter.broker.protocol.version=2.8\n");
+}
+
+fn follow_each_other(version: &'static str, protocol: &str) {
+    let kinds = [Kind::Jvm(version), Kind::Odradek, Kind::Odradek];
+    let mut cluster = Brokers::start_as("with-jvm", &kinds, &format!("{protocol}replica.fetch.backoff.ms=200"));
     // The first that started is the controller.
     cluster.client(0).create_replicated_topic(TOPIC, 3, 3, &[]);
     let leader_of = |cluster: &Brokers, partition: i32| {
@@ -198,6 +211,28 @@ fn a_jvm_broker_and_ours_follow_each_other() {
     }
     cluster.start_broker(0, kinds[0]);
     (0..3).for_each(|partition| until_same_segments(&cluster, partition, &[0, 1, 2]));
+}
+
+/// A leader that hangs keeps its connections, so its followers wait for its answers; they follow the next all the same.
+#[test]
+fn a_leader_that_hangs_is_replaced_and_follows_when_it_goes_on() {
+    let mut cluster = Brokers::start("hung", 3, "min.insync.replicas=2\nreplica.fetch.backoff.ms=200");
+    cluster.client(0).create_replicated_topic(TOPIC, 1, 3, &[]);
+    produce_acknowledged(&cluster, 0, || lines("before", 0, 5, 100));
+    let before = cluster.until_partition(TOPIC, 0, "all are in sync", |partition| partition.isr_nodes.len() == 3);
+    let leader = before.leader_id as usize;
+    let hung = cluster.brokers[leader].process.take().expect("it runs");
+    hung.signal(Signal::STOP);
+    cluster.until_partition(TOPIC, 0, "another leads", |partition| partition.leader_id != before.leader_id);
+    for round in 0..5 {
+        produce_acknowledged(&cluster, 0, || lines("meanwhile", round, 5, 100));
+    }
+    hung.signal(Signal::CONT);
+    cluster.brokers[leader].process = Some(hung);
+    cluster.until_all_know(&[0, 1, 2]);
+    produce_acknowledged(&cluster, 0, || lines("after", 0, 5, 100));
+    until_same_segments(&cluster, 0, &[0, 1, 2]);
+    cluster.until_partition(TOPIC, 0, "all are in sync again", |partition| partition.isr_nodes.len() == 3);
 }
 
 /// A group's offsets are in a partition like any other: whoever leads it next coordinates the group.
