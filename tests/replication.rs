@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use odradek::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use odradek::protocol::messages::produce::ProduceRequest;
 use odradek::record::build::BatchBuilder;
 use rustix::process::Signal;
@@ -233,6 +234,37 @@ fn a_leader_that_hangs_is_replaced_and_follows_when_it_goes_on() {
     produce_acknowledged(&cluster, 0, || lines("after", 0, 5, 100));
     until_same_segments(&cluster, 0, &[0, 1, 2]);
     cluster.until_partition(TOPIC, 0, "all are in sync again", |partition| partition.isr_nodes.len() == 3);
+}
+
+/// The leader's log may start in the middle of a batch: who comes with nothing starts with all of that batch.
+#[test]
+fn a_replica_that_lost_its_disk_starts_where_the_leaders_log_does() {
+    let mut cluster = Brokers::start("lost-disk", 3, "replica.fetch.backoff.ms=200");
+    cluster.client(0).create_replicated_topic(TOPIC, 1, 3, &[]);
+    (0..3).for_each(|batch| {
+        assert_eq!(produce_acknowledged(&cluster, 0, || lines("line", batch, 10, 10)), batch as i64 * 10)
+    });
+    let found = cluster.until_partition(TOPIC, 0, "all are in sync", |partition| partition.isr_nodes.len() == 3);
+    let partition = DeleteRecordsPartition { partition_index: 0, offset: 15 };
+    let topics = vec![DeleteRecordsTopic { name: TOPIC.to_owned(), partitions: vec![partition] }];
+    let request = DeleteRecordsRequest { topics, timeout_ms: 30_000 };
+    let deleted = cluster.client(found.leader_id).call(&request, 1).expect("the leader answers");
+    let deleted = &deleted.topics[0].partitions[0];
+    assert_eq!((deleted.error_code, deleted.low_watermark), (0, 15), "all replicas have deleted them");
+
+    let leader = found.leader_id as usize;
+    let follower = (leader + 1) % 3;
+    cluster.brokers[follower].kill();
+    fs::remove_dir_all(&cluster.brokers[follower].data).expect("its disk is ours");
+    cluster.start_broker(follower, Kind::under_test());
+    cluster.until_partition(TOPIC, 0, "all are in sync again", |partition| partition.isr_nodes.len() == 3);
+    let begun = segments(&cluster.brokers[follower].data, 0);
+    let whole = segments(&cluster.brokers[leader].data, 0);
+    let (Some((name, begun)), Some(whole)) = (begun.first_key_value(), whole.values().next()) else {
+        panic!("both have a segment: {begun:?}");
+    };
+    assert_eq!(name, "00000000000000000010.log");
+    assert!(!begun.is_empty() && whole.ends_with(begun), "the batches from that offset on are the leader's");
 }
 
 /// A group's offsets are in a partition like any other: whoever leads it next coordinates the group.
