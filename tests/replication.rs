@@ -3,9 +3,12 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use odradek::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use odradek::protocol::messages::produce::ProduceRequest;
@@ -212,6 +215,74 @@ fn follow_each_other(version: &'static str, protocol: &str) {
     }
     cluster.start_broker(0, kinds[0]);
     (0..3).for_each(|partition| until_same_segments(&cluster, partition, &[0, 1, 2]));
+}
+
+/// Numbers its batches and sends them one after the other, each until it is acknowledged by all in-sync replicas, wherever
+/// the leader is. Gives the numbers that were acknowledged.
+fn produce_until(stopped: &AtomicBool, ports: &[u16]) -> Vec<usize> {
+    let mut acknowledged = Vec::new();
+    let mut clients: HashMap<u16, Client> = HashMap::new();
+    let mut number = 0;
+    let mut leader = ports[0];
+    while !stopped.load(Ordering::Relaxed) {
+        let client = match clients.entry(leader) {
+            Entry::Occupied(client) => Ok(client.into_mut()),
+            Entry::Vacant(place) => Client::connect(leader).map(|client| place.insert(client)),
+        };
+        match client.and_then(|client| client.produce(TOPIC, 0, lines("number", number, 1, 100))) {
+            Ok(Ok(_)) => {
+                acknowledged.push(number);
+                number += 1;
+            }
+            refused => {
+                // What was sent may be in the log all the same, and comes again.
+                if refused.is_err() {
+                    clients.remove(&leader);
+                }
+                let at = ports.iter().position(|port| *port == leader).unwrap_or(0);
+                leader = ports[(at + 1) % ports.len()];
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_while_one_broker_after_the_other_is_killed() {
+    let settings = "min.insync.replicas=2\nreplica.fetch.backoff.ms=200\nlog.segment.bytes=20000";
+    let mut cluster = Brokers::start("killed-in-turn", 3, settings);
+    cluster.client(0).create_replicated_topic(TOPIC, 1, 3, &[]);
+    let ports: Vec<u16> = cluster.brokers.iter().map(|broker| broker.port).collect();
+    let stopped = AtomicBool::new(false);
+    let acknowledged = std::thread::scope(|scope| {
+        let producer = scope.spawn(|| produce_until(&stopped, &ports));
+        let all_in_sync = |cluster: &Brokers| {
+            cluster.until_partition(TOPIC, 0, "all are in sync", |partition| partition.isr_nodes.len() == 3).leader_id
+        };
+        // The leader each time, which comes back as a follower.
+        for _ in 0..4 {
+            let leader = all_in_sync(&cluster);
+            cluster.brokers[leader as usize].kill();
+            cluster.until_partition(TOPIC, 0, "another leads", |partition| partition.leader_id != leader);
+            cluster.start_broker(leader as usize, Kind::under_test());
+        }
+        all_in_sync(&cluster);
+        stopped.store(true, Ordering::Relaxed);
+        producer.join().expect("the producer does not panic")
+    });
+    until_same_segments(&cluster, 0, &[0, 1, 2]);
+    let leader = cluster.until_partition(TOPIC, 0, "is led", |_| true).leader_id;
+    let read = cluster.client(leader).read_all(TOPIC, 0, 0).expect("the leader answers");
+    let numbers: Vec<usize> = values(&read)
+        .iter()
+        .map(|value| value.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a number"))
+        .collect();
+    let held: HashSet<usize> = numbers.iter().copied().collect();
+    let lost: Vec<&usize> = acknowledged.iter().filter(|number| !held.contains(number)).collect();
+    assert!(lost.is_empty(), "of {} acknowledged, these are lost: {lost:?}", acknowledged.len());
+    assert!(numbers.is_sorted(), "each comes after those acknowledged before it");
+    assert!(acknowledged.len() > 100, "little was shown: {} were acknowledged", acknowledged.len());
 }
 
 /// A leader that hangs keeps its connections, so its followers wait for its answers; they follow the next all the same.
