@@ -48,6 +48,7 @@ fn line(number: usize) -> bytes::Bytes {
 struct Topic {
     cluster: Brokers,
     leader: usize,
+    /// The controller comes last, if it is one.
     followers: Vec<usize>,
     /// To the leader.
     client: Client,
@@ -64,8 +65,10 @@ impl Topic {
         cluster.client(0).create_replicated_topic(TOPIC, 1, count, configs);
         let count = usize::try_from(count).expect("a few");
         let leader = until_in_sync(&mut cluster.client(0), count).leader_id as usize;
-        let followers = (0..count).filter(|id| *id != leader).collect();
         let mut client = cluster.client(leader as i32);
+        let controller = client.metadata(&[]).expect("it answers").controller_id as usize;
+        let mut followers: Vec<usize> = (0..count).filter(|id| *id != leader).collect();
+        followers.sort_by_key(|id| *id == controller);
         client.until_led(TOPIC, 1);
         Topic { cluster, leader, followers, client }
     }
