@@ -30,7 +30,7 @@ use crate::record::build::BatchBuilder;
 use crate::record::read;
 use crate::replica::error::ReplicaError;
 use crate::replica::follower::FromLeader;
-use crate::replica::isr_changes::{IsrAnswer, IsrChanges};
+use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::leader::{Decision, Verdict};
 use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition::{
@@ -391,9 +391,42 @@ async fn over_the_quota_a_throttled_follower_gets_nothing_unless_it_is_in_sync()
 // ---- histories ----
 
 enum Message {
-    Decision { to: usize, decision: Decision },
-    Fetch { from: usize, to: usize, request: u64, params: FetchParams },
-    Answer { to: usize, request: u64, diverging: Option<EpochEnd>, from_leader: FromLeader },
+    Decision {
+        to: usize,
+        decision: Decision,
+    },
+    Fetch {
+        from: usize,
+        to: usize,
+        request: u64,
+        params: FetchParams,
+    },
+    Answer {
+        to: usize,
+        request: u64,
+        diverging: Option<EpochEnd>,
+        from_leader: FromLeader,
+    },
+    /// A leader asks the controller for an ISR until it is answered.
+    Ask {
+        from: usize,
+        proposal: IsrProposal,
+    },
+    Told {
+        to: usize,
+        proposal: IsrProposal,
+        answer: IsrAnswer,
+    },
+}
+
+/// What goes wrong on purpose, to see whether a history shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Planted {
+    Nothing,
+    /// Leaders take for agreed what the controller has not heard of.
+    UnagreedShrinks,
+    /// Leaders take an answer to what they asked before for one to what they ask now.
+    LateAnswersObeyed,
 }
 
 struct Broker<L: PartitionLog> {
@@ -414,7 +447,13 @@ struct World<L: PartitionLog> {
     network: Vec<Message>,
     leader: usize,
     epoch: i32,
+    /// As the controller has it, in this version.
     isr: Vec<usize>,
+    partition_epoch: i32,
+    /// What each broker asked last.
+    asked: [Option<IsrProposal>; 3],
+    isr_changes: usize,
+    planted: Planted,
     next_value: i64,
     waiting: Vec<(i64, i64, Committed)>,
     /// Offset and value of what a producer was told is committed.
@@ -422,7 +461,7 @@ struct World<L: PartitionLog> {
 }
 
 impl<L: PartitionLog> World<L> {
-    fn new(seed: u64, logs: Vec<Arc<L>>) -> World<L> {
+    fn new(seed: u64, logs: Vec<Arc<L>>, planted: Planted) -> World<L> {
         let clock = Arc::new(Mutex::new(Instant::now()));
         let ids = BROKERS.into_iter().zip(logs);
         let brokers =
@@ -435,6 +474,10 @@ impl<L: PartitionLog> World<L> {
             leader: 0,
             epoch: -1,
             isr: vec![0, 1, 2],
+            partition_epoch: -1,
+            asked: [None, None, None],
+            isr_changes: 0,
+            planted,
             next_value: 0,
             waiting: Vec::new(),
             acknowledged: Vec::new(),
@@ -446,16 +489,74 @@ impl<L: PartitionLog> World<L> {
     /// The controller chooses a leader from the ISR, which it may shrink.
     fn elect(&mut self) {
         self.epoch += 1;
+        self.partition_epoch += 1;
         self.leader = self.isr[self.rng.random_range(0..self.isr.len())];
-        if self.isr.len() > 2 && self.rng.random_bool(0.1) {
+        if self.isr.len() > 2 && self.rng.random_bool(0.3) {
             let leader = self.leader;
             let leaving = self.isr.iter().position(|&member| member != leader).expect("there are others");
             self.isr.remove(leaving);
         }
         let isr: Vec<i32> = self.isr.iter().map(|&at| BROKERS[at]).collect();
         for to in 0..self.brokers.len() {
-            let decision = decision(BROKERS[self.leader], self.epoch, &isr);
+            let partition_epoch = PartitionEpoch(self.partition_epoch);
+            let decision = Decision { partition_epoch, ..decision(BROKERS[self.leader], self.epoch, &isr) };
             self.network.push(Message::Decision { to, decision });
+        }
+    }
+
+    /// What a leader wants is on its way to the controller.
+    fn ask(&mut self, from: usize) {
+        for proposal in self.brokers[from].partition.around.isr_changes.take() {
+            self.asked[from] = Some(proposal.clone());
+            let is_shrink = proposal.isr.len() < self.brokers[from].partition.isr().len();
+            if self.planted == Planted::UnagreedShrinks && is_shrink {
+                let answer = in_force(&proposal, PartitionEpoch(proposal.partition_epoch.0 + 1));
+                self.brokers[from].partition.isr_answered(&proposal, answer);
+                continue;
+            }
+            self.network.push(Message::Ask { from, proposal });
+        }
+    }
+
+    /// The controller's answer, by the rules of `controller/alter_partition.rs`.
+    fn alter(&mut self, from: usize, proposal: &IsrProposal) -> IsrAnswer {
+        let current: Vec<BrokerId> = self.isr.iter().map(|&at| BrokerId(BROKERS[at])).collect();
+        if proposal.leader_epoch != LeaderEpoch(self.epoch) {
+            return IsrAnswer::Unclear;
+        }
+        assert_eq!(from, self.leader, "another leads in epoch {}", self.epoch);
+        if proposal.isr == current {
+            return in_force(proposal, PartitionEpoch(self.partition_epoch));
+        }
+        if proposal.partition_epoch != PartitionEpoch(self.partition_epoch) {
+            return IsrAnswer::Unclear;
+        }
+        match self.rng.random_range(0..20) {
+            0 => IsrAnswer::NotApplied,
+            1 => IsrAnswer::Failed,
+            _ => {
+                let at = |member: &BrokerId| BROKERS.iter().position(|id| *id == member.0).expect("a replica");
+                self.isr = proposal.isr.iter().map(at).collect();
+                self.partition_epoch += 1;
+                self.isr_changes += 1;
+                in_force(proposal, PartitionEpoch(self.partition_epoch))
+            }
+        }
+    }
+
+    fn told(&mut self, to: usize, proposal: &IsrProposal, answer: IsrAnswer) {
+        let partition = Arc::clone(&self.brokers[to].partition);
+        let (mut proposal, mut answer) = (proposal.clone(), answer);
+        if self.planted == Planted::LateAnswersObeyed
+            && let Some(now) = &self.asked[to]
+            && let IsrAnswer::InForce { leader_epoch, partition_epoch, .. } = &mut answer
+        {
+            proposal.number = now.number;
+            (*leader_epoch, *partition_epoch) =
+                (partition.leader_epoch(), PartitionEpoch(partition_epoch.0.max(now.partition_epoch.0)));
+        }
+        if partition.isr_answered(&proposal, answer) == AfterAnswer::AskAgain {
+            self.network.push(Message::Ask { from: to, proposal });
         }
     }
 
@@ -526,6 +627,11 @@ impl<L: PartitionLog> World<L> {
                 }
                 assert!(is_current || broker.log.bounds() == before, "broker {to} wrote what epoch {epoch} is past");
             }
+            Message::Ask { from, proposal } => {
+                let answer = self.alter(*from, proposal);
+                self.network.push(Message::Told { to: *from, proposal: proposal.clone(), answer });
+            }
+            Message::Told { to, proposal, answer } => self.told(*to, proposal, answer.clone()),
         }
     }
 
@@ -551,6 +657,14 @@ impl<L: PartitionLog> World<L> {
                 assert_eq!(held[member].get(offset), Some(value), "{what}: broker {member} lost offset {offset}");
             }
         }
+        let leader = &self.brokers[self.leader].partition;
+        if leader.leader() == (Some(BrokerId(BROKERS[self.leader])), LeaderEpoch(self.epoch)) {
+            let state = leader.state();
+            for &member in &self.isr {
+                let counts = state.leadership.isr().maximal_contains(BrokerId(BROKERS[member]));
+                assert!(counts, "{what}: broker {member} is in sync, and the leader does not know");
+            }
+        }
         let member = &held[self.isr[0]];
         for (at, broker) in self.brokers.iter_mut().enumerate() {
             let high_watermark = broker.log.bounds().high_watermark;
@@ -571,19 +685,29 @@ impl<L: PartitionLog> World<L> {
             0..12 => self.produce(self.leader),
             12..15 => self.produce(at),
             15..40 => self.fetch(at),
-            40..97 if !self.network.is_empty() => {
+            40..44 => self.ask(at),
+            44..93 if !self.network.is_empty() => {
                 // In any order, now and then twice or never.
                 let at = self.rng.random_range(0..self.network.len());
                 let message = self.network.swap_remove(at);
                 let is_lost = self.rng.random_bool(0.05) && !matches!(message, Message::Decision { .. });
-                if !is_lost {
+                if is_lost {
+                    // Whoever asked asks again.
+                    if let Message::Ask { from, proposal } | Message::Told { to: from, proposal, .. } = message {
+                        self.network.push(Message::Ask { from, proposal });
+                    }
+                } else {
                     self.deliver(&message);
                     if self.rng.random_bool(0.1) {
                         self.network.push(message);
                     }
                 }
             }
-            97 => self.elect(),
+            93 => self.elect(),
+            94..97 => {
+                self.brokers[at].partition.shrink_isr();
+                self.brokers[at].partition.look_at_isr();
+            }
             _ => {
                 let passed = Duration::from_millis(self.rng.random_range(0..20_000));
                 *self.clock.lock().expect("no test panics under it") += passed;
@@ -596,6 +720,7 @@ impl<L: PartitionLog> World<L> {
         for _ in 0..20 {
             for at in 0..self.brokers.len() {
                 self.fetch(at);
+                self.ask(at);
             }
             while !self.network.is_empty() {
                 let message = self.network.remove(0);
@@ -605,8 +730,14 @@ impl<L: PartitionLog> World<L> {
     }
 }
 
-fn run<L: PartitionLog>(seed: u64, steps: usize, logs: Vec<Arc<L>>) -> usize {
-    let mut world = World::new(seed, logs);
+fn in_force(proposal: &IsrProposal, partition_epoch: PartitionEpoch) -> IsrAnswer {
+    let IsrProposal { leader_epoch, isr, .. } = proposal;
+    IsrAnswer::InForce { leader_epoch: *leader_epoch, partition_epoch, isr: isr.clone() }
+}
+
+/// How many records were acknowledged, and how often the ISR changed.
+fn run<L: PartitionLog>(seed: u64, steps: usize, logs: Vec<Arc<L>>, planted: Planted) -> (usize, usize) {
+    let mut world = World::new(seed, logs, planted);
     for step in 0..steps {
         world.step();
         world.check(&format!("seed {seed} step {step}"));
@@ -620,14 +751,30 @@ fn run<L: PartitionLog>(seed: u64, steps: usize, logs: Vec<Arc<L>>) -> usize {
     for broker in &world.brokers {
         assert_eq!(contents(&*broker.log), contents(&*leader.log), "{what}");
     }
-    world.acknowledged.len()
+    (world.acknowledged.len(), world.isr_changes)
 }
 
 #[tokio::test]
 async fn no_history_of_a_cluster_loses_an_acknowledged_record() {
-    let acknowledged: usize =
-        (0..40).map(|seed| run(seed, 400, BROKERS.map(|_| Arc::new(MemoryLog::new())).to_vec())).sum();
-    assert!(acknowledged > 400, "little was shown: {acknowledged} records were acknowledged");
+    let (mut acknowledged, mut isr_changes) = (0, 0);
+    for seed in 0..40 {
+        let (more, changes) = run(seed, 400, memory_logs(), Planted::Nothing);
+        (acknowledged, isr_changes) = (acknowledged + more, isr_changes + changes);
+    }
+    let shown = format!("{acknowledged} records were acknowledged, {isr_changes} ISRs changed");
+    assert!(acknowledged > 400 && isr_changes > 60, "little was shown: {shown}");
+}
+
+fn memory_logs() -> Vec<Arc<MemoryLog>> {
+    BROKERS.map(|_| Arc::new(MemoryLog::new())).to_vec()
+}
+
+#[test]
+fn a_history_shows_an_isr_that_is_not_agreed_to_and_a_late_answer_that_is_obeyed() {
+    for planted in [Planted::UnagreedShrinks, Planted::LateAnswersObeyed] {
+        let shows = |seed| std::panic::catch_unwind(|| run(seed, 400, memory_logs(), planted)).is_err();
+        assert!((0..200).any(shows), "{planted:?} is not seen");
+    }
 }
 
 #[tokio::test]
@@ -645,6 +792,6 @@ async fn no_history_over_logs_on_disk_loses_an_acknowledged_record() {
             let name = TopicPartition::new("t", 0);
             dirs.get_or_create(&name, None, Arc::default(), true, NOW_MS).expect("writable")
         };
-        run(seed, 250, dirs.iter().map(|(_, dirs)| create(dirs)).collect());
+        run(seed, 250, dirs.iter().map(|(_, dirs)| create(dirs)).collect(), Planted::Nothing);
     }
 }
