@@ -390,6 +390,122 @@ const CONFIGS: &[Call] = &[
     ("kafka-get-offsets.sh %B --topic three", "", 0, "three:0:0\nthree:1:0\nthree:2:0\n", ""),
 ];
 
+/// Of the controller. The topic is that of the calls about settings.
+const ADMINISTRATION: &[Call] = &[
+    ("kafka-reassign-partitions.sh %B --list", "", 0, "No partition reassignments found.\n", ""),
+    (
+        "tee %D/move.json",
+        "{\"partitions\":[{\"topic\":\"three\",\"partition\":0,\"replicas\":[0]},{\"topic\":\"three\",\"partition\":1,\"replicas\":[0]}]}\n",
+        0,
+        "{\"partitions\":[{\"topic\":\"three\",\"partition\":0,\"replicas\":[0]},{\"topic\":\"three\",\"partition\":1,\"replicas\":[0]}]}\n",
+        "",
+    ),
+    (
+        "kafka-reassign-partitions.sh %B --execute --reassignment-json-file %D/move.json",
+        "",
+        0,
+        "Current partition replica assignment\n\n{\"version\":1,\"partitions\":[{\"topic\":\"three\",\"partition\":0,\"replicas\":[0],\"log_dirs\":[\"any\"]},{\"topic\":\"three\",\"partition\":1,\"replicas\":[0],\"log_dirs\":[\"any\"]}]}\n\nSave this to use as the --reassignment-json-file option during rollback\nSuccessfully started partition reassignments for three-0,three-1\n",
+        "",
+    ),
+    (
+        "kafka-reassign-partitions.sh %B --verify --reassignment-json-file %D/move.json",
+        "",
+        0,
+        "Status of partition reassignment:\nReassignment of partition three-0 is completed.\nReassignment of partition three-1 is completed.\n\nClearing broker-level throttles on broker 0\nClearing topic-level throttles on topic three\n",
+        "",
+    ),
+    (
+        "kafka-reassign-partitions.sh %B --cancel --reassignment-json-file %D/move.json",
+        "",
+        0,
+        "None of the specified partition reassignments are active.\nNone of the specified partition moves are active.Clearing broker-level throttles on broker 0\nClearing topic-level throttles on topic three\n",
+        "",
+    ),
+    (
+        "kafka-reassign-partitions.sh %B --list --verify",
+        "",
+        1,
+        "",
+        "Command must include exactly one action: --generate, --execute, --verify, --cancel, --list",
+    ),
+    (
+        "kafka-reassign-partitions.sh %B --list --throttle 5",
+        "",
+        1,
+        "",
+        "Option \"[throttle]\" can't be used with action \"[list]\"",
+    ),
+    ("kafka-leader-election.sh %B --election-type preferred --all-topic-partitions", "", 0, "", ""),
+    (
+        "kafka-leader-election.sh %B --election-type preferred --topic three --partition 0",
+        "",
+        0,
+        "Valid replica already elected for partitions three-0\n",
+        "",
+    ),
+    (
+        "kafka-leader-election.sh %B --election-type UNCLEAN --topic three --partition 9",
+        "",
+        1,
+        "Error completing leader election (UNCLEAN) for partition: three-9: …\n",
+        "1 replica(s) could not be elected",
+    ),
+    (
+        "kafka-leader-election.sh %B --election-type preferred",
+        "",
+        1,
+        "",
+        "One and only one of the following options is required: topic, all-topic-partitions, path-to-json-file",
+    ),
+    ("kafka-leader-election.sh --election-type preferred", "", 1, "", "Missing required option(s): bootstrap-server"),
+    ("kafka-features.sh %B describe", "", 0, "", ""),
+    (
+        "kafka-features.sh %B upgrade --feature a=1",
+        "",
+        1,
+        "Could not upgrade a to 1. Could not apply finalized feature update because the provided feature is not supported.\n",
+        "1 out of 1 operation(s) failed.",
+    ),
+    (
+        "kafka-features.sh %B downgrade --metadata 3.3",
+        "",
+        1,
+        "Could not downgrade metadata.version to 7. Could not apply finalized feature update because the provided feature is not supported.\n",
+        "1 out of 1 operation(s) failed.",
+    ),
+    (
+        "kafka-features.sh %B disable --feature a",
+        "",
+        1,
+        "Could not disable a. Can not delete non-existing finalized feature.\n",
+        "1 out of 1 operation(s) failed.",
+    ),
+    ("kafka-features.sh %B upgrade", "", 1, "", "You must specify at least one feature to upgrade"),
+    ("kafka-cluster.sh cluster-id %B | cut -c 1-11", "", 0, "Cluster ID:\n", ""),
+    (
+        "kafka-verifiable-producer.sh %B --topic three --max-messages 2 --value-prefix 7 | sed 's/\"timestamp\":[0-9]*,//; s/,\"partition.*//; s/,\"avg.*//'",
+        "",
+        0,
+        "{\"name\":\"startup_complete\"}\n{\"name\":\"producer_send_success\",\"key\":null,\"value\":\"7.0\",\"topic\":\"three\"\n{\"name\":\"producer_send_success\",\"key\":null,\"value\":\"7.1\",\"topic\":\"three\"\n{\"name\":\"shutdown_complete\"}\n{\"name\":\"tool_data\",\"sent\":2,\"acked\":2,\"target_throughput\":-1\n",
+        "",
+    ),
+    (
+        "kafka-e2e-latency.sh %P fast 3 all 10 | sed 's/[0-9.]* ms/N ms/; s/\t.*/\tN/; s/= [0-9]*/= N/g'",
+        "",
+        0,
+        "Topic \"fast\" does not exist. Will create topic with 1 partition(s) and replication factor = N\n0\tN\nAvg latency: N ms\nPercentiles: 50th = N, 99th = N, 99.9th = N\n",
+        "",
+    ),
+    ("kafka-e2e-latency.sh %P fast 3 0 10", "", 1, "", "Latency testing requires synchronous acknowledgement."),
+    (
+        "kafka-cluster.sh unregister --id 3 -b %P",
+        "",
+        0,
+        "The target cluster does not support the broker unregistration API.\n",
+        "",
+    ),
+];
+
 const MESSAGES: &[Call] = &[
     ("kafka-topics.sh %B --create --topic g --partitions 2", "", 0, "Created topic g.\n", ""),
     (
@@ -864,7 +980,7 @@ fn every_call_ends_and_reads_as_kafkas() {
     }
     let bench = Bench::start();
     let mut wrong = Vec::new();
-    for call in [TOPICS, NOWHERE, CONFIGS, MESSAGES, GROUPS, PERFORMANCE].into_iter().flatten() {
+    for call in [TOPICS, NOWHERE, CONFIGS, ADMINISTRATION, MESSAGES, GROUPS, PERFORMANCE].into_iter().flatten() {
         // What was deleted or committed may take a moment to be seen.
         let is_question = ["--list", "--describe", "get-offsets"].iter().any(|word| call.0.contains(word));
         let began = Instant::now();

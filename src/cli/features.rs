@@ -77,9 +77,8 @@ fn updates(command: &str, options: &Options) -> Result<BTreeMap<String, i16>, St
     let mut updates = BTreeMap::new();
     if let Some(version) = options.value("metadata").filter(|_| command != "disable") {
         let known = version.parse::<MetadataVersion>();
-        known.map_err(|_| Stop::Failed(format!("Unsupported metadata.version {version}.")))?;
-        // A cluster on ZooKeeper knows no such feature, whatever its level.
-        updates.insert(METADATA_VERSION.to_owned(), 1);
+        let known = known.map_err(|_| Stop::Failed(format!("Unsupported metadata.version {version}.")))?;
+        updates.insert(METADATA_VERSION.to_owned(), known.feature_level());
     }
     for text in options.values("feature") {
         let (name, level) = match command {

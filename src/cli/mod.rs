@@ -13,6 +13,7 @@ pub(crate) mod console_consumer;
 pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
 pub(crate) mod consumer_perf_test;
+pub(crate) mod end_to_end_latency;
 pub(crate) mod features;
 pub(crate) mod get_offsets;
 pub(crate) mod leader_election;
@@ -25,6 +26,7 @@ pub(crate) mod table;
 pub(crate) mod topic_command;
 pub(crate) mod topic_command_zookeeper;
 pub(crate) mod topic_filter;
+pub(crate) mod verifiable_producer;
 pub(crate) mod zookeeper;
 pub(crate) mod zookeeper_shell;
 
@@ -52,6 +54,8 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("leader-election", "Have leaders elected (kafka-leader-election.sh)"),
     ("features", "Describe and change features of the cluster (kafka-features.sh)"),
     ("cluster", "Print the id of the cluster (kafka-cluster.sh)"),
+    ("verifiable-producer", "Send numbers and print what became of each (kafka-verifiable-producer.sh)"),
+    ("e2e-latency", "Measure the time from sending to reading (kafka-e2e-latency.sh)"),
     ("zookeeper-shell", "Read znodes: host:port ls|get|stat PATH"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
 ];
@@ -79,6 +83,8 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "leader-election" => start(&leader_election::TOOL, arguments, leader_election::run),
         "features" => start(&features::TOOL, arguments, features::run),
         "cluster" => start(&cluster_tool::TOOL, &cluster_tool::spelled_out(arguments), cluster_tool::run),
+        "verifiable-producer" => start(&verifiable_producer::TOOL, arguments, verifiable_producer::run),
+        "e2e-latency" => start(&end_to_end_latency::TOOL, arguments, end_to_end_latency::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
         "zookeeper-shell" => start(&zookeeper_shell::TOOL, arguments, zookeeper_shell::run),
         _ => return None,

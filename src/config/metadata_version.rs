@@ -162,6 +162,13 @@ impl MetadataVersion {
         step(self, &LEADER_AND_ISR)
     }
 
+    /// As a level of the feature `metadata.version`; -1 for those that are older than it.
+    pub fn feature_level(self) -> i16 {
+        let mut level = MetadataVersion::ALL.iter().skip_while(|version| **version < V3_0_IV1);
+        let level = level.position(|version| *version == self).and_then(|level| i16::try_from(level + 1).ok());
+        level.unwrap_or(-1)
+    }
+
     /// Producer ids come from the controller; before, each broker took them from ZooKeeper.
     pub fn is_allocate_producer_ids_supported(self) -> bool {
         self >= V3_0_IV0
@@ -392,6 +399,12 @@ mod tests {
             ];
             assert_eq!(actual, *expected, "{version}");
         }
+    }
+
+    #[test]
+    fn the_feature_began_with_3_0() {
+        let level = |version: MetadataVersion| version.feature_level();
+        assert_eq!([level(V3_0_IV0), level(V3_0_IV1), level(V3_3_IV3), level(V3_9_IV0)], [-1, 1, 7, 21]);
     }
 
     #[test]
