@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # bin/quickstart.sh : builds Odradek, starts a real ZooKeeper and a broker, sends three messages
-# and reads them back. bin/quickstart.sh stop : stops both again; the messages stay.
+# and reads them back. bin/quickstart.sh --brokers 3 : the same with a cluster of brokers on free
+# ports; the leader of the messages is killed, and nothing is lost. bin/quickstart.sh stop : stops
+# all again; the messages stay.
 # QUICKSTART_CONFIG is a directory with other zookeeper.properties and server.properties.
 base=$(cd "$(dirname "$0")/.." && pwd)
 cd "$base" || exit 1
@@ -38,26 +40,35 @@ stop() { # NAME MARK: true when it ran and has ended
 broker_mark=kafka.Kafka
 zookeeper_mark=QuorumPeerMain
 
+# Stops brokers at once, so that none waits for what another hands over.
+stop_brokers() { # NAME...
+    local name
+    for name in "$@"; do (stop "$name" $broker_mark && say "the ${name/-/ } has stopped") & done
+    wait
+}
+brokers=""
 if [ "${1:-}" = stop ]; then
-    any=""
-    stop broker $broker_mark && say "the broker has stopped" && any=yes
-    stop zookeeper $zookeeper_mark && say "ZooKeeper has stopped" && any=yes
-    [ -n "$any" ] || say "nothing was running"
+    names=$(cd "$run" 2>/dev/null && ls -- *.pid 2>/dev/null)
+    [ -n "$names" ] || say "nothing was running"
+    # shellcheck disable=SC2046 # names without spaces
+    stop_brokers $(grep '^broker' <<<"$names" | sed 's/\.pid$//')
+    stop zookeeper $zookeeper_mark && say "ZooKeeper has stopped"
     exit 0
+elif [ "${1:-}" = --brokers ] && [[ "${2:-}" =~ ^[1-9][0-9]?$ ]] && [ $# = 2 ]; then
+    brokers=$2
 elif [ $# -gt 0 ]; then
-    echo "USAGE: $0 [stop]"
+    echo "USAGE: $0 [--brokers NUMBER | stop]"
     exit 1
 fi
 
 # Whatever goes wrong from here on: one sentence, and nothing left that this run started.
 started=()
+started_zookeeper=""
 give_up() {
     trap - EXIT INT TERM
     echo "quickstart: $*" >&2
-    for name in "${started[@]}"; do
-        [ "$name" = broker ] && stop broker $broker_mark
-        [ "$name" = zookeeper ] && stop zookeeper $zookeeper_mark
-    done
+    stop_brokers "${started[@]}" >/dev/null
+    [ -z "$started_zookeeper" ] || stop zookeeper $zookeeper_mark
     exit 1
 }
 trap 'give_up "interrupted; everything is stopped again"' INT TERM
@@ -101,7 +112,7 @@ command -v "$java" >/dev/null 2>&1 ||
     give_up "there is no Java here ('$java'), and ZooKeeper needs it: install a JRE of version 8 or newer (Debian: apt-get install default-jre-headless) or set JAVA_HOME"
 running zookeeper $zookeeper_mark || ! port_answers "$zookeeper_port" ||
     give_up "port $zookeeper_port is in use, and not by this quickstart's ZooKeeper: stop what listens there (ss -ltnp 'sport = :$zookeeper_port' shows it), or change clientPort in $config/zookeeper.properties and zookeeper.connect in $config/server.properties"
-running broker $broker_mark || ! port_answers "$broker_port" ||
+[ -n "$brokers" ] || running broker $broker_mark || ! port_answers "$broker_port" ||
     give_up "port $broker_port is in use, and not by this quickstart's broker: stop what listens there (ss -ltnp 'sport = :$broker_port' shows it), or set listeners in $config/server.properties to another port"
 
 # 2. The binary.
@@ -146,42 +157,138 @@ else
     # setsid: an interrupt at the keyboard stops this script, which then stops what it started, in order.
     setsid bin/zookeeper-server-start.sh "$config/zookeeper.properties" >"$run/zookeeper.out" 2>&1 </dev/null &
     echo $! >"$run/zookeeper.pid"
-    started=(zookeeper)
+    started_zookeeper=yes
     # Between fork and exec the process does not yet bear its name.
     for _ in $(seq 50); do running zookeeper $zookeeper_mark && break; kill -0 "$(cat "$run/zookeeper.pid")" 2>/dev/null || break; sleep 0.1; done
     wait_for ZooKeeper 60 zookeeper $zookeeper_mark zookeeper_serves "$zookeeper_port"
 fi
 
-# 4. The broker.
+# 4. The brokers.
+start_broker() { # NAME CONFIG
+    setsid bin/kafka-server-start.sh "$2" >>"$run/$1.out" 2>&1 </dev/null &
+    echo $! >"$run/$1.pid"
+    started=("$1" ${started[@]+"${started[@]}"})
+    for _ in $(seq 50); do running "$1" $broker_mark && break; kill -0 "$(cat "$run/$1.pid")" 2>/dev/null || break; sleep 0.1; done
+}
+shown() { echo "\$ $*"; "$@"; }
+describe() { bin/kafka-topics.sh --bootstrap-server "$bootstrap" --describe --topic $topic 2>/dev/null; }
+send() { # MESSAGES
+    echo "\$ bin/kafka-console-producer.sh --bootstrap-server $bootstrap --topic $topic"
+    printf '%s\n' "$@" | tee /dev/stderr | bin/kafka-console-producer.sh --bootstrap-server "$bootstrap" --topic $topic >/dev/null ||
+        give_up "the messages could not be sent; the brokers' logs are $run/broker*.out"
+}
+read_back() { # NUMBER
+    shown bin/kafka-console-consumer.sh --bootstrap-server "$bootstrap" --topic $topic --from-beginning --max-messages "$1" --timeout-ms 20000 ||
+        give_up "the messages could not be read back; the brokers' logs are $run/broker*.out"
+}
+count_messages() { bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>>"$run/tools.err" | sed -n "s/^$topic:0://p"; }
+
+if [ -n "$brokers" ]; then
+    # What every tutorial does by hand: server.properties copied, broker.id, listeners and log.dirs changed. A path of its
+    # own in ZooKeeper keeps the cluster apart from the single broker of this script.
+    topic=quickstart-cluster
+    bootstrap=""
+    for id in $(seq "$brokers"); do
+        own=$run/broker-$id
+        mkdir -p "$own" || give_up "cannot write to $own"
+        port=$(setting "$own/server.properties" listeners "" 2>/dev/null | sed 's/.*://')
+        if ! running "broker-$id" $broker_mark && { [ -z "$port" ] || port_answers "$port"; }; then
+            port=$((9092 + id))
+            # Another broker of this run may not listen yet.
+            while port_answers "$port" || [[ "$bootstrap," == *:"$port",* ]]; do port=$((port + 1)); done
+        fi
+        grep -vE '^[[:space:]]*(broker\.id|listeners|advertised\.listeners|log\.dirs?|zookeeper\.connect|(offsets|transaction).*\.(replication\.factor|min\.isr))[[:space:]]*=' \
+            "$config/server.properties" >"$own/server.properties.new"
+        cat >>"$own/server.properties.new" <<PROPERTIES
+broker.id=$id
+listeners=PLAINTEXT://localhost:$port
+log.dirs=$own/logs
+zookeeper.connect=localhost:$zookeeper_port/quickstart-cluster
+offsets.topic.replication.factor=$((brokers < 3 ? brokers : 3))
+PROPERTIES
+        mv "$own/server.properties.new" "$own/server.properties"
+        bootstrap=${bootstrap:+$bootstrap,}localhost:$port
+        if running "broker-$id" $broker_mark; then
+            say "broker $id already runs (process $(cat "$run/broker-$id.pid"))"
+        else
+            say "starting broker $id on port $port"
+            start_broker "broker-$id" "$own/server.properties"
+        fi
+    done
+    for id in $(seq "$brokers"); do
+        wait_for "broker $id" 60 "broker-$id" $broker_mark port_answers "$(setting "$run/broker-$id/server.properties" listeners "" | sed 's/.*://')"
+    done
+    replicas=$((brokers < 3 ? brokers : 3))
+    leader() { describe | sed -nE 's/.*Leader: ([0-9]+).*/\1/p'; }
+    led() { [ -n "$(leader)" ]; }
+    in_sync() { [ "$(describe | sed -nE 's/.*Isr: ([0-9,]+).*/\1/p' | tr ',' '\n' | grep -c .)" = "$replicas" ]; }
+    everyone=$(seq "$brokers" | sed 's/^/broker-/')
+    any=$(head -1 <<<"$everyone")
+    echo
+    shown bin/kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic $topic --partitions 1 --replication-factor "$replicas" ||
+        give_up "the topic could not be created; the brokers' logs are $run/broker*.out"
+    wait_for "the topic" 60 "$any" $broker_mark in_sync
+    before=$(count_messages)
+    [ -n "$before" ] || give_up "the end of the topic cannot be read ($(tail -1 "$run/tools.err")); the brokers' logs are $run/broker*.out"
+    [ "$before" = 0 ] || say "(earlier runs left $before messages there; they are read too)"
+    send 'To be or not to be' 'that is no question' 'with three brokers'
+    describe
+    if [ "$replicas" -gt 1 ]; then
+        first=$(leader)
+        say "killing broker $first, which leads"
+        kill -9 "$(cat "$run/broker-$first.pid")"
+        another=$(grep -vx "broker-$first" <<<"$everyone" | head -1)
+        led_by_another() { local now; now=$(leader); [ -n "$now" ] && [ "$now" != "$first" ]; }
+        wait_for "another leader" 60 "$another" $broker_mark led_by_another
+        describe
+        say "broker $(leader) leads now, and has all that was acknowledged"
+        read_back $((before + 3))
+        send 'and one of them gone'
+        say "starting broker $first again"
+        start_broker "broker-$first" "$run/broker-$first/server.properties"
+        wait_for "the whole ISR" 60 "broker-$first" $broker_mark in_sync
+        describe
+        sent=4
+    else
+        sent=3
+    fi
+    read_back $((before + sent))
+    [ "$(count_messages)" = $((before + sent)) ] ||
+        give_up "the topic does not hold the $((before + sent)) messages; the brokers' logs are $run/broker*.out"
+    trap - INT TERM
+    cat <<NEXT
+
+A cluster of $brokers runs: $bootstrap, ZooKeeper at localhost:$zookeeper_port/quickstart-cluster.
+Each broker's settings are $run/broker-N/server.properties, its log is $run/broker-N.out. What to try next:
+  bin/kafka-topics.sh --bootstrap-server $bootstrap --describe --topic $topic
+  bin/kafka-console-producer.sh --bootstrap-server $bootstrap --topic $topic
+  bin/kafka-console-consumer.sh --bootstrap-server $bootstrap --topic $topic --from-beginning
+  kill -9 \$(cat $run/broker-1.pid); bin/kafka-server-start.sh -daemon $run/broker-1/server.properties
+To stop all (the messages stay): bin/quickstart.sh stop
+NEXT
+    exit 0
+fi
 if running broker $broker_mark; then
     say "the broker already runs (process $(cat "$run/broker.pid"))"
 else
     say "starting broker $broker_id on port $broker_port"
-    setsid bin/kafka-server-start.sh "$config/server.properties" >"$run/broker.out" 2>&1 </dev/null &
-    echo $! >"$run/broker.pid"
-    started=(broker "${started[@]}")
-    for _ in $(seq 50); do running broker $broker_mark && break; kill -0 "$(cat "$run/broker.pid")" 2>/dev/null || break; sleep 0.1; done
+    start_broker broker "$config/server.properties"
     wait_for "the broker" 60 broker $broker_mark port_answers "$broker_port"
 fi
 
 # 5. A topic, three messages there and back, the broker in ZooKeeper. Each command is shown.
-shown() { echo "\$ $*"; "$@"; }
 echo
 shown bin/kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic $topic --partitions 1 --replication-factor 1 ||
     give_up "the topic could not be created; the broker's log is $run/broker.out"
 # Ready means led: a broker that has just started knows of the topic a moment before it leads it, and not even that at first.
-led() { bin/kafka-topics.sh --bootstrap-server "$bootstrap" --describe --topic $topic 2>/dev/null | grep -q 'Leader: [0-9]'; }
+led() { describe | grep -q 'Leader: [0-9]'; }
 wait_for "the topic" 60 broker $broker_mark led
-before=$(bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>>"$run/tools.err" | sed -n "s/^$topic:0://p")
+before=$(count_messages)
 [ -n "$before" ] || give_up "the end of the topic cannot be read ($(tail -1 "$run/tools.err")); the broker's log is $run/broker.out"
-echo "\$ bin/kafka-console-producer.sh --bootstrap-server $bootstrap --topic $topic"
-printf 'To be or not to be\nthat is no question\nwith two brokers\n' | tee /dev/stderr |
-    bin/kafka-console-producer.sh --bootstrap-server "$bootstrap" --topic $topic >/dev/null ||
-    give_up "the messages could not be sent; the broker's log is $run/broker.out"
+send 'To be or not to be' 'that is no question' 'with two brokers'
 [ "$before" = 0 ] || say "(an earlier run left $before messages there; they are read too)"
-shown bin/kafka-console-consumer.sh --bootstrap-server "$bootstrap" --topic $topic --from-beginning --max-messages $((before + 3)) --timeout-ms 20000 ||
-    give_up "the messages could not be read back; the broker's log is $run/broker.out"
-[ "$(bin/kafka-get-offsets.sh --bootstrap-server "$bootstrap" --topic $topic 2>/dev/null)" = "$topic:0:$((before + 3))" ] ||
+read_back $((before + 3))
+[ "$(count_messages)" = $((before + 3)) ] ||
     give_up "the topic does not hold the three messages; the broker's log is $run/broker.out"
 echo "\$ bin/zookeeper-shell.sh localhost:$zookeeper_port get /brokers/ids/$broker_id"
 bin/zookeeper-shell.sh "localhost:$zookeeper_port" get "/brokers/ids/$broker_id" 2>/dev/null | grep '^{' ||
