@@ -48,11 +48,10 @@ stop_brokers() { # NAME...
 }
 brokers=""
 if [ "${1:-}" = stop ]; then
-    names=$(cd "$run" 2>/dev/null && ls -- *.pid 2>/dev/null)
-    [ -n "$names" ] || say "nothing was running"
-    # shellcheck disable=SC2046 # names without spaces
-    stop_brokers $(grep '^broker' <<<"$names" | sed 's/\.pid$//')
-    stop zookeeper $zookeeper_mark && say "ZooKeeper has stopped"
+    names=$(cd "$run" 2>/dev/null && ls -- broker*.pid 2>/dev/null | sed 's/\.pid$//')
+    # shellcheck disable=SC2086 # names without spaces
+    any=$(stop_brokers $names && stop zookeeper $zookeeper_mark && say "ZooKeeper has stopped")
+    echo "${any:-quickstart: nothing was running}"
     exit 0
 elif [ "${1:-}" = --brokers ] && [[ "${2:-}" =~ ^[1-9][0-9]?$ ]] && [ $# = 2 ]; then
     brokers=$2

@@ -89,6 +89,34 @@ fn it_sends_and_reads_back_three_lines_and_may_run_again_and_again() {
 }
 
 #[test]
+fn a_cluster_loses_its_leader_and_nothing_else_and_may_run_again() {
+    let quickstart = Quickstart::new("quickstart-cluster");
+    let settings = quickstart.scratch.path("server.properties");
+    let shorter = fs::read_to_string(&settings).expect("it was written") + "zookeeper.session.timeout.ms=3000\n";
+    fs::write(&settings, shorter).expect("the scratch directory can be written");
+    for run in 1..=2 {
+        let output = quickstart.command().args(["--brokers", "3"]).output().expect("bash runs");
+        let (out, err) = told(&output);
+        assert!(output.status.success(), "run {run}: {out}\n{err}");
+        // Read once while the leader is dead, and once more with what was sent meanwhile.
+        let read = |line: &str| out.lines().filter(|read| *read == line).count();
+        assert_eq!(
+            (read("that is no question"), read("and one of them gone")),
+            (2 * run, 2 * run - 1),
+            "run {run}: {out}"
+        );
+        assert!(out.contains("has all that was acknowledged"), "{out}");
+    }
+    let stopped = quickstart.command().arg("stop").output().expect("bash runs");
+    let (out, _) = told(&stopped);
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort_unstable();
+    let expected =
+        ["ZooKeeper has stopped", "the broker 1 has stopped", "the broker 2 has stopped", "the broker 3 has stopped"];
+    assert_eq!(lines, expected.map(|line| format!("quickstart: {line}")));
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let quickstart = Quickstart::new("quickstart-port");
     let taken = TcpListener::bind(("127.0.0.1", quickstart.broker)).expect("the port is free");

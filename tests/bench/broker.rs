@@ -11,101 +11,21 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use odradek::codec::reader::Reader;
-use odradek::codec::writer::Writer;
-use odradek::protocol::api_keys::ApiKey;
-use odradek::protocol::header::{RequestHeader, read_response_header};
-use odradek::protocol::message::{Message, Payload, Request};
-use odradek::protocol::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
-use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
+use load::{
+    Client, Killed, batch, cpu, deps, frame, free_port, pinned, produce_frame, resident_kib, start_zookeeper,
+    wait_for_port,
+};
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
-use odradek::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic};
-use odradek::protocol::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
-use odradek::record::build::BatchBuilder;
+use odradek::protocol::messages::metadata::MetadataRequest;
 
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn deps() -> PathBuf {
-    std::env::var_os("ODRADEK_TEST_DEPS")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-deps")), PathBuf::from)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free").port()
-}
-
-fn wait_for_port(port: u16, what: &str) -> TcpStream {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match TcpStream::connect(address) {
-            Ok(stream) => return stream,
-            Err(error) => assert!(Instant::now() < deadline, "{what} does not listen on {port}: {error}"),
-        }
-        // A process that starts has no event to wait for.
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// On core 0 for what is measured, on core 1 for what is not.
-fn pinned(core: u8, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command
-        .arg("-c")
-        .arg(core.to_string())
-        .arg(program)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command
-}
-
-fn start_zookeeper(dir: &Path) -> (Killed, u16) {
-    let jars = deps().join("zookeeper");
-    assert!(jars.exists(), "{} is missing: run tests/deps.sh, which installs it", jars.display());
-    let port = free_port();
-    let config = dir.join("zookeeper.properties");
-    let text = format!(
-        "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n",
-        dir.join("zookeeper").display()
-    );
-    fs::write(&config, text).expect("the configuration is written");
-    let child = pinned(1, Path::new("java"))
-        .args(["-Xmx256M", "-cp"])
-        .arg(format!("{}/*", jars.display()))
-        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-        .arg(&config)
-        .spawn()
-        .expect("java starts");
-    while !zookeeper_serves(wait_for_port(port, "ZooKeeper")) {
-        // As above: only asking again tells.
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    (Killed(child), port)
-}
-
-/// A ZooKeeper that has just bound its port may never answer who connects then: it is asked until it does.
-fn zookeeper_serves(mut stream: TcpStream) -> bool {
-    let mut answer = String::new();
-    stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket option");
-    let asked = stream.write_all(b"srvr").and_then(|()| stream.read_to_string(&mut answer));
-    asked.is_ok() && answer.contains("Mode:")
-}
+mod load;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -146,12 +66,12 @@ impl Broker {
         let mut command = match kind {
             Kind::Odradek => {
                 let binary = std::env::var_os("ODRADEK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_odradek").into());
-                let mut command = pinned(0, Path::new(&binary));
+                let mut command = pinned("0", Path::new(&binary));
                 command.arg("server-start").arg(&config);
                 command
             }
             Kind::Jvm => {
-                let mut command = pinned(0, Path::new("java"));
+                let mut command = pinned("0", Path::new("java"));
                 // The heap and collector of kafka-server-start.sh.
                 command
                     .args(["-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"])
@@ -162,7 +82,7 @@ impl Broker {
                 command
             }
             Kind::Bare => {
-                let mut command = pinned(0, &std::env::current_exe().expect("this program has a path"));
+                let mut command = pinned("0", &std::env::current_exe().expect("this program has a path"));
                 command.arg(BARE).arg(port.to_string()).arg(dir.join(name)).stderr(Stdio::inherit());
                 command
             }
@@ -173,7 +93,7 @@ impl Broker {
             drop(wait_for_port(port, name));
             return Broker { kind, process, port, ready_after: started.elapsed() };
         }
-        let mut client = Client { stream: wait_for_port(port, name), correlation_id: 0 };
+        let mut client = Client::connect(port);
         // Ready when it answers for the cluster, itself included.
         while client.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, 9).brokers.is_empty() {
             std::thread::sleep(Duration::from_millis(2));
@@ -181,117 +101,25 @@ impl Broker {
         Broker { kind, process, port, ready_after: started.elapsed() }
     }
 
-    fn stat(&self, file: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{file}", self.process.0.id())).expect("the broker runs")
-    }
-
-    /// User and system time of all threads so far.
     fn cpu(&self) -> Duration {
-        let stat = self.stat("stat");
-        let fields: Vec<&str> = stat.rsplit_once(')').expect("the name ends").1.split_whitespace().collect();
-        let ticks: u64 = [11, 12].iter().map(|&field| fields[field].parse::<u64>().expect("ticks are a number")).sum();
-        let per_second = rustix::param::clock_ticks_per_second();
-        Duration::from_micros(ticks * 1_000_000 / per_second)
+        cpu(&self.process)
     }
 
     fn resident_kib(&self) -> u64 {
-        let status = self.stat("status");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the broker has memory");
-        line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+        resident_kib(&self.process)
     }
 
     fn client(&self) -> Client {
-        let stream = wait_for_port(self.port, "the broker");
-        stream.set_nodelay(true).expect("a socket option");
-        Client { stream, correlation_id: 0 }
+        Client::connect(self.port)
     }
 
     /// A topic to append to, and a connection that does. The bare program has a file for each connection.
     fn topic(&self, name: &str) -> Client {
         let mut client = self.client();
         if self.kind != Kind::Bare {
-            client.create_topic(name);
+            client.create_topic(name, 1, 1);
         }
         client
-    }
-}
-
-struct Client {
-    stream: TcpStream,
-    correlation_id: i32,
-}
-
-/// A request as one frame, with room for nothing else: it can be sent again and again.
-fn frame<R: Message>(request: &R, version: i16, correlation_id: i32) -> Vec<u8> {
-    let mut writer = Writer::new();
-    RequestHeader { api_key: R::KEY, api_version: version, correlation_id, client_id: Some("bench".into()) }
-        .write(&mut writer)
-        .expect("a header is short");
-    request.encode(&mut writer, version).expect("the version has a place for all");
-    let body = writer.into_bytes().expect("no file is in a request");
-    let mut frame = (body.len() as i32).to_be_bytes().to_vec();
-    frame.extend_from_slice(&body);
-    frame
-}
-
-impl Client {
-    fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
-        self.correlation_id += 1;
-        self.stream.write_all(&frame(request, version, self.correlation_id)).expect("the broker reads");
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length).expect("the broker answers");
-        let mut body = vec![0; i32::from_be_bytes(length) as usize];
-        self.stream.read_exact(&mut body).expect("the broker answers whole");
-        let mut reader = Reader::new(Bytes::from(body));
-        let key = ApiKey::from_code(R::KEY).expect("the key is declared");
-        assert_eq!(read_response_header(&mut reader, key, version), Ok(self.correlation_id));
-        R::Response::decode(&mut reader, version).expect("the answer parses")
-    }
-
-    fn create_topic(&mut self, name: &str) {
-        let topic =
-            CreatableTopic { name: name.into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
-        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-        let response = self.call(&request, 5);
-        assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0]);
-        let wanted = MetadataRequest {
-            topics: Some(vec![MetadataRequestTopic { name: Some(name.into()), ..Default::default() }]),
-            ..Default::default()
-        };
-        while self.call(&wanted, 9).topics[0].error_code != 0 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn delete_topic(&mut self, name: &str) {
-        let request = DeleteTopicsRequest { topic_names: vec![name.into()], timeout_ms: 30_000, ..Default::default() };
-        let response = self.call(&request, 3);
-        assert_eq!(response.responses[0].error_code, 0, "{:?}", response.responses[0]);
-    }
-
-    /// Sends the same frame `count` times with up to `window` unanswered, and reads the answers away.
-    /// Gives the bytes of all answers and the last answer.
-    fn pump(&mut self, frame: &[u8], count: usize, window: usize) -> (u64, Vec<u8>) {
-        let (mut sent, mut received, mut bytes) = (0, 0, 0u64);
-        let mut incoming = io::BufReader::with_capacity(2 << 20, self.stream.try_clone().expect("a handle"));
-        let mut answer = Vec::new();
-        while received < count {
-            // In bulk, as a client with a full queue does.
-            let burst = (window - (sent - received)).min(count - sent);
-            if burst * 2 >= window || sent == count {
-                let mut outgoing = Vec::with_capacity(burst * frame.len());
-                (0..burst).for_each(|_| outgoing.extend_from_slice(frame));
-                self.stream.write_all(&outgoing).expect("the broker reads");
-                sent += burst;
-            }
-            let mut length = [0; 4];
-            incoming.read_exact(&mut length).expect("the broker answers");
-            answer.resize(i32::from_be_bytes(length) as usize, 0);
-            incoming.read_exact(&mut answer).expect("the broker answers whole");
-            received += 1;
-            bytes += answer.len() as u64;
-        }
-        (bytes, answer)
     }
 }
 
@@ -391,22 +219,6 @@ fn send_file(stream: &TcpStream, log: &fs::File, bytes: usize) -> io::Result<()>
     Ok(())
 }
 
-fn batch(value_bytes: usize, records: usize) -> Bytes {
-    let mut builder = BatchBuilder::new();
-    let value: Vec<u8> = (0..value_bytes).map(|i| (i * 131 % 251) as u8).collect();
-    for _ in 0..records {
-        builder.append(1_700_000_000_000, None, Some(&value), &[]);
-    }
-    builder.build()
-}
-
-fn produce_frame(topic: &str, records: Bytes) -> Vec<u8> {
-    let partition = PartitionProduceData { index: 0, records: Some(Payload::Bytes(records)) };
-    let topic = TopicProduceData { name: topic.into(), partition_data: vec![partition] };
-    let request = ProduceRequest { acks: 1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
-    frame(&request, 8, 1)
-}
-
 fn fetch_frame(topic: &str, offset: i64, bytes: i32) -> Vec<u8> {
     let partition = FetchPartition { fetch_offset: offset, partition_max_bytes: bytes, ..Default::default() };
     let topic = FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() };
@@ -482,7 +294,7 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
     let scale = |real: usize| if is_real { real } else { 40 };
 
     let mut client = broker.topic("small");
-    let small = produce_frame("small", batch(120, 1));
+    let small = produce_frame("small", 0, 1, batch(120, 1));
     client.pump(&small, scale(60_000), 20);
     for (what, window) in [("small produce, 20 in flight", 20), ("small produce, 1 in flight", 1)] {
         let count = scale(if window == 1 { 40_000 } else { 200_000 });
@@ -504,7 +316,7 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
         let mut client = broker.topic(topic);
         let records = batch(100, bytes / 108);
         let size = records.len();
-        let append = produce_frame(topic, records);
+        let append = produce_frame(topic, 0, 1, records);
         let count = scale(count);
         client.pump(&append, count / 4, 4);
         let before = broker.cpu();
@@ -518,7 +330,7 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
     }
 
     let mut client = broker.topic(FETCHED_TOPIC);
-    client.pump(&produce_frame(FETCHED_TOPIC, batch(100, (16 << 10) / 108)), FETCHED_BYTES >> 14, 4);
+    client.pump(&produce_frame(FETCHED_TOPIC, 0, 1, batch(100, (16 << 10) / 108)), FETCHED_BYTES >> 14, 4);
     if is_real {
         wait_for_write_back();
     }
