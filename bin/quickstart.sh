@@ -42,15 +42,18 @@ zookeeper_mark=QuorumPeerMain
 
 # Stops brokers at once, so that none waits for what another hands over.
 stop_brokers() { # NAME...
-    local name
-    for name in "$@"; do (stop "$name" $broker_mark && say "the ${name/-/ } has stopped") & done
-    wait
+    local name waiters=()
+    for name in "$@"; do
+        (stop "$name" $broker_mark && say "the ${name/-/ } has stopped") &
+        waiters+=($!)
+    done
+    for name in ${waiters[@]+"${waiters[@]}"}; do wait "$name"; done
 }
 brokers=""
 if [ "${1:-}" = stop ]; then
     names=$(cd "$run" 2>/dev/null && ls -- broker*.pid 2>/dev/null | sed 's/\.pid$//')
     # shellcheck disable=SC2086 # names without spaces
-    any=$(stop_brokers $names && stop zookeeper $zookeeper_mark && say "ZooKeeper has stopped")
+    any=$(stop_brokers $names; stop zookeeper $zookeeper_mark && say "ZooKeeper has stopped")
     echo "${any:-quickstart: nothing was running}"
     exit 0
 elif [ "${1:-}" = --brokers ] && [[ "${2:-}" =~ ^[1-9][0-9]?$ ]] && [ $# = 2 ]; then
@@ -231,8 +234,9 @@ PROPERTIES
     [ -n "$before" ] || give_up "the end of the topic cannot be read ($(tail -1 "$run/tools.err")); the brokers' logs are $run/broker*.out"
     [ "$before" = 0 ] || say "(earlier runs left $before messages there; they are read too)"
     send 'To be or not to be' 'that is no question' 'with three brokers'
-    describe
+    read_back $((before + 3))
     if [ "$replicas" -gt 1 ]; then
+        describe
         first=$(leader)
         say "killing broker $first, which leads"
         kill -9 "$(cat "$run/broker-$first.pid")"
@@ -248,10 +252,10 @@ PROPERTIES
         wait_for "the whole ISR" 60 "broker-$first" $broker_mark in_sync
         describe
         sent=4
+        read_back $((before + sent))
     else
         sent=3
     fi
-    read_back $((before + sent))
     [ "$(count_messages)" = $((before + sent)) ] ||
         give_up "the topic does not hold the $((before + sent)) messages; the brokers' logs are $run/broker*.out"
     trap - INT TERM
