@@ -184,7 +184,7 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
 
     // One partition for each broker to lead.
     let topic = "replicated";
-    cluster.client(0).create_topic(topic, 3, 3);
+    cluster.client(cluster.controller(0)).create_topic(topic, 3, 3);
     let leaders = cluster.leaders(0, topic, 3, 3);
     let frames = |records: bytes::Bytes| -> Vec<Vec<u8>> {
         (0..3).map(|partition| produce_frame(topic, partition, -1, records.clone())).collect()
@@ -221,7 +221,7 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
 
     let (many, partitions) = ("many", scale(2_000));
     let began = Instant::now();
-    cluster.client(0).create_topic(many, partitions as i32, 3);
+    cluster.client(cluster.controller(0)).create_topic(many, partitions as i32, 3);
     (0..BROKERS).for_each(|id| drop(cluster.leaders(id, many, partitions, 3)));
     push("create a topic of 2,000 partitions, RF 3", began.elapsed().as_secs_f64(), "s");
     // Under load.

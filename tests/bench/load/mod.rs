@@ -180,7 +180,7 @@ impl Client {
         while received < count {
             // In bulk, as a client with a full queue does.
             let burst = (window - (sent - received)).min(count - sent);
-            if burst * 2 >= window || sent == count {
+            if burst * 2 >= window || sent + burst == count {
                 let mut outgoing = Vec::with_capacity(burst * frame.len());
                 (0..burst).for_each(|_| outgoing.extend_from_slice(frame));
                 self.stream.write_all(&outgoing).expect("the broker reads");
