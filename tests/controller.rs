@@ -4,6 +4,8 @@ mod support;
 
 use std::fs;
 
+use odradek::record::compression::Codec;
+use support::client::batch;
 use support::{Brokers, Kind, PATIENCE, eventually};
 
 const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
@@ -163,6 +165,53 @@ fn partitions_move_as_the_tools_ask_and_though_the_controller_dies() {
         let shown = cluster.script("zookeeper-shell.sh", &[&zookeeper, "ls", "/admin"], "")?;
         if shown.contains("reassign_partitions") { Err(shown) } else { Ok(()) }
     });
+}
+
+#[test]
+fn a_throttled_move_outlives_its_controller_and_is_let_go() {
+    let mut cluster = Brokers::start("throttled", 3, "auto.leader.rebalance.enable=false");
+    cluster.client(0).create_replicated_topic("moved", 1, 1, &[]);
+    let was = cluster.until_partition("moved", 0, "it is led", |_| true).leader_id;
+    let mut client = cluster.client(was);
+    for _ in 0..30 {
+        // One fetch brings a megabyte at most, throttled or not.
+        let sent = client.produce("moved", 0, batch(Codec::None, ["x".repeat(100_000)]));
+        sent.expect("Produce is answered").expect("it is appended");
+    }
+    let to = (was + 1) % 3;
+    let servers = cluster.addresses();
+    let file = asking(&cluster, 0, &[to]);
+    let asked = ["--bootstrap-server", &servers, "--reassignment-json-file", &file];
+    let with = |more: &[&'static str]| [&asked[..], more].concat();
+    let told = cluster.script("kafka-reassign-partitions.sh", &with(&["--execute", "--throttle", "1000"]), "");
+    let told = told.expect("it is taken up");
+    assert!(told.contains("The inter-broker throttle limit was set to 1000 B/s\n"), "{told}");
+    let settings = |cluster: &Brokers, entity: &[&str]| {
+        let asked = [&["--bootstrap-server", &servers, "--describe"][..], entity].concat();
+        cluster.script("kafka-configs.sh", &asked, "").expect("settings are described")
+    };
+    let of_topic = settings(&cluster, &["--topic", "moved"]);
+    assert!(of_topic.contains(&format!("leader.replication.throttled.replicas=0:{was} ")), "{of_topic}");
+    assert!(of_topic.contains(&format!("follower.replication.throttled.replicas=0:{to} ")), "{of_topic}");
+
+    let dies = controller(&cluster);
+    cluster.brokers[index(dies)].kill();
+    let next = cluster.brokers[index((dies + 1) % 3)].address();
+    eventually(PATIENCE, "the next controller goes on with it", || {
+        let moves = cluster.script("kafka-reassign-partitions.sh", &["--bootstrap-server", &next, "--list"], "")?;
+        let line = format!("moved-0: replicas: {to},{was}. adding: {to}. removing: {was}.");
+        if moves.contains(&line) { Ok(()) } else { Err(moves) }
+    });
+    cluster.start_broker(index(dies), Kind::under_test());
+    let faster = with(&["--execute", "--additional", "--throttle", "100000000"]);
+    cluster.script("kafka-reassign-partitions.sh", &faster, "").expect("the throttle is changed");
+    cluster.until_partition("moved", 0, "it has moved", |found| found.replica_nodes == [to] && found.leader_id == to);
+    assert_eq!(cluster.client(to).read_all("moved", 0, 0).expect("it is read").len(), 30);
+    let told = cluster.script("kafka-reassign-partitions.sh", &with(&["--verify"]), "").expect("it is told");
+    assert!(told.contains("Reassignment of partition moved-0 is completed.\n"), "{told}");
+    assert_eq!(settings(&cluster, &["--topic", "moved"]), "Dynamic configs for topic moved are:\n");
+    let of_broker = settings(&cluster, &["--broker", &to.to_string()]);
+    assert!(!of_broker.contains("throttled"), "{of_broker}");
 }
 
 #[test]
