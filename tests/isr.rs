@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 use odradek::protocol::message::Payload;
+use odradek::protocol::messages::create_topics::{CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest};
 use odradek::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use odradek::protocol::messages::metadata::MetadataResponsePartition;
@@ -63,6 +64,10 @@ impl Topic {
 
     fn in_cluster(cluster: Brokers, count: i16, configs: &[(&str, &str)]) -> Topic {
         cluster.client(0).create_replicated_topic(TOPIC, 1, count, configs);
+        Topic::of(cluster, count)
+    }
+
+    fn of(cluster: Brokers, count: i16) -> Topic {
         let count = usize::try_from(count).expect("a few");
         let leader = until_in_sync(&mut cluster.client(0), count).leader_id as usize;
         let mut client = cluster.client(leader as i32);
@@ -113,6 +118,29 @@ fn a_follower_goes_and_comes(mut topic: Topic) -> Topic {
 #[test]
 fn a_follower_that_lags_leaves_the_isr_and_joins_again_when_it_has_caught_up() {
     a_follower_goes_and_comes(Topic::create("isr", 3, LAGGING, &[("min.insync.replicas", "2")]));
+}
+
+/// The first broker that starts is the controller, and the second leads: each asks the other, ours or a JVM broker.
+#[test]
+fn jvm_leaders_ask_our_controller_for_isrs_and_ours_ask_theirs() {
+    let settings = format!("replica.fetch.backoff.ms=200\n{LAGGING}");
+    let jvm = Kind::Jvm("3.9.1");
+    for kinds in [[jvm, Kind::Odradek, Kind::Odradek], [Kind::Odradek, jvm, Kind::Odradek]] {
+        let cluster = Brokers::start_as("mixed-isr", &kinds, &settings);
+        let assignments = vec![CreatableReplicaAssignment { partition_index: 0, broker_ids: vec![1, 2, 0] }];
+        let (num_partitions, replication_factor) = (-1, -1);
+        let asked = CreatableTopic {
+            name: TOPIC.to_owned(),
+            num_partitions,
+            replication_factor,
+            assignments,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![asked], timeout_ms: 30_000, ..Default::default() };
+        let created = cluster.client(0).call(&request, 5).expect("the controller answers");
+        assert_eq!(created.topics[0].error_code, 0, "{created:?}");
+        drop(a_follower_goes_and_comes(Topic::of(cluster, 3)));
+    }
 }
 
 /// As above, by the znodes of old: the controller hears of what leaders wrote, tells everybody, and clears up.
