@@ -3,8 +3,11 @@
 mod support;
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use odradek::record::compression::Codec;
+use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
+use odradek_zookeeper::settings::Settings;
 use support::client::batch;
 use support::{Brokers, Kind, PATIENCE, eventually};
 
@@ -212,6 +215,32 @@ fn a_throttled_move_outlives_its_controller_and_is_let_go() {
     assert_eq!(settings(&cluster, &["--topic", "moved"]), "Dynamic configs for topic moved are:\n");
     let of_broker = settings(&cluster, &["--broker", &to.to_string()]);
     assert!(!of_broker.contains("throttled"), "{of_broker}");
+}
+
+#[test]
+fn junk_in_the_znodes_of_old_tools_is_removed_and_the_next_wish_is_heard() {
+    let cluster = Brokers::start("junk", 1, "");
+    cluster.client(0).create_topic("moved", 1, &[]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
+        let zk = Session::connect(settings).await.expect("ZooKeeper runs");
+        let wishes = [
+            ("/admin/reassign_partitions", r#"{"partitions":[{"topic":"moved","partition":0,"replicas":[0]}]}"#),
+            ("/admin/preferred_replica_election", r#"{"partitions":[{"topic":"moved","partition":0}]}"#),
+        ];
+        for (path, wish) in wishes {
+            for data in ["junk", "{}", "", wish, "[1]", wish] {
+                zk.create(path, data.as_bytes(), CreateKind::Persistent).await.expect("the former is gone");
+                let began = Instant::now();
+                while zk.exists(path).await.expect("ZooKeeper runs").is_some() {
+                    assert!(began.elapsed() < PATIENCE, "{path} stays with {data}");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    });
+    cluster.until_partition("moved", 0, "it is led", |found| found.replica_nodes == [0]);
 }
 
 #[test]
