@@ -108,7 +108,7 @@ pub async fn serve<S: Service, T: Transport>(
         peer: Arc::clone(&peer),
         service,
         bounds: shared.bounds,
-        last_read_was_full: false,
+        last_read_was_filled: false,
         wants_memory: false,
         last_active: Instant::now(),
         peer_is: PeerIs::There,
@@ -222,8 +222,8 @@ struct Connection<S: Service, T> {
     peer: Arc<Peer<S::Session>>,
     service: Arc<S>,
     bounds: ConnectionBounds,
-    /// There is more to come than one read takes.
-    last_read_was_full: bool,
+    /// There is likely more to come than it took.
+    last_read_was_filled: bool,
     /// The request that arrives may not grow now.
     wants_memory: bool,
     last_active: Instant,
@@ -351,16 +351,22 @@ impl<S: Service, T: Transport> Connection<S, T> {
     fn receive(&mut self) {
         let held = self.buffer.len();
         // A declared length alone reserves nothing: the buffer grows by what has arrived, and so does what is counted.
-        let mut bytes_max =
-            held.clamp(if self.last_read_was_full { 2 * READ_BYTES } else { READ_BYTES }, READ_BYTES_MAX);
+        let reads_much = self.last_read_was_filled && self.window.waiting.is_empty();
+        let mut bytes_max = held.clamp(if reads_much { 2 * READ_BYTES } else { READ_BYTES }, READ_BYTES_MAX);
         let length = match self.frame_length() {
             Ok(Some(length)) if LENGTH_BYTES + length > REQUEST_BYTES_FREE => Some(LENGTH_BYTES + length),
             _ => None,
         };
         if let Some(length) = length {
-            // Nothing behind a long frame is read with it: it would share, and keep, its memory.
+            // Nothing behind a long frame is read with what is read of it from here on: it would share, and keep, its
+            // memory.
             bytes_max = bytes_max.min(length.saturating_sub(held).max(1));
-            if held + bytes_max > REQUEST_BYTES_FREE {
+            let room = self.account.request_room().saturating_sub(held);
+            if room > 0 && !self.last_read_was_filled {
+                // The socket may be empty: memory is asked for once there is more than fits into what there is.
+                bytes_max = bytes_max.min(room);
+            }
+            if bytes_max > room {
                 let has_room = !self.account.has_answers();
                 if !has_room || !self.account.grow_request(held + bytes_max, length, Instant::now()) {
                     self.wants_memory = true;
@@ -371,10 +377,12 @@ impl<S: Service, T: Transport> Connection<S, T> {
         if self.buffer.capacity() - held < bytes_max.min(READ_BYTES / 2) {
             self.buffer.reserve(bytes_max);
         }
-        match self.transport.try_read(&mut self.buffer, bytes_max) {
+        let asked = bytes_max.min(self.buffer.capacity() - held);
+        let read = self.transport.try_read(&mut self.buffer, asked);
+        self.last_read_was_filled = matches!(read, Ok(received) if received == asked);
+        match read {
             Ok(0) => self.peer_leaves(PeerIs::Gone),
             Ok(received) => {
-                self.last_read_was_full = received >= READ_BYTES;
                 self.last_active = Instant::now();
                 self.window.untold.bytes_received += received as u64;
                 if length.is_some() {

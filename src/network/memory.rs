@@ -377,6 +377,11 @@ impl Account {
         }
     }
 
+    /// How much of the request that arrives may be held without asking for more memory.
+    pub fn request_room(&self) -> usize {
+        self.request_bytes.max(REQUEST_BYTES_FREE)
+    }
+
     /// Makes room for the first `bytes` of the request that arrives, which will be `length` long. `false` if it has to
     /// wait until [`Account::signalled`].
     pub fn grow_request(&mut self, bytes: usize, length: usize, now: Instant) -> bool {

@@ -524,6 +524,25 @@ async fn half_sent_requests_share_a_bounded_memory_and_harm_no_short_one() {
 }
 
 #[tokio::test]
+async fn memory_is_asked_for_by_bytes_that_have_come_and_not_by_a_length() {
+    let harness = Harness::start(BOUNDS);
+    let received = |harness: &Harness| harness.shared.counters.bytes_received.load(Ordering::Relaxed);
+    let mut streams = Vec::new();
+    for (bytes, all) in [(4, 4), (20_000, 20_004)] {
+        let stream = harness.connect().await;
+        stream.writable().await.unwrap();
+        assert_eq!(stream.try_write(&frame(METADATA, 1, LONG)[..bytes]).unwrap(), bytes);
+        harness.until(|harness| received(harness) == all).await;
+        streams.push(stream);
+    }
+    // It reads until the socket is empty before it serves the next.
+    let mut next = harness.connect().await;
+    next.write_all(&frame(METADATA, 2, 100)).await.unwrap();
+    harness.until(|harness| received(harness) > 20_100).await;
+    assert_eq!(harness.shared.memory.used_bytes(), 0);
+}
+
+#[tokio::test]
 async fn a_request_that_waits_for_memory_gets_that_of_the_peer_that_stalls() {
     let mut harness = Harness::start_with_memory(BOUNDS, LONG / 2);
     let mut stalled = harness.connect_half_sent(LONG, LONG / 2, LONG / 2).await;
