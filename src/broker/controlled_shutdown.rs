@@ -43,6 +43,7 @@ impl ControlledShutdown {
                 return;
             }
             if retries > 0 {
+                // A setting of the operator: nothing tells when a controller can move what is left.
                 tokio::time::sleep(Duration::from_millis(config.controlled_shutdown_retry_backoff_ms)).await;
                 info!("[KafkaServer id={id}] Retrying controlled shutdown ({retries} retries remaining)");
             }

@@ -19,7 +19,7 @@ use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrProposal};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::to_controller::ToController;
 
-/// Before what was refused as a whole is asked again.
+/// Before what was refused as a whole is asked again: nothing tells when the controller will have it, and Kafka waits as long.
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 
 /// When a follower that was not let in may ask again: about as often as it fetches, by the default of

@@ -14,7 +14,7 @@ use crate::model::BrokerId;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::{Request, Wire};
 
-/// Before the controller is asked again, or looked for again.
+/// Before the controller is asked again, or looked for again: nothing tells when one that refused would not.
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 
 /// What was answered, and in which version.
