@@ -12,7 +12,14 @@ passed=0
 failed=0
 failures=()
 count() { passed=$((passed + $1)) && failed=$((failed + $2)); }
+# What the failed cargo tests said, cut short: the end of a long log is all that some see of it.
+last_words() {
+    [ -f "$base/target/tests.out" ] || return 0
+    awk '/^---- .+ stdout ----$/ { on = 1; lines = 0 } /^(failures|test result):/ { on = 0 }
+        on && ++lines <= 15 { print substr($0, 1, 600) }' "$base/target/tests.out"
+}
 finish() {
+    [ $failed = 0 ] || last_words
     for failure in ${failures[@]+"${failures[@]}"}; do echo "failed: $failure"; done
     echo "$passed passed, $failed failed"
     [ $failed = 0 ] && [ $passed != 0 ]
@@ -56,6 +63,7 @@ client_tests() {
 [ $# -gt 0 ] || set -- format clippy cargo clients
 command -v cargo >/dev/null 2>&1 || { echo "FAILED: there is no cargo on the PATH; install Rust from https://rustup.rs" && exit 1; }
 case " $* " in *" cargo "* | *" clients "*) one "what the tests need is there" tests/deps.sh ;; esac
+rm -f "$base/target/tests.out"
 for name in "$@"; do
     case $name in
     format) one "cargo fmt --check" cargo fmt --all --check ;;

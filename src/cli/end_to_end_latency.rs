@@ -39,7 +39,11 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         return Err(Stop::Failed(why.to_owned()));
     }
     let cluster = configured_cluster(file, servers, "adminclient-1")?;
-    if !cluster.topic_names().await?.iter().any(|name| name == topic) {
+    let named = [topic.to_owned()];
+    let partitions = if cluster.topic_names().await?.contains(&named[0]) {
+        let described = cluster.describe_topics(&named).await?.into_iter().flat_map(|topic| topic.partitions);
+        described.map(|partition| partition.partition_index).collect()
+    } else {
         writeln!(
             out,
             "Topic \"{topic}\" does not exist. Will create topic with 1 partition(s) and replication factor = 1"
@@ -60,10 +64,11 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
             let code = ErrorCode::from_code(refused.error_code);
             return Err(ClientError::refused(format!("create topic {topic}"), code, refused.error_message).into());
         }
-    }
-    let partitions = cluster.describe_topics(&[topic.to_owned()]).await?.into_iter().flat_map(|topic| topic.partitions);
+        // The broker that is asked next may not have heard of it yet.
+        vec![0]
+    };
     let partitions: Vec<TopicPartition> =
-        partitions.map(|partition| TopicPartition::new(topic, partition.partition_index)).collect();
+        partitions.into_iter().map(|index| TopicPartition::new(topic, index)).collect();
 
     let mut properties = properties_of_file(file)?;
     properties.set("bootstrap.servers", servers);
@@ -83,8 +88,13 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     for partition in &partitions {
         consumer.seek_to_timestamp(partition, LATEST);
     }
-    // Finds the ends, behind which everything is ours.
-    consumer.poll(Duration::from_secs(1), 1).await?;
+    // Everything behind the ends is ours.
+    if !consumer.finds_positions(POLL_TIMEOUT).await? {
+        return Err(Stop::Failed(format!(
+            "Timeout of {}ms expired before the positions were found",
+            POLL_TIMEOUT.as_millis()
+        )));
+    }
 
     let name: Arc<str> = topic.into();
     let mut latencies = Vec::with_capacity(count.min(1_000_000));

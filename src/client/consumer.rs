@@ -199,6 +199,20 @@ impl Consumer {
         self.positions_not_before = Instant::now();
     }
 
+    /// Whether it is known before the time is over where every assigned partition is read on: a record that is sent from
+    /// then on is read.
+    pub async fn finds_positions(&mut self, wait: Duration) -> Result<bool, ClientError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            self.find_positions(deadline).await?;
+            let is_over = Instant::now() >= deadline;
+            if is_over || self.positions.values().all(|position| position.start == Start::At) {
+                return Ok(!is_over);
+            }
+            sleep_until(self.positions_not_before.min(deadline)).await;
+        }
+    }
+
     /// Records that have come in, at most `records_max`; none when the time is over.
     pub async fn poll(&mut self, wait: Duration, records_max: usize) -> Result<Vec<ConsumedRecord>, ClientError> {
         let deadline = Instant::now() + wait;
