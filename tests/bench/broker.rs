@@ -24,6 +24,7 @@ use load::{
 };
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use odradek::protocol::messages::metadata::MetadataRequest;
+use rustix::event::{PollFd, PollFlags, poll};
 
 mod load;
 
@@ -125,22 +126,27 @@ impl Broker {
 
 impl Client {
     /// Sends the same frame `count` times, each when the one before is answered with that many bytes, the length in front
-    /// included. What is read is asked for exactly: more would wait for `wake_at` with less than that to come.
+    /// included. All of it has come before any of it is read: the rest of an answer would not wake a reader that waits
+    /// for `wake_at`.
     fn ask(&mut self, frame: &[u8], count: usize, answer_bytes: usize) -> u64 {
         let mut answer = vec![0; answer_bytes];
         for _ in 0..count {
             self.stream.write_all(frame).expect("the broker reads");
+            let mut readable = [PollFd::new(&self.stream, PollFlags::IN)];
+            poll(&mut readable, None).expect("the socket is open");
             self.stream.read_exact(&mut answer).expect("the broker answers whole");
         }
         (count * answer_bytes) as u64
     }
 
     /// From now on the reader is woken when that much has arrived, and not for each segment.
-    /// SO_RCVLOWAT has no safe binding in Rust; it belongs to the socket, so another process may set it.
+    /// SO_RCVLOWAT has no safe binding in Rust; it belongs to the socket, so another process may set it. It makes the
+    /// window as large as itself, and a window closes a segment before it is full: one of twice the size comes first.
     fn wake_at(&self, bytes: usize) {
         let socket: OwnedFd = self.stream.try_clone().expect("a handle").into();
         let script = format!(
-            "import socket; socket.socket(fileno=0).setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, {bytes})"
+            "from socket import *\ns = socket(fileno=0)\nfor n in ({}, {bytes}): s.setsockopt(SOL_SOCKET, SO_RCVLOWAT, n)",
+            2 * bytes + (1 << 17)
         );
         let status = Command::new("python3").arg("-c").arg(script).stdin(Stdio::from(socket)).status();
         assert!(status.expect("python3 is on the PATH").success(), "the socket takes SO_RCVLOWAT");
