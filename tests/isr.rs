@@ -157,11 +157,15 @@ fn leaders_of_an_old_protocol_write_their_isrs_themselves() {
 
 #[test]
 fn with_too_few_in_sync_nothing_is_promised_and_nothing_new_is_taken() {
-    let mut topic = Topic::create("min-isr", 2, LAGGING, &[("min.insync.replicas", "2")]);
+    let mut topic = Topic::create("min-isr", 3, LAGGING, &[("min.insync.replicas", "3")]);
+    let zookeeper = format!("127.0.0.1:{}", topic.cluster.zookeeper.port);
+    let state = format!("/brokers/topics/{TOPIC}/partitions/0/state");
+    let version = |topic: &Topic| topic.cluster.script("zookeeper-shell.sh", &[&zookeeper, "stat", &state], "");
+    assert_eq!(topic.produce_for(0, 30_000), Ok(0));
     let slow = topic.followers[0];
     topic.signal(slow, Signal::STOP);
     // In the log before the ISR shrank, and not committed while it is too small.
-    assert_eq!(topic.produce_for(0, 6_000), Err(REQUEST_TIMED_OUT));
+    assert_eq!(topic.produce_for(1, 6_000), Err(REQUEST_TIMED_OUT));
     // The leader may hear of the new ISR later than others.
     let until_answered = |topic: &mut Topic, number, timeout_ms, expected: fn(Result<i64, i16>) -> bool| {
         eventually(PATIENCE, &format!("the answer to produce {number}"), || {
@@ -169,13 +173,18 @@ fn with_too_few_in_sync_nothing_is_promised_and_nothing_new_is_taken() {
             if expected(answer) { Ok(()) } else { Err(format!("{answer:?}")) }
         });
     };
-    until_answered(&mut topic, 1, 6_000, |answer| answer == Err(NOT_ENOUGH_REPLICAS));
-    assert_eq!(values(&topic.client.read_all(TOPIC, 0, 0).expect("the leader answers")), [""; 0]);
+    until_answered(&mut topic, 2, 6_000, |answer| answer == Err(NOT_ENOUGH_REPLICAS));
+    // The one that is silent has all that is committed, and is not taken back for what it said before.
+    let shrunk = version(&topic).expect("the state is there");
+    for number in 0..20 {
+        assert_eq!(topic.produce_for(2, 6_000), Err(NOT_ENOUGH_REPLICAS), "produce {number}");
+    }
+    assert_eq!(version(&topic).as_ref(), Ok(&shrunk));
+    assert_eq!(values(&topic.client.read_all(TOPIC, 0, 0).expect("the leader answers")), ["line 0"]);
     topic.signal(slow, Signal::CONT);
-    until_answered(&mut topic, 2, 30_000, |answer| answer.is_ok());
+    until_answered(&mut topic, 3, 30_000, |answer| answer.is_ok());
     let read = values(&topic.client.read_all(TOPIC, 0, 0).expect("the leader answers"));
-    let ends = (read.first().map(String::as_str), read.last().map(String::as_str));
-    assert_eq!(ends, (Some("line 0"), Some("line 2")), "what was appended and not acknowledged is there");
+    assert_eq!(read, ["line 0", "line 1", "line 3"], "what was appended and not acknowledged is there");
 }
 
 #[test]

@@ -2,13 +2,12 @@
 //! all partitions that wait, and one at a time.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/AlterPartitionManager.scala, 2.8.2 AlterIsrManager.scala.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::{error, warn};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
 
 use crate::config::metadata_version::MetadataVersion;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
@@ -21,10 +20,6 @@ use crate::replica::to_controller::ToController;
 
 /// Before what was refused as a whole is asked again: nothing tells when the controller will have it, and Kafka waits as long.
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
-
-/// When a follower that was not let in may ask again: about as often as it fetches, by the default of
-/// `replica.fetch.wait.max.ms`.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The first version that names topics by id.
 const TOPIC_IDS_FROM: i16 = 2;
@@ -135,15 +130,9 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut registered = replicas.broker_epoch();
-    let mut again: BTreeSet<TopicPartition> = BTreeSet::new();
-    let mut look_at = Instant::now();
     loop {
         let proposals = tokio::select! {
             proposals = replicas.isr_changes().next() => proposals,
-            () = sleep_until(look_at), if !again.is_empty() => {
-                std::mem::take(&mut again).iter().for_each(|partition| replicas.look_at_isr(partition));
-                continue;
-            }
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
         let asked = ask(&replicas, &mut controller, &mut registered, &proposals, protocol);
@@ -164,17 +153,7 @@ pub async fn run(
             let mut failed = !unanswered.is_empty();
             replicas.isr_changes().put_back(unanswered);
             for (proposal, answer) in answered {
-                let partition = proposal.partition.clone();
-                match replicas.isr_answered(proposal, answer) {
-                    AfterAnswer::Nothing => {}
-                    AfterAnswer::AskAgain => failed = true,
-                    AfterAnswer::LookAgain => {
-                        if again.is_empty() {
-                            look_at = Instant::now() + LOOK_AGAIN_AFTER;
-                        }
-                        again.insert(partition);
-                    }
-                }
+                failed |= replicas.isr_answered(proposal, answer) == AfterAnswer::AskAgain;
             }
             failed
         };

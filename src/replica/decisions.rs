@@ -290,12 +290,7 @@ impl ReplicaManager {
     /// Publishes what an UpdateMetadata request says.
     pub async fn update_metadata(&self, epochs: ControlEpochs, update: &Update) -> Result<(), ControlRefusal> {
         let fence = self.admit(epochs).await?;
-        let before = self.around.metadata.image();
         let deleted = self.around.metadata.apply(update);
-        if self.around.metadata.image().brokers.keys().any(|broker| !before.is_alive(*broker)) {
-            // It may have fetched before it was known to be there, and need not fetch these again.
-            self.hosted.all().iter().for_each(|partition| partition.look_at_isr());
-        }
         for name in &deleted {
             if let Some(hosted) = self.hosted.get(&name.topic, name.partition) {
                 hosted.wake_all();

@@ -1,6 +1,7 @@
 //! Incremental fetch sessions (KIP-227): a fetcher names its partitions once, and from then on only what changes. A
 //! session holds its partitions resolved, and is marked by each of them that changes: a fetch reads those that were
-//! marked, those that the fetcher moved, and those that it was not told all of, and no other.
+//! marked, those that the fetcher moved, those that it was not told all of, and those whose ISR a follower is not in, and no
+//! other.
 //!
 //! Sessions are bounded in number and in partitions over all of them, and are forgotten when nobody uses them; a session
 //! that is in the way of another is evicted by the rules below, and its fetcher simply starts over with a full fetch.
@@ -317,9 +318,10 @@ impl Told {
         }
     }
 
-    /// Nothing is left to say until the partition changes.
+    /// Nothing is left to say until the partition changes, on either side.
     fn is_settled(&self, fetched: &Fetched, params: &FetchParams) -> bool {
-        !self.has_records && !self.is_diverging && !self.is_elsewhere && params.fetch_offset >= fetched.end
+        let has_more = self.has_records || params.fetch_offset < fetched.end;
+        !has_more && !self.is_diverging && !self.is_elsewhere && !fetched.is_out_of_sync
     }
 }
 

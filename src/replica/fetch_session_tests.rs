@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::sections::ReplicaConfig;
-use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, FetchReply};
-use crate::replica::tests::{Fixture, NOW_MS, TERMS, follower, records};
+use crate::replica::isr_changes::IsrAnswer;
+use crate::replica::tests::{Fixture, NOW_MS, TERMS, follower, records, until_all_wait};
 
 const CONSUMER: Fetcher = Fetcher::Consumer { read_committed: false, may_read_from_follower: false };
 const FOLLOWER: Fetcher = Fetcher::Follower { broker: BrokerId(2), broker_epoch: BrokerEpoch(-1) };
@@ -283,6 +284,45 @@ async fn a_fetch_costs_work_for_the_partitions_that_changed() {
         let (reply, ()) = tokio::join!(waiting, appending);
         assert_eq!((told(&reply), looks()), (vec![(99, bytes)], 1), "{fetcher:?}");
     }
+}
+
+/// Only a fetch that has just come says of a follower that it may join, and that may be any.
+#[tokio::test]
+async fn each_fetch_of_a_follower_reads_what_it_is_not_in_sync_with() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0), ("t", 1)]).await;
+    fixture.lead_with_isr("t", 0, 0, &[1], &[1, 2]).await;
+    fixture.lead_with_isr("t", 1, 0, &[1, 2], &[1, 2]).await;
+    let asked = || fixture.replicas.isr_changes().take();
+    let asked_one = || asked().pop().expect("it may join");
+    let answer = |proposal, answer| fixture.replicas.isr_answered(proposal, answer);
+    let looks = || fixture.replicas.counters.partitions_read.swap(0, Ordering::Relaxed);
+    let mut one = OneFetcher::new(FOLLOWER);
+    one.fetch(&fixture, vec![named(0, 0), named(1, 0)], Vec::new(), Instant::now()).await;
+    let first = asked_one();
+    one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    looks();
+    one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    assert_eq!((looks(), asked()), (1, vec![]), "one is pending");
+    // Refused while the follower waits for records: its next fetch asks, and neither this one nor that it is alive again.
+    let far = Instant::now() + Duration::from_secs(60);
+    let refusing = async {
+        until_all_wait().await;
+        answer(first, IsrAnswer::NotApplied);
+        fixture.alive(&[1]).await;
+        fixture.alive(&[1, 2]).await;
+        fixture.replicas.append("t", 1, records(1), TERMS, NOW_MS).expect("this broker leads");
+    };
+    let (reply, ()) = tokio::join!(one.fetch(&fixture, Vec::new(), Vec::new(), far), refusing);
+    assert_eq!((told(&reply), asked()), (vec![(1, records(1).len())], vec![]));
+    one.fetch(&fixture, vec![named(1, 1)], Vec::new(), Instant::now()).await;
+    let second = asked_one();
+    let (leader_epoch, isr) = (second.leader_epoch, second.isr.clone());
+    answer(second, IsrAnswer::InForce { leader_epoch, partition_epoch: PartitionEpoch(1), isr });
+    one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    looks();
+    one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    assert_eq!((looks(), asked()), (0, vec![]));
 }
 
 #[tokio::test]

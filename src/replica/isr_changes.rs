@@ -61,8 +61,6 @@ pub enum AfterAnswer {
     Nothing,
     /// The same is asked again.
     AskAgain,
-    /// A follower may ask to join again, in a while: nothing else would tell.
-    LookAgain,
 }
 
 /// What the leaders of this broker want and nobody has been asked for yet: one proposal a partition.
@@ -129,19 +127,15 @@ impl<L: PartitionLog> Partition<L> {
         format!("[Partition {} broker={}]", self.name(), self.around.local)
     }
 
-    /// Asks for the first follower that may join the ISR and is not in it.
-    pub(super) fn expand_isr(&self, state: &mut State<L>) {
-        let alive = |broker| self.is_alive(broker);
-        let Some(joining) = state.leadership.may_join(state.high_watermark, alive) else { return };
+    /// Asks for the follower that has just fetched, if it may join the ISR and is not in it.
+    pub(super) fn expand_isr(&self, state: &mut State<L>, fetched: BrokerId) {
+        if !state.leadership.may_join(fetched, state.high_watermark, |broker| self.is_alive(broker)) {
+            return;
+        }
         let members = state.leadership.isr().members().to_vec();
-        if let Some(isr) = self.propose(state, IsrChange::Expand(joining)) {
+        if let Some(isr) = self.propose(state, IsrChange::Expand(fetched)) {
             info!("{} Expanding ISR from {} to {}", self.log_prefix(), joined(members), joined(isr));
         }
-    }
-
-    /// The same, where something else than a fetch has made it possible.
-    pub fn look_at_isr(&self) {
-        self.expand_isr(&mut self.state());
     }
 
     /// Asks for an ISR without those that lag.
@@ -202,7 +196,7 @@ impl<L: PartitionLog> Partition<L> {
                 self.around.counters.isr_not_changed();
                 info!("{} The controller does not let the ISR be {}", self.log_prefix(), joined(&proposal.isr));
                 state.leadership.refuse_isr();
-                return AfterAnswer::LookAgain;
+                return AfterAnswer::Nothing;
             }
             IsrAnswer::Unclear => {
                 self.around.counters.isr_not_changed();
@@ -229,10 +223,8 @@ impl<L: PartitionLog> Partition<L> {
             joined(state.leadership.isr().members())
         );
         let has_moved = self.advance_high_watermark(&mut state, &log, min_isr, log.bounds().log_end_offset);
-        // Whom consumers may read from has changed in any case.
+        // Whom consumers may read from has changed in any case, and whose fetches count.
         state.fetches.moved(if has_moved { Moves::COMMITTED } else { Moves::NONE });
-        // Others may have come up while this was pending.
-        self.expand_isr(&mut state);
         AfterAnswer::Nothing
     }
 }

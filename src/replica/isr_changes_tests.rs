@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use crate::config::log::LogConfig;
 use crate::metadata::image::{Broker, Update};
 use crate::model::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use crate::replica::error::ReplicaError;
@@ -134,7 +135,6 @@ async fn a_follower_joins_only_with_what_is_committed_and_with_what_this_epoch_b
     leader.asked_nothing();
     // Nor does a fetch of an earlier epoch count, of which nobody knows whether it is still true.
     leader.decide(7, &[1, 3]);
-    leader.partition.look_at_isr();
     leader.asked_nothing();
     leader.fetch(2, 3);
     assert_eq!(ids(&leader.asked().isr), [1, 3, 2]);
@@ -147,13 +147,75 @@ async fn a_follower_whose_broker_is_not_alive_or_whose_life_is_over_does_not_joi
     leader.fetch_as(2, 20, 3).expect("a replica");
     leader.asked_nothing();
     leader.alive(&[1, 2, 3]);
-    leader.partition.look_at_isr();
+    leader.asked_nothing();
+    leader.fetch_as(2, 20, 3).expect("a replica");
     assert_eq!(ids(&leader.asked().isr), [1, 2]);
 
     let leader = Leader::with_isr(&[1]);
     leader.fetch_as(2, 20, 1).expect("a replica");
     assert!(matches!(leader.fetch_as(2, 19, 3), Err(ReplicaError::NotLeaderOrFollower)));
     leader.asked_nothing();
+}
+
+/// It may come back with another disk.
+#[tokio::test]
+async fn what_a_follower_had_before_its_broker_went_away_does_not_let_it_in() {
+    let leader = Leader::with_isr(&[1]);
+    leader.fetch(2, 3);
+    let refused = leader.asked();
+    leader.alive(&[1, 3]);
+    assert_eq!(leader.answer(&refused, IsrAnswer::NotApplied), AfterAnswer::Nothing);
+    leader.alive(&[1, 2, 3]);
+    leader.fetch(3, 3);
+    let other = leader.asked();
+    assert_eq!(ids(&other.isr), [1, 3]);
+    leader.answer(&other, in_force(&other));
+    leader.asked_nothing();
+    leader.fetch(2, 0);
+    leader.asked_nothing();
+    leader.fetch(2, 3);
+    assert_eq!(ids(&leader.asked().isr), [1, 3, 2]);
+}
+
+#[tokio::test]
+async fn a_follower_that_is_refused_keeps_no_other_out() {
+    let leader = Leader::with_isr(&[1]);
+    for _ in 0..2 {
+        leader.fetch(2, 3);
+        let refused = leader.asked();
+        assert_eq!(ids(&refused.isr), [1, 2]);
+        leader.answer(&refused, IsrAnswer::NotApplied);
+    }
+    leader.fetch(3, 3);
+    assert_eq!(ids(&leader.asked().isr), [1, 3]);
+}
+
+/// What is committed stands still then, so those that were left behind have all of it, however long they are silent.
+#[tokio::test]
+async fn below_min_insync_replicas_those_that_have_left_are_asked_for_when_they_fetch_again() {
+    let leader = Leader::with_isr(&[1, 2, 3]);
+    leader.log.set_config(Arc::new(LogConfig { min_insync_replicas: 2, ..LogConfig::default() }));
+    leader.fetch(2, 3);
+    leader.fetch(3, 3);
+    let commit = leader.append().expect("it waits for the followers");
+    leader.passes(31);
+    leader.partition.shrink_isr();
+    let shrink = leader.asked();
+    assert_eq!(ids(&shrink.isr), [1]);
+    leader.answer(&shrink, in_force(&shrink));
+    assert_eq!((leader.isr(), leader.high_watermark()), (vec![1], 3));
+    leader.asked_nothing();
+    let refused = leader.partition.append(records(9), TERMS, NOW_MS);
+    assert!(matches!(refused, Err(ReplicaError::NotEnoughReplicas { in_sync: 1 })), "{refused:?}");
+    leader.fetch(2, 3);
+    let expand = leader.asked();
+    assert_eq!(ids(&expand.isr), [1, 2]);
+    leader.answer(&expand, in_force(&expand));
+    assert_eq!(leader.high_watermark(), 3);
+    leader.fetch(2, 4);
+    assert_eq!(leader.high_watermark(), 4);
+    let soon = tokio::time::Instant::now() + Duration::from_secs(5);
+    assert_eq!(commit.wait(soon).await, Ok(()));
 }
 
 #[tokio::test]
@@ -163,6 +225,8 @@ async fn those_that_come_up_while_a_change_is_pending_are_asked_for_after_it() {
     leader.fetch(3, 3);
     let first = leader.asked();
     leader.answer(&first, in_force(&first));
+    leader.asked_nothing();
+    leader.fetch(3, 3);
     let second = leader.asked();
     assert_eq!((ids(&second.isr), second.partition_epoch), (vec![1, 2, 3], PartitionEpoch(7)));
 }
@@ -207,15 +271,15 @@ async fn an_answer_counts_once_and_only_for_what_is_still_pending() {
     leader.fetch(2, 3);
     let first = leader.asked();
     // Refused: asked again, and what was said to the first says nothing of the second.
-    assert_eq!(leader.answer(&first, IsrAnswer::NotApplied), AfterAnswer::LookAgain);
-    leader.partition.look_at_isr();
+    assert_eq!(leader.answer(&first, IsrAnswer::NotApplied), AfterAnswer::Nothing);
+    leader.fetch(2, 3);
     let second = leader.asked();
     assert_ne!(first.number, second.number);
     for late in [IsrAnswer::NotApplied, IsrAnswer::Failed, in_force(&first)] {
         assert_eq!(leader.answer(&first, late), AfterAnswer::Nothing);
         assert_eq!(leader.isr(), [1]);
     }
-    leader.partition.look_at_isr();
+    leader.fetch(2, 3);
     leader.asked_nothing();
     assert_eq!(leader.answer(&second, IsrAnswer::Failed), AfterAnswer::AskAgain);
     leader.answer(&second, in_force(&second));
@@ -262,7 +326,7 @@ async fn an_answer_of_another_epoch_leaves_the_change_pending_until_the_decision
         assert_eq!(leader.isr(), [1]);
         leader.passes(31);
         leader.partition.shrink_isr();
-        leader.partition.look_at_isr();
+        leader.fetch(2, 3);
         leader.asked_nothing();
     }
     assert_eq!(leader.high_watermark(), 3);

@@ -94,8 +94,6 @@ pub struct Follower {
     pub log_start_offset: Offset,
     /// The newest registration that fetched; -1 while none has said.
     broker_epoch: BrokerEpoch,
-    /// The leader epoch of its last fetch; -1 before the first of this leadership.
-    fetched_in: LeaderEpoch,
     last_fetch_leader_log_end_offset: Offset,
     /// `None` until its first fetch of this leadership, or while it counts as never heard of.
     last_fetch: Option<Instant>,
@@ -133,7 +131,6 @@ impl Follower {
             log_end_offset: Offset(-1),
             log_start_offset: Offset(-1),
             broker_epoch: BrokerEpoch(-1),
-            fetched_in: LeaderEpoch(-1),
             last_fetch_leader_log_end_offset: Offset(-1),
             last_fetch: None,
             last_caught_up: None,
@@ -384,7 +381,6 @@ impl Leadership {
             return Err(WrongLeadership::StaleFollower);
         }
         follower.broker_epoch = follower.broker_epoch.max(fetch.broker_epoch);
-        follower.fetched_in = fetch.leader_epoch;
         if fetch.fetch_offset >= fetch.leader_log_end_offset {
             follower.last_caught_up = follower.last_caught_up.max(Some(now));
         } else if fetch.fetch_offset >= follower.last_fetch_leader_log_end_offset {
@@ -399,21 +395,18 @@ impl Leadership {
         Ok(())
     }
 
-    /// A follower that may join the ISR: it has all that is committed, and all that there was when this leader epoch began,
-    /// by what it fetched in this epoch. `None` while a change is pending.
-    pub fn may_join(&self, high_watermark: Offset, is_alive: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
-        let Role::Leader { epoch_start_offset } = self.role else { return None };
-        if self.isr.is_pending() || self.isr.members().len() > self.followers.len() {
-            return None;
+    /// Whether the follower that has just fetched may join the ISR: it has all that is committed, and all that there was
+    /// when this leader epoch began. To be asked with its fetch and at no other time: what it said before may have gone with
+    /// its disk since. False while a change is pending. Source: Partition.scala (updateFollowerFetchState, maybeExpandIsr).
+    pub fn may_join(&self, broker: BrokerId, high_watermark: Offset, is_alive: impl Fn(BrokerId) -> bool) -> bool {
+        let Role::Leader { epoch_start_offset } = self.role else { return false };
+        if self.isr.is_pending() || self.isr.members().contains(&broker) {
+            return false;
         }
-        let joining = self.followers.iter().find(|follower| {
-            !self.isr.members().contains(&follower.broker)
-                && follower.fetched_in == self.leader_epoch
-                && follower.log_end_offset >= high_watermark
-                && follower.log_end_offset >= epoch_start_offset
-                && is_alive(follower.broker)
-        });
-        joining.map(|follower| follower.broker)
+        let follower = self.followers.iter().find(|follower| follower.broker == broker);
+        let has_all =
+            follower.is_some_and(|follower| follower.log_end_offset >= high_watermark.max(epoch_start_offset));
+        has_all && is_alive(broker)
     }
 
     /// Members of the ISR that have not had everything for longer than they may, with where they are and for how long

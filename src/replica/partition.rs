@@ -163,6 +163,8 @@ pub struct Fetched {
     pub end: Offset,
     /// What it got counts for the leader's replication quota.
     pub is_throttled: bool,
+    /// A follower that is not in the ISR: each of its fetches may let it in, so no session of it leaves this partition out.
+    pub is_out_of_sync: bool,
 }
 
 impl Fetched {
@@ -522,6 +524,7 @@ impl<L: PartitionLog> Partition<L> {
                 preferred_read_replica: None,
                 end,
                 is_throttled: false,
+                is_out_of_sync: !is_in_sync,
             });
         }
         let offset = params.fetch_offset;
@@ -555,7 +558,15 @@ impl<L: PartitionLog> Partition<L> {
             };
             self.follower_fetched(&fetch, &log, asked)?;
         }
-        Ok(Fetched { batches, bounds, diverging: None, preferred_read_replica: None, end, is_throttled })
+        Ok(Fetched {
+            batches,
+            bounds,
+            diverging: None,
+            preferred_read_replica: None,
+            end,
+            is_throttled,
+            is_out_of_sync: !is_in_sync,
+        })
     }
 
     /// Sends a consumer to a follower that is nearer to it, if this broker leads and there is one that has what it asks
@@ -579,8 +590,15 @@ impl<L: PartitionLog> Partition<L> {
         };
         let bounds = log.bounds();
         let end = fetcher.end(&bounds);
-        let preferred_read_replica = Some(preferred);
-        Ok(Some(Fetched { batches: None, bounds, diverging: None, preferred_read_replica, end, is_throttled: false }))
+        Ok(Some(Fetched {
+            batches: None,
+            bounds,
+            diverging: None,
+            preferred_read_replica: Some(preferred),
+            end,
+            is_throttled: false,
+            is_out_of_sync: false,
+        }))
     }
 
     /// Takes note of what a follower has. The partition's lock was free since the fetch was admitted: one that was
@@ -589,7 +607,7 @@ impl<L: PartitionLog> Partition<L> {
         let mut state = self.state();
         state.leadership.follower_fetched(fetch, asked)?;
         // A joining replica counts from now on for what is committed.
-        self.expand_isr(&mut state);
+        self.expand_isr(&mut state, fetch.broker);
         let min_isr = log.config().min_insync_replicas;
         if self.advance_high_watermark(&mut state, log, min_isr, log.bounds().log_end_offset) {
             state.fetches.moved(Moves::COMMITTED);

@@ -223,8 +223,7 @@ impl ReplicaManager {
         self.registered.clone()
     }
 
-    /// Hands an answer to whoever asked. Asks again where nothing was decided, and says whether the partition is to be
-    /// looked at again.
+    /// Hands an answer to whoever asked. Asks again where nothing was decided, and says so.
     pub fn isr_answered(&self, proposal: IsrProposal, answer: IsrAnswer) -> AfterAnswer {
         let name = &proposal.partition;
         let Some(partition) = self.hosted.get(&name.topic, name.partition) else { return AfterAnswer::Nothing };
@@ -233,13 +232,6 @@ impl ReplicaManager {
             self.isr_changes().put_back([proposal]);
         }
         after
-    }
-
-    /// Looks for followers that may join where nothing else would tell that they may now.
-    pub fn look_at_isr(&self, name: &TopicPartition) {
-        if let Some(partition) = self.hosted.get(&name.topic, name.partition) {
-            partition.look_at_isr();
-        }
     }
 
     /// `replica.lag.time.max.ms`

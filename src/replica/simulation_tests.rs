@@ -149,6 +149,7 @@ fn contents<L: PartitionLog>(log: &L) -> BTreeMap<i64, i64> {
             preferred_read_replica: None,
             end: bounds.log_end_offset,
             is_throttled: false,
+            is_out_of_sync: false,
         };
         for record in read::records(&bytes_of(&fetched)) {
             let record = record.expect("well-formed");
@@ -704,10 +705,7 @@ impl<L: PartitionLog> World<L> {
                 }
             }
             93 => self.elect(),
-            94..97 => {
-                self.brokers[at].partition.shrink_isr();
-                self.brokers[at].partition.look_at_isr();
-            }
+            94..97 => self.brokers[at].partition.shrink_isr(),
             _ => {
                 let passed = Duration::from_millis(self.rng.random_range(0..20_000));
                 *self.clock.lock().expect("no test panics under it") += passed;

@@ -147,10 +147,35 @@ impl Fixture {
         epoch: i32,
         replicas: &[i32],
     ) -> Result<Outcome, ControlRefusal> {
-        let decisions = vec![(TopicPartition::new(topic, partition), decision(leader, epoch, replicas))];
+        self.carry_out(epochs, topic, partition, decision(leader, epoch, replicas)).await
+    }
+
+    async fn carry_out(
+        &self,
+        epochs: ControlEpochs,
+        topic: &str,
+        partition: i32,
+        decision: Decision,
+    ) -> Result<Outcome, ControlRefusal> {
+        let decisions = vec![(TopicPartition::new(topic, partition), decision)];
         let request = Decisions { epochs, decisions, same_epoch_allowed: false };
         let errors = self.replicas.become_leader_or_follower(request, NOW_MS).await?;
         Ok(errors[0].1)
+    }
+
+    /// Broker 1 leads, and of the others these are in sync.
+    pub async fn lead_with_isr(&self, topic: &str, partition: i32, epoch: i32, isr: &[i32], replicas: &[i32]) {
+        let isr = isr.iter().copied().map(BrokerId).collect();
+        let decision = Decision { isr, ..decision(1, epoch, replicas) };
+        assert_eq!(self.carry_out(epochs(), topic, partition, decision).await, Ok(Ok(())));
+    }
+
+    /// Tells that these brokers are there, and of no topic.
+    pub async fn alive(&self, brokers: &[i32]) {
+        let broker = |id: &i32| Broker { id: BrokerId(*id), rack: None, endpoints: Vec::new() };
+        let brokers = brokers.iter().map(broker).collect();
+        let update = Update { controller: BrokerId(1), brokers, topics: Vec::new() };
+        assert_eq!(self.replicas.update_metadata(epochs(), &update).await, Ok(()));
     }
 
     fn produce(&self, topic: &str, acks: RequiredAcks) -> Result<Appended, ReplicaError> {
@@ -204,7 +229,7 @@ fn soon() -> Instant {
 }
 
 /// Lets every spawned task run until it waits for something that only the test can bring about: they share its thread.
-async fn until_all_wait() {
+pub(super) async fn until_all_wait() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
