@@ -391,6 +391,14 @@ impl Log {
         self.locked().begin_epoch(epoch)
     }
 
+    /// Waits for a truncation that is under way. None of an earlier epoch begins after `lead` or `follow`, so whoever takes the
+    /// log over then finds all of it to be read and appended to. Holds up the thread as long as files are renamed.
+    pub fn await_truncation(&self) {
+        if self.locked().is_truncating {
+            drop(self.begin_renaming());
+        }
+    }
+
     /// Nobody appends any more, whatever was admitted before: the replica is being deleted.
     pub fn end_appends(&self) {
         self.locked().leader_epoch = NO_EPOCH_ANY_MORE;

@@ -159,7 +159,7 @@ impl ReplicaManager {
         };
         let leader_epoch = decision.leader_epoch;
         let is_internal = is_internal_topic(&name.topic);
-        match verdict {
+        let outcome = match verdict {
             Verdict::Lead => match partition.lead(decision, &log) {
                 Ok(is_new_leader) => Ok(Changed {
                     event: (is_new_leader && is_internal)
@@ -206,7 +206,10 @@ impl ReplicaManager {
                 Ok(Changed { event: None, fetch: Some(FetchChange::SetTopicId(decision.topic_id)) })
             }
             Verdict::Acknowledge | Verdict::Refuse(_) => Ok(Changed::default()),
-        }
+        };
+        // A coordinator that is told of an election takes what it can read for all there is.
+        log.await_truncation();
+        outcome
     }
 
     /// The partition's log, created if there is none, with the topic id that the controller gives.

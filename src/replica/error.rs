@@ -115,7 +115,7 @@ impl From<LogError> for ReplicaError {
             // Somebody else was elected between the check and the append.
             LogError::StaleLeaderEpoch { .. } => ReplicaError::NotLeaderOrFollower,
             // The partition went away meanwhile.
-            LogError::Closed | LogError::BeingTruncated => ReplicaError::NotLeaderOrFollower,
+            LogError::Closed => ReplicaError::NotLeaderOrFollower,
             LogError::Offline { .. } => ReplicaError::Offline,
             error => ReplicaError::Log(error),
         }

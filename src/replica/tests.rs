@@ -14,7 +14,7 @@ use crate::config::log::LogConfig;
 use crate::config::sections::{LogDirsConfig, ReplicaConfig};
 use crate::log::dirs::LogDirs;
 use crate::log::error::LogError;
-use crate::log::{OffsetQuery, TimestampedOffset};
+use crate::log::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::image::{Broker, Partition as PartitionImage, TopicUpdate, Update};
 use crate::model::{
@@ -249,6 +249,28 @@ async fn a_single_replica_commits_at_once_and_serves_what_it_committed() {
     let fetched = outcomes[0].as_ref().expect("it may be read");
     assert_eq!(fetched.bounds.high_watermark, Offset(9));
     assert_eq!(fetched.bytes(), 3 * records(3).len());
+}
+
+#[tokio::test]
+async fn whoever_takes_a_log_over_waits_for_the_truncation_that_it_meets() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("rolling", 0)]).await;
+    assert_eq!(fixture.decide("rolling", 0, 1, 0, &[1, 2]).await, Ok(()));
+    for _ in 0..200 {
+        fixture.replicas.append("rolling", 0, records(200), TERMS, NOW_MS).expect("this broker leads");
+    }
+    assert_eq!(fixture.decide("rolling", 0, 2, 1, &[1, 2]).await, Ok(()));
+    let partition = fixture.replicas.partition("rolling", 0).expect("hosted");
+    let log = partition.log().expect("it is online");
+    assert!(log.segment_count() > 50, "many files are to be renamed");
+    let truncation = std::thread::spawn(move || partition.restart_at(Offset(0), LeaderEpoch(1), NOW_MS));
+    while log.log_end_offset() > Offset(0) {
+        std::thread::yield_now();
+    }
+    assert_eq!(fixture.decide("rolling", 0, 1, 2, &[1, 2]).await, Ok(()));
+    let read = log.read(Offset(0), 100, ReadUntil::LogEnd, FirstBatch::Whole);
+    assert!(read.is_ok(), "{read:?}");
+    truncation.join().expect("no panic").expect("writable");
 }
 
 #[tokio::test]

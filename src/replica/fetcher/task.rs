@@ -384,7 +384,7 @@ fn carry_out(
 /// takes no log out of service, so it may pass too.
 fn trouble(partition: &TopicPartition, why: &ReplicaError) -> Trouble {
     match why {
-        ReplicaError::NotLeaderOrFollower | ReplicaError::Log(LogError::StaleLeaderEpoch { .. }) => Trouble::Overtaken,
+        ReplicaError::NotLeaderOrFollower => Trouble::Overtaken,
         ReplicaError::Log(LogError::InvalidBatch { .. } | LogError::BeingTruncated) | ReplicaError::ShuttingDown => {
             Trouble::Passing(why.to_string())
         }
@@ -395,5 +395,22 @@ fn trouble(partition: &TopicPartition, why: &ReplicaError) -> Trouble {
             error!("{partition}: what its leader sent cannot be taken: {why}");
             Trouble::Lasting(why.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_no_reason_to_give_a_partition_up() {
+        let of = |why: LogError| trouble(&TopicPartition::new("t", 0), &why.into());
+        assert!(matches!(of(LogError::BeingTruncated), Trouble::Passing(_)));
+        let full = LogError::Io { context: String::new(), source: std::io::ErrorKind::StorageFull.into() };
+        assert!(matches!(of(full), Trouble::Passing(_)));
+        assert_eq!(of(LogError::Closed), Trouble::Overtaken);
+        let stale = LogError::StaleLeaderEpoch { given: LeaderEpoch(1), latest: LeaderEpoch(2) };
+        assert_eq!(of(stale), Trouble::Overtaken);
+        assert!(matches!(of(LogError::Corrupt { context: String::new() }), Trouble::Lasting(_)));
     }
 }
