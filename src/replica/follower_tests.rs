@@ -25,17 +25,17 @@ use crate::replica::partition::{Partition, Surroundings};
 use crate::replica::throttle::Throttle;
 use crate::replica::truncation::Truncation;
 
-const NOW_MS: i64 = 1_700_000_000_000;
-const EPOCH: LeaderEpoch = LeaderEpoch(5);
+pub(super) const NOW_MS: i64 = 1_700_000_000_000;
+pub(super) const EPOCH: LeaderEpoch = LeaderEpoch(5);
 
-struct Follower {
-    partition: Partition,
+pub(super) struct Follower {
+    pub partition: Partition,
     log: Arc<Log>,
     dirs: LogDirs,
-    root: tempfile::TempDir,
+    pub root: tempfile::TempDir,
 }
 
-fn following(config: LogConfig) -> Follower {
+pub(super) fn following(config: LogConfig) -> Follower {
     let root = tempfile::tempdir().expect("a temporary directory");
     let dirs_config = LogDirsConfig { dirs: vec![root.path().to_owned()], ..LogDirsConfig::default() };
     let (failures, _) = mpsc::unbounded_channel();
@@ -71,7 +71,7 @@ fn following(config: LogConfig) -> Follower {
 }
 
 /// A batch as the leader of that epoch has it.
-fn batch(epoch: i32, base_offset: i64, records: usize) -> Vec<u8> {
+pub(super) fn batch(epoch: i32, base_offset: i64, records: usize) -> Vec<u8> {
     let mut builder = BatchBuilder::new();
     (0..records).for_each(|_| builder.append(NOW_MS, None, Some(b"a value"), &[]));
     let mut prepared = prepare(builder.build(), &AppendRules::default(), NOW_MS).expect("valid");
@@ -80,7 +80,12 @@ fn batch(epoch: i32, base_offset: i64, records: usize) -> Vec<u8> {
     [batch.head(), batch.body()].concat()
 }
 
-fn from_leader(fetch_offset: i64, records: Vec<u8>, high_watermark: i64, log_start_offset: i64) -> FromLeader {
+pub(super) fn from_leader(
+    fetch_offset: i64,
+    records: Vec<u8>,
+    high_watermark: i64,
+    log_start_offset: i64,
+) -> FromLeader {
     FromLeader {
         records: Bytes::from(records),
         leader_epoch: EPOCH,

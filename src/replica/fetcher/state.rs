@@ -128,8 +128,8 @@ pub(super) struct Settled {
 /// Why it was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// It may go better a little later.
-    Passing(String),
+    /// It may go better a little later, from where the log is now: part of it may have been done.
+    Passing { why: String, position: Position },
     /// Not under this leader epoch.
     Lasting(String),
     /// The partition is not followed under this epoch any more.
@@ -175,6 +175,13 @@ struct Followed {
 }
 
 impl Followed {
+    fn is_at(&mut self, position: Position) {
+        self.fetch_offset = position.log_end_offset;
+        self.last_epoch = position.last_epoch;
+        self.log_start_offset = position.log_start_offset;
+        self.high_watermark = position.high_watermark;
+    }
+
     /// Has all that its leader has committed, as far as it has been told.
     fn is_in_sync(&self) -> bool {
         self.leader_high_watermark.is_some_and(|committed| committed <= self.fetch_offset)
@@ -790,16 +797,17 @@ impl Fetcher {
             };
             match outcome {
                 Ok(Settled { position, must_ask_again }) => {
-                    followed.fetch_offset = position.log_end_offset;
-                    followed.last_epoch = position.last_epoch;
-                    followed.log_start_offset = position.log_start_offset;
-                    followed.high_watermark = position.high_watermark;
+                    followed.is_at(position);
                     let asks = must_ask_again && !self.settings.truncates_on_fetch;
                     self.enter(&partition, if asks { Phase::Truncating } else { Phase::Fetching });
                 }
-                Err(Trouble::Passing(why)) => {
+                Err(Trouble::Passing { why, position }) => {
                     error!("{} {partition}: {why}; it is tried again", self.settings.name);
-                    let phase = followed.phase_before;
+                    let (phase, began_with) = (followed.phase_before, followed.fetch_offset);
+                    followed.is_at(position);
+                    if phase == Phase::Truncating {
+                        followed.fetch_offset = began_with;
+                    }
                     self.enter(&partition, phase);
                     self.delay(&partition, now);
                 }

@@ -428,10 +428,13 @@ fn a_log_without_epochs_is_cut_to_its_high_watermark() {
         let work = only(works);
         assert!(matches!(work.task, Task::Truncate(Offset(8))), "{work:?}");
         // The disk is full, say: it stays to be done.
-        fetcher.on_done(vec![troubled(&work, Trouble::Passing("full".into()))], at(0));
+        let passing = Trouble::Passing { why: "full".into(), position: position(9, 8, -1) };
+        fetcher.on_done(vec![troubled(&work, passing)], at(0));
         assert_eq!(until(fetcher.next(at(0), false)), Some(at(1_000)));
         let Next::Work(works) = fetcher.next(at(1_000), false) else { panic!("there is work") };
-        fetcher.on_done(vec![settled(&only(works), position(8, 8, -1))], at(1_000));
+        let work = only(works);
+        assert!(matches!(work.task, Task::Truncate(Offset(8))), "{work:?}");
+        fetcher.on_done(vec![settled(&work, position(8, 8, -1))], at(1_000));
         assert_eq!(named(&fetch(&mut fetcher, at(1_000))), [(0, 8, 5, -1)]);
     }
     let mut oldest = Fetcher::new(Settings { asks_for_epochs: false, truncates_on_fetch: false, ..settings() });
@@ -500,8 +503,10 @@ fn asked_later(fetcher: &mut Fetcher) {
 
 #[test]
 fn what_the_log_refuses_is_tried_again_or_given_up() {
+    // What came before the damage is in the log.
+    let position = position(12, 8, 5);
     for (trouble, fails) in [
-        (Trouble::Passing("damaged on the way".into()), false),
+        (Trouble::Passing { why: "damaged on the way".into(), position }, false),
         (Trouble::Lasting("the directory is offline".into()), true),
         (Trouble::Overtaken, true),
     ] {
@@ -512,7 +517,7 @@ fn what_the_log_refuses_is_tried_again_or_given_up() {
         assert_eq!(until(fetcher.next(at(0), false)), (!fails).then_some(at(1_000)));
         if !fails {
             let request = fetch(&mut fetcher, at(1_000));
-            assert_eq!((named(&request), forgotten(&request)), (vec![(0, 10, 5, 4)], Vec::new()));
+            assert_eq!((named(&request), forgotten(&request)), (vec![(0, 12, 5, 5)], Vec::new()));
         }
     }
 }

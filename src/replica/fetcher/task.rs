@@ -350,7 +350,8 @@ fn done(partition: &Partition, work: Work, counters: &ReplicaCounters, now_ms: i
         Task::Append(from_leader) => add(&counters.replication_bytes_in, from_leader.records.len()),
         Task::Truncate(_) | Task::TruncateByEpoch { .. } | Task::RestartAt(_) => add(&counters.follower_truncations, 1),
     }
-    let outcome = carry_out(partition, leader_epoch, task, now_ms).map_err(|why| trouble(&name, &why));
+    let outcome =
+        carry_out(partition, leader_epoch, task, now_ms).map_err(|why| trouble(partition, leader_epoch, &why));
     Done { partition: name, stay, outcome }
 }
 
@@ -382,35 +383,53 @@ fn carry_out(
 
 /// What an error means for the partition. Kafka tries again after damage on the way and no more than that; here a full disk
 /// takes no log out of service, so it may pass too.
-fn trouble(partition: &TopicPartition, why: &ReplicaError) -> Trouble {
-    match why {
-        ReplicaError::NotLeaderOrFollower => Trouble::Overtaken,
+fn trouble(partition: &Partition, leader_epoch: LeaderEpoch, why: &ReplicaError) -> Trouble {
+    let passes = match why {
+        ReplicaError::NotLeaderOrFollower => return Trouble::Overtaken,
         ReplicaError::Log(LogError::InvalidBatch { .. } | LogError::BeingTruncated) | ReplicaError::ShuttingDown => {
-            Trouble::Passing(why.to_string())
+            true
         }
-        ReplicaError::Log(error @ LogError::Io { .. }) if !error.is_storage_failure() => {
-            Trouble::Passing(why.to_string())
-        }
-        why => {
-            error!("{partition}: what its leader sent cannot be taken: {why}");
-            Trouble::Lasting(why.to_string())
-        }
+        ReplicaError::Log(error @ LogError::Io { .. }) => !error.is_storage_failure(),
+        _ => false,
+    };
+    if !passes {
+        error!("{}: what its leader sent cannot be taken: {why}", partition.name());
+        return Trouble::Lasting(why.to_string());
+    }
+    match partition.follower_position(leader_epoch) {
+        Ok(position) => Trouble::Passing { why: why.to_string(), position },
+        Err(why) => trouble(partition, leader_epoch, &why),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::log::LogConfig;
+    use crate::replica::follower_tests::{EPOCH, NOW_MS, batch, following, from_leader};
 
     #[test]
     fn what_passes_by_itself_is_no_reason_to_give_a_partition_up() {
-        let of = |why: LogError| trouble(&TopicPartition::new("t", 0), &why.into());
-        assert!(matches!(of(LogError::BeingTruncated), Trouble::Passing(_)));
-        let full = LogError::Io { context: String::new(), source: std::io::ErrorKind::StorageFull.into() };
-        assert!(matches!(of(full), Trouble::Passing(_)));
+        let follower = following(LogConfig::default());
+        let of = |why: LogError| trouble(&follower.partition, EPOCH, &why.into());
+        assert!(matches!(of(LogError::BeingTruncated), Trouble::Passing { .. }));
+        let full = || LogError::Io { context: String::new(), source: std::io::ErrorKind::StorageFull.into() };
+        assert!(matches!(of(full()), Trouble::Passing { .. }));
+        assert_eq!(trouble(&follower.partition, LeaderEpoch(4), &full().into()), Trouble::Overtaken);
         assert_eq!(of(LogError::Closed), Trouble::Overtaken);
-        let stale = LogError::StaleLeaderEpoch { given: LeaderEpoch(1), latest: LeaderEpoch(2) };
-        assert_eq!(of(stale), Trouble::Overtaken);
+        assert_eq!(of(LogError::StaleLeaderEpoch { given: LeaderEpoch(1), latest: EPOCH }), Trouble::Overtaken);
         assert!(matches!(of(LogError::Corrupt { context: String::new() }), Trouble::Lasting(_)));
+    }
+
+    #[test]
+    fn what_is_in_the_log_is_not_asked_for_again_whatever_failed_behind_it() {
+        let follower = following(LogConfig { flush_messages: 1, ..LogConfig::default() });
+        let in_the_way = follower.root.path().join("t-0/leader-epoch-checkpoint.tmp");
+        std::fs::create_dir(in_the_way).expect("writable");
+        let task = Task::Append(from_leader(0, batch(4, 0, 10), 0, 0));
+        let work = Work { partition: follower.partition.name().clone(), stay: 1, leader_epoch: EPOCH, task };
+        let done = done(&follower.partition, work, &ReplicaCounters::default(), NOW_MS);
+        let Err(Trouble::Passing { position, .. }) = done.outcome else { panic!("{done:?}") };
+        assert_eq!((position.log_end_offset, position.last_epoch), (Offset(10), Some(LeaderEpoch(4))));
     }
 }
