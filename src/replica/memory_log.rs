@@ -56,7 +56,7 @@ impl MemoryLog {
         MemoryLog { state: Mutex::new(state), interlude: Mutex::new(None) }
     }
 
-    /// Runs once, when the next append, read or deletion has been admitted and is about to begin.
+    /// Runs once, when the next append, read, look for an offset or deletion has been admitted and is about to begin.
     pub fn before_next(&self, interlude: impl FnOnce() + Send + 'static) {
         *self.interlude.lock().expect("no test panics under it") = Some(Box::new(interlude));
     }
@@ -284,6 +284,7 @@ impl PartitionLog for MemoryLog {
     }
 
     fn offset_for_timestamp(&self, _: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
+        drop(self.interrupted());
         Ok(None)
     }
 }

@@ -494,7 +494,7 @@ impl<L: PartitionLog> Partition<L> {
         topic_id: TopicId,
         limits: FetchLimits,
     ) -> Result<Fetched, ReplicaError> {
-        let (log, leader_epoch, is_in_sync) = {
+        let (log, leader_epoch, is_in_sync, bounds, diverging) = {
             let state = self.state();
             state.check_topic_id(topic_id)?;
             let log = state.log_for(params.current_leader_epoch, fetcher.leader_only())?;
@@ -511,16 +511,17 @@ impl<L: PartitionLog> Partition<L> {
                 Fetcher::Follower { broker, .. } => state.leadership.isr().members().contains(&broker),
                 Fetcher::Consumer { .. } => true,
             };
-            (log, state.leadership.leader_epoch(), is_in_sync)
+            // The end before the read: records that arrive meanwhile do not keep a follower from being caught up.
+            let bounds = log.bounds();
+            let diverging = diverging_epoch(&*log, &bounds, params)?;
+            (log, state.leadership.leader_epoch(), is_in_sync, bounds, diverging)
         };
-        // The end before the read: records that arrive meanwhile do not keep a follower from being caught up.
-        let bounds = log.bounds();
         let end = fetcher.end(&bounds);
-        if let Some(diverging) = diverging_epoch(&*log, &bounds, params)? {
+        if diverging.is_some() {
             return Ok(Fetched {
                 batches: None,
                 bounds,
-                diverging: Some(diverging),
+                diverging,
                 preferred_read_replica: None,
                 end,
                 is_throttled: false,
@@ -545,6 +546,9 @@ impl<L: PartitionLog> Partition<L> {
         } else {
             let bytes_max = limits.bytes_left.min(params.bytes_max());
             let read = log.read(offset, bytes_max, fetcher.until(), limits.first_batch);
+            if let Fetcher::Follower { .. } = fetcher {
+                self.check_still(leader_epoch)?;
+            }
             Some(read.map_err(|error| self.failed(error))?)
         };
         if let (Fetcher::Follower { broker, broker_epoch }, Some(asked)) = (fetcher, limits.asked) {
@@ -599,6 +603,13 @@ impl<L: PartitionLog> Partition<L> {
             is_throttled: false,
             is_out_of_sync: false,
         }))
+    }
+
+    /// What was read without the partition's lock may be of another leader's log if another epoch has begun meanwhile.
+    /// A follower that takes it for this one's appends, or truncates by it, has then what no leader has.
+    fn check_still(&self, leader_epoch: LeaderEpoch) -> Result<(), ReplicaError> {
+        let is_still = self.leader_epoch() == leader_epoch;
+        if is_still { Ok(()) } else { Err(ReplicaError::NotLeaderOrFollower) }
     }
 
     /// Takes note of what a follower has. The partition's lock was free since the fetch was admitted: one that was
@@ -659,12 +670,12 @@ impl<L: PartitionLog> Partition<L> {
         current_leader_epoch: Option<LeaderEpoch>,
         leader_only: bool,
     ) -> Result<Option<TimestampedOffset>, ReplicaError> {
-        let (log, epoch_start_offset, leader_epoch) = {
+        let (log, epoch_start_offset, leader_epoch, bounds) = {
             let state = self.state();
             let log = state.log_for(current_leader_epoch, leader_only)?;
-            (log, state.leadership.epoch_start_offset(), state.leadership.leader_epoch())
+            let bounds = log.bounds();
+            (log, state.leadership.epoch_start_offset(), state.leadership.leader_epoch(), bounds)
         };
-        let bounds = log.bounds();
         let last_fetchable_offset = match read_committed {
             Some(true) => bounds.last_stable_offset,
             Some(false) => bounds.high_watermark,
@@ -684,8 +695,9 @@ impl<L: PartitionLog> Partition<L> {
                 })),
             };
         }
-        let found = log.offset_for_timestamp(query).map_err(|error| self.failed(error))?;
-        match found {
+        let found = log.offset_for_timestamp(query);
+        self.check_still(leader_epoch)?;
+        match found.map_err(|error| self.failed(error))? {
             Some(found) if query == OffsetQuery::Earliest || found.offset < last_fetchable_offset => Ok(Some(found)),
             Some(_) | None if is_lagging => Err(ReplicaError::OffsetNotAvailable),
             Some(_) | None => Ok(None),
@@ -699,7 +711,9 @@ impl<L: PartitionLog> Partition<L> {
         current_leader_epoch: Option<LeaderEpoch>,
         leader_only: bool,
     ) -> Result<EpochEnd, ReplicaError> {
-        let log = self.state().log_for(current_leader_epoch, leader_only)?;
+        let state = self.state();
+        let log = state.log_for(current_leader_epoch, leader_only)?;
+        // Under the lock: it is this leader's log that is asked for.
         Ok(log.end_offset_for_epoch(requested))
     }
 

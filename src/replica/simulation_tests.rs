@@ -18,7 +18,7 @@ use crate::config::sections::LogDirsConfig;
 use crate::log::dirs::LogDirs;
 use crate::log::error::LogError;
 use crate::log::leader_epochs::EpochEnd;
-use crate::log::{FirstBatch, Log, ReadUntil};
+use crate::log::{FirstBatch, Log, OffsetQuery, ReadUntil};
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::image::{Broker as BrokerImage, Update};
 use crate::model::{
@@ -287,6 +287,26 @@ async fn a_fetch_that_was_admitted_under_another_epoch_says_nothing_of_its_follo
             assert!(outcome.is_err(), "{what}: {outcome:?}");
             assert_eq!(one.log.bounds().high_watermark, Offset(0), "{what}: nobody said so in this epoch");
         }
+    }
+}
+
+/// It may be another leader's log by then, which the follower would append behind its own or truncate by.
+#[tokio::test]
+async fn what_was_read_after_a_change_of_leadership_is_given_to_no_follower() {
+    for (what, change) in One::changes() {
+        // A fetch that waited is read again, which says nothing new of the follower.
+        for asked in [None, Some(Instant::now())] {
+            let one = One::leading();
+            let params = params(Offset(1), Some(LeaderEpoch(5)), Some(LeaderEpoch(5)));
+            let limits = FetchLimits { asked, ..limits(one.now()) };
+            let fetched =
+                one.interrupted(change, || one.partition.fetch(follower(2, -1), &params, TopicId::ZERO, limits));
+            assert!(matches!(fetched, Err(ReplicaError::NotLeaderOrFollower)), "{what}: {fetched:?}");
+        }
+        let one = One::leading();
+        let earliest = || one.partition.find_offset(OffsetQuery::Earliest, None, Some(LeaderEpoch(5)), true);
+        let found = one.interrupted(change, earliest);
+        assert!(matches!(found, Err(ReplicaError::NotLeaderOrFollower)), "{what}: {found:?}");
     }
 }
 
