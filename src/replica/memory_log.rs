@@ -24,6 +24,7 @@ type Interlude = Box<dyn FnOnce() + Send>;
 pub(super) struct MemoryLog {
     state: Mutex<State>,
     interlude: Mutex<Option<Interlude>>,
+    afterthought: Mutex<Option<Interlude>>,
 }
 
 struct State {
@@ -53,12 +54,17 @@ impl MemoryLog {
             high_watermark: Offset(0),
             log_end_offset: Offset(0),
         };
-        MemoryLog { state: Mutex::new(state), interlude: Mutex::new(None) }
+        MemoryLog { state: Mutex::new(state), interlude: Mutex::new(None), afterthought: Mutex::new(None) }
     }
 
     /// Runs once, when the next append, read, look for an offset or deletion has been admitted and is about to begin.
     pub fn before_next(&self, interlude: impl FnOnce() + Send + 'static) {
         *self.interlude.lock().expect("no test panics under it") = Some(Box::new(interlude));
+    }
+
+    /// Runs once, when the next append of a leader has been done and nobody has heard of it.
+    pub fn after_next(&self, afterthought: impl FnOnce() + Send + 'static) {
+        *self.afterthought.lock().expect("no test panics under it") = Some(Box::new(afterthought));
     }
 
     fn interrupted(&self) -> MutexGuard<'_, State> {
@@ -182,7 +188,13 @@ impl PartitionLog for MemoryLog {
             bytes.extend_from_slice(batch.head());
             bytes.extend_from_slice(batch.body());
         }
-        Ok(state.push(bytes.freeze()))
+        let info = state.push(bytes.freeze());
+        drop(state);
+        let afterthought = self.afterthought.lock().expect("no test panics under it").take();
+        if let Some(afterthought) = afterthought {
+            afterthought();
+        }
+        Ok(info)
     }
 
     fn append_as_follower(

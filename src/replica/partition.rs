@@ -415,9 +415,12 @@ impl<L: PartitionLog> Partition<L> {
             log.append_as_leader(&mut prepared, leader_epoch, origin, now_ms).map_err(|error| self.failed(error))?;
         let mut state = self.state();
         // Leadership may have gone, and even come back, since the append: whether the records stay is then for the other
-        // leader to say. Elected again without a break, this one still has them.
-        let are_kept = state.leadership.leader_epoch() == leader_epoch
-            || log.end_offset_for_epoch(leader_epoch).end_offset > info.last_offset;
+        // leader to say. Elected again without a break, this one still has them. An epoch that the log does not know any more
+        // is answered for by the one before it, whose records may have taken their place.
+        let are_kept = state.leadership.leader_epoch() == leader_epoch || {
+            let end = log.end_offset_for_epoch(leader_epoch);
+            end.epoch == leader_epoch && end.end_offset > info.last_offset
+        };
         if !state.leadership.is_leader() || !are_kept {
             return Err(ReplicaError::NotLeaderOrFollower);
         }

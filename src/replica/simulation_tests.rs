@@ -239,6 +239,31 @@ async fn an_append_that_a_change_of_leadership_overtakes_writes_nothing() {
 }
 
 #[tokio::test]
+async fn an_append_whose_records_another_leader_has_replaced_is_not_acknowledged() {
+    for (what, is_replaced) in [("elected again, with others in between", true), ("elected again", false)] {
+        let one = One::leading();
+        let other = one.clone_of();
+        one.log.after_next(move || {
+            if is_replaced {
+                // What this broker wrote in epoch 5 goes, and so does all that the log knows of the epoch.
+                other.follow(6);
+                other.partition.truncate(Offset(0), LeaderEpoch(6), NOW_MS).expect("it follows");
+                for offset in 0..5 {
+                    let replicated = FromLeader { leader_epoch: LeaderEpoch(6), ..answer(4, offset) };
+                    other.partition.append_from_leader(&replicated, NOW_MS).expect("it follows");
+                }
+            }
+            other.lead(7);
+        });
+        let appended = one.partition.append(records(9), TERMS, NOW_MS);
+        match is_replaced {
+            true => assert!(matches!(appended, Err(ReplicaError::NotLeaderOrFollower)), "{what}: {appended:?}"),
+            false => assert_eq!(appended.expect(what).info.first_offset, Offset(3)),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_late_answer_of_an_old_leader_is_not_written_once_this_broker_leads_or_follows_another() {
     let later: [(&str, Change); 3] = [
         ("this broker leads", |one| one.lead(7)),
