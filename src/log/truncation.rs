@@ -19,6 +19,7 @@ impl Log {
         let renaming = self.begin_renaming();
         let mut state = self.serving()?;
         state.check_epoch(leader_epoch)?;
+        state.check_new_end(offset)?;
         if offset < state.segments[0].base_offset() {
             drop(state);
             drop(renaming);
@@ -48,6 +49,7 @@ impl Log {
         let _renaming = self.begin_renaming();
         let mut state = self.serving()?;
         state.check_epoch(leader_epoch)?;
+        state.check_new_end(offset)?;
         let removed = state.begin_full_truncation(offset, log_start_offset);
         let due_ms = state.due_ms(now_ms);
         drop(state);
@@ -105,6 +107,15 @@ impl State {
     /// When files that go now are removed.
     pub(super) fn due_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_add(self.config.file_delete_delay_ms)
+    }
+
+    /// A leader that says a negative one is broken: no log ends there. Source: UnifiedLog.scala (truncateTo).
+    fn check_new_end(&self, offset: Offset) -> Result<(), LogError> {
+        if offset.0 >= 0 {
+            return Ok(());
+        }
+        let (log_start_offset, log_end_offset) = (self.log_start_offset, self.log_end_offset);
+        Err(LogError::OffsetOutOfRange { offset, log_start_offset, log_end_offset })
     }
 
     /// Takes whole segments away and refuses everybody until the truncation is finished; `None` if the log ends before.

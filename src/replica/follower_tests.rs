@@ -164,3 +164,25 @@ fn a_truncation_by_epoch_cuts_where_the_logs_part_and_a_crash_knows_it_at_once()
     let late = follower.partition.truncate(Offset(0), LeaderEpoch(4), NOW_MS);
     assert!(matches!(late, Err(ReplicaError::NotLeaderOrFollower)), "{late:?}");
 }
+
+#[test]
+fn a_log_ends_at_no_negative_offset_whatever_its_leader_says() {
+    let follower = following(LogConfig::default());
+    follower.takes(&from_leader(0, batch(4, 0, 10), 5, 0)).expect("it continues the log");
+    let refused = |outcome: Result<(), ReplicaError>| match outcome {
+        Err(ReplicaError::Log(LogError::OffsetOutOfRange { .. })) => {}
+        outcome => panic!("{outcome:?}"),
+    };
+    let partition = &follower.partition;
+    for (epoch, end_offset) in [(4, -7), (3, -2), (-1, -7)] {
+        let leader = EpochEnd { epoch: LeaderEpoch(epoch), end_offset: Offset(end_offset) };
+        refused(partition.truncate_by_epoch(leader, Offset(5), EPOCH, NOW_MS).map(drop));
+    }
+    refused(partition.truncate(Offset(-1), EPOCH, NOW_MS).map(drop));
+    refused(partition.restart_at(Offset(-1), EPOCH, NOW_MS));
+    assert_eq!(follower.bounds(), (0, 5, 10));
+    // Nor does it begin at one.
+    partition.restart_at(Offset(3), EPOCH, NOW_MS).expect("writable");
+    refused(follower.takes(&from_leader(3, batch(4, -2, 10), 5, 0)).map(drop));
+    assert_eq!(follower.bounds(), (3, 3, 3));
+}
