@@ -40,8 +40,6 @@ pub struct ConnectionSettings {
     pub connect_timeout: Duration,
     /// From submission to the whole answer.
     pub request_timeout: Duration,
-    /// A response that declares more costs the connection.
-    pub response_bytes_max: usize,
     /// SO_SNDBUF and SO_RCVBUF; `None` leaves them to the operating system.
     pub send_buffer_bytes: Option<u32>,
     pub receive_buffer_bytes: Option<u32>,
@@ -53,7 +51,6 @@ impl Default for ConnectionSettings {
             client_id: "odradek".to_owned(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
-            response_bytes_max: 512 * 1024 * 1024,
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
         }
@@ -367,7 +364,7 @@ async fn connect_to_any(address: &str, settings: &ConnectionSettings) -> io::Res
 async fn read_frames(mut socket: OwnedReadHalf, shared: &Shared) -> ClientError {
     let mut buffer = BytesMut::with_capacity(16 * 1024);
     loop {
-        match whole_frame(&mut buffer, shared.settings.response_bytes_max) {
+        match whole_frame(&mut buffer) {
             Ok(Framed::Whole(frame)) => {
                 let correlation_id = Reader::new(frame.clone()).i32();
                 let reply = correlation_id.ok().and_then(|id| shared.waiting().replies.remove(&id));
@@ -396,11 +393,13 @@ enum Framed {
     Needs(usize),
 }
 
-/// Splits the first frame off the buffer; `Err` carries a declared length that is not acceptable.
-fn whole_frame(buffer: &mut BytesMut, frame_bytes_max: usize) -> Result<Framed, i32> {
+/// Splits the first frame off the buffer, as long as it may be: so long is a batch that a fetch must take, and a JVM's
+/// clients know no other bound. `Err` carries a declared length that is negative.
+/// Source: kafka 3.9 clients/.../common/network/Selector.java (NetworkReceive.UNLIMITED).
+fn whole_frame(buffer: &mut BytesMut) -> Result<Framed, i32> {
     let Some(length) = buffer.first_chunk::<4>() else { return Ok(Framed::Needs(4 - buffer.len())) };
     let declared = i32::from_be_bytes(*length);
-    let length = usize::try_from(declared).ok().filter(|length| *length <= frame_bytes_max).ok_or(declared)?;
+    let length = usize::try_from(declared).map_err(|_| declared)?;
     if buffer.len() < 4 + length {
         return Ok(Framed::Needs(4 + length - buffer.len()));
     }
@@ -534,12 +533,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_response_larger_than_allowed_closes_the_connection() {
-        let (connection, mut broker) =
-            connected(ConnectionSettings { response_bytes_max: 1000, ..Default::default() }).await;
+    async fn a_response_of_negative_length_closes_the_connection_and_no_other_does() {
+        let (connection, mut broker) = connected(ConnectionSettings::default()).await;
         let waiting = connection.submit(&heartbeat(), 1).await.unwrap();
-        broker.write_i32(1001).await.unwrap();
+        broker.write_i32(-1).await.unwrap();
         let error = waiting.response().await.unwrap_err();
-        assert!(error.to_string().contains("declares 1001 bytes"), "{error}");
+        assert!(error.to_string().contains("declares -1 bytes"), "{error}");
+        let mut longest = BytesMut::from(&i32::MAX.to_be_bytes()[..]);
+        assert!(matches!(whole_frame(&mut longest), Ok(Framed::Needs(0x7fff_ffff))));
     }
 }

@@ -250,7 +250,6 @@ impl FetcherTask {
                 address: format!("broker {leader}"),
                 reason: format!("it is not alive, or has no listener {listener}"),
             })?;
-            let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
             let settings = ConnectionSettings {
                 client_id: format!("broker-{local}-fetcher-{number}"),
                 connect_timeout: self.source.socket_timeout,
@@ -258,7 +257,7 @@ impl FetcherTask {
                 receive_buffer_bytes: self.source.receive_buffer_bytes,
                 ..ConnectionSettings::default()
             };
-            self.connection = Some(Connection::connect(&format!("{host}:{}", endpoint.port), &settings).await?);
+            self.connection = Some(Connection::connect(&endpoint.address(), &settings).await?);
         }
         Ok(self.connection.as_ref().expect("it was just made"))
     }
