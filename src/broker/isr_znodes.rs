@@ -69,7 +69,7 @@ async fn write(replicas: &ReplicaManager, zookeeper: &ZooKeeper) {
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            proposals = replicas.isr_changes().next() => {
+            proposals = replicas.next_isr_changes() => {
                 let mut failed = false;
                 for (proposal, written) in write_all(zookeeper, replicas.broker(), proposals).await {
                     let partition = proposal.partition.clone();

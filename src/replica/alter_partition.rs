@@ -132,7 +132,7 @@ pub async fn run(
     let mut registered = replicas.broker_epoch();
     loop {
         let proposals = tokio::select! {
-            proposals = replicas.isr_changes().next() => proposals,
+            proposals = replicas.next_isr_changes() => proposals,
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
         let asked = ask(&replicas, &mut controller, &mut registered, &proposals, protocol);

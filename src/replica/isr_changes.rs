@@ -182,6 +182,11 @@ impl<L: PartitionLog> Partition<L> {
         Some(isr)
     }
 
+    /// Whether nobody has settled or overtaken it.
+    pub fn still_wants(&self, proposal: &IsrProposal) -> bool {
+        self.state().leadership.isr().pending(proposal.number).is_some()
+    }
+
     /// Takes an answer. One to a proposal that is no longer pending changes nothing: a decision has come meanwhile, or
     /// another answer to it.
     pub fn isr_answered(&self, proposal: &IsrProposal, answer: IsrAnswer) -> AfterAnswer {

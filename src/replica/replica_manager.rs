@@ -218,6 +218,21 @@ impl ReplicaManager {
         &self.around.isr_changes
     }
 
+    /// All that is wanted, once there is anything that still is: what a partition wanted before it was deleted, or before its
+    /// leader was chosen anew, might be taken for the wish of the one that has its name, leader epoch and version now.
+    pub async fn next_isr_changes(&self) -> Vec<IsrProposal> {
+        loop {
+            let mut proposals = self.isr_changes().next().await;
+            proposals.retain(|proposal| {
+                let TopicPartition { topic, partition } = &proposal.partition;
+                self.hosted.get(topic, *partition).is_some_and(|partition| partition.still_wants(proposal))
+            });
+            if !proposals.is_empty() {
+                return proposals;
+            }
+        }
+    }
+
     /// The registration of this broker; `None` while there is none.
     pub fn broker_epoch(&self) -> watch::Receiver<Option<BrokerEpoch>> {
         self.registered.clone()

@@ -273,6 +273,26 @@ async fn whoever_takes_a_log_over_waits_for_the_truncation_that_it_meets() {
     truncation.join().expect("no panic").expect("writable");
 }
 
+/// The topic that is made with its name has its leader epoch and version, too.
+#[tokio::test]
+async fn an_isr_is_not_asked_for_once_its_partition_is_gone() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.lead_with_isr("t", 0, 0, &[1], &[1, 2]).await;
+    let query = FetchQuery { fetcher: follower(2), ..fixture.consumer("t", 0, 1) };
+    fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+    let wanted = fixture.replicas.next_isr_changes().await;
+    assert_eq!(wanted.len(), 1);
+    // It could not be asked, and waits to be asked again.
+    fixture.replicas.isr_changes().put_back(wanted);
+    let stop = StopReplica { name: TopicPartition::new("t", 0), leader_epoch: LeaderEpoch(-2), delete: true };
+    let request = StopReplicas { epochs: epochs(), partitions: vec![stop] };
+    assert_eq!(fixture.replicas.stop_replicas(request, NOW_MS).await.expect("current")[0].1, Ok(()));
+    fixture.lead_with_isr("t", 0, 0, &[1], &[1, 2]).await;
+    let none = tokio::time::timeout(Duration::from_millis(1), fixture.replicas.next_isr_changes()).await;
+    assert!(none.is_err(), "{none:?}");
+}
+
 #[tokio::test]
 async fn a_fetch_at_the_end_waits_for_the_next_append() {
     let fixture = Fixture::new();
