@@ -11,7 +11,7 @@ use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode::isr_change;
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::model::{BrokerId, PartitionEpoch, TopicPartition};
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrProposal};
@@ -67,21 +67,27 @@ async fn write(replicas: &ReplicaManager, zookeeper: &ZooKeeper) {
     let mut untold = Untold::new(Instant::now());
     let mut checks = interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What failed waits by itself: it may be one znode that cannot be written.
+    let mut failed: Vec<IsrProposal> = Vec::new();
+    let mut retry_at = Instant::now();
     loop {
         tokio::select! {
             proposals = replicas.next_isr_changes() => {
-                let mut failed = false;
                 for (proposal, written) in write_all(zookeeper, replicas.broker(), proposals).await {
-                    let partition = proposal.partition.clone();
                     let Some(answer) = answer(zookeeper, &proposal, written) else { return };
                     if matches!(answer, IsrAnswer::InForce { .. }) {
-                        untold.changed(partition, Instant::now());
+                        untold.changed(proposal.partition.clone(), Instant::now());
                     }
-                    failed |= replicas.isr_answered(proposal, answer) == AfterAnswer::AskAgain;
+                    if replicas.isr_answered(&proposal, answer) == AfterAnswer::AskAgain {
+                        if failed.is_empty() {
+                            retry_at = Instant::now() + RETRY_BACKOFF;
+                        }
+                        failed.push(proposal);
+                    }
                 }
-                if failed {
-                    tokio::time::sleep(RETRY_BACKOFF).await;
-                }
+            }
+            () = sleep_until(retry_at), if !failed.is_empty() => {
+                replicas.isr_changes().put_back(std::mem::take(&mut failed));
             }
             _ = checks.tick() => {
                 if !untold.is_due(Instant::now()) {

@@ -149,12 +149,14 @@ pub async fn run(
             replicas.isr_changes().put_back(proposals);
             true
         } else {
-            let (answered, unanswered) = answers(proposals, &response, version);
-            let mut failed = !unanswered.is_empty();
-            replicas.isr_changes().put_back(unanswered);
+            let (answered, mut again) = answers(proposals, &response, version);
             for (proposal, answer) in answered {
-                failed |= replicas.isr_answered(proposal, answer) == AfterAnswer::AskAgain;
+                if replicas.isr_answered(&proposal, answer) == AfterAnswer::AskAgain {
+                    again.push(proposal);
+                }
             }
+            let failed = !again.is_empty();
+            replicas.isr_changes().put_back(again);
             failed
         };
         if failed {

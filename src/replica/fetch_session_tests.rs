@@ -295,7 +295,6 @@ async fn each_fetch_of_a_follower_reads_what_it_is_not_in_sync_with() {
     fixture.lead_with_isr("t", 1, 0, &[1, 2], &[1, 2]).await;
     let asked = || fixture.replicas.isr_changes().take();
     let asked_one = || asked().pop().expect("it may join");
-    let answer = |proposal, answer| fixture.replicas.isr_answered(proposal, answer);
     let looks = || fixture.replicas.counters.partitions_read.swap(0, Ordering::Relaxed);
     let mut one = OneFetcher::new(FOLLOWER);
     one.fetch(&fixture, vec![named(0, 0), named(1, 0)], Vec::new(), Instant::now()).await;
@@ -308,7 +307,7 @@ async fn each_fetch_of_a_follower_reads_what_it_is_not_in_sync_with() {
     let far = Instant::now() + Duration::from_secs(60);
     let refusing = async {
         until_all_wait().await;
-        answer(first, IsrAnswer::NotApplied);
+        fixture.replicas.isr_answered(&first, IsrAnswer::NotApplied);
         fixture.alive(&[1]).await;
         fixture.alive(&[1, 2]).await;
         fixture.replicas.append("t", 1, records(1), TERMS, NOW_MS).expect("this broker leads");
@@ -318,7 +317,8 @@ async fn each_fetch_of_a_follower_reads_what_it_is_not_in_sync_with() {
     one.fetch(&fixture, vec![named(1, 1)], Vec::new(), Instant::now()).await;
     let second = asked_one();
     let (leader_epoch, isr) = (second.leader_epoch, second.isr.clone());
-    answer(second, IsrAnswer::InForce { leader_epoch, partition_epoch: PartitionEpoch(1), isr });
+    let in_force = IsrAnswer::InForce { leader_epoch, partition_epoch: PartitionEpoch(1), isr };
+    fixture.replicas.isr_answered(&second, in_force);
     one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
     looks();
     one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;

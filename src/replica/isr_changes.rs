@@ -59,7 +59,7 @@ pub enum IsrAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterAnswer {
     Nothing,
-    /// The same is asked again.
+    /// The same is to be asked again.
     AskAgain,
 }
 

@@ -238,15 +238,11 @@ impl ReplicaManager {
         self.registered.clone()
     }
 
-    /// Hands an answer to whoever asked. Asks again where nothing was decided, and says so.
-    pub fn isr_answered(&self, proposal: IsrProposal, answer: IsrAnswer) -> AfterAnswer {
-        let name = &proposal.partition;
-        let Some(partition) = self.hosted.get(&name.topic, name.partition) else { return AfterAnswer::Nothing };
-        let after = partition.isr_answered(&proposal, answer);
-        if after == AfterAnswer::AskAgain {
-            self.isr_changes().put_back([proposal]);
-        }
-        after
+    /// Hands an answer to whoever asked.
+    pub fn isr_answered(&self, proposal: &IsrProposal, answer: IsrAnswer) -> AfterAnswer {
+        let TopicPartition { topic, partition } = &proposal.partition;
+        let Some(partition) = self.hosted.get(topic, *partition) else { return AfterAnswer::Nothing };
+        partition.isr_answered(proposal, answer)
     }
 
     /// `replica.lag.time.max.ms`
