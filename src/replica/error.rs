@@ -28,7 +28,7 @@ pub enum ReplicaError {
     NotEnoughReplicas {
         in_sync: usize,
     },
-    /// Appended, and then the ISR shrank below `min.insync.replicas`.
+    /// Appended and committed already, when the ISR had shrunk below `min.insync.replicas`.
     NotEnoughReplicasAfterAppend,
     /// Not committed before the deadline.
     TimedOut,
@@ -97,7 +97,6 @@ impl From<NotCommitted> for ReplicaError {
         match why {
             NotCommitted::TimedOut => ReplicaError::TimedOut,
             NotCommitted::NotLeader => ReplicaError::NotLeaderOrFollower,
-            NotCommitted::NotEnoughReplicasAfterAppend => ReplicaError::NotEnoughReplicasAfterAppend,
             NotCommitted::Offline => ReplicaError::Offline,
         }
     }

@@ -481,11 +481,7 @@ impl<L: PartitionLog> Partition<L> {
         );
         let Some(committed) = committed.filter(|&committed| committed > state.high_watermark) else { return false };
         state.high_watermark = log.update_high_watermark(committed);
-        let outcome = match state.leadership.has_min_isr(min_isr) {
-            true => Ok(()),
-            false => Err(NotCommitted::NotEnoughReplicasAfterAppend),
-        };
-        state.commits.reached(committed, outcome);
+        state.commits.reached(committed);
         true
     }
 
@@ -628,7 +624,7 @@ impl<L: PartitionLog> Partition<L> {
         }
         let low_watermark =
             state.leadership.low_watermark(log.bounds().log_start_offset, |broker| self.is_alive(broker));
-        state.deletions.reached(low_watermark, Ok(()));
+        state.deletions.reached(low_watermark);
         Ok(())
     }
 

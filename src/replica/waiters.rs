@@ -21,8 +21,6 @@ pub enum NotCommitted {
     TimedOut,
     /// Leadership moved or ended while the records waited.
     NotLeader,
-    /// Committed, but the ISR shrank below `min.insync.replicas` meanwhile.
-    NotEnoughReplicasAfterAppend,
     /// The log directory went offline.
     Offline,
 }
@@ -90,11 +88,11 @@ impl OffsetWaiters {
     }
 
     /// Answers all who waited for this offset or a smaller one.
-    pub fn reached(&mut self, offset: Offset, outcome: Result<(), NotCommitted>) {
+    pub fn reached(&mut self, offset: Offset) {
         while self.waiting.front().is_some_and(|(required, _)| *required <= offset) {
             if let Some((_, reply)) = self.waiting.pop_front() {
                 // It may have given up.
-                let _ = reply.send(outcome);
+                let _ = reply.send(Ok(()));
             }
         }
     }
@@ -427,13 +425,13 @@ mod tests {
     async fn a_produce_is_answered_when_the_high_watermark_reaches_its_end_and_not_before() {
         let mut waiters = OffsetWaiters::default();
         let (late, early) = (waiters.park(Offset(20)), waiters.park(Offset(10)));
-        waiters.reached(Offset(9), Ok(()));
+        waiters.reached(Offset(9));
         assert_eq!(waiters.len(), 2);
-        waiters.reached(Offset(10), Ok(()));
+        waiters.reached(Offset(10));
         assert_eq!(early.wait(soon()).await, Ok(()));
         assert_eq!(waiters.len(), 1);
-        waiters.reached(Offset(25), Err(NotCommitted::NotEnoughReplicasAfterAppend));
-        assert_eq!(late.wait(soon()).await, Err(NotCommitted::NotEnoughReplicasAfterAppend));
+        waiters.reached(Offset(25));
+        assert_eq!(late.wait(soon()).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -455,7 +453,7 @@ mod tests {
             drop(waiters.park(Offset(offset)));
         }
         assert!(waiters.len() <= 2 * SWEEP_AT_LEAST, "{} entries", waiters.len());
-        waiters.reached(Offset(1), Ok(()));
+        waiters.reached(Offset(1));
         let mut reached = waits.reached.expect("it was parked");
         assert_eq!(reached.try_recv(), Ok(Ok(())));
     }
