@@ -317,7 +317,8 @@ impl ReplicaManager {
                 None => self.partition(topic, asked.partition)?,
             };
             if let Some(reader) = reader
-                && let Some(elsewhere) = partition.elsewhere(reader, query.fetcher, &asked.params, &image)?
+                && let Some(elsewhere) =
+                    partition.elsewhere(reader, query.fetcher, &asked.params, asked.topic_id, &image)?
             {
                 return Ok(elsewhere);
             }

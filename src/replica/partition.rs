@@ -579,10 +579,12 @@ impl<L: PartitionLog> Partition<L> {
         reader: &Reader,
         fetcher: Fetcher,
         params: &FetchParams,
+        topic_id: TopicId,
         image: &Image,
     ) -> Result<Option<Fetched>, ReplicaError> {
         let (log, preferred) = {
             let state = self.state();
+            state.check_topic_id(topic_id)?;
             if !state.leadership.is_leader() {
                 return Ok(None);
             }

@@ -16,7 +16,7 @@ use crate::log::dirs::LogDirs;
 use crate::log::error::LogError;
 use crate::log::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
-use crate::metadata::image::{Broker, Partition as PartitionImage, TopicUpdate, Update};
+use crate::metadata::image::{Broker, Image, Partition as PartitionImage, TopicUpdate, Update};
 use crate::model::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
 };
@@ -30,6 +30,7 @@ use crate::replica::io::IoThreads;
 use crate::replica::leader::{Decision, DecisionRefusal};
 use crate::replica::partition::{AppendTerms, Appended, FetchParams, Fetcher, RequiredAcks};
 use crate::replica::replica_manager::ReplicaManager;
+use crate::replica::replica_selector::Reader;
 use crate::replica::waiters;
 
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
@@ -291,6 +292,22 @@ async fn an_isr_is_not_asked_for_once_its_partition_is_gone() {
     fixture.lead_with_isr("t", 0, 0, &[1], &[1, 2]).await;
     let none = tokio::time::timeout(Duration::from_millis(1), fixture.replicas.next_isr_changes()).await;
     assert!(none.is_err(), "{none:?}");
+}
+
+#[tokio::test]
+async fn a_consumer_that_means_another_topic_of_that_name_is_sent_nowhere() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    assert_eq!(fixture.decide("t", 0, 1, 0, &[1, 2]).await, Ok(()));
+    let partition = fixture.replicas.partition("t", 0).expect("hosted");
+    let reader = Reader { rack: "far".to_owned(), listener: "PLAINTEXT".to_owned() };
+    let query = fixture.consumer("t", 0, 1);
+    let sent = |topic_id| {
+        let params = &query.partitions[0].params;
+        partition.elsewhere(&reader, query.fetcher, params, topic_id, &Image::default())
+    };
+    assert!(matches!(sent(TOPIC_ID), Ok(None)));
+    assert!(matches!(sent(TopicId([9; 16])), Err(ReplicaError::InconsistentTopicId)));
 }
 
 #[tokio::test]
