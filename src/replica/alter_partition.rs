@@ -39,8 +39,7 @@ fn request(
     broker_epoch: BrokerEpoch,
     version: i16,
 ) -> AlterPartitionRequest {
-    let mut topics: Vec<TopicData> = Vec::new();
-    for proposal in proposals {
+    let asked = |proposal: &IsrProposal| {
         let isr = proposal.isr.iter().map(|member| member.0);
         let mut partition = PartitionData {
             partition_index: proposal.partition.partition,
@@ -55,15 +54,14 @@ fn request(
         } else {
             partition.new_isr = isr.collect();
         }
-        match topics.last_mut() {
-            Some(topic) if topic.topic_name == *proposal.partition.topic => topic.partitions.push(partition),
-            _ => topics.push(TopicData {
-                topic_name: proposal.partition.topic.to_string(),
-                topic_id: proposal.topic_id,
-                partitions: vec![partition],
-            }),
-        }
-    }
+        partition
+    };
+    let of_topic = |proposals: &[IsrProposal]| TopicData {
+        topic_name: proposals[0].partition.topic.to_string(),
+        topic_id: proposals[0].topic_id,
+        partitions: proposals.iter().map(asked).collect(),
+    };
+    let topics = proposals.chunk_by(|one, next| one.partition.topic == next.partition.topic).map(of_topic).collect();
     AlterPartitionRequest { broker_id: broker.0, broker_epoch: broker_epoch.0, topics }
 }
 

@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// What the request that is being built tells the leader to forget.
-    pub fn take_forgotten(&mut self) -> BTreeMap<TopicPartition, TopicId> {
+    pub fn take_forgotten(&mut self) -> Vec<(TopicPartition, TopicId)> {
         let forgotten = std::mem::take(&mut self.forgotten);
         for (name, topic_id) in &forgotten {
             let first = TopicPartition { topic: Arc::clone(&name.topic), partition: i32::MIN };
@@ -115,7 +115,7 @@ impl Session {
                 self.names.remove(topic_id);
             }
         }
-        forgotten
+        forgotten.into_iter().collect()
     }
 
     /// An answer without an error has come.

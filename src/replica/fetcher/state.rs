@@ -408,13 +408,13 @@ impl Fetcher {
         }
         if let Some((timestamp, partitions)) = by_phase.pop_first() {
             self.asked = self.asked(partitions.iter());
-            return Some(Next::Ask(Question::Offsets(self.offsets_request(partitions, timestamp))));
+            return Some(Next::Ask(Question::Offsets(self.offsets_request(&partitions, timestamp))));
         }
         if epochs.is_empty() {
             return None;
         }
         self.asked = self.asked(epochs.iter().map(|(partition, _)| partition));
-        Some(Next::Ask(Question::EpochEnds(self.epochs_request(epochs))))
+        Some(Next::Ask(Question::EpochEnds(self.epochs_request(&epochs))))
     }
 
     fn asked<'a>(&self, partitions: impl Iterator<Item = &'a TopicPartition>) -> Asked {
@@ -422,36 +422,32 @@ impl Fetcher {
         Asked(partitions.filter_map(stay).collect())
     }
 
-    fn offsets_request(&self, partitions: Vec<TopicPartition>, timestamp: i64) -> ListOffsetsRequest {
-        let mut topics: Vec<ListOffsetsTopic> = Vec::new();
-        for name in partitions {
-            let asked = ListOffsetsPartition {
-                partition_index: name.partition,
-                current_leader_epoch: self.epoch_of(&name),
-                timestamp,
-                ..Default::default()
-            };
-            match topics.last_mut() {
-                Some(last) if *last.name == *name.topic => last.partitions.push(asked),
-                _ => topics.push(ListOffsetsTopic { name: name.topic.to_string(), partitions: vec![asked] }),
-            }
-        }
+    fn offsets_request(&self, partitions: &[TopicPartition], timestamp: i64) -> ListOffsetsRequest {
+        let asked = |name: &TopicPartition| ListOffsetsPartition {
+            partition_index: name.partition,
+            current_leader_epoch: self.epoch_of(name),
+            timestamp,
+            ..Default::default()
+        };
+        let of_topic = |names: &[TopicPartition]| ListOffsetsTopic {
+            name: names[0].topic.to_string(),
+            partitions: names.iter().map(asked).collect(),
+        };
+        let topics = partitions.chunk_by(|one, next| one.topic == next.topic).map(of_topic).collect();
         ListOffsetsRequest { topics, ..Default::default() }
     }
 
-    fn epochs_request(&self, epochs: Vec<(TopicPartition, LeaderEpoch)>) -> OffsetForLeaderEpochRequest {
-        let mut topics: Vec<OffsetForLeaderTopic> = Vec::new();
-        for (name, epoch) in epochs {
-            let asked = OffsetForLeaderPartition {
-                partition: name.partition,
-                current_leader_epoch: self.epoch_of(&name),
-                leader_epoch: epoch.0,
-            };
-            match topics.last_mut() {
-                Some(last) if *last.topic == *name.topic => last.partitions.push(asked),
-                _ => topics.push(OffsetForLeaderTopic { topic: name.topic.to_string(), partitions: vec![asked] }),
-            }
-        }
+    fn epochs_request(&self, epochs: &[(TopicPartition, LeaderEpoch)]) -> OffsetForLeaderEpochRequest {
+        let asked = |(name, epoch): &(TopicPartition, LeaderEpoch)| OffsetForLeaderPartition {
+            partition: name.partition,
+            current_leader_epoch: self.epoch_of(name),
+            leader_epoch: epoch.0,
+        };
+        let of_topic = |epochs: &[(TopicPartition, LeaderEpoch)]| OffsetForLeaderTopic {
+            topic: epochs[0].0.topic.to_string(),
+            partitions: epochs.iter().map(asked).collect(),
+        };
+        let topics = epochs.chunk_by(|(one, _), (next, _)| one.topic == next.topic).map(of_topic).collect();
         OffsetForLeaderEpochRequest { topics, ..Default::default() }
     }
 
@@ -509,7 +505,7 @@ impl Fetcher {
         if self.session.partitions.is_empty() {
             return None;
         }
-        Some(self.fetch(told))
+        Some(self.fetch(&told))
     }
 
     /// All partitions, beginning behind the one that gave records last.
@@ -524,39 +520,30 @@ impl Fetcher {
         }
     }
 
-    fn fetch(&mut self, told: Vec<(TopicPartition, Sent)>) -> Question {
+    fn fetch(&mut self, told: &[(TopicPartition, Sent)]) -> Question {
         let uses_topic_ids = self.settings.has_topic_ids && self.session.has_topic_ids();
-        let named = |topic: &Arc<str>| if uses_topic_ids { String::new() } else { topic.to_string() };
-        let mut topics: Vec<FetchTopic> = Vec::new();
-        let mut last: Option<(Arc<str>, TopicId)> = None;
-        for (name, sent) in told {
-            let asked = FetchPartition {
-                partition: name.partition,
-                current_leader_epoch: sent.leader_epoch.0,
-                fetch_offset: sent.fetch_offset.0,
-                last_fetched_epoch: sent.last_epoch.map_or(-1, |epoch| epoch.0),
-                log_start_offset: sent.log_start_offset.0,
-                partition_max_bytes: self.settings.max_bytes,
-                ..Default::default()
-            };
-            let topic = (name.topic, sent.topic_id);
-            match topics.last_mut().filter(|_| last.as_ref() == Some(&topic)) {
-                Some(fetched) => fetched.partitions.push(asked),
-                None => {
-                    let (name, topic_id) = (named(&topic.0), topic.1);
-                    topics.push(FetchTopic { topic: name, topic_id, partitions: vec![asked] });
-                    last = Some(topic);
-                }
-            }
-        }
-        let mut forgotten: Vec<ForgottenTopic> = Vec::new();
-        for (name, topic_id) in self.session.take_forgotten() {
-            let topic = named(&name.topic);
-            match forgotten.last_mut() {
-                Some(last) if last.topic == topic && last.topic_id == topic_id => last.partitions.push(name.partition),
-                _ => forgotten.push(ForgottenTopic { topic, topic_id, partitions: vec![name.partition] }),
-            }
-        }
+        let named = |name: &TopicPartition| if uses_topic_ids { String::new() } else { name.topic.to_string() };
+        let asked = |(name, sent): &(TopicPartition, Sent)| FetchPartition {
+            partition: name.partition,
+            current_leader_epoch: sent.leader_epoch.0,
+            fetch_offset: sent.fetch_offset.0,
+            last_fetched_epoch: sent.last_epoch.map_or(-1, |epoch| epoch.0),
+            log_start_offset: sent.log_start_offset.0,
+            partition_max_bytes: self.settings.max_bytes,
+            ..Default::default()
+        };
+        let told = told.chunk_by(|one, next| (&one.0.topic, one.1.topic_id) == (&next.0.topic, next.1.topic_id));
+        let topics = told.map(|told| {
+            let (name, sent) = &told[0];
+            FetchTopic { topic: named(name), topic_id: sent.topic_id, partitions: told.iter().map(asked).collect() }
+        });
+        let forgotten = self.session.take_forgotten();
+        let forgotten = forgotten.chunk_by(|one, next| (&one.0.topic, one.1) == (&next.0.topic, next.1));
+        let forgotten = forgotten.map(|forgotten| ForgottenTopic {
+            topic: named(&forgotten[0].0),
+            topic_id: forgotten[0].1,
+            partitions: forgotten.iter().map(|(name, _)| name.partition).collect(),
+        });
         let (session_id, session_epoch) = match self.settings.has_sessions {
             true => (self.session.id(), self.session.epoch()),
             false => (0, -1),
@@ -567,8 +554,8 @@ impl Fetcher {
             max_bytes: self.settings.response_max_bytes,
             session_id,
             session_epoch,
-            topics,
-            forgotten_topics_data: forgotten,
+            topics: topics.collect(),
+            forgotten_topics_data: forgotten.collect(),
             ..Default::default()
         };
         Question::Fetch { request, uses_topic_ids }
