@@ -312,9 +312,11 @@ impl Fetcher {
     }
 
     pub fn set_throttled(&mut self, partition: &TopicPartition, is_throttled: bool) {
-        if is_throttled && self.followed.contains_key(partition) {
-            self.throttled.insert(partition.clone());
-        } else if self.throttled.remove(partition) {
+        let has_changed = match is_throttled && self.followed.contains_key(partition) {
+            true => self.throttled.insert(partition.clone()),
+            false => self.throttled.remove(partition),
+        };
+        if has_changed {
             self.changed.insert(partition.clone());
         }
     }
@@ -358,8 +360,9 @@ impl Fetcher {
 
     /// `is_quota_exceeded`: more than may be of throttled partitions has been fetched of late.
     pub fn next(&mut self, now: Instant, is_quota_exceeded: bool) -> Next {
-        self.is_quota_exceeded = is_quota_exceeded;
-        self.changed.extend(self.throttled.iter().cloned());
+        if std::mem::replace(&mut self.is_quota_exceeded, is_quota_exceeded) != is_quota_exceeded {
+            self.changed.extend(self.throttled.iter().cloned());
+        }
         while let Some((due, _)) = self.delayed.first()
             && *due <= now
             && let Some((_, partition)) = self.delayed.pop_first()
@@ -685,6 +688,10 @@ impl Fetcher {
         };
         let followed = self.followed.get_mut(partition)?;
         followed.leader_high_watermark = Some(Offset(data.high_watermark));
+        if self.throttled.contains(partition) {
+            // It may be in sync now, or not any more.
+            self.changed.insert(partition.clone());
+        }
         let from_leader = FromLeader {
             records,
             leader_epoch: sent.leader_epoch,

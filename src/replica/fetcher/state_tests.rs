@@ -573,6 +573,13 @@ fn over_the_quota_throttled_partitions_that_are_not_in_sync_are_left_out() {
     fetcher.on_fetched(answer(vec![data(0, ErrorCode::None)]), at(0));
     fetcher.set_throttled(&tp(0), true);
     assert_eq!(next(&mut fetcher, 0, true), (Vec::new(), Vec::new()));
+    // Until its leader says that there is more, and holds it back.
+    let behind = PartitionData { high_watermark: 50, ..data(0, ErrorCode::None) };
+    assert!(fetcher.on_fetched(answer(vec![behind]), at(0)).is_empty());
+    assert_eq!(next(&mut fetcher, 0, true), (Vec::new(), vec![0]));
+    fetcher.on_fetched(answer(Vec::new()), at(0));
+    assert_eq!(next(&mut fetcher, 0, false), (vec![(0, 10, 5, 4)], Vec::new()), "the quota is kept again");
+    fetcher.on_fetched(answer(Vec::new()), at(0));
     // With nothing else to fetch, the quota is looked at again soon.
     let mut alone = Fetcher::new(settings());
     alone.follow(tp(0), &throttled);
