@@ -11,6 +11,7 @@ use crate::log::leader_epochs::EpochEnd;
 use crate::log::{AppendInfo, Bounds};
 use crate::model::{LeaderEpoch, Offset};
 use crate::record::batch::Batches;
+use crate::replica::counters::add;
 use crate::replica::error::ReplicaError;
 use crate::replica::leader::WrongLeadership;
 use crate::replica::partition::{Partition, State};
@@ -65,6 +66,7 @@ impl<L: PartitionLog> Partition<L> {
         // The partition's lock is free meanwhile: the log refuses the append if another epoch has begun.
         let info =
             self.append_to(&log, records, *leader_epoch, *fetch_offset, now_ms).map_err(|error| self.failed(error))?;
+        add(&self.around.counters.replication_bytes_in, records.len());
         {
             let mut state = self.state();
             state.log_that_follows(*leader_epoch)?;
@@ -156,6 +158,7 @@ impl<L: PartitionLog> Partition<L> {
     /// Consumers may read from followers, and wait for what they read to go on.
     fn has_lost_records(&self, has_changed: bool) {
         if has_changed {
+            add(&self.around.counters.follower_truncations, 1);
             self.state().fetches.moved(Moves::ALL);
         }
     }

@@ -1,6 +1,7 @@
 //! A follower over a log on disk: what it takes of its leader, and what it cuts off.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -185,4 +186,21 @@ fn a_log_ends_at_no_negative_offset_whatever_its_leader_says() {
     partition.restart_at(Offset(3), EPOCH, NOW_MS).expect("writable");
     refused(follower.takes(&from_leader(3, batch(4, -2, 10), 5, 0)).map(drop));
     assert_eq!(follower.bounds(), (3, 3, 3));
+}
+
+#[test]
+fn what_is_taken_and_what_is_cut_is_counted_and_nothing_else() {
+    let follower = following(LogConfig::default());
+    let counters = &follower.partition.around.counters;
+    let counted = || {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&counters.replication_bytes_in), of(&counters.follower_truncations))
+    };
+    follower.partition.truncate(Offset(0), EPOCH, NOW_MS).expect("there is nothing to cut");
+    follower.takes(&from_leader(5, batch(4, 5, 10), 0, 0)).expect_err("it does not continue the log");
+    assert_eq!(counted(), (0, 0));
+    let records = batch(4, 0, 10);
+    follower.takes(&from_leader(0, records.clone(), 0, 0)).expect("it continues the log");
+    follower.partition.truncate(Offset(0), EPOCH, NOW_MS).expect("writable");
+    assert_eq!(counted(), (records.len() as u64, 1));
 }

@@ -2,8 +2,9 @@
 //!
 //! Invariants: a `Partition` is the only owner of its leadership and ISR; the high watermark of a leader only moves
 //! forward; every control request is fenced by broker epoch and controller epoch before it changes anything, and waits
-//! while this broker is not registered; every partition is fenced by its leader epoch, and so is its log. Locks are taken in the order control, partition, log; of these only the control lock,
-//! which no client request takes, is held across an await.
+//! while this broker is not registered; every partition is fenced by its leader epoch, and so is its log. Locks are taken
+//! in the order control, partition, log; of these only the control lock, which no client request takes, is held across an
+//! await.
 //! Deliberately knows nothing of clients and of ZooKeeper, and of api versions no more than a fetcher needs to ask a leader.
 
 pub mod alter_partition;

@@ -322,7 +322,7 @@ impl FetcherTask {
     async fn carry_out(&self, works: Vec<Work>) -> Result<Vec<Done>, ShuttingDown> {
         let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
         let works: Vec<(Arc<Partition>, Work)> = works.into_iter().filter_map(with_partition).collect();
-        let (log_dirs, counters) = (Arc::clone(&self.log_dirs), Arc::clone(&self.counters));
+        let log_dirs = Arc::clone(&self.log_dirs);
         for (partition, work) in &works {
             if let Task::Append(from_leader) = &work.task
                 && !from_leader.records.is_empty()
@@ -333,8 +333,7 @@ impl FetcherTask {
         }
         let carry_out = move || {
             let now_ms = wall_clock_ms();
-            let outcomes =
-                works.into_iter().map(|(partition, work)| done(&partition, work, &counters, now_ms)).collect();
+            let outcomes = works.into_iter().map(|(partition, work)| done(&partition, work, now_ms)).collect();
             // Before anything is appended in place of what was cut: a crash must not take that for flushed.
             log_dirs.write_recovery_points_moved_back(now_ms);
             outcomes
@@ -343,12 +342,8 @@ impl FetcherTask {
     }
 }
 
-fn done(partition: &Partition, work: Work, counters: &ReplicaCounters, now_ms: i64) -> Done {
+fn done(partition: &Partition, work: Work, now_ms: i64) -> Done {
     let Work { partition: name, stay, leader_epoch, task } = work;
-    match &task {
-        Task::Append(from_leader) => add(&counters.replication_bytes_in, from_leader.records.len()),
-        Task::Truncate(_) | Task::TruncateByEpoch { .. } | Task::RestartAt(_) => add(&counters.follower_truncations, 1),
-    }
     let outcome =
         carry_out(partition, leader_epoch, task, now_ms).map_err(|why| trouble(partition, leader_epoch, &why));
     Done { partition: name, stay, outcome }
@@ -427,7 +422,7 @@ mod tests {
         std::fs::create_dir(in_the_way).expect("writable");
         let task = Task::Append(from_leader(0, batch(4, 0, 10), 0, 0));
         let work = Work { partition: follower.partition.name().clone(), stay: 1, leader_epoch: EPOCH, task };
-        let done = done(&follower.partition, work, &ReplicaCounters::default(), NOW_MS);
+        let done = done(&follower.partition, work, NOW_MS);
         let Err(Trouble::Passing { position, .. }) = done.outcome else { panic!("{done:?}") };
         assert_eq!((position.log_end_offset, position.last_epoch), (Offset(10), Some(LeaderEpoch(4))));
     }
