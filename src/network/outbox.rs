@@ -1,18 +1,22 @@
-//! Answers on their way out of one connection: bytes gathered into few writes, file regions by sendfile.
+//! Answers on their way out of one connection: bytes gathered into few writes, file regions by sendfile unless they are
+//! short.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
+use rustix::io::{ReadWriteFlags, preadv2};
 
-use crate::codec::writer::Chunk;
+use crate::codec::writer::{Chunk, FileRegion};
 use crate::network::WhenSent;
 use crate::network::transport::{Follows, Transport};
 
 /// Shorter chunks are copied beside their neighbours, so that many small answers leave in one write.
 const BYTES_COPIED_MAX: usize = 4096;
+/// While so much waits in memory, no region of a file comes to lie there too.
+const BYTES_READ_MAX: usize = 32 * 1024;
 const SLICES_A_WRITE: usize = 16;
 
 #[derive(Default)]
@@ -65,7 +69,12 @@ impl Outbox {
                     continue;
                 }
                 Chunk::Bytes(ref bytes) => self.memory_bytes += bytes.len(),
-                Chunk::File(_) => {}
+                Chunk::File(ref region) => {
+                    if self.memory_bytes < BYTES_READ_MAX && read_cached(region, &mut self.tail) {
+                        self.memory_bytes += region.len as usize;
+                        continue;
+                    }
+                }
             }
             self.seal_tail();
             self.queue.push_back(chunk);
@@ -157,8 +166,110 @@ impl Outbox {
     }
 }
 
+/// Appends a region that is short and in the page cache, which costs less than sending it from there in a write of its own.
+fn read_cached(region: &FileRegion, tail: &mut BytesMut) -> bool {
+    let mut bytes = [0; BYTES_COPIED_MAX];
+    let Some(room) = bytes.get_mut(..region.len as usize) else { return false };
+    let read = preadv2(&*region.file, &mut [IoSliceMut::new(room)], region.position, ReadWriteFlags::NOWAIT);
+    let is_whole = read == Ok(room.len());
+    if is_whole {
+        tail.extend_from_slice(room);
+    }
+    is_whole
+}
+
 /// An answer of 2 GiB or more.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FrameTooLong {
     pub bytes: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Takes everything, and counts by which way it came.
+    #[derive(Default)]
+    struct Taken {
+        bytes: Vec<u8>,
+        writes: usize,
+        files: usize,
+    }
+
+    impl Transport for Taken {
+        async fn readable(&self) -> io::Result<()> {
+            pending().await
+        }
+
+        async fn writable(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn hung_up(&self) {
+            pending().await
+        }
+
+        fn try_read(&mut self, _: &mut BytesMut, _: usize) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn try_write(&mut self, slices: &[IoSlice<'_>], _: Follows) -> io::Result<usize> {
+            self.writes += 1;
+            slices.iter().for_each(|slice| self.bytes.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        }
+
+        fn try_send_file(&mut self, region: &FileRegion) -> io::Result<usize> {
+            self.files += 1;
+            let mut bytes = vec![0; region.len as usize];
+            std::os::unix::fs::FileExt::read_exact_at(&*region.file, &mut bytes, region.position)?;
+            self.bytes.extend_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    #[test]
+    fn short_regions_in_memory_leave_with_what_stands_around_them() {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        let content: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
+        file.write_all(&content).expect("room for it");
+        let file = Arc::new(file);
+        let region = |position: u64, len: u32| Chunk::File(FileRegion { file: Arc::clone(&file), position, len });
+        let mut expected = Vec::new();
+        let mut outbox = Outbox::default();
+        let mut answer = |outbox: &mut Outbox, regions: &[(u64, u32)]| {
+            let mut chunks = vec![Chunk::Bytes(Bytes::from_static(b"head"))];
+            chunks.extend(regions.iter().map(|&(position, len)| region(position, len)));
+            let length: usize = chunks.iter().map(Chunk::len).sum();
+            expected.extend_from_slice(&(length as i32).to_be_bytes());
+            expected.extend_from_slice(b"head");
+            regions.iter().for_each(|&(at, len)| expected.extend_from_slice(&content[at as usize..][..len as usize]));
+            outbox.push_frame(chunks, None).expect("it is short");
+        };
+
+        let mut taken = Taken::default();
+        answer(&mut outbox, &[(10, 4096), (7, 100)]);
+        assert_eq!(outbox.memory_bytes(), 8 + 4196);
+        assert!(outbox.try_flush(&mut taken).expect("it is taken"));
+        assert_eq!((taken.writes, taken.files, outbox.memory_bytes()), (1, 0, 0));
+
+        answer(&mut outbox, &[(10, 4097)]);
+        assert!(outbox.try_flush(&mut taken).expect("it is taken"));
+        assert_eq!((taken.writes, taken.files), (2, 1), "a longer one is not copied");
+
+        // Each of many is short, and all of them together are not.
+        answer(&mut outbox, &[(0, 4000); 20]);
+        assert!(outbox.memory_bytes() < BYTES_READ_MAX + BYTES_COPIED_MAX, "{outbox:?}");
+        // What a file does not have is missed when it is sent.
+        answer(&mut outbox, &[]);
+        assert!(outbox.try_flush(&mut taken).expect("it is taken"));
+        outbox.push_frame(vec![region(99_990, 20)], None).expect("it is short");
+        assert!(outbox.try_flush(&mut taken).is_err());
+        expected.extend_from_slice(&20_i32.to_be_bytes());
+        assert!(taken.bytes == expected);
+    }
 }

@@ -171,6 +171,7 @@ mod tests {
     use bytes::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Notify;
     use tokio::time::timeout;
 
     use super::*;
@@ -189,7 +190,8 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Does {
         HangUp,
-        StaySilent,
+        /// And tells that it was asked.
+        StaySilent(&'static Notify),
         /// On one partition, in the highest version that it speaks.
         SayIt(ErrorCode, i16),
     }
@@ -212,7 +214,10 @@ mod tests {
                     response.encode(&mut body, header.api_version).expect("it has a place for all");
                 }
                 (_, Does::HangUp) => return Ok(()),
-                (_, Does::StaySilent) => continue,
+                (_, Does::StaySilent(asked)) => {
+                    asked.notify_one();
+                    continue;
+                }
                 (_, Does::SayIt(code, version)) => {
                     assert_eq!(header.api_version, version);
                     let partitions = vec![PartitionData { error_code: code.code(), ..Default::default() }];
@@ -279,12 +284,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_controller_is_left_as_soon_as_there_is_another() {
-        let ports = [broker(&[Does::StaySilent]).await, broker(&[Does::SayIt(AGREED, 3)]).await];
+        static ASKED: Notify = Notify::const_new();
+        static SILENT: [Does; 1] = [Does::StaySilent(&ASKED)];
+        let ports = [broker(&SILENT).await, broker(&[Does::SayIt(AGREED, 3)]).await];
         let metadata = Arc::new(MetadataCache::new());
         tell(&metadata, 1, &ports);
         let mut to = ToController::new(BrokerId(9), Arc::clone(&metadata), &ControllerConfig::default());
         let replaced = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            ASKED.notified().await;
             tell(&metadata, 2, &ports);
         };
         assert_eq!(tokio::join!(asked(&mut to), replaced).0, 3);

@@ -89,6 +89,11 @@ pub(super) struct Source {
     pub receive_buffer_bytes: Option<u32>,
 }
 
+/// What is appended on the task's own thread, where other connections wait for it: it costs less than the way to an I/O
+/// thread and back.
+const BYTES_AT_ONCE_MAX: usize = 256 * 1024;
+const PARTITIONS_AT_ONCE_MAX: usize = 64;
+
 pub(super) struct FetcherTask {
     pub source: Source,
     pub core: Fetcher,
@@ -331,6 +336,12 @@ impl FetcherTask {
                 self.throttle.record(from_leader.records.len(), Instant::now());
             }
         }
+        let bytes: usize = works.iter().map(|(_, work)| appended_bytes(&work.task)).sum();
+        let is_short = bytes <= BYTES_AT_ONCE_MAX && works.len() <= PARTITIONS_AT_ONCE_MAX;
+        if is_short && !works.iter().any(|(partition, work)| may_wait_for_a_disk(partition, &work.task)) {
+            let now_ms = wall_clock_ms();
+            return Ok(works.into_iter().map(|(partition, work)| done(&partition, work, now_ms)).collect());
+        }
         let carry_out = move || {
             let now_ms = wall_clock_ms();
             let outcomes = works.into_iter().map(|(partition, work)| done(&partition, work, now_ms)).collect();
@@ -340,6 +351,25 @@ impl FetcherTask {
         };
         self.io.run(carry_out).await
     }
+}
+
+fn appended_bytes(task: &Task) -> usize {
+    match task {
+        Task::Append(from_leader) => from_leader.records.len(),
+        Task::Truncate(_) | Task::TruncateByEpoch { .. } | Task::RestartAt(_) => 0,
+    }
+}
+
+/// Whether it does more than an append as a leader does it, on the thread that asks.
+fn may_wait_for_a_disk(partition: &Partition, task: &Task) -> bool {
+    let Task::Append(from_leader) = task else { return true };
+    partition.log().is_some_and(|log| {
+        let bounds = log.bounds();
+        // An empty log may have to start elsewhere, and one that starts later lets go of segments.
+        bounds.log_start_offset == bounds.log_end_offset
+            || bounds.log_start_offset < from_leader.log_start_offset
+            || log.config().flush_messages != i64::MAX
+    })
 }
 
 fn done(partition: &Partition, work: Work, now_ms: i64) -> Done {
