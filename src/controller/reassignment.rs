@@ -7,7 +7,7 @@
 //! |---------------------|----------------------------------------|-------------------------------------------------------|
 //! | given up            | ISR without replicas no longer wanted  | these are deleted                                     |
 //! | taken up            | the three lists, into the topic        |                                                       |
-//! | goes on             | a new leader epoch                     | all replicas lead or follow; those added are new      |
+//! | goes on             | a new leader epoch                     | all lead or follow; those added are new until in sync  |
 //! | target is in sync   | leader and ISR of the target alone     | the target leads or follows; those removed are deleted |
 //! | ended               | the target alone, into the topic       | the metadata                                          |
 //!
@@ -429,10 +429,11 @@ impl Active {
         let Some(leadership) = &known.leadership else { return };
         let assignment = known.assignment.clone();
         if !is_complete(&assignment, leadership, |broker| self.cluster.liveness(name, broker)) {
-            self.tell_replicas(name, led_until_now, false);
-            let added = assignment.adding.iter().copied();
+            // One that is in sync has a log, or has lost it with its directory: it must not begin an empty one.
+            let added = assignment.adding.iter().copied().filter(|replica| !leadership.isr.contains(replica));
             let added: Vec<BrokerId> =
                 added.filter(|replica| self.cluster.liveness(name, *replica) != Liveness::Offline).collect();
+            self.tell_replicas(name, led_until_now, false);
             self.batch.leader_and_isr(&self.cluster, added, name, true);
             return;
         }

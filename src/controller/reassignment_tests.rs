@@ -269,6 +269,25 @@ fn a_replica_that_was_not_there_is_told_when_its_broker_is_back() {
     assert!(leads(&said).contains(&lead(3, "t-0", 1, epoch, &[1, 2], true)), "{said:?}");
 }
 
+/// Where the directory with its log is lost, it would lead an empty one.
+#[test]
+fn an_added_replica_that_is_in_sync_is_never_told_again_that_it_is_new() {
+    let mut driver = cluster();
+    driver.reassign(&[("t-0", Some(&[4, 5]))]);
+    driver.in_sync("t-0", &[1, 2, 4]);
+    driver.elect(Some(&["t-0"]), ElectionType::Preferred);
+    assert_eq!(driver.state("t-0"), (4, 7, vec![1, 2, 4]));
+    let next = driver.successor(&[1, 2, 3, 4, 5]);
+    let told: Vec<Said> = leads(&next.said).into_iter().filter(|said| matches!(said, Said::Lead(4 | 5, ..))).collect();
+    let isr = &[1, 2, 4];
+    assert_eq!(told, [lead(4, "t-0", 4, 8, isr, false), lead(5, "t-0", 4, 8, isr, true)]);
+
+    driver.in_sync("t-0", &[4]);
+    let said = driver.brokers(&[(1, 101), (2, 102), (3, 103), (4, 400), (5, 105)]);
+    assert_eq!(driver.state("t-0"), (4, 10, vec![4]));
+    assert!(said.contains(&lead(4, "t-0", 4, 10, &[4], false)), "{said:?}");
+}
+
 #[test]
 fn a_topic_is_deleted_only_when_its_moves_have_ended() {
     let mut driver = cluster();
