@@ -11,7 +11,7 @@ use odradek::protocol::messages::incremental_alter_configs::{
 use odradek::protocol::messages::update_metadata::UpdateMetadataRequest;
 use odradek::record::compression::Codec;
 use support::client::{Client, batch, values};
-use support::{Cluster, Kind, PATIENCE, eventually};
+use support::{Brokers, Cluster, Kind, PATIENCE, ZooKeeper, eventually};
 use tokio::runtime::Runtime;
 use zookeeper_client::{Acl, Acls, AuthId, CreateMode, Error, Permission};
 
@@ -32,12 +32,12 @@ struct Vandal {
 }
 
 impl Vandal {
-    fn new(cluster: &Cluster) -> Vandal {
+    fn new(zookeeper: &ZooKeeper) -> Vandal {
         let runtime = Runtime::new().expect("a runtime");
         let connector = zookeeper_client::Client::connector()
             .with_session_timeout(Duration::from_secs(30))
             .with_auth("digest", b"vandal:secret");
-        let address = format!("127.0.0.1:{}", cluster.zookeeper.port);
+        let address = format!("127.0.0.1:{}", zookeeper.port);
         let zk = runtime.block_on(connector.connect(&address)).expect("ZooKeeper runs");
         Vandal { runtime, zk }
     }
@@ -148,7 +148,7 @@ enum Meanwhile {
 fn a_malformed_znode_costs_only_itself_and_is_taken_over_once_it_is_repaired() {
     // What it says of itself is read from its log, so it is ours.
     let mut cluster = Cluster::start_as(Kind::Odradek, "malformed-znodes", "");
-    let vandal = Vandal::new(&cluster);
+    let vandal = Vandal::new(&cluster.zookeeper);
     let mut client = cluster.broker.client();
     client.create_topic("bystander", 1, &[]);
     client.create_topic("victim", 1, &[]);
@@ -228,7 +228,7 @@ fn a_malformed_znode_costs_only_itself_and_is_taken_over_once_it_is_repaired() {
 #[test]
 fn znodes_that_somebody_removes_are_made_anew_where_the_broker_needs_them() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "removed-znodes", "");
-    let vandal = Vandal::new(&cluster);
+    let vandal = Vandal::new(&cluster.zookeeper);
     let mut client = cluster.broker.client();
     client.create_topic("bystander", 1, &[]);
     let mut bystander = Bystander { written: 0, topics: 0 };
@@ -296,7 +296,7 @@ fn znodes_that_somebody_removes_are_made_anew_where_the_broker_needs_them() {
 #[test]
 fn a_broker_whose_id_another_process_has_taken_obeys_nothing_that_was_meant_for_it_before() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "taken-id", "");
-    let vandal = Vandal::new(&cluster);
+    let vandal = Vandal::new(&cluster.zookeeper);
     let path = "/brokers/ids/0";
     let (data, stat) = vandal.runtime.block_on(vandal.zk.get_data(path)).expect("the broker is registered");
     let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
@@ -331,7 +331,7 @@ fn the_controller_hears_of_a_failed_log_directory_once_it_can_be_told() {
     let soon = "log.flush.offset.checkpoint.interval.ms=300\nlog.initial.task.delay.ms=300\n\
                 replica.high.watermark.checkpoint.interval.ms=300";
     let mut cluster = Cluster::start_as(Kind::Odradek, "untold-dir", soon);
-    let vandal = Vandal::new(&cluster);
+    let vandal = Vandal::new(&cluster.zookeeper);
     cluster.broker.stop();
     let dirs = ["first", "second"].map(|name| cluster.scratch.path(name));
     let mut properties = std::fs::read_to_string(&cluster.broker.config).expect("it was written");
@@ -357,11 +357,42 @@ fn the_controller_hears_of_a_failed_log_directory_once_it_can_be_told() {
     });
 }
 
+/// The broker's setting would have records thrown away that the topic's is to keep.
+#[test]
+fn a_topic_whose_settings_cannot_be_read_gets_no_leader_from_outside_its_isr() {
+    let mut cluster = Brokers::start("unread-unclean", 2, "unclean.leader.election.enable=true");
+    let vandal = Vandal::new(&cluster.zookeeper);
+    cluster.client(0).create_replicated_topic("t", 1, 2, &[("unclean.leader.election.enable", "false")]);
+    let leader = cluster.until_partition("t", 0, "both are in sync", |found| found.isr_nodes.len() == 2).leader_id;
+    let [leads, follows] = [leader, 1 - leader].map(|id| usize::try_from(id).expect("0 or 1"));
+    cluster.brokers[follows].stop();
+    let outcome = cluster.client(leader).produce("t", 0, batch(Codec::None, ["kept".to_owned()]));
+    assert_eq!(outcome.expect("the produce is answered"), Ok(0));
+    cluster.brokers[leads].stop();
+
+    vandal.shut("/config/topics/t", true);
+    cluster.start_broker(follows, Kind::under_test());
+    let now_leads = eventually(PATIENCE, "the leader is missed", || {
+        let state = vandal.get("/brokers/topics/t/partitions/0/state").expect("it has a state");
+        let state: serde_json::Value = serde_json::from_slice(&state).expect("a state is JSON");
+        match &state["leader"] {
+            now if *now == leader => Err(state.to_string()),
+            now => Ok(now.clone()),
+        }
+    });
+    assert_eq!(now_leads, -1);
+    vandal.shut("/config/topics/t", false);
+    cluster.start_broker(leads, Kind::under_test());
+    cluster.until_partition("t", 0, "it is led where it was", |found| found.leader_id == leader);
+    let read = cluster.client(leader).read_all("t", 0, 0).expect("the fetch is answered");
+    assert_eq!(values(&read), ["kept"]);
+}
+
 /// A broker that cannot tell which cluster it would join must not join it, or found another.
 #[test]
 fn a_broker_that_has_no_cluster_id_does_not_start_where_it_cannot_be_read() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "no-cluster-id", "");
-    let vandal = Vandal::new(&cluster);
+    let vandal = Vandal::new(&cluster.zookeeper);
     let original = vandal.get("/cluster/id").expect("it was made");
     cluster.broker.stop();
     std::fs::remove_dir_all(&cluster.broker.data).expect("the data directory");
@@ -389,7 +420,7 @@ fn a_broker_that_has_no_cluster_id_does_not_start_where_it_cannot_be_read() {
 #[test]
 fn a_controller_that_stops_gives_up_its_office_before_its_registration() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "office-first", "");
-    let vandal = Vandal::new(&cluster);
+    let vandal = Vandal::new(&cluster.zookeeper);
     cluster.broker.client().create_topic("t", 1, &[]);
     assert_eq!(cluster.broker.stop().code(), Some(0));
     // When a child was last made or removed: here /controller, and the registration.
@@ -405,7 +436,7 @@ fn a_controller_that_stops_gives_up_its_office_before_its_registration() {
 #[test]
 fn what_cannot_be_read_at_an_election_makes_no_broker_run_for_office_without_end() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "unelectable", "");
-    let vandal = Vandal::new(&cluster);
+    let vandal = Vandal::new(&cluster.zookeeper);
     let mut client = cluster.broker.client();
     client.create_topic("bystander", 1, &[]);
     let mut bystander = Bystander { written: 0, topics: 0 };
@@ -452,7 +483,7 @@ fn what_cannot_be_read_at_an_election_makes_no_broker_run_for_office_without_end
 #[test]
 fn a_broker_starts_among_bad_znodes_and_takes_each_over_once_it_is_repaired() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "start-among-bad-znodes", "");
-    let vandal = Vandal::new(&cluster);
+    let vandal = Vandal::new(&cluster.zookeeper);
     let mut client = cluster.broker.client();
     let topics = ["bystander", "junk", "shut", "junk-state", "shut-state", "junk-config", "shut-config", "undeletable"];
     for topic in topics {

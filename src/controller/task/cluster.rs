@@ -506,8 +506,9 @@ impl ClusterState {
         let read = self.zk().configs(&entities).await;
         let mut allowed = BTreeSet::new();
         for ((topic, entity), config) in topics.iter().zip(&entities).zip(read) {
-            let what = "the broker's settings decide on unclean elections of a topic";
-            let config = self.noted(&entity.path(), what, config)?.unwrap_or_default();
+            // The broker's setting may allow what an override that nobody can read forbids.
+            let what = "a topic gets no leader from outside its ISR";
+            let Some(config) = self.noted(&entity.path(), what, config)? else { continue };
             let is_allowed = match config.get(UNCLEAN_LEADER_ELECTION_ENABLE) {
                 Some(value) => value.trim().eq_ignore_ascii_case("true"),
                 None => self.config.unclean_leader_election_enable,
