@@ -955,6 +955,7 @@ impl Active {
             }
             return;
         }
+        self.give_up_deletions(&topics);
         // A name that no topic can have is never known; what carries it can be removed all the same.
         let (topics, illegal): (Vec<String>, Vec<String>) =
             topics.into_iter().partition(|topic| validate_name(topic).is_ok());
@@ -972,7 +973,7 @@ impl Active {
     }
 
     /// Marks topics as queued and returns those that were not; for topics that do not exist the rest is removed.
-    fn known_deletions(&mut self, topics: Vec<String>) -> Vec<Arc<str>> {
+    pub(super) fn known_deletions(&mut self, topics: Vec<String>) -> Vec<Arc<str>> {
         if !self.settings.delete_topic_enable {
             if !topics.is_empty() {
                 self.actions.push(Action::DeleteMarkers(topics));

@@ -37,7 +37,7 @@ pub(super) struct Driver {
     pub(super) states: BTreeMap<TopicPartition, LeaderAndIsr>,
     pub(super) topics: BTreeMap<String, TopicFound>,
     pub(super) unclean: BTreeSet<String>,
-    /// Topics whose znode cannot be written.
+    /// Topics whose znode cannot be written, and whose settings cannot be deleted.
     pub(super) unwritable: BTreeSet<String>,
     counters: ControllerCounters,
     pub(super) said: Vec<Said>,
@@ -182,7 +182,10 @@ impl Driver {
                     self.topics.remove(&*topic);
                     self.states.retain(|partition, _| partition.topic != topic);
                     self.done.push(Action::DeleteTopic(Arc::clone(&topic)));
-                    Event::TopicDeleted { topic }
+                    match self.unwritable.contains(&*topic) {
+                        true => Event::TopicNotDeleted { topic },
+                        false => Event::TopicDeleted { topic },
+                    }
                 }
                 other => {
                     self.done.push(other);
@@ -501,6 +504,37 @@ fn a_new_controller_goes_on_with_deletions_wherever_they_stopped() {
     assert!(!driver.said.iter().any(|said| matches!(said, Said::Lead(..))), "{:?}", driver.said);
     driver.answer_deletions(1, Deleted::Yes);
     assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
+/// Its deletion has got so far that its name is free once its marker is gone.
+#[test]
+fn a_topic_that_could_not_be_deleted_is_left_alone_once_its_marker_is_taken_back() {
+    let half_deleted = || {
+        let topics = [("t", found(&[&[1]]))];
+        let mut driver = Driver::elected(&[1], &topics, &[("t-0", leadership(1, 0, &[1]))]);
+        driver.unwritable.insert("t".to_owned());
+        driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+        driver.answer_deletions(1, Deleted::Yes);
+        assert!(driver.active.is_unfinished());
+        driver.done.clear();
+        driver
+    };
+    let mut driver = half_deleted();
+    driver.on(Event::Retry);
+    assert_eq!(driver.done, [Action::DeleteTopic("t".into())]);
+    driver.unwritable.clear();
+    driver.on(Event::Retry);
+    assert!(!driver.active.is_unfinished() && driver.active.cluster().topics.is_empty());
+
+    let mut driver = half_deleted();
+    driver.on(Event::DeletionsRequested(vec![]));
+    assert!(!driver.active.is_unfinished());
+    let another = TopicFound { id: Some(TopicId([8; 16])), ..found(&[&[1]]) };
+    driver.create("t", another);
+    assert_eq!(driver.state("t-0"), (1, 0, vec![1]));
+    driver.on(Event::Retry);
+    assert_eq!(driver.done, []);
+    assert_eq!(driver.active.cluster().topics["t"].id, TopicId([8; 16]));
 }
 
 #[test]

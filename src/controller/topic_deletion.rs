@@ -177,10 +177,29 @@ impl Active {
     }
 
     pub(super) fn retry_deletions(&mut self) {
-        for topic in std::mem::take(&mut self.undeleted) {
-            // Its replicas are gone, or it never had any here.
-            self.awaited += 1;
-            self.actions.push(Action::DeleteTopic(topic));
+        let undeleted = std::mem::take(&mut self.undeleted);
+        // One that was not known may be by now, and have replicas.
+        self.known_deletions(undeleted.iter().map(ToString::to_string).collect());
+        self.resume_deletions();
+    }
+
+    /// Topics that could not be deleted and are marked no longer are left alone: their names may be those of others by
+    /// now. What is left of them is read as if it were new.
+    pub(super) fn give_up_deletions(&mut self, marked: &[String]) {
+        let marked: BTreeSet<&str> = marked.iter().map(String::as_str).collect();
+        let undeleted = std::mem::take(&mut self.undeleted).into_iter();
+        let (left, unmarked): (BTreeSet<_>, BTreeSet<_>) = undeleted.partition(|topic| marked.contains(&**topic));
+        self.undeleted = left;
+        let mut unknown = Vec::new();
+        for topic in unmarked {
+            if self.cluster.topics.contains_key(&topic) {
+                info!("topic {topic} is deleted no longer, since it is marked no longer");
+                self.forget(&topic);
+                unknown.push(topic.to_string());
+            }
+        }
+        if !unknown.is_empty() {
+            self.actions.push(Action::ReadTopics(unknown));
         }
     }
 }
