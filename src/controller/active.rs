@@ -910,6 +910,12 @@ impl Active {
     fn add_topic(&mut self, read: TopicRead) -> Vec<TopicPartition> {
         let TopicRead { name, found, fresh_id } = read;
         let Some(found) = found else { return Vec::new() };
+        // Another topic may have taken the name: then what is known of this one is never written over it.
+        if self.is_same_topic(&name, &found)
+            && let Some(known) = self.cluster.topics.get_mut(&name)
+        {
+            known.version = found.version;
+        }
         let known = self.cluster.topics.get(&name);
         if known.is_some_and(|topic| topic.deletion.is_some()) {
             return Vec::new();
@@ -933,7 +939,6 @@ impl Active {
             version: found.version,
             deletion: None,
         });
-        topic.version = found.version;
         if topic.id.is_zero() {
             topic.id = id;
         }

@@ -136,7 +136,10 @@ impl Driver {
 
     fn perform(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
+        let mut performed = 0;
         while let Some(action) = actions.pop_front() {
+            performed += 1;
+            assert!(performed < 10_000, "one event leads to actions without end");
             self.counters.action(&action);
             let answer = match action {
                 Action::Send(outgoing) => {

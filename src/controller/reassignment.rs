@@ -291,7 +291,8 @@ impl Active {
         self.reassignments.failed.insert(name.clone());
     }
 
-    fn is_same_topic(&self, name: &Arc<str>, found: &TopicFound) -> bool {
+    /// Known, and not of another id.
+    pub(super) fn is_same_topic(&self, name: &Arc<str>, found: &TopicFound) -> bool {
         let id = self.cluster.topics.get(name).map(|topic| topic.id);
         id.is_some_and(|id| id.is_zero() || found.id.is_none_or(|found| found == id))
     }

@@ -1,7 +1,7 @@
 //! Moves and elections, step by step, and with a controller that dies after any write.
 use std::collections::BTreeMap;
 
-use crate::controller::active::{Action, Answer, Event, Request, RequestId, TopicFound};
+use crate::controller::active::{Action, Answer, Event, Request, RequestId, TopicFound, TopicRead};
 use crate::controller::active_tests::{Driver, Said, found, leadership, tp};
 use crate::controller::leader_election::{Elected, ElectionRefusal, ElectionType};
 use crate::controller::reassignment::ReassignmentRefusal;
@@ -242,6 +242,30 @@ fn a_topic_that_has_been_made_anew_is_not_moved() {
     assert_eq!(driver.topics["t"], other);
     let (_, outcomes) = driver.reassign(&[("t-0", None)]);
     assert_eq!(outcomes, [Some(ReassignmentRefusal::NoReassignmentInProgress)], "nothing of it is left");
+}
+
+#[test]
+fn a_topic_that_is_found_to_have_been_made_anew_is_not_moved_either() {
+    let mut driver = cluster();
+    driver.reassign(&[("t-0", Some(&[3]))]);
+    let other = TopicFound { id: Some(TopicId([3; 16])), version: 9, ..found(&[&[1, 2]]) };
+    driver.topics.insert("t".to_owned(), other.clone());
+    let read = TopicRead { name: "t".into(), found: Some(other.clone()), fresh_id: TopicId([1; 16]) };
+    driver.on(Event::TopicsRead(vec![read]));
+    driver.in_sync("t-0", &[1, 2, 3]);
+    assert_eq!(driver.topics["t"], other);
+}
+
+/// Tools of 2.8 write topics through ZooKeeper, whether or not these move and are to be deleted.
+#[test]
+fn a_move_of_a_topic_that_is_to_be_deleted_ends_though_somebody_else_has_written_it() {
+    let mut driver = cluster();
+    driver.reassign(&[("t-0", Some(&[3]))]);
+    driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    driver.topics.get_mut("t").expect("it is there").version += 1;
+    let said = driver.in_sync("t-0", &[1, 2, 3]);
+    assert_eq!(driver.assignment("t-0"), moving(&[3], &[], &[]));
+    assert!(said.contains(&deleted(3, "t-0")), "{said:?}");
 }
 
 #[test]
