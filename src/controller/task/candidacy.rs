@@ -146,7 +146,8 @@ impl Task {
             }
             Input::RebalanceDue => {
                 let interval = Duration::from_secs(self.config.leader_imbalance_check_interval_seconds);
-                self.rebalance_at = Some(Instant::now() + interval);
+                // One that no clock can count to never ends.
+                self.rebalance_at = Instant::now().checked_add(interval);
                 let imbalance_percentage = self.config.leader_imbalance_per_broker_percentage;
                 self.process(Event::RebalanceDue { imbalance_percentage }).await
             }
@@ -330,5 +331,36 @@ impl Task {
         {
             debug!("{} /controller is left as it is: {error}", self.log_prefix());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Out of office, and without a session.
+    fn task(config: ControllerConfig) -> Task {
+        Task {
+            broker_id: BrokerId(1),
+            config,
+            counters: Arc::default(),
+            inputs: mpsc::channel(1).0,
+            published: watch::channel(None).0,
+            session: None,
+            office: None,
+            watching_controller: None,
+            has_failed: false,
+            rebalance_at: None,
+            epoch_known: ControllerEpoch(0),
+        }
+    }
+
+    #[tokio::test]
+    async fn leaders_may_be_looked_at_so_rarely_that_it_never_happens() {
+        let never = i64::MAX.unsigned_abs();
+        let mut task =
+            task(ControllerConfig { leader_imbalance_check_interval_seconds: never, ..ControllerConfig::default() });
+        task.handle(Input::RebalanceDue).await;
+        assert_eq!(task.rebalance_at, None);
     }
 }
