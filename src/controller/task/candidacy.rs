@@ -38,7 +38,7 @@ pub(super) struct Task {
     pub(super) session: Option<ZooKeeper>,
     pub(super) office: Option<Office>,
     pub(super) watching_controller: Option<AbortHandle>,
-    /// Standing for election failed.
+    /// Standing for election failed, or the office was given up for an error, and that has not been tried again.
     pub(super) has_failed: bool,
     /// When it is seen next whether leaders are where they are preferred. `None` out of office, or if they may be anywhere.
     pub(super) rebalance_at: Option<Instant>,
@@ -125,6 +125,7 @@ impl Task {
     async fn handle(&mut self, input: Input) {
         let handled = match input {
             Input::Registered(session) => {
+                self.has_failed = false;
                 self.session = Some(session);
                 self.watch_controller();
                 self.stand_for_election().await
@@ -181,6 +182,7 @@ impl Task {
     }
 
     async fn retry(&mut self) {
+        self.has_failed = false;
         let handled = match self.office.is_some() {
             true => self.process(Event::Retry).await,
             false => self.controller_changed().await,
@@ -205,7 +207,6 @@ impl Task {
     }
 
     async fn settled(&mut self, handled: Result<(), ZkError>) {
-        self.has_failed = false;
         match handled {
             Ok(()) => {}
             Err(ZkError::ControllerMoved { .. }) => {
@@ -362,5 +363,17 @@ mod tests {
             task(ControllerConfig { leader_imbalance_check_interval_seconds: never, ..ControllerConfig::default() });
         task.handle(Input::RebalanceDue).await;
         assert_eq!(task.rebalance_at, None);
+    }
+
+    /// Nothing else would tell it when to try again.
+    #[tokio::test]
+    async fn what_has_failed_is_tried_again_whatever_is_heard_meanwhile() {
+        let mut task = task(ControllerConfig::default());
+        task.has_failed = true;
+        task.handle(Input::Configured(Box::default())).await;
+        task.handle(Input::BrokersChanged { epoch: ControllerEpoch(3), children: Vec::new() }).await;
+        assert!(task.has_failed);
+        task.retry().await;
+        assert!(!task.has_failed);
     }
 }
