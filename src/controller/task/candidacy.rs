@@ -134,9 +134,10 @@ impl Task {
             Input::ControllerChanged if self.has_failed => return,
             Input::ControllerChanged => self.controller_changed().await,
             Input::BrokersChanged { epoch, children } if self.holds(epoch) => self.brokers_changed(children).await,
-            Input::BrokerChanged { epoch, broker, data } if self.holds(epoch) => {
-                self.broker_changed(broker, data).await
+            Input::BrokerChanged { epoch, watch, broker, data } if self.holds(epoch) => {
+                self.broker_changed(watch, broker, data).await
             }
+            Input::TopicChanged { epoch, watch, topic } if self.holds(epoch) => self.topic_changed(watch, topic).await,
             Input::LogDirEvents { epoch, children } if self.holds(epoch) => self.log_dir_events(children).await,
             Input::IsrChanges { epoch, children } if self.holds(epoch) => self.isr_changes(children).await,
             Input::PreferredElectionRequested { epoch, data } if self.holds(epoch) => {
@@ -158,6 +159,7 @@ impl Task {
             // Left over from an office that has been given up.
             Input::BrokersChanged { .. }
             | Input::BrokerChanged { .. }
+            | Input::TopicChanged { .. }
             | Input::LogDirEvents { .. }
             | Input::IsrChanges { .. }
             | Input::PreferredElectionRequested { .. }

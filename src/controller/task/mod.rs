@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use odradek_zookeeper::session::{Stat, ZooKeeper};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::Id as WatchId;
 
 use crate::config::sections::ControllerConfig;
-use crate::controller::active::{Answer, Event, Request};
+use crate::controller::active::{Answer, Event, Request, TopicRead};
 use crate::controller::counters::ControllerCounters;
 use crate::controller::task::candidacy::Task;
 use crate::model::{BrokerId, ControllerEpoch};
@@ -41,8 +42,15 @@ enum Input {
     /// One registration was written; `None` once it is gone.
     BrokerChanged {
         epoch: ControllerEpoch,
+        watch: WatchId,
         broker: BrokerId,
         data: Option<(Vec<u8>, Stat)>,
+    },
+    /// One topic was written.
+    TopicChanged {
+        epoch: ControllerEpoch,
+        watch: WatchId,
+        topic: TopicRead,
     },
     LogDirEvents {
         epoch: ControllerEpoch,

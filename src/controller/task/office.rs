@@ -13,14 +13,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::controller::active::{
-    Action, Active, AllocationRefusal, Answer, Event, Request, RequestId, Settings, Snapshot,
+    Action, Active, AllocationRefusal, Answer, Event, Request, RequestId, Settings, Snapshot, TopicRead,
 };
 use crate::controller::state::Broker;
-use crate::controller::task::Input;
 use crate::controller::task::candidacy::{FIRST_REBALANCE_DELAY, Task};
 use crate::controller::task::channel::Channels;
 use crate::controller::task::cluster::{BrokerRead, ClusterState};
-use crate::controller::task::watches::{ReadTopic, armed, legal_topics, read_topics, unwatched};
+use crate::controller::task::watches::{ReadTopic, armed, is_current, legal_topics, read_topics, unwatched};
+use crate::controller::task::{Input, WatchId};
 use crate::model::{BrokerId, ControllerEpoch};
 
 /// What exists only while this broker is the controller. Dropping it stops every task below.
@@ -315,13 +315,25 @@ impl Task {
 
     pub(super) async fn broker_changed(
         &mut self,
+        watch: WatchId,
         broker: BrokerId,
         data: Option<(Vec<u8>, Stat)>,
     ) -> Result<(), ZkError> {
         let Some(office) = &mut self.office else { return Ok(()) };
+        if !is_current(&office.broker_watches, &broker, watch) {
+            return Ok(());
+        }
         office.broker_read(broker, Ok(data));
         let brokers = office.brokers.values().cloned().collect();
         self.process(Event::Brokers(brokers)).await
+    }
+
+    pub(super) async fn topic_changed(&mut self, watch: WatchId, topic: TopicRead) -> Result<(), ZkError> {
+        let Some(office) = &self.office else { return Ok(()) };
+        if !is_current(&office.topic_watches, &topic.name, watch) {
+            return Ok(());
+        }
+        self.process(Event::TopicsRead(vec![topic])).await
     }
 
     /// Brokers that lost a log directory: telling them about their replicas again makes them say which are affected.

@@ -1,5 +1,6 @@
 //! What a controller watches: each watch is a task that turns a change into an input.
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use odradek_zookeeper::error::{ZkError, ZnodeError};
@@ -7,9 +8,9 @@ use odradek_zookeeper::requests::Read;
 use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::watch::{ChildrenWatch, DataWatch};
 use odradek_zookeeper::znode;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{self, AbortHandle, JoinSet};
 
-use crate::controller::active::{Event, TopicRead};
+use crate::controller::active::TopicRead;
 use crate::controller::task::candidacy::Task;
 use crate::controller::task::{Input, cluster};
 use crate::controller::topic_validation::validate_name;
@@ -60,8 +61,9 @@ impl Task {
     ) -> AbortHandle {
         let inputs = self.inputs.clone();
         watches.spawn(async move {
+            let id = task::id();
             while let Ok(data) = watch.next().await {
-                if inputs.send(Input::BrokerChanged { epoch, broker, data }).await.is_err() {
+                if inputs.send(Input::BrokerChanged { epoch, watch: id, broker, data }).await.is_err() {
                     return;
                 }
             }
@@ -77,12 +79,12 @@ impl Task {
     ) -> AbortHandle {
         let inputs = self.inputs.clone();
         watches.spawn(async move {
+            let id = task::id();
             while let Ok(data) = watch.next().await {
                 // The list of topics tells of deletions.
                 let Some(data) = data else { continue };
-                let Some(read) = cluster::topic_read(watch.zk(), &name, Some(&data)) else { continue };
-                let event = Event::TopicsRead(vec![read]);
-                if inputs.send(Input::Event { epoch, event }).await.is_err() {
+                let Some(topic) = cluster::topic_read(watch.zk(), &name, Some(&data)) else { continue };
+                if inputs.send(Input::TopicChanged { epoch, watch: id, topic }).await.is_err() {
                     return;
                 }
             }
@@ -99,6 +101,12 @@ pub(super) fn reap(tasks: &mut JoinSet<()>) {
             std::panic::resume_unwind(error.into_panic());
         }
     }
+}
+
+/// Whether this is the watch of that znode. What one that has ended had read before may still be in the queue, behind
+/// what is known of the znode since.
+pub(super) fn is_current<K: Hash + Eq>(watches: &HashMap<K, AbortHandle>, of: &K, watch: task::Id) -> bool {
+    watches.get(of).is_some_and(|current| current.id() == watch)
 }
 
 /// Ends the watches of topics that are not among the names, and says which these are: a watch of a topic that is gone
@@ -186,6 +194,19 @@ mod tests {
         assert_eq!(unwatched(&mut watches, &["here".to_owned(), "new".to_owned()]), [Arc::<str>::from("gone")]);
         assert!(tasks.join_next().await.is_some_and(|ended| ended.is_err_and(|error| error.is_cancelled())));
         assert_eq!(watches.keys().map(|topic| &**topic).collect::<Vec<_>>(), ["here"]);
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_watch_has_read_is_told_from_what_the_present_one_reads() {
+        let mut tasks = JoinSet::new();
+        let mut watch = || tasks.spawn(async { task::id() });
+        let (earlier, present) = (watch(), watch());
+        let watches = HashMap::from([(BrokerId(1), present.clone())]);
+        let read: Vec<task::Id> = tasks.join_all().await;
+        let of = |watch: &AbortHandle| read.iter().copied().find(|id| *id == watch.id()).expect("it has read");
+        assert!(is_current(&watches, &BrokerId(1), of(&present)));
+        assert!(!is_current(&watches, &BrokerId(1), of(&earlier)));
+        assert!(!is_current(&watches, &BrokerId(2), of(&present)));
     }
 
     #[tokio::test]
