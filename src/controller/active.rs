@@ -200,8 +200,8 @@ pub enum Action {
     /// Give topics these assignments, each unless its znode was written since the version that is known; answered by
     /// [`Event::AssignmentsWritten`], which names each topic once.
     WriteAssignments(Vec<(Arc<str>, TopicFound)>),
-    /// Strike partitions out of `/admin/reassign_partitions`, which goes with the last.
-    ForgetReassignments(Vec<TopicPartition>),
+    /// Strike partitions out of `/admin/reassign_partitions` that are to go to these replicas, or wherever they are to go.
+    ForgetReassignments(Vec<(TopicPartition, Option<Vec<BrokerId>>)>),
     /// Answered by [`Event::UncleanElectionRead`].
     ReadUncleanElection(BTreeSet<Arc<str>>),
     /// Remove the topic, its configuration and its deletion marker; answered by [`Event::TopicDeleted`].

@@ -75,8 +75,8 @@ pub(super) struct Reassignments {
     ended: BTreeMap<Arc<str>, BTreeSet<i32>>,
     /// Topics that could not be written.
     pub(super) unwritten: BTreeSet<Arc<str>>,
-    /// Asked for through `/admin/reassign_partitions`, and not done.
-    requested: BTreeSet<TopicPartition>,
+    /// Asked for through `/admin/reassign_partitions`, to these replicas, and not done.
+    requested: BTreeMap<TopicPartition, Vec<BrokerId>>,
     /// Those that the current event could not take up.
     failed: BTreeSet<TopicPartition>,
 }
@@ -87,7 +87,7 @@ impl Reassignments {
         self.moving.retain(is_other);
         self.wanted.remove(topic);
         self.ended.remove(topic);
-        self.requested.retain(is_other);
+        self.requested.retain(|partition, _| is_other(partition));
         self.unwritten.remove(topic);
     }
 
@@ -123,10 +123,15 @@ impl Active {
             let outcome = self.take_up(&name, target.as_deref(), |replica| live.contains(&replica));
             outcomes.insert(name, outcome.err());
         }
-        let replaced = outcomes.iter().filter(|(_, refusal)| refusal.is_none()).map(|(name, _)| name.clone());
-        // What is asked last holds.
-        let replaced: Vec<TopicPartition> = replaced.collect();
-        self.forget_requested(&replaced);
+        // What is asked last holds, also over what stands in ZooKeeper and has not been heard of.
+        let replaced = outcomes.iter().filter(|(_, refusal)| refusal.is_none()).map(|(name, _)| (name.clone(), None));
+        let replaced: Vec<(TopicPartition, Option<Vec<BrokerId>>)> = replaced.collect();
+        for (name, _) in &replaced {
+            self.reassignments.requested.remove(name);
+        }
+        if !replaced.is_empty() {
+            self.actions.push(Action::ForgetReassignments(replaced));
+        }
         self.give_up_replicas();
         self.asked = Some((id, Asked::Reassignments(outcomes)));
     }
@@ -135,20 +140,20 @@ impl Active {
     pub(super) fn reassign_requested(&mut self, asked: Vec<(TopicPartition, Vec<BrokerId>)>) {
         let mut refused = Vec::new();
         for (name, target) in asked {
-            if self.reassignments.requested.contains(&name) {
+            if self.reassignments.requested.get(&name) == Some(&target) {
                 continue;
             }
             match self.take_up(&name, Some(&target), |_| true) {
                 Ok(()) => {
-                    self.reassignments.requested.insert(name);
+                    self.reassignments.requested.insert(name, target);
                 }
-                Err(refusal) => refused.push((name, refusal)),
+                Err(refusal) => refused.push((name, target, refusal)),
             }
         }
         if !refused.is_empty() {
             warn!("Failed reassignment through zk with the following errors: {}", listed(&refused));
-            let names = refused.into_iter().map(|(name, _)| name).collect();
-            self.actions.push(Action::ForgetReassignments(names));
+            let struck = refused.into_iter().map(|(name, target, _)| (name, Some(target))).collect();
+            self.actions.push(Action::ForgetReassignments(struck));
         }
         self.give_up_replicas();
     }
@@ -223,9 +228,11 @@ impl Active {
         brokers.filter(|id| !self.cluster.shutting_down.contains(id)).copied().collect()
     }
 
+    /// Moves that were asked for through ZooKeeper have ended one way or the other.
     fn forget_requested(&mut self, partitions: &[TopicPartition]) {
-        let forgotten: Vec<TopicPartition> =
-            partitions.iter().filter(|name| self.reassignments.requested.remove(*name)).cloned().collect();
+        let requested = &mut self.reassignments.requested;
+        let forgotten: Vec<(TopicPartition, Option<Vec<BrokerId>>)> =
+            partitions.iter().filter_map(|name| Some((name.clone(), Some(requested.remove(name)?)))).collect();
         if !forgotten.is_empty() {
             self.actions.push(Action::ForgetReassignments(forgotten));
         }

@@ -330,16 +330,33 @@ fn moves_asked_for_through_zookeeper_are_struck_out_when_they_end() {
     let asked = || vec![(tp("t-0"), ids(&[3])), (tp("x-0"), ids(&[1]))];
     driver.done.clear();
     driver.on(Event::ReassignmentsRequested(asked()));
-    assert_eq!(driver.done, [Action::ForgetReassignments(vec![tp("x-0")])]);
+    let struck = |name, to: Option<&[i32]>| Action::ForgetReassignments(vec![(tp(name), to.map(ids))]);
+    assert_eq!(driver.done, [struck("x-0", Some(&[1]))]);
     assert_eq!(driver.assignment("t-0"), moving(&[3, 1, 2], &[3], &[1, 2]));
     driver.done.clear();
     assert_eq!(driver.on(Event::ReassignmentsRequested(asked()[..1].to_vec())), [], "asked for already");
     driver.in_sync("t-0", &[1, 2, 3]);
-    assert_eq!(driver.done, [Action::ForgetReassignments(vec![tp("t-0")])]);
+    assert_eq!(driver.done, [struck("t-0", Some(&[3]))]);
     driver.on(Event::ReassignmentsRequested(vec![(tp("t-0"), ids(&[4]))]));
     driver.done.clear();
-    driver.reassign(&[("t-0", Some(&[5]))]);
-    assert_eq!(driver.done, [Action::ForgetReassignments(vec![tp("t-0")])], "what is asked last holds");
+    driver.on(Event::ReassignmentsRequested(vec![(tp("t-0"), ids(&[5]))]));
+    assert_eq!(driver.assignment("t-0"), moving(&[5, 3], &[5], &[3]), "what is asked last holds");
+    assert_eq!(driver.done, []);
+    driver.in_sync("t-0", &[3, 5]);
+    assert_eq!(driver.done, [struck("t-0", Some(&[5]))], "what somebody has asked for since stays");
+}
+
+#[test]
+fn what_is_asked_of_the_controller_overrules_what_stands_in_zookeeper_whether_or_not_it_has_been_heard_of() {
+    let mut driver = cluster();
+    driver.on(Event::ReassignmentsRequested(vec![(tp("t-0"), ids(&[3]))]));
+    let mut next = driver.successor(&[1, 2, 3, 4, 5]);
+    for driver in [&mut driver, &mut next] {
+        driver.done.clear();
+        driver.reassign(&[("t-0", None)]);
+        assert_eq!(driver.done, [Action::ForgetReassignments(vec![(tp("t-0"), None)])]);
+        assert_eq!(driver.assignment("t-0"), moving(&[1, 2], &[], &[]));
+    }
 }
 
 fn led_elsewhere() -> Driver {

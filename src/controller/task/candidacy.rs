@@ -140,12 +140,10 @@ impl Task {
             Input::TopicChanged { epoch, watch, topic } if self.holds(epoch) => self.topic_changed(watch, topic).await,
             Input::LogDirEvents { epoch, children } if self.holds(epoch) => self.log_dir_events(children).await,
             Input::IsrChanges { epoch, children } if self.holds(epoch) => self.isr_changes(children).await,
-            Input::PreferredElectionRequested { epoch, data } if self.holds(epoch) => {
-                self.preferred_election_requested(&data).await
+            Input::PreferredElectionRequested { epoch } if self.holds(epoch) => {
+                self.preferred_election_requested().await
             }
-            Input::ReassignmentsRequested { epoch, data } if self.holds(epoch) => {
-                self.reassignments_requested(&data).await
-            }
+            Input::ReassignmentsRequested { epoch } if self.holds(epoch) => self.reassignments_requested().await,
             Input::RebalanceDue => {
                 let interval = Duration::from_secs(self.config.leader_imbalance_check_interval_seconds);
                 // One that no clock can count to never ends.

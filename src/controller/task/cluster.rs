@@ -341,47 +341,69 @@ impl ClusterState {
         })
     }
 
-    /// Strikes partitions out of `/admin/reassign_partitions`, which goes with the last.
-    pub async fn forget_reassignments(&self, partitions: &[TopicPartition]) -> Result<(), ZkError> {
+    /// Strikes partitions out of `/admin/reassign_partitions` that are to go to these replicas, or wherever they are to
+    /// go. The znode goes with the last.
+    pub async fn forget_reassignments(
+        &self,
+        struck: &[(TopicPartition, Option<Vec<BrokerId>>)],
+    ) -> Result<(), ZkError> {
         let path = reassign_partitions::PATH;
         let what = "partitions are not struck out of it";
-        let Some(Some((data, stat))) = self.noted(path, what, self.zk().get(path).await)? else { return Ok(()) };
-        // What nobody can read asks for nothing.
-        let mut wanted = reassign_partitions::decode(&data).unwrap_or_default();
-        for partition in partitions {
-            wanted.remove(&(partition.topic.to_string(), partition.partition));
-        }
-        let written = match wanted.is_empty() {
-            true => self.fenced.delete(path, stat.version).await.map(|_| ()),
-            false => self.fenced.set(path, &reassign_partitions::encode(&wanted), stat.version).await.map(|_| ()),
-        };
-        self.noted(path, what, written).map(|_| ())
-    }
-
-    /// What is asked for in `/admin/reassign_partitions`; one that nobody can understand is removed.
-    pub async fn reassignments_requested(&self, data: &[u8]) -> Result<Vec<(TopicPartition, Vec<BrokerId>)>, ZkError> {
-        match reassign_partitions::decode(data) {
-            Ok(wanted) => Ok(wanted
-                .into_iter()
-                .map(|((topic, partition), replicas)| (TopicPartition::new(topic, partition), brokers(replicas)))
-                .collect()),
-            Err(error) => {
-                self.zk().complain(reassign_partitions::PATH, "it is removed", &error.into());
-                self.remove(reassign_partitions::PATH).await?;
-                Ok(Vec::new())
+        loop {
+            let Some(Some((data, stat))) = self.noted(path, what, self.zk().get(path).await)? else { return Ok(()) };
+            // What nobody can read asks for nothing.
+            let mut wanted = reassign_partitions::decode(&data).unwrap_or_default();
+            let before = wanted.len();
+            for (TopicPartition { topic, partition }, to) in struck {
+                let name = (topic.to_string(), *partition);
+                if to.as_ref().is_none_or(|to| wanted.get(&name) == Some(&ids(to))) {
+                    wanted.remove(&name);
+                }
+            }
+            let written = match wanted.is_empty() {
+                true => self.fenced.delete(path, stat.version).await.map(|_| ()),
+                false if wanted.len() == before => return Ok(()),
+                false => self.fenced.set(path, &reassign_partitions::encode(&wanted), stat.version).await.map(|_| ()),
+            };
+            // More may be asked for there by now.
+            if !matches!(written, Err(ZkError::BadVersion { .. } | ZkError::NoNode { .. })) {
+                return self.noted(path, what, written).map(|_| ());
             }
         }
     }
 
-    /// The partitions that `/admin/preferred_replica_election` names.
-    pub fn preferred_election_requested(&self, data: &[u8]) -> Vec<TopicPartition> {
-        match preferred_replica_election::decode(data) {
-            Ok(asked) => asked.into_iter().map(|(topic, partition)| TopicPartition::new(topic, partition)).collect(),
+    /// What stands in a znode by which tools ask for something, and the znode's version. One that nobody can understand
+    /// is removed, so that the next is heard of.
+    async fn wish<T>(
+        &self,
+        path: &str,
+        decode: impl FnOnce(&[u8]) -> Result<T, ZnodeError> + Send,
+    ) -> Result<Option<(T, i32)>, ZkError> {
+        let what = "nothing is done of what it asks for";
+        let Some(Some((data, stat))) = self.noted(path, what, self.zk().get(path).await)? else { return Ok(None) };
+        match decode(&data) {
+            Ok(wish) => Ok(Some((wish, stat.version))),
             Err(error) => {
-                self.zk().complain(preferred_replica_election::PATH, "it is removed", &error.into());
-                Vec::new()
+                self.zk().complain(path, "it is removed", &error.into());
+                self.remove(path, stat.version).await?;
+                Ok(None)
             }
         }
+    }
+
+    /// The partitions that `/admin/reassign_partitions` names, and their replicas to be.
+    pub async fn reassignments_requested(&self) -> Result<Vec<(TopicPartition, Vec<BrokerId>)>, ZkError> {
+        let wish = self.wish(reassign_partitions::PATH, reassign_partitions::decode).await?;
+        let wanted = wish.into_iter().flat_map(|(wanted, _)| wanted);
+        let named = |((topic, partition), to)| (TopicPartition::new(topic, partition), brokers(to));
+        Ok(wanted.map(named).collect())
+    }
+
+    /// The partitions that `/admin/preferred_replica_election` names, and its version.
+    pub async fn preferred_election_requested(&self) -> Result<Option<(Vec<TopicPartition>, i32)>, ZkError> {
+        let wish = self.wish(preferred_replica_election::PATH, preferred_replica_election::decode).await?;
+        let named = |(topic, partition)| TopicPartition::new(topic, partition);
+        Ok(wish.map(|(asked, version)| (asked.into_iter().map(named).collect(), version)))
     }
 
     /// The next block of producer ids: its first, and how many there are. `None` when something is in the way.
@@ -393,9 +415,12 @@ impl ClusterState {
         Ok(block.map(|block| (block.block_start, count(block.block_start, block.block_end))))
     }
 
-    pub async fn remove(&self, path: &str) -> Result<(), ZkError> {
-        let removed = self.fenced.delete(path, -1).await;
-        self.noted(path, "it is not removed", removed).map(|_| ())
+    /// Removes a znode by which tools ask for something, unless it asks for something else by now, as its watch tells.
+    pub async fn remove(&self, path: &str, version: i32) -> Result<(), ZkError> {
+        match self.fenced.delete(path, version).await {
+            Err(ZkError::BadVersion { .. }) => Ok(()),
+            removed => self.noted(path, "it is not removed", removed).map(|_| ()),
+        }
     }
 
     /// A state that is gone is made anew: its partition goes on under its next leader epoch.

@@ -60,15 +60,13 @@ enum Input {
         epoch: ControllerEpoch,
         children: Vec<String>,
     },
-    /// What stands in `/admin/preferred_replica_election`.
+    /// There is something in `/admin/preferred_replica_election`.
     PreferredElectionRequested {
         epoch: ControllerEpoch,
-        data: Vec<u8>,
     },
-    /// What stands in `/admin/reassign_partitions`.
+    /// There is something in `/admin/reassign_partitions`.
     ReassignmentsRequested {
         epoch: ControllerEpoch,
-        data: Vec<u8>,
     },
     Event {
         epoch: ControllerEpoch,

@@ -147,9 +147,9 @@ impl Task {
         self.watch_list(watches, isr_changes, move |children| Input::IsrChanges { epoch, children });
 
         let elections = zk.watch_data(znode::preferred_replica_election::PATH);
-        self.watch_request(watches, elections, move |data| Input::PreferredElectionRequested { epoch, data });
+        self.watch_request(watches, elections, move || Input::PreferredElectionRequested { epoch });
         let reassignments = zk.watch_data(znode::reassign_partitions::PATH);
-        self.watch_request(watches, reassignments, move |data| Input::ReassignmentsRequested { epoch, data });
+        self.watch_request(watches, reassignments, move || Input::ReassignmentsRequested { epoch });
 
         let live = office.brokers.values().cloned().collect();
         let snapshot =
@@ -232,8 +232,8 @@ impl Task {
                 Action::WriteAssignments(writes) => {
                     Some(Event::AssignmentsWritten(office.zookeeper.write_assignments(writes).await?))
                 }
-                Action::ForgetReassignments(partitions) => {
-                    office.zookeeper.forget_reassignments(&partitions).await?;
+                Action::ForgetReassignments(struck) => {
+                    office.zookeeper.forget_reassignments(&struck).await?;
                     None
                 }
                 Action::ReadUncleanElection(topics) => {
@@ -353,17 +353,18 @@ impl Task {
     }
 
     /// The znode goes whatever came of it, so that the next one is heard of.
-    pub(super) async fn preferred_election_requested(&mut self, data: &[u8]) -> Result<(), ZkError> {
+    pub(super) async fn preferred_election_requested(&mut self) -> Result<(), ZkError> {
         let Some(office) = &self.office else { return Ok(()) };
-        let asked = office.zookeeper.preferred_election_requested(data);
+        let asked = office.zookeeper.preferred_election_requested().await?;
+        let Some((asked, version)) = asked else { return Ok(()) };
         self.process(Event::PreferredElectionRequested(asked)).await?;
         let Some(office) = &self.office else { return Ok(()) };
-        office.zookeeper.remove(znode::preferred_replica_election::PATH).await
+        office.zookeeper.remove(znode::preferred_replica_election::PATH, version).await
     }
 
-    pub(super) async fn reassignments_requested(&mut self, data: &[u8]) -> Result<(), ZkError> {
+    pub(super) async fn reassignments_requested(&mut self) -> Result<(), ZkError> {
         let Some(office) = &self.office else { return Ok(()) };
-        let asked = office.zookeeper.reassignments_requested(data).await?;
+        let asked = office.zookeeper.reassignments_requested().await?;
         self.process(Event::ReassignmentsRequested(asked)).await
     }
 

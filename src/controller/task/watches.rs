@@ -34,18 +34,18 @@ impl Task {
         });
     }
 
-    /// A znode by which tools ask for something; it is gone when that is done.
+    /// A znode by which tools ask for something; it is gone when that is done. It is read when its turn comes: what it
+    /// asked for when the watch fired may have been done or overruled since.
     pub(super) fn watch_request(
         &self,
         watches: &mut JoinSet<()>,
         mut watch: DataWatch,
-        input: impl Fn(Vec<u8>) -> Input + Send + 'static,
+        input: impl Fn() -> Input + Send + 'static,
     ) {
         let inputs = self.inputs.clone();
         watches.spawn(async move {
             while let Ok(data) = watch.next().await {
-                let Some((data, _)) = data else { continue };
-                if inputs.send(input(data)).await.is_err() {
+                if data.is_some() && inputs.send(input()).await.is_err() {
                     return;
                 }
             }
