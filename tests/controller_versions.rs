@@ -190,11 +190,13 @@ fn a_broker_that_is_not_the_controller_says_so() {
     }
     let request = AlterPartitionReassignmentsRequest::default();
     let response = client.call(&request, 0).expect("AlterPartitionReassignments is answered");
-    assert_eq!(name_of(response.error_code), "NOT_CONTROLLER");
+    let said = ("NOT_CONTROLLER", Some("This is not the correct controller for this cluster."));
+    assert_eq!((name_of(response.error_code), response.error_message.as_deref()), said);
     let response = client.call(&ListPartitionReassignmentsRequest::default(), 0);
-    assert_eq!(name_of(response.expect("ListPartitionReassignments is answered").error_code), "NOT_CONTROLLER");
+    let response = response.expect("ListPartitionReassignments is answered");
+    assert_eq!((name_of(response.error_code), response.error_message.as_deref()), said);
     let response = client.call(&UpdateFeaturesRequest::default(), 1).expect("UpdateFeatures is answered");
-    assert_eq!(name_of(response.error_code), "NOT_CONTROLLER");
+    assert_eq!((name_of(response.error_code), response.error_message.as_deref()), said);
     let response = client.call(&AllocateProducerIdsRequest::default(), 0);
     assert_eq!(name_of(response.expect("AllocateProducerIds is answered").error_code), "NOT_CONTROLLER");
     let request = ControlledShutdownRequest { broker_id: 0, broker_epoch: -1 };

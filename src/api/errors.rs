@@ -59,6 +59,9 @@ impl From<&RecordError> for ErrorCode {
     }
 }
 
+/// What Kafka says with `NOT_CONTROLLER` where it says anything.
+pub(crate) const NOT_CONTROLLER_TEXT: &str = "This is not the correct controller for this cluster.";
+
 /// The code for what was done or refused.
 pub(crate) fn code(outcome: Result<(), impl Into<ErrorCode>>) -> ErrorCode {
     outcome.map_or_else(Into::into, |()| ErrorCode::None)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::answer::AnswerTooLong;
 use crate::api::elect_leaders::PARTITIONS_ASKED_MAX;
-use crate::api::errors::Refusal;
+use crate::api::errors::{NOT_CONTROLLER_TEXT, Refusal};
 use crate::api::{RequestContext, Server};
 use crate::controller::active::{Answer, Request};
 use crate::controller::reassignment::ReassignmentRefusal;
@@ -42,8 +42,8 @@ pub(crate) async fn alter(
     loop {
         let batch = asked.by_ref().take(PARTITIONS_ASKED_MAX).collect();
         let Some(Answer::Reassigned(answered)) = server.controller.ask(Request::Reassign(batch)).await else {
-            let error_code = ErrorCode::NotController.code();
-            return Ok(AlterPartitionReassignmentsResponse { error_code, ..Default::default() });
+            let (error_code, error_message) = not_controller();
+            return Ok(AlterPartitionReassignmentsResponse { error_code, error_message, ..Default::default() });
         };
         outcomes.extend(answered);
         if asked.peek().is_none() || context.pause().await {
@@ -70,6 +70,10 @@ pub(crate) async fn alter(
         }
     }
     Ok(AlterPartitionReassignmentsResponse { responses, ..Default::default() })
+}
+
+fn not_controller() -> (i16, Option<String>) {
+    (ErrorCode::NotController.code(), Some(NOT_CONTROLLER_TEXT.to_owned()))
 }
 
 fn code(refusal: &ReassignmentRefusal) -> ErrorCode {
@@ -102,8 +106,8 @@ pub(crate) async fn list(
         let batch = (!is_for_all).then(|| named.by_ref().take(PARTITIONS_ASKED_MAX).collect());
         let Some(Answer::Reassignments(answered)) = server.controller.ask(Request::ListReassignments(batch)).await
         else {
-            let error_code = ErrorCode::NotController.code();
-            return Ok(ListPartitionReassignmentsResponse { error_code, ..Default::default() });
+            let (error_code, error_message) = not_controller();
+            return Ok(ListPartitionReassignmentsResponse { error_code, error_message, ..Default::default() });
         };
         moves.extend(answered);
         if named.peek().is_none() || context.pause().await {

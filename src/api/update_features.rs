@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::answer::AnswerTooLong;
+use crate::api::errors::NOT_CONTROLLER_TEXT;
 use crate::api::{RequestContext, Server};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::update_features::{
@@ -21,16 +22,16 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: UpdateFeaturesRequest,
 ) -> Result<UpdateFeaturesResponse, AnswerTooLong> {
-    let refused = |code: ErrorCode, message: Option<&str>| UpdateFeaturesResponse {
+    let refused = |code: ErrorCode, message: &str| UpdateFeaturesResponse {
         error_code: code.code(),
-        error_message: message.map(str::to_owned),
+        error_message: Some(message.to_owned()),
         ..Default::default()
     };
     if !server.controller.is_active() {
-        return Ok(refused(ErrorCode::NotController, None));
+        return Ok(refused(ErrorCode::NotController, NOT_CONTROLLER_TEXT));
     }
     if !server.config.load().inter_broker_protocol_version().is_feature_versioning_supported() {
-        return Ok(refused(ErrorCode::InvalidRequest, Some("Feature versioning system is disabled.")));
+        return Ok(refused(ErrorCode::InvalidRequest, "Feature versioning system is disabled."));
     }
     let version = context.api_version;
     // One that is named twice is answered once, for what it says last.
