@@ -108,15 +108,15 @@ async fn known(server: &Server, context: &RequestContext, outcomes: Vec<Elected>
         let outcome = match outcome {
             Ok(leader) if is_known(&image, &name, leader) => Ok(()),
             Ok(_) => Err(ErrorCode::RequestTimedOut.into()),
-            Err(why) => Err(refusal(why)),
+            Err(why) => Err(refusal(&name, why)),
         };
         (name, outcome)
     };
     outcomes.into_iter().map(outcome).collect()
 }
 
-fn refusal(refusal: ElectionRefusal) -> Refusal {
-    let not_elected = |strategy: &str| format!("Failed to elect leader for the partition under strategy {strategy}");
+fn refusal(name: &TopicPartition, refusal: ElectionRefusal) -> Refusal {
+    let not_elected = |strategy: &str| format!("Failed to elect leader for partition {name} under strategy {strategy}");
     match refusal {
         ElectionRefusal::UnknownTopicOrPartition => {
             Refusal::new(ErrorCode::UnknownTopicOrPartition, "The partition does not exist.")
@@ -159,4 +159,22 @@ async fn response(context: &RequestContext, outcomes: Outcomes) -> Result<ElectL
         }
     }
     Ok(ElectLeadersResponse { replica_election_results: topics, ..Default::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/PartitionStateMachine.scala.
+    #[test]
+    fn who_asks_for_an_election_that_fails_is_told_of_which_partition() {
+        let name = TopicPartition::new("t", 3);
+        let told = |election| refusal(&name, ElectionRefusal::NotElected(election));
+        let text =
+            "Failed to elect leader for partition t-3 under strategy PreferredReplicaPartitionLeaderElectionStrategy";
+        assert_eq!(told(ElectionType::Preferred), Refusal::new(ErrorCode::PreferredLeaderNotAvailable, text));
+        let text =
+            "Failed to elect leader for partition t-3 under strategy OfflinePartitionLeaderElectionStrategy(true)";
+        assert_eq!(told(ElectionType::Unclean), Refusal::new(ErrorCode::EligibleLeadersNotAvailable, text));
+    }
 }
