@@ -93,6 +93,22 @@ fn leaders_are_elected_as_the_tools_ask() {
     until_whole(&cluster);
     cluster.jvm_tool("2.8.2", PREFERRED_2_8, &["--zookeeper", &zookeeper]).expect("the tool of 2.8 is understood");
     cluster.until_partition("t", 1, "the preferred replica leads", |found| found.leader_id == other);
+    elections_are_told_of(&mut cluster, &["AdminClientTriggered", "ZkTriggered"]);
+}
+
+/// Operators look for these lines in the logs of Kafka's controllers.
+fn elections_are_told_of(cluster: &mut Brokers, triggers: &[&str]) {
+    if Kind::under_test() != Kind::Odradek {
+        return;
+    }
+    let said: String = cluster.brokers.iter_mut().map(|broker| broker.process().said()).collect();
+    for trigger in triggers {
+        let is_told = |line: &str| {
+            line.contains("Starting replica leader election (PREFERRED) for partitions t-")
+                && line.contains(&format!(" triggered by {trigger}"))
+        };
+        assert!(said.lines().any(is_told), "none is {trigger}: {said}");
+    }
 }
 
 #[test]
@@ -104,6 +120,7 @@ fn leaders_go_back_by_themselves() {
     cluster.until_partition("t", 0, "another leads", |found| found.leader_id != first);
     cluster.start_broker(index(first), Kind::under_test());
     cluster.until_partition("t", 0, "it leads again", |found| found.leader_id == first);
+    elections_are_told_of(&mut cluster, &["AutoTriggered"]);
 }
 
 /// A file that asks for one partition on these brokers.

@@ -10,12 +10,16 @@
 //! checkAndTriggerAutoLeaderRebalance).
 use std::collections::BTreeMap;
 
-use log::{debug, info, warn};
+use log::{info, warn};
 
 use crate::controller::active::{Active, Asked, Cause, RequestId, listed};
 use crate::controller::election::{self, Unclean};
 use crate::controller::state::{LeaderAndIsr, Liveness, Partition, PartitionState};
+use crate::model::shown::shown;
 use crate::model::{BrokerId, LeaderEpoch, TopicPartition};
+
+/// Partitions of an election that are looked at for a line of the log, which is cut anyway.
+const LISTED_MAX: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionType {
@@ -50,14 +54,12 @@ impl Active {
         }
         let electable = outcomes.iter().filter(|(_, refusal)| refusal.is_none()).map(|(name, _)| name.clone());
         let electable: Vec<TopicPartition> = electable.collect();
-        if !electable.is_empty() {
-            info!("Starting replica leader election ({election:?}) for partitions: {}", listed(&electable));
-        }
         match election {
             ElectionType::Preferred => {
-                self.write_for(Cause::Preferred, &electable);
+                self.elect_preferred(&electable, "AdminClientTriggered");
             }
             ElectionType::Unclean => {
+                election_begins("UNCLEAN", &electable, "AdminClientTriggered");
                 self.settle_with(Cause::Unclean, &electable, |_| Unclean::Allowed);
             }
         }
@@ -120,7 +122,7 @@ impl Active {
         if !skipped.is_empty() {
             info!("no preferred leader is elected, since it leads or there is no such partition: {}", listed(&skipped));
         }
-        let failed = self.write_for(Cause::Preferred, &electable);
+        let failed = self.elect_preferred(&electable, "ZkTriggered");
         if !failed.is_empty() {
             warn!("the preferred leader is not available: {}", listed(&failed));
         }
@@ -128,7 +130,7 @@ impl Active {
 
     /// Brokers of whose leaderships more than this percentage are elsewhere get back those that they can have.
     pub(super) fn rebalance_leaders(&mut self, imbalance_percentage: i32) {
-        debug!("Processing automatic preferred replica leader election");
+        info!("Processing automatic preferred replica leader election");
         let mut preferring: BTreeMap<BrokerId, (usize, Vec<TopicPartition>)> = BTreeMap::new();
         for (name, partition) in self.cluster.partitions() {
             let Some(preferred) = partition.assignment.replicas.first() else { continue };
@@ -149,10 +151,23 @@ impl Active {
             .flat_map(|(_, elsewhere)| elsewhere)
             .filter(|name| self.preferred_leadership(name).is_some())
             .collect();
-        if !electable.is_empty() {
-            info!("Starting replica leader election (PREFERRED) by the clock for partitions: {}", listed(&electable));
-            self.write_for(Cause::Preferred, &electable);
-        }
+        self.elect_preferred(&electable, "AutoTriggered");
+    }
+
+    /// Returns those that the preferred replica cannot lead.
+    fn elect_preferred(&mut self, partitions: &[TopicPartition], trigger: &str) -> Vec<TopicPartition> {
+        election_begins("PREFERRED", partitions, trigger);
+        self.write_for(Cause::Preferred, partitions)
+    }
+}
+
+/// In the words that operators look for.
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/KafkaController.scala (onReplicaElection).
+fn election_begins(election: &str, partitions: &[TopicPartition], trigger: &str) {
+    if !partitions.is_empty() {
+        let names: Vec<String> = partitions.iter().take(LISTED_MAX).map(ToString::to_string).collect();
+        let names = names.join(",");
+        info!("Starting replica leader election ({election}) for partitions {} triggered by {trigger}", shown(&names));
     }
 }
 
