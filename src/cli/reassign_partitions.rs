@@ -592,6 +592,8 @@ fn states(targets: &[(TopicPartition, Vec<i32>)], ongoing: &Ongoing, current: &A
     text
 }
 
+/// Also of a move that only adds replicas, which Kafka's tool (ReassignPartitionsCommand.cancelAssignment) passes over by
+/// a slip of its condition, to say that none is active.
 async fn cancel(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
     let data = json_of(options, "reassignment-json-file")?;
     let targets = parse_reassignment(&data).map_err(Stop::Failed)?;
