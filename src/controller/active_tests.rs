@@ -481,6 +481,24 @@ fn deletion_stops_deletes_and_then_removes_the_znodes() {
 }
 
 #[test]
+fn of_however_many_topics_that_are_deleted_a_broker_is_told_three_things() {
+    let topics = ["t", "u", "v"];
+    let named = topics.map(|name| (name, found(&[&[1], &[1]])));
+    let mut driver = Driver::elected(&[1], &named, &[]);
+    let deleted = Event::DeletionsRequested(topics.map(str::to_owned).to_vec());
+    let actions = driver.active.on_event(deleted);
+    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Send(_))).count(), 3);
+    driver.said.clear();
+    driver.perform(actions);
+    for delete in [false, true] {
+        let is_asked = |said: &&Said| matches!(said, Said::Stop(1, _, asked) if *asked == delete);
+        assert_eq!(driver.said.iter().filter(is_asked).count(), 6);
+    }
+    driver.answer_deletions(1, Deleted::Yes);
+    assert!(driver.active.cluster().topics.is_empty());
+}
+
+#[test]
 fn a_deletion_that_one_broker_refuses_is_repeated_when_it_returns() {
     let topics = [("t", found(&[&[1, 2]]))];
     let mut driver = Driver::elected(&[1, 2], &topics, &[("t-0", leadership(1, 0, &[1, 2]))]);

@@ -36,78 +36,68 @@ impl Active {
 
     /// Starts, repeats or completes every deletion that can go on.
     pub(super) fn resume_deletions(&mut self) {
-        let queued: Vec<Arc<str>> = self
-            .cluster
-            .topics
-            .values()
-            .filter(|topic| topic.deletion.is_some())
-            .map(|topic| Arc::clone(&topic.name))
-            .collect();
-        for name in queued {
-            let Some(topic) = self.cluster.topics.get(&name) else { continue };
+        let mut due = Vec::new();
+        for (name, topic) in &self.cluster.topics {
             let Some(deletion) = &topic.deletion else { continue };
-            if self.reassignments.is_moving(&name) {
+            if self.reassignments.is_moving(name) {
                 continue;
             }
             let state = |partition: &TopicPartition, broker| deletion.replicas.get(&(partition.partition, broker));
             if replicas(topic).all(|(name, broker)| state(&name, broker) == Some(&ReplicaDeletion::Successful)) {
-                if self.undeleted.contains(&name) {
-                    continue;
+                if !self.undeleted.contains(name) {
+                    self.awaited += 1;
+                    self.actions.push(Action::DeleteTopic(Arc::clone(name)));
                 }
-                self.awaited += 1;
-                self.actions.push(Action::DeleteTopic(name));
                 continue;
             }
             let in_progress = deletion.replicas.values().any(|state| *state == ReplicaDeletion::Started);
             if !deletion.ineligible && !in_progress {
-                self.delete_replicas(&name);
+                due.push(Arc::clone(name));
             }
+        }
+        if !due.is_empty() {
+            self.delete_replicas(&due);
         }
     }
 
-    fn delete_replicas(&mut self, name: &Arc<str>) {
-        let Some(topic) = self.cluster.topics.get_mut(name) else { return };
-        let all: Vec<(TopicPartition, BrokerId)> = replicas(topic).collect();
-        let partitions: Vec<TopicPartition> = topic
-            .partitions
-            .keys()
-            .map(|partition| TopicPartition { topic: Arc::clone(name), partition: *partition })
-            .collect();
-        let Some(deletion) = &mut topic.deletion else { return };
-        deletion.started = true;
-        let done = deletion.replicas.clone();
-        // Nobody serves the topic from now on.
-        self.batch.metadata(partitions);
-        self.send();
-        let (mut alive, mut offline) = (Vec::new(), Vec::new());
-        for (partition, broker) in all {
-            match self.cluster.is_replica_online(&partition, broker) {
-                _ if done.get(&(partition.partition, broker)) == Some(&ReplicaDeletion::Successful) => {}
-                true => alive.push((partition, broker)),
-                false => offline.push((partition, broker)),
-            }
+    /// Of however many topics, each broker is told three things.
+    fn delete_replicas(&mut self, topics: &[Arc<str>]) {
+        let mut left: Vec<(TopicPartition, BrokerId)> = Vec::new();
+        for name in topics {
+            let Some(topic) = self.cluster.topics.get_mut(name) else { continue };
+            let Some(deletion) = &mut topic.deletion else { continue };
+            deletion.started = true;
+            let done = deletion.replicas.clone();
+            let is_left = |(partition, broker): &(TopicPartition, BrokerId)| {
+                done.get(&(partition.partition, *broker)) != Some(&ReplicaDeletion::Successful)
+            };
+            left.extend(replicas(topic).filter(is_left));
+            let partitions = topic.partitions.keys();
+            let named = partitions.map(|partition| TopicPartition { topic: Arc::clone(name), partition: *partition });
+            self.batch.metadata(named);
         }
+        // Nobody serves the topics from now on.
+        self.send();
+        let is_online =
+            |(partition, broker): &(TopicPartition, BrokerId)| self.cluster.is_replica_online(partition, *broker);
+        let (alive, offline): (Vec<_>, Vec<_>) = left.into_iter().partition(is_online);
         // All of them stop before the first is deleted, so that no follower goes on asking a leader that is gone.
-        for (partition, broker) in &alive {
-            self.batch.stop_replica(&self.cluster, *broker, partition, false);
-        }
-        self.send();
-        for (partition, broker) in &alive {
-            self.batch.stop_replica(&self.cluster, *broker, partition, true);
-        }
-        self.send();
-        let Some(deletion) = self.cluster.topics.get_mut(name).and_then(|topic| topic.deletion.as_mut()) else {
-            return;
-        };
-        for (partition, broker) in alive {
-            deletion.replicas.insert((partition.partition, broker), ReplicaDeletion::Started);
+        for delete in [false, true] {
+            for (partition, broker) in &alive {
+                self.batch.stop_replica(&self.cluster, *broker, partition, delete);
+            }
+            self.send();
         }
         if !offline.is_empty() {
-            info!("halted deletion of topic {name}: replicas are offline: {}", listed(&offline));
-            deletion.ineligible = true;
+            info!("halted deletion of topics whose replicas are offline: {}", listed(&offline));
         }
-        for (partition, broker) in offline {
-            deletion.replicas.insert((partition.partition, broker), ReplicaDeletion::Ineligible);
+        for (state, replicas) in [(ReplicaDeletion::Started, alive), (ReplicaDeletion::Ineligible, offline)] {
+            for (partition, broker) in replicas {
+                let topic = self.cluster.topics.get_mut(&partition.topic);
+                let Some(deletion) = topic.and_then(|topic| topic.deletion.as_mut()) else { continue };
+                deletion.ineligible |= state == ReplicaDeletion::Ineligible;
+                deletion.replicas.insert((partition.partition, broker), state);
+            }
         }
     }
 
