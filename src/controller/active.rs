@@ -260,6 +260,8 @@ pub struct Active {
     pub(super) altering: Option<Altering>,
     /// Topics marked for deletion that are not known or not understood (yet).
     doubtful: BTreeSet<String>,
+    /// Partitions that get a leader if an unclean election is allowed, which is being read.
+    undecided: Vec<TopicPartition>,
     /// Partitions whose leadership could not be written.
     unwritten: BTreeSet<TopicPartition>,
     /// Topics whose znodes could not be deleted.
@@ -323,6 +325,7 @@ impl Active {
             reassignments: Reassignments::default(),
             altering: None,
             doubtful: BTreeSet::new(),
+            undecided: Vec::new(),
             unwritten: BTreeSet::new(),
             undeleted: BTreeSet::new(),
         };
@@ -530,7 +533,7 @@ impl Active {
     ) -> Vec<TopicPartition> {
         let mut unchanged = Vec::new();
         let mut writes = Vec::new();
-        let mut undecided = BTreeSet::new();
+        let mut asked = BTreeSet::new();
         let mut leaderless = Vec::new();
         for name in partitions {
             if self.cluster.is_queued_for_deletion(&name.topic) || self.writing.contains_key(name) {
@@ -561,7 +564,8 @@ impl Active {
                         continue;
                     }
                     Outcome::Undecided => {
-                        undecided.insert(Arc::clone(&name.topic));
+                        asked.insert(Arc::clone(&name.topic));
+                        self.undecided.push(name.clone());
                         continue;
                     }
                     Outcome::Changed { leader, isr, unclean } => {
@@ -596,9 +600,9 @@ impl Active {
                 listed(&leaderless)
             );
         }
-        if !undecided.is_empty() {
+        if !asked.is_empty() {
             self.awaited += 1;
-            self.actions.push(Action::ReadUncleanElection(undecided));
+            self.actions.push(Action::ReadUncleanElection(asked));
         }
         self.write(cause, writes);
         unchanged
@@ -703,7 +707,7 @@ impl Active {
     fn unclean_election_read(&mut self, asked: &BTreeSet<Arc<str>>, allowed: &BTreeSet<Arc<str>>) {
         self.awaited = self.awaited.saturating_sub(1);
         let partitions: Vec<TopicPartition> =
-            self.living_partitions().into_iter().filter(|partition| asked.contains(&partition.topic)).collect();
+            self.undecided.extract_if(.., |partition| asked.contains(&partition.topic)).collect();
         let verdict = |topic: &str| if allowed.contains(topic) { Unclean::Allowed } else { Unclean::Refused };
         let unchanged = self.settle_with(Cause::Settling, &partitions, verdict);
         self.batch.metadata(unchanged);

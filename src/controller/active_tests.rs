@@ -411,6 +411,17 @@ fn an_unclean_election_asks_for_the_topics_setting_first() {
 }
 
 #[test]
+fn a_partition_that_stays_without_a_leader_is_told_of_alone() {
+    let topics = [("t", found(&[&[2, 1], &[1]]))];
+    let states = [("t-0", leadership(-1, 1, &[2])), ("t-1", leadership(1, 0, &[1]))];
+    let mut driver = Driver::elected(&[1], &topics, &states);
+    let said = driver.brokers(&[(1, 101), (3, 103)]);
+    let to_first: Vec<_> = said.into_iter().filter(|said| matches!(said, Said::Metadata(1, ..))).collect();
+    let both = vec![1, 3];
+    assert_eq!(to_first, [Said::Metadata(1, both.clone(), vec![]), Said::Metadata(1, both, named(&[("t-0", -1)]))]);
+}
+
+#[test]
 fn a_partition_without_a_leader_gets_one_when_unclean_elections_are_allowed() {
     for topic in [None, Some("t".into())] {
         let topics = [("t", found(&[&[2, 1]])), ("u", found(&[&[2, 1]]))];

@@ -121,7 +121,7 @@ impl Active {
 
     /// Replicas on lost brokers cannot be deleted now.
     pub(super) fn replicas_lost(&mut self, brokers: &BTreeSet<BrokerId>) {
-        for topic in self.cluster.topics.values_mut() {
+        for topic in self.cluster.topics.values_mut().filter(|topic| topic.deletion.is_some()) {
             let lost: Vec<(TopicPartition, BrokerId)> =
                 replicas(topic).filter(|(_, broker)| brokers.contains(broker)).collect();
             let Some(deletion) = &mut topic.deletion else { continue };
@@ -140,7 +140,7 @@ impl Active {
     /// Brokers came back: topics that waited for them go on.
     pub(super) fn deletions_possible_again(&mut self, brokers: &BTreeSet<BrokerId>) {
         let mut any = false;
-        for topic in self.cluster.topics.values_mut() {
+        for topic in self.cluster.topics.values_mut().filter(|topic| topic.deletion.is_some()) {
             let hosted = replicas(topic).any(|(_, broker)| brokers.contains(&broker));
             if let Some(deletion) = &mut topic.deletion
                 && hosted
