@@ -95,6 +95,8 @@ pub enum Event {
     LogDirsFailed(BTreeSet<BrokerId>),
     /// Leaderships that leaders of an older protocol wrote themselves.
     IsrsChanged(Vec<(TopicPartition, LeaderAndIsr)>),
+    /// The answer to [`Action::WriteTopicIds`].
+    TopicIdsWritten(Vec<(Arc<str>, AssignmentOutcome)>),
     /// The answer to [`Action::WriteAssignments`].
     AssignmentsWritten(Vec<(Arc<str>, AssignmentOutcome)>),
     /// What stands in `/admin/preferred_replica_election`.
@@ -188,13 +190,9 @@ pub enum Action {
     Send(Outgoing),
     /// Read these topics and keep watching them; answered by [`Event::TopicsRead`].
     ReadTopics(Vec<String>),
-    /// Give the topic's znode the id, unless it was written since it was read like this: then it is read again anyway.
-    /// A failure is only logged, since the next controller repeats it.
-    WriteTopic {
-        topic: Arc<str>,
-        id: TopicId,
-        found: TopicFound,
-    },
+    /// Write the ids into these topics, each unless its znode was written since the version that is known; answered by
+    /// [`Event::TopicIdsWritten`], which names each topic once.
+    WriteTopicIds(Vec<(Arc<str>, TopicFound)>),
     /// Answered by [`Event::LeadershipsWritten`], which names each partition once.
     WriteLeaderships(Vec<LeadershipWrite>),
     /// Give topics these assignments, each unless its znode was written since the version that is known; answered by
@@ -367,6 +365,7 @@ impl Active {
             Event::UncleanElectionsAllowed { topic } => self.elect_leaderless(topic.as_deref()),
             Event::LogDirsFailed(brokers) => self.log_dirs_failed(&brokers),
             Event::IsrsChanged(leaderships) => self.isrs_changed(leaderships),
+            Event::TopicIdsWritten(outcomes) => self.topic_ids_written(outcomes),
             Event::AssignmentsWritten(outcomes) => self.assignments_written(outcomes),
             Event::PreferredElectionRequested(partitions) => self.preferred_election_requested(partitions),
             Event::ReassignmentsRequested(partitions) => self.reassign_requested(partitions),
@@ -930,8 +929,13 @@ impl Active {
             None if self.settings.protocol.is_topic_ids_supported() => {
                 // Written by a tool or broker that knows no ids; the topic keeps the id it had.
                 let id = known_id.unwrap_or(fresh_id);
-                let topic = Arc::clone(&name);
-                self.actions.push(Action::WriteTopic { topic, id, found: found.clone() });
+                let written = (Arc::clone(&name), TopicFound { id: Some(id), ..found.clone() });
+                if let Some(Action::WriteTopicIds(writes)) = self.actions.last_mut() {
+                    writes.push(written);
+                } else {
+                    self.awaited += 1;
+                    self.actions.push(Action::WriteTopicIds(vec![written]));
+                }
                 id
             }
             None => known_id.unwrap_or(TopicId::ZERO),
@@ -954,6 +958,18 @@ impl Active {
             });
         }
         new
+    }
+
+    /// What could not be written has changed, and is read again by its watch, or is written by the next controller.
+    fn topic_ids_written(&mut self, outcomes: Vec<(Arc<str>, AssignmentOutcome)>) {
+        self.awaited = self.awaited.saturating_sub(1);
+        for (topic, outcome) in outcomes {
+            if let AssignmentOutcome::Written(version) = outcome
+                && let Some(known) = self.cluster.topics.get_mut(&topic)
+            {
+                known.version = version;
+            }
+        }
     }
 
     fn deletions_requested(&mut self, topics: Vec<String>) {

@@ -167,15 +167,11 @@ impl Driver {
                         })
                         .collect(),
                 ),
-                Action::WriteAssignments(writes) => Event::AssignmentsWritten(
-                    writes
-                        .into_iter()
-                        .map(|(topic, found)| {
-                            let outcome = self.assign(&topic, found);
-                            (topic, outcome)
-                        })
-                        .collect(),
-                ),
+                Action::WriteAssignments(writes) => Event::AssignmentsWritten(self.write_topics(writes)),
+                Action::WriteTopicIds(writes) => {
+                    self.done.push(Action::WriteTopicIds(writes.clone()));
+                    Event::TopicIdsWritten(self.write_topics(writes))
+                }
                 Action::ReadUncleanElection(asked) => {
                     let allowed = asked.iter().filter(|topic| self.unclean.contains(&***topic)).cloned().collect();
                     Event::UncleanElectionRead { asked, allowed }
@@ -200,7 +196,15 @@ impl Driver {
         }
     }
 
-    fn assign(&mut self, topic: &str, found: TopicFound) -> AssignmentOutcome {
+    fn write_topics(&mut self, writes: Vec<(Arc<str>, TopicFound)>) -> Vec<(Arc<str>, AssignmentOutcome)> {
+        let written = |(topic, found): (Arc<str>, TopicFound)| {
+            let outcome = self.write_topic(&topic, found);
+            (topic, outcome)
+        };
+        writes.into_iter().map(written).collect()
+    }
+
+    fn write_topic(&mut self, topic: &str, found: TopicFound) -> AssignmentOutcome {
         let Some(stored) = self.topics.get_mut(topic) else { return AssignmentOutcome::Failed };
         if stored.version != found.version {
             return AssignmentOutcome::Conflict(stored.clone());
@@ -646,20 +650,27 @@ fn deletion_can_be_disabled() {
 
 #[test]
 fn topics_without_an_id_get_one_and_keep_it() {
-    let without = TopicFound { id: None, version: 7, ..found(&[&[1]]) };
-    let mut driver = Driver::elected(&[1], &[("t", without.clone())], &[("t-0", leadership(1, 0, &[1]))]);
+    let without = |version| TopicFound { id: None, version, ..found(&[&[1]]) };
+    let with = |id, version| TopicFound { id: Some(id), version, ..found(&[&[1]]) };
+    let states = [("t-0", leadership(1, 0, &[1]))];
+    let mut driver = Driver::elected(&[1], &[("t", without(7)), ("u", without(3))], &states);
     let fresh = TopicId([1; 16]);
-    let assigned = |id| Action::WriteTopic { topic: "t".into(), id, found: without.clone() };
-    assert!(driver.done.contains(&assigned(fresh)));
+    let written = |topics: &[(&str, TopicFound)]| {
+        Action::WriteTopicIds(topics.iter().map(|(name, found)| ((*name).into(), found.clone())).collect())
+    };
+    assert_eq!(driver.done[1..], [written(&[("t", with(fresh, 7)), ("u", with(fresh, 3))])], "together");
+    assert_eq!(driver.topics["t"], with(fresh, 8));
     driver.done.clear();
     // A tool that knows no ids rewrites the topic.
-    let read = TopicRead { name: "t".into(), found: Some(without.clone()), fresh_id: TopicId([2; 16]) };
+    driver.topics.insert("t".to_owned(), without(9));
+    let read = TopicRead { name: "t".into(), found: Some(without(9)), fresh_id: TopicId([2; 16]) };
     driver.on(Event::TopicsRead(vec![read]));
-    assert_eq!(driver.done, [assigned(fresh)]);
+    assert_eq!(driver.done, [written(&[("t", with(fresh, 9))])]);
+    assert_eq!(driver.active.cluster().topics["t"].version, 10, "of what it has written itself");
 
     let old = Settings { protocol: MetadataVersion::V2_7_IV2, ..settings() };
-    let driver = Driver::elected_with(old, &[1], &[("t", without)], &[], &[]);
-    assert!(!driver.done.iter().any(|action| matches!(action, Action::WriteTopic { .. })));
+    let driver = Driver::elected_with(old, &[1], &[("t", without(7))], &[], &[]);
+    assert!(!driver.done.iter().any(|action| matches!(action, Action::WriteTopicIds(_))));
 }
 
 #[test]

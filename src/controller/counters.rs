@@ -74,7 +74,7 @@ impl ControllerCounters {
             Event::Retry => count(&self.retries),
             Event::LogDirsFailed(_) => count(&self.log_dir_changes),
             Event::IsrsChanged(_) => count(&self.isr_changes),
-            Event::AssignmentsWritten(_) => {}
+            Event::TopicIdsWritten(_) | Event::AssignmentsWritten(_) => {}
             Event::PreferredElectionRequested(_) => count(&self.elections_requested),
             Event::ReassignmentsRequested(_) => count(&self.reassignment_requests),
             Event::RebalanceDue { .. } => count(&self.rebalances),

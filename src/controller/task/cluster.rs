@@ -72,7 +72,7 @@ fn assignment(from: PartitionAssignment) -> Assignment {
     }
 }
 
-fn topic(id: Option<TopicId>, found: &TopicFound) -> Topic {
+fn topic(found: &TopicFound) -> Topic {
     let partitions = found.partitions.iter().map(|(partition, assignment)| {
         let assignment = PartitionAssignment {
             replicas: ids(&assignment.replicas),
@@ -81,7 +81,7 @@ fn topic(id: Option<TopicId>, found: &TopicFound) -> Topic {
         };
         (*partition, assignment)
     });
-    Topic { topic_id: id.map(|id| id.to_string()), partitions: partitions.collect() }
+    Topic { topic_id: found.id.map(|id| id.to_string()), partitions: partitions.collect() }
 }
 
 fn leadership(state: Versioned<PartitionState>) -> LeaderAndIsr {
@@ -281,23 +281,13 @@ impl ClusterState {
         Ok(found)
     }
 
-    pub async fn write_topic(&self, name: &str, id: TopicId, found: &TopicFound) -> Result<(), ZkError> {
-        let path = znode::topic::path(name);
-        let written = self.fenced.set(&path, &topic(Some(id), found).encode(), found.version).await;
-        if let Err(ZkError::BadVersion { path }) = &written {
-            info!("{path} was written meanwhile and is read again");
-            return Ok(());
-        }
-        self.noted(&path, &format!("topic {name} has the id {id}, which is not written"), written).map(|_| ())
-    }
-
-    /// Gives topics new assignments, each unless it was written since the version that is known.
-    pub async fn write_assignments(
+    /// Writes topics, each unless it was written since the version that is known.
+    pub async fn write_topics(
         &self,
         writes: Vec<(Arc<str>, TopicFound)>,
     ) -> Result<Vec<(Arc<str>, AssignmentOutcome)>, ZkError> {
         let write = |(name, found): &(Arc<str>, TopicFound)| {
-            let (path, data) = (znode::topic::path(name), topic(found.id, found).encode());
+            let (path, data) = (znode::topic::path(name), topic(found).encode());
             vec![Write::Set { path, data, expected_version: found.version }]
         };
         let groups: Vec<Vec<Write>> = writes.iter().map(write).collect();
@@ -316,7 +306,7 @@ impl ClusterState {
             let outcome = match error {
                 ZkError::BadVersion { .. } => self.assignment_found(&name, &wanted).await?,
                 error => {
-                    self.zk().complain(&path, "the assignment of a topic is not written", &error);
+                    self.zk().complain(&path, "a topic is not written", &error);
                     AssignmentOutcome::Failed
                 }
             };
@@ -328,7 +318,7 @@ impl ClusterState {
     /// What stands in a topic that could not be written.
     async fn assignment_found(&self, name: &Arc<str>, wanted: &TopicFound) -> Result<AssignmentOutcome, ZkError> {
         let path = znode::topic::path(name);
-        let read = self.noted(&path, "the assignment of a topic is not written", self.zk().get(&path).await)?;
+        let read = self.noted(&path, "a topic is not written", self.zk().get(&path).await)?;
         let found =
             read.flatten().and_then(|data| topic_read(self.zk(), name, Some(&data))).and_then(|read| read.found);
         Ok(match found {

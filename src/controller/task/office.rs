@@ -222,15 +222,14 @@ impl Task {
                     None
                 }
                 Action::ReadTopics(names) => Some(self.read_and_watch(names).await?),
-                Action::WriteTopic { topic, id, found } => {
-                    office.zookeeper.write_topic(&topic, id, &found).await?;
-                    None
+                Action::WriteTopicIds(writes) => {
+                    Some(Event::TopicIdsWritten(office.zookeeper.write_topics(writes).await?))
                 }
                 Action::WriteLeaderships(writes) => {
                     Some(Event::LeadershipsWritten(office.zookeeper.write_leaderships(writes).await?))
                 }
                 Action::WriteAssignments(writes) => {
-                    Some(Event::AssignmentsWritten(office.zookeeper.write_assignments(writes).await?))
+                    Some(Event::AssignmentsWritten(office.zookeeper.write_topics(writes).await?))
                 }
                 Action::ForgetReassignments(struck) => {
                     office.zookeeper.forget_reassignments(&struck).await?;
