@@ -151,7 +151,7 @@ impl Active {
             let current = self.cluster.partition(&name).and_then(|known| known.leadership.as_ref());
             let outcome = match current {
                 None => Err(AlterRefusal::UnknownTopicOrPartition),
-                Some(current) => match judge(current, broker, &asked, |member| self.is_eligible(member)) {
+                Some(current) => match judge(current, broker, &asked, |member| self.cluster.is_electable(member)) {
                     Verdict::InForce => Ok(current.clone()),
                     Verdict::Refused(why) => {
                         debug!("partition {name} stays {current:?}, broker {broker} asks for {asked:?}: {why:?}");
@@ -224,11 +224,6 @@ impl Active {
             named.insert(TopicPartition { topic: name, partition }, asked);
         }
         named
-    }
-
-    /// A broker that will be gone in a moment must not join.
-    fn is_eligible(&self, broker: BrokerId) -> bool {
-        self.cluster.brokers.contains_key(&broker) && !self.cluster.shutting_down.contains(&broker)
     }
 
     /// What became of the writes of a request.

@@ -6,7 +6,8 @@
 //!
 //! Invariants: an event is processed to its end, including the writes that it caused, before the next one begins; no
 //! request tells a leadership that is not in ZooKeeper yet; every write is fenced by the version of `/controller_epoch`
-//! that the election was won with, so a deposed controller changes nothing.
+//! that the election was won with, so a deposed controller changes nothing, but for the block of producer ids, which any
+//! broker may take: that is conditional on its own version.
 //! Deliberately unknown here: clients, the brokers' logs, and the metadata cache, which hears of decisions like that of
 //! any other broker.
 

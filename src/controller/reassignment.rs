@@ -224,8 +224,7 @@ impl Active {
     }
 
     fn electable_brokers(&self) -> Vec<BrokerId> {
-        let brokers = self.cluster.brokers.keys();
-        brokers.filter(|id| !self.cluster.shutting_down.contains(id)).copied().collect()
+        self.cluster.brokers.keys().copied().filter(|id| self.cluster.is_electable(*id)).collect()
     }
 
     /// Moves that were asked for through ZooKeeper have ended one way or the other.

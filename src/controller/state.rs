@@ -152,11 +152,16 @@ impl Cluster {
         let is_dir_offline = self.offline_dirs.get(&broker).is_some_and(|offline| offline.contains(partition));
         if is_dir_offline || !self.brokers.contains_key(&broker) {
             Liveness::Offline
-        } else if self.shutting_down.contains(&broker) {
-            Liveness::Leaving
-        } else {
+        } else if self.is_electable(broker) {
             Liveness::Online
+        } else {
+            Liveness::Leaving
         }
+    }
+
+    /// Live, and not about to leave.
+    pub fn is_electable(&self, broker: BrokerId) -> bool {
+        self.brokers.contains_key(&broker) && !self.shutting_down.contains(&broker)
     }
 
     pub fn is_replica_online(&self, partition: &TopicPartition, broker: BrokerId) -> bool {

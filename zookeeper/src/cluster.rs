@@ -1,5 +1,6 @@
 //! What there is once per cluster.
 use crate::error::ZkError;
+use crate::fenced::Fenced;
 use crate::session::{CreateKind, Versioned, ZooKeeper};
 use crate::znode::cluster_id;
 use crate::znode::feature::{self, Feature};
@@ -34,8 +35,10 @@ impl ZooKeeper {
             Some((data, stat)) => Ok(Some(Versioned { value: Feature::decode(&data)?, version: stat.version })),
         }
     }
+}
 
-    /// Unconditional, as in Kafka.
+impl Fenced {
+    /// Whatever it says now.
     pub async fn set_feature(&self, feature: &Feature) -> Result<(), ZkError> {
         let data = feature.encode();
         loop {
@@ -43,9 +46,9 @@ impl ZooKeeper {
                 Err(ZkError::NoNode { .. }) => {}
                 outcome => return outcome.map(|_| ()),
             }
-            match self.create(feature::PATH, &data, CreateKind::Persistent).await {
+            match self.create(feature::PATH, &data).await {
                 Err(ZkError::NodeExists { .. }) => {}
-                outcome => return outcome.map(|_| ()),
+                outcome => return outcome,
             }
         }
     }

@@ -197,7 +197,7 @@ impl ClusterState {
             return Ok(());
         }
         info!("writing {} with contents {wanted:?}", znode::feature::PATH);
-        let written = self.zk().set_feature(&wanted).await;
+        let written = self.fenced.set_feature(&wanted).await;
         self.noted(path, "the features of the cluster stay as they are", written).map(|_| ())
     }
 
