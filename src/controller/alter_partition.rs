@@ -1,5 +1,6 @@
 //! AlterPartition: a leader asks for other ISRs of its partitions. Whatever comes of it, all brokers are told the metadata
-//! of all partitions that the request names, and no replica is told to lead or follow: the leader epoch stays.
+//! of all partitions that the request names, and no replica is told to lead or follow: the leader epoch stays. One request
+//! is one event, however many partitions it names, since a broker asks for no more until it has been answered.
 //!
 //! Checked in this order, each partition for itself:
 //!
