@@ -1,6 +1,6 @@
 //! AlterConfigs and IncrementalAlterConfigs: settings of topics and brokers, checked here and written to ZooKeeper,
 //! from where every broker takes them over.
-//! Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigAdminManager.scala, core/src/main/scala/kafka/server/ZkAdminManager.scala.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/{ConfigAdminManager,ZkAdminManager}.scala.
 
 use std::collections::{BTreeMap, BTreeSet};
 

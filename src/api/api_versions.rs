@@ -1,4 +1,5 @@
-//! ApiVersions. Source: kafka 3.9.1 clients/src/main/java/org/apache/kafka/common/requests/ApiVersions{Request,Response}.java.
+//! ApiVersions.
+//! Source: kafka 3.9.1 clients/src/main/java/org/apache/kafka/common/requests/ApiVersions{Request,Response}.java.
 
 use crate::api::session::ClientSoftware;
 use crate::api::table::SUPPORTED;

@@ -30,10 +30,10 @@ impl LongWork {
         block_in_place(work)
     }
 
-    /// Runs it at once, wherever there is a place for it. For what keeps the order of requests, and for what is done within
-    /// [`LongWork::poll`], which may have the last place. And for a produce: whoever waits for a place and is not polled when
-    /// it is free keeps it from everybody, and a produce is polled once when it starts, and then not before those ahead of it
-    /// are done.
+    /// Runs it at once, wherever there is a place for it. For what keeps the order of requests, and for what is done
+    /// within [`LongWork::poll`], which may have the last place. And for a produce: whoever waits for a place and is not
+    /// polled when it is free keeps it from everybody, and a produce is polled once when it starts, and then not before
+    /// those ahead of it are done.
     pub fn run_now<T>(&self, is_long: bool, work: impl FnOnce() -> T) -> T {
         match is_long.then(|| self.places_now.try_acquire()) {
             Some(Ok(_place)) => block_in_place(work),

@@ -1,5 +1,6 @@
 //! Which handler answers which API, one row each, and how a request reaches it.
-//! Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaApis.scala, core/src/main/scala/kafka/network/SocketServer.scala.
+//! Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaApis.scala,
+//! core/src/main/scala/kafka/network/SocketServer.scala.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! ISR changes without a request for them, as leaders make them below `inter.broker.protocol.version` 2.7-IV2: they write
 //! the state of the partition themselves, and tell the controller later of all that they have written.
-//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/ZkAlterPartitionManager.scala, kafka/utils/ReplicationUtils.scala.
+//! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/ZkAlterPartitionManager.scala,
+//! core/src/main/scala/kafka/utils/ReplicationUtils.scala.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

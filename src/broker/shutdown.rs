@@ -1,6 +1,6 @@
-//! The end of a broker, top to bottom: what it leads is given to others, nobody is let in any more, the office of the controller is given up with its znode, what
-//! was appended is closed and checkpointed, and the registration goes last, when the logs can be opened by another
-//! process.
+//! The end of a broker, top to bottom: what it leads is given to others, nobody is let in any more, the office of the
+//! controller is given up with its znode, what was appended is closed and checkpointed, and the registration goes last,
+//! when the logs can be opened by another process.
 //! Source: kafka 3.9.1 core/src/main/scala/kafka/server/KafkaServer.scala, shutdown.
 
 use std::time::Duration;

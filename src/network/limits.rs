@@ -1,5 +1,6 @@
 //! How many connections there may be: `max.connections`, `max.connections.per.ip` with its overrides,
-//! `max.connection.creation.rate`, and the descriptors that connections leave to the log. Source: kafka 3.9.1 core/src/main/scala/kafka/network/SocketServer.scala, ConnectionQuotas.
+//! `max.connection.creation.rate`, and the descriptors that connections leave to the log.
+//! Source: kafka 3.9.1 core/src/main/scala/kafka/network/SocketServer.scala, ConnectionQuotas.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -7,7 +7,8 @@
 //! anything is appended, nothing waits for the disk while fetches are measured, and the load is woken once an answer.
 //!
 //! `cargo bench --bench broker` measures; `cargo test` runs it with tiny inputs. Settings by environment:
-//! `ODRADEK_TEST_DEPS` (where tests/deps.sh installed ZooKeeper and Kafka), `ODRADEK_BINARY` (another build of the broker), `BENCH_ONLY=odradek|jvm|bare`.
+//! `ODRADEK_TEST_DEPS` (where tests/deps.sh installed ZooKeeper and Kafka), `ODRADEK_BINARY` (another build of the
+//! broker), `BENCH_ONLY=odradek|jvm|bare`.
 
 use std::fs;
 use std::io::{self, Read, Write};

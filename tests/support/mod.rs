@@ -297,8 +297,8 @@ impl Broker {
         Process::start(&format!("broker {}", self.id), &mut command, self.log.clone())
     }
 
-    /// Starts it and waits until it answers, for each partition that it leads too. A broker that was killed leaves its registration behind until its
-    /// session ends; one that refuses to start meanwhile, as Kafka does, is started again.
+    /// Starts it and waits until it answers, for each partition that it leads too. A broker that was killed leaves its
+    /// registration behind until its session ends; one that refuses to start meanwhile, as Kafka does, is started again.
     pub fn start(&mut self, kind: Kind, scratch: &Scratch) {
         let began = Instant::now();
         let mut process = self.spawn(kind, scratch);
