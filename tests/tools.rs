@@ -23,40 +23,40 @@ use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, even
 /// count as one.
 type Call = (&'static str, &'static str, i32, &'static str, &'static str);
 
+/// Ends well, after a command line alone.
+const fn says(line: &'static str, out: &'static str) -> Call {
+    (line, "", 0, out, "")
+}
+
+/// Fails, and says so where the rest would stand.
+const fn fails(line: &'static str, out: &'static str) -> Call {
+    (line, "", 1, out, "")
+}
+
+/// Fails, and says so on standard error.
+const fn refuses(line: &'static str, err: &'static str) -> Call {
+    (line, "", 1, "", err)
+}
+
 const COLLISION: &str = "WARNING: Due to limitations in metric names, topics with a period ('.') or underscore ('_') could collide. To avoid issues it is best to use either, but not both.";
 
 const TOPICS: &[Call] = &[
-    ("kafka-topics.sh %B --list", "", 0, "\n", ""),
-    ("kafka-topics.sh %B --create --topic a --partitions 2", "", 0, "Created topic a.\n", ""),
-    (
-        "kafka-topics.sh %B --create --topic a",
-        "",
-        1,
-        "Error while executing topic command : Topic 'a' already exists.\n",
-        "",
-    ),
-    ("kafka-topics.sh %B --create --topic a --if-not-exists", "", 0, "", ""),
-    ("kafka-topics.sh %B --create --topic a.b_c", "", 0, "%W\nCreated topic a.b_c.\n", ""),
-    (
+    says("kafka-topics.sh %B --list", "\n"),
+    says("kafka-topics.sh %B --create --topic a --partitions 2", "Created topic a.\n"),
+    fails("kafka-topics.sh %B --create --topic a", "Error while executing topic command : Topic 'a' already exists.\n"),
+    says("kafka-topics.sh %B --create --topic a --if-not-exists", ""),
+    says("kafka-topics.sh %B --create --topic a.b_c", "%W\nCreated topic a.b_c.\n"),
+    fails(
         "kafka-topics.sh %B --create --topic a_b.c",
-        "",
-        1,
         "%W\nError while executing topic command : Topic 'a_b.c' collides with existing topics: a.b_c\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --create --topic 'bad!'",
-        "",
-        1,
         "Error while executing topic command : Topic name is invalid: 'bad!' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --create --topic z --partitions 0",
-        "",
-        1,
         "Error while executing topic command : The partitions must be greater than 0\n",
-        "",
     ),
     (
         "kafka-topics.sh %B --create --topic z --partitions x",
@@ -65,195 +65,120 @@ const TOPICS: &[Call] = &[
         "Error while executing topic command : Cannot parse argument 'x' of option partitions\n",
         "Cannot parse argument 'x' of option partitions",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --create --topic z --replication-factor 3",
-        "",
-        1,
         "Error while executing topic command : Replication factor: 3 larger than available brokers: 1.\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --create --topic z --config foo=bar",
-        "",
-        1,
         "Error while executing topic command : Unknown topic config name: foo\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --create --topic z --config retention.ms=abc",
-        "",
-        1,
         "Error while executing topic command : Invalid value abc for configuration retention.ms: Not a number of type LONG\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --create --topic z --replica-assignment 0:0",
-        "",
-        1,
         "Error while executing topic command : Partition replica lists may not contain duplicate entries: 0\n",
-        "",
     ),
-    (
+    says(
         "kafka-topics.sh %B --create --topic w --partitions 1 --config cleanup.policy=compact,delete --config max.message.bytes=1000",
-        "",
-        0,
         "Created topic w.\n",
-        "",
     ),
-    (
+    says(
         "kafka-topics.sh %B --describe --topic w",
-        "",
-        0,
         "Topic: w\tTopicId: ID\tPartitionCount: 1\tReplicationFactor: 1\tConfigs: cleanup.policy=compact,delete,max.message.bytes=1000\n\
          \tTopic: w\tPartition: 0\tLeader: 0\tReplicas: 0\tIsr: 0\tElr: N/A\tLastKnownElr: N/A\n",
-        "",
     ),
-    (
+    says(
         "kafka-topics.sh %B --describe --topics-with-overrides",
-        "",
-        0,
         "Topic: w\tTopicId: ID\tPartitionCount: 1\tReplicationFactor: 1\tConfigs: cleanup.policy=compact,delete,max.message.bytes=1000\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --describe --topic none",
-        "",
-        1,
         "Error while executing topic command : Topic 'Optional[none]' does not exist as expected\n",
-        "",
     ),
-    ("kafka-topics.sh %B --describe --topic none --if-exists", "", 0, "", ""),
-    ("kafka-topics.sh %B --describe --if-exists", "", 1, "", "--topic or --topic-id is required to describe a topic"),
-    (
+    says("kafka-topics.sh %B --describe --topic none --if-exists", ""),
+    refuses("kafka-topics.sh %B --describe --if-exists", "--topic or --topic-id is required to describe a topic"),
+    fails(
         "kafka-topics.sh %B --describe --topic-id AAAAAAAAAAAAAAAAAAAAAQ",
-        "",
-        1,
         "Error while executing topic command : TopicId 'AAAAAAAAAAAAAAAAAAAAAQ' does not exist as expected\n",
-        "",
     ),
-    ("kafka-topics.sh %B --describe --under-replicated-partitions", "", 0, "", ""),
-    ("kafka-topics.sh %B --describe --under-replicated-partitions --unavailable-partitions", "", 0, "", ""),
-    ("kafka-topics.sh %B --describe --under-min-isr-partitions", "", 0, "", ""),
-    (
+    says("kafka-topics.sh %B --describe --under-replicated-partitions", ""),
+    says("kafka-topics.sh %B --describe --under-replicated-partitions --unavailable-partitions", ""),
+    says("kafka-topics.sh %B --describe --under-min-isr-partitions", ""),
+    says(
         "kafka-topics.sh %B --describe --at-min-isr-partitions --topic w",
-        "",
-        0,
         "\tTopic: w\tPartition: 0\tLeader: 0\tReplicas: 0\tIsr: 0\tElr: N/A\tLastKnownElr: N/A\n",
-        "",
     ),
-    ("kafka-topics.sh %B --alter --topic a --partitions 3", "", 0, "", ""),
-    (
+    says("kafka-topics.sh %B --alter --topic a --partitions 3", ""),
+    fails(
         "kafka-topics.sh %B --alter --topic a --partitions 2",
-        "",
-        1,
         "Error while executing topic command : Topic currently has 3 partitions, which is higher than the requested 2.\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --alter --topic a --partitions 3",
-        "",
-        1,
         "Error while executing topic command : Topic already has 3 partitions.\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --alter --topic none --partitions 3",
-        "",
-        1,
         "Error while executing topic command : Topic 'Optional[none]' does not exist as expected\n",
-        "",
     ),
-    ("kafka-topics.sh %B --alter --topic none --partitions 3 --if-exists", "", 0, "", ""),
-    ("kafka-topics.sh %B --alter --topic a", "", 1, "", "Missing required argument \"[partitions]\""),
-    (
+    says("kafka-topics.sh %B --alter --topic none --partitions 3 --if-exists", ""),
+    refuses("kafka-topics.sh %B --alter --topic a", "Missing required argument \"[partitions]\""),
+    refuses(
         "kafka-topics.sh %B --alter --topic a --config retention.ms=5",
-        "",
-        1,
-        "",
         "can't be used with option \"[alter]\" (the kafka-configs CLI supports altering topic configs with a --bootstrap-server option)",
     ),
-    ("kafka-topics.sh %B --alter --topic a --partitions 4 --replica-assignment 0,0,0,0", "", 0, "", ""),
-    (
+    says("kafka-topics.sh %B --alter --topic a --partitions 4 --replica-assignment 0,0,0,0", ""),
+    fails(
         "kafka-topics.sh %B --alter --topic a --partitions 5 --replica-assignment 0",
-        "",
-        1,
         "Error while executing topic command : Increasing the number of partitions by 1 but 0 assignments provided.\n",
-        "",
     ),
-    (
+    fails(
         "kafka-topics.sh %B --alter --topic a --partitions 5 --replica-assignment 0,0,0,0,999",
-        "",
-        1,
         "Error while executing topic command : Unknown broker(s) in replica assignment: 999.\n",
-        "",
     ),
-    ("kafka-topics.sh %B --list --topic 'a.*'", "", 0, "a\na.b_c\n", ""),
-    (
-        "kafka-topics.sh %B --list --topic 'a['",
-        "",
-        1,
-        "Error while executing topic command : a[ is an invalid regex.\n",
-        "",
-    ),
-    (
+    says("kafka-topics.sh %B --list --topic 'a.*'", "a\na.b_c\n"),
+    fails("kafka-topics.sh %B --list --topic 'a['", "Error while executing topic command : a[ is an invalid regex.\n"),
+    fails(
         "kafka-topics.sh %B --delete --topic none",
-        "",
-        1,
         "Error while executing topic command : Topic 'Optional[none]' does not exist as expected\n",
-        "",
     ),
-    ("kafka-topics.sh %B --delete --topic none --if-exists", "", 0, "", ""),
-    ("kafka-topics.sh %B --delete", "", 1, "", "Missing required argument \"[topic]\""),
-    ("kafka-topics.sh %B --delete --topic 'a.*'", "", 0, "", ""),
-    ("kafka-topics.sh %B --list", "", 0, "w\n", ""),
-    (
+    says("kafka-topics.sh %B --delete --topic none --if-exists", ""),
+    refuses("kafka-topics.sh %B --delete", "Missing required argument \"[topic]\""),
+    says("kafka-topics.sh %B --delete --topic 'a.*'", ""),
+    says("kafka-topics.sh %B --list", "w\n"),
+    refuses(
         "kafka-topics.sh %B --list --create",
-        "",
-        1,
-        "",
         "Command must include exactly one action: --list, --describe, --create, --alter or --delete",
     ),
-    ("kafka-topics.sh --list", "", 1, "", "--bootstrap-server must be specified"),
-    ("kafka-topics.sh %B --bogus", "", 1, "", "bogus is not a recognized option"),
-    ("kafka-topics.sh %B --list --version", "", 0, "3.9.1\n", ""),
+    refuses("kafka-topics.sh --list", "--bootstrap-server must be specified"),
+    refuses("kafka-topics.sh %B --bogus", "bogus is not a recognized option"),
+    says("kafka-topics.sh %B --list --version", "3.9.1\n"),
 ];
 
 /// Kafka's tools give up at once where no server has an address.
 const NOWHERE: &[Call] = &[
-    (
+    refuses(
         "kafka-topics.sh --bootstrap-server nohost.invalid:1 --list",
-        "",
-        1,
-        "",
         "Couldn't resolve server nohost.invalid:1 from bootstrap.servers",
     ),
-    ("kafka-topics.sh --bootstrap-server localhost --list", "", 1, "", "Failed to create new KafkaAdminClient"),
-    (
+    refuses("kafka-topics.sh --bootstrap-server localhost --list", "Failed to create new KafkaAdminClient"),
+    refuses(
         "kafka-configs.sh --bootstrap-server nohost.invalid:1 --describe --topic a",
-        "",
-        1,
-        "",
         "Failed to create new KafkaAdminClient",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh --bootstrap-server nohost.invalid:1 --list",
-        "",
-        0,
         "\nError: Executing consumer group command failed due to Failed to create new KafkaAdminClient\n",
-        "",
     ),
-    (
+    refuses(
         "kafka-get-offsets.sh --bootstrap-server nohost.invalid:1",
-        "",
-        1,
-        "",
         "Error occurred: Failed to create new KafkaAdminClient",
     ),
-    (
+    refuses(
         "kafka-broker-api-versions.sh --bootstrap-server nohost.invalid:1",
-        "",
-        1,
-        "",
         "No resolvable bootstrap urls given in bootstrap.servers",
     ),
     (
@@ -263,84 +188,48 @@ const NOWHERE: &[Call] = &[
         "",
         "Failed to construct kafka producer",
     ),
-    (
+    refuses(
         "kafka-console-consumer.sh --bootstrap-server nohost.invalid:1 --topic a",
-        "",
-        1,
-        "",
         "No resolvable bootstrap urls given in bootstrap.servers",
     ),
 ];
 
 const CONFIGS: &[Call] = &[
-    ("kafka-topics.sh %B --create --topic t --partitions 2", "", 0, "Created topic t.\n", ""),
-    (
-        "kafka-configs.sh %B --describe --entity-type topics --entity-name t",
-        "",
-        0,
-        "Dynamic configs for topic t are:\n",
-        "",
-    ),
-    (
+    says("kafka-topics.sh %B --create --topic t --partitions 2", "Created topic t.\n"),
+    says("kafka-configs.sh %B --describe --entity-type topics --entity-name t", "Dynamic configs for topic t are:\n"),
+    says(
         "kafka-configs.sh %B --alter --entity-type topics --entity-name t --add-config retention.ms=1000,cleanup.policy=[compact,delete]",
-        "",
-        0,
         "Completed updating config for topic t.\n",
-        "",
     ),
-    (
+    says(
         "kafka-configs.sh %B --describe --topic t",
-        "",
-        0,
         "Dynamic configs for topic t are:\n  \
          cleanup.policy=compact,delete sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:cleanup.policy=compact,delete, DEFAULT_CONFIG:log.cleanup.policy=delete}\n  \
          retention.ms=1000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=1000}\n",
-        "",
     ),
-    ("kafka-configs.sh %B --alter --topic t --delete-config foo", "", 1, "", "Invalid config(s): foo"),
-    (
-        "kafka-configs.sh %B --alter --topic t --delete-config segment.bytes",
-        "",
-        1,
-        "",
-        "Invalid config(s): segment.bytes",
-    ),
-    ("kafka-configs.sh %B --alter --topic t --add-config foo=1", "", 1, "", "Unknown topic config name: foo"),
-    (
+    refuses("kafka-configs.sh %B --alter --topic t --delete-config foo", "Invalid config(s): foo"),
+    refuses("kafka-configs.sh %B --alter --topic t --delete-config segment.bytes", "Invalid config(s): segment.bytes"),
+    refuses("kafka-configs.sh %B --alter --topic t --add-config foo=1", "Unknown topic config name: foo"),
+    refuses(
         "kafka-configs.sh %B --alter --topic t --add-config retention.ms=abc",
-        "",
-        1,
-        "",
         "Invalid config value for resource ConfigResource(type=TOPIC, name='t'): Invalid value abc for configuration retention.ms: Not a number of type LONG",
     ),
-    (
+    refuses(
         "kafka-configs.sh %B --alter --topic t --add-config retention.ms",
-        "",
-        1,
-        "",
         "requirement failed: Invalid entity config: all configs to be added must be in the format \"key=val\".",
     ),
-    (
+    refuses(
         "kafka-configs.sh %B --alter --topic t",
-        "",
-        1,
-        "",
         "At least one of --add-config, --add-config-file, or --delete-config must be specified with --alter",
     ),
-    (
+    says(
         "kafka-configs.sh %B --alter --topic t --delete-config retention.ms",
-        "",
-        0,
         "Completed updating config for topic t.\n",
-        "",
     ),
-    (
+    says(
         "kafka-configs.sh %B --describe --topic t",
-        "",
-        0,
         "Dynamic configs for topic t are:\n  \
          cleanup.policy=compact,delete sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:cleanup.policy=compact,delete, DEFAULT_CONFIG:log.cleanup.policy=delete}\n",
-        "",
     ),
     (
         "kafka-configs.sh %B --describe --topic none",
@@ -349,50 +238,32 @@ const CONFIGS: &[Call] = &[
         "Dynamic configs for topic none are:\n",
         "Error while executing config command",
     ),
-    (
+    refuses(
         "kafka-configs.sh %B --alter --topic none --add-config retention.ms=1",
-        "",
-        1,
-        "",
         "Error while executing config command",
     ),
-    ("kafka-configs.sh %B --describe", "", 1, "", "At least one entity type must be specified"),
-    (
-        "kafka-configs.sh %B --describe --entity-type foo",
-        "",
-        1,
-        "",
-        "Invalid entity type foo, the entity type must be one",
-    ),
-    (
+    refuses("kafka-configs.sh %B --describe", "At least one entity type must be specified"),
+    refuses("kafka-configs.sh %B --describe --entity-type foo", "Invalid entity type foo, the entity type must be one"),
+    refuses(
         "kafka-configs.sh %B --alter --entity-type topics --add-config retention.ms=1",
-        "",
-        1,
-        "",
         "an entity name must be specified with --alter of topics",
     ),
-    (
+    refuses(
         "kafka-configs.sh %B --alter --describe --topic t",
-        "",
-        1,
-        "",
         "Command must include exactly one action: --describe, --alter",
     ),
     // The broker was started with --override num.partitions=3.
-    (
+    says(
         "kafka-configs.sh %B --describe --all --broker 0 | grep ' num.partitions='",
-        "",
-        0,
         "  num.partitions=3 sensitive=false synonyms={STATIC_BROKER_CONFIG:num.partitions=3, DEFAULT_CONFIG:num.partitions=1}\n",
-        "",
     ),
-    ("kafka-topics.sh %B --create --topic three", "", 0, "Created topic three.\n", ""),
-    ("kafka-get-offsets.sh %B --topic three", "", 0, "three:0:0\nthree:1:0\nthree:2:0\n", ""),
+    says("kafka-topics.sh %B --create --topic three", "Created topic three.\n"),
+    says("kafka-get-offsets.sh %B --topic three", "three:0:0\nthree:1:0\nthree:2:0\n"),
 ];
 
 /// Of the controller. The topic is that of the calls about settings.
 const ADMINISTRATION: &[Call] = &[
-    ("kafka-reassign-partitions.sh %B --list", "", 0, "No partition reassignments found.\n", ""),
+    says("kafka-reassign-partitions.sh %B --list", "No partition reassignments found.\n"),
     (
         "tee %D/move.json",
         "{\"partitions\":[{\"topic\":\"three\",\"partition\":0,\"replicas\":[0]},{\"topic\":\"three\",\"partition\":1,\"replicas\":[0]}]}\n",
@@ -400,48 +271,30 @@ const ADMINISTRATION: &[Call] = &[
         "{\"partitions\":[{\"topic\":\"three\",\"partition\":0,\"replicas\":[0]},{\"topic\":\"three\",\"partition\":1,\"replicas\":[0]}]}\n",
         "",
     ),
-    (
+    says(
         "kafka-reassign-partitions.sh %B --execute --reassignment-json-file %D/move.json",
-        "",
-        0,
         "Current partition replica assignment\n\n{\"version\":1,\"partitions\":[{\"topic\":\"three\",\"partition\":0,\"replicas\":[0],\"log_dirs\":[\"any\"]},{\"topic\":\"three\",\"partition\":1,\"replicas\":[0],\"log_dirs\":[\"any\"]}]}\n\nSave this to use as the --reassignment-json-file option during rollback\nSuccessfully started partition reassignments for three-0,three-1\n",
-        "",
     ),
-    (
+    says(
         "kafka-reassign-partitions.sh %B --verify --reassignment-json-file %D/move.json",
-        "",
-        0,
         "Status of partition reassignment:\nReassignment of partition three-0 is completed.\nReassignment of partition three-1 is completed.\n\nClearing broker-level throttles on broker 0\nClearing topic-level throttles on topic three\n",
-        "",
     ),
-    (
+    says(
         "kafka-reassign-partitions.sh %B --cancel --reassignment-json-file %D/move.json",
-        "",
-        0,
         "None of the specified partition reassignments are active.\nNone of the specified partition moves are active.Clearing broker-level throttles on broker 0\nClearing topic-level throttles on topic three\n",
-        "",
     ),
-    (
+    refuses(
         "kafka-reassign-partitions.sh %B --list --verify",
-        "",
-        1,
-        "",
         "Command must include exactly one action: --generate, --execute, --verify, --cancel, --list",
     ),
-    (
+    refuses(
         "kafka-reassign-partitions.sh %B --list --throttle 5",
-        "",
-        1,
-        "",
         "Option \"[throttle]\" can't be used with action \"[list]\"",
     ),
-    ("kafka-leader-election.sh %B --election-type preferred --all-topic-partitions", "", 0, "", ""),
-    (
+    says("kafka-leader-election.sh %B --election-type preferred --all-topic-partitions", ""),
+    says(
         "kafka-leader-election.sh %B --election-type preferred --topic three --partition 0",
-        "",
-        0,
         "Valid replica already elected for partitions three-0\n",
-        "",
     ),
     (
         "kafka-leader-election.sh %B --election-type UNCLEAN --topic three --partition 9",
@@ -450,15 +303,12 @@ const ADMINISTRATION: &[Call] = &[
         "Error completing leader election (UNCLEAN) for partition: three-9: …\n",
         "1 replica(s) could not be elected",
     ),
-    (
+    refuses(
         "kafka-leader-election.sh %B --election-type preferred",
-        "",
-        1,
-        "",
         "One and only one of the following options is required: topic, all-topic-partitions, path-to-json-file",
     ),
-    ("kafka-leader-election.sh --election-type preferred", "", 1, "", "Missing required option(s): bootstrap-server"),
-    ("kafka-features.sh %B describe", "", 0, "", ""),
+    refuses("kafka-leader-election.sh --election-type preferred", "Missing required option(s): bootstrap-server"),
+    says("kafka-features.sh %B describe", ""),
     (
         "kafka-features.sh %B upgrade --feature a=1",
         "",
@@ -480,35 +330,27 @@ const ADMINISTRATION: &[Call] = &[
         "Could not disable a. Can not delete non-existing finalized feature.\n",
         "1 out of 1 operation(s) failed.",
     ),
-    ("kafka-features.sh %B upgrade", "", 1, "", "You must specify at least one feature to upgrade"),
-    ("kafka-cluster.sh cluster-id %B | cut -c 1-11", "", 0, "Cluster ID:\n", ""),
-    (
+    refuses("kafka-features.sh %B upgrade", "You must specify at least one feature to upgrade"),
+    says("kafka-cluster.sh cluster-id %B | cut -c 1-11", "Cluster ID:\n"),
+    says("kafka-verifiable-producer.sh >%D/usage", ""),
+    says(
         "kafka-e2e-latency.sh %P fast 3 all 10 | sed 's/[0-9.]* ms/N ms/; s/\t.*/\tN/; s/= [0-9]*/= N/g'",
-        "",
-        0,
         "Topic \"fast\" does not exist. Will create topic with 1 partition(s) and replication factor = N\n0\tN\nAvg latency: N ms\nPercentiles: 50th = N, 99th = N, 99.9th = N\n",
-        "",
     ),
     // One partition: acknowledgements of several come in any order.
-    (
+    says(
         "kafka-verifiable-producer.sh %B --topic fast --max-messages 2 --value-prefix 7 | sed 's/\"timestamp\":[0-9]*,//; s/,\"partition.*//; s/,\"avg.*//'",
-        "",
-        0,
         "{\"name\":\"startup_complete\"}\n{\"name\":\"producer_send_success\",\"key\":null,\"value\":\"7.0\",\"topic\":\"fast\"\n{\"name\":\"producer_send_success\",\"key\":null,\"value\":\"7.1\",\"topic\":\"fast\"\n{\"name\":\"shutdown_complete\"}\n{\"name\":\"tool_data\",\"sent\":2,\"acked\":2,\"target_throughput\":-1\n",
-        "",
     ),
-    ("kafka-e2e-latency.sh %P fast 3 0 10", "", 1, "", "Latency testing requires synchronous acknowledgement."),
-    (
+    refuses("kafka-e2e-latency.sh %P fast 3 0 10", "Latency testing requires synchronous acknowledgement."),
+    says(
         "kafka-cluster.sh unregister --id 3 -b %P",
-        "",
-        0,
         "The target cluster does not support the broker unregistration API.\n",
-        "",
     ),
 ];
 
 const MESSAGES: &[Call] = &[
-    ("kafka-topics.sh %B --create --topic g --partitions 2", "", 0, "Created topic g.\n", ""),
+    says("kafka-topics.sh %B --create --topic g --partitions 2", "Created topic g.\n"),
     (
         "kafka-console-producer.sh %B --topic g --property parse.key=true --property key.separator=:",
         "k1:v1\nk2:v2\nk3:v3\n:v4\n",
@@ -526,7 +368,7 @@ const MESSAGES: &[Call] = &[
     ("kafka-console-producer.sh %B", "x\n", 1, "", "Missing required argument \"[topic]\""),
     ("kafka-console-producer.sh --topic g", "x\n", 1, "", "Missing required option(s) [bootstrap-server]"),
     ("kafka-console-producer.sh %B --topic g --compression-codec foo", "x\n", 1, "", "foo"),
-    ("kafka-topics.sh %B --create --topic h --partitions 1", "", 0, "Created topic h.\n", ""),
+    says("kafka-topics.sh %B --create --topic h --partitions 1", "Created topic h.\n"),
     (
         "kafka-console-producer.sh --broker-list %P --topic h --property parse.headers=true --property parse.key=true --property null.marker=NULL --compression-codec lz4 --request-required-acks 1 --sync",
         "h1:a,h2:b\tk\tv\nNULL\tk2\tNULL\nh3:NULL\tNULL\tv3\n",
@@ -543,15 +385,12 @@ const MESSAGES: &[Call] = &[
          Partition:0\tOffset:2\th3:NIL\tNIL\tv3\n",
         "Processed a total of 3 messages",
     ),
-    (
+    says(
         "kafka-console-consumer.sh %B --topic h --from-beginning --max-messages 3 --property 'key.separator=|' --property print.key=true --property 'line.separator=;' --property headers.separator=/ --property print.headers=true",
-        "",
-        0,
         "h1:a/h2:b|k|v;NO_HEADERS|k2|null;h3:null|null|v3;",
-        "",
     ),
-    ("kafka-console-consumer.sh %B --topic g --partition 0 --offset earliest --max-messages 1", "", 0, "v3\n", ""),
-    ("kafka-console-consumer.sh %B --topic h --partition 0 --offset 2 --max-messages 1", "", 0, "v3\n", ""),
+    says("kafka-console-consumer.sh %B --topic g --partition 0 --offset earliest --max-messages 1", "v3\n"),
+    says("kafka-console-consumer.sh %B --topic h --partition 0 --offset 2 --max-messages 1", "v3\n"),
     (
         "kafka-console-consumer.sh %B --topic h --partition 0 --offset latest --timeout-ms 300",
         "",
@@ -559,49 +398,28 @@ const MESSAGES: &[Call] = &[
         "",
         "Processed a total of 0 messages",
     ),
-    (
+    refuses(
         "kafka-console-consumer.sh %B --topic h --partition 0 --offset -3",
-        "",
-        1,
-        "",
         "The provided offset value '-3' is incorrect. Valid values are 'earliest', 'latest', or a non-negative long.",
     ),
-    (
-        "kafka-console-consumer.sh %B --topic h --offset 1",
-        "",
-        1,
-        "",
-        "The partition is required when offset is specified.",
-    ),
-    (
+    refuses("kafka-console-consumer.sh %B --topic h --offset 1", "The partition is required when offset is specified."),
+    refuses(
         "kafka-console-consumer.sh %B --topic h --partition 0 --offset 1 --from-beginning",
-        "",
-        1,
-        "",
         "Options from-beginning and offset cannot be specified together.",
     ),
-    (
+    refuses(
         "kafka-console-consumer.sh %B --topic h --partition 0 --group x",
-        "",
-        1,
-        "",
         "Options group and partition cannot be specified together.",
     ),
-    (
+    says(
         "kafka-console-consumer.sh %B --topic h --from-beginning --max-messages 3 --isolation-level read_committed",
-        "",
-        0,
         "v\nnull\nv3\n",
-        "",
     ),
-    ("kafka-console-consumer.sh %B --topic h --isolation-level foo", "", 1, "", "foo"),
-    ("kafka-console-consumer.sh %B --include 'h|zz' --from-beginning --max-messages 1", "", 0, "v\n", ""),
-    ("kafka-console-consumer.sh %B --topic h --include h", "", 1, "", "Exactly one of --include/--topic is required."),
-    (
+    refuses("kafka-console-consumer.sh %B --topic h --isolation-level foo", "foo"),
+    says("kafka-console-consumer.sh %B --include 'h|zz' --from-beginning --max-messages 1", "v\n"),
+    refuses("kafka-console-consumer.sh %B --topic h --include h", "Exactly one of --include/--topic is required."),
+    refuses(
         "kafka-console-consumer.sh %B --topic h --group grp2 --consumer-property group.id=other",
-        "",
-        1,
-        "",
         "do not match. Detected group ids: 'grp2', 'other'",
     ),
     (
@@ -611,56 +429,41 @@ const MESSAGES: &[Call] = &[
         "v\nnull\n",
         "Processed a total of 2 messages",
     ),
-    ("kafka-get-offsets.sh %B --topic h", "", 0, "h:0:3\n", ""),
-    ("kafka-get-offsets.sh %B --topic h --time -2", "", 0, "h:0:0\n", ""),
-    ("kafka-get-offsets.sh %B --topic h --time earliest-local", "", 0, "h:0:0\n", ""),
-    ("kafka-get-offsets.sh %B --topic h --time latest-tiered", "", 0, "", ""),
-    ("kafka-get-offsets.sh %B --topic t --time max-timestamp", "", 0, "", ""),
-    ("kafka-get-offsets.sh %B --topic t --time 1700000000000", "", 0, "", ""),
-    ("kafka-get-offsets.sh %B --topic h --time 1700000000000", "", 0, "h:0:0\n", ""),
-    (
+    says("kafka-get-offsets.sh %B --topic h", "h:0:3\n"),
+    says("kafka-get-offsets.sh %B --topic h --time -2", "h:0:0\n"),
+    says("kafka-get-offsets.sh %B --topic h --time earliest-local", "h:0:0\n"),
+    says("kafka-get-offsets.sh %B --topic h --time latest-tiered", ""),
+    says("kafka-get-offsets.sh %B --topic t --time max-timestamp", ""),
+    says("kafka-get-offsets.sh %B --topic t --time 1700000000000", ""),
+    says("kafka-get-offsets.sh %B --topic h --time 1700000000000", "h:0:0\n"),
+    refuses(
         "kafka-get-offsets.sh %B --topic t --time foo",
-        "",
-        1,
-        "",
         "Error occurred: Malformed time argument foo. Please use -1 or latest / -2 or earliest / -3 or max-timestamp / -4 or earliest-local / -5 or latest-tiered, or a specified long format timestamp",
     ),
-    ("kafka-get-offsets.sh %B --exclude-internal-topics --topic '[tw]'", "", 0, "t:0:0\nt:1:0\nw:0:0\n", ""),
-    ("kafka-get-offsets.sh %B --topic t --partitions 1", "", 0, "t:1:0\n", ""),
-    ("kafka-get-offsets.sh %B --topic-partitions t:0-1,t:1", "", 0, "t:0:0\nt:1:0\n", ""),
-    ("kafka-get-offsets.sh %B --topic-partitions t:1-", "", 0, "t:1:0\n", ""),
-    (
+    says("kafka-get-offsets.sh %B --exclude-internal-topics --topic '[tw]'", "t:0:0\nt:1:0\nw:0:0\n"),
+    says("kafka-get-offsets.sh %B --topic t --partitions 1", "t:1:0\n"),
+    says("kafka-get-offsets.sh %B --topic-partitions t:0-1,t:1", "t:0:0\nt:1:0\n"),
+    says("kafka-get-offsets.sh %B --topic-partitions t:1-", "t:1:0\n"),
+    refuses(
         "kafka-get-offsets.sh %B --topic none",
-        "",
-        1,
-        "",
         "Error occurred: Could not match any topic-partitions with the specified filters",
     ),
-    (
+    refuses(
         "kafka-get-offsets.sh %B --topic t --partitions x",
-        "",
-        1,
-        "",
         "Error occurred: --partitions expects a comma separated list of numeric partition ids, but received: x",
     ),
-    (
+    refuses(
         "kafka-get-offsets.sh %B --topic-partitions t:0 --topic t",
-        "",
-        1,
-        "",
         "Error occurred: --topic-partitions cannot be used with --topic or --partitions",
     ),
 ];
 
 const GROUPS: &[Call] = &[
-    ("kafka-consumer-groups.sh %B --list --state | grep grp", "", 0, "grp Empty\n", ""),
-    ("kafka-consumer-groups.sh %B --list --type classic | grep grp", "", 0, "grp Classic\n", ""),
-    ("kafka-consumer-groups.sh %B --list --state Stable", "", 0, "GROUP STATE\n", ""),
-    (
+    says("kafka-consumer-groups.sh %B --list --state | grep grp", "grp Empty\n"),
+    says("kafka-consumer-groups.sh %B --list --type classic | grep grp", "grp Classic\n"),
+    says("kafka-consumer-groups.sh %B --list --state Stable", "GROUP STATE\n"),
+    refuses(
         "kafka-consumer-groups.sh %B --list --state foo",
-        "",
-        1,
-        "",
         "Invalid state list 'foo'. Valid states are: PreparingRebalance, CompletingRebalance, Stable, Dead, Empty, Assigning, Reconciling",
     ),
     (
@@ -670,40 +473,22 @@ const GROUPS: &[Call] = &[
         "\nGROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID\ngrp h 0 2 3 1 - - -\n",
         "Consumer group 'grp' has no active members.",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --describe --group grp --state",
-        "",
-        0,
         "\nGROUP COORDINATOR (ID) ASSIGNMENT-STRATEGY STATE #MEMBERS\ngrp %P (0) Empty 0\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --describe --group grp --members --verbose",
-        "",
-        0,
         "\nGROUP CONSUMER-ID HOST CLIENT-ID #PARTITIONS ASSIGNMENT\n",
-        "",
     ),
-    (
+    refuses(
         "kafka-consumer-groups.sh %B --describe --group grp --members --state",
-        "",
-        1,
-        "",
         "Option [describe] takes at most one of these options: [members], [offsets], [state]",
     ),
-    (
-        "kafka-consumer-groups.sh %B --describe --group none",
-        "",
-        0,
-        "\nError: Consumer group 'none' does not exist.\n",
-        "",
-    ),
-    (
+    says("kafka-consumer-groups.sh %B --describe --group none", "\nError: Consumer group 'none' does not exist.\n"),
+    says(
         "kafka-consumer-groups.sh %B --describe --group none --members",
-        "",
-        0,
         "\nError: Consumer group 'none' does not exist.\n\nGROUP CONSUMER-ID HOST CLIENT-ID #PARTITIONS\n",
-        "",
     ),
     (
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-earliest",
@@ -712,176 +497,101 @@ const GROUPS: &[Call] = &[
         "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 0\n",
         "WARN: No action will be performed as the --execute option is missing.",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h:0 --shift-by -1 --execute",
-        "",
-        0,
         "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 1\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --shift-by 100 --dry-run",
-        "",
-        0,
         "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 3\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-current --execute",
-        "",
-        0,
         "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 1\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-datetime 2020-01-01T00:00:00.000 --execute",
-        "",
-        0,
         "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 0\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-datetime 2035-01-01T00:00:00.000+0200 --execute",
-        "",
-        0,
         "\nWarn: Partition 0 from topic h is empty. Falling back to latest known offset.\n\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 3\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-datetime foo --execute",
-        "",
-        0,
         "\nError: Executing consumer group command failed due to …\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --by-duration PT1H --execute",
-        "",
-        0,
         "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 0\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --by-duration foo --execute",
-        "",
-        0,
         "\nError: Executing consumer group command failed due to Text cannot be parsed to a Duration\n",
-        "",
     ),
-    (
-        "kafka-consumer-groups.sh %B --reset-offsets --group grp --all-topics --to-latest --export",
-        "",
-        0,
-        "h,0,3\n\n",
-        "",
-    ),
-    (
+    says("kafka-consumer-groups.sh %B --reset-offsets --group grp --all-topics --to-latest --export", "h,0,3\n\n"),
+    says(
         "echo h,0,1 >%D/plan; kafka-consumer-groups.sh %B --reset-offsets --group grp --from-file %D/plan --execute",
-        "",
-        0,
         "\nGROUP TOPIC PARTITION NEW-OFFSET\ngrp h 0 1\n",
-        "",
     ),
-    (
+    says(
         "echo none,0,1 >%D/plan; kafka-consumer-groups.sh %B --reset-offsets --group grp --from-file %D/plan --execute",
-        "",
-        0,
         "\nError: Executing consumer group command failed due to …\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --from-file %D/none --execute",
-        "",
-        0,
         "\nError: Executing consumer group command failed due to …\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic none --to-latest",
-        "",
-        0,
         "\nError: Executing consumer group command failed due to …\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h:9 --to-latest --timeout 500",
-        "",
-        0,
         "\nError: Executing consumer group command failed due to …\n",
-        "",
     ),
-    (
+    refuses(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h",
-        "",
-        1,
-        "",
         "Option '[reset-offsets]' requires one of the following scenarios",
     ),
-    (
+    refuses(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --to-latest",
-        "",
-        1,
-        "",
         "One of the reset scopes should be defined: --all-topics, --topic.",
     ),
-    (
+    refuses(
         "kafka-consumer-groups.sh %B --reset-offsets --group grp --topic h --to-latest --to-earliest",
-        "",
-        1,
-        "",
         "Option \"[to-earliest]\" can't be used with option \"[to-latest]\"",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --reset-offsets --group new --topic h --to-latest --execute",
-        "",
-        0,
         "\nGROUP TOPIC PARTITION NEW-OFFSET\nnew h 0 3\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --delete-offsets --group grp --topic none",
-        "",
-        0,
         "Request succeed for deleting offsets with topic none group grp\n\nTOPIC PARTITION STATUS\nnone Not Provided Error: …\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --delete-offsets --group none --topic h",
-        "",
-        0,
         "\nError: 'none' does not exist.\n\nTOPIC PARTITION STATUS\nh 0 Error: …\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --delete-offsets --group grp --topic h",
-        "",
-        0,
         "Request succeed for deleting offsets with topic h group grp\n\nTOPIC PARTITION STATUS\nh 0 Successful\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --delete --group none",
-        "",
-        0,
         "\nError: Deletion of some consumer groups failed:\n* Group 'none' could not be deleted due to: …\n",
-        "",
     ),
-    (
+    says(
         "kafka-consumer-groups.sh %B --delete --group new",
-        "",
-        0,
         "Deletion of requested consumer groups ('new') was successful.\n",
-        "",
     ),
-    ("kafka-consumer-groups.sh %B --delete", "", 1, "", "Option [delete] takes one of these options"),
-    (
+    refuses("kafka-consumer-groups.sh %B --delete", "Option [delete] takes one of these options"),
+    refuses(
         "kafka-consumer-groups.sh %B --delete --group new --topic h",
-        "",
-        1,
-        "",
         "The consumer does not support topic-specific offset deletion from a consumer group.",
     ),
-    ("kafka-consumer-groups.sh --list", "", 1, "", "Missing required argument \"[bootstrap-server]\""),
+    refuses("kafka-consumer-groups.sh --list", "Missing required argument \"[bootstrap-server]\""),
 ];
 
 /// Kafka's clients keep metrics, and the tools print them; ours say that there are none.

@@ -3,20 +3,17 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
-use crate::cli::{checked, cluster};
+use crate::cli::cluster;
+use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Tool};
 use crate::client::cluster::Node;
 use crate::client::connection::Connection;
-use crate::client::error::ClientError;
+use crate::client::error::{ClientError, checked};
 use crate::protocol::messages::api_versions::ApiVersionsResponse;
 
 pub(crate) const TOOL: Tool = Tool {
     script: "kafka-broker-api-versions",
     about: "This tool helps to retrieve broker version information.",
-    flags: &[
-        flag("command-config", Takes::Value("command config property file"), "Property file for the admin client."),
-        flag("bootstrap-server", Takes::Value("server(s) to use for bootstrapping"), "REQUIRED: the server to ask."),
-    ],
+    flags: &[COMMAND_CONFIG, BOOTSTRAP_SERVER],
 };
 
 /// Every API that Kafka 3.9's clients know: its number, its name, its highest version, and whether a broker that does

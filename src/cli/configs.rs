@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
-use crate::cli::{checked, cluster, properties_of_file};
+use crate::cli::options::{COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
+use crate::cli::{cluster, properties_of_file};
 use crate::client::admin::{BROKER_LOGGER_RESOURCE, BROKER_RESOURCE, TOPIC_RESOURCE};
 use crate::client::cluster::Cluster;
+use crate::client::error::checked;
 use crate::model::BrokerId;
 use crate::protocol::messages::describe_configs::DescribeConfigsResourceResult;
 use crate::protocol::messages::incremental_alter_configs::{
@@ -21,7 +22,7 @@ pub(crate) const TOOL: Tool = Tool {
         flag("bootstrap-server", Takes::Value("server to connect to"), "The Kafka servers to connect to."),
         flag("bootstrap-controller", Takes::Value("controller to connect to"), "Exists for KRaft only."),
         flag("zookeeper", Takes::Value("urls"), "DEPRECATED. Not supported here: use --bootstrap-server."),
-        flag("command-config", Takes::Value("command config property file"), "Property file for the admin client."),
+        COMMAND_CONFIG,
         flag("alter", Takes::Nothing, "Alter the configuration for the entity."),
         flag("describe", Takes::Nothing, "List configs for the given entity."),
         flag("all", Takes::Nothing, "With --describe: defaults and static configuration too."),

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use regex::Regex;
 
 use crate::cli::message_formatter::MessageFormatter;
-use crate::cli::options::{self, Options, Stop, Takes, Tool, flag, key_values};
-use crate::cli::{properties_of_file, unmade, warn_of_left_over};
+use crate::cli::options::{self, BOOTSTRAP_SERVER, Options, Stop, Takes, Tool, flag, key_values};
+use crate::cli::stop_signals::StopSignals;
+use crate::cli::{consumer, properties_of_file};
 use crate::client::admin::{EARLIEST, LATEST};
 use crate::client::consumer::Consumer;
-use crate::client::settings::{ClientProperties, ConsumerSettings};
+use crate::client::settings::ClientProperties;
 use crate::model::TopicPartition;
 
 pub(crate) const TOOL: Tool = Tool {
@@ -27,7 +28,7 @@ pub(crate) const TOOL: Tool = Tool {
         flag("timeout-ms", Takes::Value("timeout_ms"), "Exit if no message comes for this long."),
         flag("group", Takes::Value("consumer group id"), "The consumer group id of the consumer."),
         flag("isolation-level", Takes::Value("isolation level"), "read_committed or read_uncommitted (default)."),
-        flag("bootstrap-server", Takes::Value("server to connect to"), "REQUIRED: The server(s) to connect to."),
+        BOOTSTRAP_SERVER,
         flag(
             "zookeeper",
             Takes::Value("urls"),
@@ -147,6 +148,8 @@ fn consumer_properties(options: &Options) -> Result<ClientProperties, Stop> {
     }
     match group {
         Some(group) => properties.set("group.id", group),
+        // Without a group nothing is committed and nothing is looked up.
+        None if options.has("partition") => {}
         None => {
             // Nobody will come back to a group that was made up here, so its positions are not worth storing.
             properties.set("group.id", format!("console-consumer-{}", rand::random_range(0..100_000)));
@@ -185,14 +188,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let timeout: i64 = options.number("timeout-ms")?.unwrap_or(-1);
     let timeout = u64::try_from(timeout).ok().map(Duration::from_millis);
     properties.set("bootstrap.servers", servers(options).await?.join(","));
-    let mut settings = ConsumerSettings::take(&mut properties, "console-consumer")?;
-    warn_of_left_over(&properties);
-    if matches!(wanted, Wanted::Partition(..)) {
-        // Without a group nothing is committed and nothing is looked up.
-        settings.group_id = None;
-        settings.auto_commit_interval = None;
-    }
-    let mut consumer = Consumer::new(settings).map_err(|error| unmade("Failed to construct kafka consumer", &error))?;
+    let mut consumer = consumer(properties, "console-consumer")?;
     match wanted {
         Wanted::Topic(topic) => consumer.subscribe(vec![topic]),
         Wanted::Pattern(pattern) => consumer.subscribe_pattern(pattern),
@@ -227,7 +223,7 @@ impl Printing {
     async fn run(&self, consumer: &mut Consumer, out: &mut dyn Write, printed: &mut i64) -> Result<(), Stop> {
         let mut out = BufWriter::with_capacity(64 * 1024, out);
         let mut last_message = Instant::now();
-        let mut terminate = stop_signals()?;
+        let mut signals = StopSignals::listen()?;
         while self.max_messages < 0 || *printed < self.max_messages {
             let left = match self.max_messages {
                 -1 => usize::MAX,
@@ -236,7 +232,7 @@ impl Printing {
             let wait = self.timeout.map_or(Duration::from_secs(1), |t| t.saturating_sub(last_message.elapsed()));
             let polled = tokio::select! {
                 polled = consumer.poll(wait.min(Duration::from_secs(1)), left) => polled,
-                () = terminate.recv() => return Ok(()),
+                stop = signals.recv() => return Err(stop),
             };
             let records = match polled {
                 Ok(records) => records,
@@ -275,26 +271,6 @@ impl Printing {
 fn unwritable(_: std::io::Error) -> Stop {
     eprintln!("Unable to write to standard out, closing consumer.");
     Stop::Output
-}
-
-/// SIGINT and SIGTERM end the tool in order: positions are committed, the group is left.
-struct StopSignals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-fn stop_signals() -> std::io::Result<StopSignals> {
-    use tokio::signal::unix::{SignalKind, signal};
-    Ok(StopSignals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-}
-
-impl StopSignals {
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,18 +7,18 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::cli::options::{self, Options, Stop, Takes, Tool, flag, key_values};
-use crate::cli::{properties_of_file, unmade, warn_of_left_over};
-use crate::client::producer::{OutgoingRecord, Producer};
-use crate::client::settings::{ClientProperties, ProducerSettings};
+use crate::cli::options::{BOOTSTRAP_SERVER, BROKER_LIST, Options, Stop, Takes, Tool, flag, key_values};
+use crate::cli::{producer, properties_of_file};
+use crate::client::producer::OutgoingRecord;
+use crate::client::settings::ClientProperties;
 
 pub(crate) const TOOL: Tool = Tool {
     script: "kafka-console-producer",
     about: "This tool helps to read data from standard input and publish it to Kafka.",
     flags: &[
         flag("topic", Takes::Value("topic"), "REQUIRED: The topic to produce messages to."),
-        flag("broker-list", Takes::Value("broker-list"), "DEPRECATED, use --bootstrap-server instead."),
-        flag("bootstrap-server", Takes::Value("server to connect to"), "REQUIRED: HOST1:PORT1,HOST2:PORT2."),
+        BROKER_LIST,
+        BOOTSTRAP_SERVER,
         flag("sync", Takes::Nothing, "Send each message when the one before it is acknowledged."),
         flag(
             "compression-codec",
@@ -65,13 +65,10 @@ const SETTINGS: &[(&str, &str, &str)] = &[
 ];
 
 fn producer_properties(options: &Options) -> Result<ClientProperties, Stop> {
-    let servers = match options.value("bootstrap-server").or(options.value("broker-list")) {
-        Some(servers) => options::bootstrap_servers(servers)?,
-        None => return Err(Stop::Usage("Missing required option(s) [bootstrap-server]".to_owned())),
-    };
+    let servers = options.servers("Missing required option(s) [bootstrap-server]")?;
     let mut properties = properties_of_file(options.value("producer.config"))?;
     properties.extend(key_values(&options.values("producer-property")));
-    properties.set("bootstrap.servers", servers.join(","));
+    properties.set("bootstrap.servers", servers);
     let codec = match options.value("compression-codec") {
         Some("") => "gzip",
         Some(codec) => codec,
@@ -267,11 +264,9 @@ pub(crate) async fn run(options: &Options, _out: &mut dyn Write) -> Result<(), S
     }
     let mut reader_properties = properties_of_file(options.value("reader-config"))?;
     reader_properties.extend(key_values(&options.values("property")));
-    let mut properties = producer_properties(options)?;
-    let settings = ProducerSettings::take(&mut properties, "console-producer")?;
-    warn_of_left_over(&properties);
+    let properties = producer_properties(options)?;
     let mut reader = LineReader::new(&reader_properties).map_err(Stop::Failed)?;
-    let producer = Producer::new(settings).map_err(|error| unmade("Failed to construct kafka producer", &error))?;
+    let producer = producer(properties, "console-producer")?;
     let is_sync = options.has("sync");
     let mut lines = lines_of_stdin();
     // What is told when a record fails; the tool goes on with the next.

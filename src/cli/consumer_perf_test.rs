@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Zoned;
 
-use crate::cli::options::{Options, Stop, Takes, Tool, bootstrap_servers, flag};
-use crate::cli::{properties_of_file, unmade, warn_of_left_over};
-use crate::client::consumer::Consumer;
-use crate::client::settings::ConsumerSettings;
+use crate::cli::options::{BOOTSTRAP_SERVER, BROKER_LIST, Options, Stop, Takes, Tool, flag};
+use crate::cli::{consumer, properties_of_file};
 
 pub(crate) const TOOL: Tool = Tool {
     script: "kafka-consumer-perf-test",
     about: "This tool is used to verify the consumer performance.",
     flags: &[
-        flag("broker-list", Takes::Value("broker-list"), "DEPRECATED, use --bootstrap-server instead."),
-        flag("bootstrap-server", Takes::Value("server to connect to"), "REQUIRED: The server(s) to connect to."),
+        BROKER_LIST,
+        BOOTSTRAP_SERVER,
         flag("topic", Takes::Value("topic"), "REQUIRED: The topic to consume from."),
         flag("group", Takes::Value("gid"), "The group id to consume on."),
         flag("fetch-size", Takes::Value("size"), "The amount of data to fetch in a request. Default: 1048576."),
@@ -126,10 +124,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let topic = options.required("topic")?.to_owned();
     options.required("messages")?;
     let wanted: u64 = options.number("messages")?.unwrap_or_default();
-    let servers = match options.value("bootstrap-server").or(options.value("broker-list")) {
-        Some(servers) => bootstrap_servers(servers)?.join(","),
-        None => return Err(Stop::Usage("Missing required option(s) [bootstrap-server]".to_owned())),
-    };
+    let servers = options.servers("Missing required option(s) [bootstrap-server]")?;
     let timeout_ms: u64 = options.number("timeout")?.unwrap_or(10_000);
     let interval_ms: u64 = options.number("reporting-interval")?.unwrap_or(5000);
     if interval_ms == 0 {
@@ -144,8 +139,6 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     properties.set("max.partition.fetch.bytes", options.value("fetch-size").unwrap_or("1048576"));
     properties.set("auto.offset.reset", if options.has("from-latest") { "latest" } else { "earliest" });
     properties.set("check.crcs", "false");
-    let settings = ConsumerSettings::take(&mut properties, "perf-consumer-client")?;
-    warn_of_left_over(&properties);
 
     let detailed = options.has("show-detailed-stats");
     if !options.has("hide-header") {
@@ -156,7 +149,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
              fetch.MB.sec, fetch.nMsg.sec"
         )?;
     }
-    let mut consumer = Consumer::new(settings).map_err(|error| unmade("Failed to construct kafka consumer", &error))?;
+    let mut consumer = consumer(properties, "perf-consumer-client")?;
     consumer.subscribe(vec![topic]);
     // Draws on a terminal only.
     let progress = ProgressBar::new(wanted).with_style(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use crate::cli::cluster;
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
+use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::client::cluster::Cluster;
 use crate::client::error::described;
 use crate::config::metadata_version::MetadataVersion;
@@ -16,9 +16,9 @@ pub(crate) const TOOL: Tool = Tool {
     script: "kafka-features",
     about: "This tool manages feature flags in Kafka: describe, upgrade, downgrade, disable.",
     flags: &[
-        flag("bootstrap-server", Takes::Value("BOOTSTRAP_SERVER"), "REQUIRED. The server(s) to connect to."),
+        BOOTSTRAP_SERVER,
         flag("bootstrap-controller", Takes::Value("BOOTSTRAP_CONTROLLER"), "Exists for KRaft only."),
-        flag("command-config", Takes::Value("COMMAND_CONFIG"), "Property file for the admin client."),
+        COMMAND_CONFIG,
         flag("metadata", Takes::Value("METADATA"), "The metadata.version to upgrade or downgrade to."),
         flag("feature", Takes::Repeated("FEATURE"), "A feature to change, as feature=level; to disable, as feature."),
         flag("dry-run", Takes::Nothing, "Validate, but do not perform it."),

@@ -5,9 +5,9 @@ use std::io::Write;
 
 use regex::Regex;
 
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
+use crate::cli::cluster_of;
+use crate::cli::options::{BOOTSTRAP_SERVER, BROKER_LIST, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::cli::topic_filter::TopicFilter;
-use crate::cli::{cluster_of, options};
 use crate::client::admin::{EARLIEST, LATEST};
 use crate::client::error::{ClientError, described};
 use crate::model::TopicPartition;
@@ -19,8 +19,8 @@ pub(crate) const TOOL: Tool = Tool {
     script: "kafka-get-offsets",
     about: "An interactive shell for getting topic-partition offsets.",
     flags: &[
-        flag("broker-list", Takes::Value("HOST1:PORT1,..."), "DEPRECATED, use --bootstrap-server instead."),
-        flag("bootstrap-server", Takes::Value("HOST1:PORT1,..."), "REQUIRED. The server(s) to connect to."),
+        BROKER_LIST,
+        BOOTSTRAP_SERVER,
         flag(
             "topic-partitions",
             Takes::Value("topic1:1,topic2:0-3,topic3,topic4:5-,topic5:-3"),
@@ -36,7 +36,7 @@ pub(crate) const TOOL: Tool = Tool {
         // What 2.8's class took and ignored.
         flag("offsets", Takes::Value("count"), "DEPRECATED AND IGNORED: number of offsets returned."),
         flag("max-wait-ms", Takes::Value("ms"), "DEPRECATED AND IGNORED: the max wait time."),
-        flag("command-config", Takes::Value("config file"), "Property file for the admin client."),
+        COMMAND_CONFIG,
         flag("exclude-internal-topics", Takes::Nothing, "Leave internal topics out."),
     ],
 };
@@ -132,10 +132,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
 }
 
 async fn run_terse(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
-    let servers = match options.value("bootstrap-server").or(options.value("broker-list")) {
-        Some(servers) => options::bootstrap_servers(servers)?.join(","),
-        None => return Err(Stop::Usage("Missing required argument \"[bootstrap-server]\"".to_owned())),
-    };
+    let servers = options.servers("Missing required argument \"[bootstrap-server]\"")?;
     let rules = parse_rules(options)?;
     let (timestamp, version) = parse_time(options.value("time").unwrap_or("latest"))?;
     let cluster = cluster_of(options, &servers, "GetOffsetShell")?;

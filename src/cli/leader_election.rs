@@ -7,7 +7,7 @@ use std::io::Write;
 use serde_json::Value;
 
 use crate::cli::configured_cluster;
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
+use crate::cli::options::{BOOTSTRAP_SERVER, Options, Stop, Takes, Tool, flag};
 use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, described};
 use crate::model::TopicPartition;
@@ -19,7 +19,7 @@ pub(crate) const TOOL: Tool = Tool {
     about: "This tool attempts to elect a new leader for a set of topic partitions. The type of elections supported are \
             preferred replicas and unclean replicas.",
     flags: &[
-        flag("bootstrap-server", Takes::Value("host:port"), "REQUIRED. The server(s) to connect to."),
+        BOOTSTRAP_SERVER,
         flag("admin.config", Takes::Value("config file"), "Property file for the admin client."),
         flag(
             "path-to-json-file",

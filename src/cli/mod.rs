@@ -22,6 +22,7 @@ pub(crate) mod offsets_formatter;
 pub(crate) mod options;
 pub(crate) mod producer_perf_test;
 pub(crate) mod reassign_partitions;
+pub(crate) mod stop_signals;
 pub(crate) mod table;
 pub(crate) mod topic_command;
 pub(crate) mod topic_command_zookeeper;
@@ -35,10 +36,11 @@ use std::io::{self, Write};
 
 use crate::cli::options::{Options, Stop, Tool};
 use crate::client::cluster::Cluster;
+use crate::client::consumer::Consumer;
 use crate::client::error::ClientError;
-use crate::client::settings::{ClientProperties, ClusterSettings};
+use crate::client::producer::Producer;
+use crate::client::settings::{ClientProperties, ClusterSettings, ConsumerSettings, ProducerSettings};
 use crate::config::properties;
-use crate::protocol::error_code::ErrorCode;
 
 /// Subcommands of the binary, and the script in bin/ that calls each.
 pub const SUBCOMMANDS: &[(&str, &str)] = &[
@@ -71,11 +73,9 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "console-consumer" => start(&console_consumer::TOOL, arguments, console_consumer::run),
         "consumer-groups" => start(&consumer_groups::TOOL, arguments, consumer_groups::run),
         "configs" => start(&configs::TOOL, arguments, configs::run),
-        // Alone among the tools, this one takes no arguments for a question.
-        "producer-perf-test" if arguments.is_empty() => {
-            let tool = &producer_perf_test::TOOL;
-            tool.print_usage(tool.about, &mut io::stdout()).map_or(1, |()| 0)
-        }
+        // Alone among the tools, these take no arguments for a question.
+        "producer-perf-test" if arguments.is_empty() => explain(&producer_perf_test::TOOL),
+        "verifiable-producer" if arguments.is_empty() => explain(&verifiable_producer::TOOL),
         "producer-perf-test" => start(&producer_perf_test::TOOL, arguments, producer_perf_test::run),
         "consumer-perf-test" => start(&consumer_perf_test::TOOL, arguments, consumer_perf_test::run),
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
@@ -89,6 +89,10 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "zookeeper-shell" => start(&zookeeper_shell::TOOL, arguments, zookeeper_shell::run),
         _ => return None,
     })
+}
+
+fn explain(tool: &Tool) -> i32 {
+    tool.print_usage(tool.about, &mut io::stdout()).map_or(1, |()| 0)
 }
 
 fn start(
@@ -117,6 +121,7 @@ fn start(
         Err(Stop::Usage(message)) => (1, tool.print_usage(&message, &mut io::stderr())),
         Err(Stop::Failed(message)) => (1, writeln!(io::stderr(), "{message}")),
         Err(Stop::Reported | Stop::Output) => (1, out.flush()),
+        Err(Stop::Signalled(status)) => (status, out.flush()),
     };
     // Nobody listens: the status still tells.
     if told.is_err() { 1 } else { status }
@@ -169,14 +174,20 @@ fn configured_cluster(file: Option<&str>, servers: &str, client_id: &str) -> Res
     Cluster::new(settings).map_err(|error| unmade("Failed to create new KafkaAdminClient", &error))
 }
 
+fn producer(mut properties: ClientProperties, client_id: &str) -> Result<Producer, Stop> {
+    let settings = ProducerSettings::take(&mut properties, client_id)?;
+    warn_of_left_over(&properties);
+    Producer::new(settings).map_err(|error| unmade("Failed to construct kafka producer", &error))
+}
+
+fn consumer(mut properties: ClientProperties, client_id: &str) -> Result<Consumer, Stop> {
+    let settings = ConsumerSettings::take(&mut properties, client_id)?;
+    warn_of_left_over(&properties);
+    Consumer::new(settings).map_err(|error| unmade("Failed to construct kafka consumer", &error))
+}
+
 /// What Kafka's tools end with when they get no client, told with its cause.
 fn unmade(message: &str, cause: &ClientError) -> Stop {
     log::error!("{message}: {cause}");
     Stop::Failed(message.to_owned())
-}
-
-/// Turns a code in an answer into an error that says what was being done.
-fn checked(doing: impl Into<String>, code: i16, message: Option<String>) -> Result<(), ClientError> {
-    let code = ErrorCode::from_code(code);
-    if code.is_error() { Err(ClientError::refused(doing, code, message)) } else { Ok(()) }
 }

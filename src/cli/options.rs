@@ -33,6 +33,14 @@ pub(crate) const fn flag(name: &'static str, takes: Takes, help: &'static str) -
     Flag { name, takes, help }
 }
 
+pub(crate) const BOOTSTRAP_SERVER: Flag =
+    flag("bootstrap-server", Takes::Value("host:port,..."), "REQUIRED: the server(s) to connect to.");
+/// What `--bootstrap-server` was called.
+pub(crate) const BROKER_LIST: Flag =
+    flag("broker-list", Takes::Value("host:port,..."), "DEPRECATED, use --bootstrap-server instead.");
+pub(crate) const COMMAND_CONFIG: Flag =
+    flag("command-config", Takes::Value("properties file"), "Property file for the admin client.");
+
 /// One command-line tool: what its usage shows and what its parser accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool {
@@ -53,6 +61,8 @@ pub(crate) enum Stop {
     Failed(String),
     /// The work failed, and the tool has already told the user.
     Reported,
+    /// A signal ended the work: the status of a process that the signal had ended, as that of a JVM tool.
+    Signalled(i32),
     /// Nobody reads our output any more.
     Output,
 }
@@ -186,6 +196,12 @@ impl Options {
 
     pub(crate) fn required(&self, name: &str) -> Result<&str, Stop> {
         self.value(name).ok_or_else(|| Stop::Usage(format!("Missing required argument \"[{name}]\"")))
+    }
+
+    /// Where brokers are, of a tool that takes `BOOTSTRAP_SERVER` and `BROKER_LIST`; `missing` is what it says without.
+    pub(crate) fn servers(&self, missing: &str) -> Result<String, Stop> {
+        let given = self.value("bootstrap-server").or(self.value("broker-list"));
+        Ok(bootstrap_servers(given.ok_or_else(|| Stop::Usage(missing.to_owned()))?)?.join(","))
     }
 
     /// Refuses `name` together with any of `others`.

@@ -9,9 +9,9 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
-use crate::cli::{properties_of_file, unmade, warn_of_left_over};
-use crate::client::producer::{OutgoingRecord, Producer};
-use crate::client::settings::{ClientProperties, ProducerSettings};
+use crate::cli::{producer, properties_of_file};
+use crate::client::producer::OutgoingRecord;
+use crate::client::settings::ClientProperties;
 
 pub(crate) const TOOL: Tool = Tool {
     script: "kafka-producer-perf-test",
@@ -202,11 +202,9 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     options.required("throughput")?;
     let record_count: u64 = options.number("num-records")?.unwrap_or_default();
     let throughput: f64 = options.number("throughput")?.unwrap_or(-1.0);
-    let mut properties = properties(options)?;
+    let properties = properties(options)?;
     let mut payloads = Payloads::new(options, out)?;
-    let settings = ProducerSettings::take(&mut properties, "perf-producer-client")?;
-    warn_of_left_over(&properties);
-    let producer = Producer::new(settings).map_err(|error| unmade("Failed to construct kafka producer", &error))?;
+    let producer = producer(properties, "perf-producer-client")?;
 
     let stats = Arc::new(Mutex::new(Stats::new()));
     // Draws on a terminal only.

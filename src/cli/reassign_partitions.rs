@@ -8,7 +8,7 @@ use std::io::Write;
 use serde_json::Value;
 
 use crate::cli::cluster;
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
+use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::client::admin::{BROKER_RESOURCE, Ongoing, TOPIC_RESOURCE};
 use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, described};
@@ -32,8 +32,8 @@ pub(crate) const TOOL: Tool = Tool {
         flag("execute", Takes::Nothing, "Kick off the reassignment of --reassignment-json-file."),
         flag("cancel", Takes::Nothing, "Cancel an active reassignment."),
         flag("list", Takes::Nothing, "List all active partition reassignments."),
-        flag("bootstrap-server", Takes::Value("Server(s) to use for bootstrapping"), "REQUIRED: the server(s)."),
-        flag("command-config", Takes::Value("Admin client property file"), "Property file for the admin client."),
+        BOOTSTRAP_SERVER,
+        COMMAND_CONFIG,
         flag(
             "reassignment-json-file",
             Takes::Value("manual assignment json file path"),

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
+use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::cli::topic_filter::TopicFilter;
-use crate::cli::{checked, cluster, topic_command_zookeeper};
+use crate::cli::{cluster, topic_command_zookeeper};
 use crate::client::admin::{Ongoing, TOPIC_RESOURCE};
 use crate::client::cluster::Cluster;
-use crate::client::error::ClientError;
+use crate::client::error::{ClientError, checked};
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::{TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -26,13 +26,13 @@ pub(crate) const TOOL: Tool = Tool {
     script: "kafka-topics",
     about: "This tool helps to create, delete, describe, or change a topic.",
     flags: &[
-        flag("bootstrap-server", Takes::Value("server to connect to"), "REQUIRED: the Kafka server to connect to."),
+        BOOTSTRAP_SERVER,
         flag(
             "zookeeper",
             Takes::Value("hosts"),
             "Kafka 2.8's direct form: the connection string of the ZooKeeper ensemble, host:port[/chroot].",
         ),
-        flag("command-config", Takes::Value("command config property file"), "Property file for the admin client."),
+        COMMAND_CONFIG,
         flag("list", Takes::Nothing, "List all available topics."),
         flag("create", Takes::Nothing, "Create a new topic."),
         flag("delete", Takes::Nothing, "Delete a topic."),

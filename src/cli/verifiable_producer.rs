@@ -9,11 +9,11 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
-use crate::cli::{properties_of_file, unmade, warn_of_left_over};
+use crate::cli::options::{BOOTSTRAP_SERVER, BROKER_LIST, Options, Stop, Takes, Tool, flag};
+use crate::cli::stop_signals::StopSignals;
+use crate::cli::{producer, properties_of_file};
 use crate::client::error::ClientError;
-use crate::client::producer::{OutgoingRecord, Producer, Sent};
-use crate::client::settings::ProducerSettings;
+use crate::client::producer::{OutgoingRecord, Sent};
 use crate::model::clock::wall_clock_ms;
 
 pub(crate) const TOOL: Tool = Tool {
@@ -22,8 +22,8 @@ pub(crate) const TOOL: Tool = Tool {
             \"send\" request, making externally visible which messages have been acked and which have not.",
     flags: &[
         flag("topic", Takes::Value("TOPIC"), "REQUIRED. Produce messages to this topic."),
-        flag("bootstrap-server", Takes::Value("HOST1:PORT1[,...]"), "REQUIRED. The server(s) to connect to."),
-        flag("broker-list", Takes::Value("HOST1:PORT1[,...]"), "DEPRECATED, use --bootstrap-server instead."),
+        BOOTSTRAP_SERVER,
+        BROKER_LIST,
         flag("max-messages", Takes::Value("MAX-MESSAGES"), "As many messages; if -1, until the process is killed."),
         flag("throughput", Takes::Value("THROUGHPUT"), "If set >= 0, approximately as many messages a second."),
         flag("acks", Takes::Value("ACKS"), "Acks required on each produced message: 0, 1 or -1. Default: -1."),
@@ -41,7 +41,8 @@ struct Settled {
     outcome: Result<Sent, ClientError>,
 }
 
-fn line(name: &str, fields: &str) -> String {
+/// A line of JSON with Kafka's names in Kafka's order. `fields` are the members that follow the name.
+pub(crate) fn line(name: &str, fields: &str) -> String {
     let separator = if fields.is_empty() { "" } else { "," };
     format!("{{\"timestamp\":{},\"name\":\"{name}\"{separator}{fields}}}", wall_clock_ms())
 }
@@ -68,9 +69,7 @@ fn value_of(prefix: Option<i32>, number: u64) -> String {
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     let topic: Arc<str> = options.required("topic")?.into();
-    let servers = options.value("bootstrap-server").or(options.value("broker-list"));
-    let servers = servers
-        .ok_or_else(|| Stop::Usage("one of the arguments --bootstrap-server --broker-list is required".to_owned()))?;
+    let servers = options.servers("one of the arguments --bootstrap-server --broker-list is required")?;
     let messages_max = options.number::<i64>("max-messages")?.and_then(|count| u64::try_from(count).ok());
     let throughput: i64 = options.number("throughput")?.unwrap_or(-1);
     let acks = options.value("acks").unwrap_or("-1");
@@ -86,13 +85,12 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     properties.set_if_absent("acks", acks);
     // A message that fails is told of, and not sent again.
     properties.set_if_absent("retries", "0");
-    let settings = ProducerSettings::take(&mut properties, "producer-1")?;
-    warn_of_left_over(&properties);
-    let producer = Producer::new(settings).map_err(|error| unmade("Failed to construct kafka producer", &error))?;
+    let producer = producer(properties, "producer-1")?;
 
     let (told, mut settled) = mpsc::unbounded_channel();
-    let mut terminate = terminated()?;
+    let mut signals = StopSignals::listen()?;
     let (mut sent, mut acked) = (0, 0);
+    let mut outcome = Ok(());
     let start = Instant::now();
     writeln!(out, "{}", line("startup_complete", ""))?;
     while messages_max.is_none_or(|max| sent < max) {
@@ -120,7 +118,10 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         // Lets the producer work in any case.
         tokio::select! {
             biased;
-            _ = terminate.recv() => break,
+            stop = signals.recv() => {
+                outcome = Err(stop);
+                break;
+            }
             () = tokio::time::sleep_until(due.into()) => {}
         }
         while let Ok(settled) = settled.try_recv() {
@@ -138,19 +139,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let data =
         format!("\"sent\":{sent},\"acked\":{acked},\"target_throughput\":{throughput},\"avg_throughput\":{average}");
     writeln!(out, "{}", line("tool_data", &data))?;
-    Ok(())
-}
-
-/// TERM and INT end the tool in order.
-fn terminated() -> Result<mpsc::UnboundedReceiver<()>, Stop> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (tell, told) = mpsc::unbounded_channel();
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signals = signal(kind)?;
-        let tell = tell.clone();
-        tokio::spawn(async move { while signals.recv().await.is_some() && tell.send(()).is_ok() {} });
-    }
-    Ok(told)
+    outcome
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::client::cluster::{Cluster, Node};
-use crate::client::error::{ClientError, is_retriable_code};
+use crate::client::error::{ClientError, checked, is_retriable_code};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_configs::{
@@ -51,11 +51,6 @@ pub struct CommittedOffset {
     pub offset: i64,
     pub leader_epoch: i32,
     pub metadata: Option<String>,
-}
-
-fn checked(doing: impl Into<String>, code: i16, message: Option<String>) -> Result<(), ClientError> {
-    let code = ErrorCode::from_code(code);
-    if code.is_error() { Err(ClientError::refused(doing, code, message)) } else { Ok(()) }
 }
 
 /// Groups partitions by topic, in order.

@@ -75,6 +75,12 @@ impl ClientError {
     }
 }
 
+/// Turns a code in an answer into an error that says what was being done.
+pub(crate) fn checked(doing: impl Into<String>, code: i16, message: Option<String>) -> Result<(), ClientError> {
+    let code = ErrorCode::from_code(code);
+    if code.is_error() { Err(ClientError::refused(doing, code, message)) } else { Ok(()) }
+}
+
 /// Source: kafka 3.9.1 clients/.../common/protocol/Errors.java and the class of each exception.
 pub fn is_retriable_code(code: ErrorCode) -> bool {
     matches!(

@@ -7,11 +7,11 @@ mod reset;
 use std::io::Write;
 use std::time::Duration;
 
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
+use crate::cli::cluster;
+use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::cli::table::{print_rows, width_of};
-use crate::cli::{checked, cluster};
 use crate::client::cluster::Cluster;
-use crate::client::error::described;
+use crate::client::error::{checked, described};
 use crate::model::TopicPartition;
 use crate::protocol::messages::delete_groups::DeleteGroupsRequest;
 use crate::protocol::messages::metadata::MetadataResponseTopic;
@@ -21,7 +21,7 @@ pub(crate) const TOOL: Tool = Tool {
     about: "This tool helps to list all consumer groups, describe a consumer group, delete consumer group info, or \
             reset consumer group offsets.",
     flags: &[
-        flag("bootstrap-server", Takes::Value("server to connect to"), "REQUIRED: The server(s) to connect to."),
+        BOOTSTRAP_SERVER,
         flag("group", Takes::Repeated("consumer group"), "The consumer group we wish to act on."),
         flag(
             "topic",
@@ -34,7 +34,7 @@ pub(crate) const TOOL: Tool = Tool {
         flag("all-groups", Takes::Nothing, "Apply to all consumer groups."),
         flag("delete", Takes::Nothing, "Delete topic offsets and ownership information of whole groups."),
         flag("timeout", Takes::Value("timeout (ms)"), "How long to wait for groups to settle. Default: 5000."),
-        flag("command-config", Takes::Value("command config property file"), "Property file for the admin client."),
+        COMMAND_CONFIG,
         flag("reset-offsets", Takes::Nothing, "Reset offsets of a consumer group; does so only with --execute."),
         flag("delete-offsets", Takes::Nothing, "Delete offsets of a consumer group for topics."),
         flag("dry-run", Takes::Nothing, "Only show the new offsets."),
