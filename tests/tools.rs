@@ -333,6 +333,37 @@ const ADMINISTRATION: &[Call] = &[
     refuses("kafka-features.sh %B upgrade", "You must specify at least one feature to upgrade"),
     says("kafka-cluster.sh cluster-id %B | cut -c 1-11", "Cluster ID:\n"),
     says("kafka-verifiable-producer.sh >%D/usage", ""),
+    says("kafka-verifiable-consumer.sh >%D/usage", ""),
+    refuses("kafka-verifiable-consumer.sh %B --topic three", "argument --group-id is required"),
+    refuses("kafka-verifiable-consumer.sh %B --group-id g", "argument --topic is required"),
+    refuses(
+        "kafka-verifiable-consumer.sh --topic three --group-id g",
+        "one of the arguments --bootstrap-server --broker-list is required",
+    ),
+    refuses("kafka-verifiable-consumer.sh %B --topic three --group-id g --reset-policy foo", "auto.offset.reset"),
+    // What ends it is told, and no failure of the tool.
+    (
+        "set -o pipefail; kafka-verifiable-consumer.sh %B --topic three --group-id g --reset-policy none | sed 's/\"timestamp\":[0-9]*,//'",
+        "",
+        0,
+        "{\"name\":\"startup_complete\"}\n{\"name\":\"partitions_assigned\",\"partitions\":[{\"topic\":\"three\",\"partition\":0},{\"topic\":\"three\",\"partition\":1},{\"topic\":\"three\",\"partition\":2}]}\n{\"name\":\"partitions_revoked\",\"partitions\":[{\"topic\":\"three\",\"partition\":0},{\"topic\":\"three\",\"partition\":1},{\"topic\":\"three\",\"partition\":2}]}\n{\"name\":\"shutdown_complete\"}\n",
+        "Error during processing, terminating consumer process: ",
+    ),
+    refuses("kafka-replica-verification.sh", "Validate that all replicas for a set of topics have the same data."),
+    refuses("kafka-replica-verification.sh --time -2", "Missing required argument \"[broker-list]\""),
+    refuses(
+        "kafka-replica-verification.sh --broker-list localhost",
+        "Please provide valid host:port like host1:9091,host2:9092",
+    ),
+    refuses(
+        "kafka-replica-verification.sh --broker-list %P --topics-include a --topic-white-list b",
+        "Option \"[topics-include]\" can't be used with option \"[topic-white-list]\"",
+    ),
+    refuses("kafka-replica-verification.sh --broker-list %P --topics-include '['", "[ is an invalid regex"),
+    refuses(
+        "kafka-replica-verification.sh --broker-list %P --topics-include none",
+        "No topics found. [topics-include] if specified, is either filtering out all topics or there is no topic.",
+    ),
     says(
         "kafka-e2e-latency.sh %P fast 3 all 10 | sed 's/[0-9.]* ms/N ms/; s/\t.*/\tN/; s/= [0-9]*/= N/g'",
         "Topic \"fast\" does not exist. Will create topic with 1 partition(s) and replication factor = N\n0\tN\nAvg latency: N ms\nPercentiles: 50th = N, 99th = N, 99.9th = N\n",

@@ -22,11 +22,13 @@ pub(crate) mod offsets_formatter;
 pub(crate) mod options;
 pub(crate) mod producer_perf_test;
 pub(crate) mod reassign_partitions;
+pub(crate) mod replica_verification;
 pub(crate) mod stop_signals;
 pub(crate) mod table;
 pub(crate) mod topic_command;
 pub(crate) mod topic_command_zookeeper;
 pub(crate) mod topic_filter;
+pub(crate) mod verifiable_consumer;
 pub(crate) mod verifiable_producer;
 pub(crate) mod zookeeper;
 pub(crate) mod zookeeper_shell;
@@ -56,6 +58,8 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("leader-election", "Have leaders elected (kafka-leader-election.sh)"),
     ("features", "Describe and change features of the cluster (kafka-features.sh)"),
     ("cluster", "Print the id of the cluster (kafka-cluster.sh)"),
+    ("replica-verification", "Compare what replicas hold (kafka-replica-verification.sh)"),
+    ("verifiable-consumer", "Read as a member of a group and print what happens (kafka-verifiable-consumer.sh)"),
     ("verifiable-producer", "Send numbers and print what became of each (kafka-verifiable-producer.sh)"),
     ("e2e-latency", "Measure the time from sending to reading (kafka-e2e-latency.sh)"),
     ("zookeeper-shell", "Read znodes: host:port ls|get|stat PATH"),
@@ -75,6 +79,7 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "configs" => start(&configs::TOOL, arguments, configs::run),
         // Alone among the tools, these take no arguments for a question.
         "producer-perf-test" if arguments.is_empty() => explain(&producer_perf_test::TOOL),
+        "verifiable-consumer" if arguments.is_empty() => explain(&verifiable_consumer::TOOL),
         "verifiable-producer" if arguments.is_empty() => explain(&verifiable_producer::TOOL),
         "producer-perf-test" => start(&producer_perf_test::TOOL, arguments, producer_perf_test::run),
         "consumer-perf-test" => start(&consumer_perf_test::TOOL, arguments, consumer_perf_test::run),
@@ -83,6 +88,8 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "leader-election" => start(&leader_election::TOOL, arguments, leader_election::run),
         "features" => start(&features::TOOL, arguments, features::run),
         "cluster" => start(&cluster_tool::TOOL, &cluster_tool::spelled_out(arguments), cluster_tool::run),
+        "replica-verification" => start(&replica_verification::TOOL, arguments, replica_verification::run),
+        "verifiable-consumer" => start(&verifiable_consumer::TOOL, arguments, verifiable_consumer::run),
         "verifiable-producer" => start(&verifiable_producer::TOOL, arguments, verifiable_producer::run),
         "e2e-latency" => start(&end_to_end_latency::TOOL, arguments, end_to_end_latency::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use regex::Regex;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -35,6 +36,13 @@ pub struct ConsumedRecord {
     /// `None` for messages of magic 0, which carry no time.
     pub timestamp_type: Option<TimestampType>,
     pub record: Record,
+}
+
+/// What a group gave a member, or took from it; sorted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    Assigned(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>),
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +115,8 @@ pub struct Consumer {
     group: Option<Group>,
     membership: Membership,
     member_id: String,
+    /// Who is told of what the group gives and takes.
+    listener: Option<mpsc::UnboundedSender<Rebalance>>,
     /// What the last metadata said of the subscribed topics.
     topics: BTreeMap<String, usize>,
     topics_refreshed: Option<Instant>,
@@ -141,6 +151,7 @@ impl Consumer {
             subscription: Subscription::Assigned,
             membership: Membership::None,
             member_id: String::new(),
+            listener: None,
             topics: BTreeMap::new(),
             topics_refreshed: None,
             positions: BTreeMap::new(),
@@ -166,6 +177,20 @@ impl Consumer {
     /// Takes part in the group for the topics whose whole name matches.
     pub fn subscribe_pattern(&mut self, pattern: Regex) {
         self.subscription = Subscription::Pattern(pattern);
+    }
+
+    /// What the group gives and takes from now on, while the consumer polls and as it closes.
+    pub fn rebalances(&mut self) -> mpsc::UnboundedReceiver<Rebalance> {
+        let (listener, rebalances) = mpsc::unbounded_channel();
+        self.listener = Some(listener);
+        rebalances
+    }
+
+    fn tell(&self, rebalance: Rebalance) {
+        if let Some(listener) = &self.listener {
+            // Whoever listened may have gone.
+            let _ = listener.send(rebalance);
+        }
     }
 
     /// Reads these partitions, without the group's say.
@@ -282,6 +307,7 @@ impl Consumer {
         let joined = joined?;
         self.member_id.clone_from(&joined.member_id);
         self.take_assignment(joined.assignment.iter().cloned());
+        self.tell(Rebalance::Assigned(self.positions.keys().cloned().collect()));
         self.membership = Membership::Joined(Box::new(joined));
         self.rebalance_time += self.rebalance_started.take().map_or(Duration::ZERO, |start| start.elapsed());
         Ok(())
@@ -307,11 +333,18 @@ impl Consumer {
                     self.member_id.clear();
                     true
                 }
+                Verdict::Fenced => return Err(group.refused("stay in", ErrorCode::FencedInstanceId)),
             },
         };
         if must_join {
             self.commit_positions().await;
-            self.positions.clear();
+            let held: Vec<TopicPartition> = std::mem::take(&mut self.positions).into_keys().collect();
+            // A member that has nothing gives it back all the same, unless the group has forgotten it.
+            // Source: kafka 3.9.0-rc3 clients/.../consumer/internals/ConsumerCoordinator.java, onJoinPrepare.
+            let is_member = matches!(self.membership, Membership::Joined(_)) && !self.member_id.is_empty();
+            if is_member || !held.is_empty() {
+                self.tell(Rebalance::Revoked(held));
+            }
             self.answers.clear();
             self.rebalance_started.get_or_insert_with(Instant::now);
             let topics = match &self.subscription {
@@ -414,13 +447,21 @@ impl Consumer {
     }
 
     /// Stores the positions that the caller has reached.
-    pub async fn commit(&mut self) -> Result<(), ClientError> {
-        let positions = self.committable();
+    pub async fn commit(&self) -> Result<(), ClientError> {
+        self.commit_offsets(&self.committable()).await
+    }
+
+    /// Stores these positions: of each partition the next record that is to be read.
+    pub async fn commit_offsets(
+        &self,
+        positions: &BTreeMap<TopicPartition, CommittedOffset>,
+    ) -> Result<(), ClientError> {
         let Some(group) = &self.group else { return Ok(()) };
         match (&self.membership, &self.subscription) {
-            (Membership::Joined(joined), _) => group.commit(joined, &positions).await,
+            (Membership::Joined(joined), _) => group.commit(joined, positions).await,
             (_, Subscription::Assigned) if !positions.is_empty() => {
-                let offsets = positions.into_iter().map(|(partition, position)| (partition, position.offset)).collect();
+                let offsets = positions.iter().map(|(partition, position)| (partition.clone(), position.offset));
+                let offsets = offsets.collect();
                 self.cluster.alter_committed_offsets(&group.id, &offsets).await
             }
             _ => Ok(()),
@@ -431,6 +472,9 @@ impl Consumer {
     pub async fn close(mut self) {
         self.commit_positions().await;
         if let (Some(group), Membership::Joined(joined)) = (&self.group, &self.membership) {
+            if !self.positions.is_empty() {
+                self.tell(Rebalance::Revoked(self.positions.keys().cloned().collect()));
+            }
             group.leave(joined).await;
         }
     }
@@ -560,22 +604,7 @@ impl Consumer {
                 min_bytes: self.settings.fetch_bytes_min,
                 max_bytes: self.settings.fetch_bytes_max,
                 isolation_level: i8::from(self.settings.is_read_committed),
-                topics: by_topic(asked.iter().map(|(partition, offset)| (partition, *offset)))
-                    .into_iter()
-                    .map(|(topic, partitions)| FetchTopic {
-                        topic: topic.to_owned(),
-                        partitions: partitions
-                            .into_iter()
-                            .map(|(partition, fetch_offset)| FetchPartition {
-                                partition,
-                                fetch_offset,
-                                partition_max_bytes: self.settings.partition_bytes_max,
-                                ..Default::default()
-                            })
-                            .collect(),
-                        ..Default::default()
-                    })
-                    .collect(),
+                topics: fetch_topics(&asked, self.settings.partition_bytes_max),
                 ..Default::default()
             };
             for (partition, _) in &asked {
@@ -586,13 +615,7 @@ impl Consumer {
             self.fetching.insert(leader);
             let cluster = Arc::clone(&self.cluster);
             self.fetches.spawn(async move {
-                let fetch = async {
-                    let connection = cluster.broker(leader).await?;
-                    // From version 13 on, topics are named by id, which says nothing new here.
-                    let version = connection.version_of::<FetchRequest>(12)?;
-                    connection.send_at(&request, version).await
-                };
-                let outcome = fetch.await;
+                let outcome = fetch(&cluster, leader, &request).await;
                 (leader, asked, outcome)
             });
         }
@@ -684,6 +707,35 @@ impl Consumer {
         }
         Ok(records)
     }
+}
+
+/// The body of a fetch of each partition from its offset on.
+pub(crate) fn fetch_topics(asked: &[(TopicPartition, i64)], partition_max_bytes: i32) -> Vec<FetchTopic> {
+    let partition = |(partition, fetch_offset)| FetchPartition {
+        partition,
+        fetch_offset,
+        partition_max_bytes,
+        ..Default::default()
+    };
+    by_topic(asked.iter().map(|(partition, offset)| (partition, *offset)))
+        .into_iter()
+        .map(|(topic, partitions)| FetchTopic {
+            topic: topic.to_owned(),
+            partitions: partitions.into_iter().map(partition).collect(),
+            ..Default::default()
+        })
+        .collect()
+}
+
+pub(crate) async fn fetch(
+    cluster: &Cluster,
+    broker: BrokerId,
+    request: &FetchRequest,
+) -> Result<FetchResponse, ClientError> {
+    let connection = cluster.broker(broker).await?;
+    // From version 13 on, topics are named by id, which says nothing new here.
+    let version = connection.version_of::<FetchRequest>(12)?;
+    connection.send_at(request, version).await
 }
 
 enum News {

@@ -43,6 +43,8 @@ pub(crate) enum Verdict {
     Rejoin,
     /// The coordinator does not know the member any more: join as a new one.
     Lost,
+    /// Another member has come under this one's instance id, and is the one that the group knows by it.
+    Fenced,
 }
 
 /// A member's place in a generation of the group.
@@ -101,7 +103,7 @@ pub(crate) fn assigned_partitions(bytes: &Bytes) -> Result<Vec<TopicPartition>, 
 }
 
 impl Group {
-    fn refused(&self, doing: &str, code: ErrorCode) -> ClientError {
+    pub(crate) fn refused(&self, doing: &str, code: ErrorCode) -> ClientError {
         ClientError::refused(format!("{doing} group {}", self.id), code, None)
     }
 
@@ -299,9 +301,8 @@ impl Group {
                     None
                 }
                 ErrorCode::RebalanceInProgress => Some(Verdict::Rejoin),
-                ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration | ErrorCode::FencedInstanceId => {
-                    Some(Verdict::Lost)
-                }
+                ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration => Some(Verdict::Lost),
+                ErrorCode::FencedInstanceId => Some(Verdict::Fenced),
                 _ if last_success.elapsed() > self.settings.session_timeout => Some(Verdict::Lost),
                 ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable => {
                     if let Ok(moved) = self.connect().await {

@@ -199,6 +199,26 @@ pub fn java(jars: &Path, scratch: &Scratch) -> Command {
     command
 }
 
+/// One of Kafka's command-line tools, without its arguments.
+pub fn jvm_tool(version: &str, class: &str) -> Command {
+    let log4j = repository("config/tools-log4j.properties");
+    let mut command = tied("java");
+    command
+        .args(["-Xmx256M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        .arg(format!("-Dlog4j.configuration=file:{}", log4j.display()))
+        .arg("-cp")
+        .arg(format!("{}/*", deps(&format!("kafka-{version}")).display()))
+        .arg(class);
+    command
+}
+
+/// One of the scripts in bin/, without its arguments.
+pub fn our_tool(script: &str) -> Command {
+    let mut command = tied(repository("bin").join(script));
+    command.env("ODRADEK_BINARY", env!("CARGO_BIN_EXE_odradek"));
+    command
+}
+
 /// A real ZooKeeper with short ticks, so that sessions may be short too.
 pub struct ZooKeeper {
     pub process: Process,
@@ -496,22 +516,15 @@ impl Brokers {
 
 impl Scratch {
     fn jvm_tool_fed(&self, version: &str, class: &str, arguments: &[&str], input: &str) -> Result<String, String> {
-        let log4j = repository("config/tools-log4j.properties");
-        let mut command = tied("java");
-        command
-            .args(["-Xmx256M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            .arg(format!("-Dlog4j.configuration=file:{}", log4j.display()))
-            .arg("-cp")
-            .arg(format!("{}/*", deps(&format!("kafka-{version}")).display()))
-            .arg(class)
-            .args(arguments);
+        let mut command = jvm_tool(version, class);
+        command.args(arguments);
         let output = self.fed(command, input);
         told(class, arguments, &output)
     }
 
     fn script(&self, script: &str, arguments: &[&str], input: &str) -> Result<String, String> {
-        let mut command = tied(repository("bin").join(script));
-        command.env("ODRADEK_BINARY", env!("CARGO_BIN_EXE_odradek")).args(arguments);
+        let mut command = our_tool(script);
+        command.args(arguments);
         let output = self.fed(command, input);
         told(script, arguments, &output)
     }

@@ -1,0 +1,187 @@
+//! Tools that go on until they are stopped say, line by line, what Kafka's own say about the same cluster.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use odradek::record::compression::Codec;
+use regex::Regex;
+use support::client::batch;
+use support::{Brokers, Cluster, Kind, PATIENCE, Process, Scratch, eventually, jvm_tool, our_tool};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Kafkas,
+}
+use Whose::{Kafkas, Ours};
+
+fn tool(whose: Whose, script: &str, class: &str, arguments: &[&str]) -> Command {
+    let mut command = match whose {
+        Ours => our_tool(script),
+        Kafkas => jvm_tool("3.9.1", &format!("org.apache.kafka.tools.{class}")),
+    };
+    command.args(arguments);
+    command
+}
+
+/// What a tool has printed by now, without the time of each line; what it has logged is no part of that.
+fn printed(tool: &Process) -> Vec<String> {
+    let times = Regex::new("\"timestamp\":\\d+,|^[-0-9]+ [0-9:,]+: ").expect("the pattern is constant");
+    let said = tool.said();
+    let lines = said.lines().filter(|line| line.starts_with('{') || line.starts_with("20"));
+    lines.map(|line| times.replace(line, "").into_owned()).collect()
+}
+
+fn verifiable_consumer(whose: Whose, scratch: &Scratch, name: &str, address: &str, arguments: &str) -> Process {
+    let arguments: Vec<&str> = ["--bootstrap-server", address].into_iter().chain(arguments.split(' ')).collect();
+    let mut command = tool(whose, "kafka-verifiable-consumer.sh", "VerifiableConsumer", &arguments);
+    Process::start(name, &mut command, scratch.path(&format!("{name}-{whose:?}")))
+}
+
+#[test]
+fn a_verifiable_consumer_tells_of_records_and_commits() {
+    let cluster = Cluster::start("verifiable-records", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("t", 1, &[]);
+    client
+        .produce("t", 0, batch(Codec::None, ["a", "b \"c\"", "d"].map(str::to_owned)))
+        .expect("answered")
+        .expect("ok");
+    for (name, arguments, status) in [
+        ("verbose", "--topic t --group-id GROUP --max-messages 2 --verbose", 0),
+        ("plain", "--topic t --group-id GROUP --max-messages 3", 0),
+        ("autocommit", "--topic t --group-id GROUP --max-messages 1 --enable-autocommit", 0),
+        ("no-position", "--topic t --group-id GROUP --reset-policy none", 0),
+        ("bad-policy", "--topic t --group-id GROUP --reset-policy some", 1),
+        ("no-group", "--topic t", 1),
+        ("new-protocol", "--topic t --group-id GROUP --group-protocol consumer", 0),
+    ] {
+        let [ours, kafkas] = [Ours, Kafkas].map(|whose| {
+            let arguments = arguments.replace("GROUP", &format!("{name}-{whose:?}"));
+            let mut tool = verifiable_consumer(whose, &cluster.scratch, name, &cluster.broker.address(), &arguments);
+            let ended = eventually(PATIENCE, "the tool ends", || tool.has_ended().ok_or_else(|| tool.last_words()));
+            assert_eq!(ended.code(), Some(status), "{whose:?} {name}: {}", tool.last_words());
+            (printed(&tool), tool.last_words())
+        });
+        assert_eq!(ours.0, kafkas.0, "{name}\n{}\n{}", ours.1, kafkas.1);
+        assert_eq!(ours.0.is_empty(), status != 0, "{ours:?}");
+    }
+}
+
+#[test]
+fn members_tell_of_what_their_group_gives_and_takes() {
+    let cluster = Cluster::start("verifiable-groups", "");
+    cluster.broker.client().create_topic("two", 2, &[]);
+    let partitions = |name: &str, list: &[i32]| {
+        let list: Vec<String> = list.iter().map(|p| format!("{{\"topic\":\"two\",\"partition\":{p}}}")).collect();
+        format!("{{\"name\":\"partitions_{name}\",\"partitions\":[{}]}}", list.join(","))
+    };
+    let plain = |name: &str| format!("{{\"name\":\"{name}\"}}");
+    let until = |tool: &Process, expected: &[String]| {
+        eventually(PATIENCE, &format!("{} has said {expected:?}", tool.name), || {
+            let said = printed(tool);
+            if said == expected { Ok(()) } else { Err(format!("{said:?}; {}", tool.last_words())) }
+        });
+    };
+    let address = cluster.broker.address();
+    for (first, second) in [(Ours, Kafkas), (Kafkas, Ours), (Ours, Ours)] {
+        let arguments = format!("--topic two --group-id {first:?}-{second:?}");
+        let start = |whose, name: &str| verifiable_consumer(whose, &cluster.scratch, name, &address, &arguments);
+        let name = |which| format!("{which} of {first:?} and {second:?}").replace(' ', "-");
+        let mut one = start(first, &name("first"));
+        let mut ones = vec![plain("startup_complete"), partitions("assigned", &[0, 1])];
+        until(&one, &ones);
+        let mut other = start(second, &name("second"));
+        ones.push(partitions("revoked", &[0, 1]));
+        // Who gets which depends on the names that the broker gave them.
+        let of_first = eventually(PATIENCE, "the partitions are shared", || {
+            let said = printed(&one);
+            let assigned = |p| said.last() == Some(&partitions("assigned", &[p]));
+            (0..2).find(|p| assigned(*p)).ok_or_else(|| format!("{said:?}; {}", one.last_words()))
+        });
+        ones.push(partitions("assigned", &[of_first]));
+        until(&one, &ones);
+        let of_second = 1 - of_first;
+        let mut others = vec![plain("startup_complete"), partitions("assigned", &[of_second])];
+        until(&other, &others);
+
+        assert_eq!(other.terminate().code(), Some(143), "{}", other.last_words());
+        others.extend([partitions("revoked", &[of_second]), plain("shutdown_complete")]);
+        assert_eq!(printed(&other), others);
+        ones.extend([partitions("revoked", &[of_first]), partitions("assigned", &[0, 1])]);
+        until(&one, &ones);
+        assert_eq!(one.terminate().code(), Some(143), "{}", one.last_words());
+        ones.extend([partitions("revoked", &[0, 1]), plain("shutdown_complete")]);
+        assert_eq!(printed(&one), ones);
+    }
+}
+
+/// Whoever comes under an instance's name is the instance; the one before ends, and does not fight for the name.
+#[test]
+fn a_member_that_another_has_replaced_ends() {
+    let cluster = Cluster::start("verifiable-fenced", "");
+    cluster.broker.client().create_topic("t", 1, &[]);
+    let address = cluster.broker.address();
+    let complete = "{\"name\":\"shutdown_complete\"}".to_owned();
+    for whose in [Ours, Kafkas] {
+        let arguments = format!("--topic t --group-id {whose:?} --group-instance-id i");
+        let start = |name| verifiable_consumer(whose, &cluster.scratch, name, &address, &arguments);
+        let is_assigned = |tool: &Process| {
+            eventually(PATIENCE, "it has the partition", || {
+                let said = printed(tool);
+                if said.len() == 2 { Ok(()) } else { Err(format!("{said:?}; {}", tool.last_words())) }
+            });
+        };
+        let mut one = start("replaced");
+        is_assigned(&one);
+        let other = start("replacing");
+        is_assigned(&other);
+        let ended = eventually(PATIENCE, "the replaced one ends", || one.has_ended().ok_or_else(|| one.last_words()));
+        assert_eq!(ended.code(), Some(0), "{}", one.last_words());
+        assert_eq!(printed(&one).last(), Some(&complete), "{}", one.last_words());
+        assert_eq!(printed(&other).len(), 2, "{}", other.last_words());
+    }
+}
+
+#[test]
+fn replicas_are_compared_batch_by_batch() {
+    let mut cluster = Brokers::start("replica-verification", 3, "");
+    let mut client = cluster.client(0);
+    client.create_replicated_topic("t", 1, 3, &[]);
+    let led = cluster.until_partition("t", 0, "everybody is in sync", |found| found.isr_nodes.len() == 3);
+    let mut client = cluster.client(led.leader_id);
+    for value in ["a", "b", "c"] {
+        client.produce("t", 0, batch(Codec::None, [value.to_owned()])).expect("answered").expect("appended");
+    }
+    // A follower's second batch gets another checksum while the broker is down, which nobody checks.
+    let changed = (led.leader_id as usize + 1) % 3;
+    cluster.brokers[changed].stop();
+    let segment = cluster.brokers[changed].data.join("t-0/00000000000000000000.log");
+    let mut bytes = fs::read(&segment).expect("the follower has the log");
+    let batch_bytes = bytes.len() / 3;
+    bytes[batch_bytes + 17] ^= 1;
+    fs::write(&segment, bytes).expect("it can be written");
+    cluster.start_broker(changed, Kind::under_test());
+    cluster.until_partition("t", 0, "everybody is in sync", |found| found.isr_nodes.len() == 3);
+
+    let addresses = cluster.addresses();
+    let arguments =
+        ["--broker-list", &addresses, "--topics-include", "t", "--time", "-2", "--report-interval-ms", "100"];
+    let [ours, kafkas] = [Ours, Kafkas].map(|whose| {
+        let mut command = tool(whose, "kafka-replica-verification.sh", "ReplicaVerificationTool", &arguments);
+        let mut tool = Process::start("the tool", &mut command, cluster.scratch.path(&format!("{whose:?}")));
+        let said = eventually(PATIENCE, "all is compared and reported", || {
+            assert_eq!(tool.has_ended(), None, "{}", tool.last_words());
+            let said: BTreeSet<String> = printed(&tool).into_iter().collect();
+            let is_reported = said.iter().any(|line| line.starts_with("max lag is 0 for partition t-0 at offset 3 "));
+            if is_reported { Ok(said) } else { Err(format!("{said:?}; {}", tool.last_words())) }
+        });
+        tool.kill();
+        said
+    });
+    assert_eq!(ours, kafkas);
+    assert!(ours.iter().any(|line| line.contains("t-0 has unmatched checksum at offset 1; replica")), "{ours:?}");
+}
