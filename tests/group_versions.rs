@@ -6,6 +6,9 @@ mod support;
 use bytes::Bytes;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::message::Message;
+use odradek::protocol::messages::consumer_group_describe::ConsumerGroupDescribeRequest;
+use odradek::protocol::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
+use odradek::protocol::messages::consumer_group_heartbeat::response::ConsumerGroupHeartbeatResponse;
 use odradek::protocol::messages::delete_groups::DeleteGroupsRequest;
 use odradek::protocol::messages::describe_groups::DescribeGroupsRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
@@ -272,4 +275,26 @@ fn version_0_keeps_offsets_in_zookeeper_and_newer_versions_do_not_see_them() {
         assert!(said.contains(&(0, "NONE")) && said.contains(&(7, "UNKNOWN_TOPIC_OR_PARTITION")), "{said:?}");
         assert_eq!(fetch(&mut client, "old", 0), (offset, "NONE", "NONE"));
     }
+}
+
+/// Kafka on ZooKeeper has their APIs and not their protocol.
+#[test]
+fn groups_of_the_new_protocol_are_refused() {
+    let cluster = Cluster::start("group-new-protocol", "");
+    let mut client = cluster.broker.client();
+    let request = ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        subscribed_topic_names: Some(vec![TOPIC.into()]),
+        topic_partitions: Some(Vec::new()),
+        ..Default::default()
+    };
+    let refused = client.call(&request, 0).expect("ConsumerGroupHeartbeat is answered");
+    let expected = ConsumerGroupHeartbeatResponse { error_code: refused.error_code, ..Default::default() };
+    assert_eq!((name_of(refused.error_code), refused), ("UNSUPPORTED_VERSION", expected));
+
+    let group_ids = vec!["g".into(), "none".into(), "g".into()];
+    let request = ConsumerGroupDescribeRequest { group_ids, include_authorized_operations: true };
+    let refused = client.call(&request, 0).expect("ConsumerGroupDescribe is answered");
+    let of_each: Vec<_> = refused.groups.iter().map(|group| (&*group.group_id, name_of(group.error_code))).collect();
+    assert_eq!(of_each, ["g", "none", "g"].map(|group| (group, "UNSUPPORTED_VERSION")));
 }

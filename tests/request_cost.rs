@@ -234,6 +234,18 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
             let request = |groups| DescribeGroupsRequest { groups, ..Default::default() };
             vec![frame(&request(names(of(7)).collect()), 5, 1), frame(&request(vec!["joining".into(); of(8)]), 5, 1)]
         }
+        ApiKey::ConsumerGroupHeartbeat => {
+            let request = m::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest {
+                subscribed_topic_names: Some(vec![String::new(); of(1)]),
+                ..Default::default()
+            };
+            vec![frame(&request, 0, 1)]
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            let group_ids = vec![String::new(); of(1)];
+            let request = m::consumer_group_describe::ConsumerGroupDescribeRequest { group_ids, ..Default::default() };
+            vec![frame(&request, 0, 1)]
+        }
         ApiKey::ListGroups => {
             use m::list_groups::*;
             let request = ListGroupsRequest { states_filter: names(of(7)).collect(), ..Default::default() };

@@ -8,7 +8,7 @@ use crate::protocol::api_keys::ApiKey;
 use crate::protocol::error_code::ErrorCode;
 
 /// Keys and versions are small numbers, and a test holds that those of every API are smaller than these.
-const KEYS: usize = 68;
+const KEYS: usize = 70;
 const VERSIONS: usize = 32;
 /// The codes from -1 on, of which a test holds the same.
 const CODES: usize = 136;

@@ -37,6 +37,7 @@ pub mod answer;
 pub mod api_versions;
 #[cfg(test)]
 mod bad_batches_tests;
+pub mod consumer_groups;
 pub mod controlled_shutdown;
 pub mod counters;
 pub mod create_partitions;

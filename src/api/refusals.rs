@@ -179,6 +179,12 @@ refusals! {
             each(asked.groups, |group_id| DescribedGroup { error_code: code, group_id, ..Default::default() });
         DescribeGroupsResponse { groups, ..Default::default() }
     };
+    consumer_group_describe: ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
+        |asked, _version, code, text| {
+            let groups =
+                each(asked.group_ids, |group_id| DescribedGroup { error_code: code, group_id, ..Default::default() });
+            ConsumerGroupDescribeResponse { groups, ..Default::default() }
+        };
     list_groups: ListGroupsRequest => ListGroupsResponse, |_asked, _version, code, text| {
         ListGroupsResponse { error_code: code, ..Default::default() }
     };

@@ -14,10 +14,10 @@ use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
     Handled, HangUp, Outcome, RequestContext, Server, acls, allocate_producer_ids, alter_configs, alter_partition,
-    api_versions, controlled_shutdown, create_partitions, create_topics, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_producers, elect_leaders, fetch, find_coordinator, groups,
-    init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce, reassignments,
-    stop_replica, update_features, update_metadata,
+    api_versions, consumer_groups, controlled_shutdown, create_partitions, create_topics, delete_records,
+    delete_topics, describe_cluster, describe_configs, describe_producers, elect_leaders, fetch, find_coordinator,
+    groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch, offsets, produce,
+    reassignments, stop_replica, update_features, update_metadata,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -109,6 +109,8 @@ table! {
     DescribeCluster => describe_cluster::handle;
     DescribeProducers => describe_producers::handle, counted;
     AllocateProducerIds => allocate_producer_ids::handle;
+    ConsumerGroupHeartbeat => consumer_groups::heartbeat;
+    ConsumerGroupDescribe => consumer_groups::describe, counted;
 }
 
 /// The versions of an API that work; `None` if it is not advertised.

@@ -93,4 +93,6 @@ api_keys! {
     DescribeCluster = 60, m::describe_cluster::DescribeClusterRequest;
     DescribeProducers = 61, m::describe_producers::DescribeProducersRequest;
     AllocateProducerIds = 67, m::allocate_producer_ids::AllocateProducerIdsRequest;
+    ConsumerGroupHeartbeat = 68, m::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
+    ConsumerGroupDescribe = 69, m::consumer_group_describe::ConsumerGroupDescribeRequest;
 }

@@ -5,6 +5,8 @@ pub mod alter_configs;
 pub mod alter_partition;
 pub mod alter_partition_reassignments;
 pub mod api_versions;
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 pub mod consumer_protocol_assignment;
 pub mod consumer_protocol_subscription;
 pub mod controlled_shutdown;
@@ -102,4 +104,6 @@ exchanges! {
     describe_cluster: DescribeClusterRequest => DescribeClusterResponse;
     describe_producers: DescribeProducersRequest => DescribeProducersResponse;
     allocate_producer_ids: AllocateProducerIdsRequest => AllocateProducerIdsResponse;
+    consumer_group_heartbeat: ConsumerGroupHeartbeatRequest => response::ConsumerGroupHeartbeatResponse;
+    consumer_group_describe: ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse;
 }
