@@ -480,6 +480,35 @@ fn a_topic_id_outlives_the_process_at_once_and_has_its_file_when_that_is_on_the_
     assert!(!fixture.path(0, "t-0/partition.metadata.tmp").exists());
 }
 
+/// What is appended in place of what was cut would else be taken for flushed after a power loss.
+#[test]
+fn nobody_goes_on_from_a_truncation_before_its_recovery_point_is_written_whoever_writes_it() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let log = create(&dirs, "t", 0);
+    (0..3).for_each(|value| _ = append(&log, batch(&[value], 100)).expect("appended"));
+    log.flush(0).expect("flushed");
+    dirs.checkpoint_recovery_points();
+    let written = || fs::read_to_string(fixture.path(0, "recovery-point-offset-checkpoint")).expect("written");
+    assert_eq!(written(), "0\n1\nt 0 3\n");
+    log.truncate_to(Offset(1), log.leader_epoch(), 0).expect("truncated");
+    let shared = &log.parent;
+    let checkpointing = shared.checkpointing.lock().expect("nothing panics under this lock");
+    std::thread::scope(|scope| {
+        scope.spawn(|| dirs.write_recovery_points_moved_back(0));
+        while !shared.truncated.is_empty() {
+            std::thread::yield_now();
+        }
+        let other = scope.spawn(|| {
+            dirs.write_recovery_points_moved_back(0);
+            written()
+        });
+        (0..1_000).for_each(|_| std::thread::yield_now());
+        drop(checkpointing);
+        assert_eq!(other.join().expect("no panic"), "0\n1\nt 0 1\n");
+    });
+}
+
 #[test]
 fn a_directory_does_not_go_while_its_files_are_being_renamed() {
     let fixture = Fixture::new(1);

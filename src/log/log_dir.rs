@@ -26,6 +26,8 @@ pub(crate) struct LogDir {
     /// Held while a checkpoint is gathered and written: of two writers at once one would find its temporary file gone, and
     /// an older picture could replace a newer one.
     pub checkpointing: Mutex<()>,
+    /// Held while recovery points are written that truncations have moved back; taken before `checkpointing`.
+    pub moving_back: Mutex<()>,
     /// Partitions with a segment that is complete but not fsynced.
     pub rolled: Pending<TopicPartition>,
     /// Partitions whose `flush.ms` is over.
@@ -62,6 +64,7 @@ impl LogDir {
             producer_limits,
             counters,
             checkpointing: Mutex::default(),
+            moving_back: Mutex::default(),
             rolled: Pending::default(),
             overdue: Pending::default(),
             unwritten: Pending::default(),

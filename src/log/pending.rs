@@ -57,6 +57,11 @@ impl<K: Ord> Pending<K> {
         due
     }
 
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().expect("nothing panics under this lock").is_empty()
+    }
+
     pub fn failed(&self, key: K, attempt: Attempt, now_ms: i64) {
         self.0.lock().expect("nothing panics under this lock").insert(key, attempt.after_failure(now_ms));
     }

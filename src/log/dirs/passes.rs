@@ -65,9 +65,11 @@ impl LogDirs {
         }
     }
 
-    /// Writes down recovery points that truncations have moved back, where that is yet to be done.
+    /// Writes down recovery points that truncations have moved back, where that is yet to be done. Whoever comes while another
+    /// writes waits: what it has cut may be among that.
     pub fn write_recovery_points_moved_back(&self, now_ms: i64) {
         for dir in self.live() {
+            let _one_at_a_time = dir.shared.moving_back.lock().expect("nothing panics under this lock");
             for ((), attempt) in dir.shared.truncated.take(now_ms) {
                 if let Err(error) = self.checkpoint_dir(dir) {
                     log::error!("{error}");
