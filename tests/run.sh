@@ -5,6 +5,7 @@
 #
 #   tests/run.sh                          everything
 #   tests/run.sh format clippy cargo clients   only these parts
+#   tests/run.sh soak [SECONDS] [SEED]    faults in a cluster for as long (600), as that seed has them (a new one)
 set -u
 base=$(cd "$(dirname "$0")/.." && pwd)
 cd "$base" || exit 1
@@ -61,8 +62,15 @@ client_tests() {
 }
 
 [ $# -gt 0 ] || set -- format clippy cargo clients
+if [ "$1" = soak ]; then
+    soak_seconds=${2:-600} soak_seed=${3:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+    set -- soak
+fi
 command -v cargo >/dev/null 2>&1 || { echo "FAILED: there is no cargo on the PATH; install Rust from https://rustup.rs" && exit 1; }
-case " $* " in *" cargo "* | *" clients "*) one "what the tests need is there" tests/deps.sh ;; esac
+case " $* " in
+*" cargo "* | *" clients "*) one "what the tests need is there" tests/deps.sh ;;
+" soak ") one "what the soak needs is there" tests/deps.sh maven python ;;
+esac
 rm -f "$base/target/tests.out"
 for name in "$@"; do
     case $name in
@@ -73,7 +81,12 @@ for name in "$@"; do
         one "the broker is built" cargo build --quiet
         client_tests
         ;;
-    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients" && exit 1 ;;
+    soak)
+        one "faults for $soak_seconds seconds, seed $soak_seed" \
+            env ODRADEK_FAULTS_SECONDS="$soak_seconds" ODRADEK_FAULTS_SEED="$soak_seed" \
+            cargo test --quiet --test faults whatever_fails -- --nocapture
+        ;;
+    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, soak" && exit 1 ;;
     esac
 done
 echo

@@ -46,8 +46,15 @@ pub fn eventually<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> 
     }
 }
 
+/// A port below those that the kernel gives to outgoing connections: one of these could take it from a server that is
+/// down for a moment.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free").port()
+    loop {
+        let port = rand::random_range(10_000..32_768);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A command that dies with the thread that starts it, so that a killed test run leaves nothing behind.
@@ -223,6 +230,7 @@ pub fn our_tool(script: &str) -> Command {
 pub struct ZooKeeper {
     pub process: Process,
     pub port: u16,
+    name: String,
     config: PathBuf,
     /// Where its jars are among what tests/deps.sh installed.
     release: &'static str,
@@ -234,35 +242,57 @@ impl ZooKeeper {
     }
 
     pub fn start_release(release: &'static str, scratch: &Scratch) -> ZooKeeper {
+        ZooKeeper::configure(release, "zookeeper", scratch, "")
+    }
+
+    /// Servers that elect one of them to lead, and go on while most of them are there.
+    pub fn start_ensemble(count: usize, scratch: &Scratch) -> Vec<ZooKeeper> {
+        let members: String =
+            (1..=count).map(|id| format!("server.{id}=127.0.0.1:{}:{}\n", free_port(), free_port())).collect();
+        let start = |id| {
+            let name = format!("zookeeper-{id}");
+            fs::create_dir_all(scratch.path(&name)).expect("the scratch directory can be written");
+            fs::write(scratch.path(&name).join("myid"), format!("{id}")).expect("it was just made");
+            ZooKeeper::configure("zookeeper", &name, scratch, &format!("initLimit=20\nsyncLimit=10\n{members}"))
+        };
+        (1..=count).map(start).collect()
+    }
+
+    fn configure(release: &'static str, name: &str, scratch: &Scratch, settings: &str) -> ZooKeeper {
         let port = free_port();
-        let config = scratch.path("zookeeper.properties");
-        let data = scratch.path("zookeeper");
+        let config = scratch.path(&format!("{name}.properties"));
+        let data = scratch.path(name);
         let text = format!(
             "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
-             maxClientCnxns=0\ntickTime=500\n4lw.commands.whitelist=*\n",
+             maxClientCnxns=0\ntickTime=500\n4lw.commands.whitelist=*\n{settings}",
             data.display()
         );
         fs::write(&config, text).expect("the scratch directory can be written");
-        let process = ZooKeeper::run(release, scratch, &config);
-        let mut zookeeper = ZooKeeper { process, port, config, release };
+        let process = ZooKeeper::run(release, name, scratch, &config);
+        let mut zookeeper = ZooKeeper { process, port, name: name.to_owned(), config, release };
         zookeeper.process.until_port(port);
         zookeeper
     }
 
-    fn run(release: &str, scratch: &Scratch, config: &Path) -> Process {
+    fn run(release: &str, name: &str, scratch: &Scratch, config: &Path) -> Process {
         let mut command = java(&deps(release), scratch);
         let logback = repository("config/zookeeper-logback.xml");
         command.arg(format!("-Dlogback.configurationFile={}", logback.display()));
         command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
-        Process::start("ZooKeeper", &mut command, scratch.path("zookeeper.log"))
+        Process::start(name, &mut command, scratch.path(&format!("{name}.log")))
     }
 
-    /// Kills the server and starts it again on the same port and data.
+    /// Starts a server that has ended, on the same port and data.
+    pub fn start_again(&mut self, scratch: &Scratch) {
+        self.process = ZooKeeper::run(self.release, &self.name, scratch, &self.config);
+        self.process.until_port(self.port);
+    }
+
+    /// Kills the server and starts it again.
     pub fn restart(&mut self, scratch: &Scratch, away: Duration) {
         self.process.kill();
         std::thread::sleep(away); // The time away is what the test is about.
-        self.process = ZooKeeper::run(self.release, scratch, &self.config);
-        self.process.until_port(self.port);
+        self.start_again(scratch);
     }
 }
 
@@ -317,12 +347,18 @@ impl Broker {
         Process::start(&format!("broker {}", self.id), &mut command, self.log.clone())
     }
 
-    /// Starts it and waits until it answers, for each partition that it leads too. A broker that was killed leaves its
-    /// registration behind until its session ends; one that refuses to start meanwhile, as Kafka does, is started again.
+    /// Starts it and waits until it serves.
     pub fn start(&mut self, kind: Kind, scratch: &Scratch) {
+        self.process = Some(self.spawn(kind, scratch));
+        self.until_serving(kind, scratch);
+    }
+
+    /// Waits until it answers, for each partition that it leads too. A broker that was killed leaves its registration
+    /// behind until its session ends; one that refuses to start meanwhile, as Kafka does, is started again.
+    pub fn until_serving(&mut self, kind: Kind, scratch: &Scratch) {
         let began = Instant::now();
-        let mut process = self.spawn(kind, scratch);
-        eventually(PATIENCE, "the broker answers for the cluster", || {
+        eventually(PATIENCE, &format!("broker {} answers for the cluster", self.id), || {
+            let process = self.process.as_mut().expect("the broker was started");
             if let Some(status) = process.has_ended() {
                 assert!(began.elapsed() < PATIENCE / 2, "the broker ended ({status}); {}", process.last_words());
                 // A JVM broker also gives up when its session ends while it starts, which a busy machine makes it do.
@@ -332,17 +368,15 @@ impl Broker {
                     "the broker ended ({status}) when started; {}",
                     process.last_words()
                 );
-                process = self.spawn(kind, scratch);
+                self.process = Some(self.spawn(kind, scratch));
             }
             let mut client = client::Client::connect(self.port).map_err(|error| error.to_string())?;
             let metadata = client.metadata(&[]).map_err(|error| error.to_string())?;
             if metadata.brokers.is_empty() || metadata.controller_id < 0 {
                 return Err(format!("{metadata:?}"));
             }
-            let id = metadata.brokers.iter().find(|broker| broker.port == i32::from(self.port));
-            id.map_or(Ok(()), |broker| client.leads_its_partitions(broker.node_id))
+            client.leads_its_partitions(self.id)
         });
-        self.process = Some(process);
     }
 
     pub fn process(&mut self) -> &mut Process {

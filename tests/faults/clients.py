@@ -1,0 +1,252 @@
+"""librdkafka's producers and consumers in a cluster that has faults, with all that they do written down.
+
+clients.py BOOTSTRAP HISTORY SEED TOPIC...
+
+They work until TERM comes. Then the producers wait until all that they sent is settled, the consumers read and commit to
+the end, and the program ends with status 0. Each line of HISTORY is a JSON object, in the order in which the clients
+learned of things: `at` (seconds), `client`, `did`, and of which `topic` and `partition`:
+
+sent            `sequence`, which counts from 0 for each producer and partition; the value begins with both
+acknowledged    `sequence` and `offset`, which is negative if the broker did not say
+failed          `sequence` and `error`
+assigned        to a member of `group`, which begins at what the group has committed
+consumed        `offset` and `value`, as far as it says who sent what
+committing      `offset`, of `group`
+committed       the same, when it was acknowledged
+not committed   the same, and `error`: it may be committed all the same
+error           `error`, whatever else a consumer is told
+"""
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+bootstrap, history, seed, *topics = sys.argv[1:]
+history, writing = open(history, "a", buffering=1), threading.Lock()
+# More partitions are found as topics grow.
+partitions_of = {topic: 0 for topic in topics}
+finishing, read_to_the_end = threading.Event(), threading.Event()
+# Where the clients are: group (or reader), topic, partition.
+reached = {}
+failures = []
+
+# Whoever hangs is left soon, and leaders are looked for often: a fault lasts seconds.
+COMMON = {
+    "bootstrap.servers": bootstrap, "socket.timeout.ms": 6000, "topic.metadata.refresh.interval.ms": 2000,
+    "reconnect.backoff.max.ms": 1000, "topic.metadata.propagation.max.ms": 120000,
+}
+# Nothing is given up.
+PRODUCER = {**COMMON, "message.timeout.ms": 0, "request.timeout.ms": 5000, "linger.ms": 20}
+CONSUMER = {**COMMON, "enable.auto.commit": False, "fetch.wait.max.ms": 200}
+GROUP = {**CONSUMER, "auto.offset.reset": "earliest", "session.timeout.ms": 6000, "heartbeat.interval.ms": 1000}
+
+# A new partition is heard of by one client sooner than by another. And a broker that has just started knows no topic before
+# the controller has told it: a client that asks it then gives up, of what it would send, all that it has not sent yet.
+UNKNOWN = (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)
+
+# For each producer and partition.
+IN_FLIGHT_MAX = 100
+SECONDS_A_ROUND = 0.1
+SECONDS_A_COMMIT = 0.5
+
+
+def record(client, did, topic, partition, **what):
+    line = {"at": round(time.time(), 3), "client": client, "did": did, "topic": topic, "partition": partition, **what}
+    with writing:
+        history.write(json.dumps(line) + "\n")
+
+
+def all_partitions():
+    return [(topic, partition) for topic, count in partitions_of.items() for partition in range(count)]
+
+
+def produce(name, **settings):
+    producer = Producer({**PRODUCER, **{setting.replace("_", "."): value for setting, value in settings.items()}})
+    sent, in_flight = Counter(), Counter()
+
+    def settled(error, message, topic, partition, sequence):
+        in_flight[topic, partition] -= 1
+        if error is None:
+            record(name, "acknowledged", topic, partition, sequence=sequence, offset=message.offset())
+        else:
+            record(name, "failed", topic, partition, sequence=sequence, error=error.str())
+
+    while not finishing.is_set():
+        for topic, partition in all_partitions():
+            if in_flight[topic, partition] == IN_FLIGHT_MAX:
+                continue
+            sequence = sent[topic, partition]
+            try:
+                producer.produce(
+                    topic, f"{name} {sequence} " + "x" * (sequence % 300), partition=partition,
+                    on_delivery=lambda error, message, of=(topic, partition, sequence): settled(error, message, *of))
+            except KafkaException as error:
+                if error.args[0].code() not in UNKNOWN:
+                    raise
+                continue
+            sent[topic, partition] += 1
+            in_flight[topic, partition] += 1
+            record(name, "sent", topic, partition, sequence=sequence)
+        next_round = time.monotonic() + SECONDS_A_ROUND
+        while (left := next_round - time.monotonic()) > 0:
+            producer.poll(left)
+    while producer.flush(1):
+        print(f"{name} waits for {sum(in_flight.values())} records", flush=True)
+
+
+def consumed(client, message):
+    """Writes down what was polled; gives the partition and the next position if that is a record."""
+    if message is None:
+        return None
+    topic, partition = message.topic(), message.partition()
+    if message.error():
+        record(client, "error", topic, partition, error=message.error().str())
+        return None
+    value = " ".join(message.value().decode().split(" ")[:2])
+    record(client, "consumed", topic, partition, offset=message.offset(), value=value)
+    return (topic, partition), message.offset() + 1
+
+
+def read(name):
+    """Reads all partitions from their beginnings, by assignment."""
+    consumer = Consumer({**CONSUMER, "group.id": name, "auto.offset.reset": "error"})
+    positions = {}
+    while not read_to_the_end.is_set():
+        if set(all_partitions()) - set(positions):
+            for partition in all_partitions():
+                positions.setdefault(partition, 0)
+            consumer.assign([TopicPartition(*partition, offset) for partition, offset in positions.items()])
+        if found := consumed(name, consumer.poll(0.1)):
+            partition, positions[partition] = found
+            reached[name, *partition] = positions[partition]
+    consumer.close()
+
+
+def join(group, number, strategy, lifetimes):
+    """Is one member of the group after the other."""
+    lives = 0
+    while not read_to_the_end.is_set():
+        lives += 1
+        be_member(group, f"{group}-{number}-{lives}", strategy, lifetimes.uniform(10, 60))
+
+
+def be_member(group, name, strategy, seconds):
+    positions = {}  # of what is not committed
+
+    # Never waited for: a member that waits for a commit does not hear that it has lost its partitions.
+    def commit(consumer):
+        if not positions:
+            return
+        wanted = [TopicPartition(*partition, offset) for partition, offset in positions.items()]
+        for p in wanted:
+            record(name, "committing", p.topic, p.partition, group=group, offset=p.offset)
+        try:
+            consumer.commit(offsets=wanted)
+        except KafkaException as error:
+            on_commit(error.args[0], wanted)
+
+    def on_commit(error, partitions):
+        for p in partitions:
+            why = error or p.error
+            if why:
+                record(name, "not committed", p.topic, p.partition, group=group, offset=p.offset, error=why.str())
+                continue
+            record(name, "committed", p.topic, p.partition, group=group, offset=p.offset)
+            reached[group, p.topic, p.partition] = p.offset
+            if positions.get((p.topic, p.partition)) == p.offset:
+                del positions[p.topic, p.partition]
+
+    def forget(consumer, partitions):
+        for p in partitions:
+            positions.pop((p.topic, p.partition), None)
+
+    def on_assign(consumer, partitions):
+        for p in partitions:
+            record(name, "assigned", p.topic, p.partition, group=group)
+
+    def on_revoke(consumer, partitions):
+        commit(consumer)
+        forget(consumer, partitions)
+
+    consumer = Consumer({
+        **GROUP, "group.id": group, "client.id": name, "partition.assignment.strategy": strategy, "on_commit": on_commit,
+    })
+    consumer.subscribe(list(topics), on_assign=on_assign, on_revoke=on_revoke, on_lost=forget)
+    leaves_at = time.monotonic() + seconds
+    commits_at = 0
+    while not read_to_the_end.is_set() and (finishing.is_set() or time.monotonic() < leaves_at):
+        if found := consumed(name, consumer.poll(0.1)):
+            partition, positions[partition] = found
+        if time.monotonic() > commits_at:
+            commit(consumer)
+            commits_at = time.monotonic() + SECONDS_A_COMMIT
+    # Nor is this waited for: one that has lost its coordinator may not find another while it leaves.
+    threading.Thread(target=consumer.close, daemon=True).start()
+
+
+def start(work, *arguments, **settings):
+    def run():
+        try:
+            work(*arguments, **settings)
+        except BaseException as failure:
+            failures.append(f"{arguments[0]}: {failure!r}")
+            raise
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def find_partitions(client):
+    try:
+        for topic in topics:
+            partitions_of[topic] = max(partitions_of[topic], len(client.list_topics(topic, 5).topics[topic].partitions))
+        return True
+    except KafkaException:
+        return False
+
+
+signal.signal(signal.SIGTERM, lambda *_: finishing.set())
+looker = Consumer({**CONSUMER, "group.id": "looker"})
+while not find_partitions(looker):
+    pass
+producers = [
+    start(produce, "idempotent", enable_idempotence=True),
+    # One request at a time keeps their order.
+    start(produce, "all", acks="all", compression_type="lz4", max_in_flight=1),
+    start(produce, "one", acks="1", max_in_flight=1),
+]
+groups = {"eager": "range", "cooperative": "cooperative-sticky"}
+consumers = [start(read, "reader")] + [
+    start(join, group, number, strategy, random.Random(f"{seed} {group} {number}"))
+    for group, strategy in groups.items() for number in (0, 1)
+]
+while not finishing.wait(1) and not failures:
+    find_partitions(looker)
+if not failures:
+    while not find_partitions(looker):
+        pass
+    for producer in producers:
+        producer.join()
+    ends = {of: looker.get_watermark_offsets(TopicPartition(*of), 30)[1] for of in all_partitions()}
+    while not failures:
+        missing = {(who, *of): (reached.get((who, *of)), end) for of, end in ends.items() for who in ("reader", *groups)
+                   if reached.get((who, *of), 0) < end}
+        if not missing:
+            break
+        print(f"not yet at the end: {missing}", flush=True)
+        time.sleep(1)
+    read_to_the_end.set()
+    for consumer in consumers:
+        consumer.join()
+    looker.close()
+for failure in failures:
+    print(f"failed: {failure}", flush=True)
+sys.stdout.flush()
+os._exit(1 if failures else 0)  # a client that hangs must not hold the exit

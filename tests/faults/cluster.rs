@@ -1,0 +1,332 @@
+//! Three brokers and three servers of ZooKeeper with a network between them, and clients that work all the time.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
+use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use odradek::protocol::messages::metadata::{MetadataRequest, MetadataResponse, MetadataResponsePartition};
+use rustix::process::Signal;
+
+use crate::history::Sent;
+use crate::network::Network;
+use crate::support::client::{Client, values};
+use crate::support::{Broker, Kind, PATIENCE, Process, Scratch, ZooKeeper, deps, eventually, repository, tied};
+
+pub const BROKERS: usize = 3;
+pub const ZOOKEEPERS: usize = 3;
+/// On all brokers, two of which must be in sync.
+pub const ORDERS: &str = "orders";
+/// On two of the brokers, which change, and one in sync is enough. It grows.
+pub const MOVED: &str = "moved";
+pub const GROUPS: [&str; 2] = ["eager", "cooperative"];
+
+/// Followers that lag are seen in seconds, segments are short, nothing is removed.
+const SETTINGS: &str = "\
+offsets.topic.replication.factor=3
+min.insync.replicas=2
+auto.create.topics.enable=false
+replica.lag.time.max.ms=3000
+replica.fetch.backoff.ms=200
+leader.imbalance.check.interval.seconds=10
+log.segment.bytes=50000
+log.index.interval.bytes=512
+log.segment.delete.delay.ms=500
+log.cleaner.enable=false
+";
+
+pub type Partition = (Arc<str>, i32);
+
+/// The fields end in this order.
+pub struct Cluster {
+    pub clients: Option<Process>,
+    pub brokers: Vec<Broker>,
+    pub zookeepers: Vec<ZooKeeper>,
+    pub network: Network,
+    pub scratch: Scratch,
+}
+
+impl Cluster {
+    pub fn start(seed: u64) -> Cluster {
+        let scratch = Scratch::new("faults");
+        let network = Network::new();
+        let zookeepers = ZooKeeper::start_ensemble(ZOOKEEPERS, &scratch);
+        let configure = |id| {
+            let broker = Broker::configure_as(id as i32, &scratch, zookeepers[0].port, SETTINGS);
+            let proxy = network.before_broker(id, broker.port);
+            let servers: Vec<String> = zookeepers
+                .iter()
+                .map(|server| format!("127.0.0.1:{}", network.before_zookeeper(id, server.port)))
+                .collect();
+            let mut file = OpenOptions::new().append(true).open(&broker.config).expect("the settings are there");
+            let addresses = format!(
+                "advertised.listeners=PLAINTEXT://127.0.0.1:{proxy}\nzookeeper.connect={}\n",
+                servers.join(",")
+            );
+            file.write_all(addresses.as_bytes()).expect("they can be written");
+            (broker, format!("127.0.0.1:{proxy}"))
+        };
+        let (brokers, addresses): (Vec<_>, Vec<_>) = (0..BROKERS).map(configure).unzip();
+        let mut cluster = Cluster { clients: None, brokers, zookeepers, network, scratch };
+        cluster.start_brokers();
+        cluster.until_whole();
+        let mut client = cluster.brokers[cluster.controller()].client();
+        client.create_replicated_topic(ORDERS, 4, 3, &[]);
+        client.create_replicated_topic(MOVED, 2, 2, &[("min.insync.replicas", "1")]);
+        cluster.start_clients(&addresses.join(","), seed);
+        cluster
+    }
+
+    fn start_clients(&mut self, addresses: &str, seed: u64) {
+        let mut command = tied(deps("python").join("bin/python"));
+        command.arg(repository("tests/faults/clients.py")).arg(addresses).arg(self.history());
+        command.arg(seed.to_string()).args([ORDERS, MOVED]);
+        self.clients = Some(Process::start("the clients", &mut command, self.scratch.path("clients.log")));
+    }
+
+    /// What the clients do is written there.
+    pub fn history(&self) -> PathBuf {
+        self.scratch.path("history.jsonl")
+    }
+
+    /// Stops the clients once they have settled and read everything.
+    pub fn stop_clients(&mut self) -> ExitStatus {
+        self.clients.take().expect("they were started").terminate()
+    }
+
+    /// Starts the brokers that do not run.
+    pub fn start_brokers(&mut self) {
+        let kind = Kind::under_test();
+        let down: Vec<usize> = (0..BROKERS).filter(|id| self.brokers[*id].process.is_none()).collect();
+        for &id in &down {
+            let process = self.brokers[id].spawn(kind, &self.scratch);
+            self.network.is_broker(process.id(), id);
+            self.brokers[id].process = Some(process);
+        }
+        for id in down {
+            self.brokers[id].until_serving(kind, &self.scratch);
+            // A JVM broker may have had to be started twice.
+            self.network.is_broker(self.brokers[id].process().id(), id);
+        }
+    }
+
+    /// Ends all faults.
+    pub fn heal(&mut self) {
+        self.network.mend();
+        for process in self.zookeepers.iter_mut().map(|zookeeper| &mut zookeeper.process) {
+            if process.has_ended().is_none() {
+                process.signal(Signal::CONT);
+            }
+        }
+        for broker in &self.brokers {
+            broker.process.iter().for_each(|process| process.signal(Signal::CONT));
+        }
+        for zookeeper in &mut self.zookeepers {
+            if zookeeper.process.has_ended().is_some() {
+                zookeeper.start_again(&self.scratch);
+            }
+        }
+        self.start_brokers();
+    }
+
+    /// Waits until the brokers agree on a cluster in which all is led and all replicas are in sync.
+    pub fn until_whole(&mut self) {
+        self.assert_all_run();
+        eventually(2 * PATIENCE, "all is led and in sync, and all brokers say so", || {
+            let all: Vec<_> = (0..BROKERS).map(|id| self.partitions_if_whole(id)).collect::<Result<_, _>>()?;
+            match all.iter().find(|partitions| **partitions != all[0]) {
+                Some(other) => Err(format!("brokers disagree: {:?}, {other:?}", all[0])),
+                None => Ok(()),
+            }
+        });
+    }
+
+    pub fn assert_all_run(&mut self) {
+        let brokers = self.brokers.iter_mut().map(Broker::process);
+        for process in self.clients.iter_mut().chain(brokers) {
+            let status = process.has_ended();
+            assert!(status.is_none(), "{} ended, {status:?}: {}", process.name, process.last_words());
+        }
+    }
+
+    fn partitions_if_whole(&self, broker: usize) -> Result<BTreeMap<Partition, MetadataResponsePartition>, String> {
+        let metadata = self.metadata(broker).map_err(|error| error.to_string())?;
+        let all_known = metadata.brokers.len() == BROKERS && metadata.controller_id >= 0;
+        let partitions = partitions(metadata);
+        let part = partitions.iter().find(|(_, found)| {
+            found.error_code != 0 || found.leader_id < 0 || found.isr_nodes.len() != found.replica_nodes.len()
+        });
+        match part {
+            None if all_known => Ok(partitions),
+            None => Err(format!("broker {broker} does not know all brokers and the controller")),
+            Some(part) => Err(format!("broker {broker}: {part:?}")),
+        }
+    }
+
+    pub fn metadata(&self, broker: usize) -> std::io::Result<MetadataResponse> {
+        let all = MetadataRequest { topics: None, allow_auto_topic_creation: false, ..Default::default() };
+        Client::connect(self.brokers[broker].port)?.call(&all, 9)
+    }
+
+    /// As any broker tells of it that answers.
+    pub fn partitions(&self) -> BTreeMap<Partition, MetadataResponsePartition> {
+        eventually(PATIENCE, "a broker answers", || {
+            let answer = (0..BROKERS).find_map(|broker| self.metadata(broker).ok());
+            answer.map(partitions).ok_or_else(|| "none does".to_owned())
+        })
+    }
+
+    /// Those that the clients work with.
+    pub fn client_partitions(&self) -> Vec<Partition> {
+        let all = self.partitions().into_keys();
+        all.filter(|(topic, _)| [ORDERS, MOVED].contains(&&**topic)).collect()
+    }
+
+    pub fn controller(&self) -> usize {
+        eventually(PATIENCE, "there is a controller", || {
+            let found = (0..BROKERS).find_map(|broker| usize::try_from(self.metadata(broker).ok()?.controller_id).ok());
+            found.ok_or_else(|| "nobody knows one".to_owned())
+        })
+    }
+
+    pub fn coordinator(&self, group: &str) -> usize {
+        let request = FindCoordinatorRequest { key: group.to_owned(), ..Default::default() };
+        eventually(PATIENCE, &format!("{group} has a coordinator"), || {
+            let answer = self.brokers[0].client().call(&request, 2).map_err(|error| error.to_string())?;
+            if answer.error_code == 0 { Ok(answer.node_id as usize) } else { Err(format!("{answer:?}")) }
+        })
+    }
+
+    /// Of a partition, from its leader.
+    fn high_watermark(&self, (topic, partition): &Partition, leader: i32) -> Result<i64, String> {
+        let asked = ListOffsetsPartition { partition_index: *partition, timestamp: -1, ..Default::default() };
+        let topics = vec![ListOffsetsTopic { name: topic.to_string(), partitions: vec![asked] }];
+        let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+        let mut leader = Client::connect(self.brokers[leader as usize].port).map_err(|error| error.to_string())?;
+        let answer = leader.call(&request, 4).map_err(|error| error.to_string())?;
+        let found = &answer.topics[0].partitions[0];
+        if found.error_code == 0 { Ok(found.offset) } else { Err(format!("{found:?}")) }
+    }
+
+    /// Waits until the replicas of each partition have the same bytes up to the high watermark, and no broker has a
+    /// directory of what is not its own. Gives how many bytes all partitions have.
+    pub fn until_same_bytes(&self) -> usize {
+        let partitions = self.partitions();
+        let same = |partition: &Partition, found: &MetadataResponsePartition| {
+            let high_watermark = self.high_watermark(partition, found.leader_id)?;
+            let of = |id: i32| self.brokers[id as usize].data.join(format!("{}-{}", partition.0, partition.1));
+            let leaders = bytes_below(of(found.leader_id), high_watermark)?;
+            for &id in &found.replica_nodes {
+                let bytes = bytes_below(of(id), high_watermark)?;
+                if bytes != leaders {
+                    let first = bytes.iter().zip(&leaders).take_while(|(one, other)| one == other).count();
+                    return Err(format!(
+                        "below the high watermark {high_watermark}, broker {id} has {} bytes and the leader {} has {}; \
+                         the first {first} are the same",
+                        bytes.len(),
+                        found.leader_id,
+                        leaders.len()
+                    ));
+                }
+            }
+            Ok(leaders.len())
+        };
+        let total = partitions
+            .iter()
+            .map(|(partition, found)| {
+                let what = format!("all replicas of {partition:?} have the same bytes");
+                eventually(PATIENCE, &what, || same(partition, found))
+            })
+            .sum();
+        for broker in &self.brokers {
+            let its_own: Vec<String> = partitions
+                .iter()
+                .filter(|(_, found)| found.replica_nodes.contains(&broker.id))
+                .map(|((topic, partition), _)| format!("{topic}-{partition}"))
+                .collect();
+            eventually(PATIENCE, &format!("broker {} has only its own partitions", broker.id), || {
+                let entries = fs::read_dir(&broker.data).map_err(|error| error.to_string())?.flatten();
+                let dirs = entries.filter(|entry| entry.path().is_dir());
+                let strange = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
+                let strange: Vec<String> = strange.filter(|name| !its_own.contains(name)).collect();
+                if strange.is_empty() { Ok(()) } else { Err(format!("{strange:?}")) }
+            });
+        }
+        total
+    }
+
+    /// What each partition of the clients' topics has, in the order of its offsets.
+    pub fn records(&self) -> BTreeMap<Partition, Vec<Sent>> {
+        let all = self.partitions();
+        let ours = self.client_partitions().into_iter().map(|partition| (all[&partition].leader_id, partition));
+        ours.map(|(leader_id, partition)| {
+            let mut leader = self.brokers[leader_id as usize].client();
+            let read = leader.read_all(&partition.0, partition.1, 0).expect("the leader answers");
+            let offsets = read.iter().map(|record| record.offset);
+            assert!(offsets.eq(0..read.len() as i64), "{partition:?}: the offsets have no gaps");
+            let sent = values(&read).iter().map(|value| Sent::parse(value).expect("the clients sent it")).collect();
+            (partition, sent)
+        })
+        .collect()
+    }
+
+    /// What each group has committed.
+    pub fn committed(
+        &self,
+        partitions: impl Iterator<Item = Partition> + Clone,
+    ) -> BTreeMap<(Arc<str>, Partition), i64> {
+        let of = |group: &str| {
+            let mut coordinator = self.brokers[self.coordinator(group)].client();
+            let group: Arc<str> = group.into();
+            partitions.clone().map(move |partition| {
+                let offset = coordinator.committed(&group, &partition.0, partition.1);
+                ((group.clone(), partition), offset)
+            })
+        };
+        GROUPS.into_iter().flat_map(of).collect()
+    }
+}
+
+fn partitions(metadata: MetadataResponse) -> BTreeMap<Partition, MetadataResponsePartition> {
+    let topics = metadata.topics.into_iter();
+    topics
+        .flat_map(|topic| {
+            let name: Arc<str> = topic.name.unwrap_or_default().into();
+            topic.partitions.into_iter().map(move |mut partition| {
+                // Who joined first is no matter.
+                partition.isr_nodes.sort_unstable();
+                ((name.clone(), partition.partition_index), partition)
+            })
+        })
+        .collect()
+}
+
+/// The batches of a log that begin below an offset, of all its segments. Followers may roll where their leader does not.
+fn bytes_below(log: PathBuf, offset: i64) -> Result<Vec<u8>, String> {
+    let files = fs::read_dir(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let mut segments: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    segments.sort();
+    let mut all = Vec::new();
+    for segment in segments {
+        all.extend(fs::read(&segment).map_err(|error| format!("{}: {error}", segment.display()))?);
+    }
+    // A batch begins with its base offset (8 bytes) and the length of what follows (4 bytes).
+    let mut end = 0;
+    while let Some(head) = all.get(end..end + 12) {
+        let (base_offset, length) = head.split_at(8);
+        if i64::from_be_bytes(base_offset.try_into().expect("eight bytes")) >= offset {
+            break;
+        }
+        end += 12 + u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+    }
+    if end > all.len() {
+        return Err(format!("{}: the last batch is cut off", log.display()));
+    }
+    all.truncate(end);
+    Ok(all)
+}

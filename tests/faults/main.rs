@@ -1,0 +1,110 @@
+//! Real faults, real processes: three brokers and an ensemble of three ZooKeepers under librdkafka's producers and consumers,
+//! which write down what they do, while brokers and servers are killed, hang, and are cut off, and operators move, grow and
+//! delete. Then all is led and in sync, nothing that was acknowledged is lost, nothing is there twice under idempotence,
+//! order is kept, committed offsets are not behind, and all replicas have the same bytes up to the high watermark.
+//!
+//! Each kind of fault comes once, in an order that a seed decides, as it decides everything else that is left to chance; the
+//! seed is printed, and so is when what was done. `ODRADEK_FAULTS_SECONDS` goes on for longer, also with two faults at once,
+//! and `ODRADEK_FAULTS_SEED` takes a seed.
+#![cfg(target_os = "linux")]
+
+mod chores;
+mod cluster;
+mod history;
+mod nemesis;
+mod network;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+
+use chores::Chore;
+use cluster::{Cluster, Partition};
+use history::{Held, History, PRODUCERS, violations};
+use nemesis::{FAULTS, Fault};
+use support::{PATIENCE, eventually};
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+#[test]
+fn whatever_fails_the_cluster_is_whole_again_and_keeps_its_promises() {
+    let seed = number("ODRADEK_FAULTS_SEED").unwrap_or_else(rand::random);
+    let duration = Duration::from_secs(number("ODRADEK_FAULTS_SECONDS").unwrap_or(0));
+    println!("ODRADEK_FAULTS_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let began = Instant::now();
+    let mut cluster = Cluster::start(seed);
+    let mut history = eventually(PATIENCE, "the clients start", || {
+        History::open(&cluster.history()).map_err(|error| error.to_string())
+    });
+    until_progress(&mut cluster, &mut history);
+    let mut each_once = FAULTS;
+    each_once.shuffle(&mut rng);
+    for fault in each_once {
+        round(&[fault], began, &mut rng, &mut cluster, &mut history);
+    }
+    while began.elapsed() < duration {
+        let mut two = || *FAULTS.choose(&mut rng).expect("there are some");
+        let faults = [two(), two()];
+        // Brokers stop in order in a cluster that is whole.
+        let count = if faults.contains(&Fault::RollingBounce) || rng.random() { 1 } else { 2 };
+        round(&faults[..count], began, &mut rng, &mut cluster, &mut history);
+    }
+    check(&mut cluster, &mut history);
+}
+
+/// Faults come, stay for a time, and go; the cluster heals, and the clients get on.
+fn round(faults: &[Fault], began: Instant, rng: &mut StdRng, cluster: &mut Cluster, history: &mut History) {
+    let aimed: Vec<_> = faults.iter().map(|fault| fault.aim(cluster, rng)).collect();
+    let chore = Chore::choose(cluster, rng);
+    println!("{:7.3} s: {chore:?}; {aimed:?}", began.elapsed().as_secs_f64());
+    let asked = chore.ask(cluster).expect("the controller takes a request");
+    aimed.iter().for_each(|aimed| aimed.inject(cluster));
+    std::thread::sleep(aimed.iter().map(|aimed| aimed.hold).max().unwrap_or_default()); // What the round is about.
+    println!("{:7.3} s: the faults end", began.elapsed().as_secs_f64());
+    cluster.heal();
+    drop(asked);
+    cluster.until_whole();
+    chore.until_done(cluster);
+    cluster.until_whole();
+    until_progress(cluster, history);
+}
+
+/// Waits until records of each producer to each partition are acknowledged.
+fn until_progress(cluster: &mut Cluster, history: &mut History) {
+    let all: Vec<Partition> = cluster.client_partitions();
+    let before = history.follow().clone();
+    eventually(PATIENCE, "all producers get on with all partitions", || {
+        cluster.assert_all_run();
+        let now = history.follow();
+        for producer in PRODUCERS {
+            for partition in &all {
+                let of = (producer.into(), partition.clone());
+                if now.get(&of) <= before.get(&of) {
+                    return Err(format!("{of:?}: {:?} are acknowledged", now.get(&of)));
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+fn check(cluster: &mut Cluster, history: &mut History) {
+    let status = cluster.stop_clients();
+    assert!(status.success(), "the clients ended with {status}");
+    cluster.until_whole();
+    history.follow();
+    let records = cluster.records();
+    let committed = cluster.committed(records.keys().cloned());
+    let total: usize = records.values().map(Vec::len).sum();
+    println!("{total} records are there, {} things were done", history.events.len());
+    let found = violations(&history.events, &Held { records, committed });
+    assert!(found.is_empty(), "{} violations:\n{}", found.len(), found[..found.len().min(50)].join("\n"));
+    println!("all replicas have the same {} bytes", cluster.until_same_bytes());
+}
