@@ -799,23 +799,31 @@ fn run<L: PartitionLog>(seed: u64, steps: usize, logs: Vec<Arc<L>>, planted: Pla
 
 #[tokio::test]
 async fn no_history_of_a_cluster_loses_an_acknowledged_record() {
-    let (mut acknowledged, mut isr_changes) = (0, 0);
-    for seed in 0..40 {
-        let (more, changes) = run(seed, 400, memory_logs(), Planted::Nothing);
-        (acknowledged, isr_changes) = (acknowledged + more, isr_changes + changes);
+    for min_insync_replicas in [1, 2] {
+        let (mut acknowledged, mut isr_changes) = (0, 0);
+        for seed in 0..40 {
+            let (more, changes) = run(seed, 400, memory_logs(min_insync_replicas), Planted::Nothing);
+            (acknowledged, isr_changes) = (acknowledged + more, isr_changes + changes);
+        }
+        let shown = format!("{acknowledged} records were acknowledged, {isr_changes} ISRs changed");
+        assert!(acknowledged > 400 && isr_changes > 60, "little was shown with {min_insync_replicas}: {shown}");
     }
-    let shown = format!("{acknowledged} records were acknowledged, {isr_changes} ISRs changed");
-    assert!(acknowledged > 400 && isr_changes > 60, "little was shown: {shown}");
 }
 
-fn memory_logs() -> Vec<Arc<MemoryLog>> {
-    BROKERS.map(|_| Arc::new(MemoryLog::new())).to_vec()
+fn memory_logs(min_insync_replicas: i32) -> Vec<Arc<MemoryLog>> {
+    let config = Arc::new(LogConfig { min_insync_replicas, ..LogConfig::default() });
+    let log = |_| {
+        let log = MemoryLog::new();
+        log.set_config(Arc::clone(&config));
+        Arc::new(log)
+    };
+    BROKERS.map(log).to_vec()
 }
 
 #[test]
 fn a_history_shows_an_isr_that_is_not_agreed_to_and_a_late_answer_that_is_obeyed() {
     for planted in [Planted::UnagreedShrinks, Planted::LateAnswersObeyed] {
-        let shows = |seed| std::panic::catch_unwind(|| run(seed, 400, memory_logs(), planted)).is_err();
+        let shows = |seed| std::panic::catch_unwind(|| run(seed, 400, memory_logs(1), planted)).is_err();
         assert!((0..200).any(shows), "{planted:?} is not seen");
     }
 }
