@@ -268,7 +268,10 @@ pub struct Active {
 
 /// A list as one short line of the log.
 pub(super) fn listed(things: &[impl fmt::Debug]) -> String {
-    format!("{} in number, {}", things.len(), shown(&format!("{things:?}")))
+    // More than a line shows.
+    const MANY: usize = 100;
+    let first = &things[..things.len().min(MANY)];
+    format!("{} in number, {}", things.len(), shown(&format!("{first:?}")))
 }
 
 pub(super) enum Step {
@@ -393,12 +396,11 @@ impl Active {
 
     /// Partitions without a leader, of one topic or of all, get one if that is possible now.
     fn elect_leaderless(&mut self, topic: Option<&str>) {
-        let is_asked = |name: &TopicPartition| topic.is_none_or(|topic| topic == &*name.topic);
-        let leaderless: Vec<TopicPartition> = self
-            .living_partitions()
-            .into_iter()
-            .filter(|name| is_asked(name) && self.cluster.state(name) != PartitionState::Online)
-            .collect();
+        let mut leaderless = match topic {
+            Some(topic) => self.living_partitions_of(self.cluster.topics.get(topic)),
+            None => self.living_partitions(),
+        };
+        leaderless.retain(|name| self.cluster.state(name) != PartitionState::Online);
         self.settle(&leaderless);
     }
 
@@ -499,11 +501,12 @@ impl Active {
     }
 
     fn living_partitions(&self) -> Vec<TopicPartition> {
-        self.cluster
-            .partitions()
-            .map(|(name, _)| name)
-            .filter(|name| !self.cluster.is_queued_for_deletion(&name.topic))
-            .collect()
+        self.living_partitions_of(self.cluster.topics.values())
+    }
+
+    fn living_partitions_of<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) -> Vec<TopicPartition> {
+        let living = topics.into_iter().filter(|topic| topic.deletion.is_none());
+        living.flat_map(|topic| topic.named().map(|(name, _)| name)).collect()
     }
 
     /// A broker that is about to leave hears of what it leads, or led until now; what it followed it has stopped.
@@ -942,14 +945,11 @@ impl Active {
         };
         let topic = self.cluster.topics.entry(Arc::clone(&name)).or_insert_with(|| Topic {
             name: Arc::clone(&name),
-            id,
+            id: TopicId::ZERO,
             partitions: BTreeMap::new(),
             version: found.version,
             deletion: None,
         });
-        if topic.id.is_zero() {
-            topic.id = id;
-        }
         let mut new = Vec::new();
         for (partition, assignment) in found.partitions {
             topic.partitions.entry(partition).or_insert_with(|| {
@@ -957,6 +957,7 @@ impl Active {
                 Partition { assignment, leadership: None }
             });
         }
+        self.cluster.identify(&name, id);
         new
     }
 
@@ -1024,10 +1025,7 @@ impl Active {
     }
 
     pub(super) fn forget(&mut self, topic: &Arc<str>) {
-        self.cluster.topics.remove(topic);
-        for offline in self.cluster.offline_dirs.values_mut() {
-            offline.retain(|partition| partition.topic != *topic);
-        }
+        self.cluster.forget(topic);
         self.writing.retain(|partition, _| partition.topic != *topic);
         self.unwritten.retain(|partition| partition.topic != *topic);
         self.reassignments.forget(topic);

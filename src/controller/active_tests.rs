@@ -848,6 +848,26 @@ fn partitions_that_nobody_knows_are_told_apart_from_the_others_of_a_request() {
 }
 
 #[test]
+fn a_topic_that_is_made_anew_is_found_by_its_new_id_alone() {
+    let mut driver = altering();
+    driver.on(Event::TopicNames(vec![]));
+    let by_id = |id: u8| {
+        let mut asked = asking(0, 0, &[1], false);
+        asked.partitions[0].topic = TopicRef::Id(TopicId([id; 16]));
+        asked
+    };
+    let outcome = |driver: &mut Driver, id| {
+        let (_, answer) = driver.ask(by_id(id));
+        answer.expect("the broker's epoch is right").remove(0).outcome.map(|now| now.leader_epoch.0)
+    };
+    assert_eq!(outcome(&mut driver, 9), Err(AlterRefusal::UnknownTopicId));
+    driver.states.clear();
+    driver.create("t", TopicFound { id: Some(TopicId([8; 16])), ..found(&[&[1, 2]]) });
+    assert_eq!(outcome(&mut driver, 9), Err(AlterRefusal::UnknownTopicId));
+    assert_eq!(outcome(&mut driver, 8), Ok(0));
+}
+
+#[test]
 fn a_state_that_its_leader_wrote_itself_is_taken_over_and_the_request_refused() {
     let mut driver = altering();
     let newer = LeaderAndIsr { partition_epoch: PartitionEpoch(8), ..leadership(1, 4, &[1, 2]) };

@@ -18,7 +18,7 @@
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/KafkaController.scala (tryProcessAlterPartition); that the
 //! request comes from the leader is checked as in metadata/src/main/java/org/apache/kafka/controller/
 //! ReplicationControlManager.java (validateAlterPartitionData), since no broker would recover from the contrary.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use log::{debug, info};
@@ -194,26 +194,11 @@ impl Active {
 
     /// The partitions by their names; what nobody is called is set aside.
     fn named(&self, partitions: Vec<AskedPartition>, unknown: &mut Vec<Altered>) -> BTreeMap<TopicPartition, AskedIsr> {
-        let asked_ids: BTreeSet<TopicId> = partitions
-            .iter()
-            .filter_map(|asked| match asked.topic {
-                TopicRef::Id(id) => Some(id),
-                TopicRef::Name(_) => None,
-            })
-            .filter(|id| !id.is_zero())
-            .collect();
-        let names: BTreeMap<TopicId, &Arc<str>> = match asked_ids.is_empty() {
-            true => BTreeMap::new(),
-            false => {
-                let topics = self.cluster.topics.values().filter(|topic| asked_ids.contains(&topic.id));
-                topics.map(|topic| (topic.id, &topic.name)).collect()
-            }
-        };
         let mut named = BTreeMap::new();
         for AskedPartition { topic, partition, asked } in partitions {
             let name = match topic {
                 TopicRef::Name(name) => name,
-                TopicRef::Id(id) => match names.get(&id) {
+                TopicRef::Id(id) => match self.cluster.topic_name(id) {
                     Some(name) => Arc::clone(name),
                     None => {
                         let outcome = Err(AlterRefusal::UnknownTopicId);

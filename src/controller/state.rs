@@ -136,6 +136,15 @@ pub struct Topic {
     pub deletion: Option<Deletion>,
 }
 
+impl Topic {
+    /// Each partition with its name.
+    pub fn named(&self) -> impl Iterator<Item = (TopicPartition, &Partition)> {
+        self.partitions
+            .iter()
+            .map(|(id, partition)| (TopicPartition { topic: Arc::clone(&self.name), partition: *id }, partition))
+    }
+}
+
 /// The cluster as the controller sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -144,10 +153,37 @@ pub struct Cluster {
     pub shutting_down: BTreeSet<BrokerId>,
     /// Replicas whose log directory failed.
     pub offline_dirs: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
+    /// Ids and removals go through [`Cluster::identify`] and [`Cluster::forget`].
     pub topics: BTreeMap<Arc<str>, Topic>,
+    /// Of the topics that have an id.
+    names: BTreeMap<TopicId, Arc<str>>,
 }
 
 impl Cluster {
+    pub fn topic_name(&self, id: TopicId) -> Option<&Arc<str>> {
+        self.names.get(&id)
+    }
+
+    /// Gives the topic the id, if it has none.
+    pub fn identify(&mut self, topic: &str, id: TopicId) {
+        if let Some(topic) = self.topics.get_mut(topic).filter(|topic| topic.id.is_zero() && !id.is_zero()) {
+            topic.id = id;
+            self.names.insert(id, Arc::clone(&topic.name));
+        }
+    }
+
+    pub fn forget(&mut self, topic: &str) {
+        if let Some(topic) = self.topics.remove(topic) {
+            // Only if it is still this topic's: nobody gives an id twice, but whoever writes znodes by hand may.
+            if self.names.get(&topic.id) == Some(&topic.name) {
+                self.names.remove(&topic.id);
+            }
+        }
+        for offline in self.offline_dirs.values_mut() {
+            offline.retain(|partition| &*partition.topic != topic);
+        }
+    }
+
     pub fn liveness(&self, partition: &TopicPartition, broker: BrokerId) -> Liveness {
         let is_dir_offline = self.offline_dirs.get(&broker).is_some_and(|offline| offline.contains(partition));
         if is_dir_offline || !self.brokers.contains_key(&broker) {
@@ -196,12 +232,7 @@ impl Cluster {
     }
 
     pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, &Partition)> {
-        self.topics.values().flat_map(|topic| {
-            topic
-                .partitions
-                .iter()
-                .map(|(id, partition)| (TopicPartition { topic: Arc::clone(&topic.name), partition: *id }, partition))
-        })
+        self.topics.values().flat_map(Topic::named)
     }
 
     /// Partitions with a replica on any of the brokers.
