@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::codec::writer::Writer;
 use crate::config::metadata_version::MetadataVersion;
-use crate::controller::state::{Assignment, Broker, Cluster, LeaderAndIsr};
+use crate::controller::state::{Broker, Cluster};
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId, TopicPartition};
 use crate::protocol::message::{EncodeError, Message};
 use crate::protocol::messages::leader_and_isr::{
@@ -92,13 +92,8 @@ pub struct Outgoing {
     pub request: ControlRequest,
 }
 
-#[derive(Clone, Debug)]
-struct LeaderAndIsrEntry {
-    leadership: LeaderAndIsr,
-    assignment: Assignment,
-    topic_id: TopicId,
-    is_new: bool,
-}
+/// Whether a broker is to host the partition for the first time.
+type IsNew = bool;
 
 #[derive(Clone, Copy, Debug)]
 struct StopReplicaEntry {
@@ -106,10 +101,10 @@ struct StopReplicaEntry {
     delete: bool,
 }
 
-/// Everything to be told at the end of the current event.
+/// Everything to be told at the end of the current event: the names, since what there is to say of them is what holds then.
 #[derive(Debug, Default)]
 pub struct RequestBatch {
-    leader_and_isr: BTreeMap<BrokerId, BTreeMap<TopicPartition, LeaderAndIsrEntry>>,
+    leader_and_isr: BTreeMap<BrokerId, BTreeMap<TopicPartition, IsNew>>,
     /// To every live broker.
     metadata_for_all: Option<BTreeSet<TopicPartition>>,
     /// To these alone.
@@ -135,20 +130,12 @@ impl RequestBatch {
         partition: &TopicPartition,
         is_new: bool,
     ) {
-        let Some(topic) = cluster.topics.get(&partition.topic) else { return };
-        let Some(known) = topic.partitions.get(&partition.partition) else { return };
-        let Some(leadership) = &known.leadership else { return };
+        if cluster.partition(partition).is_none_or(|known| known.leadership.is_none()) {
+            return;
+        }
         for broker in to.into_iter().filter(|broker| cluster.brokers.contains_key(broker)) {
-            let entries = self.leader_and_isr.entry(broker).or_default();
             // New stays new until the broker has been told.
-            let is_new = is_new || entries.get(partition).is_some_and(|entry| entry.is_new);
-            let entry = LeaderAndIsrEntry {
-                leadership: leadership.clone(),
-                assignment: known.assignment.clone(),
-                topic_id: topic.id,
-                is_new,
-            };
-            entries.insert(partition.clone(), entry);
+            *self.leader_and_isr.entry(broker).or_default().entry(partition.clone()).or_default() |= is_new;
         }
         self.metadata([partition.clone()]);
     }
@@ -226,15 +213,15 @@ fn raw(brokers: &[BrokerId]) -> Vec<i32> {
     brokers.iter().map(|broker| broker.0).collect()
 }
 
-type ByTopic<T> = Vec<(Arc<str>, Vec<(i32, T)>)>;
+type ByTopic<T> = Vec<(Arc<str>, Vec<T>)>;
 
 /// Groups by topic, keeping the order.
 fn by_topic<T>(entries: impl IntoIterator<Item = (TopicPartition, T)>) -> ByTopic<T> {
     let mut topics: ByTopic<T> = Vec::new();
     for (partition, entry) in entries {
         match topics.last_mut() {
-            Some((topic, partitions)) if *topic == partition.topic => partitions.push((partition.partition, entry)),
-            _ => topics.push((partition.topic, vec![(partition.partition, entry)])),
+            Some((topic, entries)) if *topic == partition.topic => entries.push(entry),
+            _ => topics.push((partition.topic, vec![entry])),
         }
     }
     topics
@@ -244,48 +231,52 @@ fn leader_and_isr(
     cluster: &Cluster,
     controller: &ControllerIdentity,
     to: &Broker,
-    entries: BTreeMap<TopicPartition, LeaderAndIsrEntry>,
+    entries: BTreeMap<TopicPartition, IsNew>,
 ) -> Outgoing {
     let version = controller.protocol.leader_and_isr_request_version();
-    let leaders: BTreeSet<BrokerId> = entries.values().filter_map(|entry| entry.leadership.leader).collect();
-    let live_leaders = leaders.into_iter().filter_map(|leader| cluster.brokers.get(&leader)).filter_map(|leader| {
-        let endpoint = leader.endpoint(&controller.inter_broker_listener)?;
-        Some(LeaderAndIsrLiveLeader { broker_id: leader.id.0, host_name: endpoint.host.clone(), port: endpoint.port })
+    let mut leaders: BTreeSet<BrokerId> = BTreeSet::new();
+    let states = entries.into_iter().filter_map(|(name, is_new)| {
+        let known = cluster.partition(&name)?;
+        let leadership = known.leadership.as_ref()?;
+        leaders.extend(leadership.leader);
+        let state = LeaderAndIsrPartitionState {
+            topic_name: if version < 2 { name.topic.to_string() } else { String::new() },
+            partition_index: name.partition,
+            controller_epoch: leadership.controller_epoch.0,
+            leader: leadership.leader.map_or(NO_LEADER, |leader| leader.0),
+            leader_epoch: leadership.leader_epoch.0,
+            isr: raw(&leadership.isr),
+            partition_epoch: leadership.partition_epoch.0,
+            replicas: raw(&known.assignment.replicas),
+            adding_replicas: raw(&known.assignment.adding),
+            removing_replicas: raw(&known.assignment.removing),
+            is_new,
+            leader_recovery_state: if version >= 6 { i8::from(leadership.recovering) } else { 0 },
+        };
+        Some((name, state))
     });
-    let state = |topic_name: &str, partition: i32, entry: &LeaderAndIsrEntry| LeaderAndIsrPartitionState {
-        topic_name: topic_name.to_owned(),
-        partition_index: partition,
-        controller_epoch: entry.leadership.controller_epoch.0,
-        leader: entry.leadership.leader.map_or(NO_LEADER, |leader| leader.0),
-        leader_epoch: entry.leadership.leader_epoch.0,
-        isr: raw(&entry.leadership.isr),
-        partition_epoch: entry.leadership.partition_epoch.0,
-        replicas: raw(&entry.assignment.replicas),
-        adding_replicas: raw(&entry.assignment.adding),
-        removing_replicas: raw(&entry.assignment.removing),
-        is_new: entry.is_new,
-        leader_recovery_state: if version >= 6 { i8::from(entry.leadership.recovering) } else { 0 },
-    };
     let mut request = LeaderAndIsrRequest {
         controller_id: controller.broker_id.0,
         controller_epoch: controller.epoch.0,
         broker_epoch: to.epoch.0,
-        live_leaders: live_leaders.collect(),
         ..LeaderAndIsrRequest::default()
     };
     if version < 2 {
-        let states = entries.iter().map(|(partition, entry)| state(&partition.topic, partition.partition, entry));
-        request.ungrouped_partition_states = states.collect();
+        request.ungrouped_partition_states = states.map(|(_, state)| state).collect();
     } else {
-        for (topic, partitions) in by_topic(entries) {
-            let topic_id = partitions.first().map_or(TopicId::ZERO, |(_, entry)| entry.topic_id);
+        for (topic, partition_states) in by_topic(states) {
             request.topic_states.push(LeaderAndIsrTopicState {
+                topic_id: cluster.topics.get(&topic).map_or(TopicId::ZERO, |topic| topic.id),
                 topic_name: topic.to_string(),
-                topic_id,
-                partition_states: partitions.iter().map(|(partition, entry)| state("", *partition, entry)).collect(),
+                partition_states,
             });
         }
     }
+    let live_leaders = leaders.into_iter().filter_map(|leader| cluster.brokers.get(&leader)).filter_map(|leader| {
+        let endpoint = leader.endpoint(&controller.inter_broker_listener)?;
+        Some(LeaderAndIsrLiveLeader { broker_id: leader.id.0, host_name: endpoint.host.clone(), port: endpoint.port })
+    });
+    request.live_leaders = live_leaders.collect();
     Outgoing { to: to.id, version, request: ControlRequest::LeaderAndIsr(request) }
 }
 
@@ -338,11 +329,11 @@ fn update_metadata(
         request.ungrouped_partition_states = partitions.iter().filter_map(|name| state(name, true)).collect();
     } else {
         let states = partitions.iter().filter_map(|name| Some((name.clone(), state(name, false)?)));
-        for (topic, partitions) in by_topic(states) {
+        for (topic, partition_states) in by_topic(states) {
             request.topic_states.push(UpdateMetadataTopicState {
                 topic_name: topic.to_string(),
                 topic_id: cluster.topics.get(&topic).map_or(TopicId::ZERO, |topic| topic.id),
-                partition_states: partitions.into_iter().map(|(_, state)| state).collect(),
+                partition_states,
             });
         }
     }
@@ -388,17 +379,17 @@ fn stop_replica(
     };
     let outgoing = |request| Outgoing { to: to.id, version, request: ControlRequest::StopReplica(request) };
     if version >= 3 {
-        let topics = by_topic(entries).into_iter().map(|(topic, partitions)| StopReplicaTopicState {
-            topic_name: topic.to_string(),
-            partition_states: partitions
-                .into_iter()
-                .map(|(partition_index, entry)| StopReplicaPartitionState {
-                    partition_index,
-                    leader_epoch: entry.leader_epoch,
-                    delete_partition: entry.delete,
-                })
-                .collect(),
+        let states = entries.into_iter().map(|(name, entry)| {
+            let state = StopReplicaPartitionState {
+                partition_index: name.partition,
+                leader_epoch: entry.leader_epoch,
+                delete_partition: entry.delete,
+            };
+            (name, state)
         });
+        let topics = by_topic(states).into_iter();
+        let topics = topics
+            .map(|(topic, partition_states)| StopReplicaTopicState { topic_name: topic.to_string(), partition_states });
         return vec![outgoing(StopReplicaRequest { topic_states: topics.collect(), ..empty })];
     }
     // The old layouts say once for the whole request whether to delete.
@@ -415,9 +406,14 @@ fn stop_replica(
                 });
                 request.ungrouped_partitions = partitions.collect();
             } else {
-                let topics = by_topic(entries).into_iter().map(|(topic, partitions)| StopReplicaTopicV1 {
+                let indexes = entries.into_keys().map(|name| {
+                    let index = name.partition;
+                    (name, index)
+                });
+                let topics = by_topic(indexes).into_iter();
+                let topics = topics.map(|(topic, partition_indexes)| StopReplicaTopicV1 {
                     name: topic.to_string(),
-                    partition_indexes: partitions.into_iter().map(|(partition, _)| partition).collect(),
+                    partition_indexes,
                 });
                 request.topics = topics.collect();
             }
