@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn brokers_are_told_with_the_endpoint_of_the_clients_listener() {
-        let (image, _) = Image::default().with(&update(Vec::new()));
+        let (image, _) = Image::default().with(update(Vec::new()));
         let response = describe(&image, "INTERNAL", "abc", 7);
         let ports: Vec<(i32, i32)> = response.brokers.iter().map(|broker| (broker.broker_id, broker.port)).collect();
         assert_eq!(ports, [(1, 9093), (2, 9093)]);
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_controller_that_is_no_live_broker_is_none() {
         let gone = Update { controller: BrokerId(9), ..update(Vec::new()) };
-        let (image, _) = Image::default().with(&gone);
+        let (image, _) = Image::default().with(gone);
         assert_eq!(describe(&image, "INTERNAL", "abc", 7).controller_id, -1);
     }
 

@@ -325,7 +325,7 @@ mod tests {
         replicated.1.isr = vec![BrokerId(1)];
         let mut update = update(vec![replicated, partition("a", 1, 2), partition("a", 2, -1)]);
         update.brokers[1].endpoints.retain(|endpoint| endpoint.listener == "INTERNAL");
-        let (image, _) = Image::default().with(&update);
+        let (image, _) = Image::default().with(update);
         let topic = Arc::clone(image.topic("a").expect("just added"));
         for (version, expected) in [
             (0, vec![(9, 1, vec![1]), (5, -1, vec![]), (5, -1, vec![])]),
@@ -341,7 +341,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_topic_of_very_many_partitions_gives_way_to_others_and_is_counted_while_it_is_described() {
-        let (image, _) = Image::default().with(&update((0..50_000).map(|number| partition("a", number, 1)).collect()));
+        let (image, _) = Image::default().with(update((0..50_000).map(|number| partition("a", number, 1)).collect()));
         let topic = Arc::clone(image.topic("a").expect("just added"));
         let context = context(9);
         let mut turns = 0;
@@ -361,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn unknown_ids_are_answered_and_unknown_names_are_returned_to_be_created() {
-        let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1)]));
+        let (image, _) = Image::default().with(update(vec![partition("a", 0, 1)]));
         let names = Asked::Names(BTreeSet::from(["a".to_owned(), "b".to_owned()]));
         let (known, missing) = topics(&context(1), &image, &names).await.expect("it is short");
         assert_eq!(known.len(), 1);

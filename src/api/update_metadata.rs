@@ -16,6 +16,6 @@ pub(crate) async fn handle(
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
-    let outcome = server.replicas.update_metadata(epochs, &Update::of(&request)).await;
+    let outcome = server.replicas.update_metadata(epochs, Update::of(request)).await;
     UpdateMetadataResponse { error_code: code(outcome).code() }
 }

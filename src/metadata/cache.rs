@@ -38,7 +38,7 @@ impl MetadataCache {
     }
 
     /// Publishes the image that follows from `update`, and returns the partitions that it deleted.
-    pub fn apply(&self, update: &Update) -> Vec<TopicPartition> {
+    pub fn apply(&self, update: Update) -> Vec<TopicPartition> {
         let deleted = {
             let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let (image, deleted) = self.image.load().with(update);
@@ -86,8 +86,8 @@ mod tests {
             async move { cache.wait_for(deadline, |image| image.topic("orders").map(|topic| topic.partitions.len())).await }
         });
         tokio::task::yield_now().await;
-        cache.apply(&update(vec![partition("other", 0, 1)]));
-        cache.apply(&update(vec![partition("orders", 0, 1), partition("orders", 1, 1)]));
+        cache.apply(update(vec![partition("other", 0, 1)]));
+        cache.apply(update(vec![partition("orders", 0, 1), partition("orders", 1, 1)]));
         assert_eq!(waiting.await.expect("the waiting task ends"), Some(2));
         assert_eq!(Instant::now() + Duration::from_secs(5), deadline, "no time passed");
     }

@@ -1,7 +1,9 @@
 //! One state of the cluster's metadata, and the pure step from one state to the next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use rpds::HashTrieMapSync;
 
 use crate::model::endpoint::{self, Endpoint};
 use crate::model::{
@@ -11,15 +13,17 @@ use crate::model::{
 /// The leader that the controller gives for a partition of a topic that is being deleted.
 pub const LEADER_DURING_DELETE: BrokerId = BrokerId(-2);
 
-/// Everything a broker knows of the cluster beyond itself.
+/// Everything a broker knows of the cluster beyond itself. An image shares with the one before it what has not changed, so
+/// that the next one costs what the update names, however much there is beside.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
     /// The controller, unless the last update said that there is none.
     pub controller: Option<BrokerId>,
     /// Live brokers only.
     pub brokers: BTreeMap<BrokerId, Arc<Broker>>,
-    topics: HashMap<Arc<str>, Arc<Topic>>,
-    names_by_id: HashMap<TopicId, Arc<str>>,
+    topics: HashTrieMapSync<Arc<str>, Arc<Topic>>,
+    names_by_id: HashTrieMapSync<TopicId, Arc<str>>,
+    partition_count: usize,
 }
 
 /// A live broker, with one endpoint per listener.
@@ -114,7 +118,7 @@ impl Image {
 
     /// Of all topics.
     pub fn partition_count(&self) -> usize {
-        self.topics.values().map(|topic| topic.partitions.len()).sum()
+        self.partition_count
     }
 
     /// In no particular order.
@@ -140,48 +144,74 @@ impl Image {
 
     /// The image after `update`, and the partitions that the update deleted. The last update wins: leader epochs are
     /// not compared. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/metadata/ZkMetadataCache.scala.
-    pub fn with(&self, update: &Update) -> (Image, Vec<TopicPartition>) {
+    pub fn with(&self, update: Update) -> (Image, Vec<TopicPartition>) {
         let mut next = Image {
             controller: (update.controller.0 >= 0).then_some(update.controller),
-            brokers: update.brokers.iter().map(|broker| (broker.id, Arc::new(broker.clone()))).collect(),
+            brokers: update.brokers.into_iter().map(|broker| (broker.id, Arc::new(broker))).collect(),
             topics: self.topics.clone(),
             names_by_id: self.names_by_id.clone(),
+            partition_count: self.partition_count,
         };
         let mut deleted = Vec::new();
-        for topic in &update.topics {
+        for topic in update.topics {
             next.merge(topic, &mut deleted);
         }
         (next, deleted)
     }
 
-    fn merge(&mut self, update: &TopicUpdate, deleted: &mut Vec<TopicPartition>) {
+    fn merge(&mut self, update: TopicUpdate, deleted: &mut Vec<TopicPartition>) {
         let known = self.topics.get(&update.name);
-        let name = known.map_or_else(|| Arc::clone(&update.name), |topic| Arc::clone(&topic.name));
+        let name = known.map_or(update.name, |topic| Arc::clone(&topic.name));
         let previous_id = known.map_or(TopicId::ZERO, |topic| topic.id);
-        let mut partitions: BTreeMap<i32, Arc<Partition>> =
-            known.into_iter().flat_map(|topic| topic.partitions.iter().map(|p| (p.partition, Arc::clone(p)))).collect();
-        for partition in &update.partitions {
-            if partition.leader == LEADER_DURING_DELETE {
-                partitions.remove(&partition.partition);
-                deleted.push(TopicPartition { topic: Arc::clone(&name), partition: partition.partition });
-            } else {
-                partitions.insert(partition.partition, Arc::new(partition.clone()));
+        let before = known.map_or(&[][..], |topic| &topic.partitions);
+        let partitions = merged(before, update.partitions, |partition| {
+            deleted.push(TopicPartition { topic: Arc::clone(&name), partition });
+        });
+        self.partition_count = self.partition_count + partitions.len() - before.len();
+        if previous_id != update.id || partitions.is_empty() {
+            // Only if it is still this topic's: an id is never given to two topics, but an image must not depend on that.
+            if self.names_by_id.get(&previous_id) == Some(&name) {
+                self.names_by_id.remove_mut(&previous_id);
             }
         }
-        // Only if it is still this topic's: an id is never given to two topics, but an image must not depend on that.
-        if !previous_id.is_zero() && self.names_by_id.get(&previous_id) == Some(&name) {
-            self.names_by_id.remove(&previous_id);
-        }
         if partitions.is_empty() {
-            self.topics.remove(&name);
+            self.topics.remove_mut(&name);
             return;
         }
-        if !update.id.is_zero() {
-            self.names_by_id.insert(update.id, Arc::clone(&name));
+        if !update.id.is_zero() && self.names_by_id.get(&update.id) != Some(&name) {
+            self.names_by_id.insert_mut(update.id, Arc::clone(&name));
         }
-        let topic = Topic { name: Arc::clone(&name), id: update.id, partitions: partitions.into_values().collect() };
-        self.topics.insert(name, Arc::new(topic));
+        let topic = Topic { name: Arc::clone(&name), id: update.id, partitions };
+        self.topics.insert_mut(name, Arc::new(topic));
     }
+}
+
+/// What a topic's partitions are after an update, in the order of their numbers; of one that the update names twice the last
+/// holds.
+fn merged(
+    before: &[Arc<Partition>],
+    mut update: Vec<Partition>,
+    mut on_deleted: impl FnMut(i32),
+) -> Vec<Arc<Partition>> {
+    update.sort_by_key(|partition| partition.partition);
+    let mut before = before.iter().peekable();
+    let mut merged: Vec<Arc<Partition>> = Vec::with_capacity(before.len().max(update.len()));
+    for partition in update {
+        let number = partition.partition;
+        while let Some(earlier) = before.next_if(|known| known.partition < number) {
+            merged.push(Arc::clone(earlier));
+        }
+        before.next_if(|known| known.partition == number);
+        if merged.last().is_some_and(|last| last.partition == number) {
+            merged.pop();
+        }
+        match partition.leader {
+            LEADER_DURING_DELETE => on_deleted(number),
+            _ => merged.push(Arc::new(partition)),
+        }
+    }
+    merged.extend(before.cloned());
+    merged
 }
 
 #[cfg(test)]
@@ -235,8 +265,8 @@ pub(crate) mod tests {
 
     #[test]
     fn partitions_that_an_update_does_not_mention_stay() {
-        let (first, _) = Image::default().with(&update(vec![partition("a", 0, 1), partition("b", 0, 1)]));
-        let (second, deleted) = first.with(&update(vec![partition("a", 1, 2)]));
+        let (first, _) = Image::default().with(update(vec![partition("a", 0, 1), partition("b", 0, 1)]));
+        let (second, deleted) = first.with(update(vec![partition("a", 1, 2)]));
         assert_eq!(deleted, Vec::new());
         assert_eq!(second.topic("a").map(|topic| topic.partitions.len()), Some(2));
         assert_eq!(second.partition("a", 1).map(|partition| partition.leader), Some(BrokerId(2)));
@@ -245,33 +275,74 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_next_image_shares_what_the_update_does_not_name() {
+        let many = |leader| (0..500).map(move |number| partition(&format!("topic-{number}"), 0, leader)).collect();
+        let (first, _) = Image::default().with(update(many(1)));
+        let (second, _) = first.with(update(vec![partition("topic-7", 1, 2)]));
+        let shared = |name: &str| first.topic(name).zip(second.topic(name)).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        let changed: Vec<&str> = second.topics().map(|topic| &*topic.name).filter(|name| !shared(name)).collect();
+        assert_eq!(changed, ["topic-7"]);
+        let kept = first.partition("topic-7", 0).zip(second.partition("topic-7", 0));
+        assert!(kept.is_some_and(|(before, after)| Arc::ptr_eq(before, after)));
+    }
+
+    #[test]
+    fn partitions_are_counted_through_every_change() {
+        let mut image = Image::default();
+        let mut count = |named: &[(&str, i32, i32)]| {
+            let named = named.iter().map(|(topic, number, leader)| partition(topic, *number, *leader));
+            image = image.with(update(named.collect())).0;
+            assert_eq!(image.partition_count(), image.topics().map(|topic| topic.partitions.len()).sum::<usize>());
+            image.partition_count()
+        };
+        assert_eq!(count(&[("a", 0, 1), ("a", 1, 1), ("b", 5, 1)]), 3);
+        assert_eq!(count(&[("a", 1, 2), ("a", 7, 2)]), 4);
+        assert_eq!(count(&[("a", 0, -2), ("a", 3, -2), ("b", 5, -2)]), 2);
+        assert_eq!(count(&[("a", 7, -2), ("a", 1, -2), ("c", 0, -2)]), 0);
+    }
+
+    #[test]
+    fn partitions_stand_in_the_order_of_their_numbers_and_what_is_said_last_holds() {
+        let numbers = |image: &Image| -> Vec<(i32, i32)> {
+            let topic = image.topic("a").expect("it has partitions");
+            topic.partitions.iter().map(|partition| (partition.partition, partition.leader.0)).collect()
+        };
+        let said = |named: &[(i32, i32)]| update(named.iter().map(|(n, leader)| partition("a", *n, *leader)).collect());
+        let (image, _) = Image::default().with(said(&[(4, 1), (0, 1), (2, 1), (4, 2)]));
+        assert_eq!(numbers(&image), [(0, 1), (2, 1), (4, 2)]);
+        let (image, deleted) = image.with(said(&[(3, 5), (2, -2), (1, 5), (4, -2), (4, 6), (0, 6), (0, -2)]));
+        assert_eq!(numbers(&image), [(1, 5), (3, 5), (4, 6)]);
+        assert_eq!(deleted, [0, 2, 4].map(|number| TopicPartition::new("a", number)));
+    }
+
+    #[test]
     fn leader_minus_two_removes_the_partition_and_the_last_one_removes_the_topic_and_its_id() {
-        let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1), partition("a", 1, 1)]));
-        let (image, deleted) = image.with(&update(vec![partition("a", 0, -2)]));
+        let (image, _) = Image::default().with(update(vec![partition("a", 0, 1), partition("a", 1, 1)]));
+        let (image, deleted) = image.with(update(vec![partition("a", 0, -2)]));
         assert_eq!(deleted, vec![TopicPartition::new("a", 0)]);
         assert_eq!(image.partition("a", 1).map(|partition| partition.partition), Some(1), "found past the gap");
         assert!(image.topic_by_id(id_of("a")).is_some());
-        let (image, _) = image.with(&update(vec![partition("a", 1, -2)]));
+        let (image, _) = image.with(update(vec![partition("a", 1, -2)]));
         assert!(image.topic("a").is_none());
         assert!(image.topic_by_id(id_of("a")).is_none());
     }
 
     #[test]
     fn a_topic_recreated_in_the_next_update_has_only_its_new_id() {
-        let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1)]));
+        let (image, _) = Image::default().with(update(vec![partition("a", 0, 1)]));
         let mut recreated = update(vec![partition("a", 0, 2)]);
         recreated.topics[0].id = TopicId([9; 16]);
-        let (image, _) = image.with(&recreated);
+        let (image, _) = image.with(recreated);
         assert!(image.topic_by_id(id_of("a")).is_none());
         assert_eq!(image.topic_name(TopicId([9; 16])).map(|name| &**name), Some("a"));
     }
 
     #[test]
     fn an_update_without_topic_ids_forgets_those_it_names() {
-        let (image, _) = Image::default().with(&update(vec![partition("a", 0, 1), partition("b", 0, 1)]));
+        let (image, _) = Image::default().with(update(vec![partition("a", 0, 1), partition("b", 0, 1)]));
         let mut downgraded = update(vec![partition("a", 0, 1)]);
         downgraded.topics[0].id = TopicId::ZERO;
-        let (image, _) = image.with(&downgraded);
+        let (image, _) = image.with(downgraded);
         assert_eq!(image.topic_id("a"), TopicId::ZERO);
         assert!(image.topic_by_id(id_of("a")).is_none());
         assert_eq!(image.topic_id("b"), id_of("b"));
@@ -279,11 +350,11 @@ pub(crate) mod tests {
 
     #[test]
     fn live_brokers_are_replaced_and_a_negative_controller_is_none() {
-        let (image, _) = Image::default().with(&update(Vec::new()));
+        let (image, _) = Image::default().with(update(Vec::new()));
         assert_eq!(image.controller, Some(BrokerId(1)));
         assert_eq!(image.endpoint(BrokerId(2), "INTERNAL").map(|endpoint| endpoint.port), Some(9093));
         assert!(image.endpoint(BrokerId(2), "ELSEWHERE").is_none());
-        let (image, _) = image.with(&Update { controller: BrokerId(-1), brokers: vec![broker(2)], topics: Vec::new() });
+        let (image, _) = image.with(Update { controller: BrokerId(-1), brokers: vec![broker(2)], topics: Vec::new() });
         assert_eq!(image.controller, None);
         assert!(!image.is_alive(BrokerId(1)) && image.is_alive(BrokerId(2)));
     }

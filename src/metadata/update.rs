@@ -1,7 +1,7 @@
 //! An UpdateMetadata request of any version, as the one update that the image takes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::mem;
 
 use crate::config::listeners::SecurityProtocol;
 use crate::metadata::image::{Broker, Partition, TopicUpdate, Update};
@@ -15,46 +15,43 @@ impl Update {
     /// Versions 0 to 4 list partitions without grouping them, version 0 knows one address for a broker, versions 1 and 2
     /// name a listener after its security protocol.
     /// Source: kafka 3.9.0-rc3 clients/src/main/java/org/apache/kafka/common/requests/UpdateMetadataRequest.java.
-    pub fn of(request: &UpdateMetadataRequest) -> Update {
+    pub fn of(request: UpdateMetadataRequest) -> Update {
         let mut topics: Vec<TopicUpdate> = Vec::with_capacity(request.topic_states.len());
-        let mut positions: HashMap<&str, usize> = HashMap::new();
-        for state in &request.ungrouped_partition_states {
-            let position = *positions.entry(state.topic_name.as_str()).or_insert_with(|| {
-                let name = Arc::from(state.topic_name.as_str());
-                topics.push(TopicUpdate { name, id: TopicId::ZERO, partitions: Vec::new() });
+        let mut positions: HashMap<String, usize> = HashMap::new();
+        for mut state in request.ungrouped_partition_states {
+            let position = *positions.entry(mem::take(&mut state.topic_name)).or_insert_with_key(|name| {
+                topics.push(TopicUpdate { name: name.as_str().into(), id: TopicId::ZERO, partitions: Vec::new() });
                 topics.len() - 1
             });
             topics[position].partitions.push(partition(state));
         }
-        for topic in &request.topic_states {
-            topics.push(TopicUpdate {
-                name: Arc::from(topic.topic_name.as_str()),
-                id: topic.topic_id,
-                partitions: topic.partition_states.iter().map(partition).collect(),
-            });
-        }
+        topics.extend(request.topic_states.into_iter().map(|topic| TopicUpdate {
+            name: topic.topic_name.into(),
+            id: topic.topic_id,
+            partitions: topic.partition_states.into_iter().map(partition).collect(),
+        }));
         Update {
             controller: BrokerId(request.controller_id),
-            brokers: request.live_brokers.iter().map(broker).collect(),
+            brokers: request.live_brokers.into_iter().map(broker).collect(),
             topics,
         }
     }
 }
 
-fn brokers(ids: &[i32]) -> Vec<BrokerId> {
-    ids.iter().copied().map(BrokerId).collect()
+fn brokers(ids: Vec<i32>) -> Vec<BrokerId> {
+    ids.into_iter().map(BrokerId).collect()
 }
 
-fn partition(state: &UpdateMetadataPartitionState) -> Partition {
+fn partition(state: UpdateMetadataPartitionState) -> Partition {
     Partition {
         partition: state.partition_index,
         leader: BrokerId(state.leader),
         leader_epoch: LeaderEpoch(state.leader_epoch),
         partition_epoch: PartitionEpoch(state.zk_version),
         controller_epoch: ControllerEpoch(state.controller_epoch),
-        isr: brokers(&state.isr),
-        assignment: brokers(&state.replicas),
-        offline_replicas: brokers(&state.offline_replicas),
+        isr: brokers(state.isr),
+        assignment: brokers(state.replicas),
+        offline_replicas: brokers(state.offline_replicas),
     }
 }
 
@@ -63,17 +60,17 @@ fn listener_of_protocol(id: i16) -> String {
     SecurityProtocol::from_id(id).unwrap_or(SecurityProtocol::Plaintext).name().to_owned()
 }
 
-fn broker(broker: &UpdateMetadataBroker) -> Broker {
+fn broker(broker: UpdateMetadataBroker) -> Broker {
     let mut endpoints: Vec<Endpoint> = broker
         .endpoints
-        .iter()
+        .into_iter()
         .map(|endpoint| Endpoint {
-            listener: match endpoint.listener.as_str() {
-                "" => listener_of_protocol(endpoint.security_protocol),
-                name => name.to_owned(),
+            listener: match endpoint.listener.is_empty() {
+                true => listener_of_protocol(endpoint.security_protocol),
+                false => endpoint.listener,
             },
             security_protocol: endpoint.security_protocol,
-            host: endpoint.host.clone(),
+            host: endpoint.host,
             port: endpoint.port,
         })
         .collect();
@@ -81,11 +78,11 @@ fn broker(broker: &UpdateMetadataBroker) -> Broker {
         endpoints.push(Endpoint {
             listener: SecurityProtocol::Plaintext.name().to_owned(),
             security_protocol: SecurityProtocol::Plaintext.id(),
-            host: broker.v0_host.clone(),
+            host: broker.v0_host,
             port: broker.v0_port,
         });
     }
-    Broker { id: BrokerId(broker.id), rack: broker.rack.clone().filter(|rack| !rack.is_empty()), endpoints }
+    Broker { id: BrokerId(broker.id), rack: broker.rack.filter(|rack| !rack.is_empty()), endpoints }
 }
 
 #[cfg(test)]
@@ -105,7 +102,7 @@ mod tests {
 
     #[test]
     fn partitions_of_old_versions_are_grouped_by_topic() {
-        let update = Update::of(&UpdateMetadataRequest {
+        let update = Update::of(UpdateMetadataRequest {
             controller_id: 1,
             ungrouped_partition_states: vec![state("a", 0), state("b", 0), state("a", 1)],
             ..Default::default()
@@ -130,12 +127,12 @@ mod tests {
             endpoints,
             rack: None,
         };
-        let listeners = |broker: &UpdateMetadataBroker| {
+        let listeners = |broker: UpdateMetadataBroker| {
             super::broker(broker).endpoints.into_iter().map(|endpoint| endpoint.listener).collect::<Vec<_>>()
         };
-        assert_eq!(listeners(&live("h", Vec::new())), vec!["PLAINTEXT"]);
-        assert_eq!(listeners(&live("", vec![endpoint("", 1), endpoint("", 3)])), vec!["SSL", "SASL_SSL"]);
-        assert_eq!(listeners(&live("", vec![endpoint("CLIENTS", 2)])), vec!["CLIENTS"]);
+        assert_eq!(listeners(live("h", Vec::new())), vec!["PLAINTEXT"]);
+        assert_eq!(listeners(live("", vec![endpoint("", 1), endpoint("", 3)])), vec!["SSL", "SASL_SSL"]);
+        assert_eq!(listeners(live("", vec![endpoint("CLIENTS", 2)])), vec!["CLIENTS"]);
     }
 
     #[test]
@@ -143,7 +140,7 @@ mod tests {
         let id = TopicId([3; 16]);
         let topic =
             UpdateMetadataTopicState { topic_name: "a".to_owned(), topic_id: id, partition_states: vec![state("", 0)] };
-        let update = Update::of(&UpdateMetadataRequest { topic_states: vec![topic], ..Default::default() });
+        let update = Update::of(UpdateMetadataRequest { topic_states: vec![topic], ..Default::default() });
         assert_eq!((update.topics[0].id, &*update.topics[0].name), (id, "a"));
     }
 }

@@ -291,7 +291,7 @@ impl ReplicaManager {
     }
 
     /// Publishes what an UpdateMetadata request says.
-    pub async fn update_metadata(&self, epochs: ControlEpochs, update: &Update) -> Result<(), ControlRefusal> {
+    pub async fn update_metadata(&self, epochs: ControlEpochs, update: Update) -> Result<(), ControlRefusal> {
         let fence = self.admit(epochs).await?;
         let deleted = self.around.metadata.apply(update);
         for name in &deleted {

@@ -62,7 +62,7 @@ impl Leader {
         let broker = |id: &i32| Broker { id: BrokerId(*id), rack: None, endpoints: Vec::new() };
         let brokers = brokers.iter().map(broker).collect();
         let update = Update { controller: BrokerId(1), brokers, topics: Vec::new() };
-        self.partition.around.metadata.apply(&update);
+        self.partition.around.metadata.apply(update);
     }
 
     fn asked(&self) -> IsrProposal {

@@ -61,7 +61,7 @@ mod tests {
             }],
         };
         let brokers = racks.iter().map(broker).collect();
-        Image::default().with(&Update { controller: BrokerId(1), brokers, topics: Vec::new() }).0
+        Image::default().with(Update { controller: BrokerId(1), brokers, topics: Vec::new() }).0
     }
 
     fn follower(broker: i32, end: i64, caught_up_ms: u64) -> ReadableFollower {

@@ -54,7 +54,7 @@ pub(super) type Clock = Arc<Mutex<Instant>>;
 pub(super) fn partition<L: PartitionLog>(broker: i32, clock: &Clock) -> Arc<Partition<L>> {
     let metadata = Arc::new(MetadataCache::new());
     let brokers = BROKERS.map(|id| BrokerImage { id: BrokerId(id), rack: None, endpoints: Vec::new() });
-    metadata.apply(&Update { controller: BrokerId(1), brokers: brokers.to_vec(), topics: Vec::new() });
+    metadata.apply(Update { controller: BrokerId(1), brokers: brokers.to_vec(), topics: Vec::new() });
     let clock = Arc::clone(clock);
     let around = Surroundings {
         local: BrokerId(broker),

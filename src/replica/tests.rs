@@ -132,7 +132,7 @@ impl Fixture {
             }],
         });
         let update = Update { controller: BrokerId(1), brokers: vec![broker(1), broker(2)], topics: topics.collect() };
-        assert_eq!(self.replicas.update_metadata(epochs(), &update).await, Ok(()));
+        assert_eq!(self.replicas.update_metadata(epochs(), update).await, Ok(()));
     }
 
     pub async fn decide(&self, topic: &str, partition: i32, leader: i32, epoch: i32, replicas: &[i32]) -> Outcome {
@@ -176,7 +176,7 @@ impl Fixture {
         let broker = |id: &i32| Broker { id: BrokerId(*id), rack: None, endpoints: Vec::new() };
         let brokers = brokers.iter().map(broker).collect();
         let update = Update { controller: BrokerId(1), brokers, topics: Vec::new() };
-        assert_eq!(self.replicas.update_metadata(epochs(), &update).await, Ok(()));
+        assert_eq!(self.replicas.update_metadata(epochs(), update).await, Ok(()));
     }
 
     fn produce(&self, topic: &str, acks: RequiredAcks) -> Result<Appended, ReplicaError> {

@@ -257,7 +257,7 @@ mod tests {
         let brokers = (1..).zip(ports);
         let broker = |(id, port)| Broker { id: BrokerId(id), rack: None, endpoints: vec![endpoint(port)] };
         let brokers = brokers.map(broker).collect();
-        metadata.apply(&Update { controller: BrokerId(controller), brokers, topics: Vec::new() });
+        metadata.apply(Update { controller: BrokerId(controller), brokers, topics: Vec::new() });
     }
 
     async fn asked(to: &mut ToController) -> i16 {
