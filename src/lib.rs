@@ -12,7 +12,7 @@ pub mod record;
 // 3 engines
 mod client;
 pub mod log;
-mod metadata;
+pub mod metadata;
 // 4 roles
 pub mod controller;
 mod coordinator;

@@ -63,6 +63,10 @@ pub fn pinned(cores: &str, program: &Path) -> Command {
 }
 
 pub fn start_zookeeper(dir: &Path) -> (Killed, u16) {
+    start_zookeeper_with(dir, "1", "-Xmx256M")
+}
+
+pub fn start_zookeeper_with(dir: &Path, cores: &str, heap: &str) -> (Killed, u16) {
     let jars = deps().join("zookeeper");
     assert!(jars.exists(), "{} is missing: run tests/deps.sh, which installs it", jars.display());
     let port = free_port();
@@ -72,8 +76,8 @@ pub fn start_zookeeper(dir: &Path) -> (Killed, u16) {
         dir.join("zookeeper").display()
     );
     fs::write(&config, text).expect("the configuration is written");
-    let child = pinned("1", Path::new("java"))
-        .args(["-Xmx256M", "-cp"])
+    let child = pinned(cores, Path::new("java"))
+        .args([heap, "-cp"])
         .arg(format!("{}/*", jars.display()))
         .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
         .arg(&config)
