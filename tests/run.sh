@@ -47,10 +47,10 @@ cargo_tests() {
     count "$oks" "$fails"
 }
 
-client_tests() {
-    local out=$base/target/clients.out
-    part "clients"
-    ODRADEK_BINARY=$base/target/debug/odradek tests/clients/run.sh 2>&1 | tee "$out"
+client_tests() { # BROKERS
+    local out=$base/target/clients-$1.out
+    part "clients, brokers: $1"
+    BROKERS=$1 ODRADEK_BINARY=$base/target/debug/odradek tests/clients/run.sh 2>&1 | tee "$out"
     if tail -1 "$out" | grep -qE '^[0-9]+ passed, [0-9]+ failed$'; then
         read -r oks fails < <(tail -1 "$out" | awk '{ print $1, $3 }')
         while read -r line; do failures+=("$line"); done < <(sed -n 's/^FAILED //p' "$out")
@@ -79,7 +79,8 @@ for name in "$@"; do
     cargo) cargo_tests ;;
     clients)
         one "the broker is built" cargo build --quiet
-        client_tests
+        client_tests 1
+        client_tests 3
         ;;
     soak)
         one "faults for $soak_seconds seconds, seed $soak_seed" \

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Ordinary clients of every kind and age against one broker, before and after a restart of it.
+# Ordinary clients of every kind and age against one broker, before and after a restart of it, or against three.
 #
 #   tests/clients/run.sh                        all of them
 #   tests/clients/run.sh java-3.9.1 sarama ...  only these
-#   BROKER=jvm-3.9.1 tests/clients/run.sh       the same checks against a JVM broker (tests/cluster.sh)
+#   BROKERS=3 tests/clients/run.sh              three brokers instead, all of which have every topic (min.insync.replicas=2):
+#                                               under each client the one that leads is killed and started again
+#   BROKER=jvm-3.9.1 tests/clients/run.sh       the same checks against JVM brokers (tests/cluster.sh)
 #   KEEP=1 ...                                  leaves the data, logs and client output in /tmp
 #
 # Each client prints one line a check, "ok NAME" or "FAILED NAME: why"; a client that ends without
@@ -12,6 +14,8 @@ set -u
 . "$(dirname "$0")/../cluster.sh"
 here=$base/tests/clients
 all=(java-0.9.0.1 java-0.10.2.2 java-1.1.1 java-2.8.2 java-3.9.1 java-4.1.0 kcat confluent-kafka kafka-python franz-go sarama kafkajs java-0.9.0.1-zookeeper-consumer confluent-kafka-example)
+# Some of each kind, all of which can produce idempotently: what others send while a leader dies may come twice.
+[ "${BROKERS:-1}" = 1 ] || all=(java-2.8.2 java-4.1.0 kcat confluent-kafka franz-go sarama)
 [ $# -gt 0 ] && clients=("$@") || clients=("${all[@]}")
 passed=0
 failed=0
@@ -49,25 +53,42 @@ client() { # CLIENT before|after : its checks, on stdout
 }
 
 run_client() {
-    local name=$1 when=$2 out=$cluster/$1.$2.out status oks fails began=$SECONDS
+    local name=$1 when=$2 out=$cluster/$1.$2.out status oks fails began=$SECONDS leader="" killed=""
+    if [ "$BROKERS" != 1 ] && [ "$when" = before ]; then
+        leader=$(leader_of "t-${name//./-}-idempotent")
+        [ -n "$leader" ] || die "nobody leads what $name is to produce to"
+    fi
+    : >"$out"
     # In a session of its own, so that a client that hangs goes with all it started.
     (client "$name" "$when") >"$out" 2>"$out.err" &
-    local pid=$! waited=0
+    local pid=$!
     while kill -0 $pid 2>/dev/null; do
-        [ $waited -lt 1800 ] || { kill -9 $pid 2>/dev/null; echo "FAILED $name did not end within 180 s" >>"$out"; }
-        sleep 0.1
-        waited=$((waited + 1))
+        [ $((SECONDS - began)) -lt 180 ] || { kill -9 $pid 2>/dev/null; echo "FAILED $name did not end within 180 s" >>"$out"; }
+        # Whatever was read back by then is on all brokers, and what comes next survives the death of a leader.
+        if [ -n "$leader" ] && [[ $(<"$out") == *"acks=all"* ]]; then
+            broker_kill "$leader"
+            echo "# broker $leader, which leads what $name produces to next, has been killed"
+            killed=$leader leader=""
+        elif [ -n "$killed" ] && [[ $(<"$out") == *" idempotent producer"* ]]; then
+            broker_start "$killed"
+            echo "# broker $killed is back"
+            killed=""
+        fi
+        sleep 0.01
     done
     wait $pid
     status=$?
+    [ -z "$leader$killed" ] || echo "FAILED the leader was to be killed and to come back under the client" >>"$out"
+    [ -z "$killed" ] || broker_start "$killed"
+    [ "$BROKERS" = 1 ] || until_in_sync
     oks=$(grep -c '^ok ' "$out")
     fails=$(grep -c '^FAILED ' "$out")
     if [ $status -ne 0 ] && [ "$fails" = 0 ]; then
-        echo "FAILED $name $when the restart: it ended with status $status: $(tail -1 "$out.err")" >>"$out"
+        echo "FAILED $name $when $turn: it ended with status $status: $(tail -1 "$out.err")" >>"$out"
         fails=1
     fi
     sed -nE "s/^(ok|FAILED) /\1 $name: /p" "$out"
-    echo "# $name $when the restart: $oks ok, $fails failed, $((SECONDS - began)) s"
+    echo "# $name $when $turn: $oks ok, $fails failed, $((SECONDS - began)) s"
     passed=$((passed + oks))
     failed=$((failed + fails))
 }
@@ -75,15 +96,20 @@ run_client() {
 began=$SECONDS
 cluster_start
 java_checks 3.9.1 Prepare || die "Prepare.java does not compile"
-groups=()
-for name in "${clients[@]}"; do groups+=("t-${name//./-}-group:4"); done
+topics=()
+for name in "${clients[@]}"; do topics+=("t-${name//./-}-group:4"); done
+turn="the restart"
+if [ "$BROKERS" != 1 ]; then
+    turn="all have seen a leader die"
+    # What is used while a broker is dead cannot be made by use: there would be no place for a third replica.
+    for name in "${clients[@]}"; do topics+=("t-${name//./-}-idempotent:1" "t-${name//./-}-time:1"); done
+fi
 java -Xmx128M -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=error \
-    -cp "$deps/java-checks/3.9.1:$deps/clients-3.9.1/*" Prepare "$BOOTSTRAP" "${groups[@]}" || die "the clients' topics could not be created (the broker's log: $(tail -1 "$cluster/broker.log"))"
+    -cp "$deps/java-checks/3.9.1:$deps/clients-3.9.1/*" Prepare "$BOOTSTRAP" "${topics[@]}" || die "the clients' topics could not be created (the broker's log: $(tail -1 "$cluster/broker-0.log"))"
 for name in "${clients[@]}"; do run_client "$name" before; done
-broker_restart
-echo "# the broker has been restarted"
+[ "$BROKERS" != 1 ] || { broker_restart && echo "# the broker has been restarted"; }
 for name in "${clients[@]}"; do run_client "$name" after; done
 [ -z "${KEEP:-}" ] || echo "# everything is left in $cluster"
-echo "# clients against $BROKER, $((SECONDS - began)) s"
+echo "# clients against $BROKERS $BROKER, $((SECONDS - began)) s"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -14,9 +14,10 @@ const (
 )
 
 var (
-	When, Bootstrap, Prefix = os.Args[1], os.Args[2], os.Args[3]
-	Codecs                  = []string{"none", "gzip", "snappy", "lz4", "zstd"}
-	failures                int
+	When, Prefix = os.Args[1], os.Args[3]
+	Bootstrap    = strings.Split(os.Args[2], ",")
+	Codecs       = []string{"none", "gzip", "snappy", "lz4", "zstd"}
+	failures     int
 )
 
 func Timestamp(i int) time.Time { return time.UnixMilli(FirstTimestamp + int64(i)*1000) }

@@ -19,7 +19,7 @@ var compressions = map[string]kgo.CompressionCodec{
 }
 
 func client(options ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(Bootstrap), kgo.ClientID(Prefix), kgo.AllowAutoTopicCreation(),
+	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(Bootstrap...), kgo.ClientID(Prefix), kgo.AllowAutoTopicCreation(),
 		kgo.RecordPartitioner(kgo.ManualPartitioner())}, options...)...)
 }
 

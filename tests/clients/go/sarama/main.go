@@ -23,6 +23,8 @@ func config() *sarama.Config {
 	c.Version = sarama.V2_8_0_0
 	c.Producer.Return.Successes = true
 	c.Producer.RequiredAcks = sarama.WaitForAll
+	// A leader that died has a successor after its session, which is longer than three times 100 ms.
+	c.Producer.Retry.Max = 100
 	c.Producer.Partitioner = sarama.NewManualPartitioner
 	c.Consumer.Return.Errors = true
 	c.Consumer.MaxWaitTime = 200 * time.Millisecond
@@ -42,7 +44,7 @@ func encoder(bytes []byte) sarama.Encoder {
 
 // The topic is created by the client's own metadata request, answered before it has a leader.
 func send(topic, word string, count int, acknowledged bool, c *sarama.Config) error {
-	p, err := sarama.NewSyncProducer([]string{Bootstrap}, c)
+	p, err := sarama.NewSyncProducer(Bootstrap, c)
 	if err != nil {
 		return err
 	}
@@ -68,7 +70,7 @@ func send(topic, word string, count int, acknowledged bool, c *sarama.Config) er
 }
 
 func readFrom(topic string, offset int64, count int) ([]*sarama.ConsumerMessage, error) {
-	consumer, err := sarama.NewConsumer([]string{Bootstrap}, config())
+	consumer, err := sarama.NewConsumer(Bootstrap, config())
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +139,7 @@ func idempotent() error {
 }
 
 func seekByTime() error {
-	client, err := sarama.NewClient([]string{Bootstrap}, config())
+	client, err := sarama.NewClient(Bootstrap, config())
 	if err != nil {
 		return err
 	}
@@ -186,7 +188,7 @@ func (m *member) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.
 }
 
 func join() (*member, error) {
-	g, err := sarama.NewConsumerGroup([]string{Bootstrap}, Prefix, config())
+	g, err := sarama.NewConsumerGroup(Bootstrap, Prefix, config())
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +214,7 @@ func (m *member) counts() (int, int) {
 }
 
 func sendToGroup(from, to int) error {
-	p, err := sarama.NewSyncProducer([]string{Bootstrap}, config())
+	p, err := sarama.NewSyncProducer(Bootstrap, config())
 	if err != nil {
 		return err
 	}
