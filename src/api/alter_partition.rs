@@ -30,7 +30,7 @@ pub(crate) async fn handle(
     }
 }
 
-fn refusal(code: ErrorCode) -> AlterPartitionResponse {
+pub(crate) fn refusal(code: ErrorCode) -> AlterPartitionResponse {
     AlterPartitionResponse { error_code: code.code(), ..Default::default() }
 }
 
@@ -42,7 +42,7 @@ impl Refusing for AlterPartitionResponse {
     }
 }
 
-fn asked(request: AlterPartitionRequest, version: i16) -> AlterPartitions {
+pub(crate) fn asked(request: AlterPartitionRequest, version: i16) -> AlterPartitions {
     let mut partitions = Vec::new();
     for topic in request.topics {
         let named = match version >= TOPIC_IDS_FROM {
@@ -68,7 +68,7 @@ fn asked(request: AlterPartitionRequest, version: i16) -> AlterPartitions {
     AlterPartitions { broker, broker_epoch, partitions }
 }
 
-fn answer(altered: Vec<Altered>, version: i16) -> AlterPartitionResponse {
+pub(crate) fn answer(altered: Vec<Altered>, version: i16) -> AlterPartitionResponse {
     let mut topics: Vec<TopicData> = Vec::new();
     let mut last: Option<Arc<str>> = None;
     for Altered { topic, topic_id, partition, outcome } in altered {

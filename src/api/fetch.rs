@@ -117,7 +117,7 @@ pub(crate) async fn handle(
     Ok(response)
 }
 
-fn params(partition: &FetchPartition) -> FetchParams {
+pub(crate) fn params(partition: &FetchPartition) -> FetchParams {
     let epoch = |epoch: i32| (epoch >= 0).then_some(LeaderEpoch(epoch));
     FetchParams {
         fetch_offset: Offset(partition.fetch_offset),
@@ -173,7 +173,7 @@ impl Names<'_> {
 }
 
 /// What is said of a partition that was not read.
-fn failed(partition: i32, error: ErrorCode) -> PartitionData {
+pub(crate) fn failed(partition: i32, error: ErrorCode) -> PartitionData {
     PartitionData {
         partition_index: partition,
         error_code: error.code(),
@@ -184,7 +184,7 @@ fn failed(partition: i32, error: ErrorCode) -> PartitionData {
     }
 }
 
-fn partition_data(partition: i32, fetched: Fetched, fetcher: Fetcher) -> PartitionData {
+pub(crate) fn partition_data(partition: i32, fetched: Fetched, fetcher: Fetcher) -> PartitionData {
     let mut data = PartitionData {
         partition_index: partition,
         high_watermark: fetched.bounds.high_watermark.0,

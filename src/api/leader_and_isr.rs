@@ -45,7 +45,7 @@ pub(crate) async fn handle(
     respond(context.api_version, error, errors, &topic_ids)
 }
 
-fn topic_ids(request: &LeaderAndIsrRequest) -> HashMap<Arc<str>, TopicId> {
+pub(crate) fn topic_ids(request: &LeaderAndIsrRequest) -> HashMap<Arc<str>, TopicId> {
     request.topic_states.iter().map(|topic| (Arc::from(topic.topic_name.as_str()), topic.topic_id)).collect()
 }
 
@@ -56,7 +56,7 @@ pub(super) fn refused(api_version: i16, request: &LeaderAndIsrRequest, error: Er
 }
 
 /// Versions 0 and 1 do not group partitions by topic.
-fn decisions(request: &LeaderAndIsrRequest) -> Vec<(TopicPartition, Decision)> {
+pub(crate) fn decisions(request: &LeaderAndIsrRequest) -> Vec<(TopicPartition, Decision)> {
     let mut decisions = Vec::new();
     for state in &request.ungrouped_partition_states {
         let name = TopicPartition::new(state.topic_name.as_str(), state.partition_index);
@@ -88,7 +88,7 @@ fn decision(state: &LeaderAndIsrPartitionState, topic_id: TopicId) -> Decision {
     }
 }
 
-fn respond(
+pub(crate) fn respond(
     api_version: i16,
     error: ErrorCode,
     errors: Vec<(TopicPartition, ErrorCode)>,

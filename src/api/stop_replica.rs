@@ -47,7 +47,7 @@ pub(super) fn refused(request: &StopReplicaRequest, error_code: i16) -> StopRepl
 }
 
 /// Versions 0 to 2 say once for all partitions whether to delete them, and carry no leader epochs.
-fn partitions(request: &StopReplicaRequest) -> Vec<StopReplica> {
+pub(crate) fn partitions(request: &StopReplicaRequest) -> Vec<StopReplica> {
     let stop = |topic: &str, partition: i32, leader_epoch: i32, delete: bool| StopReplica {
         name: TopicPartition::new(topic, partition),
         leader_epoch: LeaderEpoch(leader_epoch),

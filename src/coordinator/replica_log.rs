@@ -39,28 +39,9 @@ impl CoordinatorLog for ReplicaLog {
         required_acks: i16,
         timeout: Duration,
     ) -> Appending {
-        let terms = AppendTerms {
-            accepted_sets: AcceptedSets::Any,
-            origin: AppendOrigin::Coordinator,
-            required_acks: match required_acks {
-                0 => RequiredAcks::None,
-                1 => RequiredAcks::Leader,
-                _ => RequiredAcks::AllInSync,
-            },
-            expected_leader_epoch: Some(leader_epoch),
-        };
         // Coordinators write on their own account, so there is no request whose time it could be.
-        match self.replicas.append(self.topic, partition, batch, terms, wall_clock_ms()) {
-            Ok(Appended { info, commit: None }) => Appending::Done(Ok(info.first_offset)),
-            Ok(Appended { info, commit: Some(commit) }) => {
-                let deadline = Instant::now() + timeout;
-                Appending::Waiting(Box::pin(async move {
-                    let committed = commit.wait(deadline).await;
-                    outcome(committed.map(|()| info.first_offset).map_err(ReplicaError::from))
-                }))
-            }
-            Err(error) => Appending::Done(outcome(Err(error))),
-        }
+        let terms = terms(leader_epoch, required_acks);
+        appending(self.replicas.append(self.topic, partition, batch, terms, wall_clock_ms()), timeout)
     }
 
     fn log_start_offset(&self, partition: i32) -> Option<Offset> {
@@ -80,6 +61,35 @@ impl CoordinatorLog for ReplicaLog {
             .read_exact_at(&mut bytes, region.position)
             .map_err(|why| format!("read {}-{partition} from offset {from}: {why}", self.topic))?;
         Ok(Bytes::from(bytes))
+    }
+}
+
+/// How a coordinator appends that was loaded for a leader epoch.
+pub(crate) fn terms(leader_epoch: LeaderEpoch, required_acks: i16) -> AppendTerms {
+    AppendTerms {
+        accepted_sets: AcceptedSets::Any,
+        origin: AppendOrigin::Coordinator,
+        required_acks: match required_acks {
+            0 => RequiredAcks::None,
+            1 => RequiredAcks::Leader,
+            _ => RequiredAcks::AllInSync,
+        },
+        expected_leader_epoch: Some(leader_epoch),
+    }
+}
+
+/// What becomes of a batch of a coordinator.
+pub(crate) fn appending(appended: Result<Appended, ReplicaError>, timeout: Duration) -> Appending {
+    match appended {
+        Ok(Appended { info, commit: None }) => Appending::Done(Ok(info.first_offset)),
+        Ok(Appended { info, commit: Some(commit) }) => {
+            let deadline = Instant::now() + timeout;
+            Appending::Waiting(Box::pin(async move {
+                let committed = commit.wait(deadline).await;
+                outcome(committed.map(|()| info.first_offset).map_err(ReplicaError::from))
+            }))
+        }
+        Err(error) => Appending::Done(outcome(Err(error))),
     }
 }
 

@@ -82,7 +82,11 @@ pub(crate) struct Shards<C: Core> {
     bytes: AtomicU64,
     counters: Arc<ShardCounters>,
     effect: Box<dyn Fn(Effect<C>) + Send + Sync>,
+    clock: Clock,
 }
+
+/// What time it is; a simulation moves it.
+pub(crate) type Clock = Box<dyn Fn() -> Now + Send + Sync>;
 
 /// One partition of the topic.
 pub(crate) struct Shard<C: Core> {
@@ -113,13 +117,13 @@ enum Ownership {
     Owned,
 }
 
-struct WaitingAppend {
+pub(crate) struct WaitingAppend {
     partition: i32,
     of: Arc<str>,
     append: AppendId,
     /// Of the shard when it appended.
     load: u64,
-    outcome: Pin<Box<dyn Future<Output = AppendOutcome> + Send>>,
+    pub(crate) outcome: Pin<Box<dyn Future<Output = AppendOutcome> + Send>>,
 }
 
 /// What became of a request that may have to wait.
@@ -179,7 +183,8 @@ impl Alarm {
     }
 }
 
-fn now() -> Now {
+/// The time of the system.
+pub(crate) fn now() -> Now {
     Now { instant: tokio::time::Instant::now().into_std(), wall_ms: wall_clock_ms() }
 }
 
@@ -232,6 +237,7 @@ impl<C: Core> Shards<C> {
         log: Arc<dyn CoordinatorLog>,
         counters: Arc<ShardCounters>,
         effect: Box<dyn Fn(Effect<C>) + Send + Sync>,
+        clock: Clock,
     ) -> Arc<Shards<C>> {
         let (waiting_appends, taker) = mpsc::unbounded_channel();
         Arc::new(Shards {
@@ -242,14 +248,11 @@ impl<C: Core> Shards<C> {
             active: AtomicBool::new(true),
             waiting_appends,
             waiting_appends_taker: Mutex::new(Some(taker)),
-            alarm: Alarm {
-                origin: tokio::time::Instant::now().into_std(),
-                next: AtomicU64::new(u64::MAX),
-                earlier: Notify::new(),
-            },
+            alarm: Alarm { origin: clock().instant, next: AtomicU64::new(u64::MAX), earlier: Notify::new() },
             bytes: AtomicU64::new(0),
             counters,
             effect,
+            clock,
         })
     }
 
@@ -352,7 +355,7 @@ impl<C: Core> Shards<C> {
         mine: Option<ReplyTo>,
         step: impl FnOnce(&mut C, &mut Turn<'_, C::Vocabulary>) -> R,
     ) -> (R, Option<Answer<C>>) {
-        let now = now();
+        let now = (self.clock)();
         let result = self.turn(shard, now, step);
         let mut answered = None;
         loop {
@@ -453,7 +456,8 @@ impl<C: Core> Shards<C> {
     }
 
     /// A wait for replicas is over.
-    fn appended(&self, partition: i32, load: u64, of: &str, append: AppendId, outcome: AppendOutcome) {
+    pub(crate) fn appended(&self, waited: &WaitingAppend, outcome: AppendOutcome) {
+        let WaitingAppend { partition, ref of, append, load, .. } = *waited;
         let Some(mut shard) = self.shard(partition) else { return };
         // Of an earlier load nobody waits any more, and what it says of leadership is history.
         if shard.load == load && shard.ownership == Ownership::Owned {
@@ -464,6 +468,12 @@ impl<C: Core> Shards<C> {
 
     // The task
 
+    /// The appends that wait for replicas, for the one task that waits with them.
+    pub(crate) fn waiting_appends(&self) -> mpsc::UnboundedReceiver<WaitingAppend> {
+        let taker = self.waiting_appends_taker.lock().expect("nothing panics while it is held").take();
+        taker.expect("the task is started once")
+    }
+
     /// Runs until the broker shuts down: timers, appends that wait for replicas, elections, and `round` each `interval`.
     pub(crate) async fn run(
         self: Arc<Self>,
@@ -472,8 +482,7 @@ impl<C: Core> Shards<C> {
         interval: Duration,
         mut round: impl FnMut(&mut C, &mut Turn<'_, C::Vocabulary>),
     ) {
-        let taker = self.waiting_appends_taker.lock().expect("nothing panics while it is held").take();
-        let mut waiting_appends = taker.expect("the task is started once");
+        let mut waiting_appends = self.waiting_appends();
         let mut work: JoinSet<()> = JoinSet::new();
         let loads = Arc::new(Semaphore::new(CONCURRENT_LOADS));
         let mut rounds = tokio::time::interval(interval);
@@ -495,9 +504,9 @@ impl<C: Core> Shards<C> {
                 Some(waiting) = waiting_appends.recv() => {
                     let shards = Arc::clone(&self);
                     work.spawn(async move {
-                        let WaitingAppend { partition, of, append, load, outcome } = waiting;
-                        let outcome = outcome.await;
-                        shards.appended(partition, load, &of, append, outcome);
+                        let mut waiting = waiting;
+                        let outcome = waiting.outcome.as_mut().await;
+                        shards.appended(&waiting, outcome);
                     });
                 }
                 Some(done) = work.join_next() => {
@@ -527,7 +536,7 @@ impl<C: Core> Shards<C> {
     fn fire_timers(&self) -> Option<Instant> {
         // From here on, whoever starts an earlier timer than we then find wakes us.
         self.alarm.next.store(u64::MAX, Ordering::Release);
-        let now = tokio::time::Instant::now().into_std();
+        let now = (self.clock)().instant;
         let mut next: Option<Instant> = None;
         for mut shard in self.every_shard() {
             while let Some(timer) = shard.timers.expired(now) {
@@ -562,7 +571,7 @@ impl<C: Core> Shards<C> {
     }
 
     /// The number of the load to make, if one is due.
-    fn start_load(&self, partition: i32, leader_epoch: LeaderEpoch) -> Option<u64> {
+    pub(crate) fn start_load(&self, partition: i32, leader_epoch: LeaderEpoch) -> Option<u64> {
         let Some(mut shard) = self.shard(partition) else {
             // Nothing is named by partitions beyond those counted at start.
             log::warn!("Elected for {}-{partition}, which did not exist when the broker started", C::TOPIC);
@@ -579,7 +588,7 @@ impl<C: Core> Shards<C> {
     }
 
     /// Reads the partition and takes over what it says. Blocks.
-    fn load(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) {
+    pub(crate) fn load(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) {
         let started = Instant::now();
         let mut replay = C::Replay::default();
         let is_current = |shard: &Guard<'_, Shard<C>>| shard.load == load && shard.ownership == Ownership::Loading;
@@ -608,7 +617,7 @@ impl<C: Core> Shards<C> {
         );
     }
 
-    fn resign(&self, partition: i32, leader_epoch: Option<LeaderEpoch>) {
+    pub(crate) fn resign(&self, partition: i32, leader_epoch: Option<LeaderEpoch>) {
         let Some(mut shard) = self.shard(partition) else { return };
         if !shard.hears_of(leader_epoch) {
             return;

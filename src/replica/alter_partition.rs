@@ -27,13 +27,13 @@ const TOPIC_IDS_FROM: i16 = 2;
 const MEMBER_EPOCHS_FROM: i16 = 3;
 
 /// Topics can be named by their ids only if all have one, and the protocol knows of ids.
-fn version_max(proposals: &[IsrProposal], protocol: MetadataVersion) -> i16 {
+pub(crate) fn version_max(proposals: &[IsrProposal], protocol: MetadataVersion) -> i16 {
     let has_ids = protocol.is_topic_ids_supported() && proposals.iter().all(|proposal| !proposal.topic_id.is_zero());
     if has_ids { i16::MAX } else { TOPIC_IDS_FROM - 1 }
 }
 
 /// Proposals come in the order of their partitions.
-fn request(
+pub(crate) fn request(
     proposals: &[IsrProposal],
     broker: BrokerId,
     broker_epoch: BrokerEpoch,
@@ -66,7 +66,7 @@ fn request(
 }
 
 /// What each proposal was answered; those of which nothing was said come back.
-fn answers(
+pub(crate) fn answers(
     proposals: Vec<IsrProposal>,
     response: &AlterPartitionResponse,
     version: i16,

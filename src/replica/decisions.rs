@@ -25,6 +25,7 @@ use crate::replica::fetcher::state::Start;
 use crate::replica::io::ShuttingDown;
 use crate::replica::leader::{Decision, DecisionRefusal, Verdict};
 use crate::replica::partition::Partition;
+use crate::replica::partition_log::PartitionLog;
 use crate::replica::replica_manager::ReplicaManager;
 
 /// Decisions handed to one I/O thread at a time: a request about thousands of partitions keeps all threads busy.
@@ -157,56 +158,7 @@ impl ReplicaManager {
                 return Err(refused_by_log(partition, &why));
             }
         };
-        let leader_epoch = decision.leader_epoch;
-        let is_internal = is_internal_topic(&name.topic);
-        let outcome = match verdict {
-            Verdict::Lead => match partition.lead(decision, &log) {
-                Ok(is_new_leader) => Ok(Changed {
-                    event: (is_new_leader && is_internal)
-                        .then(|| LeadershipEvent::Elected { partition: name.clone(), leader_epoch }),
-                    fetch: (partition.leader().0 == Some(self.around.local)).then_some(FetchChange::Stop),
-                }),
-                Err(why) => {
-                    error!("{name}: leader epoch {leader_epoch} cannot be recorded: {why}");
-                    Err(refused_by_log(partition, &why))
-                }
-            },
-            Verdict::Follow if !self.around.metadata.image().is_alive(decision.leader) => {
-                warn!("{name}: cannot follow broker {}, which is not alive", decision.leader);
-                match partition.await_leader(decision, &log) {
-                    Ok(()) => Ok(Changed { event: None, fetch: Some(FetchChange::Stop) }),
-                    Err(why) => Err(refused_by_log(partition, &why)),
-                }
-            }
-            Verdict::Follow => match partition.follow(decision, &log) {
-                Ok(false) => Ok(Changed::default()),
-                Ok(true) => Ok(Changed {
-                    event: is_internal.then(|| LeadershipEvent::Resigned {
-                        partition: name.clone(),
-                        leader_epoch: Some(leader_epoch),
-                    }),
-                    // Only a log that fails in between has no position; it is not fetched, nor served.
-                    fetch: partition.follower_position(leader_epoch).ok().map(|position| FetchChange::Follow {
-                        leader: decision.leader,
-                        start: Start {
-                            topic_id: decision.topic_id,
-                            leader_epoch,
-                            position,
-                            is_throttled: partition.is_throttled_follower(),
-                        },
-                    }),
-                }),
-                Err(why) => {
-                    error!("{name}: leader epoch {leader_epoch} cannot be followed: {why}");
-                    Err(refused_by_log(partition, &why))
-                }
-            },
-            // The log has taken the id by now.
-            Verdict::AdoptTopicId => {
-                Ok(Changed { event: None, fetch: Some(FetchChange::SetTopicId(decision.topic_id)) })
-            }
-            Verdict::Acknowledge | Verdict::Refuse(_) => Ok(Changed::default()),
-        };
+        let outcome = change_role(partition, decision, *verdict, &log);
         // A coordinator that is told of an election takes what it can read for all there is.
         log.await_truncation();
         outcome
@@ -337,7 +289,7 @@ impl ReplicaManager {
 
 /// A request that names a partition twice means what it says last, as for a JVM broker; roles are changed on several
 /// threads, so it must not be left to them.
-fn last_of_each(decisions: Vec<(TopicPartition, Decision)>) -> Vec<(TopicPartition, Decision)> {
+pub(crate) fn last_of_each(decisions: Vec<(TopicPartition, Decision)>) -> Vec<(TopicPartition, Decision)> {
     let mut seen = HashSet::with_capacity(decisions.len());
     let mut last: Vec<_> = decisions.into_iter().rev().filter(|(name, _)| seen.insert(name.clone())).collect();
     last.reverse();
@@ -351,8 +303,64 @@ struct Change {
     verdict: Verdict,
 }
 
+/// One change of role, by the verdict on the decision. Waits for no disk.
+pub(crate) fn change_role<L: PartitionLog>(
+    partition: &Partition<L>,
+    decision: &Decision,
+    verdict: Verdict,
+    log: &Arc<L>,
+) -> ChangeOutcome {
+    let name = partition.name();
+    let leader_epoch = decision.leader_epoch;
+    let is_internal = is_internal_topic(&name.topic);
+    match verdict {
+        Verdict::Lead => match partition.lead(decision, log) {
+            Ok(is_new_leader) => Ok(Changed {
+                event: (is_new_leader && is_internal)
+                    .then(|| LeadershipEvent::Elected { partition: name.clone(), leader_epoch }),
+                fetch: (partition.leader().0 == Some(partition.local())).then_some(FetchChange::Stop),
+            }),
+            Err(why) => {
+                error!("{name}: leader epoch {leader_epoch} cannot be recorded: {why}");
+                Err(refused_by_log(partition, &why))
+            }
+        },
+        Verdict::Follow if !partition.is_alive(decision.leader) => {
+            warn!("{name}: cannot follow broker {}, which is not alive", decision.leader);
+            match partition.await_leader(decision, log) {
+                Ok(()) => Ok(Changed { event: None, fetch: Some(FetchChange::Stop) }),
+                Err(why) => Err(refused_by_log(partition, &why)),
+            }
+        }
+        Verdict::Follow => match partition.follow(decision, log) {
+            Ok(false) => Ok(Changed::default()),
+            Ok(true) => Ok(Changed {
+                event: is_internal
+                    .then(|| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch: Some(leader_epoch) }),
+                // Only a log that fails in between has no position; it is not fetched, nor served.
+                fetch: partition.follower_position(leader_epoch).ok().map(|position| FetchChange::Follow {
+                    leader: decision.leader,
+                    start: Start {
+                        topic_id: decision.topic_id,
+                        leader_epoch,
+                        position,
+                        is_throttled: partition.is_throttled_follower(),
+                    },
+                }),
+            }),
+            Err(why) => {
+                error!("{name}: leader epoch {leader_epoch} cannot be followed: {why}");
+                Err(refused_by_log(partition, &why))
+            }
+        },
+        // The log has taken the id by now.
+        Verdict::AdoptTopicId => Ok(Changed { event: None, fetch: Some(FetchChange::SetTopicId(decision.topic_id)) }),
+        Verdict::Acknowledge | Verdict::Refuse(_) => Ok(Changed::default()),
+    }
+}
+
 /// What an error of the log means for the request; one of its disk takes the partition out of service.
-fn refused_by_log(partition: &Partition, why: &LogError) -> PartitionRefusal {
+fn refused_by_log<L: PartitionLog>(partition: &Partition<L>, why: &LogError) -> PartitionRefusal {
     match why {
         LogError::InconsistentTopicId { .. } => return DecisionRefusal::InconsistentTopicId.into(),
         LogError::StaleLeaderEpoch { .. } => return DecisionRefusal::StaleLeaderEpoch.into(),
@@ -366,10 +374,10 @@ fn refused_by_log(partition: &Partition, why: &LogError) -> PartitionRefusal {
 
 /// What else a change of role changes.
 #[derive(Default)]
-struct Changed {
-    event: Option<LeadershipEvent>,
+pub(crate) struct Changed {
+    pub(crate) event: Option<LeadershipEvent>,
     /// `None` leaves the partition's fetcher as it is.
-    fetch: Option<FetchChange>,
+    pub(crate) fetch: Option<FetchChange>,
 }
 
 type ChangeOutcome = Result<Changed, PartitionRefusal>;

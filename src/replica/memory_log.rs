@@ -250,6 +250,10 @@ impl PartitionLog for MemoryLog {
         Ok(state.log_start_offset)
     }
 
+    fn flush(&self, _: i64) -> Result<(), LogError> {
+        Ok(())
+    }
+
     fn update_high_watermark(&self, offset: Offset) -> Offset {
         let mut state = self.state();
         state.high_watermark = offset.min(state.log_end_offset);

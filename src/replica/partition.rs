@@ -233,7 +233,7 @@ impl<L: PartitionLog> Partition<L> {
         &self.name
     }
 
-    pub(super) fn local(&self) -> BrokerId {
+    pub fn local(&self) -> BrokerId {
         self.around.local
     }
 

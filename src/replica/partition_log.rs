@@ -61,6 +61,8 @@ pub trait PartitionLog: Send + Sync + 'static {
     fn increment_log_start_offset(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, LogError>;
     /// Moves the log start offset; -1 means to the high watermark.
     fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError>;
+    /// What was written is on the disk.
+    fn flush(&self, now_ms: i64) -> Result<(), LogError>;
     /// Moves the high watermark, within what the log holds. Returns where it is now.
     fn update_high_watermark(&self, offset: Offset) -> Offset;
 
@@ -154,6 +156,10 @@ impl PartitionLog for Log {
 
     fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError> {
         Log::delete_records(self, before, leader_epoch)
+    }
+
+    fn flush(&self, now_ms: i64) -> Result<(), LogError> {
+        Log::flush(self, now_ms)
     }
 
     fn update_high_watermark(&self, offset: Offset) -> Offset {

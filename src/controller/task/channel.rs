@@ -192,7 +192,7 @@ impl RequestSendTask {
 }
 
 /// Whether each partition could be hosted; an error for the whole request says nothing about any.
-fn hosted(request: &LeaderAndIsrRequest, response: &LeaderAndIsrResponse) -> Vec<(TopicPartition, Hosted)> {
+pub(crate) fn hosted(request: &LeaderAndIsrRequest, response: &LeaderAndIsrResponse) -> Vec<(TopicPartition, Hosted)> {
     if ErrorCode::from_code(response.error_code).is_error() {
         return Vec::new();
     }
@@ -219,7 +219,7 @@ fn hosted(request: &LeaderAndIsrRequest, response: &LeaderAndIsrResponse) -> Vec
 }
 
 /// What became of the partitions that the request wanted deleted.
-fn deleted(request: &StopReplicaRequest, response: &StopReplicaResponse) -> Vec<(TopicPartition, Deleted)> {
+pub(crate) fn deleted(request: &StopReplicaRequest, response: &StopReplicaResponse) -> Vec<(TopicPartition, Deleted)> {
     let from_v3 = request.topic_states.iter().flat_map(|topic| {
         let deleted = topic.partition_states.iter().filter(|partition| partition.delete_partition);
         deleted.map(|partition| TopicPartition::new(topic.topic_name.as_str(), partition.partition_index))

@@ -7,11 +7,10 @@ use odradek_zookeeper::brokers::RegisteredBroker;
 use odradek_zookeeper::error::{ZkError, ZnodeError};
 use odradek_zookeeper::fenced::{Committed, Fenced, Write};
 use odradek_zookeeper::requests::Read;
-use odradek_zookeeper::session::{Stat, Versioned, ZooKeeper};
+use odradek_zookeeper::session::{Stat, ZooKeeper};
 use odradek_zookeeper::znode;
 use odradek_zookeeper::znode::config::ConfigEntity;
 use odradek_zookeeper::znode::feature::{Feature, FeatureJson, Status};
-use odradek_zookeeper::znode::partition_state::{self, PartitionState};
 use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 use odradek_zookeeper::znode::{preferred_replica_election, reassign_partitions};
 
@@ -20,11 +19,11 @@ use crate::config::sections::ControllerConfig;
 use crate::controller::active::{LeadershipWrite, TopicFound, TopicRead, WriteOutcome};
 use crate::controller::reassignment::AssignmentOutcome;
 use crate::controller::state::{Assignment, Broker, LeaderAndIsr};
+use crate::controller::task::leaderships::{self, noted};
 use crate::model::endpoint::Endpoint;
-use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 
 const UNCLEAN_LEADER_ELECTION_ENABLE: &str = "unclean.leader.election.enable";
-const RECOVERING: i32 = 1;
 
 pub struct ClusterState {
     fenced: Fenced,
@@ -48,7 +47,7 @@ pub fn topic_read(zk: &ZooKeeper, name: &Arc<str>, data: Option<&(Vec<u8>, Stat)
     }
 }
 
-fn topic_found(path: &str, name: &str, data: &[u8], version: i32) -> Result<TopicFound, ZnodeError> {
+pub(crate) fn topic_found(path: &str, name: &str, data: &[u8], version: i32) -> Result<TopicFound, ZnodeError> {
     let topic = Topic::decode(name, data)?;
     let id = topic.topic_id.as_deref().map(str::parse::<TopicId>).transpose();
     let id = id.map_err(|error| ZnodeError { path: path.to_owned(), reason: error.to_string() })?;
@@ -56,11 +55,11 @@ fn topic_found(path: &str, name: &str, data: &[u8], version: i32) -> Result<Topi
     Ok(TopicFound { id, partitions, version })
 }
 
-fn brokers(ids: Vec<i32>) -> Vec<BrokerId> {
+pub(super) fn brokers(ids: Vec<i32>) -> Vec<BrokerId> {
     ids.into_iter().map(BrokerId).collect()
 }
 
-fn ids(brokers: &[BrokerId]) -> Vec<i32> {
+pub(super) fn ids(brokers: &[BrokerId]) -> Vec<i32> {
     brokers.iter().map(|broker| broker.0).collect()
 }
 
@@ -72,7 +71,7 @@ fn assignment(from: PartitionAssignment) -> Assignment {
     }
 }
 
-fn topic(found: &TopicFound) -> Topic {
+pub(crate) fn topic(found: &TopicFound) -> Topic {
     let partitions = found.partitions.iter().map(|(partition, assignment)| {
         let assignment = PartitionAssignment {
             replicas: ids(&assignment.replicas),
@@ -82,27 +81,6 @@ fn topic(found: &TopicFound) -> Topic {
         (*partition, assignment)
     });
     Topic { topic_id: found.id.map(|id| id.to_string()), partitions: partitions.collect() }
-}
-
-fn leadership(state: Versioned<PartitionState>) -> LeaderAndIsr {
-    LeaderAndIsr {
-        leader: Some(BrokerId(state.value.leader)).filter(|leader| leader.0 >= 0),
-        leader_epoch: LeaderEpoch(state.value.leader_epoch),
-        isr: brokers(state.value.isr),
-        recovering: state.value.leader_recovery_state == RECOVERING,
-        controller_epoch: ControllerEpoch(state.value.controller_epoch),
-        partition_epoch: PartitionEpoch(state.version),
-    }
-}
-
-fn partition_state(leadership: &LeaderAndIsr) -> PartitionState {
-    PartitionState {
-        controller_epoch: leadership.controller_epoch.0,
-        leader: leadership.leader.map_or(-1, |leader| leader.0),
-        leader_epoch: leadership.leader_epoch.0,
-        isr: ids(&leadership.isr),
-        leader_recovery_state: if leadership.recovering { RECOVERING } else { 0 },
-    }
 }
 
 fn broker(registered: RegisteredBroker) -> Broker {
@@ -157,17 +135,7 @@ impl ClusterState {
 
     /// Passes on what ends the office; the rest concerns one znode and is complained of.
     fn noted<T>(&self, path: &str, what_follows: &str, outcome: Result<T, ZkError>) -> Result<Option<T>, ZkError> {
-        match outcome {
-            Ok(value) => {
-                self.zk().mended(path);
-                Ok(Some(value))
-            }
-            Err(error) if error.is_of_the_session() => Err(error),
-            Err(error) => {
-                self.zk().complain(path, what_follows, &error);
-                Ok(None)
-            }
-        }
+        noted(&self.fenced, path, what_follows, outcome)
     }
 
     pub fn epoch_zk_version(&self) -> i32 {
@@ -269,16 +237,7 @@ impl ClusterState {
     }
 
     async fn leaderships_of(&self, names: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, LeaderAndIsr)>, ZkError> {
-        let asked: Vec<(&str, i32)> = names.iter().map(|name| (&*name.topic, name.partition)).collect();
-        let states = self.zk().partition_states(&asked).await;
-        let mut found = Vec::new();
-        for (name, state) in names.into_iter().zip(states) {
-            let path = partition_state::path(&name.topic, name.partition);
-            if let Some(Some(state)) = self.noted(&path, "a partition is taken for new", state)? {
-                found.push((name, leadership(state)));
-            }
-        }
-        Ok(found)
+        leaderships::read(&self.fenced, names).await
     }
 
     /// Writes topics, each unless it was written since the version that is known.
@@ -413,106 +372,11 @@ impl ClusterState {
         }
     }
 
-    /// A state that is gone is made anew: its partition goes on under its next leader epoch.
     pub async fn write_leaderships(
         &self,
         writes: Vec<LeadershipWrite>,
     ) -> Result<Vec<(TopicPartition, WriteOutcome)>, ZkError> {
-        let (new, known): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(|at| writes[*at].is_new);
-        let groups: Vec<Vec<Write>> = known.iter().map(|at| vec![set_state(&writes[*at])]).collect();
-        let mut committed: BTreeMap<usize, Committed> =
-            known.into_iter().zip(self.fenced.write_many(&groups).await?).collect();
-        let is_gone =
-            |committed: &Committed| matches!(committed, Committed::Refused { error: ZkError::NoNode { .. }, .. });
-        let gone = committed
-            .iter()
-            .filter(|(at, committed)| is_gone(committed) && !writes[**at].is_by_leader)
-            .map(|(at, _)| *at);
-        let created: Vec<usize> = new.into_iter().chain(gone).collect();
-        let states: Vec<&LeadershipWrite> = created.iter().map(|at| &writes[*at]).collect();
-        committed.extend(created.iter().copied().zip(self.create_states(&states).await?));
-        self.outcomes(writes, committed.into_values().collect()).await
-    }
-
-    /// Two rounds, since the parent of all partitions has to exist before them.
-    async fn create_states(&self, writes: &[&LeadershipWrite]) -> Result<Vec<Committed>, ZkError> {
-        let topics: BTreeSet<&str> = writes.iter().map(|write| &*write.partition.topic).collect();
-        let parents: Vec<Vec<Write>> =
-            topics.into_iter().map(|topic| vec![created(partition_state::partitions_path(topic))]).collect();
-        for (committed, parent) in self.fenced.write_many(&parents).await?.into_iter().zip(&parents) {
-            match committed {
-                Committed::Versions(_) | Committed::Refused { error: ZkError::NodeExists { .. }, .. } => {}
-                // What is missing shows in the next round.
-                Committed::Refused { error, .. } => {
-                    self.zk().complain(parent[0].path(), "its topic gets no leaders", &error);
-                }
-            }
-        }
-
-        let groups: Vec<Vec<Write>> = writes.iter().map(|write| created_state(write, true)).collect();
-        let mut committed = self.fenced.write_many(&groups).await?;
-        // What an earlier controller left half done: the parent without the state.
-        let is_half = |committed: &Committed| {
-            matches!(committed, Committed::Refused { index: 0, error: ZkError::NodeExists { .. } })
-        };
-        let half: Vec<usize> = (0..writes.len()).filter(|at| is_half(&committed[*at])).collect();
-        let groups: Vec<Vec<Write>> = half.iter().map(|at| created_state(writes[*at], false)).collect();
-        for (at, now) in half.into_iter().zip(self.fenced.write_many(&groups).await?) {
-            committed[at] = now;
-        }
-        Ok(committed)
-    }
-
-    async fn outcomes(
-        &self,
-        writes: Vec<LeadershipWrite>,
-        committed: Vec<Committed>,
-    ) -> Result<Vec<(TopicPartition, WriteOutcome)>, ZkError> {
-        let is_doubtful = |committed: &Committed| {
-            matches!(
-                committed,
-                Committed::Refused { error: ZkError::BadVersion { .. } | ZkError::NodeExists { .. }, .. }
-            )
-        };
-        let asked: Vec<(&str, i32)> = writes
-            .iter()
-            .zip(&committed)
-            .filter(|(_, committed)| is_doubtful(committed))
-            .map(|(write, _)| (&*write.partition.topic, write.partition.partition))
-            .collect();
-        let mut read = self.zk().partition_states(&asked).await.into_iter();
-        let mut outcomes = Vec::with_capacity(writes.len());
-        for (write, committed) in writes.iter().zip(committed) {
-            let path = partition_state::path(&write.partition.topic, write.partition.partition);
-            let current = if is_doubtful(&committed) { read.next() } else { None };
-            let error = match (committed, current) {
-                (Committed::Versions(versions), _) => {
-                    self.zk().mended(&path);
-                    let version = versions.last().copied().unwrap_or(0);
-                    outcomes.push((write.partition.clone(), WriteOutcome::Written(PartitionEpoch(version))));
-                    continue;
-                }
-                (_, Some(Ok(current))) => {
-                    self.zk().mended(&path);
-                    let outcome = match current {
-                        // The reply to this very write was lost.
-                        Some(current) if current.value == partition_state(&write.leadership) => {
-                            WriteOutcome::Written(PartitionEpoch(current.version))
-                        }
-                        current => WriteOutcome::Conflict(current.map(leadership)),
-                    };
-                    outcomes.push((write.partition.clone(), outcome));
-                    continue;
-                }
-                (_, Some(Err(error))) | (Committed::Refused { error, .. }, None) => error,
-            };
-            if error.is_of_the_session() {
-                return Err(error);
-            }
-            self.zk().complain(&path, "the leadership of a partition is not written", &error);
-            outcomes.push((write.partition.clone(), WriteOutcome::Failed));
-        }
-        Ok(outcomes)
+        leaderships::write(&self.fenced, writes).await
     }
 
     /// Those of the topics that allow unclean elections, by their own setting or the broker's.
@@ -581,29 +445,5 @@ impl ClusterState {
             }
         }
         Ok(found)
-    }
-}
-
-fn created(path: String) -> Write {
-    Write::Create { path, data: Vec::new() }
-}
-
-/// The writes of one partition, applied all or not at all.
-fn created_state(write: &LeadershipWrite, with_parent: bool) -> Vec<Write> {
-    let TopicPartition { topic, partition } = &write.partition;
-    let data = partition_state(&write.leadership).encode();
-    let state = Write::Create { path: partition_state::path(topic, *partition), data };
-    match with_parent {
-        true => vec![created(partition_state::partition_path(topic, *partition)), state],
-        false => vec![state],
-    }
-}
-
-fn set_state(write: &LeadershipWrite) -> Write {
-    let TopicPartition { topic, partition } = &write.partition;
-    Write::Set {
-        path: partition_state::path(topic, *partition),
-        data: partition_state(&write.leadership).encode(),
-        expected_version: write.leadership.partition_epoch.0,
     }
 }

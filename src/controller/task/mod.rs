@@ -15,6 +15,7 @@ use crate::model::{BrokerId, ControllerEpoch};
 mod candidacy;
 pub mod channel;
 pub mod cluster;
+pub(crate) mod leaderships;
 mod office;
 pub mod topic_administration;
 mod watches;

@@ -15,7 +15,7 @@ use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, Jo
 use crate::coordinator::group::state::{GroupDescription, GroupState};
 use crate::coordinator::group::turn::{Answer, GroupEffect};
 use crate::coordinator::partitioner::partition_for;
-use crate::coordinator::shard::{NotServing, Shard, ShardEvent, Shards, TopicTerms};
+use crate::coordinator::shard::{Clock, NotServing, Shard, ShardEvent, Shards, TopicTerms, now};
 use crate::coordinator::topic_log::CoordinatorLog;
 use crate::model::TopicPartition;
 use crate::model::lock::Guard;
@@ -62,6 +62,16 @@ impl GroupCoordinator {
         log: Arc<dyn CoordinatorLog>,
         counters: Arc<GroupCounters>,
     ) -> Arc<GroupCoordinator> {
+        GroupCoordinator::with_clock(settings, partition_count, log, counters, Box::new(now))
+    }
+
+    pub(crate) fn with_clock(
+        settings: GroupConfig,
+        partition_count: i32,
+        log: Arc<dyn CoordinatorLog>,
+        counters: Arc<GroupCounters>,
+        clock: Clock,
+    ) -> Arc<GroupCoordinator> {
         let terms = TopicTerms {
             load_buffer_bytes: settings.offsets_load_buffer_size,
             required_acks: settings.offsets_commit_required_acks,
@@ -76,7 +86,7 @@ impl GroupCoordinator {
             GroupEffect::RefusedForSize => count(&counted.refused_for_size),
             GroupEffect::PendingMemberEvicted => count(&counted.pending_members_evicted),
         });
-        let shards = Shards::new(settings, terms, partition_count, log, Arc::clone(&counters.shards), effect);
+        let shards = Shards::new(settings, terms, partition_count, log, Arc::clone(&counters.shards), effect, clock);
         Arc::new(GroupCoordinator { shards, counters })
     }
 

@@ -43,7 +43,7 @@ const EARLIEST: i64 = -2;
 
 /// How a fetcher asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     /// For log lines: `[ReplicaFetcher replicaId=1, leaderId=2, fetcherId=0]`.
     pub name: String,
     pub wait_max_ms: i32,
@@ -75,7 +75,7 @@ pub struct Start {
 
 /// What the leader is asked.
 #[derive(Debug, PartialEq)]
-pub(super) enum Question {
+pub(crate) enum Question {
     Fetch {
         /// All but who asks.
         request: FetchRequest,
@@ -86,7 +86,7 @@ pub(super) enum Question {
 }
 
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     Ask(Question),
     Work(Vec<Work>),
     /// Nothing to do before then; `None` until a partition comes.
@@ -95,7 +95,7 @@ pub(super) enum Next {
 
 /// What is to be done to a partition's log.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(crate) struct Work {
     pub partition: TopicPartition,
     pub stay: u64,
     pub leader_epoch: LeaderEpoch,
@@ -103,7 +103,7 @@ pub(super) struct Work {
 }
 
 #[derive(Debug)]
-pub(super) enum Task {
+pub(crate) enum Task {
     Append(FromLeader),
     Truncate(Offset),
     TruncateByEpoch { leader: EpochEnd, fallback: Offset },
@@ -112,14 +112,14 @@ pub(super) enum Task {
 
 /// What became of that.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(crate) struct Done {
     pub partition: TopicPartition,
     pub stay: u64,
     pub outcome: Result<Settled, Trouble>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Settled {
+pub(crate) struct Settled {
     pub position: Position,
     /// The leader must be asked about an earlier epoch.
     pub must_ask_again: bool,
@@ -127,7 +127,7 @@ pub(super) struct Settled {
 
 /// Why it was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// It may go better a little later, from where the log is now: part of it may have been done.
     Passing { why: String, position: Position },
     /// Not under this leader epoch.
@@ -138,7 +138,7 @@ pub(super) enum Trouble {
 
 /// Where an epoch ends, or an offset, as a leader answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer<T> {
+pub(crate) struct Answer<T> {
     pub error: ErrorCode,
     pub value: T,
 }
@@ -196,7 +196,7 @@ impl Followed {
 #[derive(Debug, Default)]
 struct Asked(BTreeMap<TopicPartition, u64>);
 
-pub(super) struct Fetcher {
+pub(crate) struct Fetcher {
     settings: Settings,
     followed: BTreeMap<TopicPartition, Followed>,
     stays: u64,

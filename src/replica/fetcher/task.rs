@@ -6,31 +6,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use tokio::sync::{Notify, watch};
 
 use crate::client::connection::{Connection, ConnectionSettings};
 use crate::client::error::ClientError;
 use crate::config::metadata_version::MetadataVersion;
 use crate::log::dirs::LogDirs;
-use crate::log::error::LogError;
-use crate::log::leader_epochs::EpochEnd;
 use crate::metadata::cache::MetadataCache;
 use crate::model::clock::wall_clock_ms;
 use crate::model::lock::Lock;
-use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
-use crate::protocol::error_code::ErrorCode;
+use crate::model::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 use crate::protocol::messages::fetch::{FetchRequest, FetchResponse, ReplicaState};
 use crate::protocol::messages::list_offsets::ListOffsetsResponse;
 use crate::protocol::messages::offset_for_leader_epoch::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use crate::replica::counters::{ReplicaCounters, add};
-use crate::replica::error::ReplicaError;
+use crate::replica::fetcher::answers::{epoch_ends, offsets};
 use crate::replica::fetcher::fetchers::Fetchers;
-use crate::replica::fetcher::state::{Answer, Done, Fetcher, Next, Question, Settled, Start, Task, Trouble, Work};
+use crate::replica::fetcher::state::{Done, Fetcher, Next, Question, Start, Task, Work};
+use crate::replica::fetcher::work::done;
 use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::partition::Partition;
 use crate::replica::throttle::Throttle;
-use crate::replica::truncation::Truncation;
 
 /// The last version without topic ids.
 const LAST_WITH_NAMES: i16 = 12;
@@ -286,38 +283,10 @@ impl FetcherTask {
         self.complained = false;
         match told {
             Told::Fetched(response) => self.core.on_fetched(response, now),
-            Told::EpochEnds(response) => {
-                let topics = response.topics.into_iter().flat_map(|topic| {
-                    let name: Arc<str> = Arc::from(topic.topic.as_str());
-                    topic.partitions.into_iter().map(move |partition| (Arc::clone(&name), partition))
-                });
-                let answers = topics.map(|(topic, answer)| {
-                    let value =
-                        EpochEnd { epoch: LeaderEpoch(answer.leader_epoch), end_offset: Offset(answer.end_offset) };
-                    let error = ErrorCode::from_code(answer.error_code);
-                    (TopicPartition { topic, partition: answer.partition }, Answer { error, value })
-                });
-                self.core.on_epoch_ends(answers.collect(), now)
-            }
+            Told::EpochEnds(response) => self.core.on_epoch_ends(epoch_ends(response), now),
             Told::Offsets(response) => {
                 let is_old_style = self.source.protocol.list_offsets_request_version() == 0;
-                let topics = response.topics.into_iter().flat_map(|topic| {
-                    let name: Arc<str> = Arc::from(topic.name.as_str());
-                    topic.partitions.into_iter().map(move |partition| (Arc::clone(&name), partition))
-                });
-                let answers = topics.map(|(topic, answer)| {
-                    let offset = match is_old_style {
-                        true => answer.old_style_offsets.first().copied().unwrap_or(-1),
-                        false => answer.offset,
-                    };
-                    let error = match ErrorCode::from_code(answer.error_code) {
-                        ErrorCode::None if offset < 0 => ErrorCode::UnknownServerError,
-                        error => error,
-                    };
-                    let value = Offset(offset);
-                    (TopicPartition { topic, partition: answer.partition_index }, Answer { error, value })
-                });
-                self.core.on_offsets(answers.collect(), now)
+                self.core.on_offsets(offsets(response, is_old_style), now)
             }
         }
     }
@@ -370,90 +339,4 @@ fn may_wait_for_a_disk(partition: &Partition, task: &Task) -> bool {
             || bounds.log_start_offset < from_leader.log_start_offset
             || log.config().flush_messages != i64::MAX
     })
-}
-
-fn done(partition: &Partition, work: Work, now_ms: i64) -> Done {
-    let Work { partition: name, stay, leader_epoch, task } = work;
-    let outcome =
-        carry_out(partition, leader_epoch, task, now_ms).map_err(|why| trouble(partition, leader_epoch, &why));
-    Done { partition: name, stay, outcome }
-}
-
-fn carry_out(
-    partition: &Partition,
-    leader_epoch: LeaderEpoch,
-    task: Task,
-    now_ms: i64,
-) -> Result<Settled, ReplicaError> {
-    let mut must_ask_again = false;
-    match task {
-        Task::Append(from_leader) => {
-            let info = partition.append_from_leader(&from_leader, now_ms)?;
-            if info.flush_due
-                && let Some(log) = partition.log()
-            {
-                log.flush(now_ms).map_err(|why| partition.failed(why))?;
-            }
-        }
-        Task::Truncate(offset) => drop(partition.truncate(offset, leader_epoch, now_ms)?),
-        Task::TruncateByEpoch { leader, fallback } => {
-            let truncation = partition.truncate_by_epoch(leader, fallback, leader_epoch, now_ms)?;
-            must_ask_again = matches!(truncation, Truncation::AskAgain(_));
-        }
-        Task::RestartAt(offset) => partition.restart_at(offset, leader_epoch, now_ms)?,
-    }
-    Ok(Settled { position: partition.follower_position(leader_epoch)?, must_ask_again })
-}
-
-/// What an error means for the partition. Kafka tries again after damage on the way and no more than that; here a full disk
-/// takes no log out of service, so it may pass too.
-fn trouble(partition: &Partition, leader_epoch: LeaderEpoch, why: &ReplicaError) -> Trouble {
-    let passes = match why {
-        ReplicaError::NotLeaderOrFollower => return Trouble::Overtaken,
-        ReplicaError::Log(LogError::InvalidBatch { .. } | LogError::BeingTruncated) | ReplicaError::ShuttingDown => {
-            true
-        }
-        ReplicaError::Log(error @ LogError::Io { .. }) => !error.is_storage_failure(),
-        _ => false,
-    };
-    if !passes {
-        error!("{}: what its leader sent cannot be taken: {why}", partition.name());
-        return Trouble::Lasting(why.to_string());
-    }
-    match partition.follower_position(leader_epoch) {
-        Ok(position) => Trouble::Passing { why: why.to_string(), position },
-        Err(why) => trouble(partition, leader_epoch, &why),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::log::LogConfig;
-    use crate::replica::follower_tests::{EPOCH, NOW_MS, batch, following, from_leader};
-
-    #[test]
-    fn what_passes_by_itself_is_no_reason_to_give_a_partition_up() {
-        let follower = following(LogConfig::default());
-        let of = |why: LogError| trouble(&follower.partition, EPOCH, &why.into());
-        assert!(matches!(of(LogError::BeingTruncated), Trouble::Passing { .. }));
-        let full = || LogError::Io { context: String::new(), source: std::io::ErrorKind::StorageFull.into() };
-        assert!(matches!(of(full()), Trouble::Passing { .. }));
-        assert_eq!(trouble(&follower.partition, LeaderEpoch(4), &full().into()), Trouble::Overtaken);
-        assert_eq!(of(LogError::Closed), Trouble::Overtaken);
-        assert_eq!(of(LogError::StaleLeaderEpoch { given: LeaderEpoch(1), latest: EPOCH }), Trouble::Overtaken);
-        assert!(matches!(of(LogError::Corrupt { context: String::new() }), Trouble::Lasting(_)));
-    }
-
-    #[test]
-    fn what_is_in_the_log_is_not_asked_for_again_whatever_failed_behind_it() {
-        let follower = following(LogConfig { flush_messages: 1, ..LogConfig::default() });
-        let in_the_way = follower.root.path().join("t-0/leader-epoch-checkpoint.tmp");
-        std::fs::create_dir(in_the_way).expect("writable");
-        let task = Task::Append(from_leader(0, batch(4, 0, 10), 0, 0));
-        let work = Work { partition: follower.partition.name().clone(), stay: 1, leader_epoch: EPOCH, task };
-        let done = done(&follower.partition, work, NOW_MS);
-        let Err(Trouble::Passing { position, .. }) = done.outcome else { panic!("{done:?}") };
-        assert_eq!((position.log_end_offset, position.last_epoch), (Offset(10), Some(LeaderEpoch(4))));
-    }
 }
