@@ -23,3 +23,6 @@ pub mod cli;
 mod network;
 // 6 assembly
 pub mod broker;
+// all of them in one process, for tests
+#[cfg(test)]
+mod simulation;

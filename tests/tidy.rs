@@ -16,8 +16,8 @@ const BANDS: &[&[&str]] = &[
 /// The only arrows inside a band.
 const SIDEWAYS: &[(&str, &str)] = &[("client", "security"), ("coordinator", "replica"), ("api", "network")];
 
-/// Not in any band: what tests share, which every room's tests may use and which may use every room.
-const TESTING: &str = "testing";
+/// Not in any band: whole clusters in one process, only for tests. It may use every room.
+const SIMULATION: &str = "simulation";
 
 /// Names that say nothing about what is inside.
 const NAMELESS: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "types", "manager"];
@@ -27,7 +27,7 @@ fn band(room: &str) -> Option<usize> {
 }
 
 fn allowed(from: &str, to: &str) -> bool {
-    if from == to || from == TESTING || to == TESTING || SIDEWAYS.contains(&(from, to)) {
+    if from == to || from == SIMULATION || SIDEWAYS.contains(&(from, to)) {
         return true;
     }
     matches!((band(from), band(to)), (Some(from), Some(to)) if to < from)
@@ -104,7 +104,7 @@ fn a_room_uses_only_rooms_in_the_bands_above_it() {
     for path in source_files(&root().join("src")) {
         let Some(room) = room_of(&path) else { continue };
         let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
-        if band(&room).is_none() && room != TESTING {
+        if band(&room).is_none() && room != SIMULATION {
             wrong.push(format!("{name}: {room} is in no band"));
             continue;
         }

@@ -206,6 +206,12 @@ impl<C: Core> Shard<C> {
         }
     }
 
+    /// Under which it speaks for its partition.
+    #[cfg(test)]
+    pub(crate) fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        self.leader_epoch
+    }
+
     pub(crate) fn core(&self) -> &C {
         &self.core
     }

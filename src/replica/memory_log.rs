@@ -1,7 +1,9 @@
-//! A partition's log in memory, for tests that run partitions of many brokers in one process, and that step in between
-//! the admission of a change and the change. Its bytes lie in a file without a name, since readers get regions of a file.
+//! A partition's log in memory, for tests that run partitions of many brokers in one process, that step in between the
+//! admission of a change and the change, and that crash. What is read lies in a file without a name, since readers get
+//! regions of a file.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,13 +23,14 @@ use crate::replica::partition_log::PartitionLog;
 
 type Interlude = Box<dyn FnOnce() + Send>;
 
-pub(super) struct MemoryLog {
+pub(crate) struct MemoryLog {
     state: Mutex<State>,
     interlude: Mutex<Option<Interlude>>,
     afterthought: Mutex<Option<Interlude>>,
 }
 
 struct State {
+    topic_id: TopicId,
     config: Arc<LogConfig>,
     leader_epoch: LeaderEpoch,
     epochs: LeaderEpochs,
@@ -35,17 +38,52 @@ struct State {
     log_start_offset: Offset,
     high_watermark: Offset,
     log_end_offset: Offset,
+    /// Everything below it survives a power loss.
+    flushed: Offset,
+    /// With which the log begins after a crash.
+    checkpointed: Offset,
+    /// Batches that were appended since somebody looked.
+    news: Vec<Prefix>,
 }
 
+#[derive(Clone)]
 struct Stored {
     base_offset: Offset,
     last_offset: Offset,
     bytes: Bytes,
+    prefix: Prefix,
+}
+
+/// All that a log holds up to the end of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    /// Behind the batch.
+    pub end: Offset,
+    /// That the batch was written in.
+    pub epoch: LeaderEpoch,
+    /// Of every byte.
+    pub digest: u64,
+}
+
+impl Prefix {
+    const NOTHING: Prefix = Prefix { end: Offset(0), epoch: LeaderEpoch(-1), digest: 0 };
+
+    fn with(self, batch: &[u8], end: Offset, epoch: LeaderEpoch) -> Prefix {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.digest);
+        hasher.write(batch);
+        Prefix { end, epoch, digest: hasher.finish() }
+    }
 }
 
 impl MemoryLog {
     pub fn new() -> MemoryLog {
-        let state = State {
+        MemoryLog::of_topic(TopicId::ZERO)
+    }
+
+    pub fn of_topic(topic_id: TopicId) -> MemoryLog {
+        MemoryLog::with(State {
+            topic_id,
             config: Arc::default(),
             leader_epoch: LeaderEpoch(-1),
             epochs: LeaderEpochs::default(),
@@ -53,8 +91,68 @@ impl MemoryLog {
             log_start_offset: Offset(0),
             high_watermark: Offset(0),
             log_end_offset: Offset(0),
-        };
+            flushed: Offset(0),
+            checkpointed: Offset(0),
+            news: Vec::new(),
+        })
+    }
+
+    fn with(state: State) -> MemoryLog {
         MemoryLog { state: Mutex::new(state), interlude: Mutex::new(None), afterthought: Mutex::new(None) }
+    }
+
+    /// What the next process finds that opens it after the last was killed: whole batches, of which none is missing
+    /// below `kept`, the epochs of what they were written in, and the high watermark that was written down last.
+    pub fn after_crash(&self, kept: Offset) -> MemoryLog {
+        let before = self.state();
+        let batches: Vec<Stored> = before.batches.iter().filter(|batch| batch.last_offset < kept).cloned().collect();
+        let log_end_offset = batches.last().map_or(before.log_start_offset, |last| last.prefix.end);
+        let mut epochs = LeaderEpochs::default();
+        for batch in &batches {
+            epochs.assign(batch.prefix.epoch, batch.base_offset);
+        }
+        MemoryLog::with(State {
+            topic_id: before.topic_id,
+            config: Arc::clone(&before.config),
+            leader_epoch: LeaderEpoch(-1),
+            epochs,
+            batches,
+            log_start_offset: before.log_start_offset,
+            high_watermark: before.checkpointed.min(log_end_offset),
+            log_end_offset,
+            flushed: before.flushed.min(log_end_offset),
+            checkpointed: before.checkpointed.min(log_end_offset),
+            news: Vec::new(),
+        })
+    }
+
+    pub fn flushed(&self) -> Offset {
+        self.state().flushed
+    }
+
+    pub fn checkpoint_high_watermark(&self) {
+        let mut state = self.state();
+        state.checkpointed = state.high_watermark;
+    }
+
+    /// Everything below `end`; `None` if no batch ends there.
+    pub fn prefix(&self, end: Offset) -> Option<Prefix> {
+        let state = self.state();
+        if end == Offset(0) {
+            return Some(Prefix::NOTHING);
+        }
+        let at = state.batches.binary_search_by_key(&end, |batch| batch.prefix.end).ok()?;
+        Some(state.batches[at].prefix)
+    }
+
+    /// Everything.
+    pub fn whole(&self) -> Prefix {
+        self.state().whole()
+    }
+
+    /// What was appended since the last call.
+    pub fn take_news(&self) -> Vec<Prefix> {
+        std::mem::take(&mut self.state().news)
     }
 
     /// Runs once, when the next append, read, look for an offset or deletion has been admitted and is about to begin.
@@ -105,14 +203,21 @@ impl State {
         }
     }
 
+    fn whole(&self) -> Prefix {
+        self.batches.last().map_or(Prefix::NOTHING, |last| last.prefix)
+    }
+
     fn push(&mut self, bytes: Bytes) -> AppendInfo {
         let first_offset = self.log_end_offset;
         for batch in Batches::new(&bytes) {
             let batch = batch.expect("well-formed");
             let (base_offset, last_offset) = (Offset(batch.header.base_offset), Offset(batch.header.last_offset));
-            self.epochs.assign(LeaderEpoch(batch.header.partition_leader_epoch), base_offset);
-            self.batches.push(Stored { base_offset, last_offset, bytes: bytes.slice_ref(batch.bytes) });
-            self.log_end_offset = Offset(last_offset.0 + 1);
+            let (epoch, end) = (LeaderEpoch(batch.header.partition_leader_epoch), Offset(last_offset.0 + 1));
+            let prefix = self.whole().with(batch.bytes, end, epoch);
+            self.epochs.assign(epoch, base_offset);
+            self.batches.push(Stored { base_offset, last_offset, bytes: bytes.slice_ref(batch.bytes), prefix });
+            self.news.push(prefix);
+            self.log_end_offset = end;
         }
         AppendInfo {
             first_offset,
@@ -133,7 +238,7 @@ impl PartitionLog for MemoryLog {
     }
 
     fn topic_id(&self) -> Option<TopicId> {
-        None
+        Some(self.state().topic_id).filter(|id| !id.is_zero())
     }
 
     fn config(&self) -> Arc<LogConfig> {
@@ -223,6 +328,8 @@ impl PartitionLog for MemoryLog {
         state.batches.retain(|batch| batch.last_offset < offset);
         state.log_end_offset = offset;
         state.high_watermark = state.high_watermark.min(offset);
+        state.flushed = state.flushed.min(offset);
+        state.checkpointed = state.checkpointed.min(offset);
         Ok(true)
     }
 
@@ -251,6 +358,8 @@ impl PartitionLog for MemoryLog {
     }
 
     fn flush(&self, _: i64) -> Result<(), LogError> {
+        let mut state = self.state();
+        state.flushed = state.log_end_offset;
         Ok(())
     }
 

@@ -39,7 +39,7 @@ mod follower_tests;
 #[cfg(test)]
 mod isr_changes_tests;
 #[cfg(test)]
-mod memory_log;
+pub(crate) mod memory_log;
 #[cfg(test)]
 mod simulation_tests;
 #[cfg(test)]

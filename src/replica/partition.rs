@@ -264,6 +264,11 @@ impl<L: PartitionLog> Partition<L> {
     }
 
     #[cfg(test)]
+    pub(crate) fn looking_at<R>(&self, look: impl FnOnce(&Leadership) -> R) -> R {
+        look(&self.state().leadership)
+    }
+
+    #[cfg(test)]
     pub fn isr(&self) -> Vec<BrokerId> {
         self.state().leadership.isr().members().to_vec()
     }

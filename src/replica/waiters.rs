@@ -46,6 +46,18 @@ impl Commit {
         Commit { reached: commit.and_then(|commit| commit.reached), flushed: Some(flush) }
     }
 
+    /// What has become of it, once something has.
+    #[cfg(test)]
+    pub(crate) fn outcome(&mut self) -> Option<Result<(), NotCommitted>> {
+        use oneshot::error::TryRecvError;
+        match self.reached.as_mut().map(oneshot::Receiver::try_recv) {
+            None => Some(Ok(())),
+            Some(Ok(outcome)) => Some(outcome),
+            Some(Err(TryRecvError::Closed)) => Some(Err(NotCommitted::NotLeader)),
+            Some(Err(TryRecvError::Empty)) => None,
+        }
+    }
+
     pub async fn wait(self, deadline: Instant) -> Result<(), NotCommitted> {
         if let Some(flushed) = self.flushed {
             flushed.await?;

@@ -95,6 +95,11 @@ impl GroupCoordinator {
     }
 
     #[cfg(test)]
+    pub(crate) fn shards(&self) -> &Arc<Shards<Groups>> {
+        &self.shards
+    }
+
+    #[cfg(test)]
     pub(crate) fn counters(&self) -> &GroupCounters {
         &self.counters
     }

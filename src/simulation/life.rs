@@ -1,0 +1,670 @@
+//! One life of a broker, from its start to its crash: the real cores, and in place of the tasks around them the steps of
+//! those tasks, each of which the script may hold back. What outlives it are its logs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::FileExt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::api;
+use crate::codec::writer::FileRegion;
+use crate::config::sections::GroupConfig;
+use crate::coordinator::core::Now;
+use crate::coordinator::group::task::GroupCoordinator;
+use crate::coordinator::replica_log::{appending, terms};
+use crate::coordinator::shard::{ShardEvent, WaitingAppend};
+use crate::coordinator::topic_log::{Appending, CoordinatorLog};
+use crate::log::{FirstBatch, OffsetQuery, ReadUntil};
+use crate::metadata::cache::MetadataCache;
+use crate::metadata::image::Update;
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::message::Payload;
+use crate::protocol::messages::alter_partition::response::AlterPartitionResponse;
+use crate::protocol::messages::fetch::{
+    FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData, ReplicaState,
+};
+use crate::protocol::messages::leader_and_isr::{LeaderAndIsrRequest, LeaderAndIsrResponse};
+use crate::protocol::messages::list_offsets::{
+    ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
+};
+use crate::protocol::messages::offset_for_leader_epoch::{
+    EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
+};
+use crate::protocol::messages::stop_replica::{StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse};
+use crate::replica::alter_partition;
+use crate::replica::control::{ControlEpochs, ControllerFence, PartitionRefusal, StopReplica, judge_stop};
+use crate::replica::decisions::{LeadershipEvent, change_role, last_of_each};
+use crate::replica::error::ReplicaError;
+use crate::replica::fetcher::answers::{epoch_ends, offsets};
+use crate::replica::fetcher::fetchers::FetchChange;
+use crate::replica::fetcher::state::{Fetcher as Core, Next, Question, Settings, Task, Work};
+use crate::replica::fetcher::work::done;
+use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
+use crate::replica::leader::{Decision, Verdict};
+use crate::replica::memory_log::MemoryLog;
+use crate::replica::partition::{FetchLimits, Fetched, Fetcher, Partition, Surroundings};
+use crate::replica::partition_log::PartitionLog;
+use crate::replica::throttle::Throttle;
+use crate::simulation::Planted;
+use crate::simulation::network::{CallId, Network, Reply, Request};
+use crate::simulation::office::Candidate;
+use crate::simulation::zookeeper::SessionId;
+
+pub(super) const NOW_MS: i64 = 1_700_000_000_000;
+pub(super) const LAG_TIME_MAX: Duration = Duration::from_secs(10);
+const FETCH_BYTES_MAX: i32 = 1 << 20;
+const FETCH_WAIT: Duration = Duration::from_millis(100);
+/// Of AlterPartition, as a 3.9 broker asks.
+const ALTER_PARTITION_VERSION: i16 = 3;
+
+pub(super) type Clock = Arc<Mutex<Instant>>;
+/// The logs of a broker, which outlive it.
+pub(super) type Disk = BTreeMap<TopicPartition, Arc<MemoryLog>>;
+pub(super) type Replica = Arc<Partition<MemoryLog>>;
+
+pub(super) fn now(clock: &Clock) -> Instant {
+    *clock.lock().expect("nothing panics under it")
+}
+
+/// The partitions that a broker hosts.
+#[derive(Clone, Default)]
+pub(super) struct Hosted(Arc<Mutex<BTreeMap<TopicPartition, Replica>>>);
+
+impl Hosted {
+    pub fn get(&self, name: &TopicPartition) -> Option<Replica> {
+        self.0.lock().expect("nothing panics under it").get(name).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Replica> {
+        self.0.lock().expect("nothing panics under it").values().cloned().collect()
+    }
+}
+
+/// The fetcher for one leader.
+struct FetcherTask {
+    core: Core,
+    commands: Vec<(TopicPartition, FetchChange)>,
+    asked: Option<CallId>,
+    works: Vec<Work>,
+    /// After an answer that said nothing new: a leader keeps such a fetch for a while.
+    rests_until: Option<Instant>,
+}
+
+/// The task that speaks for the leaders here.
+#[derive(Default)]
+struct IsrTask {
+    /// What the controller is being asked.
+    proposals: Vec<IsrProposal>,
+    asked: Option<CallId>,
+}
+
+pub(super) struct Life {
+    pub id: BrokerId,
+    clock: Clock,
+    planted: Planted,
+    /// As the broker believes; `None` while it has to make another.
+    pub session: Option<SessionId>,
+    pub registered: Option<BrokerEpoch>,
+    pub around: Arc<Surroundings>,
+    fence: ControllerFence,
+    pub hosted: Hosted,
+    fetchers: BTreeMap<BrokerId, FetcherTask>,
+    places: BTreeMap<TopicPartition, BrokerId>,
+    isr: IsrTask,
+    pub candidate: Candidate,
+    pub groups: Arc<GroupCoordinator>,
+    group_events: VecDeque<ShardEvent>,
+    loads: VecDeque<(i32, LeaderEpoch, u64)>,
+    appends_to_wait_for: mpsc::UnboundedReceiver<WaitingAppend>,
+    waiting_appends: Vec<WaitingAppend>,
+    /// Where this broker has appended what a leader of that epoch sent, since somebody looked.
+    pub appended: Vec<(Replica, LeaderEpoch)>,
+}
+
+impl Life {
+    pub fn new(id: BrokerId, clock: &Clock, planted: Planted) -> Life {
+        let replica_clock = Arc::clone(clock);
+        let around = Arc::new(Surroundings {
+            local: id,
+            replica_lag_time_max: LAG_TIME_MAX,
+            zstd_allowed: true,
+            metadata: Arc::new(MetadataCache::new()),
+            isr_changes: IsrChanges::default(),
+            counters: Arc::default(),
+            leader_throttle: Arc::new(Throttle::new(u64::MAX, 11, Duration::from_secs(1))),
+            clock: Box::new(move || now(&replica_clock)),
+        });
+        let hosted = Hosted::default();
+        let log = Arc::new(GroupLog { hosted: hosted.clone() });
+        let group_clock = Arc::clone(clock);
+        let group_clock = Box::new(move || Now { instant: now(&group_clock), wall_ms: NOW_MS });
+        let groups = GroupCoordinator::with_clock(GroupConfig::default(), 1, log, Arc::default(), group_clock);
+        Life {
+            id,
+            clock: Arc::clone(clock),
+            planted,
+            session: None,
+            registered: None,
+            around,
+            fence: ControllerFence::default(),
+            hosted,
+            fetchers: BTreeMap::new(),
+            places: BTreeMap::new(),
+            isr: IsrTask::default(),
+            candidate: Candidate::new(id),
+            appends_to_wait_for: groups.shards().waiting_appends(),
+            groups,
+            group_events: VecDeque::new(),
+            loads: VecDeque::new(),
+            waiting_appends: Vec::new(),
+            appended: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Instant {
+        now(&self.clock)
+    }
+
+    // ---- what others ask ----
+
+    /// Carries out a request of a controller, as `replica/decisions.rs` does. `None` while this broker is not registered:
+    /// the request waits for that.
+    pub fn leader_and_isr(
+        &mut self,
+        request: &LeaderAndIsrRequest,
+        version: i16,
+        disk: &mut Disk,
+    ) -> Option<LeaderAndIsrResponse> {
+        let topic_ids = api::leader_and_isr::topic_ids(request);
+        let decisions = last_of_each(api::leader_and_isr::decisions(request));
+        if let Err(refusal) = self.fence.admit(epochs(request.controller_epoch, request.broker_epoch), self.registered?)
+            && self.planted != Planted::StaleDecisionsObeyed
+        {
+            let error = ErrorCode::from(refusal);
+            let errors = decisions.into_iter().map(|(name, _)| (name, error)).collect();
+            return Some(api::leader_and_isr::respond(version, error, errors, &topic_ids));
+        }
+        let mut errors = Vec::new();
+        for (name, mut decision) in decisions {
+            let mut hosted = self.hosted.0.lock().expect("nothing panics under it");
+            let new = || Arc::new(Partition::new(name.clone(), Arc::clone(&self.around)));
+            let partition = Arc::clone(hosted.entry(name.clone()).or_insert_with(new));
+            drop(hosted);
+            let log_topic_id = disk.get(&name).and_then(|log| log.topic_id()).unwrap_or(TopicId::ZERO);
+            let verdict = match self.planted == Planted::StaleDecisionsObeyed {
+                true => obeyed(&partition, &mut decision),
+                false => partition.judge(&decision, log_topic_id, false),
+            };
+            let outcome = match verdict {
+                Verdict::Refuse(why) => Err(PartitionRefusal::from(why)),
+                verdict => {
+                    let log = || Arc::new(MemoryLog::of_topic(decision.topic_id));
+                    let log = Arc::clone(disk.entry(name.clone()).or_insert_with(log));
+                    change_role(&partition, &decision, verdict, &log).map(|changed| {
+                        self.group_events.extend(changed.event.and_then(of_shard));
+                        if let Some(change) = changed.fetch {
+                            self.change_fetch(name.clone(), change);
+                        }
+                    })
+                }
+            };
+            errors.push((name, outcome.map_or_else(ErrorCode::from, |()| ErrorCode::None)));
+        }
+        Some(api::leader_and_isr::respond(version, ErrorCode::None, errors, &topic_ids))
+    }
+
+    /// The same for replicas that are not wanted here any more. `None` while this broker is not registered.
+    pub fn stop_replicas(&mut self, request: &StopReplicaRequest, disk: &mut Disk) -> Option<StopReplicaResponse> {
+        if let Err(refusal) = self.fence.admit(epochs(request.controller_epoch, request.broker_epoch), self.registered?)
+        {
+            let error_code = ErrorCode::from(refusal).code();
+            return Some(StopReplicaResponse { error_code, partition_errors: Vec::new() });
+        }
+        let mut partition_errors = Vec::new();
+        for StopReplica { name, leader_epoch, delete } in api::stop_replica::partitions(request) {
+            let hosted = self.hosted.get(&name);
+            let verdict = hosted.as_ref().map_or(Ok(()), |hosted| judge_stop(leader_epoch, hosted.leader_epoch()));
+            if verdict.is_ok() {
+                self.change_fetch(name.clone(), FetchChange::Stop);
+                assert!(delete, "nobody leaves in an orderly way");
+                self.hosted.0.lock().expect("nothing panics under it").remove(&name);
+                hosted.iter().for_each(|hosted| hosted.close());
+                disk.remove(&name);
+                if is_internal_topic(&name.topic) {
+                    let leader_epoch = Some(leader_epoch).filter(|epoch| epoch.0 >= 0);
+                    let resigned = LeadershipEvent::Resigned { partition: name.clone(), leader_epoch };
+                    self.group_events.extend(of_shard(resigned));
+                }
+            }
+            partition_errors.push(StopReplicaPartitionError {
+                topic_name: name.topic.to_string(),
+                partition_index: name.partition,
+                error_code: verdict.map_or_else(ErrorCode::from, |()| ErrorCode::None).code(),
+            });
+        }
+        Some(StopReplicaResponse { error_code: 0, partition_errors })
+    }
+
+    /// The same for metadata. `None` while this broker is not registered.
+    pub fn update_metadata(&mut self, epochs: ControlEpochs, update: Update) -> Option<()> {
+        if self.fence.admit(epochs, self.registered?).is_err() {
+            return Some(());
+        }
+        self.around.metadata.apply(update);
+        Some(())
+    }
+
+    /// A fetch of a follower, as `api/fetch.rs` answers it to one that has no session.
+    pub fn fetch(&self, request: &FetchRequest) -> FetchResponse {
+        let ReplicaState { replica_id, replica_epoch } = request.replica_state;
+        let fetcher = Fetcher::Follower { broker: BrokerId(replica_id), broker_epoch: BrokerEpoch(replica_epoch) };
+        let image = self.around.metadata.image();
+        let mut responses = Vec::new();
+        for topic in &request.topics {
+            let read = |asked| {
+                let name = image.topic_name(topic.topic_id).cloned().ok_or(ReplicaError::UnknownTopicId)?;
+                let name = TopicPartition { topic: name, partition: asked };
+                self.hosted.get(&name).ok_or(ReplicaError::NotLeaderOrFollower)
+            };
+            let partitions = topic.partitions.iter().map(|asked| {
+                let limits = FetchLimits {
+                    bytes_left: FETCH_BYTES_MAX.unsigned_abs(),
+                    first_batch: FirstBatch::Whole,
+                    asked: Some(self.now()),
+                };
+                let params = api::fetch::params(asked);
+                let fetched = read(asked.partition)
+                    .and_then(|partition| partition.fetch(fetcher, &params, topic.topic_id, limits));
+                match fetched {
+                    Ok(fetched) => partition_data(asked.partition, fetched, fetcher),
+                    Err(error) => api::fetch::failed(asked.partition, (&error).into()),
+                }
+            });
+            let (topic, topic_id) = (String::new(), topic.topic_id);
+            responses.push(FetchableTopicResponse { topic, topic_id, partitions: partitions.collect() });
+        }
+        FetchResponse { responses, ..Default::default() }
+    }
+
+    pub fn epoch_ends(&self, request: &OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+        let topics = request.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|asked| {
+                let current = Some(LeaderEpoch(asked.current_leader_epoch));
+                let end = self.partition(&topic.topic, asked.partition).and_then(|partition| {
+                    partition.end_offset_for_epoch(LeaderEpoch(asked.leader_epoch), current, true)
+                });
+                let mut answer = EpochEndOffset { partition: asked.partition, ..Default::default() };
+                match end {
+                    Ok(end) => (answer.leader_epoch, answer.end_offset) = (end.epoch.0, end.end_offset.0),
+                    Err(error) => answer.error_code = ErrorCode::from(&error).code(),
+                }
+                answer
+            });
+            OffsetForLeaderTopicResult { topic: topic.topic.clone(), partitions: partitions.collect() }
+        });
+        OffsetForLeaderEpochResponse { throttle_time_ms: 0, topics: topics.collect() }
+    }
+
+    pub fn offsets(&self, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+        let topics = request.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|asked| {
+                let query = if asked.timestamp == -1 { OffsetQuery::Latest } else { OffsetQuery::Earliest };
+                let current = Some(LeaderEpoch(asked.current_leader_epoch));
+                let found = self
+                    .partition(&topic.name, asked.partition_index)
+                    .and_then(|partition| partition.find_offset(query, None, current, true));
+                let mut answer =
+                    ListOffsetsPartitionResponse { partition_index: asked.partition_index, ..Default::default() };
+                match found {
+                    Ok(found) => answer.offset = found.map_or(-1, |found| found.offset.0),
+                    Err(error) => answer.error_code = ErrorCode::from(&error).code(),
+                }
+                answer
+            });
+            ListOffsetsTopicResponse { name: topic.name.clone(), partitions: partitions.collect() }
+        });
+        ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
+    }
+
+    fn partition(&self, topic: &str, partition: i32) -> Result<Replica, ReplicaError> {
+        self.hosted.get(&TopicPartition::new(topic, partition)).ok_or(ReplicaError::NotLeaderOrFollower)
+    }
+
+    // ---- fetchers ----
+
+    fn change_fetch(&mut self, name: TopicPartition, change: FetchChange) {
+        let before = self.places.get(&name).copied();
+        let after = match &change {
+            FetchChange::Follow { leader, .. } => Some(*leader),
+            FetchChange::Stop => None,
+            FetchChange::SetTopicId(_) => before,
+        };
+        if let Some(leader) = before.filter(|before| after != Some(*before)) {
+            self.fetcher(leader).commands.push((name.clone(), FetchChange::Stop));
+            self.places.remove(&name);
+        }
+        if let Some(leader) = after {
+            self.places.insert(name.clone(), leader);
+            self.fetcher(leader).commands.push((name, change));
+        }
+    }
+
+    fn fetcher(&mut self, leader: BrokerId) -> &mut FetcherTask {
+        // Truncation by the high watermark, as before KIP-101.
+        let knows_epochs = self.planted != Planted::EpochsIgnoredInTruncation;
+        let settings = Settings {
+            name: String::new(),
+            wait_max_ms: 500,
+            min_bytes: 1,
+            max_bytes: FETCH_BYTES_MAX,
+            response_max_bytes: FETCH_BYTES_MAX,
+            backoff: Duration::from_secs(1),
+            has_sessions: true,
+            has_topic_ids: true,
+            truncates_on_fetch: knows_epochs && !self.asks_before_it_fetches(),
+            asks_for_epochs: knows_epochs,
+        };
+        let (core, commands, works) = (Core::new(settings), Vec::new(), Vec::new());
+        let task = || FetcherTask { core, commands, asked: None, works, rests_until: None };
+        self.fetchers.entry(leader).or_insert_with(task)
+    }
+
+    /// Brokers with odd numbers speak the protocol from before truncation on fetch.
+    fn asks_before_it_fetches(&self) -> bool {
+        self.id.0 % 2 == 1
+    }
+
+    /// The next step of a fetcher, if one has anything to do.
+    pub fn step_fetchers(&mut self, network: &mut Network, first: usize) -> bool {
+        let leaders: Vec<BrokerId> = self.fetchers.keys().copied().collect();
+        (0..leaders.len()).any(|at| self.step_fetcher(leaders[(at + first) % leaders.len()], network))
+    }
+
+    fn step_fetcher(&mut self, leader: BrokerId, network: &mut Network) -> bool {
+        let now = self.now();
+        let Some(fetcher) = self.fetchers.get_mut(&leader).filter(|fetcher| fetcher.asked.is_none()) else {
+            return false;
+        };
+        if !fetcher.works.is_empty() {
+            let works = std::mem::take(&mut fetcher.works);
+            self.carry_out(leader, works);
+            return true;
+        }
+        if fetcher.rests_until.is_some_and(|until| now < until) && fetcher.commands.is_empty() {
+            return false;
+        }
+        fetcher.hear();
+        match fetcher.core.next(now, false) {
+            Next::Work(works) => fetcher.works = works,
+            Next::Wait(_) => return false,
+            Next::Ask(question) => {
+                let replica_epoch = self.registered.map_or(-1, |epoch| epoch.0);
+                let replica_state = ReplicaState { replica_id: self.id.0, replica_epoch };
+                let request = match question {
+                    Question::Fetch { request, .. } => Request::Fetch(FetchRequest { replica_state, ..request }),
+                    Question::EpochEnds(request) => Request::EpochEnds(request),
+                    Question::Offsets(request) => Request::Offsets(request),
+                };
+                fetcher.asked = Some(network.call(self.id, leader, request));
+            }
+        }
+        true
+    }
+
+    fn carry_out(&mut self, leader: BrokerId, works: Vec<Work>) {
+        let mut outcomes = Vec::new();
+        for work in works {
+            let Some(partition) = self.hosted.get(&work.partition) else { continue };
+            let (is_append, epoch) = (matches!(work.task, Task::Append(_)), work.leader_epoch);
+            let outcome = done(&partition, work, NOW_MS);
+            if is_append && outcome.outcome.is_ok() {
+                self.appended.push((partition, epoch));
+            }
+            outcomes.push(outcome);
+        }
+        let now = self.now();
+        if let Some(fetcher) = self.fetchers.get_mut(&leader) {
+            fetcher.core.on_done(outcomes, now);
+        }
+    }
+
+    /// What a leader has answered, or `None` if it was not reached. False if nobody waits for it.
+    pub fn fetcher_answered(&mut self, call: CallId, reply: Option<Reply>) -> bool {
+        let now = self.now();
+        let Some(fetcher) = self.fetchers.values_mut().find(|fetcher| fetcher.asked == Some(call)) else {
+            return false;
+        };
+        fetcher.asked = None;
+        fetcher.hear();
+        match reply {
+            Some(Reply::Fetch(response)) => {
+                fetcher.works = fetcher.core.on_fetched(response, now);
+                fetcher.rests_until = fetcher.works.is_empty().then(|| now + FETCH_WAIT);
+            }
+            Some(Reply::EpochEnds(response)) => {
+                fetcher.works = fetcher.core.on_epoch_ends(epoch_ends(response), now);
+            }
+            Some(Reply::Offsets(response)) => {
+                fetcher.works = fetcher.core.on_offsets(offsets(response, false), now);
+            }
+            _ => fetcher.core.on_unreachable(now),
+        }
+        true
+    }
+
+    // ---- in-sync replicas ----
+
+    /// The next step of the task that asks for ISRs, see `replica/alter_partition.rs`.
+    pub fn step_isr(&mut self, network: &mut Network) -> bool {
+        if self.isr.asked.is_some() {
+            return false;
+        }
+        if self.isr.proposals.is_empty() {
+            let still_wanted = |proposal: &IsrProposal| {
+                self.hosted.get(&proposal.partition).is_some_and(|partition| partition.still_wants(proposal))
+            };
+            self.isr.proposals = self.around.isr_changes.take().into_iter().filter(still_wanted).collect();
+            if self.planted == Planted::UnagreedShrinks {
+                let proposals = std::mem::take(&mut self.isr.proposals);
+                self.isr.proposals =
+                    proposals.into_iter().filter(|proposal| !self.is_taken_for_agreed(proposal)).collect();
+            }
+        }
+        let controller = self.around.metadata.image().controller;
+        let (Some(controller), Some(broker_epoch), false) =
+            (controller, self.registered, self.isr.proposals.is_empty())
+        else {
+            return false;
+        };
+        let request = alter_partition::request(&self.isr.proposals, self.id, broker_epoch, ALTER_PARTITION_VERSION);
+        self.isr.asked = Some(network.call(self.id, controller, Request::AlterPartition(request)));
+        true
+    }
+
+    /// Planted: whom this leader wants out is out before ZooKeeper has it.
+    fn is_taken_for_agreed(&self, proposal: &IsrProposal) -> bool {
+        let IsrProposal { leader_epoch, partition_epoch, ref isr, .. } = *proposal;
+        let Some(partition) = self.hosted.get(&proposal.partition).filter(|known| isr.len() < known.isr().len()) else {
+            return false;
+        };
+        partition.isr_answered(proposal, IsrAnswer::InForce { leader_epoch, partition_epoch, isr: isr.clone() });
+        true
+    }
+
+    /// What the controller has answered, or `None` if it was not reached. False if nobody waits for it.
+    pub fn isr_answered(&mut self, call: CallId, response: Option<&AlterPartitionResponse>) -> bool {
+        if self.isr.asked != Some(call) {
+            return false;
+        }
+        self.isr.asked = None;
+        // Nobody, or one that is not the controller: the same is asked again.
+        let Some(response) = response.filter(|response| !denies(response)) else { return true };
+        let proposals = std::mem::take(&mut self.isr.proposals);
+        if ErrorCode::from_code(response.error_code).is_error() {
+            self.around.isr_changes.put_back(proposals);
+            return true;
+        }
+        let (answered, mut again) = alter_partition::answers(proposals, response, ALTER_PARTITION_VERSION);
+        for (proposal, answer) in answered {
+            let Some(partition) = self.hosted.get(&proposal.partition) else { continue };
+            if partition.isr_answered(&proposal, answer) == AfterAnswer::AskAgain {
+                again.push(proposal);
+            }
+        }
+        self.around.isr_changes.put_back(again);
+        true
+    }
+
+    // ---- groups ----
+
+    /// The next step of the group coordinator's task: it hears of an election, a partition is loaded, or an append has
+    /// reached the replicas.
+    pub fn step_groups(&mut self) -> bool {
+        let shards = Arc::clone(self.groups.shards());
+        while let Ok(waiting) = self.appends_to_wait_for.try_recv() {
+            self.waiting_appends.push(waiting);
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        for at in 0..self.waiting_appends.len() {
+            if let Poll::Ready(outcome) = self.waiting_appends[at].outcome.as_mut().poll(&mut context) {
+                let waited = self.waiting_appends.remove(at);
+                shards.appended(&waited, outcome);
+                return true;
+            }
+        }
+        if let Some((partition, leader_epoch, load)) = self.loads.pop_front() {
+            shards.load(partition, leader_epoch, load);
+            return true;
+        }
+        match self.group_events.pop_front() {
+            None => return false,
+            Some(ShardEvent::Elected { partition, leader_epoch }) => {
+                let load = shards.start_load(partition, leader_epoch);
+                self.loads.extend(load.map(|load| (partition, leader_epoch, load)));
+            }
+            Some(ShardEvent::Resigned { partition, leader_epoch }) => shards.resign(partition, leader_epoch),
+        }
+        true
+    }
+
+    // ---- the session with ZooKeeper ----
+
+    /// The broker hears that its session has ended.
+    pub fn session_ended(&mut self, network: &mut Network) {
+        self.session = None;
+        self.registered = None;
+        self.candidate.session_ended(network);
+    }
+}
+
+impl FetcherTask {
+    fn hear(&mut self) {
+        for (name, command) in self.commands.drain(..) {
+            match command {
+                FetchChange::Follow { start, .. } => self.core.follow(name, &start),
+                FetchChange::Stop => self.core.unfollow(&name),
+                FetchChange::SetTopicId(topic_id) => self.core.set_topic_id(&name, topic_id),
+            }
+        }
+    }
+}
+
+/// Planted: what is older than what is in force is taken for the latest.
+fn obeyed(partition: &Replica, decision: &mut Decision) -> Verdict {
+    partition.looking_at(|leadership| {
+        decision.leader_epoch = decision.leader_epoch.max(leadership.leader_epoch());
+        decision.partition_epoch = decision.partition_epoch.max(leadership.isr().partition_epoch());
+    });
+    if decision.leader == partition.local() { Verdict::Lead } else { Verdict::Follow }
+}
+
+pub(super) fn epochs(controller_epoch: i32, broker_epoch: i64) -> ControlEpochs {
+    ControlEpochs { controller_epoch: ControllerEpoch(controller_epoch), broker_epoch: BrokerEpoch(broker_epoch) }
+}
+
+fn of_shard(event: LeadershipEvent) -> Option<ShardEvent> {
+    match event {
+        LeadershipEvent::Elected { partition, leader_epoch } => {
+            Some(ShardEvent::Elected { partition: partition.partition, leader_epoch })
+        }
+        LeadershipEvent::Resigned { partition, leader_epoch } => {
+            Some(ShardEvent::Resigned { partition: partition.partition, leader_epoch })
+        }
+        LeadershipEvent::Deleted(_) => None,
+    }
+}
+
+fn denies(response: &AlterPartitionResponse) -> bool {
+    let is_denial = |code| ErrorCode::from_code(code) == ErrorCode::NotController;
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    is_denial(response.error_code) || partitions.map(|partition| partition.error_code).any(is_denial)
+}
+
+/// What a follower is told of a partition, with the bytes that would be sent.
+fn partition_data(partition: i32, fetched: Fetched, fetcher: Fetcher) -> PartitionData {
+    let mut data = api::fetch::partition_data(partition, fetched, fetcher);
+    if let Some(Payload::File(region)) = &data.records {
+        data.records = Some(Payload::Bytes(read(region)));
+    }
+    data
+}
+
+pub(super) fn read(region: &FileRegion) -> Bytes {
+    let mut bytes = vec![0; region.len as usize];
+    region.file.read_exact_at(&mut bytes, region.position).expect("readable");
+    Bytes::from(bytes)
+}
+
+/// `__consumer_offsets` under the group coordinator.
+struct GroupLog {
+    hosted: Hosted,
+}
+
+impl GroupLog {
+    fn partition(&self, partition: i32) -> Result<Replica, ReplicaError> {
+        let name = TopicPartition::new(GROUP_METADATA_TOPIC, partition);
+        self.hosted.get(&name).ok_or(ReplicaError::NotLeaderOrFollower)
+    }
+}
+
+impl CoordinatorLog for GroupLog {
+    fn append(
+        &self,
+        partition: i32,
+        leader_epoch: LeaderEpoch,
+        batch: Bytes,
+        required_acks: i16,
+        timeout: Duration,
+    ) -> Appending {
+        let terms = terms(leader_epoch, required_acks);
+        let appended = self.partition(partition).and_then(|partition| partition.append(batch, terms, NOW_MS));
+        appending(appended, timeout)
+    }
+
+    fn log_start_offset(&self, partition: i32) -> Option<Offset> {
+        Some(self.partition(partition).ok()?.log()?.bounds().log_start_offset)
+    }
+
+    fn read(&self, partition: i32, from: Offset, bytes_max: u32) -> Result<Bytes, String> {
+        let log = self.partition(partition).ok().and_then(|partition| partition.log());
+        let log = log.ok_or("there is no log")?;
+        let batches = log.read(from, bytes_max, ReadUntil::LogEnd, FirstBatch::Whole).map_err(|why| why.to_string())?;
+        Ok(batches.region.as_ref().map_or_else(Bytes::new, read))
+    }
+}
+
+/// The outcome of a future that waits for nothing.
+pub(super) fn at_once<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => panic!("it waits"),
+    }
+}
