@@ -214,4 +214,35 @@ mod tests {
         let nobody = leadership(None, &[1, 2]);
         assert_eq!(settled(&nobody, &ids(&[1, 2]), leaving(&[1, 2]), Unclean::Allowed), Outcome::Unchanged);
     }
+
+    #[test]
+    fn the_preferred_replica_leads_if_it_is_online_and_in_sync() {
+        let replicas = ids(&[2, 1]);
+        let in_sync = leadership(Some(1), &[1, 2]);
+        assert_eq!(preferred(&in_sync, &replicas, |_| true), Some(BrokerId(2)));
+        assert_eq!(preferred(&in_sync, &replicas, |id| id != BrokerId(2)), None);
+        assert_eq!(preferred(&leadership(Some(1), &[1]), &replicas, |_| true), None);
+        assert_eq!(preferred(&in_sync, &[], |_| true), None);
+    }
+
+    #[test]
+    fn a_partition_that_moves_keeps_its_leader_if_it_may_and_its_isr_in_any_case() {
+        let liveness = |id: BrokerId| match id.0 {
+            7 => Liveness::Offline,
+            8 => Liveness::Leaving,
+            _ => Liveness::Online,
+        };
+        let moved = |leader: i32, isr: &[i32], replicas: &[i32]| {
+            reassigned(&leadership(Some(leader), isr), &ids(replicas), liveness)
+        };
+        let found = |leader: i32, isr: &[i32]| Some((Some(BrokerId(leader)), ids(isr)));
+        assert_eq!(moved(1, &[1, 2, 3], &[3, 1]), found(1, &[1, 3]));
+        assert_eq!(moved(1, &[1, 2, 3], &[3, 2]), found(3, &[2, 3]), "the order of the replicas decides");
+        assert_eq!(moved(1, &[2], &[1, 2]), found(2, &[2]), "a leader is in sync");
+        assert_eq!(moved(7, &[7, 2], &[7, 2]), found(2, &[7, 2]));
+        assert_eq!(moved(7, &[7], &[7]), Some((None, ids(&[7]))));
+        assert_eq!(moved(8, &[8, 1], &[1, 8]), found(8, &[8, 1]), "who is about to leave goes on");
+        assert_eq!(moved(1, &[1, 8, 2], &[8, 2]), found(2, &[8, 2]), "and is not elected");
+        assert_eq!(moved(1, &[1], &[2]), None, "nobody in sync would be left");
+    }
 }
