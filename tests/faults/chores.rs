@@ -20,6 +20,7 @@ use crate::support::{PATIENCE, eventually};
 /// A topic grows no further.
 const PARTITIONS_MAX: usize = 6;
 const TIMEOUT_MS: i32 = 10_000;
+const TOPIC_ALREADY_EXISTS: i16 = 36;
 
 #[derive(Debug)]
 pub enum Chore {
@@ -42,7 +43,17 @@ impl Chore {
             1 => {
                 let name = format!("doomed-{}", rng.random::<u32>());
                 let mut client = cluster.brokers[cluster.controller()].client();
-                client.create_replicated_topic(&name, 3, 3, &[]);
+                // The controller may have lost its session a moment ago.
+                eventually(PATIENCE, &format!("{name} is made"), || {
+                    match client.try_create_replicated_topic(&name, 3, 3, &[]).map_err(|error| error.to_string())? {
+                        0 | TOPIC_ALREADY_EXISTS => Ok(()),
+                        code => {
+                            client = cluster.brokers[cluster.controller()].client();
+                            Err(format!("error {code}"))
+                        }
+                    }
+                });
+                client.until_led(&name, 3);
                 eventually(PATIENCE, &format!("{name} has something to lose"), || {
                     let metadata = client.metadata(&[&name]).map_err(|error| error.to_string())?;
                     let leader = metadata.topics[0].partitions[0].leader_id as usize;

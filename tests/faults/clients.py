@@ -138,11 +138,15 @@ def join(group, number, strategy, lifetimes):
 
 def be_member(group, name, strategy, seconds):
     positions = {}  # of what is not committed
+    is_committing = False
 
-    # Never waited for: a member that waits for a commit does not hear that it has lost its partitions.
+    # Never waited for: a member that waits for a commit does not hear that it has lost its partitions. And one at a time:
+    # those that have to be sent again are sent in any order.
     def commit(consumer):
-        if not positions:
+        nonlocal is_committing
+        if not positions or is_committing:
             return
+        is_committing = True
         wanted = [TopicPartition(*partition, offset) for partition, offset in positions.items()]
         for p in wanted:
             record(name, "committing", p.topic, p.partition, group=group, offset=p.offset)
@@ -152,6 +156,8 @@ def be_member(group, name, strategy, seconds):
             on_commit(error.args[0], wanted)
 
     def on_commit(error, partitions):
+        nonlocal is_committing
+        is_committing = False
         for p in partitions:
             why = error or p.error
             if why:
@@ -218,9 +224,8 @@ while not find_partitions(looker):
     pass
 producers = [
     start(produce, "idempotent", enable_idempotence=True),
-    # One request at a time keeps their order.
-    start(produce, "all", acks="all", compression_type="lz4", max_in_flight=1),
-    start(produce, "one", acks="1", max_in_flight=1),
+    start(produce, "all", acks="all", compression_type="lz4"),
+    start(produce, "one", acks="1"),
 ]
 groups = {"eager": "range", "cooperative": "cooperative-sticky"}
 consumers = [start(read, "reader")] + [

@@ -7,15 +7,19 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::metadata::{MetadataRequest, MetadataResponse, MetadataResponsePartition};
+use odradek::record::read::batches;
 use rustix::process::Signal;
 
 use crate::history::Sent;
 use crate::network::Network;
-use crate::support::client::{Client, values};
-use crate::support::{Broker, Kind, PATIENCE, Process, Scratch, ZooKeeper, deps, eventually, repository, tied};
+use crate::support::client::Client;
+use crate::support::{
+    Broker, Kind, PATIENCE, Process, Scratch, ZooKeeper, deps, eventually, free_port, repository, tied,
+};
 
 pub const BROKERS: usize = 3;
 pub const ZOOKEEPERS: usize = 3;
@@ -57,20 +61,25 @@ impl Cluster {
         let zookeepers = ZooKeeper::start_ensemble(ZOOKEEPERS, &scratch);
         let configure = |id| {
             let broker = Broker::configure_as(id as i32, &scratch, zookeepers[0].port, SETTINGS);
-            let proxy = network.before_broker(id, broker.port);
+            let (port, internal) = (broker.port, free_port());
+            let proxy = network.before_broker(id, internal);
             let servers: Vec<String> = zookeepers
                 .iter()
                 .map(|server| format!("127.0.0.1:{}", network.before_zookeeper(id, server.port)))
                 .collect();
-            let mut file = OpenOptions::new().append(true).open(&broker.config).expect("the settings are there");
+            // Later lines hold. Clients see the broker itself: a proxy cannot refuse a connection for it when it is dead.
             let addresses = format!(
-                "advertised.listeners=PLAINTEXT://127.0.0.1:{proxy}\nzookeeper.connect={}\n",
+                "listeners=PLAINTEXT://127.0.0.1:{port},INTERNAL://127.0.0.1:{internal}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port},INTERNAL://127.0.0.1:{proxy}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT\n\
+                 inter.broker.listener.name=INTERNAL\nzookeeper.connect={}\n",
                 servers.join(",")
             );
+            let mut file = OpenOptions::new().append(true).open(&broker.config).expect("the settings are there");
             file.write_all(addresses.as_bytes()).expect("they can be written");
-            (broker, format!("127.0.0.1:{proxy}"))
+            (broker.address(), broker)
         };
-        let (brokers, addresses): (Vec<_>, Vec<_>) = (0..BROKERS).map(configure).unzip();
+        let (addresses, brokers): (Vec<_>, Vec<_>) = (0..BROKERS).map(configure).unzip();
         let mut cluster = Cluster { clients: None, brokers, zookeepers, network, scratch };
         cluster.start_brokers();
         cluster.until_whole();
@@ -259,19 +268,29 @@ impl Cluster {
         total
     }
 
-    /// What each partition of the clients' topics has, in the order of its offsets.
-    pub fn records(&self) -> BTreeMap<Partition, Vec<Sent>> {
+    /// What each partition of the clients' topics has, in the order of its offsets: who sent it, in which epoch.
+    pub fn records(&self) -> BTreeMap<Partition, Vec<(Sent, i16)>> {
         let all = self.partitions();
-        let ours = self.client_partitions().into_iter().map(|partition| (all[&partition].leader_id, partition));
-        ours.map(|(leader_id, partition)| {
-            let mut leader = self.brokers[leader_id as usize].client();
-            let read = leader.read_all(&partition.0, partition.1, 0).expect("the leader answers");
-            let offsets = read.iter().map(|record| record.offset);
-            assert!(offsets.eq(0..read.len() as i64), "{partition:?}: the offsets have no gaps");
-            let sent = values(&read).iter().map(|value| Sent::parse(value).expect("the clients sent it")).collect();
-            (partition, sent)
-        })
-        .collect()
+        let of = |partition: Partition| {
+            let leader = all[&partition].leader_id;
+            let end = self.high_watermark(&partition, leader).expect("the leader answers");
+            let log = self.brokers[leader as usize].data.join(format!("{}-{}", partition.0, partition.1));
+            let bytes = Bytes::from(bytes_below(log, end).expect("its log can be read"));
+            let mut records = Vec::new();
+            for batch in batches(&bytes) {
+                let batch = batch.expect("the batch is sound");
+                let producer_epoch = batch.header().producer_epoch;
+                for record in batch.records().expect("the batch is sound") {
+                    let record = record.expect("the record is sound");
+                    assert_eq!(record.offset, records.len() as i64, "{partition:?}: the offsets have no gaps");
+                    let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+                    records.push((Sent::parse(&value).expect("the clients sent it"), producer_epoch));
+                }
+            }
+            assert_eq!(records.len() as i64, end, "{partition:?}: all records below the high watermark are there");
+            (partition, records)
+        };
+        self.client_partitions().into_iter().map(of).collect()
     }
 
     /// What each group has committed.

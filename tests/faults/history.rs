@@ -148,6 +148,8 @@ fn event(line: &str, names: &mut Names) -> Option<Event> {
 pub struct Held {
     /// By offset.
     pub records: BTreeMap<Partition, Vec<Sent>>,
+    /// Of each of them.
+    pub producer_epochs: BTreeMap<Partition, Vec<i16>>,
     /// By group.
     pub committed: BTreeMap<(Arc<str>, Partition), i64>,
 }
@@ -160,26 +162,22 @@ pub fn violations(events: &[Event], held: &Held) -> Vec<String> {
     found
 }
 
-/// Acknowledged with acks=all means kept; an idempotent producer's records are there once; those of any producer that waits
-/// for acks=all are in the order in which they were sent, doubles apart.
+/// Acknowledged with acks=all means kept. An idempotent producer's records are there once and in the order in which they were
+/// sent, for each epoch of it: librdkafka takes a new one, and sends again what it does not know to be there, when a request
+/// failed and the next one was then out of order.
 fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
     let mut sent: HashSet<(&Partition, Sent)> = HashSet::new();
-    let mut kept: HashMap<(&Partition, &Sent), usize> = HashMap::new();
+    let mut kept: HashSet<(&Partition, &Sent)> = HashSet::new();
     for (partition, records) in &held.records {
-        let mut last: HashMap<&str, i64> = HashMap::new();
-        for record in records {
-            let count = kept.entry((partition, record)).or_default();
-            *count += 1;
-            let is_new = *count == 1;
-            if !is_new && *record.producer == *IDEMPOTENT {
-                found.push(format!("{partition:?}: {record} is there {count} times"));
-            }
-            if is_new && *record.producer != *ONE {
-                let last = last.entry(&record.producer).or_insert(-1);
-                if record.sequence < *last {
-                    found.push(format!("{partition:?}: {record} comes after {last}"));
+        let mut last = (-1, -1);
+        for (record, epoch) in records.iter().zip(&held.producer_epochs[partition]) {
+            kept.insert((partition, record));
+            if *record.producer == *IDEMPOTENT {
+                let now = (*epoch, record.sequence);
+                if now <= last {
+                    found.push(format!("{partition:?}: {record} in epoch {epoch} comes after {last:?}"));
                 }
-                *last = record.sequence;
+                last = last.max(now);
             }
         }
     }
@@ -193,7 +191,7 @@ fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
             Did::Acknowledged { sequence, offset } if *event.client != *ONE => {
                 let record = record(sequence);
                 let at = usize::try_from(offset).ok();
-                if !kept.contains_key(&(partition, &record)) {
+                if !kept.contains(&(partition, &record)) {
                     found.push(format!("{partition:?}: {record}, acknowledged at {offset}, is lost"));
                 } else if let Some(at) = at
                     && held.records[partition].get(at) != Some(&record)
@@ -209,7 +207,7 @@ fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
             _ => {}
         }
     }
-    for (partition, record) in kept.keys() {
+    for (partition, record) in &kept {
         if !sent.contains(&(*partition, (*record).clone())) {
             found.push(format!("{partition:?}: nobody sent {record}"));
         }
@@ -353,7 +351,8 @@ mod tests {
             events.push(by(&other, Did::Committed { group, offset: 6 }));
         }
         let committed = GROUPS.map(|group| ((group.into(), partition()), 6)).into();
-        (events, Held { records: [(partition(), records)].into(), committed })
+        let producer_epochs = [(partition(), vec![0; records.len()])].into();
+        (events, Held { records: [(partition(), records)].into(), producer_epochs, committed })
     }
 
     fn records(held: &mut Held) -> &mut Vec<Sent> {
@@ -386,8 +385,8 @@ mod tests {
         let all: [(&str, Change); 12] = [
             ("all 1, acknowledged at 4, is lost", |_, held| records(held)[4] = sent(ONE, 1)),
             ("idempotent 1, acknowledged at 3, is not there", |_, held| records(held).swap(3, 4)),
-            ("idempotent 0 is there 2 times", |_, held| records(held)[5] = sent(IDEMPOTENT, 0)),
-            ("idempotent 0 comes after 1", |_, held| records(held).swap(0, 3)),
+            ("idempotent 1 in epoch 0 comes after (0, 1)", |_, held| records(held)[5] = sent(IDEMPOTENT, 1)),
+            ("idempotent 0 in epoch 0 comes after (0, 1)", |_, held| records(held).swap(0, 3)),
             ("nobody sent one 7", |_, held| records(held)[5] = sent(ONE, 7)),
             ("idempotent 2 failed: fatal", |events, _| {
                 events.push(by(IDEMPOTENT, Did::Failed { sequence: 2, error: "fatal".into() }));

@@ -16,6 +16,7 @@ mod network;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -100,11 +101,16 @@ fn check(cluster: &mut Cluster, history: &mut History) {
     assert!(status.success(), "the clients ended with {status}");
     cluster.until_whole();
     history.follow();
-    let records = cluster.records();
+    let (mut records, mut producer_epochs) = (BTreeMap::new(), BTreeMap::new());
+    for (partition, all) in cluster.records() {
+        let (sent, epochs): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        records.insert(partition.clone(), sent);
+        producer_epochs.insert(partition, epochs);
+    }
     let committed = cluster.committed(records.keys().cloned());
     let total: usize = records.values().map(Vec::len).sum();
     println!("{total} records are there, {} things were done", history.events.len());
-    let found = violations(&history.events, &Held { records, committed });
+    let found = violations(&history.events, &Held { records, producer_epochs, committed });
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found[..found.len().min(50)].join("\n"));
     println!("all replicas have the same {} bytes", cluster.until_same_bytes());
 }

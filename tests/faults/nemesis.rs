@@ -28,7 +28,7 @@ pub enum Fault {
     Pause(Whom),
     /// One broker after the other stops in order and starts again. Nothing else happens meanwhile.
     RollingBounce,
-    /// From one other broker, from all of them, from ZooKeeper for longer than the session, from all and the clients too.
+    /// From one other broker, from all of them, from ZooKeeper for longer than the session, from all of these.
     CutFromPeer(Whom),
     CutFromPeers(Whom),
     CutFromZooKeeper(Whom),
@@ -131,7 +131,7 @@ impl Aimed {
             Fault::CutFromPeers(_) => all.for_each(|peer| network.cut(broker, Node::Broker(peer), self.how)),
             Fault::CutFromZooKeeper(_) => network.cut(broker, Node::ZooKeeper, self.how),
             Fault::CutFromAll(_) => {
-                let others = all.map(Node::Broker).chain([Node::ZooKeeper, Node::Client]);
+                let others = all.map(Node::Broker).chain([Node::ZooKeeper]);
                 others.for_each(|other| network.cut(broker, other, self.how));
             }
             Fault::ExpireSession(_) => {

@@ -1,6 +1,6 @@
-//! The cables between the processes. Each broker advertises the address of a proxy before it, and knows ZooKeeper by the
-//! addresses of proxies of its own; who connects to a broker is told by the kernel, since a process of ours owns the socket.
-//! It takes no privilege, and works the same for any broker.
+//! The cables between the processes. Each broker advertises to the others the address of a proxy before it, and knows
+//! ZooKeeper by the addresses of proxies of its own; who connects to a broker is told by the kernel, since a process of ours
+//! owns the socket. It takes no privilege, and works the same for any broker.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,8 +17,8 @@ use crate::support::free_port;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
-    /// Whatever is no broker.
-    Client,
+    /// Whatever is no broker, or none any more.
+    Stranger,
     Broker(usize),
     ZooKeeper,
 }
@@ -58,7 +58,7 @@ impl Network {
         Network { runtime: Runtime::new().expect("a runtime"), cables }
     }
 
-    /// A port that leads to this broker, for anybody.
+    /// A port that leads to this broker, for the others.
     pub fn before_broker(&self, id: usize, port: u16) -> u16 {
         self.proxy(None, Node::Broker(id), port)
     }
@@ -120,14 +120,14 @@ impl Cables {
                 is_it.then(|| format!("socket:[{}]", fields[9]))
             })
         });
-        let Some(inode) = inode else { return Node::Client };
+        let Some(inode) = inode else { return Node::Stranger };
         let brokers = self.brokers.lock().expect("nobody panics with it").clone();
         let owns = |process: u32| {
             let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
             descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|is| is.as_os_str() == inode.as_str())
         };
         let owner = brokers.into_iter().find(|(process, _)| owns(*process));
-        owner.map_or(Node::Client, |(_, id)| Node::Broker(id))
+        owner.map_or(Node::Stranger, |(_, id)| Node::Broker(id))
     }
 
     /// Carries a connection until one of its ends closes it. One that the target refuses ends at once.
