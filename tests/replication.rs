@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use odradek::protocol::messages::api_versions::ApiVersionsRequest;
 use odradek::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use odradek::protocol::messages::produce::ProduceRequest;
 use odradek::record::build::BatchBuilder;
@@ -309,6 +310,27 @@ fn a_leader_that_hangs_is_replaced_and_follows_when_it_goes_on() {
     produce_acknowledged(&cluster, 0, || lines("after", 0, 5, 100));
     until_same_segments(&cluster, 0, &[0, 1, 2]);
     cluster.until_partition(TOPIC, 0, "all are in sync again", |partition| partition.isr_nodes.len() == 3);
+}
+
+/// Some clients would take their topics for deleted, and fail what they have to send.
+#[test]
+fn a_broker_that_has_just_started_tells_of_topics_once_it_has_been_told_of_them() {
+    let mut cluster = Brokers::start("untold", 2, "");
+    cluster.client(0).create_replicated_topic(TOPIC, 1, 2, &[]);
+    let controller = cluster.client(0).metadata(&[]).expect("metadata").controller_id;
+    let started = usize::from(controller == 0);
+    cluster.brokers[started].stop();
+    let controller = usize::try_from(controller).expect("there is one");
+    cluster.brokers[controller].process().signal(Signal::STOP);
+    let mut process = cluster.brokers[started].spawn(Kind::under_test(), &cluster.scratch);
+    let port = cluster.brokers[started].port;
+    process.until_port(port);
+    let asked = std::thread::spawn(move || Client::connect(port).expect("it listens").metadata(&[TOPIC]));
+    // By when the other has been asked too.
+    Client::connect(port).expect("it listens").call(&ApiVersionsRequest::default(), 0).expect("it is answered");
+    cluster.brokers[controller].process().signal(Signal::CONT);
+    let told = asked.join().expect("it does not panic").expect("it is answered");
+    assert_eq!(told.topics[0].error_code, 0, "{told:?}");
 }
 
 /// The leader's log may start in the middle of a batch: who comes with nothing starts with all of that batch.

@@ -2,6 +2,9 @@
 //! (handleTopicMetadataRequest) and metadata/ZkMetadataCache.scala (getPartitionMetadata).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::api::answer::AnswerTooLong;
 use crate::api::create_topics::auto_create;
@@ -30,6 +33,10 @@ const fn operations(codes: &[u32]) -> i32 {
     bits
 }
 
+/// How long an answer waits for the first UpdateMetadata, which names all live brokers, this one among them. Kafka's brokers
+/// take no request until they have started whole, by when it has mostly come.
+const FIRST_UPDATE_WAIT: Duration = Duration::from_secs(5);
+
 /// A pause is due after so many at the latest.
 const PARTITIONS_A_SLICE: usize = 256;
 
@@ -48,6 +55,9 @@ pub(crate) async fn handle(
         Ok(asked) => asked,
         Err(error) => return Ok(refused(&request, error)),
     };
+    // A broker that has just registered knows of no topic, and some clients would take theirs for deleted.
+    let told_by = Instant::from_std(context.received) + FIRST_UPDATE_WAIT;
+    server.metadata.wait_for(told_by, |image| (!image.brokers.is_empty()).then_some(())).await;
     let image = server.metadata.image();
     let listener = context.listener();
     let (mut topics, missing) = topics(context, &image, &asked).await?;

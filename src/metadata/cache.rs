@@ -56,6 +56,10 @@ impl MetadataCache {
 
     /// Waits until `found` sees what it looks for in an image. `None` when the deadline passes first.
     pub async fn wait_for<T>(&self, deadline: Instant, mut found: impl FnMut(&Image) -> Option<T>) -> Option<T> {
+        // Mostly it is there, and nobody has to be told of changes.
+        if let Some(value) = found(&self.image.load()) {
+            return Some(value);
+        }
         let mut changes = self.changes();
         loop {
             changes.mark_unchanged();
