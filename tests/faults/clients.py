@@ -73,7 +73,9 @@ def produce(name, **settings):
     def settled(error, message, topic, partition, sequence):
         in_flight[topic, partition] -= 1
         if error is None:
-            record(name, "acknowledged", topic, partition, sequence=sequence, offset=message.offset())
+            # It has none when the broker knew the batch already and does not say where.
+            offset = -1 if message.offset() is None else message.offset()
+            record(name, "acknowledged", topic, partition, sequence=sequence, offset=offset)
         else:
             record(name, "failed", topic, partition, sequence=sequence, error=error.str())
 
