@@ -56,6 +56,9 @@ func send(topic, word string, count int, acknowledged bool, c *sarama.Config) er
 				Headers: []sarama.RecordHeader{{Key: []byte("number"), Value: []byte(strconv.Itoa(n))}}})
 		}
 		if err := p.SendMessages(messages); err != nil {
+			if failed, ok := err.(sarama.ProducerErrors); ok {
+				return fmt.Errorf("%w The first: %w", err, failed[0].Err)
+			}
 			return err
 		}
 		for n, m := range messages {
