@@ -149,6 +149,7 @@ async fn fetched(
         Ok(answer) => answer,
         Err(error) => {
             log::debug!("fetch from broker {broker}: {error}");
+            // A setting: nothing tells when a broker that is away is back.
             tokio::time::sleep(cluster.settings.retry_backoff).await;
             return (broker, Vec::new());
         }

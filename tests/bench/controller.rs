@@ -528,6 +528,7 @@ fn measure(kind: Kind, dir: &Path, scale: Scale) -> Vec<Line> {
         let topic = MetadataRequestTopic { name: Some(last.clone()), ..Default::default() };
         let wanted = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
         while Client::connect(standby.port).call(&wanted, 9).topics[0].error_code != 0 {
+            // What a broker knows has no event for who asks it.
             std::thread::sleep(Duration::from_millis(20));
         }
         ledger.forget();
