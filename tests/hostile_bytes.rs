@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::message::Request;
 use odradek::protocol::messages::alter_configs::AlterConfigsRequest;
 use odradek::protocol::messages::api_versions::ApiVersionsRequest;
@@ -31,6 +32,9 @@ use odradek::protocol::messages::heartbeat::HeartbeatRequest;
 use odradek::protocol::messages::incremental_alter_configs::IncrementalAlterConfigsRequest;
 use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
 use odradek::protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use odradek::protocol::messages::leader_and_isr::{
+    LeaderAndIsrPartitionState, LeaderAndIsrRequest, LeaderAndIsrTopicState,
+};
 use odradek::protocol::messages::leave_group::LeaveGroupRequest;
 use odradek::protocol::messages::list_groups::ListGroupsRequest;
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
@@ -404,4 +408,55 @@ fn what_is_no_kafka_request_at_all_costs_the_connection() {
     }
     assert!(cluster.broker.process().has_ended().is_none());
     assert!(!cluster.broker.client().metadata(&[]).expect("it serves").brokers.is_empty());
+}
+
+/// Of one who has the epochs right, and names what cannot be: each would damage what the broker keeps of all partitions.
+#[test]
+fn no_partition_that_could_not_be_gets_a_log() {
+    let mut cluster = Cluster::start("impossible", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("served", 1, &[]);
+    client.produce("served", 0, batch(Codec::None, ["kept".to_owned()])).expect("it is served").expect("no error");
+    let topic = |name: &str, partition_index, replicas| LeaderAndIsrTopicState {
+        topic_name: name.to_owned(),
+        partition_states: vec![LeaderAndIsrPartitionState {
+            partition_index,
+            isr: vec![0],
+            replicas: vec![0; replicas],
+            is_new: true,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let (name, number, replication) =
+        (ErrorCode::InvalidTopicException, ErrorCode::InvalidPartitions, ErrorCode::InvalidReplicaAssignment);
+    let (topic_states, expected): (Vec<_>, Vec<_>) = [
+        (topic("../outside", 0, 1), name),
+        (topic("../data/served", 0, 1), name),
+        (topic("two words", 0, 1), name),
+        (topic("two\nlines", 0, 1), name),
+        (topic("", 0, 1), name),
+        (topic("negative", -1, 1), number),
+        (topic("everywhere", 0, 40_000), replication),
+        (topic("possible", 0, 1), ErrorCode::None),
+    ]
+    .map(|(topic, code)| (topic.clone(), (topic.topic_name, code.code())))
+    .into_iter()
+    .unzip();
+    // The controller is the first that there was.
+    let request = LeaderAndIsrRequest { controller_epoch: 1, broker_epoch: -1, topic_states, ..Default::default() };
+    let answer = client.call(&request, 4).expect("the broker answers");
+    assert_eq!(answer.error_code, 0);
+    let mut said: Vec<_> = answer.partition_errors.into_iter().map(|of| (of.topic_name, of.error_code)).collect();
+    said.sort();
+    let mut expected = expected;
+    expected.sort();
+    assert_eq!(said, expected);
+    assert!(!cluster.scratch.path("outside-0").exists());
+    let status = cluster.broker.stop();
+    assert!(status.success(), "it stops in order: {status}");
+    let checkpoint = std::fs::read_to_string(cluster.broker.data.join("recovery-point-offset-checkpoint"));
+    let mut lines: Vec<_> = checkpoint.expect("a checkpoint").lines().skip(2).map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["possible 0 0", "served 0 1"]);
 }

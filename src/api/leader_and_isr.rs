@@ -4,8 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use log::warn;
+
 use crate::api::errors::code;
 use crate::api::{RequestContext, Server};
+use crate::controller::topic_validation::validate_name;
+use crate::model::shown::shown;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::leader_and_isr::{
@@ -24,14 +28,24 @@ pub(crate) async fn handle(
     request: LeaderAndIsrRequest,
 ) -> LeaderAndIsrResponse {
     let topic_ids = topic_ids(&request);
-    let decisions = decisions(&request);
+    let (mut decisions, mut impossible) = (Vec::new(), Vec::new());
+    for (name, decision) in self::decisions(&request) {
+        match possible(&name, &decision) {
+            Ok(()) => decisions.push((name, decision)),
+            Err(why) => impossible.push((name, why)),
+        }
+    }
+    if let Some((name, why)) = impossible.first() {
+        let (count, name) = (impossible.len(), name.to_string());
+        warn!("{count} partitions of a LeaderAndIsr request cannot be, such as {}: {why}", shown(&name));
+    }
     let names: Vec<TopicPartition> = decisions.iter().map(|(name, _)| name.clone()).collect();
     let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
     let asked = Decisions { epochs, decisions, same_epoch_allowed: request.is_kraft_controller };
-    let (error, errors): (ErrorCode, Vec<_>) =
+    let (error, mut errors): (ErrorCode, Vec<_>) =
         match server.replicas.become_leader_or_follower(asked, context.now_ms).await {
             Ok(outcomes) => {
                 (ErrorCode::None, outcomes.into_iter().map(|(name, outcome)| (name, code(outcome))).collect())
@@ -42,7 +56,22 @@ pub(crate) async fn handle(
                 (error, names.into_iter().map(|name| (name, error)).collect())
             }
         };
+    errors.extend(impossible);
     respond(context.api_version, error, errors, &topic_ids)
+}
+
+/// A partition has a directory, and a word in each checkpoint, by its name: one that could not be a topic's may lead out of
+/// the log directory, or damage what is said of all others. No replication factor is more than an i16.
+fn possible(name: &TopicPartition, decision: &Decision) -> Result<(), ErrorCode> {
+    if validate_name(&name.topic).is_err() {
+        Err(ErrorCode::InvalidTopicException)
+    } else if name.partition < 0 {
+        Err(ErrorCode::InvalidPartitions)
+    } else if i16::try_from(decision.assignment.len()).is_err() {
+        Err(ErrorCode::InvalidReplicaAssignment)
+    } else {
+        Ok(())
+    }
 }
 
 pub(crate) fn topic_ids(request: &LeaderAndIsrRequest) -> HashMap<Arc<str>, TopicId> {
@@ -123,6 +152,21 @@ mod tests {
     use super::*;
     use crate::codec::writer::Writer;
     use crate::protocol::message::Message;
+
+    #[test]
+    fn no_partition_is_taken_that_could_be_no_topics_or_has_more_replicas_than_any() {
+        let possible = |topic: &str, partition, replicas: usize| {
+            let state = LeaderAndIsrPartitionState { replicas: vec![1; replicas], ..Default::default() };
+            possible(&TopicPartition::new(topic, partition), &decision(&state, TopicId::ZERO))
+        };
+        assert_eq!(possible("__consumer_offsets", 49, 3), Ok(()));
+        for topic in ["", ".", "..", "../t", "a/b", "a b", "a\nb", "a\0b", &"a".repeat(250)] {
+            assert_eq!(possible(topic, 0, 3), Err(ErrorCode::InvalidTopicException), "{topic:?}");
+        }
+        assert_eq!(possible("t", -1, 3), Err(ErrorCode::InvalidPartitions));
+        assert_eq!(possible("t", 0, 32_767), Ok(()));
+        assert_eq!(possible("t", 0, 32_768), Err(ErrorCode::InvalidReplicaAssignment));
+    }
 
     #[test]
     fn errors_go_by_topic_name_up_to_version_4_and_by_topic_id_from_version_5_on() {
