@@ -781,6 +781,9 @@ fn what_a_leader_asks_for_is_checked_in_kafkas_order() {
         (4, 4, &[1], true, Err(InvalidRequest)),
         (4, 4, &[], false, Err(InvalidRequest)),
         (4, 4, &[2], false, Err(InvalidRequest)),
+        (4, 4, &[1, 1], false, Err(InvalidRequest)),
+        (4, 4, &[1, 2, 2], false, Err(InvalidRequest)),
+        (4, 4, &[1, 4], false, Err(InvalidRequest)),
         (4, 4, &[1, 3], false, Err(IneligibleReplica)),
         (4, 4, &[1, 2], false, Ok((5, vec![1, 2]))),
     ];
@@ -883,6 +886,16 @@ fn a_leader_that_has_recovered_says_so_with_its_next_isr() {
     assert_eq!(driver.alter(asking(4, 4, &[1, 2], true)), Err(AlterRefusal::InvalidRequest));
     assert_eq!(driver.alter(asking(4, 4, &[1, 2], false)), Ok((5, vec![1, 2])));
     assert!(!driver.states[&tp("t-0")].recovering);
+}
+
+/// A move that an earlier controller lost track of may leave one there.
+#[test]
+fn a_member_that_is_no_replica_holds_up_no_change_of_the_isr() {
+    let mut driver = Driver::elected(&[1, 2, 3], &[("t", found(&[&[1, 2]]))], &[("t-0", leadership(1, 4, &[1, 3]))]);
+    let asked = asking(4, 4, &[1, 3, 2], false);
+    let (_, answer) = driver.ask(asked);
+    let outcome = answer.expect("the broker's epoch is right").remove(0).outcome;
+    assert_eq!(outcome.map(|now| now.isr), Ok([1, 3, 2].map(BrokerId).to_vec()));
 }
 
 #[test]

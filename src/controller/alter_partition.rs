@@ -12,13 +12,14 @@
 //! | under an older partition epoch                         | `InvalidUpdateVersion`     |
 //! | a recovering leader with followers, or to recover again| `InvalidRequest`           |
 //! | by another than the leader; an ISR without the leader  | `InvalidRequest`           |
+//! | a member twice, or a new one that is no replica        | `InvalidRequest`           |
 //! | a member that is not live, or is shutting down         | `IneligibleReplica`        |
 //! | anything else                                          | written, if ZooKeeper agrees |
 //!
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/KafkaController.scala (tryProcessAlterPartition); that the
-//! request comes from the leader is checked as in metadata/src/main/java/org/apache/kafka/controller/
+//! request comes from the leader, and is about replicas, is checked as in metadata/src/main/java/org/apache/kafka/controller/
 //! ReplicationControlManager.java (validateAlterPartitionData), since no broker would recover from the contrary.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use log::{debug, info};
@@ -106,6 +107,7 @@ enum Verdict {
 
 fn judge(
     current: &LeaderAndIsr,
+    replicas: &[BrokerId],
     broker: BrokerId,
     asked: &AskedIsr,
     is_eligible: impl Fn(BrokerId) -> bool,
@@ -125,6 +127,7 @@ fn judge(
     } else if (asked.recovering && (asked.isr.len() > 1 || !current.recovering))
         || current.leader != Some(broker)
         || !asked.isr.contains(&broker)
+        || !has_each_once(&asked.isr, |member| replicas.contains(&member) || current.isr.contains(&member))
     {
         Verdict::Refused(AlterRefusal::InvalidRequest)
     } else if !asked.isr.iter().all(|member| is_eligible(*member)) {
@@ -132,6 +135,12 @@ fn judge(
     } else {
         Verdict::Write
     }
+}
+
+/// Each member counts for `min.insync.replicas`.
+fn has_each_once(isr: &[BrokerId], may_be_in: impl Fn(BrokerId) -> bool) -> bool {
+    let members: BTreeSet<BrokerId> = isr.iter().copied().collect();
+    members.len() == isr.len() && members.into_iter().all(may_be_in)
 }
 
 impl Active {
@@ -149,10 +158,12 @@ impl Active {
         let mut altering = Altering { id, outcomes: BTreeMap::new(), unknown: Vec::new(), writes: BTreeMap::new() };
         let mut refused = Vec::new();
         for (name, asked) in self.named(partitions, &mut altering.unknown) {
-            let current = self.cluster.partition(&name).and_then(|known| known.leadership.as_ref());
+            let current = self.cluster.partition(&name).and_then(|known| Some((known.leadership.as_ref()?, known)));
+            let is_eligible = |member| self.cluster.is_electable(member);
             let outcome = match current {
                 None => Err(AlterRefusal::UnknownTopicOrPartition),
-                Some(current) => match judge(current, broker, &asked, |member| self.cluster.is_electable(member)) {
+                Some((current, known)) => match judge(current, &known.assignment.replicas, broker, &asked, is_eligible)
+                {
                     Verdict::InForce => Ok(current.clone()),
                     Verdict::Refused(why) => {
                         debug!("partition {name} stays {current:?}, broker {broker} asks for {asked:?}: {why:?}");
