@@ -11,6 +11,7 @@
 //! ```
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/cluster/Partition.scala and server/ReplicaManager.scala.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId};
@@ -310,13 +311,12 @@ impl Leadership {
         self.assignment = decision.assignment.clone();
         self.adding = decision.adding.clone();
         self.removing = decision.removing.clone();
-        let local = self.local;
-        self.followers.retain(|follower| decision.assignment.contains(&follower.broker));
-        for &broker in decision.assignment.iter().filter(|&&broker| broker != local) {
-            if !self.followers.iter().any(|follower| follower.broker == broker) {
-                self.followers.push(Follower::unknown(broker));
-            }
-        }
+        let mut others: BTreeSet<BrokerId> = decision.assignment.iter().copied().collect();
+        others.remove(&self.local);
+        self.followers.retain(|follower| others.remove(&follower.broker));
+        // Those that are left are new.
+        let new = decision.assignment.iter().copied().filter(|broker| others.remove(broker));
+        self.followers.extend(new.map(Follower::unknown));
     }
 
     /// Checks the leader epoch that a request carries (`None` if it carries none), then that this broker leads.
@@ -658,6 +658,22 @@ mod tests {
         let anew = leadership.lead(&decision(1, 3, &[1, 2]), Offset(9), at(4_000));
         assert_eq!(anew, Transition::Done { new_role: true, new_epoch: true });
         assert_eq!(leadership.followers[0].log_end_offset, Offset(-1));
+    }
+
+    #[test]
+    fn an_assignment_costs_its_length_and_each_of_its_brokers_is_one_follower() {
+        let followers = |leadership: &Leadership| -> Vec<i32> {
+            leadership.followers.iter().map(|follower| follower.broker.0).collect()
+        };
+        let mut leadership = leading(0, &[3, 1, 2, 3], 0);
+        assert_eq!(followers(&leadership), [3, 2]);
+        leadership.follow(&decision(2, 1, &[4, 2, 1, 4]));
+        assert_eq!(followers(&leadership), [2, 4]);
+        // By its square it would take hours.
+        let long: Vec<i32> = (0..1_000_000).collect();
+        leadership.follow(&decision(2, 2, &long));
+        leadership.follow(&decision(2, 3, &long));
+        assert_eq!(leadership.followers.len(), 999_999);
     }
 
     #[test]
