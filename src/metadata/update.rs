@@ -1,7 +1,7 @@
 //! An UpdateMetadata request of any version, as the one update that the image takes.
 
 use std::collections::HashMap;
-use std::mem;
+use std::sync::Arc;
 
 use crate::config::listeners::SecurityProtocol;
 use crate::metadata::image::{Broker, Partition, TopicUpdate, Update};
@@ -16,25 +16,44 @@ impl Update {
     /// name a listener after its security protocol.
     /// Source: kafka 3.9.0-rc3 clients/src/main/java/org/apache/kafka/common/requests/UpdateMetadataRequest.java.
     pub fn of(request: UpdateMetadataRequest) -> Update {
-        let mut topics: Vec<TopicUpdate> = Vec::with_capacity(request.topic_states.len());
-        let mut positions: HashMap<String, usize> = HashMap::new();
-        for mut state in request.ungrouped_partition_states {
-            let position = *positions.entry(mem::take(&mut state.topic_name)).or_insert_with_key(|name| {
-                topics.push(TopicUpdate { name: name.as_str().into(), id: TopicId::ZERO, partitions: Vec::new() });
-                topics.len() - 1
-            });
-            topics[position].partitions.push(partition(state));
+        let mut topics = Topics::default();
+        for state in request.ungrouped_partition_states {
+            topics.of(&state.topic_name, TopicId::ZERO).partitions.push(partition(state));
         }
-        topics.extend(request.topic_states.into_iter().map(|topic| TopicUpdate {
-            name: topic.topic_name.into(),
-            id: topic.topic_id,
-            partitions: topic.partition_states.into_iter().map(partition).collect(),
-        }));
+        for topic in request.topic_states {
+            let update = topics.of(&topic.topic_name, topic.topic_id);
+            update.partitions.extend(topic.partition_states.into_iter().map(partition));
+        }
         Update {
             controller: BrokerId(request.controller_id),
             brokers: request.live_brokers.into_iter().map(broker).collect(),
-            topics,
+            topics: topics.updates,
         }
+    }
+}
+
+/// What is said of each topic, all in one place however often the request names it: for each place there is a new list of
+/// all partitions that the topic has.
+#[derive(Default)]
+struct Topics {
+    updates: Vec<TopicUpdate>,
+    positions: HashMap<Arc<str>, usize>,
+}
+
+impl Topics {
+    fn of(&mut self, name: &str, id: TopicId) -> &mut TopicUpdate {
+        let position = match self.positions.get(name) {
+            Some(position) => *position,
+            None => {
+                let name: Arc<str> = name.into();
+                self.positions.insert(Arc::clone(&name), self.updates.len());
+                self.updates.push(TopicUpdate { name, id, partitions: Vec::new() });
+                self.updates.len() - 1
+            }
+        };
+        let update = &mut self.updates[position];
+        update.id = id;
+        update
     }
 }
 
@@ -110,6 +129,23 @@ mod tests {
         let shape: Vec<(&str, usize)> = update.topics.iter().map(|t| (&*t.name, t.partitions.len())).collect();
         assert_eq!(shape, vec![("a", 2), ("b", 1)]);
         assert_eq!(update.topics[0].partitions[1].partition_epoch, PartitionEpoch(4));
+    }
+
+    #[test]
+    fn a_topic_that_is_named_often_is_updated_once_and_has_the_id_that_is_said_last() {
+        let of = |name: &str, id, partition| UpdateMetadataTopicState {
+            topic_name: name.to_owned(),
+            topic_id: TopicId([id; 16]),
+            partition_states: vec![state("", partition)],
+        };
+        let topic_states = vec![of("a", 1, 0), of("b", 2, 0), of("a", 3, 1), of("a", 4, 0)];
+        let update = Update::of(UpdateMetadataRequest { topic_states, ..Default::default() });
+        let shape: Vec<(&str, TopicId, Vec<i32>)> = update
+            .topics
+            .iter()
+            .map(|topic| (&*topic.name, topic.id, topic.partitions.iter().map(|state| state.partition).collect()))
+            .collect();
+        assert_eq!(shape, [("a", TopicId([4; 16]), vec![0, 1, 0]), ("b", TopicId([2; 16]), vec![0])]);
     }
 
     #[test]
