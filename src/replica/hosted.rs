@@ -1,15 +1,17 @@
-//! Which partitions this broker hosts. Readers take no lock: the map is replaced whole, under the control lock.
+//! Which partitions this broker hosts. Readers take no lock: the map is replaced by another under the control lock, which
+//! shares with it the topics that do not change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rpds::HashTrieMapSync;
 
 use crate::model::{TOPIC_NAME_BYTES_MAX, TopicPartition};
 use crate::replica::partition::Partition;
 
 type Partitions = BTreeMap<i32, Arc<Partition>>;
-type Topics = HashMap<Arc<str>, Arc<Partitions>>;
+type Topics = HashTrieMapSync<Arc<str>, Arc<Partitions>>;
 
 #[derive(Default)]
 pub struct Hosted {
@@ -40,9 +42,11 @@ impl Hosted {
         }
         let mut topics = Topics::clone(&self.topics.load());
         for partition in added {
-            let name = partition.name();
-            let partitions = topics.entry(Arc::clone(&name.topic)).or_default();
-            Arc::make_mut(partitions).insert(name.partition, partition);
+            let TopicPartition { topic, partition: number } = partition.name().clone();
+            match topics.get_mut(&topic) {
+                Some(partitions) => drop(Arc::make_mut(partitions).insert(number, partition)),
+                None => topics.insert_mut(topic, Arc::new(Partitions::from([(number, partition)]))),
+            }
         }
         self.topics.store(Arc::new(topics));
     }
@@ -57,7 +61,7 @@ impl Hosted {
             let Some(partitions) = topics.get_mut(&name.topic) else { continue };
             Arc::make_mut(partitions).remove(&name.partition);
             if partitions.is_empty() {
-                topics.remove(&name.topic);
+                topics.remove_mut(&name.topic);
             }
         }
         self.topics.store(Arc::new(topics));
