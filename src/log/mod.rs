@@ -104,7 +104,7 @@ pub(crate) struct State {
     config: Arc<LogConfig>,
     topic_id: Option<TopicId>,
     unwritten: Unwritten,
-    /// By base offset; never empty. The last one is active.
+    /// By base offset; never empty, but while there is a truncation. The last one is active.
     segments: Vec<Segment>,
     recent: RecentBatches,
     log_start_offset: Offset,
@@ -121,7 +121,7 @@ pub(crate) struct State {
     snapshots: Snapshots,
     /// Counts truncations, so that a flush that overlapped one does not take credit for what was cut off.
     truncations: u64,
-    /// A truncation is renaming files, for which it has let go of the lock: nothing may be read or appended meanwhile.
+    /// A truncation is at the files, for which it has let go of the lock: nothing may be read or appended meanwhile.
     is_truncating: bool,
     /// Closed for good, or its directory is gone.
     is_closed: bool,
@@ -324,6 +324,14 @@ impl Log {
     /// Bytes of all segments.
     pub fn size(&self) -> u64 {
         self.locked().segments.iter().map(|segment| u64::from(segment.size())).sum()
+    }
+
+    /// Whether so many bytes go into the segment that is there.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        let state = self.locked();
+        // A truncation has them all.
+        let active = state.segments.last();
+        active.is_some_and(|active| active.size() as usize + bytes <= state.config.segment_bytes as usize)
     }
 
     pub fn segment_count(&self) -> usize {

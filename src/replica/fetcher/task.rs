@@ -337,6 +337,28 @@ fn may_wait_for_a_disk(partition: &Partition, task: &Task) -> bool {
         // An empty log may have to start elsewhere, and one that starts later lets go of segments.
         bounds.log_start_offset == bounds.log_end_offset
             || bounds.log_start_offset < from_leader.log_start_offset
+            // Each segment that begins is several files.
+            || !log.has_room_for(from_leader.records.len())
             || log.config().flush_messages != i64::MAX
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::log::LogConfig;
+    use crate::replica::follower_tests::{batch, following, from_leader};
+
+    #[test]
+    fn an_append_that_begins_a_segment_is_not_made_among_connections() {
+        let records = batch(4, 0, 10);
+        let room = u32::try_from(records.len() + batch(4, 10, 10).len()).expect("they are short");
+        let follower = following(LogConfig { segment_bytes: room, ..LogConfig::default() });
+        follower.partition.append_from_leader(&from_leader(0, records, 0, 0), 0).expect("it is the first");
+        let may_wait =
+            |records: Vec<u8>| may_wait_for_a_disk(&follower.partition, &Task::Append(from_leader(10, records, 0, 0)));
+        assert!(!may_wait(batch(4, 10, 10)));
+        assert!(may_wait(batch(4, 10, 11)));
+        assert!(may_wait([batch(4, 10, 10), batch(4, 20, 1)].concat()));
+    }
 }
