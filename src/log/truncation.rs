@@ -1,15 +1,18 @@
 //! Cutting a log at either end: truncation to what a new leader has, and the log start offset.
 //! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{IoContext, LogError};
 use super::log_dir::LogDir;
 use super::producer_snapshot;
+use super::producer_state::Producers;
 use super::scan::{BatchScan, Found};
 use super::segment::{Segment, find_position};
-use super::snapshots;
+use super::snapshots::{self, Snapshots};
 use super::{Log, State, append, file_names, files};
+use crate::model::lock::about_to_wait_for_disk;
 use crate::model::{LeaderEpoch, Offset};
 
 impl Log {
@@ -29,12 +32,20 @@ impl Log {
         let due_ms = state.due_ms(now_ms);
         drop(state);
         let renamed = removed.rename(&self.parent, due_ms);
+        let result = renamed.and_then(|()| self.finish_truncation(offset, now_ms));
         let mut state = self.locked();
-        let result = renamed.and_then(|()| state.finish_truncation(offset, now_ms));
         // After a failure there may not even be a segment: whoever waits for the lock must not go on.
         state.is_truncating = result.is_err();
         drop(state);
         self.observe_change(result).map(|()| true)
+    }
+
+    /// Cuts the last segment, and reads what it keeps. Who asks where the log ends is told meanwhile.
+    fn finish_truncation(&self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
+        let mut cut = self.locked().cut();
+        let finished = cut.finish(offset, self.parent.producer_id_expiration_ms(), now_ms);
+        self.locked().put_back(cut);
+        finished
     }
 
     /// Removes everything and continues at `offset`: the leader of `leader_epoch` no longer has what this log would need
@@ -103,7 +114,57 @@ impl Removed {
     }
 }
 
+/// What a truncation changes without the lock. The log has none of it meanwhile, but for its producers as they were.
+struct Cut {
+    dir: PathBuf,
+    segments: Vec<Segment>,
+    snapshots: Snapshots,
+    producers: Producers,
+    log_start_offset: Offset,
+    log_end_offset: Offset,
+}
+
+impl Cut {
+    fn finish(&mut self, offset: Offset, expiration_ms: i64, now_ms: i64) -> Result<(), LogError> {
+        let last = self.segments.last_mut().expect("the first segment starts at or below the offset");
+        last.truncate_to(&self.dir, offset, now_ms)?;
+        let Cut { dir, segments, snapshots, producers, log_start_offset, log_end_offset } = self;
+        let (start, end) = (*log_start_offset, *log_end_offset);
+        ProducersOf { dir, segments, snapshots, producers, start, end }.rebuild(expiration_ms, now_ms)
+    }
+}
+
+/// The producer state of a log that starts and ends there.
+struct ProducersOf<'a> {
+    dir: &'a Path,
+    segments: &'a mut [Segment],
+    snapshots: &'a mut Snapshots,
+    producers: &'a mut Producers,
+    start: Offset,
+    end: Offset,
+}
+
 impl State {
+    fn cut(&mut self) -> Cut {
+        Cut {
+            dir: self.dir.clone(),
+            segments: std::mem::take(&mut self.segments),
+            snapshots: std::mem::take(&mut self.snapshots),
+            producers: Producers::new(Arc::clone(&self.parent.producer_limits)),
+            log_start_offset: self.log_start_offset,
+            log_end_offset: self.log_end_offset,
+        }
+    }
+
+    fn put_back(&mut self, cut: Cut) {
+        let Cut { segments, snapshots, producers, .. } = cut;
+        (self.segments, self.snapshots, self.producers) = (segments, snapshots, producers);
+        self.producers.forget_completed_below(self.high_watermark);
+        if self.is_closed {
+            self.segments.iter_mut().for_each(Segment::close);
+        }
+    }
+
     /// When files that go now are removed.
     pub(super) fn due_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_add(self.config.file_delete_delay_ms)
@@ -160,15 +221,6 @@ impl State {
         removed
     }
 
-    fn finish_truncation(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
-        let State { segments, dir, .. } = self;
-        segments
-            .last_mut()
-            .expect("the first segment starts at or below the offset")
-            .truncate_to(dir, offset, now_ms)?;
-        self.rebuild_producers(self.parent.producer_id_expiration_ms(), now_ms)
-    }
-
     fn start_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
         self.segments.push(Segment::create(&self.dir, offset, &self.config, now_ms)?);
         self.snapshots.retain(&self.dir, |_| false)?;
@@ -206,15 +258,25 @@ impl State {
         Ok(true)
     }
 
-    /// Brings the producer state to the log end: from the newest usable snapshot, then from the batches behind it.
+    /// Brings the producer state to the log end.
     pub(super) fn rebuild_producers(&mut self, expiration_ms: i64, now_ms: i64) -> Result<(), LogError> {
         let (start, end) = (self.log_start_offset, self.log_end_offset);
-        self.snapshots.retain(&self.dir, |offset| offset <= end && offset > start)?;
+        let State { dir, segments, snapshots, producers, .. } = self;
+        ProducersOf { dir, segments, snapshots, producers, start, end }.rebuild(expiration_ms, now_ms)
+    }
+}
+
+impl ProducersOf<'_> {
+    /// From the newest usable snapshot, then from the batches behind it.
+    fn rebuild(&mut self, expiration_ms: i64, now_ms: i64) -> Result<(), LogError> {
+        about_to_wait_for_disk();
+        let (start, end) = (self.start, self.end);
+        self.snapshots.retain(self.dir, |offset| offset <= end && offset > start)?;
         if self.producers.end_offset() != end {
             self.producers.restart_at(start);
             self.snapshots.set_last(start);
             while let Some(offset) = self.snapshots.latest() {
-                match producer_snapshot::read(&snapshots::path(&self.dir, offset)) {
+                match producer_snapshot::read(&snapshots::path(self.dir, offset)) {
                     Ok(producers) => {
                         for (producer_id, producer) in producers {
                             self.producers.insert(producer_id, producer);
@@ -226,38 +288,36 @@ impl State {
                     }
                     Err(LogError::Corrupt { context }) => {
                         log::warn!("{context}; trying an older one");
-                        self.snapshots.remove(&self.dir, offset)?;
+                        self.snapshots.remove(self.dir, offset)?;
                     }
                     Err(error) => return Err(error),
                 }
             }
-            self.replay_producers()?;
+            self.replay()?;
         }
         self.producers.set_end_offset(end);
-        self.snapshots.take_if_possible(&self.dir, &self.producers)
+        self.snapshots.take_if_possible(self.dir, self.producers)
     }
 
-    fn replay_producers(&mut self) -> Result<(), LogError> {
+    fn replay(&mut self) -> Result<(), LogError> {
         let from = self.producers.end_offset();
-        let first = self.segment_of(from);
+        let first = self.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         let first_with_snapshot = self.segments.len().saturating_sub(2);
-        for at in first..self.segments.len() {
-            let base_offset = self.segments[at].base_offset();
-            if base_offset >= self.log_end_offset {
+        for (at, segment) in self.segments.iter_mut().enumerate().skip(first) {
+            let base_offset = segment.base_offset();
+            if base_offset >= self.end {
                 break;
             }
             if base_offset > from {
                 self.producers.set_end_offset(base_offset);
                 // So that the next truncation or crash replays little.
                 if at >= first_with_snapshot {
-                    self.snapshots.take_if_possible(&self.dir, &self.producers)?;
+                    self.snapshots.take_if_possible(self.dir, self.producers)?;
                 }
             }
-            let State { segments, dir, producers, .. } = self;
-            let segment = &mut segments[at];
-            let file = segment.file(dir)?;
-            let path = segment.log_path(dir);
-            let start = segment.lookup(dir, from)?.position().doing("search the index of", &path)?;
+            let file = segment.file(self.dir)?;
+            let path = segment.log_path(self.dir);
+            let start = segment.lookup(self.dir, from)?.position().doing("search the index of", &path)?;
             let start = find_position(&file, start, segment.size(), from).doing("read", &path)?;
             let mut scan = BatchScan::new(&file, start, segment.size());
             while let Found::Batch((_, batch)) = scan.next().doing("read", &path)? {
@@ -266,7 +326,7 @@ impl State {
                 }
                 if let Some(of_producer) = append::producer_batch_of(&batch) {
                     // The transaction index has these already.
-                    let _ = producers.apply(&of_producer);
+                    let _ = self.producers.apply(&of_producer);
                 }
             }
         }
