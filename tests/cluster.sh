@@ -18,7 +18,19 @@ broker_ports=()
 broker_pids=()
 
 die() { echo "FAILED cluster: $*" >&2; exit 1; }
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# Below those that the kernel gives to outgoing connections: one of these could take that of a broker that is dead.
+free_port() {
+    python3 -c '
+import random, socket
+while True:
+    try:
+        port = random.randrange(10000, 32768)
+        socket.create_server(("127.0.0.1", port)).close()
+        break
+    except OSError:
+        pass
+print(port)'
+}
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 until_port() { # NAME PORT PID LOG

@@ -4,8 +4,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,10 +33,7 @@ fn registration(id: i32) -> Broker {
 
 /// How many packets the server has received, this question among them.
 fn received(zookeeper: &ZooKeeper) -> u64 {
-    let mut socket = TcpStream::connect(("127.0.0.1", zookeeper.port)).expect("the server runs");
-    socket.write_all(b"srvr").expect("it takes the question");
-    let mut said = String::new();
-    socket.read_to_string(&mut said).expect("it answers in text");
+    let said = zookeeper.status().expect("the server answers");
     let line = said.lines().find_map(|line| line.strip_prefix("Received: "));
     line.and_then(|count| count.trim().parse().ok()).unwrap_or_else(|| panic!("it said: {said}"))
 }

@@ -9,10 +9,13 @@
 
 pub mod client;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -47,11 +50,12 @@ pub fn eventually<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> 
 }
 
 /// A port below those that the kernel gives to outgoing connections: one of these could take it from a server that is
-/// down for a moment.
+/// down for a moment. None is given twice, since who asked for it may not listen yet.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = rand::random_range(10_000..32_768);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && GIVEN.lock().expect("nobody panics with it").insert(port) {
             return port;
         }
     }
@@ -179,11 +183,15 @@ pub enum Kind {
 impl Kind {
     /// The broker under test: ours, unless the environment says otherwise.
     pub fn under_test() -> Kind {
-        match std::env::var("ODRADEK_TEST_BROKER").as_deref() {
-            Ok("jvm-3.9.1") => Kind::Jvm("3.9.1"),
-            Ok("jvm-2.8.2") => Kind::Jvm("2.8.2"),
-            Ok("odradek" | "") | Err(_) => Kind::Odradek,
-            Ok(other) => panic!("ODRADEK_TEST_BROKER={other} is no broker: odradek, jvm-3.9.1, jvm-2.8.2"),
+        Kind::named(&std::env::var("ODRADEK_TEST_BROKER").unwrap_or_default())
+    }
+
+    pub fn named(name: &str) -> Kind {
+        match name {
+            "jvm-3.9.1" => Kind::Jvm("3.9.1"),
+            "jvm-2.8.2" => Kind::Jvm("2.8.2"),
+            "odradek" | "" => Kind::Odradek,
+            other => panic!("ODRADEK_TEST_BROKER={other} is no broker: odradek, jvm-3.9.1, jvm-2.8.2"),
         }
     }
 }
@@ -286,6 +294,16 @@ impl ZooKeeper {
     pub fn start_again(&mut self, scratch: &Scratch) {
         self.process = ZooKeeper::run(self.release, &self.name, scratch, &self.config);
         self.process.until_port(self.port);
+    }
+
+    /// What it says of itself. In an ensemble that has elected nobody it says that it does not serve.
+    pub fn status(&self) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.write_all(b"srvr")?;
+        let mut said = String::new();
+        socket.read_to_string(&mut said)?;
+        Ok(said)
     }
 
     /// Kills the server and starts it again.
