@@ -225,7 +225,8 @@ looker = Consumer({**CONSUMER, "group.id": "looker"})
 while not find_partitions(looker):
     pass
 producers = [
-    start(produce, "idempotent", enable_idempotence=True),
+    # It says why it takes a new epoch.
+    start(produce, "idempotent", enable_idempotence=True, debug="eos"),
     start(produce, "all", acks="all", compression_type="lz4"),
     start(produce, "one", acks="1"),
 ]
@@ -248,7 +249,7 @@ if not failures:
         if not missing:
             break
         print(f"not yet at the end: {missing}", flush=True)
-        time.sleep(1)
+        time.sleep(1)  # What is missing is said once a second.
     read_to_the_end.set()
     for consumer in consumers:
         consumer.join()

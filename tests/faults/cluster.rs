@@ -49,6 +49,7 @@ pub type Partition = (Arc<str>, i32);
 pub struct Cluster {
     pub clients: Option<Process>,
     pub brokers: Vec<Broker>,
+    kinds: [Kind; BROKERS],
     pub zookeepers: Vec<ZooKeeper>,
     pub network: Network,
     pub scratch: Scratch,
@@ -80,7 +81,7 @@ impl Cluster {
             (broker.address(), broker)
         };
         let (addresses, brokers): (Vec<_>, Vec<_>) = (0..BROKERS).map(configure).unzip();
-        let mut cluster = Cluster { clients: None, brokers, zookeepers, network, scratch };
+        let mut cluster = Cluster { clients: None, brokers, kinds: kinds(), zookeepers, network, scratch };
         cluster.start_brokers();
         cluster.until_whole();
         let mut client = cluster.brokers[cluster.controller()].client();
@@ -109,15 +110,14 @@ impl Cluster {
 
     /// Starts the brokers that do not run.
     pub fn start_brokers(&mut self) {
-        let kind = Kind::under_test();
         let down: Vec<usize> = (0..BROKERS).filter(|id| self.brokers[*id].process.is_none()).collect();
         for &id in &down {
-            let process = self.brokers[id].spawn(kind, &self.scratch);
+            let process = self.brokers[id].spawn(self.kinds[id], &self.scratch);
             self.network.is_broker(process.id(), id);
             self.brokers[id].process = Some(process);
         }
         for id in down {
-            self.brokers[id].until_serving(kind, &self.scratch);
+            self.brokers[id].until_serving(self.kinds[id], &self.scratch);
             // A JVM broker may have had to be started twice.
             self.network.is_broker(self.brokers[id].process().id(), id);
         }
@@ -145,6 +145,12 @@ impl Cluster {
     /// Waits until the brokers agree on a cluster in which all is led and all replicas are in sync.
     pub fn until_whole(&mut self) {
         self.assert_all_run();
+        for zookeeper in &self.zookeepers {
+            eventually(PATIENCE, "all servers of ZooKeeper serve", || {
+                let said = zookeeper.status().map_err(|error| error.to_string())?;
+                if said.contains("Mode: ") { Ok(()) } else { Err(said) }
+            });
+        }
         eventually(2 * PATIENCE, "all is led and in sync, and all brokers say so", || {
             let all: Vec<_> = (0..BROKERS).map(|id| self.partitions_if_whole(id)).collect::<Result<_, _>>()?;
             match all.iter().find(|partitions| **partitions != all[0]) {
@@ -307,6 +313,16 @@ impl Cluster {
             })
         };
         GROUPS.into_iter().flat_map(of).collect()
+    }
+}
+
+/// All as `ODRADEK_TEST_BROKER` says, which may name each, with commas between them.
+fn kinds() -> [Kind; BROKERS] {
+    let named = std::env::var("ODRADEK_TEST_BROKER").unwrap_or_default();
+    let kinds: Vec<Kind> = named.split(',').map(Kind::named).collect();
+    match kinds[..] {
+        [all] => [all; BROKERS],
+        _ => kinds.try_into().unwrap_or_else(|_| panic!("ODRADEK_TEST_BROKER={named} does not name {BROKERS} brokers")),
     }
 }
 

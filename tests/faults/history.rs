@@ -167,11 +167,12 @@ pub fn violations(events: &[Event], held: &Held) -> Vec<String> {
 /// failed and the next one was then out of order.
 fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
     let mut sent: HashSet<(&Partition, Sent)> = HashSet::new();
-    let mut kept: HashSet<(&Partition, &Sent)> = HashSet::new();
+    // Where the last of each is.
+    let mut kept: HashMap<(&Partition, &Sent), usize> = HashMap::new();
     for (partition, records) in &held.records {
         let mut last = (-1, -1);
-        for (record, epoch) in records.iter().zip(&held.producer_epochs[partition]) {
-            kept.insert((partition, record));
+        for (at, (record, epoch)) in records.iter().zip(&held.producer_epochs[partition]).enumerate() {
+            kept.insert((partition, record), at);
             if *record.producer == *IDEMPOTENT {
                 let now = (*epoch, record.sequence);
                 if now <= last {
@@ -191,12 +192,15 @@ fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
             Did::Acknowledged { sequence, offset } if *event.client != *ONE => {
                 let record = record(sequence);
                 let at = usize::try_from(offset).ok();
-                if !kept.contains(&(partition, &record)) {
+                let Some(last) = kept.get(&(partition, &record)).copied() else {
                     found.push(format!("{partition:?}: {record}, acknowledged at {offset}, is lost"));
-                } else if let Some(at) = at
-                    && held.records[partition].get(at) != Some(&record)
-                {
+                    continue;
+                };
+                let Some(at) = at else { continue };
+                if held.records[partition].get(at) != Some(&record) {
                     found.push(format!("{partition:?}: {record}, acknowledged at {offset}, is not there"));
+                } else if *event.client == *IDEMPOTENT && at != last {
+                    found.push(format!("{partition:?}: {record}, acknowledged at {offset}, came again at {last}"));
                 }
             }
             // Never sent, since a broker that had just started knew no topic.
@@ -207,11 +211,27 @@ fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
             _ => {}
         }
     }
-    for (partition, record) in &kept {
+    for (partition, record) in kept.keys() {
         if !sent.contains(&(*partition, (*record).clone())) {
             found.push(format!("{partition:?}: nobody sent {record}"));
         }
     }
+}
+
+/// What of the idempotent producer is there in two epochs of it: a request that ended without an answer, sent again after
+/// another partition had made librdkafka take a new epoch.
+pub fn doubled(held: &Held) -> Vec<String> {
+    let mut seen = HashMap::new();
+    let mut doubled = Vec::new();
+    for (partition, records) in &held.records {
+        for (at, record) in records.iter().enumerate().filter(|(_, record)| *record.producer == *IDEMPOTENT) {
+            if let Some(before) = seen.insert((partition, record), at) {
+                let epochs = [before, at].map(|at| held.producer_epochs[partition][at]);
+                doubled.push(format!("{partition:?}: {record} at {before} and {at} in epochs {epochs:?}"));
+            }
+        }
+    }
+    doubled
 }
 
 /// What there is to know of a client, or a group, and a partition.
@@ -382,11 +402,15 @@ mod tests {
 
     #[test]
     fn what_must_not_be_is_found() {
-        let all: [(&str, Change); 12] = [
+        let all: [(&str, Change); 13] = [
             ("all 1, acknowledged at 4, is lost", |_, held| records(held)[4] = sent(ONE, 1)),
             ("idempotent 1, acknowledged at 3, is not there", |_, held| records(held).swap(3, 4)),
             ("idempotent 1 in epoch 0 comes after (0, 1)", |_, held| records(held)[5] = sent(IDEMPOTENT, 1)),
             ("idempotent 0 in epoch 0 comes after (0, 1)", |_, held| records(held).swap(0, 3)),
+            ("idempotent 0, acknowledged at 0, came again at 5", |_, held| {
+                records(held)[5] = sent(IDEMPOTENT, 0);
+                held.producer_epochs.get_mut(&partition()).expect("it is there")[5] = 1;
+            }),
             ("nobody sent one 7", |_, held| records(held)[5] = sent(ONE, 7)),
             ("idempotent 2 failed: fatal", |events, _| {
                 events.push(by(IDEMPOTENT, Did::Failed { sequence: 2, error: "fatal".into() }));

@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng};
 
 use chores::Chore;
 use cluster::{Cluster, Partition};
-use history::{Held, History, PRODUCERS, violations};
+use history::{Held, History, PRODUCERS, doubled, violations};
 use nemesis::{FAULTS, Fault};
 use support::{PATIENCE, eventually};
 
@@ -52,8 +52,7 @@ fn whatever_fails_the_cluster_is_whole_again_and_keeps_its_promises() {
         round(&[fault], began, &mut rng, &mut cluster, &mut history);
     }
     while began.elapsed() < duration {
-        let mut two = || *FAULTS.choose(&mut rng).expect("there are some");
-        let faults = [two(), two()];
+        let faults: Vec<Fault> = FAULTS.sample(&mut rng, 2).copied().collect();
         // Brokers stop in order in a cluster that is whole.
         let count = if faults.contains(&Fault::RollingBounce) || rng.random() { 1 } else { 2 };
         round(&faults[..count], began, &mut rng, &mut cluster, &mut history);
@@ -63,7 +62,8 @@ fn whatever_fails_the_cluster_is_whole_again_and_keeps_its_promises() {
 
 /// Faults come, stay for a time, and go; the cluster heals, and the clients get on.
 fn round(faults: &[Fault], began: Instant, rng: &mut StdRng, cluster: &mut Cluster, history: &mut History) {
-    let aimed: Vec<_> = faults.iter().map(|fault| fault.aim(cluster, rng)).collect();
+    let mut aimed: Vec<_> = faults.iter().map(|fault| fault.aim(cluster, rng)).collect();
+    aimed.sort_by_key(|aimed| !aimed.comes_first());
     let chore = Chore::choose(cluster, rng);
     println!("{:7.3} s: {chore:?}; {aimed:?}", began.elapsed().as_secs_f64());
     let asked = chore.ask(cluster).expect("the controller takes a request");
@@ -111,7 +111,9 @@ fn check(cluster: &mut Cluster, history: &mut History) {
     let committed = cluster.committed(records.keys().cloned());
     let total: usize = records.values().map(Vec::len).sum();
     println!("{total} records are there, {} things were done", history.events.len());
-    let found = violations(&history.events, &Held { records, producer_epochs, committed });
+    let held = Held { records, producer_epochs, committed };
+    doubled(&held).iter().for_each(|doubled| println!("{doubled}"));
+    let found = violations(&history.events, &held);
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found[..found.len().min(50)].join("\n"));
     println!("all replicas have the same {} bytes", cluster.until_same_bytes());
 }

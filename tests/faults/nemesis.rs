@@ -119,6 +119,11 @@ fn broker(whom: Whom, cluster: &Cluster, rng: &mut impl Rng) -> usize {
 }
 
 impl Aimed {
+    /// A session can only end while there is an ensemble.
+    pub fn comes_first(&self) -> bool {
+        matches!(self.fault, Fault::ExpireSession(_))
+    }
+
     pub fn inject(&self, cluster: &mut Cluster) {
         let network = &cluster.network;
         let (broker, all) = (Node::Broker(self.broker), (0..BROKERS).filter(|id| *id != self.broker));
@@ -135,9 +140,8 @@ impl Aimed {
                 others.for_each(|other| network.cut(broker, other, self.how));
             }
             Fault::ExpireSession(_) => {
-                // Together with another fault there may be no ensemble to tell.
-                let expired = network.expire_session(self.broker, cluster.zookeepers[self.peer].port);
-                expired.unwrap_or_else(|error| println!("the session of broker {} did not end: {error}", self.broker));
+                let server = cluster.zookeepers[self.peer].port;
+                network.expire_session(self.broker, server).expect("the server serves, and ends it");
             }
             Fault::KillZooKeeper(_) => self.zookeepers.iter().for_each(|id| cluster.zookeepers[*id].process.kill()),
             Fault::PauseZooKeeper(_) => {
