@@ -42,16 +42,16 @@ func encoder(bytes []byte) sarama.Encoder {
 	return sarama.ByteEncoder(bytes)
 }
 
-// The topic is created by the client's own metadata request, answered before it has a leader.
-func send(topic, word string, count int, acknowledged bool, c *sarama.Config) error {
+// So many records at once. The topic is created by the client's own metadata request, answered before it has a leader.
+func send(topic, word string, count, atOnce int, acknowledged bool, c *sarama.Config) error {
 	p, err := sarama.NewSyncProducer(Bootstrap, c)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	for i := 0; i < count; i += 10 {
+	for i := 0; i < count; i += atOnce {
 		var messages []*sarama.ProducerMessage
-		for n := i; n < i+10; n++ {
+		for n := i; n < i+atOnce; n++ {
 			messages = append(messages, &sarama.ProducerMessage{Topic: topic, Key: encoder(Key(n)), Value: encoder(Value(word, n)), Timestamp: Timestamp(n),
 				Headers: []sarama.RecordHeader{{Key: []byte("number"), Value: []byte(strconv.Itoa(n))}}})
 		}
@@ -116,7 +116,7 @@ func readBack(topic, word string, count int) error {
 func codec(name string) error {
 	c := config()
 	c.Producer.Compression = compressions[name]
-	if err := send(Prefix+"-"+name, name, Records, true, c); err != nil {
+	if err := send(Prefix+"-"+name, name, Records, 10, true, c); err != nil {
 		return err
 	}
 	return readBack(Prefix+"-"+name, name, Records)
@@ -125,7 +125,7 @@ func codec(name string) error {
 func acks(name string, setting sarama.RequiredAcks) error {
 	c := config()
 	c.Producer.RequiredAcks = setting
-	if err := send(Prefix+"-acks-"+name, "acks", Records, name != "0", c); err != nil {
+	if err := send(Prefix+"-acks-"+name, "acks", Records, 10, name != "0", c); err != nil {
 		return err
 	}
 	return readBack(Prefix+"-acks-"+name, "acks", Records)
@@ -135,7 +135,9 @@ func idempotent() error {
 	c := config()
 	c.Producer.Idempotent = true
 	c.Net.MaxOpenRequests = 1
-	if err := send(Prefix+"-idempotent", "idempotent", 300, true, c); err != nil {
+	// One at a time: of several that have to be sent again sarama may send the later ones first, or finds that it would
+	// ("message out of sequence added to a batch").
+	if err := send(Prefix+"-idempotent", "idempotent", 300, 1, true, c); err != nil {
 		return err
 	}
 	return readBack(Prefix+"-idempotent", "idempotent", 300)
