@@ -216,12 +216,14 @@ impl Cluster {
         })
     }
 
-    /// Of a partition, from its leader.
+    /// Of a partition, from its leader. Whoever asks for it looks for the leader again if it fails: leaders go where they
+    /// are preferred at any time.
     fn high_watermark(&self, (topic, partition): &Partition, leader: i32) -> Result<i64, String> {
         let asked = ListOffsetsPartition { partition_index: *partition, timestamp: -1, ..Default::default() };
         let topics = vec![ListOffsetsTopic { name: topic.to_string(), partitions: vec![asked] }];
         let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
-        let mut leader = Client::connect(self.brokers[leader as usize].port).map_err(|error| error.to_string())?;
+        let leader = usize::try_from(leader).map_err(|_| "nobody leads it".to_owned())?;
+        let mut leader = Client::connect(self.brokers[leader].port).map_err(|error| error.to_string())?;
         let answer = leader.call(&request, 4).map_err(|error| error.to_string())?;
         let found = &answer.topics[0].partitions[0];
         if found.error_code == 0 { Ok(found.offset) } else { Err(format!("{found:?}")) }
@@ -231,7 +233,8 @@ impl Cluster {
     /// directory of what is not its own. Gives how many bytes all partitions have.
     pub fn until_same_bytes(&self) -> usize {
         let partitions = self.partitions();
-        let same = |partition: &Partition, found: &MetadataResponsePartition| {
+        let same = |partition: &Partition| {
+            let found = &self.partitions()[partition];
             let high_watermark = self.high_watermark(partition, found.leader_id)?;
             let of = |id: i32| self.brokers[id as usize].data.join(format!("{}-{}", partition.0, partition.1));
             let leaders = bytes_below(of(found.leader_id), high_watermark)?;
@@ -251,10 +254,10 @@ impl Cluster {
             Ok(leaders.len())
         };
         let total = partitions
-            .iter()
-            .map(|(partition, found)| {
+            .keys()
+            .map(|partition| {
                 let what = format!("all replicas of {partition:?} have the same bytes");
-                eventually(PATIENCE, &what, || same(partition, found))
+                eventually(PATIENCE, &what, || same(partition))
             })
             .sum();
         for broker in &self.brokers {
@@ -276,10 +279,11 @@ impl Cluster {
 
     /// What each partition of the clients' topics has, in the order of its offsets: who sent it, in which epoch.
     pub fn records(&self) -> BTreeMap<Partition, Vec<(Sent, i16)>> {
-        let all = self.partitions();
         let of = |partition: Partition| {
-            let leader = all[&partition].leader_id;
-            let end = self.high_watermark(&partition, leader).expect("the leader answers");
+            let (leader, end) = eventually(PATIENCE, "its leader tells the high watermark", || {
+                let leader = self.partitions()[&partition].leader_id;
+                self.high_watermark(&partition, leader).map(|end| (leader, end))
+            });
             let log = self.brokers[leader as usize].data.join(format!("{}-{}", partition.0, partition.1));
             let bytes = Bytes::from(bytes_below(log, end).expect("its log can be read"));
             let mut records = Vec::new();
@@ -304,12 +308,13 @@ impl Cluster {
         &self,
         partitions: impl Iterator<Item = Partition> + Clone,
     ) -> BTreeMap<(Arc<str>, Partition), i64> {
-        let of = |group: &str| {
-            let mut coordinator = self.brokers[self.coordinator(group)].client();
-            let group: Arc<str> = group.into();
+        let of = |group: &'static str| {
             partitions.clone().map(move |partition| {
-                let offset = coordinator.committed(&group, &partition.0, partition.1);
-                ((group.clone(), partition), offset)
+                let offset = eventually(PATIENCE, &format!("the coordinator of {group} tells its offset"), || {
+                    let mut coordinator = self.brokers[self.coordinator(group)].client();
+                    coordinator.try_committed(group, &partition.0, partition.1)
+                });
+                ((group.into(), partition), offset)
             })
         };
         GROUPS.into_iter().flat_map(of).collect()

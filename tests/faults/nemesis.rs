@@ -140,8 +140,7 @@ impl Aimed {
                 others.for_each(|other| network.cut(broker, other, self.how));
             }
             Fault::ExpireSession(_) => {
-                let server = cluster.zookeepers[self.peer].port;
-                network.expire_session(self.broker, server).expect("the server serves, and ends it");
+                network.expire_session(self.broker, cluster.zookeepers[self.peer].port);
             }
             Fault::KillZooKeeper(_) => self.zookeepers.iter().for_each(|id| cluster.zookeepers[*id].process.kill()),
             Fault::PauseZooKeeper(_) => {

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::support::free_port;
+use crate::support::{PATIENCE, eventually, free_port};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
@@ -86,11 +86,17 @@ impl Network {
         self.cables.cuts.send_modify(HashMap::clear);
     }
 
-    /// Ends the broker's session with ZooKeeper, of which the broker knows nothing before it hears of it.
-    pub fn expire_session(&self, broker: usize, zookeeper: u16) -> std::io::Result<()> {
+    /// Ends the broker's session with ZooKeeper, of which the broker knows nothing before it hears of it. The broker may take
+    /// its session back before it is closed: then it is closed again.
+    pub fn expire_session(&self, broker: usize, zookeeper: u16) {
         let session = self.cables.sessions.lock().expect("nobody panics with it").get(&broker).cloned();
-        let session = session.ok_or_else(|| std::io::Error::other("it has no session yet"))?;
-        self.runtime.block_on(close_session(&session, zookeeper))
+        let session = session.expect("a broker that is registered has a session");
+        eventually(PATIENCE, &format!("the session of broker {broker} ends"), || {
+            match self.runtime.block_on(close_session(&session, zookeeper)) {
+                Ok(true) => Ok(()),
+                closed => Err(format!("{closed:?}")),
+            }
+        });
     }
 
     fn proxy(&self, from: Option<Node>, to: Node, target: u16) -> u16 {
@@ -183,10 +189,10 @@ impl Cables {
     }
 }
 
-/// Joins a session and closes it.
+/// Joins a session and closes it, or says that there is none: a server then gives it no time.
 /// Source: zookeeper 3.8 zookeeper-jute/src/main/resources/zookeeper.jute, ConnectRequest and RequestHeader; the code of
 /// closeSession is -11.
-async fn close_session(session: &Session, zookeeper: u16) -> std::io::Result<()> {
+async fn close_session(session: &Session, zookeeper: u16) -> std::io::Result<bool> {
     let mut server = TcpStream::connect(("127.0.0.1", zookeeper)).await?;
     let mut connect = Vec::new();
     connect.extend(0_i32.to_be_bytes()); // protocol version
@@ -197,14 +203,20 @@ async fn close_session(session: &Session, zookeeper: u16) -> std::io::Result<()>
     connect.extend(&session.password);
     connect.push(0); // not read-only
     let close = [1_i32.to_be_bytes(), (-11_i32).to_be_bytes()].concat();
-    for request in [connect, close] {
+    let mut ask = async |request: &[u8]| {
         server.write_i32(request.len() as i32).await?;
-        server.write_all(&request).await?;
-        let answered = async {
-            let length = server.read_u32().await?;
-            tokio::io::copy(&mut (&mut server).take(u64::from(length)), &mut tokio::io::sink()).await
-        };
-        tokio::time::timeout(Duration::from_secs(10), answered).await.map_err(std::io::Error::other)??;
-    }
-    Ok(())
+        server.write_all(request).await?;
+        let mut answer = vec![0; server.read_u32().await? as usize];
+        server.read_exact(&mut answer).await.map(|_| answer)
+    };
+    let asked = async {
+        let joined = ask(&connect).await?;
+        // Behind the protocol version.
+        let has_ended = joined.get(4..8) == Some(&[0; 4]);
+        if !has_ended {
+            ask(&close).await?;
+        }
+        Ok(has_ended)
+    };
+    tokio::time::timeout(Duration::from_secs(10), asked).await.map_err(std::io::Error::other)?
 }

@@ -268,15 +268,20 @@ impl Client {
     pub fn committed(&mut self, group: &str, topic: &str, partition: i32) -> i64 {
         self.until_coordinated(group);
         eventually(PATIENCE, &format!("the committed offset of {group}"), || {
-            let topics = vec![OffsetFetchRequestTopic { name: topic.to_owned(), partition_indexes: vec![partition] }];
-            let request = OffsetFetchRequest { group_id: group.to_owned(), topics: Some(topics), ..Default::default() };
-            let response = self.call(&request, 2).map_err(|error| error.to_string())?;
-            if response.error_code != 0 {
-                return Err(format!("{response:?}"));
-            }
-            let found = &response.topics[0].partitions[0];
-            if found.error_code == 0 { Ok(found.committed_offset) } else { Err(format!("{found:?}")) }
+            self.try_committed(group, topic, partition)
         })
+    }
+
+    /// The same as this broker says now.
+    pub fn try_committed(&mut self, group: &str, topic: &str, partition: i32) -> Result<i64, String> {
+        let topics = vec![OffsetFetchRequestTopic { name: topic.to_owned(), partition_indexes: vec![partition] }];
+        let request = OffsetFetchRequest { group_id: group.to_owned(), topics: Some(topics), ..Default::default() };
+        let response = self.call(&request, 2).map_err(|error| error.to_string())?;
+        if response.error_code != 0 {
+            return Err(format!("{response:?}"));
+        }
+        let found = &response.topics[0].partitions[0];
+        if found.error_code == 0 { Ok(found.committed_offset) } else { Err(format!("{found:?}")) }
     }
 }
 
