@@ -419,11 +419,17 @@ async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
             state = ended => state,
             _ = status.wait_for(|status| matches!(status, Status::Closed)) => return,
         };
-        // Kafka treats a lost authentication like an expiry: it tries again for as long as it runs.
-        error!("[ZooKeeperClient Kafka server] Session {:#x} ended: {ended}.", connection.session_id);
+        // Kafka treats a lost authentication like an expiry: it tries again for as long as it runs. An expiry needs nobody.
+        let id = connection.session_id;
         match ended {
-            SessionState::AuthFailed => count(&counters.auth_failures),
-            _ => count(&counters.expiries),
+            SessionState::AuthFailed => {
+                error!("[ZooKeeperClient Kafka server] Auth failed, session {id:#x}.");
+                count(&counters.auth_failures);
+            }
+            _ => {
+                warn!("[ZooKeeperClient Kafka server] Session {id:#x} expired.");
+                count(&counters.expiries);
+            }
         }
         if !replaced(&shared.status, Status::Expired) {
             return;
