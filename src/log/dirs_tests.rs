@@ -193,6 +193,25 @@ fn a_deleted_log_is_gone_at_once_and_its_files_after_the_delay() {
     assert_eq!(names_in(&fixture.config.dirs[0]).iter().filter(|name| *name == "t-0").count(), 1);
 }
 
+/// A JVM broker opens it once more, and takes a missing one for damage.
+#[test]
+fn a_deleted_log_has_its_indexes_after_a_clean_shutdown() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    append(&create(&dirs, "t", 0), batch(&[1], 5)).expect("appended");
+    create(&dirs, "empty", 0);
+    for topic in ["t", "empty"] {
+        assert!(delete(&dirs, &TopicPartition::new(topic, 0)).expect("deleted"));
+    }
+    dirs.shutdown(0);
+    let deleted = |name: &String| name.ends_with("-delete");
+    for dir in names_in(&fixture.config.dirs[0]).into_iter().filter(deleted) {
+        let names = names_in(&fixture.path(0, &dir));
+        let [log, index] = ["log", "index"].map(|kind| names.contains(&format!("00000000000000000000.{kind}")));
+        assert_eq!((log, index), (true, true), "{dir}: {names:?}");
+    }
+}
+
 #[test]
 fn a_log_whose_directory_cannot_be_renamed_is_known_until_it_can() {
     let fixture = Fixture::new(1);

@@ -158,6 +158,12 @@ impl LogDir {
         doomed.extend(paths.into_iter().map(|path| Doomed { due_ms, path }));
     }
 
+    /// What is still to be removed.
+    pub fn doomed(&self) -> Vec<PathBuf> {
+        let doomed = self.doomed.lock().expect("nothing panics under this lock");
+        doomed.iter().map(|entry| entry.path.clone()).collect()
+    }
+
     /// What is due by now.
     pub fn take_doomed(&self, now_ms: i64) -> Vec<PathBuf> {
         let mut doomed = self.doomed.lock().expect("nothing panics under this lock");
