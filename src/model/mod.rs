@@ -2,7 +2,9 @@
 //! what every room must mean alike: where a broker listens, which topics are internal, what time it is.
 //! Knows nothing of wire, disk or ZooKeeper encodings beyond the textual form of a topic id.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -116,11 +118,41 @@ impl FromStr for TopicId {
     }
 }
 
-/// One partition of one topic. Cloning is cheap.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One partition of one topic. Cloning is cheap, and so is comparing partitions that have the topic from one place, however
+/// long its name.
+#[derive(Clone, Eq)]
 pub struct TopicPartition {
     pub topic: Arc<str>,
     pub partition: i32,
+}
+
+impl PartialEq for TopicPartition {
+    fn eq(&self, other: &TopicPartition) -> bool {
+        self.partition == other.partition && (Arc::ptr_eq(&self.topic, &other.topic) || self.topic == other.topic)
+    }
+}
+
+impl Ord for TopicPartition {
+    fn cmp(&self, other: &TopicPartition) -> Ordering {
+        let topics = match Arc::ptr_eq(&self.topic, &other.topic) {
+            true => Ordering::Equal,
+            false => self.topic.cmp(&other.topic),
+        };
+        topics.then_with(|| self.partition.cmp(&other.partition))
+    }
+}
+
+impl PartialOrd for TopicPartition {
+    fn partial_cmp(&self, other: &TopicPartition) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for TopicPartition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.topic.hash(state);
+        self.partition.hash(state);
+    }
 }
 
 impl TopicPartition {
@@ -145,6 +177,21 @@ impl fmt::Debug for TopicPartition {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn partitions_are_in_the_order_of_their_topics_and_numbers_wherever_the_names_are_from() {
+        let shared: Arc<str> = "b".into();
+        let of_shared = |partition| TopicPartition { topic: Arc::clone(&shared), partition };
+        let named = TopicPartition::new;
+        let in_order = [named("a", 7), of_shared(-1), named("b", 2), of_shared(3), named("ba", 0)];
+        for (at, one) in in_order.iter().enumerate() {
+            for (other_at, other) in in_order.iter().enumerate() {
+                assert_eq!(one.cmp(other), at.cmp(&other_at), "{one} and {other}");
+                assert_eq!(one == other, at == other_at, "{one} and {other}");
+            }
+        }
+        assert_eq!((named("b", 3), named("b", 3).cmp(&of_shared(3))), (of_shared(3), Ordering::Equal));
+    }
 
     #[test]
     fn a_topic_id_survives_its_text_form() {
