@@ -133,20 +133,33 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
             let repeated = MetadataRequest { topics: Some(vec![known; of(9)]), ..Default::default() };
             vec![frame(&request, 9, 1), frame(&repeated, 9, 1)]
         }
-        // The requests of a controller carry an epoch that is long past.
+        // The requests of a controller carry an epoch that is long past, unless what they name cannot be.
         ApiKey::LeaderAndIsr => {
             use m::leader_and_isr::*;
             let state = |partition_index| LeaderAndIsrPartitionState { partition_index, ..Default::default() };
             let partition_states = (0..of(28) as i32).map(state).collect();
-            let topic = LeaderAndIsrTopicState { topic_name: topic(), partition_states, ..Default::default() };
-            vec![frame(&LeaderAndIsrRequest { topic_states: vec![topic], ..Default::default() }, 4, 1)]
+            let many = LeaderAndIsrTopicState { topic_name: topic(), partition_states, ..Default::default() };
+            let long = LeaderAndIsrTopicState { topic_name: long_name(), ..many.clone() };
+            let request = |topic| LeaderAndIsrRequest { topic_states: vec![topic], ..Default::default() };
+            let obeyed = LeaderAndIsrRequest { controller_epoch: 1, broker_epoch: -1, ..request(long) };
+            vec![frame(&request(many), 4, 1), frame(&obeyed, 4, 1), frame(&obeyed, 5, 1)]
         }
         ApiKey::StopReplica => {
             use m::stop_replica::*;
             let state = |partition_index| StopReplicaPartitionState { partition_index, ..Default::default() };
             let partition_states = (0..of(10) as i32).map(state).collect();
-            let topic = StopReplicaTopicState { topic_name: topic(), partition_states };
-            vec![frame(&StopReplicaRequest { topic_states: vec![topic], ..Default::default() }, 3, 1)]
+            let many = StopReplicaTopicState { topic_name: topic(), partition_states };
+            let long = StopReplicaTopicState { topic_name: long_name(), ..many.clone() };
+            let request = |topic| StopReplicaRequest { topic_states: vec![topic], ..Default::default() };
+            let topics = vec![StopReplicaTopicV1 { name: long_name(), partition_indexes: (0..of(4) as i32).collect() }];
+            let older = StopReplicaRequest { topics, ..Default::default() };
+            let obeyed = |request| StopReplicaRequest { controller_epoch: 1, broker_epoch: -1, ..request };
+            vec![
+                frame(&request(many), 3, 1),
+                frame(&request(long.clone()), 3, 1),
+                frame(&obeyed(request(long)), 3, 1),
+                frame(&obeyed(older), 1, 1),
+            ]
         }
         ApiKey::UpdateMetadata => {
             use m::update_metadata::*;
@@ -158,12 +171,14 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
         ApiKey::OffsetCommit => {
             use m::offset_commit::*;
             let partition = |partition_index| OffsetCommitRequestPartition { partition_index, ..Default::default() };
-            let request = |partitions| OffsetCommitRequest {
+            let named = |name, partitions| OffsetCommitRequest {
                 group_id: "committing".into(),
-                topics: vec![OffsetCommitRequestTopic { name: topic(), partitions }],
+                topics: vec![OffsetCommitRequestTopic { name, partitions }],
                 ..Default::default()
             };
+            let request = |partitions| named(topic(), partitions);
             vec![
+                frame(&named(long_name(), (0..of(18) as i32).map(partition).collect()), 8, 1),
                 frame(&request(vec![partition(0); of(18)]), 8, 1),
                 frame(&request((0..of(18) as i32).map(partition).collect()), 8, 1),
             ]
@@ -298,8 +313,11 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
         ApiKey::OffsetForLeaderEpoch => {
             use m::offset_for_leader_epoch::*;
             let asked = OffsetForLeaderPartition { partition: 0, leader_epoch: 0, ..Default::default() };
-            let topics = vec![OffsetForLeaderTopic { topic: topic(), partitions: vec![asked; of(13)] }];
-            vec![frame(&OffsetForLeaderEpochRequest { topics, ..Default::default() }, 4, 1)]
+            let request = |topic| OffsetForLeaderEpochRequest {
+                topics: vec![OffsetForLeaderTopic { topic, partitions: vec![asked.clone(); of(13)] }],
+                ..Default::default()
+            };
+            vec![frame(&request(topic()), 4, 1), frame(&request(long_name()), 4, 1)]
         }
         ApiKey::DescribeAcls => {
             use m::describe_acls::*;
@@ -388,24 +406,33 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
         ApiKey::OffsetDelete => {
             use m::offset_delete::*;
             let partition = OffsetDeleteRequestPartition { partition_index: 0 };
-            let topics = vec![OffsetDeleteRequestTopic { name: topic(), partitions: vec![partition; of(4)] }];
-            vec![frame(&OffsetDeleteRequest { group_id: "committed".into(), topics }, 0, 1)]
+            let request = |name| OffsetDeleteRequest {
+                group_id: "committed".into(),
+                topics: vec![OffsetDeleteRequestTopic { name, partitions: vec![partition.clone(); of(4)] }],
+            };
+            vec![frame(&request(topic()), 0, 1), frame(&request(long_name()), 0, 1)]
         }
         ApiKey::DescribeCluster => vec![with_tags(&m::describe_cluster::DescribeClusterRequest::default(), 0)],
         ApiKey::DescribeProducers => {
             use m::describe_producers::*;
-            let request = |partition_indexes| DescribeProducersRequest {
-                topics: vec![TopicRequest { name: topic(), partition_indexes }],
+            let request = |name, partition_indexes| DescribeProducersRequest {
+                topics: vec![TopicRequest { name, partition_indexes }],
             };
-            vec![frame(&request(vec![0; of(4)]), 0, 1), frame(&request((0..of(4) as i32).collect()), 0, 1)]
+            let many = || (0..of(4) as i32).collect();
+            vec![
+                frame(&request(topic(), vec![0; of(4)]), 0, 1),
+                frame(&request(topic(), many()), 0, 1),
+                frame(&request(long_name(), many()), 0, 1),
+            ]
         }
         ApiKey::AlterPartition => {
             use m::alter_partition::*;
             let partition = |partition_index| PartitionData { partition_index, ..Default::default() };
             let partitions = (0..of(20) as i32).map(partition).collect();
-            let topics = vec![TopicData { topic_name: topic(), partitions, ..Default::default() }];
-            let request = AlterPartitionRequest { broker_id: 0, broker_epoch: -1, topics };
-            vec![frame(&request, 1, 1)]
+            let many = TopicData { topic_name: topic(), partitions, ..Default::default() };
+            let long = TopicData { topic_name: long_name(), ..many.clone() };
+            let request = |topic| AlterPartitionRequest { broker_id: 0, broker_epoch: -1, topics: vec![topic] };
+            vec![frame(&request(many), 1, 1), frame(&request(long), 1, 1)]
         }
         ApiKey::ControlledShutdown => {
             let request = m::controlled_shutdown::ControlledShutdownRequest { broker_id: 77, broker_epoch: -1 };
@@ -421,33 +448,45 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
                 let topic_partitions = Some((0..topics).map(topic).collect());
                 ElectLeadersRequest { topic_partitions, timeout_ms: 1, ..Default::default() }
             };
-            vec![frame(&request(1, of(4)), 2, 1), frame(&request(of(12), 1), 2, 1)]
+            let topic_partitions =
+                vec![TopicPartitions { topic: long_name(), partitions: (0..of(4) as i32).collect() }];
+            let long =
+                ElectLeadersRequest { topic_partitions: Some(topic_partitions), timeout_ms: 1, ..Default::default() };
+            vec![frame(&request(1, of(4)), 2, 1), frame(&request(of(12), 1), 2, 1), frame(&long, 2, 1)]
         }
         ApiKey::AlterPartitionReassignments => {
             use m::alter_partition_reassignments::{
                 AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
             };
-            let request = |partitions: usize, replicas: usize| {
+            let named = |name, partitions: usize, replicas: usize| {
                 let partition = |partition_index: usize| ReassignablePartition {
                     partition_index: partition_index as i32,
                     replicas: Some((0..replicas as i32).collect()),
                 };
                 let partitions = (0..partitions).map(partition).collect();
-                let topics = vec![ReassignableTopic { name: "none".into(), partitions }];
-                AlterPartitionReassignmentsRequest { timeout_ms: 1, topics }
+                AlterPartitionReassignmentsRequest {
+                    timeout_ms: 1,
+                    topics: vec![ReassignableTopic { name, partitions }],
+                }
             };
-            vec![frame(&request(of(12), 1), 0, 1), frame(&request(1, of(4)), 0, 1), frame(&request(40, of(200)), 0, 1)]
+            let request = |partitions, replicas| named("none".into(), partitions, replicas);
+            vec![
+                frame(&request(of(12), 1), 0, 1),
+                frame(&request(1, of(4)), 0, 1),
+                frame(&request(40, of(200)), 0, 1),
+                frame(&named(long_name(), of(12), 1), 0, 1),
+            ]
         }
         ApiKey::ListPartitionReassignments => {
             use m::list_partition_reassignments::{
                 ListPartitionReassignmentsRequest, ListPartitionReassignmentsTopics,
             };
-            let topic = ListPartitionReassignmentsTopics {
-                name: "none".into(),
-                partition_indexes: (0..of(4) as i32).collect(),
+            let request = |name| {
+                let partition_indexes = (0..of(4) as i32).collect();
+                let topic = ListPartitionReassignmentsTopics { name, partition_indexes };
+                ListPartitionReassignmentsRequest { timeout_ms: 1, topics: Some(vec![topic]) }
             };
-            let request = ListPartitionReassignmentsRequest { timeout_ms: 1, topics: Some(vec![topic]) };
-            vec![frame(&request, 0, 1)]
+            vec![frame(&request("none".into()), 0, 1), frame(&request(long_name()), 0, 1)]
         }
         ApiKey::UpdateFeatures => {
             use m::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use log::warn;
 
+use crate::api::answer::AnswerTooLong;
 use crate::api::errors::code;
 use crate::api::{RequestContext, Server};
 use crate::controller::topic_validation::validate_name;
 use crate::model::shown::shown;
-use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+use crate::model::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TOPIC_NAME_BYTES_MAX, TopicId, TopicPartition,
+};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::leader_and_isr::{
     LeaderAndIsrPartitionError, LeaderAndIsrPartitionState, LeaderAndIsrRequest, LeaderAndIsrResponse,
@@ -26,10 +29,13 @@ pub(crate) async fn handle(
     server: &Server,
     context: &RequestContext,
     request: LeaderAndIsrRequest,
-) -> LeaderAndIsrResponse {
+) -> Result<LeaderAndIsrResponse, AnswerTooLong> {
     let topic_ids = topic_ids(&request);
     let (mut decisions, mut impossible) = (Vec::new(), Vec::new());
     for (name, decision) in self::decisions(&request) {
+        // The answer repeats the topic of each partition. Whether it may be so long is known before anything is done.
+        let named = if context.api_version < FIRST_WITH_TOPIC_IDS { name.topic.len() } else { 0 };
+        context.answer.charge(size_of::<LeaderAndIsrPartitionError>() + named)?;
         match possible(&name, &decision) {
             Ok(()) => decisions.push((name, decision)),
             Err(why) => impossible.push((name, why)),
@@ -57,13 +63,13 @@ pub(crate) async fn handle(
             }
         };
     errors.extend(impossible);
-    respond(context.api_version, error, errors, &topic_ids)
+    Ok(respond(context.api_version, error, errors, &topic_ids))
 }
 
 /// A partition has a directory, and a word in each checkpoint, by its name: one that could not be a topic's may lead out of
 /// the log directory, or damage what is said of all others. No replication factor is more than an i16.
 fn possible(name: &TopicPartition, decision: &Decision) -> Result<(), ErrorCode> {
-    if validate_name(&name.topic).is_err() {
+    if name.topic.len() > TOPIC_NAME_BYTES_MAX || validate_name(&name.topic).is_err() {
         Err(ErrorCode::InvalidTopicException)
     } else if name.partition < 0 {
         Err(ErrorCode::InvalidPartitions)
@@ -76,12 +82,6 @@ fn possible(name: &TopicPartition, decision: &Decision) -> Result<(), ErrorCode>
 
 pub(crate) fn topic_ids(request: &LeaderAndIsrRequest) -> HashMap<Arc<str>, TopicId> {
     request.topic_states.iter().map(|topic| (Arc::from(topic.topic_name.as_str()), topic.topic_id)).collect()
-}
-
-/// One error for the whole request, which stands on each partition too.
-pub(super) fn refused(api_version: i16, request: &LeaderAndIsrRequest, error: ErrorCode) -> LeaderAndIsrResponse {
-    let errors = decisions(request).into_iter().map(|(name, _)| (name, error)).collect();
-    respond(api_version, error, errors, &topic_ids(request))
 }
 
 /// Versions 0 and 1 do not group partitions by topic.
@@ -125,6 +125,8 @@ pub(crate) fn respond(
 ) -> LeaderAndIsrResponse {
     let mut response = LeaderAndIsrResponse { error_code: error.code(), ..Default::default() };
     let mut positions: HashMap<TopicId, usize> = HashMap::new();
+    // Partitions of one topic mostly come together, and its name may be long to look up.
+    let mut last: Option<(Arc<str>, usize)> = None;
     for (name, error) in errors {
         let mut partition_error = LeaderAndIsrPartitionError {
             topic_name: String::new(),
@@ -136,12 +138,16 @@ pub(crate) fn respond(
             response.partition_errors.push(partition_error);
             continue;
         }
-        // Topics without an id all fall into the one entry of the zero id.
-        let topic_id = topic_ids.get(&name.topic).copied().unwrap_or(TopicId::ZERO);
-        let position = *positions.entry(topic_id).or_insert_with(|| {
-            response.topics.push(LeaderAndIsrTopicError { topic_id, partition_errors: Vec::new() });
-            response.topics.len() - 1
+        let known = last.filter(|(topic, _)| Arc::ptr_eq(topic, &name.topic)).map(|(_, position)| position);
+        let position = known.unwrap_or_else(|| {
+            // Topics without an id all fall into the one entry of the zero id.
+            let topic_id = topic_ids.get(&name.topic).copied().unwrap_or(TopicId::ZERO);
+            *positions.entry(topic_id).or_insert_with(|| {
+                response.topics.push(LeaderAndIsrTopicError { topic_id, partition_errors: Vec::new() });
+                response.topics.len() - 1
+            })
         });
+        last = Some((name.topic, position));
         response.topics[position].partition_errors.push(partition_error);
     }
     response

@@ -1,7 +1,7 @@
 //! How each API says one error of all that a request names: what a client is told when a request costs too much.
 //! Source: kafka 3.9.1 clients/src/main/java/org/apache/kafka/common/requests/*Request.java (getErrorResponse).
 
-use crate::api::{Handled, leader_and_isr, stop_replica};
+use crate::api::Handled;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::{Message, Payload, Request};
 use crate::protocol::messages as m;
@@ -96,11 +96,11 @@ refusals! {
         });
         MetadataResponse { topics, ..Default::default() }
     };
-    leader_and_isr: LeaderAndIsrRequest => LeaderAndIsrResponse, |asked, version, code, text| {
-        leader_and_isr::refused(version, &asked, ErrorCode::from_code(code))
+    leader_and_isr: LeaderAndIsrRequest => LeaderAndIsrResponse, |_asked, _version, code, text| {
+        LeaderAndIsrResponse { error_code: code, ..Default::default() }
     };
-    stop_replica: StopReplicaRequest => StopReplicaResponse, |asked, _version, code, text| {
-        stop_replica::refused(&asked, code)
+    stop_replica: StopReplicaRequest => StopReplicaResponse, |_asked, _version, code, text| {
+        StopReplicaResponse { error_code: code, ..Default::default() }
     };
     update_metadata: UpdateMetadataRequest => UpdateMetadataResponse, |_asked, _version, code, text| {
         UpdateMetadataResponse { error_code: code }

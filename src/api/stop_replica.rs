@@ -1,6 +1,9 @@
 //! StopReplica. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleStopReplicaRequest),
 //! clients/src/main/java/org/apache/kafka/common/requests/StopReplicaRequest.java.
 
+use std::sync::Arc;
+
+use crate::api::answer::AnswerTooLong;
 use crate::api::errors::code;
 use crate::api::{RequestContext, Server};
 use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
@@ -12,13 +15,18 @@ pub(crate) async fn handle(
     server: &Server,
     context: &RequestContext,
     request: StopReplicaRequest,
-) -> StopReplicaResponse {
+) -> Result<StopReplicaResponse, AnswerTooLong> {
     let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
-    let asked = StopReplicas { epochs, partitions: partitions(&request) };
-    match server.replicas.stop_replicas(asked, context.now_ms).await {
+    let partitions = partitions(&request);
+    // The answer repeats the topic of each partition. Whether it may be so long is known before anything is done.
+    for stop in &partitions {
+        context.answer.charge(size_of::<StopReplicaPartitionError>() + stop.name.topic.len())?;
+    }
+    let asked = StopReplicas { epochs, partitions };
+    Ok(match server.replicas.stop_replicas(asked, context.now_ms).await {
         Ok(outcomes) => StopReplicaResponse {
             error_code: 0,
             partition_errors: outcomes
@@ -33,36 +41,29 @@ pub(crate) async fn handle(
         Err(refusal) => {
             StopReplicaResponse { error_code: ErrorCode::from(refusal).code(), partition_errors: Vec::new() }
         }
-    }
-}
-
-/// One error for the whole request, which stands on each partition too.
-pub(super) fn refused(request: &StopReplicaRequest, error_code: i16) -> StopReplicaResponse {
-    let partition_errors = partitions(request).into_iter().map(|stop| StopReplicaPartitionError {
-        topic_name: stop.name.topic.to_string(),
-        partition_index: stop.name.partition,
-        error_code,
-    });
-    StopReplicaResponse { error_code, partition_errors: partition_errors.collect() }
+    })
 }
 
 /// Versions 0 to 2 say once for all partitions whether to delete them, and carry no leader epochs.
 pub(crate) fn partitions(request: &StopReplicaRequest) -> Vec<StopReplica> {
-    let stop = |topic: &str, partition: i32, leader_epoch: i32, delete: bool| StopReplica {
-        name: TopicPartition::new(topic, partition),
+    let stop = |topic: &Arc<str>, partition: i32, leader_epoch: i32, delete: bool| StopReplica {
+        name: TopicPartition { topic: Arc::clone(topic), partition },
         leader_epoch: LeaderEpoch(leader_epoch),
         delete,
     };
+    let all = request.delete_partitions;
     let ungrouped = request
         .ungrouped_partitions
         .iter()
-        .map(|partition| stop(&partition.topic_name, partition.partition_index, -1, request.delete_partitions));
+        .map(|partition| stop(&partition.topic_name.as_str().into(), partition.partition_index, -1, all));
     let by_topic = request.topics.iter().flat_map(|topic| {
-        topic.partition_indexes.iter().map(|&partition| stop(&topic.name, partition, -1, request.delete_partitions))
+        let name: Arc<str> = topic.name.as_str().into();
+        topic.partition_indexes.iter().map(move |&partition| stop(&name, partition, -1, all))
     });
     let with_epochs = request.topic_states.iter().flat_map(|topic| {
-        topic.partition_states.iter().map(|partition| {
-            stop(&topic.topic_name, partition.partition_index, partition.leader_epoch, partition.delete_partition)
+        let name: Arc<str> = topic.topic_name.as_str().into();
+        topic.partition_states.iter().map(move |partition| {
+            stop(&name, partition.partition_index, partition.leader_epoch, partition.delete_partition)
         })
     });
     ungrouped.chain(by_topic).chain(with_epochs).collect()

@@ -73,8 +73,8 @@ table! {
     Fetch => fetch::handle, counted;
     ListOffsets => list_offsets::handle, counted;
     Metadata => metadata::handle, counted;
-    LeaderAndIsr => leader_and_isr::handle;
-    StopReplica => stop_replica::handle;
+    LeaderAndIsr => leader_and_isr::handle, counted;
+    StopReplica => stop_replica::handle, counted;
     UpdateMetadata => update_metadata::handle;
     ControlledShutdown => controlled_shutdown::handle, counted;
     OffsetCommit => offsets::commit;

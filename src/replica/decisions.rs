@@ -15,7 +15,7 @@ use crate::log::Log;
 use crate::log::error::LogError;
 use crate::metadata::image::Update;
 use crate::model::internal_topics::is_internal_topic;
-use crate::model::{LeaderEpoch, TopicId, TopicPartition};
+use crate::model::{LeaderEpoch, TOPIC_NAME_BYTES_MAX, TopicId, TopicPartition};
 use crate::replica::control::{
     ControlEpochs, ControlRefusal, ControllerFence, Decisions, PartitionOutcomes, PartitionRefusal, StopReplicas,
     judge_stop,
@@ -197,6 +197,11 @@ impl ReplicaManager {
         let mut outcomes = PartitionOutcomes::with_capacity(request.partitions.len());
         let mut deleted = Vec::new();
         for stop in request.partitions {
+            if stop.name.topic.len() > TOPIC_NAME_BYTES_MAX {
+                // Nothing here has such a name.
+                outcomes.push((stop.name, Ok(())));
+                continue;
+            }
             let hosted = self.hosted.get(&stop.name.topic, stop.name.partition);
             let verdict = match &hosted {
                 Some(partition) if partition.is_offline() => Err(PartitionRefusal::Storage),
