@@ -333,6 +333,19 @@ fn a_broker_that_has_just_started_tells_of_topics_once_it_has_been_told_of_them(
     assert_eq!(told.topics[0].error_code, 0, "{told:?}");
 }
 
+/// A new controller tells of the live brokers first, and of topics once these have been told to lead and follow.
+#[test]
+fn a_cluster_that_has_just_started_tells_of_topics_once_it_has_been_told_of_them() {
+    const PARTITIONS: i32 = 100;
+    let mut cluster = Brokers::start("untold-by-anyone", 1, "");
+    cluster.client(0).create_replicated_topic(TOPIC, PARTITIONS, 1, &[]);
+    cluster.brokers[0].stop();
+    let mut process = cluster.brokers[0].spawn(Kind::under_test(), &cluster.scratch);
+    process.until_port(cluster.brokers[0].port);
+    let told = cluster.client(0).metadata(&[TOPIC]).expect("it is answered");
+    assert_eq!((told.topics[0].error_code, told.topics[0].partitions.len()), (0, PARTITIONS as usize), "{told:?}");
+}
+
 /// The leader's log may start in the middle of a batch: who comes with nothing starts with all of that batch.
 #[test]
 fn a_replica_that_lost_its_disk_starts_where_the_leaders_log_does() {

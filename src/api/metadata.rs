@@ -2,7 +2,6 @@
 //! (handleTopicMetadataRequest) and metadata/ZkMetadataCache.scala (getPartitionMetadata).
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -33,10 +32,6 @@ const fn operations(codes: &[u32]) -> i32 {
     bits
 }
 
-/// How long an answer waits for the first UpdateMetadata, which names all live brokers, this one among them. Kafka's brokers
-/// take no request until they have started whole, by when it has mostly come.
-const FIRST_UPDATE_WAIT: Duration = Duration::from_secs(5);
-
 /// A pause is due after so many at the latest.
 const PARTITIONS_A_SLICE: usize = 256;
 
@@ -56,8 +51,7 @@ pub(crate) async fn handle(
         Err(error) => return Ok(refused(&request, error)),
     };
     // A broker that has just registered knows of no topic, and some clients would take theirs for deleted.
-    let told_by = Instant::from_std(context.received) + FIRST_UPDATE_WAIT;
-    server.metadata.wait_for(told_by, |image| (!image.brokers.is_empty()).then_some(())).await;
+    server.metadata.until_told(Instant::from_std(context.received)).await;
     let image = server.metadata.image();
     let listener = context.listener();
     let (mut topics, missing) = topics(context, &image, &asked).await?;

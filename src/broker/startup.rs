@@ -330,11 +330,12 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let (own_configs, defaults) = dynamic.topic_configs().await.doing("read the topics' settings")?;
     // The directories were opened before what is stored in ZooKeeper was read.
     log_dirs.set_recovery_threads(log_dirs_config.num_recovery_threads_per_data_dir);
+    let has_topics = !own_configs.is_empty();
     load_logs(&log_dirs, own_configs, defaults).await?;
 
     let io = IoThreads::start(socket.num_io_threads, socket.queued_max_requests).doing("start the I/O threads")?;
     let io = Arc::new(io);
-    let metadata = Arc::new(MetadataCache::new());
+    let metadata = Arc::new(MetadataCache::after_start(has_topics));
     let group_config = config.group_config();
     let (replica_config, controller_config) = (config.replica_config(), config.controller_config());
     let (broker_epoch, registered) = watch::channel(None);

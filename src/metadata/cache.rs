@@ -1,6 +1,8 @@
 //! The published image, and how others learn of a new one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -9,9 +11,18 @@ use tokio::time::Instant;
 use crate::metadata::image::{Image, Update};
 use crate::model::TopicPartition;
 
+/// How long an answer waits for what the controller tells first. Kafka's brokers take no request until they have started
+/// whole, by when it has mostly come.
+const WAIT_TO_BE_TOLD: Duration = Duration::from_secs(5);
+/// After the first update nobody waits for topics any more: it may be that only their settings are left.
+const TOPICS_AFTER_FIRST_UPDATE: Duration = Duration::from_secs(30);
+
 /// Holds the current image. Reading it costs an atomic load.
 pub struct MetadataCache {
     image: ArcSwap<Image>,
+    /// The cluster had topics when this broker started, of which it has not been told yet.
+    expects_topics: AtomicBool,
+    first_update: OnceLock<Instant>,
     /// Serialises writers, so that no update is computed from an image that another has just replaced.
     writer: Mutex<()>,
     changed: watch::Sender<u64>,
@@ -25,8 +36,15 @@ impl Default for MetadataCache {
 
 impl MetadataCache {
     pub fn new() -> MetadataCache {
+        MetadataCache::after_start(false)
+    }
+
+    /// Of a broker that has just started.
+    pub fn after_start(expects_topics: bool) -> MetadataCache {
         MetadataCache {
             image: ArcSwap::from_pointee(Image::default()),
+            expects_topics: expects_topics.into(),
+            first_update: OnceLock::new(),
             writer: Mutex::new(()),
             changed: watch::Sender::new(0),
         }
@@ -42,6 +60,10 @@ impl MetadataCache {
         let deleted = {
             let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let (image, deleted) = self.image.load().with(update);
+            self.first_update.get_or_init(Instant::now);
+            if image.topics().len() != 0 {
+                self.expects_topics.store(false, Ordering::Release);
+            }
             self.image.store(Arc::new(image));
             deleted
         };
@@ -52,6 +74,18 @@ impl MetadataCache {
     /// Counts the images published; whoever waits for a topic to appear awaits `changed()` on it.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Waits, after a start, to be told of the live brokers, this one among them, and of topics if there are some. A new
+    /// controller tells of topics only once those that have them have been told to lead and follow.
+    /// Source: kafka 3.9.1 core/src/main/scala/kafka/controller/KafkaController.scala, onControllerFailover.
+    pub async fn until_told(&self, asked: Instant) {
+        let deadline = asked + WAIT_TO_BE_TOLD;
+        self.wait_for(deadline, |image| (!image.brokers.is_empty()).then_some(())).await;
+        if let Some(first_update) = self.first_update.get() {
+            let deadline = deadline.min(*first_update + TOPICS_AFTER_FIRST_UPDATE);
+            self.wait_for(deadline, |_| (!self.expects_topics.load(Ordering::Acquire)).then_some(())).await;
+        }
     }
 
     /// Waits until `found` sees what it looks for in an image. `None` when the deadline passes first.
@@ -102,5 +136,34 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(100);
         assert_eq!(cache.wait_for(deadline, |image| image.topic("orders").map(|_| ())).await, None);
         assert!(Instant::now() >= deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_expects_topics_waits_to_be_told_of_them_but_not_for_ever() {
+        let cache = Arc::new(MetadataCache::after_start(true));
+        let waiting = tokio::spawn({
+            let cache = Arc::clone(&cache);
+            async move { cache.until_told(Instant::now()).await }
+        });
+        cache.apply(update(vec![]));
+        tokio::time::sleep(WAIT_TO_BE_TOLD / 2).await;
+        assert!(!waiting.is_finished(), "it has been told of brokers alone");
+        cache.apply(update(vec![partition("orders", 0, 1)]));
+        waiting.await.expect("it has been told of a topic");
+
+        let cache = MetadataCache::after_start(true);
+        cache.apply(update(vec![]));
+        let began = Instant::now();
+        cache.until_told(began).await;
+        assert_eq!(Instant::now(), began + WAIT_TO_BE_TOLD, "no topic came");
+        tokio::time::advance(TOPICS_AFTER_FIRST_UPDATE).await;
+        let began = Instant::now();
+        cache.until_told(began).await;
+        assert_eq!(Instant::now(), began, "none will");
+        let began = Instant::now();
+        let cache = MetadataCache::new();
+        cache.apply(update(vec![]));
+        cache.until_told(began).await;
+        assert_eq!(Instant::now(), began, "none is expected");
     }
 }
