@@ -16,6 +16,7 @@ committed       the same, when it was acknowledged
 not committed   the same, and `error`: it may be committed all the same
 error           `error`, whatever else a consumer is told
 """
+import faulthandler
 import json
 import os
 import random
@@ -236,7 +237,10 @@ consumers = [start(read, "reader")] + [
     for group, strategy in groups.items() for number in (0, 1)
 ]
 while not finishing.wait(1) and not failures:
+    # Should all threads wait for each other, the log says where.
+    faulthandler.dump_traceback_later(30)
     find_partitions(looker)
+faulthandler.cancel_dump_traceback_later()
 if not failures:
     while not find_partitions(looker):
         pass

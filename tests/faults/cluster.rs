@@ -50,6 +50,8 @@ pub struct Cluster {
     pub clients: Option<Process>,
     pub brokers: Vec<Broker>,
     kinds: [Kind; BROKERS],
+    /// Those that are there all the time.
+    topics: &'static [&'static str],
     pub zookeepers: Vec<ZooKeeper>,
     pub network: Network,
     pub scratch: Scratch,
@@ -81,12 +83,13 @@ impl Cluster {
             (broker.address(), broker)
         };
         let (addresses, brokers): (Vec<_>, Vec<_>) = (0..BROKERS).map(configure).unzip();
-        let mut cluster = Cluster { clients: None, brokers, kinds: kinds(), zookeepers, network, scratch };
+        let mut cluster = Cluster { clients: None, brokers, kinds: kinds(), topics: &[], zookeepers, network, scratch };
         cluster.start_brokers();
         cluster.until_whole();
         let mut client = cluster.brokers[cluster.controller()].client();
         client.create_replicated_topic(ORDERS, 4, 3, &[]);
         client.create_replicated_topic(MOVED, 2, 2, &[("min.insync.replicas", "1")]);
+        cluster.topics = &[ORDERS, MOVED];
         cluster.start_clients(&addresses.join(","), seed);
         cluster
     }
@@ -170,14 +173,16 @@ impl Cluster {
 
     fn partitions_if_whole(&self, broker: usize) -> Result<BTreeMap<Partition, MetadataResponsePartition>, String> {
         let metadata = self.metadata(broker).map_err(|error| error.to_string())?;
-        let all_known = metadata.brokers.len() == BROKERS && metadata.controller_id >= 0;
+        let knows_brokers = metadata.brokers.len() == BROKERS && metadata.controller_id >= 0;
         let partitions = partitions(metadata);
+        // A new controller tells of them last.
+        let knows_topics = self.topics.iter().all(|topic| partitions.contains_key(&((*topic).into(), 0)));
         let part = partitions.iter().find(|(_, found)| {
             found.error_code != 0 || found.leader_id < 0 || found.isr_nodes.len() != found.replica_nodes.len()
         });
         match part {
-            None if all_known => Ok(partitions),
-            None => Err(format!("broker {broker} does not know all brokers and the controller")),
+            None if knows_brokers && knows_topics => Ok(partitions),
+            None => Err(format!("broker {broker} does not know all brokers, the controller and all topics")),
             Some(part) => Err(format!("broker {broker}: {part:?}")),
         }
     }
