@@ -8,6 +8,8 @@ use clap::{Arg, ArgAction, Command};
 use odradek::{broker, cli};
 
 const SERVER_START: (&str, &str) = ("server-start", "Run a broker (kafka-server-start.sh)");
+const PREFLIGHT: (&str, &str) =
+    ("preflight", "Say whether Odradek can take a JVM broker's place, without writing a byte");
 
 fn main() {
     // Each tool reads its own arguments, in the form that Kafka's scripts take them.
@@ -22,7 +24,7 @@ fn main() {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true);
-    for (name, about) in [SERVER_START].iter().chain(cli::SUBCOMMANDS) {
+    for (name, about) in [SERVER_START, PREFLIGHT].iter().chain(cli::SUBCOMMANDS) {
         command = command.subcommand(Command::new(*name).about(*about).disable_help_flag(true).arg(arguments.clone()));
     }
     let matches = command.get_matches();
@@ -30,6 +32,9 @@ fn main() {
     let arguments: Vec<OsString> = matches.get_many("arguments").into_iter().flatten().cloned().collect();
     if name == SERVER_START.0 {
         exit(broker::command::server_start(&arguments));
+    }
+    if name == PREFLIGHT.0 {
+        exit(broker::preflight::preflight(&arguments));
     }
     exit(cli::run(name, &arguments).unwrap_or(1));
 }

@@ -93,12 +93,12 @@ impl Shell {
         found
     }
 
-    fn start(&self) {
+    fn start(&self, broker: &str) {
         self.says("bin/zookeeper-server-start.sh -daemon config/zookeeper.properties", "");
         eventually(PATIENCE, "ZooKeeper listens", || {
             std::net::TcpStream::connect(("localhost", self.zookeeper)).map(drop).map_err(|e| e.to_string())
         });
-        self.says("bin/kafka-server-start.sh -daemon config/server.properties", "");
+        self.says(broker, "");
         eventually(PATIENCE, "the broker answers", || {
             let mut client = Client::connect(self.broker).map_err(|e| format!("{e}; {}", self.logs()))?;
             let metadata = client.metadata(&[]).map_err(|e| e.to_string())?;
@@ -146,7 +146,7 @@ fn words(line: &str) -> String {
 #[test]
 fn the_tutorial_works_word_for_word_with_our_scripts() {
     let shell = Shell::new("tutorial");
-    shell.start();
+    shell.start("bin/kafka-server-start.sh -daemon config/server.properties");
     // As of Kafka 2.2 and later.
     let created = shell.says(
         "bin/kafka-topics.sh --create --bootstrap-server localhost:9092 --replication-factor 1 --partitions 1 --topic Hello-Kafka",
@@ -227,7 +227,16 @@ fn the_tutorial_works_word_for_word_with_our_scripts() {
 
     // What was sent is there after a restart of both.
     shell.stop();
-    shell.start();
+    // As a unit made for a JVM broker has it.
+    shell.start(
+        "KAFKA_HEAP_OPTS='-Xmx6g -Xms6g' JMX_PORT=9999 KAFKA_OPTS=-javaagent:/opt/agent.jar=9404 \
+         bin/kafka-run-class.sh -daemon -name kafkaServer -loggc kafka.Kafka config/server.properties",
+    );
+    let said = fs::read_to_string(shell.scratch.path("logs/kafkaServer.out")).expect("the broker's log");
+    let named = "without effect here: JMX_PORT, KAFKA_HEAP_OPTS, -javaagent of KAFKA_OPTS";
+    assert_eq!(said.lines().filter(|line| line.contains(named)).count(), 1, "{said}");
+    let list = "bin/kafka-run-class.sh org.apache.kafka.tools.TopicCommand --bootstrap-server localhost:9092 --list --exclude-internal";
+    assert_eq!(shell.says(list, ""), "Hello-Kafka\nperf\n");
     let consume = "bin/kafka-console-consumer.sh --bootstrap-server localhost:9092 --topic Hello-Kafka --from-beginning --max-messages 3";
     assert_eq!(shell.says(consume, ""), "Hello\nMy first message\nMy second message\n");
     shell.stop();

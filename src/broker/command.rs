@@ -7,7 +7,7 @@ use std::fs;
 use log::{error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::broker::{logging, startup};
+use crate::broker::{jvm_environment, logging, startup};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::properties::{self, Properties};
 use crate::model::lock::mark_network_thread;
@@ -53,7 +53,7 @@ pub fn server_start(arguments: &[OsString]) -> i32 {
     }
 }
 
-fn read_arguments(arguments: &[OsString]) -> Result<Properties, String> {
+pub(super) fn read_arguments(arguments: &[OsString]) -> Result<Properties, String> {
     let arguments: Vec<&str> = arguments
         .iter()
         .map(|argument| argument.to_str().ok_or_else(|| format!("{argument:?} is not UTF-8")))
@@ -94,6 +94,10 @@ fn raise_descriptor_limit() {
 async fn run(config: KafkaConfig) -> i32 {
     info!("{}", config.to_log_text().trim_end());
     config.warnings().iter().for_each(|warning| warn!("{warning}"));
+    let without_meaning = jvm_environment::without_meaning(|name| std::env::var(name).ok());
+    if !without_meaning.is_empty() {
+        warn!("The environment has what only a JVM needs, without effect here: {}", without_meaning.join(", "));
+    }
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(why) => {

@@ -6,6 +6,7 @@ use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::jaas;
 use odradek_zookeeper::settings::{SaslDigest, Settings, Tls};
 
+use crate::broker::jvm_environment;
 use crate::config::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
 
 /// The `zookeeper.*` settings as the session takes them.
@@ -15,12 +16,12 @@ pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<Settings, ZkError>
     settings.connection_timeout = Duration::from_millis(u64::from(config.connection_timeout_ms));
     settings.set_acl = config.set_acl;
     settings.max_in_flight_requests = config.max_in_flight_requests;
-    let ssl = with_jvm_properties(&config.ssl, jvm_property);
+    let ssl = with_jvm_properties(&config.ssl, jvm_environment::property);
     if ssl.client_enable {
         settings.tls = Some(tls(&ssl)?);
     }
     settings.sasl = sasl_login()?;
-    if let Some(bytes) = jvm_property("jute.maxbuffer").and_then(|bytes| bytes.parse().ok()) {
+    if let Some(bytes) = jvm_environment::property("jute.maxbuffer").and_then(|bytes| bytes.parse().ok()) {
         settings.request_bytes_max = bytes;
     }
     let authenticates = settings.sasl.is_some() || settings.tls.as_ref().is_some_and(|tls| tls.keystore_pem.is_some());
@@ -35,21 +36,14 @@ pub fn zookeeper_settings(config: &ZooKeeperConfig) -> Result<Settings, ZkError>
     Ok(settings)
 }
 
-/// What operators of JVM brokers set in KAFKA_OPTS, since Kafka has no setting for it.
-fn jvm_property(name: &str) -> Option<String> {
-    let options = std::env::var("KAFKA_OPTS").unwrap_or_default();
-    let prefix = format!("-D{name}=");
-    options.split_whitespace().rev().find_map(|option| option.strip_prefix(&prefix).map(str::to_owned))
-}
-
 fn sasl_login() -> Result<Option<SaslDigest>, ZkError> {
-    if jvm_property("zookeeper.sasl.client").is_some_and(|enabled| enabled.eq_ignore_ascii_case("false")) {
+    if jvm_environment::property("zookeeper.sasl.client").is_some_and(|enabled| enabled.eq_ignore_ascii_case("false")) {
         return Ok(None);
     }
-    let Some(path) = jvm_property("java.security.auth.login.config") else { return Ok(None) };
+    let Some(path) = jvm_environment::property("java.security.auth.login.config") else { return Ok(None) };
     let text = std::fs::read_to_string(&path)
         .map_err(|error| ZkError::Settings(format!("read the JAAS file {path}: {error}")))?;
-    let section = jvm_property("zookeeper.sasl.clientconfig").unwrap_or_else(|| "Client".to_owned());
+    let section = jvm_environment::property("zookeeper.sasl.clientconfig").unwrap_or_else(|| "Client".to_owned());
     jaas::login(&text, &section)
 }
 

@@ -48,6 +48,11 @@ impl std::fmt::Debug for KafkaConfig {
 impl KafkaConfig {
     /// Reads and checks what a file and the command line say.
     pub fn from_properties(properties: &Properties) -> Result<KafkaConfig, ConfigError> {
+        KafkaConfig::read(properties)?.supported()
+    }
+
+    /// The same where a JVM broker would start with it, whatever [`KafkaConfig::unsupported`] says.
+    pub fn read(properties: &Properties) -> Result<KafkaConfig, ConfigError> {
         KafkaConfig::from_layers(with_id_synonyms(properties), Properties::new(), Properties::new())
     }
 
@@ -57,7 +62,8 @@ impl KafkaConfig {
         dynamic_default: &Properties,
         dynamic_broker: &Properties,
     ) -> Result<KafkaConfig, ConfigError> {
-        KafkaConfig::from_layers(self.static_properties.clone(), dynamic_default.clone(), dynamic_broker.clone())
+        KafkaConfig::from_layers(self.static_properties.clone(), dynamic_default.clone(), dynamic_broker.clone())?
+            .supported()
     }
 
     fn from_layers(
@@ -140,8 +146,14 @@ impl KafkaConfig {
             listener_limits,
         };
         config.validate()?;
-        config.refuse_unsupported()?;
         Ok(config)
+    }
+
+    fn supported(self) -> Result<KafkaConfig, ConfigError> {
+        match self.unsupported().into_iter().next() {
+            Some(refusal) => Err(refusal),
+            None => Ok(self),
+        }
     }
 
     // Values by name. A name that is not declared is a mistake in this crate.

@@ -237,23 +237,21 @@ impl KafkaConfig {
     }
 
     /// What Kafka would do and Odradek does not: serving without it would break a promise to the operator.
-    pub(super) fn refuse_unsupported(&self) -> Result<(), ConfigError> {
+    pub fn unsupported(&self) -> Vec<ConfigError> {
+        let mut refusals = Vec::new();
         for endpoint in &self.listeners {
             if endpoint.security_protocol != SecurityProtocol::Plaintext {
-                return Err(unsupported(
-                    "listeners",
-                    &endpoint.to_string(),
-                    &format!(
-                        "its security protocol is {}, and only PLAINTEXT listeners are served so far",
-                        endpoint.security_protocol
-                    ),
-                ));
+                let advice = format!(
+                    "its security protocol is {}, and only PLAINTEXT listeners are served so far",
+                    endpoint.security_protocol
+                );
+                refusals.push(unsupported("listeners", &endpoint.to_string(), &advice));
             }
         }
         let selector = self.text("replica.selector.class").unwrap_or_default();
         if !selector.is_empty() && selector != RACK_AWARE_SELECTOR && selector != LEADER_SELECTOR {
             let advice = format!("of the classes that select replicas {RACK_AWARE_SELECTOR} alone is built in");
-            return Err(unsupported("replica.selector.class", selector, &advice));
+            refusals.push(unsupported("replica.selector.class", selector, &advice));
         }
         for setting in SERVER.iter().filter(|setting| setting.standing == Standing::Refused) {
             let value = self.value(setting.name);
@@ -273,9 +271,9 @@ impl KafkaConfig {
                 "zookeeper.metadata.migration.enable" => "a migration to KRaft needs JVM brokers",
                 _ => "classes of the JVM cannot be loaded; remove the setting",
             };
-            return Err(unsupported(setting.name, &value.to_text().unwrap_or_default(), advice));
+            refusals.push(unsupported(setting.name, &value.to_text().unwrap_or_default(), advice));
         }
-        Ok(())
+        refusals
     }
 }
 

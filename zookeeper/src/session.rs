@@ -133,7 +133,7 @@ macro_rules! request {
 pub(crate) use request;
 
 impl ZooKeeper {
-    /// Opens the first session, creating the chroot if it is missing as Kafka does, and keeps a session from then on.
+    /// Opens the first session, creating the chroot if it is missing and `creates_chroot`, and keeps a session from then on.
     /// The handle is not bound. Fails when no session is established within the connection timeout, or when
     /// authentication is refused.
     pub async fn connect(settings: Settings) -> Result<ZooKeeper, ZkError> {
@@ -150,7 +150,7 @@ impl ZooKeeper {
         let deadline = Instant::now() + settings.connection_timeout;
         let (root, relay) = first_session(&settings, &servers, deadline).await?;
         if let Some(chroot) = &servers.chroot {
-            create_chroot(&root, chroot, settings.set_acl).await?;
+            create_chroot(&root, chroot, &settings).await?;
         }
         let connection = Arc::new(Connection::new(root, relay, &servers, Vec::new())?);
         info!("[ZooKeeperClient Kafka server] Connected, session id {:#x}.", connection.session_id);
@@ -375,7 +375,7 @@ async fn first_session(
     }
 }
 
-async fn create_chroot(client: &Client, chroot: &str, set_acl: bool) -> Result<(), ZkError> {
+async fn create_chroot(client: &Client, chroot: &str, settings: &Settings) -> Result<(), ZkError> {
     let unusable = |error: Error| match error {
         Error::BadArguments(reason) => {
             ZkError::Settings(format!("the path {chroot} in zookeeper.connect is not usable: {reason}"))
@@ -385,8 +385,11 @@ async fn create_chroot(client: &Client, chroot: &str, set_acl: bool) -> Result<(
     if client.check_stat(chroot).await.map_err(unusable)?.is_some() {
         return Ok(());
     }
+    if !settings.creates_chroot {
+        return Err(ZkError::NoNode { path: chroot.to_owned() });
+    }
     info!("Creating ZooKeeper chroot path {chroot}");
-    client.mkdir(chroot, &CreateMode::Persistent.with_acls(acls(set_acl, chroot))).await.map_err(unusable)
+    client.mkdir(chroot, &CreateMode::Persistent.with_acls(acls(settings.set_acl, chroot))).await.map_err(unusable)
 }
 
 /// Waits for the end of each session and makes the next one.

@@ -52,6 +52,8 @@ pub struct Settings {
     pub connection_timeout: Duration,
     pub max_in_flight_requests: usize,
     pub set_acl: bool,
+    /// A chroot that is missing is made, as Kafka does; otherwise it is an error.
+    pub creates_chroot: bool,
     pub sasl: Option<SaslDigest>,
     /// Scheme and credentials as `addauth` takes them, for example `digest` and `user:password`.
     pub auth: Vec<(String, Vec<u8>)>,
@@ -70,6 +72,7 @@ impl Settings {
             connection_timeout: Duration::from_millis(18_000),
             max_in_flight_requests: 10,
             set_acl: false,
+            creates_chroot: true,
             sasl: None,
             auth: Vec::new(),
             tls: None,

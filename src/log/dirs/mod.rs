@@ -8,6 +8,7 @@ mod passes;
 mod placement;
 mod shutdown;
 pub mod startup;
+pub mod survey;
 
 use std::collections::HashMap;
 use std::fs::File;

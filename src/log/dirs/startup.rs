@@ -225,9 +225,10 @@ fn read_checkpoint(root: &Path, name: &str, instead: &str) -> Result<HashMap<Top
     }
 }
 
+/// Directories of other features, which are no partitions of ours.
+pub(super) const NOT_PARTITIONS: [&str; 2] = ["__cluster_metadata-0", "remote-log-index-cache"];
+
 fn partition_dirs(root: &Path) -> Result<Vec<(String, DirKind, TopicPartition)>, LogError> {
-    /// Directories of other features, which are no partitions of ours.
-    const NOT_PARTITIONS: [&str; 2] = ["__cluster_metadata-0", "remote-log-index-cache"];
     let mut dirs = Vec::new();
     for entry in fs::read_dir(root).doing("list", root)? {
         let entry = entry.doing("list", root)?;
