@@ -528,6 +528,22 @@ fn nobody_goes_on_from_a_truncation_before_its_recovery_point_is_written_whoever
     });
 }
 
+/// Records that were deleted would come back with a crash.
+#[test]
+fn a_truncation_that_is_at_the_segments_costs_no_log_its_start_in_the_checkpoint() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let log = create(&dirs, "t", 0);
+    (0..3).for_each(|value| _ = append(&log, batch(&[value], 100)).expect("appended"));
+    log.update_high_watermark(Offset(3));
+    log.increment_log_start_offset(Offset(2), log.leader_epoch()).expect("it is committed");
+    let segments = std::mem::take(&mut log.locked().segments);
+    dirs.checkpoint_log_start_offsets();
+    log.locked().segments = segments;
+    let written = fs::read_to_string(fixture.path(0, "log-start-offset-checkpoint"));
+    assert_eq!(written.expect("written"), "0\n1\nt 0 2\n");
+}
+
 #[test]
 fn a_directory_does_not_go_while_its_files_are_being_renamed() {
     let fixture = Fixture::new(1);

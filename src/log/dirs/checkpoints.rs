@@ -74,6 +74,7 @@ const HIGH_WATERMARKS: Checkpoint = Checkpoint {
 
 fn checkpointed_log_start(log: &Log) -> Option<Offset> {
     let state = log.locked();
-    let first_base = state.segments.first().map(Segment::base_offset)?;
-    (state.log_start_offset > first_base).then_some(state.log_start_offset)
+    // A truncation has the segments while it is at them: then an entry that is not needed says nothing wrong.
+    let first_base = state.segments.first().map(Segment::base_offset);
+    first_base.is_none_or(|base| state.log_start_offset > base).then_some(state.log_start_offset)
 }
