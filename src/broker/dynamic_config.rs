@@ -130,14 +130,22 @@ impl DynamicConfig {
         Ok((configs, Arc::new(defaults)))
     }
 
-    /// What the logs of a topic obey, read now: whoever creates a topic writes its settings without a notification.
-    pub async fn topic_config(&self, topic: &str) -> Arc<LogConfig> {
-        let overrides = self.topic_overrides(topic).await;
-        let defaults = self.config.load().topic_defaults();
-        Arc::new(match overrides {
-            Some(overrides) => topic_config(&defaults, topic, &overrides),
-            None => cautious(&defaults),
-        })
+    /// What the logs of topics obey, read now: whoever creates a topic writes its settings without a notification.
+    async fn configs_of(&self, topics: &[Arc<str>]) -> Vec<Arc<LogConfig>> {
+        let entities: Vec<ConfigEntity> = topics.iter().map(|topic| ConfigEntity::Topic(topic.to_string())).collect();
+        let mut configs = Vec::with_capacity(topics.len());
+        for (topic, stored) in topics.iter().zip(self.zookeeper.configs(&entities).await) {
+            let overrides = match stored {
+                Err(ZkError::SessionExpired) => self.topic_overrides(topic).await,
+                stored => self.noted(topic, stored),
+            };
+            let defaults = self.config.load().topic_defaults();
+            configs.push(Arc::new(match overrides {
+                Some(overrides) => topic_config(&defaults, topic, &overrides),
+                None => cautious(&defaults),
+            }));
+        }
+        configs
     }
 
     /// `None` when they cannot be read, which is complained of and tried again.
@@ -213,7 +221,7 @@ impl DynamicConfig {
                 let (path, config) = (entity.entity_path(), format!("{overrides:?}"));
                 info!("Processing override for entityPath: {} with config: {}", shown(&path), shown(&config));
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
-                replicas.set_topic_config(topic, &Arc::new(config));
+                replicas.set_topic_configs(&HashMap::from([(topic.as_str().into(), Arc::new(config))]));
                 if overrides
                     .get(UNCLEAN_LEADER_ELECTION_ENABLE)
                     .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
@@ -236,7 +244,7 @@ impl DynamicConfig {
             match self.zookeeper.configured_entities("topics").await {
                 Ok(_) => {
                     self.zookeeper.mended(CONFIG_TOPICS);
-                    topics.extend(hosted_topics(replicas).iter().map(|topic| topic.to_string()));
+                    topics.extend(topics_of_logs(replicas).iter().map(|topic| topic.to_string()));
                 }
                 Err(_) => self.unread().list_of_topics = true,
             }
@@ -259,12 +267,14 @@ impl DynamicConfig {
         if defaults == before {
             return;
         }
-        for topic in hosted_topics(replicas) {
+        let mut configs = HashMap::new();
+        for topic in topics_of_logs(replicas) {
             if let Some(overrides) = self.topic_overrides(&topic).await {
                 let config = topic_config(&defaults, &topic, &overrides);
-                replicas.set_topic_config(&topic, &Arc::new(config));
+                configs.insert(topic, Arc::new(config));
             }
         }
+        replicas.set_topic_configs(&configs);
     }
 
     /// Lays what is stored over the file. Of the two layers, one that cannot be read stays as it is. Fails only when
@@ -307,8 +317,8 @@ impl DynamicConfig {
     }
 }
 
-fn hosted_topics(replicas: &ReplicaManager) -> BTreeSet<Arc<str>> {
-    replicas.partitions().iter().map(|partition| Arc::clone(&partition.name().topic)).collect()
+fn topics_of_logs(replicas: &ReplicaManager) -> BTreeSet<Arc<str>> {
+    replicas.log_dirs().logs().iter().map(|log| Arc::clone(&log.topic_partition().topic)).collect()
 }
 
 /// What a topic obeys whose settings are stored but cannot be read: nothing of it is deleted that they might keep.
@@ -317,8 +327,8 @@ fn cautious(defaults: &LogConfig) -> LogConfig {
 }
 
 impl TopicConfigs for DynamicConfig {
-    fn of<'a>(&'a self, topic: &'a str) -> Pin<Box<dyn Future<Output = Arc<LogConfig>> + Send + 'a>> {
-        Box::pin(self.topic_config(topic))
+    fn of<'a>(&'a self, topics: &'a [Arc<str>]) -> Pin<Box<dyn Future<Output = Vec<Arc<LogConfig>>> + Send + 'a>> {
+        Box::pin(self.configs_of(topics))
     }
 }
 

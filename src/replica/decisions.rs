@@ -1,7 +1,7 @@
 //! What the controller asks, carried out: partitions lead and follow, stop and go, and the cluster's metadata changes. One
 //! request at a time, under the control lock.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::log::Log;
 use crate::log::error::LogError;
 use crate::metadata::image::Update;
 use crate::model::internal_topics::is_internal_topic;
+use crate::model::lock::{Guard, Lock};
 use crate::model::{LeaderEpoch, TOPIC_NAME_BYTES_MAX, TopicId, TopicPartition};
 use crate::replica::control::{
     ControlEpochs, ControlRefusal, ControllerFence, Decisions, PartitionOutcomes, PartitionRefusal, StopReplicas,
@@ -46,10 +47,43 @@ pub enum LeadershipEvent {
     Deleted(Vec<TopicPartition>),
 }
 
-/// What a topic's settings are, for a log that is about to be created. Asked once for a topic in a request, so that
-/// whoever answers may look into ZooKeeper: a new topic's settings are there before its partitions are.
+/// What the settings of topics are, for logs that are about to be created; one for each topic, in their order. Asked once
+/// in a request, so that whoever answers may look into ZooKeeper: a new topic's settings are there before its partitions
+/// are.
 pub trait TopicConfigs: Send + Sync {
-    fn of<'a>(&'a self, topic: &'a str) -> Pin<Box<dyn Future<Output = Arc<LogConfig>> + Send + 'a>>;
+    fn of<'a>(&'a self, topics: &'a [Arc<str>]) -> Pin<Box<dyn Future<Output = Vec<Arc<LogConfig>>> + Send + 'a>>;
+}
+
+/// Topics whose settings have been asked for, and whose logs are not all there yet. What is heard of them meanwhile is
+/// for these logs too.
+#[derive(Debug, Default)]
+pub(super) struct Creating(Lock<HashMap<Arc<str>, Option<Arc<LogConfig>>>>);
+
+impl Creating {
+    fn topics(&self) -> Guard<'_, HashMap<Arc<str>, Option<Arc<LogConfig>>>> {
+        self.0.lock().expect("nothing panics under it")
+    }
+
+    fn begin(&self, topics: &[Arc<str>]) {
+        self.topics().extend(topics.iter().map(|topic| (Arc::clone(topic), None)));
+    }
+
+    pub fn hear(&self, topic: &str, config: &Arc<LogConfig>) {
+        if let Some(heard) = self.topics().get_mut(topic) {
+            *heard = Some(Arc::clone(config));
+        }
+    }
+
+    /// What has been heard since they began, or since this was asked last; nothing once they are there and have it all.
+    fn heard(&self) -> HashMap<Arc<str>, Arc<LogConfig>> {
+        let mut topics = self.topics();
+        let heard = topics.iter_mut().filter_map(|(topic, config)| Some((Arc::clone(topic), config.take()?)));
+        let heard: HashMap<_, _> = heard.collect();
+        if heard.is_empty() {
+            topics.clear();
+        }
+        heard
+    }
 }
 
 impl ReplicaManager {
@@ -115,13 +149,13 @@ impl ReplicaManager {
 
     /// Creates logs and changes roles on the I/O threads. Outcomes come in the order of the changes.
     async fn change(self: &Arc<Self>, changes: Vec<Change>, now_ms: i64) -> Vec<(Arc<Partition>, ChangeOutcome)> {
-        let mut configs: HashMap<Arc<str>, Arc<LogConfig>> = HashMap::new();
-        for change in &changes {
-            let name = change.partition.name();
-            if !configs.contains_key(&name.topic) && self.log_dirs.get(name).is_none() {
-                configs.insert(Arc::clone(&name.topic), self.topic_configs.of(&name.topic).await);
-            }
-        }
+        let names =
+            changes.iter().map(|change| change.partition.name()).filter(|name| self.log_dirs.get(name).is_none());
+        let new: BTreeSet<Arc<str>> = names.map(|name| Arc::clone(&name.topic)).collect();
+        let new: Vec<Arc<str>> = new.into_iter().collect();
+        self.creating.begin(&new);
+        let configs = self.topic_configs.of(&new).await;
+        let configs: HashMap<Arc<str>, Arc<LogConfig>> = new.into_iter().zip(configs).collect();
         let configs = Arc::new(configs);
         let mut jobs = JoinSet::new();
         let mut changes = changes.into_iter().peekable();
@@ -143,6 +177,13 @@ impl ReplicaManager {
             number += 1;
         }
         let mut done = jobs.join_all().await;
+        loop {
+            let heard = self.creating.heard();
+            if heard.is_empty() {
+                break;
+            }
+            self.give_topic_configs(&heard);
+        }
         done.sort_by_key(|(number, _)| *number);
         done.into_iter().flat_map(|(_, outcomes)| outcomes).collect()
     }

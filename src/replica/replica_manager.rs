@@ -1,6 +1,7 @@
 //! All partitions that this broker hosts: the way in for appends, offsets, deletions and what runs by the clock. What the
 //! controller asks is carried out in `decisions.rs`, what fetchers ask in `fetch.rs`.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::metadata::cache::MetadataCache;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::control::ControllerFence;
 use crate::replica::counters::{ReplicaCounters, add};
-use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
+use crate::replica::decisions::{Creating, LeadershipEvent, TopicConfigs};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
 use crate::replica::fetcher::fetchers::{Begun, Fetchers};
@@ -42,6 +43,7 @@ pub struct ReplicaManager {
     pub(super) counters: Arc<ReplicaCounters>,
     pub(super) log_dirs: Arc<LogDirs>,
     pub(super) topic_configs: Arc<dyn TopicConfigs>,
+    pub(super) creating: Creating,
     pub(super) io: Arc<IoThreads>,
     /// The control lock: one request of the controller at a time.
     pub(super) fence: tokio::sync::Mutex<ControllerFence>,
@@ -99,6 +101,7 @@ impl ReplicaManager {
             counters,
             log_dirs,
             topic_configs,
+            creating: Creating::default(),
             io,
             fence: tokio::sync::Mutex::default(),
             registered,
@@ -122,11 +125,6 @@ impl ReplicaManager {
             }
             None => Err(ReplicaError::UnknownTopicOrPartition),
         }
-    }
-
-    /// Every hosted partition, in no particular order.
-    pub fn partitions(&self) -> Vec<Arc<Partition>> {
-        self.hosted.all()
     }
 
     pub fn log_dirs(&self) -> &Arc<LogDirs> {
@@ -286,11 +284,25 @@ impl ReplicaManager {
         dropped
     }
 
-    /// Gives a topic's changed settings to its logs.
-    pub fn set_topic_config(&self, topic: &str, config: &Arc<LogConfig>) {
-        for partition in self.hosted.of_topic(topic) {
-            partition.set_config(config);
-            self.fetchers.look_whether_throttled(&partition);
+    /// Gives the changed settings of topics to their logs, those that are being created and those that nobody has decided
+    /// about yet among them.
+    pub fn set_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
+        // First: a log that is not there yet is created by who has heard of this.
+        configs.iter().for_each(|(topic, config)| self.creating.hear(topic, config));
+        self.give_topic_configs(configs);
+    }
+
+    pub(super) fn give_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
+        for log in self.log_dirs.logs() {
+            if let Some(config) = configs.get(&log.topic_partition().topic) {
+                log.set_config(Arc::clone(config));
+            }
+        }
+        for (topic, config) in configs {
+            for partition in self.hosted.of_topic(topic) {
+                partition.set_config(config);
+                self.fetchers.look_whether_throttled(&partition);
+            }
         }
     }
 

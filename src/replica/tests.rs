@@ -1,9 +1,10 @@
 //! The replica room over real logs in a temporary directory.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,14 +41,31 @@ pub(super) type Outcome = Result<(), PartitionRefusal>;
 
 const STALE: Outcome = Err(PartitionRefusal::Decision(DecisionRefusal::StaleLeaderEpoch));
 
-struct Defaults;
+#[derive(Default)]
+struct Defaults {
+    /// Whose settings change as soon as they have been read.
+    changed_meanwhile: Mutex<Option<Arc<ReplicaManager>>>,
+}
 
 impl TopicConfigs for Defaults {
-    fn of<'a>(&'a self, topic: &'a str) -> Pin<Box<dyn Future<Output = Arc<LogConfig>> + Send + 'a>> {
-        let min_insync_replicas = if topic == "safe" { 2 } else { 1 };
-        let segment_bytes = if topic == "rolling" { ROLLING_SEGMENT_BYTES } else { LogConfig::default().segment_bytes };
-        Box::pin(async move { Arc::new(LogConfig { min_insync_replicas, segment_bytes, ..LogConfig::default() }) })
+    fn of<'a>(&'a self, topics: &'a [Arc<str>]) -> Pin<Box<dyn Future<Output = Vec<Arc<LogConfig>>> + Send + 'a>> {
+        let config = |topic: &Arc<str>| {
+            let min_insync_replicas = if &**topic == "safe" { 2 } else { 1 };
+            let is_rolling = &**topic == "rolling";
+            let segment_bytes = if is_rolling { ROLLING_SEGMENT_BYTES } else { LogConfig::default().segment_bytes };
+            Arc::new(LogConfig { min_insync_replicas, segment_bytes, ..LogConfig::default() })
+        };
+        let read = topics.iter().map(config).collect();
+        if let Some(replicas) = self.changed_meanwhile.lock().expect("no test panics under it").take() {
+            replicas.set_topic_configs(&topics.iter().map(|topic| (Arc::clone(topic), kept_for(7))).collect());
+        }
+        Box::pin(std::future::ready(read))
     }
+}
+
+/// Settings that are no topic's at first.
+fn kept_for(retention_ms: i64) -> Arc<LogConfig> {
+    Arc::new(LogConfig { retention_ms: Some(retention_ms), ..LogConfig::default() })
 }
 
 /// Of topics called `rolling`.
@@ -62,6 +80,7 @@ pub(super) const TERMS: AppendTerms = AppendTerms {
 pub(super) struct Fixture {
     pub replicas: Arc<ReplicaManager>,
     events: mpsc::Receiver<LeadershipEvent>,
+    topic_configs: Arc<Defaults>,
     broker_epoch: watch::Sender<Option<BrokerEpoch>>,
     /// Removed with everything in it when the test ends.
     dir: tempfile::TempDir,
@@ -101,17 +120,18 @@ impl Fixture {
         let metadata = Arc::new(MetadataCache::new());
         let io = Arc::new(IoThreads::start(2, 16).expect("threads start"));
         let (broker_epoch, registered) = watch::channel(Some(BrokerEpoch(100)));
+        let topic_configs = Arc::new(Defaults::default());
         let (replicas, events, _) = ReplicaManager::new(
             BrokerId(1),
             replica_config,
             metadata,
             Arc::new(log_dirs),
-            Arc::new(Defaults),
+            Arc::clone(&topic_configs) as Arc<dyn TopicConfigs>,
             io,
             registered,
             Arc::default(),
         );
-        Fixture { replicas, events, broker_epoch, dir }
+        Fixture { replicas, events, topic_configs, broker_epoch, dir }
     }
 
     /// Tells of the brokers 1 and 2, and of these partitions, led by broker 1.
@@ -517,6 +537,24 @@ async fn a_request_that_names_a_partition_twice_means_what_it_says_last() {
 }
 
 #[tokio::test]
+async fn settings_that_change_before_a_log_is_there_or_decided_about_are_its_settings() {
+    let fixture = Fixture::new();
+    let retention_ms = |topic: &str| {
+        let log = fixture.replicas.log_dirs().get(&TopicPartition::new(topic, 0)).expect("there is one");
+        log.config().retention_ms
+    };
+    *fixture.topic_configs.changed_meanwhile.lock().expect("free") = Some(Arc::clone(&fixture.replicas));
+    assert_eq!(fixture.decide("new", 0, 1, 0, &[1]).await, Ok(()));
+    assert_eq!(retention_ms("new"), Some(7));
+    let found = TopicPartition::new("found", 0);
+    let created = fixture.replicas.log_dirs().get_or_create(&found, None, Arc::default(), true, NOW_MS);
+    drop(created.expect("writable"));
+    fixture.replicas.set_topic_configs(&HashMap::from([("found".into(), kept_for(9))]));
+    assert_eq!(fixture.decide("found", 0, 1, 0, &[1]).await, Ok(()));
+    assert_eq!((retention_ms("found"), retention_ms("new")), (Some(9), Some(7)));
+}
+
+#[tokio::test]
 async fn offsets_are_found_by_end_and_by_time_and_records_are_deleted_below_an_offset() {
     let fixture = Fixture::new();
     fixture.publish(&[("t", 0)]).await;
@@ -573,7 +611,7 @@ async fn a_request_about_many_partitions_is_answered_in_full() {
     let numbers: Vec<i32> = errors.iter().map(|(name, _)| name.partition).collect();
     assert_eq!(numbers, (0..150).collect::<Vec<_>>());
     assert!(errors.iter().all(|(_, error)| error.is_ok()));
-    assert_eq!(fixture.replicas.partitions().len(), 150);
+    assert_eq!(fixture.replicas.hosted.all().len(), 150);
     fixture.replicas.checkpoint_high_watermarks().await;
 }
 
