@@ -236,6 +236,39 @@ fn produces_of_one_connection_are_appended_while_earlier_ones_wait_for_followers
     }
 }
 
+/// Of two produces to a topic that is made meanwhile, neither is refused while an earlier produce waits: a JVM broker looks
+/// at them when that is answered, and the second must not get ahead of the first.
+#[test]
+fn what_a_produce_is_refused_shows_in_its_turn() {
+    const LATER: &str = "later";
+    let settings = "zookeeper.session.timeout.ms=30000\nreplica.lag.time.max.ms=30000\nauto.create.topics.enable=false";
+    let mut topic = Topic::create("in-turn", 3, settings, &[]);
+    let (slow, leader) = (topic.followers[0], topic.leader as i32);
+    topic.signal(slow, Signal::STOP);
+    let to = [TOPIC, LATER, LATER].into_iter().enumerate();
+    let send = |(number, name): (usize, &str)| topic.client.send(&produce_request(name, 0, line(number), -1), 8);
+    let sent: Vec<i32> = to.map(send).map(|sent| sent.expect("the leader reads")).collect();
+    let segment = topic.cluster.brokers[topic.leader].data.join(format!("{TOPIC}-0/00000000000000000000.log"));
+    eventually(PATIENCE, "the first is appended", || {
+        let length = std::fs::metadata(&segment).map_err(|error| error.to_string())?.len();
+        if length > 0 { Ok(()) } else { Err("it is not".to_owned()) }
+    });
+    let assignments = vec![CreatableReplicaAssignment { partition_index: 0, broker_ids: vec![leader] }];
+    let (num_partitions, replication_factor) = (-1, -1);
+    let name = LATER.to_owned();
+    let asked = CreatableTopic { name, num_partitions, replication_factor, assignments, ..Default::default() };
+    let request = CreateTopicsRequest { topics: vec![asked], timeout_ms: 30_000, ..Default::default() };
+    let controller = topic.cluster.client(leader).metadata(&[]).expect("it answers").controller_id;
+    let created = topic.cluster.client(controller).call(&request, 5).expect("the controller answers");
+    assert_eq!(created.topics[0].error_code, 0, "{created:?}");
+    topic.cluster.client(leader).until_led(LATER, 1);
+    topic.signal(slow, Signal::CONT);
+    for (id, offset) in sent.into_iter().zip([0, 0, 1]) {
+        let answer = topic.client.receive::<ProduceRequest>(8, id).expect("answers come in order");
+        assert_eq!(outcome(&answer), Ok(offset));
+    }
+}
+
 #[test]
 fn records_are_deleted_once_all_live_replicas_have_let_go_of_them() {
     let settings = "zookeeper.session.timeout.ms=30000\nreplica.lag.time.max.ms=30000";

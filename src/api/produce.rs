@@ -1,7 +1,10 @@
 //! Produce, all versions. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleProduceRequest)
 //! and ReplicaManager.scala (appendRecords).
 //!
-//! All appends happen before the first wait, in the order of the request; what waits is the acknowledgement.
+//! All appends happen before the first wait, in the order of the request; what waits is the acknowledgement. A produce that
+//! starts while earlier ones of its connection wait is refused nothing yet that may be otherwise in its turn, which is when
+//! a JVM broker looks at it: a client that hears late of a refusal sends the next batches meanwhile, and the broker, which by
+//! then may lead, would find a gap before them.
 
 use std::collections::HashSet;
 
@@ -12,6 +15,8 @@ use crate::api::leader_hint::leader_hint;
 use crate::api::table::SLICE_BYTES;
 use crate::api::topic_numbers::TopicNumbers;
 use crate::api::{Handled, RequestContext, Server};
+use crate::log::AppendInfo;
+use crate::log::error::LogError;
 use crate::model::internal_topics::is_internal_topic;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
@@ -34,15 +39,40 @@ const PARTITIONS_A_SLICE: usize = 500;
 /// Appended, and not yet what the producer asked for.
 pub(super) struct Unacknowledged {
     acks: i16,
+    timeout_ms: i32,
     deadline: Instant,
     response: ProduceResponse,
     /// With the places of topic and partition in the response.
     commits: Vec<(usize, usize, Commit)>,
+    /// What is asked again in its turn, likewise.
+    again: Box<[(usize, usize, PartitionProduceData)]>,
 }
 
 impl Unacknowledged {
+    pub(super) fn is_asked_again(&self) -> bool {
+        !self.again.is_empty()
+    }
+
     pub(super) async fn acknowledged(self, server: &Server, context: &RequestContext) -> Handled<ProduceResponse> {
-        let Unacknowledged { acks, deadline, mut response, commits } = self;
+        let Unacknowledged { acks, timeout_ms, mut deadline, mut response, mut commits, again } = self;
+        if let (false, Some(terms)) = (again.is_empty(), terms(acks, context.api_version)) {
+            let is_long = again.len() > PARTITIONS_A_SLICE;
+            let append_all = || {
+                for (topic, partition, data) in again {
+                    let TopicProduceResponse { name, partition_responses } = &mut response.responses[topic];
+                    let index = data.index;
+                    partition_responses[partition] = match append(server, name, data, terms, context.now_ms) {
+                        Ok(Appended { info, commit }) => {
+                            commits.extend(commit.map(|commit| (topic, partition, commit)));
+                            appended(index, &info)
+                        }
+                        Err(refusal) => refused(index, refusal),
+                    };
+                }
+            };
+            server.long_work.run_now(is_long, append_all);
+            deadline = deadline_of(timeout_ms);
+        }
         for (topic, partition, commit) in commits {
             if let Err(why) = commit.wait(deadline).await {
                 let answer = &mut response.responses[topic].partition_responses[partition];
@@ -53,28 +83,34 @@ impl Unacknowledged {
     }
 }
 
-/// Appends all. What has to wait for its acknowledgement comes back as the error.
+fn terms(acks: i16, api_version: i16) -> Option<AppendTerms> {
+    let required_acks = match acks {
+        0 => RequiredAcks::None,
+        1 => RequiredAcks::Leader,
+        -1 => RequiredAcks::AllInSync,
+        _ => return None,
+    };
+    Some(AppendTerms {
+        accepted_sets: accepted_sets(api_version),
+        origin: AppendOrigin::Client,
+        required_acks,
+        expected_leader_epoch: None,
+    })
+}
+
+/// Appends all. What has to wait, for its acknowledgement or for its turn, comes back as the error.
 pub(super) fn start(
     server: &Server,
     context: &RequestContext,
     mut request: ProduceRequest,
+    is_early: bool,
 ) -> Result<Handled<ProduceResponse>, Unacknowledged> {
     let is_long = context.answer.taken() > SLICE_BYTES;
     let count = server.long_work.run_now(is_long, || keep_last_of_each(&mut request.topic_data));
-    let required_acks = match request.acks {
-        0 => Some(RequiredAcks::None),
-        1 => Some(RequiredAcks::Leader),
-        -1 => Some(RequiredAcks::AllInSync),
-        _ => None,
-    };
     let (acks, timeout_ms) = (request.acks, request.timeout_ms);
-    let terms = required_acks.map(|required_acks| AppendTerms {
-        accepted_sets: accepted_sets(context.api_version),
-        origin: AppendOrigin::Client,
-        required_acks,
-        expected_leader_epoch: None,
-    });
+    let terms = terms(acks, context.api_version);
     let mut commits: Vec<(usize, usize, Commit)> = Vec::new();
+    let mut again: Vec<(usize, usize, PartitionProduceData)> = Vec::new();
     let mut response = ProduceResponse::default();
     response.responses.reserve_exact(request.topic_data.len());
     let append_all = || {
@@ -83,6 +119,7 @@ pub(super) fn start(
             let mut answers = Vec::with_capacity(topic.partition_data.len());
             for data in topic.partition_data {
                 let index = data.index;
+                let if_early = is_early.then(|| data.clone());
                 let outcome = match terms {
                     None => Err(Refusal::Code(ErrorCode::InvalidRequiredAcks)),
                     Some(_) if is_refused => Err(Refusal::Code(ErrorCode::InvalidTopicException)),
@@ -93,26 +130,29 @@ pub(super) fn start(
                         if let Some(commit) = commit {
                             commits.push((response.responses.len(), answers.len(), commit));
                         }
-                        answers.push(PartitionProduceResponse {
-                            index,
-                            base_offset: info.first_offset.0,
-                            log_append_time_ms: info.log_append_time_ms,
-                            log_start_offset: info.log_start_offset.0,
-                            ..Default::default()
-                        });
+                        answers.push(appended(index, &info));
                     }
-                    Err(refusal) => answers.push(refused(index, refusal)),
+                    Err(refusal) => {
+                        if let Some(data) = if_early.filter(|_| refusal.may_pass()) {
+                            again.push((response.responses.len(), answers.len(), data));
+                        }
+                        answers.push(refused(index, refusal));
+                    }
                 }
             }
             response.responses.push(TopicProduceResponse { name: topic.name, partition_responses: answers });
         }
     };
     server.long_work.run_now(count > PARTITIONS_A_SLICE, append_all);
-    if commits.is_empty() {
+    if commits.is_empty() && again.is_empty() {
         return Ok(finish(server, context, acks, response));
     }
-    let deadline = Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
-    Err(Unacknowledged { acks, deadline, response, commits })
+    let (deadline, again) = (deadline_of(timeout_ms), again.into());
+    Err(Unacknowledged { acks, timeout_ms, deadline, response, commits, again })
+}
+
+fn deadline_of(timeout_ms: i32) -> Instant {
+    Instant::now() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0))
 }
 
 fn finish(
@@ -174,6 +214,21 @@ enum Refusal {
     Replica(ReplicaError),
 }
 
+impl Refusal {
+    /// It is about who leads, who is in sync, or what came before.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Refusal::Replica(
+                ReplicaError::UnknownTopicOrPartition
+                    | ReplicaError::NotLeaderOrFollower
+                    | ReplicaError::NotEnoughReplicas { .. }
+                    | ReplicaError::Log(LogError::OutOfOrderSequence { .. })
+            )
+        )
+    }
+}
+
 fn append(
     server: &Server,
     topic: &str,
@@ -195,6 +250,16 @@ fn append(
 /// Requests before version 3 may carry several batches.
 fn has_transactional(records: &[u8]) -> bool {
     Batches::new(records).flatten().any(|batch| batch.header.is_transactional)
+}
+
+fn appended(index: i32, info: &AppendInfo) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        base_offset: info.first_offset.0,
+        log_append_time_ms: info.log_append_time_ms,
+        log_start_offset: info.log_start_offset.0,
+        ..Default::default()
+    }
 }
 
 fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {

@@ -126,7 +126,7 @@ impl Service for Server {
     }
 
     fn handle(self: &Arc<Self>, request: network::Request<ClientSession>) -> Asked {
-        let network::Request { header, body, peer, received, now_ms } = request;
+        let network::Request { header, body, peer, received, now_ms, is_early } = request;
         let RequestHeader { api_key, api_version, correlation_id, client_id } = header;
         let supported = ApiKey::from_code(api_key).and_then(|key| Some((key, supported_versions(key)?)));
         let survives = supported.as_ref().is_some_and(|(key, _)| survives_hang_up(*key));
@@ -146,7 +146,7 @@ impl Service for Server {
             Some((key, versions)) if versions.contains(&api_version) => {
                 count(self.counters.requests(key, api_version));
                 if key == ApiKey::Produce {
-                    return produce(self, context, correlation_id, body);
+                    return produce(self, context, correlation_id, body, is_early);
                 }
                 let answer = dispatch(Arc::clone(self), key, context, correlation_id, body);
                 Asked::Waits(match hang_up {
@@ -170,7 +170,7 @@ impl Service for Server {
     }
 
     /// Nobody can tell whether a produce was appended before or after the earlier ones of its connection were
-    /// acknowledged; every other request waits its turn.
+    /// acknowledged; every other request waits its turn, and so does what a produce would be refused.
     fn may_start_early(&self, header: &RequestHeader) -> bool {
         header.api_key == ApiKey::Produce.code()
     }
@@ -218,7 +218,7 @@ fn in_own_task(answer: AnswerFuture, hang_up: HangUp) -> AnswerFuture {
 
 /// Produces start in their order, and so wait for nothing before they do. One behind others goes on when these are done, and
 /// so waits for no place afterwards either. Most are answered at once, and cost no future.
-fn produce(server: &Arc<Server>, context: RequestContext, correlation_id: i32, body: Reader) -> Asked {
+fn produce(server: &Arc<Server>, context: RequestContext, correlation_id: i32, body: Reader, is_early: bool) -> Asked {
     let key = ApiKey::Produce;
     let is_long = body.remaining() > SLICE_BYTES && names_many::<ProduceRequest>(&body, context.api_version);
     let read = server.long_work.run_now(is_long, || decode(key, &context, &server.counters, body));
@@ -228,17 +228,19 @@ fn produce(server: &Arc<Server>, context: RequestContext, correlation_id: i32, b
         server.long_work.run_now(is_long, || answer.encode(handled, None))
     };
     let handled = match read {
-        Ok(request) => produce::start(server, &context, request),
+        Ok(request) => produce::start(server, &context, request, is_early),
         Err(refused) => Ok(*refused),
     };
     match handled {
         Ok(handled) => Asked::Answered(encode(server, &context, handled)),
         Err(waiting) => {
             let server = Arc::clone(server);
-            Asked::Waits(Box::pin(async move {
+            let is_in_turn = waiting.is_asked_again();
+            let answer = Box::pin(async move {
                 let handled = waiting.acknowledged(&server, &context).await;
                 encode(&server, &context, handled)
-            }))
+            });
+            if is_in_turn { Asked::InTurn(answer) } else { Asked::Waits(answer) }
         }
     }
 }

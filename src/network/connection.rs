@@ -52,6 +52,8 @@ const LENGTH_BYTES: usize = size_of::<i32>();
 struct Waiting {
     asked: Asked,
     may_start_early: bool,
+    /// None that comes later may start.
+    holds_others: bool,
     bytes: usize,
     /// Given back when the answer is there. A produce gives it back with the last slice of its records.
     _charge: Option<Arc<Charge>>,
@@ -491,11 +493,12 @@ impl<S: Service, T: Transport> Connection<S, T> {
                     self.window.take_answer(answer);
                     continue;
                 }
-                Asked::Answered(_) => false,
+                Asked::Answered(_) | Asked::InTurn(_) => false,
                 Asked::Waits(_) => true,
             };
             let charge = charge.filter(|_| !may_start_early);
-            self.window.push(Waiting { asked, may_start_early, bytes: length, _charge: charge });
+            let holds_others = matches!(asked, Asked::InTurn(_));
+            self.window.push(Waiting { asked, may_start_early, holds_others, bytes: length, _charge: charge });
             if is_waited_for {
                 poll_fn(|context| {
                     self.window.poll_last(context);
@@ -521,6 +524,7 @@ impl<S: Service, T: Transport> Connection<S, T> {
             peer: Arc::clone(&self.peer),
             received: std::time::Instant::now(),
             now_ms: wall_clock_ms(),
+            is_early: !self.window.waiting.is_empty(),
         };
         self.window.untold.requests += 1;
         Ok((self.service.handle(request), may_start_early))
@@ -569,7 +573,7 @@ impl<S: Service, T: Transport> Connection<S, T> {
         let header = RequestHeader { api_key: key, api_version: version, correlation_id: 0, client_id: None };
         self.service.may_start_early(&header)
             && !self.service.expects_token(&self.peer.session)
-            && self.window.waiting.iter().all(|waiting| waiting.may_start_early)
+            && self.window.waiting.iter().all(|waiting| waiting.may_start_early && !waiting.holds_others)
     }
 }
 

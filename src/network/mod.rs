@@ -61,6 +61,8 @@ pub struct Request<S> {
     pub received: Instant,
     /// Wall clock at `received`, ms since the epoch: the time of everything that this request does.
     pub now_ms: i64,
+    /// Earlier requests of its connection wait for their answers.
+    pub is_early: bool,
 }
 
 /// What is sent for a request.
@@ -113,6 +115,8 @@ pub enum Asked {
     Answered(Answer),
     /// Polled once as soon as the request is let in.
     Waits(AnswerFuture),
+    /// Polled once all earlier ones are answered. None that comes later starts before it is answered itself.
+    InTurn(AnswerFuture),
 }
 
 impl Asked {
@@ -120,7 +124,7 @@ impl Asked {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
         match self {
             Asked::Answered(answer) => Poll::Ready(std::mem::replace(answer, Answer::nothing())),
-            Asked::Waits(answer) => answer.as_mut().poll(context),
+            Asked::Waits(answer) | Asked::InTurn(answer) => answer.as_mut().poll(context),
         }
     }
 }

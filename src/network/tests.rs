@@ -22,6 +22,8 @@ const PRODUCE: i16 = 0;
 const METADATA: i16 = 3;
 /// A part of such a request is kept.
 const JOIN_GROUP: i16 = 11;
+/// Is not done with before its turn, though it may start early.
+const IN_TURN: i32 = 99;
 
 /// Tells the test of each request that starts, and answers once the test says so.
 struct ByHand {
@@ -50,7 +52,11 @@ impl Service for ByHand {
         let before = request.peer.session.fetch_add(1, Ordering::Relaxed);
         self.sent_before.lock().unwrap().insert(request.header.correlation_id, before);
         self.started.send((request.header.correlation_id, answer)).unwrap();
-        Asked::Waits(Box::pin(async move { answered.await.unwrap_or_else(|_| Answer::close()) }))
+        let answer = Box::pin(async move { answered.await.unwrap_or_else(|_| Answer::close()) });
+        match request.is_early && request.header.correlation_id == IN_TURN {
+            true => Asked::InTurn(answer),
+            false => Asked::Waits(answer),
+        }
     }
 
     fn may_start_early(&self, header: &RequestHeader) -> bool {
@@ -231,6 +237,36 @@ async fn long_produces_start_early_too_and_a_long_other_request_does_not() {
     };
     let (sent, ()) = tokio::join!(sending, checking);
     sent.unwrap();
+}
+
+#[tokio::test]
+async fn none_starts_before_one_is_answered_that_waits_for_its_turn() {
+    let mut harness = Harness::start(BOUNDS);
+    let mut stream = harness.connect().await;
+    stream.write_all(&[frame(PRODUCE, 1, 0), frame(PRODUCE, IN_TURN, 0), frame(PRODUCE, 3, 0)].concat()).await.unwrap();
+    harness.wait_for_start(IN_TURN).await;
+    harness.answer(IN_TURN);
+    harness.answer(1);
+    assert_eq!(next_answer(&mut stream).await, 1);
+    assert_eq!(next_answer(&mut stream).await, IN_TURN);
+    harness.wait_for_start(3).await;
+    assert_eq!(*harness.service.handled.lock().unwrap(), [1, IN_TURN, 3]);
+    harness.answer(3);
+    assert_eq!(next_answer(&mut stream).await, 3);
+
+    stream.write_all(&[frame(PRODUCE, 4, 0), frame(PRODUCE, IN_TURN, 0), frame(PRODUCE, 5, 0)].concat()).await.unwrap();
+    harness.wait_for_start(IN_TURN).await;
+    harness.answer(4);
+    assert_eq!(next_answer(&mut stream).await, 4);
+    assert_eq!(
+        *harness.service.handled.lock().unwrap(),
+        [1, IN_TURN, 3, 4, IN_TURN],
+        "it is its turn, and not yet answered"
+    );
+    harness.answer(IN_TURN);
+    harness.wait_for_start(5).await;
+    harness.answer(5);
+    assert_eq!(next_answer(&mut stream).await, IN_TURN);
 }
 
 #[tokio::test]
