@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything that is tested: format, clippy, unit, property, golden and integration tests, and
-# ordinary clients of every kind and age. Installs what it needs into target/ first (tests/deps.sh);
+# Everything that is tested: format, clippy, unit, property, golden and integration tests,
+# ordinary clients of every kind and age, and a cluster under faults. Installs what it needs into target/ first (tests/deps.sh);
 # what cannot be had is a failure by name. The last line is "N passed, N failed".
 #
 #   tests/run.sh                          everything
-#   tests/run.sh format clippy cargo clients   only these parts
-#   tests/run.sh faults [SECONDS] [SEED]  each fault in a cluster once, as that seed has them (a new one)
-#   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600)
+#   tests/run.sh format clippy cargo clients faults   only these parts
+#   tests/run.sh faults [SECONDS] [SEED]  each fault in a cluster once, as that seed has them (a new one), and more for so long
+#   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too
 set -u
 base=$(cd "$(dirname "$0")/.." && pwd)
 cd "$base" || exit 1
@@ -62,16 +62,24 @@ client_tests() { # BROKERS
     fi
 }
 
-[ $# -gt 0 ] || set -- format clippy cargo clients
+faults() { # SECONDS
+    one "faults for $1 seconds, seed $seed${ODRADEK_TEST_BROKER:+, brokers: $ODRADEK_TEST_BROKER}" \
+        env ODRADEK_FAULTS_SECONDS="$1" ODRADEK_FAULTS_SEED="$seed" \
+        cargo test --quiet --test faults whatever_fails -- --ignored --nocapture
+}
+
+[ $# -gt 0 ] || set -- format clippy cargo clients faults
+seconds=0
+seed=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 if [ "$1" = soak ] || [ "$1" = faults ]; then
-    soak_seconds=${2:-$([ "$1" = faults ] && echo 0 || echo 600)}
-    soak_seed=${3:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-    set -- soak
+    seconds=${2:-$([ "$1" = faults ] && echo 0 || echo 600)}
+    seed=${3:-$seed}
+    set -- "$1"
 fi
 command -v cargo >/dev/null 2>&1 || { echo "FAILED: there is no cargo on the PATH; install Rust from https://rustup.rs" && exit 1; }
 case " $* " in
 *" cargo "* | *" clients "*) one "what the tests need is there" tests/deps.sh ;;
-" soak ") one "what the soak needs is there" tests/deps.sh maven python ;;
+*" faults "* | *" soak "*) one "what the faults need is there" tests/deps.sh maven python ;;
 esac
 rm -f "$base/target/tests.out"
 for name in "$@"; do
@@ -84,10 +92,12 @@ for name in "$@"; do
         client_tests 1
         client_tests 3
         ;;
+    faults) faults "$seconds" ;;
     soak)
-        one "faults for $soak_seconds seconds, seed $soak_seed" \
-            env ODRADEK_FAULTS_SECONDS="$soak_seconds" ODRADEK_FAULTS_SEED="$soak_seed" \
-            cargo test --quiet --test faults whatever_fails -- --ignored --nocapture
+        faults "$seconds"
+        for brokers in odradek,odradek,jvm-3.9.1 odradek,jvm-3.9.1,jvm-3.9.1; do
+            ODRADEK_TEST_BROKER=$brokers faults 0
+        done
         ;;
     *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, faults, soak" && exit 1 ;;
     esac

@@ -111,6 +111,10 @@ impl Cluster {
         self.clients.take().expect("they were started").terminate()
     }
 
+    pub fn is_jvm(&self, broker: usize) -> bool {
+        matches!(self.kinds[broker], Kind::Jvm(_))
+    }
+
     /// Starts the brokers that do not run.
     pub fn start_brokers(&mut self) {
         let down: Vec<usize> = (0..BROKERS).filter(|id| self.brokers[*id].process.is_none()).collect();

@@ -34,7 +34,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-#[ignore = "tests/run.sh faults runs it: a client of librdkafka has stalled in it, and whose fault that is has not been shown"]
+#[ignore = "it takes minutes, and tells what it does meanwhile: tests/run.sh has it as a part of its own"]
 fn whatever_fails_the_cluster_is_whole_again_and_keeps_its_promises() {
     let seed = number("ODRADEK_FAULTS_SEED").unwrap_or_else(rand::random);
     let duration = Duration::from_secs(number("ODRADEK_FAULTS_SECONDS").unwrap_or(0));
