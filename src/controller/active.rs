@@ -799,6 +799,7 @@ impl Active {
         }
         let moves = self.moves_to(&ids);
         self.later.push_back(Step::Reassign(moves));
+        self.deletions_told_again(&ids);
         self.deletions_possible_again(&ids);
     }
 
@@ -1034,7 +1035,10 @@ impl Active {
     fn replicas_deleted(&mut self, broker: BrokerId, deleted: Vec<(TopicPartition, Deleted)>) {
         for (partition, deleted) in deleted {
             let outcome = match deleted {
-                Deleted::Yes => ReplicaDeletion::Successful,
+                Deleted::Yes => {
+                    self.moved_replica_deleted(broker, &partition);
+                    ReplicaDeletion::Successful
+                }
                 Deleted::Refused => ReplicaDeletion::Ineligible,
             };
             self.replica_deletion_ended(&partition, broker, outcome);

@@ -230,7 +230,7 @@ impl Driver {
         self.on(Event::Brokers(brokers.iter().map(|(id, epoch)| broker(*id, *epoch)).collect()))
     }
 
-    fn answer_deletions(&mut self, of: i32, deleted: Deleted) -> Vec<Said> {
+    pub(super) fn answer_deletions(&mut self, of: i32, deleted: Deleted) -> Vec<Said> {
         let asked: Vec<_> = self
             .said
             .iter()

@@ -79,6 +79,9 @@ pub(super) struct Reassignments {
     requested: BTreeMap<TopicPartition, Vec<BrokerId>>,
     /// Those that the current event could not take up.
     failed: BTreeSet<TopicPartition>,
+    /// Replicas that were moved away and that their brokers have not said to have deleted. A broker that was not there, or
+    /// did not hear of it, is told when it is back; to Kafka's controller they are gone, and stay on its disk.
+    to_delete: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
 }
 
 impl Reassignments {
@@ -280,7 +283,31 @@ impl Active {
     /// Replicas are out of the ISR and are deleted. The leader hears of it when the wish is taken up.
     pub(super) fn replicas_given_up(&mut self, name: &TopicPartition) {
         for replica in self.unwanted_replicas(name) {
-            self.batch.stop_replica(&self.cluster, replica, name, true);
+            self.delete_replica(replica, name);
+        }
+    }
+
+    fn delete_replica(&mut self, replica: BrokerId, name: &TopicPartition) {
+        self.reassignments.to_delete.entry(replica).or_default().insert(name.clone());
+        self.batch.stop_replica(&self.cluster, replica, name, true);
+    }
+
+    /// Tells brokers that have come back what they were to delete, if it has not become theirs again.
+    pub(super) fn deletions_told_again(&mut self, brokers: &BTreeSet<BrokerId>) {
+        for broker in brokers {
+            let Some(mut names) = self.reassignments.to_delete.remove(broker) else { continue };
+            names.retain(|name| {
+                self.cluster.partition(name).is_some_and(|known| !known.assignment.replicas.contains(broker))
+            });
+            for name in &names {
+                self.delete_replica(*broker, name);
+            }
+        }
+    }
+
+    pub(super) fn moved_replica_deleted(&mut self, broker: BrokerId, name: &TopicPartition) {
+        if let Some(names) = self.reassignments.to_delete.get_mut(&broker) {
+            names.remove(name);
         }
     }
 
@@ -450,7 +477,7 @@ impl Active {
         }
         self.tell_replicas(name, led_until_now, false);
         for replica in assignment.replicas.iter().filter(|replica| !target.contains(replica)) {
-            self.batch.stop_replica(&self.cluster, *replica, name, true);
+            self.delete_replica(*replica, name);
         }
         if assignment.is_being_reassigned() {
             self.reassignments.ended.entry(Arc::clone(&name.topic)).or_default().insert(name.partition);

@@ -1,7 +1,7 @@
 //! Moves and elections, step by step, and with a controller that dies after any write.
 use std::collections::BTreeMap;
 
-use crate::controller::active::{Action, Answer, Event, Request, RequestId, TopicFound, TopicRead};
+use crate::controller::active::{Action, Answer, Deleted, Event, Request, RequestId, TopicFound, TopicRead};
 use crate::controller::active_tests::{Driver, Said, found, leadership, tp};
 use crate::controller::leader_election::{Elected, ElectionRefusal, ElectionType};
 use crate::controller::reassignment::ReassignmentRefusal;
@@ -291,6 +291,33 @@ fn a_replica_that_was_not_there_is_told_when_its_broker_is_back() {
     let said = driver.brokers(&back);
     let (_, epoch, _) = driver.state("t-0");
     assert!(leads(&said).contains(&lead(3, "t-0", 1, epoch, &[1, 2], true)), "{said:?}");
+}
+
+#[test]
+fn a_replica_that_was_not_there_when_it_was_moved_away_is_deleted_when_its_broker_is_back() {
+    let all = |epoch_of_2: Option<i64>| {
+        let others = [1, 3, 4, 5].map(|id| (id, 100 + i64::from(id)));
+        others.into_iter().chain(epoch_of_2.map(|epoch| (2, epoch))).collect::<Vec<_>>()
+    };
+    let mut driver = cluster();
+    driver.brokers(&all(None));
+    driver.reassign(&[("t-0", Some(&[1, 3]))]);
+    let said = driver.in_sync("t-0", &[1, 3]);
+    assert_eq!((driver.assignment("t-0"), stops(&said)), (moving(&[1, 3], &[], &[]), vec![]), "nobody can be told");
+    assert_eq!(stops(&driver.brokers(&all(Some(200)))), [deleted(2, "t-0")]);
+    assert_eq!(stops(&driver.brokers(&all(Some(201)))), [deleted(2, "t-0")], "it has not answered");
+    driver.answer_deletions(2, Deleted::Yes);
+    assert_eq!(stops(&driver.brokers(&all(Some(202)))), [], "it has");
+}
+
+#[test]
+fn a_replica_that_was_moved_away_and_back_is_not_deleted() {
+    let mut driver = cluster();
+    driver.reassign(&[("t-0", Some(&[1, 3]))]);
+    assert_eq!(stops(&driver.in_sync("t-0", &[1, 2, 3])), [deleted(2, "t-0")]);
+    driver.reassign(&[("t-0", Some(&[1, 3, 2]))]);
+    assert_eq!(driver.assignment("t-0").adding, ids(&[2]));
+    assert_eq!(stops(&driver.brokers(&[(1, 101), (2, 200), (3, 103), (4, 104), (5, 105)])), []);
 }
 
 /// Where the directory with its log is lost, it would lead an empty one.
