@@ -121,10 +121,11 @@ def read(name):
     consumer = Consumer({**CONSUMER, "group.id": name, "auto.offset.reset": "error"})
     positions = {}
     while not read_to_the_end.is_set():
-        if set(all_partitions()) - set(positions):
-            for partition in all_partitions():
-                positions.setdefault(partition, 0)
-            consumer.assign([TopicPartition(*partition, offset) for partition, offset in positions.items()])
+        # Only the new ones: an assignment that begins with all of them again has once hung for good in librdkafka, and all
+        # threads with it, since it is called with Python's lock held.
+        if new := [partition for partition in all_partitions() if partition not in positions]:
+            positions.update(dict.fromkeys(new, 0))
+            consumer.incremental_assign([TopicPartition(*partition, 0) for partition in new])
         if found := consumed(name, consumer.poll(0.1)):
             partition, positions[partition] = found
             reached[name, *partition] = positions[partition]
