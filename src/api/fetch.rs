@@ -129,9 +129,9 @@ pub(crate) fn params(partition: &FetchPartition) -> FetchParams {
 }
 
 /// Topics as a request names them, under the names that they have in one image of the cluster.
-struct Names<'a> {
-    uses_topic_ids: bool,
-    image: &'a Image,
+pub(crate) struct Names<'a> {
+    pub uses_topic_ids: bool,
+    pub image: &'a Image,
 }
 
 impl Names<'_> {
@@ -143,7 +143,7 @@ impl Names<'_> {
         }
     }
 
-    fn asked(&self, topics: &[FetchTopic]) -> Vec<PartitionQuery> {
+    pub fn asked(&self, topics: &[FetchTopic]) -> Vec<PartitionQuery> {
         let mut asked = Vec::with_capacity(topics.iter().map(|topic| topic.partitions.len()).sum());
         for named in topics {
             let (topic, topic_id) = self.topic(&named.topic, named.topic_id);
@@ -157,7 +157,7 @@ impl Names<'_> {
         asked
     }
 
-    fn forgotten(&self, topics: &[ForgottenTopic]) -> Vec<PartitionQuery> {
+    pub fn forgotten(&self, topics: &[ForgottenTopic]) -> Vec<PartitionQuery> {
         let mut forgotten = Vec::new();
         for named in topics {
             let (topic, topic_id) = self.topic(&named.topic, named.topic_id);

@@ -15,7 +15,8 @@ use crate::model::{LeaderEpoch, Offset};
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::error::RecordError;
 use crate::replica::error::ReplicaError;
-use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
+use crate::replica::partition::{AppendTerms, Appended, Partition, RequiredAcks};
+use crate::replica::partition_log::PartitionLog;
 use crate::replica::replica_manager::ReplicaManager;
 
 /// One internal topic of this broker.
@@ -51,17 +52,19 @@ impl CoordinatorLog for ReplicaLog {
 
     fn read(&self, partition: i32, from: Offset, bytes_max: u32) -> Result<Bytes, String> {
         let hosted = self.replicas.partition(self.topic, partition).map_err(|error| error.to_string())?;
-        let log = hosted.log().ok_or_else(|| ReplicaError::NotLeaderOrFollower.to_string())?;
-        let batches =
-            log.read(from, bytes_max, ReadUntil::LogEnd, FirstBatch::Whole).map_err(|error| error.to_string())?;
-        let Some(region) = batches.region else { return Ok(Bytes::new()) };
-        let mut bytes = vec![0; region.len as usize];
-        region
-            .file
-            .read_exact_at(&mut bytes, region.position)
-            .map_err(|why| format!("read {}-{partition} from offset {from}: {why}", self.topic))?;
-        Ok(Bytes::from(bytes))
+        read(&hosted, from, bytes_max)
     }
+}
+
+/// What a coordinator loads, some of it.
+pub(crate) fn read<L: PartitionLog>(hosted: &Partition<L>, from: Offset, bytes_max: u32) -> Result<Bytes, String> {
+    let log = hosted.log().ok_or_else(|| ReplicaError::NotLeaderOrFollower.to_string())?;
+    let batches = log.read(from, bytes_max, ReadUntil::LogEnd, FirstBatch::Whole).map_err(|error| error.to_string())?;
+    let Some(region) = batches.region else { return Ok(Bytes::new()) };
+    let mut bytes = vec![0; region.len as usize];
+    let read = region.file.read_exact_at(&mut bytes, region.position);
+    read.map_err(|why| format!("read {} from offset {from}: {why}", hosted.name()))?;
+    Ok(Bytes::from(bytes))
 }
 
 /// How a coordinator appends that was loaded for a leader epoch.

@@ -539,7 +539,7 @@ impl<C: Core> Shards<C> {
     }
 
     /// Fires what is due. When to look again.
-    fn fire_timers(&self) -> Option<Instant> {
+    pub(crate) fn fire_timers(&self) -> Option<Instant> {
         // From here on, whoever starts an earlier timer than we then find wakes us.
         self.alarm.next.store(u64::MAX, Ordering::Release);
         let now = (self.clock)().instant;

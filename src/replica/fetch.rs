@@ -66,7 +66,7 @@ pub struct FetchReply {
     pub answers: Vec<(PartitionQuery, Outcome)>,
 }
 
-pub(super) type Outcome = Result<Fetched, ReplicaError>;
+pub(crate) type Outcome = Result<Fetched, ReplicaError>;
 
 /// The partitions that a fetch reads each time that it looks: those that it names, or what is pending of its session.
 enum Reads<'a> {
@@ -141,7 +141,7 @@ impl Looked {
 }
 
 /// The cluster has no such partition: an answer for its own sake, which ends no wait of the others.
-pub(super) fn is_unknown(outcome: &Outcome) -> bool {
+pub(crate) fn is_unknown(outcome: &Outcome) -> bool {
     matches!(outcome, Err(ReplicaError::UnknownTopicId | ReplicaError::UnknownTopicOrPartition))
 }
 

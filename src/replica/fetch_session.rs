@@ -26,11 +26,13 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
+use crate::log::Log;
 use crate::metadata::image::Image;
 use crate::model::{TOPIC_NAME_BYTES_MAX, TopicId};
 use crate::replica::fetch::{Outcome, PARTITIONS_A_SLICE, PartitionQuery, is_unknown};
 use crate::replica::hosted::Hosted;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher, Partition};
+use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::{ParkedFetch, SessionWatch, WaitsFor};
 
 /// Stands for "no session" on the wire.
@@ -88,30 +90,30 @@ pub struct SessionRequest {
 }
 
 /// How a request is to be read and answered.
-pub(super) enum Opened {
+pub(crate) enum Opened<L = Log> {
     /// What it names, without a session.
     Sessionless,
     /// What it names; remembered afterwards, if there is room.
     Full,
     /// What is news in the session.
-    Incremental(OpenSession),
+    Incremental(OpenSession<L>),
     Refused(SessionRefusal),
 }
 
 /// A request's hold on its session. Another epoch in the session means that a later request has come in between.
-pub(super) struct OpenSession {
-    session: Arc<Session>,
+pub(crate) struct OpenSession<L = Log> {
+    session: Arc<Session<L>>,
     epoch: i32,
 }
 
 /// One partition of a session that is to be read.
-pub(super) struct PendingRead {
+pub(crate) struct PendingRead<L = Log> {
     slot: u32,
     pub query: PartitionQuery,
-    pub hosted: Option<Arc<Partition>>,
+    pub hosted: Option<Arc<Partition<L>>>,
 }
 
-struct CachedPartition {
+struct CachedPartition<L> {
     key: PartitionKey,
     /// As it was resolved first: a topic that is made anew is another one, and the fetcher is to hear of it.
     topic: Option<Arc<str>>,
@@ -122,11 +124,11 @@ struct CachedPartition {
     high_watermark: i64,
     log_start_offset: i64,
     /// Marks the session when it changes.
-    hosted: Option<Arc<Partition>>,
+    hosted: Option<Arc<Partition<L>>>,
 }
 
-impl CachedPartition {
-    fn read(&mut self, slot: u32, watch: &Arc<SessionWatch>, hosted: &Hosted, image: &Image) -> PendingRead {
+impl<L: PartitionLog> CachedPartition<L> {
+    fn read(&mut self, slot: u32, watch: &Arc<SessionWatch>, hosted: &Hosted<L>, image: &Image) -> PendingRead<L> {
         let topic_id = match self.key.topic {
             TopicKey::Id(id) => id,
             TopicKey::Name(_) => TopicId::ZERO,
@@ -148,25 +150,24 @@ impl CachedPartition {
     }
 }
 
-struct Session {
+struct Session<L> {
     watch: Arc<SessionWatch>,
     uses_topic_ids: bool,
-    state: Mutex<SessionState>,
+    state: Mutex<SessionState<L>>,
 }
 
-impl Drop for Session {
+impl<L> Drop for Session<L> {
     fn drop(&mut self) {
         self.watch.close();
     }
 }
 
-#[derive(Default)]
-struct SessionState {
+struct SessionState<L> {
     /// What the next incremental request must carry.
     epoch: i32,
     /// Whoever fetches otherwise may see more, or less.
     fetcher: Option<Fetcher>,
-    slots: Vec<Option<CachedPartition>>,
+    slots: Vec<Option<CachedPartition<L>>>,
     free: Vec<u32>,
     by_key: HashMap<PartitionKey, u32>,
     /// Slots by turn that a fetch must read: the fetcher does not know all that there is to say of them.
@@ -176,18 +177,31 @@ struct SessionState {
     all_pending_from: Option<usize>,
 }
 
-impl Session {
-    fn state(&self) -> MutexGuard<'_, SessionState> {
+impl<L> Session<L> {
+    fn state(&self) -> MutexGuard<'_, SessionState<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl SessionState {
+impl<L: PartitionLog> SessionState<L> {
+    fn new(epoch: i32, fetcher: Fetcher) -> SessionState<L> {
+        SessionState {
+            epoch,
+            fetcher: Some(fetcher),
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            pending: BTreeMap::new(),
+            next_turn: 0,
+            all_pending_from: None,
+        }
+    }
+
     fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    fn slot(&mut self, slot: u32) -> Option<&mut CachedPartition> {
+    fn slot(&mut self, slot: u32) -> Option<&mut CachedPartition<L>> {
         self.slots.get_mut(slot as usize).and_then(Option::as_mut)
     }
 
@@ -212,9 +226,9 @@ impl SessionState {
         &mut self,
         after: Bound<u64>,
         watch: &Arc<SessionWatch>,
-        hosted: &Hosted,
+        hosted: &Hosted<L>,
         image: &Image,
-    ) -> (Vec<PendingRead>, Option<u64>) {
+    ) -> (Vec<PendingRead<L>>, Option<u64>) {
         let SessionState { slots, pending, .. } = self;
         let mut reads = Vec::with_capacity(pending.len().min(PARTITIONS_A_SLICE));
         for (count, (&turn, &slot)) in pending.range((after, Bound::Unbounded)).enumerate() {
@@ -231,6 +245,12 @@ impl SessionState {
     fn update(&mut self, query: PartitionQuery, key: PartitionKey) {
         if let Some(&slot) = self.by_key.get(&key) {
             if let Some(cached) = self.slot(slot) {
+                // Whoever begins to fetch it anew drops what it is told of it as it was before.
+                let is_anew = query.params == cached.params
+                    || query.params.current_leader_epoch != cached.params.current_leader_epoch;
+                if is_anew {
+                    cached.high_watermark = -1;
+                }
                 cached.params = query.params;
             }
             self.is_pending(slot);
@@ -267,7 +287,7 @@ impl SessionState {
     }
 
     /// Takes note of what the fetcher is told. True if it is news.
-    fn answer(&mut self, read: &PendingRead, outcome: &Outcome) -> bool {
+    fn answer(&mut self, read: &PendingRead<L>, outcome: &Outcome) -> bool {
         let next_turn = self.next_turn;
         let Some(cached) = self.slot(read.slot) else { return true };
         let (turn, told) = (cached.turn, Told::of(outcome));
@@ -300,7 +320,7 @@ struct Told {
     is_diverging: bool,
     /// The consumer is sent to another replica.
     is_elsewhere: bool,
-    /// -1 with an error, so that its end is news.
+    /// -1 with an error, so that its end is news; and where logs part, since a follower takes nothing else from that.
     high_watermark: i64,
     log_start_offset: i64,
 }
@@ -313,7 +333,9 @@ impl Told {
             is_error: fetched.is_none(),
             is_diverging: fetched.is_some_and(|fetched| fetched.diverging.is_some()),
             is_elsewhere: fetched.is_some_and(|fetched| fetched.preferred_read_replica.is_some()),
-            high_watermark: fetched.map_or(-1, |fetched| fetched.bounds.high_watermark.0),
+            high_watermark: fetched
+                .filter(|fetched| fetched.diverging.is_none())
+                .map_or(-1, |fetched| fetched.bounds.high_watermark.0),
             log_start_offset: fetched.map_or(-1, |fetched| fetched.bounds.log_start_offset.0),
         }
     }
@@ -326,7 +348,7 @@ impl Told {
 }
 
 /// What becomes of a session's fetch that finds too little.
-pub(super) enum Parking {
+pub(crate) enum Parking {
     Parked(Arc<ParkedFetch>),
     /// A partition has changed since it looked.
     LooksAgain,
@@ -334,7 +356,7 @@ pub(super) enum Parking {
     Overtaken,
 }
 
-impl OpenSession {
+impl<L: PartitionLog> OpenSession<L> {
     /// Parks the fetch, unless there is something to do for it at once.
     pub fn park(&self, waits_for: WaitsFor, missing_bytes: i64) -> Parking {
         // A later request changes the epoch under this lock, and ends what is parked then.
@@ -357,7 +379,7 @@ impl OpenSession {
 
     /// What is to be read now, in the order of reading. From then on a change of one of these marks the session. Nothing
     /// once a later request was let in, which is to hear of all that has changed.
-    pub async fn pending(&self, hosted: &Hosted, image: &Image) -> Vec<PendingRead> {
+    pub async fn pending(&self, hosted: &Hosted<L>, image: &Image) -> Vec<PendingRead<L>> {
         let (mut reads, mut after) = (Vec::new(), Bound::Unbounded);
         loop {
             {
@@ -385,7 +407,7 @@ impl OpenSession {
     /// Takes note of what the fetcher is told and drops the rest from the answer. Partitions that are not known come last.
     pub async fn close(
         &self,
-        reads: Vec<PendingRead>,
+        reads: Vec<PendingRead<L>>,
         outcomes: Vec<Outcome>,
     ) -> Result<Vec<(PartitionQuery, Outcome)>, SessionRefusal> {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
@@ -418,7 +440,7 @@ impl OpenSession {
 
 /// The bounds of all sessions together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SessionLimits {
+pub(crate) struct SessionLimits {
     pub slots: usize,
     pub partitions: usize,
 }
@@ -435,26 +457,25 @@ impl SessionLimits {
 }
 
 /// All sessions of this broker.
-pub(super) struct FetchSessions {
+pub(crate) struct FetchSessions<L = Log> {
     limits: SessionLimits,
-    cache: Mutex<Cache>,
+    cache: Mutex<Cache<L>>,
     /// There are ended sessions to take.
     has_ended: AtomicBool,
 }
 
-#[derive(Default)]
-struct Cache {
+struct Cache<L> {
     /// How many were ever made.
     made: u64,
-    sessions: HashMap<i32, Entry>,
+    sessions: HashMap<i32, Entry<L>>,
     /// Which may take long to drop, and are not dropped under the lock.
-    ended: Vec<Arc<Session>>,
+    ended: Vec<Arc<Session<L>>>,
     /// Of all sessions together.
     partitions: usize,
 }
 
-struct Entry {
-    session: Arc<Session>,
+struct Entry<L> {
+    session: Arc<Session<L>>,
     /// Followers outlive consumers in the cache.
     privileged: bool,
     created: Instant,
@@ -471,22 +492,23 @@ fn epoch_after(epoch: i32) -> i32 {
     }
 }
 
-impl FetchSessions {
-    pub fn new(limits: SessionLimits) -> FetchSessions {
+impl<L: PartitionLog> FetchSessions<L> {
+    pub fn new(limits: SessionLimits) -> FetchSessions<L> {
         let SessionLimits { slots, partitions } = limits;
         info!(
             "Fetch sessions: {slots} (max.incremental.fetch.session.cache.slots) with {partitions} partitions at most, \
              {PARTITIONS_A_SLOT} a slot"
         );
-        FetchSessions { limits, cache: Mutex::default(), has_ended: AtomicBool::new(false) }
+        let cache = Cache { made: 0, sessions: HashMap::new(), ended: Vec::new(), partitions: 0 };
+        FetchSessions { limits, cache: Mutex::new(cache), has_ended: AtomicBool::new(false) }
     }
 
-    fn cache(&self) -> MutexGuard<'_, Cache> {
+    fn cache(&self) -> MutexGuard<'_, Cache<L>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What may end sessions.
-    fn ending<T>(&self, work: impl FnOnce(&mut Cache) -> T) -> T {
+    fn ending<T>(&self, work: impl FnOnce(&mut Cache<L>) -> T) -> T {
         let mut cache = self.cache();
         let outcome = work(&mut cache);
         if !cache.ended.is_empty() {
@@ -496,7 +518,7 @@ impl FetchSessions {
     }
 
     /// Sessions that have ended since the last call, if there are any: whoever drops them may need a while.
-    pub fn take_ended(&self) -> Option<impl Send + use<>> {
+    pub fn take_ended(&self) -> Option<impl Send + use<L>> {
         self.has_ended.swap(false, Ordering::Acquire).then(|| std::mem::take(&mut self.cache().ended))
     }
 
@@ -514,7 +536,7 @@ impl FetchSessions {
         fetcher: Fetcher,
         fetched: &mut Vec<PartitionQuery>,
         now: Instant,
-    ) -> Opened {
+    ) -> Opened<L> {
         let (session_id, session_epoch) = (request.session_id, request.session_epoch);
         if session_epoch == FINAL_EPOCH || session_epoch == INITIAL_EPOCH {
             if session_id != NO_SESSION {
@@ -596,7 +618,13 @@ impl FetchSessions {
     }
 
     /// A new session of that size, empty yet.
-    fn make(&self, uses_topic_ids: bool, fetcher: Fetcher, size: usize, now: Instant) -> Option<(i32, Arc<Session>)> {
+    fn make(
+        &self,
+        uses_topic_ids: bool,
+        fetcher: Fetcher,
+        size: usize,
+        now: Instant,
+    ) -> Option<(i32, Arc<Session<L>>)> {
         let follower = match fetcher {
             Fetcher::Follower { broker, .. } => Some(broker),
             Fetcher::Consumer { .. } => None,
@@ -609,8 +637,8 @@ impl FetchSessions {
             cache.made += 1;
             let watch = Arc::new(SessionWatch::new(cache.made, follower, now));
             let epoch = epoch_after(INITIAL_EPOCH);
-            let state = SessionState { epoch, fetcher: Some(fetcher), ..SessionState::default() };
-            let session = Arc::new(Session { watch, uses_topic_ids, state: Mutex::new(state) });
+            let state = Mutex::new(SessionState::new(epoch, fetcher));
+            let session = Arc::new(Session { watch, uses_topic_ids, state });
             let session_id = cache.unused_id();
             let entry = Entry { session: Arc::clone(&session), privileged, created: now, last_used: now, size };
             cache.sessions.insert(session_id, entry);
@@ -621,7 +649,7 @@ impl FetchSessions {
 
     /// Forgets the sessions that nobody has used for long.
     pub fn forget_unused(&self, now: Instant) {
-        let unused = |entry: &Entry| now.saturating_duration_since(entry.last_used) > FORGOTTEN_AFTER;
+        let unused = |entry: &Entry<L>| now.saturating_duration_since(entry.last_used) > FORGOTTEN_AFTER;
         self.ending(|cache| {
             let ids: Vec<i32> = cache.sessions.iter().filter(|(_, entry)| unused(entry)).map(|(id, _)| *id).collect();
             ids.into_iter().for_each(|id| cache.remove(id));
@@ -660,7 +688,7 @@ fn keep_last_of_each(fetched: &mut Vec<PartitionQuery>, uses_topic_ids: bool) {
     fetched.truncate(kept);
 }
 
-impl Cache {
+impl<L> Cache<L> {
     fn unused_id(&self) -> i32 {
         loop {
             let id = rand::random_range(1..i32::MAX);
@@ -691,7 +719,7 @@ impl Cache {
     fn make_room(&mut self, privileged: bool, size: usize, limits: SessionLimits, now: Instant) -> bool {
         if self.sessions.len() >= limits.slots {
             let victim = self.stale(now).or_else(|| {
-                let may_go = |entry: &Entry| {
+                let may_go = |entry: &Entry<L>| {
                     (privileged && !entry.privileged) || now.saturating_duration_since(entry.created) > EVICTION_AFTER
                 };
                 let evictable = self.sessions.iter().filter(|(_, entry)| may_go(entry));
@@ -740,7 +768,7 @@ impl Cache {
             let stale = self.stale(now).filter(|&id| Some(id) != growing);
             let victim = stale.or_else(|| {
                 let others = self.sessions.iter().filter(|(id, _)| Some(**id) != growing);
-                let may_go = |entry: &Entry| match (privileged, entry.privileged) {
+                let may_go = |entry: &Entry<L>| match (privileged, entry.privileged) {
                     (true, false) => entry.size > 0,
                     (false, true) => false,
                     _ => entry.size > size,

@@ -353,6 +353,48 @@ async fn what_a_session_is_told_late_is_told_all_the_same() {
     assert_eq!(told(&one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await), []);
 }
 
+/// What a follower is told of a partition while it hears of another leader epoch it drops; without another record it
+/// would never hear the same again.
+#[tokio::test]
+async fn a_partition_that_is_fetched_anew_is_told_anew() {
+    let fixture = led(1, &[1]).await;
+    fixture.replicas.append("t", 0, records(1), TERMS, NOW_MS).expect("this broker leads");
+    let in_epoch = |epoch| {
+        let mut asked = named(0, 1);
+        asked.params.current_leader_epoch = Some(LeaderEpoch(epoch));
+        vec![asked]
+    };
+    let mut one = OneFetcher::new(CONSUMER);
+    one.fetch(&fixture, in_epoch(0), Vec::new(), Instant::now()).await;
+    assert_eq!(told(&one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await), []);
+    assert_eq!(fixture.decide("t", 0, 1, 1, &[1]).await, Ok(()));
+    for why in ["in another epoch", "named as it was"] {
+        assert_eq!(told(&one.fetch(&fixture, in_epoch(1), Vec::new(), Instant::now()).await), [(0, 0)], "{why}");
+        assert_eq!(told(&one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await), [], "{why}");
+    }
+}
+
+/// A follower that is told where the logs part truncates, and takes no high watermark from that.
+#[tokio::test]
+async fn a_follower_that_has_truncated_is_told_what_is_committed() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.lead_with_isr("t", 0, 0, &[1], &[1, 2]).await;
+    fixture.replicas.append("t", 0, records(1), TERMS, NOW_MS).expect("this broker leads");
+    let at = |offset| {
+        let mut asked = named(0, offset);
+        asked.params.last_fetched_epoch = Some(LeaderEpoch(0));
+        vec![asked]
+    };
+    let mut one = OneFetcher::new(FOLLOWER);
+    one.fetch(&fixture, at(2), Vec::new(), Instant::now()).await;
+    let parted = one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    assert!(parted.answers[0].1.as_ref().is_ok_and(|fetched| fetched.diverging.is_some()), "{parted:?}");
+    let truncated = one.fetch(&fixture, at(1), Vec::new(), Instant::now()).await;
+    assert_eq!(told(&truncated), [(0, 0)]);
+    assert_eq!(truncated.answers[0].1.as_ref().map(|fetched| fetched.bounds.high_watermark).ok(), Some(Offset(1)));
+}
+
 /// A later request of the session ends the wait of one whose fetcher has given it up.
 #[tokio::test]
 async fn a_fetch_that_waits_ends_when_the_session_goes_on_without_it() {

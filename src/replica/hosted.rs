@@ -7,36 +7,43 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rpds::HashTrieMapSync;
 
+use crate::log::Log;
 use crate::model::{TOPIC_NAME_BYTES_MAX, TopicPartition};
 use crate::replica::partition::Partition;
+use crate::replica::partition_log::PartitionLog;
 
-type Partitions = BTreeMap<i32, Arc<Partition>>;
-type Topics = HashTrieMapSync<Arc<str>, Arc<Partitions>>;
+type Partitions<L> = BTreeMap<i32, Arc<Partition<L>>>;
+type Topics<L> = HashTrieMapSync<Arc<str>, Arc<Partitions<L>>>;
 
-#[derive(Default)]
-pub struct Hosted {
-    topics: ArcSwap<Topics>,
+pub struct Hosted<L = Log> {
+    topics: ArcSwap<Topics<L>>,
 }
 
-impl Hosted {
+impl<L> Default for Hosted<L> {
+    fn default() -> Hosted<L> {
+        Hosted { topics: ArcSwap::default() }
+    }
+}
+
+impl<L: PartitionLog> Hosted<L> {
     /// Looks up by borrowed name: no allocation on the way of a produce.
-    pub fn get(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+    pub fn get(&self, topic: &str, partition: i32) -> Option<Arc<Partition<L>>> {
         if topic.len() > TOPIC_NAME_BYTES_MAX {
             return None;
         }
         self.topics.load().get(topic).and_then(|partitions| partitions.get(&partition)).cloned()
     }
 
-    pub fn all(&self) -> Vec<Arc<Partition>> {
+    pub fn all(&self) -> Vec<Arc<Partition<L>>> {
         self.topics.load().values().flat_map(|partitions| partitions.values().cloned()).collect()
     }
 
-    pub fn of_topic(&self, topic: &str) -> Vec<Arc<Partition>> {
+    pub fn of_topic(&self, topic: &str) -> Vec<Arc<Partition<L>>> {
         self.topics.load().get(topic).map(|partitions| partitions.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Adds partitions. The caller holds the control lock.
-    pub fn insert(&self, added: Vec<Arc<Partition>>) {
+    pub fn insert(&self, added: Vec<Arc<Partition<L>>>) {
         if added.is_empty() {
             return;
         }

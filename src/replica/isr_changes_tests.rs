@@ -10,12 +10,14 @@ use crate::config::log::LogConfig;
 use crate::metadata::image::{Broker, Update};
 use crate::model::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use crate::replica::error::ReplicaError;
+use crate::replica::interleaving_tests::{
+    Clock, NOW_MS, TERMS, decision, follower, limits, params, partition, records,
+};
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrProposal};
 use crate::replica::leader::Decision;
 use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition::{AppendTerms, Partition, RequiredAcks};
 use crate::replica::partition_log::PartitionLog;
-use crate::replica::simulation_tests::{Clock, NOW_MS, TERMS, decision, follower, limits, params, partition, records};
 use crate::replica::waiters::Commit;
 
 const LEADER_ONLY: AppendTerms = AppendTerms { required_acks: RequiredAcks::Leader, ..TERMS };

@@ -5,10 +5,12 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 
 use crate::codec::writer::FileRegion;
 use crate::config::log::LogConfig;
@@ -27,6 +29,7 @@ pub(crate) struct MemoryLog {
     state: Mutex<State>,
     interlude: Mutex<Option<Interlude>>,
     afterthought: Mutex<Option<Interlude>>,
+    is_offline: AtomicBool,
 }
 
 struct State {
@@ -44,6 +47,18 @@ struct State {
     checkpointed: Offset,
     /// Batches that were appended since somebody looked.
     news: Vec<Prefix>,
+    /// What the next write meets.
+    fault: Option<Fault>,
+}
+
+/// How a write fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    DiskFull,
+    /// Nothing is served from the log any more.
+    DiskBroken,
+    /// Nobody is told.
+    Silent,
 }
 
 #[derive(Clone)]
@@ -94,11 +109,17 @@ impl MemoryLog {
             flushed: Offset(0),
             checkpointed: Offset(0),
             news: Vec::new(),
+            fault: None,
         })
     }
 
     fn with(state: State) -> MemoryLog {
-        MemoryLog { state: Mutex::new(state), interlude: Mutex::new(None), afterthought: Mutex::new(None) }
+        MemoryLog {
+            state: Mutex::new(state),
+            interlude: Mutex::new(None),
+            afterthought: Mutex::new(None),
+            is_offline: AtomicBool::new(false),
+        }
     }
 
     /// What the next process finds that opens it after the last was killed: whole batches, of which none is missing
@@ -118,11 +139,12 @@ impl MemoryLog {
             epochs,
             batches,
             log_start_offset: before.log_start_offset,
-            high_watermark: before.checkpointed.min(log_end_offset),
+            high_watermark: before.checkpointed.max(before.log_start_offset).min(log_end_offset),
             log_end_offset,
             flushed: before.flushed.min(log_end_offset),
             checkpointed: before.checkpointed.min(log_end_offset),
             news: Vec::new(),
+            fault: None,
         })
     }
 
@@ -163,6 +185,40 @@ impl MemoryLog {
     /// Runs once, when the next append of a leader has been done and nobody has heard of it.
     pub fn after_next(&self, afterthought: impl FnOnce() + Send + 'static) {
         *self.afterthought.lock().expect("no test panics under it") = Some(Box::new(afterthought));
+    }
+
+    /// The next write fails, or not any more.
+    pub fn fail_next(&self, fault: Option<Fault>) {
+        self.state().fault = fault;
+    }
+
+    /// Its directory has failed.
+    pub fn go_offline(&self) {
+        self.is_offline.store(true, Ordering::Relaxed);
+    }
+
+    fn check_online(&self) -> Result<(), LogError> {
+        match self.is_offline() {
+            true => Err(LogError::Offline { dir: "/data".to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// What is admitted to be written, unless it fails.
+    fn writing(&self, leader_epoch: LeaderEpoch) -> Result<MutexGuard<'_, State>, LogError> {
+        let mut state = self.interrupted();
+        self.check_online()?;
+        state.check_epoch(leader_epoch)?;
+        let errno = match state.fault {
+            None | Some(Fault::Silent) => return Ok(state),
+            Some(Fault::DiskFull) => Errno::NOSPC,
+            Some(Fault::DiskBroken) => {
+                self.go_offline();
+                Errno::IO
+            }
+        };
+        state.fault = None;
+        Err(LogError::Io { context: "write /data/log".to_owned(), source: errno.into() })
     }
 
     fn interrupted(&self) -> MutexGuard<'_, State> {
@@ -234,7 +290,7 @@ impl State {
 
 impl PartitionLog for MemoryLog {
     fn is_offline(&self) -> bool {
-        false
+        self.is_offline.load(Ordering::Relaxed)
     }
 
     fn topic_id(&self) -> Option<TopicId> {
@@ -263,6 +319,7 @@ impl PartitionLog for MemoryLog {
     }
 
     fn lead(&self, epoch: LeaderEpoch) -> Result<Bounds, LogError> {
+        self.check_online()?;
         let mut state = self.state();
         state.begin_epoch(epoch)?;
         let log_end_offset = state.log_end_offset;
@@ -271,6 +328,7 @@ impl PartitionLog for MemoryLog {
     }
 
     fn follow(&self, epoch: LeaderEpoch) -> Result<(), LogError> {
+        self.check_online()?;
         self.state().begin_epoch(epoch)
     }
 
@@ -285,8 +343,7 @@ impl PartitionLog for MemoryLog {
         _: AppendOrigin,
         now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
-        let mut state = self.interrupted();
-        state.check_epoch(leader_epoch)?;
+        let mut state = self.writing(leader_epoch)?;
         prepared.assign(state.log_end_offset.0, leader_epoch.0, now_ms);
         let mut bytes = BytesMut::new();
         for batch in prepared.batches() {
@@ -309,18 +366,21 @@ impl PartitionLog for MemoryLog {
         fetch_offset: Offset,
         _: i64,
     ) -> Result<AppendInfo, LogError> {
-        let mut state = self.interrupted();
-        state.check_epoch(leader_epoch)?;
+        let mut state = self.writing(leader_epoch)?;
         if fetch_offset != state.log_end_offset {
             let log_end_offset = state.log_end_offset;
             return Err(LogError::UnexpectedOffset { first_offset: fetch_offset, log_end_offset });
+        }
+        if state.fault.take() == Some(Fault::Silent) {
+            let appended = state.push(records.clone());
+            state.batches.pop();
+            return Ok(appended);
         }
         Ok(state.push(records.clone()))
     }
 
     fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, _: i64) -> Result<bool, LogError> {
-        let mut state = self.interrupted();
-        state.check_epoch(leader_epoch)?;
+        let mut state = self.writing(leader_epoch)?;
         state.epochs.truncate_from_end(offset);
         if offset >= state.log_end_offset {
             return Ok(false);
@@ -334,8 +394,7 @@ impl PartitionLog for MemoryLog {
     }
 
     fn truncate_fully_and_start_at(&self, offset: Offset, leader_epoch: LeaderEpoch, _: i64) -> Result<(), LogError> {
-        let mut state = self.interrupted();
-        state.check_epoch(leader_epoch)?;
+        let mut state = self.writing(leader_epoch)?;
         state.epochs.clear();
         state.batches.clear();
         (state.log_start_offset, state.high_watermark, state.log_end_offset) = (offset, offset, offset);
@@ -343,21 +402,20 @@ impl PartitionLog for MemoryLog {
     }
 
     fn increment_log_start_offset(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, LogError> {
-        let mut state = self.interrupted();
-        state.check_epoch(leader_epoch)?;
+        let mut state = self.writing(leader_epoch)?;
         let moves = offset > state.log_start_offset;
         state.log_start_offset = state.log_start_offset.max(offset.min(state.high_watermark));
         Ok(moves)
     }
 
     fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError> {
-        let mut state = self.interrupted();
-        state.check_epoch(leader_epoch)?;
+        let mut state = self.writing(leader_epoch)?;
         state.log_start_offset = state.log_start_offset.max(before.min(state.high_watermark));
         Ok(state.log_start_offset)
     }
 
     fn flush(&self, _: i64) -> Result<(), LogError> {
+        self.check_online()?;
         let mut state = self.state();
         state.flushed = state.log_end_offset;
         Ok(())
@@ -377,6 +435,7 @@ impl PartitionLog for MemoryLog {
         first_batch: FirstBatch,
     ) -> Result<FetchedBatches, LogError> {
         let state = self.interrupted();
+        self.check_online()?;
         let Bounds { log_start_offset, high_watermark, log_end_offset, .. } = state.bounds();
         if from < log_start_offset || from > log_end_offset {
             return Err(LogError::OffsetOutOfRange { offset: from, log_start_offset, log_end_offset });

@@ -18,7 +18,7 @@ pub mod fetch;
 pub mod fetch_session;
 pub mod fetcher;
 pub mod follower;
-mod hosted;
+pub mod hosted;
 pub mod io;
 pub mod isr;
 pub mod isr_changes;
@@ -37,10 +37,12 @@ mod fetch_limits_tests;
 #[cfg(test)]
 mod follower_tests;
 #[cfg(test)]
+mod interleaving_tests;
+#[cfg(test)]
 mod isr_changes_tests;
 #[cfg(test)]
 pub(crate) mod memory_log;
 #[cfg(test)]
-mod simulation_tests;
+mod memory_log_tests;
 #[cfg(test)]
 mod tests;

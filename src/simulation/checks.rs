@@ -7,6 +7,10 @@
 //! - What a follower has appended leaves its log a prefix of its leader's.
 //! - The ISR in ZooKeeper is a part of the maximal ISR of the leader that ZooKeeper names.
 //! - The high watermark of a leader does not go back.
+//! - Who leads was in sync before, but where an unclean election is allowed: there what was told before it may be lost.
+//! - A broker that was let go leads nothing but what it was told.
+//! - When a topic is gone from ZooKeeper, no broker has any of its logs.
+//! - No two members of a group have a partition in one generation, and no commit of an earlier generation is stored.
 //! - What a group was told is committed is what its coordinator says, or something later; also after every move.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,7 +19,7 @@ use std::sync::Arc;
 use odradek_zookeeper::session::Versioned;
 use odradek_zookeeper::znode::partition_state::PartitionState;
 
-use crate::model::{BrokerId, LeaderEpoch, Offset, TopicPartition};
+use crate::model::{BrokerId, GenerationId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::memory_log::{MemoryLog, Prefix};
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::life::Replica;
@@ -26,13 +30,22 @@ pub(super) type Checked = Result<(), String>;
 #[derive(Default)]
 pub(super) struct Checks {
     partitions: BTreeMap<TopicPartition, History>,
-    /// The latest offset that a group was told is committed, by the epoch of its coordinator.
-    commits: BTreeMap<LeaderEpoch, i64>,
+    /// The latest offset that a group was told is committed of a partition, by the epoch of its coordinator.
+    commits: BTreeMap<(&'static str, u8), BTreeMap<LeaderEpoch, i64>>,
+    /// Who has a partition in a generation.
+    owners: BTreeMap<(GenerationId, u8), Arc<str>>,
+    /// The latest generation in which members were given partitions, by the epoch of their coordinator.
+    generations: BTreeMap<LeaderEpoch, GenerationId>,
     /// Records that a producer was told are committed.
     pub acknowledged: usize,
     /// The same for the offsets of groups.
     pub commits_acknowledged: usize,
     pub isr_changes: usize,
+    pub unclean_elections: usize,
+    pub let_go: usize,
+    pub topics_deleted: usize,
+    pub assignments: usize,
+    pub dirs_failed: usize,
 }
 
 /// What happened to one partition.
@@ -40,21 +53,35 @@ pub(super) struct Checks {
 struct History {
     leaders: BTreeMap<LeaderEpoch, BrokerId>,
     batches: HashMap<(Offset, LeaderEpoch), Prefix>,
-    /// What is committed, by its end.
-    committed: BTreeMap<Offset, Prefix>,
+    /// Epochs whose leaders had not been in sync.
+    unclean: BTreeSet<LeaderEpoch>,
+    /// What is committed, by how many of those were before it, and by its end.
+    committed: BTreeMap<(usize, Offset), Prefix>,
     /// How much of it was told in an epoch.
     told: BTreeMap<LeaderEpoch, Offset>,
     /// Of each life of a broker, as the leader in an epoch.
     high_watermarks: BTreeMap<(u64, LeaderEpoch), Offset>,
     /// As ZooKeeper has it.
     state: Option<Versioned<PartitionState>>,
+    /// It is to be deleted: nothing of it is promised any more.
+    is_doomed: bool,
+    /// What every member of the ISR must have has changed, or who that is.
+    is_news: bool,
 }
 
 impl History {
     /// What whoever leads in that epoch must have.
     fn owed(&self, epoch: LeaderEpoch) -> Option<Prefix> {
-        let end = self.told.range(..=epoch).map(|(_, end)| *end).max()?;
-        self.committed.get(&end).copied()
+        if self.is_doomed {
+            return None;
+        }
+        let since = self.unclean.range(..=epoch).next_back().copied().unwrap_or(LeaderEpoch(i32::MIN));
+        let end = self.told.range(since..=epoch).map(|(_, end)| *end).max()?;
+        self.committed.get(&(self.unclean_before(epoch), end)).copied()
+    }
+
+    fn unclean_before(&self, epoch: LeaderEpoch) -> usize {
+        self.unclean.range(..=epoch).count()
     }
 }
 
@@ -69,12 +96,17 @@ impl Checks {
     /// Somebody was told, by a broker in that epoch, that everything up to there is committed.
     pub fn told(&mut self, name: &TopicPartition, epoch: LeaderEpoch, prefix: Option<Prefix>) -> Checked {
         let history = self.history(name);
+        if history.is_doomed {
+            return Ok(());
+        }
         let prefix = prefix.ok_or_else(|| format!("{name}: what was told is not in the log of who told it"))?;
-        let known = *history.committed.entry(prefix.end).or_insert(prefix);
+        let era = history.unclean_before(epoch);
+        let known = *history.committed.entry((era, prefix.end)).or_insert(prefix);
         if known != prefix {
             return Err(format!("{name}: {known:?} was told, and now {prefix:?}"));
         }
         let told = history.told.entry(epoch).or_default();
+        history.is_news |= prefix.end > *told;
         *told = prefix.end.max(*told);
         Ok(())
     }
@@ -127,39 +159,84 @@ impl Checks {
         }
     }
 
-    /// A partition as ZooKeeper has it now.
-    pub fn written(&mut self, name: &TopicPartition, state: Option<Versioned<PartitionState>>) -> Checked {
+    /// A partition as it was written to ZooKeeper; `None` when it is gone.
+    pub fn written(
+        &mut self,
+        name: &TopicPartition,
+        state: Option<Versioned<PartitionState>>,
+        may_be_unclean: bool,
+    ) -> Checked {
         let history = self.history(name);
+        history.is_news = true;
+        let Some(after) = &state else {
+            history.state = None;
+            return Ok(());
+        };
         let mut is_isr_change = false;
-        if let (Some(before), Some(after)) = (&history.state, &state) {
-            is_isr_change = before.version < after.version && before.value.leader_epoch == after.value.leader_epoch;
-            if before.value.leader_epoch > after.value.leader_epoch {
+        if let Some(before) = &history.state {
+            let (was, is) = (&before.value, &after.value);
+            is_isr_change = before.version < after.version && was.leader_epoch == is.leader_epoch;
+            if was.leader_epoch > is.leader_epoch {
                 return Err(format!("{name}: the leader epoch in ZooKeeper went back"));
             }
+            if is.leader >= 0 && !was.isr.contains(&is.leader) {
+                if !may_be_unclean {
+                    return Err(format!("{name}: broker {} leads and was not in sync: {was:?}, {is:?}", is.leader));
+                }
+                history.unclean.insert(LeaderEpoch(is.leader_epoch));
+                self.unclean_elections += 1;
+            }
         }
-        history.state = state;
+        self.history(name).state = state;
         self.isr_changes += usize::from(is_isr_change);
         Ok(())
     }
 
-    /// The leader that ZooKeeper names.
-    pub fn leader_of(&self, name: &TopicPartition) -> Option<BrokerId> {
-        Some(BrokerId(self.partitions.get(name)?.state.as_ref()?.value.leader))
+    /// A topic with this partition is there.
+    pub fn begins(&mut self, name: &TopicPartition) {
+        *self.history(name) = History::default();
     }
 
-    /// `leader` is that leader's replica. `lost` have lost what was committed and are about to be told so.
+    /// It is to be deleted.
+    pub fn is_doomed(&mut self, name: &TopicPartition) {
+        self.history(name).is_doomed = true;
+    }
+
+    /// Whether somebody has led that was not in sync.
+    pub fn was_unclean(&self, name: &TopicPartition) -> bool {
+        self.partitions.get(name).is_some_and(|history| !history.unclean.is_empty())
+    }
+
+    /// A broker was told that it may leave, and what it leads all the same. `shared` are partitions that others have, too.
+    pub fn let_go(&mut self, broker: BrokerId, left: &[TopicPartition], shared: &[TopicPartition]) -> Checked {
+        self.let_go += 1;
+        let leads = |name: &&TopicPartition| {
+            let state = self.partitions.get(name).and_then(|history| history.state.as_ref());
+            state.is_some_and(|state| state.value.leader == broker.0)
+        };
+        match shared.iter().filter(leads).find(|name| !left.contains(name)) {
+            Some(name) => Err(format!("{name}: broker {broker} leads it and was let go")),
+            None => Ok(()),
+        }
+    }
+
+    /// After a step of that broker. `lost` have lost what was committed and are about to be told so.
     pub fn isr(
-        &self,
+        &mut self,
         name: &TopicPartition,
-        leader: Option<&Replica>,
+        broker: BrokerId,
+        leader: impl FnOnce(BrokerId) -> Option<Replica>,
         log_of: impl Fn(BrokerId) -> Option<Arc<MemoryLog>>,
         lost: &BTreeSet<BrokerId>,
     ) -> Checked {
-        let Some(history) = self.partitions.get(name) else { return Ok(()) };
+        let Some(history) = self.partitions.get_mut(name) else { return Ok(()) };
+        let is_news = std::mem::take(&mut history.is_news);
         let Some(Versioned { value: state, .. }) = &history.state else { return Ok(()) };
         let epoch = LeaderEpoch(state.leader_epoch);
         let in_sync = || state.isr.iter().copied().map(BrokerId);
-        if let Some(leader) = leader {
+        if (is_news || state.leader == broker.0)
+            && let Some(leader) = leader(BrokerId(state.leader))
+        {
             let unknown = leader.looking_at(|leadership| {
                 let is_current = leadership.is_leader() && leadership.leader_epoch() == epoch;
                 in_sync().find(|member| is_current && !leadership.isr().maximal_contains(*member))
@@ -170,7 +247,8 @@ impl Checks {
         }
         if let Some(owed) = history.owed(epoch) {
             let has = |member: BrokerId| log_of(member).is_some_and(|log| log.prefix(owed.end) == Some(owed));
-            if let Some(without) = in_sync().find(|member| !lost.contains(member) && !has(*member)) {
+            let mut touched = in_sync().filter(|member| is_news || *member == broker);
+            if let Some(without) = touched.find(|member| !lost.contains(member) && !has(*member)) {
                 return Err(format!(
                     "{name}: broker {without} is in sync without what is committed up to {}",
                     owed.end
@@ -180,19 +258,56 @@ impl Checks {
         Ok(())
     }
 
-    /// A coordinator in that epoch has told a group that its offset is committed.
-    pub fn committed(&mut self, epoch: LeaderEpoch, offset: i64) {
-        let latest = self.commits.entry(epoch).or_insert(offset);
+    /// A coordinator in that epoch has told a group that its offset of that partition is committed.
+    pub fn committed(&mut self, group: &'static str, partition: u8, epoch: LeaderEpoch, offset: i64) {
+        let latest = self.commits.entry((group, partition)).or_default().entry(epoch).or_insert(offset);
         *latest = offset.max(*latest);
         self.commits_acknowledged += 1;
     }
 
     /// What a coordinator in that epoch says is committed.
-    pub fn group_offset(&self, epoch: LeaderEpoch, offset: Option<i64>) -> Checked {
-        let owed = self.commits.range(..=epoch).map(|(_, offset)| *offset).max();
+    pub fn group_offset(&self, group: &'static str, partition: u8, epoch: LeaderEpoch, offset: Option<i64>) -> Checked {
+        let commits = self.commits.get(&(group, partition));
+        let owed = commits.and_then(|commits| commits.range(..=epoch).map(|(_, offset)| *offset).max());
         match offset >= owed {
             true => Ok(()),
-            false => Err(format!("a group was told {owed:?}, and its coordinator in epoch {epoch} says {offset:?}")),
+            false => {
+                let told = format!("group {group} was told {owed:?} of partition {partition}");
+                Err(format!("{told}, and its coordinator in epoch {epoch} says {offset:?}"))
+            }
+        }
+    }
+
+    /// A coordinator in that epoch has given a member its partitions.
+    pub fn assigned(
+        &mut self,
+        epoch: LeaderEpoch,
+        generation: GenerationId,
+        member: &Arc<str>,
+        partitions: &[u8],
+    ) -> Checked {
+        self.assignments += 1;
+        let latest = self.generations.entry(epoch).or_insert(generation);
+        *latest = generation.max(*latest);
+        for partition in partitions {
+            let owner = self.owners.entry((generation, *partition)).or_insert_with(|| Arc::clone(member));
+            if owner != member {
+                return Err(format!("{owner} and {member} both have partition {partition} in {generation:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The latest generation in which a coordinator in that epoch, or one before it, has given members partitions.
+    pub fn generation(&self, epoch: LeaderEpoch) -> Option<GenerationId> {
+        self.generations.range(..=epoch).map(|(_, generation)| *generation).max()
+    }
+
+    /// A member was told that what it committed in a generation is stored, by a coordinator that knew of another.
+    pub fn committed_in(&self, generation: GenerationId, known: Option<GenerationId>) -> Checked {
+        match known.filter(|known| generation < *known) {
+            None => Ok(()),
+            Some(known) => Err(format!("a commit of {generation:?} is stored in {known:?}")),
         }
     }
 }

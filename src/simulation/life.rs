@@ -9,17 +9,19 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use odradek_zookeeper::znode::log_dir_event;
 use tokio::sync::mpsc;
 
 use crate::api;
+use crate::api::fetch::Names;
 use crate::codec::writer::FileRegion;
 use crate::config::sections::GroupConfig;
 use crate::coordinator::core::Now;
 use crate::coordinator::group::task::GroupCoordinator;
-use crate::coordinator::replica_log::{appending, terms};
+use crate::coordinator::replica_log::{self, appending, terms};
 use crate::coordinator::shard::{ShardEvent, WaitingAppend};
 use crate::coordinator::topic_log::{Appending, CoordinatorLog};
-use crate::log::{FirstBatch, OffsetQuery, ReadUntil};
+use crate::log::{FirstBatch, OffsetQuery};
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::image::Update;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
@@ -42,10 +44,13 @@ use crate::replica::alter_partition;
 use crate::replica::control::{ControlEpochs, ControllerFence, PartitionRefusal, StopReplica, judge_stop};
 use crate::replica::decisions::{LeadershipEvent, change_role, last_of_each};
 use crate::replica::error::ReplicaError;
+use crate::replica::fetch::{Outcome, PartitionQuery};
+use crate::replica::fetch_session::{FetchSessions, Opened, SessionLimits, SessionRequest};
 use crate::replica::fetcher::answers::{epoch_ends, offsets};
 use crate::replica::fetcher::fetchers::FetchChange;
 use crate::replica::fetcher::state::{Fetcher as Core, Next, Question, Settings, Task, Work};
 use crate::replica::fetcher::work::done;
+use crate::replica::hosted::Hosted;
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::leader::{Decision, Verdict};
 use crate::replica::memory_log::MemoryLog;
@@ -55,11 +60,16 @@ use crate::replica::throttle::Throttle;
 use crate::simulation::Planted;
 use crate::simulation::network::{CallId, Network, Reply, Request};
 use crate::simulation::office::Candidate;
-use crate::simulation::zookeeper::SessionId;
+use crate::simulation::zookeeper::{SessionId, ZooKeeper};
 
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
 pub(super) const LAG_TIME_MAX: Duration = Duration::from_secs(10);
 const FETCH_BYTES_MAX: i32 = 1 << 20;
+/// Each broker has one with each other, for each of their lives.
+const SESSIONS_MAX: usize = 1000;
+/// Of groups.
+const TIMERS_EVERY: Duration = Duration::from_millis(50);
+const LEAVING_TRIES_MAX: usize = 4;
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 /// Of AlterPartition, as a 3.9 broker asks.
 const ALTER_PARTITION_VERSION: i16 = 3;
@@ -71,20 +81,6 @@ pub(super) type Replica = Arc<Partition<MemoryLog>>;
 
 pub(super) fn now(clock: &Clock) -> Instant {
     *clock.lock().expect("nothing panics under it")
-}
-
-/// The partitions that a broker hosts.
-#[derive(Clone, Default)]
-pub(super) struct Hosted(Arc<Mutex<BTreeMap<TopicPartition, Replica>>>);
-
-impl Hosted {
-    pub fn get(&self, name: &TopicPartition) -> Option<Replica> {
-        self.0.lock().expect("nothing panics under it").get(name).cloned()
-    }
-
-    pub fn all(&self) -> Vec<Replica> {
-        self.0.lock().expect("nothing panics under it").values().cloned().collect()
-    }
 }
 
 /// The fetcher for one leader.
@@ -105,6 +101,13 @@ struct IsrTask {
     asked: Option<CallId>,
 }
 
+/// A broker that is about to stop.
+#[derive(Default)]
+struct Leaving {
+    asked: Option<CallId>,
+    tries: usize,
+}
+
 pub(super) struct Life {
     pub id: BrokerId,
     clock: Clock,
@@ -114,12 +117,18 @@ pub(super) struct Life {
     pub registered: Option<BrokerEpoch>,
     pub around: Arc<Surroundings>,
     fence: ControllerFence,
-    pub hosted: Hosted,
+    pub hosted: Arc<Hosted<MemoryLog>>,
+    /// The same, by name.
+    replicas: BTreeMap<TopicPartition, Replica>,
+    sessions: FetchSessions<MemoryLog>,
     fetchers: BTreeMap<BrokerId, FetcherTask>,
     places: BTreeMap<TopicPartition, BrokerId>,
     isr: IsrTask,
     pub candidate: Candidate,
+    leaving: Option<Leaving>,
+    has_news_of_dirs: bool,
     pub groups: Arc<GroupCoordinator>,
+    timers_fired: Instant,
     group_events: VecDeque<ShardEvent>,
     loads: VecDeque<(i32, LeaderEpoch, u64)>,
     appends_to_wait_for: mpsc::UnboundedReceiver<WaitingAppend>,
@@ -129,7 +138,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub fn new(id: BrokerId, clock: &Clock, planted: Planted) -> Life {
+    pub fn new(id: BrokerId, clock: &Clock, planted: Planted, unclean_elections: bool) -> Life {
         let replica_clock = Arc::clone(clock);
         let around = Arc::new(Surroundings {
             local: id,
@@ -141,11 +150,12 @@ impl Life {
             leader_throttle: Arc::new(Throttle::new(u64::MAX, 11, Duration::from_secs(1))),
             clock: Box::new(move || now(&replica_clock)),
         });
-        let hosted = Hosted::default();
-        let log = Arc::new(GroupLog { hosted: hosted.clone() });
+        let hosted = Arc::<Hosted<MemoryLog>>::default();
+        let log = Arc::new(GroupLog { hosted: Arc::clone(&hosted) });
+        let config = GroupConfig { group_initial_rebalance_delay_ms: 0, ..GroupConfig::default() };
         let group_clock = Arc::clone(clock);
         let group_clock = Box::new(move || Now { instant: now(&group_clock), wall_ms: NOW_MS });
-        let groups = GroupCoordinator::with_clock(GroupConfig::default(), 1, log, Arc::default(), group_clock);
+        let groups = GroupCoordinator::with_clock(config, 1, log, Arc::default(), group_clock);
         Life {
             id,
             clock: Arc::clone(clock),
@@ -155,12 +165,17 @@ impl Life {
             around,
             fence: ControllerFence::default(),
             hosted,
+            replicas: BTreeMap::new(),
+            sessions: FetchSessions::new(SessionLimits::of_slots(SESSIONS_MAX)),
             fetchers: BTreeMap::new(),
             places: BTreeMap::new(),
             isr: IsrTask::default(),
-            candidate: Candidate::new(id),
+            candidate: Candidate::new(id, planted, unclean_elections),
+            leaving: None,
+            has_news_of_dirs: false,
             appends_to_wait_for: groups.shards().waiting_appends(),
             groups,
+            timers_fired: now(clock),
             group_events: VecDeque::new(),
             loads: VecDeque::new(),
             waiting_appends: Vec::new(),
@@ -174,6 +189,26 @@ impl Life {
 
     // ---- what others ask ----
 
+    /// A log directory has failed that held these partitions.
+    pub fn dir_failed(&mut self, names: &[TopicPartition]) {
+        for name in names {
+            self.change_fetch(name.clone(), FetchChange::Stop);
+            self.replica(name).iter().for_each(|replica| replica.go_offline());
+        }
+        self.has_news_of_dirs = true;
+    }
+
+    /// The controller is told of it, through ZooKeeper.
+    pub fn step_dirs(&mut self, zookeeper: &mut ZooKeeper) -> bool {
+        let is_heard = self.session.is_some_and(|session| zookeeper.is_open(session));
+        if !self.has_news_of_dirs || !is_heard {
+            return false;
+        }
+        zookeeper.notify(log_dir_event::ROOT, log_dir_event::PREFIX, log_dir_event::encode(self.id.0));
+        self.has_news_of_dirs = false;
+        true
+    }
+
     /// Carries out a request of a controller, as `replica/decisions.rs` does. `None` while this broker is not registered:
     /// the request waits for that.
     pub fn leader_and_isr(
@@ -181,6 +216,7 @@ impl Life {
         request: &LeaderAndIsrRequest,
         version: i16,
         disk: &mut Disk,
+        is_offline: impl Fn(&TopicPartition) -> bool,
     ) -> Option<LeaderAndIsrResponse> {
         let topic_ids = api::leader_and_isr::topic_ids(request);
         let decisions = last_of_each(api::leader_and_isr::decisions(request));
@@ -193,16 +229,19 @@ impl Life {
         }
         let mut errors = Vec::new();
         for (name, mut decision) in decisions {
-            let mut hosted = self.hosted.0.lock().expect("nothing panics under it");
-            let new = || Arc::new(Partition::new(name.clone(), Arc::clone(&self.around)));
-            let partition = Arc::clone(hosted.entry(name.clone()).or_insert_with(new));
-            drop(hosted);
+            let partition = self.replica(&name).unwrap_or_else(|| {
+                let new = Arc::new(Partition::new(name.clone(), Arc::clone(&self.around)));
+                self.hosted.insert(vec![Arc::clone(&new)]);
+                self.replicas.insert(name.clone(), Arc::clone(&new));
+                new
+            });
             let log_topic_id = disk.get(&name).and_then(|log| log.topic_id()).unwrap_or(TopicId::ZERO);
             let verdict = match self.planted == Planted::StaleDecisionsObeyed {
                 true => obeyed(&partition, &mut decision),
                 false => partition.judge(&decision, log_topic_id, false),
             };
             let outcome = match verdict {
+                _ if is_offline(&name) || partition.is_offline() => Err(PartitionRefusal::Storage),
                 Verdict::Refuse(why) => Err(PartitionRefusal::from(why)),
                 verdict => {
                     let log = || Arc::new(MemoryLog::of_topic(decision.topic_id));
@@ -229,14 +268,25 @@ impl Life {
         }
         let mut partition_errors = Vec::new();
         for StopReplica { name, leader_epoch, delete } in api::stop_replica::partitions(request) {
-            let hosted = self.hosted.get(&name);
-            let verdict = hosted.as_ref().map_or(Ok(()), |hosted| judge_stop(leader_epoch, hosted.leader_epoch()));
+            let hosted = self.replica(&name);
+            let verdict = match &hosted {
+                Some(hosted) if hosted.is_offline() => Err(PartitionRefusal::Storage),
+                Some(hosted) => judge_stop(leader_epoch, hosted.leader_epoch()),
+                None if disk.get(&name).is_some_and(|log| log.is_offline()) => Err(PartitionRefusal::Storage),
+                None => Ok(()),
+            };
             if verdict.is_ok() {
                 self.change_fetch(name.clone(), FetchChange::Stop);
-                assert!(delete, "nobody leaves in an orderly way");
-                self.hosted.0.lock().expect("nothing panics under it").remove(&name);
+            }
+            if verdict.is_ok() && !delete {
+                hosted.iter().for_each(|hosted| hosted.wake_all());
+            } else if verdict.is_ok() {
+                self.hosted.remove(std::slice::from_ref(&name));
+                self.replicas.remove(&name);
                 hosted.iter().for_each(|hosted| hosted.close());
-                disk.remove(&name);
+                if self.planted != Planted::LogsKept {
+                    disk.remove(&name);
+                }
                 if is_internal_topic(&name.topic) {
                     let leader_epoch = Some(leader_epoch).filter(|epoch| epoch.0 >= 0);
                     let resigned = LeadershipEvent::Resigned { partition: name.clone(), leader_epoch };
@@ -257,40 +307,68 @@ impl Life {
         if self.fence.admit(epochs, self.registered?).is_err() {
             return Some(());
         }
-        self.around.metadata.apply(update);
+        let deleted = self.around.metadata.apply(update);
+        deleted.iter().filter_map(|name| self.replica(name)).for_each(|replica| replica.wake_all());
+        if !deleted.is_empty() {
+            self.groups.partitions_deleted(&deleted);
+        }
         Some(())
     }
 
-    /// A fetch of a follower, as `api/fetch.rs` answers it to one that has no session.
+    /// A fetch of a follower, in its session, as `replica/fetch.rs` and `api/fetch.rs` answer one that does not wait.
     pub fn fetch(&self, request: &FetchRequest) -> FetchResponse {
         let ReplicaState { replica_id, replica_epoch } = request.replica_state;
         let fetcher = Fetcher::Follower { broker: BrokerId(replica_id), broker_epoch: BrokerEpoch(replica_epoch) };
-        let image = self.around.metadata.image();
-        let mut responses = Vec::new();
-        for topic in &request.topics {
-            let read = |asked| {
-                let name = image.topic_name(topic.topic_id).cloned().ok_or(ReplicaError::UnknownTopicId)?;
-                let name = TopicPartition { topic: name, partition: asked };
-                self.hosted.get(&name).ok_or(ReplicaError::NotLeaderOrFollower)
-            };
-            let partitions = topic.partitions.iter().map(|asked| {
-                let limits = FetchLimits {
-                    bytes_left: FETCH_BYTES_MAX.unsigned_abs(),
-                    first_batch: FirstBatch::Whole,
-                    asked: Some(self.now()),
-                };
-                let params = api::fetch::params(asked);
-                let fetched = read(asked.partition)
-                    .and_then(|partition| partition.fetch(fetcher, &params, topic.topic_id, limits));
-                match fetched {
-                    Ok(fetched) => partition_data(asked.partition, fetched, fetcher),
-                    Err(error) => api::fetch::failed(asked.partition, (&error).into()),
+        let (image, now) = (self.around.metadata.image(), self.now());
+        let names = Names { uses_topic_ids: true, image: &image };
+        let mut queries = names.asked(&request.topics);
+        let &FetchRequest { session_id, session_epoch, .. } = request;
+        let forgotten = names.forgotten(&request.forgotten_topics_data);
+        let session = SessionRequest { session_id, session_epoch, uses_topic_ids: true, forgotten };
+        let opened = self.sessions.open(&session, fetcher, &mut queries, now);
+        drop(self.sessions.take_ended());
+        let read = |query: &PartitionQuery, hosted: Option<&Replica>| {
+            let topic = query.topic.as_ref().ok_or(ReplicaError::UnknownTopicId)?;
+            image.partition(topic, query.partition).ok_or(ReplicaError::UnknownTopicOrPartition)?;
+            let known = || self.hosted.get(topic, query.partition);
+            let partition = hosted.cloned().or_else(known).ok_or(ReplicaError::NotLeaderOrFollower)?;
+            let bytes_left = FETCH_BYTES_MAX.unsigned_abs();
+            let limits = FetchLimits { bytes_left, first_batch: FirstBatch::Whole, asked: Some(now) };
+            partition.fetch(fetcher, &query.params, query.topic_id, limits)
+        };
+        let mut response = FetchResponse::default();
+        let mut answers: Vec<(PartitionQuery, Outcome)> = match opened {
+            Opened::Refused(why) => {
+                response.error_code = ErrorCode::from(why).code();
+                return response;
+            }
+            Opened::Incremental(open) => {
+                response.session_id = session_id;
+                let reads = at_once(open.pending(&self.hosted, &image));
+                let outcomes = reads.iter().map(|pending| read(&pending.query, pending.hosted.as_ref())).collect();
+                at_once(open.close(reads, outcomes)).expect("nobody comes in between")
+            }
+            opened @ (Opened::Sessionless | Opened::Full) => {
+                let outcomes: Vec<Outcome> = queries.iter().map(|query| read(query, None)).collect();
+                let answers: Vec<_> = queries.into_iter().zip(outcomes).collect();
+                if matches!(opened, Opened::Full) {
+                    response.session_id = at_once(self.sessions.create(true, fetcher, &answers, now));
                 }
-            });
-            let (topic, topic_id) = (String::new(), topic.topic_id);
-            responses.push(FetchableTopicResponse { topic, topic_id, partitions: partitions.collect() });
+                answers
+            }
+        };
+        if self.planted == Planted::NewsForgotten {
+            answers.retain(|(_, outcome)| outcome.as_ref().map_or(true, |fetched| fetched.bytes() > 0));
         }
-        FetchResponse { responses, ..Default::default() }
+        for (query, outcome) in answers {
+            let data = match outcome {
+                Ok(fetched) => partition_data(query.partition, fetched, fetcher),
+                Err(error) => api::fetch::failed(query.partition, (&error).into()),
+            };
+            let (topic, topic_id) = (String::new(), query.topic_id);
+            response.responses.push(FetchableTopicResponse { topic, topic_id, partitions: vec![data] });
+        }
+        response
     }
 
     pub fn epoch_ends(&self, request: &OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
@@ -334,7 +412,11 @@ impl Life {
     }
 
     fn partition(&self, topic: &str, partition: i32) -> Result<Replica, ReplicaError> {
-        self.hosted.get(&TopicPartition::new(topic, partition)).ok_or(ReplicaError::NotLeaderOrFollower)
+        self.hosted.get(topic, partition).ok_or(ReplicaError::NotLeaderOrFollower)
+    }
+
+    pub fn replica(&self, name: &TopicPartition) -> Option<Replica> {
+        self.replicas.get(name).cloned()
     }
 
     // ---- fetchers ----
@@ -421,7 +503,7 @@ impl Life {
     fn carry_out(&mut self, leader: BrokerId, works: Vec<Work>) {
         let mut outcomes = Vec::new();
         for work in works {
-            let Some(partition) = self.hosted.get(&work.partition) else { continue };
+            let Some(partition) = self.replica(&work.partition) else { continue };
             let (is_append, epoch) = (matches!(work.task, Task::Append(_)), work.leader_epoch);
             let outcome = done(&partition, work, NOW_MS);
             if is_append && outcome.outcome.is_ok() {
@@ -468,7 +550,7 @@ impl Life {
         }
         if self.isr.proposals.is_empty() {
             let still_wanted = |proposal: &IsrProposal| {
-                self.hosted.get(&proposal.partition).is_some_and(|partition| partition.still_wants(proposal))
+                self.replica(&proposal.partition).is_some_and(|partition| partition.still_wants(proposal))
             };
             self.isr.proposals = self.around.isr_changes.take().into_iter().filter(still_wanted).collect();
             if self.planted == Planted::UnagreedShrinks {
@@ -491,7 +573,7 @@ impl Life {
     /// Planted: whom this leader wants out is out before ZooKeeper has it.
     fn is_taken_for_agreed(&self, proposal: &IsrProposal) -> bool {
         let IsrProposal { leader_epoch, partition_epoch, ref isr, .. } = *proposal;
-        let Some(partition) = self.hosted.get(&proposal.partition).filter(|known| isr.len() < known.isr().len()) else {
+        let Some(partition) = self.replica(&proposal.partition).filter(|known| isr.len() < known.isr().len()) else {
             return false;
         };
         partition.isr_answered(proposal, IsrAnswer::InForce { leader_epoch, partition_epoch, isr: isr.clone() });
@@ -513,7 +595,7 @@ impl Life {
         }
         let (answered, mut again) = alter_partition::answers(proposals, response, ALTER_PARTITION_VERSION);
         for (proposal, answer) in answered {
-            let Some(partition) = self.hosted.get(&proposal.partition) else { continue };
+            let Some(partition) = self.replica(&proposal.partition) else { continue };
             if partition.isr_answered(&proposal, answer) == AfterAnswer::AskAgain {
                 again.push(proposal);
             }
@@ -522,12 +604,47 @@ impl Life {
         true
     }
 
+    // ---- the end in order ----
+
+    /// The broker is asked to stop.
+    pub fn leave(&mut self) {
+        self.leaving.get_or_insert_default();
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// The next step of `broker/controlled_shutdown.rs`.
+    pub fn step_leaving(&mut self, network: &mut Network) -> bool {
+        let controller = self.around.metadata.image().controller;
+        let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.asked.is_none()) else { return false };
+        let (Some(controller), Some(epoch)) = (controller, self.registered) else { return false };
+        leaving.asked = Some(network.call(self.id, controller, Request::ControlledShutdown(epoch)));
+        true
+    }
+
+    /// What the controller has answered, or `None` if it was not reached. True if the broker may go: it leads nothing any
+    /// more, or has lost its patience.
+    pub fn may_go(&mut self, call: CallId, reply: Option<&Reply>) -> bool {
+        let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.asked == Some(call)) else { return false };
+        leaving.asked = None;
+        leaving.tries += 1;
+        let is_let_go = matches!(reply, Some(Reply::StillLed(Some(left))) if left.is_empty());
+        is_let_go || leaving.tries >= LEAVING_TRIES_MAX
+    }
+
     // ---- groups ----
 
     /// The next step of the group coordinator's task: it hears of an election, a partition is loaded, or an append has
     /// reached the replicas.
     pub fn step_groups(&mut self) -> bool {
         let shards = Arc::clone(self.groups.shards());
+        let now = self.now();
+        if now.saturating_duration_since(self.timers_fired) > TIMERS_EVERY {
+            self.timers_fired = now;
+            shards.fire_timers();
+        }
         while let Ok(waiting) = self.appends_to_wait_for.try_recv() {
             self.waiting_appends.push(waiting);
         }
@@ -624,13 +741,12 @@ pub(super) fn read(region: &FileRegion) -> Bytes {
 
 /// `__consumer_offsets` under the group coordinator.
 struct GroupLog {
-    hosted: Hosted,
+    hosted: Arc<Hosted<MemoryLog>>,
 }
 
 impl GroupLog {
     fn partition(&self, partition: i32) -> Result<Replica, ReplicaError> {
-        let name = TopicPartition::new(GROUP_METADATA_TOPIC, partition);
-        self.hosted.get(&name).ok_or(ReplicaError::NotLeaderOrFollower)
+        self.hosted.get(GROUP_METADATA_TOPIC, partition).ok_or(ReplicaError::NotLeaderOrFollower)
     }
 }
 
@@ -653,10 +769,8 @@ impl CoordinatorLog for GroupLog {
     }
 
     fn read(&self, partition: i32, from: Offset, bytes_max: u32) -> Result<Bytes, String> {
-        let log = self.partition(partition).ok().and_then(|partition| partition.log());
-        let log = log.ok_or("there is no log")?;
-        let batches = log.read(from, bytes_max, ReadUntil::LogEnd, FirstBatch::Whole).map_err(|why| why.to_string())?;
-        Ok(batches.region.as_ref().map_or_else(Bytes::new, read))
+        let hosted = self.partition(partition).map_err(|error| error.to_string())?;
+        replica_log::read(&hosted, from, bytes_max)
     }
 }
 

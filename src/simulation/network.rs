@@ -1,11 +1,13 @@
 //! The network between brokers: requests and their replies, each as late as the script wants. What is lost the caller
 //! learns in time, as of a connection that broke; a caller may give up on what is only late, and what it asked is done
-//! all the same, perhaps after what it asked next.
+//! all the same, perhaps after what it asked next. But for an ISR: what a leader asks again and is refused counts for it, and
+//! would be changed behind its back by the same question that comes later. Nothing in the protocol tells the two apart; a
+//! connection that is closed mostly does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::controller::requests::Outgoing;
-use crate::model::BrokerId;
+use crate::model::{BrokerEpoch, BrokerId, TopicPartition};
 use crate::protocol::messages::alter_partition::AlterPartitionRequest;
 use crate::protocol::messages::alter_partition::response::AlterPartitionResponse;
 use crate::protocol::messages::fetch::{FetchRequest, FetchResponse};
@@ -26,6 +28,8 @@ pub(super) enum Request {
     Fetch(FetchRequest),
     EpochEnds(OffsetForLeaderEpochRequest),
     Offsets(ListOffsetsRequest),
+    /// Whoever asks is about to stop.
+    ControlledShutdown(BrokerEpoch),
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub(super) enum Reply {
     Fetch(FetchResponse),
     EpochEnds(OffsetForLeaderEpochResponse),
     Offsets(ListOffsetsResponse),
+    /// What whoever is about to stop leads still; `None` if it may not leave in order.
+    StillLed(Option<Vec<TopicPartition>>),
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +80,8 @@ pub(super) struct Network {
     /// Of calls that were given up, and what comes twice: it arrives long after.
     pub late: Vec<Packet>,
     calls: u64,
+    /// The latest of a leader's questions for ISRs that a broker has got.
+    isrs_asked: BTreeMap<(BrokerId, BrokerId), CallId>,
     /// Who does not reach whom.
     pub cut: BTreeSet<(BrokerId, BrokerId)>,
 }
@@ -84,6 +92,14 @@ impl Network {
         let call = CallId(self.calls);
         self.packets.push(Packet { from, to, call, body: Body::Request(request) });
         call
+    }
+
+    /// Whether a leader has asked the same broker for ISRs since, over another connection.
+    pub fn is_overtaken(&mut self, packet: &Packet) -> bool {
+        let Body::Request(Request::AlterPartition(_)) = packet.body else { return false };
+        let latest = self.isrs_asked.entry((packet.from, packet.to)).or_insert(packet.call);
+        *latest = packet.call.max(*latest);
+        packet.call < *latest
     }
 
     /// Cuts a broker off from the others, both ways or so that it only sends, or only hears.

@@ -2,13 +2,13 @@
 //! it (`controller/task/`). An event is worked off to its end before the next begins, but others act between any two of
 //! its actions; and an office that has been lost goes on until it hears of that.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use odradek_zookeeper::brokers::ids;
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::fenced::{Committed, Write};
-use odradek_zookeeper::znode::{broker, controller, topic};
+use odradek_zookeeper::znode::{broker, controller, delete_topic, log_dir_event, topic};
 
 use crate::api::alter_partition;
 use crate::config::metadata_version::MetadataVersion;
@@ -16,6 +16,7 @@ use crate::controller::active::{
     self, Action, Active, Answer, Event, RequestId, Settings, Snapshot, TopicFound, TopicRead,
 };
 use crate::controller::alter_partition::{AskedPartition, TopicRef};
+use crate::controller::leader_election::ElectionType;
 use crate::controller::reassignment::AssignmentOutcome;
 use crate::controller::requests::{ControlRequest, Outgoing};
 use crate::controller::state::Broker;
@@ -27,7 +28,8 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::alter_partition::AlterPartitionRequest;
 use crate::simulation::Planted;
 use crate::simulation::life::at_once;
-use crate::simulation::network::{CallId, Network, Packet, Reply, Request};
+use crate::simulation::network::{Body, CallId, Network, Packet, Reply, Request};
+use crate::simulation::world::TOPIC;
 use crate::simulation::zookeeper::{OfficeZnodes, Passage, SessionId, Watched, ZooKeeper};
 
 /// Of AlterPartition, as a 3.9 broker asks.
@@ -50,6 +52,10 @@ pub(super) struct Candidate {
     won: Option<(ControllerEpoch, i32)>,
     pub office: Option<Office>,
     epoch_known: i32,
+    planted: Planted,
+    unclean_elections: bool,
+    /// Brokers that were told that they may leave, and what they lead all the same.
+    pub let_go: Vec<(BrokerId, Vec<TopicPartition>)>,
 }
 
 pub(super) struct Office {
@@ -62,6 +68,13 @@ pub(super) struct Office {
     live: BTreeMap<BrokerId, Broker>,
     asked: BTreeMap<RequestId, Packet>,
     requests: u64,
+    let_go: Vec<(BrokerId, Vec<TopicPartition>)>,
+}
+
+#[derive(Clone, Copy)]
+struct Rules {
+    planted: Planted,
+    unclean_elections: bool,
 }
 
 /// To one registration of a broker: what it is to be told, one after the other.
@@ -72,8 +85,18 @@ struct Channel {
 }
 
 impl Candidate {
-    pub fn new(broker: BrokerId) -> Candidate {
-        Candidate { broker, session: None, inputs: VecDeque::new(), won: None, office: None, epoch_known: 0 }
+    pub fn new(broker: BrokerId, planted: Planted, unclean_elections: bool) -> Candidate {
+        Candidate {
+            broker,
+            session: None,
+            inputs: VecDeque::new(),
+            won: None,
+            office: None,
+            epoch_known: 0,
+            planted,
+            unclean_elections,
+            let_go: Vec::new(),
+        }
     }
 
     /// The broker is registered under this session.
@@ -91,7 +114,7 @@ impl Candidate {
     /// No longer acts as the controller; whoever waits for an answer is told so.
     fn resign(&mut self, network: &mut Network) {
         let unanswered = self.give_up();
-        network.packets.extend(unanswered.map(|packet| packet.answered(not_the_controller())));
+        network.packets.extend(unanswered.map(|packet| packet.answered(not_the_controller(&packet))));
     }
 
     /// What was asked and is answered no more.
@@ -105,16 +128,29 @@ impl Candidate {
     }
 
     /// A leader asks for ISRs.
-    pub fn asked(&mut self, request: AlterPartitionRequest, packet: Packet, planted: Planted, network: &mut Network) {
+    pub fn asked(&mut self, request: AlterPartitionRequest, packet: Packet, network: &mut Network) {
         let Some(office) = &self.office else {
-            network.packets.push(packet.answered(not_the_controller()));
+            network.packets.push(packet.answered(not_the_controller(&packet)));
             return;
         };
         let mut asked = alter_partition::asked(request, ALTER_PARTITION_VERSION);
-        if planted == Planted::LateAlterPartitionsObeyed {
+        if self.planted == Planted::LateAlterPartitionsObeyed {
             asked.partitions.iter_mut().for_each(|asked| obey(asked, &office.core));
         }
         self.inputs.push_back(Input::Request(active::Request::AlterPartitions(asked), Some(packet)));
+    }
+
+    /// A broker is about to stop.
+    pub fn asked_to_let_go(&mut self, broker_epoch: BrokerEpoch, packet: Packet, network: &mut Network) {
+        if self.office.is_none() {
+            network.packets.push(packet.answered(not_the_controller(&packet)));
+        } else if self.planted == Planted::LetGoAtOnce {
+            self.let_go.push((packet.from, Vec::new()));
+            network.packets.push(packet.answered(Reply::StillLed(Some(Vec::new()))));
+        } else {
+            let request = active::Request::ControlledShutdown { broker: packet.from, broker_epoch };
+            self.inputs.push_back(Input::Request(request, Some(packet)));
+        }
     }
 
     /// Nothing is left to decide of what has been heard of.
@@ -134,7 +170,10 @@ impl Candidate {
     pub fn step(&mut self, zookeeper: &mut ZooKeeper, passage: Passage, network: &mut Network) -> bool {
         let Some(session) = self.session else { return false };
         let outcome = if let Some(office) = self.office.as_mut().filter(|office| office.is_busy()) {
-            office.step(session, zookeeper, passage, network)
+            let rules = Rules { planted: self.planted, unclean_elections: self.unclean_elections };
+            let stepped = office.step(session, zookeeper, passage, network, rules);
+            self.let_go.append(&mut office.let_go);
+            stepped
         } else if let (None, Some((epoch, version))) = (&self.office, self.won) {
             self.take_office(epoch, version, session, zookeeper)
         } else {
@@ -196,9 +235,13 @@ impl Candidate {
         let brokers = ids(&zookeeper.children(broker::ROOT));
         let live: BTreeMap<BrokerId, Broker> =
             brokers.into_iter().filter_map(|id| registration(BrokerId(id), session, zookeeper)).collect();
+        take_log_dir_events(zookeeper);
+        for root in [topic::ROOT, delete_topic::ROOT, log_dir_event::ROOT] {
+            zookeeper.watch(session, Watched::Children(root.to_owned()));
+        }
+        let deletions = zookeeper.children(delete_topic::ROOT);
         let names = zookeeper.children(topic::ROOT);
-        names.iter().for_each(|name| zookeeper.watch(session, Watched::Data(topic::path(name))));
-        let topics: Vec<TopicRead> = names.iter().map(|name| read(name, zookeeper)).collect();
+        let topics: Vec<TopicRead> = names.iter().map(|name| read_and_watch(name, session, zookeeper)).collect();
         let partitions = topics.iter().flat_map(|topic| {
             let of_topic = topic.found.iter().flat_map(|found| found.partitions.keys());
             of_topic.map(|partition| TopicPartition { topic: Arc::clone(&topic.name), partition: *partition })
@@ -214,7 +257,7 @@ impl Candidate {
             delete_topic_enable: true,
         };
         let brokers = live.values().cloned().collect();
-        let snapshot = Snapshot { brokers, topics, leaderships, ..Snapshot::default() };
+        let snapshot = Snapshot { brokers, topics, leaderships, deletions, ..Snapshot::default() };
         let (core, actions) = Active::elected(settings, epoch, snapshot);
         self.office = Some(Office {
             core,
@@ -225,6 +268,7 @@ impl Candidate {
             live,
             asked: BTreeMap::new(),
             requests: 0,
+            let_go: Vec::new(),
         });
         Ok(())
     }
@@ -238,9 +282,11 @@ impl Candidate {
                 self.inputs.push_back(Input::Stand);
             }
             Watched::Data(path) if path.starts_with(topic::ROOT) => {
-                let name = path[topic::ROOT.len() + 1..].to_owned();
-                zookeeper.watch(session, Watched::Data(path));
-                self.inputs.push_back(Input::Event(Event::TopicsRead(vec![read(&name, zookeeper)])));
+                let topic = read_and_watch(&path[topic::ROOT.len() + 1..], session, zookeeper);
+                // One that is gone is heard of by its name.
+                if topic.found.is_some() {
+                    self.inputs.push_back(Input::Event(Event::TopicsRead(vec![topic])));
+                }
             }
             Watched::Data(path) => {
                 let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
@@ -255,6 +301,24 @@ impl Candidate {
             }
             Watched::Children(path) => {
                 zookeeper.watch(session, Watched::Children(path.clone()));
+                let listed = |path: &str| zookeeper.children(path);
+                match path.as_str() {
+                    log_dir_event::ROOT => {
+                        let is_active = self.office.as_ref();
+                        let may_take =
+                            is_active.is_some_and(|office| zookeeper.admits(session, office.epoch_zk_version).is_ok());
+                        let failed = if may_take { take_log_dir_events(zookeeper) } else { BTreeSet::new() };
+                        if !failed.is_empty() {
+                            self.inputs.push_back(Input::Event(Event::LogDirsFailed(failed)));
+                        }
+                        return;
+                    }
+                    topic::ROOT => return self.inputs.push_back(Input::Event(Event::TopicNames(listed(&path)))),
+                    delete_topic::ROOT => {
+                        return self.inputs.push_back(Input::Event(Event::DeletionsRequested(listed(&path))));
+                    }
+                    _ => {}
+                }
                 let Some(office) = &mut self.office else { return };
                 let live = ids(&zookeeper.children(&path));
                 office.live.retain(|id, _| live.contains(&id.0));
@@ -311,6 +375,21 @@ impl Candidate {
         }
     }
 
+    /// Time to try again what ZooKeeper has refused.
+    pub fn retry(&mut self) {
+        if self.office.as_ref().is_some_and(|office| office.core.is_unfinished()) {
+            self.inputs.push_back(Input::Event(Event::Retry));
+        }
+    }
+
+    /// Somebody wants any replica to lead rather than none.
+    pub fn elect_uncleanly(&mut self, partitions: Vec<TopicPartition>) {
+        if self.office.is_some() {
+            let (partitions, election) = (Some(partitions), ElectionType::Unclean);
+            self.inputs.push_back(Input::Request(active::Request::ElectLeaders { partitions, election }, None));
+        }
+    }
+
     /// Time to see whether leaders are where they are preferred.
     pub fn rebalance(&mut self) {
         if self.office.is_some() {
@@ -331,6 +410,7 @@ impl Office {
         zookeeper: &mut ZooKeeper,
         passage: Passage,
         network: &mut Network,
+        rules: Rules,
     ) -> Result<(), ZkError> {
         if let Some(event) = self.outcome.take() {
             self.actions.extend(self.core.on_event(event));
@@ -355,7 +435,9 @@ impl Office {
                 self.outcome = Some(Event::LeadershipsWritten(outcomes));
             }
             Some(Action::ReadUncleanElection(asked)) => {
-                let allowed = Default::default();
+                let mut allowed = asked.clone();
+                let is_allowed = |topic: &str| rules.unclean_elections && topic == TOPIC;
+                allowed.retain(|topic| rules.planted == Planted::UncleanElections || is_allowed(topic));
                 self.outcome = Some(Event::UncleanElectionRead { asked, allowed });
             }
             Some(Action::Answer { id, answer: Answer::AlterPartitions(answer) }) => {
@@ -365,6 +447,38 @@ impl Office {
                 };
                 if let Some(packet) = self.asked.remove(&id) {
                     network.packets.push(packet.answered(Reply::AlterPartition(response)));
+                }
+            }
+            Some(Action::Answer { id, answer: Answer::ControlledShutdown(answer) }) => {
+                if let Some(packet) = self.asked.remove(&id) {
+                    if let (Ok(left), Ok(())) = (&answer, zookeeper.admits(session, self.epoch_zk_version)) {
+                        self.let_go.push((packet.from, left.clone()));
+                    }
+                    network.packets.push(packet.answered(Reply::StillLed(answer.ok())));
+                }
+            }
+            Some(Action::ReadTopics(names)) => {
+                let read = names.iter().map(|name| read_and_watch(name, session, zookeeper)).collect();
+                self.outcome = Some(Event::TopicsRead(read));
+            }
+            Some(Action::DeleteTopic(topic)) => {
+                zookeeper.admits(session, self.epoch_zk_version)?;
+                // One znode after the other, the marker last.
+                match zookeeper.leaf(&topic::path(&topic)) {
+                    Some(leaf) => {
+                        zookeeper.delete(&leaf, -1)?;
+                        self.actions.push_front(Action::DeleteTopic(topic));
+                    }
+                    None => {
+                        let _ = zookeeper.delete(&delete_topic::path(&topic), -1);
+                        self.outcome = Some(Event::TopicDeleted { topic });
+                    }
+                }
+            }
+            Some(Action::DeleteMarkers(topics)) => {
+                zookeeper.admits(session, self.epoch_zk_version)?;
+                for topic in topics {
+                    let _ = zookeeper.delete(&delete_topic::path(&topic), -1);
                 }
             }
             Some(Action::WriteAssignments(writes)) => {
@@ -402,14 +516,17 @@ impl Office {
         }
         let OfficeZnodes { zookeeper, .. } = znodes;
         let found = read(name, zookeeper.into_inner().expect("nothing panics under it")).found;
-        let found = found.expect("topics are not deleted");
+        let Some(found) = found else { return Ok(AssignmentOutcome::Failed) };
         let is_own = found.partitions == wanted.partitions && found.id == wanted.id;
         Ok(if is_own { AssignmentOutcome::Written(found.version) } else { AssignmentOutcome::Conflict(found) })
     }
 }
 
-fn not_the_controller() -> Reply {
-    Reply::AlterPartition(alter_partition::refusal(ErrorCode::NotController))
+fn not_the_controller(packet: &Packet) -> Reply {
+    match packet.body {
+        Body::Request(Request::ControlledShutdown(_)) => Reply::StillLed(None),
+        _ => Reply::AlterPartition(alter_partition::refusal(ErrorCode::NotController)),
+    }
 }
 
 /// A broker as it is registered now, whose registration is watched from now on.
@@ -420,11 +537,31 @@ fn registration(id: BrokerId, session: SessionId, zookeeper: &mut ZooKeeper) -> 
     Some((id, Broker { id, epoch, endpoints: Vec::new(), rack: None }))
 }
 
+/// Brokers that have lost a log directory, of which nobody will hear again.
+fn take_log_dir_events(zookeeper: &mut ZooKeeper) -> BTreeSet<BrokerId> {
+    let mut failed = BTreeSet::new();
+    for child in zookeeper.children(log_dir_event::ROOT) {
+        let path = format!("{}/{child}", log_dir_event::ROOT);
+        let broker = zookeeper.get(&path).map(|znode| log_dir_event::decode(&path, &znode.data));
+        failed.extend(broker.map(|broker| BrokerId(broker.expect("it was written well"))));
+        zookeeper.delete(&path, -1).expect("it is there");
+    }
+    failed
+}
+
 fn read(name: &str, zookeeper: &ZooKeeper) -> TopicRead {
     let path = topic::path(name);
-    let znode = zookeeper.get(&path).expect("topics are not deleted");
-    let found = topic_found(&path, name, &znode.data, znode.version).expect("it was written well");
-    TopicRead { name: name.into(), found: Some(found), fresh_id: TopicId::ZERO }
+    let found = zookeeper.get(&path);
+    let found = found.map(|znode| topic_found(&path, name, &znode.data, znode.version).expect("it was written well"));
+    TopicRead { name: name.into(), found, fresh_id: TopicId::ZERO }
+}
+
+fn read_and_watch(name: &str, session: SessionId, zookeeper: &mut ZooKeeper) -> TopicRead {
+    let read = read(name, zookeeper);
+    if read.found.is_some() {
+        zookeeper.watch(session, Watched::Data(topic::path(name)));
+    }
+    read
 }
 
 /// Planted: what a leader asked under earlier epochs is taken for what it asks now.

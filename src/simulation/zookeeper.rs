@@ -9,7 +9,7 @@ use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::fenced::{Committed, Write};
 use odradek_zookeeper::session::Versioned;
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
-use odradek_zookeeper::znode::{broker, controller, controller_epoch, topic};
+use odradek_zookeeper::znode::{broker, controller, controller_epoch, delete_topic, log_dir_event, topic};
 
 use crate::controller::task::leaderships::StateZnodes;
 
@@ -32,20 +32,26 @@ pub(super) struct Znode {
     pub owner: Option<SessionId>,
 }
 
+/// The path of a partition state, and what it holds in which version; `None` for one that is gone.
+pub(super) type StateWritten = (String, Option<(Vec<u8>, i32)>);
+
 #[derive(Debug, Default)]
 pub(super) struct ZooKeeper {
     znodes: BTreeMap<String, Znode>,
     zxid: i64,
     sessions: BTreeSet<SessionId>,
     sessions_made: u64,
-    /// True once it has fired.
-    watches: BTreeMap<(SessionId, Watched), bool>,
+    notifications_made: u64,
+    watches: BTreeSet<(SessionId, Watched)>,
+    fired: BTreeSet<(SessionId, Watched)>,
+    /// Since somebody looked.
+    states_written: Vec<StateWritten>,
 }
 
 impl ZooKeeper {
     pub fn new() -> ZooKeeper {
         let mut zookeeper = ZooKeeper::default();
-        for root in ["/brokers", broker::ROOT, topic::ROOT] {
+        for root in ["/brokers", broker::ROOT, topic::ROOT, "/admin", delete_topic::ROOT, log_dir_event::ROOT] {
             zookeeper.create(root, Vec::new(), None).expect("its parent is there");
         }
         let epoch = controller_epoch::encode(controller_epoch::INITIAL);
@@ -69,7 +75,8 @@ impl ZooKeeper {
     /// The servers have heard nothing of the client for too long, or it has closed the session.
     pub fn end_session(&mut self, session: SessionId) {
         self.sessions.remove(&session);
-        self.watches.retain(|(of, _), _| *of != session);
+        self.watches.retain(|(of, _)| *of != session);
+        self.fired.retain(|(of, _)| *of != session);
         let owned = self.znodes.iter().filter(|(_, znode)| znode.owner == Some(session));
         for path in owned.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.delete(&path, -1).expect("it has no children");
@@ -79,34 +86,36 @@ impl ZooKeeper {
     // ---- watches ----
 
     pub fn watch(&mut self, session: SessionId, watched: Watched) {
-        self.watches.insert((session, watched), false);
+        let watch = (session, watched);
+        self.fired.remove(&watch);
+        self.watches.insert(watch);
     }
 
     /// A watch of the session that has fired; it is set no more.
     pub fn take_fired(&mut self, session: SessionId) -> Option<Watched> {
-        let of_session = self.watches.range((session, Watched::Data(String::new()))..);
-        let mut fired = of_session.take_while(|((of, _), _)| *of == session).filter(|(_, fired)| **fired);
-        let (key, _) = fired.next()?;
-        let key = key.clone();
-        self.watches.remove(&key);
-        Some(key.1)
+        let fired = self.fired.iter().find(|(of, _)| *of == session)?.clone();
+        self.fired.remove(&fired);
+        Some(fired.1)
     }
 
     fn changed(&mut self, path: &str, is_there_another: bool) {
         let parent = &path[..path.rfind('/').unwrap_or(0)];
-        for ((_, watched), fired) in &mut self.watches {
-            *fired |= match watched {
-                Watched::Data(of) => of == path,
-                Watched::Children(of) => is_there_another && of == parent,
-            };
+        if path.ends_with("/state") {
+            let now = self.get(path).map(|znode| (znode.data.clone(), znode.version));
+            self.states_written.push((path.to_owned(), now));
         }
+        let fires = |(_, watched): &(SessionId, Watched)| match watched {
+            Watched::Data(of) => of == path,
+            Watched::Children(of) => is_there_another && of == parent,
+        };
+        self.fired.extend(self.watches.extract_if(.., fires));
     }
 
     // ---- requests ----
 
-    /// Counts the writes.
-    pub fn zxid(&self) -> i64 {
-        self.zxid
+    /// Partition states in the order in which they were written since the last call.
+    pub fn take_states_written(&mut self) -> Vec<StateWritten> {
+        std::mem::take(&mut self.states_written)
     }
 
     pub fn get(&self, path: &str) -> Option<&Znode> {
@@ -118,6 +127,15 @@ impl ZooKeeper {
         let all = self.znodes.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below));
         let names = all.map(|(path, _)| &path[below.len()..]).filter(|name| !name.contains('/'));
         names.map(str::to_owned).collect()
+    }
+
+    /// The first znode without children that is at the path or below it.
+    pub fn leaf(&self, path: &str) -> Option<String> {
+        let mut path = self.get(path).map(|_| path.to_owned())?;
+        while let Some(child) = self.children(&path).into_iter().next() {
+            path = format!("{path}/{child}");
+        }
+        Some(path)
     }
 
     pub fn create(&mut self, path: &str, data: Vec<u8>, owner: Option<SessionId>) -> Result<i32, ZkError> {
@@ -132,6 +150,13 @@ impl ZooKeeper {
         self.znodes.insert(path.to_owned(), Znode { data, version: 0, czxid: self.zxid, owner });
         self.changed(path, true);
         Ok(0)
+    }
+
+    /// Creates a znode with a name of its own.
+    pub fn notify(&mut self, root: &str, prefix: &str, data: Vec<u8>) {
+        self.notifications_made += 1;
+        let path = format!("{root}/{prefix}{:010}", self.notifications_made);
+        self.create(&path, data, None).expect("nobody else has the name");
     }
 
     pub fn set(&mut self, path: &str, data: Vec<u8>, expected_version: i32) -> Result<i32, ZkError> {
@@ -180,6 +205,17 @@ impl ZooKeeper {
         Some(Versioned { value, version: znode.version })
     }
 
+    /// Whether an office may write, and has not been taken over.
+    pub fn admits(&self, session: SessionId, epoch_zk_version: i32) -> Result<(), ZkError> {
+        if !self.is_open(session) {
+            return Err(ZkError::SessionExpired);
+        }
+        match self.at_version(controller_epoch::PATH, epoch_zk_version) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ZkError::ControllerMoved { epoch_zk_version }),
+        }
+    }
+
     /// All writes of a group, or none of them.
     fn commit(&mut self, group: &[Write]) -> Committed {
         let mut versions = Vec::new();
@@ -223,12 +259,7 @@ pub(super) struct OfficeZnodes<'a> {
 impl StateZnodes for OfficeZnodes<'_> {
     async fn write_many(&self, groups: &[Vec<Write>]) -> Result<Vec<Committed>, ZkError> {
         let mut zookeeper = self.zookeeper.lock().expect("nothing panics under it");
-        if !zookeeper.is_open(self.session) {
-            return Err(ZkError::SessionExpired);
-        }
-        if zookeeper.at_version(controller_epoch::PATH, self.epoch_zk_version).is_err() {
-            return Err(ZkError::ControllerMoved { epoch_zk_version: self.epoch_zk_version });
-        }
+        zookeeper.admits(self.session, self.epoch_zk_version)?;
         if self.passage == Passage::SentAgain {
             groups.iter().for_each(|group| drop(zookeeper.commit(group)));
         }

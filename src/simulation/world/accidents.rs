@@ -1,0 +1,256 @@
+//! What goes wrong, and how often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use odradek_zookeeper::znode::delete_topic;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+use crate::model::{BrokerId, Offset, TopicPartition};
+use crate::replica::memory_log::{Fault, MemoryLog};
+use crate::replica::partition_log::PartitionLog;
+use crate::simulation::Planted;
+use crate::simulation::life::{Life, NOW_MS};
+use crate::simulation::network::{Body, Packet, Request};
+use crate::simulation::world::{Broker, World, dir_of};
+
+/// How often what goes wrong. Each schedule has some of it, so that each accident meets the cluster in many states.
+#[derive(Debug, Default)]
+pub(super) struct Accidents {
+    // Of packets.
+    pub lost: f64,
+    pub duplicated: f64,
+    pub given_up: f64,
+    // Of steps.
+    pub kills: f64,
+    pub power_losses: f64,
+    pub expiries: f64,
+    pub partitions: f64,
+    pub disk_faults: f64,
+    /// Of requests to ZooKeeper.
+    pub lost_replies: f64,
+    /// Of times when somebody may ask for a move.
+    pub moves: f64,
+    // Of times when somebody may.
+    pub leaves: f64,
+    pub deletions: f64,
+}
+
+impl Accidents {
+    pub fn drawn(rng: &mut SmallRng) -> Accidents {
+        let mut rate = |usual: f64| if rng.random_bool(0.4) { 0.0 } else { usual * rng.random_range(0.2..2.0) };
+        Accidents {
+            lost: rate(0.05),
+            duplicated: rate(0.05),
+            given_up: rate(0.03),
+            kills: rate(0.01),
+            power_losses: rate(0.005),
+            expiries: rate(0.01),
+            partitions: rate(0.01),
+            disk_faults: rate(0.01),
+            lost_replies: rate(0.1),
+            moves: rate(0.4),
+            leaves: rate(0.3),
+            deletions: rate(0.3),
+        }
+    }
+}
+
+impl World {
+    pub(super) fn accident(&mut self) {
+        let at = self.rng.random_range(0..self.brokers.len());
+        // What is lost with a disk is no more than a replica outside the ISR lacks, once the controller knows: until then
+        // nothing else happens.
+        if !self.lost.is_empty() {
+            return self.notice_losses();
+        }
+        let Accidents { kills, power_losses, expiries, partitions, disk_faults, .. } = self.accidents;
+        let mut drawn = self.rng.random::<f64>();
+        let mut is_drawn = |rate: f64| {
+            drawn -= rate;
+            (-rate..0.0).contains(&drawn)
+        };
+        if is_drawn(kills) {
+            match self.brokers[at].life.is_some() {
+                true => self.kill(at),
+                false => self.start(at),
+            }
+        } else if is_drawn(power_losses) {
+            if self.may_lose(at) {
+                self.lose_power(at);
+            }
+        } else if is_drawn(0.05) {
+            // The end of a life is noticed sooner than an end of patience with one that goes on.
+            if !self.brokers[at].sessions_left.is_empty() {
+                let session = self.brokers[at].sessions_left.remove(0);
+                self.zookeeper.end_session(session);
+            }
+        } else if is_drawn(0.02) {
+            if self.brokers[at].life.is_none() {
+                self.start(at);
+            }
+        } else if is_drawn(expiries) {
+            if let Some(session) = self.brokers[at].life.as_ref().and_then(|life| life.session) {
+                self.note(|world| format!("the session of broker {} expires", world.brokers[at].id));
+                self.zookeeper.end_session(session);
+            }
+        } else if is_drawn(partitions) {
+            self.partition(at);
+        } else if is_drawn(disk_faults) {
+            self.break_disk(at);
+        } else if is_drawn(0.02) {
+            self.heal();
+        }
+    }
+
+    pub(super) fn start(&mut self, at: usize) {
+        self.lives += 1;
+        let broker = &mut self.brokers[at];
+        broker.life = Some(Life::new(broker.id, &self.clock, self.planted, self.unclean_elections));
+        broker.life_number = self.lives;
+        broker.dirs_failed.clear();
+        self.note(|world| format!("broker {} starts", world.brokers[at].id));
+    }
+
+    /// The process ends at once; what it has written stays in the page cache.
+    pub(super) fn kill(&mut self, at: usize) {
+        self.end_life(at, |_| Offset(i64::MAX));
+        self.note(|world| format!("broker {} is killed", world.brokers[at].id));
+    }
+
+    /// The process ends in order: all is written, and ZooKeeper is told.
+    pub(super) fn stop(&mut self, at: usize) {
+        for log in self.brokers[at].disk.values() {
+            if log.flush(NOW_MS).is_ok() {
+                log.checkpoint_high_watermark();
+            }
+        }
+        let session = self.brokers[at].life.as_ref().and_then(|life| life.session);
+        self.end_life(at, |_| Offset(i64::MAX));
+        if let Some(session) = session.filter(|_| self.brokers[at].reaches_zookeeper) {
+            self.brokers[at].sessions_left.retain(|left| *left != session);
+            self.zookeeper.end_session(session);
+        }
+        self.note(|world| format!("broker {} stops", world.brokers[at].id));
+    }
+
+    /// The machine stops, and what was not flushed may be gone.
+    pub(super) fn lose_power(&mut self, at: usize) {
+        let share = self.rng.random_range(0.0..1.0);
+        self.end_life(at, |log| {
+            let (flushed, end) = (log.flushed().0, log.bounds().log_end_offset.0);
+            Offset(flushed + ((end - flushed) as f64 * share) as i64)
+        });
+        self.lost.insert(self.brokers[at].id);
+        self.heal();
+        for session in std::mem::take(&mut self.brokers[at].sessions_left) {
+            self.zookeeper.end_session(session);
+        }
+        self.note(|world| format!("broker {} loses power", world.brokers[at].id));
+    }
+
+    pub(super) fn end_life(&mut self, at: usize, kept: impl Fn(&MemoryLog) -> Offset) {
+        let Broker { disk, life, life_number, sessions_left, .. } = &mut self.brokers[at];
+        let Some(mut life) = life.take() else { return };
+        sessions_left.extend(life.session);
+        self.network.packets.extend(life.candidate.give_up().map(|packet| packet.lost()));
+        for log in disk.values_mut() {
+            *log = Arc::new(log.after_crash(kept(log)));
+        }
+        self.produced.retain(|produced| produced.life != *life_number);
+        self.committing = self.committing.take().filter(|committing| committing.broker != at);
+        self.members.lost(at);
+    }
+
+    /// Others have all that is committed, and will have it as long as nothing happens to them: they are well, the
+    /// controller knows that and has nothing else to decide, and nobody is leaving an ISR.
+    pub(super) fn may_lose(&self, at: usize) -> bool {
+        let registered = |broker: &Broker| {
+            let life = broker.life.as_ref()?;
+            let is_open = life.session.is_some_and(|session| self.zookeeper.is_open(session));
+            is_open.then_some((broker.id, life.registered?))
+        };
+        let registered: Option<BTreeMap<_, _>> = self.brokers.iter().map(registered).collect();
+        let Some(registered) = registered else { return false };
+        let knows_all = |life: &Life| {
+            let known = life.candidate.office.as_ref().map(|office| &office.core.cluster().brokers);
+            known.is_some_and(|known| {
+                known.len() == registered.len() && known.values().all(|known| registered[&known.id] == known.epoch)
+            })
+        };
+        let mut controllers = self
+            .brokers
+            .iter()
+            .filter_map(|broker| broker.life.as_ref())
+            .filter(|life| life.candidate.office.is_some());
+        let is_asked = |packet: &Packet| matches!(packet.body, Body::Request(Request::AlterPartition(_)));
+        let is_elsewhere = |name: &TopicPartition| {
+            let state = self.zookeeper.partition_state(&name.topic, name.partition);
+            state.is_none_or(|state| state.value.isr.iter().any(|member| *member != self.brokers[at].id.0))
+        };
+        controllers.next().is_some_and(|life| knows_all(life) && life.candidate.has_decided())
+            && controllers.next().is_none()
+            && !self.brokers.iter().filter_map(|broker| broker.life.as_ref()).any(Life::is_leaving)
+            && !self.network.packets.iter().any(is_asked)
+            && self.names.iter().all(is_elsewhere)
+    }
+
+    pub(super) fn notice_losses(&mut self) {
+        let World { lost, zookeeper, names, .. } = self;
+        lost.retain(|broker| {
+            // Of a topic that is to be deleted nothing is decided any more.
+            let is_marked = |name: &TopicPartition| zookeeper.get(&delete_topic::path(&name.topic)).is_some();
+            names.iter().filter(|name| !is_marked(name)).any(|name| {
+                let state = zookeeper.partition_state(&name.topic, name.partition);
+                state.is_some_and(|state| state.value.isr.contains(&broker.0))
+            })
+        });
+    }
+
+    /// The next write to one of its logs fails.
+    pub(super) fn break_disk(&mut self, at: usize) {
+        let fault = match (self.planted, self.rng.random_range(0..3)) {
+            (Planted::FailuresIgnored, _) => Fault::Silent,
+            (_, 0) => Fault::DiskBroken,
+            _ => Fault::DiskFull,
+        };
+        let name = &self.names[self.rng.random_range(0..self.names.len())];
+        if let Some(log) = self.brokers[at].disk.get(name) {
+            log.fail_next(Some(fault));
+        }
+    }
+
+    /// What is in one directory with a log that has failed is not served any more.
+    pub(super) fn lose_dirs(&mut self, at: usize) {
+        let World { brokers, names, checks, .. } = self;
+        let Broker { disk, life, dirs_failed, may_have_strays, .. } = &mut brokers[at];
+        let offline = names.iter().filter(|name| disk.get(name).is_some_and(|log| log.is_offline()));
+        let dirs: BTreeSet<usize> = offline.map(|name| dir_of(name, names)).collect();
+        for dir in dirs.into_iter().filter(|dir| !dirs_failed.contains(dir)).collect::<Vec<_>>() {
+            dirs_failed.insert(dir);
+            *may_have_strays = true;
+            checks.dirs_failed += 1;
+            let in_dir: Vec<TopicPartition> = names.iter().filter(|name| dir_of(name, names) == dir).cloned().collect();
+            in_dir.iter().filter_map(|name| disk.get(name)).for_each(|log| log.go_offline());
+            life.iter_mut().for_each(|life| life.dir_failed(&in_dir));
+        }
+    }
+
+    pub(super) fn partition(&mut self, at: usize) {
+        let id = self.brokers[at].id;
+        match self.rng.random_range(0..4) {
+            0 => self.brokers[at].reaches_zookeeper = false,
+            how => {
+                let others: Vec<BrokerId> = self.brokers.iter().map(|broker| broker.id).collect();
+                self.network.cut_off(id, others.into_iter(), how == 2, how == 3);
+            }
+        }
+        self.note(|world| format!("broker {id} is cut off: {:?}", world.network.cut));
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.network.cut.clear();
+        self.brokers.iter_mut().for_each(|broker| broker.reaches_zookeeper = true);
+    }
+}

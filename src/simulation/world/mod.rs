@@ -1,0 +1,474 @@
+//! A cluster with its clients and its accidents: one step after the other, each drawn from the seed.
+
+mod accidents;
+mod clients;
+mod packets_shown;
+mod rest;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use odradek_zookeeper::session::Versioned;
+use odradek_zookeeper::znode;
+use odradek_zookeeper::znode::partition_state::PartitionState;
+use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::config::log::LogConfig;
+use crate::controller::requests::ControlRequest;
+use crate::coordinator::group::requests::CommitAnswer;
+use crate::metadata::image::Update;
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::{BrokerEpoch, BrokerId, Offset, TopicId, TopicPartition};
+use crate::record::append_rules::{AcceptedSets, AppendOrigin};
+use crate::replica::leader::Leadership;
+use crate::replica::partition::{AppendTerms, RequiredAcks};
+use crate::replica::partition_log::PartitionLog;
+use crate::replica::waiters::Commit;
+use crate::simulation::Planted;
+use crate::simulation::checks::{Checked, Checks};
+use crate::simulation::life::{Clock, Disk, Life, Replica, epochs};
+use crate::simulation::members::Members;
+use crate::simulation::network::{Body, Network, Packet, Reply, Request};
+use crate::simulation::world::accidents::Accidents;
+use crate::simulation::world::packets_shown::shown;
+use crate::simulation::zookeeper::{Passage, SessionId, ZooKeeper};
+
+const BROKERS: i32 = 4;
+const REPLICAS: i32 = 3;
+pub(super) const TOPIC: &str = "t";
+/// One that comes and goes.
+const PASSING_TOPIC: &str = "d";
+/// The first so many of all partitions are produced to.
+const PRODUCED: usize = 3;
+const GROUP: &str = "g";
+const TERMS: AppendTerms = AppendTerms {
+    accepted_sets: AcceptedSets::OneV2Batch,
+    origin: AppendOrigin::Client,
+    required_acks: RequiredAcks::AllInSync,
+    expected_leader_epoch: None,
+};
+/// That a broker is.
+const TASKS: usize = 10;
+/// Of one task, on the way to rest.
+const STEPS_A_ROUND_MAX: usize = 8;
+/// A cluster that nothing happens to any more settles within so many rounds.
+const ROUNDS_TO_REST_MAX: usize = 400;
+
+struct Broker {
+    id: BrokerId,
+    disk: Disk,
+    life: Option<Life>,
+    /// Another for each life of each broker.
+    life_number: u64,
+    /// Of earlier lives: their ends have not been noticed yet.
+    sessions_left: Vec<SessionId>,
+    reaches_zookeeper: bool,
+    /// Log directories that have failed, until it starts again.
+    dirs_failed: BTreeSet<usize>,
+    /// Then it keeps what it was told to delete, and nobody tells it again.
+    may_have_strays: bool,
+}
+
+/// Records whose producer waits to hear that they are committed.
+struct Produced {
+    life: u64,
+    partition: Replica,
+    end: Offset,
+    commit: Commit,
+}
+
+/// The one commit of the group that is under way.
+struct Committing {
+    broker: usize,
+    offset: i64,
+    answer: Pin<Box<dyn Future<Output = CommitAnswer>>>,
+}
+
+pub(super) struct World {
+    rng: SmallRng,
+    clock: Clock,
+    planted: Planted,
+    accidents: Accidents,
+    zookeeper: ZooKeeper,
+    network: Network,
+    brokers: Vec<Broker>,
+    lives: u64,
+    config: Arc<LogConfig>,
+    /// Of the topic, any replica may lead when no other can.
+    unclean_elections: bool,
+    topics_made: u8,
+    names: Vec<TopicPartition>,
+    produced: Vec<Produced>,
+    next_value: i64,
+    committing: Option<Committing>,
+    next_offset: i64,
+    members: Members,
+    /// Brokers that have lost what they had promised to keep, until no ISR has them any more.
+    lost: BTreeSet<BrokerId>,
+    pub checks: Checks,
+    /// What has happened, if somebody wants to know.
+    pub trace: Option<Vec<String>>,
+}
+
+impl World {
+    pub fn new(seed: u64, planted: Planted, is_traced: bool) -> World {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let accidents = Accidents::drawn(&mut rng);
+        let min_insync_replicas = rng.random_range(1..=2);
+        let unclean_elections = rng.random_bool(0.25);
+        let mut zookeeper = ZooKeeper::new();
+        let mut names = Vec::new();
+        for (topic, id, partitions) in [(TOPIC, 1, 2), (PASSING_TOPIC, 2, 1), (GROUP_METADATA_TOPIC, 3, 1)] {
+            names.extend((0..partitions).map(|partition| TopicPartition::new(topic, partition)));
+            zookeeper
+                .create(&znode::topic::path(topic), topic_data(id, partitions), None)
+                .expect("its parent is there");
+        }
+        let broker = |id| Broker {
+            id: BrokerId(id),
+            disk: BTreeMap::new(),
+            life: None,
+            life_number: 0,
+            sessions_left: Vec::new(),
+            reaches_zookeeper: true,
+            dirs_failed: BTreeSet::new(),
+            may_have_strays: false,
+        };
+        let mut world = World {
+            rng,
+            clock: Arc::new(Mutex::new(Instant::now())),
+            planted,
+            accidents,
+            zookeeper,
+            network: Network::default(),
+            brokers: (1..=BROKERS).map(broker).collect(),
+            lives: 0,
+            config: Arc::new(LogConfig { min_insync_replicas, ..LogConfig::default() }),
+            unclean_elections,
+            topics_made: 3,
+            names,
+            produced: Vec::new(),
+            next_value: 0,
+            committing: None,
+            next_offset: 0,
+            members: Members::new(planted),
+            lost: BTreeSet::new(),
+            checks: Checks::default(),
+            trace: is_traced.then(Vec::new),
+        };
+        (0..world.brokers.len()).for_each(|at| world.start(at));
+        world
+    }
+
+    /// Most schedules begin with a cluster that works.
+    pub fn warm_up(&mut self) -> Checked {
+        if self.rng.random_bool(0.2) {
+            return Ok(());
+        }
+        let accidents = std::mem::take(&mut self.accidents);
+        let with_members = self.rng.random_bool(0.5);
+        self.settle(with_members)?;
+        self.accidents = accidents;
+        Ok(())
+    }
+
+    fn note(&mut self, what: impl FnOnce(&World) -> String) {
+        let what = self.trace.is_some().then(|| what(self));
+        if let (Some(trace), Some(what)) = (&mut self.trace, what) {
+            trace.push(what);
+        }
+    }
+
+    fn at(&self, id: BrokerId) -> usize {
+        self.brokers.iter().position(|broker| broker.id == id).expect("one of them")
+    }
+
+    fn pass(&mut self, time: Duration) {
+        *self.clock.lock().expect("nothing panics under it") += time;
+    }
+
+    // ---- steps ----
+
+    pub fn step(&mut self) -> Checked {
+        let passed = Duration::from_micros(self.rng.random_range(0..20_000));
+        self.pass(passed);
+        self.accident();
+        let mut at = self.rng.random_range(0..self.brokers.len());
+        match self.rng.random_range(0..100) {
+            0..40 => at = self.deliver().unwrap_or(at),
+            40..72 => {
+                if !self.step_broker(at) {
+                    at = self.deliver().unwrap_or(at);
+                }
+            }
+            72..82 => at = self.produce(at)?,
+            82..85 => self.consume(at)?,
+            85..87 => self.commit_offset(at)?,
+            87..95 => {
+                for _ in 0..3 {
+                    at = self.step_member(false)?;
+                }
+            }
+            95 => self.read_offset(at)?,
+            96..99 => self.housekeeping(at),
+            _ => {
+                let long = Duration::from_millis(self.rng.random_range(0..15_000));
+                self.pass(long);
+            }
+        }
+        self.check(at)
+    }
+
+    /// The next step of one of the broker's tasks. False if none has anything to do.
+    fn step_broker(&mut self, at: usize) -> bool {
+        let first = self.rng.random_range(0..TASKS);
+        let is_done = (0..TASKS).filter(|task| self.step_task(at, (first + task) % TASKS)).take(4).count() > 0;
+        if is_done {
+            self.note(|world| format!("broker {} goes on", world.brokers[at].id));
+        }
+        is_done
+    }
+
+    fn step_task(&mut self, at: usize, task: usize) -> bool {
+        let is_lost = task == 5 && self.rng.random_bool(self.accidents.lost_replies);
+        let World { brokers, zookeeper, network, .. } = self;
+        let broker = &mut brokers[at];
+        let Some(life) = &mut broker.life else { return false };
+        match task {
+            0 => life.step_fetchers(network, 0),
+            1 => life.step_fetchers(network, 1),
+            2 => life.step_isr(network),
+            3 => life.candidate.step_channels(network),
+            4 => life.step_groups(),
+            8 => life.step_leaving(network),
+            _ if !broker.reaches_zookeeper => false,
+            5 => {
+                let passage = if is_lost { Passage::SentAgain } else { Passage::Answered };
+                life.candidate.step(zookeeper, passage, network)
+            }
+            6 => {
+                let Some(session) = life.session else { return false };
+                let Some(watched) = zookeeper.take_fired(session) else { return false };
+                life.candidate.watch_fired(watched, zookeeper);
+                true
+            }
+            9 => life.step_dirs(zookeeper),
+            _ => step_session(life, zookeeper, network),
+        }
+    }
+
+    /// Something happens to a packet. Who has received one.
+    fn deliver(&mut self) -> Option<usize> {
+        if !self.network.late.is_empty() && self.rng.random_bool(0.03) {
+            let at = self.rng.random_range(0..self.network.late.len());
+            let packet = self.network.late.swap_remove(at);
+            self.network.packets.push(packet);
+        }
+        if self.network.packets.is_empty() {
+            return None;
+        }
+        // Half of them in the order in which they were sent, the others in any.
+        let at = if self.rng.random_bool(0.5) { 0 } else { self.rng.random_range(0..self.network.packets.len()) };
+        let packet = self.network.packets.remove(at);
+        let is_cut = self.network.cut.contains(&(packet.from, packet.to));
+        let is_notice = matches!(packet.body, Body::Lost);
+        if !is_notice && (is_cut || self.rng.random_bool(self.accidents.lost)) {
+            self.note(|_| format!("lost: {}", shown(&packet)));
+            self.network.packets.push(packet.lost());
+            return None;
+        }
+        if !is_notice && self.rng.random_bool(self.accidents.given_up) {
+            self.note(|_| format!("given up: {}", shown(&packet)));
+            self.network.packets.push(packet.lost());
+            self.network.late.push(packet);
+            return None;
+        }
+        if self.network.is_overtaken(&packet) {
+            return None;
+        }
+        if self.rng.random_bool(self.accidents.duplicated) {
+            self.network.late.push(packet.clone());
+        }
+        let at = self.at(packet.to);
+        self.receive(packet);
+        Some(at)
+    }
+
+    fn receive(&mut self, packet: Packet) {
+        self.note(|_| shown(&packet));
+        let at = self.at(packet.to);
+        let World { brokers, network, config, names, .. } = self;
+        let Broker { life, disk, dirs_failed, .. } = &mut brokers[at];
+        let Some(life) = life else {
+            if let Body::Request(_) = packet.body {
+                network.packets.push(packet.lost());
+            }
+            return;
+        };
+        let reply = match &packet.body {
+            Body::Request(Request::Control(outgoing)) => match &outgoing.request {
+                ControlRequest::LeaderAndIsr(request) => {
+                    let is_offline = |name: &TopicPartition| dirs_failed.contains(&dir_of(name, names));
+                    let response = life.leader_and_isr(request, outgoing.version, disk, is_offline);
+                    disk.values().for_each(|log| log.set_config(Arc::clone(config)));
+                    response.map(Reply::LeaderAndIsr)
+                }
+                ControlRequest::UpdateMetadata(announcement) => {
+                    let request = announcement.request();
+                    let epochs = epochs(request.controller_epoch, request.broker_epoch);
+                    life.update_metadata(epochs, Update::of(request)).map(|()| Reply::Received)
+                }
+                ControlRequest::StopReplica(request) => life.stop_replicas(request, disk).map(Reply::StopReplica),
+            },
+            Body::Request(Request::AlterPartition(request)) => {
+                let request = request.clone();
+                return life.candidate.asked(request, packet, network);
+            }
+            Body::Request(Request::ControlledShutdown(epoch)) => {
+                return life.candidate.asked_to_let_go(*epoch, packet, network);
+            }
+            Body::Request(Request::Fetch(request)) => Some(Reply::Fetch(life.fetch(request))),
+            Body::Request(Request::EpochEnds(request)) => Some(Reply::EpochEnds(life.epoch_ends(request))),
+            Body::Request(Request::Offsets(request)) => Some(Reply::Offsets(life.offsets(request))),
+            Body::Reply(_) | Body::Lost => {
+                let call = packet.call;
+                let reply = if let Body::Reply(reply) = packet.body { Some(reply) } else { None };
+                let altered = reply.as_ref().and_then(|reply| match reply {
+                    Reply::AlterPartition(response) => Some(response),
+                    _ => None,
+                });
+                if life.may_go(call, reply.as_ref()) {
+                    return self.stop(at);
+                }
+                let is_awaited = life.isr_answered(call, altered)
+                    || life.candidate.channel_answered(call, reply.as_ref())
+                    || life.fetcher_answered(call, reply);
+                let _ = is_awaited;
+                return;
+            }
+        };
+        match reply {
+            Some(reply) => network.packets.push(packet.answered(reply)),
+            // It waits for the broker to be registered.
+            None => network.packets.push(packet),
+        }
+    }
+
+    // ---- checks ----
+
+    /// Checks what a step of one broker can have changed.
+    fn check(&mut self, at: usize) -> Checked {
+        if self.accidents.disk_faults > 0.0 {
+            self.lose_dirs(at);
+        }
+        self.settle_commit()?;
+        self.members.hear(at, &mut self.checks)?;
+        let Broker { life, disk, life_number, .. } = &self.brokers[at];
+        let life_number = *life_number;
+        for name in &self.names {
+            if let (Some(log), Some(life)) = (disk.get(name), life)
+                && let Some(replica) = life.replica(name)
+            {
+                self.checks.replica(life_number, &replica, log)?;
+            }
+        }
+        self.check_follower(at)?;
+        let mut produced = 0;
+        while let Some(waiting) = self.produced.get_mut(produced) {
+            match if waiting.life == life_number { waiting.commit.outcome() } else { None } {
+                None => produced += 1,
+                Some(outcome) => {
+                    let Produced { partition, end, .. } = self.produced.swap_remove(produced);
+                    if outcome.is_ok() {
+                        self.acknowledged(&partition, end)?;
+                    }
+                }
+            }
+        }
+        let World { brokers, names, zookeeper, checks, lost, unclean_elections, .. } = self;
+        let paths = |name: &TopicPartition| znode::partition_state::path(&name.topic, name.partition);
+        for (path, written) in zookeeper.take_states_written() {
+            let Some(name) = names.iter().find(|name| paths(name) == path) else { continue };
+            let TopicPartition { topic, partition } = name;
+            let read = |(data, version): (Vec<u8>, i32)| {
+                let value = PartitionState::decode(topic, *partition, &data).expect("controllers write it well");
+                Versioned { value, version }
+            };
+            if written.is_none() {
+                checks.topics_deleted += 1;
+                if let Some(broker) = brokers.iter().find(|broker| broker.disk.contains_key(name)) {
+                    return Err(format!("{name} is gone, and broker {} has its log", broker.id));
+                }
+            }
+            checks.written(name, written.map(read), *unclean_elections && &**topic == TOPIC)?;
+        }
+        let let_go = brokers[at].life.as_mut().map(|life| std::mem::take(&mut life.candidate.let_go));
+        for (broker, left) in let_go.unwrap_or_default() {
+            let shared: Vec<TopicPartition> =
+                names.iter().filter(|name| &*name.topic != PASSING_TOPIC).cloned().collect();
+            checks.let_go(broker, &left, &shared)?;
+        }
+        for name in names.iter() {
+            let of = |broker| brokers.iter().find(|known| known.id == broker);
+            let leader = |broker| of(broker)?.life.as_ref()?.replica(name);
+            checks.isr(name, brokers[at].id, leader, |broker| of(broker)?.disk.get(name).cloned(), lost)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever has just appended what a leader sent has a prefix of its log, if that leads still.
+    fn check_follower(&mut self, at: usize) -> Checked {
+        let Some(life) = &mut self.brokers[at].life else { return Ok(()) };
+        for (follower, epoch) in std::mem::take(&mut life.appended) {
+            let (leader, epoch_now) = follower.leader();
+            let leader = leader.filter(|_| epoch_now == epoch);
+            let leader = leader.map(|leader| &self.brokers[self.at(leader)]);
+            let leader = leader.and_then(|leader| leader.life.as_ref()?.replica(follower.name()));
+            let leads = |leadership: &Leadership| leadership.is_leader() && leadership.leader_epoch() == epoch;
+            let Some(leader) = leader.filter(|leader| leader.looking_at(leads)) else { continue };
+            let (Some(own), Some(of_leader)) = (follower.log(), leader.log()) else { continue };
+            self.checks.follows(follower.name(), &own, &of_leader)?;
+        }
+        Ok(())
+    }
+}
+
+/// The broker opens a session, registers under it, or hears that it has ended.
+fn step_session(life: &mut Life, zookeeper: &mut ZooKeeper, network: &mut Network) -> bool {
+    let Some(session) = life.session else {
+        life.session = Some(zookeeper.open_session());
+        return true;
+    };
+    if !zookeeper.is_open(session) {
+        life.session_ended(network);
+        return true;
+    }
+    if life.registered.is_some() {
+        return false;
+    }
+    let path = znode::broker::path(life.id.0);
+    // An earlier life's registration stands until its session ends.
+    if zookeeper.create(&path, Vec::new(), Some(session)).is_err() {
+        return false;
+    }
+    life.registered = zookeeper.get(&path).map(|znode| BrokerEpoch(znode.czxid));
+    life.candidate.registered(session, zookeeper);
+    true
+}
+
+/// Each broker has two log directories.
+fn dir_of(name: &TopicPartition, names: &[TopicPartition]) -> usize {
+    names.iter().position(|known| known == name).unwrap_or(0) % 2
+}
+
+fn topic_data(id: u8, partitions: i32) -> Vec<u8> {
+    let replicas = |first: i32| (0..REPLICAS).map(|at| (first + at) % BROKERS + 1).collect();
+    let assignment = |first| PartitionAssignment { replicas: replicas(first), ..PartitionAssignment::default() };
+    let partitions = (0..partitions).map(|partition| (partition, assignment(partition))).collect();
+    Topic { topic_id: Some(TopicId([id; 16]).to_string()), partitions }.encode()
+}
