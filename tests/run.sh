@@ -6,7 +6,7 @@
 #   tests/run.sh                          everything
 #   tests/run.sh format clippy cargo clients faults   only these parts
 #   tests/run.sh faults [SECONDS] [SEED]  each fault in a cluster once, as that seed has them (a new one), and more for so long
-#   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too
+#   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too, and the swap
 set -u
 base=$(cd "$(dirname "$0")/.." && pwd)
 cd "$base" || exit 1
@@ -98,6 +98,8 @@ for name in "$@"; do
         for brokers in odradek,odradek,jvm-3.9.1 odradek,jvm-3.9.1,jvm-3.9.1; do
             ODRADEK_TEST_BROKER=$brokers faults 0
         done
+        one "a JVM cluster becomes ours and goes back" \
+            cargo test --quiet --test faults a_jvm_cluster -- --ignored --nocapture
         ;;
     *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, faults, soak" && exit 1 ;;
     esac

@@ -49,7 +49,7 @@ pub type Partition = (Arc<str>, i32);
 pub struct Cluster {
     pub clients: Option<Process>,
     pub brokers: Vec<Broker>,
-    kinds: [Kind; BROKERS],
+    pub kinds: [Kind; BROKERS],
     /// Those that are there all the time.
     topics: &'static [&'static str],
     pub zookeepers: Vec<ZooKeeper>,
@@ -58,7 +58,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Of the brokers that `ODRADEK_TEST_BROKER` says: of one kind, or each of its own, with commas between them.
     pub fn start(seed: u64) -> Cluster {
+        Cluster::start_as(kinds(), seed)
+    }
+
+    pub fn start_as(kinds: [Kind; BROKERS], seed: u64) -> Cluster {
         let scratch = Scratch::new("faults");
         let network = Network::new();
         let zookeepers = ZooKeeper::start_ensemble(ZOOKEEPERS, &scratch);
@@ -83,7 +88,7 @@ impl Cluster {
             (broker.address(), broker)
         };
         let (addresses, brokers): (Vec<_>, Vec<_>) = (0..BROKERS).map(configure).unzip();
-        let mut cluster = Cluster { clients: None, brokers, kinds: kinds(), topics: &[], zookeepers, network, scratch };
+        let mut cluster = Cluster { clients: None, brokers, kinds, topics: &[], zookeepers, network, scratch };
         cluster.start_brokers();
         cluster.until_whole();
         let mut client = cluster.brokers[cluster.controller()].client();
@@ -111,7 +116,15 @@ impl Cluster {
         self.clients.take().expect("they were started").terminate()
     }
 
-    pub fn is_jvm(&self, broker: usize) -> bool {
+    /// Stops a broker in order.
+    pub fn stop(&mut self, broker: usize) {
+        let status = self.brokers[broker].stop();
+        // A JVM ends with what the signal makes of it.
+        let in_order = if self.is_jvm(broker) { status.code() == Some(143) } else { status.success() };
+        assert!(in_order, "broker {broker} ended with {status} after TERM");
+    }
+
+    fn is_jvm(&self, broker: usize) -> bool {
         matches!(self.kinds[broker], Kind::Jvm(_))
     }
 
@@ -330,7 +343,6 @@ impl Cluster {
     }
 }
 
-/// All as `ODRADEK_TEST_BROKER` says, which may name each, with commas between them.
 fn kinds() -> [Kind; BROKERS] {
     let named = std::env::var("ODRADEK_TEST_BROKER").unwrap_or_default();
     let kinds: Vec<Kind> = named.split(',').map(Kind::named).collect();

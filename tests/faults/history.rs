@@ -59,6 +59,8 @@ pub enum Did {
 
 #[derive(Clone, Debug)]
 pub struct Event {
+    /// In seconds, by the clients' clock.
+    pub at: f64,
     pub client: Arc<str>,
     pub partition: Partition,
     pub did: Did,
@@ -141,7 +143,7 @@ fn event(line: &str, names: &mut Names) -> Option<Event> {
         _ => return None,
     };
     let partition = i32::try_from(line["partition"].as_i64()?).ok()?;
-    Some(Event { client, partition: (topic, partition), did })
+    Some(Event { at: line["at"].as_f64()?, client, partition: (topic, partition), did })
 }
 
 /// What a cluster holds when all has settled.
@@ -337,7 +339,7 @@ mod tests {
     }
 
     fn by(client: &str, did: Did) -> Event {
-        Event { client: client.into(), partition: partition(), did }
+        Event { at: 0.0, client: client.into(), partition: partition(), did }
     }
 
     fn sent(producer: &str, sequence: i64) -> Sent {

@@ -15,6 +15,7 @@ mod nemesis;
 mod network;
 #[path = "../support/mod.rs"]
 mod support;
+mod swap;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
