@@ -366,6 +366,7 @@ impl World {
         if self.accidents.disk_faults > 0.0 {
             self.lose_dirs(at);
         }
+        self.check_written()?;
         self.settle_commit()?;
         self.members.hear(at, &mut self.checks)?;
         let Broker { life, disk, life_number, .. } = &self.brokers[at];
@@ -390,7 +391,24 @@ impl World {
                 }
             }
         }
-        let World { brokers, names, zookeeper, checks, lost, unclean_elections, .. } = self;
+        let World { brokers, names, checks, lost, .. } = self;
+        let let_go = brokers[at].life.as_mut().map(|life| std::mem::take(&mut life.candidate.let_go));
+        for (broker, left) in let_go.unwrap_or_default() {
+            let shared: Vec<TopicPartition> =
+                names.iter().filter(|name| &*name.topic != PASSING_TOPIC).cloned().collect();
+            checks.let_go(broker, &left, &shared)?;
+        }
+        for name in names.iter() {
+            let of = |broker| brokers.iter().find(|known| known.id == broker);
+            let leader = |broker| of(broker)?.life.as_ref()?.replica(name);
+            checks.isr(name, brokers[at].id, leader, |broker| of(broker)?.disk.get(name).cloned(), lost)?;
+        }
+        Ok(())
+    }
+
+    /// What has been written to ZooKeeper, before anybody is looked at who may have heard of it.
+    fn check_written(&mut self) -> Checked {
+        let World { brokers, names, zookeeper, checks, unclean_elections, .. } = self;
         let paths = |name: &TopicPartition| znode::partition_state::path(&name.topic, name.partition);
         for (path, written) in zookeeper.take_states_written() {
             let Some(name) = names.iter().find(|name| paths(name) == path) else { continue };
@@ -406,17 +424,6 @@ impl World {
                 }
             }
             checks.written(name, written.map(read), *unclean_elections && &**topic == TOPIC)?;
-        }
-        let let_go = brokers[at].life.as_mut().map(|life| std::mem::take(&mut life.candidate.let_go));
-        for (broker, left) in let_go.unwrap_or_default() {
-            let shared: Vec<TopicPartition> =
-                names.iter().filter(|name| &*name.topic != PASSING_TOPIC).cloned().collect();
-            checks.let_go(broker, &left, &shared)?;
-        }
-        for name in names.iter() {
-            let of = |broker| brokers.iter().find(|known| known.id == broker);
-            let leader = |broker| of(broker)?.life.as_ref()?.replica(name);
-            checks.isr(name, brokers[at].id, leader, |broker| of(broker)?.disk.get(name).cloned(), lost)?;
         }
         Ok(())
     }
