@@ -67,7 +67,10 @@ impl Session {
     /// The request will say this of the partition. False if the leader knows it already.
     pub fn tell(&mut self, partition: &TopicPartition, sent: Sent) -> bool {
         let before = self.forget_quietly(partition);
-        if let Some(before) = before
+        if !self.uses_topic_ids {
+            // It has one name, whatever its id: a leader forgets after it has taken up what it is told.
+            self.forgotten.remove(partition);
+        } else if let Some(before) = before
             && before.topic_id != sent.topic_id
         {
             self.forgotten.insert(partition.clone(), before.topic_id);

@@ -652,9 +652,8 @@ impl Fetcher {
             code
             @ (ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId | ErrorCode::InconsistentTopicId) => {
                 warn!(
-                    "{name} {partition} at offset {}: {code}. This error may be returned transiently when the partition is \
-                     being created or deleted, but it is not expected to persist",
-                    sent.fetch_offset
+                    "{name} Received {code} from the leader for partition {partition}. This error may be returned \
+                     transiently when the partition is being created or deleted, but it is not expected to persist."
                 );
             }
             code => error!("{name} {partition} at offset {}: {code}", sent.fetch_offset),

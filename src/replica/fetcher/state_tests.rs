@@ -374,6 +374,39 @@ fn a_topic_that_was_made_again_is_forgotten_under_its_old_id() {
     assert_eq!((request.forgotten_topics_data[0].topic_id, forgotten(&request)), (ID, vec![0]));
 }
 
+/// As the protocol of 2.8 has it: controllers give ids, and fetches have no place for them.
+#[test]
+fn a_partition_that_is_asked_for_by_its_name_is_not_forgotten_when_its_topic_gets_an_id() {
+    let by_name = || Settings { has_topic_ids: false, ..settings() };
+    let begun = || {
+        let mut fetcher = Fetcher::new(by_name());
+        fetcher.follow(tp(0), &Start { topic_id: TopicId::ZERO, ..start(5, position(10, 8, 4)) });
+        fetch(&mut fetcher, at(0));
+        let mut told = answer(vec![data(0, ErrorCode::None)]);
+        (told.responses[0].topic, told.responses[0].topic_id) = ("t".to_owned(), TopicId::ZERO);
+        fetcher.on_fetched(told, at(0));
+        fetcher
+    };
+    let in_session = |request: &FetchRequest| (request.session_epoch > 0, named(request).len(), forgotten(request));
+
+    let mut fetcher = begun();
+    fetcher.follow(tp(0), &start(6, position(10, 8, 4)));
+    assert_eq!(in_session(&fetch(&mut fetcher, at(0))), (true, 1, vec![]));
+
+    let mut fetcher = begun();
+    fetcher.set_topic_id(&tp(0), ID);
+    assert_eq!(in_session(&fetch(&mut fetcher, at(0))), (true, 1, vec![]));
+
+    // Not asked for while it waits, and before another is asked for.
+    let mut fetcher = begun();
+    let mut told = answer(vec![data(0, ErrorCode::UnknownLeaderEpoch)]);
+    told.responses[0].topic = "t".to_owned();
+    fetcher.on_fetched(told, at(0));
+    assert!(until(fetcher.next(at(0), false)).is_some());
+    fetcher.set_topic_id(&tp(0), ID);
+    assert_eq!(in_session(&fetch(&mut fetcher, at(2_000))), (true, 1, vec![]));
+}
+
 #[test]
 fn an_answer_that_diverges_has_the_log_cut() {
     let mut fetcher = begun(settings(), 1);
