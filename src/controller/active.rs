@@ -572,8 +572,8 @@ impl Active {
                     }
                     Outcome::Changed { leader, isr, unclean } => {
                         is_unclean = unclean;
-                        if unclean {
-                            warn!("unclean election for partition {name}: {leader:?} leads and records may be lost");
+                        if let Some(id) = leader.filter(|_| unclean) {
+                            warn!("unclean election for partition {name}: broker {id} leads and records may be lost");
                         }
                         LeaderAndIsr {
                             leader,
