@@ -61,6 +61,9 @@ install_maven() {
     maven zookeeper-3.4.14 org.apache.zookeeper:zookeeper:3.4.14
     maven zookeeper-3.9.5 org.apache.zookeeper:zookeeper:3.9.5 io.dropwizard.metrics:metrics-core:4.1.12.1 org.xerial.snappy:snappy-java:1.1.10.5
     maven kafka-3.9.1 org.apache.kafka:kafka_2.13:3.9.1 org.apache.kafka:kafka-tools:3.9.1 org.slf4j:slf4j-reload4j:1.7.36
+    # The last release that runs with ZooKeeper, and one in between: mixed_cluster.rs has brokers of each.
+    maven kafka-3.9.2 org.apache.kafka:kafka_2.13:3.9.2 org.apache.kafka:kafka-tools:3.9.2 org.slf4j:slf4j-reload4j:1.7.36
+    maven kafka-3.6.2 org.apache.kafka:kafka_2.13:3.6.2 org.apache.kafka:kafka-tools:3.6.2 org.slf4j:slf4j-reload4j:1.7.36
     maven kafka-2.8.2 org.apache.kafka:kafka_2.13:2.8.2 org.apache.kafka:kafka-tools:2.8.2
     maven kafka-0.9.0.1 org.apache.kafka:kafka_2.11:0.9.0.1 org.slf4j:slf4j-log4j12:1.7.6
     maven clients-0.9.0.1 org.apache.kafka:kafka-clients:0.9.0.1 org.slf4j:slf4j-simple:1.7.36

@@ -5,6 +5,7 @@
 #
 #   tests/run.sh                          everything
 #   tests/run.sh format clippy cargo clients faults   only these parts
+#   tests/run.sh mixed                    JVM brokers of every version and ours in one cluster, in every role
 #   tests/run.sh faults [SECONDS] [SEED]  each fault in a cluster once, as that seed has them (a new one), and more for so long
 #   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too, and the swap
 set -u
@@ -78,7 +79,7 @@ if [ "$1" = soak ] || [ "$1" = faults ]; then
 fi
 command -v cargo >/dev/null 2>&1 || { echo "FAILED: there is no cargo on the PATH; install Rust from https://rustup.rs" && exit 1; }
 case " $* " in
-*" cargo "* | *" clients "*) one "what the tests need is there" tests/deps.sh ;;
+*" cargo "* | *" clients "* | *" mixed "*) one "what the tests need is there" tests/deps.sh ;;
 *" faults "* | *" soak "*) one "what the faults need is there" tests/deps.sh maven python ;;
 esac
 rm -f "$base/target/tests.out"
@@ -93,6 +94,7 @@ for name in "$@"; do
         client_tests 3
         ;;
     faults) faults "$seconds" ;;
+    mixed) one "JVM brokers and ours in one cluster" cargo test --quiet --test mixed_cluster -- --include-ignored --nocapture ;;
     soak)
         faults "$seconds"
         for brokers in odradek,odradek,jvm-3.9.1 odradek,jvm-3.9.1,jvm-3.9.1; do
@@ -101,7 +103,7 @@ for name in "$@"; do
         one "a JVM cluster becomes ours and goes back" \
             cargo test --quiet --test faults a_jvm_cluster -- --ignored --nocapture
         ;;
-    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, faults, soak" && exit 1 ;;
+    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, mixed, faults, soak" && exit 1 ;;
     esac
 done
 echo

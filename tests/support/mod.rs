@@ -357,7 +357,8 @@ impl Broker {
             }
             Kind::Jvm(version) => {
                 let mut command = java(&deps(&format!("kafka-{version}")), scratch);
-                command.arg("kafka.Kafka");
+                // The last -Xmx holds: several brokers may run beside other tests.
+                command.args(["-Xmx256M", "kafka.Kafka"]);
                 command
             }
         };
