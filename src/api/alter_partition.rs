@@ -14,6 +14,8 @@ use crate::protocol::messages::alter_partition::response::{AlterPartitionRespons
 
 const RECOVERING: i8 = 1;
 
+/// The first version of leaders of 3.2.
+const REFUSED_MEMBERS_FROM: i16 = 1;
 /// Topics have ids instead of names from here on.
 const TOPIC_IDS_FROM: i16 = 2;
 
@@ -65,10 +67,16 @@ pub(crate) fn asked(request: AlterPartitionRequest, version: i16) -> AlterPartit
         }));
     }
     let (broker, broker_epoch) = (BrokerId(request.broker_id), BrokerEpoch(request.broker_epoch));
-    AlterPartitions { broker, broker_epoch, partitions }
+    let knows_refused_members = version >= REFUSED_MEMBERS_FROM;
+    AlterPartitions { broker, broker_epoch, knows_refused_members, partitions }
 }
 
 pub(crate) fn answer(altered: Vec<Altered>, version: i16) -> AlterPartitionResponse {
+    // Of one partition it means nothing to a leader of before 3.2; of all it has the leader look for the controller.
+    let is_behind = |altered: &Altered| altered.outcome == Err(AlterRefusal::NotController);
+    if version < REFUSED_MEMBERS_FROM && altered.iter().any(is_behind) {
+        return refusal(ErrorCode::NotController);
+    }
     let mut topics: Vec<TopicData> = Vec::new();
     let mut last: Option<Arc<str>> = None;
     for Altered { topic, topic_id, partition, outcome } in altered {
@@ -146,6 +154,7 @@ mod tests {
         let expected = |topic| AlterPartitions {
             broker: BrokerId(1),
             broker_epoch: BrokerEpoch(9),
+            knows_refused_members: true,
             partitions: vec![AskedPartition {
                 topic,
                 partition: 3,
@@ -157,7 +166,10 @@ mod tests {
                 },
             }],
         };
-        assert_eq!(asked(request("t", TopicId::ZERO, &[1, 2], &[]), 1), expected(TopicRef::Name("t".into())));
+        let by_name = expected(TopicRef::Name("t".into()));
+        assert_eq!(asked(request("t", TopicId::ZERO, &[1, 2], &[]), 1), by_name);
+        let first = AlterPartitions { knows_refused_members: false, ..by_name };
+        assert_eq!(asked(request("t", TopicId::ZERO, &[1, 2], &[]), 0), first);
         assert_eq!(asked(request("", id, &[1, 2], &[]), 2), expected(TopicRef::Id(id)));
         assert_eq!(asked(request("", id, &[], &[1, 2]), 3), expected(TopicRef::Id(id)));
     }
@@ -190,5 +202,8 @@ mod tests {
         let told = &response.topics[1].partitions[0];
         assert_eq!((told.leader_id, told.leader_epoch, &told.isr[..], told.partition_epoch), (1, 4, &[1][..], 6));
         assert_eq!(codes(&answer(all, 1))[1], [0, 55]);
+        let behind = vec![altered("t", known, 0, Err(AlterRefusal::NotController))];
+        assert_eq!((answer(behind.clone(), 1).error_code, codes(&answer(behind.clone(), 1))), (0, vec![vec![41]]));
+        assert_eq!(answer(behind, 0), refusal(ErrorCode::NotController));
     }
 }

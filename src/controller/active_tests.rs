@@ -722,6 +722,7 @@ fn asking(leader_epoch: i32, partition_epoch: i32, isr: &[i32], recovering: bool
     AlterPartitions {
         broker: BrokerId(1),
         broker_epoch: BrokerEpoch(101),
+        knows_refused_members: true,
         partitions: vec![AskedPartition {
             topic: TopicRef::Name("t".into()),
             partition: 0,
@@ -794,6 +795,15 @@ fn what_a_leader_asks_for_is_checked_in_kafkas_order() {
         let written = expected.as_ref().map_or(vec![1], |(_, isr)| isr.clone());
         assert_eq!(driver.state("t-0"), (1, 4, written), "the leader and its epoch stay");
     }
+}
+
+/// It would never ask again, and so it asks again when the member fetches.
+#[test]
+fn a_leader_that_does_not_know_of_refused_members_is_told_what_is_in_force() {
+    let mut driver = altering();
+    let asked = AlterPartitions { knows_refused_members: false, ..asking(4, 4, &[1, 3], false) };
+    assert_eq!(driver.alter(asked), Ok((4, vec![1])));
+    assert_eq!(driver.state("t-0"), (1, 4, vec![1]));
 }
 
 #[test]

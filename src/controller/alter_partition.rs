@@ -13,7 +13,7 @@
 //! | a recovering leader with followers, or to recover again| `InvalidRequest`           |
 //! | by another than the leader; an ISR without the leader  | `InvalidRequest`           |
 //! | a member twice, or a new one that is no replica        | `InvalidRequest`           |
-//! | a member that is not live, or is shutting down         | `IneligibleReplica`        |
+//! | a member that is not live, or is shutting down         | `IneligibleReplica`, or what is in force to a leader of before 3.2 |
 //! | anything else                                          | written, if ZooKeeper agrees |
 //!
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/KafkaController.scala (tryProcessAlterPartition); that the
@@ -33,6 +33,10 @@ use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId, 
 pub struct AlterPartitions {
     pub broker: BrokerId,
     pub broker_epoch: BrokerEpoch,
+    /// The leader knows what to do when a member is refused. One of before 3.2 tries again in a way that its own code refuses,
+    /// and asks for no ISR of the partition any more before the leader epoch changes.
+    /// Source: kafka 2.8.2 core/src/main/scala/kafka/cluster/Partition.scala (handleAlterIsrResponse).
+    pub knows_refused_members: bool,
     /// One that is named twice means what it says last.
     pub partitions: Vec<AskedPartition>,
 }
@@ -110,6 +114,7 @@ fn judge(
     replicas: &[BrokerId],
     broker: BrokerId,
     asked: &AskedIsr,
+    knows_refused_members: bool,
     is_eligible: impl Fn(BrokerId) -> bool,
 ) -> Verdict {
     let is_in_force = current.leader == Some(broker)
@@ -131,7 +136,11 @@ fn judge(
     {
         Verdict::Refused(AlterRefusal::InvalidRequest)
     } else if !asked.isr.iter().all(|member| is_eligible(*member)) {
-        Verdict::Refused(AlterRefusal::IneligibleReplica)
+        match knows_refused_members {
+            true => Verdict::Refused(AlterRefusal::IneligibleReplica),
+            // It goes on from there, and asks again when the member fetches again.
+            false => Verdict::InForce,
+        }
     } else {
         Verdict::Write
     }
@@ -145,7 +154,7 @@ fn has_each_once(isr: &[BrokerId], may_be_in: impl Fn(BrokerId) -> bool) -> bool
 
 impl Active {
     pub(super) fn alter_partitions(&mut self, id: RequestId, request: AlterPartitions) {
-        let AlterPartitions { broker, broker_epoch, partitions } = request;
+        let AlterPartitions { broker, broker_epoch, knows_refused_members, partitions } = request;
         // Exactly this one: a leader that has registered anew has lost what it led before.
         let known = self.cluster.brokers.get(&broker).map(|known| known.epoch);
         if known != Some(broker_epoch) {
@@ -162,25 +171,27 @@ impl Active {
             let is_eligible = |member| self.cluster.is_electable(member);
             let outcome = match current {
                 None => Err(AlterRefusal::UnknownTopicOrPartition),
-                Some((current, known)) => match judge(current, &known.assignment.replicas, broker, &asked, is_eligible)
-                {
-                    Verdict::InForce => Ok(current.clone()),
-                    Verdict::Refused(why) => {
-                        debug!("partition {name} stays {current:?}, broker {broker} asks for {asked:?}: {why:?}");
-                        refused.push((name.to_string(), why));
-                        Err(why)
+                Some((current, known)) => {
+                    match judge(current, &known.assignment.replicas, broker, &asked, knows_refused_members, is_eligible)
+                    {
+                        Verdict::InForce => Ok(current.clone()),
+                        Verdict::Refused(why) => {
+                            debug!("partition {name} stays {current:?}, broker {broker} asks for {asked:?}: {why:?}");
+                            refused.push((name.to_string(), why));
+                            Err(why)
+                        }
+                        Verdict::Write => {
+                            let next = LeaderAndIsr {
+                                isr: asked.isr,
+                                recovering: asked.recovering,
+                                controller_epoch: self.epoch(),
+                                ..current.clone()
+                            };
+                            altering.writes.insert(name, next);
+                            continue;
+                        }
                     }
-                    Verdict::Write => {
-                        let next = LeaderAndIsr {
-                            isr: asked.isr,
-                            recovering: asked.recovering,
-                            controller_epoch: self.epoch(),
-                            ..current.clone()
-                        };
-                        altering.writes.insert(name, next);
-                        continue;
-                    }
-                },
+                }
             };
             altering.outcomes.insert(name, outcome);
         }
