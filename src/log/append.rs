@@ -250,7 +250,7 @@ impl State {
         Ok(())
     }
 
-    fn forget_epochs(&mut self) {
+    pub(super) fn forget_epochs(&mut self) {
         if self.epochs.clear() {
             self.note_epochs_changed();
         }

@@ -1,5 +1,6 @@
 //! The rules of one log, one by one.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use super::segment::faults;
 use super::testing::*;
 use super::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::config::log::LogConfig;
+use crate::config::metadata_version::MetadataVersion;
 use crate::model::{LeaderEpoch, Offset, TopicId};
 use crate::record::append_rules::AppendOrigin;
 use crate::record::batch::Batches;
@@ -303,6 +305,24 @@ fn what_was_admitted_under_another_epoch_writes_nothing() {
     append_in_epoch(&log, batch(&[1], 5), 8).expect("the epoch in force appends");
     log.end_appends();
     [8, 9].into_iter().for_each(refused);
+}
+
+/// A JVM leader answers a follower that names one with an offset out of range, again and again.
+#[test]
+fn a_log_of_an_old_format_has_no_epochs() {
+    let config = LogConfig { message_format_version: MetadataVersion::V0_10_2_IV0, ..small_segments() };
+    let one = OneLog::new(config);
+    let log = one.open(true, Offset(0)).expect("openable");
+    log.lead(LeaderEpoch(5)).expect("the first epoch");
+    assert_eq!(log.epochs(), []);
+    // The format of the topic is changed while it has some.
+    log.set_config(Arc::new(small_segments()));
+    log.lead(LeaderEpoch(6)).expect("a newer epoch");
+    assert_eq!(log.epochs().len(), 1);
+    let config = LogConfig { message_format_version: MetadataVersion::V0_10_2_IV0, ..small_segments() };
+    log.set_config(Arc::new(config));
+    log.follow(LeaderEpoch(7)).expect("a newer epoch");
+    assert_eq!(log.epochs(), []);
 }
 
 #[test]

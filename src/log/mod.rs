@@ -390,13 +390,18 @@ impl Log {
         let mut state = self.usable()?;
         state.begin_epoch(epoch)?;
         let log_end_offset = state.log_end_offset;
-        state.assign_epoch(epoch, log_end_offset);
+        if state.keeps_epochs() {
+            state.assign_epoch(epoch, log_end_offset);
+        }
         Ok(state.bounds())
     }
 
     /// Another broker leads from here on, in this epoch. What earlier epochs admitted is refused from now on.
     pub fn follow(&self, epoch: LeaderEpoch) -> Result<(), LogError> {
-        self.locked().begin_epoch(epoch)
+        let mut state = self.locked();
+        state.begin_epoch(epoch)?;
+        state.keeps_epochs();
+        Ok(())
     }
 
     /// Waits for a truncation that is under way. None of an earlier epoch begins after `lead` or `follow`, so whoever takes the
@@ -606,6 +611,16 @@ impl State {
         } else {
             Err(LogError::StaleLeaderEpoch { given, latest: self.leader_epoch })
         }
+    }
+
+    /// A log of an old format has no epochs: its batches have no place for them, and a leader knows nothing of one that a
+    /// follower names. Source: kafka 2.8.2 core/src/main/scala/kafka/log/Log.scala (maybeCreateLeaderEpochCache).
+    fn keeps_epochs(&mut self) -> bool {
+        let has_place = self.config.message_format_version.highest_supported_magic() >= 2;
+        if !has_place {
+            self.forget_epochs();
+        }
+        has_place
     }
 
     fn assign_epoch(&mut self, epoch: LeaderEpoch, start_offset: Offset) {
