@@ -538,7 +538,7 @@ impl Active {
         let mut asked = BTreeSet::new();
         let mut leaderless = Vec::new();
         for name in partitions {
-            if self.cluster.is_queued_for_deletion(&name.topic) || self.writing.contains_key(name) {
+            if self.cluster.is_going(name) || self.writing.contains_key(name) {
                 continue;
             }
             let Some(partition) = self.cluster.partition(name) else { continue };
@@ -843,7 +843,7 @@ impl Active {
     /// Telling a broker again about all of its replicas makes it say which of them it can no longer host.
     fn log_dirs_failed(&mut self, brokers: &BTreeSet<BrokerId>) {
         for name in self.cluster.partitions_on(brokers) {
-            if self.cluster.is_queued_for_deletion(&name.topic) {
+            if self.cluster.is_going(&name) {
                 continue;
             }
             let Some(known) = self.cluster.partition(&name) else { continue };

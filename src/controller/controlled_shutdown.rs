@@ -62,7 +62,7 @@ impl Active {
     fn replicated_on(&self, broker: BrokerId) -> Vec<(TopicPartition, bool)> {
         let is_shared = |name: &TopicPartition, partition: &Partition| {
             let replicas = &partition.assignment.replicas;
-            replicas.len() > 1 && replicas.contains(&broker) && !self.cluster.is_queued_for_deletion(&name.topic)
+            replicas.len() > 1 && replicas.contains(&broker) && !self.cluster.is_going(name)
         };
         let leader = |partition: &Partition| Some(partition.leadership.as_ref()?.leader == Some(broker));
         self.cluster

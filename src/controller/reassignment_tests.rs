@@ -310,6 +310,33 @@ fn a_replica_that_was_not_there_when_it_was_moved_away_is_deleted_when_its_broke
     assert_eq!(stops(&driver.brokers(&all(Some(202)))), [], "it has");
 }
 
+/// Its new replicas fetch from a leader that knows of it.
+#[test]
+fn a_topic_that_is_to_be_deleted_while_it_moves_is_served_until_it_has_moved_and_is_then_deleted() {
+    let leaders = |said: &[Said]| -> Vec<i32> {
+        let told = said.iter().filter_map(|said| match said {
+            Said::Metadata(1, _, named) => named.iter().find(|(name, _)| name == "t-0").map(|(_, leader)| *leader),
+            _ => None,
+        });
+        told.collect()
+    };
+    let mut driver = cluster();
+    driver.reassign(&[("t-0", Some(&[1, 3]))]);
+    let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    assert_eq!((leaders(&said), stops(&said)), (vec![], vec![]), "it waits for the move");
+    let mut brokers = vec![(1, 101), (2, 102), (4, 104), (5, 105)];
+    driver.brokers(&brokers);
+    brokers.push((3, 300));
+    let said = driver.brokers(&brokers);
+    let (_, epoch, _) = driver.state("t-0");
+    assert!(leads(&said).contains(&lead(3, "t-0", 1, epoch, &[1, 2], true)), "{said:?}");
+    assert!(!leaders(&said).contains(&-2), "{said:?}");
+    let said = driver.in_sync("t-0", &[1, 2, 3]);
+    assert_eq!(driver.assignment("t-0").replicas, ids(&[1, 3]));
+    assert_eq!(leaders(&said).last(), Some(&-2), "{said:?}");
+    assert!(stops(&said).contains(&deleted(3, "t-0")), "{said:?}");
+}
+
 #[test]
 fn a_replica_that_was_moved_away_and_back_is_not_deleted() {
     let mut driver = cluster();

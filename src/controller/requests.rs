@@ -154,7 +154,7 @@ impl RequestBatch {
         if !cluster.brokers.contains_key(&broker) {
             return;
         }
-        let leader_epoch = if cluster.is_queued_for_deletion(&partition.topic) {
+        let leader_epoch = if cluster.is_going(partition) {
             EPOCH_DURING_DELETE
         } else {
             let leadership = cluster.partition(partition).and_then(|known| known.leadership.as_ref());
@@ -290,7 +290,7 @@ fn update_metadata(
         let known = cluster.partition(name)?;
         let topic_name = if with_topic { name.topic.to_string() } else { String::new() };
         // Partitions without a leader so far are not announced, unless they are on their way out.
-        let deleted = cluster.is_queued_for_deletion(&name.topic);
+        let deleted = cluster.is_going(name);
         if deleted {
             return Some(UpdateMetadataPartitionState {
                 topic_name,

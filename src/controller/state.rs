@@ -216,6 +216,13 @@ impl Cluster {
         self.topics.get(topic).is_some_and(|topic| topic.deletion.is_some())
     }
 
+    /// It is served no more. A deletion waits for the moves of its topic, so a partition that moves is served until it has
+    /// moved: its new replicas could not be made whole otherwise, and neither move nor deletion would end.
+    pub fn is_going(&self, partition: &TopicPartition) -> bool {
+        self.is_queued_for_deletion(&partition.topic)
+            && !self.partition(partition).is_some_and(|known| known.assignment.is_being_reassigned())
+    }
+
     pub fn state(&self, partition: &TopicPartition) -> PartitionState {
         let Some(topic) = self.topics.get(&partition.topic) else { return PartitionState::NonExistent };
         if topic.deletion.as_ref().is_some_and(|deletion| deletion.started) {
