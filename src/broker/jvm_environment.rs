@@ -34,6 +34,7 @@ const ACTED_ON: [&str; 11] = [
 
 /// The value of a system property in KAFKA_OPTS; the last one counts.
 pub fn property(name: &str) -> Option<String> {
+    debug_assert!(ACTED_ON.contains(&name), "{name} is acted on, and is to be listed");
     let options = std::env::var("KAFKA_OPTS").unwrap_or_default();
     let prefix = format!("-D{name}=");
     options.split_whitespace().rev().find_map(|option| option.strip_prefix(&prefix).map(str::to_owned))

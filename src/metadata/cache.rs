@@ -146,6 +146,7 @@ mod tests {
             async move { cache.until_told(Instant::now()).await }
         });
         cache.apply(update(vec![]));
+        // Of the test's own clock, which is paused: it passes once everybody waits.
         tokio::time::sleep(WAIT_TO_BE_TOLD / 2).await;
         assert!(!waiting.is_finished(), "it has been told of brokers alone");
         cache.apply(update(vec![partition("orders", 0, 1)]));

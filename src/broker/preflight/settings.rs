@@ -36,8 +36,8 @@ pub fn look(config: &KafkaConfig, report: &mut Report) {
     if !without_meaning.is_empty() {
         report.note(ABOUT, format!("of this environment without effect here: {}", few(&without_meaning)));
     }
-    let own: Vec<&str> = OWN.iter().map(|setting| setting.name).collect();
-    let own: Vec<&str> = own.into_iter().filter(|name| config.originals().contains_key(*name)).collect();
+    let is_set = |name: &&str| config.originals().contains_key(*name);
+    let own: Vec<&str> = OWN.iter().map(|setting| setting.name).filter(is_set).collect();
     if !own.is_empty() {
         report.note(ABOUT, format!("going back: a JVM broker warns that it does not know {}", few(&own)));
     }
