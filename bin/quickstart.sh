@@ -37,14 +37,15 @@ stop() { # NAME MARK: true when it ran and has ended
     done
     rm -f "$run/$1.pid"
 }
-broker_mark=kafka.Kafka
+# The scripts that become the broker say kafka.Kafka too; this only the broker itself.
+broker_mark="odradek java kafka.Kafka"
 zookeeper_mark=QuorumPeerMain
 
 # Stops brokers at once, so that none waits for what another hands over.
 stop_brokers() { # NAME...
     local name waiters=()
     for name in "$@"; do
-        (stop "$name" $broker_mark && say "the ${name/-/ } has stopped") &
+        (stop "$name" "$broker_mark" && say "the ${name/-/ } has stopped") &
         waiters+=($!)
     done
     for name in ${waiters[@]+"${waiters[@]}"}; do wait "$name"; done
@@ -74,6 +75,11 @@ give_up() {
     exit 1
 }
 trap 'give_up "interrupted; everything is stopped again"' INT TERM
+
+# Waits for what was just started to bear its name: until its last exec it does not. True also when it has ended.
+named() { # NAME MARK
+    until running "$1" "$2" || ! kill -0 "$(cat "$run/$1.pid")" 2>/dev/null; do sleep 0.1; done
+}
 
 # Says every few seconds that it still waits; on a terminal, in one line that counts.
 wait_for() { # WHAT SECONDS NAME MARK PROBE...
@@ -114,7 +120,7 @@ command -v "$java" >/dev/null 2>&1 ||
     give_up "there is no Java here ('$java'), and ZooKeeper needs it: install a JRE of version 8 or newer (Debian: apt-get install default-jre-headless) or set JAVA_HOME"
 running zookeeper $zookeeper_mark || ! port_answers "$zookeeper_port" ||
     give_up "port $zookeeper_port is in use, and not by this quickstart's ZooKeeper: stop what listens there (ss -ltnp 'sport = :$zookeeper_port' shows it), or change clientPort in $config/zookeeper.properties and zookeeper.connect in $config/server.properties"
-[ -n "$brokers" ] || running broker $broker_mark || ! port_answers "$broker_port" ||
+[ -n "$brokers" ] || running broker "$broker_mark" || ! port_answers "$broker_port" ||
     give_up "port $broker_port is in use, and not by this quickstart's broker: stop what listens there (ss -ltnp 'sport = :$broker_port' shows it), or set listeners in $config/server.properties to another port"
 
 # 2. The binary.
@@ -160,8 +166,7 @@ else
     setsid bin/zookeeper-server-start.sh "$config/zookeeper.properties" >"$run/zookeeper.out" 2>&1 </dev/null &
     echo $! >"$run/zookeeper.pid"
     started_zookeeper=yes
-    # Between fork and exec the process does not yet bear its name.
-    for _ in $(seq 50); do running zookeeper $zookeeper_mark && break; kill -0 "$(cat "$run/zookeeper.pid")" 2>/dev/null || break; sleep 0.1; done
+    named zookeeper $zookeeper_mark
     wait_for ZooKeeper 60 zookeeper $zookeeper_mark zookeeper_serves "$zookeeper_port"
 fi
 
@@ -170,7 +175,7 @@ start_broker() { # NAME CONFIG
     setsid bin/kafka-server-start.sh "$2" >>"$run/$1.out" 2>&1 </dev/null &
     echo $! >"$run/$1.pid"
     started=("$1" ${started[@]+"${started[@]}"})
-    for _ in $(seq 50); do running "$1" $broker_mark && break; kill -0 "$(cat "$run/$1.pid")" 2>/dev/null || break; sleep 0.1; done
+    named "$1" "$broker_mark"
 }
 shown() { echo "\$ $*"; "$@"; }
 describe() { bin/kafka-topics.sh --bootstrap-server "$bootstrap" --describe --topic $topic 2>/dev/null; }
@@ -194,7 +199,7 @@ if [ -n "$brokers" ]; then
         own=$run/broker-$id
         mkdir -p "$own" || give_up "cannot write to $own"
         port=$(setting "$own/server.properties" listeners "" 2>/dev/null | sed 's/.*://')
-        if ! running "broker-$id" $broker_mark && { [ -z "$port" ] || port_answers "$port"; }; then
+        if ! running "broker-$id" "$broker_mark" && { [ -z "$port" ] || port_answers "$port"; }; then
             port=$((9092 + id))
             # Another broker of this run may not listen yet.
             while port_answers "$port" || [[ "$bootstrap," == *:"$port",* ]]; do port=$((port + 1)); done
@@ -210,7 +215,7 @@ offsets.topic.replication.factor=$((brokers < 3 ? brokers : 3))
 PROPERTIES
         mv "$own/server.properties.new" "$own/server.properties"
         bootstrap=${bootstrap:+$bootstrap,}localhost:$port
-        if running "broker-$id" $broker_mark; then
+        if running "broker-$id" "$broker_mark"; then
             say "broker $id already runs (process $(cat "$run/broker-$id.pid"))"
         else
             say "starting broker $id on port $port"
@@ -218,7 +223,7 @@ PROPERTIES
         fi
     done
     for id in $(seq "$brokers"); do
-        wait_for "broker $id" 60 "broker-$id" $broker_mark port_answers "$(setting "$run/broker-$id/server.properties" listeners "" | sed 's/.*://')"
+        wait_for "broker $id" 60 "broker-$id" "$broker_mark" port_answers "$(setting "$run/broker-$id/server.properties" listeners "" | sed 's/.*://')"
     done
     replicas=$((brokers < 3 ? brokers : 3))
     leader() { describe | sed -nE 's/.*Leader: ([0-9]+).*/\1/p'; }
@@ -229,7 +234,7 @@ PROPERTIES
     echo
     shown bin/kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic $topic --partitions 1 --replication-factor "$replicas" ||
         give_up "the topic could not be created; the brokers' logs are $run/broker*.out"
-    wait_for "the topic" 60 "$any" $broker_mark in_sync
+    wait_for "the topic" 60 "$any" "$broker_mark" in_sync
     before=$(count_messages)
     [ -n "$before" ] || give_up "the end of the topic cannot be read ($(tail -1 "$run/tools.err")); the brokers' logs are $run/broker*.out"
     [ "$before" = 0 ] || say "(earlier runs left $before messages there; they are read too)"
@@ -242,14 +247,14 @@ PROPERTIES
         kill -9 "$(cat "$run/broker-$first.pid")"
         another=$(grep -vx "broker-$first" <<<"$everyone" | head -1)
         led_by_another() { local now; now=$(leader); [ -n "$now" ] && [ "$now" != "$first" ]; }
-        wait_for "another leader" 60 "$another" $broker_mark led_by_another
+        wait_for "another leader" 60 "$another" "$broker_mark" led_by_another
         describe
         say "broker $(leader) leads now, and has all that was acknowledged"
         read_back $((before + 3))
         send 'and one of them gone'
         say "starting broker $first again"
         start_broker "broker-$first" "$run/broker-$first/server.properties"
-        wait_for "the whole ISR" 60 "broker-$first" $broker_mark in_sync
+        wait_for "the whole ISR" 60 "broker-$first" "$broker_mark" in_sync
         describe
         sent=4
         read_back $((before + sent))
@@ -271,12 +276,12 @@ To stop all (the messages stay): bin/quickstart.sh stop
 NEXT
     exit 0
 fi
-if running broker $broker_mark; then
+if running broker "$broker_mark"; then
     say "the broker already runs (process $(cat "$run/broker.pid"))"
 else
     say "starting broker $broker_id on port $broker_port"
     start_broker broker "$config/server.properties"
-    wait_for "the broker" 60 broker $broker_mark port_answers "$broker_port"
+    wait_for "the broker" 60 broker "$broker_mark" port_answers "$broker_port"
 fi
 
 # 5. A topic, three messages there and back, the broker in ZooKeeper. Each command is shown.
@@ -285,7 +290,7 @@ shown bin/kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exis
     give_up "the topic could not be created; the broker's log is $run/broker.out"
 # Ready means led: a broker that has just started knows of the topic a moment before it leads it, and not even that at first.
 led() { describe | grep -q 'Leader: [0-9]'; }
-wait_for "the topic" 60 broker $broker_mark led
+wait_for "the topic" 60 broker "$broker_mark" led
 before=$(count_messages)
 [ -n "$before" ] || give_up "the end of the topic cannot be read ($(tail -1 "$run/tools.err")); the broker's log is $run/broker.out"
 send 'To be or not to be' 'that is no question' 'with two brokers'
