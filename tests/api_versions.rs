@@ -19,7 +19,6 @@ const MISSING: &[(i16, &str, &str)] = &[
     (27, "WriteTxnMarkers", "Transactions"),
     (28, "TxnOffsetCommit", "Transactions"),
     (34, "AlterReplicaLogDirs", "Moving replicas between log directories"),
-    (35, "DescribeLogDirs", "describing them"),
     (36, "SaslAuthenticate", "Security"),
     (38, "CreateDelegationToken", "Security"),
     (39, "RenewDelegationToken", "Security"),

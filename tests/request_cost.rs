@@ -309,6 +309,19 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
                 frame(&request((0..of(13) as i32).map(asked).collect()), 2, 1),
             ]
         }
+        ApiKey::DescribeLogDirs => {
+            use m::describe_log_dirs::*;
+            let named = |topic, partitions| DescribableLogDirTopic { topic, partitions };
+            let request = |topics| DescribeLogDirsRequest { topics };
+            let many = |topic| named(topic, (0..of(4) as i32).collect());
+            vec![
+                frame(&request(None), 4, 1),
+                frame(&request(Some(vec![many(topic())])), 4, 1),
+                frame(&request(Some(vec![many(long_name())])), 4, 1),
+                frame(&request(Some(vec![named(topic(), vec![0; of(4)])])), 4, 1),
+                frame(&request(Some(vec![named(topic(), vec![0]); of(14)])), 4, 1),
+            ]
+        }
         ApiKey::InitProducerId => vec![with_tags(&m::init_producer_id::InitProducerIdRequest::default(), 2)],
         ApiKey::OffsetForLeaderEpoch => {
             use m::offset_for_leader_epoch::*;

@@ -275,6 +275,9 @@ refusals! {
         });
         AlterConfigsResponse { responses, ..Default::default() }
     };
+    describe_log_dirs: DescribeLogDirsRequest => DescribeLogDirsResponse, |_asked, _version, code, text| {
+        DescribeLogDirsResponse { error_code: code, ..Default::default() }
+    };
     create_partitions: CreatePartitionsRequest => CreatePartitionsResponse, |asked, _version, code, text| {
         let results = each(asked.topics, |topic| CreatePartitionsTopicResult {
             name: topic.name,

@@ -13,10 +13,12 @@ pub(crate) mod console_consumer;
 pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
 pub(crate) mod consumer_perf_test;
+pub(crate) mod delete_records;
 pub(crate) mod end_to_end_latency;
 pub(crate) mod features;
 pub(crate) mod get_offsets;
 pub(crate) mod leader_election;
+pub(crate) mod log_dirs;
 pub(crate) mod message_formatter;
 pub(crate) mod offsets_formatter;
 pub(crate) mod options;
@@ -56,6 +58,8 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("get-offsets", "Print offsets of partitions (kafka-get-offsets.sh)"),
     ("reassign-partitions", "Move partitions to other brokers (kafka-reassign-partitions.sh)"),
     ("leader-election", "Have leaders elected (kafka-leader-election.sh)"),
+    ("log-dirs", "Describe the log directories of brokers (kafka-log-dirs.sh)"),
+    ("delete-records", "Delete records below an offset (kafka-delete-records.sh)"),
     ("features", "Describe and change features of the cluster (kafka-features.sh)"),
     ("cluster", "Print the id of the cluster (kafka-cluster.sh)"),
     ("replica-verification", "Compare what replicas hold (kafka-replica-verification.sh)"),
@@ -86,6 +90,8 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "get-offsets" => start(&get_offsets::TOOL, arguments, get_offsets::run),
         "reassign-partitions" => start(&reassign_partitions::TOOL, arguments, reassign_partitions::run),
         "leader-election" => start(&leader_election::TOOL, arguments, leader_election::run),
+        "log-dirs" => start(&log_dirs::TOOL, arguments, log_dirs::run),
+        "delete-records" => start(&delete_records::TOOL, arguments, delete_records::run),
         "features" => start(&features::TOOL, arguments, features::run),
         "cluster" => start(&cluster_tool::TOOL, &cluster_tool::spelled_out(arguments), cluster_tool::run),
         "replica-verification" => start(&replica_verification::TOOL, arguments, replica_verification::run),

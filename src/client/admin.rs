@@ -6,6 +6,7 @@ use crate::client::cluster::{Cluster, Node};
 use crate::client::error::{ClientError, checked, is_retriable_code};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use crate::protocol::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResult,
 };
@@ -38,6 +39,9 @@ pub struct FoundOffset {
     pub offset: i64,
     pub leader_epoch: i32,
 }
+
+/// `request.timeout.ms` of an admin client, which is how long the replicas may take.
+const DELETE_RECORDS_TIMEOUT_MS: i32 = 30_000;
 
 /// Per partition the position, or why there is none.
 pub type FoundOffsets = BTreeMap<TopicPartition, Result<FoundOffset, ErrorCode>>;
@@ -202,6 +206,93 @@ impl Cluster {
             }
         }
         Ok((found, retry))
+    }
+
+    /// Deletes the records below an offset each, or with -1 all that are committed, at the partitions' leaders. Gives the low
+    /// watermarks. A partition that fails for good carries its code, and REQUEST_TIMED_OUT one that has failed until the
+    /// time was over.
+    pub async fn delete_records(
+        &self,
+        asked: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<BTreeMap<TopicPartition, Result<i64, ErrorCode>>, ClientError> {
+        let done = std::sync::Mutex::new(BTreeMap::new());
+        let ended = self
+            .retried("delete records", || async {
+                let known: BTreeMap<TopicPartition, _> = done.lock().expect("no holder panics").clone();
+                let missing: BTreeMap<&TopicPartition, i64> = asked
+                    .iter()
+                    .filter(|(name, _)| !known.contains_key(*name))
+                    .map(|(name, offset)| (name, *offset))
+                    .collect();
+                let (done_now, retry) = self.delete_records_once(&missing).await?;
+                done.lock().expect("no holder panics").extend(done_now);
+                retry.map_or(Ok(()), Err)
+            })
+            .await;
+        let mut done = done.into_inner().expect("no holder panics");
+        match ended {
+            Err(error) if !matches!(error, ClientError::GaveUp { .. }) => return Err(error),
+            Err(error) => log::debug!("{error}"),
+            Ok(()) => {}
+        }
+        for name in asked.keys() {
+            done.entry(name.clone()).or_insert(Err(ErrorCode::RequestTimedOut));
+        }
+        Ok(done)
+    }
+
+    async fn delete_records_once(
+        &self,
+        asked: &BTreeMap<&TopicPartition, i64>,
+    ) -> Result<(BTreeMap<TopicPartition, Result<i64, ErrorCode>>, Option<ClientError>), ClientError> {
+        let mut topics: Vec<String> = asked.keys().map(|partition| partition.topic.to_string()).collect();
+        topics.dedup();
+        let leaders = self.leaders(&topics).await?;
+        let mut done = BTreeMap::new();
+        let mut retry = None;
+        let mut by_leader: BTreeMap<BrokerId, Vec<(&TopicPartition, i64)>> = BTreeMap::new();
+        for (name, offset) in asked {
+            match leaders.get(*name) {
+                Some(leader) => by_leader.entry(*leader).or_default().push((name, *offset)),
+                None => {
+                    let doing = format!("delete records of {name}");
+                    retry = Some(ClientError::refused(doing, ErrorCode::LeaderNotAvailable, None));
+                }
+            }
+        }
+        for (leader, partitions) in by_leader {
+            let of_topic = |(name, partitions): (&str, Vec<(i32, i64)>)| DeleteRecordsTopic {
+                name: name.to_owned(),
+                partitions: partitions
+                    .into_iter()
+                    .map(|(partition_index, offset)| DeleteRecordsPartition { partition_index, offset })
+                    .collect(),
+            };
+            let topics = by_topic(partitions).into_iter().map(of_topic).collect();
+            let request = DeleteRecordsRequest { topics, timeout_ms: DELETE_RECORDS_TIMEOUT_MS };
+            let answer = match async { self.broker(leader).await?.send(&request).await }.await {
+                Ok(answer) => answer,
+                Err(error) if error.is_retriable() => {
+                    retry = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for topic in &answer.topics {
+                let name: std::sync::Arc<str> = topic.name.as_str().into();
+                for partition in &topic.partitions {
+                    let key = TopicPartition::new(name.clone(), partition.partition_index);
+                    match ErrorCode::from_code(partition.error_code) {
+                        ErrorCode::None => drop(done.insert(key, Ok(partition.low_watermark))),
+                        code if is_retriable_code(code) => {
+                            retry = Some(ClientError::refused(format!("delete records of {key}"), code, None));
+                        }
+                        code => drop(done.insert(key, Err(code))),
+                    }
+                }
+            }
+        }
+        Ok((done, retry))
     }
 
     /// The leader of every partition of the topics that has one.

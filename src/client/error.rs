@@ -149,6 +149,19 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+/// The class of the exception that Kafka's clients make of a code.
+/// Source: kafka 3.9.1 clients/.../common/protocol/Errors.java.
+pub fn exception_of(code: ErrorCode) -> String {
+    let name = match code {
+        ErrorCode::RequestTimedOut => "Timeout".to_owned(),
+        ErrorCode::KafkaStorageError => "KafkaStorage".to_owned(),
+        ErrorCode::TopicAuthorizationFailed => "TopicAuthorization".to_owned(),
+        ErrorCode::InvalidTopicException => "InvalidTopic".to_owned(),
+        other => format!("{other:?}"),
+    };
+    format!("org.apache.kafka.common.errors.{name}Exception")
+}
+
 /// What a code means to a person. Codes that users of the tools rarely meet keep their name.
 pub fn described(code: ErrorCode) -> String {
     let text = match code {

@@ -14,6 +14,7 @@ pub mod connection;
 pub mod consumer;
 pub mod error;
 pub(crate) mod group;
+pub mod log_dirs;
 pub mod partitioner;
 pub mod producer;
 pub mod settings;

@@ -128,6 +128,7 @@ pub(crate) fn load(
             snapshots: Snapshots::found(files.snapshots),
             truncations: 0,
             is_truncating: false,
+            kept_bytes: 0,
             is_closed: false,
         },
         parent,

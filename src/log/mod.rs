@@ -123,6 +123,8 @@ pub(crate) struct State {
     truncations: u64,
     /// A truncation is at the files, for which it has let go of the lock: nothing may be read or appended meanwhile.
     is_truncating: bool,
+    /// Of the segments that a truncation keeps and has taken out of the log, as long as it is at them.
+    kept_bytes: u64,
     /// Closed for good, or its directory is gone.
     is_closed: bool,
 }
@@ -323,7 +325,8 @@ impl Log {
 
     /// Bytes of all segments.
     pub fn size(&self) -> u64 {
-        self.locked().segments.iter().map(|segment| u64::from(segment.size())).sum()
+        let state = self.locked();
+        if state.is_truncating { state.kept_bytes } else { state.bytes() }
     }
 
     /// Whether so many bytes go into the segment that is there.
@@ -571,6 +574,10 @@ impl State {
 
     fn active_mut(&mut self) -> &mut Segment {
         self.segments.last_mut().expect("a log always has an active segment")
+    }
+
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.size())).sum()
     }
 
     fn bounds(&self) -> Bounds {

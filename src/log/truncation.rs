@@ -217,6 +217,7 @@ impl State {
         self.recovery_point = self.recovery_point.min(offset);
         self.recent.clear();
         let removed = self.drop_segments(keep..self.segments.len());
+        self.kept_bytes = self.bytes();
         self.log_end_offset = offset;
         removed
     }
@@ -331,5 +332,33 @@ impl ProducersOf<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::{OneLog, append, batch, small_segments};
+
+    #[test]
+    fn a_log_that_is_being_truncated_has_the_size_of_what_it_keeps() {
+        let one = OneLog::new(small_segments());
+        let log = one.open_clean();
+        let sizes: Vec<u64> = (0..30)
+            .map(|_| {
+                append(&log, batch(&[1], 100)).expect("appended");
+                log.size()
+            })
+            .collect();
+        assert!(log.segment_count() > 3);
+        let removed = log.locked().begin_truncation(Offset(15)).expect("there is something to cut");
+        let cut = log.locked().cut();
+        let segment_bytes = u64::from(one.config.segment_bytes);
+        assert!((sizes[14]..sizes[14] + segment_bytes).contains(&log.size()), "{} of {sizes:?}", log.size());
+        log.locked().put_back(cut);
+        removed.rename(&one.parent, 0).expect("renamed");
+        log.finish_truncation(Offset(15), 0).expect("cut");
+        log.locked().is_truncating = false;
+        assert_eq!(log.size(), sizes[14]);
     }
 }

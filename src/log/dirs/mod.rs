@@ -3,6 +3,7 @@
 //! Source: kafka 3.9 core/.../log/LogManager.scala.
 
 mod checkpoints;
+pub mod described;
 mod ownership;
 mod passes;
 mod placement;
@@ -68,6 +69,15 @@ impl LogDirs {
 
     pub fn get(&self, tp: &TopicPartition) -> Option<Arc<Log>> {
         self.logs.read().expect("nothing panics under this lock").get(tp).cloned()
+    }
+
+    /// The log that will take the place of the partition's log when it has all that is in it.
+    pub fn get_future(&self, tp: &TopicPartition) -> Option<Arc<Log>> {
+        self.future_logs.read().expect("nothing panics under this lock").get(tp).cloned()
+    }
+
+    pub fn future_logs(&self) -> Vec<Arc<Log>> {
+        self.future_logs.read().expect("nothing panics under this lock").values().cloned().collect()
     }
 
     pub fn logs(&self) -> Vec<Arc<Log>> {

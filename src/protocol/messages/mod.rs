@@ -21,6 +21,7 @@ pub mod describe_acls;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod elect_leaders;
 pub mod fetch;
@@ -92,6 +93,7 @@ exchanges! {
     delete_acls: DeleteAclsRequest => DeleteAclsResponse;
     describe_configs: DescribeConfigsRequest => DescribeConfigsResponse;
     alter_configs: AlterConfigsRequest => AlterConfigsResponse;
+    describe_log_dirs: DescribeLogDirsRequest => DescribeLogDirsResponse;
     create_partitions: CreatePartitionsRequest => CreatePartitionsResponse;
     delete_groups: DeleteGroupsRequest => DeleteGroupsResponse;
     elect_leaders: ElectLeadersRequest => ElectLeadersResponse;
