@@ -6,12 +6,10 @@ mod support;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use odradek::protocol::messages::heartbeat::HeartbeatRequest;
-use odradek::protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
-use odradek::protocol::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
 use support::client::{Client, batch, values};
+use support::member::Member;
 use support::{Cluster, Kind, eventually};
 
 const JVM: Kind = Kind::Jvm("3.9.1");
@@ -35,12 +33,6 @@ struct History {
     producer: Option<Producer>,
 }
 
-/// The only member of a group, alive for longer than the test.
-struct Member {
-    id: String,
-    generation: i32,
-}
-
 /// An idempotent producer that knows nothing of who holds the data.
 struct Producer {
     id: i64,
@@ -50,51 +42,6 @@ struct Producer {
 
 const SEQUENCED: &str = "swap-sequenced";
 const MEMBERS_GROUP: &str = "swap-members";
-
-fn joins(client: &mut Client) -> Member {
-    let protocol = JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"subscribed") };
-    let request = JoinGroupRequest {
-        group_id: MEMBERS_GROUP.into(),
-        session_timeout_ms: 300_000,
-        rebalance_timeout_ms: 300_000,
-        protocol_type: "test".into(),
-        protocols: vec![protocol],
-        ..Default::default()
-    };
-    client.committed(MEMBERS_GROUP, "swap-none", 0);
-    let joined = client.call(&request, 2).expect("JoinGroup is answered");
-    assert_eq!(joined.error_code, 0, "{joined:?}");
-    let member = Member { id: joined.member_id, generation: joined.generation_id };
-    assert_eq!(assignment(client, &member, "all"), "all");
-    member
-}
-
-/// Asks for the member's share; only the first time it also tells it.
-fn assignment(client: &mut Client, member: &Member, told: &'static str) -> Bytes {
-    let told = Bytes::from_static(told.as_bytes());
-    let request = SyncGroupRequest {
-        group_id: MEMBERS_GROUP.into(),
-        generation_id: member.generation,
-        member_id: member.id.clone(),
-        assignments: vec![SyncGroupRequestAssignment { member_id: member.id.clone(), assignment: told }],
-        ..Default::default()
-    };
-    let synced = client.call(&request, 2).expect("SyncGroup is answered");
-    assert_eq!(synced.error_code, 0, "{synced:?}");
-    synced.assignment
-}
-
-fn is_still_a_member(client: &mut Client, member: &Member, holder: &str) {
-    client.committed(MEMBERS_GROUP, "swap-none", 0);
-    let beat = HeartbeatRequest {
-        group_id: MEMBERS_GROUP.into(),
-        generation_id: member.generation,
-        member_id: member.id.clone(),
-        ..Default::default()
-    };
-    assert_eq!(client.call(&beat, 2).expect("Heartbeat is answered").error_code, 0, "{holder} knows the member");
-    assert_eq!(assignment(client, member, ""), "all", "{holder} knows what was assigned");
-}
 
 /// A producer whose last record is old is forgotten with the next start.
 fn now_ms() -> i64 {
@@ -182,9 +129,14 @@ fn takes_over(cluster: &mut Cluster, history: &mut History, formats: &[&str], ho
             assert!(outcome.is_ok(), "{holder} takes format {format}: {outcome:?}");
         }
     }
+    let coordinator = || {
+        let mut client = cluster.broker.client();
+        client.until_coordinated(MEMBERS_GROUP);
+        client
+    };
     match &history.member {
-        Some(member) => is_still_a_member(&mut client, member, holder),
-        None => history.member = Some(joins(&mut client)),
+        Some(member) => member.is_known(&coordinator, holder),
+        None => history.member = Some(Member::joins(MEMBERS_GROUP, &coordinator)),
     }
     let producer = history.producer.get_or_insert_with(|| {
         client.create_topic(SEQUENCED, 1, &[]);

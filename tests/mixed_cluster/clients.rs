@@ -3,20 +3,15 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use odradek::protocol::message::{Payload, Request};
+use odradek::protocol::message::Payload;
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
-use odradek::protocol::messages::heartbeat::HeartbeatRequest;
-use odradek::protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
-use odradek::protocol::messages::offset_commit::{
-    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetCommitResponse,
-};
 use odradek::protocol::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use odradek::protocol::messages::produce::ProduceRequest;
-use odradek::protocol::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
 
 use crate::support::client::{outcome, produce_request};
+use crate::support::member::{Member, coordinated};
 use crate::support::{PATIENCE, eventually};
 use crate::world::{World, records};
 
@@ -31,7 +26,7 @@ pub const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::
 pub struct Clients {
     round: usize,
     producer: Producer,
-    members: Vec<Member>,
+    consumers: Vec<Consumer>,
     /// All that were ever given.
     producer_ids: BTreeSet<i64>,
 }
@@ -43,11 +38,10 @@ struct Producer {
     sequence: i32,
 }
 
-/// The only member of a group, alive for longer than the test.
-struct Member {
+/// The only member of a group, and what it has committed.
+struct Consumer {
     group: &'static str,
-    id: String,
-    generation: i32,
+    member: Member,
     committed: i64,
 }
 
@@ -63,8 +57,8 @@ impl Clients {
         let producer = Producer { id, epoch, sequence: 0 };
         world.coordinator(GROUPS[0]);
         world.until_whole();
-        let members = GROUPS.into_iter().map(|group| joins(world, group)).collect();
-        let mut clients = Clients { round: 0, producer, members, producer_ids: BTreeSet::from([id]) };
+        let consumers = GROUPS.into_iter().map(|group| Consumer::joins(world, group)).collect();
+        let mut clients = Clients { round: 0, producer, consumers, producer_ids: BTreeSet::from([id]) };
         clients.go_on(world);
         clients
     }
@@ -87,8 +81,8 @@ impl Clients {
             assert!(self.producer_ids.insert(given), "broker {id} gives {given} once more");
         }
         self.producer.goes_on(world);
-        for member in &mut self.members {
-            member.goes_on(world);
+        for consumer in &mut self.consumers {
+            consumer.goes_on(world);
         }
         world.reads_all();
         world.until_same_bytes();
@@ -128,94 +122,27 @@ impl Producer {
     }
 }
 
-/// Asks the coordinator until it answers as one: it may move, and loads what it has been given.
-fn coordinated<R: Request>(
-    world: &World,
-    group: &str,
-    request: &R,
-    version: i16,
-    code: impl Fn(&R::Response) -> i16,
-) -> R::Response {
-    eventually(PATIENCE, &format!("the coordinator of {group} answers {}", std::any::type_name::<R>()), || {
-        let mut client = world.cluster.client(world.coordinator(group));
-        let answer = client.call(request, version).map_err(|error| error.to_string())?;
-        // Loading, not available, another coordinates.
-        match code(&answer) {
-            code @ 14..=16 => Err(format!("error {code}")),
-            _ => Ok(answer),
-        }
-    })
-}
-
-fn joins(world: &World, group: &'static str) -> Member {
-    let protocol = JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"subscribed") };
-    let request = JoinGroupRequest {
-        group_id: group.into(),
-        session_timeout_ms: 300_000,
-        rebalance_timeout_ms: 300_000,
-        protocol_type: "test".into(),
-        protocols: vec![protocol],
-        ..Default::default()
-    };
-    let joined = coordinated(world, group, &request, 2, |answer| answer.error_code);
-    assert_eq!(joined.error_code, 0, "{joined:?}");
-    let member = Member { group, id: joined.member_id, generation: joined.generation_id, committed: -1 };
-    assert_eq!(member.assignment(world, "all"), "all");
-    member
-}
-
-impl Member {
-    /// Asks for its share; only the first time it also tells it.
-    fn assignment(&self, world: &World, told: &'static str) -> Bytes {
-        let told = Bytes::from_static(told.as_bytes());
-        let request = SyncGroupRequest {
-            group_id: self.group.into(),
-            generation_id: self.generation,
-            member_id: self.id.clone(),
-            assignments: vec![SyncGroupRequestAssignment { member_id: self.id.clone(), assignment: told }],
-            ..Default::default()
-        };
-        let synced = coordinated(world, self.group, &request, 2, |answer| answer.error_code);
-        assert_eq!(synced.error_code, 0, "{synced:?}");
-        synced.assignment
+impl Consumer {
+    fn joins(world: &World, group: &'static str) -> Consumer {
+        let member = Member::joins(group, &|| world.cluster.client(world.coordinator(group)));
+        Consumer { group, member, committed: -1 }
     }
 
     fn goes_on(&mut self, world: &World) {
-        let coordinator = world.coordinator(self.group);
-        assert_eq!(self.committed(world), self.committed, "{coordinator} knows the committed offset of {}", self.group);
-        let beat = HeartbeatRequest {
-            group_id: self.group.into(),
-            generation_id: self.generation,
-            member_id: self.id.clone(),
-            ..Default::default()
-        };
-        let beaten = coordinated(world, self.group, &beat, 2, |answer| answer.error_code);
-        assert_eq!(beaten.error_code, 0, "{coordinator} knows the member of {}", self.group);
-        assert_eq!(self.assignment(world, ""), "all", "{coordinator} knows what was assigned");
+        let coordinator = || world.cluster.client(world.coordinator(self.group));
+        let holder = format!("broker {}", world.coordinator(self.group));
+        assert_eq!(self.committed(world), self.committed, "{holder} knows the committed offset of {}", self.group);
+        self.member.is_known(&coordinator, &holder);
         self.committed += 1;
-        let partitions = vec![OffsetCommitRequestPartition {
-            partition_index: 0,
-            committed_offset: self.committed,
-            committed_metadata: Some("by its member".into()),
-            ..Default::default()
-        }];
-        let topics = vec![OffsetCommitRequestTopic { name: KEPT.into(), partitions }];
-        let request = OffsetCommitRequest {
-            group_id: self.group.into(),
-            generation_id_or_member_epoch: self.generation,
-            member_id: self.id.clone(),
-            topics,
-            ..Default::default()
-        };
-        let code = |answer: &OffsetCommitResponse| answer.topics[0].partitions[0].error_code;
-        let committed = coordinated(world, self.group, &request, 2, code);
-        assert_eq!(code(&committed), 0, "{coordinator} takes a commit of {}", self.group);
+        self.member.commits(&coordinator, KEPT, 0, self.committed);
     }
 
     fn committed(&self, world: &World) -> i64 {
         let topics = vec![OffsetFetchRequestTopic { name: KEPT.into(), partition_indexes: vec![0] }];
         let request = OffsetFetchRequest { group_id: self.group.into(), topics: Some(topics), ..Default::default() };
-        let found = coordinated(world, self.group, &request, 2, |answer| answer.error_code);
+        let found = coordinated(&|| world.cluster.client(world.coordinator(self.group)), &request, 2, |answer| {
+            answer.error_code
+        });
         assert_eq!(found.error_code, 0, "{found:?}");
         found.topics[0].partitions[0].committed_offset
     }

@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod member;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
