@@ -138,7 +138,8 @@ impl<L: PartitionLog> Partition<L> {
         }
     }
 
-    /// Asks for an ISR without those that lag.
+    /// Asks for an ISR without those that lag. And commits what waits for a replica that was about to join and is not any
+    /// more: time alone has made it one, so nothing else may come to look.
     pub fn shrink_isr(&self) {
         let mut state = self.state();
         if !state.leadership.is_leader() || state.is_offline() {
@@ -146,6 +147,11 @@ impl<L: PartitionLog> Partition<L> {
         }
         let Some(log) = state.log.clone() else { return };
         let bounds = log.bounds();
+        if bounds.high_watermark < bounds.log_end_offset
+            && self.advance_high_watermark(&mut state, &log, log.config().min_insync_replicas, bounds.log_end_offset)
+        {
+            state.fetches.moved(Moves::COMMITTED);
+        }
         let (now, lag_max) = ((self.around.clock)(), self.around.replica_lag_time_max);
         let leaving = state.leadership.out_of_sync(bounds.log_end_offset, now, lag_max);
         if leaving.is_empty() {

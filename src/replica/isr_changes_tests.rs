@@ -255,6 +255,24 @@ async fn followers_that_lag_leave_and_what_waited_for_them_is_committed_once_tha
     assert_eq!(commit.wait(soon).await, Ok(()));
 }
 
+/// As long as it keeps up it may be let in any moment, and what is committed would be without it.
+#[tokio::test]
+async fn what_waits_for_one_that_was_not_let_in_is_committed_once_it_lags_though_nothing_else_happens() {
+    let leader = Leader::with_isr(&[1]);
+    leader.fetch(2, 3);
+    let refused = leader.asked();
+    leader.answer(&refused, IsrAnswer::NotApplied);
+    let commit = leader.append().expect("it waits for the one that keeps up");
+    leader.passes(30);
+    leader.partition.shrink_isr();
+    assert_eq!(leader.high_watermark(), 3);
+    leader.passes(1);
+    leader.partition.shrink_isr();
+    assert_eq!(leader.high_watermark(), 4);
+    let soon = tokio::time::Instant::now() + Duration::from_secs(5);
+    assert_eq!(commit.wait(soon).await, Ok(()));
+}
+
 #[tokio::test]
 async fn a_follower_that_has_said_nothing_since_this_broker_leads_is_given_the_whole_time() {
     let leader = Leader::with_isr(&[1, 2]);

@@ -467,10 +467,12 @@ impl Leadership {
     }
 
     /// A follower has fetched at that time in a session that left this partition out, before anything was appended from
-    /// `first_appended` on: it had all that was there, if what it has ends no earlier.
+    /// `first_appended` on: it had all that was there, if what it has ends no earlier. One that counts as never heard of
+    /// polled under an earlier epoch, and may be dead since.
     pub fn follower_polled(&mut self, broker: BrokerId, at: Instant, first_appended: Offset) {
         let follower = self.followers.iter_mut().find(|follower| follower.broker == broker);
         if let Some(follower) = follower
+            && follower.last_fetch.is_some()
             && follower.log_end_offset >= first_appended
         {
             follower.last_caught_up = follower.last_caught_up.max(Some(at));
@@ -642,6 +644,26 @@ mod tests {
         assert_eq!(committed(33_000), Some(Offset(5)), "the high watermark waits for what it has");
         leadership.follower_fetched(&fetch(2, 0, 5, 0, 7), at(41_000)).expect("a replica");
         assert_eq!(leadership.followers[0].last_caught_up, Some(at(3_000)), "at its last poll that left it out");
+    }
+
+    /// As after a controlled shutdown: it polled a moment ago, and is not in the ISR of the next epoch.
+    #[test]
+    fn who_left_the_isr_with_the_epoch_holds_nothing_back_by_its_earlier_polls() {
+        let mut leadership = leading(0, &[1, 2, 3], 5);
+        for broker in [2, 3] {
+            leadership.follower_fetched(&fetch(broker, 0, 5, 0, 5), at(2_000)).expect("a replica");
+        }
+        let mut without = decision(1, 1, &[1, 2, 3]);
+        without.isr = vec![BrokerId(1), BrokerId(2)];
+        leadership.lead(&without, Offset(5), at(3_000));
+        [2, 3].into_iter().for_each(|broker| leadership.follower_polled(BrokerId(broker), at(2_900), Offset(5)));
+        leadership.follower_fetched(&fetch(2, 1, 6, 0, 6), at(3_100)).expect("a replica");
+        let committed = leadership.committed_end(Offset(6), 2, || at(3_200), LAG_MAX, |_| true);
+        assert_eq!(committed, Some(Offset(6)));
+        leadership.follower_fetched(&fetch(3, 1, 5, 0, 5), at(3_300)).expect("a replica");
+        leadership.follower_polled(BrokerId(3), at(3_400), Offset(5));
+        let committed = leadership.committed_end(Offset(6), 2, || at(3_500), LAG_MAX, |_| true);
+        assert_eq!(committed, Some(Offset(5)), "it is back, and about to join");
     }
 
     #[test]
