@@ -8,13 +8,14 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::metadata::{MetadataRequest, MetadataResponse, MetadataResponsePartition};
 use odradek::record::read::batches;
 use rustix::process::Signal;
 
-use crate::history::Sent;
+use crate::history::{Cast, History, JAVA, LIBRDKAFKA, Sent};
 use crate::network::Network;
 use crate::support::client::Client;
 use crate::support::{
@@ -27,7 +28,8 @@ pub const ZOOKEEPERS: usize = 3;
 pub const ORDERS: &str = "orders";
 /// On two of the brokers, which change, and one in sync is enough. It grows.
 pub const MOVED: &str = "moved";
-pub const GROUPS: [&str; 2] = ["eager", "cooperative"];
+/// Compacted, on all brokers, two of which must be in sync. Only Java's clients have it.
+pub const CHANGELOG: &str = "changelog";
 
 /// Followers that lag are seen in seconds, segments are short, nothing is removed.
 const SETTINGS: &str = "\
@@ -45,11 +47,23 @@ log.cleaner.enable=false
 
 pub type Partition = (Arc<str>, i32);
 
+/// Who works with the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// clients.py.
+    Librdkafka,
+    /// Clients.java.
+    Java,
+}
+
 /// The fields end in this order.
 pub struct Cluster {
-    pub clients: Option<Process>,
+    working: Option<Process>,
     pub brokers: Vec<Broker>,
     pub kinds: [Kind; BROKERS],
+    clients: Clients,
+    /// How often clients were started.
+    histories: usize,
     /// Those that are there all the time.
     topics: &'static [&'static str],
     pub zookeepers: Vec<ZooKeeper>,
@@ -58,17 +72,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Of the brokers that `ODRADEK_TEST_BROKER` says: of one kind, or each of its own, with commas between them.
-    pub fn start(seed: u64) -> Cluster {
-        Cluster::start_as(kinds(), seed)
-    }
-
-    pub fn start_as(kinds: [Kind; BROKERS], seed: u64) -> Cluster {
+    /// Brokers of these kinds, and the topics of these clients, which are not started yet. Later settings hold.
+    pub fn start(kinds: [Kind; BROKERS], clients: Clients, settings: &str) -> Cluster {
         let scratch = Scratch::new("faults");
         let network = Network::new();
         let zookeepers = ZooKeeper::start_ensemble(ZOOKEEPERS, &scratch);
         let configure = |id| {
-            let broker = Broker::configure_as(id as i32, &scratch, zookeepers[0].port, SETTINGS);
+            let broker =
+                Broker::configure_as(id as i32, &scratch, zookeepers[0].port, &format!("{SETTINGS}{settings}"));
             let (port, internal) = (broker.port, free_port());
             let proxy = network.before_broker(id, internal);
             let servers: Vec<String> = zookeepers
@@ -85,35 +96,89 @@ impl Cluster {
             );
             let mut file = OpenOptions::new().append(true).open(&broker.config).expect("the settings are there");
             file.write_all(addresses.as_bytes()).expect("they can be written");
-            (broker.address(), broker)
+            broker
         };
-        let (addresses, brokers): (Vec<_>, Vec<_>) = (0..BROKERS).map(configure).unzip();
-        let mut cluster = Cluster { clients: None, brokers, kinds, topics: &[], zookeepers, network, scratch };
+        let brokers = (0..BROKERS).map(configure).collect();
+        let topics = &[];
+        let mut cluster =
+            Cluster { working: None, brokers, kinds, clients, histories: 0, topics, zookeepers, network, scratch };
         cluster.start_brokers();
         cluster.until_whole();
-        let mut client = cluster.brokers[cluster.controller()].client();
-        client.create_replicated_topic(ORDERS, 4, 3, &[]);
-        client.create_replicated_topic(MOVED, 2, 2, &[("min.insync.replicas", "1")]);
-        cluster.topics = &[ORDERS, MOVED];
-        cluster.start_clients(&addresses.join(","), seed);
+        cluster.create_topics();
         cluster
     }
 
-    fn start_clients(&mut self, addresses: &str, seed: u64) {
-        let mut command = tied(deps("python").join("bin/python"));
-        command.arg(repository("tests/faults/clients.py")).arg(addresses).arg(self.history());
-        command.arg(seed.to_string()).args([ORDERS, MOVED]);
-        self.clients = Some(Process::start("the clients", &mut command, self.scratch.path("clients.log")));
+    fn create_topics(&mut self) {
+        let mut client = self.brokers[self.controller()].client();
+        client.create_replicated_topic(ORDERS, 4, 3, &[]);
+        client.create_replicated_topic(MOVED, 2, 2, &[("min.insync.replicas", "1")]);
+        self.topics = &[ORDERS, MOVED];
+        if self.clients == Clients::Java {
+            let compacted = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1")];
+            client.create_replicated_topic(CHANGELOG, 1, 3, &compacted);
+            self.topics = &[ORDERS, MOVED, CHANGELOG];
+        }
     }
 
-    /// What the clients do is written there.
-    pub fn history(&self) -> PathBuf {
-        self.scratch.path("history.jsonl")
+    /// Makes the topics of the clients anew, once they have been stopped.
+    pub fn renew_topics(&mut self) {
+        let topic_names = self.topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let request = DeleteTopicsRequest { topic_names, timeout_ms: 30_000, ..Default::default() };
+        let deleted = self.brokers[self.controller()].client().call(&request, 3).expect("DeleteTopics is answered");
+        assert!(deleted.responses.iter().all(|topic| topic.error_code == 0), "{deleted:?}");
+        for broker in 0..BROKERS {
+            eventually(PATIENCE, &format!("broker {broker} has forgotten the topics"), || {
+                let all = partitions(self.metadata(broker).map_err(|error| error.to_string())?);
+                let left = all.into_keys().find(|(topic, _)| self.topics.contains(&&**topic));
+                left.map_or(Ok(()), |left| Err(format!("{left:?}")))
+            });
+        }
+        self.create_topics();
+        self.until_whole();
+    }
+
+    pub fn cast(&self) -> &'static Cast {
+        match self.clients {
+            Clients::Librdkafka => &LIBRDKAFKA,
+            Clients::Java => &JAVA,
+        }
+    }
+
+    pub fn start_clients(&mut self, seed: u64) -> History {
+        self.histories += 1;
+        let history = self.scratch.path(&format!("history-{}.jsonl", self.histories));
+        let addresses = self.brokers.iter().map(Broker::address).collect::<Vec<_>>().join(",");
+        let mut command = match self.clients {
+            Clients::Librdkafka => {
+                let mut command = tied(deps("python").join("bin/python"));
+                command.arg(repository("tests/faults/clients.py")).arg(addresses).arg(&history).arg(seed.to_string());
+                command
+            }
+            Clients::Java => {
+                let classes = self.scratch.path("classes");
+                let (newest, old) = (deps("clients-3.9.1"), deps("clients-0.10.2.2"));
+                let mut compiler = tied("javac");
+                compiler.arg("-nowarn").arg("-d").arg(&classes).arg("-cp").arg(newest.join("*"));
+                let compiled = compiler.arg(repository("tests/faults/Clients.java")).output().expect("there is javac");
+                assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+                let mut command = tied("java");
+                command.args(["-Xmx256M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+                command.arg("-Dorg.slf4j.simpleLogger.showDateTime=true").arg("-cp").arg(&classes).arg("Clients");
+                command.arg(addresses).arg(&history).args([&classes, &newest, &old]).arg(CHANGELOG);
+                command
+            }
+        };
+        command.args([ORDERS, MOVED]);
+        self.working = Some(Process::start("the clients", &mut command, self.scratch.path("clients.log")));
+        eventually(PATIENCE, "the clients start", || {
+            self.assert_all_run();
+            History::open(&history).map_err(|error| error.to_string())
+        })
     }
 
     /// Stops the clients once they have settled and read everything.
     pub fn stop_clients(&mut self) -> ExitStatus {
-        self.clients.take().expect("they were started").terminate()
+        self.working.take().expect("they were started").terminate()
     }
 
     /// Stops a broker in order.
@@ -182,7 +247,7 @@ impl Cluster {
 
     pub fn assert_all_run(&mut self) {
         let brokers = self.brokers.iter_mut().map(Broker::process);
-        for process in self.clients.iter_mut().chain(brokers) {
+        for process in self.working.iter_mut().chain(brokers) {
             let status = process.has_ended();
             assert!(status.is_none(), "{} ended, {status:?}: {}", process.name, process.last_words());
         }
@@ -240,7 +305,7 @@ impl Cluster {
 
     /// Of a partition, from its leader. Whoever asks for it looks for the leader again if it fails: leaders go where they
     /// are preferred at any time.
-    fn high_watermark(&self, (topic, partition): &Partition, leader: i32) -> Result<i64, String> {
+    pub fn high_watermark(&self, (topic, partition): &Partition, leader: i32) -> Result<i64, String> {
         let asked = ListOffsetsPartition { partition_index: *partition, timestamp: -1, ..Default::default() };
         let topics = vec![ListOffsetsTopic { name: topic.to_string(), partitions: vec![asked] }];
         let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
@@ -277,6 +342,8 @@ impl Cluster {
         };
         let total = partitions
             .keys()
+            // Each replica compacts for itself.
+            .filter(|(topic, _)| **topic != *CHANGELOG)
             .map(|partition| {
                 let what = format!("all replicas of {partition:?} have the same bytes");
                 eventually(PATIENCE, &what, || same(partition))
@@ -339,11 +406,12 @@ impl Cluster {
                 ((group.into(), partition), offset)
             })
         };
-        GROUPS.into_iter().flat_map(of).collect()
+        self.cast().groups.iter().copied().flat_map(of).collect()
     }
 }
 
-fn kinds() -> [Kind; BROKERS] {
+/// The brokers that `ODRADEK_TEST_BROKER` says: of one kind, or each of its own, with commas between them.
+pub fn kinds() -> [Kind; BROKERS] {
     let named = std::env::var("ODRADEK_TEST_BROKER").unwrap_or_default();
     let kinds: Vec<Kind> = named.split(',').map(Kind::named).collect();
     match kinds[..] {
@@ -367,7 +435,7 @@ fn partitions(metadata: MetadataResponse) -> BTreeMap<Partition, MetadataRespons
 }
 
 /// The batches of a log that begin below an offset, of all its segments. Followers may roll where their leader does not.
-fn bytes_below(log: PathBuf, offset: i64) -> Result<Vec<u8>, String> {
+pub fn bytes_below(log: PathBuf, offset: i64) -> Result<Vec<u8>, String> {
     let files = fs::read_dir(&log).map_err(|error| format!("{}: {error}", log.display()))?;
     let mut segments: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));

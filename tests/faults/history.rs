@@ -9,17 +9,56 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::cluster::{GROUPS, Partition};
+use crate::cluster::Partition;
 
-/// Sends each record until it is acknowledged, and knows the doubles that come of it.
-pub const IDEMPOTENT: &str = "idempotent";
-/// The same with acks=all alone: records may be there twice.
-pub const ALL: &str = "all";
-/// With acks=1: records may be lost.
-pub const ONE: &str = "one";
-pub const PRODUCERS: [&str; 3] = [IDEMPOTENT, ALL, ONE];
-/// Reads all partitions, by assignment.
-pub const READER: &str = "reader";
+/// What becomes of the records of a producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Each is sent until it is acknowledged, and is there once and in order: the producer is idempotent.
+    Once,
+    /// Each is sent until it is acknowledged, by acks=all, before the next: it may be there twice, but never behind a later one.
+    InOrder,
+    /// What is acknowledged is there, perhaps twice: acks=all.
+    Kept,
+    /// acks=1.
+    MayBeLost,
+}
+
+/// The clients of a run, by the names that they have in their history.
+#[derive(Debug)]
+pub struct Cast {
+    pub producers: &'static [(&'static str, Promise)],
+    pub groups: &'static [&'static str],
+    /// It reads all partitions, by assignment.
+    pub reader: &'static str,
+    /// Idempotent producers send again under a new epoch what they do not know to be there.
+    pub takes_new_epochs: bool,
+    pub has_changelog: bool,
+}
+
+impl Cast {
+    fn promise(&self, producer: &str) -> Option<Promise> {
+        self.producers.iter().find(|(name, _)| *name == producer).map(|(_, promise)| *promise)
+    }
+}
+
+/// Of clients.py.
+pub const LIBRDKAFKA: Cast = Cast {
+    producers: &[("idempotent", Promise::Once), ("all", Promise::Kept), ("one", Promise::MayBeLost)],
+    groups: &["eager", "cooperative"],
+    reader: "reader",
+    takes_new_epochs: true,
+    has_changelog: false,
+};
+
+/// Of Clients.java.
+pub const JAVA: Cast = Cast {
+    producers: &[("five", Promise::Once), ("old", Promise::InOrder)],
+    groups: &["trio"],
+    reader: "old-reader",
+    takes_new_epochs: false,
+    has_changelog: true,
+};
 
 /// What says of a record who sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,18 +82,41 @@ impl fmt::Display for Sent {
     }
 }
 
-/// Of clients.py, which says when each is written down.
+/// Of clients.py and Clients.java, which say when each is written down.
 #[derive(Clone, Debug)]
 pub enum Did {
-    Sent { sequence: i64 },
-    Acknowledged { sequence: i64, offset: i64 },
-    Failed { sequence: i64, error: String },
-    Assigned { group: Arc<str> },
-    Consumed { offset: i64, sent: Sent },
-    Committing { group: Arc<str>, offset: i64 },
-    Committed { group: Arc<str>, offset: i64 },
+    Sent {
+        sequence: i64,
+    },
+    Acknowledged {
+        sequence: i64,
+        offset: i64,
+    },
+    Failed {
+        sequence: i64,
+        error: String,
+    },
+    /// The group's generation, where the client says it.
+    Assigned {
+        group: Arc<str>,
+        generation: Option<i64>,
+    },
+    Consumed {
+        offset: i64,
+        sent: Sent,
+    },
+    Committing {
+        group: Arc<str>,
+        offset: i64,
+    },
+    Committed {
+        group: Arc<str>,
+        offset: i64,
+    },
     NotCommitted,
     Error(String),
+    /// A topic was created, or deleted, or the changelog was read as a whole.
+    Done,
 }
 
 #[derive(Clone, Debug)]
@@ -131,7 +193,7 @@ fn event(line: &str, names: &mut Names) -> Option<Event> {
         "sent" => Did::Sent { sequence: sequence? },
         "acknowledged" => Did::Acknowledged { sequence: sequence?, offset: offset? },
         "failed" => Did::Failed { sequence: sequence?, error: text("error")?.to_owned() },
-        "assigned" => Did::Assigned { group: group? },
+        "assigned" => Did::Assigned { group: group?, generation: line["generation"].as_i64() },
         "consumed" => {
             let Sent { producer, sequence } = Sent::parse(text("value")?)?;
             Did::Consumed { offset: offset?, sent: Sent { producer: names.of(&producer), sequence } }
@@ -140,6 +202,7 @@ fn event(line: &str, names: &mut Names) -> Option<Event> {
         "committed" => Did::Committed { group: group?, offset: offset? },
         "not committed" => Did::NotCommitted,
         "error" => Did::Error(text("error")?.to_owned()),
+        "created" | "deleted" | "restored" => Did::Done,
         _ => return None,
     };
     let partition = i32::try_from(line["partition"].as_i64()?).ok()?;
@@ -156,42 +219,50 @@ pub struct Held {
     pub committed: BTreeMap<(Arc<str>, Partition), i64>,
 }
 
-/// Says what the clients did or were told that must not be.
-pub fn violations(events: &[Event], held: &Held) -> Vec<String> {
+/// Says what the clients did or were told that must not be. What they did with topics that are not held is no matter here.
+pub fn violations(cast: &Cast, events: &[Event], held: &Held) -> Vec<String> {
     let mut found = Vec::new();
-    produced(events, held, &mut found);
-    consumed(events, held, &mut found);
+    let topics: HashSet<&Arc<str>> = held.records.keys().map(|(topic, _)| topic).collect();
+    let events: Vec<&Event> = events.iter().filter(|event| topics.contains(&event.partition.0)).collect();
+    produced(cast, &events, held, &mut found);
+    consumed(cast, &events, held, &mut found);
     found
 }
 
 /// Acknowledged with acks=all means kept. An idempotent producer's records are there once and in the order in which they were
 /// sent, for each epoch of it: librdkafka takes a new one, and sends again what it does not know to be there, when a request
 /// failed and the next one was then out of order.
-fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
+fn produced(cast: &Cast, events: &[&Event], held: &Held, found: &mut Vec<String>) {
     let mut sent: HashSet<(&Partition, Sent)> = HashSet::new();
     // Where the last of each is.
     let mut kept: HashMap<(&Partition, &Sent), usize> = HashMap::new();
     for (partition, records) in &held.records {
-        let mut last = (-1, -1);
+        let mut last: HashMap<&str, (i16, i64)> = HashMap::new();
         for (at, (record, epoch)) in records.iter().zip(&held.producer_epochs[partition]).enumerate() {
-            kept.insert((partition, record), at);
-            if *record.producer == *IDEMPOTENT {
-                let now = (*epoch, record.sequence);
-                if now <= last {
+            let is_first = kept.insert((partition, record), at).is_none();
+            let now = (*epoch, record.sequence);
+            let last = last.entry(&record.producer).or_insert((-1, -1));
+            match cast.promise(&record.producer) {
+                Some(Promise::Once) if now <= *last => {
                     found.push(format!("{partition:?}: {record} in epoch {epoch} comes after {last:?}"));
                 }
-                last = last.max(now);
+                Some(Promise::InOrder) if is_first && now <= *last => {
+                    found.push(format!("{partition:?}: {record} comes after {last:?}"));
+                }
+                _ => {}
             }
+            *last = now.max(*last);
         }
     }
     for event in events {
         let partition = &event.partition;
         let record = |sequence| Sent { producer: event.client.clone(), sequence };
+        let promise = cast.promise(&event.client);
         match event.did {
             Did::Sent { sequence } => {
                 sent.insert((partition, record(sequence)));
             }
-            Did::Acknowledged { sequence, offset } if *event.client != *ONE => {
+            Did::Acknowledged { sequence, offset } if promise != Some(Promise::MayBeLost) => {
                 let record = record(sequence);
                 let at = usize::try_from(offset).ok();
                 let Some(last) = kept.get(&(partition, &record)).copied() else {
@@ -201,13 +272,13 @@ fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
                 let Some(at) = at else { continue };
                 if held.records[partition].get(at) != Some(&record) {
                     found.push(format!("{partition:?}: {record}, acknowledged at {offset}, is not there"));
-                } else if *event.client == *IDEMPOTENT && at != last {
+                } else if promise == Some(Promise::Once) && at != last {
                     found.push(format!("{partition:?}: {record}, acknowledged at {offset}, came again at {last}"));
                 }
             }
             // Never sent, since a broker that had just started knew no topic.
             Did::Failed { ref error, .. } if error.starts_with("Local: Unknown ") => {}
-            Did::Failed { sequence, ref error } if *event.client == *IDEMPOTENT => {
+            Did::Failed { sequence, ref error } if matches!(promise, Some(Promise::Once | Promise::InOrder)) => {
                 found.push(format!("{partition:?}: {} failed: {error}", record(sequence)));
             }
             _ => {}
@@ -220,13 +291,14 @@ fn produced(events: &[Event], held: &Held, found: &mut Vec<String>) {
     }
 }
 
-/// What of the idempotent producer is there in two epochs of it: a request that ended without an answer, sent again after
+/// What of an idempotent producer is there in two epochs of it: a request that ended without an answer, sent again after
 /// another partition had made librdkafka take a new epoch.
-pub fn doubled(held: &Held) -> Vec<String> {
+pub fn doubled(cast: &Cast, held: &Held) -> Vec<String> {
     let mut seen = HashMap::new();
     let mut doubled = Vec::new();
     for (partition, records) in &held.records {
-        for (at, record) in records.iter().enumerate().filter(|(_, record)| *record.producer == *IDEMPOTENT) {
+        let is_once = |record: &Sent| cast.promise(&record.producer) == Some(Promise::Once);
+        for (at, record) in records.iter().enumerate().filter(|(_, record)| is_once(record)) {
             if let Some(before) = seen.insert((partition, record), at) {
                 let epochs = [before, at].map(|at| held.producer_epochs[partition][at]);
                 doubled.push(format!("{partition:?}: {record} at {before} and {at} in epochs {epochs:?}"));
@@ -250,7 +322,7 @@ struct Position {
 
 /// Whoever reads sees what is there, in order and without gaps; who takes a partition over begins where the group has
 /// committed; everything was read.
-fn consumed(events: &[Event], held: &Held, found: &mut Vec<String>) {
+fn consumed(cast: &Cast, events: &[&Event], held: &Held, found: &mut Vec<String>) {
     let mut positions: Of<Position> = Of::new();
     // Of each client: the next offset, or of which group it is and what that had committed when it began.
     let mut next: Of<i64> = HashMap::new();
@@ -260,7 +332,7 @@ fn consumed(events: &[Event], held: &Held, found: &mut Vec<String>) {
         let partition = &event.partition;
         let of_client = (event.client.clone(), partition);
         match &event.did {
-            Did::Assigned { group } => {
+            Did::Assigned { group, .. } => {
                 let committed = positions.entry((group.clone(), partition)).or_default().committed;
                 next.remove(&of_client);
                 began.insert(of_client, (group.clone(), committed));
@@ -311,7 +383,7 @@ fn consumed(events: &[Event], held: &Held, found: &mut Vec<String>) {
         }
     }
     for (partition, records) in &held.records {
-        for reader in GROUPS.into_iter().chain([READER]) {
+        for reader in cast.groups.iter().copied().chain([cast.reader]) {
             let read =
                 read.get(&(reader.into(), partition)).map_or(0, |read| read.iter().filter(|read| **read).count());
             if read != records.len() {
@@ -331,6 +403,26 @@ fn consumed(events: &[Event], held: &Held, found: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nothing more than what the run with librdkafka has, but for a producer of the kind that only Java has.
+    const CAST: Cast = Cast {
+        producers: &[
+            (IDEMPOTENT, Promise::Once),
+            (ALL, Promise::Kept),
+            (ONE, Promise::MayBeLost),
+            (IN_ORDER, Promise::InOrder),
+        ],
+        ..LIBRDKAFKA
+    };
+    const IDEMPOTENT: &str = "idempotent";
+    const ALL: &str = "all";
+    const ONE: &str = "one";
+    const IN_ORDER: &str = "in-order";
+    const READER: &str = LIBRDKAFKA.reader;
+
+    fn violations(events: &[Event], held: &Held) -> Vec<String> {
+        super::violations(&CAST, events, held)
+    }
 
     type Change = fn(&mut Vec<Event>, &mut Held);
 
@@ -353,7 +445,8 @@ mod tests {
 
     /// Two records of each producer, read by all; the members of a group take turns.
     fn sound() -> (Vec<Event>, Held) {
-        let records: Vec<Sent> = (0..2).flat_map(|number| PRODUCERS.map(|producer| sent(producer, number))).collect();
+        let records: Vec<Sent> =
+            (0..2).flat_map(|number| [IDEMPOTENT, ALL, ONE].map(|producer| sent(producer, number))).collect();
         let mut events = Vec::new();
         for (offset, record) in (0..).zip(&records) {
             let sequence = record.sequence;
@@ -361,18 +454,18 @@ mod tests {
             events.push(by(&record.producer, Did::Acknowledged { sequence, offset }));
         }
         events.extend(read(READER, &records, 0));
-        for group in GROUPS.map(Arc::<str>::from) {
+        for group in LIBRDKAFKA.groups.iter().copied().map(Arc::<str>::from) {
             let (one, other) = (format!("{group}-0"), format!("{group}-1"));
-            events.push(by(&one, Did::Assigned { group: group.clone() }));
+            events.push(by(&one, Did::Assigned { group: group.clone(), generation: None }));
             events.extend(read(&one, &records[..4], 0));
             events.push(by(&one, Did::Committing { group: group.clone(), offset: 4 }));
             events.push(by(&one, Did::Committed { group: group.clone(), offset: 4 }));
-            events.push(by(&other, Did::Assigned { group: group.clone() }));
+            events.push(by(&other, Did::Assigned { group: group.clone(), generation: None }));
             events.extend(read(&other, &records, 4));
             events.push(by(&other, Did::Committing { group: group.clone(), offset: 6 }));
             events.push(by(&other, Did::Committed { group, offset: 6 }));
         }
-        let committed = GROUPS.map(|group| ((group.into(), partition()), 6)).into();
+        let committed = LIBRDKAFKA.groups.iter().map(|group| (((*group).into(), partition()), 6)).collect();
         let producer_epochs = [(partition(), vec![0; records.len()])].into();
         (events, Held { records: [(partition(), records)].into(), producer_epochs, committed })
     }
@@ -393,13 +486,26 @@ mod tests {
         events.retain(|event| !matches!(event.did, Did::Consumed { offset: 5, .. }));
         records(&mut held)[5] = sent(ALL, 0);
         events.extend(read("reader", records(&mut held), 5));
-        for (group, member) in GROUPS.map(|group| (group, format!("{group}-1"))) {
-            events.push(by(&member, Did::Assigned { group: group.into() }));
+        for (group, member) in LIBRDKAFKA.groups.iter().map(|group| (group, format!("{group}-1"))) {
+            events.push(by(&member, Did::Assigned { group: (*group).into(), generation: None }));
             // It begins at what may have been committed.
-            events.push(by(&member, Did::Committing { group: group.into(), offset: 5 }));
+            events.push(by(&member, Did::Committing { group: (*group).into(), offset: 5 }));
             events.extend(read(&member, records(&mut held), 5));
         }
         assert_eq!(violations(&events, &held), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_sends_one_after_the_other_may_double_but_not_go_back() {
+        let found = |sequences: &[i64]| {
+            let (events, mut held) = sound();
+            *records(&mut held) = sequences.iter().map(|sequence| sent(IN_ORDER, *sequence)).collect();
+            held.producer_epochs.insert(partition(), vec![0; sequences.len()]);
+            let found = violations(&events, &held);
+            found.into_iter().filter(|found| found.contains("comes after")).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[0, 1, 0, 1, 2]), Vec::<String>::new());
+        assert_eq!(found(&[0, 2, 1]), [format!("{:?}: in-order 1 comes after (0, 2)", partition())]);
     }
 
     #[test]

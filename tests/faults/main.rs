@@ -5,14 +5,17 @@
 //!
 //! Each kind of fault comes once, in an order that a seed decides, as it decides everything else that is left to chance; the
 //! seed is printed, and so is when what was done. `ODRADEK_FAULTS_SECONDS` goes on for longer, also with two faults at once,
-//! and `ODRADEK_FAULTS_SEED` takes a seed.
+//! `ODRADEK_FAULTS_COUNT` takes only so many of them, and `ODRADEK_FAULTS_SEED` takes a seed.
 #![cfg(target_os = "linux")]
 
+mod changelog;
 mod chores;
 mod cluster;
 mod history;
 mod nemesis;
 mod network;
+mod roll;
+mod rolls;
 #[path = "../support/mod.rs"]
 mod support;
 mod swap;
@@ -25,8 +28,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
 use chores::Chore;
-use cluster::{Cluster, Partition};
-use history::{Held, History, PRODUCERS, doubled, violations};
+use cluster::{Clients, Cluster, Partition, kinds};
+use history::{Held, History, doubled, violations};
 use nemesis::{FAULTS, Fault};
 use support::{PATIENCE, eventually};
 
@@ -42,14 +45,13 @@ fn whatever_fails_the_cluster_is_whole_again_and_keeps_its_promises() {
     println!("ODRADEK_FAULTS_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let began = Instant::now();
-    let mut cluster = Cluster::start(seed);
-    let mut history = eventually(PATIENCE, "the clients start", || {
-        History::open(&cluster.history()).map_err(|error| error.to_string())
-    });
+    let mut cluster = Cluster::start(kinds(), Clients::Librdkafka, "");
+    let mut history = cluster.start_clients(seed);
     until_progress(&mut cluster, &mut history);
     let mut each_once = FAULTS;
     each_once.shuffle(&mut rng);
-    for fault in each_once {
+    let count = number("ODRADEK_FAULTS_COUNT").map_or(FAULTS.len(), |count| count as usize);
+    for fault in each_once.into_iter().take(count) {
         round(&[fault], began, &mut rng, &mut cluster, &mut history);
     }
     while began.elapsed() < duration {
@@ -86,9 +88,9 @@ fn until_progress(cluster: &mut Cluster, history: &mut History) {
     eventually(PATIENCE, "all producers get on with all partitions", || {
         cluster.assert_all_run();
         let now = history.follow();
-        for producer in PRODUCERS {
+        for (producer, _) in cluster.cast().producers {
             for partition in &all {
-                let of = (producer.into(), partition.clone());
+                let of = ((*producer).into(), partition.clone());
                 if now.get(&of) <= before.get(&of) {
                     return Err(format!("{of:?}: {:?} are acknowledged", now.get(&of)));
                 }
@@ -98,6 +100,7 @@ fn until_progress(cluster: &mut Cluster, history: &mut History) {
     });
 }
 
+/// Ends the clients, and with them their history.
 fn check(cluster: &mut Cluster, history: &mut History) {
     let status = cluster.stop_clients();
     assert!(status.success(), "the clients ended with {status}");
@@ -113,8 +116,14 @@ fn check(cluster: &mut Cluster, history: &mut History) {
     let total: usize = records.values().map(Vec::len).sum();
     println!("{total} records are there, {} things were done", history.events.len());
     let held = Held { records, producer_epochs, committed };
-    doubled(&held).iter().for_each(|doubled| println!("{doubled}"));
-    let found = violations(&history.events, &held);
+    let cast = cluster.cast();
+    let doubled = doubled(cast, &held);
+    doubled.iter().for_each(|doubled| println!("{doubled}"));
+    assert!(doubled.is_empty() || cast.takes_new_epochs, "what was sent once is there twice");
+    let found = violations(cast, &history.events, &held);
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found[..found.len().min(50)].join("\n"));
     println!("all replicas have the same {} bytes", cluster.until_same_bytes());
+    if cast.has_changelog {
+        changelog::check(cluster, history);
+    }
 }

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 use rustix::process::Signal;
 
-use crate::cluster::{BROKERS, Cluster, GROUPS, ORDERS, ZOOKEEPERS};
+use crate::cluster::{BROKERS, Cluster, ORDERS, ZOOKEEPERS};
 use crate::network::{Cut, Node};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ fn broker(whom: Whom, cluster: &Cluster, rng: &mut impl Rng) -> usize {
         Whom::Leader => leader,
         Whom::Follower => (leader + rng.random_range(1..BROKERS)) % BROKERS,
         Whom::Controller => cluster.controller(),
-        Whom::Coordinator => cluster.coordinator(GROUPS.choose(rng).expect("there are two")),
+        Whom::Coordinator => cluster.coordinator(cluster.cast().groups.choose(rng).expect("there are some")),
     }
 }
 

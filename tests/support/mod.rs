@@ -203,7 +203,8 @@ pub fn java(jars: &Path, scratch: &Scratch) -> Command {
     if !log4j.exists() {
         let text = "log4j.rootLogger=INFO, stdout\nlog4j.appender.stdout=org.apache.log4j.ConsoleAppender\n\
                     log4j.appender.stdout.layout=org.apache.log4j.PatternLayout\n\
-                    log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n\n";
+                    log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n\n\
+                    log4j.logger.kafka.request.logger=WARN\n";
         fs::write(&log4j, text).expect("the scratch directory can be written");
     }
     let mut command = tied("java");
