@@ -6,8 +6,11 @@
 #   tests/run.sh                          everything
 #   tests/run.sh format clippy cargo clients faults   only these parts
 #   tests/run.sh mixed                    JVM brokers of every version and ours in one cluster, in every role
-#   tests/run.sh faults [SECONDS] [SEED]  each fault in a cluster once, as that seed has them (a new one), and more for so long
-#   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too, and the swap
+#   tests/run.sh faults [SECONDS] [SEED]  each fault in a cluster once, as that seed has them (a new one), and more for so long;
+#                                         some of them in a cluster with a JVM broker
+#   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too, and
+#                                         the swap and rolls
+#   tests/run.sh rolls [SECONDS] [SEED]   brokers of ours, 2.8.2 and 3.9.2 give way to each other under load for so long (600)
 set -u
 base=$(cd "$(dirname "$0")/.." && pwd)
 cd "$base" || exit 1
@@ -69,18 +72,25 @@ faults() { # SECONDS
         cargo test --quiet --test faults whatever_fails -- --ignored --nocapture
 }
 
+rolls() { # SECONDS
+    one "rolls for $1 seconds, seed $seed" env ODRADEK_FAULTS_SECONDS="$1" ODRADEK_FAULTS_SEED="$seed" \
+        cargo test --quiet --test faults brokers_of_three_kinds -- --ignored --nocapture
+}
+
 [ $# -gt 0 ] || set -- format clippy cargo clients faults
 seconds=0
 seed=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
-if [ "$1" = soak ] || [ "$1" = faults ]; then
+case $1 in
+soak | faults | rolls)
     seconds=${2:-$([ "$1" = faults ] && echo 0 || echo 600)}
     seed=${3:-$seed}
     set -- "$1"
-fi
+    ;;
+esac
 command -v cargo >/dev/null 2>&1 || { echo "FAILED: there is no cargo on the PATH; install Rust from https://rustup.rs" && exit 1; }
 case " $* " in
 *" cargo "* | *" clients "* | *" mixed "*) one "what the tests need is there" tests/deps.sh ;;
-*" faults "* | *" soak "*) one "what the faults need is there" tests/deps.sh maven python ;;
+*" faults "* | *" soak "* | *" rolls "*) one "what the faults need is there" tests/deps.sh maven python ;;
 esac
 rm -f "$base/target/tests.out"
 for name in "$@"; do
@@ -93,7 +103,10 @@ for name in "$@"; do
         client_tests 1
         client_tests 3
         ;;
-    faults) faults "$seconds" ;;
+    faults)
+        faults "$seconds"
+        [ -n "${ODRADEK_TEST_BROKER:-}" ] || ODRADEK_TEST_BROKER=odradek,odradek,jvm-3.9.1 ODRADEK_FAULTS_COUNT=5 faults 0
+        ;;
     mixed) one "JVM brokers and ours in one cluster" cargo test --quiet --test mixed_cluster -- --include-ignored --nocapture ;;
     soak)
         faults "$seconds"
@@ -102,8 +115,10 @@ for name in "$@"; do
         done
         one "a JVM cluster becomes ours and goes back" \
             cargo test --quiet --test faults a_jvm_cluster -- --ignored --nocapture
+        rolls "$seconds"
         ;;
-    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, mixed, faults, soak" && exit 1 ;;
+    rolls) rolls "$seconds" ;;
+    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, mixed, faults, soak, rolls" && exit 1 ;;
     esac
 done
 echo
