@@ -30,6 +30,7 @@ ConsoleProducer) run=("$bin/kafka-console-producer.sh") ;;
 ConsumerGroupCommand) run=("$bin/kafka-consumer-groups.sh") ;;
 ConsumerPerformance) run=("$bin/kafka-consumer-perf-test.sh") ;;
 DeleteRecordsCommand) run=("$bin/kafka-delete-records.sh") ;;
+DumpLogSegments) run=("$bin/kafka-dump-log.sh") ;;
 EndToEndLatency) run=("$bin/kafka-e2e-latency.sh") ;;
 FeatureCommand) run=("$bin/kafka-features.sh") ;;
 GetOffsetShell) run=("$bin/kafka-get-offsets.sh") ;;

@@ -14,6 +14,7 @@ pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
 pub(crate) mod consumer_perf_test;
 pub(crate) mod delete_records;
+pub(crate) mod dump_log;
 pub(crate) mod end_to_end_latency;
 pub(crate) mod features;
 pub(crate) mod get_offsets;
@@ -65,6 +66,7 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("replica-verification", "Compare what replicas hold (kafka-replica-verification.sh)"),
     ("verifiable-consumer", "Read as a member of a group and print what happens (kafka-verifiable-consumer.sh)"),
     ("verifiable-producer", "Send numbers and print what became of each (kafka-verifiable-producer.sh)"),
+    ("dump-log", "Print what the files of a partition hold (kafka-dump-log.sh)"),
     ("e2e-latency", "Measure the time from sending to reading (kafka-e2e-latency.sh)"),
     ("zookeeper-shell", "Read znodes: host:port ls|get|stat PATH"),
     ("broker-api-versions", "Print the API versions that brokers support (kafka-broker-api-versions.sh)"),
@@ -97,6 +99,7 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "replica-verification" => start(&replica_verification::TOOL, arguments, replica_verification::run),
         "verifiable-consumer" => start(&verifiable_consumer::TOOL, arguments, verifiable_consumer::run),
         "verifiable-producer" => start(&verifiable_producer::TOOL, arguments, verifiable_producer::run),
+        "dump-log" => start(&dump_log::TOOL, arguments, dump_log::run),
         "e2e-latency" => start(&end_to_end_latency::TOOL, arguments, end_to_end_latency::run),
         "broker-api-versions" => start(&broker_api_versions::TOOL, arguments, broker_api_versions::run),
         "zookeeper-shell" => start(&zookeeper_shell::TOOL, arguments, zookeeper_shell::run),

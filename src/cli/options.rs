@@ -73,6 +73,18 @@ impl From<std::io::Error> for Stop {
     }
 }
 
+impl From<crate::log::error::LogError> for Stop {
+    fn from(error: crate::log::error::LogError) -> Stop {
+        Stop::Failed(error.to_string())
+    }
+}
+
+impl From<crate::record::read::ReadError> for Stop {
+    fn from(error: crate::record::read::ReadError) -> Stop {
+        Stop::Failed(error.to_string())
+    }
+}
+
 impl From<crate::client::error::ClientError> for Stop {
     fn from(error: crate::client::error::ClientError) -> Stop {
         Stop::Failed(error.to_string())

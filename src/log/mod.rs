@@ -26,6 +26,7 @@ pub mod broker_metadata;
 mod checkpoint;
 pub mod counters;
 pub mod dirs;
+pub mod dump;
 pub mod error;
 mod file_names;
 mod files;

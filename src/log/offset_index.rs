@@ -115,7 +115,7 @@ fn encode(base_offset: Offset, last_offset: Offset, position: u32) -> [u8; ENTRY
     entry
 }
 
-fn decode(base_offset: Offset, entry: &[u8; ENTRY_BYTES]) -> (Offset, u32) {
+pub(crate) fn decode(base_offset: Offset, entry: &[u8; ENTRY_BYTES]) -> (Offset, u32) {
     let [a, b, c, d, e, f, g, h] = *entry;
     let relative = u32::from_be_bytes([a, b, c, d]);
     (Offset(base_offset.0.saturating_add(i64::from(relative))), u32::from_be_bytes([e, f, g, h]))

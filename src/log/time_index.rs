@@ -126,7 +126,7 @@ fn encode(base_offset: Offset, entry: &TimestampOffset) -> [u8; ENTRY_BYTES] {
     bytes
 }
 
-fn decode(base_offset: Offset, entry: &[u8; ENTRY_BYTES]) -> TimestampOffset {
+pub(crate) fn decode(base_offset: Offset, entry: &[u8; ENTRY_BYTES]) -> TimestampOffset {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *entry;
     TimestampOffset {
         timestamp_ms: i64::from_be_bytes([a, b, c, d, e, f, g, h]),
