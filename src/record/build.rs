@@ -61,6 +61,24 @@ impl BatchBuilder {
         }
     }
 
+    /// To write a batch anew that lost some of its records: all but they is as it was, the last offset too, from which the
+    /// producer's last sequence follows. With a delete horizon the records' times are told from it.
+    pub(crate) fn rewriting(batch: &BatchHeader, delete_horizon_ms: Option<i64>) -> BatchBuilder {
+        let mut builder = BatchBuilder::new().compression(batch.codec, None);
+        builder.header = BatchHeader {
+            last_offset_delta: -1,
+            has_delete_horizon: delete_horizon_ms.is_some(),
+            base_timestamp: delete_horizon_ms.unwrap_or(NO_TIMESTAMP),
+            max_timestamp: match batch.timestamp_type {
+                TimestampType::CreateTime => NO_TIMESTAMP,
+                TimestampType::LogAppendTime => batch.max_timestamp,
+            },
+            record_count: 0,
+            ..*batch
+        };
+        builder
+    }
+
     pub fn compression(mut self, codec: Codec, level: Option<i32>) -> BatchBuilder {
         assert!(self.is_empty(), "the codec is chosen before the first record");
         self.header.codec = codec;
@@ -113,15 +131,7 @@ impl BatchBuilder {
         headers: impl Iterator<Item = Header<'a>> + Clone,
     ) {
         assert!(offset_delta > self.header.last_offset_delta, "offsets of a batch only grow");
-        if self.header.record_count == 0 {
-            self.header.base_timestamp = timestamp;
-        }
-        if self.header.timestamp_type == TimestampType::CreateTime {
-            self.header.max_timestamp = self.header.max_timestamp.max(timestamp);
-        }
-        self.header.record_count += 1;
-        self.header.last_offset_delta = offset_delta;
-        let timestamp_delta = timestamp.wrapping_sub(self.header.base_timestamp);
+        let timestamp_delta = self.note_record(offset_delta, timestamp);
 
         let header_count = headers.clone().count();
         let headers_len: usize = headers.clone().map(|(key, value)| field_len(Some(key)) + field_len(value)).sum();
@@ -154,6 +164,47 @@ impl BatchBuilder {
             self.out.put(&self.scratch);
         }
         self.uncompressed_size += varlong_len(length as i64) + length;
+    }
+
+    /// Counts a record, and returns how far it is from the base timestamp.
+    fn note_record(&mut self, offset_delta: i32, timestamp: i64) -> i64 {
+        if self.header.record_count == 0 && !self.header.has_delete_horizon {
+            self.header.base_timestamp = timestamp;
+        }
+        if self.header.timestamp_type == TimestampType::CreateTime {
+            self.header.max_timestamp = self.header.max_timestamp.max(timestamp);
+        }
+        self.header.record_count += 1;
+        self.header.last_offset_delta = offset_delta;
+        timestamp.wrapping_sub(self.header.base_timestamp)
+    }
+
+    /// Begins a record whose fields are stored already: `fields_len` bytes of them must follow by `put_fields`.
+    pub(crate) fn begin_record(&mut self, offset_delta: i32, timestamp: i64, fields_len: usize) {
+        assert!(offset_delta > self.header.last_offset_delta, "offsets of a batch only grow");
+        let timestamp_delta = self.note_record(offset_delta, timestamp);
+        let length = 1 + varlong_len(timestamp_delta) + varlong_len(i64::from(offset_delta)) + fields_len;
+        self.scratch.clear();
+        put_varlong(&mut self.scratch, length as i64);
+        self.scratch.push(0);
+        put_varlong(&mut self.scratch, timestamp_delta);
+        put_varint(&mut self.scratch, offset_delta);
+        self.out.put(&self.scratch);
+        self.uncompressed_size += varlong_len(length as i64) + length;
+    }
+
+    pub(crate) fn put_fields(&mut self, fields: &[u8]) {
+        self.out.put(fields);
+    }
+
+    pub(crate) fn last_offset_delta(&self) -> i32 {
+        self.header.last_offset_delta
+    }
+
+    /// As `build`, of a batch that ends behind its last record.
+    pub(crate) fn build_until(mut self, last_offset_delta: i32) -> Bytes {
+        self.header.last_offset_delta = last_offset_delta;
+        self.build()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -11,6 +11,7 @@ pub mod append;
 pub mod append_rules;
 pub mod batch;
 pub mod build;
+pub(crate) mod cleaning;
 pub mod compression;
 pub(crate) mod convert;
 mod crc_shift;

@@ -320,6 +320,14 @@ pub(crate) struct SkimmedRecord {
     pub has_key: bool,
 }
 
+/// What stands in front of a record's fields: its key, its value and its headers, as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordHead {
+    pub timestamp_delta: i64,
+    pub offset_delta: i32,
+    pub fields_len: usize,
+}
+
 /// The records of a compressed v2 batch.
 pub(crate) struct InflatedRecords<'a> {
     window: Window<'a>,
@@ -401,11 +409,59 @@ impl<'a> InflatedRecords<'a> {
 
     fn skim_large(&mut self, length: usize) -> Result<SkimmedRecord, ReadError> {
         let mut left = length;
-        self.numbers(&mut left, |cursor| cursor.byte())?;
-        let timestamp_delta = self.numbers(&mut left, |cursor| cursor.varlong())?;
-        let offset_delta = self.numbers(&mut left, |cursor| cursor.varint())?;
+        let RecordHead { timestamp_delta, offset_delta, .. } = self.head(&mut left)?;
         let has_key = self.skip_field(&mut left)?;
         self.skip_field(&mut left)?;
+        self.skip_headers(left)?;
+        Ok(SkimmedRecord { timestamp_delta, offset_delta, has_key })
+    }
+
+    /// The numbers of the next record. Its fields are the next to be taken or passed over.
+    pub(crate) fn next_head(&mut self) -> Result<Option<RecordHead>, ReadError> {
+        let Some(mut left) = self.next_length()? else { return Ok(None) };
+        self.head(&mut left).map(Some)
+    }
+
+    fn head(&mut self, left: &mut usize) -> Result<RecordHead, ReadError> {
+        self.numbers(left, |cursor| cursor.byte())?;
+        let timestamp_delta = self.numbers(left, |cursor| cursor.varlong())?;
+        let offset_delta = self.numbers(left, |cursor| cursor.varint())?;
+        Ok(RecordHead { timestamp_delta, offset_delta, fields_len: *left })
+    }
+
+    /// Shows the key of the record whose head was read, piece by piece, and passes over the rest of its fields. Tells
+    /// whether there are a key and a value.
+    pub(crate) fn take_key(&mut self, head: &RecordHead, each: impl FnMut(&[u8])) -> Result<(bool, bool), ReadError> {
+        let mut left = head.fields_len;
+        let key_len = self.numbers(&mut left, |cursor| cursor.varint())?;
+        if let Ok(key_len) = usize::try_from(key_len) {
+            left = left.checked_sub(key_len).ok_or(MalformedRecord("a field is longer than its record"))?;
+            self.take(key_len, each)?;
+        }
+        let has_value = self.skip_field(&mut left)?;
+        self.skip_headers(left)?;
+        Ok((key_len >= 0, has_value))
+    }
+
+    /// Shows the next `len` bytes, piece by piece.
+    pub(crate) fn take(&mut self, mut len: usize, mut each: impl FnMut(&[u8])) -> Result<(), ReadError> {
+        loop {
+            let available = self.window.available();
+            let now = len.min(available.len());
+            each(&available[..now]);
+            self.window.consume(now);
+            len -= now;
+            if len == 0 {
+                return Ok(());
+            }
+            if !self.window.fill(1)? {
+                return Err(ENDS_EARLY);
+            }
+        }
+    }
+
+    /// Passes over the headers, which are the last `left` bytes of a record.
+    fn skip_headers(&mut self, mut left: usize) -> Result<(), ReadError> {
         let header_count = self.numbers(&mut left, |cursor| cursor.varint())?;
         let header_count =
             usize::try_from(header_count).map_err(|_| MalformedRecord("a record has a negative header count"))?;
@@ -421,7 +477,7 @@ impl<'a> InflatedRecords<'a> {
         if left > 0 {
             return Err(MalformedRecord("a record is longer than its fields").into());
         }
-        Ok(SkimmedRecord { timestamp_delta, offset_delta, has_key })
+        Ok(())
     }
 
     /// Reads one number, of ten bytes at most, of a record of which `left` bytes are left.
