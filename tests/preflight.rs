@@ -53,7 +53,6 @@ fn an_operator_is_told_what_a_swap_would_meet() {
             "1 other broker(s): 1;",
             "of 3 this broker is a replica",
             "1 partition(s) below min.insync.replicas without this broker: acks=all fails while it is away: tight-0",
-            "1 compacted topic(s) are not compacted here so far, they only grow: tight",
             "Yes, with ",
         ],
     );

@@ -9,9 +9,11 @@ use tokio::sync::watch;
 use crate::broker::startup::{advertised, connection_limits};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::listeners::EndPoint;
-use crate::config::sections::{ControllerConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
+use crate::config::sections::{CleanerConfig, ControllerConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
 use crate::controller::task::Controller;
+use crate::log::cleaner::threads::CleanerThreads;
 use crate::log::dirs::LogDirs;
+use crate::model::lock::off_the_network;
 use crate::network::limits::ConnectionCounter;
 use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
@@ -88,6 +90,34 @@ pub(crate) async fn follow_producer_expiration(
             },
             _ = shutdown.wait_for(|stops| *stops) => return,
         }
+    }
+}
+
+/// The settings of the log cleaner, until told to stop; then it stops too.
+pub(crate) async fn follow_cleaner_settings(
+    mut settings: Section<CleanerConfig>,
+    dirs: Arc<LogDirs>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let cleaner = Arc::new(CleanerThreads::start(dirs, settings.current()));
+    // Whoever waits here waits for a pass to be given up.
+    let at_once = |work: Box<dyn FnOnce(&CleanerThreads) + Send>| {
+        let cleaner = Arc::clone(&cleaner);
+        tokio::task::spawn_blocking(move || off_the_network(|| work(&cleaner)))
+    };
+    loop {
+        let config = tokio::select! {
+            changed = settings.changed() => changed.cloned(),
+            _ = shutdown.wait_for(|stops| *stops) => None,
+        };
+        let Some(config) = config else { break };
+        info!("The log cleaner runs by {config:?} from now on");
+        if let Err(ended) = at_once(Box::new(move |cleaner| cleaner.reconfigure(&config))).await {
+            error!("the log cleaner does not follow its settings: {ended}");
+        }
+    }
+    if let Err(ended) = at_once(Box::new(CleanerThreads::stop)).await {
+        error!("the log cleaner does not stop: {ended}");
     }
 }
 

@@ -28,8 +28,8 @@ use crate::broker::load_progress::LoadReport;
 use crate::broker::local_host::canonical_host_name;
 use crate::broker::registration::{self, Identity, Registration};
 use crate::broker::sections::{
-    follow_advertised_listeners, follow_connection_limits, follow_controller_settings, follow_io_threads,
-    follow_producer_expiration, follow_replica_settings,
+    follow_advertised_listeners, follow_cleaner_settings, follow_connection_limits, follow_controller_settings,
+    follow_io_threads, follow_producer_expiration, follow_replica_settings,
 };
 use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::kafka_config::KafkaConfig;
@@ -366,6 +366,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
     let expiration = dynamic.section(KafkaConfig::log_dirs_config);
     tasks.spawn(follow_producer_expiration(expiration, Arc::clone(&log_dirs), shutting_down.clone()));
+    let cleaner = dynamic.section(KafkaConfig::cleaner_config);
+    tasks.spawn(follow_cleaner_settings(cleaner, Arc::clone(&log_dirs), shutting_down.clone()));
     let sockets = dynamic.section(KafkaConfig::socket_config);
     let addresses = dynamic.section(|config| config.advertised_listeners().to_vec());
     tasks.spawn(follow_advertised_listeners(addresses, ports, readdress, shutting_down.clone()));

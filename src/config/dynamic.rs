@@ -160,7 +160,23 @@ pub fn validate_broker(config: &KafkaConfig, proposed: &Properties, scope: Scope
         Scope::Broker => config.with_dynamic(config.dynamic_default(), proposed),
         Scope::ClusterDefault => config.with_dynamic(proposed, config.dynamic_broker()),
     }?;
+    validate_cleaner_threads(config.number("log.cleaner.threads"), next.number("log.cleaner.threads"))?;
     THREAD_POOLS.iter().try_for_each(|name| validate_threads(name, config.number(name), next.number(name)))
+}
+
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/log/LogCleaner.scala, validateReconfiguration.
+fn validate_cleaner_threads(current: i64, proposed: i64) -> Result<(), ConfigError> {
+    let refusal = match proposed {
+        ..=0 => "should be at least 1".to_string(),
+        threads if threads < current / 2 => {
+            format!("cannot be reduced to less than half the current value {current}")
+        }
+        threads if threads > current * 2 => {
+            format!("cannot be increased to more than double the current value {current}")
+        }
+        _ => return Ok(()),
+    };
+    Err(ConfigError::Config(format!("Log cleaner threads {refusal}")))
 }
 
 /// The pools whose threads may be halved or doubled with one change, and no more.
@@ -212,11 +228,17 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
 /// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
 /// logs are opened, which is at the next start, as in Kafka.
-const WATCHED: [&str; 12] = [
+const WATCHED: [&str; 18] = [
     "advertised.listeners",
     "background.threads",
     "follower.replication.throttled.rate",
     "leader.replication.throttled.rate",
+    "log.cleaner.backoff.ms",
+    "log.cleaner.dedupe.buffer.size",
+    "log.cleaner.io.buffer.load.factor",
+    "log.cleaner.io.buffer.size",
+    "log.cleaner.io.max.bytes.per.second",
+    "log.cleaner.threads",
     "max.connection.creation.rate",
     "max.connections",
     "max.connections.per.ip",
@@ -326,6 +348,7 @@ mod tests {
             (Scope::Broker, "num.network.threads", "4", "Odradek does not support num.network.threads=4 yet: this setting cannot be changed at run time; set it in server.properties and restart"),
             (Scope::Broker, "num.io.threads", "17", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=17, value should not be greater than double the current value 8 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "num.io.threads", "3", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=3, value should be at least half the current value 8 for configuration Invalid dynamic configuration"),
+            (Scope::Broker, "log.cleaner.threads", "3", "Log cleaner threads cannot be increased to more than double the current value 1"),
             (Scope::Broker, "made.up", "x", "Odradek does not support made.up=[hidden] yet: this setting cannot be changed at run time; set it in server.properties and restart"),
         ];
         for (scope, name, value, expected) in cases {
@@ -360,7 +383,11 @@ mod tests {
             ("advertised.listeners", "PLAINTEXT://h:1"), ("background.threads", "11"), ("compression.gzip.level", "3"), ("compression.lz4.level", "3"),
             ("follower.replication.throttled.rate", "7"), ("leader.replication.throttled.rate", "7"),
             ("compression.type", "zstd"), ("compression.zstd.level", "4"),
-            ("log.cleaner.max.compaction.lag.ms", "7"),
+            ("log.cleaner.backoff.ms", "7"), ("log.cleaner.dedupe.buffer.size", "7777777"),
+            ("log.cleaner.delete.retention.ms", "7"), ("log.cleaner.io.buffer.load.factor", "0.7"),
+            ("log.cleaner.io.buffer.size", "7777"), ("log.cleaner.io.max.bytes.per.second", "7"),
+            ("log.cleaner.max.compaction.lag.ms", "7"), ("log.cleaner.min.cleanable.ratio", "0.7"),
+            ("log.cleaner.min.compaction.lag.ms", "7"), ("log.cleaner.threads", "2"),
             ("log.cleanup.policy", "compact"), ("log.flush.interval.messages", "7"), ("log.flush.interval.ms", "7"),
             ("log.index.interval.bytes", "7"), ("log.index.size.max.bytes", "77"),
             ("log.message.downconversion.enable", "false"), ("log.message.timestamp.after.max.ms", "7"),
@@ -376,7 +403,14 @@ mod tests {
         let parts = |config: &KafkaConfig| {
             let addresses = config.advertised_listeners().to_vec();
             let replicas = config.replica_config();
-            (config.log_dirs_config(), config.socket_config(), config.controller_config(), replicas, addresses)
+            (
+                config.log_dirs_config(),
+                config.cleaner_config(),
+                config.socket_config(),
+                config.controller_config(),
+                replicas,
+                addresses,
+            )
         };
         for (name, value) in acted_on {
             let set = properties(&[(name, value)]);

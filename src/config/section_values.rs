@@ -3,7 +3,7 @@
 use super::kafka_config::KafkaConfig;
 use super::log::LogConfig;
 use super::metadata_version::MetadataVersion;
-use super::sections::{ControllerConfig, GroupConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
+use super::sections::{CleanerConfig, ControllerConfig, GroupConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
 use super::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
 
 /// The classes of Kafka's own that `replica.selector.class` may name.
@@ -96,6 +96,18 @@ impl KafkaConfig {
             producer_ids_max: self.size("max.producer.ids.per.partition"),
             producer_ids_total_max: self.size("max.producer.ids"),
             topic_defaults: self.topic_defaults(),
+        }
+    }
+
+    pub fn cleaner_config(&self) -> CleanerConfig {
+        CleanerConfig {
+            enable: self.boolean("log.cleaner.enable"),
+            threads: self.size("log.cleaner.threads"),
+            dedupe_buffer_bytes: u64::try_from(self.number("log.cleaner.dedupe.buffer.size")).unwrap_or(0),
+            load_factor: self.double("log.cleaner.io.buffer.load.factor"),
+            io_buffer_bytes: self.size("log.cleaner.io.buffer.size"),
+            io_max_bytes_per_second: self.double("log.cleaner.io.max.bytes.per.second"),
+            backoff_ms: u64::try_from(self.number("log.cleaner.backoff.ms")).unwrap_or(0),
         }
     }
 

@@ -45,6 +45,35 @@ impl Default for LogDirsConfig {
     }
 }
 
+/// For `log/cleaner/`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CleanerConfig {
+    pub enable: bool,
+    pub threads: usize,
+    /// Memory of all threads for the keys that they have seen, and how full it may get.
+    pub dedupe_buffer_bytes: u64,
+    pub load_factor: f64,
+    /// Memory of all threads for reading and writing.
+    pub io_buffer_bytes: usize,
+    /// Reads and writes of all threads together.
+    pub io_max_bytes_per_second: f64,
+    pub backoff_ms: u64,
+}
+
+impl Default for CleanerConfig {
+    fn default() -> CleanerConfig {
+        CleanerConfig {
+            enable: true,
+            threads: 1,
+            dedupe_buffer_bytes: 128 << 20,
+            load_factor: 0.9,
+            io_buffer_bytes: 512 << 10,
+            io_max_bytes_per_second: f64::MAX,
+            backoff_ms: 15_000,
+        }
+    }
+}
+
 /// For `network/`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SocketConfig {

@@ -19,7 +19,7 @@ settings! {
     "compression.lz4.level": Int = Some("9"), Between(1, 17), ClusterWide, Acted, "Compression level where compression.type is lz4.";
     "compression.type": String = Some("producer"), OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), ClusterWide, Acted, "Codec of stored batches; producer keeps what the producer chose.";
     "compression.zstd.level": Int = Some("3"), Between(-131_072, 22), ClusterWide, Acted, "Compression level where compression.type is zstd.";
-    "delete.retention.ms": Long = Some("86400000"), AtLeast(0), ClusterWide, NotYet, "How long a tombstone stays readable in a compacted topic.";
+    "delete.retention.ms": Long = Some("86400000"), AtLeast(0), ClusterWide, Acted, "How long a tombstone stays readable in a compacted topic.";
     "file.delete.delay.ms": Long = Some("60000"), AtLeast(0), ClusterWide, Acted, "Time a deleted segment's file stays on disk.";
     "flush.messages": Long = Some("9223372036854775807"), AtLeast(1), ClusterWide, Acted, "Records appended before they are flushed to disk.";
     "flush.ms": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "Time appended records may wait for a flush.";
@@ -36,8 +36,8 @@ settings! {
     "message.timestamp.before.max.ms": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "How far a producer's timestamp may lie in the past.";
     "message.timestamp.difference.max.ms": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "Old setting for both bounds of a producer's timestamp.";
     "message.timestamp.type": String = Some("CreateTime"), OneOf(&["CreateTime", "LogAppendTime"]), ClusterWide, Acted, "Whether records carry the producer's or the broker's time.";
-    "min.cleanable.dirty.ratio": Double = Some("0.5"), BetweenDoubles(0.0, 1.0), ClusterWide, NotYet, "Share of uncompacted bytes at which a log is compacted.";
-    "min.compaction.lag.ms": Long = Some("0"), AtLeast(0), ClusterWide, NotYet, "Shortest time a record stays uncompacted.";
+    "min.cleanable.dirty.ratio": Double = Some("0.5"), BetweenDoubles(0.0, 1.0), ClusterWide, Acted, "Share of uncompacted bytes at which a log is compacted.";
+    "min.compaction.lag.ms": Long = Some("0"), AtLeast(0), ClusterWide, Acted, "Shortest time a record stays uncompacted.";
     "min.insync.replicas": Int = Some("1"), AtLeast(1), ClusterWide, Acted, "In-sync replicas that an acks=all produce needs.";
     "preallocate": Boolean = Some("false"), Any, ClusterWide, Acted, "Whether a new segment takes its full size at once.";
     "remote.log.copy.disable": Boolean = Some("false"), Any, ClusterWide, NotYet, "Tiered storage: whether remote data is only read; KRaft only.";

@@ -12,6 +12,13 @@ pub struct LogCounters {
     pub flushes: AtomicU64,
     /// What they took together, in microseconds.
     pub flush_us: AtomicU64,
+    /// Passes of the cleaner over a log.
+    pub cleaner_passes: AtomicU64,
+    /// Kafka's `kafka.log:type=LogCleaner,name=cleaner-recopy-percent` is what was written of what was read.
+    pub cleaner_bytes_read: AtomicU64,
+    pub cleaner_bytes_written: AtomicU64,
+    /// Passes that failed; Kafka's `kafka.log:type=LogCleanerManager,name=uncleanable-partitions-count` counts logs.
+    pub cleaner_failures: AtomicU64,
     pub segments_rolled: AtomicU64,
     /// By retention, or because their records were deleted.
     pub segments_deleted: AtomicU64,

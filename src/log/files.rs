@@ -90,9 +90,9 @@ pub(crate) fn remove_durably(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) mod faults {
     use super::*;
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
-    #[derive(Clone, Copy, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Op {
         Sync,
         /// Of a whole file.
@@ -104,6 +104,12 @@ pub(crate) mod faults {
 
     thread_local! {
         static FAILS: Cell<Option<(Op, u32)>> = const { Cell::new(None) };
+        static WATCHER: RefCell<Option<Box<dyn FnMut(Op)>>> = const { RefCell::new(None) };
+    }
+
+    /// Called before each that this thread comes to, until there is another watcher or none.
+    pub fn watch(watcher: Option<Box<dyn FnMut(Op)>>) {
+        WATCHER.set(watcher);
     }
 
     /// The one that comes after so many others fails.
@@ -112,6 +118,11 @@ pub(crate) mod faults {
     }
 
     pub fn before(op: Op) -> io::Result<()> {
+        WATCHER.with_borrow_mut(|watcher| {
+            if let Some(watcher) = watcher {
+                watcher(op);
+            }
+        });
         match FAILS.get() {
             Some((failing, others)) if failing == op => {
                 FAILS.set(others.checked_sub(1).map(|others| (op, others)));

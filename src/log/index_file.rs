@@ -140,6 +140,17 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         written
     }
 
+    /// Writes the entries, all of which memory has, to a file of another name; memory keeps them until `now_written`.
+    pub fn write_copy(&self, path: &Path) -> io::Result<()> {
+        files::write(path, self.pending.as_flattened())
+    }
+
+    /// The entries are in the file, which has got its name.
+    pub fn now_written(&mut self) {
+        self.written = Some(self.pending.len() as u32);
+        self.pending = Vec::new();
+    }
+
     /// Keeps the first `count` entries.
     pub fn truncate(&mut self, path: &Path, count: u32) -> io::Result<()> {
         let written = self.written(path)?;

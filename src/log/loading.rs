@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use super::append::producer_batch_of;
@@ -33,6 +33,8 @@ pub(crate) struct LoadInput {
     pub recovery_point: Offset,
     pub log_start_offset: Offset,
     pub high_watermark: Offset,
+    /// Compaction has done everything below.
+    pub cleaned_to: Option<Offset>,
     pub had_clean_shutdown: bool,
 }
 
@@ -47,6 +49,7 @@ impl LoadInput {
             recovery_point: state.recovery_point,
             log_start_offset: state.log_start_offset,
             high_watermark: state.high_watermark,
+            cleaned_to: state.cleaned_to,
             had_clean_shutdown: false,
         }
     }
@@ -127,6 +130,8 @@ pub(crate) fn load(
             producers: Producers::new(Arc::clone(&parent.producer_limits)),
             snapshots: Snapshots::found(files.snapshots),
             truncations: 0,
+            cuts: 0,
+            cleaned_to: input.cleaned_to,
             is_truncating: false,
             kept_bytes: 0,
             is_closed: false,
@@ -144,6 +149,8 @@ pub(crate) fn load(
         topic_partition: input.topic_partition,
         parent,
         failed: AtomicBool::new(false),
+        replacements: AtomicU64::new(0),
+        cleaning_pauses: Arc::default(),
         state: Lock::new(state),
         renaming: Mutex::default(),
     })
@@ -169,6 +176,7 @@ pub(crate) fn create(
         recovery_point: Offset(0),
         log_start_offset: Offset(0),
         high_watermark: Offset(0),
+        cleaned_to: None,
         had_clean_shutdown: true,
     };
     let created = load(input, parent, now_ms, &|_| {}).and_then(|log| {

@@ -1,7 +1,7 @@
 //! One partition's records on disk, in the files of a JVM broker, byte for byte; and the directories that hold them.
 //!
 //! A log is a list of segments. Appends go to the last one, the active segment; old ones are flushed, deleted by
-//! retention, and otherwise left alone. Beside the segments lie leader epochs, producer state and the topic's id.
+//! retention, replaced by compaction, and otherwise left alone. Beside the segments lie leader epochs, producer state and the topic's id.
 //!
 //! Invariants:
 //! - `log_start_offset <= high_watermark <= log_end_offset`, and everything below `recovery_point` has been fsynced.
@@ -24,6 +24,7 @@
 mod append;
 pub mod broker_metadata;
 mod checkpoint;
+pub mod cleaner;
 pub mod counters;
 pub mod dirs;
 pub mod dump;
@@ -41,6 +42,7 @@ mod producer_snapshot;
 mod producer_state;
 mod read;
 mod recent;
+mod replacement;
 mod retention;
 mod scan;
 mod segment;
@@ -62,7 +64,7 @@ mod model_tests;
 pub(crate) mod testing;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -90,6 +92,11 @@ pub struct Log {
     parent: Arc<LogDir>,
     /// Something of this log alone is damaged, or a change was left half done: nothing is served until the broker restarts.
     failed: AtomicBool,
+    /// How many times segments have taken the place of others: who reads without the lock may have the file of an old one and
+    /// the indexes of its successor, and sees it here.
+    replacements: AtomicU64,
+    /// Who holds up compaction.
+    cleaning_pauses: Arc<AtomicUsize>,
     state: Lock<State>,
     /// Held while files of the directory are replaced or renamed, for which `state` is let go: an older picture never
     /// replaces a newer one, and the directory does not go meanwhile, for the files that the next log of its name has there
@@ -122,6 +129,10 @@ pub(crate) struct State {
     snapshots: Snapshots,
     /// Counts truncations, so that a flush that overlapped one does not take credit for what was cut off.
     truncations: u64,
+    /// Counts truncations that took more than the end of the active segment: compaction that overlapped one begins again.
+    cuts: u64,
+    /// Compaction has done everything below, if it has done anything.
+    cleaned_to: Option<Offset>,
     /// A truncation is at the files, for which it has let go of the lock: nothing may be read or appended meanwhile.
     is_truncating: bool,
     /// Of the segments that a truncation keeps and has taken out of the log, as long as it is at them.
@@ -554,6 +565,10 @@ impl Log {
         self.flush(now_ms)?;
         let mut state = self.serving()?;
         self.observe(state.close())
+    }
+
+    fn replacements(&self) -> u64 {
+        self.replacements.load(Ordering::Acquire)
     }
 
     fn begin_renaming(&self) -> MutexGuard<'_, ()> {

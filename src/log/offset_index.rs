@@ -48,6 +48,14 @@ impl OffsetIndex {
         self.file.write_anew(path)
     }
 
+    pub fn write_copy(&self, path: &Path) -> io::Result<()> {
+        self.file.write_copy(path)
+    }
+
+    pub fn now_written(&mut self) {
+        self.file.now_written();
+    }
+
     pub fn last(&mut self, path: &Path) -> io::Result<Option<(Offset, u32)>> {
         Ok(self.file.last(path)?.map(|entry| decode(self.base_offset, &entry)))
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file};
 use super::offset_index::Lookup;
-use super::segment::{IndexEntries, IsActive, Segment, find_batch, find_position};
+use super::segment::{AbortedTxns, IndexEntries, IsActive, Segment, find_batch, find_position};
 use super::transaction_index::{self, AbortedTxn};
 use super::{FetchedBatches, FirstBatch, Log, ReadUntil, State};
 use crate::codec::writer::FileRegion;
@@ -31,13 +31,19 @@ impl Log {
         let mut attempt = 1;
         let mut not_before = Offset(i64::MIN);
         loop {
+            let replacements = self.replacements();
             let planned = self.serving()?.plan_read(from, until, not_before);
             let plan = match self.observe(planned)? {
                 Planned::Empty => return Ok(nothing()),
                 Planned::Read(plan) => plan,
             };
             let (segment, next_segment) = (plan.segment, plan.next_segment);
-            match plan.resolve(self, from, max_bytes, until, first_batch) {
+            let resolved = plan.resolve(self, from, max_bytes, until, first_batch, replacements);
+            // The indexes may be those of a segment that has taken the place of the one whose file was read.
+            if self.replacements() != replacements {
+                continue;
+            }
+            match resolved {
                 Ok(Some(fetched)) => return Ok(fetched),
                 // Compaction or a truncation left nothing behind `from` in this segment.
                 Ok(None) => match next_segment {
@@ -63,11 +69,15 @@ impl Log {
 impl Log {
     /// Reads the segment's headers and puts what follows from them in the place of its indexes.
     pub(crate) fn rebuild_indexes(&self, base_offset: Offset) -> Result<(), LogError> {
+        let replacements = self.replacements();
         let (file, path, size, truncations, mut entries) = {
             let mut state = self.serving()?;
             let State { segments, dir, config, truncations, .. } = &mut *state;
             let Ok(at) = segments.binary_search_by_key(&base_offset, Segment::base_offset) else { return Ok(()) };
             let segment = &mut segments[at];
+            if segment.is_taking_place() {
+                return Ok(());
+            }
             let entries = IndexEntries::new(base_offset, config);
             (self.observe(segment.file(dir))?, segment.log_path(dir), segment.size(), *truncations, entries)
         };
@@ -77,7 +87,9 @@ impl Log {
         let is_active = if state.active().base_offset() == base_offset { IsActive::Yes } else { IsActive::No };
         let State { segments, dir, truncations: now, .. } = &mut *state;
         match segments.binary_search_by_key(&base_offset, Segment::base_offset) {
-            Ok(at) if *now == truncations => self.observe(segments[at].replace_indexes(dir, entries, is_active)),
+            Ok(at) if *now == truncations && self.replacements() == replacements => {
+                self.observe(segments[at].replace_indexes(dir, entries, is_active))
+            }
             // Whoever is led astray again says so again.
             _ => Ok(()),
         }
@@ -188,10 +200,9 @@ impl State {
     }
 
     /// The transaction indexes of this segment and later ones.
-    fn txn_indexes_from(&self, segment: Offset) -> Vec<(PathBuf, Offset)> {
+    fn txn_indexes_from(&self, segment: Offset) -> Vec<AbortedTxns> {
         let from = self.segments.partition_point(|s| s.base_offset() < segment);
-        let with_index = self.segments[from..].iter().filter(|segment| segment.has_txn_index);
-        with_index.map(|segment| (segment.txn_index_path(&self.dir), segment.base_offset())).collect()
+        self.segments[from..].iter().filter_map(|segment| segment.aborted_txns(&self.dir)).collect()
     }
 
     /// An offset that no batch before `position` in that segment goes beyond.
@@ -214,6 +225,7 @@ impl ReadPlan {
         max_bytes: u32,
         until: ReadUntil,
         first_batch: FirstBatch,
+        replacements: u64,
     ) -> Result<Option<FetchedBatches>, LogError> {
         let path = || log.segment_path(self.segment);
         let (start, first_end) = match self.first {
@@ -221,7 +233,7 @@ impl ReadPlan {
             Position::Search(lookup, target) => {
                 let index = lookup.position().doing_at("search the index of", path)?;
                 let located = find_batch(&self.file, index, self.segment_size, target).doing_at("read", path)?;
-                if located.index_is_wrong {
+                if located.index_is_wrong && log.replacements() == replacements {
                     log.parent.note_wrong_index(&log.topic_partition, self.segment);
                 }
                 match located.batch {
@@ -272,9 +284,33 @@ fn aborted_transactions(log: &Log, segment: Offset, from: Offset, end: u32) -> R
     }
     let upper_bound = state.upper_bound(segment, end)?;
     drop(state);
+    collect_aborted(indexes, from, upper_bound)
+}
+
+impl Log {
+    /// The transactions that were aborted and have data in `[from, upper_bound)`, as the indexes of the segment at `segment`
+    /// and of later ones say.
+    pub(super) fn aborted_between(
+        &self,
+        segment: Offset,
+        from: Offset,
+        upper_bound: Offset,
+    ) -> Result<Vec<AbortedTxn>, LogError> {
+        let indexes = self.serving()?.txn_indexes_from(segment);
+        collect_aborted(indexes, from, upper_bound)
+    }
+}
+
+fn collect_aborted(indexes: Vec<AbortedTxns>, from: Offset, upper_bound: Offset) -> Result<Vec<AbortedTxn>, LogError> {
     let mut found = Vec::new();
-    for (path, base_offset) in indexes {
-        if transaction_index::collect(&path, base_offset, from, upper_bound, &mut found)? {
+    for index in indexes {
+        let no_more = match index {
+            AbortedTxns::Known(txns) => transaction_index::collect_from(&txns, from, upper_bound, &mut found),
+            AbortedTxns::InFile(path, base_offset) => {
+                transaction_index::collect(&path, base_offset, from, upper_bound, &mut found)?
+            }
+        };
+        if no_more {
             break;
         }
     }

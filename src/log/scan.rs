@@ -74,11 +74,17 @@ pub(crate) struct BatchScan<'a> {
     end: u32,
     buffer: Vec<u8>,
     buffer_position: u32,
+    read_bytes: usize,
 }
 
 impl<'a> BatchScan<'a> {
     pub fn new(file: &'a File, position: u32, end: u32) -> BatchScan<'a> {
-        BatchScan { file, position, end, buffer: Vec::new(), buffer_position: position }
+        BatchScan::reading(BATCH_READ_BYTES, file, position, end)
+    }
+
+    /// Reads so many bytes at once, or a whole batch if that is more.
+    pub fn reading(read_bytes: usize, file: &'a File, position: u32, end: u32) -> BatchScan<'a> {
+        BatchScan { file, position, end, buffer: Vec::new(), buffer_position: position, read_bytes }
     }
 
     /// Makes sure that `wanted` bytes from the current position on are buffered, as far as the end allows.
@@ -91,7 +97,7 @@ impl<'a> BatchScan<'a> {
         // What is there already is kept: a large batch is read once, though its header is looked at first.
         let kept = self.buffer.len().saturating_sub(at);
         self.buffer.drain(..self.buffer.len() - kept);
-        self.buffer.resize(wanted.max(BATCH_READ_BYTES).min(left), 0);
+        self.buffer.resize(wanted.max(self.read_bytes).min(left), 0);
         self.file.read_exact_at(&mut self.buffer[kept..], u64::from(self.position) + kept as u64)?;
         self.buffer_position = self.position;
         Ok(0)

@@ -13,6 +13,7 @@ use super::leader_epochs::LeaderEpochs;
 use super::offset_index::{self, Lookup, OffsetIndex};
 use super::scan::{BatchScan, Found, HeaderScan};
 use super::time_index::{self, TimeIndex, TimestampOffset};
+use super::transaction_index::AbortedTxn;
 use crate::config::log::LogConfig;
 use crate::model::clock::ms_since_1970;
 use crate::model::{LeaderEpoch, Offset};
@@ -39,6 +40,9 @@ pub(crate) struct Segment {
     /// The largest timestamp of the first append: the age of the segment counts from it.
     first_append_timestamp_ms: Option<i64>,
     created_ms: i64,
+    /// The transactions of its index, while the files of a segment that takes the place of others have yet to get their
+    /// names: until then its file is open and its indexes are in memory.
+    taking_place: Option<Arc<[AbortedTxn]>>,
     /// Taken off segment.ms, so that partitions created together do not roll together.
     jitter_ms: i64,
 }
@@ -77,8 +81,89 @@ impl Segment {
             bytes_since_index_entry: 0,
             first_append_timestamp_ms: None,
             created_ms: now_ms,
+            taking_place: None,
             jitter_ms: jitter(config),
         })
+    }
+
+    /// A segment that takes the place of others. `file` holds `size` bytes, and is still called otherwise.
+    pub fn taking_place(
+        base_offset: Offset,
+        size: u32,
+        file: Arc<File>,
+        indexed: IndexEntries,
+        txns: Arc<[AbortedTxn]>,
+        config: &LogConfig,
+        now_ms: i64,
+    ) -> Segment {
+        let mut segment = Segment {
+            base_offset,
+            size,
+            file: Some(file),
+            file_was_used: true,
+            offset_index: OffsetIndex::empty(base_offset),
+            time_index: TimeIndex::empty(base_offset),
+            has_txn_index: !txns.is_empty(),
+            max_timestamp: None,
+            bytes_since_index_entry: 0,
+            first_append_timestamp_ms: None,
+            created_ms: now_ms,
+            taking_place: Some(txns),
+            jitter_ms: jitter(config),
+        };
+        segment.hold_indexes(indexed);
+        segment
+    }
+
+    /// Writes the indexes of a segment that is to take the place of others.
+    pub fn write_index_copies(&mut self, dir: &Path, index: &Path, time_index: &Path) -> Result<(), LogError> {
+        let so_far = self.max_timestamp_so_far(dir)?;
+        self.time_index.push_if_larger(time_index, so_far).doing("read", time_index)?;
+        self.offset_index.write_copy(index).doing("write", index)?;
+        self.time_index.write_copy(time_index).doing("write", time_index)
+    }
+
+    /// The files have got their names.
+    pub fn has_taken_place(&mut self) {
+        self.taking_place = None;
+        self.offset_index.now_written();
+        self.time_index.now_written();
+    }
+
+    pub fn is_taking_place(&self) -> bool {
+        self.taking_place.is_some()
+    }
+
+    /// Where the transactions are that were aborted in the segment, if any were.
+    pub fn aborted_txns(&self, dir: &Path) -> Option<AbortedTxns> {
+        if !self.has_txn_index {
+            return None;
+        }
+        Some(match &self.taking_place {
+            Some(txns) => AbortedTxns::Known(Arc::clone(txns)),
+            None => AbortedTxns::InFile(self.txn_index_path(dir), self.base_offset),
+        })
+    }
+
+    /// Of offset index and time index, in bytes.
+    pub fn index_sizes(&mut self, dir: &Path) -> Result<(u64, u64), LogError> {
+        let path = self.offset_index_path(dir);
+        let entries = self.offset_index.len(&path).doing("read", &path)?;
+        let path = self.time_index_path(dir);
+        let time_entries = self.time_index.len(&path).doing("read", &path)?;
+        Ok((
+            u64::from(entries) * offset_index::ENTRY_BYTES as u64,
+            u64::from(time_entries) * time_index::ENTRY_BYTES as u64,
+        ))
+    }
+
+    /// The file for one reader, who closes it.
+    pub fn open_for_reading(&self, dir: &Path) -> Result<Arc<File>, LogError> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.log_path(dir);
+        File::open(&path).doing("open", &path).map(Arc::new)
     }
 
     /// Takes over a segment found on disk, opening nothing.
@@ -106,6 +191,7 @@ impl Segment {
             bytes_since_index_entry: 0,
             first_append_timestamp_ms: None,
             created_ms: now_ms,
+            taking_place: None,
             jitter_ms: jitter(config),
         })
     }
@@ -122,11 +208,11 @@ impl Segment {
         offset_file(dir, self.base_offset, file_names::LOG)
     }
 
-    fn offset_index_path(&self, dir: &Path) -> PathBuf {
+    pub fn offset_index_path(&self, dir: &Path) -> PathBuf {
         offset_file(dir, self.base_offset, file_names::OFFSET_INDEX)
     }
 
-    fn time_index_path(&self, dir: &Path) -> PathBuf {
+    pub fn time_index_path(&self, dir: &Path) -> PathBuf {
         offset_file(dir, self.base_offset, file_names::TIME_INDEX)
     }
 
@@ -157,7 +243,7 @@ impl Segment {
 
     /// Closes the file if nobody wanted it since the last call. Readers that hold it keep it.
     pub fn close_if_idle(&mut self) {
-        if !std::mem::take(&mut self.file_was_used) {
+        if self.taking_place.is_none() && !std::mem::take(&mut self.file_was_used) {
             self.file = None;
             self.offset_index.forget_block();
             self.time_index.forget_block();
@@ -206,7 +292,7 @@ impl Segment {
         Ok(self.time_index.len(&path).doing("read", &path)? >= time_max)
     }
 
-    fn first_append_timestamp(&mut self, dir: &Path) -> Result<Option<i64>, LogError> {
+    pub fn first_append_timestamp(&mut self, dir: &Path) -> Result<Option<i64>, LogError> {
         if self.first_append_timestamp_ms.is_none() && self.size > 0 {
             let file = self.file(dir)?;
             let found = HeaderScan::new(&file, 0, self.size).next();
@@ -360,6 +446,10 @@ impl Segment {
 
     /// Writes what is pending of the indexes and names the files to fsync.
     pub fn files_to_flush(&mut self, dir: &Path) -> Result<Vec<PathBuf>, LogError> {
+        if self.is_taking_place() {
+            // The disk has them.
+            return Ok(Vec::new());
+        }
         let mut files = vec![self.log_path(dir)];
         let path = self.offset_index_path(dir);
         self.offset_index.spill(&path).doing("write", &path)?;
@@ -568,9 +658,18 @@ impl Segment {
     }
 }
 
+/// See [`Segment::aborted_txns`].
+pub(crate) enum AbortedTxns {
+    Known(Arc<[AbortedTxn]>),
+    /// In the index at this path, of the segment at this offset.
+    InFile(PathBuf, Offset),
+}
+
 /// What the indexes of a segment should hold, read from the headers of its batches.
 pub(crate) struct IndexEntries {
     interval_bytes: u32,
+    /// As many as fit into the time index, whose entries are longer.
+    entries_max: usize,
     /// Last offset and position of a batch, and the largest timestamp up to it.
     entries: Vec<(Offset, u32, TimestampOffset)>,
     so_far: TimestampOffset,
@@ -582,6 +681,7 @@ impl IndexEntries {
     pub fn new(base_offset: Offset, config: &LogConfig) -> IndexEntries {
         IndexEntries {
             interval_bytes: config.index_interval_bytes,
+            entries_max: config.segment_index_bytes as usize / time_index::ENTRY_BYTES,
             entries: Vec::new(),
             so_far: TimestampOffset { timestamp_ms: -1, offset: base_offset },
             bytes_since_entry: 0,
@@ -598,12 +698,12 @@ impl IndexEntries {
         Ok(())
     }
 
-    fn note(&mut self, position: u32, header: &BatchHeader) {
+    pub fn note(&mut self, position: u32, header: &BatchHeader) {
         let last_offset = Offset(header.last_offset);
         if header.max_timestamp > self.so_far.timestamp_ms {
             self.so_far = TimestampOffset { timestamp_ms: header.max_timestamp, offset: last_offset };
         }
-        if self.bytes_since_entry > self.interval_bytes {
+        if self.bytes_since_entry > self.interval_bytes && self.entries.len() < self.entries_max {
             self.entries.push((last_offset, position, self.so_far));
             self.bytes_since_entry = 0;
         }

@@ -75,6 +75,7 @@ impl OneLog {
             recovery_point,
             log_start_offset,
             high_watermark: Offset(i64::MAX),
+            cleaned_to: None,
             had_clean_shutdown,
         };
         loading::load(input, self.parent.clone(), 0, &|_| {})

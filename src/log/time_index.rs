@@ -83,6 +83,14 @@ impl TimeIndex {
         self.file.write_anew(path)
     }
 
+    pub fn write_copy(&self, path: &Path) -> io::Result<()> {
+        self.file.write_copy(path)
+    }
+
+    pub fn now_written(&mut self) {
+        self.file.now_written();
+    }
+
     /// The last entry with a timestamp at or below the target: no earlier batch can carry a later timestamp.
     pub fn lookup(&mut self, path: &Path, target_ms: i64) -> io::Result<TimestampOffset> {
         let base_offset = self.base_offset;

@@ -25,7 +25,13 @@ impl Log {
     pub fn offset_for_timestamp(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
         let mut attempt = 1;
         loop {
-            match self.find_offset(query) {
+            let replacements = self.replacements();
+            let found = self.find_offset(query, replacements);
+            // See `read`: file and indexes may be those of two segments.
+            if self.replacements() != replacements {
+                continue;
+            }
+            match found {
                 // The file is searched without the lock: a truncation may have cut it meanwhile.
                 Err(LogError::Io { source, .. })
                     if source.kind() == io::ErrorKind::UnexpectedEof && attempt < ATTEMPTS_MAX =>
@@ -37,17 +43,17 @@ impl Log {
         }
     }
 
-    fn find_offset(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
+    fn find_offset(&self, query: OffsetQuery, replacements: u64) -> Result<Option<TimestampedOffset>, LogError> {
         match query {
             OffsetQuery::Earliest => Ok(Some(self.serving()?.earliest())),
             OffsetQuery::Latest => Ok(Some(self.serving()?.latest())),
             OffsetQuery::MaxTimestamp => {
                 let Some((plan, timestamp_ms)) = self.plan(State::plan_max_timestamp)? else { return Ok(None) };
-                plan.first_record(self, timestamp_ms, BatchMatch::Exactly)
+                plan.first_record(self, timestamp_ms, BatchMatch::Exactly, replacements)
             }
             OffsetQuery::AtOrAfter(timestamp_ms) => {
                 let Some(plan) = self.plan(|state| state.plan_at_or_after(timestamp_ms))? else { return Ok(None) };
-                plan.first_record(self, timestamp_ms, BatchMatch::AtOrAfter)
+                plan.first_record(self, timestamp_ms, BatchMatch::AtOrAfter, replacements)
             }
         }
     }
@@ -158,6 +164,7 @@ impl ScanPlan {
         log: &Log,
         timestamp_ms: i64,
         wanted: BatchMatch,
+        replacements: u64,
     ) -> Result<Option<TimestampedOffset>, LogError> {
         let path = &self.log_path;
         let indexed = self.lookup.position().doing("search the index of", path)?;
@@ -167,7 +174,7 @@ impl ScanPlan {
         let entry_is_wrong = self.entry.timestamp_ms >= 0
             && self.from == self.entry.offset
             && located.batch.as_ref().is_none_or(|(_, header)| is_wrong(header));
-        if located.index_is_wrong || entry_is_wrong {
+        if (located.index_is_wrong || entry_is_wrong) && log.replacements() == replacements {
             log.parent.note_wrong_index(&log.topic_partition, self.segment);
         }
         let from = if entry_is_wrong { 0 } else { located.position_or(self.segment_size) };

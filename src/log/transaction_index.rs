@@ -103,15 +103,30 @@ pub(crate) fn collect(
     upper_bound: Offset,
     found: &mut Vec<AbortedTxn>,
 ) -> Result<bool, LogError> {
-    for txn in read(path, base_offset)? {
+    Ok(collect_from(&read(path, base_offset)?, fetch_offset, upper_bound, found))
+}
+
+/// The same, from what was read.
+pub(crate) fn collect_from(
+    txns: &[AbortedTxn],
+    fetch_offset: Offset,
+    upper_bound: Offset,
+    found: &mut Vec<AbortedTxn>,
+) -> bool {
+    for txn in txns {
         if txn.last_offset >= fetch_offset && txn.first_offset < upper_bound {
-            found.push(txn);
+            found.push(*txn);
         }
         if txn.last_stable_offset >= upper_bound {
-            return Ok(true);
+            return true;
         }
     }
-    Ok(false)
+    false
+}
+
+/// A whole index.
+pub(crate) fn encode(txns: &[AbortedTxn]) -> Vec<u8> {
+    txns.iter().flat_map(AbortedTxn::encode).collect()
 }
 
 fn corrupt(path: &Path) -> LogError {

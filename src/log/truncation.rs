@@ -98,7 +98,7 @@ impl Log {
 /// Files of segments that are no longer part of the log. They stay for readers until the delete delay is over, under
 /// names by which the next start knows them.
 #[must_use]
-pub(super) struct Removed(Vec<PathBuf>);
+pub(super) struct Removed(pub(super) Vec<PathBuf>);
 
 impl Removed {
     pub fn rename(self, parent: &LogDir, due_ms: i64) -> Result<(), LogError> {
@@ -216,6 +216,12 @@ impl State {
         self.parent.note_truncated();
         self.recovery_point = self.recovery_point.min(offset);
         self.recent.clear();
+        if keep < self.segments.len() {
+            // What is appended to the segment that becomes the active one has not been seen by compaction.
+            let active = keep.checked_sub(1).map_or(offset, |last| self.segments[last].base_offset());
+            self.cuts += 1;
+            self.cleaned_to = self.cleaned_to.map(|cleaned_to| cleaned_to.min(active));
+        }
         let removed = self.drop_segments(keep..self.segments.len());
         self.kept_bytes = self.bytes();
         self.log_end_offset = offset;

@@ -285,17 +285,13 @@ impl Looker<'_> {
     ) -> Result<HashMap<String, usize>, ZkError> {
         let default_min_isr = defaults.get("min.insync.replicas").and_then(|text| text.trim().parse().ok());
         let default_min_isr = default_min_isr.unwrap_or(self.config.topic_defaults().min_insync_replicas);
-        let compacts = self.config.topic_defaults().compact;
         let entities: Vec<ConfigEntity> = topics.keys().cloned().map(ConfigEntity::Topic).collect();
-        let (mut min_isr, mut compacted, mut tiered) = (HashMap::new(), Vec::new(), Vec::new());
+        let (mut min_isr, mut tiered) = (HashMap::new(), Vec::new());
         let mut not_acted_on: BTreeSet<String> = BTreeSet::new();
         for (topic, stored) in topics.keys().zip(self.zookeeper.configs(&entities).await) {
             let Some(stored) = self.understood(stored)? else { continue };
             let number = stored.get("min.insync.replicas").and_then(|text| text.trim().parse().ok());
             min_isr.insert(topic.clone(), usize::try_from(number.unwrap_or(default_min_isr)).unwrap_or(1));
-            if stored.get("cleanup.policy").map_or(compacts, |policy| policy.contains("compact")) {
-                compacted.push(topic);
-            }
             if stored.get("remote.storage.enable").is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
                 tiered.push(topic);
             }
@@ -303,16 +299,6 @@ impl Looker<'_> {
                 stored
                     .into_keys()
                     .filter(|name| topic_setting(name).is_none_or(|setting| setting.standing == Standing::NotYet)),
-            );
-        }
-        if !compacted.is_empty() {
-            self.report.warn(
-                ABOUT,
-                format!(
-                    "{} compacted topic(s) are not compacted here so far, they only grow: {}",
-                    compacted.len(),
-                    few(&compacted)
-                ),
             );
         }
         if !tiered.is_empty() {

@@ -1,4 +1,4 @@
-//! The three checkpoint files of each directory.
+//! The checkpoint files of each directory.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use crate::log::{Log, checkpoint, file_names};
 use crate::model::Offset;
 
 impl LogDirs {
-    /// Writes all three checkpoints of all directories, each of which may fail for itself.
+    /// Each directory may fail for itself.
     pub fn checkpoint_recovery_points(&self) {
         self.checkpoint_each(&RECOVERY_POINTS);
     }
@@ -32,8 +32,14 @@ impl LogDirs {
         }
     }
 
+    /// How far compaction has come in the logs of this log's directory.
+    pub(crate) fn checkpoint_cleaned(&self, log: &Log) -> Result<(), LogError> {
+        let dir = self.dir_of(log);
+        dir.shared.observe(self.write_checkpoint(dir, &CLEANED))
+    }
+
     pub(super) fn checkpoint_dir(&self, dir: &Dir) -> Result<(), LogError> {
-        let all = [&RECOVERY_POINTS, &LOG_STARTS, &HIGH_WATERMARKS];
+        let all = [&RECOVERY_POINTS, &LOG_STARTS, &HIGH_WATERMARKS, &CLEANED];
         dir.shared.observe(all.into_iter().try_for_each(|checkpoint| self.write_checkpoint(dir, checkpoint)))
     }
 
@@ -43,7 +49,7 @@ impl LogDirs {
         let unloadable: Vec<LoadInput> =
             dir.unloadable.lock().expect("nothing panics under this lock").values().cloned().collect();
         let logs = self.logs_of(&dir.shared);
-        let kept = unloadable.iter().map(|input| (&input.topic_partition, (checkpoint.kept)(input)));
+        let kept = unloadable.iter().filter_map(|input| Some((&input.topic_partition, (checkpoint.kept)(input)?)));
         let current = logs.iter().filter_map(|log| Some((log.topic_partition(), (checkpoint.current)(log)?)));
         checkpoint::write_offsets(&dir.shared.path().join(checkpoint.name), kept.chain(current))
     }
@@ -53,23 +59,30 @@ impl LogDirs {
 struct Checkpoint {
     name: &'static str,
     current: fn(&Log) -> Option<Offset>,
-    kept: fn(&LoadInput) -> Offset,
+    kept: fn(&LoadInput) -> Option<Offset>,
 }
 
 const RECOVERY_POINTS: Checkpoint = Checkpoint {
     name: file_names::RECOVERY_POINT_CHECKPOINT,
     current: |log| Some(log.recovery_point()),
-    kept: |input| input.recovery_point,
+    kept: |input| Some(input.recovery_point),
 };
 const LOG_STARTS: Checkpoint = Checkpoint {
     name: file_names::LOG_START_OFFSET_CHECKPOINT,
     current: checkpointed_log_start,
-    kept: |input| input.log_start_offset,
+    kept: |input| Some(input.log_start_offset),
 };
 const HIGH_WATERMARKS: Checkpoint = Checkpoint {
     name: file_names::HIGH_WATERMARK_CHECKPOINT,
     current: |log| Some(log.high_watermark()),
-    kept: |input| input.high_watermark,
+    kept: |input| Some(input.high_watermark),
+};
+/// Only logs that were compacted have an entry. It must not lie above what a truncation cut: records that came since would
+/// be taken for compacted ones, and a tombstone among them would go before what it deletes.
+const CLEANED: Checkpoint = Checkpoint {
+    name: file_names::CLEANER_OFFSET_CHECKPOINT,
+    current: Log::cleaned_to,
+    kept: |input| input.cleaned_to,
 };
 
 fn checkpointed_log_start(log: &Log) -> Option<Offset> {

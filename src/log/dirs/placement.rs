@@ -152,7 +152,7 @@ impl LogDirs {
         Ok(Some(dir.shared.clone()))
     }
 
-    fn dir_of(&self, log: &Log) -> &Dir {
+    pub(super) fn dir_of(&self, log: &Log) -> &Dir {
         let is_its_parent = |dir: &&Dir| Arc::ptr_eq(&log.parent, &dir.shared);
         self.dirs.iter().find(is_its_parent).expect("every log is in one of the directories")
     }

@@ -124,6 +124,9 @@ impl LogDirs {
             "high watermarks begin at the start of each log",
         )?;
 
+        let cleaned =
+            read_checkpoint(root, file_names::CLEANER_OFFSET_CHECKPOINT, "logs are compacted from their beginning")?;
+
         let mut queue = VecDeque::new();
         for (name, kind, topic_partition) in partition_dirs(root)? {
             match kind {
@@ -144,6 +147,7 @@ impl LogDirs {
                         recovery_point: offset(&recovery_points),
                         log_start_offset: offset(&log_starts),
                         high_watermark: offset(&high_watermarks),
+                        cleaned_to: cleaned.get(&topic_partition).copied(),
                         had_clean_shutdown,
                         topic_partition,
                     };
