@@ -515,10 +515,11 @@ impl Loader<'_> {
         state.log_end_offset = state.segments[at].base_offset();
         state.rebuild_producers(expiration_ms, self.now_ms)?;
         let State { segments, dir, config, epochs, producers, .. } = state;
+        let limit = segments.get(at + 1).map_or(Offset(i64::MAX), Segment::base_offset);
         let segment = &mut segments[at];
         let txn_index = segment.txn_index_path(dir);
         let mut has_txn_index = false;
-        let recovered = segment.recover(dir, config, epochs, |batch| {
+        let recovered = segment.recover(dir, config, limit, epochs, |batch| {
             let Some(of_producer) = producer_batch_of(batch) else { return Ok(()) };
             if let Some(aborted) = producers.apply(&of_producer) {
                 transaction_index::append(&txn_index, &aborted)?;

@@ -55,6 +55,8 @@ mod truncation;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod dirs_tests;
 #[cfg(test)]
 mod log_tests;

@@ -522,12 +522,14 @@ impl Segment {
     }
 
     /// Walks all batches, tells `each` of them, and gathers the indexes anew, in memory: `finish_recovery` cuts the file
-    /// behind the last sound batch and writes them. Until then the offset index is missing, so that a start that follows
+    /// behind the last sound batch and writes them. No offset lies beyond `limit`, where the next segment begins: no checksum
+    /// covers it. Until then the offset index is missing, so that a start that follows
     /// an interruption, of this broker or of a JVM's, recovers the segment again.
     pub fn recover(
         &mut self,
         dir: &Path,
         config: &LogConfig,
+        limit: Offset,
         epochs: &mut LeaderEpochs,
         mut each: impl FnMut(&Batch<'_>) -> Result<(), LogError>,
     ) -> Result<Recovered, LogError> {
@@ -553,7 +555,7 @@ impl Segment {
                 Found::Damage(why) => break Some(why),
                 Found::Batch((position, batch)) => {
                     let header = batch.header;
-                    if let Some(why) = unsound(&batch, self.base_offset, next_offset) {
+                    if let Some(why) = unsound(&batch, self.base_offset, next_offset, limit) {
                         break Some(format!("{why} at position {position}"));
                     }
                     indexed.note(position, &header);
@@ -713,13 +715,13 @@ impl IndexEntries {
 }
 
 /// Why a batch cannot be part of the log, if so.
-fn unsound(batch: &Batch<'_>, segment: Offset, next_offset: Offset) -> Option<&'static str> {
+fn unsound(batch: &Batch<'_>, segment: Offset, next_offset: Offset, limit: Offset) -> Option<&'static str> {
     let header = &batch.header;
     if !batch.crc_is_valid() {
         return Some("a batch whose checksum does not match");
     }
     // A compressed set of magic 0 or 1 names its last offset only.
-    if header.base_offset < next_offset.0 || header.last_offset < header.base_offset {
+    if header.base_offset < next_offset.0 || header.last_offset < header.base_offset || header.last_offset >= limit.0 {
         return Some("a batch whose offsets do not continue the log");
     }
     if header.last_offset - segment.0 > RELATIVE_OFFSET_MAX {
