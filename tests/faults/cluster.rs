@@ -109,14 +109,26 @@ impl Cluster {
     }
 
     fn create_topics(&mut self) {
-        let mut client = self.brokers[self.controller()].client();
-        client.create_replicated_topic(ORDERS, 4, 3, &[]);
-        client.create_replicated_topic(MOVED, 2, 2, &[("min.insync.replicas", "1")]);
-        self.topics = &[ORDERS, MOVED];
-        if self.clients == Clients::Java {
-            let compacted = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1")];
-            client.create_replicated_topic(CHANGELOG, 1, 3, &compacted);
-            self.topics = &[ORDERS, MOVED, CHANGELOG];
+        let all: [(&str, i32, i16, &[(&str, &str)]); 3] = [
+            (ORDERS, 4, 3, &[]),
+            (MOVED, 2, 2, &[("min.insync.replicas", "1")]),
+            (CHANGELOG, 1, 3, &[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1")]),
+        ];
+        self.topics = match self.clients {
+            Clients::Librdkafka => &[ORDERS, MOVED],
+            Clients::Java => &[ORDERS, MOVED, CHANGELOG],
+        };
+        for (name, partitions, replicas, settings) in all.into_iter().take(self.topics.len()) {
+            let mut client = self.brokers[self.controller()].client();
+            eventually(PATIENCE, &format!("{name} is created"), || {
+                let created = client.try_create_replicated_topic(name, partitions, replicas, settings);
+                match created.map_err(|error| error.to_string())? {
+                    0 => Ok(()),
+                    // An earlier one may not be deleted as a whole yet.
+                    code => Err(format!("error {code}")),
+                }
+            });
+            client.until_led(name, partitions);
         }
     }
 
