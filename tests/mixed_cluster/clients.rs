@@ -10,6 +10,7 @@ use odradek::protocol::messages::produce::ProduceRequest;
 use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
 
+use crate::logs::Event;
 use crate::support::client::{outcome, produce_request};
 use crate::support::member::{Member, coordinated};
 use crate::support::{PATIENCE, eventually};
@@ -87,6 +88,7 @@ impl Clients {
         world.reads_all();
         world.until_same_bytes();
         world.until_same_files();
+        world.is_calm();
     }
 }
 
@@ -107,6 +109,7 @@ impl Producer {
             })
         };
         let holder = world.leader(SEQUENCED, 0);
+        world.happens(Event::SequenceGap);
         if self.sequence > 0 {
             let repeated = self.sequence - 1;
             assert_eq!(produce(world, repeated), Ok(i64::from(repeated)), "{holder} knows what it has");

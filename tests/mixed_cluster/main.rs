@@ -1,7 +1,7 @@
 //! JVM brokers and ours in one cluster, each kind in every role: controller, leader, follower, coordinator of groups. What an
 //! operator does and what fails happens to one of each kind while the other is the controller, and while it is itself; clients
-//! that know nothing of kinds get on all the while. In the end no broker has complained of anything that `logs.rs` does not
-//! explain.
+//! that know nothing of kinds get on all the while, and Kafka's own verifiers find nothing. In the end no broker has complained
+//! of anything that `logs.rs` does not explain.
 //!
 //! `cargo test --test mixed_cluster` takes what is newest and what is oldest; `tests/run.sh mixed` takes every version, with
 //! ours among JVM brokers and a JVM broker among ours, and three JVM brokers, which show that the test itself is right.
@@ -12,6 +12,7 @@ mod logs;
 mod steps;
 #[path = "../support/mod.rs"]
 mod support;
+mod verifiers;
 mod world;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -96,10 +97,11 @@ fn every_role(name: &str, kinds: [Kind; 3], protocol: &str, (one, other): (i32, 
     clients.go_on(&mut world);
     steps::brokers_change_places(&mut world, &mut clients, one, other);
     clients::are_consumed_by_tools(&mut world);
-    logs::explain_all(&world);
+    verifiers::find_nothing(&mut world, one);
+    logs::explain_all(&mut world);
 }
 
-/// The road of an upgrade: brokers of 2.8 in the protocol of 2.4, one of which is replaced by one of 3.9 on the way, and the
+/// The road of an upgrade: brokers of 2.8 in the protocol of 2.4, which are replaced by those of 3.9 on the way, and the
 /// protocol follows, one broker after the other.
 fn the_protocol_is_raised(name: &str, kinds: [Kind; 3], controller: i32) {
     let _alone = alone();
@@ -108,14 +110,17 @@ fn the_protocol_is_raised(name: &str, kinds: [Kind; 3], controller: i32) {
     assert_eq!(world.topic_id(clients::KEPT), None);
     steps::feature_says(&world, 1, 0);
     for (protocol, form_of_feature) in [("2.8", 1), ("3.9", 2)] {
+        // A broker speaks what all others understand: first all are of the new release, then each says so.
         for id in world.ids() {
-            world.stops(id);
             if protocol == "3.9" && world.kinds[id as usize] == Kind::Jvm("2.8.2") {
+                world.stops(id);
                 world.kinds[id as usize] = Kind::Jvm("3.9.2");
                 world.starts(id);
                 clients.go_on(&mut world);
-                world.stops(id);
             }
+        }
+        for id in world.ids() {
+            world.stops(id);
             world.speaks(id, protocol);
             world.starts(id);
             clients.go_on(&mut world);
@@ -130,7 +135,7 @@ fn the_protocol_is_raised(name: &str, kinds: [Kind; 3], controller: i32) {
         clients.go_on(&mut world);
         world.says(&format!("all speak {protocol}"));
     }
-    logs::explain_all(&world);
+    logs::explain_all(&mut world);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::fs;
 use odradek::record::compression::Codec;
 
 use crate::clients::Clients;
+use crate::logs::Event;
 use crate::support::{PATIENCE, eventually};
 use crate::world::{World, name, partitions};
 
@@ -15,6 +16,7 @@ fn numbered(name: &str, count: usize) -> Vec<String> {
 
 /// A topic is created, altered, grown and deleted, and all brokers hear of it, whoever is the controller.
 pub fn a_topic_comes_and_goes(world: &mut World, topic: &str) {
+    world.happens(Event::TopicsChange);
     let with = |more: &[&'static str]| -> Vec<String> {
         [&["--topic", topic][..], more].concat().iter().map(|word| (*word).to_owned()).collect()
     };
@@ -69,6 +71,7 @@ pub fn a_topic_comes_and_goes(world: &mut World, topic: &str) {
 pub fn replicas_move(world: &mut World, topic: &str) {
     world.creates(topic, &[&[0, 1]], &[]);
     let file = world.cluster.scratch.path("move.json");
+    world.happens(Event::ReplicasMove);
     for to in [[1, 2], [2, 0], [0, 1]] {
         world.produces(topic, 0, Codec::Lz4, &numbered(&format!("before {to:?}"), 3));
         let json = format!(r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":0,"replicas":{to:?}}}]}}"#);
@@ -108,6 +111,7 @@ pub fn logs_part(world: &mut World, loser: i32, winner: i32, setting: &str) {
     world.cluster.until_partition(&topic, 0, "only one is in sync", |found| found.isr_nodes == [loser]);
     world.produces(&topic, 0, Codec::Gzip, &numbered("lost", 4));
     world.produces(&topic, 0, Codec::None, &numbered("lost too", 5));
+    world.happens(Event::LogsPart);
     world.is_killed(loser);
 
     world.starts(winner);

@@ -1,6 +1,6 @@
 //! The cluster, and what must be in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
 use rustix::process::Signal;
 
+use crate::logs::{Event, Span};
 use crate::support::client::{Client, TIMESTAMP, values};
 use crate::support::{Brokers, Kind, PATIENCE, eventually};
 
@@ -34,6 +35,12 @@ pub struct World {
     pub expected: BTreeMap<Partition, Vec<String>>,
     pub zk: ZooKeeper,
     began: Instant,
+    /// The parts of the brokers' logs that are over, by what happened meanwhile.
+    pub spans: Vec<Span>,
+    /// Since all was calm.
+    happened: BTreeSet<Event>,
+    /// At the beginning of the part that is not over.
+    span_kinds: Vec<Kind>,
 }
 
 impl World {
@@ -43,7 +50,18 @@ impl World {
         let cluster = Brokers::start_as(&format!("mixed-{name}"), kinds, &settings);
         let zk = ZooKeeper::connect(cluster.zookeeper.port);
         let protocol = protocol.to_owned();
-        let mut world = World { cluster, kinds: kinds.to_vec(), protocol, expected: BTreeMap::new(), zk, began };
+        let (spans, happened) = (Vec::new(), BTreeSet::from([Event::Starts]));
+        let mut world = World {
+            cluster,
+            kinds: kinds.to_vec(),
+            protocol,
+            expected: BTreeMap::new(),
+            zk,
+            began,
+            spans,
+            happened,
+            span_kinds: kinds.to_vec(),
+        };
         world.says("all brokers run");
         world
     }
@@ -51,6 +69,25 @@ impl World {
     /// A line with the time, for who reads how far a test came.
     pub fn says(&mut self, what: &str) {
         println!("{:>6.1} s: {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// Of what brokers may complain from now on, until all is calm.
+    pub fn happens(&mut self, event: Event) {
+        self.span_ends();
+        self.happened.insert(event);
+    }
+
+    /// The clients have got on with a whole cluster since anything happened.
+    pub fn is_calm(&mut self) {
+        self.span_ends();
+        self.happened.clear();
+    }
+
+    fn span_ends(&mut self) {
+        let length = |id| fs::metadata(self.log(id)).expect("every broker has a log").len();
+        let ends = self.ids().map(length).collect();
+        let kinds = std::mem::replace(&mut self.span_kinds, self.kinds.clone());
+        self.spans.push(Span { ends, happened: self.happened.clone(), kinds });
     }
 
     pub fn ids(&self) -> impl Iterator<Item = i32> + use<> {
@@ -130,6 +167,7 @@ impl World {
 
     /// Has the first replica of each partition lead it.
     pub fn elects_preferred(&mut self) {
+        self.happens(Event::LeadersMove);
         self.until_whole();
         self.script("kafka-leader-election.sh", &["--election-type", "preferred", "--all-topic-partitions"]);
         for ((topic, partition), found) in self.until_whole() {
@@ -149,6 +187,8 @@ impl World {
             return;
         }
         let others: Vec<i32> = self.running().into_iter().filter(|other| *other != id).collect();
+        self.happens(Event::OfficeMoves);
+        let began = Instant::now();
         let signal = |world: &mut World, signal| {
             others.iter().for_each(|id| world.cluster.brokers[*id as usize].process().signal(signal));
         };
@@ -159,6 +199,10 @@ impl World {
             let json = self.zk.get("/controller").ok_or("the office is free")?;
             if json.contains(&is_it) { Ok(()) } else { Err(json) }
         });
+        // A session lasts for six seconds since the last sign of life, which is two seconds old at the most.
+        if began.elapsed() > Duration::from_secs(4) {
+            self.happened.extend([Event::SessionExpires, Event::Dies]);
+        }
         signal(self, Signal::CONT);
         for asked in self.running() {
             eventually(PATIENCE, &format!("broker {asked} knows that {id} is the controller"), || {
@@ -173,6 +217,7 @@ impl World {
 
     /// Creates a topic of partitions on these brokers, of which the first leads.
     pub fn creates(&mut self, topic: &str, replicas: &[&[i32]], configs: &[(&str, &str)]) {
+        self.happens(Event::TopicsChange);
         let assignments = (0..).zip(replicas).map(|(partition_index, broker_ids)| CreatableReplicaAssignment {
             partition_index,
             broker_ids: broker_ids.to_vec(),
@@ -308,6 +353,7 @@ impl World {
     }
 
     pub fn stops(&mut self, id: i32) {
+        self.happens(Event::Stops);
         let status = self.cluster.brokers[id as usize].stop();
         // A JVM that ends by a signal says so.
         assert!(matches!(status.code(), Some(0 | 143)), "broker {id} ended with {status} after TERM");
@@ -346,6 +392,7 @@ impl World {
 
     /// Dies, and so does its session with ZooKeeper, for which the others would have to wait.
     pub fn is_killed(&mut self, id: i32) {
+        self.happens(Event::Dies);
         let session = self.zk.owner(&format!("/brokers/ids/{id}")).expect("it is registered");
         self.cluster.brokers[id as usize].kill();
         close_session(session, self.cluster.zookeeper.port).expect("ZooKeeper answers");
@@ -353,6 +400,7 @@ impl World {
     }
 
     pub fn starts(&mut self, id: i32) {
+        self.happens(Event::Starts);
         let kind = self.kinds[id as usize];
         self.cluster.start_broker(id as usize, kind);
         self.says(&format!("broker {id} ({}) runs again", name(kind)));
@@ -360,6 +408,7 @@ impl World {
 
     /// Its session ends while it is connected. It hears of that, and comes back by itself.
     pub fn session_expires(&mut self, id: i32) {
+        self.happens(Event::SessionExpires);
         let path = format!("/brokers/ids/{id}");
         let before = self.zk.owner(&path).expect("it is registered");
         let is_controller = self.controller() == id;
