@@ -109,10 +109,10 @@ impl Cluster {
     }
 
     fn create_topics(&mut self) {
-        let all: [(&str, i32, i16, &[(&str, &str)]); 3] = [
-            (ORDERS, 4, 3, &[]),
-            (MOVED, 2, 2, &[("min.insync.replicas", "1")]),
-            (CHANGELOG, 1, 3, &[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1")]),
+        let all = [
+            (ORDERS, 4, 3, vec![]),
+            (MOVED, 2, 2, vec![("min.insync.replicas", "1")]),
+            (CHANGELOG, 1, 3, vec![("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1")]),
         ];
         self.topics = match self.clients {
             Clients::Librdkafka => &[ORDERS, MOVED],
@@ -121,7 +121,7 @@ impl Cluster {
         for (name, partitions, replicas, settings) in all.into_iter().take(self.topics.len()) {
             let mut client = self.brokers[self.controller()].client();
             eventually(PATIENCE, &format!("{name} is created"), || {
-                let created = client.try_create_replicated_topic(name, partitions, replicas, settings);
+                let created = client.try_create_replicated_topic(name, partitions, replicas, &settings);
                 match created.map_err(|error| error.to_string())? {
                     0 => Ok(()),
                     // An earlier one may not be deleted as a whole yet.
