@@ -18,7 +18,6 @@ const MISSING: &[(i16, &str, &str)] = &[
     (26, "EndTxn", "Transactions"),
     (27, "WriteTxnMarkers", "Transactions"),
     (28, "TxnOffsetCommit", "Transactions"),
-    (34, "AlterReplicaLogDirs", "Moving replicas between log directories"),
     (36, "SaslAuthenticate", "Security"),
     (38, "CreateDelegationToken", "Security"),
     (39, "RenewDelegationToken", "Security"),

@@ -309,6 +309,19 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
                 frame(&request((0..of(13) as i32).map(asked).collect()), 2, 1),
             ]
         }
+        ApiKey::AlterReplicaLogDirs => {
+            use m::alter_replica_log_dirs::*;
+            let many = |name| AlterReplicaLogDirTopic { name, partitions: (0..of(4) as i32).collect() };
+            let in_dir = |path: &str, topics| AlterReplicaLogDir { path: path.to_owned(), topics };
+            let request = |dirs| AlterReplicaLogDirsRequest { dirs };
+            // Of the only directory nobody here knows the path.
+            vec![
+                frame(&request(vec![in_dir("/d", vec![many(topic())])]), 2, 1),
+                frame(&request(vec![in_dir("/d", vec![many(long_name())])]), 2, 1),
+                frame(&request(vec![in_dir("/d", vec![AlterReplicaLogDirTopic::default(); of(4)])]), 2, 1),
+                frame(&request(vec![AlterReplicaLogDir::default(); of(3)]), 2, 1),
+            ]
+        }
         ApiKey::DescribeLogDirs => {
             use m::describe_log_dirs::*;
             let named = |topic, partitions| DescribableLogDirTopic { topic, partitions };

@@ -98,7 +98,7 @@ impl Dirs {
         log: &Log,
         is_future: bool,
     ) -> Result<(), AnswerTooLong> {
-        let Some(result) = self.dir_of(log.parent_dir()) else { return Ok(()) };
+        let Some(result) = self.dir_of(&log.parent_dir()) else { return Ok(()) };
         let TopicPartition { topic, partition } = log.topic_partition();
         let topics = &mut self.results[result].topics;
         let at = match self.topics.get(&(result, Arc::clone(topic))) {

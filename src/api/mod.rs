@@ -33,6 +33,7 @@ pub mod acls;
 pub mod allocate_producer_ids;
 pub mod alter_configs;
 pub mod alter_partition;
+pub mod alter_replica_log_dirs;
 pub mod answer;
 pub mod api_versions;
 #[cfg(test)]

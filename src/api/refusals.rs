@@ -275,6 +275,17 @@ refusals! {
         });
         AlterConfigsResponse { responses, ..Default::default() }
     };
+    alter_replica_log_dirs: AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse, |asked, _version, code, text| {
+        let topics = asked.dirs.into_iter().flat_map(|dir| dir.topics).collect();
+        let results = each(topics, |topic: AlterReplicaLogDirTopic| AlterReplicaLogDirTopicResult {
+            topic_name: topic.name,
+            partitions: each(topic.partitions, |partition_index| AlterReplicaLogDirPartitionResult {
+                partition_index,
+                error_code: code,
+            }),
+        });
+        AlterReplicaLogDirsResponse { results, ..Default::default() }
+    };
     describe_log_dirs: DescribeLogDirsRequest => DescribeLogDirsResponse, |_asked, _version, code, text| {
         DescribeLogDirsResponse { error_code: code, ..Default::default() }
     };

@@ -14,10 +14,10 @@ use crate::api::refusals::Refusing;
 use crate::api::session::ClientSession;
 use crate::api::{
     Handled, HangUp, Outcome, RequestContext, Server, acls, allocate_producer_ids, alter_configs, alter_partition,
-    api_versions, consumer_groups, controlled_shutdown, create_partitions, create_topics, delete_records,
-    delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers, elect_leaders, fetch,
-    find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata, offset_for_leader_epoch,
-    offsets, produce, reassignments, stop_replica, update_features, update_metadata,
+    alter_replica_log_dirs, api_versions, consumer_groups, controlled_shutdown, create_partitions, create_topics,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
+    elect_leaders, fetch, find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata,
+    offset_for_leader_epoch, offsets, produce, reassignments, stop_replica, update_features, update_metadata,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -97,6 +97,7 @@ table! {
     DeleteAcls => acls::delete, counted;
     DescribeConfigs => describe_configs::handle, counted;
     AlterConfigs => alter_configs::handle;
+    AlterReplicaLogDirs => alter_replica_log_dirs::handle;
     DescribeLogDirs => describe_log_dirs::handle, counted;
     CreatePartitions => create_partitions::handle;
     DeleteGroups => groups::delete;
@@ -190,6 +191,7 @@ fn survives_hang_up(key: ApiKey) -> bool {
             | ApiKey::CreatePartitions
             | ApiKey::AlterConfigs
             | ApiKey::IncrementalAlterConfigs
+            | ApiKey::AlterReplicaLogDirs
     )
 }
 

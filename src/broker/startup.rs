@@ -53,6 +53,7 @@ use crate::network::listener::{self, BoundListener, ListenerSettings};
 use crate::network::memory::MemoryPool;
 use crate::replica::alter_partition;
 use crate::replica::decisions::TopicConfigs;
+use crate::replica::dir_moves;
 use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::io::IoThreads;
 use crate::replica::replica_manager::ReplicaManager;
@@ -338,6 +339,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let metadata = Arc::new(MetadataCache::after_start(has_topics));
     let group_config = config.group_config();
     let (replica_config, controller_config) = (config.replica_config(), config.controller_config());
+    let moves_at_once = replica_config.num_replica_alter_log_dirs_threads.max(1);
     let (broker_epoch, registered) = watch::channel(None);
     let controlled_shutdown =
         ControlledShutdown { broker: id, metadata: Arc::clone(&metadata), registered: registered.clone() };
@@ -352,6 +354,9 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         Arc::clone(&counters.replica),
     );
     tasks.spawn(Fetchers::run(fetchers, shutting_down.clone()));
+    for _ in 0..moves_at_once {
+        tasks.spawn(dir_moves::run(Arc::clone(&replicas), shutting_down.clone()));
+    }
     let of_replicas = dynamic.section(KafkaConfig::replica_config);
     tasks.spawn(follow_replica_settings(of_replicas, Arc::clone(&replicas), shutting_down.clone()));
     let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;

@@ -6,6 +6,9 @@ use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, checked};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::alter_replica_log_dirs::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
+};
 use crate::protocol::messages::describe_log_dirs::{DescribableLogDirTopic, DescribeLogDirsRequest};
 
 /// A log directory as its broker describes it.
@@ -29,6 +32,37 @@ pub struct DescribedReplica {
 pub type DescribedLogDirs = BTreeMap<String, DescribedLogDir>;
 
 impl Cluster {
+    /// Has a broker move replicas to the directories that stand beside them, and gives what it said of each.
+    pub async fn alter_replica_log_dirs(
+        &self,
+        broker: BrokerId,
+        targets: &BTreeMap<TopicPartition, String>,
+    ) -> Result<BTreeMap<TopicPartition, ErrorCode>, ClientError> {
+        let mut dirs: BTreeMap<&str, BTreeMap<&str, Vec<i32>>> = BTreeMap::new();
+        for (name, path) in targets {
+            dirs.entry(path).or_default().entry(&name.topic).or_default().push(name.partition);
+        }
+        let dirs = dirs.into_iter().map(|(path, topics)| AlterReplicaLogDir {
+            path: path.to_owned(),
+            topics: topics
+                .into_iter()
+                .map(|(name, partitions)| AlterReplicaLogDirTopic { name: name.to_owned(), partitions })
+                .collect(),
+        });
+        let request = &AlterReplicaLogDirsRequest { dirs: dirs.collect() };
+        let doing = format!("move replicas of broker {broker} to other log directories");
+        let answer = self.retried(&doing, || async { self.broker(broker).await?.send(request).await }).await?;
+        let mut told = BTreeMap::new();
+        for topic in answer.results {
+            let name: std::sync::Arc<str> = topic.topic_name.into();
+            for one in topic.partitions {
+                let key = TopicPartition::new(name.clone(), one.partition_index);
+                told.insert(key, ErrorCode::from_code(one.error_code));
+            }
+        }
+        Ok(told)
+    }
+
     /// The directories of a broker and the logs in them: all, or those of these partitions.
     pub async fn describe_log_dirs(
         &self,

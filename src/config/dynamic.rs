@@ -228,7 +228,7 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
 /// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
 /// logs are opened, which is at the next start, as in Kafka.
-const WATCHED: [&str; 18] = [
+const WATCHED: [&str; 19] = [
     "advertised.listeners",
     "background.threads",
     "follower.replication.throttled.rate",
@@ -247,6 +247,7 @@ const WATCHED: [&str; 18] = [
     "num.recovery.threads.per.data.dir",
     "num.replica.fetchers",
     "producer.id.expiration.ms",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
 ];
 
 /// Whether a change takes effect while this broker runs: the defaults of topics do, as far as their logs obey them.
@@ -398,6 +399,7 @@ mod tests {
             ("max.connections.per.ip", "7"), ("max.connections.per.ip.overrides", "127.0.0.1:7"),
             ("message.max.bytes", "7"), ("min.insync.replicas", "2"), ("num.io.threads", "7"),
             ("num.recovery.threads.per.data.dir", "2"), ("num.replica.fetchers", "2"), ("producer.id.expiration.ms", "7"),
+            ("replica.alter.log.dirs.io.max.bytes.per.second", "7"),
             ("unclean.leader.election.enable", "true"),
         ];
         let parts = |config: &KafkaConfig| {

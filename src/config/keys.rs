@@ -33,8 +33,8 @@ settings! {
     SERVER:
     "advertised.listeners": String = None, Any, PerBroker, Acted, "Addresses that clients and other brokers are told to use; the listeners themselves when unset.";
     "alter.config.policy.class.name": Class = None, Any, ReadOnly, Refused, "Class that may veto changes of topic and broker settings.";
-    "alter.log.dirs.replication.quota.window.num": Int = Some("11"), AtLeast(1), ReadOnly, NotYet, "Samples kept for the quota on moves between log directories.";
-    "alter.log.dirs.replication.quota.window.size.seconds": Int = Some("1"), AtLeast(1), ReadOnly, NotYet, "Seconds covered by one sample of the quota on moves between log directories.";
+    "alter.log.dirs.replication.quota.window.num": Int = Some("11"), AtLeast(1), ReadOnly, Acted, "Samples kept for the quota on moves between log directories.";
+    "alter.log.dirs.replication.quota.window.size.seconds": Int = Some("1"), AtLeast(1), ReadOnly, Acted, "Seconds covered by one sample of the quota on moves between log directories.";
     "authorizer.class.name": String = Some(""), NonNull, ReadOnly, Refused, "Class that decides which principal may do what; empty allows everything.";
     "auto.create.topics.enable": Boolean = Some("true"), Any, ReadOnly, Acted, "Whether a request that names a missing topic creates it.";
     "auto.include.jmx.reporter": Boolean = Some("true"), Any, ReadOnly, NoEffect, "Whether the JMX reporter runs even when metric.reporters does not list it.";
@@ -191,7 +191,7 @@ settings! {
     "num.network.threads": Int = Some("3"), AtLeast(1), ClusterWide, Acted, "Threads that serve connections.";
     "num.partitions": Int = Some("1"), AtLeast(1), ReadOnly, Acted, "Partitions of a topic that is created without saying how many.";
     "num.recovery.threads.per.data.dir": Int = Some("1"), AtLeast(1), ClusterWide, Acted, "Threads that load and recover the logs of one directory.";
-    "num.replica.alter.log.dirs.threads": Int = None, Any, ReadOnly, NotYet, "Threads that move replicas between log directories; as many as directories when unset.";
+    "num.replica.alter.log.dirs.threads": Int = None, Any, ReadOnly, Acted, "Threads that move replicas between log directories; as many as directories when unset.";
     "num.replica.fetchers": Int = Some("1"), Any, ClusterWide, Acted, "Fetchers for each broker that is followed.";
     "offset.metadata.max.bytes": Int = Some("4096"), Any, ReadOnly, Acted, "Largest note that may be committed with an offset.";
     "offsets.commit.required.acks": Short = Some("-1"), Any, ReadOnly, Acted, "Acknowledgements an offset commit needs; -1 is the only sensible value.";
@@ -391,7 +391,7 @@ settings! {
     DYNAMIC_ONLY:
     "follower.replication.throttled.rate": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "Bytes a second for throttled replicas that follow here.";
     "leader.replication.throttled.rate": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "Bytes a second for throttled replicas that are led here.";
-    "replica.alter.log.dirs.io.max.bytes.per.second": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, NotYet, "Bytes a second for moves between log directories.";
+    "replica.alter.log.dirs.io.max.bytes.per.second": Long = Some("9223372036854775807"), AtLeast(0), ClusterWide, Acted, "Bytes a second for moves between log directories.";
 }
 
 /// The broker setting of this name, Kafka's or our own.

@@ -204,6 +204,14 @@ impl KafkaConfig {
             follower_replication_throttled_rate: self.stored_rate("follower.replication.throttled.rate"),
             replication_quota_window_num: self.size("replication.quota.window.num"),
             replication_quota_window_size_seconds: self.millis("replication.quota.window.size.seconds"),
+            alter_log_dirs_bytes_per_second: self.stored_rate("replica.alter.log.dirs.io.max.bytes.per.second"),
+            alter_log_dirs_quota_window_num: self.size("alter.log.dirs.replication.quota.window.num"),
+            alter_log_dirs_quota_window_size_seconds: self
+                .millis("alter.log.dirs.replication.quota.window.size.seconds"),
+            num_replica_alter_log_dirs_threads: self
+                .text("num.replica.alter.log.dirs.threads")
+                .and_then(|threads| threads.trim().parse().ok())
+                .unwrap_or_else(|| self.log_dirs_config().dirs.len()),
         }
     }
 

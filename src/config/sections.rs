@@ -265,6 +265,12 @@ pub struct ReplicaConfig {
     pub follower_replication_throttled_rate: u64,
     pub replication_quota_window_num: usize,
     pub replication_quota_window_size_seconds: u64,
+    /// Bytes a second, of logs that are copied to other directories of this broker.
+    pub alter_log_dirs_bytes_per_second: u64,
+    pub alter_log_dirs_quota_window_num: usize,
+    pub alter_log_dirs_quota_window_size_seconds: u64,
+    /// How many are copied at a time.
+    pub num_replica_alter_log_dirs_threads: usize,
 }
 
 impl Default for ReplicaConfig {
@@ -288,6 +294,10 @@ impl Default for ReplicaConfig {
             follower_replication_throttled_rate: i64::MAX as u64,
             replication_quota_window_num: 11,
             replication_quota_window_size_seconds: 1,
+            alter_log_dirs_bytes_per_second: i64::MAX as u64,
+            alter_log_dirs_quota_window_num: 11,
+            alter_log_dirs_quota_window_size_seconds: 1,
+            num_replica_alter_log_dirs_threads: 1,
         }
     }
 }

@@ -59,7 +59,7 @@ impl Log {
         drop(state);
         let (info, rolled) = self.observe(appended)?;
         if rolled == Rolled::Yes {
-            self.parent.note_rolled(&self.topic_partition);
+            self.parent().note_rolled(&self.topic_partition);
         }
         Ok(AppendInfo { flush_due, ..info })
     }
@@ -71,7 +71,7 @@ impl Log {
         let rolled = self.observe(state.roll(base_offset, now_ms))?;
         drop(state);
         if rolled == Rolled::Yes {
-            self.parent.note_rolled(&self.topic_partition);
+            self.parent().note_rolled(&self.topic_partition);
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl State {
         Ok((info, rolled))
     }
 
-    fn append_as_follower(
+    pub(super) fn append_as_follower(
         &mut self,
         records: &Bytes,
         leader_epoch: LeaderEpoch,
@@ -230,9 +230,16 @@ impl State {
     }
 
     fn write(&mut self, parts: &mut [IoSlice<'_>], bytes: u32) -> Result<u32, LogError> {
-        let State { segments, dir, snapshots, .. } = self;
+        let State { segments, dir, snapshots, shadow, .. } = self;
         snapshots.note_appended(bytes);
-        segments.last_mut().expect("a log always has an active segment").append_bytes(dir, parts, bytes)
+        // Writing uses them up.
+        let again: Option<Vec<u8>> = shadow.as_ref().map(|_| parts.iter().flat_map(|part| part.to_vec()).collect());
+        let position =
+            segments.last_mut().expect("a log always has an active segment").append_bytes(dir, parts, bytes)?;
+        if let (Some(in_old_directory), Some(again)) = (shadow, again) {
+            in_old_directory.append(&again);
+        }
+        Ok(position)
     }
 
     fn note_appended(&mut self, position: u32, header: &BatchHeader, body: &[u8]) -> Result<(), LogError> {

@@ -262,7 +262,7 @@ fn what_the_disk_did_not_take_is_written_again() {
     fail(Op::Sync, 0);
     dirs.tick_flush(2000);
     assert_eq!(dirs.live_dirs().len(), 1);
-    assert_eq!(dirs.get(&TopicPartition::new("t", 1)).expect("there").parent.unwritten.take(3000).len(), 1);
+    assert_eq!(dirs.get(&TopicPartition::new("t", 1)).expect("there").parent().unwritten.take(3000).len(), 1);
 }
 
 #[test]
@@ -448,6 +448,11 @@ fn what_cannot_be_a_partition_stops_the_start() {
     fs::create_dir(fixture.path(0, "__cluster_metadata-0")).expect("writable");
     fs::create_dir(fixture.path(0, "t-0")).expect("writable");
     fs::create_dir(fixture.path(1, "t-0")).expect("writable");
+    // Of two topics of that name.
+    for (dir, id) in [(0, "AAAAAAAAAAAAAAAAAAAAAQ"), (1, "AAAAAAAAAAAAAAAAAAAAAg")] {
+        let text = format!("version: 0\ntopic_id: {id}");
+        fs::write(fixture.path(dir, "t-0/partition.metadata"), text).expect("writable");
+    }
     let refused = load(&dirs);
     assert!(
         matches!(&refused, Err(LogError::StartRefused { context }) if context.contains("Duplicate")),
@@ -511,7 +516,7 @@ fn nobody_goes_on_from_a_truncation_before_its_recovery_point_is_written_whoever
     let written = || fs::read_to_string(fixture.path(0, "recovery-point-offset-checkpoint")).expect("written");
     assert_eq!(written(), "0\n1\nt 0 3\n");
     log.truncate_to(Offset(1), log.leader_epoch(), 0).expect("truncated");
-    let shared = &log.parent;
+    let shared = &log.parent();
     let checkpointing = shared.checkpointing.lock().expect("nothing panics under this lock");
     std::thread::scope(|scope| {
         scope.spawn(|| dirs.write_recovery_points_moved_back(0));

@@ -84,6 +84,13 @@ fn parse_plain_name(name: &str) -> Option<TopicPartition> {
     Some(TopicPartition::new(topic, partition.parse().ok()?))
 }
 
+/// The name of a directory into which a log is copied; `None` where it would be too long for a file system.
+/// Source: kafka 3.9 core/.../log/LocalLog.scala (logFutureDirName), core/.../server/ReplicaManager.scala (alterReplicaLogDirs).
+pub(crate) fn future_dir_name(tp: &TopicPartition) -> Option<String> {
+    let name = format!("{tp}.{:032x}-future", rand::random::<u128>());
+    (name.len() <= NAME_BYTES_MAX).then_some(name)
+}
+
 /// The name a directory gets when its deletion is scheduled.
 pub(crate) fn deleting_dir_name(tp: &TopicPartition) -> String {
     let suffix = format!("-{}.{:032x}-delete", tp.partition, rand::random::<u128>());
@@ -120,6 +127,15 @@ mod tests {
         assert_eq!((parsed.partition, kind), (11, DirKind::Deleting));
         let odd = deleting_dir_name(&TopicPartition::new("\u{1f600}".repeat(60), 0));
         assert!(odd.len() <= 255 && parse_dir_name(&odd).is_some(), "{odd}");
+    }
+
+    #[test]
+    fn a_directory_for_a_copy_has_a_name_of_kafkas_or_none() {
+        let parsed = parse_dir_name(&future_dir_name(&TopicPartition::new("a-b", 7)).expect("a short name"));
+        assert_eq!(parsed, Some((TopicPartition::new("a-b", 7), DirKind::Future)));
+        let of_length =
+            |bytes: usize| future_dir_name(&TopicPartition::new("t".repeat(bytes), 11)).map(|name| name.len());
+        assert_eq!((of_length(212), of_length(213)), (Some(255), None));
     }
 
     #[test]

@@ -117,6 +117,11 @@ pub(crate) mod faults {
         FAILS.set(Some((op, others)));
     }
 
+    /// Nothing fails any more. True if what was to fail has not been reached.
+    pub fn clear() -> bool {
+        FAILS.take().is_some()
+    }
+
     pub fn before(op: Op) -> io::Result<()> {
         WATCHER.with_borrow_mut(|watcher| {
             if let Some(watcher) = watcher {

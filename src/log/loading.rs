@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
+
 use super::append::producer_batch_of;
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file};
@@ -133,6 +135,8 @@ pub(crate) fn load(
             cuts: 0,
             cleaned_to: input.cleaned_to,
             is_truncating: false,
+            cut_at: None,
+            shadow: None,
             kept_bytes: 0,
             is_closed: false,
         },
@@ -147,7 +151,7 @@ pub(crate) fn load(
     state.segments.iter_mut().for_each(Segment::close);
     Ok(Log {
         topic_partition: input.topic_partition,
-        parent,
+        parent: ArcSwap::new(parent),
         failed: AtomicBool::new(false),
         replacements: AtomicU64::new(0),
         cleaning_pauses: Arc::default(),

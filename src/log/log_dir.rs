@@ -1,7 +1,7 @@
 //! One entry of `log.dirs`, as the logs in it see it: whether it still serves, and work they leave for later.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -36,6 +36,8 @@ pub(crate) struct LogDir {
     pub unwritten: Pending<TopicPartition>,
     /// Segments, by base offset, whose indexes led a reader astray.
     pub wrong_indexes: Pending<(TopicPartition, Offset)>,
+    /// How many logs and copies of logs are in it.
+    logs: AtomicUsize,
     doomed: Mutex<Vec<Doomed>>,
     /// A recovery point moved back since the checkpoint: what is appended below the old one is not on the disk yet.
     pub truncated: Pending<()>,
@@ -69,6 +71,7 @@ impl LogDir {
             overdue: Pending::default(),
             unwritten: Pending::default(),
             wrong_indexes: Pending::default(),
+            logs: AtomicUsize::new(0),
             doomed: Mutex::default(),
             truncated: Pending::default(),
         }
@@ -131,6 +134,18 @@ impl LogDir {
             // Nobody listens in tests and tools, and that is fine.
             let _ = self.failures.send(self.path.clone());
         }
+    }
+
+    pub fn log_count(&self) -> usize {
+        self.logs.load(Ordering::Relaxed)
+    }
+
+    pub fn count_log(&self) {
+        self.logs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn uncount_log(&self) {
+        self.logs.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub fn note_rolled(&self, tp: &TopicPartition) {

@@ -35,6 +35,7 @@ mod index_file;
 pub mod leader_epochs;
 mod loading;
 mod log_dir;
+mod moving;
 mod offset_index;
 mod partition_metadata;
 mod pending;
@@ -63,9 +64,11 @@ mod log_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod moves_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -74,11 +77,14 @@ use self::counters::add;
 use self::error::{Condemned, IoContext, LogError};
 use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
 use self::log_dir::LogDir;
+use self::moving::Shadow;
 use self::producer_state::Producers;
 use self::recent::RecentBatches;
 use self::segment::Segment;
 use self::snapshots::Snapshots;
 use self::transaction_index::AbortedTxn;
+use arc_swap::ArcSwap;
+
 use crate::codec::writer::FileRegion;
 use crate::config::log::LogConfig;
 use crate::model::lock::{Guard, Lock};
@@ -91,7 +97,8 @@ const NO_EPOCH_ANY_MORE: LeaderEpoch = LeaderEpoch(i32::MAX);
 #[derive(Debug)]
 pub struct Log {
     topic_partition: TopicPartition,
-    parent: Arc<LogDir>,
+    /// Another one once the log has moved there.
+    parent: ArcSwap<LogDir>,
     /// Something of this log alone is damaged, or a change was left half done: nothing is served until the broker restarts.
     failed: AtomicBool,
     /// How many times segments have taken the place of others: who reads without the lock may have the file of an old one and
@@ -137,6 +144,10 @@ pub(crate) struct State {
     cleaned_to: Option<Offset>,
     /// A truncation is at the files, for which it has let go of the lock: nothing may be read or appended meanwhile.
     is_truncating: bool,
+    /// The lowest offset at which a truncation has cut the log since whoever copies it has asked.
+    cut_at: Option<Offset>,
+    /// The log has moved, and its old directory still bears its name.
+    shadow: Option<Shadow>,
     /// Of the segments that a truncation keeps and has taken out of the log, as long as it is at them.
     kept_bytes: u64,
     /// Closed for good, or its directory is gone.
@@ -250,20 +261,30 @@ impl Log {
     }
 
     /// The entry of `log.dirs` that holds the log.
-    pub fn parent_dir(&self) -> &Path {
-        self.parent.path()
+    pub fn parent_dir(&self) -> PathBuf {
+        self.parent().path().to_path_buf()
+    }
+
+    pub(crate) fn parent(&self) -> Arc<LogDir> {
+        self.parent.load_full()
     }
 
     pub fn is_offline(&self) -> bool {
-        self.parent.is_offline() || self.failed.load(Ordering::Acquire)
+        self.parent.load().is_offline() || self.failed.load(Ordering::Acquire)
     }
 
     /// Takes out of service what the error is about: the directory, this log, or nothing.
     fn observe<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+        self.observe_in(&self.parent(), result)
+    }
+
+    /// The same of what was done in that directory, where the log may be no more.
+    fn observe_in<T>(&self, parent: &Arc<LogDir>, result: Result<T, LogError>) -> Result<T, LogError> {
         if let Err(error) = &result {
-            match self.parent.condemned_by(error) {
-                Condemned::Dir => self.parent.fail(error),
-                Condemned::Log => self.fail(error),
+            match parent.condemned_by(error) {
+                Condemned::Dir => parent.fail(error),
+                Condemned::Log if self.is_in(parent) => self.fail(error),
+                Condemned::Log => log::debug!("[{}] {error}; the log has moved meanwhile", self.topic_partition),
                 Condemned::Nothing | Condemned::LogOrDir => {}
             }
         }
@@ -278,7 +299,7 @@ impl Log {
     fn fail(&self, error: &LogError) {
         if !self.failed.swap(true, Ordering::AcqRel) {
             log::error!("[{}] {error}; the partition is offline until the broker restarts", self.topic_partition);
-            self.parent.tell_failed_log();
+            self.parent().tell_failed_log();
         }
     }
 
@@ -295,9 +316,9 @@ impl Log {
 
     /// The state, if the log serves or will when a truncation is over.
     fn usable(&self) -> Result<Guard<'_, State>, LogError> {
-        self.parent.check()?;
+        self.parent.load().check()?;
         if self.failed.load(Ordering::Acquire) {
-            let path = self.parent.path().join(self.topic_partition.to_string());
+            let path = self.parent_dir().join(self.topic_partition.to_string());
             return Err(LogError::Offline { dir: path.display().to_string() });
         }
         let state = self.locked();
@@ -364,7 +385,7 @@ impl Log {
             None => {
                 state.topic_id = Some(id);
                 state.unwritten.topic_id = true;
-                self.parent.note_unwritten(&self.topic_partition);
+                self.parent().note_unwritten(&self.topic_partition);
                 Ok(())
             }
         }
@@ -463,7 +484,7 @@ impl Log {
             }
             state.unwritten.epochs |= epochs.is_some();
             state.unwritten.topic_id |= topic_id.is_some();
-            self.parent.note_unwritten(&self.topic_partition);
+            self.parent().note_unwritten(&self.topic_partition);
         }
         self.observe(written)
     }
@@ -484,7 +505,7 @@ impl Log {
 
     /// Forgets producers that have been silent for `producer.id.expiration.ms`.
     pub fn expire_producers(&self, now_ms: i64) {
-        self.locked().producers.remove_expired(now_ms, self.parent.producer_id_expiration_ms());
+        self.locked().producers.remove_expired(now_ms, self.parent().producer_id_expiration_ms());
     }
 
     /// Closes files that nobody used since the last call. What was written to them is flushed first: whether the disk took
@@ -515,15 +536,22 @@ impl Log {
     }
 
     fn flush_until(&self, until: Offset, now_ms: i64) -> Result<(), LogError> {
+        while !self.flush_once(until, now_ms)? {}
+        Ok(())
+    }
+
+    /// False if the log was in another directory when it began: there it is of no use any more.
+    fn flush_once(&self, until: Offset, now_ms: i64) -> Result<bool, LogError> {
+        let parent = self.parent();
         // Recovery finds the epochs of batches above the recovery point in the batches; of those below, in the file.
         self.write_small_files()?;
         let mut state = self.serving()?;
         let from = state.recovery_point;
         if until <= from {
-            return Ok(());
+            return Ok(true);
         }
         let truncations = state.truncations;
-        let files = self.observe(state.files_to_flush(from, until))?;
+        let files = self.observe_in(&parent, state.files_to_flush(from, until))?;
         let dir = state.dir.clone();
         drop(state);
 
@@ -543,17 +571,23 @@ impl Log {
                 synced => synced.doing("fsync", &dir),
             }
         })();
-        self.observe(synced)?;
-        let counters = &self.parent.counters;
+        if !self.is_in(&parent) {
+            return Ok(false);
+        }
+        self.observe_in(&parent, synced)?;
+        let counters = &parent.counters;
         add(&counters.flushes, 1);
         add(&counters.flush_us, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
 
         let mut state = self.locked();
         state.last_flush_ms = now_ms;
+        if !Arc::ptr_eq(&state.parent, &parent) {
+            return Ok(false);
+        }
         if state.truncations == truncations && until > state.recovery_point {
             state.recovery_point = until;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// How long there has been something to flush, for `flush.ms`.
@@ -571,6 +605,10 @@ impl Log {
 
     fn replacements(&self) -> u64 {
         self.replacements.load(Ordering::Acquire)
+    }
+
+    fn is_in(&self, parent: &Arc<LogDir>) -> bool {
+        Arc::ptr_eq(&self.parent.load(), parent)
     }
 
     fn begin_renaming(&self) -> MutexGuard<'_, ()> {

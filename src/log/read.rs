@@ -39,7 +39,8 @@ impl Log {
             };
             let (segment, next_segment) = (plan.segment, plan.next_segment);
             let resolved = plan.resolve(self, from, max_bytes, until, first_batch, replacements);
-            // The indexes may be those of a segment that has taken the place of the one whose file was read.
+            // The indexes may be those of a segment that has taken the place of the one whose file was read; or the log has
+            // moved, and what was read was read in the directory that it has left.
             if self.replacements() != replacements {
                 continue;
             }
@@ -234,7 +235,7 @@ impl ReadPlan {
                 let index = lookup.position().doing_at("search the index of", path)?;
                 let located = find_batch(&self.file, index, self.segment_size, target).doing_at("read", path)?;
                 if located.index_is_wrong && log.replacements() == replacements {
-                    log.parent.note_wrong_index(&log.topic_partition, self.segment);
+                    log.parent().note_wrong_index(&log.topic_partition, self.segment);
                 }
                 match located.batch {
                     Some((position, header)) => (position, position + header.size_in_bytes as u32),

@@ -7,7 +7,7 @@
 //!
 //! Memory changes before the files do: whoever begins to read finds the new segment with its file open and its indexes in
 //! memory, whatever the names are; whoever has begun sees by `Log::replacements` that its indexes may be others than it
-//! looked for, and begins again.
+//! looked for, and begins again. A move to another directory counts as one.
 //! Source: kafka 3.9 core/.../log/LocalLog.scala (replaceSegments).
 
 use std::path::PathBuf;
@@ -98,7 +98,7 @@ impl Log {
 
         let renamed = (|| {
             for (old_base, files) in removed {
-                super::truncation::Removed(files).rename(&self.parent, due_ms)?;
+                super::truncation::Removed(files).rename(&self.parent(), due_ms)?;
                 // A start would take one that the new segment does not reach for a part of the log. Where the oldest go
                 // first, none is there without what came after it and may have deleted its keys.
                 if old_base >= next_offset {

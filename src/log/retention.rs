@@ -58,8 +58,8 @@ impl Log {
         drop(state);
         let (new_start, removed): (Offset, Removed) = self.observe(deleted)?;
         // Nothing is appended below the log start offset again: no new segment can have one of these names.
-        self.observe(removed.rename(&self.parent, due_ms))?;
-        add(&self.parent.counters.segments_deleted, count as u64);
+        self.observe(removed.rename(&self.parent(), due_ms))?;
+        add(&self.parent().counters.segments_deleted, count as u64);
         log::info!("[{tp}] Deleted {count} segments from offset {from} to {new_start} due to {}", rule.reason());
         Ok(count)
     }

@@ -175,7 +175,7 @@ impl ScanPlan {
             && self.from == self.entry.offset
             && located.batch.as_ref().is_none_or(|(_, header)| is_wrong(header));
         if (located.index_is_wrong || entry_is_wrong) && log.replacements() == replacements {
-            log.parent.note_wrong_index(&log.topic_partition, self.segment);
+            log.parent().note_wrong_index(&log.topic_partition, self.segment);
         }
         let from = if entry_is_wrong { 0 } else { located.position_or(self.segment_size) };
         let mut scan = HeaderScan::new(&self.file, from, self.segment_size);

@@ -31,7 +31,7 @@ impl Log {
         let Some(removed) = state.begin_truncation(offset) else { return Ok(false) };
         let due_ms = state.due_ms(now_ms);
         drop(state);
-        let renamed = removed.rename(&self.parent, due_ms);
+        let renamed = removed.rename(&self.parent(), due_ms);
         let result = renamed.and_then(|()| self.finish_truncation(offset, now_ms));
         let mut state = self.locked();
         // After a failure there may not even be a segment: whoever waits for the lock must not go on.
@@ -43,7 +43,7 @@ impl Log {
     /// Cuts the last segment, and reads what it keeps. Who asks where the log ends is told meanwhile.
     fn finish_truncation(&self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
         let mut cut = self.locked().cut();
-        let finished = cut.finish(offset, self.parent.producer_id_expiration_ms(), now_ms);
+        let finished = cut.finish(offset, self.parent().producer_id_expiration_ms(), now_ms);
         self.locked().put_back(cut);
         finished
     }
@@ -65,7 +65,7 @@ impl Log {
         let due_ms = state.due_ms(now_ms);
         drop(state);
         // A new segment may have the name of one that goes: that one makes way first.
-        let renamed = removed.rename(&self.parent, due_ms);
+        let renamed = removed.rename(&self.parent(), due_ms);
         let mut state = self.locked();
         let result = renamed.and_then(|()| state.start_at(offset, now_ms));
         state.is_truncating = result.is_err();
@@ -213,6 +213,7 @@ impl State {
     fn begin_removal(&mut self, keep: usize, offset: Offset) -> Removed {
         self.is_truncating = true;
         self.truncations += 1;
+        self.cut_at = Some(self.cut_at.map_or(offset, |before| before.min(offset)));
         self.parent.note_truncated();
         self.recovery_point = self.recovery_point.min(offset);
         self.recent.clear();

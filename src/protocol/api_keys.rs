@@ -81,6 +81,7 @@ api_keys! {
     DeleteAcls = 31, m::delete_acls::DeleteAclsRequest;
     DescribeConfigs = 32, m::describe_configs::DescribeConfigsRequest;
     AlterConfigs = 33, m::alter_configs::AlterConfigsRequest;
+    AlterReplicaLogDirs = 34, m::alter_replica_log_dirs::AlterReplicaLogDirsRequest;
     DescribeLogDirs = 35, m::describe_log_dirs::DescribeLogDirsRequest;
     CreatePartitions = 37, m::create_partitions::CreatePartitionsRequest;
     DeleteGroups = 42, m::delete_groups::DeleteGroupsRequest;

@@ -139,6 +139,7 @@ impl ReplicaManager {
             ));
         }
         self.fetchers.change(fetch_changes);
+        self.resume_moves(outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(name, _)| name));
         for event in events {
             self.tell(event).await;
         }
@@ -326,7 +327,7 @@ impl ReplicaManager {
         }
     }
 
-    async fn tell(&self, event: LeadershipEvent) {
+    pub(super) async fn tell(&self, event: LeadershipEvent) {
         if self.events.send(event).await.is_err() {
             debug!("no coordinator listens to leadership changes");
         }

@@ -13,6 +13,7 @@ mod cached;
 pub mod control;
 pub mod counters;
 pub mod decisions;
+pub mod dir_moves;
 pub mod error;
 pub mod fetch;
 pub mod fetch_session;

@@ -16,10 +16,12 @@ use crate::config::sections::ReplicaConfig;
 use crate::log::dirs::LogDirs;
 use crate::log::{OffsetQuery, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
+use crate::model::internal_topics::is_internal_topic;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::control::ControllerFence;
 use crate::replica::counters::{ReplicaCounters, add};
 use crate::replica::decisions::{Creating, LeadershipEvent, TopicConfigs};
+use crate::replica::dir_moves::DirMoves;
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
 use crate::replica::fetcher::fetchers::{Begun, Fetchers};
@@ -45,6 +47,7 @@ pub struct ReplicaManager {
     pub(super) topic_configs: Arc<dyn TopicConfigs>,
     pub(super) creating: Creating,
     pub(super) io: Arc<IoThreads>,
+    pub(super) dir_moves: DirMoves,
     /// The control lock: one request of the controller at a time.
     pub(super) fence: tokio::sync::Mutex<ControllerFence>,
     /// The epoch of this broker's registration in ZooKeeper, known here before any controller can have heard of it;
@@ -93,6 +96,7 @@ impl ReplicaManager {
             Arc::clone(&counters),
         );
         let replicas = ReplicaManager {
+            dir_moves: DirMoves::new(&config),
             around,
             config,
             hosted: Hosted::default(),
@@ -280,7 +284,13 @@ impl ReplicaManager {
         let dropped = self.io.run(move || log_dirs.drop_offline_logs(&path)).await.unwrap_or_default();
         let offline: Vec<_> = self.hosted.all().into_iter().filter(|partition| partition.is_offline()).collect();
         self.fetchers.stop(offline.iter().map(|partition| partition.name()));
-        offline.iter().for_each(|partition| partition.go_offline());
+        for partition in offline {
+            partition.go_offline();
+            if is_internal_topic(&partition.name().topic) {
+                let (name, leader_epoch) = (partition.name().clone(), partition.leader_epoch());
+                self.tell(LeadershipEvent::Resigned { partition: name, leader_epoch: Some(leader_epoch) }).await;
+            }
+        }
         dropped
     }
 
@@ -293,7 +303,7 @@ impl ReplicaManager {
     }
 
     pub(super) fn give_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
-        for log in self.log_dirs.logs() {
+        for log in self.log_dirs.logs().into_iter().chain(self.log_dirs.future_logs()) {
             if let Some(config) = configs.get(&log.topic_partition().topic) {
                 log.set_config(Arc::clone(config));
             }
@@ -306,10 +316,12 @@ impl ReplicaManager {
         }
     }
 
-    /// `leader.replication.throttled.rate` and `follower.replication.throttled.rate` have changed.
+    /// `leader.replication.throttled.rate`, `follower.replication.throttled.rate` or
+    /// `replica.alter.log.dirs.io.max.bytes.per.second` has changed.
     pub fn set_throttled_rates(&self, config: &ReplicaConfig) {
         self.around.leader_throttle.set_rate(config.leader_replication_throttled_rate);
         self.fetchers.throttle().set_rate(config.follower_replication_throttled_rate);
+        self.dir_moves.set_rate(config.alter_log_dirs_bytes_per_second);
     }
 
     /// Checkpoints high watermarks at intervals until shutdown, from the first LeaderAndIsr request on.

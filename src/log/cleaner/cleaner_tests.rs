@@ -308,7 +308,7 @@ fn a_log_that_cannot_be_read_is_left_alone_and_the_others_go_on() {
     assert_eq!(shown(&good), ["4 a=1", "5 b=1"]);
     assert_eq!((bad.cleaned_to(), bad.is_offline()), (None, false));
     assert_eq!(names_in(&fixture.root.join("bad-0")).iter().filter(|name| name.ends_with(".cleaned")).count(), 0);
-    assert_eq!(bad.parent.counters.cleaner_failures.load(Ordering::Relaxed), 1);
+    assert_eq!(bad.parent().counters.cleaner_failures.load(Ordering::Relaxed), 1);
     // Mended, it is compacted when it is due again; the first time fails once more.
     assert!(!fixture.clean(NOW_MS + FIRST_DELAY_MS));
     assert!(fixture.clean(NOW_MS + FIRST_DELAY_MS + 1));
@@ -555,6 +555,6 @@ fn readers_go_on_while_segments_are_replaced() {
             reader.join().expect("no reader fails");
         }
     });
-    assert!(log.parent.wrong_indexes.take(i64::MAX).is_empty(), "no reader takes an index for a wrong one");
+    assert!(log.parent().wrong_indexes.take(i64::MAX).is_empty(), "no reader takes an index for a wrong one");
     assert!(log.segment_count() < 20);
 }

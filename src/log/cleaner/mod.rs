@@ -296,7 +296,7 @@ impl Cleaner {
         match outcome {
             Ok((end, stats)) => {
                 self.set_aside().remove(&tp);
-                let counters = &log.parent.counters;
+                let counters = &log.parent().counters;
                 add(&counters.cleaner_passes, 1);
                 add(&counters.cleaner_bytes_read, stats.bytes_read);
                 add(&counters.cleaner_bytes_written, stats.bytes_written);
@@ -363,7 +363,7 @@ impl Cleaner {
             }
             CleanError::Log(error) => {
                 if error.condemns() == Condemned::Dir {
-                    log.parent.fail(&error);
+                    log.parent().fail(&error);
                 }
                 CleanError::Log(error)
             }
@@ -374,7 +374,7 @@ impl Cleaner {
         let entry = set_aside.entry(tp.clone()).or_default();
         let delay_ms = FIRST_DELAY_MS.saturating_mul(1 << entry.failures.min(16)).min(LONGEST_DELAY_MS);
         *entry = SetAside { until_ms: now_ms.saturating_add(delay_ms), failures: entry.failures.saturating_add(1) };
-        add(&log.parent.counters.cleaner_failures, 1);
+        add(&log.parent().counters.cleaner_failures, 1);
         log::error!(
             "Cleaner: [{tp}] cannot be compacted: {error}; it stays as it is, and is tried again in {} s",
             delay_ms / 1000

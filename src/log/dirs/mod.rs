@@ -4,6 +4,8 @@
 
 mod checkpoints;
 pub mod described;
+mod duplicates;
+pub mod moves;
 mod ownership;
 mod passes;
 mod placement;
@@ -19,6 +21,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::Log;
 use super::broker_metadata::MetaProperties;
+use super::cleaner::PausedCleaning;
 use super::loading::LoadInput;
 use super::log_dir::LogDir;
 use crate::config::log::LogConfig;
@@ -29,9 +32,13 @@ pub struct LogDirs {
     dirs: Vec<Dir>,
     recovery_threads_per_dir: AtomicUsize,
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
-    /// Targets of moves between log dirs that were interrupted.
+    /// Copies of logs that move to another directory, and will take their place.
     future_logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
     topic_defaults: Arc<LogConfig>,
+    /// Compaction leaves logs alone that are copied.
+    pauses: Mutex<HashMap<TopicPartition, PausedCleaning>>,
+    /// Where the logs of partitions are to be created that are not here yet.
+    preferred: Mutex<HashMap<TopicPartition, PathBuf>>,
     /// Each keeps two threads from creating or deleting the same partition; which one, its name decides. Only I/O
     /// threads take them.
     placements: [Mutex<()>; PLACEMENTS],
@@ -100,7 +107,7 @@ impl LogDirs {
         let mut dropped = Vec::new();
         for map in [&self.logs, &self.future_logs] {
             let mut logs = map.write().expect("nothing panics under this lock");
-            for (tp, log) in logs.extract_if(|_, log| Arc::ptr_eq(&log.parent, shared)) {
+            for (tp, log) in logs.extract_if(|_, log| log.is_in(shared)) {
                 log.abandon();
                 dropped.push(tp);
             }
@@ -110,6 +117,6 @@ impl LogDirs {
 
     fn logs_of(&self, shared: &Arc<LogDir>) -> Vec<Arc<Log>> {
         let logs = self.logs.read().expect("nothing panics under this lock");
-        logs.values().filter(|log| Arc::ptr_eq(&log.parent, shared)).cloned().collect()
+        logs.values().filter(|log| log.is_in(shared)).cloned().collect()
     }
 }

@@ -71,6 +71,8 @@ impl LogDirs {
             logs: RwLock::default(),
             future_logs: RwLock::default(),
             topic_defaults: Arc::new(config.topic_defaults.clone()),
+            pauses: Mutex::default(),
+            preferred: Mutex::default(),
             placements: std::array::from_fn(|_| Mutex::default()),
         })
     }

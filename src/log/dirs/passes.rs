@@ -57,7 +57,7 @@ impl LogDirs {
             if flush_ms != i64::MAX
                 && log.unflushed_since_ms().is_some_and(|since| now_ms.saturating_sub(since) >= flush_ms)
             {
-                log.parent.overdue.note(log.topic_partition().clone());
+                log.parent().overdue.note(log.topic_partition().clone());
             }
         }
         for dir in self.live() {

@@ -36,7 +36,7 @@ impl LogDirs {
             return Err(offline.shared.offline_error());
         }
         let mut last_error = None;
-        for dir in self.dirs_by_logs() {
+        for dir in self.dirs_for(tp) {
             let path = dir.shared.path().join(tp.to_string());
             let created =
                 loading::create(tp.clone(), path.clone(), topic_id, config.clone(), dir.shared.clone(), now_ms);
@@ -47,6 +47,7 @@ impl LogDirs {
                         "Created log for partition {tp} in {}",
                         dir.shared.path().join(tp.to_string()).display()
                     );
+                    self.forget_preferred(tp);
                     return Ok(log);
                 }
                 Err(error) => {
@@ -65,12 +66,13 @@ impl LogDirs {
         let log = Arc::new(log);
         let tp = log.topic_partition();
         self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), log.clone());
+        dir.shared.count_log();
         // The pass that writes small files may have looked for the log before it was there.
         dir.shared.note_unwritten(tp);
         log
     }
 
-    fn place(&self, tp: &TopicPartition) -> MutexGuard<'_, ()> {
+    pub(super) fn place(&self, tp: &TopicPartition) -> MutexGuard<'_, ()> {
         let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(tp) % PLACEMENTS as u64;
         self.placements[place as usize].lock().expect("nothing panics under this lock")
     }
@@ -94,19 +96,13 @@ impl LogDirs {
         }))
     }
 
-    /// Live directories, the one with the fewest logs first.
-    fn dirs_by_logs(&self) -> Vec<&Dir> {
-        let live: Vec<&Dir> = self.live().collect();
-        if live.len() <= 1 {
-            return live;
-        }
-        let logs = self.logs.read().expect("nothing panics under this lock");
-        let mut dirs: Vec<(usize, &Dir)> = live
-            .into_iter()
-            .map(|dir| (logs.values().filter(|log| Arc::ptr_eq(&log.parent, &dir.shared)).count(), dir))
-            .collect();
-        dirs.sort_by_key(|(count, _)| *count);
-        dirs.into_iter().map(|(_, dir)| dir).collect()
+    /// Live directories: the one that was asked for, then the one with the fewest logs.
+    /// Source: kafka 3.9 core/.../log/LogManager.scala (getOrCreateLog, nextLogDirs).
+    fn dirs_for(&self, tp: &TopicPartition) -> Vec<&Dir> {
+        let preferred = self.preferred_dir(tp);
+        let mut live: Vec<&Dir> = self.live().collect();
+        live.sort_by_key(|dir| (preferred.as_deref() != Some(dir.shared.path()), dir.shared.log_count()));
+        live
     }
 
     /// Takes logs out of service at once; their files go after the delete delay. For each whether there was one.
@@ -125,10 +121,12 @@ impl LogDirs {
     /// is not open: the checkpoints keep what they say of it, and the next decision about the partition finds it.
     fn delete_one(&self, tp: &TopicPartition, now_ms: i64) -> Result<Option<Arc<LogDir>>, LogError> {
         let _placing = self.place(tp);
+        self.delete_future(tp, now_ms);
         let removed = self.logs.write().expect("nothing panics under this lock").remove(tp);
         let input = match removed {
             Some(log) => {
-                log.parent.check()?;
+                log.parent().check()?;
+                log.parent().uncount_log();
                 // From here on nobody writes to it, by whatever name.
                 log.abandon();
                 // Nor renames a file, which the next log of this name may have.
@@ -153,7 +151,7 @@ impl LogDirs {
     }
 
     pub(super) fn dir_of(&self, log: &Log) -> &Dir {
-        let is_its_parent = |dir: &&Dir| Arc::ptr_eq(&log.parent, &dir.shared);
+        let is_its_parent = |dir: &&Dir| log.is_in(&dir.shared);
         self.dirs.iter().find(is_its_parent).expect("every log is in one of the directories")
     }
 }

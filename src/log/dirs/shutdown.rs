@@ -36,7 +36,7 @@ impl LogDirs {
         let mut logs = self.logs_of(&dir.shared);
         {
             let future = self.future_logs.read().expect("nothing panics under this lock");
-            logs.extend(future.values().filter(|log| Arc::ptr_eq(&log.parent, &dir.shared)).cloned());
+            logs.extend(future.values().filter(|log| log.is_in(&dir.shared)).cloned());
         }
         let all_closed = self.close_all(&logs, now_ms);
         self.checkpoint_dir(dir)?;

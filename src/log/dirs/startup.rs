@@ -1,5 +1,6 @@
 //! Loads every log of every directory, and says how far it has come.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::path::Path;
@@ -72,10 +73,11 @@ impl LogDirs {
     ) -> Result<(), LogError> {
         let counters = Counters::default();
         let refused: Mutex<Option<LogError>> = Mutex::new(None);
+        let duplicates = Mutex::default();
         std::thread::scope(|scope| {
             for dir in self.live() {
                 let work = || {
-                    if let Err(error) = self.load_dir(dir, config_of, now_ms, &counters, on_progress) {
+                    if let Err(error) = self.load_dir(dir, config_of, now_ms, &duplicates, &counters, on_progress) {
                         match error {
                             LogError::StartRefused { .. } => {
                                 refused.lock().expect("nothing panics under this lock").get_or_insert(error);
@@ -95,7 +97,8 @@ impl LogDirs {
         for dir in self.dirs.iter().filter(|dir| dir.shared.is_offline()) {
             self.abandon_logs_of(&dir.shared);
         }
-        Ok(())
+        let duplicates = duplicates.into_inner().expect("nothing panics under this lock");
+        duplicates.into_iter().try_for_each(|log| self.settle_duplicate(log, now_ms))
     }
 
     fn load_dir(
@@ -103,6 +106,7 @@ impl LogDirs {
         dir: &Dir,
         config_of: &(dyn Fn(&str) -> Arc<LogConfig> + Sync),
         now_ms: i64,
+        duplicates: &Mutex<Vec<Arc<Log>>>,
         counters: &Counters,
         on_progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<(), LogError> {
@@ -177,7 +181,10 @@ impl LogDirs {
                     {
                         let loaded = loading::load(input.clone(), dir.shared.clone(), now_ms, &on_recovered);
                         let added = match loaded {
-                            Ok(log) => self.add_loaded(kind, log),
+                            Ok(log) => {
+                                self.add_loaded(kind, log, duplicates, now_ms);
+                                Ok(())
+                            }
                             Err(error) => dir.set_aside(kind, input, error),
                         };
                         if let Err(error) = added {
@@ -198,23 +205,26 @@ impl LogDirs {
         Ok(())
     }
 
-    fn add_loaded(&self, kind: DirKind, log: Log) -> Result<(), LogError> {
+    /// A second log of a partition waits until all directories are loaded.
+    fn add_loaded(&self, kind: DirKind, log: Log, duplicates: &Mutex<Vec<Arc<Log>>>, now_ms: i64) {
+        let log = Arc::new(log);
         let map = if kind == DirKind::Future { &self.future_logs } else { &self.logs };
-        let mut logs = map.write().expect("nothing panics under this lock");
-        let dir = log.parent_dir().to_path_buf();
-        if let Some(other) = logs.insert(log.topic_partition().clone(), Arc::new(log)) {
-            let context = format!(
-                "Duplicate log directories for {} are found in both {} and {}. It is likely because log directory \
-                 failure happened while broker was replacing current replica with future replica. Recover broker from \
-                 this failure by manually deleting one of the two directories for this partition. It is recommended to \
-                 delete the partition in the log directory that is known to have failed recently.",
-                other.topic_partition(),
-                other.parent_dir().display(),
-                dir.display()
-            );
-            return Err(LogError::StartRefused { context });
+        let other = match map.write().expect("nothing panics under this lock").entry(log.topic_partition().clone()) {
+            Entry::Vacant(place) => {
+                log.parent().count_log();
+                place.insert(log);
+                return;
+            }
+            Entry::Occupied(other) => Arc::clone(other.get()),
+        };
+        if kind == DirKind::Future {
+            // Either is but a copy.
+            log::warn!("{} is a copy of the same log as {} and is deleted", log.dir().display(), other.dir().display());
+            log.abandon();
+            log.parent().doom(now_ms, [log.dir()]);
+        } else {
+            duplicates.lock().expect("nothing panics under this lock").push(log);
         }
-        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ pub mod allocate_producer_ids;
 pub mod alter_configs;
 pub mod alter_partition;
 pub mod alter_partition_reassignments;
+pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod consumer_group_describe;
 pub mod consumer_group_heartbeat;
@@ -93,6 +94,7 @@ exchanges! {
     delete_acls: DeleteAclsRequest => DeleteAclsResponse;
     describe_configs: DescribeConfigsRequest => DescribeConfigsResponse;
     alter_configs: AlterConfigsRequest => AlterConfigsResponse;
+    alter_replica_log_dirs: AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse;
     describe_log_dirs: DescribeLogDirsRequest => DescribeLogDirsResponse;
     create_partitions: CreatePartitionsRequest => CreatePartitionsResponse;
     delete_groups: DeleteGroupsRequest => DeleteGroupsResponse;

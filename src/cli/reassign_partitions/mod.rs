@@ -1,14 +1,18 @@
-//! kafka-reassign-partitions.sh: moves partitions to other brokers.
+//! kafka-reassign-partitions.sh: moves partitions to other brokers, and between the log directories of brokers.
 //! Source: kafka 3.9.1 tools/src/main/java/org/apache/kafka/tools/reassign/ReassignPartitionsCommand.java.
+
+mod log_dirs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::Write;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cli::cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
+use crate::cli::reassign_partitions::log_dirs::Targets;
 use crate::client::admin::{BROKER_RESOURCE, Ongoing, TOPIC_RESOURCE};
 use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, described};
@@ -37,7 +41,8 @@ pub(crate) const TOOL: Tool = Tool {
         flag(
             "reassignment-json-file",
             Takes::Value("manual assignment json file path"),
-            "{\"version\":1, \"partitions\": [{\"topic\": \"foo\", \"partition\": 1, \"replicas\": [1,2,3]}]}",
+            "{\"version\":1, \"partitions\": [{\"topic\": \"foo\", \"partition\": 1, \"replicas\": [1,2,3], \"log_dirs\": \
+             [\"dir1\",\"dir2\",\"any\"]}]}; \"log_dirs\" may be left out.",
         ),
         flag(
             "topics-to-move-json-file",
@@ -65,6 +70,8 @@ const EXISTING: &str = "Cannot execute because there is an existing partition as
 const VERIFY_PERIODICALLY: &str = "Warning: You must run --verify periodically, until the reassignment completes, to \
                                    ensure the throttle is removed.";
 const ANY_LOG_DIR: &str = "any";
+/// Unless `--timeout` says otherwise.
+const MOVES_BEGIN_WITHIN: Duration = Duration::from_secs(10);
 const LEADER_RATE: &str = "leader.replication.throttled.rate";
 const FOLLOWER_RATE: &str = "follower.replication.throttled.rate";
 const LOG_DIRS_RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
@@ -160,9 +167,16 @@ fn number(value: &Value) -> Option<i32> {
     value.as_i64().and_then(|id| i32::try_from(id).ok())
 }
 
-/// The partitions in the order of the file, each as often as it stands there.
-fn parse_reassignment(data: &Value) -> Result<Vec<(TopicPartition, Vec<i32>)>, String> {
-    let mut partitions = Vec::new();
+/// What a file asks for.
+#[derive(Debug, PartialEq)]
+struct Asked {
+    /// In the order of the file, each as often as it stands there.
+    partitions: Vec<(TopicPartition, Vec<i32>)>,
+    log_dirs: Targets,
+}
+
+fn parse_reassignment(data: &Value) -> Result<Asked, String> {
+    let (mut partitions, mut targets) = (Vec::new(), Targets::new());
     for entry in data.get("partitions").and_then(Value::as_array).into_iter().flatten() {
         let topic = entry.get("topic").and_then(Value::as_str);
         let partition = entry.get("partition").and_then(number);
@@ -179,15 +193,17 @@ fn parse_reassignment(data: &Value) -> Result<Vec<(TopicPartition, Vec<i32>)>, S
                     entry["log_dirs"]
                 ));
             }
-            if let Some(log_dir) = log_dirs.iter().find(|log_dir| log_dir.as_str() != Some(ANY_LOG_DIR)) {
-                return Err(format!(
-                    "moving {name} to the log directory {log_dir} is not supported yet: leave \"log_dirs\" out, or say \"any\""
-                ));
+            for (replica, log_dir) in replicas.iter().zip(log_dirs) {
+                match log_dir.as_str() {
+                    Some(ANY_LOG_DIR) => {}
+                    Some(path) => drop(targets.insert((*replica, name.clone()), path.to_owned())),
+                    None => return Err(format!("{log_dir} is no log directory of partition {name}")),
+                }
             }
         }
         partitions.push((name, replicas));
     }
-    Ok(partitions)
+    Ok(Asked { partitions, log_dirs: targets })
 }
 
 fn duplicates<T: Ord + Clone>(things: &[T]) -> Vec<T> {
@@ -381,7 +397,9 @@ fn candidates(cluster: &Cluster, brokers: &[i32], with_racks: bool) -> Result<Ve
 
 async fn execute(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
     let data = json_of(options, "reassignment-json-file")?;
-    let proposed = parse_reassignment(&data).and_then(checked_reassignment).map_err(Stop::Failed)?;
+    let Asked { partitions, log_dirs: targets } = parse_reassignment(&data).map_err(Stop::Failed)?;
+    let proposed = checked_reassignment(partitions).map_err(Stop::Failed)?;
+    let timeout = timeout(options)?;
     let throttle = options.number::<i64>("throttle")?.filter(|rate| *rate >= 0);
     let log_dirs_throttle = options.number::<i64>("replica-alter-log-dirs-throttle")?.filter(|rate| *rate >= 0);
     let ongoing = cluster.partition_reassignments().await?;
@@ -418,7 +436,11 @@ async fn execute(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> R
         writeln!(out, "The inter-broker throttle limit was set to {rate} B/s")?;
     }
     if let Some(rate) = log_dirs_throttle {
-        // No log directory is named, so no broker moves anything between its own.
+        let brokers: BTreeSet<i32> = targets.keys().map(|(broker, _)| *broker).collect();
+        for broker in brokers {
+            let values = [(LOG_DIRS_RATE, Some(rate.to_string()))];
+            alter_configs(cluster, BROKER_RESOURCE, &broker.to_string(), &values).await?;
+        }
         writeln!(out, "The replica-alter-dir throttle limit was set to {rate} B/s")?;
     }
     let asked = proposed.iter().map(|(name, replicas)| (name.clone(), Some(replicas.clone()))).collect();
@@ -433,7 +455,16 @@ async fn execute(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> R
         plural(proposed.len(), "partition reassignment"),
         joined(proposed.keys())
     )?;
-    Ok(())
+    match targets.is_empty() {
+        true => Ok(()),
+        false => log_dirs::execute(cluster, &targets, timeout, out).await,
+    }
+}
+
+/// How long the moves between log directories may take to begin.
+fn timeout(options: &Options) -> Result<Duration, Stop> {
+    let given_ms = options.number::<i64>("timeout")?;
+    Ok(given_ms.map_or(MOVES_BEGIN_WITHIN, |ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))))
 }
 
 /// Where a partition's replicas come from, and where they go to.
@@ -559,13 +590,13 @@ async fn clear_throttles(
 
 async fn verify(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
     let data = json_of(options, "reassignment-json-file")?;
-    let targets = parse_reassignment(&data).map_err(Stop::Failed)?;
+    let Asked { partitions: targets, log_dirs: wanted } = parse_reassignment(&data).map_err(Stop::Failed)?;
     let ongoing = cluster.partition_reassignments().await?;
     let current = current(cluster, &topics_of(targets.iter().map(|(name, _)| name))).await?;
     write!(out, "{}", states(&targets, &ongoing, &current))?;
-    // What became of moves between log directories, of which there are none.
-    writeln!(out)?;
-    if ongoing.is_empty() && !options.has("preserve-throttles") {
+    let moves = log_dirs::states(cluster, &wanted).await?;
+    writeln!(out, "{}", log_dirs::told(&moves, &wanted))?;
+    if ongoing.is_empty() && log_dirs::are_done(&moves) && !options.has("preserve-throttles") {
         clear_throttles(cluster, &targets, out).await?;
     }
     Ok(())
@@ -596,7 +627,8 @@ fn states(targets: &[(TopicPartition, Vec<i32>)], ongoing: &Ongoing, current: &A
 /// a slip of its condition, to say that none is active.
 async fn cancel(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
     let data = json_of(options, "reassignment-json-file")?;
-    let targets = parse_reassignment(&data).map_err(Stop::Failed)?;
+    let Asked { partitions: targets, log_dirs: wanted } = parse_reassignment(&data).map_err(Stop::Failed)?;
+    let timeout = timeout(options)?;
     let ongoing = cluster.partition_reassignments().await?;
     let named: BTreeSet<&TopicPartition> = targets.iter().map(|(name, _)| name).collect();
     let active: Vec<TopicPartition> = ongoing.into_keys().filter(|name| named.contains(name)).collect();
@@ -612,8 +644,13 @@ async fn cancel(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Re
         let what = plural(active.len(), "partition reassignment");
         writeln!(out, "Successfully cancelled {what} for: {}", joined(&active))?;
     }
-    // Kafka ends this line with the next one.
-    write!(out, "None of the specified partition moves are active.")?;
+    let moving = log_dirs::to_be_cancelled(log_dirs::states(cluster, &wanted).await?);
+    if moving.is_empty() {
+        // Kafka ends this line with the next one.
+        write!(out, "None of the specified partition moves are active.")?;
+    } else {
+        log_dirs::execute(cluster, &moving, timeout, out).await?;
+    }
     if !options.has("preserve-throttles") {
         cluster.retried("find brokers", || cluster.metadata(Some(&[]), false)).await?;
         clear_throttles(cluster, &targets, out).await?;
@@ -626,7 +663,8 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Assignments, String> {
-        parse_reassignment(&serde_json::from_str(text).unwrap()).and_then(checked_reassignment)
+        parse_reassignment(&serde_json::from_str(text).unwrap())
+            .and_then(|asked| checked_reassignment(asked.partitions))
     }
 
     fn assignments(all: &[(&str, i32, &[i32])]) -> Assignments {
@@ -660,7 +698,10 @@ mod tests {
             r#"{"partitions":[{"topic":"t","partition":0,"replicas":[1]},{"topic":"t","partition":0,"replicas":[2]}]}"#;
         assert_eq!(parsed(twice), Err("Partition reassignment contains duplicate topic partitions: t-0".to_owned()));
         let moved = r#"{"partitions":[{"topic":"t","partition":0,"replicas":[1],"log_dirs":["/d"]}]}"#;
-        assert!(parsed(moved).unwrap_err().contains("not supported yet"));
+        let asked = parse_reassignment(&serde_json::from_str(moved).unwrap()).unwrap();
+        assert_eq!(asked.log_dirs, Targets::from([((1, TopicPartition::new("t", 0)), "/d".to_owned())]));
+        let too_many = moved.replace("[1]", "[1,2]");
+        assert!(parsed(&too_many).unwrap_err().starts_with("Size of replicas list [1, 2] is different from"));
     }
 
     #[test]

@@ -1,0 +1,257 @@
+//! Moves of logs between directories: asked for, carried out step by step, given up.
+//!
+//! A copy lies in a directory of its own, `<topic>-<partition>.<unique>-future`, which a start finds again. When it has all but
+//! what was appended a moment ago, its directory gets the log's name; the log then goes on in it as soon as it has all, in
+//! memory, while what is appended is written to the old directory too; then that one is renamed for deletion. So there is at
+//! each instant a directory of the log's name that has all of it. A crash while two have the name leaves the longer one to
+//! the next start (`duplicates`). A JVM broker refuses to start on both, as after a crash of its own between its two renames.
+//! Source: kafka 3.9 core/.../log/LogManager.scala (replaceCurrentWithFutureLog), core/.../server/ReplicaManager.scala
+//! (alterReplicaLogDirs).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Dir, LogDirs};
+use crate::log::error::{IoContext, LogError};
+use crate::log::loading;
+use crate::log::{Log, file_names, files};
+use crate::model::TopicPartition;
+
+/// Of one step of a copy. Kafka's `replica.fetch.max.bytes` is by default.
+pub const STEP_BYTES: u32 = 1 << 20;
+
+/// Partitions that are not here, and whose directories are remembered all the same; what comes then is not.
+const PREFERRED_MAX: usize = 20_000;
+
+/// How often a log is copied that is appended to meanwhile, before others have a turn.
+const LAST_STEPS_MAX: usize = 2_000;
+
+/// What came of a request to move a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveBegun {
+    /// It is copied.
+    Moving,
+    /// It is there.
+    Already,
+    /// There is no log of the partition here.
+    NotHere,
+}
+
+/// Why a directory can be no target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTarget {
+    NotConfigured,
+    Offline,
+    /// The directory of the copy would have a longer name than a file system takes.
+    NameTooLong,
+}
+
+/// What came of a step of a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many bytes, and there are more.
+    Copied(u32),
+    /// The log is in the other directory, or nothing is to be moved any more.
+    Over,
+}
+
+impl LogDirs {
+    /// Whether a log may be moved there. The path must be written as the setting has it, made absolute.
+    pub fn check_target(&self, tp: &TopicPartition, path: &str) -> Result<(), NoTarget> {
+        if file_names::future_dir_name(tp).is_none() {
+            return Err(NoTarget::NameTooLong);
+        }
+        let dir = self.dirs.iter().find(|dir| dir.shared.path().as_os_str() == path).ok_or(NoTarget::NotConfigured)?;
+        if dir.shared.is_offline() { Err(NoTarget::Offline) } else { Ok(()) }
+    }
+
+    /// Gives up the copy of a log to any other directory, remembers where it is wanted if it is not here, and begins to copy
+    /// it if it is in another directory. `path` is one that `check_target` has found.
+    pub fn begin_move(&self, tp: &TopicPartition, path: &str, now_ms: i64) -> Result<MoveBegun, LogError> {
+        let _placing = self.place(tp);
+        let wanted = |dir: &&Dir| dir.shared.path().as_os_str() == path;
+        let Some(target) = self.dirs.iter().find(wanted) else { return Ok(MoveBegun::NotHere) };
+        if self.get_future(tp).is_some_and(|future| !future.is_in(&target.shared)) {
+            self.delete_future(tp, now_ms);
+        }
+        let Some(current) = self.get(tp) else {
+            self.prefer(tp, path);
+            return Ok(MoveBegun::NotHere);
+        };
+        if current.is_in(&target.shared) {
+            return Ok(MoveBegun::Already);
+        }
+        if self.get_future(tp).is_some() {
+            return Ok(MoveBegun::Moving);
+        }
+        current.parent().check()?;
+        // It could be in one of these already.
+        if let Some(offline) = self.dirs.iter().find(|dir| dir.shared.is_offline()) {
+            return Err(offline.shared.offline_error());
+        }
+        let Some(name) = file_names::future_dir_name(tp) else { return Ok(MoveBegun::NotHere) };
+        let path = target.shared.path().join(name);
+        let (topic_id, config) = (current.topic_id(), current.config());
+        let created = loading::create(tp.clone(), path.clone(), topic_id, config, Arc::clone(&target.shared), now_ms);
+        let future = Arc::new(target.shared.observe(created)?);
+        self.pause_cleaning(tp, &current);
+        future.set_cleaned_to(current.cleaned_to());
+        self.future_logs.write().expect("nothing panics under this lock").insert(tp.clone(), future);
+        target.shared.count_log();
+        log::info!("[{tp}] Copying the log from {} to {}", current.dir().display(), path.display());
+        Ok(MoveBegun::Moving)
+    }
+
+    /// Whether the log of a partition moves, as far as it has been asked for or a start has found.
+    pub fn has_future(&self, tp: &TopicPartition) -> bool {
+        self.get_future(tp).is_some()
+    }
+
+    /// Copies some of a log that moves, and lets it go on there when all of it is. The `first` step of those that follow one
+    /// another makes sure that what there is of the copy is of that log.
+    pub fn move_on(&self, tp: &TopicPartition, first: bool, now_ms: i64) -> Result<Step, LogError> {
+        let (Some(current), Some(future)) = (self.get(tp), self.get_future(tp)) else { return Ok(Step::Over) };
+        let step = (|| {
+            if first {
+                self.pause_cleaning(tp, &current);
+                future.align_with(&current, now_ms)?;
+            }
+            let copied = future.copy_from(&current, STEP_BYTES, now_ms)?;
+            if copied.bytes > 0 {
+                return Ok(Step::Copied(copied.bytes));
+            }
+            self.finish_move(tp, now_ms)
+        })();
+        if !self.has_future(tp) {
+            self.resume_cleaning(tp);
+        }
+        match step {
+            // Deleted, or in a directory that has failed.
+            Err(LogError::Closed | LogError::Offline { .. }) => Ok(Step::Over),
+            step => step,
+        }
+    }
+
+    fn finish_move(&self, tp: &TopicPartition, now_ms: i64) -> Result<Step, LogError> {
+        let _placing = self.place(tp);
+        let (Some(current), Some(future)) = (self.get(tp), self.get_future(tp)) else { return Ok(Step::Over) };
+        let (from, to) = (self.dir_of(&current), self.dir_of(&future));
+        let (old_dir, copied_dir) = (current.dir(), future.dir());
+        let new_dir = to.shared.path().join(tp.to_string());
+        future.flush(now_ms)?;
+        future.rename_dir(&new_dir)?;
+        let taken_over = (|| {
+            to.shared.observe(files::sync_path(to.shared.path()).doing("fsync", to.shared.path()))?;
+            self.checkpoint_dir(to)?;
+            let files_held = current.hold_files();
+            let is_there = copy_rest(&current, &future, now_ms)?;
+            Ok(is_there.then_some(files_held))
+        })();
+        let files_held = match taken_over {
+            Ok(Some(files_held)) => files_held,
+            not_yet => {
+                future.rename_dir(&copied_dir)?;
+                return not_yet.map(|_| Step::Copied(0));
+            }
+        };
+        self.future_logs.write().expect("nothing panics under this lock").remove(tp);
+        from.shared.uncount_log();
+        let doomed = from.shared.path().join(file_names::deleting_dir_name(tp));
+        let renamed = files::rename(&old_dir, &doomed).doing("rename", &old_dir);
+        current.has_left();
+        drop(files_held);
+        future.abandon();
+        let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
+        match from.shared.observe(renamed) {
+            Ok(()) => from.shared.doom(due_ms, [doomed]),
+            Err(error) => {
+                log::error!("[{tp}] {error}");
+                // It may not keep the name: the log may come back to this directory. A disk that does neither has failed.
+                let removed = files::remove_all(&old_dir).doing("delete", &old_dir);
+                removed.unwrap_or_else(|error| from.shared.fail(&error));
+            }
+        }
+        to.shared.note_unwritten(tp);
+        for dir in [from, to] {
+            if let Err(error) = self.checkpoint_dir(dir) {
+                log::error!("{error}");
+            }
+        }
+        log::info!("[{tp}] The log has moved from {} to {}", old_dir.display(), new_dir.display());
+        Ok(Step::Over)
+    }
+
+    /// Gives up the copy of a log, if there is one. The caller keeps others from placing the partition.
+    pub(super) fn delete_future(&self, tp: &TopicPartition, now_ms: i64) {
+        let removed = self.future_logs.write().expect("nothing panics under this lock").remove(tp);
+        self.resume_cleaning(tp);
+        let Some(future) = removed else { return };
+        future.abandon();
+        drop(future.hold_files());
+        let dir = self.dir_of(&future);
+        dir.shared.uncount_log();
+        if dir.shared.is_offline() {
+            return;
+        }
+        let (path, doomed) = (future.dir(), dir.shared.path().join(file_names::deleting_dir_name(tp)));
+        let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
+        match dir.shared.observe(files::rename(&path, &doomed).doing("rename", &path)) {
+            Ok(()) => {
+                log::info!("[{tp}] The copy in {} is given up and scheduled for deletion", path.display());
+                dir.shared.doom(due_ms, [doomed]);
+            }
+            Err(error) => {
+                log::error!("[{tp}] {error}");
+                dir.shared.doom(now_ms, [path]);
+            }
+        }
+        if let Err(error) = self.checkpoint_dir(dir) {
+            log::error!("{error}");
+        }
+    }
+
+    fn pause_cleaning(&self, tp: &TopicPartition, log: &Log) {
+        let mut pauses = self.pauses.lock().expect("nothing panics under this lock");
+        pauses.entry(tp.clone()).or_insert_with(|| log.pause_cleaning());
+    }
+
+    fn resume_cleaning(&self, tp: &TopicPartition) {
+        self.pauses.lock().expect("nothing panics under this lock").remove(tp);
+    }
+
+    /// Remembers where the log of a partition is wanted that is not here yet.
+    pub fn prefer(&self, tp: &TopicPartition, path: &str) {
+        let mut preferred = self.preferred.lock().expect("nothing panics under this lock");
+        if preferred.len() < PREFERRED_MAX || preferred.contains_key(tp) {
+            preferred.insert(tp.clone(), PathBuf::from(path));
+        } else {
+            log::debug!("[{tp}] That its log is wanted in {path} is not remembered: so are too many");
+        }
+    }
+
+    pub(super) fn preferred_dir(&self, tp: &TopicPartition) -> Option<PathBuf> {
+        self.preferred.lock().expect("nothing panics under this lock").get(tp).cloned()
+    }
+
+    pub(super) fn forget_preferred(&self, tp: &TopicPartition) {
+        self.preferred.lock().expect("nothing panics under this lock").remove(tp);
+    }
+}
+
+/// Copies what is appended meanwhile until there is nothing more, and lets the log go on in the copy. False if that takes too
+/// long.
+fn copy_rest(current: &Log, future: &Log, now_ms: i64) -> Result<bool, LogError> {
+    for _ in 0..LAST_STEPS_MAX {
+        let copied = future.copy_from(current, STEP_BYTES, now_ms)?;
+        if copied.bytes > 0 && future.log_end_offset() < copied.end.log_end_offset {
+            continue;
+        }
+        if current.take_over(future, copied.end, now_ms)? {
+            return Ok(true);
+        }
+        if future.recovery_point() < current.recovery_point() {
+            future.flush(now_ms)?;
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,409 @@
+//! Moves of logs between directories: what is moved, what a crash at any step leaves, and what goes on meanwhile.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use tempfile::TempDir;
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::Log;
+use super::dirs::LogDirs;
+use super::dirs::moves::{MoveBegun, Step};
+use super::error::LogError;
+use super::file_names::{DirKind, parse_dir_name};
+use super::files::faults::{self, Op};
+use super::testing::*;
+use crate::config::sections::LogDirsConfig;
+use crate::model::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::record::append_rules::AppendOrigin;
+use crate::record::batch::Batches;
+
+struct Fixture {
+    _root: TempDir,
+    config: LogDirsConfig,
+}
+
+impl Fixture {
+    fn new(dirs: usize) -> Fixture {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs: Vec<PathBuf> = (0..dirs).map(|i| root.path().join(format!("d{i}"))).collect();
+        let config = LogDirsConfig { dirs, topic_defaults: small_segments(), ..LogDirsConfig::default() };
+        Fixture { _root: root, config }
+    }
+
+    fn start(&self) -> LogDirs {
+        let (sender, _) = unbounded_channel();
+        let dirs = LogDirs::open(&self.config, sender, Arc::default()).expect("openable");
+        dirs.load(&|_| Arc::new(small_segments()), 0, &|_| {}).expect("loadable");
+        dirs
+    }
+
+    fn path(&self, dir: usize) -> &str {
+        self.config.dirs[dir].to_str().expect("text")
+    }
+
+    /// What directories there are of the partition, but for those that are to be deleted.
+    fn kinds(&self) -> Vec<(usize, DirKind)> {
+        let mut kinds = Vec::new();
+        for (at, dir) in self.config.dirs.iter().enumerate() {
+            let found = names_in(dir).into_iter().filter_map(|name| parse_dir_name(&name));
+            kinds.extend(found.map(|(_, kind)| (at, kind)).filter(|(_, kind)| *kind != DirKind::Deleting));
+        }
+        kinds
+    }
+}
+
+fn tp() -> TopicPartition {
+    TopicPartition::new("t", 0)
+}
+
+fn create(dirs: &LogDirs) -> Arc<Log> {
+    let id = Some(TopicId(uuid(7)));
+    dirs.get_or_create(&tp(), id, Arc::new(small_segments()), true, 0).expect("creatable")
+}
+
+fn uuid(byte: u8) -> [u8; 16] {
+    [byte; 16]
+}
+
+fn fill(log: &Log, batches: i64) {
+    for _ in 0..batches {
+        let next = log.log_end_offset().0;
+        let epoch = log.leader_epoch().0.max(0);
+        append_in_epoch(log, batch(&[next], 100).producer(9, 0, next as i32), epoch).expect("appended");
+    }
+}
+
+/// Carries a move out to its end.
+fn finish(dirs: &LogDirs) {
+    let mut first = true;
+    for _ in 0..100_000 {
+        match dirs.move_on(&tp(), first, 0).expect("it goes on") {
+            Step::Over => return,
+            Step::Copied(_) => first = false,
+        }
+    }
+    panic!("it does not end");
+}
+
+/// All batches, byte for byte.
+fn bytes_of(log: &Log) -> Vec<u8> {
+    read_all(log).into_iter().flat_map(|(_, bytes)| bytes).collect()
+}
+
+#[test]
+fn a_log_moves_with_all_that_it_is() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    fill(&log, 40);
+    log.lead(LeaderEpoch(3)).expect("led");
+    log.append_as_leader(
+        &mut prepared(batch(&[1], 5).transactional(true).producer(5, 0, 0)),
+        LeaderEpoch(3),
+        AppendOrigin::Client,
+        0,
+    )
+    .expect("appended");
+    log.delete_records(Offset(15), LeaderEpoch(3)).expect("deleted");
+    let (before, producers, epochs) = (log.bounds(), log.producers(), log.epochs());
+    let bytes = bytes_of(&log);
+    let from = fixture.config.dirs.iter().position(|dir| *dir == log.parent_dir()).expect("one of them");
+    let to = 1 - from;
+    assert_eq!(dirs.begin_move(&tp(), fixture.path(from), 0).expect("asked"), MoveBegun::Already);
+    assert_eq!(dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked"), MoveBegun::Moving);
+    assert_eq!(dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked"), MoveBegun::Moving, "again");
+    assert_eq!(fixture.kinds().len(), 2);
+    finish(&dirs);
+    assert_eq!(fixture.kinds(), [(to, DirKind::Live)]);
+    assert_eq!(log.parent_dir(), fixture.config.dirs[to]);
+    assert_eq!((log.bounds(), log.producers(), log.epochs()), (before, producers.clone(), epochs.clone()));
+    assert_eq!(bytes_of(&log), bytes);
+    assert!(log.recovery_point() >= before.high_watermark, "it is on the disk");
+    append_in_epoch(&log, batch(&[1], 100), 3).expect("appended");
+    assert!(dirs.get_future(&tp()).is_none());
+    let bytes = bytes_of(&log);
+    drop((log, dirs));
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    assert_eq!(bytes_of(&log), bytes);
+    assert_eq!((log.epochs(), log.topic_id()), (epochs, Some(TopicId(uuid(7)))));
+    assert_eq!(log.log_start_offset(), Offset(15));
+    assert_eq!(log.producers().len(), producers.len());
+    assert_eq!(dirs.logs().len(), 1);
+}
+
+/// The broker ends at the first, second, third … rename, fsync or write of a move.
+#[test]
+fn a_crash_at_any_step_leaves_one_whole_log_to_the_next_start_and_the_move_to_be_finished() {
+    let mut ended_in = BTreeSet::new();
+    for op in [Op::Rename, Op::Sync, Op::Write] {
+        for others in 0..60 {
+            let fixture = Fixture::new(2);
+            let dirs = fixture.start();
+            let log = create(&dirs);
+            let to = usize::from(log.parent_dir() == fixture.config.dirs[0]);
+            fill(&log, 25);
+            let bytes = bytes_of(&log);
+            faults::fail(op, others);
+            let begun = dirs.begin_move(&tp(), fixture.path(to), 0);
+            let mut outcome = begun.map(|_| Step::Copied(0));
+            let mut first = true;
+            while let Ok(Step::Copied(_)) = outcome {
+                outcome = dirs.move_on(&tp(), first, 0);
+                first = false;
+            }
+            let has_failed = !faults::clear();
+            ended_in.insert(fixture.kinds().len());
+            assert_eq!(bytes_of(&log), bytes, "the log goes on whatever fails");
+            drop((log, dirs));
+            let dirs = fixture.start();
+            let log = dirs.get(&tp()).expect("loaded");
+            assert_eq!(bytes_of(&log), bytes, "after {others} others");
+            finish(&dirs);
+            dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked again");
+            finish(&dirs);
+            assert_eq!(fixture.kinds(), [(to, DirKind::Live)]);
+            assert_eq!(bytes_of(&log), bytes);
+            if !has_failed {
+                break;
+            }
+        }
+    }
+    assert!(ended_in.contains(&2), "{ended_in:?}");
+}
+
+/// As a kill leaves it while both directories have the name: the one that the log goes to is shorter until it has moved, and
+/// the one that it comes from afterwards.
+#[test]
+fn of_two_directories_of_one_name_the_longer_one_is_the_log() {
+    let copy_dir = |from: &PathBuf, to: &PathBuf| {
+        fs::create_dir(to).expect("writable");
+        for name in names_in(from) {
+            fs::copy(from.join(&name), to.join(&name)).expect("writable");
+        }
+    };
+    for (old_batches, new_batches) in [(5, 3), (5, 5), (3, 5)] {
+        let fixture = Fixture::new(2);
+        let dirs = fixture.start();
+        let log = create(&dirs);
+        let from = usize::from(log.parent_dir() == fixture.config.dirs[1]);
+        let (old, new) = (fixture.config.dirs[from].join("t-0"), fixture.config.dirs[1 - from].join("t-0"));
+        let mut longest = Vec::new();
+        for batches in 1..=5 {
+            if batches - 1 == new_batches.min(old_batches) && old_batches != new_batches {
+                // The shorter one stays as it is here.
+                log.write_small_files().expect("written");
+                copy_dir(&old, &new);
+            }
+            fill(&log, 1);
+            longest = bytes_of(&log);
+        }
+        log.write_small_files().expect("written");
+        if old_batches == new_batches {
+            copy_dir(&old, &new);
+        }
+        drop((log, dirs));
+        if new_batches > old_batches {
+            // What is old is the shorter one: they change places, with what was made later staying where it is.
+            let (a, b) = (fixture.config.dirs[0].join("aside"), new.clone());
+            fs::rename(&old, &a).expect("writable");
+            let files: Vec<String> = names_in(&b);
+            for name in files {
+                fs::remove_file(b.join(&name)).expect("writable");
+            }
+            for name in names_in(&a) {
+                fs::copy(a.join(&name), b.join(&name)).expect("writable");
+            }
+            fs::rename(&a, &old).expect("writable");
+            let segments: Vec<String> = names_in(&old).into_iter().filter(|name| name.ends_with(".log")).collect();
+            let last = old.join(segments.last().expect("a segment"));
+            let bytes = fs::metadata(&last).expect("there").len();
+            let batch_bytes = (longest.len() / 5) as u64;
+            fs::OpenOptions::new()
+                .write(true)
+                .open(&last)
+                .and_then(|file| file.set_len(bytes - batch_bytes))
+                .expect("writable");
+        }
+        let dirs = fixture.start();
+        assert_eq!(bytes_of(&dirs.get(&tp()).expect("loaded")), longest, "{old_batches} and {new_batches}");
+        let expected = if old_batches > new_batches {
+            vec![(from, DirKind::Live), (1 - from, DirKind::Future)]
+        } else {
+            vec![(1 - from, DirKind::Live)]
+        };
+        let mut kinds = fixture.kinds();
+        kinds.sort_by_key(|(at, _)| *at != expected[0].0);
+        assert_eq!(kinds, expected, "{old_batches} and {new_batches}");
+        assert_eq!(dirs.logs().len(), 1);
+        finish(&dirs);
+        assert_eq!(fixture.kinds(), [(1 - from, DirKind::Live)]);
+        assert_eq!(bytes_of(&dirs.get(&tp()).expect("there")), longest);
+    }
+}
+
+#[test]
+fn two_logs_that_part_stop_the_start() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    let from = usize::from(log.parent_dir() == fixture.config.dirs[1]);
+    append_in_epoch(&log, batch(&[1], 5), 1).expect("appended");
+    log.write_small_files().expect("written");
+    let (old, new) = (fixture.config.dirs[from].join("t-0"), fixture.config.dirs[1 - from].join("t-0"));
+    fs::create_dir(&new).expect("writable");
+    for name in names_in(&old) {
+        fs::copy(old.join(&name), new.join(&name)).expect("writable");
+    }
+    log.truncate_to(Offset(0), log.leader_epoch(), 0).expect("cut");
+    append_in_epoch(&log, batch(&[1], 5), 2).expect("appended");
+    append_in_epoch(&log, batch(&[1], 5), 2).expect("appended");
+    log.write_small_files().expect("written");
+    drop((log, dirs));
+    let (sender, _) = unbounded_channel();
+    let dirs = LogDirs::open(&fixture.config, sender, Arc::default()).expect("openable");
+    let refused = dirs.load(&|_| Arc::new(small_segments()), 0, &|_| {});
+    assert!(
+        matches!(&refused, Err(LogError::StartRefused { context }) if context.contains("which parted")),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_move_is_given_up_for_another_or_for_where_the_log_is() {
+    let fixture = Fixture::new(3);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    fill(&log, 10);
+    let from = fixture.config.dirs.iter().position(|dir| *dir == log.parent_dir()).expect("one of them");
+    let (to, third) = ((from + 1) % 3, (from + 2) % 3);
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    assert!(matches!(dirs.move_on(&tp(), true, 0), Ok(Step::Copied(bytes)) if bytes > 0));
+    assert_eq!(dirs.begin_move(&tp(), fixture.path(third), 0).expect("asked"), MoveBegun::Moving);
+    assert_eq!(fixture.kinds().len(), 2, "the log and one copy");
+    assert_eq!(dirs.begin_move(&tp(), fixture.path(from), 0).expect("asked"), MoveBegun::Already);
+    assert_eq!(fixture.kinds(), [(from, DirKind::Live)]);
+    assert_eq!(dirs.move_on(&tp(), false, 0).expect("nothing is left to do"), Step::Over);
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    assert!(dirs.delete(&[tp()], 0).remove(0).expect("deleted"));
+    assert_eq!(fixture.kinds(), []);
+    assert_eq!(dirs.move_on(&tp(), false, 0).expect("nothing is left to do"), Step::Over);
+    // It is wanted there, though it is not here.
+    assert_eq!(dirs.begin_move(&tp(), fixture.path(third), 0).expect("asked"), MoveBegun::NotHere);
+    assert_eq!(create(&dirs).parent_dir(), fixture.config.dirs[third]);
+}
+
+#[test]
+fn what_a_truncation_takes_from_a_log_is_taken_from_its_copy() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    let to = usize::from(log.parent_dir() == fixture.config.dirs[0]);
+    fill(&log, 20);
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    while dirs.get_future(&tp()).expect("there").log_end_offset() < Offset(20) {
+        // Steps are longer than the log: only some of it is taken at a time.
+        let future = dirs.get_future(&tp()).expect("there");
+        future.copy_from(&log, 300, 0).expect("copied");
+    }
+    log.truncate_to(Offset(7), log.leader_epoch(), 0).expect("cut");
+    for _ in 0..20 {
+        append_in_epoch(&log, batch(&[5], 70), 4).expect("appended");
+    }
+    finish(&dirs);
+    assert_eq!(fixture.kinds(), [(to, DirKind::Live)]);
+    let bytes = bytes_of(&log);
+    drop((log, dirs));
+    // A copy that a start finds is compared by its epochs.
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    assert_eq!(bytes_of(&log), bytes);
+    dirs.begin_move(&tp(), fixture.path(1 - to), 0).expect("asked");
+    let future = dirs.get_future(&tp()).expect("there");
+    while future.copy_from(&log, 300, 0).expect("copied").bytes > 0 {}
+    drop(future);
+    drop((log, dirs));
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    log.truncate_to(Offset(9), log.leader_epoch(), 0).expect("cut");
+    log.locked().cut_at = None;
+    for _ in 0..20 {
+        append_in_epoch(&log, batch(&[5], 60), 6).expect("appended");
+    }
+    let bytes = bytes_of(&log);
+    assert!(dirs.has_future(&tp()));
+    finish(&dirs);
+    assert_eq!(bytes_of(&log), bytes);
+    assert_eq!(fixture.kinds(), [(1 - to, DirKind::Live)]);
+    // Nor does it keep what the log has given up altogether.
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    dirs.get_future(&tp()).expect("there").copy_from(&log, 300, 0).expect("copied");
+    log.truncate_fully_and_start_at(Offset(500), None, log.leader_epoch(), 0).expect("cut");
+    finish(&dirs);
+    assert_eq!((log.bounds().log_start_offset, log.log_end_offset()), (Offset(500), Offset(500)));
+    append_in_epoch(&log, batch(&[5], 60), 6).expect("appended");
+    assert_eq!(log.log_end_offset(), Offset(501));
+}
+
+/// Back and forth under an appender and a reader, which see one log.
+#[test]
+fn a_log_is_appended_to_and_read_while_it_moves() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    fill(&log, 1);
+    let (stop, allowed) = (AtomicBool::new(false), AtomicI64::new(100));
+    let mut moves = 0;
+    std::thread::scope(|scope| {
+        let appender = scope.spawn(|| {
+            let mut appended = 1;
+            while !stop.load(Ordering::Relaxed) {
+                // All the time, and not without end.
+                if appended >= allowed.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                    continue;
+                }
+                fill(&log, 1);
+                appended += 1;
+                if appended % 50 == 0 {
+                    log.flush(0).expect("flushed");
+                }
+            }
+            appended
+        });
+        let reader = scope.spawn(|| {
+            let mut from = Offset(0);
+            while !stop.load(Ordering::Relaxed) {
+                for batch in Batches::new(&read_bytes(&log, from, 700)).map_while(Result::ok) {
+                    assert_eq!(batch.header.base_offset, from.0);
+                    from = Offset(batch.header.next_offset());
+                }
+            }
+            from
+        });
+        while moves < 12 && !appender.is_finished() && !reader.is_finished() {
+            let to = usize::from(log.parent_dir() == fixture.config.dirs[0]);
+            assert_eq!(dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked"), MoveBegun::Moving);
+            let _ = dirs.move_on(&tp(), true, 0).expect("it goes on");
+            allowed.fetch_add(100, Ordering::Relaxed);
+            finish(&dirs);
+            assert_eq!(fixture.kinds(), [(to, DirKind::Live)]);
+            moves += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let appended = appender.join().expect("it appends");
+        reader.join().expect("it reads");
+        assert_eq!(log.log_end_offset(), Offset(appended));
+    });
+    assert_eq!(moves, 12);
+    let bytes = bytes_of(&log);
+    let end = log.log_end_offset();
+    drop((log, dirs));
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    assert_eq!((log.log_end_offset(), bytes_of(&log) == bytes), (end, true));
+}

@@ -1,0 +1,208 @@
+//! A log moves to another directory: it is copied there into a log of its own, a future log, and goes on in the files of
+//! that one as soon as these hold all that it has.
+//! Source: kafka 3.9 core/.../server/ReplicaAlterLogDirsThread.scala, core/.../cluster/Partition.scala
+//! (maybeReplaceCurrentWithFutureReplica).
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+
+use bytes::Bytes;
+
+use super::error::{IoContext, LogError};
+use super::{FirstBatch, Log, ReadUntil, State, files};
+use crate::model::Offset;
+
+/// The last segment of a log in the directory that it has left, as long as that directory bears the log's name: after a crash
+/// the next start may find both. It must hold all that was appended, for the longer of the two is the log then; that its
+/// indexes do not, recovery sets right.
+#[derive(Debug)]
+pub(super) struct Shadow {
+    file: Arc<File>,
+    /// `None` once a write has failed.
+    size: Option<u64>,
+}
+
+impl Shadow {
+    pub fn append(&mut self, bytes: &[u8]) {
+        let Some(size) = self.size else { return };
+        self.size = self.file.write_all_at(bytes, size).ok().map(|()| size + bytes.len() as u64);
+    }
+}
+
+/// Keeps the files of a log from being renamed or removed by anybody else.
+pub(crate) struct FilesHeld<'a> {
+    _renaming: MutexGuard<'a, ()>,
+}
+
+/// What came of a step of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copied {
+    /// 0 when there was nothing more.
+    pub bytes: u32,
+    /// Of the log that is copied, before it was looked at.
+    pub end: End,
+}
+
+/// Where a log ended, and its last segment, which begins at `segment`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub log_end_offset: Offset,
+    segment: Offset,
+    segment_bytes: u32,
+}
+
+/// So much is copied while nobody may append: as much as a few appends, just written.
+const LAST_BYTES_MAX: u32 = 256 << 10;
+
+impl Log {
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.locked().dir.clone()
+    }
+
+    /// Waits for a truncation that is under way.
+    pub(crate) fn hold_files(&self) -> FilesHeld<'_> {
+        FilesHeld { _renaming: self.begin_renaming() }
+    }
+
+    /// Gives the directory another name. Nobody else may use the log but to ask how long it is.
+    pub(crate) fn rename_dir(&self, to: &Path) -> Result<(), LogError> {
+        let from = self.dir();
+        self.observe(files::rename(&from, to).doing("rename", &from))?;
+        self.locked().dir = to.to_path_buf();
+        Ok(())
+    }
+
+    /// Cuts off this copy what `source` does not have, by the leader epochs of both.
+    pub(crate) fn align_with(&self, source: &Log, now_ms: i64) -> Result<(), LogError> {
+        loop {
+            let Some(last) = self.epochs().last().copied() else {
+                // Nothing tells how far they are equal, but that what was committed is.
+                let high_watermark = self.high_watermark();
+                self.truncate_to(high_watermark, self.leader_epoch(), now_ms)?;
+                return Ok(());
+            };
+            let there = source.end_offset_for_epoch(last.epoch);
+            let (cut, is_known) = match there.epoch {
+                epoch if epoch == last.epoch => (there.end_offset, true),
+                // Of a later epoch than the source knows all is cut, and then looked at what precedes it.
+                _ => (last.start_offset, false),
+            };
+            self.truncate_to(cut.max(Offset(0)), self.leader_epoch(), now_ms)?;
+            if is_known {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends to this copy what `source` has behind its end, as it is there: batches of so many bytes in all, or one that
+    /// is larger.
+    pub(crate) fn copy_from(&self, source: &Log, bytes_max: u32, now_ms: i64) -> Result<Copied, LogError> {
+        let epoch = self.leader_epoch();
+        let (cut_at, there, end) = {
+            let mut state = source.serving()?;
+            (state.cut_at.take(), state.bounds(), state.end())
+        };
+        if let Some(cut_at) = cut_at {
+            self.truncate_to(cut_at, epoch, now_ms)?;
+        }
+        let here = self.bounds();
+        if here.log_end_offset < there.log_start_offset || here.log_end_offset > there.log_end_offset {
+            // Nothing of it is in the source.
+            self.truncate_fully_and_start_at(there.log_start_offset, None, epoch, now_ms)?;
+        }
+        let from = self.log_end_offset();
+        let bytes_max = bytes_max.min(self.config().segment_bytes);
+        let fetched = source.read(from, bytes_max, ReadUntil::LogEnd, FirstBatch::Whole)?;
+        let mut copied = Copied { bytes: 0, end };
+        if let Some(region) = fetched.region {
+            let mut bytes = vec![0; region.len as usize];
+            match region.file.read_exact_at(&mut bytes, region.position) {
+                // A truncation has cut them off meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(Copied { bytes: region.len, ..copied });
+                }
+                read => source.observe(read.doing("read", &source.dir()))?,
+            }
+            let before = self.bounds().log_end_offset;
+            let info = self.append_as_follower(&Bytes::from(bytes), epoch, before, now_ms)?;
+            copied.bytes = if info.log_end_offset > before { region.len } else { 0 };
+        }
+        self.update_high_watermark(there.high_watermark);
+        let log_start_offset = there.log_start_offset.min(self.high_watermark());
+        self.increment_log_start_offset(log_start_offset, epoch)?;
+        Ok(copied)
+    }
+
+    /// Goes on in the files of `future`, a copy in another directory, with all that memory knows of the log, if the copy has
+    /// all that there is up to `end`, and if as much of it is on the disk as of the log. What little has been appended since is
+    /// copied too. The copy has the old files then, and serves nobody. The files of both must be held.
+    pub(crate) fn take_over(&self, future: &Log, end: End, now_ms: i64) -> Result<bool, LogError> {
+        let mut current = self.usable()?;
+        let mut copy = future.usable()?;
+        let is_flushed = copy.recovery_point >= current.recovery_point.min(copy.log_end_offset);
+        if current.cut_at.is_some() || current.is_truncating || !is_flushed {
+            return Ok(false);
+        }
+        if copy.log_end_offset < end.log_end_offset {
+            // What compaction took away from the end has no batch: the next one goes to a segment that begins there.
+            copy.roll(end.log_end_offset, now_ms)?;
+            copy.log_end_offset = end.log_end_offset;
+        }
+        let dir = current.dir.clone();
+        let more = current.active().size().checked_sub(end.segment_bytes);
+        match more.filter(|more| end.segment == current.active().base_offset() && *more <= LAST_BYTES_MAX) {
+            Some(0) if current.log_end_offset == end.log_end_offset => {}
+            Some(more) if more > 0 => {
+                let mut bytes = vec![0; more as usize];
+                let file = current.active_mut().file(&dir)?;
+                file.read_exact_at(&mut bytes, u64::from(end.segment_bytes)).doing("read", &dir)?;
+                let (epoch, from) = (copy.leader_epoch, copy.log_end_offset);
+                copy.append_as_follower(&Bytes::from(bytes), epoch, from, now_ms)?;
+                if copy.log_end_offset != current.log_end_offset {
+                    return Ok(false);
+                }
+            }
+            _ => return Ok(false),
+        }
+        let size = u64::from(current.active().size());
+        let shadow = Shadow { file: current.active_mut().file(&dir)?, size: Some(size) };
+        let (here, there) = (&mut *current, &mut *copy);
+        std::mem::swap(&mut here.dir, &mut there.dir);
+        std::mem::swap(&mut here.parent, &mut there.parent);
+        std::mem::swap(&mut here.segments, &mut there.segments);
+        std::mem::swap(&mut here.recent, &mut there.recent);
+        std::mem::swap(&mut here.snapshots, &mut there.snapshots);
+        here.recovery_point = there.recovery_point;
+        // What the files of the copy say of these may be less than what memory knows.
+        here.unwritten.epochs = true;
+        here.unwritten.topic_id = here.topic_id.is_some();
+        // Of what was done of it before, a part would be done in each directory.
+        here.truncations += 1;
+        here.cuts += 1;
+        self.replacements.fetch_add(1, Ordering::AcqRel);
+        // A copy that an earlier life of the broker has begun may have what compaction took away from the log since.
+        here.cleaned_to = here.cleaned_to.min(there.cleaned_to);
+        here.shadow = Some(shadow);
+        there.is_closed = true;
+        self.parent.store(Arc::clone(&here.parent));
+        future.parent.store(Arc::clone(&there.parent));
+        Ok(true)
+    }
+
+    /// The old directory does not bear the log's name any more.
+    pub(crate) fn has_left(&self) {
+        self.locked().shadow = None;
+    }
+}
+
+impl State {
+    fn end(&self) -> End {
+        let active = self.active();
+        End { log_end_offset: self.log_end_offset, segment: active.base_offset(), segment_bytes: active.size() }
+    }
+}
