@@ -122,6 +122,30 @@ const KNOWN: &[Known] = &[
         &[Starts, SessionExpires],
         "the broker has registered again since the request was made",
     ),
+    Known(
+        Jvm,
+        &["Error when handling request: ", "api=UPDATE_METADATA"],
+        &[SessionExpires],
+        "the controller that was is heard after the one that is",
+    ),
+    Known(
+        Jvm,
+        &["Received update metadata request with correlation id ", " from an old controller "],
+        &[SessionExpires],
+        "the controller that was is heard after the one that is",
+    ),
+    Known(
+        Ours,
+        &["[RequestSendThread controllerId=", " answers UpdateMetadata with STALE_CONTROLLER_EPOCH"],
+        &[SessionExpires],
+        "it was the controller, and is heard after the one that is",
+    ),
+    Known(
+        Ours,
+        &[" cannot be asked as the controller, trying again: "],
+        &[Stops, Dies],
+        "the controller goes down; a JVM broker says of it that it may not be available",
+    ),
     Known(Jvm, &["No meta.properties file under dir"], &[Starts], "it is the first start"),
     Known(
         Ours,
