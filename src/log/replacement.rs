@@ -48,7 +48,13 @@ impl Log {
         let _renaming = self.begin_renaming();
         let Cleaned { segment, next_offset, paths } = cleaned;
         let dir = match self.serving() {
-            Ok(state) if state.position_of_sources(sources, cuts).is_some() => state.dir.clone(),
+            // Files that were written for a directory which the log has left are of no use where it is now.
+            Ok(state)
+                if state.position_of_sources(sources, cuts).is_some()
+                    && paths.iter().all(|path| path.parent() == Some(&state.dir)) =>
+            {
+                state.dir.clone()
+            }
             state => {
                 drop(state);
                 remove_all(&paths, file_names::CLEANED);

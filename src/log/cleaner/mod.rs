@@ -26,8 +26,10 @@ mod transactions;
 #[cfg(test)]
 mod cleaner_tests;
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +68,15 @@ pub(crate) enum CleanError {
 impl CleanError {
     fn unreadable(file: &Path, offset: Offset, reason: impl ToString) -> CleanError {
         CleanError::Unreadable { file: file.display().to_string(), offset, reason: reason.to_string() }
+    }
+}
+
+impl CleanError {
+    fn panicked(log: &Log, panic: &(dyn Any + Send)) -> CleanError {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        let dir = log.parent_dir().join(log.topic_partition().to_string());
+        CleanError::unreadable(&dir, Offset(-1), format!("the cleaner panicked: {said}"))
     }
 }
 
@@ -285,7 +296,9 @@ impl Cleaner {
         let tp = log.topic_partition().clone();
         let Candidate { assessment, segments, cuts } = candidate;
         let means = Means { config, throttle: &self.throttle, stop };
-        let outcome = Pass::new(log, segments, cuts, means, now_ms).run(&assessment);
+        // Whatever it stumbles over, the other logs go on. Where it held a lock, the lock tells those who come for it.
+        let pass = AssertUnwindSafe(|| Pass::new(log, segments, cuts, means, now_ms).run(&assessment));
+        let outcome = catch_unwind(pass).unwrap_or_else(|panic| Err(CleanError::panicked(log, panic.as_ref())));
         let outcome = outcome.and_then(|(end, stats)| {
             let has_come_so_far = log.note_cleaned(end, cuts);
             if has_come_so_far {
@@ -302,13 +315,12 @@ impl Cleaner {
                 add(&counters.cleaner_bytes_written, stats.bytes_written);
                 report(&tp, assessment.first_dirty, end, &stats);
             }
-            Err(error) => self.failed(&taken, error, now_ms),
+            Err(error) => self.failed(log, error, now_ms),
         }
         true
     }
 
     fn take_filthiest(&self, now_ms: i64) -> Option<(Taken<'_>, Candidate)> {
-        let mut complaints = Complaints::about("look for what is to be compacted");
         let mut found: Option<(Arc<Log>, Candidate)> = None;
         for log in self.dirs.logs() {
             let config = log.config();
@@ -322,7 +334,7 @@ impl Cleaner {
                 Ok(Some(candidate)) => candidate,
                 Ok(None) => continue,
                 Err(error) => {
-                    complaints.note(log.topic_partition(), &error);
+                    self.failed(&log, error.into(), now_ms);
                     continue;
                 }
             };
@@ -347,13 +359,12 @@ impl Cleaner {
     }
 
     /// The log stays as it is, and the others go on.
-    fn failed(&self, taken: &Taken<'_>, error: CleanError, now_ms: i64) {
-        let log = &taken.log;
+    fn failed(&self, log: &Log, error: CleanError, now_ms: i64) {
         let tp = log.topic_partition();
         let is_gone = log.is_offline() || log.locked().is_closed;
         let error = match error {
             CleanError::Overtaken => {
-                log::info!("Cleaner: Cleaning of {tp} was given up, because the log is changing");
+                log::debug!("Cleaner: Cleaning of {tp} was given up, because the log is changing");
                 return;
             }
             // Its files are no longer where they were.
@@ -362,7 +373,7 @@ impl Cleaner {
                 return;
             }
             CleanError::Log(error) => {
-                if error.condemns() == Condemned::Dir {
+                if log.parent().condemned_by(&error) == Condemned::Dir {
                     log.parent().fail(&error);
                 }
                 CleanError::Log(error)
