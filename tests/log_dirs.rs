@@ -646,6 +646,9 @@ fn a_directory_that_fails_takes_its_partitions_with_it_and_the_last_one_the_brok
         });
         if coordinator == 1 {
             moved += 1;
+            if Kind::under_test() != Kind::Odradek {
+                continue; // A JVM broker goes on telling what it had loaded.
+            }
             eventually(PATIENCE, &format!("broker 0 knows that it does not coordinate {group}"), || {
                 match cluster.client(0).try_committed(group, "t", 0) {
                     Ok(offset) => Err(format!("it says {offset}")),
