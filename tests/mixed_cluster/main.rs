@@ -198,10 +198,10 @@ fn a_jvm_broker_among_ours_in_the_protocol_of_2_4() {
 }
 
 /// What the other tests ask of a mixed cluster, asked of one that is not: the test is right, and so is what it says of the
-/// lines that JVM brokers log.
+/// lines that JVM brokers log. Those of 2.8.2 alone do not pass: a leader that asks for its ISR while the controller's session
+/// ends is told UNKNOWN_SERVER_ERROR, and never asks again.
 #[test]
 #[ignore = "tests/run.sh mixed runs it: it is a test of the test"]
 fn jvm_brokers_alone_pass_the_same() {
     every_role("jvm-alone-39", [Kind::Jvm("3.9.2"); 3], "3.9", (0, 2));
-    every_role("jvm-alone-28", [Kind::Jvm("2.8.2"); 3], "2.8", (0, 2));
 }
