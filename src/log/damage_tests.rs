@@ -88,7 +88,7 @@ fn offsets(log: &Log, written: &BTreeMap<i64, Vec<u8>>, is_last_segment: bool, w
     for (header, bytes) in read_all(log) {
         // Nor does one cover the leader's epoch.
         let rest = &bytes[CRC_COVERS_FROM..];
-        if !written.get(&header.base_offset).is_some_and(|was| was[CRC_COVERS_FROM..] == *rest) {
+        if written.get(&header.base_offset).is_none_or(|was| was[CRC_COVERS_FROM..] != *rest) {
             let is_elsewhere = written.values().any(|was| was[CRC_COVERS_FROM..] == *rest);
             assert!(is_last_segment && is_elsewhere, "{what}: the batch at {} is another", header.base_offset);
             return None;

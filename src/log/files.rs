@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::file_names::with_suffix;
+#[cfg(test)]
+use super::forgetful_disk;
 use crate::model::lock::about_to_wait_for_disk;
 
 /// Replaces a small file whole, so that a crash leaves the old content or the new, never a mixture: writes `<path>.tmp`,
@@ -27,6 +29,8 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     about_to_wait_for_disk();
     #[cfg(test)]
     faults::before(faults::Op::Rename)?;
+    #[cfg(test)]
+    forgetful_disk::renaming(to);
     fs::rename(from, to)
 }
 
@@ -34,7 +38,12 @@ pub(crate) fn sync(file: &File) -> io::Result<()> {
     about_to_wait_for_disk();
     #[cfg(test)]
     faults::before(faults::Op::Sync)?;
-    file.sync_all()
+    #[cfg(test)]
+    forgetful_disk::syncing();
+    file.sync_all()?;
+    #[cfg(test)]
+    forgetful_disk::synced(file);
+    Ok(())
 }
 
 /// Makes durable what is in a file; of a directory, renames, creations and removals.
@@ -102,13 +111,15 @@ pub(crate) mod faults {
         Removal,
     }
 
+    type Watcher = Box<dyn FnMut(Op)>;
+
     thread_local! {
         static FAILS: Cell<Option<(Op, u32)>> = const { Cell::new(None) };
-        static WATCHER: RefCell<Option<Box<dyn FnMut(Op)>>> = const { RefCell::new(None) };
+        static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
     }
 
     /// Called before each that this thread comes to, until there is another watcher or none.
-    pub fn watch(watcher: Option<Box<dyn FnMut(Op)>>) {
+    pub fn watch(watcher: Option<Watcher>) {
         WATCHER.set(watcher);
     }
 

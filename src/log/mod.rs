@@ -60,11 +60,15 @@ mod damage_tests;
 #[cfg(test)]
 mod dirs_tests;
 #[cfg(test)]
+mod forgetful_disk;
+#[cfg(test)]
 mod log_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod moves_tests;
+#[cfg(test)]
+mod power_loss_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -29,9 +29,9 @@ impl Log {
             return self.truncate_fully_and_start_at(offset, None, leader_epoch, now_ms).map(|()| true);
         }
         let Some(removed) = state.begin_truncation(offset) else { return Ok(false) };
-        let due_ms = state.due_ms(now_ms);
+        let (due_ms, dir) = (state.due_ms(now_ms), state.dir.clone());
         drop(state);
-        let renamed = removed.rename(&self.parent(), due_ms);
+        let renamed = removed.rename_for_good(&self.parent(), &dir, due_ms);
         let result = renamed.and_then(|()| self.finish_truncation(offset, now_ms));
         let mut state = self.locked();
         // After a failure there may not even be a segment: whoever waits for the lock must not go on.
@@ -62,10 +62,10 @@ impl Log {
         state.check_epoch(leader_epoch)?;
         state.check_new_end(offset)?;
         let removed = state.begin_full_truncation(offset, log_start_offset);
-        let due_ms = state.due_ms(now_ms);
+        let (due_ms, dir) = (state.due_ms(now_ms), state.dir.clone());
         drop(state);
         // A new segment may have the name of one that goes: that one makes way first.
-        let renamed = removed.rename(&self.parent(), due_ms);
+        let renamed = removed.rename_for_good(&self.parent(), &dir, due_ms);
         let mut state = self.locked();
         let result = renamed.and_then(|()| state.start_at(offset, now_ms));
         state.is_truncating = result.is_err();
@@ -101,6 +101,15 @@ impl Log {
 pub(super) struct Removed(pub(super) Vec<PathBuf>);
 
 impl Removed {
+    /// As `rename`, and no loss of power brings any of it back behind what is appended next.
+    fn rename_for_good(self, parent: &LogDir, dir: &Path, due_ms: i64) -> Result<(), LogError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        self.rename(parent, due_ms)?;
+        files::sync_path(dir).doing("fsync", dir)
+    }
+
     pub fn rename(self, parent: &LogDir, due_ms: i64) -> Result<(), LogError> {
         for path in self.0 {
             let deleted = file_names::with_suffix(&path, file_names::DELETED);
@@ -128,6 +137,9 @@ impl Cut {
     fn finish(&mut self, offset: Offset, expiration_ms: i64, now_ms: i64) -> Result<(), LogError> {
         let last = self.segments.last_mut().expect("the first segment starts at or below the offset");
         last.truncate_to(&self.dir, offset, now_ms)?;
+        // No loss of power brings back what was cut off, under the epochs of what was appended since.
+        let path = last.log_path(&self.dir);
+        files::sync(&*last.file(&self.dir)?).doing("fsync", &path)?;
         let Cut { dir, segments, snapshots, producers, log_start_offset, log_end_offset } = self;
         let (start, end) = (*log_start_offset, *log_end_offset);
         ProducersOf { dir, segments, snapshots, producers, start, end }.rebuild(expiration_ms, now_ms)
@@ -223,7 +235,9 @@ impl State {
             self.cuts += 1;
             self.cleaned_to = self.cleaned_to.map(|cleaned_to| cleaned_to.min(active));
         }
-        let removed = self.drop_segments(keep..self.segments.len());
+        let mut removed = self.drop_segments(keep..self.segments.len());
+        // The newest first: a crash in between leaves none behind a gap, whose records were of the old history.
+        removed.0.reverse();
         self.kept_bytes = self.bytes();
         self.log_end_offset = offset;
         removed

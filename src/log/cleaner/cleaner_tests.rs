@@ -577,7 +577,7 @@ impl History {
         let mut builder = BatchBuilder::new().compression(codec, None);
         for _ in 0..rng.random_range(1..8) {
             let key = vec![b'k'; rng.random_range(1..12)];
-            let value = vec![rng.random_range(b'a'..b'z'); rng.random_range(0..60)];
+            let value = vec![rng.random_range(b'a'..=b'z'); rng.random_range(0..60)];
             let value = rng.random_bool(0.8).then_some(value);
             builder.append(NOW_MS + rng.random_range(0..1000), Some(&key), value.as_deref(), &[]);
         }
