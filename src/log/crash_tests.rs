@@ -239,6 +239,23 @@ fn a_missing_index_is_rebuilt_as_it_was() {
     }
 }
 
+#[test]
+fn a_long_time_index_is_rebuilt_as_it_was() {
+    let one = OneLog::new(LogConfig { index_interval_bytes: 100, ..LogConfig::default() });
+    let log = one.open_clean();
+    // The last batch has no entry of its own until the segment is closed.
+    for i in 0..600 {
+        append_in_epoch(&log, batch(&[i], 5), 0).expect("appended");
+    }
+    log.roll(0).expect("rolled");
+    log.close(0).expect("closable");
+    let path = one.dir().join("00000000000000000000.timeindex");
+    let sound = fs::read(&path).expect("readable");
+    assert!(sound.len() > 100 * 12, "{}", sound.len());
+    one.open(false, Offset(0)).expect("loadable").close(0).expect("closable");
+    assert!(fs::read(&path).expect("readable") == sound);
+}
+
 /// What a reader of committed records is told to skip.
 fn aborted(log: &super::Log) -> Vec<(i64, i64)> {
     let mut aborted = Vec::new();

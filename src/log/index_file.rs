@@ -128,6 +128,11 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         self.forget_block();
     }
 
+    /// One more of them.
+    pub fn hold_another(&mut self, entry: [u8; WIDTH]) {
+        self.pending.push(entry);
+    }
+
     /// Writes the file from its beginning. After an error it is not there, so that nobody takes a part of it for all.
     pub fn write_anew(&mut self, path: &Path) -> io::Result<()> {
         let written = files::write(path, self.pending.as_flattened());

@@ -118,7 +118,7 @@ impl Segment {
     /// Writes the indexes of a segment that is to take the place of others.
     pub fn write_index_copies(&mut self, dir: &Path, index: &Path, time_index: &Path) -> Result<(), LogError> {
         let so_far = self.max_timestamp_so_far(dir)?;
-        self.time_index.push_if_larger(time_index, so_far).doing("read", time_index)?;
+        self.time_index.hold_if_larger(so_far);
         self.offset_index.write_copy(index).doing("write", index)?;
         self.time_index.write_copy(time_index).doing("write", time_index)
     }
@@ -633,7 +633,7 @@ impl Segment {
         let time_path = self.time_index_path(dir);
         if is_active == IsActive::No {
             let so_far = self.max_timestamp_so_far(dir)?;
-            self.time_index.push_if_larger(&time_path, so_far).doing("read", &time_path)?;
+            self.time_index.hold_if_larger(so_far);
         }
         self.time_index.write_anew(&time_path).doing("write", &time_path)?;
         if durability == Durability::Now {

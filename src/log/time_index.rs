@@ -79,6 +79,14 @@ impl TimeIndex {
         self.last = Some(last);
     }
 
+    /// One more, if it is larger than those that are held.
+    pub fn hold_if_larger(&mut self, entry: TimestampOffset) {
+        if self.last.is_some_and(|last| is_larger(&entry, &last)) {
+            self.file.hold_another(encode(self.base_offset, &entry));
+            self.last = Some(entry);
+        }
+    }
+
     pub fn write_anew(&mut self, path: &Path) -> io::Result<()> {
         self.file.write_anew(path)
     }
