@@ -149,7 +149,8 @@ pub(crate) fn paths_of(dir: &std::path::Path, base_offset: Offset, has_txn_index
 
 /// What cannot be removed now, the next start removes, or the next attempt replaces.
 pub(crate) fn remove_all(paths: &[PathBuf], suffix: &str) {
-    for path in paths {
+    // The log last: indexes that are left without it would take the place of sound ones.
+    for path in paths.iter().rev() {
         let path = with_suffix(path, suffix);
         if let Err(error) = files::remove_if_exists(&path) {
             log::warn!("delete {}: {error}", path.display());

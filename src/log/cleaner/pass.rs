@@ -102,6 +102,8 @@ impl<'a> Pass<'a> {
     pub fn run(mut self, assessment: &Assessment) -> Result<(Offset, CleanerStats), CleanError> {
         let began = Instant::now();
         let tp = self.log.topic_partition().clone();
+        // An old value goes only for a new one that no loss of power takes.
+        self.log.flush_old_segments(self.now_ms)?;
         let (first_dirty, first_uncleanable) = (assessment.first_dirty, assessment.first_uncleanable);
         // Of old formats a tombstone stays for a while after the last pass that saw it as dirty.
         let clean = self.segments.partition_point(|segment| segment.base_offset < first_dirty);
@@ -153,7 +155,7 @@ impl<'a> Pass<'a> {
             return Err(CleanError::Overtaken);
         }
         let state = self.log.locked();
-        let is_as_before = !state.is_closed && !state.is_truncating && state.cuts == self.cuts;
+        let is_as_before = state.config.compact && !state.is_closed && !state.is_truncating && state.cuts == self.cuts;
         if is_as_before { Ok(()) } else { Err(CleanError::Overtaken) }
     }
 
