@@ -407,3 +407,54 @@ fn a_log_is_appended_to_and_read_while_it_moves() {
     let log = dirs.get(&tp()).expect("loaded");
     assert_eq!((log.log_end_offset(), bytes_of(&log) == bytes), (end, true));
 }
+
+/// As DeleteRecords leaves it.
+#[test]
+fn a_log_that_starts_within_a_batch_moves_with_all_of_that_batch() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    for first in [0, 3, 6] {
+        append_in_epoch(&log, batch(&[first, first + 1, first + 2], 10), 0).expect("appended");
+    }
+    log.delete_records(Offset(4), LeaderEpoch(0)).expect("in range");
+    let before = read_bytes(&log, Offset(4), 1 << 20);
+    let to = 1 - usize::from(log.parent_dir().display().to_string() == fixture.path(1));
+    assert_eq!(dirs.begin_move(&tp(), fixture.path(to), 0).expect("begun"), MoveBegun::Moving);
+    finish(&dirs);
+    assert_eq!(log.parent_dir().display().to_string(), fixture.path(to));
+    assert_eq!((log.log_start_offset(), read_bytes(&log, Offset(4), 1 << 20)), (Offset(4), before));
+}
+
+#[test]
+fn a_start_knows_one_log_in_two_directories_though_one_lacks_the_first_batch_of_an_epoch() {
+    let fixture = Fixture::new(2);
+    let alone = |at: usize| {
+        let config = LogDirsConfig { dirs: vec![fixture.config.dirs[at].clone()], ..fixture.config.clone() };
+        Fixture { _root: tempfile::tempdir().expect("a temporary directory"), config }.start()
+    };
+    let (one, other) = (alone(0), alone(1));
+    let (log, copy) = (create(&one), create(&other));
+    let written = OneLog::new(small_segments());
+    let written = written.open_clean();
+    fill(&written, 3);
+    written.lead(LeaderEpoch(1)).expect("led");
+    fill(&written, 2);
+    // The log knows where the epoch began, compaction took its first batch, and then the copy was made.
+    for (header, bytes) in read_all(&written) {
+        if header.base_offset == 3 {
+            log.lead(LeaderEpoch(1)).expect("led");
+            copy.follow(LeaderEpoch(1)).expect("followed");
+            continue;
+        }
+        for log in [&log, &copy] {
+            log.append_as_follower(&bytes, log.leader_epoch(), log.log_end_offset(), 0).expect("appended");
+        }
+    }
+    assert_ne!(log.epochs(), copy.epochs());
+    one.shutdown(0);
+    other.shutdown(0);
+    drop((one, other, log, copy));
+    let dirs = fixture.start();
+    assert_eq!(dirs.get(&tp()).expect("one of them").log_end_offset(), Offset(5));
+}

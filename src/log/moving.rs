@@ -13,8 +13,10 @@ use std::sync::{Arc, MutexGuard};
 use bytes::Bytes;
 
 use super::error::{IoContext, LogError};
+use super::scan::{Found, HeaderScan};
 use super::{FirstBatch, Log, ReadUntil, State, files};
 use crate::model::Offset;
+use crate::record::batch::BatchHeader;
 
 /// The last segment of a log in the directory that it has left, as long as that directory bears the log's name: after a crash
 /// the next start may find both. It must hold all that was appended, for the longer of the two is the log then; that its
@@ -99,6 +101,28 @@ impl Log {
         }
     }
 
+    /// Whether the batches from an offset on were written in the epochs that `other` has there: of one epoch no two logs have
+    /// different records. Where an epoch began two logs may say differently, if compaction took its first batches from one.
+    pub(crate) fn agrees_with(&self, other: &Log, from: Offset) -> Result<bool, LogError> {
+        let mut state = self.usable()?;
+        let State { segments, dir, .. } = &mut *state;
+        let files = segments.iter_mut().map(|segment| Ok((segment.file(dir)?, segment.size(), segment.log_path(dir))));
+        let files = files.collect::<Result<Vec<_>, LogError>>()?;
+        drop(state);
+        let epochs = other.epochs();
+        for (file, size, path) in files {
+            let mut scan = HeaderScan::new(&file, 0, size);
+            while let Found::Batch((_, header)) = scan.next().doing("read", &path)? {
+                let begun = epochs.iter().rfind(|epoch| epoch.start_offset.0 <= header.base_offset);
+                let epoch = begun.map_or(-1, |epoch| epoch.epoch.0);
+                if header.base_offset >= from.0 && header.magic >= 2 && header.partition_leader_epoch != epoch {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Appends to this copy what `source` has behind its end, as it is there: batches of so many bytes in all, or one that
     /// is larger.
     pub(crate) fn copy_from(&self, source: &Log, bytes_max: u32, now_ms: i64) -> Result<Copied, LogError> {
@@ -128,6 +152,11 @@ impl Log {
                 }
                 read => source.observe(read.doing("read", &source.dir()))?,
             }
+            let first = BatchHeader::read(&bytes).ok().flatten();
+            if let Some(first) = first.filter(|first| first.base_offset < from.0 && first.last_offset >= from.0) {
+                // The log starts within a batch, after DeleteRecords: a copy that is empty starts with all of it.
+                self.truncate_fully_and_start_at(Offset(first.base_offset), None, epoch, now_ms)?;
+            }
             let before = self.bounds().log_end_offset;
             let info = self.append_as_follower(&Bytes::from(bytes), epoch, before, now_ms)?;
             copied.bytes = if info.log_end_offset > before { region.len } else { 0 };
@@ -144,8 +173,9 @@ impl Log {
     pub(crate) fn take_over(&self, future: &Log, end: End, now_ms: i64) -> Result<bool, LogError> {
         let mut current = self.usable()?;
         let mut copy = future.usable()?;
-        let is_flushed = copy.recovery_point >= current.recovery_point.min(copy.log_end_offset);
-        if current.cut_at.is_some() || current.is_truncating || !is_flushed {
+        let is_flushed = copy.recovery_point >= current.recovery_point;
+        let is_longer = copy.log_end_offset > end.log_end_offset;
+        if current.cut_at.is_some() || current.is_truncating || is_longer || !is_flushed {
             return Ok(false);
         }
         if copy.log_end_offset < end.log_end_offset {
@@ -177,7 +207,7 @@ impl Log {
         std::mem::swap(&mut here.segments, &mut there.segments);
         std::mem::swap(&mut here.recent, &mut there.recent);
         std::mem::swap(&mut here.snapshots, &mut there.snapshots);
-        here.recovery_point = there.recovery_point;
+        std::mem::swap(&mut here.recovery_point, &mut there.recovery_point);
         // What the files of the copy say of these may be less than what memory knows.
         here.unwritten.epochs = true;
         here.unwritten.topic_id = here.topic_id.is_some();

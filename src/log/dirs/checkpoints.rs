@@ -48,9 +48,10 @@ impl LogDirs {
         // First: a log that is opened meanwhile is in both lists, and the later entry counts.
         let unloadable: Vec<LoadInput> =
             dir.unloadable.lock().expect("nothing panics under this lock").values().cloned().collect();
-        let mut logs = self.logs_of(&dir.shared);
-        // No directory has both.
-        logs.extend(self.future_logs().into_iter().filter(|log| log.is_in(&dir.shared)));
+        // So is one that moves here meanwhile.
+        let mut logs = self.future_logs();
+        logs.retain(|log| log.is_in(&dir.shared));
+        logs.extend(self.logs_of(&dir.shared));
         let kept = unloadable.iter().filter_map(|input| Some((&input.topic_partition, (checkpoint.kept)(input)?)));
         let current = logs.iter().filter_map(|log| Some((log.topic_partition(), (checkpoint.current)(log)?)));
         checkpoint::write_offsets(&dir.shared.path().join(checkpoint.name), kept.chain(current))

@@ -6,10 +6,8 @@ use std::time::SystemTime;
 
 use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
-use crate::log::leader_epochs::EpochStart;
 use crate::log::loading::{self, LoadInput};
 use crate::log::{Log, file_names, files};
-use crate::model::{LeaderEpoch, Offset};
 
 impl LogDirs {
     /// Decides between a log that was loaded and another of its partition. The longer one is the log if the other is its
@@ -26,7 +24,7 @@ impl LogDirs {
             std::cmp::Ordering::Greater => true,
         };
         let (whole, part) = if second_is_whole { (&second, &first) } else { (&first, &second) };
-        if !is_beginning_of(part, whole) {
+        if !is_beginning_of(part, whole)? {
             let context = format!(
                 "Duplicate log directories for {tp} are found in both {} and {}, which parted. It is likely because log \
                  directory failure happened while broker was replacing current replica with future replica. Recover broker \
@@ -81,21 +79,9 @@ fn age(dir: &Path) -> Option<SystemTime> {
     std::fs::metadata(dir).and_then(|metadata| metadata.created()).ok()
 }
 
-/// By the ids of the topic and the leader epochs: of one epoch no two logs have different records.
-fn is_beginning_of(part: &Log, whole: &Log) -> bool {
+/// By the ids of the topic and the leader epochs.
+fn is_beginning_of(part: &Log, whole: &Log) -> Result<bool, LogError> {
     let is_other_topic = part.topic_id().zip(whole.topic_id()).is_some_and(|(one, other)| one != other);
-    let (part_epochs, whole_epochs) = (part.epochs(), whole.epochs());
     let from = part.log_start_offset().max(whole.log_start_offset());
-    let until = part.log_end_offset();
-    !is_other_topic
-        && part_epochs.is_empty() == whole_epochs.is_empty()
-        && within(&part_epochs, from, until) == within(&whole_epochs, from, until)
-}
-
-/// Which epochs wrote between two offsets, and from where.
-fn within(epochs: &[EpochStart], from: Offset, until: Offset) -> Vec<(LeaderEpoch, Offset)> {
-    let ends = epochs.iter().skip(1).map(|next| next.start_offset).chain([Offset(i64::MAX)]);
-    let with_ends = epochs.iter().zip(ends);
-    let within = with_ends.filter(|(one, end)| *end > from && one.start_offset < until);
-    within.map(|(one, _)| (one.epoch, one.start_offset.max(from))).collect()
+    Ok(!is_other_topic && part.agrees_with(whole, from)?)
 }

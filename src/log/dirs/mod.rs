@@ -109,6 +109,8 @@ impl LogDirs {
             let mut logs = map.write().expect("nothing panics under this lock");
             for (tp, log) in logs.extract_if(|_, log| log.is_in(shared)) {
                 log.abandon();
+                // Whether it is the copy or what was copied, nothing is any more.
+                self.resume_cleaning(&tp);
                 dropped.push(tp);
             }
         }

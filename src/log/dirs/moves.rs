@@ -71,7 +71,7 @@ impl LogDirs {
         let _placing = self.place(tp);
         let wanted = |dir: &&Dir| dir.shared.path().as_os_str() == path;
         let Some(target) = self.dirs.iter().find(wanted) else { return Ok(MoveBegun::NotHere) };
-        if self.get_future(tp).is_some_and(|future| !future.is_in(&target.shared)) {
+        if self.get_future(tp).is_some_and(|future| !future.is_in(&target.shared) || future.is_offline()) {
             self.delete_future(tp, now_ms);
         }
         let Some(current) = self.get(tp) else {
@@ -215,7 +215,7 @@ impl LogDirs {
         pauses.entry(tp.clone()).or_insert_with(|| log.pause_cleaning());
     }
 
-    fn resume_cleaning(&self, tp: &TopicPartition) {
+    pub(super) fn resume_cleaning(&self, tp: &TopicPartition) {
         self.pauses.lock().expect("nothing panics under this lock").remove(tp);
     }
 
