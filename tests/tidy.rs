@@ -124,6 +124,52 @@ fn the_zookeeper_crate_knows_no_room() {
     }
 }
 
+/// What asks the file system, and what could only be wanted for that.
+const FILE_SYSTEM: &[&str] = &[
+    "std::fs",
+    " fs::",
+    "OpenOptions",
+    "FileExt",
+    "MetadataExt",
+    " File::",
+    "(File::",
+    "rustix::fs",
+    "rustix::io::p",
+    ".exists()",
+    ".try_exists()",
+    ".metadata()",
+    ".set_len(",
+    ".sync_all(",
+    ".sync_data(",
+    ".read_dir()",
+    ".canonicalize()",
+];
+
+/// Every line that asks the file system itself, but for those of tests, which end a file.
+fn asks_the_file_system(path: &str, source: &str) -> Vec<String> {
+    let lines = source.lines().enumerate().take_while(|(_, line)| *line != "mod tests {");
+    let code = lines.map(|(number, line)| (number, line.split("//").next().unwrap_or_default()));
+    let asks = code.filter(|(_, code)| FILE_SYSTEM.iter().any(|word| code.contains(word)));
+    asks.map(|(number, code)| format!("{path}:{}: {}", number + 1, code.trim())).collect()
+}
+
+#[test]
+fn the_log_room_has_one_door_to_the_file_system() {
+    let only_in_tests = |name: &str| name.ends_with("_tests.rs") || ["testing.rs", "forgetful_disk.rs"].contains(&name);
+    let (mut asking, mut seen) = (Vec::new(), 0);
+    for path in source_files(&root().join("src/log")) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name == "files.rs" || only_in_tests(&name) {
+            continue;
+        }
+        let source = fs::read_to_string(&path).expect("a source file is UTF-8");
+        asking.extend(asks_the_file_system(&path.display().to_string(), &source));
+        seen += 1;
+    }
+    assert!(seen > 30, "only {seen} files were looked at");
+    assert!(asking.is_empty(), "these belong into files.rs:\n{}", asking.join("\n"));
+}
+
 #[test]
 fn a_file_is_named_after_a_thing_in_the_field() {
     let mut nameless = Vec::new();
@@ -140,6 +186,14 @@ fn a_file_is_named_after_a_thing_in_the_field() {
         }
     }
     assert!(nameless.is_empty(), "these say nothing: {nameless:?}");
+}
+
+#[test]
+fn who_passes_by_the_door_is_seen() {
+    let source = "let x = std::fs::read(path); // why\nlet index = IndexFile::empty();\nif path.exists() {}\n\
+                  mod tests {\nstd::fs::read(path);\n";
+    let seen = asks_the_file_system("f.rs", source);
+    assert_eq!(seen, ["f.rs:1: let x = std::fs::read(path);", "f.rs:3: if path.exists() {}"]);
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! What the files of a partition hold, entry by entry and as it stands there, for whoever looks at a log that no broker
 //! has open, or looks over a broker's shoulder. Nothing is repaired, created or locked.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::error::{IoContext, LogError};
+use super::files::{self, File};
 use super::scan::{BatchScan, Found};
 use super::transaction_index::{self, AbortedTxn};
 use super::{offset_index, producer_snapshot, time_index};
@@ -22,8 +21,8 @@ pub(crate) struct SegmentFile {
 
 impl SegmentFile {
     pub(crate) fn open(path: &Path) -> Result<SegmentFile, LogError> {
-        let file = File::open(path).doing("open", path)?;
-        let bytes = file.metadata().doing("read", path)?.len();
+        let file = files::open(path).doing("open", path)?;
+        let bytes = files::metadata_of(&file).doing("read", path)?.len();
         Ok(SegmentFile { file, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) })
     }
 
@@ -49,7 +48,7 @@ impl SegmentFile {
                 Found::Damage(_) => {
                     let mut head = [0; HEADER_BYTES_V2];
                     let head = &mut head[..HEADER_BYTES_V2.min((limit - end) as usize)];
-                    self.file.read_exact_at(head, u64::from(end)).doing("read", path)?;
+                    files::read_exact_at(&self.file, head, u64::from(end)).doing("read", path)?;
                     return Ok((end, BatchHeader::read(head).err()));
                 }
                 Found::Batch((position, batch)) => {
@@ -79,7 +78,7 @@ pub(crate) struct IndexEntries<T> {
 
 /// The last offset of a batch, and where it starts.
 pub(crate) fn offset_index(path: &Path, base_offset: Offset) -> Result<IndexEntries<(Offset, u32)>, LogError> {
-    let content = fs::read(path).doing("read", path)?;
+    let content = files::read(path).doing("read", path)?;
     let (entries, _) = content.as_chunks::<{ offset_index::ENTRY_BYTES }>();
     let entries = entries.iter().map(|entry| offset_index::decode(base_offset, entry)).collect();
     Ok(IndexEntries { entries, bytes: content.len(), entry_bytes: offset_index::ENTRY_BYTES })
@@ -87,7 +86,7 @@ pub(crate) fn offset_index(path: &Path, base_offset: Offset) -> Result<IndexEntr
 
 /// The largest timestamp so far, in ms, and the last offset of the batch that carries it.
 pub(crate) fn time_index(path: &Path, base_offset: Offset) -> Result<IndexEntries<(i64, Offset)>, LogError> {
-    let content = fs::read(path).doing("read", path)?;
+    let content = files::read(path).doing("read", path)?;
     let (entries, _) = content.as_chunks::<{ time_index::ENTRY_BYTES }>();
     let decoded = entries.iter().map(|entry| time_index::decode(base_offset, entry));
     let entries = decoded.map(|entry| (entry.timestamp_ms, entry.offset)).collect();

@@ -1,21 +1,202 @@
-//! The one place where files are fsynced and renamed, which no thread may do that serves connections or holds a lock.
+//! The one door of this room to the file system. What fsyncs or renames is here alone too: no thread may do that which serves
+//! connections or holds a lock. In tests each call may be counted, made to wait or to fail; see `faults`.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+pub(crate) use std::fs::File;
+use std::fs::{self, DirEntry, Metadata, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::SystemTime;
 
+use rustix::fs::{Access, FlockOperation, StatVfs};
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockType};
+
+#[cfg(test)]
+use self::faults::before;
 use super::file_names::with_suffix;
 #[cfg(test)]
 use super::forgetful_disk;
 use crate::model::lock::about_to_wait_for_disk;
+
+/// What the file system is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    /// For reading or writing; the file is there, or is made, empty.
+    Open,
+    Create,
+    /// All entries of a directory.
+    List,
+    MakeDir,
+    /// What is told of a file or a volume.
+    Stat,
+    Read,
+    /// Of a whole file.
+    Write,
+    /// Of some bytes of a file.
+    WriteAt,
+    SetLen,
+    SetModified,
+    Sync,
+    Rename,
+    /// Of one file.
+    Unlink,
+    /// Of what was deleted.
+    Removal,
+    Lock,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+fn before<P: ?Sized>(_: Op, _: &P) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    before(Op::Open, path)?;
+    File::open(path)
+}
+
+/// Opens a file that is there.
+pub(crate) fn open_to_read_and_write(path: &Path) -> io::Result<File> {
+    before(Op::Open, path)?;
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// Opens a file that is there.
+pub(crate) fn open_to_write(path: &Path) -> io::Result<File> {
+    before(Op::Open, path)?;
+    OpenOptions::new().write(true).open(path)
+}
+
+/// Opens a file with what it has, or makes it.
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    before(Op::Create, path)?;
+    OpenOptions::new().write(true).create(true).truncate(false).open(path)
+}
+
+/// Makes an empty file.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    before(Op::Create, path)?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+}
+
+pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
+    before(Op::MakeDir, path)?;
+    fs::create_dir(path)
+}
+
+pub(crate) fn create_dir_all(path: &Path) -> io::Result<()> {
+    before(Op::MakeDir, path)?;
+    fs::create_dir_all(path)
+}
+
+/// The entries of a directory.
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
+    before(Op::List, dir)?;
+    fs::read_dir(dir)?.collect()
+}
+
+pub(crate) fn exists(path: &Path) -> io::Result<bool> {
+    before(Op::Stat, path)?;
+    path.try_exists()
+}
+
+pub(crate) fn metadata(path: &Path) -> io::Result<Metadata> {
+    before(Op::Stat, path)?;
+    fs::metadata(path)
+}
+
+pub(crate) fn metadata_of(file: &File) -> io::Result<Metadata> {
+    before(Op::Stat, file)?;
+    file.metadata()
+}
+
+pub(crate) fn volume(path: &Path) -> io::Result<StatVfs> {
+    before(Op::Stat, path)?;
+    Ok(rustix::fs::statvfs(path)?)
+}
+
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    before(Op::Read, path)?;
+    fs::read(path)
+}
+
+pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], position: u64) -> io::Result<()> {
+    before(Op::Read, file)?;
+    file.read_exact_at(bytes, position)
+}
+
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+    write_parts_at(file, &mut [IoSlice::new(bytes)], position)
+}
+
+/// Writes all parts, one behind the other, resuming after short writes.
+pub(crate) fn write_parts_at(file: &File, mut parts: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+    // Longest vector Linux takes.
+    const PARTS_MAX: usize = 1024;
+    let asked = before(Op::WriteAt, file);
+    #[cfg(test)]
+    let asked = asked.inspect_err(|_| faults::tear(file, parts, position));
+    asked?;
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        let count = parts.len().min(PARTS_MAX);
+        match rustix::io::pwritev(file, &parts[..count], position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                position += written as u64;
+                IoSlice::advance_slices(&mut parts, written);
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn set_len(file: &File, len: u64) -> io::Result<()> {
+    before(Op::SetLen, file)?;
+    file.set_len(len)
+}
+
+pub(crate) fn set_modified(file: &File, modified: SystemTime) -> io::Result<()> {
+    before(Op::SetModified, file)?;
+    file.set_modified(modified)
+}
+
+/// Takes the kind of lock that a JVM takes, so that each sees the other's, and one that also holds within a process.
+/// False if somebody has either.
+pub(crate) fn lock(file: &File) -> io::Result<bool> {
+    before(Op::Lock, file)?;
+    let exclusive = FlockOperation::NonBlockingLockExclusive;
+    match rustix::fs::flock(file, exclusive).and_then(|()| rustix::fs::fcntl_lock(file, exclusive)) {
+        Ok(()) => Ok(true),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Who has that lock; 0 if it cannot be seen from here.
+pub(crate) fn lock_holder(file: &File) -> io::Result<Option<i32>> {
+    before(Op::Lock, file)?;
+    let held = rustix::process::fcntl_getlk(file, &Flock::from(FlockType::ReadLock))?;
+    Ok(held.map(|held| held.pid.map_or(0, |pid| pid.as_raw_nonzero().get())))
+}
+
+/// Whether a broker may work in a directory.
+pub(crate) fn may_use(dir: &Path) -> io::Result<()> {
+    before(Op::Stat, dir)?;
+    Ok(rustix::fs::access(dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)?)
+}
 
 /// Replaces a small file whole, so that a crash leaves the old content or the new, never a mixture: writes `<path>.tmp`,
 /// fsyncs it, renames it over `path`, and fsyncs the directory.
 /// Source: kafka 3.9 server-common/.../CheckpointFile.java (write), clients/.../Utils.java (atomicMoveWithFallback).
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = with_suffix(path, ".tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
+    let file = create(&temporary)?;
+    write_all_at(&file, content, 0)?;
     sync(&file)?;
     drop(file);
     rename(&temporary, path)?;
@@ -27,8 +208,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     about_to_wait_for_disk();
-    #[cfg(test)]
-    faults::before(faults::Op::Rename)?;
+    before(Op::Rename, from)?;
     #[cfg(test)]
     forgetful_disk::renaming(to);
     fs::rename(from, to)
@@ -36,8 +216,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 pub(crate) fn sync(file: &File) -> io::Result<()> {
     about_to_wait_for_disk();
-    #[cfg(test)]
-    faults::before(faults::Op::Sync)?;
+    before(Op::Sync, file)?;
     #[cfg(test)]
     forgetful_disk::syncing();
     file.sync_all()?;
@@ -48,19 +227,18 @@ pub(crate) fn sync(file: &File) -> io::Result<()> {
 
 /// Makes durable what is in a file; of a directory, renames, creations and removals.
 pub(crate) fn sync_path(path: &Path) -> io::Result<()> {
-    sync(&File::open(path)?)
+    sync(&open(path)?)
 }
 
 /// Writes a whole file. It may be there in part after an error or a crash.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    #[cfg(test)]
-    faults::before(faults::Op::Write)?;
+    before(Op::Write, path)?;
     fs::write(path, content)
 }
 
 /// Reads a whole file; a missing one is `None`.
 pub(crate) fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -69,8 +247,7 @@ pub(crate) fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Removes a file or a whole directory; a missing one is fine.
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
-    #[cfg(test)]
-    faults::before(faults::Op::Removal)?;
+    before(Op::Removal, path)?;
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -80,6 +257,7 @@ pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
 
 /// Removes a file; a missing one is fine.
 pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
+    before(Op::Unlink, path)?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -95,27 +273,49 @@ pub(crate) fn remove_durably(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes something of this thread fail the way a full disk lets it fail.
+/// Counts calls, and makes them wait or fail.
 #[cfg(test)]
 pub(crate) mod faults {
     use super::*;
     use std::cell::{Cell, RefCell};
+    use std::os::fd::AsRawFd;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex, PoisonError};
 
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Op {
-        Sync,
-        /// Of a whole file.
-        Write,
-        Rename,
-        /// Of what was deleted.
-        Removal,
-    }
+    pub(crate) use super::Op;
 
     type Watcher = Box<dyn FnMut(Op)>;
+    type Fault = dyn Fn(Op, &Path) -> io::Result<()> + Send + Sync;
 
     thread_local! {
         static FAILS: Cell<Option<(Op, u32)>> = const { Cell::new(None) };
+        static FILLS_AFTER: Cell<Option<usize>> = const { Cell::new(None) };
         static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
+    }
+
+    /// Of any thread, below each of these directories.
+    static DIRS: Mutex<Vec<(PathBuf, Arc<Fault>)>> = Mutex::new(Vec::new());
+    /// How many there are: hardly any test has one.
+    static DIRS_LEN: AtomicUsize = AtomicUsize::new(0);
+
+    /// As long as it lives, a fault comes before each call on its directory.
+    pub struct InForce(PathBuf);
+
+    impl Drop for InForce {
+        fn drop(&mut self) {
+            let mut dirs = DIRS.lock().unwrap_or_else(PoisonError::into_inner);
+            dirs.retain(|(dir, _)| *dir != self.0);
+            DIRS_LEN.store(dirs.len(), Ordering::Release);
+        }
+    }
+
+    /// Before each call of any thread on this directory and on what is in it.
+    pub fn below(dir: &Path, fault: impl Fn(Op, &Path) -> io::Result<()> + Send + Sync + 'static) -> InForce {
+        let mut dirs = DIRS.lock().unwrap_or_else(PoisonError::into_inner);
+        dirs.push((dir.to_path_buf(), Arc::new(fault)));
+        DIRS_LEN.store(dirs.len(), Ordering::Release);
+        InForce(dir.to_path_buf())
     }
 
     /// Called before each that this thread comes to, until there is another watcher or none.
@@ -133,19 +333,62 @@ pub(crate) mod faults {
         FAILS.take().is_some()
     }
 
-    pub fn before(op: Op) -> io::Result<()> {
+    /// The next append of this thread writes this many bytes and then finds the disk full.
+    pub fn fill_disk_after(bytes: usize) {
+        FILLS_AFTER.set(Some(bytes));
+    }
+
+    /// What a call is about.
+    pub trait Place {
+        fn path(&self) -> PathBuf;
+    }
+
+    impl Place for Path {
+        fn path(&self) -> PathBuf {
+            self.to_path_buf()
+        }
+    }
+
+    impl Place for File {
+        fn path(&self) -> PathBuf {
+            fs::read_link(format!("/proc/self/fd/{}", self.as_raw_fd())).unwrap_or_default()
+        }
+    }
+
+    pub fn before(op: Op, place: &(impl Place + ?Sized)) -> io::Result<()> {
+        if DIRS_LEN.load(Ordering::Acquire) > 0 {
+            let path = place.path();
+            let fault = {
+                let dirs = DIRS.lock().unwrap_or_else(PoisonError::into_inner);
+                dirs.iter().find(|(dir, _)| path.starts_with(dir)).map(|(_, fault)| Arc::clone(fault))
+            };
+            // It may wait.
+            fault.map_or(Ok(()), |fault| fault(op, &path))?;
+        }
         WATCHER.with_borrow_mut(|watcher| {
             if let Some(watcher) = watcher {
                 watcher(op);
             }
         });
+        let is_log = || place.path().extension().is_some_and(|extension| extension == "log");
+        if op == Op::WriteAt && FILLS_AFTER.get().is_some() && is_log() {
+            return Err(Errno::NOSPC.into());
+        }
         match FAILS.get() {
             Some((failing, others)) if failing == op => {
                 FAILS.set(others.checked_sub(1).map(|others| (op, others)));
-                if others == 0 { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
+                if others == 0 { Err(Errno::NOSPC.into()) } else { Ok(()) }
             }
             _ => Ok(()),
         }
+    }
+
+    /// A write that fails is half done.
+    pub fn tear(file: &File, parts: &[IoSlice<'_>], position: u64) {
+        let whole: usize = parts.iter().map(|part| part.len()).sum();
+        let bytes = FILLS_AFTER.take().unwrap_or(whole / 2);
+        let written: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).take(bytes).collect();
+        file.write_all_at(&written, position).expect("writable");
     }
 }
 
@@ -162,5 +405,29 @@ mod tests {
         assert!(remove_durably(&marker).is_err());
         remove_durably(&marker).expect("what is gone already may not be gone from the disk");
         assert!(!marker.exists());
+    }
+
+    #[test]
+    fn a_fault_is_of_its_directory_alone_whoever_calls() {
+        let (dir, other) = (tempfile::tempdir().expect("made"), tempfile::tempdir().expect("made"));
+        let paths = [dir.path().join("file"), other.path().join("file")];
+        let files = paths.each_ref().map(|path| create(path).expect("writable"));
+        let fault = faults::below(dir.path(), |op, _| if op == Op::Stat { Ok(()) } else { Err(Errno::IO.into()) });
+        let calls = |at: usize| {
+            let (path, file) = (&paths[at], &files[at]);
+            let results = [
+                write_all_at(file, b"four", 0),
+                write(path, b"four"),
+                read(path).map(drop),
+                rename(path, path),
+                exists(path).map(drop),
+            ];
+            results.map(|result| result.is_ok())
+        };
+        let seen = std::thread::scope(|scope| scope.spawn(|| [calls(0), calls(1)]).join().expect("none panics"));
+        assert_eq!(seen, [[false, false, false, false, true], [true; 5]]);
+        assert_eq!(fs::read(&paths[0]).expect("readable"), b"fo", "half of what failed");
+        drop(fault);
+        assert_eq!(calls(0), [true; 5]);
     }
 }

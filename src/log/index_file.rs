@@ -5,13 +5,11 @@
 //! JVM broker extends the index of the active segment itself when it opens it, and without a zero tail there is
 //! nothing that a missing trim could turn into false entries.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::files;
+use super::files::{self, File};
 
 /// Entries kept in memory before they are written together.
 const PENDING_MAX: usize = 64;
@@ -65,7 +63,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         if let Some(written) = self.written {
             return Ok(written);
         }
-        let written = match path.metadata() {
+        let written = match files::metadata(path) {
             Ok(metadata) => u32::try_from(metadata.len() / WIDTH as u64).unwrap_or(u32::MAX),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
@@ -85,7 +83,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         }
         match self.written(path)? {
             0 => Ok(None),
-            written => read_entry(&File::open(path)?, written - 1).map(Some),
+            written => read_entry(&files::open(path)?, written - 1).map(Some),
         }
     }
 
@@ -103,8 +101,8 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        file.write_all_at(self.pending.as_flattened(), u64::from(written) * WIDTH as u64)?;
+        let file = files::open_or_create(path)?;
+        files::write_all_at(&file, self.pending.as_flattened(), u64::from(written) * WIDTH as u64)?;
         self.written = Some(written + self.pending.len() as u32);
         self.pending = Vec::new();
         Ok(())
@@ -114,9 +112,9 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
     pub fn trim(&mut self, path: &Path) -> io::Result<()> {
         self.spill(path)?;
         let length = u64::from(self.written(path)?) * WIDTH as u64;
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        if file.metadata()?.len() != length {
-            file.set_len(length)?;
+        let file = files::open_or_create(path)?;
+        if files::metadata_of(&file)?.len() != length {
+            files::set_len(&file, length)?;
         }
         Ok(())
     }
@@ -166,8 +164,8 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         self.pending.clear();
         self.written = Some(count);
         self.forget_block();
-        match OpenOptions::new().write(true).open(path) {
-            Ok(file) => file.set_len(u64::from(count) * WIDTH as u64),
+        match files::open_to_write(path) {
+            Ok(file) => files::set_len(&file, u64::from(count) * WIDTH as u64),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -209,7 +207,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         let index = self.partition_point(path, before)?;
         let written = self.written(path)?;
         if index < written {
-            return read_entry(&File::open(path)?, index).map(Some);
+            return read_entry(&files::open(path)?, index).map(Some);
         }
         Ok(self.pending.get((index - written) as usize).copied())
     }
@@ -240,7 +238,7 @@ pub(crate) struct WrittenEntries<const WIDTH: usize> {
 impl<const WIDTH: usize> WrittenEntries<WIDTH> {
     /// `None` also when the segment has been deleted meanwhile.
     pub fn last_before(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<Option<[u8; WIDTH]>> {
-        let file = match File::open(&self.path) {
+        let file = match files::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
@@ -255,7 +253,7 @@ impl<const WIDTH: usize> WrittenEntries<WIDTH> {
     }
 
     fn partition_point(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<u32> {
-        Ok(search_file(&File::open(&self.path)?, self.written, before)?.0)
+        Ok(search_file(&files::open(&self.path)?, self.written, before)?.0)
     }
 }
 
@@ -277,14 +275,14 @@ fn search_file<const WIDTH: usize>(
     // The last few steps within one read, and what a reader that goes on from there will look for.
     let end = high.max(written.min(low.saturating_add(BLOCK_ENTRIES)));
     let mut entries = vec![[0; WIDTH]; (end - low) as usize];
-    file.read_exact_at(entries.as_flattened_mut(), u64::from(low) * WIDTH as u64)?;
+    files::read_exact_at(file, entries.as_flattened_mut(), u64::from(low) * WIDTH as u64)?;
     let count = low + entries.partition_point(before) as u32;
     Ok((count, Block { first: low, entries }))
 }
 
 fn read_entry<const WIDTH: usize>(file: &File, index: u32) -> io::Result<[u8; WIDTH]> {
     let mut entry = [0; WIDTH];
-    file.read_exact_at(&mut entry, u64::from(index) * WIDTH as u64)?;
+    files::read_exact_at(file, &mut entry, u64::from(index) * WIDTH as u64)?;
     Ok(entry)
 }
 

@@ -2,7 +2,6 @@
 //! Source: kafka 3.9 core/.../log/LogLoader.scala.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -169,7 +168,7 @@ pub(crate) fn create(
     parent: Arc<LogDir>,
     now_ms: i64,
 ) -> Result<Log, LogError> {
-    let is_new = match fs::create_dir(&dir) {
+    let is_new = match files::create_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         created => created.doing("create", &dir).map(|()| true)?,
     };
@@ -193,7 +192,7 @@ pub(crate) fn create(
     });
     if created.is_err() && is_new {
         // Half a directory would be taken for a second one of the partition if another directory gets it now.
-        let _ = fs::remove_dir_all(&dir);
+        let _ = files::remove_all(&dir);
     }
     created
 }
@@ -216,7 +215,7 @@ impl Files {
             match name.split_once('.').map(|(_, extension)| extension) {
                 Some(file_names::LOG) => {
                     let path = dir.join(&name);
-                    files.logs.push((offset, path.metadata().doing("read", &path)?.len()));
+                    files.logs.push((offset, files::metadata(&path).doing("read", &path)?.len()));
                 }
                 Some(file_names::OFFSET_INDEX) => drop(files.offset_indexes.insert(offset)),
                 Some(file_names::TIME_INDEX) => drop(files.time_indexes.insert(offset)),
@@ -233,8 +232,7 @@ impl Files {
 /// Plain files only. A name that is not text is none of ours.
 fn file_names_in(dir: &Path) -> Result<Vec<String>, LogError> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(dir).doing("list", dir)? {
-        let entry = entry.doing("list", dir)?;
+    for entry in files::list(dir).doing("list", dir)? {
         if entry.file_type().doing("list", dir)?.is_file()
             && let Ok(name) = entry.file_name().into_string()
         {
@@ -300,8 +298,8 @@ fn finish_swaps(dir: &Path, names: Vec<String>) -> Result<(), LogError> {
 }
 
 fn end_of_swapped_log(path: &Path, base_offset: Offset) -> Result<Offset, LogError> {
-    let file = fs::File::open(path).doing("open", path)?;
-    let size = u32::try_from(file.metadata().doing("read", path)?.len()).unwrap_or(u32::MAX);
+    let file = files::open(path).doing("open", path)?;
+    let size = u32::try_from(files::metadata_of(&file).doing("read", path)?.len()).unwrap_or(u32::MAX);
     let mut scan = HeaderScan::new(&file, 0, size);
     let mut end = base_offset;
     while let Found::Batch((_, header)) = scan.next().doing("read", path)? {
@@ -454,7 +452,7 @@ impl Loader<'_> {
             return Ok(None);
         }
         let path = segments[at].log_path(dir);
-        let file = fs::File::open(&path).doing("open", &path)?;
+        let file = files::open(&path).doing("open", &path)?;
         match HeaderScan::new(&file, 0, segments[at].size()).next().doing("read", &path)? {
             Found::Batch((_, header)) => Ok(Some(header)),
             Found::End | Found::Damage(_) => Ok(None),

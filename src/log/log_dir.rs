@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::counters::{LogCounters, add};
 use super::error::{Condemned, LogError};
+use super::files;
 use super::pending::Pending;
 use super::producer_state::ProducerLimits;
 use crate::model::{Offset, TopicPartition};
@@ -115,7 +116,7 @@ impl LogDir {
     /// What an error of one of its logs takes out of service.
     pub fn condemned_by(&self, error: &LogError) -> Condemned {
         match error.condemns() {
-            Condemned::LogOrDir if std::fs::read_dir(&self.path).is_ok() => Condemned::Log,
+            Condemned::LogOrDir if files::list(&self.path).is_ok() => Condemned::Log,
             Condemned::LogOrDir => Condemned::Dir,
             condemned => condemned,
         }

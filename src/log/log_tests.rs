@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::error::LogError;
 use super::files;
-use super::segment::faults;
 use super::testing::*;
 use super::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::config::log::LogConfig;
@@ -74,7 +73,7 @@ fn a_full_disk_refuses_the_append_and_leaves_no_trace_of_it() {
         let log = one.open_clean();
         append(&log, batch(&[1], 5)).expect("appended");
         let size = log.size();
-        faults::fill_disk_after(written);
+        files::faults::fill_disk_after(written);
         assert!(matches!(append(&log, batch(&[2], 50)), Err(LogError::Io { .. })), "after {written} bytes");
         assert_eq!((log.log_end_offset(), log.size()), (Offset(1), size));
         let on_disk = one.dir().join("00000000000000000000.log").metadata().expect("readable").len();

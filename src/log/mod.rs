@@ -562,7 +562,7 @@ impl Log {
         let began = Instant::now();
         let synced = (|| {
             for path in &files {
-                match std::fs::File::open(path) {
+                match files::open(path) {
                     // What a failed fsync did not write, the next one takes for written.
                     Ok(file) => files::sync(&file).doing("fsync", path).map_err(LogError::half_done)?,
                     // Deleted since: nothing left to lose.

@@ -3,9 +3,7 @@
 //! Source: kafka 3.9 core/.../server/ReplicaAlterLogDirsThread.scala, core/.../cluster/Partition.scala
 //! (maybeReplaceCurrentWithFutureReplica).
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -13,8 +11,9 @@ use std::sync::{Arc, MutexGuard};
 use bytes::Bytes;
 
 use super::error::{IoContext, LogError};
+use super::files::{self, File};
 use super::scan::{Found, HeaderScan};
-use super::{FirstBatch, Log, ReadUntil, State, files};
+use super::{FirstBatch, Log, ReadUntil, State};
 use crate::model::Offset;
 use crate::record::batch::BatchHeader;
 
@@ -31,7 +30,7 @@ pub(super) struct Shadow {
 impl Shadow {
     pub fn append(&mut self, bytes: &[u8]) {
         let Some(size) = self.size else { return };
-        self.size = self.file.write_all_at(bytes, size).ok().map(|()| size + bytes.len() as u64);
+        self.size = files::write_all_at(&self.file, bytes, size).ok().map(|()| size + bytes.len() as u64);
     }
 }
 
@@ -145,7 +144,7 @@ impl Log {
         let mut copied = Copied { bytes: 0, end };
         if let Some(region) = fetched.region {
             let mut bytes = vec![0; region.len as usize];
-            match region.file.read_exact_at(&mut bytes, region.position) {
+            match files::read_exact_at(&region.file, &mut bytes, region.position) {
                 // A truncation has cut them off meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Ok(Copied { bytes: region.len, ..copied });
@@ -190,7 +189,7 @@ impl Log {
             Some(more) if more > 0 => {
                 let mut bytes = vec![0; more as usize];
                 let file = current.active_mut().file(&dir)?;
-                file.read_exact_at(&mut bytes, u64::from(end.segment_bytes)).doing("read", &dir)?;
+                files::read_exact_at(&file, &mut bytes, u64::from(end.segment_bytes)).doing("read", &dir)?;
                 let (epoch, from) = (copy.leader_epoch, copy.log_end_offset);
                 copy.append_as_follower(&Bytes::from(bytes), epoch, from, now_ms)?;
                 if copy.log_end_offset != current.log_end_offset {

@@ -43,7 +43,7 @@ pub(crate) fn write(path: &Path, id: TopicId) -> Result<(), LogError> {
 /// be left empty, which under the file's own name a JVM broker would refuse to start with.
 pub(crate) fn write_unsynced(path: &Path, id: TopicId) -> Result<(), LogError> {
     let path = with_suffix(path, ".tmp");
-    std::fs::write(&path, text(id)).doing("write", &path)
+    files::write(&path, text(id).as_bytes()).doing("write", &path)
 }
 
 /// The topic id of a `write_unsynced` that no `write` followed, if all of it is there.

@@ -10,8 +10,6 @@
 //! Only the newest batch of a producer is stored. Last sequence and offset are -1 and the delta 0 when there is none.
 //! Source: kafka 3.9 storage/.../log/ProducerStateManager.java (readSnapshot, writeSnapshot).
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 
 use super::error::{IoContext, LogError};
@@ -91,10 +89,7 @@ fn decode_entry(entry: &[u8; ENTRY_BYTES]) -> (ProducerId, ProducerState) {
 
 /// Writes a snapshot without fsync: the flush that moves the recovery point past it does that.
 pub(crate) fn write(path: &Path, producers: &Producers) -> Result<(), LogError> {
-    // Not cut to length before it is overwritten: an existing snapshot of the same offset has the same content or more.
-    let mut open = OpenOptions::new();
-    let mut file = open.write(true).create(true).truncate(true).open(path).doing("create", path)?;
-    file.write_all(&encode(producers)).doing("write", path)
+    files::write(path, &encode(producers)).doing("write", path)
 }
 
 /// The producers of a snapshot; `Corrupt` if it is missing or damaged, and then an older one must do.

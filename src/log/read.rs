@@ -2,13 +2,13 @@
 //! and batch headers are read without it.
 //! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala (read), storage/.../log/LogSegment.java (read).
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file};
+use super::files::File;
 use super::offset_index::Lookup;
 use super::segment::{AbortedTxns, IndexEntries, IsActive, Segment, find_batch, find_position};
 use super::transaction_index::{self, AbortedTxn};

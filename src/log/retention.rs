@@ -3,6 +3,7 @@
 
 use super::counters::add;
 use super::error::{IoContext, LogError};
+use super::files;
 use super::segment::Segment;
 use super::timestamps::WrongIndex;
 use super::truncation::Removed;
@@ -126,7 +127,7 @@ impl Log {
             let state = self.serving()?;
             state.segments.iter().map(|s| (s.base_offset(), s.log_path(&state.dir))).collect()
         };
-        let modified = |path: &std::path::Path| std::fs::metadata(path)?.modified();
+        let modified = |path: &std::path::Path| files::metadata(path)?.modified();
         let mut starts = Vec::with_capacity(paths.len());
         for (base_offset, path) in paths {
             let modified = match modified(&path) {

@@ -1,10 +1,9 @@
 //! Walks the batches of a segment file: headers only, for lookups, or whole batches, for recovery and replay.
 //! Whatever the bytes say, a walk never reads beyond the end it was given and never reserves more than lies before it.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
+use super::files::{self, File};
 use crate::record::batch::{Batch, BatchHeader, HEADER_BYTES_V2};
 
 /// Headers are small and near each other: one read usually brings several.
@@ -47,7 +46,7 @@ impl<'a> HeaderScan<'a> {
             Some(at) if at + wanted <= self.buffer_len => at,
             _ => {
                 let len = HEADER_READ_BYTES.min((self.end - self.position) as usize);
-                self.file.read_exact_at(&mut self.buffer[..len], u64::from(self.position))?;
+                files::read_exact_at(self.file, &mut self.buffer[..len], u64::from(self.position))?;
                 self.buffer_position = self.position;
                 self.buffer_len = len;
                 0
@@ -98,7 +97,7 @@ impl<'a> BatchScan<'a> {
         let kept = self.buffer.len().saturating_sub(at);
         self.buffer.drain(..self.buffer.len() - kept);
         self.buffer.resize(wanted.max(self.read_bytes).min(left), 0);
-        self.file.read_exact_at(&mut self.buffer[kept..], u64::from(self.position) + kept as u64)?;
+        files::read_exact_at(self.file, &mut self.buffer[kept..], u64::from(self.position) + kept as u64)?;
         self.buffer_position = self.position;
         Ok(0)
     }

@@ -1,14 +1,13 @@
 //! One segment: `<base>.log` and the indexes beside it. Knows no lock; the log that owns it has one.
 //! Source: kafka 3.9 storage/.../log/LogSegment.java.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{Condemned, IoContext, LogError};
 use super::file_names::{self, offset_file};
-use super::files;
+use super::files::{self, File};
 use super::leader_epochs::LeaderEpochs;
 use super::offset_index::{self, Lookup, OffsetIndex};
 use super::scan::{BatchScan, Found, HeaderScan};
@@ -64,10 +63,9 @@ impl Segment {
             files::remove_if_exists(&path).doing("delete", &path)?;
         }
         let path = offset_file(dir, base_offset, file_names::LOG);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).open(&path).doing("create", &path)?;
+        let file = files::create(&path).doing("create", &path)?;
         if config.preallocate {
-            file.set_len(u64::from(config.segment_bytes)).doing("preallocate", &path)?;
+            files::set_len(&file, u64::from(config.segment_bytes)).doing("preallocate", &path)?;
         }
         Ok(Segment {
             base_offset,
@@ -163,7 +161,7 @@ impl Segment {
             return Ok(Arc::clone(file));
         }
         let path = self.log_path(dir);
-        File::open(&path).doing("open", &path).map(Arc::new)
+        files::open(&path).doing("open", &path).map(Arc::new)
     }
 
     /// Takes over a segment found on disk, opening nothing.
@@ -226,7 +224,7 @@ impl Segment {
             return Ok(file.clone());
         }
         let path = self.log_path(dir);
-        let file = Arc::new(OpenOptions::new().read(true).write(true).open(&path).doing("open", &path)?);
+        let file = Arc::new(files::open_to_read_and_write(&path).doing("open", &path)?);
         self.file = Some(file.clone());
         Ok(file)
     }
@@ -310,10 +308,10 @@ impl Segment {
         // that is in the file.
         self.max_timestamp_so_far(dir)?;
         let position = self.size;
-        if let Err(error) = write_all_at(&file, parts, u64::from(position)) {
+        if let Err(error) = files::write_parts_at(&file, parts, u64::from(position)) {
             let path = self.log_path(dir);
             // The torn tail must not stay: the next append would hide it from recovery.
-            file.set_len(u64::from(position))
+            files::set_len(&file, u64::from(position))
                 .doing("take back a failed append to", &path)
                 .map_err(LogError::half_done)?;
             return Err(error).doing("append to", &path);
@@ -377,7 +375,7 @@ impl Segment {
         let from = self.lookup(dir, last.offset)?.position().doing("search the index of", &path)?;
         let file = match &self.file {
             Some(file) => file.clone(),
-            None => Arc::new(File::open(&path).doing("open", &path)?),
+            None => Arc::new(files::open(&path).doing("open", &path)?),
         };
         let batch = find_batch(&file, from, self.size, last.offset).doing("read", &path)?.batch;
         // Without an entry no batch has a date, so the first has none either.
@@ -407,7 +405,7 @@ impl Segment {
             return Ok(Some(largest.timestamp_ms));
         }
         let path = self.log_path(dir);
-        let modified = path.metadata().and_then(|metadata| metadata.modified()).doing("read", &path)?;
+        let modified = files::metadata(&path).and_then(|metadata| metadata.modified()).doing("read", &path)?;
         Ok(Some(ms_since_1970(modified)))
     }
 
@@ -439,7 +437,7 @@ impl Segment {
         self.offset_index.trim(&path).doing("write", &path)?;
         if config.preallocate {
             let path = self.log_path(dir);
-            self.file(dir)?.set_len(u64::from(self.size)).doing("trim", &path)?;
+            files::set_len(&*self.file(dir)?, u64::from(self.size)).doing("trim", &path)?;
         }
         Ok(())
     }
@@ -476,7 +474,7 @@ impl Segment {
         if self.has_txn_index {
             super::transaction_index::truncate_to(&self.txn_index_path(dir), self.base_offset, offset)?;
         }
-        file.set_len(u64::from(cut)).doing("truncate", &path)?;
+        files::set_len(&file, u64::from(cut)).doing("truncate", &path)?;
         self.size = cut;
         if cut == 0 {
             self.created_ms = now_ms;
@@ -584,8 +582,8 @@ impl Segment {
     ) -> Result<(), LogError> {
         let path = self.log_path(dir);
         let file = self.file(dir)?;
-        if file.metadata().doing("read", &path)?.len() != u64::from(recovered.valid_bytes) {
-            file.set_len(u64::from(recovered.valid_bytes)).doing("truncate", &path)?;
+        if files::metadata_of(&file).doing("read", &path)?.len() != u64::from(recovered.valid_bytes) {
+            files::set_len(&file, u64::from(recovered.valid_bytes)).doing("truncate", &path)?;
         }
         self.size = recovered.valid_bytes;
         match self.write_indexes(dir, IsActive::No, durability) {
@@ -650,12 +648,12 @@ impl Segment {
         Ok(())
     }
 
-    /// The names of the segment's files that exist.
+    /// The names of the segment's files that exist, or may, where that cannot be seen: whoever uses them will hear why.
     pub fn files(&self, dir: &Path) -> Vec<PathBuf> {
         [file_names::LOG, file_names::OFFSET_INDEX, file_names::TIME_INDEX, file_names::TXN_INDEX]
             .iter()
             .map(|extension| offset_file(dir, self.base_offset, extension))
-            .filter(|path| path.exists())
+            .filter(|path| files::exists(path).unwrap_or(true))
             .collect()
     }
 }
@@ -845,42 +843,18 @@ fn search(file: &File, from: u32, end: u32, target: Offset) -> io::Result<Search
     }
 }
 
-/// Writes all parts, resuming after short writes.
-fn write_all_at(file: &File, mut parts: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
-    // Longest vector Linux takes.
-    const PARTS_MAX: usize = 1024;
-    IoSlice::advance_slices(&mut parts, 0);
-    while !parts.is_empty() {
-        #[cfg(test)]
-        faults::before_write(file, parts, position)?;
-        let count = parts.len().min(PARTS_MAX);
-        match rustix::io::pwritev(file, &parts[..count], position) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                position += written as u64;
-                IoSlice::advance_slices(&mut parts, written);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
 fn jitter(config: &LogConfig) -> i64 {
     let bound = config.segment_jitter_ms.min(config.segment_ms);
     if bound <= 0 { 0 } else { rand::random_range(0..bound) }
 }
 
-/// Makes appends of this thread fail the way a full or broken disk does.
+/// Ends recoveries of this thread.
 #[cfg(test)]
 pub(crate) mod faults {
     use super::*;
     use std::cell::Cell;
-    use std::os::unix::fs::FileExt;
 
     thread_local! {
-        static FAIL_AFTER: Cell<Option<usize>> = const { Cell::new(None) };
         static INTERRUPT_AFTER: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
@@ -898,17 +872,5 @@ pub(crate) mod faults {
                 Ok(())
             }
         }
-    }
-
-    /// The next append writes this many bytes and then finds the disk full.
-    pub fn fill_disk_after(bytes: usize) {
-        FAIL_AFTER.set(Some(bytes));
-    }
-
-    pub fn before_write(file: &File, parts: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        let Some(bytes) = FAIL_AFTER.take() else { return Ok(()) };
-        let all: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).take(bytes).collect();
-        file.write_all_at(&all, position)?;
-        Err(io::ErrorKind::StorageFull.into())
     }
 }

@@ -1,15 +1,14 @@
 //! Finds offsets by time, for ListOffsets.
 //! Source: kafka 3.9 core/.../log/UnifiedLog.scala (fetchOffsetByTimestamp), storage/.../log/LogSegment.java.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::error::{IoContext, LogError};
+use super::files::{self, File};
 use super::offset_index::Lookup;
 use super::read::ATTEMPTS_MAX;
 use super::scan::{Found, HeaderScan};
@@ -192,7 +191,7 @@ impl ScanPlan {
                 return Ok(None);
             }
             let mut bytes = vec![0; header.size_in_bytes];
-            self.file.read_exact_at(&mut bytes, u64::from(position)).doing("read", path)?;
+            files::read_exact_at(&self.file, &mut bytes, u64::from(position)).doing("read", path)?;
             let found = find_record(&Bytes::from(bytes), &header, timestamp_ms, self.log_start_offset)
                 .map_err(|why| LogError::InvalidBatch { reason: format!("{}: {why}", path.display()) })?;
             if found.is_some() {

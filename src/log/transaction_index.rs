@@ -10,9 +10,7 @@
 //! The file exists only where a transaction was aborted, and is opened only when it is used: aborts are rare.
 //! Source: kafka 3.9 storage/.../log/{TransactionIndex,AbortedTxn}.java.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::error::{IoContext, LogError};
@@ -61,10 +59,10 @@ impl AbortedTxn {
 
 pub(crate) fn append(path: &Path, txn: &AbortedTxn) -> Result<(), LogError> {
     let write = || -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let file = files::open_or_create(path)?;
         // A torn entry of an earlier failure is overwritten, not built upon.
-        let length = file.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
-        file.write_all_at(&txn.encode(), length)
+        let length = files::metadata_of(&file)?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
+        files::write_all_at(&file, &txn.encode(), length)
     };
     write().doing("append to", path)
 }
@@ -87,11 +85,11 @@ pub(crate) fn read(path: &Path, base_offset: Offset) -> Result<Vec<AbortedTxn>, 
 
 /// Forgets transactions that ended at `offset` or above.
 pub(crate) fn truncate_to(path: &Path, base_offset: Offset, offset: Offset) -> Result<(), LogError> {
-    if !path.exists() {
+    if !files::exists(path).doing("look for", path)? {
         return Ok(());
     }
     let keep = read(path, base_offset)?.iter().take_while(|txn| txn.last_offset < offset).count();
-    let cut = || OpenOptions::new().write(true).open(path)?.set_len((keep * ENTRY_BYTES) as u64);
+    let cut = || files::set_len(&files::open_to_write(path)?, (keep * ENTRY_BYTES) as u64);
     cut().doing("truncate", path)
 }
 

@@ -320,9 +320,16 @@ fn a_log_that_cannot_be_read_is_left_alone_and_the_others_go_on() {
 
 #[test]
 fn a_full_disk_leaves_the_log_as_it_is() {
-    for (op, others) in
-        [(Op::Write, 0), (Op::Write, 1), (Op::Sync, 0), (Op::Sync, 3), (Op::Sync, 4), (Op::Rename, 0), (Op::Rename, 2)]
-    {
+    for (op, others) in [
+        (Op::WriteAt, 0),
+        (Op::Write, 0),
+        (Op::Write, 1),
+        (Op::Sync, 0),
+        (Op::Sync, 3),
+        (Op::Sync, 4),
+        (Op::Rename, 0),
+        (Op::Rename, 2),
+    ] {
         let fixture = Fixture::new(&compacted());
         let log = fixture.log("t");
         for _ in 0..3 {

@@ -1,7 +1,5 @@
 //! The segment that compaction writes: `.cleaned` files, of which nobody knows before they are complete.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,7 +8,7 @@ use super::CleanError;
 use crate::config::log::LogConfig;
 use crate::log::error::{IoContext, LogError};
 use crate::log::file_names::{self, with_suffix};
-use crate::log::files;
+use crate::log::files::{self, File};
 use crate::log::replacement::{Cleaned, paths_of, remove_all};
 use crate::log::segment::{IndexEntries, Segment};
 use crate::log::transaction_index::{self, AbortedTxn};
@@ -25,6 +23,7 @@ pub(crate) struct Output {
     /// Not yet in the file.
     buffer: Vec<u8>,
     buffer_bytes: usize,
+    written: u64,
     size: u32,
     next_offset: Offset,
     indexed: IndexEntries,
@@ -46,8 +45,7 @@ impl Output {
             files::remove_if_exists(&path).doing("delete", &path)?;
         }
         let path = with_suffix(&file_names::offset_file(dir, base_offset, file_names::LOG), file_names::CLEANED);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).open(&path).doing("create", &path)?;
+        let file = files::create(&path).doing("create", &path)?;
         Ok(Output {
             dir: dir.to_path_buf(),
             base_offset,
@@ -55,6 +53,7 @@ impl Output {
             path,
             buffer: Vec::new(),
             buffer_bytes,
+            written: 0,
             size: 0,
             next_offset: base_offset,
             indexed: IndexEntries::new(base_offset, config),
@@ -98,12 +97,9 @@ impl Output {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        let write = || -> io::Result<()> {
-            #[cfg(test)]
-            files::faults::before(files::faults::Op::Write)?;
-            (&self.file).write_all(bytes)
-        };
-        write().doing("write", &self.path)
+        files::write_all_at(&self.file, bytes, self.written).doing("write", &self.path)?;
+        self.written += bytes.len() as u64;
+        Ok(())
     }
 
     /// Gives the files to the disk, with the date of the last segment that they were made from.
@@ -122,8 +118,8 @@ impl Output {
             files::write(txn_index, &transaction_index::encode(&txns)).doing("write", txn_index)?;
         }
         for path in &cleaned {
-            let file = OpenOptions::new().write(true).open(path).doing("open", path)?;
-            file.set_modified(modified).doing("date", path)?;
+            let file = files::open_to_write(path).doing("open", path)?;
+            files::set_modified(&file, modified).doing("date", path)?;
             files::sync(&file).doing("fsync", path)?;
         }
         self.is_finished = true;

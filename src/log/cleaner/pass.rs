@@ -3,7 +3,6 @@
 //! Source: kafka 3.9 core/.../log/LogCleaner.scala (Cleaner).
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use super::{CleanError, CleanerStats};
 use crate::config::log::LogConfig;
 use crate::config::sections::CleanerConfig;
 use crate::log::error::IoContext;
+use crate::log::files::{self, File};
 use crate::log::offset_index::Lookup;
 use crate::log::replacement::Replaced;
 use crate::log::scan::{BatchScan, Found};
@@ -187,7 +187,7 @@ impl<'a> Pass<'a> {
             let lookup = segment.lookup(dir, from)?;
             (segment.open_for_reading(dir)?, segment.log_path(dir), segment.size(), lookup)
         };
-        let modified = file.metadata().and_then(|metadata| metadata.modified()).doing("look at", &path)?;
+        let modified = files::metadata_of(&file).and_then(|metadata| metadata.modified()).doing("look at", &path)?;
         Ok(Source { file, path, size, modified, lookup })
     }
 

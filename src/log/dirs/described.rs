@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::LogDirs;
 use crate::log::error::{IoContext, LogError};
+use crate::log::files;
 use crate::model::lock::about_to_wait_for_disk;
 
 /// A directory as it stands in `log.dirs`, absolute.
@@ -37,7 +38,7 @@ impl LogDirs {
 /// Source: JDK 17 src/java.base/unix/classes/sun/nio/fs/UnixFileStore.java (getTotalSpace, getUsableSpace).
 fn volume_of(dir: &Path) -> Result<Volume, LogError> {
     about_to_wait_for_disk();
-    let told = rustix::fs::statvfs(dir).map_err(std::io::Error::from).doing("ask for the volume of", dir)?;
+    let told = files::volume(dir).doing("ask for the volume of", dir)?;
     let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
     Ok(Volume { total_bytes: bytes(told.f_blocks), usable_bytes: bytes(told.f_bavail) })
 }

@@ -76,7 +76,7 @@ fn rename(dir: &Dir, from: &Path, to: &Path) -> Result<(), LogError> {
 
 /// When a directory was made, where the file system knows. The one that a log moves to is made later.
 fn age(dir: &Path) -> Option<SystemTime> {
-    std::fs::metadata(dir).and_then(|metadata| metadata.created()).ok()
+    files::metadata(dir).and_then(|metadata| metadata.created()).ok()
 }
 
 /// By the ids of the topic and the leader epochs.

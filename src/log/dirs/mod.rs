@@ -14,7 +14,6 @@ pub mod startup;
 pub mod survey;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
@@ -22,6 +21,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use super::Log;
 use super::broker_metadata::MetaProperties;
 use super::cleaner::PausedCleaning;
+use super::files::File;
 use super::loading::LoadInput;
 use super::log_dir::LogDir;
 use crate::config::log::LogConfig;

@@ -1,14 +1,10 @@
 //! Takes the directories: creates and locks them, and checks by `meta.properties` that they are this broker's.
 //! Source: kafka 3.9 metadata/.../properties/MetaPropertiesEnsemble.java.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Dir, LogDirs};
@@ -17,6 +13,7 @@ use crate::log::broker_metadata::MetaProperties;
 use crate::log::counters::LogCounters;
 use crate::log::error::{IoContext, LogError};
 use crate::log::file_names;
+use crate::log::files::{self, File};
 use crate::log::log_dir::LogDir;
 use crate::log::producer_state::ProducerLimits;
 use crate::model::BrokerId;
@@ -149,15 +146,14 @@ impl LogDirs {
 }
 
 fn prepare_dir(path: &Path) -> Result<(File, Option<MetaProperties>), LogError> {
-    if !path.exists() {
+    if !files::exists(path).doing("look for", path)? {
         log::info!("Log directory {} not found, creating it.", path.display());
-        fs::create_dir_all(path).doing("create", path)?;
+        files::create_dir_all(path).doing("create", path)?;
     }
-    fs::read_dir(path).doing("list", path)?;
+    files::list(path).doing("list", path)?;
     let lock_path = path.join(file_names::LOCK);
-    let lock =
-        OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path).doing("open", &lock_path)?;
-    if !lock_whole_file(&lock).doing("lock", &lock_path)? {
+    let lock = files::open_or_create(&lock_path).doing("open", &lock_path)?;
+    if !files::lock(&lock).doing("lock", &lock_path)? {
         let context = format!(
             "Failed to acquire lock on file .lock in {}. A Kafka instance in another process or thread is using this \
              directory.",
@@ -167,15 +163,4 @@ fn prepare_dir(path: &Path) -> Result<(File, Option<MetaProperties>), LogError> 
     }
     let metadata = MetaProperties::read(&path.join(file_names::META_PROPERTIES))?;
     Ok((lock, metadata))
-}
-
-/// Takes the kind of lock that a JVM takes, so that each sees the other's, and one that also holds within a process.
-/// False if somebody has either.
-fn lock_whole_file(file: &File) -> io::Result<bool> {
-    let exclusive = FlockOperation::NonBlockingLockExclusive;
-    match rustix::fs::flock(file, exclusive).and_then(|()| rustix::fs::fcntl_lock(file, exclusive)) {
-        Ok(()) => Ok(true),
-        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
 }

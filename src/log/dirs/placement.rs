@@ -53,7 +53,7 @@ impl LogDirs {
                 Err(error) => {
                     last_error = Some(error);
                     // Two directories of one partition would stop the next start.
-                    if path.try_exists().unwrap_or(false) {
+                    if files::exists(&path).unwrap_or(false) {
                         break;
                     }
                 }

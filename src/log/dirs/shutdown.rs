@@ -1,6 +1,5 @@
 //! The end of a clean shutdown.
 
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,11 +75,11 @@ impl LogDirs {
 /// After a clean shutdown a JVM broker takes a missing offset index for damage, and says so as an error, of a log that waits
 /// for its deletion too. Such a log was closed without writing its indexes, which nobody reads.
 fn complete_deleted(path: &Path) {
-    let Ok(entries) = fs::read_dir(path) else { return };
-    let files = entries.flatten().map(|entry| entry.path());
+    let Ok(entries) = files::list(path) else { return };
+    let files = entries.iter().map(|entry| entry.path());
     for log in files.filter(|path| path.extension().is_some_and(|extension| extension == file_names::LOG)) {
         let index = log.with_extension(file_names::OFFSET_INDEX);
-        if let Err(error) = fs::OpenOptions::new().create(true).append(true).open(&index) {
+        if let Err(error) = files::open_or_create(&index) {
             log::debug!("create {}: {error}", index.display());
         }
     }

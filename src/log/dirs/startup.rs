@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -112,7 +111,7 @@ impl LogDirs {
     ) -> Result<(), LogError> {
         let root = dir.shared.path();
         let marker = root.join(file_names::CLEAN_SHUTDOWN);
-        let had_clean_shutdown = marker.exists();
+        let had_clean_shutdown = files::exists(&marker).doing("look for", &marker)?;
         dir.had_clean_shutdown.store(had_clean_shutdown, Ordering::Release);
         // A crash from here on must not find it, nor must one of the machine.
         files::remove_durably(&marker).doing("delete", &marker)?;
@@ -244,8 +243,7 @@ pub(super) const NOT_PARTITIONS: [&str; 2] = ["__cluster_metadata-0", "remote-lo
 
 fn partition_dirs(root: &Path) -> Result<Vec<(String, DirKind, TopicPartition)>, LogError> {
     let mut dirs = Vec::new();
-    for entry in fs::read_dir(root).doing("list", root)? {
-        let entry = entry.doing("list", root)?;
+    for entry in files::list(root).doing("list", root)? {
         if !entry.file_type().doing("list", root)?.is_dir() {
             continue;
         }

@@ -1,17 +1,14 @@
 //! A look at a log directory from outside: nothing is written, locked or created, so that a broker may be using it.
 
-use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
-
-use rustix::fs::{Access, access, statvfs};
-use rustix::process::{Flock, FlockType, fcntl_getlk};
+use std::path::Path;
 
 use super::startup::NOT_PARTITIONS;
 use crate::log::broker_metadata::MetaProperties;
 use crate::log::checkpoint;
 use crate::log::error::{IoContext, LogError};
 use crate::log::file_names::{self, DirKind};
+use crate::log::files;
 use crate::log::partition_metadata;
 use crate::model::{Offset, TopicId, TopicPartition};
 
@@ -52,11 +49,11 @@ pub struct SurveyedPartition {
 
 /// Looks at a directory that exists.
 pub fn survey(root: &Path) -> Result<DirSurvey, LogError> {
-    access(root, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from).doing("use", root)?;
-    let space = statvfs(root).map_err(io::Error::from).doing("measure", root)?;
+    files::may_use(root).doing("use", root)?;
+    let space = files::volume(root).doing("measure", root)?;
     let mut survey = DirSurvey {
         lock_holder: lock_holder(&root.join(file_names::LOCK))?,
-        had_clean_shutdown: root.join(file_names::CLEAN_SHUTDOWN).exists(),
+        had_clean_shutdown: files::exists(&root.join(file_names::CLEAN_SHUTDOWN)).unwrap_or(false),
         metadata: MetaProperties::read(&root.join(file_names::META_PROPERTIES)),
         damaged: Vec::new(),
         partitions: Vec::new(),
@@ -76,8 +73,7 @@ pub fn survey(root: &Path) -> Result<DirSurvey, LogError> {
             Err(why) => survey.damaged.push(why.to_string()),
         }
     }
-    for entry in fs::read_dir(root).doing("list", root)? {
-        let entry = entry.doing("list", root)?;
+    for entry in files::list(root).doing("list", root)? {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !entry.file_type().doing("list", root)?.is_dir() || NOT_PARTITIONS.contains(&name.as_str()) {
             continue;
@@ -116,9 +112,8 @@ fn survey_partition(
         unknown_files: Vec::new(),
     };
     let mut segments: Vec<(Offset, u64)> = Vec::new();
-    for entry in fs::read_dir(dir).doing("list", dir)? {
-        let entry = entry.doing("list", dir)?;
-        let bytes = entry.metadata().doing("look at", &entry.path())?.len();
+    for entry in files::list(dir).doing("list", dir)? {
+        let bytes = files::metadata(&entry.path()).doing("look at", &entry.path())?.len();
         let name = entry.file_name().to_string_lossy().into_owned();
         partition.bytes += bytes;
         match file_names::offset_of(&name) {
@@ -143,19 +138,19 @@ fn is_known(name: &str) -> bool {
 }
 
 /// Who has the lock that brokers take, JVM's and ours.
-fn lock_holder(path: &PathBuf) -> Result<Option<i32>, LogError> {
-    let file = match File::open(path) {
+fn lock_holder(path: &Path) -> Result<Option<i32>, LogError> {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(why).doing("open", path),
     };
-    let asked = Flock::from(FlockType::ReadLock);
-    let held = fcntl_getlk(&file, &asked).map_err(io::Error::from).doing("look at the lock of", path)?;
-    Ok(held.map(|held| held.pid.map_or(0, |pid| pid.as_raw_nonzero().get())))
+    files::lock_holder(&file).doing("look at the lock of", path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
