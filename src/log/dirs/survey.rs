@@ -150,6 +150,7 @@ fn lock_holder(path: &Path) -> Result<Option<i32>, LogError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
 
