@@ -7,13 +7,17 @@ mod support;
 
 use std::ffi::CStr;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
+use odradek::model::clock::wall_clock_ms;
+use odradek::protocol::messages::create_topics::{CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest};
+use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, getuid, setrlimit};
 use support::client::{Client, batch};
-use support::{Broker, Cluster, Kind, Scratch, ZooKeeper};
+use support::{Broker, Brokers, Cluster, Kind, PATIENCE, Scratch, ZooKeeper, eventually};
 
 const DISK_BYTES: u64 = 8 << 20;
 const KAFKA_STORAGE_ERROR: i16 = 56;
@@ -36,15 +40,19 @@ fn is_inside(test: &str) -> bool {
     false
 }
 
+fn mount_small_disk(at: &Path) {
+    fs::create_dir(at).expect("the scratch directory can be written");
+    let options = std::ffi::CString::new(format!("size={DISK_BYTES}")).expect("no zero");
+    let options: &CStr = &options;
+    mount("tmpfs", at, "tmpfs", MountFlags::empty(), options).expect("a tmpfs can be mounted");
+}
+
 /// A cluster whose broker keeps its logs on a small disk.
 fn on_a_small_disk(name: &str, settings: &str) -> Cluster {
     let scratch = Scratch::new(name);
     let zookeeper = ZooKeeper::start(&scratch);
     let mut broker = Broker::configure(&scratch, zookeeper.port, settings);
-    fs::create_dir(&broker.data).expect("the scratch directory can be written");
-    let options = std::ffi::CString::new(format!("size={DISK_BYTES}")).expect("no zero");
-    let options: &CStr = &options;
-    mount("tmpfs", &broker.data, "tmpfs", MountFlags::empty(), options).expect("a tmpfs can be mounted");
+    mount_small_disk(&broker.data);
     broker.start(Kind::under_test(), &scratch);
     Cluster { broker, zookeeper, scratch }
 }
@@ -102,6 +110,112 @@ fn on_a_full_disk_a_broker_starts_after_a_crash_serves_reads_and_deletes_and_goe
     let offset = client.produce("other", 0, batch(Codec::None, ["more".to_owned()])).expect("Produce is answered");
     assert_eq!(offset, Ok(1), "there is room again");
     assert!(cluster.broker.stop().success());
+}
+
+#[test]
+fn with_a_reserve_a_broker_without_room_for_producers_commits_compacts_and_administers_until_there_is_room() {
+    if !is_inside(
+        "with_a_reserve_a_broker_without_room_for_producers_commits_compacts_and_administers_until_there_is_room",
+    ) {
+        return;
+    }
+    let settings = format!(
+        "log.dir.reserved.bytes={}\nlog.segment.delete.delay.ms=0\nlog.cleaner.backoff.ms=100\n\
+         log.retention.check.interval.ms=200\nlog.initial.task.delay.ms=100",
+        2 << 20
+    );
+    let mut cluster = on_a_small_disk("reserve", &settings);
+    let mut client = cluster.broker.client();
+    let small_segments = ("segment.bytes", "300000");
+    client.create_topic("t", 1, &[small_segments]);
+    client.create_topic("changelog", 1, &[small_segments, ("min.cleanable.dirty.ratio", "0.01")]);
+    let mut values = BatchBuilder::new();
+    values.append(wall_clock_ms(), Some(b"k"), Some(&vec![b'x'; 100_000]), &[]);
+    let keyed = values.build();
+    for offset in 0..20 {
+        assert_eq!(client.produce("changelog", 0, keyed.clone()).expect("answered"), Ok(offset));
+    }
+    let appended = fill(&mut client, "t", 100_000);
+    assert!(appended > 20, "the reserve is no more than it should be: {appended}");
+
+    // What nobody may take from the reserve but coordinators and administrators.
+    for offset in 0..500 {
+        client.commit("readers", "t", 0, offset);
+    }
+    client.create_topic("new", 1, &[]);
+    let refused = client.produce("new", 0, batch(Codec::None, ["x".repeat(100)])).expect("Produce is answered");
+    assert_eq!(refused, Err(KAFKA_STORAGE_ERROR));
+    cluster.broker.kill();
+    cluster.start_broker(Kind::under_test());
+    let mut client = cluster.broker.client();
+    client.until_led("t", 1);
+    assert_eq!(client.committed("readers", "t", 0), 499);
+    assert_eq!(client.read_all("t", 0, 0).expect("reads are served").len() as i64, appended);
+
+    // Nothing but compaction makes room, and producers get on by themselves.
+    let address = cluster.broker.address();
+    let compacted = "--alter --topic changelog --add-config cleanup.policy=compact";
+    let arguments: Vec<&str> = ["--bootstrap-server", &address].into_iter().chain(compacted.split(' ')).collect();
+    cluster.script("kafka-configs.sh", &arguments, "").expect("settings are changed");
+    eventually(PATIENCE, "there is room", || {
+        client
+            .produce("t", 0, batch(Codec::None, ["x".repeat(100_000)]))
+            .expect("Produce is answered")
+            .map_err(|code| format!("error {code}"))
+    });
+    let said = cluster.broker.process().said();
+    // In either life of the broker.
+    for (words, times) in [("records are refused until there is room", 2), ("has room again", 1)] {
+        assert_eq!(said.matches(words).count(), times, "{words}: {said}");
+    }
+    assert!(!said.contains("offline"), "{said}");
+    assert!(cluster.broker.stop().success());
+}
+
+#[test]
+fn a_follower_on_a_full_disk_leaves_the_isr_and_is_back_once_there_is_room() {
+    if !is_inside("a_follower_on_a_full_disk_leaves_the_isr_and_is_back_once_there_is_room") {
+        return;
+    }
+    let scratch = Scratch::new("full-follower");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let settings = "replica.lag.time.max.ms=2000\nreplica.fetch.backoff.ms=200";
+    let brokers: Vec<Broker> = (0..2).map(|id| Broker::configure_as(id, &scratch, zookeeper.port, settings)).collect();
+    mount_small_disk(&brokers[1].data);
+    let filler = brokers[1].data.join("filler");
+    fs::write(&filler, vec![0; (DISK_BYTES - (2 << 20)) as usize]).expect("there is room");
+    let mut cluster = Brokers { brokers, zookeeper, scratch };
+    for id in 0..2 {
+        cluster.start_broker(id, Kind::under_test());
+    }
+    cluster.until_all_know(&[0, 1]);
+    let mut client = cluster.client(0);
+    let replicas = vec![CreatableReplicaAssignment { partition_index: 0, broker_ids: vec![0, 1] }];
+    let topic = CreatableTopic {
+        name: "t".to_owned(),
+        num_partitions: -1,
+        replication_factor: -1,
+        assignments: replicas,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+    let response = client.call(&request, 4).expect("CreateTopics is answered");
+    assert_eq!(response.topics[0].error_code, 0);
+    cluster.until_partition("t", 0, "both are in sync", |found| found.leader_id == 0 && found.isr_nodes.len() == 2);
+    client.until_led("t", 1);
+    // With acks=all: each is acknowledged once the other has it, or is waited for no more.
+    for offset in 0..40 {
+        let sent = client.produce("t", 0, batch(Codec::None, ["x".repeat(100_000)])).expect("Produce is answered");
+        assert_eq!(sent, Ok(offset));
+    }
+    cluster.until_partition("t", 0, "one is in sync", |found| found.isr_nodes == [0]);
+    fs::remove_file(&filler).expect("removable");
+    cluster.until_partition("t", 0, "both are in sync again", |found| found.isr_nodes.len() == 2);
+    let of = |id: usize| fs::read(cluster.brokers[id].data.join("t-0/00000000000000000000.log")).expect("a segment");
+    assert!(of(0) == of(1), "the segments are equal");
+    let said = cluster.brokers[1].process().said();
+    assert!(!said.contains("offline"), "{said}");
+    assert!(said.lines().filter(|line| line.contains("No space left")).count() < 50, "{said}");
 }
 
 #[test]

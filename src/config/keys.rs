@@ -362,12 +362,15 @@ settings! {
 }
 
 settings! {
-    /// Settings that no Kafka has: limits on what peers can make this broker hold, where Kafka has none.
+    /// Settings that no Kafka has: limits on what peers can make this broker hold, where Kafka has none, and what its disks
+    /// are to do beyond Kafka's. A JVM broker ignores them.
     OWN:
     "cluster.max.partitions": Int = Some("200000"), AtLeast(1), ReadOnly, Acted, "Most partitions of all topics; beyond it clients can make no more, whether they ask for it or a topic is created by itself.";
     "group.coordinator.max.bytes": Long = Some("268435456"), AtLeast(1), ReadOnly, Acted, "Most bytes held of groups, members and offsets; what would add to them is refused beyond.";
     "group.max.metadata.bytes": Long = Some("16777216"), AtLeast(1), ReadOnly, Acted, "Most bytes of names, metadata and assignments that the members of one group may have.";
     "group.max.pending.members": Int = Some("50000"), AtLeast(1), ReadOnly, Acted, "Most member ids handed out that nobody has joined with; the oldest are taken back.";
+    "log.dir.reserved.bytes": Long = Some("0"), AtLeast(0), ReadOnly, Acted, "Of the volume of each log directory, what no records of topics may take, so that internal topics and checkpoints can be written when there is no room for others; 0 for nothing.";
+    "log.flush.before.acknowledgement": Boolean = Some("false"), Any, ReadOnly, Acted, "Whether records are fsynced before they are acknowledged; those that arrive meanwhile share the next fsync.";
     "max.producer.ids": Int = Some("1000000"), AtLeast(8), ReadOnly, Acted, "Most producers whose sequences all partitions remember; beyond it a partition forgets one for each new one.";
     "max.producer.ids.per.partition": Int = Some("20000"), AtLeast(8), ReadOnly, Acted, "Most producers whose sequences a partition remembers; those that wrote longest ago are forgotten.";
     "socket.response.max.bytes": Int = Some("67108864"), AtLeast(65_536), ReadOnly, Acted, "Most memory one answer takes while it is built, fetched records apart; a request that needs more is refused with POLICY_VIOLATION.";

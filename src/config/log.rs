@@ -25,6 +25,8 @@ pub struct LogConfig {
     /// Records between forced flushes; `i64::MAX` never.
     pub flush_messages: i64,
     pub flush_ms: i64,
+    /// Nothing is acknowledged that a loss of power could take: of the broker alone, no topic has it.
+    pub flush_before_acknowledgement: bool,
     /// None keeps any amount.
     pub retention_bytes: Option<u64>,
     /// None keeps records of any age.
@@ -80,6 +82,7 @@ impl Default for LogConfig {
             preallocate: false,
             flush_messages: i64::MAX,
             flush_ms: i64::MAX,
+            flush_before_acknowledgement: false,
             retention_bytes: None,
             retention_ms: Some(7 * 24 * 3_600_000),
             file_delete_delay_ms: 60_000,
@@ -113,6 +116,11 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
+    /// An acknowledgement may have to wait for a flush.
+    pub fn flushes_before_acknowledgement(&self) -> bool {
+        self.flush_before_acknowledgement || self.flush_messages != i64::MAX
+    }
+
     /// These defaults under a topic's own settings. Names that are no topic settings are ignored, as Kafka ignores
     /// what a newer broker stored; a value that the table refuses is an error.
     pub fn with_overrides(&self, overrides: &Properties) -> Result<LogConfig, ConfigError> {

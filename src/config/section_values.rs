@@ -55,6 +55,7 @@ impl KafkaConfig {
             flush_ms: self
                 .number_if_set("log.flush.interval.ms")
                 .unwrap_or_else(|| self.number("log.flush.scheduler.interval.ms")),
+            flush_before_acknowledgement: self.boolean("log.flush.before.acknowledgement"),
             retention_bytes: u64::try_from(self.number("log.retention.bytes")).ok(),
             retention_ms: self.retention_ms(),
             file_delete_delay_ms: self.number("log.segment.delete.delay.ms"),
@@ -93,6 +94,7 @@ impl KafkaConfig {
             // 2.8 forgot producers by transactional.id.expiration.ms; the newer default is what 3.9 does.
             producer_id_expiration_ms: self.number("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: self.number("producer.id.expiration.check.interval.ms"),
+            reserved_bytes: u64::try_from(self.number("log.dir.reserved.bytes")).unwrap_or(0),
             producer_ids_max: self.size("max.producer.ids.per.partition"),
             producer_ids_total_max: self.size("max.producer.ids"),
             topic_defaults: self.topic_defaults(),

@@ -11,6 +11,7 @@ use super::producer_state::{BatchMetadata, EndTxnMarker, ProducerBatch, Verdict}
 use super::segment::{RollQuestion, Segment};
 use super::transaction_index;
 use super::{AppendInfo, Log, State};
+use crate::model::internal_topics::is_internal_topic;
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 use crate::record::append_rules::AppendOrigin;
 use crate::record::batch::{Batch, BatchHeader, Batches, HEADER_BYTES_V2, RawRecord, TimestampType};
@@ -29,6 +30,7 @@ impl Log {
         origin: AppendOrigin,
         now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
+        self.admit(prepared.size_in_bytes(), now_ms)?;
         let mut state = self.serving()?;
         let appended = state.append_as_leader(prepared, leader_epoch, origin, now_ms);
         self.finish_append(state, appended)
@@ -44,9 +46,19 @@ impl Log {
         fetch_offset: Offset,
         now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
+        self.admit(records.len(), now_ms)?;
         let mut state = self.serving()?;
         let appended = state.append_as_follower(records, leader_epoch, fetch_offset, now_ms);
         self.finish_append(state, appended)
+    }
+
+    /// Records of coordinators may take the last of a disk.
+    fn admit(&self, bytes: usize, now_ms: i64) -> Result<(), LogError> {
+        if is_internal_topic(&self.topic_partition.topic) {
+            return Ok(());
+        }
+        let dir = self.parent.load();
+        dir.reserve.admit(dir.path(), bytes, now_ms)
     }
 
     fn finish_append(
@@ -54,8 +66,7 @@ impl Log {
         state: crate::model::lock::Guard<'_, State>,
         appended: Result<(AppendInfo, Rolled), LogError>,
     ) -> Result<AppendInfo, LogError> {
-        let unflushed = state.log_end_offset.0 - state.recovery_point.0;
-        let flush_due = unflushed >= state.config.flush_messages;
+        let flush_due = state.is_flush_due() || (state.config.flush_before_acknowledgement && state.has_unsynced());
         drop(state);
         let (info, rolled) = self.observe(appended)?;
         if rolled == Rolled::Yes {

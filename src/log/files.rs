@@ -215,11 +215,20 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 pub(crate) fn sync(file: &File) -> io::Result<()> {
+    sync_by(file, File::sync_all)
+}
+
+/// The same without what only tells when the file was written.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    sync_by(file, File::sync_data)
+}
+
+fn sync_by(file: &File, how: fn(&File) -> io::Result<()>) -> io::Result<()> {
     about_to_wait_for_disk();
     before(Op::Sync, file)?;
     #[cfg(test)]
     forgetful_disk::syncing();
-    file.sync_all()?;
+    how(file)?;
     #[cfg(test)]
     forgetful_disk::synced(file);
     Ok(())

@@ -19,6 +19,7 @@ use super::recent::RecentBatches;
 use super::scan::{Found, HeaderScan};
 use super::segment::{Durability, Recovered, Segment};
 use super::snapshots::Snapshots;
+use super::synced::Synced;
 use super::{Log, State, Unwritten, files, partition_metadata, transaction_index};
 use crate::config::log::LogConfig;
 use crate::model::lock::Lock;
@@ -125,6 +126,7 @@ pub(crate) fn load(
             high_watermark: input.log_start_offset,
             log_end_offset: input.log_start_offset,
             recovery_point: input.recovery_point,
+            synced: Synced::default(),
             last_flush_ms: now_ms,
             leader_epoch: LeaderEpoch(-1),
             epochs,

@@ -11,6 +11,7 @@ use super::error::{Condemned, LogError};
 use super::files;
 use super::pending::Pending;
 use super::producer_state::ProducerLimits;
+use super::reserve::Reserve;
 use crate::model::{Offset, TopicPartition};
 
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(crate) struct LogDir {
     pub unwritten: Pending<TopicPartition>,
     /// Segments, by base offset, whose indexes led a reader astray.
     pub wrong_indexes: Pending<(TopicPartition, Offset)>,
+    pub reserve: Reserve,
     /// How many logs and copies of logs are in it.
     logs: AtomicUsize,
     doomed: Mutex<Vec<Doomed>>,
@@ -58,6 +60,7 @@ impl LogDir {
         producer_id_expiration_ms: i64,
         producer_limits: Arc<ProducerLimits>,
         counters: Arc<LogCounters>,
+        reserved_bytes: u64,
     ) -> LogDir {
         LogDir {
             path,
@@ -72,6 +75,7 @@ impl LogDir {
             overdue: Pending::default(),
             unwritten: Pending::default(),
             wrong_indexes: Pending::default(),
+            reserve: Reserve::of(reserved_bytes),
             logs: AtomicUsize::new(0),
             doomed: Mutex::default(),
             truncated: Pending::default(),

@@ -44,10 +44,12 @@ mod producer_state;
 mod read;
 mod recent;
 mod replacement;
+mod reserve;
 mod retention;
 mod scan;
 mod segment;
 mod snapshots;
+mod synced;
 mod time_index;
 mod timestamps;
 pub mod transaction_index;
@@ -86,6 +88,7 @@ use self::producer_state::Producers;
 use self::recent::RecentBatches;
 use self::segment::Segment;
 use self::snapshots::Snapshots;
+use self::synced::Synced;
 use self::transaction_index::AbortedTxn;
 use arc_swap::ArcSwap;
 
@@ -134,6 +137,7 @@ pub(crate) struct State {
     log_end_offset: Offset,
     /// Everything below is on the disk, whatever happens to the machine.
     recovery_point: Offset,
+    synced: Synced,
     last_flush_ms: i64,
     /// The leader epoch in force: every append and truncation must carry it. -1 until the first decision.
     leader_epoch: LeaderEpoch,
@@ -190,7 +194,8 @@ pub struct AppendInfo {
     pub duplicate: bool,
     /// After the append.
     pub log_end_offset: Offset,
-    /// `flush.messages` are unflushed: the append is acknowledged after a flush, for which the caller finds the thread.
+    /// The append is acknowledged after a flush, for which the caller finds the thread: `flush.messages` are unflushed, or
+    /// nothing is acknowledged before.
     pub flush_due: bool,
 }
 

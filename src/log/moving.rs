@@ -207,6 +207,7 @@ impl Log {
         std::mem::swap(&mut here.recent, &mut there.recent);
         std::mem::swap(&mut here.snapshots, &mut there.snapshots);
         std::mem::swap(&mut here.recovery_point, &mut there.recovery_point);
+        std::mem::swap(&mut here.synced, &mut there.synced);
         // What the files of the copy say of these may be less than what memory knows.
         here.unwritten.epochs = true;
         here.unwritten.topic_id = here.topic_id.is_some();

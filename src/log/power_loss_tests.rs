@@ -36,6 +36,7 @@ fn config(rng: &mut StdRng) -> LogConfig {
         retention_bytes,
         retention_ms: None,
         flush_messages: if rng.random_bool(0.2) { 5 } else { i64::MAX },
+        flush_before_acknowledgement: rng.random_bool(0.2),
         file_delete_delay_ms: 0,
         ..small_segments()
     }
@@ -107,7 +108,7 @@ impl World {
         let start = self.start.0;
         self.history.batches.retain(|base, _| *base >= start);
         if !forgetful_disk::has_lost_power() {
-            self.flushed = self.log.recovery_point();
+            self.flushed = self.flushed.max(self.log.recovery_point()).min(self.log.log_end_offset());
         }
     }
 
@@ -142,7 +143,10 @@ impl World {
             self.log.update_high_watermark(info.log_end_offset);
         }
         if info.flush_due {
-            self.log.flush(now_ms).expect("flushed");
+            let until = self.log.flush_for_acknowledgement(now_ms).expect("flushed");
+            if !forgetful_disk::has_lost_power() {
+                self.flushed = until;
+            }
         }
     }
 

@@ -54,6 +54,7 @@ impl OneLog {
             EXPIRATION_MS,
             ProducerLimits::new(1000, usize::MAX),
             Arc::default(),
+            0,
         ));
         std::fs::create_dir(root.path().join("t-0")).expect("writable");
         OneLog { root, config: Arc::new(config), parent, failures }

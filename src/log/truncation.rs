@@ -228,6 +228,7 @@ impl State {
         self.cut_at = Some(self.cut_at.map_or(offset, |before| before.min(offset)));
         self.parent.note_truncated();
         self.recovery_point = self.recovery_point.min(offset);
+        self.synced.cut(offset);
         self.recent.clear();
         if keep < self.segments.len() {
             // What is appended to the segment that becomes the active one has not been seen by compaction.

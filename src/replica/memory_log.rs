@@ -414,11 +414,11 @@ impl PartitionLog for MemoryLog {
         Ok(state.log_start_offset)
     }
 
-    fn flush(&self, _: i64) -> Result<(), LogError> {
+    fn flush_for_acknowledgement(&self, _: i64) -> Result<Offset, LogError> {
         self.check_online()?;
         let mut state = self.state();
         state.flushed = state.log_end_offset;
-        Ok(())
+        Ok(state.flushed)
     }
 
     fn update_high_watermark(&self, offset: Offset) -> Offset {

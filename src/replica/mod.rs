@@ -18,6 +18,7 @@ pub mod error;
 pub mod fetch;
 pub mod fetch_session;
 pub mod fetcher;
+mod flush;
 pub mod follower;
 pub mod hosted;
 pub mod io;

@@ -20,6 +20,7 @@ use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::replica::append_rules::append_rules;
 use crate::replica::counters::ReplicaCounters;
 use crate::replica::error::ReplicaError;
+use crate::replica::flush::SharedFlush;
 use crate::replica::isr_changes::IsrChanges;
 use crate::replica::leader::{Decision, FollowerFetch, Leadership, Transition, Verdict, WrongLeadership};
 use crate::replica::partition_log::PartitionLog;
@@ -193,6 +194,7 @@ pub struct Partition<L = Log> {
     name: TopicPartition,
     pub(super) around: Arc<Surroundings>,
     state: Lock<State<L>>,
+    pub(super) flushes: SharedFlush,
 }
 
 pub(super) struct State<L> {
@@ -226,7 +228,7 @@ impl<L: PartitionLog> Partition<L> {
             fetches: FetchWaiters::default(),
             deletions: OffsetWaiters::default(),
         };
-        Partition { name, around, state: Lock::new(state) }
+        Partition { name, around, state: Lock::new(state), flushes: SharedFlush::default() }
     }
 
     pub fn name(&self) -> &TopicPartition {

@@ -61,8 +61,8 @@ pub trait PartitionLog: Send + Sync + 'static {
     fn increment_log_start_offset(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, LogError>;
     /// Moves the log start offset; -1 means to the high watermark.
     fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError>;
-    /// What was written is on the disk.
-    fn flush(&self, now_ms: i64) -> Result<(), LogError>;
+    /// What was written is on the disk, as far as an acknowledgement waits for it. Returns up to where, exclusive.
+    fn flush_for_acknowledgement(&self, now_ms: i64) -> Result<Offset, LogError>;
     /// Moves the high watermark, within what the log holds. Returns where it is now.
     fn update_high_watermark(&self, offset: Offset) -> Offset;
 
@@ -158,8 +158,8 @@ impl PartitionLog for Log {
         Log::delete_records(self, before, leader_epoch)
     }
 
-    fn flush(&self, now_ms: i64) -> Result<(), LogError> {
-        Log::flush(self, now_ms)
+    fn flush_for_acknowledgement(&self, now_ms: i64) -> Result<Offset, LogError> {
+        Log::flush_for_acknowledgement(self, now_ms)
     }
 
     fn update_high_watermark(&self, offset: Offset) -> Offset {

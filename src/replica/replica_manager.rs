@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use log::{debug, error};
+use log::debug;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::log::LogConfig;
@@ -26,11 +26,11 @@ use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
 use crate::replica::fetcher::fetchers::{Begun, Fetchers};
 use crate::replica::hosted::Hosted;
-use crate::replica::io::{IoThreads, ShuttingDown};
+use crate::replica::io::IoThreads;
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
-use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, Surroundings};
+use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, RequiredAcks, Surroundings};
 use crate::replica::throttle::Throttle;
-use crate::replica::waiters::{Commit, NotCommitted};
+use crate::replica::waiters::Commit;
 
 /// Leadership changes that coordinators wait to hear of, at most this many untold.
 const LEADERSHIP_EVENTS_MAX: usize = 4096;
@@ -155,6 +155,7 @@ impl ReplicaManager {
         now_ms: i64,
     ) -> Result<Appended, ReplicaError> {
         let bytes = records.len();
+        let is_unacknowledged = terms.required_acks == RequiredAcks::None;
         let appended = self.partition(topic, partition).and_then(|partition| {
             let appended = partition.append(records, terms, now_ms)?;
             Ok((partition, appended))
@@ -164,19 +165,14 @@ impl ReplicaManager {
         if appended.commit.is_some() || appended.info.flush_due {
             add(&self.counters.appends_parked, 1);
         }
-        let Some(log) = appended.info.flush_due.then(|| partition.log()).flatten() else { return Ok(appended) };
-        let io = Arc::clone(&self.io);
-        let flush = async move {
-            match io.run(move || log.flush(now_ms)).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(why)) => {
-                    error!("{}: {why}", partition.name());
-                    Err(NotCommitted::Offline)
-                }
-                Err(ShuttingDown) => Err(NotCommitted::NotLeader),
-            }
-        };
-        Ok(Appended { commit: Some(Commit::after(appended.commit, Box::pin(flush))), ..appended })
+        if !appended.info.flush_due {
+            return Ok(appended);
+        }
+        let flushed = partition.flushed(Offset(appended.info.last_offset.0 + 1), &self.io);
+        if is_unacknowledged {
+            return Ok(appended);
+        }
+        Ok(Appended { commit: Some(Commit::after(appended.commit, flushed)), ..appended })
     }
 
     /// Finds an offset; on an I/O thread unless it is known without a look at the log.

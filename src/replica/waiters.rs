@@ -3,8 +3,6 @@
 //! polls and no thread waits.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::model::{BrokerId, Offset};
+use crate::replica::flush::Flushed;
 
 /// Why a parked produce will not be committed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,24 +25,16 @@ pub enum NotCommitted {
 }
 
 /// Resolves once an offset is reached: for a produce, once its records are committed.
+#[derive(Debug)]
 pub struct Commit {
     reached: Option<oneshot::Receiver<Result<(), NotCommitted>>>,
-    flushed: Option<Flush>,
-}
-
-/// A flush of the log, under way as soon as somebody waits for it.
-pub type Flush = Pin<Box<dyn Future<Output = Result<(), NotCommitted>> + Send>>;
-
-impl std::fmt::Debug for Commit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Commit").field("reached", &self.reached).finish_non_exhaustive()
-    }
+    flushed: Option<Flushed>,
 }
 
 impl Commit {
     /// What waits for a flush as well.
-    pub fn after(commit: Option<Commit>, flush: Flush) -> Commit {
-        Commit { reached: commit.and_then(|commit| commit.reached), flushed: Some(flush) }
+    pub(crate) fn after(commit: Option<Commit>, flushed: Flushed) -> Commit {
+        Commit { reached: commit.and_then(|commit| commit.reached), flushed: Some(flushed) }
     }
 
     /// What has become of it, once something has.
@@ -59,16 +50,15 @@ impl Commit {
     }
 
     pub async fn wait(self, deadline: Instant) -> Result<(), NotCommitted> {
-        if let Some(flushed) = self.flushed {
-            flushed.await?;
+        for outcome in [self.flushed, self.reached].into_iter().flatten() {
+            match tokio::time::timeout_at(deadline, outcome).await {
+                Ok(Ok(outcome)) => outcome?,
+                // The partition was dropped with its waiters: it is no longer hosted here.
+                Ok(Err(_)) => return Err(NotCommitted::NotLeader),
+                Err(_) => return Err(NotCommitted::TimedOut),
+            }
         }
-        let Some(reached) = self.reached else { return Ok(()) };
-        match tokio::time::timeout_at(deadline, reached).await {
-            Ok(Ok(outcome)) => outcome,
-            // The partition was dropped with its waiters: it is no longer hosted here.
-            Ok(Err(_)) => Err(NotCommitted::NotLeader),
-            Err(_) => Err(NotCommitted::TimedOut),
-        }
+        Ok(())
     }
 }
 

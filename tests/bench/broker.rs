@@ -55,13 +55,13 @@ struct Broker {
 
 impl Broker {
     /// `name` is its directory and its chroot.
-    fn start(kind: Kind, name: &str, dir: &Path, zookeeper: u16) -> Broker {
+    fn start(kind: Kind, name: &str, dir: &Path, zookeeper: u16, settings: &str) -> Broker {
         let port = free_port();
         let config = dir.join(format!("{name}.properties"));
         let text = format!(
             "broker.id=0\nlisteners=PLAINTEXT://127.0.0.1:{port}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
              log.dirs={}\nzookeeper.connect=127.0.0.1:{zookeeper}/{name}\noffsets.topic.replication.factor=1\n\
-             group.initial.rebalance.delay.ms=0\nnum.partitions=1\nlog.segment.delete.delay.ms=0\nlog.retention.ms=-1\n",
+             group.initial.rebalance.delay.ms=0\nnum.partitions=1\nlog.segment.delete.delay.ms=0\nlog.retention.ms=-1\n{settings}\n",
             dir.join(name).display()
         );
         fs::write(&config, text).expect("the configuration is written");
@@ -291,7 +291,7 @@ struct Line {
 
 fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
     eprintln!("measuring {}", kind.name());
-    let broker = Broker::start(kind, kind.name(), dir, zookeeper);
+    let broker = Broker::start(kind, kind.name(), dir, zookeeper, "");
     let mut lines = Lines::default();
     if kind != Kind::Bare {
         let ready_ms = broker.ready_after.as_secs_f64() * 1e3;
@@ -371,7 +371,31 @@ fn measure(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool) -> Vec<Line> {
     }
     let value = broker.resident_kib().saturating_sub(before) as f64 / count as f64;
     lines.push(Line { what: "resident an idle connection", value, unit: "KiB" });
+    drop(broker);
+    measure_durable(kind, dir, zookeeper, is_real, &mut lines);
     lines.0
+}
+
+/// What it costs that a record is on the disk before it is acknowledged. A JVM broker flushes after each append for that.
+fn measure_durable(kind: Kind, dir: &Path, zookeeper: u16, is_real: bool, lines: &mut Lines) {
+    let settings = match kind {
+        Kind::Odradek => "log.flush.before.acknowledgement=true",
+        _ => "log.flush.interval.messages=1",
+    };
+    let broker = Broker::start(kind, &format!("{}-durable", kind.name()), dir, zookeeper, settings);
+    let mut client = broker.topic("durable");
+    let frame = produce_frame("durable", 0, 1, batch(120, 1));
+    for (what, window, count) in [
+        ("fsynced produce, 1 in flight", 1, 1_000),
+        ("fsynced produce, 20 in flight", 20, 10_000),
+        ("fsynced produce, 500 in flight", 500, 100_000),
+    ] {
+        let count = if is_real { count } else { 40 };
+        let began = Instant::now();
+        client.pump(&frame, count, window);
+        let value = count as f64 / began.elapsed().as_secs_f64();
+        lines.push(Line { what, value, unit: "acknowledged/s" });
+    }
 }
 
 fn main() {
@@ -393,7 +417,7 @@ fn main() {
     .unwrap_or_else(|error| eprintln!("the load is not pinned: {error}"));
     let (_zookeeper, port) = start_zookeeper(dir.path());
     // A ZooKeeper that has served nobody yet would be measured with the first broker's start.
-    drop(Broker::start(Kind::Odradek, "first", dir.path(), port));
+    drop(Broker::start(Kind::Odradek, "first", dir.path(), port, ""));
     if is_real {
         touch_all_memory(dir.path());
     }

@@ -36,6 +36,7 @@ impl LogDirs {
                 config.producer_id_expiration_ms,
                 Arc::clone(&producer_limits),
                 Arc::clone(&counters),
+                config.reserved_bytes,
             ));
             let (lock, metadata) = match prepare_dir(shared.path()) {
                 Ok((lock, metadata)) => (Some(lock), metadata),

@@ -366,7 +366,7 @@ fn may_wait_for_a_disk(partition: &Partition, task: &Task) -> bool {
             || bounds.log_start_offset < from_leader.log_start_offset
             // Each segment that begins is several files.
             || !log.has_room_for(from_leader.records.len())
-            || log.config().flush_messages != i64::MAX
+            || log.config().flushes_before_acknowledgement()
     })
 }
 

@@ -30,7 +30,7 @@ fn carry_out<L: PartitionLog>(
             if info.flush_due
                 && let Some(log) = partition.log()
             {
-                log.flush(now_ms).map_err(|why| partition.failed(why))?;
+                log.flush_for_acknowledgement(now_ms).map_err(|why| partition.failed(why))?;
             }
         }
         Task::Truncate(offset) => drop(partition.truncate(offset, leader_epoch, now_ms)?),

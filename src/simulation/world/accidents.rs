@@ -122,7 +122,7 @@ impl World {
     /// The process ends in order: all is written, and ZooKeeper is told.
     pub(super) fn stop(&mut self, at: usize) {
         for log in self.brokers[at].disk.values() {
-            if log.flush(NOW_MS).is_ok() {
+            if log.flush_for_acknowledgement(NOW_MS).is_ok() {
                 log.checkpoint_high_watermark();
             }
         }

@@ -196,7 +196,7 @@ impl World {
             0 | 1 => names.iter().filter_map(|name| life.replica(name)).for_each(|replica| replica.shrink_isr()),
             2 => disk.values().for_each(|log| log.checkpoint_high_watermark()),
             // One that is offline stays as it is.
-            3 => disk.values().for_each(|log| drop(log.flush(NOW_MS))),
+            3 => disk.values().for_each(|log| drop(log.flush_for_acknowledgement(NOW_MS))),
             4 => {
                 life.candidate.rebalance();
                 life.candidate.retry();
