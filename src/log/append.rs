@@ -192,7 +192,13 @@ impl State {
         }
         let Some(facts) = facts else { return Ok((self.empty_append(), Rolled::No)) };
         let whole_bytes = records.len() - whole.rest().len();
-        let bytes = self.check_size(whole_bytes)?;
+        // A batch that is longer goes whole, into a segment of its own: the leader's segments may have been larger once. A JVM
+        // follower gives up there.
+        let is_one = Batches::new(&records[..whole_bytes]).nth(1).is_none();
+        let bytes = match u32::try_from(whole_bytes) {
+            Ok(bytes) if is_one && bytes <= i32::MAX as u32 => bytes,
+            _ => self.check_size(whole_bytes)?,
+        };
         let last_offset = Offset(expected.0 - 1);
         for batch in Batches::new(&records[..whole_bytes]).flatten() {
             if batch.header.magic >= 2 && batch.header.partition_leader_epoch >= 0 {

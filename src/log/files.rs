@@ -374,11 +374,11 @@ pub(crate) mod faults {
             // It may wait.
             fault.map_or(Ok(()), |fault| fault(op, &path))?;
         }
-        WATCHER.with_borrow_mut(|watcher| {
-            if let Some(watcher) = watcher {
-                watcher(op);
-            }
-        });
+        // What the watcher does itself is not watched.
+        if let Some(mut watcher) = WATCHER.take() {
+            watcher(op);
+            WATCHER.set(Some(watcher));
+        }
         let is_log = || place.path().extension().is_some_and(|extension| extension == "log");
         if op == Op::WriteAt && FILLS_AFTER.get().is_some() && is_log() {
             return Err(Errno::NOSPC.into());

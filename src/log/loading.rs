@@ -232,7 +232,7 @@ impl Files {
 }
 
 /// Plain files only. A name that is not text is none of ours.
-fn file_names_in(dir: &Path) -> Result<Vec<String>, LogError> {
+pub(super) fn file_names_in(dir: &Path) -> Result<Vec<String>, LogError> {
     let mut names = Vec::new();
     for entry in files::list(dir).doing("list", dir)? {
         if entry.file_type().doing("list", dir)?.is_file()
@@ -247,8 +247,10 @@ fn file_names_in(dir: &Path) -> Result<Vec<String>, LogError> {
 /// What a crash leaves of a deletion or of the cleaner's work.
 const INTERRUPTED: [&str; 3] = [file_names::DELETED, file_names::CLEANED, file_names::SWAP];
 
-/// Removes files scheduled for deletion, and completes or undoes the replacement of segments by the cleaner.
+/// Removes files scheduled for deletion, and completes or undoes the replacement of segments by the cleaner. A loss of power
+/// may undo any of it that the directory's fsync has not made certain, and the log goes on meanwhile.
 fn finish_swaps(dir: &Path, names: Vec<String>) -> Result<(), LogError> {
+    let sync_dir = || files::sync_path(dir).doing("fsync", dir);
     let mut swaps = Vec::new();
     let mut cleaned = Vec::new();
     for name in names {
@@ -261,26 +263,29 @@ fn finish_swaps(dir: &Path, names: Vec<String>) -> Result<(), LogError> {
             swaps.push((offset, name));
         }
     }
+    if swaps.is_empty() && cleaned.is_empty() {
+        return Ok(());
+    }
     // Outputs are renamed from the last to the first: a `.cleaned` left over proves that those behind it are half a set.
     if let Some(first_cleaned) = cleaned.iter().map(|(offset, _)| *offset).min() {
         for (_, name) in swaps.extract_if(.., |(offset, _)| *offset >= first_cleaned) {
             remove(&dir.join(name))?;
         }
+        sync_dir()?;
     }
     for (_, name) in cleaned {
         remove(&dir.join(name))?;
     }
-    if swaps.is_empty() {
-        return Ok(());
-    }
 
     // The swapped-in segments replace everything in their range.
     let mut range: Option<(Offset, Offset)> = None;
+    let mut logs = BTreeSet::new();
     for (base_offset, name) in &swaps {
         if name.strip_suffix(file_names::SWAP).is_some_and(|name| name.ends_with(".log")) {
             let end = end_of_swapped_log(&dir.join(name), *base_offset)?;
             let (from, to) = range.unwrap_or((*base_offset, end));
             range = Some((from.min(*base_offset), to.max(end)));
+            logs.insert(*base_offset);
         }
     }
     if let Some((from, to)) = range {
@@ -291,12 +296,21 @@ fn finish_swaps(dir: &Path, names: Vec<String>) -> Result<(), LogError> {
             }
         }
     }
-    for (_, name) in swaps {
+    // Of which log the others are nothing tells: the indexes of the one that is there are built anew.
+    for (base_offset, _) in swaps.iter().filter(|(base_offset, _)| !logs.contains(base_offset)) {
+        remove(&offset_file(dir, *base_offset, file_names::OFFSET_INDEX))?;
+    }
+    sync_dir()?;
+    for (base_offset, name) in swaps {
         let path = dir.join(&name);
+        if !logs.contains(&base_offset) {
+            remove(&path)?;
+            continue;
+        }
         let name = name.strip_suffix(file_names::SWAP).expect("collected by this suffix");
         files::rename(&path, &dir.join(name)).doing("rename", &path)?;
     }
-    Ok(())
+    sync_dir()
 }
 
 fn end_of_swapped_log(path: &Path, base_offset: Offset) -> Result<Offset, LogError> {
@@ -378,6 +392,12 @@ impl Loader<'_> {
         self.load_producers(found_no_snapshot)?;
         let high_watermark = self.input.high_watermark;
         self.state.set_high_watermark(high_watermark);
+        let active = self.state.active().base_offset();
+        if self.state.cleaned_to.is_some_and(|cleaned_to| cleaned_to > active) {
+            // What was lost will be written again: the checkpoint must not say that it has been compacted.
+            self.state.cleaned_to = Some(active);
+            self.parent.note_truncated();
+        }
         Ok(())
     }
 

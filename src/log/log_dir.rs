@@ -178,6 +178,16 @@ impl LogDir {
         doomed.extend(paths.into_iter().map(|path| Doomed { due_ms, path }));
     }
 
+    /// What is to be removed of a directory goes under its new name.
+    pub fn has_moved(&self, from: &Path, to: &Path) {
+        let mut doomed = self.doomed.lock().expect("nothing panics under this lock");
+        for entry in doomed.iter_mut() {
+            if let Ok(within) = entry.path.strip_prefix(from) {
+                entry.path = to.join(within);
+            }
+        }
+    }
+
     /// What is still to be removed.
     pub fn doomed(&self) -> Vec<PathBuf> {
         let doomed = self.doomed.lock().expect("nothing panics under this lock");

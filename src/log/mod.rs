@@ -148,7 +148,8 @@ pub(crate) struct State {
     truncations: u64,
     /// Counts truncations that took more than the end of the active segment: compaction that overlapped one begins again.
     cuts: u64,
-    /// Compaction has done everything below, if it has done anything.
+    /// Compaction has done everything below, if it has done anything. Never beyond the beginning of the active segment: what
+    /// is appended there no pass has seen.
     cleaned_to: Option<Offset>,
     /// A truncation is at the files, for which it has let go of the lock: nothing may be read or appended meanwhile.
     is_truncating: bool,

@@ -1,8 +1,10 @@
 //! Moves of logs between directories: what is moved, what a crash at any step leaves, and what goes on meanwhile.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -16,6 +18,7 @@ use super::error::LogError;
 use super::file_names::{DirKind, parse_dir_name};
 use super::files::faults::{self, Op};
 use super::testing::*;
+use crate::config::log::LogConfig;
 use crate::config::sections::LogDirsConfig;
 use crate::model::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::record::append_rules::AppendOrigin;
@@ -39,6 +42,16 @@ impl Fixture {
         let dirs = LogDirs::open(&self.config, sender, Arc::default()).expect("openable");
         dirs.load(&|_| Arc::new(small_segments()), 0, &|_| {}).expect("loadable");
         dirs
+    }
+
+    fn start_with(&self, dirs: &[usize]) -> LogDirs {
+        let dirs = dirs.iter().map(|at| self.config.dirs[*at].clone()).collect();
+        let config = LogDirsConfig { dirs, ..self.config.clone() };
+        Fixture { _root: tempfile::tempdir().expect("a temporary directory"), config }.start()
+    }
+
+    fn dir_of(&self, log: &Log) -> usize {
+        self.config.dirs.iter().position(|dir| *dir == log.parent_dir()).expect("one of them")
     }
 
     fn path(&self, dir: usize) -> &str {
@@ -87,6 +100,29 @@ fn finish(dirs: &LogDirs) {
         }
     }
     panic!("it does not end");
+}
+
+/// A log of 25 batches of which a move has copied some, as a crash leaves it; from where, and where it goes.
+fn begin(fixture: &Fixture) -> (usize, usize) {
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    fill(&log, 25);
+    let from = fixture.dir_of(&log);
+    dirs.begin_move(&tp(), fixture.path(1 - from), 0).expect("asked");
+    dirs.get_future(&tp()).expect("there").copy_from(&log, 300, 0).expect("copied");
+    (from, 1 - from)
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("writable");
+    for name in names_in(from) {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy_tree(&from, &to)
+        } else {
+            let _ = fs::copy(from, to).expect("writable");
+        }
+    }
 }
 
 /// All batches, byte for byte.
@@ -429,11 +465,7 @@ fn a_log_that_starts_within_a_batch_moves_with_all_of_that_batch() {
 #[test]
 fn a_start_knows_one_log_in_two_directories_though_one_lacks_the_first_batch_of_an_epoch() {
     let fixture = Fixture::new(2);
-    let alone = |at: usize| {
-        let config = LogDirsConfig { dirs: vec![fixture.config.dirs[at].clone()], ..fixture.config.clone() };
-        Fixture { _root: tempfile::tempdir().expect("a temporary directory"), config }.start()
-    };
-    let (one, other) = (alone(0), alone(1));
+    let (one, other) = (fixture.start_with(&[0]), fixture.start_with(&[1]));
     let (log, copy) = (create(&one), create(&other));
     let written = OneLog::new(small_segments());
     let written = written.open_clean();
@@ -457,4 +489,213 @@ fn a_start_knows_one_log_in_two_directories_though_one_lacks_the_first_batch_of_
     drop((one, other, log, copy));
     let dirs = fixture.start();
     assert_eq!(dirs.get(&tp()).expect("one of them").log_end_offset(), Offset(5));
+}
+
+/// Its segments may be larger in the other directory.
+#[test]
+fn what_was_compacted_below_the_active_segment_counts_as_compacted_after_a_move() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    fill(&log, 30);
+    log.set_cleaned_to(Some(Offset(20)));
+    let to = 1 - fixture.dir_of(&log);
+    log.set_config(Arc::new(LogConfig { segment_bytes: 1 << 20, ..small_segments() }));
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    finish(&dirs);
+    assert_eq!((log.segment_count(), log.cleaned_to()), (1, Some(Offset(0))));
+}
+
+#[test]
+fn a_copy_is_given_up_for_a_log_in_the_same_directory_or_one_made_anew() {
+    // The disk that had the log is taken away.
+    let fixture = Fixture::new(2);
+    let (_, to) = begin(&fixture);
+    let dirs = fixture.start_with(&[to]);
+    assert!(dirs.has_future(&tp()));
+    let log = create(&dirs);
+    assert_eq!((fixture.dir_of(&log), log.log_end_offset(), dirs.has_future(&tp())), (to, Offset(0), false));
+    assert_eq!(fixture.kinds().iter().filter(|(dir, _)| *dir == to).count(), 1);
+    dirs.checkpoint_recovery_points();
+    let checkpoint = fixture.config.dirs[to].join("recovery-point-offset-checkpoint");
+    assert_eq!(fs::read_to_string(checkpoint).expect("written"), "0\n1\nt 0 0\n");
+    assert_eq!(dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked"), MoveBegun::Already);
+
+    // A person has put the log where the copy is.
+    let fixture = Fixture::new(2);
+    let (from, to) = begin(&fixture);
+    let dir = |at: usize| fixture.config.dirs[at].join("t-0");
+    fs::rename(dir(from), dir(to)).expect("writable");
+    let dirs = fixture.start();
+    assert_eq!((fixture.kinds(), dirs.has_future(&tp())), (vec![(to, DirKind::Live)], false));
+    assert_eq!(dirs.get(&tp()).expect("loaded").log_end_offset(), Offset(25));
+}
+
+#[test]
+fn a_copy_of_another_topic_of_that_name_is_given_up() {
+    let fixture = Fixture::new(2);
+    let (from, to) = begin(&fixture);
+    fs::remove_dir_all(fixture.config.dirs[from].join("t-0")).expect("removable");
+    let dirs = fixture.start_with(&[from]);
+    let id = Some(TopicId(uuid(8)));
+    let log = dirs.get_or_create(&tp(), id, Arc::new(small_segments()), true, 0).expect("creatable");
+    fill(&log, 3);
+    let bytes = bytes_of(&log);
+    drop((log, dirs));
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    finish(&dirs);
+    assert_eq!((bytes_of(&log), fixture.kinds()), (bytes.clone(), vec![(from, DirKind::Live)]));
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    finish(&dirs);
+    assert_eq!((bytes_of(&log), fixture.kinds()), (bytes, vec![(to, DirKind::Live)]));
+    assert_eq!(log.topic_id(), id);
+}
+
+/// Partitions share these locks.
+#[test]
+fn what_the_end_of_a_move_does_under_the_lock_does_not_grow_with_the_log() {
+    let syncs_for = |batches: i64| {
+        let fixture = Fixture::new(2);
+        let dirs = Arc::new(fixture.start());
+        let log = create(&dirs);
+        fill(&log, batches);
+        let to = 1 - fixture.dir_of(&log);
+        dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+        let (seen, watched) = (Rc::new(Cell::new(0)), Arc::clone(&dirs));
+        let count = Rc::clone(&seen);
+        faults::watch(Some(Box::new(move |op| {
+            if op == Op::Sync && watched.is_placing(&tp()) {
+                count.set(count.get() + 1);
+            }
+        })));
+        finish(&dirs);
+        faults::watch(None);
+        assert_eq!(fixture.kinds(), [(to, DirKind::Live)]);
+        seen.get()
+    };
+    assert_eq!(syncs_for(10), syncs_for(100));
+}
+
+/// As a follower does whose leader has changed, in the middle of the end of a move; and then the broker crashes.
+#[test]
+fn a_log_is_not_cut_while_two_directories_have_its_name() {
+    for at in 0..200 {
+        let fixture = Fixture::new(2);
+        let (from, to) = begin(&fixture);
+        let dirs = fixture.start();
+        let log = dirs.get(&tp()).expect("loaded");
+        let end = log.log_end_offset().0;
+        let (old, new) = (fixture.config.dirs[from].clone(), fixture.config.dirs[to].clone());
+        let crashed = Fixture::new(2);
+        let copy = (crashed.config.dirs[from].clone(), crashed.config.dirs[to].clone());
+        let (events, cut) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+        let (counted, cut_at, watched) = (Rc::clone(&events), Rc::clone(&cut), Arc::clone(&log));
+        faults::watch(Some(Box::new(move |op| {
+            if !matches!(op, Op::Rename | Op::Sync) {
+                return;
+            }
+            counted.set(counted.get() + 1);
+            // Whoever truncates waits for this lock.
+            if counted.get() != at + 1 || watched.renaming.try_lock().is_err() {
+                return;
+            }
+            watched.truncate_to(Offset(end - 5), watched.leader_epoch(), 0).expect("cut");
+            for _ in 0..2 {
+                append_in_epoch(&watched, batch(&[5], 70), 6).expect("appended");
+            }
+            cut_at.set(Some(bytes_of(&watched)));
+            copy_tree(&old, &copy.0);
+            copy_tree(&new, &copy.1);
+        })));
+        finish(&dirs);
+        faults::watch(None);
+        let Some(bytes) = cut.take() else {
+            if events.get() <= at {
+                return;
+            }
+            continue;
+        };
+        assert_eq!(bytes_of(&log), bytes, "event {at}");
+        let dirs = crashed.start();
+        let log = dirs.get(&tp()).expect("loaded");
+        assert_eq!(bytes_of(&log), bytes, "event {at}");
+    }
+    panic!("a move has fewer steps");
+}
+
+#[test]
+fn nothing_is_left_of_what_was_deleted_from_a_copy() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    fill(&log, 30);
+    log.delete_records(Offset(25), LeaderEpoch(0)).expect("in range");
+    dirs.tick_retention(0);
+    assert!(log.log_start_offset() > Offset(20));
+    let to = 1 - fixture.dir_of(&log);
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    finish(&dirs);
+    dirs.tick_deletions(i64::MAX);
+    let left = names_in(&log.dir());
+    assert!(left.iter().all(|name| !name.ends_with(".deleted")), "{left:?}");
+}
+
+/// `segment.bytes` has been lowered since they were written.
+#[test]
+fn batches_that_are_larger_than_a_segment_may_be_are_moved_too() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    for bytes in [700, 20, 20, 900, 800, 20] {
+        append_in_epoch(&log, batch(&[1], bytes), 0).expect("appended");
+    }
+    log.set_config(Arc::new(LogConfig { segment_bytes: 300, ..small_segments() }));
+    let bytes = bytes_of(&log);
+    let to = 1 - fixture.dir_of(&log);
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    finish(&dirs);
+    assert_eq!((fixture.dir_of(&log), bytes_of(&log) == bytes), (to, true));
+}
+
+#[test]
+fn two_directories_that_cannot_be_told_apart_cost_their_partition_and_not_the_start() {
+    let fixture = Fixture::new(2);
+    let other = TopicPartition::new("u", 0);
+    let dirs = fixture.start();
+    dirs.get_or_create(&other, None, Arc::new(small_segments()), true, 0).expect("creatable");
+    drop(dirs);
+    let (from, to) = begin(&fixture);
+    let path = |dir: usize, name: &str| fixture.config.dirs[dir].join(name);
+    let give_up_copy = || {
+        let dirs = fixture.start();
+        dirs.begin_move(&tp(), fixture.path(from), 0).expect("asked");
+    };
+    give_up_copy();
+    // This thread renames nothing else at a start.
+    let start_failing = || {
+        let (sender, _) = unbounded_channel();
+        let dirs = LogDirs::open(&fixture.config, sender, Arc::default()).expect("openable");
+        faults::fail(Op::Rename, 0);
+        dirs.load(&|_| Arc::new(small_segments()), 0, &|_| {}).expect("the others are served");
+        assert!(!faults::clear());
+        dirs
+    };
+    copy_tree(&path(from, "t-0"), &path(to, "t-0"));
+    let dirs = start_failing();
+    assert!(!dirs.get(&other).expect("loaded").is_offline());
+    assert!(dirs.get(&tp()).expect("known").is_offline());
+    assert_eq!(dirs.live_dirs().len(), 2);
+    dirs.checkpoint_recovery_points();
+    drop(dirs);
+    // The one that was made later goes on.
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    assert_eq!((fixture.dir_of(&log), log.log_end_offset()), (to, Offset(25)));
+    drop((log, dirs));
+    // Whoever deletes it deletes it everywhere.
+    copy_tree(&path(to, "t-0"), &path(from, "t-0"));
+    let dirs = start_failing();
+    assert!(dirs.delete(&[tp()], 0).remove(0).expect("deleted"));
+    assert_eq!(fixture.kinds().len(), 1, "the other partition's");
 }

@@ -57,7 +57,7 @@ pub(crate) struct End {
 }
 
 /// So much is copied while nobody may append: as much as a few appends, just written.
-const LAST_BYTES_MAX: u32 = 256 << 10;
+pub(crate) const LAST_BYTES_MAX: u32 = 256 << 10;
 
 impl Log {
     /// Where its files are.
@@ -74,6 +74,7 @@ impl Log {
     pub(crate) fn rename_dir(&self, to: &Path) -> Result<(), LogError> {
         let from = self.dir();
         self.observe(files::rename(&from, to).doing("rename", &from))?;
+        self.parent().has_moved(&from, to);
         self.locked().dir = to.to_path_buf();
         Ok(())
     }
@@ -184,7 +185,8 @@ impl Log {
         }
         let dir = current.dir.clone();
         let more = current.active().size().checked_sub(end.segment_bytes);
-        match more.filter(|more| end.segment == current.active().base_offset() && *more <= LAST_BYTES_MAX) {
+        let more_max = LAST_BYTES_MAX.min(copy.config.segment_bytes);
+        match more.filter(|more| end.segment == current.active().base_offset() && *more <= more_max) {
             Some(0) if current.log_end_offset == end.log_end_offset => {}
             Some(more) if more > 0 => {
                 let mut bytes = vec![0; more as usize];
@@ -216,7 +218,8 @@ impl Log {
         here.cuts += 1;
         self.replacements.fetch_add(1, Ordering::AcqRel);
         // A copy that an earlier life of the broker has begun may have what compaction took away from the log since.
-        here.cleaned_to = here.cleaned_to.min(there.cleaned_to);
+        let cleaned_to = here.cleaned_to.min(there.cleaned_to);
+        here.cleaned_to = cleaned_to.map(|cleaned_to| cleaned_to.min(here.active().base_offset()));
         here.shadow = Some(shadow);
         there.is_closed = true;
         self.parent.store(Arc::clone(&here.parent));

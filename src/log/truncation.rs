@@ -231,11 +231,10 @@ impl State {
         self.synced.cut(offset);
         self.recent.clear();
         if keep < self.segments.len() {
-            // What is appended to the segment that becomes the active one has not been seen by compaction.
-            let active = keep.checked_sub(1).map_or(offset, |last| self.segments[last].base_offset());
             self.cuts += 1;
-            self.cleaned_to = self.cleaned_to.map(|cleaned_to| cleaned_to.min(active));
         }
+        let active = keep.checked_sub(1).map_or(offset, |last| self.segments[last].base_offset());
+        self.cleaned_to = self.cleaned_to.map(|cleaned_to| cleaned_to.min(active));
         let mut removed = self.drop_segments(keep..self.segments.len());
         // The newest first: a crash in between leaves none behind a gap, whose records were of the old history.
         removed.0.reverse();

@@ -165,7 +165,7 @@ impl<L: PartitionLog> Partition<L> {
 }
 
 /// The leader's segments may be larger than those that this log makes, after `segment.bytes` has been lowered: its batches are
-/// appended so many at a time as a segment holds. A JVM follower gives up there.
+/// appended so many at a time as a segment holds.
 fn append_in_pieces(
     log: &impl PartitionLog,
     records: &Bytes,

@@ -140,8 +140,10 @@ fn what_is_longer_than_a_segment_is_taken_in_pieces() {
     let records: Vec<u8> = (0..7).flat_map(|number| batch(4, number * 10, 10)).collect();
     assert_eq!(follower.takes(&from_leader(0, records, 70, 0)).expect("each batch fits"), (0, 70, 70));
     assert_eq!(follower.log.segment_count(), 4);
-    let refused = follower.takes(&from_leader(70, batch(4, 70, 100), 70, 0));
-    assert!(matches!(refused, Err(ReplicaError::Log(LogError::RecordListTooLarge { .. }))), "{refused:?}");
+    // A batch goes whole.
+    let records = [batch(4, 70, 100), batch(4, 170, 10)].concat();
+    assert_eq!(follower.takes(&from_leader(70, records, 180, 0)).expect("as the leader has it"), (0, 180, 180));
+    assert_eq!(follower.log.segment_count(), 6);
 }
 
 #[test]

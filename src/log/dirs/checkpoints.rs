@@ -1,5 +1,6 @@
 //! The checkpoint files of each directory.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use super::{Dir, LogDirs};
@@ -7,7 +8,7 @@ use crate::log::error::LogError;
 use crate::log::loading::LoadInput;
 use crate::log::segment::Segment;
 use crate::log::{Log, checkpoint, file_names};
-use crate::model::Offset;
+use crate::model::{Offset, TopicPartition};
 
 impl LogDirs {
     /// Each directory may fail for itself.
@@ -54,7 +55,8 @@ impl LogDirs {
         logs.extend(self.logs_of(&dir.shared));
         let kept = unloadable.iter().filter_map(|input| Some((&input.topic_partition, (checkpoint.kept)(input)?)));
         let current = logs.iter().filter_map(|log| Some((log.topic_partition(), (checkpoint.current)(log)?)));
-        checkpoint::write_offsets(&dir.shared.path().join(checkpoint.name), kept.chain(current))
+        let offsets: HashMap<&TopicPartition, Offset> = kept.chain(current).collect();
+        checkpoint::write_offsets(&dir.shared.path().join(checkpoint.name), offsets)
     }
 }
 

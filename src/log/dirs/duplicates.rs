@@ -10,10 +10,32 @@ use crate::log::loading::{self, LoadInput};
 use crate::log::{Log, file_names, files};
 
 impl LogDirs {
-    /// Decides between a log that was loaded and another of its partition. The longer one is the log if the other is its
-    /// beginning: the directory that a log moves to is never longer than the one that it leaves before the move is over, nor
-    /// shorter afterwards. A copy that was not whole goes on as one. Logs that part at some offset are for a person to look at.
+    /// Decides between a log that was loaded and another of its partition. Where that fails for a fault of a disk or a file,
+    /// neither is served, and the next start tries again.
     pub(super) fn settle_duplicate(&self, second: Arc<Log>, now_ms: i64) -> Result<(), LogError> {
+        let tp = second.topic_partition();
+        let first = self.get(tp);
+        let error = match self.decide_between(Arc::clone(&second), now_ms) {
+            Err(error) if !matches!(error, LogError::StartRefused { .. }) => error,
+            decided => return decided,
+        };
+        let served = self.get(tp);
+        for log in first.iter().chain([&second]) {
+            log.fail(&error);
+            if !served.as_ref().is_some_and(|served| Arc::ptr_eq(served, log)) {
+                // So that the checkpoints keep what they say of it.
+                log.abandon();
+                let mut unloadable = self.dir_of(log).unloadable.lock().expect("nothing panics under this lock");
+                unloadable.insert(tp.clone(), LoadInput::of(log));
+            }
+        }
+        Ok(())
+    }
+
+    /// The longer one is the log if the other is its beginning: the directory that a log moves to is never longer than the one
+    /// that it leaves before the move is over, nor shorter afterwards. A copy that was not whole goes on as one. Logs that part
+    /// at some offset are for a person to look at.
+    fn decide_between(&self, second: Arc<Log>, now_ms: i64) -> Result<(), LogError> {
         let tp = second.topic_partition().clone();
         let first = self.get(&tp).filter(|first| !first.is_offline());
         let Some(first) = first.filter(|_| !second.is_offline()) else { return Ok(()) };
@@ -24,7 +46,7 @@ impl LogDirs {
             std::cmp::Ordering::Greater => true,
         };
         let (whole, part) = if second_is_whole { (&second, &first) } else { (&first, &second) };
-        if !is_beginning_of(part, whole)? {
+        if !part.parent().observe(is_beginning_of(part, whole))? {
             let context = format!(
                 "Duplicate log directories for {tp} are found in both {} and {}, which parted. It is likely because log \
                  directory failure happened while broker was replacing current replica with future replica. Recover broker \

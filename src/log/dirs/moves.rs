@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
 use crate::log::loading;
+use crate::log::moving::LAST_BYTES_MAX;
 use crate::log::{Log, file_names, files};
 use crate::model::TopicPartition;
 
@@ -23,8 +24,8 @@ pub const STEP_BYTES: u32 = 1 << 20;
 /// Partitions that are not here, and whose directories are remembered all the same; what comes then is not.
 const PREFERRED_MAX: usize = 20_000;
 
-/// How often a log is copied that is appended to meanwhile, before others have a turn.
-const LAST_STEPS_MAX: usize = 2_000;
+/// How often what is appended meanwhile is copied, before others have a turn: they wait.
+const LAST_STEPS_MAX: usize = 20;
 
 /// What came of a request to move a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,7 @@ impl LogDirs {
             self.prefer(tp, path);
             return Ok(MoveBegun::NotHere);
         };
+        self.delete_useless_future(&current, now_ms);
         if current.is_in(&target.shared) {
             return Ok(MoveBegun::Already);
         }
@@ -113,6 +115,11 @@ impl LogDirs {
         let (Some(current), Some(future)) = (self.get(tp), self.get_future(tp)) else { return Ok(Step::Over) };
         let step = (|| {
             if first {
+                if is_useless(&future, &current) {
+                    let _placing = self.place(tp);
+                    self.delete_useless_future(&current, now_ms);
+                    return Ok(Step::Over);
+                }
                 self.pause_cleaning(tp, &current);
                 future.align_with(&current, now_ms)?;
             }
@@ -120,7 +127,8 @@ impl LogDirs {
             if copied.bytes > 0 {
                 return Ok(Step::Copied(copied.bytes));
             }
-            self.finish_move(tp, now_ms)
+            future.flush(now_ms)?;
+            self.finish_move(&current, &future, now_ms)
         })();
         if !self.has_future(tp) {
             self.resume_cleaning(tp);
@@ -132,28 +140,33 @@ impl LogDirs {
         }
     }
 
-    fn finish_move(&self, tp: &TopicPartition, now_ms: i64) -> Result<Step, LogError> {
+    /// The copy has been flushed, which may take long: here others wait.
+    fn finish_move(&self, current: &Arc<Log>, future: &Arc<Log>, now_ms: i64) -> Result<Step, LogError> {
+        let tp = current.topic_partition();
         let _placing = self.place(tp);
-        let (Some(current), Some(future)) = (self.get(tp), self.get_future(tp)) else { return Ok(Step::Over) };
-        let (from, to) = (self.dir_of(&current), self.dir_of(&future));
+        let is_there = |log: Option<Arc<Log>>, known: &Arc<Log>| log.is_some_and(|log| Arc::ptr_eq(&log, known));
+        if !is_there(self.get(tp), current) || !is_there(self.get_future(tp), future) {
+            return Ok(Step::Over);
+        }
+        let (from, to) = (self.dir_of(current), self.dir_of(future));
+        // From here on nothing is cut off: of two directories of its name a start could not tell which has the log.
+        let files_held = current.hold_files();
+        let copied = future.copy_from(current, STEP_BYTES, now_ms)?;
+        if copied.bytes > LAST_BYTES_MAX {
+            return Ok(Step::Copied(copied.bytes));
+        }
         let (old_dir, copied_dir) = (current.dir(), future.dir());
         let new_dir = to.shared.path().join(tp.to_string());
-        future.flush(now_ms)?;
         future.rename_dir(&new_dir)?;
         let taken_over = (|| {
             to.shared.observe(files::sync_path(to.shared.path()).doing("fsync", to.shared.path()))?;
             self.checkpoint_dir(to)?;
-            let files_held = current.hold_files();
-            let is_there = copy_rest(&current, &future, now_ms)?;
-            Ok(is_there.then_some(files_held))
+            copy_rest(current, future, now_ms)
         })();
-        let files_held = match taken_over {
-            Ok(Some(files_held)) => files_held,
-            not_yet => {
-                future.rename_dir(&copied_dir)?;
-                return not_yet.map(|_| Step::Copied(0));
-            }
-        };
+        if !matches!(taken_over, Ok(true)) {
+            future.rename_dir(&copied_dir)?;
+            return taken_over.map(|_| Step::Copied(0));
+        }
         self.future_logs.write().expect("nothing panics under this lock").remove(tp);
         from.shared.uncount_log();
         let doomed = from.shared.path().join(file_names::deleting_dir_name(tp));
@@ -179,6 +192,17 @@ impl LogDirs {
         }
         log::info!("[{tp}] The log has moved from {} to {}", old_dir.display(), new_dir.display());
         Ok(Step::Over)
+    }
+
+    /// Gives up a copy that can never take the place of the log. The caller keeps others from placing the partition.
+    pub(super) fn delete_useless_future(&self, current: &Log, now_ms: i64) {
+        let tp = current.topic_partition();
+        if self.get_future(tp).is_some_and(|future| is_useless(&future, current)) {
+            log::warn!(
+                "[{tp}] The copy of the log is of another topic of that name, or in the same directory as the log"
+            );
+            self.delete_future(tp, now_ms);
+        }
     }
 
     /// Gives up the copy of a log, if there is one. The caller keeps others from placing the partition.
@@ -236,6 +260,12 @@ impl LogDirs {
     pub(super) fn forget_preferred(&self, tp: &TopicPartition) {
         self.preferred.lock().expect("nothing panics under this lock").remove(tp);
     }
+}
+
+/// A copy of a topic that was deleted, or in the directory where the log is: a disk was away in between.
+fn is_useless(future: &Log, current: &Log) -> bool {
+    let is_of_another_topic = future.topic_id().zip(current.topic_id()).is_some_and(|(one, other)| one != other);
+    is_of_another_topic || future.is_in(&current.parent())
 }
 
 /// Copies what is appended meanwhile until there is nothing more, and lets the log go on in the copy. False if that takes too

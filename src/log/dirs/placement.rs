@@ -30,10 +30,15 @@ impl LogDirs {
             return Ok(log);
         }
         if let Some(loaded) = self.load_again(tp, &config, now_ms) {
-            return loaded;
+            return loaded.inspect(|log| self.delete_useless_future(log, now_ms));
         }
         if !is_new && let Some(offline) = self.dirs.iter().find(|dir| dir.shared.is_offline()) {
             return Err(offline.shared.offline_error());
+        }
+        if let Some(future) = self.get_future(tp) {
+            // What it is a copy of is gone. It was wanted there.
+            self.prefer(tp, &future.parent().path().display().to_string());
+            self.delete_future(tp, now_ms);
         }
         let mut last_error = None;
         for dir in self.dirs_for(tp) {
@@ -77,6 +82,12 @@ impl LogDirs {
         self.placements[place as usize].lock().expect("nothing panics under this lock")
     }
 
+    #[cfg(test)]
+    pub(in crate::log) fn is_placing(&self, tp: &TopicPartition) -> bool {
+        let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(tp) % PLACEMENTS as u64;
+        self.placements[place as usize].try_lock().is_err()
+    }
+
     /// Tries to open a log that could not be opened before; `None` if there is no such log.
     fn load_again(
         &self,
@@ -117,37 +128,41 @@ impl LogDirs {
         outcomes.into_iter().map(|outcome| outcome.map(|parent| parent.is_some())).collect()
     }
 
-    /// The directory that the log was in, if there was one. Where its directory cannot be renamed, the log stays as one that
+    /// A directory that the log was in, if there was one. Where its directory cannot be renamed, the log stays as one that
     /// is not open: the checkpoints keep what they say of it, and the next decision about the partition finds it.
     fn delete_one(&self, tp: &TopicPartition, now_ms: i64) -> Result<Option<Arc<LogDir>>, LogError> {
         let _placing = self.place(tp);
         self.delete_future(tp, now_ms);
         let removed = self.logs.write().expect("nothing panics under this lock").remove(tp);
-        let input = match removed {
-            Some(log) => {
-                log.parent().check()?;
-                log.parent().uncount_log();
-                // From here on nobody writes to it, by whatever name.
-                log.abandon();
-                // Nor renames a file, which the next log of this name may have.
-                drop(log.begin_renaming());
-                Some((self.dir_of(&log), LoadInput::of(&log)))
-            }
-            None => self.live().find_map(|dir| {
-                let input = dir.unloadable.lock().expect("nothing panics under this lock").remove(tp)?;
-                Some((dir, input))
-            }),
-        };
-        let Some((dir, input)) = input else { return Ok(None) };
-        let renamed = dir.shared.path().join(file_names::deleting_dir_name(tp));
-        if let Err(error) = dir.shared.observe(files::rename(&input.dir, &renamed).doing("rename", &input.dir)) {
-            dir.unloadable.lock().expect("nothing panics under this lock").insert(tp.clone(), input);
-            return Err(error);
+        let mut inputs = Vec::new();
+        if let Some(log) = removed {
+            log.parent().check()?;
+            log.parent().uncount_log();
+            // From here on nobody writes to it, by whatever name.
+            log.abandon();
+            // Nor renames a file, which the next log of this name may have.
+            drop(log.begin_renaming());
+            inputs.push((self.dir_of(&log), LoadInput::of(&log)));
         }
-        let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
-        dir.shared.doom(due_ms, [renamed.clone()]);
-        log::info!("Log for partition {tp} is renamed to {} and is scheduled for deletion", renamed.display());
-        Ok(Some(dir.shared.clone()))
+        // There are two if a start could not tell which of two directories has the log.
+        for dir in self.live() {
+            let unloadable = dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
+            inputs.extend(unloadable.map(|input| (dir, input)));
+        }
+        let mut deleted = Ok(None);
+        for (dir, input) in inputs {
+            let renamed = dir.shared.path().join(file_names::deleting_dir_name(tp));
+            if let Err(error) = dir.shared.observe(files::rename(&input.dir, &renamed).doing("rename", &input.dir)) {
+                dir.unloadable.lock().expect("nothing panics under this lock").insert(tp.clone(), input);
+                deleted = Err(error);
+                continue;
+            }
+            let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
+            dir.shared.doom(due_ms, [renamed.clone()]);
+            log::info!("Log for partition {tp} is renamed to {} and is scheduled for deletion", renamed.display());
+            deleted = deleted.map(|_| Some(dir.shared.clone()));
+        }
+        deleted
     }
 
     pub(super) fn dir_of(&self, log: &Log) -> &Dir {

@@ -97,7 +97,10 @@ impl LogDirs {
             self.abandon_logs_of(&dir.shared);
         }
         let duplicates = duplicates.into_inner().expect("nothing panics under this lock");
-        duplicates.into_iter().try_for_each(|log| self.settle_duplicate(log, now_ms))
+        duplicates.into_iter().try_for_each(|log| self.settle_duplicate(log, now_ms))?;
+        self.logs().iter().for_each(|log| self.delete_useless_future(log, now_ms));
+        self.write_recovery_points_moved_back(now_ms);
+        Ok(())
     }
 
     fn load_dir(
