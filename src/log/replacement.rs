@@ -57,7 +57,7 @@ impl Log {
             }
             state => {
                 drop(state);
-                remove_all(&paths, file_names::CLEANED);
+                remove_cleaned(&paths);
                 return Ok(Replaced::Overtaken);
             }
         };
@@ -71,10 +71,10 @@ impl Log {
             sync_dir()
         })();
         let undo = || {
-            remove_all(&paths, file_names::SWAP);
-            remove_all(&paths, file_names::CLEANED);
-            // What the next start finds of it must not replace what the log is by then.
-            self.observe_change(sync_dir())
+            // What the next start finds of these would replace what the log is by then.
+            self.observe_change(remove_all(&paths, file_names::SWAP).and_then(|()| sync_dir()))?;
+            remove_cleaned(&paths);
+            Ok(())
         };
         if let Err(error) = swapped {
             undo()?;
@@ -147,13 +147,17 @@ pub(crate) fn paths_of(dir: &std::path::Path, base_offset: Offset, has_txn_index
     extensions.iter().map(|extension| offset_file(dir, base_offset, extension)).collect()
 }
 
-/// What cannot be removed now, the next start removes, or the next attempt replaces.
-pub(crate) fn remove_all(paths: &[PathBuf], suffix: &str) {
-    // The log last: indexes that are left without it would take the place of sound ones.
-    for path in paths.iter().rev() {
-        let path = with_suffix(path, suffix);
-        if let Err(error) = files::remove_if_exists(&path) {
-            log::warn!("delete {}: {error}", path.display());
-        }
+/// What cannot be removed now, the next start removes, or the next attempt.
+pub(crate) fn remove_cleaned(paths: &[PathBuf]) {
+    if let Err(error) = remove_all(paths, file_names::CLEANED) {
+        log::warn!("{error}");
     }
+}
+
+fn remove_all(paths: &[PathBuf], suffix: &str) -> Result<(), LogError> {
+    // The log last: indexes that are left without it would take the place of sound ones.
+    paths.iter().rev().map(|path| with_suffix(path, suffix)).try_for_each(|path| {
+        let removed = files::remove_if_exists(&path);
+        removed.doing("delete", &path)
+    })
 }

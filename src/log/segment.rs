@@ -292,7 +292,7 @@ impl Segment {
 
     pub fn first_append_timestamp(&mut self, dir: &Path) -> Result<Option<i64>, LogError> {
         if self.first_append_timestamp_ms.is_none() && self.size > 0 {
-            let file = self.file(dir)?;
+            let file = self.open_for_reading(dir)?;
             let found = HeaderScan::new(&file, 0, self.size).next();
             if let Found::Batch((_, header)) = found.doing("read", &self.log_path(dir))? {
                 self.first_append_timestamp_ms = Some(header.max_timestamp);

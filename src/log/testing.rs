@@ -47,6 +47,12 @@ impl OneLog {
     }
 
     fn within(root: TempDir, config: LogConfig) -> OneLog {
+        std::fs::create_dir(root.path().join("t-0")).expect("writable");
+        OneLog::at(root, config)
+    }
+
+    /// Where the partition is already.
+    pub fn at(root: TempDir, config: LogConfig) -> OneLog {
         let (sender, failures) = unbounded_channel();
         let parent = Arc::new(LogDir::new(
             root.path().to_path_buf(),
@@ -56,7 +62,6 @@ impl OneLog {
             Arc::default(),
             0,
         ));
-        std::fs::create_dir(root.path().join("t-0")).expect("writable");
         OneLog { root, config: Arc::new(config), parent, failures }
     }
 

@@ -32,7 +32,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use self::pass::{Means, Pass};
 use self::selection::{Assessment, FirstDirty, Lags, LogFacts, SegmentFacts};
@@ -253,10 +253,18 @@ pub struct Cleaner {
     set_aside: Mutex<HashMap<TopicPartition, SetAside>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct SetAside {
+    /// A topic may be made anew with the name.
+    log: Weak<Log>,
     until_ms: i64,
     failures: u32,
+}
+
+impl SetAside {
+    fn is_of(&self, log: &Arc<Log>) -> bool {
+        std::ptr::eq(self.log.as_ptr(), Arc::as_ptr(log))
+    }
 }
 
 /// A log that a thread has taken; given back when it is dropped.
@@ -291,7 +299,13 @@ impl Cleaner {
 
     /// Compacts the log that needs it most. False if none does.
     pub fn clean_filthiest(&self, config: &CleanerConfig, stop: &AtomicBool, now_ms: i64) -> bool {
-        let Some((taken, candidate)) = self.take_filthiest(now_ms) else { return false };
+        let (taken, candidate) = loop {
+            let Some((log, candidate)) = self.filthiest(now_ms) else { return false };
+            // Another thread may have taken it since: then it is not found again.
+            if self.in_progress().insert(log.topic_partition().clone()) {
+                break (Taken { cleaner: self, log }, candidate);
+            }
+        };
         let log = &taken.log;
         let tp = log.topic_partition().clone();
         let Candidate { assessment, segments, cuts } = candidate;
@@ -320,7 +334,7 @@ impl Cleaner {
         true
     }
 
-    fn take_filthiest(&self, now_ms: i64) -> Option<(Taken<'_>, Candidate)> {
+    fn filthiest(&self, now_ms: i64) -> Option<(Arc<Log>, Candidate)> {
         let mut found: Option<(Arc<Log>, Candidate)> = None;
         for log in self.dirs.logs() {
             let config = log.config();
@@ -345,21 +359,19 @@ impl Cleaner {
                 found = Some((log, candidate));
             }
         }
-        let (log, candidate) = found?;
-        // Another thread may have taken it since.
-        let is_free = self.in_progress().insert(log.topic_partition().clone());
-        is_free.then(|| (Taken { cleaner: self, log }, candidate))
+        found
     }
 
-    fn is_set_aside(&self, log: &Log, now_ms: i64) -> bool {
+    fn is_set_aside(&self, log: &Arc<Log>, now_ms: i64) -> bool {
         let set_aside = self.set_aside();
-        let until_ms = set_aside.get(log.topic_partition()).map(|set_aside| set_aside.until_ms);
+        let of_log = set_aside.get(log.topic_partition()).filter(|set_aside| set_aside.is_of(log));
+        let until_ms = of_log.map(|set_aside| set_aside.until_ms);
         // A clock that was set back must not make anything wait for as long.
         until_ms.is_some_and(|until_ms| (now_ms..=now_ms.saturating_add(LONGEST_DELAY_MS)).contains(&until_ms))
     }
 
     /// The log stays as it is, and the others go on.
-    fn failed(&self, log: &Log, error: CleanError, now_ms: i64) {
+    fn failed(&self, log: &Arc<Log>, error: CleanError, now_ms: i64) {
         let tp = log.topic_partition();
         let is_gone = log.is_offline() || log.locked().is_closed;
         let error = match error {
@@ -382,9 +394,11 @@ impl Cleaner {
         };
         let mut set_aside = self.set_aside();
         set_aside.retain(|tp, _| self.dirs.get(tp).is_some());
-        let entry = set_aside.entry(tp.clone()).or_default();
-        let delay_ms = FIRST_DELAY_MS.saturating_mul(1 << entry.failures.min(16)).min(LONGEST_DELAY_MS);
-        *entry = SetAside { until_ms: now_ms.saturating_add(delay_ms), failures: entry.failures.saturating_add(1) };
+        let failures = set_aside.get(tp).filter(|entry| entry.is_of(log)).map_or(0, |entry| entry.failures);
+        let delay_ms = FIRST_DELAY_MS.saturating_mul(1 << failures.min(16)).min(LONGEST_DELAY_MS);
+        let until_ms = now_ms.saturating_add(delay_ms);
+        let entry = SetAside { log: Arc::downgrade(log), until_ms, failures: failures.saturating_add(1) };
+        set_aside.insert(tp.clone(), entry);
         add(&log.parent().counters.cleaner_failures, 1);
         log::error!(
             "Cleaner: [{tp}] cannot be compacted: {error}; it stays as it is, and is tried again in {} s",
@@ -392,11 +406,14 @@ impl Cleaner {
         );
     }
 
-    /// Deletes what retention no longer keeps of logs that are compacted, and what lies before their start.
+    /// Deletes what retention no longer keeps of logs that are compacted, and what lies before their start; of one that another
+    /// thread is at, next time.
     pub fn delete_old_segments(&self, now_ms: i64) {
         let mut complaints = Complaints::about("delete old segments");
         for log in self.dirs.logs().iter().filter(|log| log.config().compact) {
-            if let Err(error) = log.delete_old_segments(now_ms) {
+            if !self.in_progress().contains(log.topic_partition())
+                && let Err(error) = log.delete_old_segments(now_ms)
+            {
                 complaints.note(log.topic_partition(), &error);
             }
         }

@@ -9,7 +9,8 @@ use crate::config::log::LogConfig;
 use crate::log::error::{IoContext, LogError};
 use crate::log::file_names::{self, with_suffix};
 use crate::log::files::{self, File};
-use crate::log::replacement::{Cleaned, paths_of, remove_all};
+use crate::log::loading::file_names_in;
+use crate::log::replacement::{Cleaned, paths_of, remove_cleaned};
 use crate::log::segment::{IndexEntries, Segment};
 use crate::log::transaction_index::{self, AbortedTxn};
 use crate::model::Offset;
@@ -32,16 +33,15 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// What an earlier attempt left of it goes.
+    /// What earlier attempts left of theirs goes: to a start it would say that all that was swapped in behind it is half done.
     pub fn create(
         dir: &Path,
         base_offset: Offset,
         config: &LogConfig,
         buffer_bytes: usize,
     ) -> Result<Output, LogError> {
-        let paths = paths_of(dir, base_offset, true);
-        for path in &paths {
-            let path = with_suffix(path, file_names::CLEANED);
+        for name in file_names_in(dir)?.iter().filter(|name| name.ends_with(file_names::CLEANED)) {
+            let path = dir.join(name);
             files::remove_if_exists(&path).doing("delete", &path)?;
         }
         let path = with_suffix(&file_names::offset_file(dir, base_offset, file_names::LOG), file_names::CLEANED);
@@ -135,7 +135,7 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         if !self.is_finished {
-            remove_all(&paths_of(&self.dir, self.base_offset, true), file_names::CLEANED);
+            remove_cleaned(&paths_of(&self.dir, self.base_offset, true));
         }
     }
 }

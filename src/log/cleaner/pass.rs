@@ -121,7 +121,6 @@ impl<'a> Pass<'a> {
         self.stats.index_seconds = began.elapsed().as_secs_f64();
         self.stats.buffer_utilization = map.utilization();
 
-        let producers = self.last_of_producers();
         let mut transactions = Transactions::default();
         let count = self.segments.partition_point(|segment| segment.base_offset < end);
         let (bytes_max, index_bytes_max) =
@@ -133,8 +132,7 @@ impl<'a> Pass<'a> {
             groups.len()
         );
         for group in groups {
-            let rules = Rules { map: &map, producers: &producers, retains_legacy_tombstones: true };
-            self.clean_group(group, rules, &mut transactions, legacy_horizon_ms)?;
+            self.clean_group(group, &map, &mut transactions, legacy_horizon_ms)?;
         }
         self.stats.seconds = began.elapsed().as_secs_f64();
         Ok((end, self.stats))
@@ -270,7 +268,7 @@ impl<'a> Pass<'a> {
     fn clean_group(
         &mut self,
         group: std::ops::Range<usize>,
-        rules: Rules<'_>,
+        map: &OffsetMap,
         transactions: &mut Transactions,
         legacy_horizon_ms: i64,
     ) -> Result<(), CleanError> {
@@ -278,13 +276,15 @@ impl<'a> Pass<'a> {
         let Some(&base_offset) = sources.first() else { return Ok(()) };
         let mut output = Output::create(&self.dir, base_offset, &self.config, self.io_buffer_bytes())?;
         let mut modified = SystemTime::UNIX_EPOCH;
+        let producers = &self.last_of_producers();
         for at in group {
             self.check()?;
             let segment = self.segments[at].base_offset;
             let source = self.source(segment, segment)?;
             modified = source.modified;
             transactions.add_aborted(&self.log.aborted_between(segment, segment, self.end_of(at))?);
-            let rules = Rules { retains_legacy_tombstones: ms_since_1970(modified) > legacy_horizon_ms, ..rules };
+            let retains_legacy_tombstones = ms_since_1970(modified) > legacy_horizon_ms;
+            let rules = Rules { map, producers, retains_legacy_tombstones };
             log::debug!("Cleaner: Cleaning {} into the segment at {base_offset}", source.path.display());
             self.clean_into(&mut output, &source, segment, &rules, transactions)?;
             output.txns.extend(transactions.take_observed());

@@ -102,8 +102,8 @@ fn work(cleaner: &Cleaner, config: &CleanerConfig, stop: &Stop) {
     let backoff = Duration::from_millis(config.backoff_ms);
     while !stop.stops.load(Ordering::Acquire) {
         let worked = cleaner.clean_filthiest(config, &stop.stops, wall_clock_ms());
+        cleaner.delete_old_segments(wall_clock_ms());
         if !worked {
-            cleaner.delete_old_segments(wall_clock_ms());
             stop.pause(backoff);
         }
     }

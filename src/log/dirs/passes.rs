@@ -9,13 +9,16 @@ use crate::log::{Log, files};
 use crate::model::TopicPartition;
 
 impl LogDirs {
-    /// Deletes what retention no longer keeps, and closes files that nobody has been using. Returns the segments deleted.
+    /// Deletes what retention no longer keeps of logs that are not compacted, and closes files that nobody has been using.
+    /// Returns the segments deleted.
     pub fn tick_retention(&self, now_ms: i64) -> usize {
         let mut deleted = 0;
         let mut of_deletions = Complaints::about("delete old segments");
         let mut of_flushes = Complaints::about("flush before the files are closed");
         for log in self.logs() {
-            match log.delete_old_segments(now_ms) {
+            // Of the others it is the cleaner's work, so that neither takes segments from the other.
+            let outcome = if log.config().compact { Ok(0) } else { log.delete_old_segments(now_ms) };
+            match outcome {
                 Ok(count) => deleted += count,
                 Err(error) => of_deletions.note(log.topic_partition(), &error),
             }
