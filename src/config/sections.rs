@@ -202,6 +202,46 @@ impl Default for GroupConfig {
     }
 }
 
+/// For `coordinator/transaction/`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransactionConfig {
+    pub transaction_max_timeout_ms: i32,
+    pub transactional_id_expiration_ms: i64,
+    /// When a transaction is looked at again that should have been aborted and could not be.
+    pub abort_timed_out_transaction_cleanup_interval_ms: i32,
+    pub remove_expired_transaction_cleanup_interval_ms: u64,
+    /// Of all transactional ids that this broker coordinates.
+    pub transaction_coordinator_max_bytes: u64,
+    pub state_log_load_buffer_size: u32,
+    pub state_log_num_partitions: i32,
+    pub state_log_replication_factor: i16,
+    pub state_log_min_isr: i32,
+    pub state_log_segment_bytes: u32,
+    /// How long a record waits for its replicas, and markers for their answer.
+    pub request_timeout_ms: u64,
+    /// Where the brokers listen that lead what transactions write to.
+    pub inter_broker_listener_name: String,
+}
+
+impl Default for TransactionConfig {
+    fn default() -> TransactionConfig {
+        TransactionConfig {
+            transaction_max_timeout_ms: 900_000,
+            transactional_id_expiration_ms: 604_800_000,
+            abort_timed_out_transaction_cleanup_interval_ms: 10_000,
+            remove_expired_transaction_cleanup_interval_ms: 3_600_000,
+            transaction_coordinator_max_bytes: 256 << 20,
+            state_log_load_buffer_size: 5 << 20,
+            state_log_num_partitions: 50,
+            state_log_replication_factor: 3,
+            state_log_min_isr: 2,
+            state_log_segment_bytes: 100 << 20,
+            request_timeout_ms: 30_000,
+            inter_broker_listener_name: "PLAINTEXT".to_string(),
+        }
+    }
+}
+
 /// For the ZooKeeper session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZooKeeperConfig {

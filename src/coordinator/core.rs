@@ -74,6 +74,8 @@ pub(crate) enum Action<V: Vocabulary> {
 pub(crate) struct Turn<'a, V: Vocabulary> {
     pub(crate) now: Now,
     pub(crate) settings: &'a V::Settings,
+    /// Under which this broker speaks for the partition.
+    pub(crate) leader_epoch: LeaderEpoch,
     /// What the cores of the other partitions hold, in bytes.
     pub(crate) bytes_elsewhere: u64,
     pub(crate) actions: &'a mut VecDeque<Action<V>>,

@@ -387,9 +387,11 @@ impl<C: Core> Shards<C> {
         now: Now,
         step: impl FnOnce(&mut C, &mut Turn<'_, C::Vocabulary>) -> R,
     ) -> R {
-        let Shard { core, actions, next_append, bytes, .. } = shard;
+        let Shard { core, actions, next_append, bytes, leader_epoch, .. } = shard;
         let bytes_elsewhere = self.bytes().saturating_sub(*bytes);
-        let result = step(core, &mut Turn { now, settings: &self.settings, bytes_elsewhere, actions, next_append });
+        let leader_epoch = leader_epoch.unwrap_or(LeaderEpoch(-1));
+        let settings = &self.settings;
+        let result = step(core, &mut Turn { now, settings, leader_epoch, bytes_elsewhere, actions, next_append });
         let held = core.bytes();
         // Wraps as it should: the sum loses what the shard has lost.
         self.bytes.fetch_add(held.wrapping_sub(*bytes), Ordering::Relaxed);

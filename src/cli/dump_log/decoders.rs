@@ -8,7 +8,8 @@ use crate::cli::offsets_formatter::{DecodeMembers, group_key, group_value, offse
 use crate::cli::options::{Options, Stop};
 use crate::codec::reader::{DecodeError, Reader};
 use crate::coordinator::group::records::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
-use crate::coordinator::transaction::records::{STATES, TransactionLogKey, TransactionLogValue};
+use crate::coordinator::transaction::records::{TransactionLogKey, TransactionLogValue};
+use crate::coordinator::transaction::state::TransactionState;
 use crate::protocol::message::Message;
 use crate::record::batch::RecordView;
 
@@ -130,7 +131,7 @@ fn of_transaction(key: &[u8], record: &RecordView<'_>) -> Result<Shown, DecodeEr
     let mut reader = Reader::new(Bytes::copy_from_slice(value));
     let version = reader.i16()?;
     let value = TransactionLogValue::decode(&mut reader, version)?;
-    let state = usize::try_from(value.transaction_status).ok().and_then(|status| STATES.get(status));
+    let state = TransactionState::from_id(value.transaction_status);
     let partitions: Vec<String> = value
         .transaction_partitions
         .iter()
@@ -141,7 +142,7 @@ fn of_transaction(key: &[u8], record: &RecordView<'_>) -> Result<Shown, DecodeEr
         "producerId:{},producerEpoch:{},state={},partitions=[{}],txnLastUpdateTimestamp={},txnTimeoutMs={}",
         value.producer_id,
         value.producer_epoch,
-        state.map_or_else(|| value.transaction_status.to_string(), |state| (*state).to_owned()),
+        state.map_or_else(|| value.transaction_status.to_string(), |state| state.to_string()),
         partitions.join(","),
         value.transaction_last_update_timestamp_ms,
         value.transaction_timeout_ms

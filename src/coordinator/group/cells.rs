@@ -83,6 +83,7 @@ impl Bench {
         let mut turn = Turn {
             now,
             settings: &settings,
+            leader_epoch: LeaderEpoch(0),
             actions: &mut actions,
             bytes_elsewhere: 0,
             next_append: &mut self.next_append,
@@ -439,8 +440,14 @@ fn requests_for_a_group_that_does_not_exist() {
     let mut groups = Groups::default();
     let (settings, mut actions, mut next_append) = (GroupConfig::default(), VecDeque::new(), 0);
     let now = Now { instant: Instant::now(), wall_ms: WALL_START_MS };
-    let mut turn =
-        Turn { now, settings: &settings, actions: &mut actions, bytes_elsewhere: 0, next_append: &mut next_append };
+    let mut turn = Turn {
+        now,
+        settings: &settings,
+        leader_epoch: LeaderEpoch(0),
+        actions: &mut actions,
+        bytes_elsewhere: 0,
+        next_append: &mut next_append,
+    };
     let caller = |generation| Caller { member_id: Arc::from("a"), ..anybody(generation) };
     groups.join("g", rejoin("a", "m"), ReplyTo(0), &mut turn);
     let sync = Sync { caller: caller(1), protocol_type: None, protocol_name: None, assignments: Vec::new() };

@@ -111,6 +111,7 @@ impl World {
         let mut turn = Turn {
             now,
             settings: &settings,
+            leader_epoch: LeaderEpoch(0),
             actions: &mut actions,
             bytes_elsewhere: 0,
             next_append: &mut self.next_append,

@@ -1,3 +1,25 @@
-//! Transactions: so far, what the records of `__transaction_state` look like.
+//! The transaction coordinator: which producer may write under a transactional id, and whether what it has written counts.
+//!
+//! ```text
+//!   api ──▶ coordinator/shard (locks, timers, log) ──▶ transactions ──▶ lifecycle ──▶ state   (pure)
+//!                                │                                          │
+//!                                └── effects: markers to write ◀────────────┘     records, replay: bytes of __transaction_state
+//! ```
+//! A file uses only files after it: transactions, replay · lifecycle · turn · requests · records · state, error.
+//!
+//! Invariants of the core: a state is in force once its record is in the log; of one transactional id one change is on
+//! its way at a time, and whatever else is asked meanwhile is told to ask again; a transaction whose end is in the log
+//! ends that way, however often its markers have to be sent and by whomever.
+//! The core opens nothing, awaits nothing and reads no clock: `Turn` carries the time in and the actions out.
 
-pub(crate) mod records;
+pub mod error;
+pub(crate) mod lifecycle;
+pub mod records;
+pub(crate) mod replay;
+pub(crate) mod requests;
+pub mod state;
+pub(crate) mod transactions;
+pub(crate) mod turn;
+
+#[cfg(test)]
+mod cells;

@@ -1,0 +1,618 @@
+//! Every state × event cell of a transactional id, and the rules that no table shows, on the core alone.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::sections::TransactionConfig;
+use crate::coordinator::core::{Core, Now};
+use crate::coordinator::timers::TimerQueue;
+use crate::coordinator::topic_log::AppendFailure;
+use crate::coordinator::transaction::records::TransactionRecord;
+use crate::coordinator::transaction::replay::Replay;
+use crate::coordinator::transaction::requests::{Init, Inited, Markers, MarkersFate};
+use crate::coordinator::transaction::state::{Producer, StoredTransaction, TransactionState};
+use crate::coordinator::transaction::transactions::Transactions;
+use crate::coordinator::transaction::turn::{
+    Action, Answer, AppendId, ReplyTo, TimerKey, TimerKind, TransactionEffect, Turn,
+};
+use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition};
+use crate::record::build::TransactionOutcome::{self, Abort, Commit};
+use crate::record::read::batches;
+
+const WALL_START_MS: i64 = 1_700_000_000_000;
+const TIMEOUT_MS: i32 = 60_000;
+/// The id that the first transactional id gets.
+const FIRST_ID: i64 = 1000;
+
+/// The core of one partition, a clock moved by hand, and a log that stores at once unless a test holds it back.
+struct Bench {
+    core: Transactions,
+    settings: TransactionConfig,
+    leader_epoch: i32,
+    origin: Instant,
+    elapsed_ms: u64,
+    timers: TimerQueue<TimerKind>,
+    next_append: u64,
+    next_reply: u64,
+    next_id: i64,
+    /// Appends that wait for `finish_append`, while `hold_appends`.
+    held: VecDeque<(Arc<str>, AppendId, Vec<TransactionRecord>)>,
+    hold_appends: bool,
+    fail_appends: Option<AppendFailure>,
+    /// Every batch that the log has.
+    log: Vec<Vec<TransactionRecord>>,
+    answers: HashMap<ReplyTo, Answer>,
+    effects: VecDeque<TransactionEffect>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench {
+            core: Transactions::default(),
+            settings: TransactionConfig::default(),
+            leader_epoch: 5,
+            origin: Instant::now(),
+            elapsed_ms: 0,
+            timers: TimerQueue::default(),
+            next_append: 0,
+            next_reply: 0,
+            next_id: FIRST_ID,
+            held: VecDeque::new(),
+            hold_appends: false,
+            fail_appends: None,
+            log: Vec::new(),
+            answers: HashMap::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    fn step<R>(&mut self, step: impl FnOnce(&mut Transactions, ReplyTo, &mut Turn<'_>) -> R) -> (ReplyTo, R) {
+        let reply = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        let mut actions = VecDeque::new();
+        let now = Now {
+            instant: self.origin + Duration::from_millis(self.elapsed_ms),
+            wall_ms: WALL_START_MS + i64::try_from(self.elapsed_ms).expect("tests are short"),
+        };
+        let settings = self.settings.clone();
+        let mut turn = Turn {
+            now,
+            settings: &settings,
+            leader_epoch: LeaderEpoch(self.leader_epoch),
+            actions: &mut actions,
+            bytes_elsewhere: 0,
+            next_append: &mut self.next_append,
+        };
+        let result = step(&mut self.core, reply, &mut turn);
+        while let Some(action) = turn.actions.pop_front() {
+            match action {
+                Action::Answer(reply, answer) => {
+                    assert!(self.answers.insert(reply, answer).is_none(), "{reply:?} answered twice");
+                }
+                Action::Append { of, append, records } if self.hold_appends => {
+                    self.held.push_back((of, append, records));
+                }
+                Action::Append { of, append, records } => {
+                    let outcome = self.fail_appends.map_or(Ok(Offset(0)), Err);
+                    if outcome.is_ok() {
+                        self.log.push(records);
+                    }
+                    self.core.appended(&of, append, outcome, &mut turn);
+                }
+                Action::Forget { records, .. } => self.log.push(records),
+                Action::StartTimer(key, deadline) => self.timers.start(key, deadline),
+                Action::CancelTimer(key) => self.timers.cancel(&key),
+                Action::Effect(effect) => self.effects.push_back(effect),
+            }
+        }
+        assert_eq!(self.core.bytes(), self.core.counted_bytes() as u64);
+        (reply, result)
+    }
+
+    fn finish_append(&mut self, outcome: Result<Offset, AppendFailure>) {
+        let (of, append, records) = self.held.pop_front().expect("an append is held");
+        if outcome.is_ok() {
+            self.log.push(records);
+        }
+        self.step(|core, _, turn| core.appended(&of, append, outcome, turn));
+    }
+
+    /// Lets time pass and fires what is due, in order.
+    fn pass(&mut self, ms: u64) {
+        let end = self.elapsed_ms + ms;
+        while let Some(next) = self.timers.next_deadline() {
+            let due = u64::try_from((next - self.origin).as_millis()).expect("tests are short");
+            if due > end {
+                break;
+            }
+            self.elapsed_ms = self.elapsed_ms.max(due);
+            while let Some(timer) = self.timers.expired(next) {
+                self.step(|core, _, turn| core.timer_fired(&timer, turn));
+            }
+        }
+        self.elapsed_ms = end;
+    }
+
+    // Requests, each with what it is told
+
+    fn init_as(&mut self, expected: Option<Producer>) -> String {
+        let ask = |b: &mut Bench, new_id| {
+            let init = Init { timeout_ms: TIMEOUT_MS, expected, new_id };
+            b.step(|core, reply, turn| core.init("t", init, reply, turn)).0
+        };
+        let mut reply = ask(self, None);
+        if self.answers.get(&reply) == Some(&Answer::Init(Ok(Inited::NeedsId))) {
+            let id = ProducerId(self.next_id);
+            self.next_id += 1000;
+            reply = ask(self, Some(id));
+        }
+        self.told(reply)
+    }
+
+    fn init(&mut self) -> String {
+        self.init_as(None)
+    }
+
+    fn add(&mut self, producer: Producer, partitions: &[(&str, i32)]) -> String {
+        let partitions = partitions.iter().map(|(topic, p)| TopicPartition::new(*topic, *p)).collect();
+        let (reply, ()) = self.step(|core, reply, turn| core.add_partitions("t", producer, partitions, reply, turn));
+        self.told(reply)
+    }
+
+    fn end(&mut self, producer: Producer, outcome: TransactionOutcome) -> String {
+        let (reply, ()) = self.step(|core, reply, turn| core.end("t", producer, outcome, reply, turn));
+        self.told(reply)
+    }
+
+    fn verify(&self, producer: Producer, partition: (&str, i32)) -> String {
+        let partitions = [TopicPartition::new(partition.0, partition.1)];
+        match self.core.verify("t", producer, &partitions) {
+            Ok(open) => format!("{open:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn answered(&mut self, producer: Producer, epoch: i32, partitions: &[(&str, i32)], fate: MarkersFate) {
+        let partitions: Vec<_> = partitions.iter().map(|(topic, p)| TopicPartition::new(*topic, *p)).collect();
+        let epoch = LeaderEpoch(epoch);
+        self.step(|core, _, turn| core.markers_answered("t", producer, epoch, &partitions, fate, turn));
+    }
+
+    fn told(&mut self, reply: ReplyTo) -> String {
+        match self.answers.get(&reply) {
+            None => "waits".to_owned(),
+            Some(Answer::Init(Ok(Inited::As(Producer { id, epoch })))) => format!("{id}/{epoch}"),
+            Some(Answer::Init(Ok(Inited::NeedsId))) => "needs an id".to_owned(),
+            Some(Answer::Init(Err(error)) | Answer::Other(Err(error))) => error.to_string(),
+            Some(Answer::Other(Ok(()))) => "ok".to_owned(),
+        }
+    }
+
+    fn stored(&self) -> StoredTransaction {
+        self.core.get("t").expect("the id is known").stored().clone()
+    }
+
+    fn state(&self) -> String {
+        let Some(transaction) = self.core.get("t") else { return "gone".to_owned() };
+        let Producer { id, epoch } = transaction.stored().producer;
+        format!("{} {id}/{epoch}", transaction.stored().state)
+    }
+
+    fn markers(&mut self) -> Markers {
+        loop {
+            match self.effects.pop_front() {
+                Some(TransactionEffect::SendMarkers(markers)) => return markers,
+                Some(_) => {}
+                None => panic!("markers are sent"),
+            }
+        }
+    }
+
+    /// The id "t" in a state, reached as a client reaches it: producer 1000 with epoch 0, and a transaction in a-0 and b-1.
+    fn in_state(state: State) -> Bench {
+        let mut bench = Bench::new();
+        if state == State::Unknown {
+            return bench;
+        }
+        assert_eq!(bench.init(), "1000/0");
+        if state == State::Empty {
+            return bench;
+        }
+        bench.hold_appends = state == State::Opening;
+        let told = bench.add(ME, &[("a", 0), ("b", 1)]);
+        assert_eq!(told, if state == State::Opening { "waits" } else { "ok" });
+        let outcome = match state {
+            State::Unknown | State::Empty | State::Opening | State::Ongoing => return bench,
+            State::Fencing => {
+                bench.hold_appends = true;
+                bench.pass(60_001);
+                return bench;
+            }
+            State::PrepareCommit | State::CompleteCommit => Commit,
+            State::PrepareAbort | State::CompleteAbort => Abort,
+        };
+        assert_eq!(bench.end(ME, outcome), "ok");
+        if matches!(state, State::CompleteCommit | State::CompleteAbort) {
+            bench.answered(ME, 5, &[("a", 0), ("b", 1)], MarkersFate::Written);
+        }
+        bench
+    }
+
+    /// What a coordinator elected in the next epoch makes of what the log has.
+    fn reload(&self) -> Bench {
+        let mut next = Bench { leader_epoch: self.leader_epoch + 1, ..Bench::new() };
+        let mut replay = Replay::default();
+        for records in &self.log {
+            let bytes = Transactions::encode("", records, &next.settings, 0).expect("short texts");
+            for batch in batches(&bytes) {
+                replay.batch(batch.expect("our own batch")).expect("our own records");
+            }
+        }
+        next.log = self.log.clone();
+        next.elapsed_ms = self.elapsed_ms;
+        next.next_id = self.next_id;
+        let epoch = LeaderEpoch(next.leader_epoch);
+        next.step(|core, _, turn| core.load(replay, epoch, turn));
+        next
+    }
+}
+
+const fn producer(id: i64, epoch: i16) -> Producer {
+    Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) }
+}
+
+const ME: Producer = producer(FIRST_ID, 0);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Dead, or never there.
+    Unknown,
+    Empty,
+    /// A first partition is on its way into the log.
+    Opening,
+    Ongoing,
+    /// PrepareEpochFence: an abort with a higher epoch is on its way into the log.
+    Fencing,
+    PrepareCommit,
+    PrepareAbort,
+    CompleteCommit,
+    CompleteAbort,
+}
+
+#[test]
+fn every_event_in_every_state() {
+    use State::*;
+    let columns =
+        [Unknown, Empty, Opening, Ongoing, Fencing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort];
+    const MAPPING: &str = "InvalidProducerIdMapping";
+    const FENCED: &str = "ProducerFenced";
+    const AGAIN: &str = "ConcurrentTransactions";
+    const NOT_SO: &str = "InvalidTxnState";
+    type Row = (&'static str, fn(&mut Bench) -> String, [&'static str; 9]);
+    #[rustfmt::skip]
+    let rows: [Row; 17] = [
+        ("another producer begins", |b| b.init(),
+            ["1000/0, Empty 1000/0", "1000/1, Empty 1000/1", AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
+             AGAIN, AGAIN, "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
+        ("the producer goes on after an error", |b| b.init_as(Some(ME)),
+            ["1000/0, Empty 1000/0", "1000/1, Empty 1000/1", AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
+             AGAIN, AGAIN, "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
+        ("a producer with another id goes on", |b| b.init_as(Some(producer(7, 0))),
+            ["1000/0, Empty 1000/0", FENCED, AGAIN, FENCED, AGAIN, AGAIN, AGAIN, FENCED, FENCED]),
+        ("a producer with another epoch goes on", |b| b.init_as(Some(producer(FIRST_ID, 3))),
+            ["1000/0, Empty 1000/0", FENCED, AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
+             AGAIN, AGAIN, FENCED, FENCED]),
+        ("partitions are added", |b| b.add(ME, &[("c", 0)]),
+            [MAPPING, "ok, Ongoing 1000/0", AGAIN, "ok", FENCED, AGAIN, AGAIN, "ok, Ongoing 1000/0", "ok, Ongoing 1000/0"]),
+        ("known partitions are added", |b| b.add(ME, &[("b", 1)]),
+            [MAPPING, "ok, Ongoing 1000/0", AGAIN, "ok", FENCED, AGAIN, AGAIN, "ok, Ongoing 1000/0", "ok, Ongoing 1000/0"]),
+        ("another id adds partitions", |b| b.add(producer(7, 0), &[("c", 0)]), [MAPPING; 9]),
+        ("another epoch adds partitions", |b| b.add(producer(FIRST_ID, 3), &[("c", 0)]),
+            [MAPPING, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED]),
+        ("a commit", |b| b.end(ME, Commit),
+            [MAPPING, NOT_SO, AGAIN, "ok, PrepareCommit 1000/0", FENCED, AGAIN, AGAIN, "ok", NOT_SO]),
+        ("an abort", |b| b.end(ME, Abort),
+            [MAPPING, NOT_SO, AGAIN, "ok, PrepareAbort 1000/0", FENCED, AGAIN, AGAIN, NOT_SO, "ok"]),
+        ("another id commits", |b| b.end(producer(7, 0), Commit), [MAPPING; 9]),
+        ("another epoch commits", |b| b.end(producer(FIRST_ID, 3), Commit),
+            [MAPPING, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED]),
+        ("a partition is verified", |b| b.verify(ME, ("a", 0)),
+            [MAPPING, "[false]", "[false]", "[true]", FENCED, AGAIN, AGAIN, "[false]", "[false]"]),
+        ("all markers are written", |b| {
+            b.answered(ME, 5, &[("a", 0), ("b", 1)], MarkersFate::Written); "heard".to_owned()
+        }, ["heard", "heard", "heard", "heard", "heard", "heard, CompleteCommit 1000/0", "heard, CompleteAbort 1000/0",
+            "heard", "heard"]),
+        ("markers of an older coordinator are written", |b| {
+            b.answered(ME, 4, &[("a", 0), ("b", 1)], MarkersFate::Written); "heard".to_owned()
+        }, ["heard"; 9]),
+        ("the time is up", |b| {
+            let timer = TimerKey { of: Arc::from("t"), kind: TimerKind::Timeout };
+            b.step(|core, _, turn| core.timer_fired(&timer, turn)); "fired".to_owned()
+        }, ["fired", "fired", "fired", "fired, PrepareAbort 1000/1", "fired", "fired", "fired", "fired", "fired"]),
+        ("it has not been used for long", |b| {
+            b.elapsed_ms += 604_800_000; b.step(|core, _, turn| core.expire(turn)); "looked".to_owned()
+        }, ["looked", "looked, gone", "looked", "looked", "looked", "looked", "looked", "looked, gone", "looked, gone"]),
+    ];
+    for (event, perform, expected) in rows {
+        for (state, expected) in columns.into_iter().zip(expected) {
+            let mut bench = Bench::in_state(state);
+            let before = bench.state();
+            let mut outcome = perform(&mut bench);
+            if bench.state() != before {
+                outcome = format!("{outcome}, {}", bench.state());
+            }
+            assert_eq!(outcome, expected, "{event}, in {state:?}");
+            // Whatever happens, one who asks next is answered from what the log has.
+            let _ = bench.reload();
+        }
+    }
+}
+
+#[test]
+fn a_transaction_is_committed_where_it_has_written() {
+    let mut bench = Bench::in_state(State::Ongoing);
+    bench.elapsed_ms += 10;
+    assert_eq!(bench.add(ME, &[("b", 2)]), "ok");
+    bench.elapsed_ms += 10;
+    assert_eq!(bench.end(ME, Commit), "ok");
+    let markers = bench.markers();
+    let all = [("a", 0), ("b", 1), ("b", 2)];
+    assert_eq!(markers.partitions, all.map(|(topic, p)| TopicPartition::new(topic, p)).into());
+    assert_eq!((markers.producer, markers.outcome, markers.coordinator_epoch), (ME, Commit, LeaderEpoch(5)));
+    bench.answered(ME, 5, &[("b", 1), ("b", 2)], MarkersFate::Written);
+    assert_eq!(bench.state(), "PrepareCommit 1000/0", "one is missing");
+    assert_eq!(bench.stored().partitions.len(), 1);
+    bench.elapsed_ms += 10;
+    bench.answered(ME, 5, &[("a", 0)], MarkersFate::Written);
+    let stored = bench.stored();
+    assert_eq!((stored.state, stored.partitions.len()), (TransactionState::CompleteCommit, 0));
+    assert_eq!((stored.start_ms, stored.last_update_ms), (Some(WALL_START_MS), WALL_START_MS + 30));
+    // The states as they are in the log, in their order.
+    let states: Vec<TransactionState> =
+        bench.log.iter().flatten().filter_map(|r| Some(r.stored.as_ref()?.state)).collect();
+    use TransactionState::{CompleteCommit, Empty, Ongoing, PrepareCommit};
+    assert_eq!(states, [Empty, Ongoing, Ongoing, PrepareCommit, CompleteCommit]);
+    // The next transaction begins anew.
+    assert_eq!(bench.add(ME, &[("c", 0)]), "ok");
+    assert_eq!(bench.stored().start_ms, Some(WALL_START_MS + 30));
+    assert!(!bench.timers.is_running(&TimerKey { of: Arc::from("t"), kind: TimerKind::Complete }));
+}
+
+#[test]
+fn what_is_decided_is_carried_out_by_whoever_is_elected_next() {
+    for (state, outcome, end) in
+        [(State::PrepareCommit, Commit, "CompleteCommit 1000/0"), (State::PrepareAbort, Abort, "CompleteAbort 1000/0")]
+    {
+        let mut old = Bench::in_state(state);
+        old.answered(ME, 5, &[("a", 0)], MarkersFate::Written);
+        let mut next = old.reload();
+        assert_eq!(next.init(), "ConcurrentTransactions");
+        let markers = next.markers();
+        assert_eq!((markers.outcome, markers.coordinator_epoch), (outcome, LeaderEpoch(6)));
+        assert_eq!(markers.partitions.len(), 2, "which have their marker is not written down");
+        old.step(|core, _, turn| core.unload(turn));
+        assert!(old.effects.contains(&TransactionEffect::StopMarkers(Arc::from("t"))));
+        // What the old one sent may still be answered.
+        next.answered(ME, 5, &[("a", 0), ("b", 1)], MarkersFate::Written);
+        assert_ne!(next.state(), end);
+        next.answered(ME, 6, &[("a", 0), ("b", 1)], MarkersFate::Written);
+        assert_eq!(next.state(), end);
+    }
+}
+
+#[test]
+fn an_open_transaction_is_timed_out_by_whoever_is_elected_next() {
+    let mut bench = Bench::in_state(State::Ongoing);
+    bench.pass(50_000);
+    let mut next = bench.reload();
+    next.pass(10_000);
+    assert_eq!(next.state(), "Ongoing 1000/0");
+    next.pass(1);
+    assert_eq!(next.state(), "PrepareAbort 1000/1");
+    assert_eq!(next.markers().producer, producer(FIRST_ID, 1), "markers carry the epoch that fences");
+    assert_eq!(next.end(ME, Commit), "ProducerFenced");
+    let mut last = next.reload();
+    assert_eq!(last.markers().producer, producer(FIRST_ID, 1));
+}
+
+#[test]
+fn a_producer_that_begins_while_a_transaction_is_open_gets_an_epoch_once_that_is_aborted() {
+    let mut bench = Bench::in_state(State::Ongoing);
+    assert_eq!(bench.init(), "ConcurrentTransactions");
+    assert_eq!(bench.add(ME, &[("c", 0)]), "ProducerFenced");
+    assert_eq!(bench.init(), "ConcurrentTransactions");
+    bench.answered(producer(FIRST_ID, 1), 5, &[("a", 0), ("b", 1)], MarkersFate::Written);
+    assert_eq!(bench.init(), "1000/2");
+}
+
+#[test]
+fn an_epoch_that_was_raised_in_vain_is_not_raised_again() {
+    let mut bench = Bench::in_state(State::Ongoing);
+    bench.fail_appends = Some(AppendFailure::NotEnoughReplicas);
+    assert_eq!(bench.init(), "CoordinatorNotAvailable");
+    assert_eq!(bench.state(), "Ongoing 1000/1");
+    assert_eq!(bench.end(ME, Commit), "ProducerFenced", "whoever was fenced stays so");
+    assert_eq!(bench.init(), "CoordinatorNotAvailable");
+    assert_eq!(bench.state(), "Ongoing 1000/1");
+    bench.fail_appends = None;
+    // Nobody comes back, and the time is up.
+    bench.pass(60_001);
+    assert_eq!(bench.state(), "PrepareAbort 1000/1");
+}
+
+#[test]
+fn an_abort_for_time_that_could_not_be_written_is_tried_again() {
+    let mut bench = Bench::in_state(State::Ongoing);
+    bench.fail_appends = Some(AppendFailure::TimedOut);
+    bench.pass(60_001);
+    assert_eq!(bench.state(), "Ongoing 1000/1");
+    bench.fail_appends = None;
+    bench.pass(9_999);
+    assert_eq!(bench.state(), "Ongoing 1000/1");
+    bench.pass(1);
+    assert_eq!(bench.state(), "PrepareAbort 1000/1");
+}
+
+#[test]
+fn nothing_is_in_force_before_it_is_in_the_log() {
+    let failures = [
+        (AppendFailure::NotEnoughReplicas, "CoordinatorNotAvailable"),
+        (AppendFailure::TimedOut, "CoordinatorNotAvailable"),
+        (AppendFailure::StorageError, "NotCoordinator"),
+        (AppendFailure::NotLeaderOrFollower, "NotCoordinator"),
+        (AppendFailure::MessageTooLarge, "UnknownServerError"),
+    ];
+    for (failure, told) in failures {
+        let mut bench = Bench::in_state(State::Ongoing);
+        bench.fail_appends = Some(failure);
+        assert_eq!(bench.add(ME, &[("c", 0)]), told);
+        assert_eq!(bench.stored().partitions.len(), 2);
+        assert_eq!(bench.end(ME, Commit), told);
+        assert_eq!(bench.state(), "Ongoing 1000/0");
+        bench.fail_appends = None;
+        assert_eq!(bench.end(ME, Commit), "ok", "a failed change leaves nothing behind");
+        let mut bench = Bench::new();
+        bench.fail_appends = Some(failure);
+        assert_eq!(bench.init(), told);
+        bench.fail_appends = None;
+        assert_eq!(bench.init(), "1000/0", "nobody was given the epoch");
+    }
+    let mut bench = Bench::in_state(State::Ongoing);
+    bench.hold_appends = true;
+    assert_eq!(bench.end(ME, Commit), "waits");
+    assert!(bench.effects.is_empty(), "no marker before the decision is in the log");
+    bench.finish_append(Ok(Offset(9)));
+    assert_eq!(bench.markers().outcome, Commit);
+}
+
+#[test]
+fn an_end_that_could_not_be_written_is_tried_again() {
+    let mut bench = Bench::in_state(State::PrepareCommit);
+    bench.fail_appends = Some(AppendFailure::NotEnoughReplicas);
+    bench.answered(ME, 5, &[("a", 0), ("b", 1)], MarkersFate::Written);
+    bench.pass(1_000);
+    assert_eq!(bench.init(), "ConcurrentTransactions");
+    bench.fail_appends = None;
+    bench.pass(100);
+    assert_eq!(bench.state(), "CompleteCommit 1000/0");
+}
+
+#[test]
+fn whoever_waits_is_told_when_another_broker_speaks_for_it() {
+    let mut bench = Bench::in_state(State::Empty);
+    bench.hold_appends = true;
+    bench.add(ME, &[("a", 0)]);
+    let waiting = ReplyTo(bench.next_reply - 1);
+    let (_, count) = bench.step(|core, _, turn| core.unload(turn));
+    assert_eq!((count, bench.told(waiting)), (1, "NotCoordinator".to_owned()));
+    assert_eq!(bench.core.bytes(), 0);
+    // An append of an earlier load that ends late is nobody's.
+    bench.finish_append(Ok(Offset(0)));
+    assert_eq!(bench.state(), "gone");
+}
+
+#[test]
+fn a_coordinator_led_on_in_a_newer_epoch_sends_what_was_refused_again() {
+    let mut bench = Bench::in_state(State::PrepareCommit);
+    bench.markers();
+    bench.leader_epoch = 7;
+    bench.answered(ME, 5, &[("b", 1)], MarkersFate::Written);
+    bench.answered(ME, 5, &[("a", 0)], MarkersFate::Fenced);
+    let again = bench.markers();
+    assert_eq!((again.coordinator_epoch, again.partitions.len()), (LeaderEpoch(7), 1));
+    bench.answered(ME, 7, &[("a", 0)], MarkersFate::Fenced);
+    assert!(bench.effects.is_empty(), "a newer coordinator is at it");
+    assert_eq!(bench.end(ME, Commit), "ConcurrentTransactions");
+    assert_eq!(bench.end(ME, Abort), "InvalidTxnState");
+}
+
+#[test]
+fn a_transaction_without_partitions_ends_at_once() {
+    let mut bench = Bench::in_state(State::Empty);
+    assert_eq!(bench.add(ME, &[]), "ok");
+    assert_eq!(bench.end(ME, Commit), "ok");
+    assert_eq!(bench.state(), "CompleteCommit 1000/0");
+}
+
+/// KIP-360.
+#[test]
+fn a_producer_that_repeats_itself_gets_what_it_was_given() {
+    let mut bench = Bench::in_state(State::CompleteCommit);
+    assert_eq!(bench.init_as(Some(ME)), "1000/1");
+    assert_eq!(bench.init_as(Some(ME)), "1000/1", "it has not heard the answer");
+    assert_eq!(bench.init_as(Some(ME)), "1000/1");
+    assert_eq!(bench.init_as(Some(producer(FIRST_ID, 1))), "1000/2");
+    assert_eq!(bench.init_as(Some(ME)), "ProducerFenced", "two epochs back");
+    assert_eq!(bench.init(), "1000/3");
+    assert_eq!(bench.init_as(Some(producer(FIRST_ID, 2))), "ProducerFenced", "another one has begun");
+}
+
+#[test]
+fn a_producer_whose_epochs_are_used_up_gets_a_new_id() {
+    let exhausted = producer(FIRST_ID, i16::MAX - 1);
+    let with_epoch = |epoch| {
+        let mut bench = Bench::in_state(State::CompleteCommit);
+        let mut stored = bench.stored();
+        stored.producer.epoch = ProducerEpoch(epoch);
+        bench.log.push(vec![TransactionRecord { transactional_id: Arc::from("t"), stored: Some(stored) }]);
+        bench.reload()
+    };
+    let mut bench = with_epoch(i16::MAX - 2);
+    assert_eq!(bench.init(), "1000/32766");
+    assert_eq!(bench.init(), "2000/0");
+    let mut bench = with_epoch(i16::MAX - 1);
+    assert_eq!(bench.init_as(Some(exhausted)), "2000/0");
+    assert_eq!(bench.init_as(Some(exhausted)), "2000/0", "it has not heard the answer");
+    assert_eq!(bench.init_as(Some(producer(FIRST_ID, 5))), "ProducerFenced");
+    // A fence takes the last epoch, which nobody is given.
+    let mut bench = with_epoch(i16::MAX - 1);
+    assert_eq!(bench.add(exhausted, &[("a", 0)]), "ok");
+    assert_eq!(bench.init(), "ConcurrentTransactions");
+    assert_eq!(bench.state(), "PrepareAbort 1000/32767");
+    bench.answered(producer(FIRST_ID, i16::MAX), 6, &[("a", 0)], MarkersFate::Written);
+    assert_eq!(bench.init(), "2000/0");
+}
+
+#[test]
+fn timeouts_beyond_what_the_broker_allows_are_refused() {
+    let mut bench = Bench::new();
+    for timeout_ms in [0, -1, 900_001] {
+        let init = Init { timeout_ms, expected: None, new_id: Some(ProducerId(1)) };
+        let (reply, ()) = bench.step(|core, reply, turn| core.init("t", init, reply, turn));
+        assert_eq!(bench.told(reply), "InvalidTransactionTimeout");
+    }
+    assert_eq!(bench.core.iter().count(), 0);
+}
+
+#[test]
+fn unused_ids_are_forgotten_many_by_one_batch() {
+    let mut bench = Bench::new();
+    for n in 0..250 {
+        let init = Init { timeout_ms: TIMEOUT_MS, expected: None, new_id: Some(ProducerId(n)) };
+        bench.step(|core, reply, turn| core.init(&format!("t{n}"), init, reply, turn));
+    }
+    bench.log.clear();
+    bench.elapsed_ms = 604_799_999;
+    bench.step(|core, _, turn| core.expire(turn));
+    assert_eq!(bench.core.iter().count(), 250);
+    bench.elapsed_ms += 1;
+    bench.step(|core, _, turn| core.expire(turn));
+    assert_eq!((bench.core.iter().count(), bench.core.bytes()), (0, 0));
+    assert_eq!(bench.log.iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
+    assert!(bench.log.iter().flatten().all(|record| record.stored.is_none()));
+    assert_eq!(bench.reload().core.iter().count(), 0);
+}
+
+#[test]
+fn what_the_broker_may_hold_bounds_ids_and_partitions() {
+    let mut bench = Bench::in_state(State::Ongoing);
+    bench.settings.transaction_coordinator_max_bytes = bench.core.bytes() + 200;
+    let init = Init { timeout_ms: TIMEOUT_MS, expected: None, new_id: Some(ProducerId(7)) };
+    let (reply, ()) = bench.step(|core, reply, turn| core.init("another", init, reply, turn));
+    assert_eq!(bench.told(reply), "TooMuchHeld");
+    assert_eq!(bench.add(ME, &[("c", 0)]), "ok");
+    assert_eq!(bench.add(ME, &[("d", 0), ("d", 1), ("d", 2)]), "TooMuchHeld");
+    assert_eq!(bench.end(ME, Commit), "ok", "what is open can be ended");
+    assert!(bench.effects.contains(&TransactionEffect::RefusedForSize));
+}

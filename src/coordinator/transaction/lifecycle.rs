@@ -1,0 +1,488 @@
+//! One transactional id: what it is asked and what comes of it.
+//! Source: kafka 3.9 TransactionCoordinator.scala, TransactionMetadata.scala.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::coordinator::core;
+use crate::coordinator::topic_log::AppendOutcome;
+use crate::coordinator::transaction::error::TransactionError;
+use crate::coordinator::transaction::records::TransactionRecord;
+use crate::coordinator::transaction::requests::{Init, Inited, Markers, MarkersFate};
+use crate::coordinator::transaction::state::{Producer, StoredTransaction, TransactionState};
+use crate::coordinator::transaction::turn::{Answer, AppendId, ReplyTo, TimerKey, TimerKind, TransactionEffect, Turn};
+use crate::model::shown::quoted;
+use crate::model::{LeaderEpoch, ProducerId, TopicPartition};
+use crate::record::build::TransactionOutcome;
+
+/// An id without its text and partitions; and a partition, whose topic's name is shared.
+pub(super) const TRANSACTION_BYTES: usize = 512;
+pub(super) const PARTITION_BYTES: usize = 64;
+
+/// How soon what is decided and could not be written is tried again.
+const RETRY_MS: i32 = 100;
+
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    transactional_id: Arc<str>,
+    stored: StoredTransaction,
+    /// Who the producer was before the last InitProducerId that named it, so that a repeated one is known. Not written
+    /// down: after an election such a producer is fenced.
+    last_producer: Producer,
+    /// A change on its way into the log.
+    pending: Option<Pending>,
+    /// The epoch was raised to fence the producer, and that could not be written: nobody was told of this epoch, and it
+    /// need not be raised again.
+    has_failed_epoch_fence: bool,
+    /// In which epoch of the coordinator markers are being written, if they are.
+    markers_in: Option<LeaderEpoch>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    append: AppendId,
+    next: StoredTransaction,
+    then: Then,
+}
+
+/// What is done when the change is in force, and who is told.
+#[derive(Debug)]
+enum Then {
+    Init {
+        reply: ReplyTo,
+        last_producer: Producer,
+    },
+    Open {
+        reply: ReplyTo,
+    },
+    /// The producer itself ends its transaction.
+    End {
+        reply: ReplyTo,
+    },
+    /// Somebody else does: another producer that begins, or nobody, when the time is up.
+    Fence {
+        reply: Option<ReplyTo>,
+    },
+    Complete,
+}
+
+impl Transaction {
+    pub(crate) fn new(transactional_id: Arc<str>, producer_id: ProducerId, now_ms: i64) -> Transaction {
+        let stored = StoredTransaction {
+            producer: Producer { id: producer_id, ..Producer::NONE },
+            timeout_ms: 0,
+            state: TransactionState::Empty,
+            partitions: BTreeSet::new(),
+            start_ms: None,
+            last_update_ms: now_ms,
+        };
+        Transaction::from_record(transactional_id, stored)
+    }
+
+    pub(crate) fn from_record(transactional_id: Arc<str>, stored: StoredTransaction) -> Transaction {
+        Transaction {
+            transactional_id,
+            stored,
+            last_producer: Producer::NONE,
+            pending: None,
+            has_failed_epoch_fence: false,
+            markers_in: None,
+        }
+    }
+
+    pub(crate) fn transactional_id(&self) -> &Arc<str> {
+        &self.transactional_id
+    }
+
+    pub(crate) fn stored(&self) -> &StoredTransaction {
+        &self.stored
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.next.partitions.len());
+        let partitions = self.stored.partitions.len() + pending;
+        TRANSACTION_BYTES + self.transactional_id.len() + PARTITION_BYTES * partitions
+    }
+
+    /// A change is on its way, or markers are.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.pending.is_some() || self.markers_in.is_some()
+    }
+
+    fn change(&mut self, next: StoredTransaction, then: Then, turn: &mut Turn<'_>) {
+        debug_assert!(self.pending.is_none(), "one change at a time");
+        let transactional_id = Arc::clone(&self.transactional_id);
+        let record = TransactionRecord { transactional_id, stored: Some(next.clone()) };
+        let append = turn.append(&self.transactional_id, vec![record]);
+        self.pending = Some(Pending { append, next, then });
+    }
+
+    // Requests
+
+    /// Whether the producer may have what is kept here; it is checked again when its epoch is raised.
+    fn is_expected(&self, expected: Producer) -> bool {
+        let Producer { id, epoch } = self.stored.producer;
+        // The id was only just made: its producer has lost what it had, and takes whatever it is given.
+        epoch == Producer::NONE.epoch
+            || expected.id == id
+            // A repeated request: it was given the new id and has not heard of that.
+            || (expected.id == self.last_producer.id && expected.is_exhausted())
+    }
+
+    pub(crate) fn init(&mut self, init: Init, reply: ReplyTo, turn: &mut Turn<'_>) {
+        if self.is_changing() {
+            return turn.answer_init(reply, Err(TransactionError::ConcurrentTransactions));
+        }
+        if init.expected.is_some_and(|expected| !self.is_expected(expected)) {
+            return turn.answer_init(reply, Err(TransactionError::ProducerFenced));
+        }
+        let current = self.stored.producer;
+        match self.stored.state {
+            state if state.is_ending() => turn.answer_init(reply, Err(TransactionError::ConcurrentTransactions)),
+            // The transaction that is open ends first. The epoch that this takes is told to nobody.
+            TransactionState::Ongoing => self.fence(Some(reply), turn),
+            _ => {
+                let bumped = current.with_next_epoch();
+                let (producer, last_producer) = match init.expected {
+                    expected if current.is_exhausted() && expected.is_none_or(|e| e.epoch == current.epoch) => {
+                        let Some(id) = init.new_id else {
+                            return turn.answer(reply, Answer::Init(Ok(Inited::NeedsId)));
+                        };
+                        let last_epoch = if expected.is_some() { current.epoch } else { Producer::NONE.epoch };
+                        let first = Producer { id, ..Producer::NONE }.with_next_epoch();
+                        (first, Producer { epoch: last_epoch, ..current })
+                    }
+                    None => (bumped, Producer { epoch: Producer::NONE.epoch, ..current }),
+                    Some(expected) if current.epoch == Producer::NONE.epoch || expected.epoch == current.epoch => {
+                        (bumped, current)
+                    }
+                    Some(expected) if expected.epoch == self.last_producer.epoch => (current, self.last_producer),
+                    Some(expected) => {
+                        log::info!(
+                            "{} is {current}, and not the one with epoch {} that begins anew",
+                            quoted(&self.transactional_id),
+                            expected.epoch
+                        );
+                        return turn.answer_init(reply, Err(TransactionError::ProducerFenced));
+                    }
+                };
+                let next = StoredTransaction {
+                    producer,
+                    timeout_ms: init.timeout_ms,
+                    state: TransactionState::Empty,
+                    partitions: BTreeSet::new(),
+                    start_ms: None,
+                    last_update_ms: turn.now.wall_ms,
+                };
+                self.change(next, Then::Init { reply, last_producer }, turn);
+            }
+        }
+    }
+
+    /// Whoever asks must be exactly the producer that is known.
+    fn check_producer(&self, producer: Producer) -> Result<(), TransactionError> {
+        if producer.id != self.stored.producer.id {
+            Err(TransactionError::InvalidProducerIdMapping)
+        } else if producer.epoch != self.stored.producer.epoch {
+            Err(TransactionError::ProducerFenced)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn add_partitions(
+        &mut self,
+        producer: Producer,
+        partitions: Vec<TopicPartition>,
+        reply: ReplyTo,
+        turn: &mut Turn<'_>,
+    ) {
+        let state = self.stored.state;
+        let refused = match self.check_producer(producer) {
+            Err(error) => Some(Err(error)),
+            Ok(()) if self.is_changing() || state.is_ending() => Some(Err(TransactionError::ConcurrentTransactions)),
+            Ok(()) if state == TransactionState::Ongoing && self.has_all(&partitions) => Some(Ok(())),
+            Ok(()) => None,
+        };
+        if let Some(answer) = refused {
+            return turn.answer_other(reply, answer);
+        }
+        let mut next = self.stored.clone();
+        next.partitions.extend(partitions);
+        next.last_update_ms = turn.now.wall_ms;
+        if state != TransactionState::Ongoing {
+            next.start_ms = Some(turn.now.wall_ms);
+        }
+        next.state = TransactionState::Ongoing;
+        self.change(next, Then::Open { reply }, turn);
+    }
+
+    fn has_all(&self, partitions: &[TopicPartition]) -> bool {
+        partitions.iter().all(|partition| self.stored.partitions.contains(partition))
+    }
+
+    /// For each partition, whether the transaction is open there. A change on its way is not looked at: it is the append
+    /// that is checked once more.
+    pub(crate) fn verify(
+        &self,
+        producer: Producer,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<bool>, TransactionError> {
+        self.check_producer(producer)?;
+        if self.stored.state.is_ending() {
+            return Err(TransactionError::ConcurrentTransactions);
+        }
+        Ok(partitions.iter().map(|partition| self.stored.partitions.contains(partition)).collect())
+    }
+
+    pub(crate) fn end(&mut self, producer: Producer, outcome: TransactionOutcome, reply: ReplyTo, turn: &mut Turn<'_>) {
+        use TransactionOutcome::{Abort, Commit};
+        use TransactionState::{CompleteAbort, CompleteCommit, Ongoing, PrepareAbort, PrepareCommit};
+        if let Err(error) = self.check_producer(producer) {
+            return turn.answer_other(reply, Err(error));
+        }
+        let answer = match (self.stored.state, outcome) {
+            _ if self.is_changing() => Err(TransactionError::ConcurrentTransactions),
+            (Ongoing, _) => {
+                let next = self.ending(outcome, self.stored.producer, turn);
+                return self.change(next, Then::End { reply }, turn);
+            }
+            (CompleteCommit, Commit) | (CompleteAbort, Abort) => Ok(()),
+            (PrepareCommit, Commit) | (PrepareAbort, Abort) => Err(TransactionError::ConcurrentTransactions),
+            _ => Err(TransactionError::InvalidTxnState),
+        };
+        turn.answer_other(reply, answer);
+    }
+
+    fn ending(&self, outcome: TransactionOutcome, producer: Producer, turn: &Turn<'_>) -> StoredTransaction {
+        let state = match outcome {
+            TransactionOutcome::Commit => TransactionState::PrepareCommit,
+            TransactionOutcome::Abort => TransactionState::PrepareAbort,
+        };
+        StoredTransaction { producer, state, last_update_ms: turn.now.wall_ms, ..self.stored.clone() }
+    }
+
+    /// Aborts the open transaction under a higher epoch, so that its producer can do nothing more.
+    fn fence(&mut self, reply: Option<ReplyTo>, turn: &mut Turn<'_>) {
+        if !self.has_failed_epoch_fence {
+            // At once: whatever the old producer asks from here on is refused, even if this cannot be written.
+            self.stored.producer = self.stored.producer.with_next_epoch();
+        }
+        self.last_producer.epoch = Producer::NONE.epoch;
+        let next = self.ending(TransactionOutcome::Abort, self.stored.producer, turn);
+        self.change(next, Then::Fence { reply }, turn);
+    }
+
+    // Time
+
+    pub(crate) fn timer_fired(&mut self, kind: TimerKind, turn: &mut Turn<'_>) {
+        match kind {
+            TimerKind::Complete => self.complete(turn),
+            TimerKind::Timeout if self.stored.state != TransactionState::Ongoing => {}
+            TimerKind::Timeout if self.is_changing() => self.look_again_at_timeout(turn),
+            TimerKind::Timeout => {
+                log::info!(
+                    "the transaction of {} by {} is aborted: it has been open for more than {} ms",
+                    quoted(&self.transactional_id),
+                    self.stored.producer,
+                    self.stored.timeout_ms
+                );
+                turn.effect(TransactionEffect::TimedOut);
+                self.fence(None, turn);
+            }
+        }
+    }
+
+    fn look_again_at_timeout(&self, turn: &mut Turn<'_>) {
+        let interval_ms = turn.settings.abort_timed_out_transaction_cleanup_interval_ms;
+        turn.start_timer(&self.transactional_id, TimerKind::Timeout, interval_ms);
+    }
+
+    fn start_timeout(&self, turn: &mut Turn<'_>) {
+        let start_ms = self.stored.start_ms.unwrap_or(turn.now.wall_ms);
+        let open_until_ms = start_ms.saturating_add(i64::from(self.stored.timeout_ms)).saturating_add(1);
+        let left_ms = u64::try_from(open_until_ms.saturating_sub(turn.now.wall_ms)).unwrap_or(0);
+        // A clock that has jumped must not keep a transaction open for years.
+        let left_ms = left_ms.min(u64::try_from(self.stored.timeout_ms).unwrap_or(0).saturating_add(1));
+        let timer = TimerKey { of: Arc::clone(&self.transactional_id), kind: TimerKind::Timeout };
+        let deadline = turn.now.instant + Duration::from_millis(left_ms);
+        turn.actions.push_back(core::Action::StartTimer(timer, deadline));
+    }
+
+    /// Nothing has happened to it for so long that nobody is expected to come back.
+    pub(crate) fn is_expired(&self, now_ms: i64, expiration_ms: i64) -> bool {
+        let idle_ms = now_ms.saturating_sub(self.stored.last_update_ms);
+        self.stored.state.is_idle() && !self.is_changing() && idle_ms >= expiration_ms
+    }
+
+    // What comes of it
+
+    /// The fate of an append is known.
+    pub(crate) fn appended(&mut self, append: AppendId, outcome: AppendOutcome, turn: &mut Turn<'_>) {
+        let Some(Pending { next, then, .. }) = self.pending.take_if(|pending| pending.append == append) else {
+            return;
+        };
+        match outcome {
+            Ok(_) => self.enter(next, then, turn),
+            Err(failure) => {
+                log::info!(
+                    "{} does not become {}: its record could not be written: {failure}",
+                    quoted(&self.transactional_id),
+                    next.state
+                );
+                self.failed(then, failure.into(), turn);
+            }
+        }
+    }
+
+    fn enter(&mut self, next: StoredTransaction, then: Then, turn: &mut Turn<'_>) {
+        let was = self.stored.state;
+        self.stored = next;
+        match then {
+            Then::Init { reply, last_producer } => {
+                self.last_producer = last_producer;
+                turn.answer_init(reply, Ok(self.stored.producer));
+            }
+            Then::Open { reply } => {
+                if was != TransactionState::Ongoing {
+                    self.start_timeout(turn);
+                }
+                turn.answer_other(reply, Ok(()));
+            }
+            Then::End { reply } => {
+                turn.answer_other(reply, Ok(()));
+                self.ended(turn);
+            }
+            Then::Fence { reply } => {
+                if let Some(reply) = reply {
+                    // The producer asks again until the markers are written, and then gets an epoch of its own.
+                    turn.answer_init(reply, Err(TransactionError::ConcurrentTransactions));
+                }
+                self.ended(turn);
+            }
+            Then::Complete => turn.effect(TransactionEffect::Completed),
+        }
+    }
+
+    fn failed(&mut self, then: Then, error: TransactionError, turn: &mut Turn<'_>) {
+        match then {
+            Then::Init { reply, .. } => turn.answer_init(reply, Err(error)),
+            Then::Open { reply } | Then::End { reply } => turn.answer_other(reply, Err(error)),
+            Then::Fence { reply } => {
+                self.has_failed_epoch_fence = true;
+                if let Some(reply) = reply {
+                    turn.answer_init(reply, Err(error));
+                }
+                self.look_again_at_timeout(turn);
+            }
+            Then::Complete => {
+                // Still changing: nothing else may happen before.
+                self.markers_in = Some(turn.leader_epoch);
+                turn.start_timer(&self.transactional_id, TimerKind::Complete, RETRY_MS);
+            }
+        }
+    }
+
+    /// How the transaction ends is in the log.
+    fn ended(&mut self, turn: &mut Turn<'_>) {
+        self.has_failed_epoch_fence = false;
+        turn.cancel_timer(&self.transactional_id, TimerKind::Timeout);
+        self.send_markers(turn);
+    }
+
+    fn send_markers(&mut self, turn: &mut Turn<'_>) {
+        self.markers_in = Some(turn.leader_epoch);
+        if self.stored.partitions.is_empty() {
+            return self.complete(turn);
+        }
+        let outcome = match self.stored.state {
+            TransactionState::PrepareCommit => TransactionOutcome::Commit,
+            _ => TransactionOutcome::Abort,
+        };
+        turn.effect(TransactionEffect::SendMarkers(Markers {
+            transactional_id: Arc::clone(&self.transactional_id),
+            producer: self.stored.producer,
+            outcome,
+            coordinator_epoch: turn.leader_epoch,
+            partitions: self.stored.partitions.clone(),
+        }));
+    }
+
+    /// What became of the markers in some partitions, which were sent for the producer in an epoch of the coordinator.
+    pub(crate) fn markers_answered(
+        &mut self,
+        producer: Producer,
+        coordinator_epoch: LeaderEpoch,
+        partitions: &[TopicPartition],
+        fate: MarkersFate,
+        turn: &mut Turn<'_>,
+    ) {
+        let is_of_these = self.markers_in == Some(coordinator_epoch) && self.stored.producer == producer;
+        if !is_of_these || !self.stored.state.is_ending() {
+            return;
+        }
+        match fate {
+            MarkersFate::Written => {
+                for partition in partitions {
+                    self.stored.partitions.remove(partition);
+                }
+                if self.stored.partitions.is_empty() && self.pending.is_none() {
+                    self.complete(turn);
+                }
+            }
+            // The partition was led here in an older epoch when they were sent, and without a break since.
+            MarkersFate::Fenced if turn.leader_epoch > coordinator_epoch => self.send_markers(turn),
+            MarkersFate::Fenced => {
+                log::warn!(
+                    "the transaction of {} by {} stays {}: its markers are refused as outdated, so another \
+                     coordinator has to end it",
+                    quoted(&self.transactional_id),
+                    self.stored.producer,
+                    self.stored.state
+                );
+                self.markers_in = None;
+            }
+        }
+    }
+
+    /// Every partition has its marker.
+    fn complete(&mut self, turn: &mut Turn<'_>) {
+        let state = match self.stored.state {
+            TransactionState::PrepareCommit => TransactionState::CompleteCommit,
+            TransactionState::PrepareAbort => TransactionState::CompleteAbort,
+            _ => return,
+        };
+        self.markers_in = None;
+        let next = StoredTransaction { state, last_update_ms: turn.now.wall_ms, ..self.stored.clone() };
+        self.change(next, Then::Complete, turn);
+    }
+
+    // Elections
+
+    /// The transaction was read from the log: what was begun goes on.
+    pub(crate) fn loaded(&mut self, turn: &mut Turn<'_>) {
+        match self.stored.state {
+            TransactionState::Ongoing => self.start_timeout(turn),
+            state if state.is_ending() => self.send_markers(turn),
+            _ => {}
+        }
+    }
+
+    /// Another broker speaks for it now.
+    pub(crate) fn unloaded(&mut self, turn: &mut Turn<'_>) {
+        turn.cancel_timer(&self.transactional_id, TimerKind::Timeout);
+        turn.cancel_timer(&self.transactional_id, TimerKind::Complete);
+        if self.stored.state.is_ending() {
+            turn.effect(TransactionEffect::StopMarkers(Arc::clone(&self.transactional_id)));
+        }
+        let refused = TransactionError::NotCoordinator;
+        match self.pending.take().map(|pending| pending.then) {
+            Some(Then::Init { reply, .. } | Then::Fence { reply: Some(reply) }) => {
+                turn.answer_init(reply, Err(refused));
+            }
+            Some(Then::Open { reply } | Then::End { reply }) => turn.answer_other(reply, Err(refused)),
+            Some(Then::Complete | Then::Fence { reply: None }) | None => {}
+        }
+    }
+}

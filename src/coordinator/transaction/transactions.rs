@@ -1,0 +1,225 @@
+//! The transactional ids of one partition of `__transaction_state`: which request meets, makes or misses which.
+//! Knows nothing of elections: whoever calls has made sure that this broker is their coordinator.
+//! Source: kafka 3.9 TransactionCoordinator.scala, TransactionStateManager.scala.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::sections::TransactionConfig;
+use crate::coordinator::core::{self, Core};
+use crate::coordinator::topic_log::AppendOutcome;
+use crate::coordinator::transaction::error::TransactionError;
+use crate::coordinator::transaction::lifecycle::{PARTITION_BYTES, TRANSACTION_BYTES, Transaction};
+use crate::coordinator::transaction::records::{self, TransactionRecord};
+use crate::coordinator::transaction::replay::Replay;
+use crate::coordinator::transaction::requests::{Init, Inited, MarkersFate};
+use crate::coordinator::transaction::state::Producer;
+use crate::coordinator::transaction::turn::{
+    Answer, AppendId, ReplyTo, TimerKey, TransactionEffect, TransactionVocabulary, Turn,
+};
+use crate::model::internal_topics::TRANSACTION_STATE_TOPIC;
+use crate::model::{LeaderEpoch, TopicPartition};
+use crate::record::build::{BatchBuilder, TransactionOutcome};
+use crate::record::read::ReadBatch;
+
+/// So many expired ids are forgotten by one batch, which is then far from too long.
+const FORGOTTEN_AT_ONCE: usize = 100;
+
+#[derive(Debug, Default)]
+pub(crate) struct Transactions {
+    transactions: BTreeMap<Arc<str>, Transaction>,
+    /// Of all transactions.
+    bytes: usize,
+}
+
+impl Transactions {
+    pub(crate) fn get(&self, transactional_id: &str) -> Option<&Transaction> {
+        self.transactions.get(transactional_id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Transaction> {
+        self.transactions.values()
+    }
+
+    /// The one way in which a transaction changes: what it takes is counted anew.
+    fn change<R>(&mut self, transactional_id: &str, change: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
+        let transaction = self.transactions.get_mut(transactional_id)?;
+        self.bytes -= transaction.bytes();
+        let result = change(transaction);
+        self.bytes += transaction.bytes();
+        Some(result)
+    }
+
+    fn insert(&mut self, transaction: Transaction) {
+        self.bytes += transaction.bytes();
+        let replaced = self.transactions.insert(Arc::clone(transaction.transactional_id()), transaction);
+        self.bytes -= replaced.map_or(0, |replaced| replaced.bytes());
+    }
+
+    fn has_room_for(&self, growth: usize, turn: &mut Turn<'_>) -> bool {
+        let held = turn.bytes_elsewhere.saturating_add(self.bytes as u64);
+        let has_room = held.saturating_add(growth as u64) <= turn.settings.transaction_coordinator_max_bytes;
+        if !has_room {
+            turn.effect(TransactionEffect::RefusedForSize);
+        }
+        has_room
+    }
+
+    pub(crate) fn init(&mut self, transactional_id: &str, init: Init, reply: ReplyTo, turn: &mut Turn<'_>) {
+        if !(1..=turn.settings.transaction_max_timeout_ms).contains(&init.timeout_ms) {
+            return turn.answer_init(reply, Err(TransactionError::InvalidTransactionTimeout));
+        }
+        if !self.transactions.contains_key(transactional_id) {
+            let Some(producer_id) = init.new_id else {
+                return turn.answer(reply, Answer::Init(Ok(Inited::NeedsId)));
+            };
+            if !self.has_room_for(TRANSACTION_BYTES + transactional_id.len(), turn) {
+                return turn.answer_init(reply, Err(TransactionError::TooMuchHeld));
+            }
+            self.insert(Transaction::new(Arc::from(transactional_id), producer_id, turn.now.wall_ms));
+        }
+        self.change(transactional_id, |transaction| transaction.init(init, reply, turn));
+    }
+
+    pub(crate) fn add_partitions(
+        &mut self,
+        transactional_id: &str,
+        producer: Producer,
+        partitions: Vec<TopicPartition>,
+        reply: ReplyTo,
+        turn: &mut Turn<'_>,
+    ) {
+        // Twice: as it is, and as it will be.
+        if !self.has_room_for(2 * PARTITION_BYTES * partitions.len(), turn) {
+            return turn.answer_other(reply, Err(TransactionError::TooMuchHeld));
+        }
+        let change = |transaction: &mut Transaction| transaction.add_partitions(producer, partitions, reply, turn);
+        if self.change(transactional_id, change).is_none() {
+            turn.answer_other(reply, Err(TransactionError::InvalidProducerIdMapping));
+        }
+    }
+
+    /// For each partition, whether the transaction is open there.
+    pub(crate) fn verify(
+        &self,
+        transactional_id: &str,
+        producer: Producer,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<bool>, TransactionError> {
+        let transaction = self.get(transactional_id).ok_or(TransactionError::InvalidProducerIdMapping)?;
+        transaction.verify(producer, partitions)
+    }
+
+    pub(crate) fn end(
+        &mut self,
+        transactional_id: &str,
+        producer: Producer,
+        outcome: TransactionOutcome,
+        reply: ReplyTo,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.change(transactional_id, |transaction| transaction.end(producer, outcome, reply, turn)).is_none() {
+            turn.answer_other(reply, Err(TransactionError::InvalidProducerIdMapping));
+        }
+    }
+
+    /// What became of markers.
+    pub(crate) fn markers_answered(
+        &mut self,
+        transactional_id: &str,
+        producer: Producer,
+        coordinator_epoch: LeaderEpoch,
+        partitions: &[TopicPartition],
+        fate: MarkersFate,
+        turn: &mut Turn<'_>,
+    ) {
+        self.change(transactional_id, |transaction| {
+            transaction.markers_answered(producer, coordinator_epoch, partitions, fate, turn);
+        });
+    }
+
+    /// The periodic round: ids that nobody uses any more. They are gone at once; if their tombstones get lost, whoever
+    /// loads the partition next forgets them again.
+    pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) {
+        let expiration_ms = turn.settings.transactional_id_expiration_ms;
+        let expired: Vec<Arc<str>> = self
+            .iter()
+            .filter(|transaction| transaction.is_expired(turn.now.wall_ms, expiration_ms))
+            .map(|transaction| Arc::clone(transaction.transactional_id()))
+            .collect();
+        if expired.is_empty() {
+            return;
+        }
+        turn.effect(TransactionEffect::Expired(expired.len()));
+        for together in expired.chunks(FORGOTTEN_AT_ONCE) {
+            let mut tombstones = Vec::with_capacity(together.len());
+            for transactional_id in together {
+                let gone = self.transactions.remove(transactional_id);
+                self.bytes -= gone.map_or(0, |gone| gone.bytes());
+                let transactional_id = Arc::clone(transactional_id);
+                tombstones.push(TransactionRecord { transactional_id, stored: None });
+            }
+            let of = Arc::clone(&together[0]);
+            turn.actions.push_back(core::Action::Forget { of, records: tombstones });
+        }
+    }
+
+    /// What `bytes` must be.
+    #[cfg(test)]
+    pub(super) fn counted_bytes(&self) -> usize {
+        self.iter().map(Transaction::bytes).sum()
+    }
+}
+
+impl Core for Transactions {
+    type Vocabulary = TransactionVocabulary;
+    type Replay = Replay;
+
+    const TOPIC: &'static str = TRANSACTION_STATE_TOPIC;
+    const NAME: &'static str = "txn coordinator";
+
+    fn encode(_: &str, records: &Vec<TransactionRecord>, _: &TransactionConfig, now_ms: i64) -> Result<Bytes, String> {
+        let mut batch = BatchBuilder::new();
+        for record in records {
+            let (key, value) = records::encode(record).map_err(|error| error.to_string())?;
+            batch.append(now_ms, Some(&key), value.as_deref(), &[]);
+        }
+        Ok(batch.build())
+    }
+
+    fn replay(replay: &mut Replay, batch: ReadBatch<'_>) -> Result<(), String> {
+        replay.batch(batch)
+    }
+
+    fn load(&mut self, replay: Replay, _: LeaderEpoch, turn: &mut Turn<'_>) -> usize {
+        for (transactional_id, stored) in replay.into_transactions() {
+            let mut transaction = Transaction::from_record(transactional_id, stored);
+            transaction.loaded(turn);
+            self.insert(transaction);
+        }
+        self.transactions.len()
+    }
+
+    fn unload(&mut self, turn: &mut Turn<'_>) -> usize {
+        let transactions = std::mem::take(self).transactions;
+        let count = transactions.len();
+        for mut transaction in transactions.into_values() {
+            transaction.unloaded(turn);
+        }
+        count
+    }
+
+    fn appended(&mut self, transactional_id: &str, append: AppendId, outcome: AppendOutcome, turn: &mut Turn<'_>) {
+        self.change(transactional_id, |transaction| transaction.appended(append, outcome, turn));
+    }
+
+    fn timer_fired(&mut self, timer: &TimerKey, turn: &mut Turn<'_>) {
+        self.change(&timer.of, |transaction| transaction.timer_fired(timer.kind, turn));
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+}
