@@ -13,10 +13,7 @@ use support::{Broker, Kind, Scratch, ZooKeeper, free_port};
 /// What a JVM broker advertises and ours does not, and what of README's list of what does not work yet that is.
 const MISSING: &[(i16, &str, &str)] = &[
     (17, "SaslHandshake", "Security"),
-    (24, "AddPartitionsToTxn", "Transactions"),
     (25, "AddOffsetsToTxn", "Transactions"),
-    (26, "EndTxn", "Transactions"),
-    (27, "WriteTxnMarkers", "Transactions"),
     (28, "TxnOffsetCommit", "Transactions"),
     (36, "SaslAuthenticate", "Security"),
     (38, "CreateDelegationToken", "Security"),

@@ -336,6 +336,37 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
             ]
         }
         ApiKey::InitProducerId => vec![with_tags(&m::init_producer_id::InitProducerIdRequest::default(), 2)],
+        ApiKey::AddPartitionsToTxn => {
+            use m::add_partitions_to_txn::*;
+            let of_client = |name, partitions| AddPartitionsToTxnRequest {
+                v3_and_below_transactional_id: "t".into(),
+                v3_and_below_topics: vec![AddPartitionsToTxnTopic { name, partitions }],
+                ..Default::default()
+            };
+            let many = || (0..of(4) as i32).collect();
+            let transactions = vec![AddPartitionsToTxnTransaction::default(); of(14)];
+            vec![
+                frame(&of_client(topic(), many()), 3, 1),
+                frame(&of_client(long_name(), many()), 3, 1),
+                frame(&AddPartitionsToTxnRequest { transactions, ..Default::default() }, 5, 1),
+            ]
+        }
+        ApiKey::EndTxn => vec![with_tags(&m::end_txn::EndTxnRequest::default(), 3)],
+        ApiKey::WriteTxnMarkers => {
+            use m::write_txn_markers::*;
+            let request = |name, partition_indexes| WriteTxnMarkersRequest {
+                markers: vec![WritableTxnMarker {
+                    topics: vec![WritableTxnMarkerTopic { name, partition_indexes }],
+                    ..Default::default()
+                }],
+            };
+            let markers = vec![WritableTxnMarker::default(); of(17)];
+            vec![
+                frame(&request("absent".into(), (0..of(4) as i32).collect()), 1, 1),
+                frame(&request(long_name(), (0..of(4) as i32).collect()), 1, 1),
+                frame(&WriteTxnMarkersRequest { markers }, 1, 1),
+            ]
+        }
         ApiKey::OffsetForLeaderEpoch => {
             use m::offset_for_leader_epoch::*;
             let asked = OffsetForLeaderPartition { partition: 0, leader_epoch: 0, ..Default::default() };

@@ -10,6 +10,7 @@ use crate::controller::task::topic_administration::AutoCreateError;
 use crate::controller::topic_validation::TopicError;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::topic_log::AppendFailure;
+use crate::coordinator::transaction::error::TransactionError;
 use crate::log::error::LogError;
 use crate::protocol::error_code::ErrorCode;
 use crate::record::convert::ConvertError;
@@ -170,6 +171,26 @@ impl From<AppendFailure> for ErrorCode {
             AppendFailure::MessageTooLarge => ErrorCode::MessageTooLarge,
             AppendFailure::RecordListTooLarge => ErrorCode::RecordListTooLarge,
             AppendFailure::Unexpected => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+impl From<TransactionError> for ErrorCode {
+    fn from(error: TransactionError) -> ErrorCode {
+        match error {
+            TransactionError::InvalidRequest => ErrorCode::InvalidRequest,
+            TransactionError::InvalidTransactionTimeout => ErrorCode::InvalidTransactionTimeout,
+            TransactionError::InvalidProducerIdMapping => ErrorCode::InvalidProducerIdMapping,
+            TransactionError::ProducerFenced => ErrorCode::ProducerFenced,
+            TransactionError::ConcurrentTransactions => ErrorCode::ConcurrentTransactions,
+            TransactionError::InvalidTxnState => ErrorCode::InvalidTxnState,
+            TransactionError::TransactionAbortable => ErrorCode::TransactionAbortable,
+            TransactionError::TransactionalIdNotFound => ErrorCode::TransactionalIdNotFound,
+            TransactionError::TooMuchHeld => ErrorCode::PolicyViolation,
+            TransactionError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+            TransactionError::CoordinatorLoadInProgress => ErrorCode::CoordinatorLoadInProgress,
+            TransactionError::NotCoordinator => ErrorCode::NotCoordinator,
+            TransactionError::UnknownServerError => ErrorCode::UnknownServerError,
         }
     }
 }

@@ -1,16 +1,13 @@
-//! FindCoordinator: which broker looks after a group.
+//! FindCoordinator: which broker looks after a group, or a transactional id.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (getCoordinator).
 
 use std::collections::HashSet;
-
-use log::warn;
 
 use crate::api::answer::AnswerTooLong;
 use crate::api::create_topics::auto_create;
 use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
-use crate::model::internal_topics::GROUP_METADATA_TOPIC;
-use crate::model::shown::quoted;
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -29,15 +26,6 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> Result<FindCoordinatorResponse, AnswerTooLong> {
-    if request.key_type == TRANSACTION {
-        // librdkafka asks again until its own timeout, and says no more than that: the log tells why.
-        warn!(
-            "client {} at {} asks for transactions (transactional.id {}), which are not supported yet",
-            quoted(&context.client_id),
-            context.client_host(),
-            quoted(request.coordinator_keys.first().unwrap_or(&request.key))
-        );
-    }
     if context.api_version >= 4 {
         let mut coordinators = Vec::new();
         let mut has_created = false;
@@ -79,7 +67,7 @@ fn parts(found: Result<Node, Refusal>) -> (Node, ErrorCode, Option<String>) {
     }
 }
 
-/// The topic of the offsets is created if it is missing, unless this request has done so already.
+/// The topic behind it is created if it is missing, unless this request has done so already.
 async fn find(
     server: &Server,
     context: &RequestContext,
@@ -87,25 +75,23 @@ async fn find(
     key: &str,
     has_created: &mut bool,
 ) -> Result<Node, Refusal> {
-    match key_type {
-        GROUP => {}
-        // An error that clients do not retry: their users learn at once, and in words, instead of by a timeout.
-        TRANSACTION => {
-            let message = "This broker does not support transactions yet.";
-            return Err(Refusal::new(ErrorCode::UnsupportedVersion, message));
-        }
+    let (name, partition) = match key_type {
+        GROUP => (GROUP_METADATA_TOPIC, server.groups.partition_for(key)),
+        // Nobody may begin a transaction under such an id.
+        TRANSACTION if key.is_empty() => return Err(ErrorCode::InvalidRequest.into()),
+        TRANSACTION => (TRANSACTION_STATE_TOPIC, server.transactions.partition_for(key)),
         SHARE if context.api_version >= 6 => return Err(ErrorCode::CoordinatorNotAvailable.into()),
         _ => return Err(ErrorCode::InvalidRequest.into()),
-    }
+    };
     let image = server.metadata.image();
-    let Some(topic) = image.topic(GROUP_METADATA_TOPIC) else {
+    let Some(topic) = image.topic(name) else {
         // The client asks again, and finds the topic once it is there.
         if !std::mem::replace(has_created, true) {
-            auto_create(server, GROUP_METADATA_TOPIC).await;
+            auto_create(server, name).await;
         }
         return Err(ErrorCode::CoordinatorNotAvailable.into());
     };
-    let leader = topic.partition(server.groups.partition_for(key)).map(|partition| partition.leader);
+    let leader = topic.partition(partition).map(|partition| partition.leader);
     let endpoint = leader.and_then(|leader| Some((leader, image.endpoint(leader, context.listener())?)));
     match endpoint {
         Some((leader, endpoint)) => Ok(Node { id: leader.0, host: endpoint.host.clone(), port: endpoint.port }),

@@ -1,14 +1,15 @@
-//! InitProducerId for idempotent producers. There are no transactions: a transactional id is refused.
+//! InitProducerId, for idempotent producers and, under a transactional id, for those of transactions.
 //! Source: kafka 3.9 core/src/main/scala/kafka/coordinator/transaction/TransactionCoordinator.scala.
 
 use std::time::Duration;
 
-use log::{error, warn};
+use log::error;
 use odradek_zookeeper::znode::producer_id_block::ProducerIdBlock;
 use tokio::time::timeout;
 
+use crate::api::transactions::{code_of, producer};
 use crate::api::{RequestContext, Server};
-use crate::model::shown::quoted;
+use crate::model::ProducerId;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::allocate_producer_ids::AllocateProducerIdsRequest;
 use crate::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
@@ -16,30 +17,41 @@ use crate::protocol::messages::init_producer_id::{InitProducerIdRequest, InitPro
 /// How long a producer waits for the controller; it asks again afterwards, and so do those behind it.
 const CONTROLLER_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Clients before it know a fenced producer by an older code.
+const FIRST_WITH_PRODUCER_FENCED: i16 = 4;
+
 pub(crate) async fn handle(
     server: &Server,
     context: &RequestContext,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
-    if let Err(code) = check(&request) {
-        if code == ErrorCode::UnsupportedVersion {
-            warn!(
-                "client {} at {} asks for transactions (transactional.id {}), which are not supported yet",
-                quoted(&context.client_id),
-                context.client_host(),
-                quoted(request.transactional_id.as_deref().unwrap_or_default())
-            );
-        }
-        return refusal(code);
+    let expected = match (request.producer_id, request.producer_epoch) {
+        (-1, -1) => None,
+        (-1, _) | (_, -1) => return refusal(ErrorCode::InvalidRequest),
+        (id, epoch) => Some(producer(id, epoch)),
+    };
+    let Some(transactional_id) = request.transactional_id.as_deref() else {
+        return match next_id(server).await {
+            Some(id) => InitProducerIdResponse { producer_id: id.0, producer_epoch: 0, ..Default::default() },
+            None => refusal(ErrorCode::CoordinatorLoadInProgress),
+        };
+    };
+    let timeout_ms = request.transaction_timeout_ms;
+    let transactions = &server.transactions;
+    match transactions.init_producer_id(transactional_id, timeout_ms, expected, || next_id(server)).await {
+        Ok(producer) => InitProducerIdResponse {
+            producer_id: producer.id.0,
+            producer_epoch: producer.epoch.0,
+            ..Default::default()
+        },
+        Err(error) => refusal(code_of(Err(error), context.api_version >= FIRST_WITH_PRODUCER_FENCED)),
     }
-    match server.producer_ids.next(|| take_block(server)).await {
-        Ok(producer_id) => InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() },
-        Err(why) => {
-            error!("taking a block of producer ids failed: {why}");
-            // What Kafka answers while it waits for a block; producers ask again.
-            refusal(ErrorCode::CoordinatorLoadInProgress)
-        }
-    }
+}
+
+/// `None` while there is none to be had; Kafka answers so while it waits for a block, and producers ask again.
+async fn next_id(server: &Server) -> Option<ProducerId> {
+    let taken = server.producer_ids.next(|| take_block(server)).await;
+    taken.inspect_err(|why| error!("taking a block of producer ids failed: {why}")).ok().map(ProducerId)
 }
 
 /// Ids that nobody else has: from the controller, or, in older protocols, from ZooKeeper.
@@ -66,39 +78,6 @@ async fn take_block(server: &Server) -> Result<ProducerIdBlock, String> {
     Ok(ProducerIdBlock { broker, block_start: first, block_end: last })
 }
 
-/// Kafka's checks, and ours: no transactions.
-fn check(request: &InitProducerIdRequest) -> Result<(), ErrorCode> {
-    if (request.producer_id == -1) != (request.producer_epoch == -1) {
-        return Err(ErrorCode::InvalidRequest);
-    }
-    match request.transactional_id.as_deref() {
-        None => Ok(()),
-        Some("") => Err(ErrorCode::InvalidRequest),
-        // Fatal to every producer and not to be retried; clients tell the user that the broker cannot do it.
-        Some(_) => Err(ErrorCode::UnsupportedVersion),
-    }
-}
-
 fn refusal(code: ErrorCode) -> InitProducerIdResponse {
     InitProducerIdResponse { error_code: code.code(), producer_id: -1, producer_epoch: -1, ..Default::default() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_idempotence_is_offered() {
-        let request = |transactional_id: Option<&str>, producer_id, producer_epoch| InitProducerIdRequest {
-            transactional_id: transactional_id.map(String::from),
-            transaction_timeout_ms: 60_000,
-            producer_id,
-            producer_epoch,
-        };
-        assert_eq!(check(&request(None, -1, -1)), Ok(()));
-        assert_eq!(check(&request(None, 5, 0)), Ok(()));
-        assert_eq!(check(&request(None, 5, -1)), Err(ErrorCode::InvalidRequest));
-        assert_eq!(check(&request(Some(""), -1, -1)), Err(ErrorCode::InvalidRequest));
-        assert_eq!(check(&request(Some("t"), -1, -1)), Err(ErrorCode::UnsupportedVersion));
-    }
 }

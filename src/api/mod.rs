@@ -22,6 +22,7 @@ use crate::controller::task::Controller;
 use crate::controller::task::topic_administration::Topics;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::producer_ids::ProducerIds;
+use crate::coordinator::transaction::task::TransactionCoordinator;
 use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;
 use crate::network::Peer;
@@ -69,8 +70,10 @@ pub mod session;
 pub mod stop_replica;
 pub mod table;
 mod topic_numbers;
+pub mod transactions;
 pub mod update_features;
 pub mod update_metadata;
+pub mod write_txn_markers;
 
 /// What every handler may use: the handle of each room.
 pub struct Server {
@@ -81,6 +84,7 @@ pub struct Server {
     pub config: Arc<ArcSwap<KafkaConfig>>,
     pub metadata: Arc<MetadataCache>,
     pub groups: Arc<GroupCoordinator>,
+    pub transactions: Arc<TransactionCoordinator>,
     pub producer_ids: ProducerIds,
     pub controller: Controller,
     /// The controller as any broker asks it.

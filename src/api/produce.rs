@@ -39,6 +39,7 @@ const PARTITIONS_A_SLICE: usize = 500;
 /// Appended, and not yet what the producer asked for.
 pub(super) struct Unacknowledged {
     acks: i16,
+    has_transactional_id: bool,
     timeout_ms: i32,
     deadline: Instant,
     response: ProduceResponse,
@@ -54,20 +55,22 @@ impl Unacknowledged {
     }
 
     pub(super) async fn acknowledged(self, server: &Server, context: &RequestContext) -> Handled<ProduceResponse> {
-        let Unacknowledged { acks, timeout_ms, mut deadline, mut response, mut commits, again } = self;
+        let Unacknowledged { acks, has_transactional_id, timeout_ms, mut deadline, mut response, mut commits, again } =
+            self;
         if let (false, Some(terms)) = (again.is_empty(), terms(acks, context.api_version)) {
             let is_long = again.len() > PARTITIONS_A_SLICE;
             let append_all = || {
                 for (topic, partition, data) in again {
                     let TopicProduceResponse { name, partition_responses } = &mut response.responses[topic];
                     let index = data.index;
-                    partition_responses[partition] = match append(server, name, data, terms, context.now_ms) {
-                        Ok(Appended { info, commit }) => {
-                            commits.extend(commit.map(|commit| (topic, partition, commit)));
-                            appended(index, &info)
-                        }
-                        Err(refusal) => refused(index, refusal),
-                    };
+                    partition_responses[partition] =
+                        match append(server, name, data, terms, has_transactional_id, context.now_ms) {
+                            Ok(Appended { info, commit }) => {
+                                commits.extend(commit.map(|commit| (topic, partition, commit)));
+                                appended(index, &info)
+                            }
+                            Err(refusal) => refused(index, refusal),
+                        };
                 }
             };
             server.long_work.run_now(is_long, append_all);
@@ -108,6 +111,7 @@ pub(super) fn start(
     let is_long = context.answer.taken() > SLICE_BYTES;
     let count = server.long_work.run_now(is_long, || keep_last_of_each(&mut request.topic_data));
     let (acks, timeout_ms) = (request.acks, request.timeout_ms);
+    let has_transactional_id = request.transactional_id.is_some();
     let terms = terms(acks, context.api_version);
     let mut commits: Vec<(usize, usize, Commit)> = Vec::new();
     let mut again: Vec<(usize, usize, PartitionProduceData)> = Vec::new();
@@ -123,7 +127,7 @@ pub(super) fn start(
                 let outcome = match terms {
                     None => Err(Refusal::Code(ErrorCode::InvalidRequiredAcks)),
                     Some(_) if is_refused => Err(Refusal::Code(ErrorCode::InvalidTopicException)),
-                    Some(terms) => append(server, &topic.name, data, terms, context.now_ms),
+                    Some(terms) => append(server, &topic.name, data, terms, has_transactional_id, context.now_ms),
                 };
                 match outcome {
                     Ok(Appended { info, commit }) => {
@@ -148,7 +152,7 @@ pub(super) fn start(
         return Ok(finish(server, context, acks, response));
     }
     let (deadline, again) = (deadline_of(timeout_ms), again.into());
-    Err(Unacknowledged { acks, timeout_ms, deadline, response, commits, again })
+    Err(Unacknowledged { acks, has_transactional_id, timeout_ms, deadline, response, commits, again })
 }
 
 fn deadline_of(timeout_ms: i32) -> Instant {
@@ -209,8 +213,6 @@ pub(super) fn accepted_sets(api_version: i16) -> AcceptedSets {
 /// Why one partition's records were not appended, or not acknowledged.
 enum Refusal {
     Code(ErrorCode),
-    /// Transactions are not there yet, and a batch of one must never be served as committed.
-    Transactional,
     Replica(ReplicaError),
 }
 
@@ -234,6 +236,7 @@ fn append(
     topic: &str,
     data: PartitionProduceData,
     terms: AppendTerms,
+    has_transactional_id: bool,
     now_ms: i64,
 ) -> Result<Appended, Refusal> {
     let records = match data.records {
@@ -241,8 +244,9 @@ fn append(
         // A request is never decoded to anything but bytes; no records at all are none.
         Some(Payload::File(_) | Payload::Chunks(_)) | None => Bytes::new(),
     };
-    if has_transactional(&records) {
-        return Err(Refusal::Transactional);
+    // Whose transaction it is nobody says.
+    if !has_transactional_id && has_transactional(&records) {
+        return Err(Refusal::Code(ErrorCode::TransactionalIdAuthorizationFailed));
     }
     server.replicas.append(topic, data.index, records, terms, now_ms).map_err(Refusal::Replica)
 }
@@ -266,10 +270,6 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
     let mut answer = PartitionProduceResponse { index, base_offset: -1, ..Default::default() };
     match refusal {
         Refusal::Code(code) => answer.error_code = code.code(),
-        Refusal::Transactional => {
-            answer.error_code = ErrorCode::InvalidTxnState.code();
-            answer.error_message = Some("this broker does not support transactions yet".to_owned());
-        }
         Refusal::Replica(error) => {
             answer.error_code = ErrorCode::from(&error).code();
             if let ReplicaError::Records(records) = &error {

@@ -241,6 +241,34 @@ refusals! {
             });
             OffsetForLeaderEpochResponse { topics, ..Default::default() }
         };
+    add_partitions_to_txn: AddPartitionsToTxnRequest => AddPartitionsToTxnResponse, |asked, version, code, text| {
+        // Later versions have a place for the error of the whole.
+        let topics = if version < 4 { asked.v3_and_below_topics } else { Vec::new() };
+        let results_by_topic_v3_and_below = each(topics, |topic| AddPartitionsToTxnTopicResult {
+            name: topic.name,
+            results_by_partition: each(topic.partitions, |partition_index| AddPartitionsToTxnPartitionResult {
+                partition_index,
+                partition_error_code: code,
+            }),
+        });
+        AddPartitionsToTxnResponse { error_code: code, results_by_topic_v3_and_below, ..Default::default() }
+    };
+    end_txn: EndTxnRequest => EndTxnResponse, |_asked, _version, code, text| {
+        EndTxnResponse { error_code: code, ..Default::default() }
+    };
+    write_txn_markers: WriteTxnMarkersRequest => WriteTxnMarkersResponse, |asked, _version, code, text| {
+        let markers = each(asked.markers, |marker| WritableTxnMarkerResult {
+            producer_id: marker.producer_id,
+            topics: each(marker.topics, |topic| WritableTxnMarkerTopicResult {
+                name: topic.name,
+                partitions: each(topic.partition_indexes, |partition_index| WritableTxnMarkerPartitionResult {
+                    partition_index,
+                    error_code: code,
+                }),
+            }),
+        });
+        WriteTxnMarkersResponse { markers }
+    };
     describe_acls: DescribeAclsRequest => DescribeAclsResponse, |_asked, _version, code, text| {
         DescribeAclsResponse { error_code: code, error_message: text, ..Default::default() }
     };

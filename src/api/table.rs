@@ -17,7 +17,8 @@ use crate::api::{
     alter_replica_log_dirs, api_versions, consumer_groups, controlled_shutdown, create_partitions, create_topics,
     delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
     elect_leaders, fetch, find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata,
-    offset_for_leader_epoch, offsets, produce, reassignments, stop_replica, update_features, update_metadata,
+    offset_for_leader_epoch, offsets, produce, reassignments, stop_replica, transactions, update_features,
+    update_metadata, write_txn_markers,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -92,6 +93,9 @@ table! {
     DeleteRecords => delete_records::handle;
     InitProducerId => init_producer_id::handle;
     OffsetForLeaderEpoch => offset_for_leader_epoch::handle;
+    AddPartitionsToTxn => transactions::add_partitions;
+    EndTxn => transactions::end;
+    WriteTxnMarkers => write_txn_markers::handle;
     DescribeAcls => acls::describe;
     CreateAcls => acls::create, counted;
     DeleteAcls => acls::delete, counted;
@@ -192,6 +196,7 @@ fn survives_hang_up(key: ApiKey) -> bool {
             | ApiKey::AlterConfigs
             | ApiKey::IncrementalAlterConfigs
             | ApiKey::AlterReplicaLogDirs
+            | ApiKey::WriteTxnMarkers
     )
 }
 

@@ -7,7 +7,7 @@ use odradek_zookeeper::counters::ZooKeeperCounters;
 
 use crate::api::counters::ApiCounters;
 use crate::controller::counters::ControllerCounters;
-use crate::coordinator::counters::GroupCounters;
+use crate::coordinator::counters::{GroupCounters, TransactionCounters};
 use crate::log::counters::LogCounters;
 use crate::network::counters::NetworkCounters;
 use crate::replica::counters::ReplicaCounters;
@@ -18,6 +18,7 @@ pub(crate) struct Counters {
     pub(crate) network: Arc<NetworkCounters>,
     pub(crate) api: Arc<ApiCounters>,
     pub(crate) groups: Arc<GroupCounters>,
+    pub(crate) transactions: Arc<TransactionCounters>,
     pub(crate) log: Arc<LogCounters>,
     pub(crate) controller: Arc<ControllerCounters>,
     pub(crate) replica: Arc<ReplicaCounters>,

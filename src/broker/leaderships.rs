@@ -7,37 +7,40 @@ use tokio::sync::mpsc;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::shard::ShardEvent;
 use crate::model::TopicPartition;
-use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::replica::decisions::LeadershipEvent;
 
-/// Tells the group coordinator of what the replicas tell of its topic.
+/// Tells each coordinator of what the replicas tell of its topic.
 pub(crate) async fn forward_leaderships(
     mut told: mpsc::Receiver<LeadershipEvent>,
     groups_told: mpsc::UnboundedSender<ShardEvent>,
     groups: Arc<GroupCoordinator>,
+    transactions_told: mpsc::UnboundedSender<ShardEvent>,
 ) {
-    let is_groups = |partition: &TopicPartition| &*partition.topic == GROUP_METADATA_TOPIC;
     loop {
         let event = tokio::select! {
             event = told.recv() => event,
-            // The coordinator has ended, because the broker shuts down: the replicas live on, but nobody listens.
+            // The coordinators have ended, because the broker shuts down: the replicas live on, but nobody listens.
             () = groups_told.closed() => return,
         };
         let Some(event) = event else { return };
-        let leadership = match event {
-            LeadershipEvent::Elected { partition, leader_epoch } if is_groups(&partition) => {
-                ShardEvent::Elected { partition: partition.partition, leader_epoch }
+        let (topic, leadership) = match event {
+            LeadershipEvent::Elected { partition: TopicPartition { topic, partition }, leader_epoch } => {
+                (topic, ShardEvent::Elected { partition, leader_epoch })
             }
-            LeadershipEvent::Resigned { partition, leader_epoch } if is_groups(&partition) => {
-                ShardEvent::Resigned { partition: partition.partition, leader_epoch }
+            LeadershipEvent::Resigned { partition: TopicPartition { topic, partition }, leader_epoch } => {
+                (topic, ShardEvent::Resigned { partition, leader_epoch })
             }
             LeadershipEvent::Deleted(partitions) => {
                 groups.partitions_deleted(&partitions);
                 continue;
             }
-            LeadershipEvent::Elected { .. } | LeadershipEvent::Resigned { .. } => continue,
         };
         // Nobody listens once the broker shuts down.
-        let _ = groups_told.send(leadership);
+        let _ = match &*topic {
+            GROUP_METADATA_TOPIC => groups_told.send(leadership),
+            TRANSACTION_STATE_TOPIC => transactions_told.send(leadership),
+            _ => continue,
+        };
     }
 }

@@ -40,10 +40,12 @@ use crate::controller::task::Controller;
 use crate::controller::task::topic_administration::Topics;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::replica_log::ReplicaLog;
+use crate::coordinator::transaction::marker_sender::MarkerSender;
+use crate::coordinator::transaction::task::TransactionCoordinator;
 use crate::log::dirs::LogDirs;
 use crate::metadata::cache::MetadataCache;
 use crate::model::clock::wall_clock_ms;
-use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::model::lock::off_the_network;
 use crate::model::{BrokerId, TopicId};
 use crate::network::Shared;
@@ -226,10 +228,10 @@ async fn cluster_id(zookeeper: &ZooKeeper, log_dirs: &LogDirs) -> Result<String,
     }
 }
 
-/// How many partitions `__consumer_offsets` has, or will have.
-async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32, StartError> {
+/// How many partitions a coordinator's topic has, or will have, by the setting that says so.
+async fn partitions_of(zookeeper: &ZooKeeper, topic: &str, configured: i32, setting: &str) -> Result<i32, StartError> {
     loop {
-        match zookeeper.topic(GROUP_METADATA_TOPIC).await {
+        match zookeeper.topic(topic).await {
             Ok(topic) => {
                 return Ok(
                     topic.map_or(configured, |topic| i32::try_from(topic.value.partitions.len()).unwrap_or(configured))
@@ -238,11 +240,11 @@ async fn group_partitions(zookeeper: &ZooKeeper, configured: i32) -> Result<i32,
             // The next request waits for the next session.
             Err(ZkError::SessionExpired) => {}
             Err(why) if why.is_of_the_session() => {
-                return Err(why).doing("read the partitions of __consumer_offsets");
+                return Err(why).doing(format_args!("read the partitions of {topic}"));
             }
             Err(why) => {
-                let path = odradek_zookeeper::znode::topic::path(GROUP_METADATA_TOPIC);
-                zookeeper.complain(&path, "it is taken to have offsets.topic.num.partitions", &why);
+                let path = odradek_zookeeper::znode::topic::path(topic);
+                zookeeper.complain(&path, &format!("it is taken to have {setting}"), &why);
                 return Ok(configured);
             }
         }
@@ -359,16 +361,34 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     }
     let of_replicas = dynamic.section(KafkaConfig::replica_config);
     tasks.spawn(follow_replica_settings(of_replicas, Arc::clone(&replicas), shutting_down.clone()));
-    let partitions = group_partitions(&zookeeper, group_config.offsets_topic_num_partitions).await?;
+    let partitions = group_config.offsets_topic_num_partitions;
+    let partitions =
+        partitions_of(&zookeeper, GROUP_METADATA_TOPIC, partitions, "offsets.topic.num.partitions").await?;
     let groups = GroupCoordinator::new(
         group_config,
         partitions,
         Arc::new(ReplicaLog::new(Arc::clone(&replicas), GROUP_METADATA_TOPIC)),
         Arc::clone(&counters.groups),
     );
+    let transaction_config = config.transaction_config();
+    let partitions = transaction_config.state_log_num_partitions;
+    let partitions =
+        partitions_of(&zookeeper, TRANSACTION_STATE_TOPIC, partitions, "transaction.state.log.num.partitions").await?;
+    let (transactions, markers_to_send) = TransactionCoordinator::new(
+        transaction_config,
+        partitions,
+        Arc::new(ReplicaLog::new(Arc::clone(&replicas), TRANSACTION_STATE_TOPIC)),
+        Arc::clone(&counters.transactions),
+    );
+    let markers_version = config.inter_broker_protocol_version().write_txn_markers_request_version();
+    let (of_transactions, cluster) = (Arc::clone(&transactions), Arc::clone(&metadata));
+    let marker_sender = MarkerSender::new(id, of_transactions, cluster, zookeeper.clone(), markers_version);
+    tasks.spawn(marker_sender.run(markers_to_send, shutting_down.clone()));
     let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
-    tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups)));
+    let (transaction_leaderships, transaction_leaderships_told) = mpsc::unbounded_channel();
+    tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups), transaction_leaderships));
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
+    tasks.spawn(Arc::clone(&transactions).run(transaction_leaderships_told, shutting_down.clone()));
     let expiration = dynamic.section(KafkaConfig::log_dirs_config);
     tasks.spawn(follow_producer_expiration(expiration, Arc::clone(&log_dirs), shutting_down.clone()));
     let cleaner = dynamic.section(KafkaConfig::cleaner_config);
@@ -397,6 +417,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         config: Arc::clone(&current),
         metadata: Arc::clone(&metadata),
         groups: Arc::clone(&groups),
+        transactions: Arc::clone(&transactions),
         producer_ids: Default::default(),
         zookeeper: zookeeper.clone(),
         replicas: Arc::clone(&replicas),

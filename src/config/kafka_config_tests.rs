@@ -179,7 +179,7 @@ fn values_are_listed_as_kafka_lists_them() {
 #[test]
 fn warnings_name_what_has_no_effect() {
     let warnings = config(&[
-        ("transaction.max.timeout.ms", "1"),
+        ("ssl.protocol", "TLSv1.2"),
         ("quota.window.num", "3"),
         ("made.up", "1"),
         ("listener.name.plaintext.made.up", "1"),
@@ -192,7 +192,7 @@ fn warnings_name_what_has_no_effect() {
         warnings,
         [
             "These settings are known but not acted on yet: listener.name.plaintext.num.network.threads, \
-             quota.window.num, transaction.max.timeout.ms",
+             quota.window.num, ssl.protocol",
             "These settings are unknown and have no effect: listener.name.plaintext.made.up, made.up",
         ]
     );

@@ -324,16 +324,16 @@ settings! {
     "ssl.truststore.password": Password = None, Any, PerBroker, NotYet, "TLS: password of the trust store.";
     "ssl.truststore.type": String = Some("JKS"), Any, PerBroker, NotYet, "TLS: format of the trust store.";
     "telemetry.max.bytes": Int = Some("1048576"), AtLeast(1), ReadOnly, NoEffect, "KRaft only: largest metrics push of a client.";
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": Int = Some("10000"), AtLeast(1), ReadOnly, NotYet, "Time between checks for transactions to abort.";
-    "transaction.max.timeout.ms": Int = Some("900000"), AtLeast(1), ReadOnly, NotYet, "Longest transaction a producer may ask for.";
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": Int = Some("10000"), AtLeast(1), ReadOnly, Acted, "Time until an abort for time that could not be written is tried again.";
+    "transaction.max.timeout.ms": Int = Some("900000"), AtLeast(1), ReadOnly, Acted, "Longest transaction a producer may ask for.";
     "transaction.partition.verification.enable": Boolean = Some("true"), Any, ClusterWide, NotYet, "Whether a leader asks the coordinator before it accepts transactional records.";
-    "transaction.remove.expired.transaction.cleanup.interval.ms": Int = Some("3600000"), AtLeast(1), ReadOnly, NotYet, "Time between checks for transactional ids to forget.";
-    "transaction.state.log.load.buffer.size": Int = Some("5242880"), AtLeast(1), ReadOnly, NotYet, "Bytes read at once when transactions are loaded.";
-    "transaction.state.log.min.isr": Int = Some("2"), AtLeast(1), ReadOnly, NotYet, "min.insync.replicas of the transaction topic.";
-    "transaction.state.log.num.partitions": Int = Some("50"), AtLeast(1), ReadOnly, NotYet, "Partitions of the transaction topic.";
-    "transaction.state.log.replication.factor": Short = Some("3"), AtLeast(1), ReadOnly, NotYet, "Replicas of the transaction topic.";
-    "transaction.state.log.segment.bytes": Int = Some("104857600"), AtLeast(1), ReadOnly, NotYet, "Largest segment of the transaction topic.";
-    "transactional.id.expiration.ms": Int = Some("604800000"), AtLeast(1), ReadOnly, NotYet, "Time after which an idle transactional id is forgotten.";
+    "transaction.remove.expired.transaction.cleanup.interval.ms": Int = Some("3600000"), AtLeast(1), ReadOnly, Acted, "Time between checks for transactional ids to forget.";
+    "transaction.state.log.load.buffer.size": Int = Some("5242880"), AtLeast(1), ReadOnly, Acted, "Bytes read at once when transactions are loaded.";
+    "transaction.state.log.min.isr": Int = Some("2"), AtLeast(1), ReadOnly, Acted, "min.insync.replicas of the transaction topic.";
+    "transaction.state.log.num.partitions": Int = Some("50"), AtLeast(1), ReadOnly, Acted, "Partitions of the transaction topic.";
+    "transaction.state.log.replication.factor": Short = Some("3"), AtLeast(1), ReadOnly, Acted, "Replicas of the transaction topic.";
+    "transaction.state.log.segment.bytes": Int = Some("104857600"), AtLeast(1), ReadOnly, Acted, "Largest segment of the transaction topic.";
+    "transactional.id.expiration.ms": Int = Some("604800000"), AtLeast(1), ReadOnly, Acted, "Time after which an idle transactional id is forgotten.";
     "unclean.leader.election.enable": Boolean = Some("false"), Any, ClusterWide, Acted, "Whether a replica outside the ISR may lead when no other can, losing records.";
     "unclean.leader.election.interval.ms": Long = Some("300000"), AtLeast(1), ReadOnly, NoEffect internal, "KRaft only: time between checks for unclean elections.";
     "unstable.api.versions.enable": Boolean = Some("false"), Any, ReadOnly, NoEffect internal, "Whether versions under development are offered.";
@@ -374,6 +374,7 @@ settings! {
     "max.producer.ids": Int = Some("1000000"), AtLeast(8), ReadOnly, Acted, "Most producers whose sequences all partitions remember; beyond it a partition forgets one for each new one.";
     "max.producer.ids.per.partition": Int = Some("20000"), AtLeast(8), ReadOnly, Acted, "Most producers whose sequences a partition remembers; those that wrote longest ago are forgotten.";
     "socket.response.max.bytes": Int = Some("67108864"), AtLeast(65_536), ReadOnly, Acted, "Most memory one answer takes while it is built, fetched records apart; a request that needs more is refused with POLICY_VIOLATION.";
+    "transaction.coordinator.max.bytes": Long = Some("268435456"), AtLeast(1), ReadOnly, Acted, "Most bytes held of transactional ids and the partitions of their transactions; what would add to them is refused beyond.";
 }
 
 /// Settings that 2.8 had and 3.0 dropped, and what does their work since. A 3.9 broker ignores them like any name that it

@@ -174,6 +174,10 @@ impl MetadataVersion {
         self >= V3_0_IV0
     }
 
+    pub fn write_txn_markers_request_version(self) -> i16 {
+        if self >= MetadataVersion::V2_8_IV1 { 1 } else { 0 }
+    }
+
     pub fn controlled_shutdown_request_version(self) -> i16 {
         step(self, &CONTROLLED_SHUTDOWN)
     }

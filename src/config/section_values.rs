@@ -4,7 +4,7 @@ use super::kafka_config::KafkaConfig;
 use super::log::LogConfig;
 use super::metadata_version::MetadataVersion;
 use super::sections::{CleanerConfig, ControllerConfig, GroupConfig, LogDirsConfig, ReplicaConfig, SocketConfig};
-use super::sections::{ZooKeeperConfig, ZooKeeperSslConfig};
+use super::sections::{TransactionConfig, ZooKeeperConfig, ZooKeeperSslConfig};
 
 /// The classes of Kafka's own that `replica.selector.class` may name.
 pub(super) const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
@@ -157,6 +157,26 @@ impl KafkaConfig {
             offsets_commit_timeout_ms: self.int("offsets.commit.timeout.ms"),
             offsets_commit_required_acks: self.short("offsets.commit.required.acks"),
             inter_broker_protocol_version: self.inter_broker_protocol_version,
+        }
+    }
+
+    pub fn transaction_config(&self) -> TransactionConfig {
+        TransactionConfig {
+            transaction_max_timeout_ms: self.int("transaction.max.timeout.ms"),
+            transactional_id_expiration_ms: self.number("transactional.id.expiration.ms"),
+            abort_timed_out_transaction_cleanup_interval_ms: self
+                .int("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+            remove_expired_transaction_cleanup_interval_ms: self
+                .millis("transaction.remove.expired.transaction.cleanup.interval.ms"),
+            transaction_coordinator_max_bytes: u64::try_from(self.number("transaction.coordinator.max.bytes"))
+                .unwrap_or(0),
+            state_log_load_buffer_size: self.unsigned("transaction.state.log.load.buffer.size"),
+            state_log_num_partitions: self.int("transaction.state.log.num.partitions"),
+            state_log_replication_factor: self.short("transaction.state.log.replication.factor"),
+            state_log_min_isr: self.int("transaction.state.log.min.isr"),
+            state_log_segment_bytes: self.unsigned("transaction.state.log.segment.bytes"),
+            request_timeout_ms: self.millis("request.timeout.ms"),
+            inter_broker_listener_name: self.inter_broker_listener_name.clone(),
         }
     }
 

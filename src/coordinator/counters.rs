@@ -28,6 +28,19 @@ pub struct GroupCounters {
     pub pending_members_evicted: AtomicU64,
 }
 
+/// Of the transaction coordinator.
+#[derive(Debug, Default)]
+pub struct TransactionCounters {
+    pub shards: Arc<ShardCounters>,
+    pub completed: AtomicU64,
+    /// Of those that were aborted: because their time was up.
+    pub timed_out: AtomicU64,
+    /// Transactional ids that nobody had used for long.
+    pub expired: AtomicU64,
+    /// Transactional ids and partitions that were refused because too much is held already.
+    pub refused_for_size: AtomicU64,
+}
+
 pub(super) fn count(counter: &AtomicU64) {
     add(counter, 1);
 }

@@ -6,8 +6,8 @@
 //! - [`group`] is the group coordinator: its core, the records of `__consumer_offsets`, and its door (`task`).
 //! - [`topic_log`] is what a shard needs of the log under it: append a batch and learn its fate, read it back;
 //!   [`replica_log`] is that log on the replicas of this broker.
-//! - [`transaction`] is the core of the transaction coordinator, and the records of `__transaction_state`. No request
-//!   reaches it so far.
+//! - [`transaction`] is the transaction coordinator: its core, the records of `__transaction_state`, its door, and who
+//!   sends the markers.
 //! - [`producer_ids`] hands out the ids of idempotent producers.
 //!
 //! Invariant: state that a client was told of is in the log first; what is loaded after an election is exactly
@@ -22,5 +22,4 @@ pub mod replica_log;
 pub mod shard;
 pub(crate) mod timers;
 pub mod topic_log;
-#[allow(dead_code)]
-pub(crate) mod transaction;
+pub mod transaction;

@@ -506,6 +506,9 @@ macro_rules! field_errors {
             $found(*$value);
         }
     };
+    (partition_error_code, $value:expr, $found:ident) => {
+        $crate::protocol::message::field_errors!(error_code, $value, $found)
+    };
     ($field:ident, $value:expr, $found:ident) => {
         $crate::protocol::message::Wire::errors($value, $found)
     };

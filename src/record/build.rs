@@ -239,7 +239,6 @@ impl BatchBuilder {
 }
 
 /// The last record of a transaction in one partition: a control batch of one record, 78 bytes.
-#[cfg(test)]
 pub fn end_transaction_marker(
     producer_id: i64,
     producer_epoch: i16,

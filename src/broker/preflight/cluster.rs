@@ -18,7 +18,6 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::keys::setting_behind;
 use crate::config::properties::Properties;
 use crate::config::topic_settings::topic_setting;
-use crate::model::internal_topics::TRANSACTION_STATE_TOPIC;
 use crate::model::{TopicId, TopicPartition};
 
 const ABOUT: &str = "cluster";
@@ -257,12 +256,6 @@ impl Looker<'_> {
             let text =
                 format!("{nameless} topic(s) without an id, as controllers below inter-broker protocol 2.8 make them");
             self.report.note(ABOUT, text);
-        }
-        if topics.contains_key(TRANSACTION_STATE_TOPIC) {
-            self.report.refuse(
-                ABOUT,
-                format!("transactions are in use ({TRANSACTION_STATE_TOPIC} is there), which are not served so far"),
-            );
         }
         let min_isr = self.look_at_topic_settings(&topics, defaults).await?;
         self.look_at_partitions(&topics, &min_isr).await?;

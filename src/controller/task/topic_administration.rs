@@ -15,7 +15,7 @@ use crate::controller::assignment::{Candidate, Start, assign};
 use crate::controller::topic_validation::{
     TopicError, listed, name_in_metrics, refuse_collision, validate_added, validate_assignment, validate_name,
 };
-use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::model::shown::shown;
 use crate::model::{BrokerId, TopicId};
 
@@ -357,19 +357,31 @@ fn assigned(replicas: &[BrokerId]) -> PartitionAssignment {
 }
 
 /// What the broker's own settings say about a topic that nobody has described.
+/// Source: kafka 3.9 GroupCoordinatorAdapter.scala, TransactionStateManager.scala (transactionTopicConfigs).
 fn automatic(config: &KafkaConfig, name: &str) -> (Wish, Properties) {
-    if name != GROUP_METADATA_TOPIC {
-        return (Wish::Spread { partitions: None, replication_factor: None }, Properties::new());
-    }
-    let group = config.group_config();
-    let overrides = [
-        ("cleanup.policy", "compact".to_owned()),
-        ("compression.type", "producer".to_owned()),
-        ("segment.bytes", group.offsets_topic_segment_bytes.to_string()),
-    ];
-    let wish = Wish::Spread {
-        partitions: Some(group.offsets_topic_num_partitions),
-        replication_factor: Some(group.offsets_topic_replication_factor),
+    let (partitions, replication_factor, overrides) = match name {
+        GROUP_METADATA_TOPIC => {
+            let group = config.group_config();
+            let overrides = vec![
+                ("cleanup.policy", "compact".to_owned()),
+                ("compression.type", "producer".to_owned()),
+                ("segment.bytes", group.offsets_topic_segment_bytes.to_string()),
+            ];
+            (Some(group.offsets_topic_num_partitions), Some(group.offsets_topic_replication_factor), overrides)
+        }
+        TRANSACTION_STATE_TOPIC => {
+            let transaction = config.transaction_config();
+            let overrides = vec![
+                ("cleanup.policy", "compact".to_owned()),
+                ("compression.type", "uncompressed".to_owned()),
+                ("min.insync.replicas", transaction.state_log_min_isr.to_string()),
+                ("segment.bytes", transaction.state_log_segment_bytes.to_string()),
+                ("unclean.leader.election.enable", "false".to_owned()),
+            ];
+            (Some(transaction.state_log_num_partitions), Some(transaction.state_log_replication_factor), overrides)
+        }
+        _ => (None, None, Vec::new()),
     };
+    let wish = Wish::Spread { partitions, replication_factor };
     (wish, overrides.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }

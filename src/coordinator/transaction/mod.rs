@@ -1,11 +1,15 @@
 //! The transaction coordinator: which producer may write under a transactional id, and whether what it has written counts.
 //!
 //! ```text
-//!   api ──▶ coordinator/shard (locks, timers, log) ──▶ transactions ──▶ lifecycle ──▶ state   (pure)
-//!                                │                                          │
-//!                                └── effects: markers to write ◀────────────┘     records, replay: bytes of __transaction_state
+//!   api ──▶ task ──▶ coordinator/shard (locks, timers, log) ──▶ transactions ──▶ lifecycle ──▶ state   (pure)
+//!            ▲ │                          │                          │
+//!            │ └── markers to send ◀──────┴─── actions, in order ◀───┘     records, replay: bytes of __transaction_state
+//!            │            │
+//!            │            ▼
+//!            └─── marker_sender ──▶ markers (pure) ──▶ WriteTxnMarkers to the leaders
 //! ```
-//! A file uses only files after it: transactions, replay · lifecycle · turn · requests · records · state, error.
+//! A file uses only files after it: marker_sender, markers, task, transactions, replay · lifecycle · turn · requests ·
+//! records · state, error.
 //!
 //! Invariants of the core: a state is in force once its record is in the log; of one transactional id one change is on
 //! its way at a time, and whatever else is asked meanwhile is told to ask again; a transaction whose end is in the log
@@ -14,10 +18,13 @@
 
 pub mod error;
 pub(crate) mod lifecycle;
+pub(crate) mod marker_sender;
+pub(crate) mod markers;
 pub mod records;
 pub(crate) mod replay;
-pub(crate) mod requests;
+pub mod requests;
 pub mod state;
+pub mod task;
 pub(crate) mod transactions;
 pub(crate) mod turn;
 

@@ -1,5 +1,6 @@
 //! Every message, one file per API, declared as data.
 
+pub mod add_partitions_to_txn;
 pub mod allocate_producer_ids;
 pub mod alter_configs;
 pub mod alter_partition;
@@ -25,6 +26,7 @@ pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod elect_leaders;
+pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -46,6 +48,7 @@ pub mod stop_replica;
 pub mod sync_group;
 pub mod update_features;
 pub mod update_metadata;
+pub mod write_txn_markers;
 
 use crate::protocol::message::{Message, MessageSchema, Request};
 
@@ -89,6 +92,9 @@ exchanges! {
     delete_records: DeleteRecordsRequest => DeleteRecordsResponse;
     init_producer_id: InitProducerIdRequest => InitProducerIdResponse;
     offset_for_leader_epoch: OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
+    add_partitions_to_txn: AddPartitionsToTxnRequest => AddPartitionsToTxnResponse;
+    end_txn: EndTxnRequest => EndTxnResponse;
+    write_txn_markers: WriteTxnMarkersRequest => WriteTxnMarkersResponse;
     describe_acls: DescribeAclsRequest => DescribeAclsResponse;
     create_acls: CreateAclsRequest => CreateAclsResponse;
     delete_acls: DeleteAclsRequest => DeleteAclsResponse;

@@ -1,0 +1,108 @@
+//! WriteTxnMarkers: a coordinator ends transactions in the logs that this broker leads.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (handleWriteTxnMarkersRequest).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::api::{RequestContext, Server};
+use crate::config::metadata_version::Magic;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::write_txn_markers::{
+    WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult, WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+};
+use crate::record::append_rules::{AcceptedSets, AppendOrigin};
+use crate::record::build::{TransactionOutcome, end_transaction_marker};
+use crate::replica::error::ReplicaError;
+use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
+use crate::replica::waiters::Commit;
+
+/// By producer, topic and partition; what is named twice is answered once.
+type Codes = BTreeMap<i64, BTreeMap<String, BTreeMap<i32, ErrorCode>>>;
+
+struct Waiting {
+    producer_id: i64,
+    topic: String,
+    partition: i32,
+    commit: Option<Commit>,
+}
+
+/// All markers are appended before the first wait for replicas.
+pub(crate) async fn handle(
+    server: &Server,
+    context: &RequestContext,
+    request: WriteTxnMarkersRequest,
+) -> WriteTxnMarkersResponse {
+    let timeout_ms = u64::try_from(server.config.load().controller_config().request_timeout_ms).unwrap_or(0);
+    let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+    let mut codes = Codes::new();
+    let mut waiting = Vec::new();
+    for marker in request.markers {
+        let outcome = match marker.transaction_result {
+            true => TransactionOutcome::Commit,
+            false => TransactionOutcome::Abort,
+        };
+        let producer_id = marker.producer_id;
+        let (epoch, coordinator_epoch) = (marker.producer_epoch, marker.coordinator_epoch);
+        let batch = end_transaction_marker(producer_id, epoch, outcome, coordinator_epoch, context.now_ms);
+        let of_producer = codes.entry(producer_id).or_default();
+        for topic in marker.topics {
+            for partition in topic.partition_indexes {
+                context.pause().await;
+                match append(server, &topic.name, partition, batch.clone(), context.now_ms) {
+                    Ok(Appended { commit, .. }) => {
+                        waiting.push(Waiting { producer_id, topic: topic.name.clone(), partition, commit });
+                    }
+                    Err(code) => {
+                        of_producer.entry(topic.name.clone()).or_default().insert(partition, code);
+                    }
+                }
+            }
+        }
+    }
+    for Waiting { producer_id, topic, partition, commit } in waiting {
+        let code = match commit {
+            None => ErrorCode::None,
+            Some(commit) => match commit.wait(deadline).await {
+                Ok(()) => ErrorCode::None,
+                Err(why) => ErrorCode::from(&ReplicaError::from(why)),
+            },
+        };
+        codes.entry(producer_id).or_default().entry(topic).or_default().insert(partition, code);
+    }
+    response(codes)
+}
+
+fn append(server: &Server, topic: &str, partition: i32, batch: Bytes, now_ms: i64) -> Result<Appended, ErrorCode> {
+    let hosted = server.replicas.partition(topic, partition).map_err(|why| ErrorCode::from(&why))?;
+    let log = hosted.log().ok_or(ErrorCode::NotLeaderOrFollower)?;
+    if log.config().message_format_version.highest_supported_magic() < Magic::V2 {
+        return Err(ErrorCode::UnsupportedForMessageFormat);
+    }
+    let terms = AppendTerms {
+        accepted_sets: AcceptedSets::Any,
+        origin: AppendOrigin::Coordinator,
+        required_acks: RequiredAcks::AllInSync,
+        expected_leader_epoch: None,
+    };
+    server.replicas.append(topic, partition, batch, terms, now_ms).map_err(|why| ErrorCode::from(&why))
+}
+
+fn response(codes: Codes) -> WriteTxnMarkersResponse {
+    let partition = |(partition_index, code): (i32, ErrorCode)| WritableTxnMarkerPartitionResult {
+        partition_index,
+        error_code: code.code(),
+    };
+    let topic = |(name, partitions): (String, BTreeMap<i32, ErrorCode>)| WritableTxnMarkerTopicResult {
+        name,
+        partitions: partitions.into_iter().map(partition).collect(),
+    };
+    let producer = |(producer_id, topics): (i64, BTreeMap<String, BTreeMap<i32, ErrorCode>>)| WritableTxnMarkerResult {
+        producer_id,
+        topics: topics.into_iter().map(topic).collect(),
+    };
+    WriteTxnMarkersResponse { markers: codes.into_iter().map(producer).collect() }
+}

@@ -1,0 +1,188 @@
+//! Sends the markers of transactions to the leaders of their partitions, until all are written.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use odradek_zookeeper::session::ZooKeeper;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::client::connection::{Connection, ConnectionSettings};
+use crate::client::error::ClientError;
+use crate::coordinator::transaction::markers::{MarkerQueues, Told, request};
+use crate::coordinator::transaction::requests::Markers;
+use crate::coordinator::transaction::task::{MarkersToSend, TransactionCoordinator};
+use crate::metadata::cache::MetadataCache;
+use crate::model::{BrokerId, TopicPartition};
+use crate::protocol::messages::write_txn_markers::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
+
+/// Before a leader is looked for again, or asked again: nothing tells when it is worth a try, but for news of leaders.
+const RETRY_BACKOFF: Duration = Duration::from_millis(100);
+
+/// What a broker was asked, and what came of it, with the connection if it is worth keeping.
+struct Asked {
+    broker: BrokerId,
+    markers: Vec<Markers>,
+    answer: Result<WriteTxnMarkersResponse, ClientError>,
+    connection: Option<Connection>,
+}
+
+pub(crate) struct MarkerSender {
+    coordinator: Arc<TransactionCoordinator>,
+    metadata: Arc<MetadataCache>,
+    zookeeper: ZooKeeper,
+    settings: ConnectionSettings,
+    listener: String,
+    /// Of WriteTxnMarkers, by `inter.broker.protocol.version`.
+    version: i16,
+}
+
+impl MarkerSender {
+    pub(crate) fn new(
+        broker: BrokerId,
+        coordinator: Arc<TransactionCoordinator>,
+        metadata: Arc<MetadataCache>,
+        zookeeper: ZooKeeper,
+        version: i16,
+    ) -> MarkerSender {
+        let config = coordinator.settings();
+        let settings = ConnectionSettings {
+            client_id: format!("broker-{broker}-txn-marker-sender"),
+            request_timeout: Duration::from_millis(config.request_timeout_ms),
+            ..ConnectionSettings::default()
+        };
+        let listener = config.inter_broker_listener_name.clone();
+        MarkerSender { coordinator, metadata, zookeeper, settings, listener, version }
+    }
+
+    /// Runs until the broker shuts down.
+    pub(crate) async fn run(
+        self,
+        mut to_send: mpsc::UnboundedReceiver<MarkersToSend>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let mut queues = MarkerQueues::default();
+        let mut asking: JoinSet<Asked> = JoinSet::new();
+        let mut connections: HashMap<BrokerId, Connection> = HashMap::new();
+        let mut changes = self.metadata.changes();
+        let mut retry_at = Instant::now();
+        loop {
+            for (broker, markers) in queues.due() {
+                let connection = connections.remove(&broker);
+                asking.spawn(self.ask(broker, markers, connection));
+            }
+            tokio::select! {
+                next = to_send.recv() => {
+                    let Some(next) = next else { return };
+                    let image = self.metadata.image();
+                    let more = std::iter::from_fn(|| to_send.try_recv().ok());
+                    for one in std::iter::once(next).chain(more) {
+                        match one {
+                            MarkersToSend::Send(markers) => queues.send(markers, &image),
+                            MarkersToSend::Stop(transactional_id) => queues.stop(&transactional_id),
+                        }
+                    }
+                    retry_at = retry_at.max(Instant::now() + RETRY_BACKOFF);
+                }
+                Some(done) = asking.join_next() => match done {
+                    Ok(Asked { broker, markers, answer, connection }) => {
+                        if let Err(why) = &answer {
+                            log::warn!("markers of {} transaction(s) could not be sent to broker {broker}: {why}", markers.len());
+                        }
+                        connections.extend(connection.map(|connection| (broker, connection)));
+                        self.tell(queues.answered(broker, markers, answer.as_ref().ok()));
+                        retry_at = Instant::now() + RETRY_BACKOFF;
+                    }
+                    Err(ended) => {
+                        // What it was asked for would be lost.
+                        if ended.is_panic() { std::panic::resume_unwind(ended.into_panic()) }
+                    }
+                },
+                () = tokio::time::sleep_until(retry_at), if queues.has_parked() => {
+                    queues.route_parked(&self.metadata.image());
+                    let topics = queues.unknown_topics();
+                    if !topics.is_empty() {
+                        let there = self.partitions_of(topics).await;
+                        self.tell(queues.gone(|partition| there.as_ref().is_ok_and(|there| !there.contains(partition))));
+                    }
+                    retry_at = Instant::now() + RETRY_BACKOFF;
+                }
+                changed = changes.changed(), if queues.has_parked() => {
+                    if changed.is_err() { return }
+                    queues.route_parked(&self.metadata.image());
+                }
+                _ = shutdown.wait_for(|stop| *stop) => break,
+            }
+        }
+        if queues.len() > 0 {
+            log::info!("{} transactions are left to whoever coordinates them next, to be ended", queues.len());
+        }
+    }
+
+    fn tell(&self, told: Vec<Told>) {
+        for Told { markers, fate } in told {
+            let partitions: Vec<TopicPartition> = markers.partitions.into_iter().collect();
+            let Markers { transactional_id, producer, coordinator_epoch, .. } = markers;
+            self.coordinator.markers_answered(&transactional_id, producer, coordinator_epoch, &partitions, fate);
+        }
+    }
+
+    fn ask(
+        &self,
+        broker: BrokerId,
+        markers: Vec<Markers>,
+        connection: Option<Connection>,
+    ) -> impl Future<Output = Asked> + Send + 'static {
+        let address = self.metadata.image().endpoint(broker, &self.listener).map(|endpoint| endpoint.address());
+        let (settings, version) = (self.settings.clone(), self.version);
+        async move {
+            let request = request(&markers);
+            match send(broker, address, connection, &settings, &request, version).await {
+                Ok((answer, connection)) => Asked { broker, markers, answer: Ok(answer), connection: Some(connection) },
+                Err(why) => Asked { broker, markers, answer: Err(why), connection: None },
+            }
+        }
+    }
+
+    /// All partitions of topics as ZooKeeper has them: the metadata may not have been told of all yet.
+    async fn partitions_of(&self, topics: BTreeSet<Arc<str>>) -> Result<BTreeSet<TopicPartition>, ()> {
+        let mut partitions = BTreeSet::new();
+        for topic in topics {
+            match self.zookeeper.topic(&topic).await {
+                Ok(None) => {}
+                Ok(Some(there)) => {
+                    let numbers = there.value.partitions.into_keys();
+                    partitions
+                        .extend(numbers.map(|number| TopicPartition { topic: Arc::clone(&topic), partition: number }));
+                }
+                Err(why) => {
+                    log::warn!("whether {topic} is gone, and needs no more markers, is not known: {why}");
+                    return Err(());
+                }
+            }
+        }
+        Ok(partitions)
+    }
+}
+
+async fn send(
+    broker: BrokerId,
+    address: Option<String>,
+    connection: Option<Connection>,
+    settings: &ConnectionSettings,
+    request: &WriteTxnMarkersRequest,
+    version: i16,
+) -> Result<(WriteTxnMarkersResponse, Connection), ClientError> {
+    let Some(address) = address else {
+        let reason = "it has no listener that is known".to_owned();
+        return Err(ClientError::Connect { address: format!("broker {broker}"), reason });
+    };
+    let connection = match connection {
+        Some(open) if open.address() == address && !open.is_closed() => open,
+        _ => Connection::connect(&address, settings).await?,
+    };
+    let answer = connection.send_at(request, version).await?;
+    Ok((answer, connection))
+}

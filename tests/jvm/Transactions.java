@@ -1,0 +1,114 @@
+import java.io.*;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.*;
+import java.util.concurrent.Future;
+import org.apache.kafka.clients.admin.*;
+import org.apache.kafka.clients.consumer.*;
+import org.apache.kafka.clients.producer.*;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.serialization.*;
+
+/**
+ * Kafka's transactional producers and consumers, told what to do line by line; each line is answered by one.
+ *
+ * <pre>java Transactions.java BOOTSTRAP
+ * init NAME TRANSACTIONAL_ID TIMEOUT_MS     a producer of that name, ready for transactions
+ * begin|commit|abort|flush|close NAME
+ * send NAME TOPIC PARTITION FIRST COUNT     COUNT records with values FIRST, FIRST+1, ...
+ * offsets NAME GROUP TOPIC PARTITION OFFSET a consumer's position, within the transaction
+ * read committed|uncommitted TOPIC PARTITION  all values, in order, to the end that such a consumer sees
+ * position GROUP TOPIC PARTITION            the committed offset, or none
+ * </pre>
+ * The answer is "ok", what was asked for, or the simple name of what was thrown.
+ */
+public class Transactions {
+    static final Map<String, KafkaProducer<String, String>> producers = new HashMap<>();
+    static String bootstrap;
+
+    public static void main(String[] arguments) throws IOException {
+        bootstrap = arguments[0];
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        PrintStream out = new PrintStream(new FileOutputStream(FileDescriptor.out), true, "UTF-8");
+        System.setOut(System.err);
+        out.println("ready");
+        for (String line; (line = in.readLine()) != null; ) {
+            try {
+                out.println(done(line.split(" ")));
+            } catch (Throwable thrown) {
+                while (thrown instanceof java.util.concurrent.ExecutionException || (thrown.getClass() == org.apache.kafka.common.KafkaException.class && thrown.getCause() != null)) thrown = thrown.getCause();
+                System.err.println(line + ": " + thrown);
+                out.println(thrown.getClass().getSimpleName());
+            }
+        }
+    }
+
+    static String done(String[] words) throws Exception {
+        KafkaProducer<String, String> producer = words.length > 1 ? producers.get(words[1]) : null;
+        switch (words[0]) {
+            case "init": {
+                Properties settings = settings();
+                settings.put("transactional.id", words[2]);
+                settings.put("transaction.timeout.ms", words[3]);
+                settings.put("linger.ms", "0");
+                producer = new KafkaProducer<>(settings, new StringSerializer(), new StringSerializer());
+                KafkaProducer<String, String> before = producers.put(words[1], producer);
+                if (before != null) before.close(Duration.ZERO);
+                producer.initTransactions();
+                return "ok";
+            }
+            case "begin": producer.beginTransaction(); return "ok";
+            case "commit": producer.commitTransaction(); return "ok";
+            case "abort": producer.abortTransaction(); return "ok";
+            case "flush": producer.flush(); return "ok";
+            case "close": producers.remove(words[1]).close(); return "ok";
+            case "send": {
+                List<Future<RecordMetadata>> sent = new ArrayList<>();
+                long first = Long.parseLong(words[4]), count = Long.parseLong(words[5]);
+                for (long value = first; value < first + count; value++)
+                    sent.add(producer.send(new ProducerRecord<>(words[2], Integer.parseInt(words[3]), "k", "" + value)));
+                for (Future<RecordMetadata> one : sent) one.get();
+                return "ok";
+            }
+            case "offsets": {
+                TopicPartition partition = new TopicPartition(words[3], Integer.parseInt(words[4]));
+                OffsetAndMetadata offset = new OffsetAndMetadata(Long.parseLong(words[5]));
+                producer.sendOffsetsToTransaction(Map.of(partition, offset), new ConsumerGroupMetadata(words[2]));
+                return "ok";
+            }
+            case "read": return read(words[1], new TopicPartition(words[2], Integer.parseInt(words[3])));
+            case "position": {
+                Properties settings = settings();
+                settings.put("group.id", words[1]);
+                settings.put("isolation.level", "read_committed");
+                TopicPartition partition = new TopicPartition(words[2], Integer.parseInt(words[3]));
+                try (KafkaConsumer<String, String> consumer = new KafkaConsumer<>(settings, new StringDeserializer(), new StringDeserializer())) {
+                    OffsetAndMetadata found = consumer.committed(Set.of(partition), Duration.ofSeconds(2)).get(partition);
+                    return found == null ? "none" : "" + found.offset();
+                }
+            }
+            default: return "unknown";
+        }
+    }
+
+    static Properties settings() {
+        Properties settings = new Properties();
+        settings.put("bootstrap.servers", bootstrap);
+        return settings;
+    }
+
+    static String read(String isolation, TopicPartition partition) {
+        Properties settings = settings();
+        settings.put("isolation.level", "read_" + isolation);
+        settings.put("auto.offset.reset", "earliest");
+        try (KafkaConsumer<String, String> consumer = new KafkaConsumer<>(settings, new StringDeserializer(), new StringDeserializer())) {
+            consumer.assign(List.of(partition));
+            consumer.seekToBeginning(List.of(partition));
+            long end = consumer.endOffsets(List.of(partition)).get(partition);
+            StringJoiner values = new StringJoiner(",");
+            while (consumer.position(partition) < end)
+                for (ConsumerRecord<String, String> record : consumer.poll(Duration.ofMillis(200))) values.add(record.value());
+            return values.length() == 0 ? "nothing" : values.toString();
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Transactions as Kafka's own clients see them: a consumer of committed records sees what was committed, whole, and
+//! nothing else, whoever dies in between.
+
+mod support;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use odradek::protocol::error_code::ErrorCode;
+use odradek::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
+use odradek::protocol::messages::end_txn::EndTxnRequest;
+use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
+use odradek::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use odradek::protocol::messages::metadata::MetadataRequest;
+use odradek::protocol::messages::write_txn_markers::{
+    WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
+};
+use support::client::Client;
+use support::{Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
+
+/// tests/jvm/Transactions.java
+struct Jvm {
+    child: Child,
+    asks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    log: std::path::PathBuf,
+}
+
+impl Jvm {
+    fn start(cluster: &Cluster, version: &str) -> Jvm {
+        let log = cluster.scratch.path("transactions-java.log");
+        let mut child = tied("java")
+            .args(["-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(format!("{}/*", deps(&format!("kafka-{version}")).display()))
+            .arg(format!("-Dlog4j.configuration=file:{}", repository("config/tools-log4j.properties").display()))
+            .arg(repository("tests/jvm/Transactions.java"))
+            .arg(cluster.broker.address())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).expect("the scratch directory can be written"))
+            .spawn()
+            .expect("there is java");
+        let asks = child.stdin.take().expect("it is piped");
+        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut jvm = Jvm { child, asks, answers, log };
+        assert_eq!(jvm.answer(), "ready");
+        jvm
+    }
+
+    fn ask(&mut self, line: &str) {
+        writeln!(self.asks, "{line}").expect("it listens");
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        let read = self.answers.read_line(&mut line).expect("it speaks");
+        if read == 0 {
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            panic!("it has ended: {said}");
+        }
+        line.trim_end().to_owned()
+    }
+
+    #[track_caller]
+    fn told(&mut self, line: &str) -> String {
+        self.ask(line);
+        self.answer()
+    }
+
+    /// Lines that are all answered with "ok".
+    #[track_caller]
+    fn all_ok(&mut self, lines: &[&str]) {
+        for line in lines {
+            let told = self.told(line);
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            assert_eq!(told, "ok", "{line}: {said}");
+        }
+    }
+}
+
+impl Drop for Jvm {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const FEW_PARTITIONS: &str = "transaction.state.log.num.partitions=5";
+
+#[test]
+fn what_a_java_client_commits_is_seen_whole_and_nothing_else() {
+    let mut cluster = Cluster::start("transactions", FEW_PARTITIONS);
+    cluster.broker.client().create_topic("orders", 2, &[]);
+    let mut jvm = Jvm::start(&cluster, "3.9.1");
+    jvm.all_ok(&["init a t 60000", "begin a", "send a orders 0 1 3", "send a orders 1 4 2", "commit a"]);
+    jvm.all_ok(&["begin a", "send a orders 0 6 2", "abort a", "begin a", "send a orders 1 8 1", "send a orders 0 9 1"]);
+    // What is open is not seen, nor what comes behind it.
+    assert_eq!(jvm.told("read committed orders 0"), "1,2,3");
+    assert_eq!(jvm.told("read uncommitted orders 0"), "1,2,3,6,7,9");
+    assert_eq!(jvm.told("read committed orders 1"), "4,5");
+
+    // The broker dies with a transaction open, which goes on afterwards.
+    cluster.broker.kill();
+    cluster.start_broker(Kind::Odradek);
+    jvm.all_ok(&["send a orders 0 10 1", "commit a"]);
+    assert_eq!(jvm.told("read committed orders 0"), "1,2,3,9,10");
+    assert_eq!(jvm.told("read committed orders 1"), "4,5,8");
+
+    // It dies while transactions are being ended, which are then whole or not there.
+    let mut next = 100;
+    let mut expected = "1,2,3,9,10".to_owned();
+    for round in 0..4 {
+        jvm.all_ok(&["begin a", &format!("send a orders 0 {next} 2"), &format!("send a orders 1 {next} 1")]);
+        let commits = round != 2;
+        jvm.ask(if commits { "commit a" } else { "abort a" });
+        cluster.broker.kill();
+        cluster.start_broker(Kind::Odradek);
+        assert_eq!(jvm.answer(), "ok");
+        if commits {
+            expected += &format!(",{next},{}", next + 1);
+        }
+        next += 10;
+    }
+    assert_eq!(jvm.told("read committed orders 0"), expected);
+    assert_eq!(jvm.told("read committed orders 1"), "4,5,8,100,110,130");
+
+    // Whoever begins under the same id ends what the other had open, and the other can do nothing more.
+    jvm.all_ok(&["begin a", "send a orders 0 900 1", "init b t 60000"]);
+    let refused = jvm.told("commit a");
+    assert!(["ProducerFencedException", "InvalidProducerEpochException"].contains(&&*refused), "{refused}");
+    jvm.all_ok(&["begin b", "send b orders 0 901 1", "commit b"]);
+    assert_eq!(jvm.told("read committed orders 0"), expected.clone() + ",901");
+
+    // One that says nothing more is timed out, and fenced.
+    jvm.all_ok(&[
+        "init c silent 2000",
+        "begin c",
+        "send c orders 0 902 1",
+        "begin b",
+        "send b orders 0 903 1",
+        "commit b",
+    ]);
+    eventually(PATIENCE, "the transaction is timed out", || {
+        let seen = jvm.told("read committed orders 0");
+        if seen == expected.clone() + ",901,903" { Ok(()) } else { Err(seen) }
+    });
+    let refused = jvm.told("commit c");
+    assert!(["ProducerFencedException", "InvalidProducerEpochException"].contains(&&*refused), "{refused}");
+}
+
+fn init(client: &mut Client, id: &str, version: i16) -> InitProducerIdResponse {
+    let request = InitProducerIdRequest {
+        transactional_id: Some(id.to_owned()),
+        transaction_timeout_ms: 60_000,
+        ..Default::default()
+    };
+    client.call(&request, version).expect("InitProducerId is answered")
+}
+
+/// The first answer that does not say "later".
+fn settled<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> T, code: impl Fn(&T) -> i16) -> T {
+    eventually(PATIENCE, what, || {
+        let told = ask();
+        let later = [
+            ErrorCode::CoordinatorLoadInProgress,
+            ErrorCode::CoordinatorNotAvailable,
+            ErrorCode::NotCoordinator,
+            ErrorCode::ConcurrentTransactions,
+        ];
+        if later.contains(&ErrorCode::from_code(code(&told))) { Err(format!("{told:?}")) } else { Ok(told) }
+    })
+}
+
+fn until_transactions_are_coordinated(client: &mut Client) {
+    let request = FindCoordinatorRequest { key: "t".to_owned(), key_type: 1, ..Default::default() };
+    eventually(PATIENCE, "there is a coordinator of transactions", || {
+        let found = client.call(&request, 3).expect("FindCoordinator is answered");
+        if found.error_code == 0 { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+}
+
+#[test]
+fn every_version_is_answered_in_success_and_in_refusal() {
+    let cluster = Cluster::start("transaction-versions", FEW_PARTITIONS);
+    let mut client = cluster.broker.client();
+    client.create_topic("orders", 2, &[]);
+    until_transactions_are_coordinated(&mut client);
+    let topic = client
+        .call(&MetadataRequest { topics: None, ..Default::default() }, 9)
+        .expect("Metadata is answered")
+        .topics
+        .into_iter()
+        .find(|topic| topic.name.as_deref() == Some("__transaction_state"))
+        .expect("it was made");
+    assert_eq!((topic.is_internal, topic.partitions.len()), (true, 5));
+    let empty = FindCoordinatorRequest { key_type: 1, ..Default::default() };
+    let refused = client.call(&empty, 3).expect("FindCoordinator is answered");
+    assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+
+    for version in 0..=5 {
+        let id = format!("init-{version}");
+        let first = settled("an id is given", || init(&mut client, &id, version), |told| told.error_code);
+        assert_eq!((first.error_code, first.producer_epoch), (0, 0), "{first:?}");
+        let second = init(&mut client, &id, version);
+        assert_eq!((second.error_code, second.producer_id, second.producer_epoch), (0, first.producer_id, 1));
+        let empty = init(&mut client, "", version);
+        assert_eq!((empty.error_code, empty.producer_id), (ErrorCode::InvalidRequest.code(), -1));
+        let request = InitProducerIdRequest {
+            transactional_id: Some(id.clone()),
+            transaction_timeout_ms: 900_001,
+            ..Default::default()
+        };
+        let refused = client.call(&request, version).expect("InitProducerId is answered");
+        assert_eq!(refused.error_code, ErrorCode::InvalidTransactionTimeout.code());
+        if version < 3 {
+            continue;
+        }
+        let go_on = |epoch| InitProducerIdRequest {
+            transactional_id: Some(id.clone()),
+            transaction_timeout_ms: 60_000,
+            producer_id: first.producer_id,
+            producer_epoch: epoch,
+        };
+        let fenced = client.call(&go_on(0), version).expect("InitProducerId is answered");
+        let code = if version < 4 { ErrorCode::InvalidProducerEpoch } else { ErrorCode::ProducerFenced };
+        assert_eq!(fenced.error_code, code.code());
+        let gone_on = client.call(&go_on(1), version).expect("InitProducerId is answered");
+        assert_eq!((gone_on.error_code, gone_on.producer_epoch), (0, 2));
+        let half = client.call(&go_on(-1), version).expect("InitProducerId is answered");
+        assert_eq!(half.error_code, ErrorCode::InvalidRequest.code());
+    }
+
+    let me = init(&mut client, "t", 4);
+    let add = |version: i16, id: &str, epoch: i16, topics: &[(&str, i32)]| {
+        let topics = topics.iter().map(|(name, partition)| AddPartitionsToTxnTopic {
+            name: (*name).to_owned(),
+            partitions: vec![*partition],
+        });
+        let request = AddPartitionsToTxnRequest {
+            v3_and_below_transactional_id: id.to_owned(),
+            v3_and_below_producer_id: me.producer_id,
+            v3_and_below_producer_epoch: epoch,
+            v3_and_below_topics: topics.collect(),
+            ..Default::default()
+        };
+        let told = cluster.broker.client().call(&request, version).expect("AddPartitionsToTxn is answered");
+        let codes = told.results_by_topic_v3_and_below.into_iter().flat_map(|topic| {
+            topic.results_by_partition.into_iter().map(|partition| ErrorCode::from_code(partition.partition_error_code))
+        });
+        codes.collect::<Vec<_>>()
+    };
+    let end = |version: i16, id: &str, epoch: i16, committed: bool| {
+        let request = EndTxnRequest {
+            transactional_id: id.to_owned(),
+            producer_id: me.producer_id,
+            producer_epoch: epoch,
+            committed,
+        };
+        let told = cluster.broker.client().call(&request, version).expect("EndTxn is answered");
+        ErrorCode::from_code(told.error_code)
+    };
+    for version in 0..=3 {
+        use ErrorCode::{
+            InvalidProducerEpoch, InvalidProducerIdMapping, InvalidRequest, InvalidTxnState, None,
+            OperationNotAttempted, ProducerFenced, TopicAuthorizationFailed, UnknownTopicOrPartition,
+        };
+        let fenced = if version < 2 { InvalidProducerEpoch } else { ProducerFenced };
+        let added = eventually(PATIENCE, "a partition is added", || {
+            let codes = add(version, "t", 0, &[("orders", 0)]);
+            if codes == [ErrorCode::ConcurrentTransactions] { Err("not yet".to_owned()) } else { Ok(codes) }
+        });
+        assert_eq!(added, [None]);
+        assert_eq!(add(version, "t", 0, &[("orders", 0), ("orders", 1)]), [None; 2]);
+        assert_eq!(
+            add(version, "t", 0, &[("missing", 0), ("orders", 1), ("orders", 7)]),
+            [UnknownTopicOrPartition, OperationNotAttempted, UnknownTopicOrPartition]
+        );
+        assert_eq!(
+            add(version, "t", 0, &[("__consumer_offsets", 0), ("orders", 1)]),
+            [TopicAuthorizationFailed, OperationNotAttempted]
+        );
+        assert_eq!(add(version, "t", 1, &[("orders", 0)]), [fenced]);
+        assert_eq!(add(version, "nobody", 0, &[("orders", 0)]), [InvalidProducerIdMapping]);
+        assert_eq!(add(version, "", 0, &[("orders", 0)]), [InvalidRequest]);
+        assert_eq!(end(version, "t", 1, true), fenced);
+        assert_eq!(end(version, "nobody", 0, true), InvalidProducerIdMapping);
+        assert_eq!(end(version, "", 0, true), InvalidRequest);
+        let commits = version % 2 == 0;
+        assert_eq!(end(version, "t", 0, commits), None);
+        let other = eventually(PATIENCE, "the transaction has ended", || match end(version, "t", 0, !commits) {
+            ErrorCode::ConcurrentTransactions => Err("not yet".to_owned()),
+            code => Ok(code),
+        });
+        assert_eq!(other, InvalidTxnState);
+        assert_eq!(end(version, "t", 0, commits), None, "asked again");
+    }
+    assert_eq!(end(4, "t", 0, false), ErrorCode::None);
+
+    for version in 0..=1 {
+        let topic = |name: &str, partition_indexes| WritableTxnMarkerTopic { name: name.to_owned(), partition_indexes };
+        let marker = |coordinator_epoch| WritableTxnMarker {
+            producer_id: 77,
+            producer_epoch: 0,
+            transaction_result: true,
+            topics: vec![topic("orders", vec![0, 5]), topic("missing", vec![0])],
+            coordinator_epoch,
+        };
+        for (coordinator_epoch, code) in [(9, ErrorCode::None), (8, ErrorCode::TransactionCoordinatorFenced)] {
+            let request = WriteTxnMarkersRequest { markers: vec![marker(coordinator_epoch)] };
+            let told = client.call(&request, version).expect("WriteTxnMarkers is answered");
+            let [of_producer] = &told.markers[..] else { panic!("{told:?}") };
+            let codes = of_producer.topics.iter().flat_map(|topic| {
+                topic
+                    .partitions
+                    .iter()
+                    .map(|p| (topic.name.as_str(), p.partition_index, ErrorCode::from_code(p.error_code)))
+            });
+            let unknown = ErrorCode::UnknownTopicOrPartition;
+            assert_eq!(
+                codes.collect::<Vec<_>>(),
+                [("missing", 0, unknown), ("orders", 0, code), ("orders", 5, unknown)],
+                "version {version}"
+            );
+        }
+        let nothing = client.call(&WriteTxnMarkersRequest::default(), version).expect("WriteTxnMarkers is answered");
+        assert_eq!(nothing.markers, []);
+    }
+}
