@@ -170,6 +170,7 @@ impl From<AppendFailure> for ErrorCode {
             AppendFailure::TimedOut => ErrorCode::RequestTimedOut,
             AppendFailure::MessageTooLarge => ErrorCode::MessageTooLarge,
             AppendFailure::RecordListTooLarge => ErrorCode::RecordListTooLarge,
+            AppendFailure::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
             AppendFailure::Unexpected => ErrorCode::UnknownServerError,
         }
     }

@@ -71,6 +71,7 @@ pub mod stop_replica;
 pub mod table;
 mod topic_numbers;
 pub mod transactions;
+pub mod txn_offset_commit;
 pub mod update_features;
 pub mod update_metadata;
 pub mod write_txn_markers;

@@ -253,6 +253,19 @@ refusals! {
         });
         AddPartitionsToTxnResponse { error_code: code, results_by_topic_v3_and_below, ..Default::default() }
     };
+    add_offsets_to_txn: AddOffsetsToTxnRequest => AddOffsetsToTxnResponse, |_asked, _version, code, text| {
+        AddOffsetsToTxnResponse { error_code: code, ..Default::default() }
+    };
+    txn_offset_commit: TxnOffsetCommitRequest => TxnOffsetCommitResponse, |asked, _version, code, text| {
+        let topics = each(asked.topics, |topic| TxnOffsetCommitResponseTopic {
+            name: topic.name,
+            partitions: each(topic.partitions, |partition| TxnOffsetCommitResponsePartition {
+                partition_index: partition.partition_index,
+                error_code: code,
+            }),
+        });
+        TxnOffsetCommitResponse { topics, ..Default::default() }
+    };
     end_txn: EndTxnRequest => EndTxnResponse, |_asked, _version, code, text| {
         EndTxnResponse { error_code: code, ..Default::default() }
     };

@@ -17,8 +17,8 @@ use crate::api::{
     alter_replica_log_dirs, api_versions, consumer_groups, controlled_shutdown, create_partitions, create_topics,
     delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
     elect_leaders, fetch, find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata,
-    offset_for_leader_epoch, offsets, produce, reassignments, stop_replica, transactions, update_features,
-    update_metadata, write_txn_markers,
+    offset_for_leader_epoch, offsets, produce, reassignments, stop_replica, transactions, txn_offset_commit,
+    update_features, update_metadata, write_txn_markers,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -94,8 +94,10 @@ table! {
     InitProducerId => init_producer_id::handle;
     OffsetForLeaderEpoch => offset_for_leader_epoch::handle;
     AddPartitionsToTxn => transactions::add_partitions;
+    AddOffsetsToTxn => transactions::add_offsets;
     EndTxn => transactions::end;
     WriteTxnMarkers => write_txn_markers::handle;
+    TxnOffsetCommit => txn_offset_commit::handle;
     DescribeAcls => acls::describe;
     CreateAcls => acls::create, counted;
     DeleteAcls => acls::delete, counted;

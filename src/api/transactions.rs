@@ -7,9 +7,10 @@ use crate::api::{RequestContext, Server};
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::state::Producer;
 use crate::metadata::image::Image;
-use crate::model::internal_topics::is_internal_topic;
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 use crate::protocol::messages::add_partitions_to_txn::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, AddPartitionsToTxnResult,
     AddPartitionsToTxnTopic, AddPartitionsToTxnTopicResult, AddPartitionsToTxnTransaction,
@@ -44,6 +45,19 @@ pub(crate) async fn end(server: &Server, context: &RequestContext, request: EndT
     let ended = server.transactions.end(&request.transactional_id, producer, outcome).await;
     let code = code_of(ended, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
     EndTxnResponse { error_code: code.code(), ..Default::default() }
+}
+
+/// The partition that has the offsets of the group is added.
+pub(crate) async fn add_offsets(
+    server: &Server,
+    context: &RequestContext,
+    request: AddOffsetsToTxnRequest,
+) -> AddOffsetsToTxnResponse {
+    let partition = TopicPartition::new(GROUP_METADATA_TOPIC, server.groups.partition_for(&request.group_id));
+    let producer = producer(request.producer_id, request.producer_epoch);
+    let added = server.transactions.add_partitions(&request.transactional_id, producer, vec![partition]).await;
+    let code = code_of(added, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
+    AddOffsetsToTxnResponse { error_code: code.code(), ..Default::default() }
 }
 
 pub(crate) async fn add_partitions(

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use crate::api::{RequestContext, Server};
 use crate::config::metadata_version::Magic;
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::{Offset, ProducerId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::write_txn_markers::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult, WriteTxnMarkersRequest,
@@ -27,6 +29,8 @@ struct Waiting {
     producer_id: i64,
     topic: String,
     partition: i32,
+    outcome: TransactionOutcome,
+    marker: Offset,
     commit: Option<Commit>,
 }
 
@@ -53,8 +57,9 @@ pub(crate) async fn handle(
             for partition in topic.partition_indexes {
                 context.pause().await;
                 match append(server, &topic.name, partition, batch.clone(), context.now_ms) {
-                    Ok(Appended { commit, .. }) => {
-                        waiting.push(Waiting { producer_id, topic: topic.name.clone(), partition, commit });
+                    Ok(Appended { info, commit }) => {
+                        let (topic, marker) = (topic.name.clone(), info.first_offset);
+                        waiting.push(Waiting { producer_id, topic, partition, outcome, marker, commit });
                     }
                     Err(code) => {
                         of_producer.entry(topic.name.clone()).or_default().insert(partition, code);
@@ -63,7 +68,7 @@ pub(crate) async fn handle(
             }
         }
     }
-    for Waiting { producer_id, topic, partition, commit } in waiting {
+    for Waiting { producer_id, topic, partition, outcome, marker, commit } in waiting {
         let code = match commit {
             None => ErrorCode::None,
             Some(commit) => match commit.wait(deadline).await {
@@ -71,6 +76,9 @@ pub(crate) async fn handle(
                 Err(why) => ErrorCode::from(&ReplicaError::from(why)),
             },
         };
+        if topic == GROUP_METADATA_TOPIC && code == ErrorCode::None {
+            server.groups.transaction_ended(partition, ProducerId(producer_id), outcome, marker);
+        }
         codes.entry(producer_id).or_default().entry(topic).or_default().insert(partition, code);
     }
     response(codes)
@@ -81,6 +89,10 @@ fn append(server: &Server, topic: &str, partition: i32, batch: Bytes, now_ms: i6
     let log = hosted.log().ok_or(ErrorCode::NotLeaderOrFollower)?;
     if log.config().message_format_version.highest_supported_magic() < Magic::V2 {
         return Err(ErrorCode::UnsupportedForMessageFormat);
+    }
+    if topic == GROUP_METADATA_TOPIC && server.groups.is_loading(partition) {
+        // It may have read to the end already, and would never hear of this marker: the sender comes again.
+        return Err(ErrorCode::NotLeaderOrFollower);
     }
     let terms = AppendTerms {
         accepted_sets: AcceptedSets::Any,

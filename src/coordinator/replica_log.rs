@@ -105,6 +105,7 @@ fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
         ReplicaError::Offline => AppendFailure::StorageError,
         ReplicaError::Records(RecordError::BatchTooLarge { .. }) => AppendFailure::MessageTooLarge,
         ReplicaError::Log(LogError::RecordListTooLarge { .. }) => AppendFailure::RecordListTooLarge,
+        ReplicaError::Log(LogError::InvalidProducerEpoch { .. }) => AppendFailure::InvalidProducerEpoch,
         ReplicaError::Log(LogError::Io { .. } | LogError::Corrupt { .. }) => AppendFailure::StorageError,
         ReplicaError::Records(_) | ReplicaError::Log(_) => AppendFailure::Unexpected,
         ReplicaError::NotLeaderOrFollower

@@ -51,6 +51,8 @@ pub enum AppendFailure {
     TimedOut,
     MessageTooLarge,
     RecordListTooLarge,
+    /// Of the producer of a transaction.
+    InvalidProducerEpoch,
     /// Anything else, which a coordinator's batch should never meet.
     Unexpected,
 }

@@ -77,8 +77,10 @@ api_keys! {
     InitProducerId = 22, m::init_producer_id::InitProducerIdRequest;
     OffsetForLeaderEpoch = 23, m::offset_for_leader_epoch::OffsetForLeaderEpochRequest;
     AddPartitionsToTxn = 24, m::add_partitions_to_txn::AddPartitionsToTxnRequest;
+    AddOffsetsToTxn = 25, m::add_offsets_to_txn::AddOffsetsToTxnRequest;
     EndTxn = 26, m::end_txn::EndTxnRequest;
     WriteTxnMarkers = 27, m::write_txn_markers::WriteTxnMarkersRequest;
+    TxnOffsetCommit = 28, m::txn_offset_commit::TxnOffsetCommitRequest;
     DescribeAcls = 29, m::describe_acls::DescribeAclsRequest;
     CreateAcls = 30, m::create_acls::CreateAclsRequest;
     DeleteAcls = 31, m::delete_acls::DeleteAclsRequest;

@@ -279,7 +279,8 @@ fn commit(caller: Caller, partition: u8, offset: i64) -> Commit {
         commit_timestamp_ms: NOW_MS,
         expire_timestamp_ms: None,
     };
-    Commit { caller, offsets: vec![OffsetToCommit { topic: TOPIC.into(), partition: partition.into(), committed }] }
+    let offset = OffsetToCommit { topic: TOPIC.into(), partition: partition.into(), committed };
+    Commit { caller, offsets: vec![offset], transaction: None }
 }
 
 /// Planted: whoever commits is taken to be in the generation that is in force.

@@ -101,7 +101,7 @@ impl Bench {
                     assert!(self.commits.insert(reply, answer).is_none(), "{reply:?} answered twice");
                 }
                 Action::Append { append, records, .. } => {
-                    self.records.extend(records);
+                    self.records.extend(records.records);
                     if self.hold_appends {
                         self.held.push_back(append);
                     } else {
@@ -110,7 +110,7 @@ impl Bench {
                         self.group.appended(append, outcome, &mut turn);
                     }
                 }
-                Action::Forget { records, .. } => self.records.extend(records),
+                Action::Forget { records, .. } => self.records.extend(records.records),
                 Action::StartTimer(key, deadline) => self.timers.start(key, deadline),
                 Action::CancelTimer(key) => self.timers.cancel(&key),
                 Action::Effect(effect) => self.effects.push(effect),
@@ -162,7 +162,7 @@ impl Bench {
     }
 
     fn commit(&mut self, caller: Caller, offset: i64) -> ReplyTo {
-        let commit = Commit { caller, offsets: vec![to_commit("orders", 0, offset)] };
+        let commit = Commit { caller, offsets: vec![to_commit("orders", 0, offset)], transaction: None };
         self.step(|group, reply, turn| group.commit_offsets(commit, reply, turn)).0
     }
 
@@ -452,7 +452,12 @@ fn requests_for_a_group_that_does_not_exist() {
     groups.join("g", rejoin("a", "m"), ReplyTo(0), &mut turn);
     let sync = Sync { caller: caller(1), protocol_type: None, protocol_name: None, assignments: Vec::new() };
     groups.sync("g", sync, ReplyTo(1), &mut turn);
-    groups.commit_offsets("g", Commit { caller: caller(0), offsets: Vec::new() }, ReplyTo(2), &mut turn);
+    groups.commit_offsets(
+        "g",
+        Commit { caller: caller(0), offsets: Vec::new(), transaction: None },
+        ReplyTo(2),
+        &mut turn,
+    );
     assert_eq!(groups.heartbeat("g", &caller(1), &mut turn), Err(GroupError::UnknownMemberId));
     let leaving = Leaving { member_id: Arc::from("a"), group_instance_id: None, reason: None };
     assert_eq!(groups.leave("g", &[leaving], &mut turn), Ok(vec![Err(GroupError::UnknownMemberId)]));
@@ -871,7 +876,7 @@ fn metadata_that_is_too_long_is_left_out_and_the_rest_is_stored() {
     longest.committed.metadata = Arc::from("\u{20AC}".repeat(limit));
     let mut too_long = to_commit("orders", 1, 1);
     too_long.committed.metadata = Arc::from("x".repeat(limit + 1));
-    let commit = Commit { caller: anybody(-1), offsets: vec![longest, too_long] };
+    let commit = Commit { caller: anybody(-1), offsets: vec![longest, too_long], transaction: None };
     let (stored, ()) = bench.step(|group, reply, turn| group.commit_offsets(commit, reply, turn));
     assert_eq!(bench.stored(stored), "ok");
     let committed = |partition| bench.group.offsets().find("orders", partition, false);
@@ -942,7 +947,7 @@ fn of_several_commits_the_last_in_the_log_wins_whatever_order_their_outcomes_com
 #[test]
 fn a_commit_of_a_partition_deleted_meanwhile_leaves_nothing() {
     let mut bench = Bench::new();
-    let other = Commit { caller: anybody(-1), offsets: vec![to_commit("payments", 0, 1)] };
+    let other = Commit { caller: anybody(-1), offsets: vec![to_commit("payments", 0, 1)], transaction: None };
     bench.step(|group, reply, turn| group.commit_offsets(other, reply, turn));
     bench.hold_appends = true;
     let stored = bench.commit(anybody(-1), 5);
@@ -979,8 +984,11 @@ fn consuming(metadata: Bytes) -> Bench {
     bench.pass(3_000);
     bench.sync(bench.me("a"), &[]);
     assert_eq!(bench.state(), GroupState::Stable);
-    let commit =
-        Commit { caller: bench.me("a"), offsets: vec![to_commit("orders", 0, 1), to_commit("payments", 0, 2)] };
+    let commit = Commit {
+        caller: bench.me("a"),
+        offsets: vec![to_commit("orders", 0, 1), to_commit("payments", 0, 2)],
+        transaction: None,
+    };
     bench.step(|group, reply, turn| group.commit_offsets(commit, reply, turn));
     bench
 }
@@ -1049,7 +1057,7 @@ fn an_expiry_time_of_its_own_overrules_the_retention() {
     early.committed.expire_timestamp_ms = Some(WALL_START_MS + 1_000);
     let mut late = to_commit("orders", 1, 5);
     late.committed.expire_timestamp_ms = Some(WALL_START_MS + 3 * i64::try_from(RETENTION_MS).expect("fits"));
-    let commit = Commit { caller: anybody(-1), offsets: vec![early, late] };
+    let commit = Commit { caller: anybody(-1), offsets: vec![early, late], transaction: None };
     bench.step(|group, reply, turn| group.commit_offsets(commit, reply, turn));
     bench.elapsed_ms = 1_000;
     assert_eq!(bench.expire(), (false, vec!["orders-1".into()]));

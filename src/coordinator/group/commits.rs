@@ -7,20 +7,23 @@ use std::sync::Arc;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::offsets::{PartitionOffset, RecordedOffset};
 use crate::coordinator::group::pending::{PendingAppend, StoringOffsets};
-use crate::coordinator::group::records::GroupRecord;
+use crate::coordinator::group::records::{GroupBatch, GroupRecord};
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, metadata_fits};
 use crate::coordinator::group::state::{CONSUMER, Group, GroupState};
 use crate::coordinator::group::turn::{Action, GroupEffect, ReplyTo, Turn};
 use crate::coordinator::topic_log::AppendFailure;
-use crate::model::{GenerationId, Offset};
+use crate::model::{GenerationId, Offset, ProducerId};
+use crate::record::build::TransactionOutcome;
 
 impl Group {
     /// Answers `reply` now, or when the offsets are stored.
     pub(crate) fn commit_offsets(&mut self, commit: Commit, reply: ReplyTo, turn: &mut Turn<'_>) {
-        if let Err(error) = self.check_committer(&commit.caller) {
+        if let Err(error) = self.check_committer(&commit.caller, commit.transaction.is_some()) {
             return turn.answer_commit(reply, CommitAnswer::Refused(error));
         }
         match self.state {
+            // The producer of a transaction need not know of generations, and is no sign of life of a member.
+            _ if commit.transaction.is_some() => {}
             GroupState::Empty => {}
             // Commits of the old generation are welcome until its members join again: they learn of the rebalance by
             // their heartbeats.
@@ -48,14 +51,16 @@ impl Group {
                 committed: Some(offset.committed.clone()),
             })
             .collect();
-        let append = turn.append(&self.group_id, records);
+        let transaction = commit.transaction;
+        let append = turn.append(&self.group_id, GroupBatch { records, transaction });
         for offset in &offsets {
             self.offsets.start_storing(offset);
         }
-        self.appending.insert(append, PendingAppend::Offsets(StoringOffsets { reply, offsets }));
+        self.appending
+            .insert(append, PendingAppend::Offsets(StoringOffsets { reply, offsets, transaction, ended: Vec::new() }));
     }
 
-    fn check_committer(&self, caller: &Caller) -> Result<(), GroupError> {
+    fn check_committer(&self, caller: &Caller, is_transactional: bool) -> Result<(), GroupError> {
         let by_member = caller.generation_id >= GenerationId(0)
             || !caller.member_id.is_empty()
             || caller.group_instance_id.is_some();
@@ -67,6 +72,9 @@ impl Group {
         } else if by_member {
             self.check_member(&caller.member_id, caller.group_instance_id.as_deref())?;
             if caller.generation_id == self.generation_id { Ok(()) } else { Err(GroupError::IllegalGeneration) }
+        } else if is_transactional {
+            // Requests of older versions have no place for the member.
+            Ok(())
         } else {
             // Only members commit while there are any.
             Err(GroupError::UnknownMemberId)
@@ -82,11 +90,39 @@ impl Group {
         if outcome.is_ok() {
             turn.effect(GroupEffect::OffsetsCommitted(storing.offsets.len()));
         }
+        let decided = outcome.ok().and_then(|stored_at| storing.outcome_at(stored_at));
         for offset in storing.offsets {
-            self.offsets.end_storing(offset, outcome.ok());
+            match (storing.transaction, outcome.ok(), decided) {
+                (Some(producer), Some(stored_at), None) => {
+                    self.offsets.end_storing_in_transaction(producer.id, offset, stored_at);
+                }
+                (_, _, Some(TransactionOutcome::Abort)) => self.offsets.end_storing(offset, None),
+                (_, stored_at, _) => self.offsets.end_storing(offset, stored_at),
+            }
         }
         let answer = outcome.map(|_| ()).map_err(AppendFailure::for_offsets);
         turn.answer_commit(storing.reply, CommitAnswer::Stored(answer));
+    }
+
+    /// The producer's transaction has ended: so says the marker at this offset, and of what stands before it alone.
+    pub(crate) fn transaction_ended(&mut self, producer_id: ProducerId, outcome: TransactionOutcome, marker: Offset) {
+        self.offsets.transaction_ended(producer_id, outcome, marker);
+        // The marker may be told of before the fate of an append before it is.
+        for pending in self.appending.values_mut() {
+            if let PendingAppend::Offsets(storing) = pending
+                && storing.transaction.is_some_and(|producer| producer.id == producer_id)
+            {
+                storing.ended.push((marker, outcome));
+            }
+        }
+    }
+
+    /// Whether offsets of the producer wait for the end of its transaction.
+    pub(crate) fn is_in_transaction_of(&self, producer_id: ProducerId) -> bool {
+        let is_of = |storing: &StoringOffsets| storing.transaction.is_some_and(|producer| producer.id == producer_id);
+        let mut appending = self.appending.values();
+        self.offsets.producers().contains(&producer_id)
+            || appending.any(|pending| matches!(pending, PendingAppend::Offsets(storing) if is_of(storing)))
     }
 
     // Going away
@@ -146,7 +182,7 @@ impl Group {
             self.bury(&mut tombstones, turn);
         }
         if !tombstones.is_empty() {
-            turn.actions.push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones });
+            turn.actions.push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones.into() });
         }
         dies
     }
@@ -175,7 +211,8 @@ impl Group {
                 let mut tombstones: Vec<GroupRecord> = all.map(tombstone).collect();
                 self.bury(&mut tombstones, turn);
                 if !tombstones.is_empty() {
-                    turn.actions.push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones });
+                    turn.actions
+                        .push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones.into() });
                 }
                 Ok(())
             }

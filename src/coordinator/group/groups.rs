@@ -2,7 +2,7 @@
 //! Knows nothing of elections: whoever calls has made sure that this broker is their coordinator.
 //! Source: kafka 3.9 GroupCoordinator.scala (the handle functions).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,15 +11,16 @@ use crate::config::sections::GroupConfig;
 use crate::coordinator::core::Core;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::offsets::GroupOffsets;
-use crate::coordinator::group::records::{self, GroupRecord};
+use crate::coordinator::group::records::{self, GroupBatch};
 use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, Sync};
 use crate::coordinator::group::state::{GROUP_BYTES, Group, GroupState};
 use crate::coordinator::group::turn::{AppendId, GroupEffect, GroupVocabulary, ReplyTo, TimerKey, Turn};
 use crate::coordinator::topic_log::AppendOutcome;
+use crate::coordinator::transaction::state::Producer;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
-use crate::model::{GenerationId, LeaderEpoch, TopicPartition};
-use crate::record::build::BatchBuilder;
+use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId, TopicPartition};
+use crate::record::build::{BatchBuilder, TransactionOutcome};
 use crate::record::compression::Codec;
 use crate::record::read::ReadBatch;
 
@@ -30,6 +31,8 @@ pub(crate) struct Groups {
     bytes: usize,
     /// The latest member ids handed out, oldest first, with their groups. Most have been joined with by now.
     handed_out: VecDeque<(Arc<str>, Arc<str>)>,
+    /// The groups with offsets in open transactions, by the producer.
+    in_transactions: HashMap<ProducerId, BTreeSet<Arc<str>>>,
 }
 
 impl Groups {
@@ -150,18 +153,42 @@ impl Groups {
 
     pub(crate) fn commit_offsets(&mut self, group_id: &str, commit: Commit, reply: ReplyTo, turn: &mut Turn<'_>) {
         // The client that does not rely on the coordinator for its membership need not have a group yet.
-        let creates = commit.caller.generation_id < GenerationId(0);
+        let is_transactional = commit.transaction.is_some();
+        let creates = is_transactional || commit.caller.generation_id < GenerationId(0);
         if !creates && !self.groups.contains_key(group_id) {
             return turn.answer_commit(reply, CommitAnswer::Refused(GroupError::IllegalGeneration));
         }
         let nothing = GroupOffsets::default();
         let known = self.groups.get(group_id).map_or(&nothing, Group::offsets);
-        let growth: usize = commit.offsets.iter().map(|offset| known.growth_by(offset)).sum();
+        let growth: usize = commit.offsets.iter().map(|offset| known.growth_by(offset, is_transactional)).sum();
         let growth = self.growth_by_group(group_id) + growth;
         if !self.has_room_for(growth, turn) {
             return turn.answer_commit(reply, CommitAnswer::Refused(GroupError::InvalidCommitOffsetSize));
         }
-        self.change_or_create(group_id, turn.now.wall_ms, |group| group.commit_offsets(commit, reply, turn));
+        let producer_id = commit.transaction.map(|producer| producer.id);
+        let pending = self.change_or_create(group_id, turn.now.wall_ms, |group| {
+            group.commit_offsets(commit, reply, turn);
+            let producer_id = producer_id.filter(|producer_id| group.is_in_transaction_of(*producer_id));
+            producer_id.map(|producer_id| (producer_id, Arc::clone(group.group_id())))
+        });
+        if let Some((producer_id, group_id)) = pending {
+            self.in_transactions.entry(producer_id).or_default().insert(group_id);
+        }
+    }
+
+    /// The producer's transaction has ended: so says the marker at this offset.
+    pub(crate) fn transaction_ended(&mut self, producer_id: ProducerId, outcome: TransactionOutcome, marker: Offset) {
+        let mut groups = self.in_transactions.remove(&producer_id).unwrap_or_default();
+        groups.retain(|group_id| {
+            let goes_on = self.change(group_id, |group| {
+                group.transaction_ended(producer_id, outcome, marker);
+                group.is_in_transaction_of(producer_id)
+            });
+            goes_on == Some(true)
+        });
+        if !groups.is_empty() {
+            self.in_transactions.insert(producer_id, groups);
+        }
     }
 
     pub(crate) fn delete(&mut self, group_id: &str, turn: &mut Turn<'_>) -> Result<(), GroupError> {
@@ -241,15 +268,14 @@ impl Core for Groups {
     const TOPIC: &'static str = GROUP_METADATA_TOPIC;
     const NAME: &'static str = "group coordinator";
 
-    fn encode(
-        group_id: &str,
-        group_records: &Vec<GroupRecord>,
-        settings: &GroupConfig,
-        now_ms: i64,
-    ) -> Result<Bytes, String> {
+    fn encode(group_id: &str, group_batch: &GroupBatch, settings: &GroupConfig, now_ms: i64) -> Result<Bytes, String> {
         let codec = u8::try_from(settings.offsets_topic_compression_codec).ok().and_then(Codec::from_id);
         let mut batch = BatchBuilder::new().compression(codec.unwrap_or(Codec::None), None);
-        for record in group_records {
+        if let Some(Producer { id, epoch }) = group_batch.transaction {
+            // Coordinators' sequences are not looked at.
+            batch = batch.producer(id.0, epoch.0, 0).transactional(true);
+        }
+        for record in &group_batch.records {
             let encoded = records::encode(group_id, record, settings.inter_broker_protocol_version)
                 .map_err(|error| error.to_string())?;
             batch.append(now_ms, Some(&encoded.key), encoded.value.as_deref(), &[]);
@@ -267,6 +293,9 @@ impl Core for Groups {
         for mut group in loaded {
             log::info!("Loading group metadata for {} with generation {}", group.group_id(), group.generation_id());
             group.loaded(turn);
+            for producer_id in group.offsets().producers() {
+                self.in_transactions.entry(producer_id).or_default().insert(Arc::clone(group.group_id()));
+            }
             self.bytes += group.bytes();
             self.groups.insert(Arc::clone(group.group_id()), group);
         }

@@ -34,3 +34,5 @@ mod cells;
 mod schedules;
 #[cfg(test)]
 mod task_tests;
+#[cfg(test)]
+mod transactional_offsets_tests;

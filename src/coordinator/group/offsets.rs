@@ -5,13 +5,14 @@
 //! as it will when the log is loaded or compacted.
 //! Source: kafka 3.9 GroupMetadata.scala.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::requests::OffsetToCommit;
 use crate::model::{Offset, ProducerId};
+use crate::record::build::TransactionOutcome;
 
 /// An offset and where in `__consumer_offsets` its batch starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,7 @@ pub(super) struct PartitionOffset {
     pub(super) recorded: Option<RecordedOffset>,
     /// How many commits are on their way into the log.
     pub(super) storing: u32,
-    /// Recorded inside transactions that were open at the end of what was loaded, one for each producer. As this broker
-    /// takes part in none, their end is seen when the partition is loaded again; until then there is no stable offset.
+    /// Recorded inside transactions that are open, one for each producer. Until they end there is no stable offset.
     undecided: Vec<(ProducerId, RecordedOffset)>,
 }
 
@@ -120,9 +120,12 @@ impl GroupOffsets {
         self.topics.get(topic).is_some_and(|partitions| partitions.contains_key(&partition))
     }
 
-    /// How many bytes more there would be with this offset stored.
-    pub(super) fn growth_by(&self, offset: &OffsetToCommit) -> usize {
+    /// How many bytes more there would be with this offset stored, inside a transaction or not.
+    pub(super) fn growth_by(&self, offset: &OffsetToCommit, is_transactional: bool) -> usize {
         let metadata = offset.committed.metadata.len();
+        if is_transactional {
+            return TOPIC_BYTES + offset.topic.len() + 2 * PARTITION_BYTES + metadata;
+        }
         let Some(partitions) = self.topics.get(&offset.topic) else {
             return TOPIC_BYTES + offset.topic.len() + PARTITION_BYTES + metadata;
         };
@@ -200,6 +203,43 @@ impl GroupOffsets {
                 entry.recorded = Some(RecordedOffset { appended_at, committed });
             }
         });
+    }
+
+    /// Stored, and to count once the producer commits.
+    pub(super) fn end_storing_in_transaction(&mut self, producer_id: ProducerId, offset: OffsetToCommit, at: Offset) {
+        let OffsetToCommit { topic, partition, committed } = offset;
+        self.record_in_transaction(producer_id, &topic, partition, RecordedOffset { appended_at: at, committed });
+        self.change(&topic, partition, |entry| entry.storing -= 1);
+    }
+
+    /// Those whose transactions decide whether offsets count.
+    pub(crate) fn producers(&self) -> BTreeSet<ProducerId> {
+        let undecided = self.topics.values().flat_map(BTreeMap::values).flat_map(|entry| &entry.undecided);
+        undecided.map(|(producer_id, _)| *producer_id).collect()
+    }
+
+    /// What the producer has recorded before the marker counts now, or is forgotten.
+    pub(super) fn transaction_ended(&mut self, producer_id: ProducerId, outcome: TransactionOutcome, marker: Offset) {
+        let is_decided = |(producer, recorded): &(ProducerId, RecordedOffset)| {
+            *producer == producer_id && recorded.appended_at < marker
+        };
+        let decided: Vec<(Arc<str>, i32)> = self
+            .iter()
+            .flat_map(|(topic, partitions)| {
+                let decided = partitions.iter().filter(|(_, entry)| entry.undecided.iter().any(is_decided));
+                decided.map(|(partition, _)| (Arc::clone(topic), *partition))
+            })
+            .collect();
+        for (topic, partition) in decided {
+            self.change(&topic, partition, |entry| {
+                let at = entry.undecided.iter().position(is_decided);
+                let Some((_, recorded)) = at.map(|at| entry.undecided.remove(at)) else { return };
+                let is_newer = entry.recorded.as_ref().is_none_or(|known| known.appended_at < recorded.appended_at);
+                if outcome == TransactionOutcome::Commit && is_newer {
+                    entry.recorded = Some(recorded);
+                }
+            });
+        }
     }
 
     /// Forgets a partition. True if it has an offset in the log, perhaps on its way there, which needs a tombstone.

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::coordinator::group::requests::{OffsetToCommit, Protocol};
 use crate::coordinator::group::turn::ReplyTo;
-use crate::model::GenerationId;
+use crate::coordinator::transaction::state::Producer;
+use crate::model::{GenerationId, Offset};
+use crate::record::build::TransactionOutcome;
 
 /// What to do when the fate of an append is known.
 #[derive(Debug)]
@@ -40,4 +42,16 @@ pub(super) struct StaticReplacement {
 pub(super) struct StoringOffsets {
     pub(super) reply: ReplyTo,
     pub(super) offsets: Vec<OffsetToCommit>,
+    /// Whose transaction decides whether they count.
+    pub(super) transaction: Option<Producer>,
+    /// What was heard meanwhile of ends of its transactions: where the marker stands, and what it says.
+    pub(super) ended: Vec<(Offset, TransactionOutcome)>,
+}
+
+impl StoringOffsets {
+    /// How the transaction has ended in which they were stored there, if it has.
+    pub(super) fn outcome_at(&self, stored_at: Offset) -> Option<TransactionOutcome> {
+        let behind = self.ended.iter().filter(|(marker, _)| *marker > stored_at);
+        behind.min_by_key(|(marker, _)| *marker).map(|(_, outcome)| *outcome)
+    }
 }

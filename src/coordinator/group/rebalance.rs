@@ -243,7 +243,7 @@ impl Group {
         match self.state {
             GroupState::Stable if self.select_protocol() == self.protocol_name => {
                 let record = self.record(|_, member| member.assignment.clone());
-                let append = turn.append(&self.group_id, vec![record]);
+                let append = turn.append(&self.group_id, vec![record].into());
                 let replacement = StaticReplacement {
                     reply,
                     generation_id: self.generation_id,
@@ -403,7 +403,7 @@ impl Group {
             self.become_state(GroupState::Empty, turn.now.wall_ms);
             log::info!("Group {} with generation {} is now empty", self.group_id, self.generation_id);
             let record = self.record(|_, _| Bytes::new());
-            let append = turn.append(&self.group_id, vec![record]);
+            let append = turn.append(&self.group_id, vec![record].into());
             self.appending.insert(append, PendingAppend::EmptyGeneration);
             return;
         }
@@ -511,7 +511,7 @@ impl Group {
             );
         }
         let record = self.record(|member_id, _| assignments.get(member_id).cloned().unwrap_or_default());
-        let append = turn.append(&self.group_id, vec![record]);
+        let append = turn.append(&self.group_id, vec![record].into());
         let pending = PendingAppend::Assignment { generation_id: self.generation_id, assignments };
         self.appending.insert(append, pending);
     }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
 use crate::config::metadata_version::MetadataVersion;
+use crate::coordinator::transaction::state::Producer;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 use crate::protocol::message::{EncodeError, Message, message};
 
@@ -28,6 +29,20 @@ pub(crate) enum GroupRecord {
     Offset { topic: Arc<str>, partition: i32, committed: Option<CommittedOffset> },
     /// `None` is a tombstone.
     Metadata(Option<Box<GroupMetadata>>),
+}
+
+/// What is appended at once.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupBatch {
+    pub(crate) records: Vec<GroupRecord>,
+    /// Whose transaction the records belong to, which count once it is committed.
+    pub(crate) transaction: Option<Producer>,
+}
+
+impl From<Vec<GroupRecord>> for GroupBatch {
+    fn from(records: Vec<GroupRecord>) -> GroupBatch {
+        GroupBatch { records, transaction: None }
+    }
 }
 
 /// A completed generation of a group as it is stored.

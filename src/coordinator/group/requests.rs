@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::records::CommittedOffset;
+use crate::coordinator::transaction::state::Producer;
 use crate::model::GenerationId;
 
 /// A way of assigning partitions that a member offers, with what it wants to tell the leader about itself.
@@ -131,12 +132,14 @@ pub(crate) fn metadata_fits(metadata: &str, max: usize) -> bool {
     metadata.len() <= max || metadata.encode_utf16().count() <= max
 }
 
-/// An OffsetCommit.
+/// An OffsetCommit, or a TxnOffsetCommit.
 #[derive(Debug)]
 pub(crate) struct Commit {
     /// Who commits; no member id and generation -1 for a client that assigns partitions itself.
     pub(crate) caller: Caller,
     pub(crate) offsets: Vec<OffsetToCommit>,
+    /// Of a TxnOffsetCommit: whose transaction decides whether they count.
+    pub(crate) transaction: Option<Producer>,
 }
 
 /// The answer to OffsetCommit.

@@ -158,14 +158,14 @@ impl World {
             }
             Action::Append { of: group, append, records } => {
                 let at = Offset(self.next_offset);
-                self.next_offset += i64::try_from(records.len()).expect("small");
-                self.log.extend(records.into_iter().map(|record| (at, Arc::clone(&group), record)));
+                self.next_offset += i64::try_from(records.records.len()).expect("small");
+                self.log.extend(records.records.into_iter().map(|record| (at, Arc::clone(&group), record)));
                 self.in_flight.push_back(InFlight { group, append, at });
             }
             Action::Forget { of: group, records } => {
                 let at = Offset(self.next_offset);
-                self.next_offset += i64::try_from(records.len()).expect("small");
-                self.log.extend(records.into_iter().map(|record| (at, Arc::clone(&group), record)));
+                self.next_offset += i64::try_from(records.records.len()).expect("small");
+                self.log.extend(records.records.into_iter().map(|record| (at, Arc::clone(&group), record)));
             }
             Action::StartTimer(key, deadline) => self.timers.start(key, deadline),
             Action::CancelTimer(key) => self.timers.cancel(&key),
@@ -304,7 +304,9 @@ impl World {
                     expire_timestamp_ms: None,
                 };
                 let offsets = vec![OffsetToCommit { topic: Arc::from("orders"), partition: 0, committed }];
-                self.step(|groups, turn| groups.commit_offsets(group, Commit { caller, offsets }, reply, turn));
+                self.step(|groups, turn| {
+                    groups.commit_offsets(group, Commit { caller, offsets, transaction: None }, reply, turn)
+                });
             }
             74..90 => self.an_append_ends(),
             90..98 => {

@@ -17,8 +17,9 @@ use crate::coordinator::group::turn::{Answer, GroupEffect};
 use crate::coordinator::partitioner::partition_for;
 use crate::coordinator::shard::{Clock, NotServing, Shard, ShardEvent, Shards, TopicTerms, now};
 use crate::coordinator::topic_log::CoordinatorLog;
-use crate::model::TopicPartition;
 use crate::model::lock::Guard;
+use crate::model::{Offset, ProducerId, TopicPartition};
+use crate::record::build::TransactionOutcome;
 
 /// The handle of the group coordinator.
 pub struct GroupCoordinator {
@@ -153,7 +154,11 @@ impl GroupCoordinator {
     }
 
     pub(crate) async fn commit_offsets(&self, group_id: &str, commit: Commit) -> CommitAnswer {
-        let shard = match self.shard_of(group_id) {
+        let shard = match commit.transaction {
+            Some(_) => self.shard_of_named(group_id),
+            None => self.shard_of(group_id),
+        };
+        let shard = match shard {
             Ok(shard) => shard,
             Err(error) => return CommitAnswer::Refused(error),
         };
@@ -253,6 +258,24 @@ impl GroupCoordinator {
     }
 
     // What the cluster reports
+
+    /// Whether the groups of the partition are being read from the log.
+    pub(crate) fn is_loading(&self, partition: i32) -> bool {
+        self.shards.owned(partition).err() == Some(NotServing::Loading)
+    }
+
+    /// The marker of a producer's transaction is in the log, at this offset. Whoever loads the partition reads it there.
+    pub(crate) fn transaction_ended(
+        &self,
+        partition: i32,
+        producer_id: ProducerId,
+        outcome: TransactionOutcome,
+        marker: Offset,
+    ) {
+        if let Ok(shard) = self.shards.owned(partition) {
+            self.shards.now(shard, |groups, _| groups.transaction_ended(producer_id, outcome, marker));
+        }
+    }
 
     /// These partitions are gone, as an UpdateMetadata said.
     pub fn partitions_deleted(&self, partitions: &[TopicPartition]) {

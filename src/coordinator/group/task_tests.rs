@@ -232,6 +232,7 @@ fn commit(caller: &Caller, offset: i64) -> Commit {
     Commit {
         caller: caller.clone(),
         offsets: vec![OffsetToCommit { topic: Arc::from("orders"), partition: 0, committed }],
+        transaction: None,
     }
 }
 

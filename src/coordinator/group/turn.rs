@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::sections::GroupConfig;
 use crate::coordinator::core::{self, Vocabulary};
 pub(crate) use crate::coordinator::core::{AppendId, ReplyTo};
-use crate::coordinator::group::records::GroupRecord;
+use crate::coordinator::group::records::GroupBatch;
 use crate::coordinator::group::requests::{CommitAnswer, JoinAnswer, SyncAnswer};
 
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct GroupVocabulary;
 impl Vocabulary for GroupVocabulary {
     type Settings = GroupConfig;
     type Answer = Answer;
-    type Records = Vec<GroupRecord>;
+    type Records = GroupBatch;
     type TimerKind = TimerKind;
     type Effect = GroupEffect;
 }

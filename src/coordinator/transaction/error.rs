@@ -37,9 +37,10 @@ impl From<AppendFailure> for TransactionError {
             | AppendFailure::NotEnoughReplicasAfterAppend
             | AppendFailure::TimedOut => TransactionError::CoordinatorNotAvailable,
             AppendFailure::NotLeaderOrFollower | AppendFailure::StorageError => TransactionError::NotCoordinator,
-            AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge | AppendFailure::Unexpected => {
-                TransactionError::UnknownServerError
-            }
+            AppendFailure::MessageTooLarge
+            | AppendFailure::RecordListTooLarge
+            | AppendFailure::InvalidProducerEpoch
+            | AppendFailure::Unexpected => TransactionError::UnknownServerError,
         }
     }
 }

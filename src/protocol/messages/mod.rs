@@ -1,5 +1,6 @@
 //! Every message, one file per API, declared as data.
 
+pub mod add_offsets_to_txn;
 pub mod add_partitions_to_txn;
 pub mod allocate_producer_ids;
 pub mod alter_configs;
@@ -46,6 +47,7 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod stop_replica;
 pub mod sync_group;
+pub mod txn_offset_commit;
 pub mod update_features;
 pub mod update_metadata;
 pub mod write_txn_markers;
@@ -93,8 +95,10 @@ exchanges! {
     init_producer_id: InitProducerIdRequest => InitProducerIdResponse;
     offset_for_leader_epoch: OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
     add_partitions_to_txn: AddPartitionsToTxnRequest => AddPartitionsToTxnResponse;
+    add_offsets_to_txn: AddOffsetsToTxnRequest => AddOffsetsToTxnResponse;
     end_txn: EndTxnRequest => EndTxnResponse;
     write_txn_markers: WriteTxnMarkersRequest => WriteTxnMarkersResponse;
+    txn_offset_commit: TxnOffsetCommitRequest => TxnOffsetCommitResponse;
     describe_acls: DescribeAclsRequest => DescribeAclsResponse;
     create_acls: CreateAclsRequest => CreateAclsResponse;
     delete_acls: DeleteAclsRequest => DeleteAclsResponse;

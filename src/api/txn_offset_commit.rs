@@ -1,0 +1,90 @@
+//! TxnOffsetCommit: offsets of a consumer group that count once a transaction is committed (KIP-98, KIP-447).
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (handleTxnOffsetCommitRequest).
+
+use std::sync::Arc;
+
+use crate::api::topic_numbers::NamedOnce;
+use crate::api::transactions::producer;
+use crate::api::{RequestContext, Server};
+use crate::coordinator::group::records::CommittedOffset;
+use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, OffsetToCommit, metadata_fits};
+use crate::model::{GenerationId, LeaderEpoch, Offset};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::txn_offset_commit::{
+    TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+
+/// Clients before it may fail when they are told of a coordinator that loads (KAFKA-7296).
+const FIRST_WITH_LOADING: i16 = 2;
+
+pub(crate) async fn handle(
+    server: &Server,
+    context: &RequestContext,
+    request: TxnOffsetCommitRequest,
+) -> TxnOffsetCommitResponse {
+    let image = server.metadata.image();
+    let metadata_max = server.groups.settings().offset_metadata_max_bytes;
+    let mut offsets = Vec::new();
+    // Of a partition that is named twice the last counts.
+    let mut seen = NamedOnce::default();
+    for topic in request.topics.iter().rev() {
+        let Some(known) = image.topic(&topic.name) else { continue };
+        let number = seen.number_of(&topic.name);
+        for partition in topic.partitions.iter().rev().filter(|p| known.partition(p.partition_index).is_some()) {
+            if !seen.is_new(number, partition.partition_index) {
+                continue;
+            }
+            offsets.push(OffsetToCommit {
+                topic: Arc::clone(&known.name),
+                partition: partition.partition_index,
+                committed: CommittedOffset {
+                    offset: Offset(partition.committed_offset),
+                    leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
+                    metadata: Arc::from(partition.committed_metadata.as_deref().unwrap_or("")),
+                    commit_timestamp_ms: context.now_ms,
+                    expire_timestamp_ms: None,
+                },
+            });
+        }
+    }
+    offsets.reverse();
+    let answer = if offsets.is_empty() {
+        CommitAnswer::Stored(Ok(()))
+    } else {
+        let caller = Caller {
+            member_id: Arc::from(request.member_id.as_str()),
+            group_instance_id: request.group_instance_id.as_deref().map(Arc::from),
+            generation_id: GenerationId(request.generation_id),
+        };
+        let transaction = Some(producer(request.producer_id, request.producer_epoch));
+        server.groups.commit_offsets(&request.group_id, Commit { caller, offsets, transaction }).await
+    };
+    let code_of = |topic: &str, partition: i32, metadata: &str| {
+        if image.partition(topic, partition).is_none() {
+            return ErrorCode::UnknownTopicOrPartition;
+        }
+        match answer {
+            CommitAnswer::Stored(_) if !metadata_fits(metadata, metadata_max) => ErrorCode::OffsetMetadataTooLarge,
+            CommitAnswer::Stored(Ok(())) => ErrorCode::None,
+            CommitAnswer::Refused(error) | CommitAnswer::Stored(Err(error)) => match error.into() {
+                ErrorCode::CoordinatorLoadInProgress if context.api_version < FIRST_WITH_LOADING => {
+                    ErrorCode::CoordinatorNotAvailable
+                }
+                code => code,
+            },
+        }
+    };
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| TxnOffsetCommitResponsePartition {
+            partition_index: partition.partition_index,
+            error_code: code_of(
+                &topic.name,
+                partition.partition_index,
+                partition.committed_metadata.as_deref().unwrap_or(""),
+            )
+            .code(),
+        });
+        TxnOffsetCommitResponseTopic { name: topic.name.clone(), partitions: partitions.collect() }
+    });
+    TxnOffsetCommitResponse { topics: topics.collect(), ..Default::default() }
+}

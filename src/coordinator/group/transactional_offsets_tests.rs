@@ -1,0 +1,225 @@
+//! Offsets inside transactions: they count once the marker says so, whatever comes first.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::config::sections::GroupConfig;
+use crate::coordinator::core::{Core, Now};
+use crate::coordinator::group::error::GroupError;
+use crate::coordinator::group::groups::Groups;
+use crate::coordinator::group::offsets::FoundOffset;
+use crate::coordinator::group::records::{CommittedOffset, GroupBatch};
+use crate::coordinator::group::replay::Replay;
+use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, OffsetToCommit};
+use crate::coordinator::group::turn::{Action, Answer, AppendId, ReplyTo, Turn};
+use crate::coordinator::topic_log::AppendFailure;
+use crate::coordinator::transaction::state::Producer;
+use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use crate::record::build::TransactionOutcome::{self, Abort, Commit as Committed};
+use crate::record::build::end_transaction_marker;
+use crate::record::read::batches;
+
+const WALL_MS: i64 = 1_700_000_000_000;
+
+/// The groups of one partition over a log that is told when an append ends.
+#[derive(Default)]
+struct Bench {
+    groups: Groups,
+    next_reply: u64,
+    next_append: u64,
+    held: VecDeque<(Arc<str>, AppendId, GroupBatch)>,
+    answers: Vec<CommitAnswer>,
+    /// What a load would read.
+    log: Vec<u8>,
+    log_end: i64,
+}
+
+impl Bench {
+    fn step<R>(&mut self, step: impl FnOnce(&mut Groups, ReplyTo, &mut Turn<'_>) -> R) -> R {
+        let reply = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        let (settings, mut actions) = (GroupConfig::default(), VecDeque::new());
+        let mut turn = Turn {
+            now: Now { instant: Instant::now(), wall_ms: WALL_MS },
+            settings: &settings,
+            leader_epoch: LeaderEpoch(0),
+            actions: &mut actions,
+            bytes_elsewhere: 0,
+            next_append: &mut self.next_append,
+        };
+        let result = step(&mut self.groups, reply, &mut turn);
+        for action in actions {
+            match action {
+                Action::Answer(_, Answer::Commit(answer)) => self.answers.push(answer),
+                Action::Append { of, append, records } => self.held.push_back((of, append, records)),
+                _ => {}
+            }
+        }
+        assert_eq!(self.groups.bytes(), self.groups.counted_bytes() as u64);
+        result
+    }
+
+    fn put(&mut self, batch: &Bytes) -> Offset {
+        let at = self.log_end;
+        let mut batch = batch.to_vec();
+        batch[..8].copy_from_slice(&at.to_be_bytes());
+        self.log.extend_from_slice(&batch);
+        self.log_end += 1;
+        Offset(at)
+    }
+
+    fn commit(&mut self, transaction: Option<i64>, offset: i64) {
+        self.commit_as(anybody(), transaction, offset);
+    }
+
+    fn commit_as(&mut self, caller: Caller, transaction: Option<i64>, offset: i64) {
+        let committed = CommittedOffset {
+            offset: Offset(offset),
+            leader_epoch: LeaderEpoch(-1),
+            metadata: "".into(),
+            commit_timestamp_ms: WALL_MS,
+            expire_timestamp_ms: None,
+        };
+        let offsets = vec![OffsetToCommit { topic: "orders".into(), partition: 0, committed }];
+        let transaction = transaction.map(|id| Producer { id: ProducerId(id), epoch: ProducerEpoch(0) });
+        let commit = Commit { caller, offsets, transaction };
+        self.step(|groups, reply, turn| groups.commit_offsets("g", commit, reply, turn));
+    }
+
+    /// The oldest append is in the log. Its fate is for the test to tell.
+    fn write(&mut self) -> (Arc<str>, AppendId, Offset) {
+        let (of, append, batch) = self.held.pop_front().expect("an append is held");
+        let bytes = Groups::encode(&of, &batch, &GroupConfig::default(), WALL_MS).expect("short texts");
+        let at = self.put(&bytes);
+        (of, append, at)
+    }
+
+    fn told(&mut self, (of, append, at): (Arc<str>, AppendId, Offset)) {
+        self.step(|groups, _, turn| groups.appended(&of, append, Ok(at), turn));
+    }
+
+    fn store(&mut self) {
+        let written = self.write();
+        self.told(written);
+    }
+
+    fn marker(&mut self, producer_id: i64, outcome: TransactionOutcome) -> Offset {
+        let at = self.put(&end_transaction_marker(producer_id, 0, outcome, 0, WALL_MS));
+        self.step(|groups, _, _| groups.transaction_ended(ProducerId(producer_id), outcome, at));
+        at
+    }
+
+    fn found(&self, require_stable: bool) -> Option<Result<i64, ()>> {
+        match self.groups.get("g")?.offsets().find("orders", 0, require_stable) {
+            FoundOffset::None => None,
+            FoundOffset::Committed(committed) => Some(Ok(committed.offset.0)),
+            FoundOffset::Unstable => Some(Err(())),
+        }
+    }
+
+    /// What the next coordinator makes of the log.
+    fn reload(&self) -> Bench {
+        let mut next = Bench { log: self.log.clone(), log_end: self.log_end, ..Bench::default() };
+        let (bytes, mut replay) = (Bytes::from(self.log.clone()), Replay::default());
+        for batch in batches(&bytes) {
+            Groups::replay(&mut replay, batch.expect("our own batch")).expect("our own records");
+        }
+        next.step(|groups, _, turn| groups.load(replay, LeaderEpoch(1), turn));
+        next
+    }
+}
+
+fn anybody() -> Caller {
+    Caller { member_id: "".into(), group_instance_id: None, generation_id: GenerationId(-1) }
+}
+
+const UNSTABLE: Option<Result<i64, ()>> = Some(Err(()));
+
+#[test]
+fn offsets_in_a_transaction_count_once_it_is_committed() {
+    for (outcome, found) in [(Committed, Some(Ok(9))), (Abort, Some(Ok(5)))] {
+        let mut bench = Bench::default();
+        bench.commit(None, 5);
+        bench.store();
+        bench.commit(Some(7), 9);
+        assert_eq!((bench.found(false), bench.found(true)), (Some(Ok(5)), UNSTABLE), "it is on its way");
+        bench.store();
+        assert_eq!(bench.answers, [CommitAnswer::Stored(Ok(())); 2]);
+        assert_eq!((bench.found(false), bench.found(true)), (Some(Ok(5)), UNSTABLE));
+        bench.marker(8, outcome);
+        assert_eq!(bench.found(true), UNSTABLE, "another producer's");
+        // The next coordinator hears of the end too.
+        let mut next = bench.reload();
+        assert_eq!((next.found(false), next.found(true)), (Some(Ok(5)), UNSTABLE));
+        for bench in [&mut bench, &mut next] {
+            bench.marker(7, outcome);
+            assert_eq!((bench.found(false), bench.found(true)), (found, found), "{outcome:?}");
+            assert_eq!(bench.reload().found(true), found);
+        }
+    }
+}
+
+#[test]
+fn the_later_of_two_commits_counts_wherever_its_transaction_ends() {
+    let mut bench = Bench::default();
+    bench.commit(Some(7), 9);
+    bench.store();
+    bench.commit(None, 5);
+    bench.store();
+    bench.marker(7, Committed);
+    assert_eq!((bench.found(true), bench.reload().found(true)), (Some(Ok(5)), Some(Ok(5))));
+    bench.commit(Some(7), 11);
+    bench.store();
+    bench.commit(Some(7), 12);
+    bench.store();
+    bench.marker(7, Committed);
+    assert_eq!((bench.found(true), bench.reload().found(true)), (Some(Ok(12)), Some(Ok(12))));
+}
+
+#[test]
+fn a_marker_that_is_told_of_before_what_stands_before_it_decides_it_all_the_same() {
+    for (outcome, found) in [(Committed, Some(Ok(9))), (Abort, None)] {
+        let mut bench = Bench::default();
+        bench.commit(Some(7), 9);
+        let first = bench.write();
+        let marker = bench.marker(7, outcome);
+        // Of the next transaction, behind the marker.
+        bench.commit(Some(7), 20);
+        let second = bench.write();
+        assert!(first.2 < marker && marker < second.2);
+        bench.told(second);
+        bench.step(|groups, _, _| groups.transaction_ended(ProducerId(7), outcome, marker));
+        bench.told(first);
+        assert_eq!((bench.found(false), bench.found(true)), (found, UNSTABLE), "{outcome:?}");
+        bench.marker(7, Committed);
+        assert_eq!(bench.found(true), Some(Ok(20)));
+        assert_eq!(bench.reload().found(true), Some(Ok(20)));
+    }
+}
+
+#[test]
+fn a_commit_that_failed_leaves_nothing_to_wait_for() {
+    let mut bench = Bench::default();
+    bench.commit(Some(7), 9);
+    let (of, append, _) = bench.write();
+    let refused = Err(AppendFailure::InvalidProducerEpoch);
+    bench.step(|groups, _, turn| groups.appended(&of, append, refused, turn));
+    let told = GroupError::Append(AppendFailure::InvalidProducerEpoch);
+    assert_eq!(bench.answers, [CommitAnswer::Stored(Err(told))]);
+    assert!(bench.groups.get("g").is_none(), "a group of nothing");
+    bench.marker(7, Committed);
+    assert!(bench.groups.get("g").is_none());
+}
+
+/// KIP-447: a member of an older generation must not commit for its successor.
+#[test]
+fn who_names_a_member_must_be_that_member() {
+    let mut bench = Bench::default();
+    bench.commit_as(Caller { generation_id: GenerationId(3), ..anybody() }, Some(7), 9);
+    bench.commit_as(Caller { member_id: "m".into(), generation_id: GenerationId(0), ..anybody() }, Some(7), 9);
+    assert_eq!(bench.answers, [CommitAnswer::Refused(GroupError::UnknownMemberId); 2]);
+    assert!(bench.held.is_empty());
+}
