@@ -13,8 +13,6 @@ use support::{Broker, Kind, Scratch, ZooKeeper, free_port};
 /// What a JVM broker advertises and ours does not, and what of README's list of what does not work yet that is.
 const MISSING: &[(i16, &str, &str)] = &[
     (17, "SaslHandshake", "Security"),
-    (25, "AddOffsetsToTxn", "Transactions"),
-    (28, "TxnOffsetCommit", "Transactions"),
     (36, "SaslAuthenticate", "Security"),
     (38, "CreateDelegationToken", "Security"),
     (39, "RenewDelegationToken", "Security"),
@@ -26,8 +24,6 @@ const MISSING: &[(i16, &str, &str)] = &[
     (51, "AlterUserScramCredentials", "Security"),
     // A JVM broker that is not on its way to KRaft closes the connection on which it comes.
     (58, "Envelope", "migration to KRaft"),
-    (65, "DescribeTransactions", "Transactions"),
-    (66, "ListTransactions", "Transactions"),
 ];
 
 fn told(port: u16, version: i16) -> ApiVersionsResponse {

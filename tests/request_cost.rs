@@ -351,6 +351,38 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
                 frame(&AddPartitionsToTxnRequest { transactions, ..Default::default() }, 5, 1),
             ]
         }
+        ApiKey::AddOffsetsToTxn => vec![with_tags(&m::add_offsets_to_txn::AddOffsetsToTxnRequest::default(), 3)],
+        ApiKey::TxnOffsetCommit => {
+            use m::txn_offset_commit::*;
+            let partition = |partition_index| TxnOffsetCommitRequestPartition { partition_index, ..Default::default() };
+            let request = |name, partitions| TxnOffsetCommitRequest {
+                group_id: "committing".into(),
+                producer_id: 7,
+                topics: vec![TxnOffsetCommitRequestTopic { name, partitions }],
+                ..Default::default()
+            };
+            vec![
+                frame(&request(long_name(), (0..of(18) as i32).map(partition).collect()), 3, 1),
+                frame(&request(topic(), vec![partition(0); of(18)]), 3, 1),
+                frame(&request(topic(), (0..of(18) as i32).map(partition).collect()), 3, 1),
+            ]
+        }
+        ApiKey::DescribeTransactions => {
+            use m::describe_transactions::DescribeTransactionsRequest;
+            let same = vec![String::from("t"); of(2)];
+            let many = (0..of(7)).map(|number| format!("{number:06}")).collect();
+            let request = |transactional_ids| DescribeTransactionsRequest { transactional_ids };
+            vec![frame(&request(same), 0, 1), frame(&request(many), 0, 1)]
+        }
+        ApiKey::ListTransactions => {
+            use m::list_transactions::ListTransactionsRequest;
+            let state_filters = vec![String::from("x"); of(2)];
+            let producer_id_filters = (0..of(8) as i64).collect();
+            vec![
+                frame(&ListTransactionsRequest { state_filters, ..Default::default() }, 1, 1),
+                frame(&ListTransactionsRequest { producer_id_filters, ..Default::default() }, 1, 1),
+            ]
+        }
         ApiKey::EndTxn => vec![with_tags(&m::end_txn::EndTxnRequest::default(), 3)],
         ApiKey::WriteTxnMarkers => {
             use m::write_txn_markers::*;
@@ -784,12 +816,15 @@ fn names_are_cut_in_the_log_and_repeats_are_counted() {
     client.create_topic("plain", 1, &[]);
     client.commit("any", "plain", 0, 0);
     let before = log_bytes(&cluster.scratch);
-    let keys: Vec<String> = names(8_000).collect();
-    let request =
-        m::find_coordinator::FindCoordinatorRequest { key_type: 1, coordinator_keys: keys, ..Default::default() };
-    for _ in 0..100 {
-        client.call(&request, 4).expect("it answers");
-    }
+    let wrongly_named = |count: usize| {
+        let topics = names(count).map(|name| m::create_topics::CreatableTopic {
+            name: format!("{name}/"),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        });
+        m::create_topics::CreateTopicsRequest { topics: topics.collect(), timeout_ms: 1000, ..Default::default() }
+    };
     let long = "x\n".repeat(16_000);
     let request =
         m::init_producer_id::InitProducerIdRequest { transactional_id: Some(long.clone()), ..Default::default() };
@@ -799,18 +834,16 @@ fn names_are_cut_in_the_log_and_repeats_are_counted() {
     topic.replication_factor = 1;
     let request = m::create_topics::CreateTopicsRequest { topics: vec![topic], timeout_ms: 1000, ..Default::default() };
     assert_ne!(client.call(&request, 5).expect("it answers").topics[0].error_code, 0);
+    for _ in 0..100 {
+        client.call(&wrongly_named(100), 5).expect("it answers");
+    }
     let said = cluster.broker.process().said();
     let (lines, bytes) = (said.lines().count(), log_bytes(&cluster.scratch) - before);
     assert!(bytes < LOG_BYTES_MAX, "{bytes} bytes in {lines} lines");
     assert!(said.lines().all(|line| line.len() < 5000));
     assert!(said.contains("bytes more)"), "a name is cut");
     eventually(PATIENCE, "what was not written is counted", || {
-        client
-            .call(
-                &m::find_coordinator::FindCoordinatorRequest { key_type: 1, key: "t".into(), ..Default::default() },
-                3,
-            )
-            .map_err(|error| error.to_string())?;
+        client.call(&wrongly_named(1), 5).map_err(|error| error.to_string())?;
         let said = cluster.broker.process().said();
         if said.contains("lines like the next one were not written") { Ok(()) } else { Err(said) }
     });

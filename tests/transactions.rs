@@ -8,11 +8,20 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use odradek::protocol::error_code::ErrorCode;
+use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use odradek::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
+use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::EndTxnRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use odradek::protocol::messages::list_transactions::ListTransactionsRequest;
 use odradek::protocol::messages::metadata::MetadataRequest;
+use odradek::protocol::messages::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
+use odradek::protocol::messages::txn_offset_commit::{
+    TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use odradek::protocol::messages::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
 };
@@ -87,6 +96,13 @@ impl Drop for Jvm {
     }
 }
 
+fn until_position(jvm: &mut Jvm, expected: &str) {
+    eventually(PATIENCE, "the group's position is decided", || {
+        let told = jvm.told("position g orders 0");
+        if told == expected { Ok(()) } else { Err(told) }
+    });
+}
+
 const FEW_PARTITIONS: &str = "transaction.state.log.num.partitions=5";
 
 #[test]
@@ -101,30 +117,30 @@ fn what_a_java_client_commits_is_seen_whole_and_nothing_else() {
     assert_eq!(jvm.told("read uncommitted orders 0"), "1,2,3,6,7,9");
     assert_eq!(jvm.told("read committed orders 1"), "4,5");
 
+    // Nor does a position count that may not stay.
+    assert_eq!(jvm.told("position g orders 0"), "none");
+    jvm.all_ok(&["offsets a g orders 0 3"]);
+
     // The broker dies with a transaction open, which goes on afterwards.
     cluster.broker.kill();
     cluster.start_broker(Kind::Odradek);
+    assert_eq!(jvm.told("position g orders 0"), "TimeoutException");
     jvm.all_ok(&["send a orders 0 10 1", "commit a"]);
+    until_position(&mut jvm, "3");
+    jvm.all_ok(&["begin a", "offsets a g orders 0 5", "abort a"]);
+    until_position(&mut jvm, "3");
     assert_eq!(jvm.told("read committed orders 0"), "1,2,3,9,10");
     assert_eq!(jvm.told("read committed orders 1"), "4,5,8");
 
-    // It dies while transactions are being ended, which are then whole or not there.
-    let mut next = 100;
-    let mut expected = "1,2,3,9,10".to_owned();
-    for round in 0..4 {
-        jvm.all_ok(&["begin a", &format!("send a orders 0 {next} 2"), &format!("send a orders 1 {next} 1")]);
-        let commits = round != 2;
-        jvm.ask(if commits { "commit a" } else { "abort a" });
-        cluster.broker.kill();
-        cluster.start_broker(Kind::Odradek);
-        assert_eq!(jvm.answer(), "ok");
-        if commits {
-            expected += &format!(",{next},{}", next + 1);
-        }
-        next += 10;
-    }
+    // It dies while a transaction is being ended, which is then whole.
+    jvm.all_ok(&["begin a", "send a orders 0 100 2", "send a orders 1 100 1"]);
+    jvm.ask("commit a");
+    cluster.broker.kill();
+    cluster.start_broker(Kind::Odradek);
+    assert_eq!(jvm.answer(), "ok");
+    let expected = "1,2,3,9,10,100,101".to_owned();
     assert_eq!(jvm.told("read committed orders 0"), expected);
-    assert_eq!(jvm.told("read committed orders 1"), "4,5,8,100,110,130");
+    assert_eq!(jvm.told("read committed orders 1"), "4,5,8,100");
 
     // Whoever begins under the same id ends what the other had open, and the other can do nothing more.
     jvm.all_ok(&["begin a", "send a orders 0 900 1", "init b t 60000"]);
@@ -298,6 +314,9 @@ fn every_version_is_answered_in_success_and_in_refusal() {
     }
     assert_eq!(end(4, "t", 0, false), ErrorCode::None);
 
+    offsets_in_transactions(&mut client);
+    descriptions(&mut client, me.producer_id);
+
     for version in 0..=1 {
         let topic = |name: &str, partition_indexes| WritableTxnMarkerTopic { name: name.to_owned(), partition_indexes };
         let marker = |coordinator_epoch| WritableTxnMarker {
@@ -327,4 +346,137 @@ fn every_version_is_answered_in_success_and_in_refusal() {
         let nothing = client.call(&WriteTxnMarkersRequest::default(), version).expect("WriteTxnMarkers is answered");
         assert_eq!(nothing.markers, []);
     }
+}
+
+fn offsets_in_transactions(client: &mut Client) {
+    use ErrorCode::{
+        InvalidGroupId, InvalidProducerEpoch, InvalidProducerIdMapping, None, OffsetMetadataTooLarge, ProducerFenced,
+        UnknownMemberId, UnknownTopicOrPartition, UnstableOffsetCommit,
+    };
+    client.until_coordinated("g");
+    let me = settled("an id is given", || init(client, "offsets", 4), |told| told.error_code);
+    for version in 0..=4 {
+        let mut add = |id: &str, epoch| {
+            let request = AddOffsetsToTxnRequest {
+                transactional_id: id.to_owned(),
+                producer_id: me.producer_id,
+                producer_epoch: epoch,
+                group_id: "g".to_owned(),
+            };
+            client.call(&request, version).expect("AddOffsetsToTxn is answered")
+        };
+        let added = settled("the offsets are added", || add("offsets", 0), |told| told.error_code);
+        assert_eq!(added.error_code, None.code());
+        let fenced = if version < 2 { InvalidProducerEpoch } else { ProducerFenced };
+        assert_eq!(add("offsets", 1).error_code, fenced.code());
+        assert_eq!(add("nobody", 0).error_code, InvalidProducerIdMapping.code());
+
+        let partition = |partition_index, offset| TxnOffsetCommitRequestPartition {
+            partition_index,
+            committed_offset: offset,
+            ..Default::default()
+        };
+        let mut commit = |group: &str, member: &str, generation_id, partitions| {
+            let request = TxnOffsetCommitRequest {
+                transactional_id: "offsets".to_owned(),
+                group_id: group.to_owned(),
+                producer_id: me.producer_id,
+                generation_id,
+                member_id: member.to_owned(),
+                topics: vec![TxnOffsetCommitRequestTopic { name: "orders".to_owned(), partitions }],
+                ..Default::default()
+            };
+            let told = client.call(&request, version).expect("TxnOffsetCommit is answered");
+            let codes = told.topics[0].partitions.iter().map(|partition| ErrorCode::from_code(partition.error_code));
+            codes.collect::<Vec<_>>()
+        };
+        let mut long = partition(1, 5);
+        long.committed_metadata = Some("x".repeat(4097));
+        let offset = 100 + i64::from(version);
+        let partitions = vec![partition(0, offset), long, partition(7, 5)];
+        assert_eq!(commit("g", "", -1, partitions), [None, OffsetMetadataTooLarge, UnknownTopicOrPartition]);
+        assert_eq!(commit("", "", -1, vec![partition(0, 1)]), [InvalidGroupId]);
+        if version >= 3 {
+            assert_eq!(commit("g", "m", 0, vec![partition(0, 1)]), [UnknownMemberId]);
+            assert_eq!(commit("g", "", 4, vec![partition(0, 1)]), [UnknownMemberId]);
+        }
+
+        let mut fetched = |require_stable| {
+            let topics = vec![OffsetFetchRequestTopics { name: "orders".to_owned(), partition_indexes: vec![0] }];
+            let group =
+                OffsetFetchRequestGroup { group_id: "g".to_owned(), topics: Some(topics), ..Default::default() };
+            let request = OffsetFetchRequest { groups: vec![group], require_stable, ..Default::default() };
+            let told = client.call(&request, 8).expect("OffsetFetch is answered");
+            let found = &told.groups[0].topics[0].partitions[0];
+            (ErrorCode::from_code(found.error_code), found.committed_offset)
+        };
+        let before = if version == 0 { -1 } else { offset - 1 };
+        assert_eq!(fetched(true), (UnstableOffsetCommit, -1));
+        assert_eq!(fetched(false), (None, before));
+        let end = EndTxnRequest {
+            transactional_id: "offsets".to_owned(),
+            producer_id: me.producer_id,
+            producer_epoch: 0,
+            committed: true,
+        };
+        assert_eq!(client.call(&end, 3).expect("EndTxn is answered").error_code, 0);
+        eventually(PATIENCE, "the offset counts", || {
+            let topics = vec![OffsetFetchRequestTopics { name: "orders".to_owned(), partition_indexes: vec![0] }];
+            let group =
+                OffsetFetchRequestGroup { group_id: "g".to_owned(), topics: Some(topics), ..Default::default() };
+            let request = OffsetFetchRequest { groups: vec![group], require_stable: true, ..Default::default() };
+            let told = client.call(&request, 8).expect("OffsetFetch is answered");
+            let found = &told.groups[0].topics[0].partitions[0];
+            if (found.error_code, found.committed_offset) == (0, offset) { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+    }
+}
+
+fn descriptions(client: &mut Client, producer_id: i64) {
+    let add = AddPartitionsToTxnRequest {
+        v3_and_below_transactional_id: "t".to_owned(),
+        v3_and_below_producer_id: producer_id,
+        v3_and_below_topics: vec![AddPartitionsToTxnTopic { name: "orders".to_owned(), partitions: vec![1, 0] }],
+        ..Default::default()
+    };
+    eventually(PATIENCE, "a transaction is opened", || {
+        let told = client.call(&add, 3).expect("AddPartitionsToTxn is answered");
+        let code = told.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code;
+        if code == 0 { Ok(()) } else { Err(code.to_string()) }
+    });
+    let transactional_ids = ["t", "init-5", "nobody", ""].map(String::from).to_vec();
+    let told = client.call(&DescribeTransactionsRequest { transactional_ids }, 0).expect("it is answered");
+    let [open, idle, unknown, empty] = &told.transaction_states[..] else { panic!("{told:?}") };
+    assert_eq!((open.error_code, &*open.transaction_state, open.transaction_timeout_ms), (0, "Ongoing", 60_000));
+    assert_eq!((open.producer_id, open.producer_epoch), (producer_id, 0));
+    assert!(open.transaction_start_time_ms > 1_700_000_000_000);
+    let topics: Vec<_> = open.topics.iter().map(|topic| (&*topic.topic, &topic.partitions[..])).collect();
+    assert_eq!(topics, [("orders", &[0, 1][..])]);
+    assert_eq!((&*idle.transaction_state, idle.transaction_start_time_ms, idle.topics.len()), ("Empty", -1, 0));
+    assert_eq!(unknown.error_code, ErrorCode::TransactionalIdNotFound.code());
+    assert_eq!(empty.error_code, ErrorCode::InvalidRequest.code());
+
+    let mut list = |version, states: &[&str], producer_id_filters: &[i64], duration_filter| {
+        let request = ListTransactionsRequest {
+            state_filters: states.iter().map(|state| (*state).to_owned()).collect(),
+            producer_id_filters: producer_id_filters.to_vec(),
+            duration_filter,
+        };
+        let told = client.call(&request, version).expect("ListTransactions is answered");
+        assert_eq!(told.error_code, 0);
+        let listed = told.transaction_states.into_iter().map(|one| (one.transactional_id, one.transaction_state));
+        let mut listed: Vec<(String, String)> = listed.collect();
+        listed.sort_unstable();
+        (listed, told.unknown_state_filters)
+    };
+    let open = vec![("t".to_owned(), "Ongoing".to_owned())];
+    for version in 0..=1 {
+        let (all, _) = list(version, &[], &[], -1);
+        assert_eq!(all.len(), 8, "{all:?}");
+        assert_eq!(list(version, &["Ongoing", "made up"], &[], -1), (open.clone(), vec!["made up".to_owned()]));
+        assert_eq!(list(version, &[], &[producer_id], -1).0, open);
+        assert_eq!(list(version, &["Empty"], &[producer_id], -1).0, []);
+    }
+    assert_eq!(list(1, &["Ongoing"], &[], 1_000_000).0, []);
+    assert_eq!(list(1, &["Ongoing"], &[], 0).0, open);
 }

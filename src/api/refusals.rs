@@ -390,6 +390,17 @@ refusals! {
     allocate_producer_ids: AllocateProducerIdsRequest => AllocateProducerIdsResponse, |_asked, _version, code, text| {
         AllocateProducerIdsResponse { error_code: code, ..Default::default() }
     };
+    describe_transactions: DescribeTransactionsRequest => DescribeTransactionsResponse, |asked, _version, code, text| {
+        let transaction_states = each(asked.transactional_ids, |transactional_id| TransactionState {
+            error_code: code,
+            transactional_id,
+            ..Default::default()
+        });
+        DescribeTransactionsResponse { transaction_states, ..Default::default() }
+    };
+    list_transactions: ListTransactionsRequest => ListTransactionsResponse, |_asked, _version, code, text| {
+        ListTransactionsResponse { error_code: code, ..Default::default() }
+    };
     describe_producers: DescribeProducersRequest => DescribeProducersResponse, |asked, _version, code, text| {
         let topics = each(asked.topics, |topic| TopicResponse {
             name: topic.name,

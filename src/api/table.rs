@@ -16,9 +16,9 @@ use crate::api::{
     Handled, HangUp, Outcome, RequestContext, Server, acls, allocate_producer_ids, alter_configs, alter_partition,
     alter_replica_log_dirs, api_versions, consumer_groups, controlled_shutdown, create_partitions, create_topics,
     delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
-    elect_leaders, fetch, find_coordinator, groups, init_producer_id, leader_and_isr, list_offsets, metadata,
-    offset_for_leader_epoch, offsets, produce, reassignments, stop_replica, transactions, txn_offset_commit,
-    update_features, update_metadata, write_txn_markers,
+    describe_transactions, elect_leaders, fetch, find_coordinator, groups, init_producer_id, leader_and_isr,
+    list_offsets, metadata, offset_for_leader_epoch, offsets, produce, reassignments, stop_replica, transactions,
+    txn_offset_commit, update_features, update_metadata, write_txn_markers,
 };
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::writer::Writer;
@@ -116,6 +116,8 @@ table! {
     UpdateFeatures => update_features::handle, counted;
     DescribeCluster => describe_cluster::handle;
     DescribeProducers => describe_producers::handle, counted;
+    DescribeTransactions => describe_transactions::describe, counted;
+    ListTransactions => describe_transactions::list, counted;
     AllocateProducerIds => allocate_producer_ids::handle;
     ConsumerGroupHeartbeat => consumer_groups::heartbeat;
     ConsumerGroupDescribe => consumer_groups::describe, counted;

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::api::{RequestContext, Server};
-use crate::config::metadata_version::Magic;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{Offset, ProducerId};
 use crate::protocol::error_code::ErrorCode;
@@ -87,7 +86,7 @@ pub(crate) async fn handle(
 fn append(server: &Server, topic: &str, partition: i32, batch: Bytes, now_ms: i64) -> Result<Appended, ErrorCode> {
     let hosted = server.replicas.partition(topic, partition).map_err(|why| ErrorCode::from(&why))?;
     let log = hosted.log().ok_or(ErrorCode::NotLeaderOrFollower)?;
-    if log.config().message_format_version.highest_supported_magic() < Magic::V2 {
+    if log.config().message_format_version.highest_supported_magic() < 2 {
         return Err(ErrorCode::UnsupportedForMessageFormat);
     }
     if topic == GROUP_METADATA_TOPIC && server.groups.is_loading(partition) {

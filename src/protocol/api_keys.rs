@@ -99,6 +99,8 @@ api_keys! {
     UpdateFeatures = 57, m::update_features::UpdateFeaturesRequest;
     DescribeCluster = 60, m::describe_cluster::DescribeClusterRequest;
     DescribeProducers = 61, m::describe_producers::DescribeProducersRequest;
+    DescribeTransactions = 65, m::describe_transactions::DescribeTransactionsRequest;
+    ListTransactions = 66, m::list_transactions::ListTransactionsRequest;
     AllocateProducerIds = 67, m::allocate_producer_ids::AllocateProducerIdsRequest;
     ConsumerGroupHeartbeat = 68, m::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
     ConsumerGroupDescribe = 69, m::consumer_group_describe::ConsumerGroupDescribeRequest;

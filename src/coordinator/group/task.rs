@@ -154,11 +154,9 @@ impl GroupCoordinator {
     }
 
     pub(crate) async fn commit_offsets(&self, group_id: &str, commit: Commit) -> CommitAnswer {
-        let shard = match commit.transaction {
-            Some(_) => self.shard_of_named(group_id),
-            None => self.shard_of(group_id),
-        };
-        let shard = match shard {
+        let is_transactional = commit.transaction.is_some();
+        let named = |group_id| if is_transactional { self.shard_of_named(group_id) } else { self.shard_of(group_id) };
+        let shard = match named(group_id) {
             Ok(shard) => shard,
             Err(error) => return CommitAnswer::Refused(error),
         };

@@ -113,7 +113,7 @@ impl MarkerSender {
                     if changed.is_err() { return }
                     queues.route_parked(&self.metadata.image());
                 }
-                _ = shutdown.wait_for(|stop| *stop) => break,
+                () = stopped(&mut shutdown) => break,
             }
         }
         if queues.len() > 0 {
@@ -165,6 +165,11 @@ impl MarkerSender {
         }
         Ok(partitions)
     }
+}
+
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // Without a sender there is no broker either.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 async fn send(
