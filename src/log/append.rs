@@ -109,8 +109,10 @@ impl State {
         }
         prepared.assign(first_offset.0, leader_epoch.0, now_ms);
         let bytes = self.check_size(prepared.size_in_bytes())?;
+        let mut aborts = 0;
         for batch in prepared.batches() {
             let Some(of_producer) = producer_batch(batch.header(), batch.body()) else { continue };
+            aborts += usize::from(of_producer.is_abort());
             self.producers.check_room_for(&of_producer, origin)?;
             if let Verdict::Duplicate(known) = self.producers.check(&of_producer, origin)? {
                 return Ok((self.duplicate_append(&known), Rolled::No));
@@ -129,11 +131,11 @@ impl State {
         let batches = prepared.batches();
         let position = if let [batch] = batches {
             let mut parts: [IoSlice<'_>; PARTS_INLINE] = [IoSlice::new(batch.head()), IoSlice::new(batch.body())];
-            self.write(&mut parts, bytes)?
+            self.write(&mut parts, bytes, aborts)?
         } else {
             let mut parts: Vec<IoSlice<'_>> =
                 batches.iter().flat_map(|batch| [IoSlice::new(batch.head()), IoSlice::new(batch.body())]).collect();
-            self.write(&mut parts, bytes)?
+            self.write(&mut parts, bytes, aborts)?
         };
         self.log_end_offset = Offset(last_offset.0 + 1);
         let mut at = position;
@@ -186,9 +188,11 @@ impl State {
                 first_offset: Offset(header.base_offset),
                 max_timestamp_ms: -1,
                 has_magic_2: false,
+                aborts: 0,
             });
             facts.max_timestamp_ms = facts.max_timestamp_ms.max(header.max_timestamp);
             facts.has_magic_2 |= header.magic >= 2;
+            facts.aborts += usize::from(producer_batch_of(&batch).is_some_and(|of_producer| of_producer.is_abort()));
         }
         let Some(facts) = facts else { return Ok((self.empty_append(), Rolled::No)) };
         let whole_bytes = records.len() - whole.rest().len();
@@ -216,7 +220,7 @@ impl State {
             self.log_end_offset.max(Offset(last_offset.0 - i64::from(i32::MAX)))
         };
         let rolled = self.roll_if_needed(new_base, &question)?;
-        let position = self.write(&mut [IoSlice::new(&records[..whole_bytes])], bytes)?;
+        let position = self.write(&mut [IoSlice::new(&records[..whole_bytes])], bytes, facts.aborts)?;
         self.log_end_offset = Offset(last_offset.0 + 1);
         let mut at = position;
         for batch in Batches::new(&records[..whole_bytes]).flatten() {
@@ -246,13 +250,17 @@ impl State {
         u32::try_from(bytes).ok().filter(|&bytes| bytes <= self.config.segment_bytes).ok_or_else(too_large)
     }
 
-    fn write(&mut self, parts: &mut [IoSlice<'_>], bytes: u32) -> Result<u32, LogError> {
+    /// Writes batches, among which are so many markers that abort a transaction.
+    fn write(&mut self, parts: &mut [IoSlice<'_>], bytes: u32, aborts: usize) -> Result<u32, LogError> {
         let State { segments, dir, snapshots, shadow, .. } = self;
+        let active = segments.last_mut().expect("a log always has an active segment");
+        if aborts > 0 {
+            transaction_index::reserve(&active.txn_index_path(dir), aborts)?;
+        }
         snapshots.note_appended(bytes);
         // Writing uses them up.
         let again: Option<Vec<u8>> = shadow.as_ref().map(|_| parts.iter().flat_map(|part| part.to_vec()).collect());
-        let position =
-            segments.last_mut().expect("a log always has an active segment").append_bytes(dir, parts, bytes)?;
+        let position = active.append_bytes(dir, parts, bytes)?;
         if let (Some(in_old_directory), Some(again)) = (shadow, again) {
             in_old_directory.append(&again);
         }
@@ -267,7 +275,7 @@ impl State {
         let Some(of_producer) = producer_batch(header, body) else { return Ok(()) };
         if let Some(aborted) = self.producers.apply(&of_producer) {
             // The marker is in the log: without its entry readers would take aborted records for committed ones. So even
-            // a full disk is a failure of the log here; recovery rebuilds the index.
+            // a full disk, which had room a moment ago, is a failure of the log here; recovery rebuilds the index.
             transaction_index::append(&active.txn_index_path(dir), &aborted).map_err(LogError::half_done)?;
             active.has_txn_index = true;
         }
@@ -339,6 +347,8 @@ struct FollowerFacts {
     first_offset: Offset,
     max_timestamp_ms: i64,
     has_magic_2: bool,
+    /// Markers that abort a transaction.
+    aborts: usize,
 }
 
 /// What the producer state wants to know of a batch; `None` for a batch that no producer id stands behind.

@@ -111,6 +111,16 @@ impl LogError {
         self.condemns() != Condemned::Nothing
     }
 
+    /// How loud whoever has observed the error says what it came in the way of: a directory that is out of service has said
+    /// why, and a log that was deleted meanwhile is no news.
+    pub(crate) fn level(&self) -> log::Level {
+        match self {
+            LogError::Closed | LogError::BeingTruncated | LogError::Offline { .. } => log::Level::Debug,
+            _ if self.condemns() == Condemned::Dir => log::Level::Debug,
+            _ => log::Level::Error,
+        }
+    }
+
     /// What the system said, if it was asked.
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {
@@ -130,7 +140,7 @@ impl LogError {
     }
 }
 
-fn condemned_by(error: &io::Error) -> Condemned {
+pub(crate) fn condemned_by(error: &io::Error) -> Condemned {
     // Errors that we make ourselves, such as the end of a file that should be longer.
     let Some(errno) = Errno::from_io_error(error) else { return Condemned::Nothing };
     match errno {

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{Access, FlockOperation, StatVfs};
+use rustix::fs::{Access, FallocateFlags, FlockOperation, StatVfs};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType};
 
@@ -36,6 +36,8 @@ pub(crate) enum Op {
     /// Of some bytes of a file.
     WriteAt,
     SetLen,
+    /// Of room behind the end of a file.
+    Reserve,
     SetModified,
     Sync,
     Rename,
@@ -158,6 +160,15 @@ pub(crate) fn write_parts_at(file: &File, mut parts: &mut [IoSlice<'_>], mut pos
 pub(crate) fn set_len(file: &File, len: u64) -> io::Result<()> {
     before(Op::SetLen, file)?;
     file.set_len(len)
+}
+
+/// Room behind the end of a file, which stays as long as it is. Not every file system can do that.
+pub(crate) fn reserve(file: &File, position: u64, len: u64) -> io::Result<()> {
+    before(Op::Reserve, file)?;
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, position, len) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        reserved => Ok(reserved?),
+    }
 }
 
 pub(crate) fn set_modified(file: &File, modified: SystemTime) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::error::{Condemned, condemned_by};
 use super::files::{self, File};
 
 /// Entries kept in memory before they are written together.
@@ -87,12 +88,12 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         }
     }
 
-    /// Adds an entry. A failure to write the pending ones is not this append's: they wait for the next flush.
-    pub fn push(&mut self, path: &Path, entry: [u8; WIDTH]) {
-        if self.pending.len() >= PENDING_MAX && self.spill(path).is_err() {
-            // Reported by the flush, which must succeed before the recovery point moves.
-        }
+    /// Adds an entry. That the pending ones cannot be written costs an append nothing, unless the disk is not to be trusted:
+    /// they wait for the next flush, which must succeed before the recovery point moves.
+    pub fn push(&mut self, path: &Path, entry: [u8; WIDTH]) -> io::Result<()> {
+        let spilled = if self.pending.len() >= PENDING_MAX { self.spill(path) } else { Ok(()) };
         self.pending.push(entry);
+        spilled.or_else(|error| if condemned_by(&error) == Condemned::Dir { Err(error) } else { Ok(()) })
     }
 
     /// Writes the pending entries to the file.
@@ -297,7 +298,7 @@ mod tests {
         let mut index = IndexFile::<4>::empty();
         let mut model: Vec<u32> = Vec::new();
         for i in 0..300_u32 {
-            index.push(&path, (i * 2).to_be_bytes());
+            index.push(&path, (i * 2).to_be_bytes()).expect("writable");
             model.push(i * 2);
             if i % 97 == 0 {
                 index.spill(&path).expect("writable");

@@ -85,6 +85,27 @@ fn a_full_disk_refuses_the_append_and_leaves_no_trace_of_it() {
 }
 
 #[test]
+fn a_full_disk_refuses_the_marker_that_aborts_a_transaction_and_the_log_goes_on() {
+    let one = OneLog::new(LogConfig::default());
+    let log = one.open_clean();
+    append(&log, batch(&[1], 5).producer(1, 0, 0).transactional(true)).expect("appended");
+    let abort = || {
+        let mut prepared = prepared_as(marker(1, false, 1), AppendOrigin::Coordinator);
+        log.append_as_leader(&mut prepared, LeaderEpoch(0), AppendOrigin::Coordinator, 0)
+    };
+    // By the time of the entry there is room for it, or the marker is not in the log either.
+    files::faults::fail(files::faults::Op::Reserve, 0);
+    assert!(matches!(abort(), Err(LogError::Io { .. })));
+    assert!(!log.is_offline());
+    log.update_high_watermark(log.log_end_offset());
+    assert_eq!((log.log_end_offset(), log.bounds().last_stable_offset), (Offset(1), Offset(0)));
+    let info = abort().expect("there is room again");
+    log.update_high_watermark(info.log_end_offset);
+    let fetched = log.read(Offset(0), 1000, ReadUntil::LastStableOffset, FirstBatch::Whole).expect("readable");
+    assert_eq!(fetched.aborted_transactions.len(), 1);
+}
+
+#[test]
 fn segments_roll_by_size_and_leave_their_indexes_trimmed() {
     let one = OneLog::new(small_segments());
     let log = one.open_clean();

@@ -62,6 +62,8 @@ mod damage_tests;
 #[cfg(test)]
 mod dirs_tests;
 #[cfg(test)]
+mod failing_disk_tests;
+#[cfg(test)]
 mod forgetful_disk;
 #[cfg(test)]
 mod log_tests;

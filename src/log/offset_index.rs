@@ -34,8 +34,8 @@ impl OffsetIndex {
     }
 
     /// The caller keeps offsets within 2^31 of the base: segments roll before.
-    pub fn push(&mut self, path: &Path, last_offset: Offset, position: u32) {
-        self.file.push(path, encode(self.base_offset, last_offset, position));
+    pub fn push(&mut self, path: &Path, last_offset: Offset, position: u32) -> io::Result<()> {
+        self.file.push(path, encode(self.base_offset, last_offset, position))
     }
 
     /// Has these entries instead of all others, in memory until `write_anew`.
@@ -138,8 +138,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("x.index");
         let mut index = OffsetIndex::empty(Offset(100));
-        index.push(&path, Offset(110), 5000);
-        index.push(&path, Offset(120), 10_000);
+        index.push(&path, Offset(110), 5000).expect("writable");
+        index.push(&path, Offset(120), 10_000).expect("writable");
         let mut position = |target| index.lookup(&path, Offset(target)).and_then(Lookup::position).expect("readable");
         assert_eq!(
             [position(100), position(109), position(110), position(119), position(500)],

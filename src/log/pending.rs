@@ -83,18 +83,14 @@ impl Complaints {
         Complaints { doing, kinds: BTreeMap::new() }
     }
 
-    /// A log that was deleted meanwhile, or whose directory failed earlier, is no news.
     pub fn note(&mut self, of: impl Display, error: &LogError) {
-        match error {
-            LogError::Closed | LogError::BeingTruncated | LogError::Offline { .. } => {
-                log::debug!("[{of}] {}: {error}", self.doing);
-            }
-            _ => {
-                let complaint = self.kinds.entry(error.errno());
-                let of_kind = complaint.and_modify(|complaint| complaint.others += 1);
-                of_kind.or_insert_with(|| Complaint { first: format!("[{of}] {}: {error}", self.doing), others: 0 });
-            }
+        if error.level() > log::Level::Error {
+            log::debug!("[{of}] {}: {error}", self.doing);
+            return;
         }
+        let complaint = self.kinds.entry(error.errno());
+        let of_kind = complaint.and_modify(|complaint| complaint.others += 1);
+        of_kind.or_insert_with(|| Complaint { first: format!("[{of}] {}: {error}", self.doing), others: 0 });
     }
 }
 

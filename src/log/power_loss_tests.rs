@@ -180,18 +180,6 @@ impl World {
     }
 }
 
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("writable");
-    for name in names_in(from) {
-        let (from, to) = (from.join(&name), to.join(&name));
-        if from.is_dir() {
-            copy_tree(&from, &to)
-        } else {
-            let _ = std::fs::copy(from, to).expect("writable");
-        }
-    }
-}
-
 /// For messages: the segments that are left, how long, and how much of the log was flushed.
 fn listed(left: &Path) -> String {
     let partition = left.join("t-0");
@@ -222,10 +210,6 @@ fn producers_of(log: &Log) -> Vec<String> {
     let mut producers: Vec<String> = log.producers().iter().map(|producer| format!("{producer:?}")).collect();
     producers.sort();
     producers
-}
-
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
 }
 
 fn check(left: &Path, config: &Arc<LogConfig>, world: &World, what: &str) {

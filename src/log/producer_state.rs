@@ -32,6 +32,13 @@ pub(crate) struct ProducerBatch {
     pub marker: Option<EndTxnMarker>,
 }
 
+impl ProducerBatch {
+    /// It is the marker that aborts a transaction.
+    pub fn is_abort(&self) -> bool {
+        self.marker.as_ref().is_some_and(|marker| marker.is_abort)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EndTxnMarker {
     pub is_abort: bool,

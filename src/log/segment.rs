@@ -68,10 +68,19 @@ impl Segment {
             files::set_len(&file, u64::from(config.segment_bytes)).doing("preallocate", &path)?;
         }
         Ok(Segment {
-            base_offset,
-            size: 0,
             file: Some(Arc::new(file)),
             file_was_used: true,
+            ..Segment::without_file(base_offset, config, now_ms)
+        })
+    }
+
+    /// An empty segment whose file is made when it is wanted: there is no room for it now.
+    pub fn without_file(base_offset: Offset, config: &LogConfig, now_ms: i64) -> Segment {
+        Segment {
+            base_offset,
+            size: 0,
+            file: None,
+            file_was_used: false,
             offset_index: OffsetIndex::empty(base_offset),
             time_index: TimeIndex::empty(base_offset),
             has_txn_index: false,
@@ -81,7 +90,7 @@ impl Segment {
             created_ms: now_ms,
             taking_place: None,
             jitter_ms: jitter(config),
-        })
+        }
     }
 
     /// A segment that takes the place of others. `file` holds `size` bytes, and is still called otherwise.
@@ -224,7 +233,13 @@ impl Segment {
             return Ok(file.clone());
         }
         let path = self.log_path(dir);
-        let file = Arc::new(files::open_to_read_and_write(&path).doing("open", &path)?);
+        let file = match files::open_to_read_and_write(&path) {
+            Err(error) if self.size == 0 && error.kind() == io::ErrorKind::NotFound => {
+                files::create(&path).doing("create", &path)?
+            }
+            opened => opened.doing("open", &path)?,
+        };
+        let file = Arc::new(file);
         self.file = Some(file.clone());
         Ok(file)
     }
@@ -346,10 +361,10 @@ impl Segment {
 
     fn add_index_entries(&mut self, dir: &Path, last_offset: Offset, position: u32) -> Result<(), LogError> {
         let path = self.offset_index_path(dir);
-        self.offset_index.push(&path, last_offset, position);
+        self.offset_index.push(&path, last_offset, position).doing("write", &path)?;
         let so_far = self.max_timestamp_so_far(dir)?;
         let path = self.time_index_path(dir);
-        self.time_index.push_if_larger(&path, so_far).doing("read", &path)
+        self.time_index.push_if_larger(&path, so_far).doing("add to", &path)
     }
 
     /// The largest timestamp of the segment and the batch that carries it, as far as the time index knows.
@@ -431,7 +446,7 @@ impl Segment {
     pub fn become_inactive(&mut self, dir: &Path, config: &LogConfig) -> Result<(), LogError> {
         let so_far = self.max_timestamp_so_far(dir)?;
         let path = self.time_index_path(dir);
-        self.time_index.push_if_larger(&path, so_far).doing("read", &path)?;
+        self.time_index.push_if_larger(&path, so_far).doing("add to", &path)?;
         self.time_index.trim(&path).doing("write", &path)?;
         let path = self.offset_index_path(dir);
         self.offset_index.trim(&path).doing("write", &path)?;
@@ -648,12 +663,11 @@ impl Segment {
         Ok(())
     }
 
-    /// The names of the segment's files that exist, or may, where that cannot be seen: whoever uses them will hear why.
+    /// The files that the segment may have.
     pub fn files(&self, dir: &Path) -> Vec<PathBuf> {
         [file_names::LOG, file_names::OFFSET_INDEX, file_names::TIME_INDEX, file_names::TXN_INDEX]
             .iter()
             .map(|extension| offset_file(dir, self.base_offset, extension))
-            .filter(|path| files::exists(path).unwrap_or(true))
             .collect()
     }
 }

@@ -42,8 +42,7 @@ impl OneLog {
 
     /// Where there is no disk to wait for, if the machine has such a place: for tests that open thousands of logs.
     pub fn in_memory(config: LogConfig) -> OneLog {
-        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        OneLog::within(root.expect("a temporary directory"), config)
+        OneLog::within(scratch(), config)
     }
 
     fn within(root: TempDir, config: LogConfig) -> OneLog {
@@ -168,6 +167,24 @@ pub(crate) fn read_bytes(log: &Log, from: Offset, max_bytes: u32) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// A directory where there is no disk to wait for, if the machine has such a place.
+pub(crate) fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
+}
+
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("writable");
+    for name in names_in(from) {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy_tree(&from, &to)
+        } else {
+            // One that is gone meanwhile is not in the picture.
+            let _ = std::fs::copy(from, to);
+        }
+    }
+}
+
 pub(crate) fn names_in(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
         .expect("readable")
@@ -175,4 +192,44 @@ pub(crate) fn names_in(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Keeps the errors that are logged of directories which somebody watches.
+struct Errors(std::sync::Mutex<Vec<(PathBuf, Vec<String>)>>);
+
+static ERRORS: Errors = Errors(std::sync::Mutex::new(Vec::new()));
+
+impl log::Log for Errors {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() == log::Level::Error
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let line = record.args().to_string();
+        let mut watched = self.0.lock().expect("unpoisoned");
+        let of_line = watched.iter_mut().filter(|(dir, _)| dir.to_str().is_some_and(|dir| line.contains(dir)));
+        of_line.for_each(|(_, lines)| lines.push(line.clone()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// From now on `errors_about` knows what is logged of this directory.
+pub(crate) fn watch_errors(dir: &Path) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&ERRORS).expect("no test has another logger");
+        log::set_max_level(log::LevelFilter::Error);
+    });
+    ERRORS.0.lock().expect("unpoisoned").push((dir.to_path_buf(), Vec::new()));
+}
+
+/// What was logged of it since the last call.
+pub(crate) fn errors_about(dir: &Path) -> Vec<String> {
+    let mut watched = ERRORS.0.lock().expect("unpoisoned");
+    let lines = watched.iter_mut().find(|(watched, _)| watched == dir).map(|(_, lines)| std::mem::take(lines));
+    lines.unwrap_or_default()
 }

@@ -59,9 +59,8 @@ impl TimeIndex {
         if !is_larger(&entry, &last) {
             return Ok(());
         }
-        self.file.push(path, encode(self.base_offset, &entry));
         self.last = Some(entry);
-        Ok(())
+        self.file.push(path, encode(self.base_offset, &entry))
     }
 
     /// Has those of these entries that are larger than all before instead of all others, in memory until `write_anew`.

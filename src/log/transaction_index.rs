@@ -67,6 +67,16 @@ pub(crate) fn append(path: &Path, txn: &AbortedTxn) -> Result<(), LogError> {
     write().doing("append to", path)
 }
 
+/// Makes sure that there is room for so many entries more, where the file system can tell. Their transactions are about to be
+/// aborted in the log, and without the entries readers would take aborted records for committed ones.
+pub(crate) fn reserve(path: &Path, count: usize) -> Result<(), LogError> {
+    let reserve = || -> io::Result<()> {
+        let file = files::open_or_create(path)?;
+        files::reserve(&file, files::metadata_of(&file)?.len(), (count * ENTRY_BYTES) as u64)
+    };
+    reserve().doing("make room in", path)
+}
+
 /// All entries; checks what a reader relies on: whole entries, known version, markers in order within the segment.
 pub(crate) fn read(path: &Path, base_offset: Offset) -> Result<Vec<AbortedTxn>, LogError> {
     let content = files::read_if_exists(path).doing("read", path)?.unwrap_or_default();

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{IoContext, LogError};
+use super::error::{Condemned, IoContext, LogError};
 use super::log_dir::LogDir;
 use super::producer_snapshot;
 use super::producer_state::Producers;
@@ -244,7 +244,15 @@ impl State {
     }
 
     fn start_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
-        self.segments.push(Segment::create(&self.dir, offset, &self.config, now_ms)?);
+        let segment = match Segment::create(&self.dir, offset, &self.config, now_ms) {
+            // The old ones have made way, and nothing is lost that the leader has.
+            Err(error) if error.condemns() == Condemned::Nothing => {
+                log::warn!("[{}] {error}; it is made when there is something to append", self.topic_partition);
+                Segment::without_file(offset, &self.config, now_ms)
+            }
+            created => created?,
+        };
+        self.segments.push(segment);
         self.snapshots.retain(&self.dir, |_| false)?;
         self.snapshots.set_last(Offset(0));
         self.producers.restart_at(offset);

@@ -373,25 +373,24 @@ impl Cleaner {
     /// The log stays as it is, and the others go on.
     fn failed(&self, log: &Arc<Log>, error: CleanError, now_ms: i64) {
         let tp = log.topic_partition();
+        if let CleanError::Log(error) = &error
+            && log.parent().condemned_by(error) == Condemned::Dir
+        {
+            log.parent().fail(error);
+        }
         let is_gone = log.is_offline() || log.locked().is_closed;
-        let error = match error {
+        match &error {
             CleanError::Overtaken => {
                 log::debug!("Cleaner: Cleaning of {tp} was given up, because the log is changing");
                 return;
             }
-            // Its files are no longer where they were.
+            // Its files are no longer where they were, or the directory has said why it is out of service.
             CleanError::Log(error) if is_gone => {
                 log::debug!("Cleaner: Cleaning of {tp} was given up: {error}");
                 return;
             }
-            CleanError::Log(error) => {
-                if log.parent().condemned_by(&error) == Condemned::Dir {
-                    log.parent().fail(&error);
-                }
-                CleanError::Log(error)
-            }
-            error => error,
-        };
+            _ => {}
+        }
         let mut set_aside = self.set_aside();
         set_aside.retain(|tp, _| self.dirs.get(tp).is_some());
         let failures = set_aside.get(tp).filter(|entry| entry.is_of(log)).map_or(0, |entry| entry.failures);

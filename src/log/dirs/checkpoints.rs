@@ -28,7 +28,7 @@ impl LogDirs {
     fn checkpoint_each(&self, checkpoint: &Checkpoint) {
         for dir in self.live().filter(|dir| dir.is_loaded.load(Ordering::Acquire)) {
             if let Err(error) = dir.shared.observe(self.write_checkpoint(dir, checkpoint)) {
-                log::error!("{error}");
+                log::log!(error.level(), "{error}");
             }
         }
     }

@@ -178,7 +178,7 @@ impl LogDirs {
         match from.shared.observe(renamed) {
             Ok(()) => from.shared.doom(due_ms, [doomed]),
             Err(error) => {
-                log::error!("[{tp}] {error}");
+                log::log!(error.level(), "[{tp}] {error}");
                 // It may not keep the name: the log may come back to this directory. A disk that does neither has failed.
                 let removed = files::remove_all(&old_dir).doing("delete", &old_dir);
                 removed.unwrap_or_else(|error| from.shared.fail(&error));
@@ -187,7 +187,7 @@ impl LogDirs {
         to.shared.note_unwritten(tp);
         for dir in [from, to] {
             if let Err(error) = self.checkpoint_dir(dir) {
-                log::error!("{error}");
+                log::log!(error.level(), "{error}");
             }
         }
         log::info!("[{tp}] The log has moved from {} to {}", old_dir.display(), new_dir.display());
@@ -225,12 +225,12 @@ impl LogDirs {
                 dir.shared.doom(due_ms, [doomed]);
             }
             Err(error) => {
-                log::error!("[{tp}] {error}");
+                log::log!(error.level(), "[{tp}] {error}");
                 dir.shared.doom(now_ms, [path]);
             }
         }
         if let Err(error) = self.checkpoint_dir(dir) {
-            log::error!("{error}");
+            log::log!(error.level(), "{error}");
         }
     }
 

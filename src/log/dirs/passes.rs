@@ -75,7 +75,7 @@ impl LogDirs {
             let _one_at_a_time = dir.shared.moving_back.lock().expect("nothing panics under this lock");
             for ((), attempt) in dir.shared.truncated.take(now_ms) {
                 if let Err(error) = self.checkpoint_dir(dir) {
-                    log::error!("{error}");
+                    log::log!(error.level(), "{error}");
                     dir.shared.truncated.failed((), attempt, now_ms);
                 }
             }
@@ -113,7 +113,7 @@ impl LogDirs {
         // New partitions are new directories.
         let root = dir.shared.path();
         if let Err(error) = dir.shared.observe(files::sync_path(root).doing("fsync", root)) {
-            log::error!("{error}");
+            log::log!(error.level(), "{error}");
             written.into_iter().for_each(|(tp, attempt)| unwritten.failed(tp, attempt, now_ms));
         }
     }

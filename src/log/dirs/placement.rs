@@ -122,7 +122,7 @@ impl LogDirs {
         for dir in self.live() {
             let has_lost_one = outcomes.iter().flatten().flatten().any(|parent| Arc::ptr_eq(parent, &dir.shared));
             if has_lost_one && let Err(error) = self.checkpoint_dir(dir) {
-                log::error!("{error}");
+                log::log!(error.level(), "{error}");
             }
         }
         outcomes.into_iter().map(|outcome| outcome.map(|parent| parent.is_some())).collect()

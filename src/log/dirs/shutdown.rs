@@ -16,7 +16,7 @@ impl LogDirs {
             for dir in self.live() {
                 scope.spawn(|| {
                     if let Err(error) = self.shut_down_dir(dir, now_ms) {
-                        log::error!("close log directory {}: {error}", dir.shared.path().display());
+                        log::log!(error.level(), "close log directory {}: {error}", dir.shared.path().display());
                     }
                     *dir.lock.lock().expect("nothing panics under this lock") = None;
                 });
@@ -28,7 +28,7 @@ impl LogDirs {
         if !dir.is_loaded.load(Ordering::Acquire) {
             // Nothing was changed yet: what was clean still is.
             if dir.had_clean_shutdown.load(Ordering::Acquire) {
-                return write_clean_shutdown_marker(dir.shared.path());
+                return dir.shared.observe(write_clean_shutdown_marker(dir.shared.path()));
             }
             return Ok(());
         }
@@ -49,7 +49,7 @@ impl LogDirs {
             return Ok(());
         }
         dir.shared.doomed().iter().for_each(|path| complete_deleted(path));
-        write_clean_shutdown_marker(dir.shared.path())
+        dir.shared.observe(write_clean_shutdown_marker(dir.shared.path()))
     }
 
     /// Closes each, whatever becomes of the others. The first error.
