@@ -20,8 +20,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use load::{
-    Client, Killed, batch, cpu, deps, frame, free_port, pinned, produce_frame, resident_kib, start_zookeeper,
-    wait_for_port,
+    Client, Killed, batch, cpu, frame, free_port, jvm_broker, our_broker, pinned, produce_frame, resident_kib,
+    start_zookeeper, wait_for_port,
 };
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use odradek::protocol::messages::metadata::MetadataRequest;
@@ -66,23 +66,8 @@ impl Broker {
         );
         fs::write(&config, text).expect("the configuration is written");
         let mut command = match kind {
-            Kind::Odradek => {
-                let binary = std::env::var_os("ODRADEK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_odradek").into());
-                let mut command = pinned("0", Path::new(&binary));
-                command.arg("server-start").arg(&config);
-                command
-            }
-            Kind::Jvm => {
-                let mut command = pinned("0", Path::new("java"));
-                // The heap and collector of kafka-server-start.sh.
-                command
-                    .args(["-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"])
-                    .args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-cp"])
-                    .arg(format!("{}/*", deps().join("kafka-3.9.1").display()))
-                    .arg("kafka.Kafka")
-                    .arg(&config);
-                command
-            }
+            Kind::Odradek => our_broker("0", &config),
+            Kind::Jvm => jvm_broker("0", &config),
             Kind::Bare => {
                 let mut command = pinned("0", &std::env::current_exe().expect("this program has a path"));
                 command.arg(BARE).arg(port.to_string()).arg(dir.join(name)).stderr(Stdio::inherit());

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use load::{Client, Killed, batch, cpu, deps, free_port, pinned, produce_frame, resident_kib, start_zookeeper};
+use load::{
+    Client, Killed, batch, cpu, free_port, jvm_broker, our_broker, produce_frame, resident_kib, start_zookeeper, stop,
+};
 use odradek::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use zookeeper_client::Client as ZooKeeperClient;
 
@@ -59,23 +61,8 @@ impl Broker {
 
     fn start(&mut self) {
         let mut command = match self.kind {
-            Kind::Odradek => {
-                let binary = std::env::var_os("ODRADEK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_odradek").into());
-                let mut command = pinned("0,1", Path::new(&binary));
-                command.arg("server-start").arg(&self.config);
-                command
-            }
-            Kind::Jvm => {
-                let mut command = pinned("0,1", Path::new("java"));
-                // The heap and collector of kafka-server-start.sh.
-                command
-                    .args(["-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"])
-                    .args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-cp"])
-                    .arg(format!("{}/*", deps().join("kafka-3.9.1").display()))
-                    .arg("kafka.Kafka")
-                    .arg(&self.config);
-                command
-            }
+            Kind::Odradek => our_broker("0,1", &self.config),
+            Kind::Jvm => jvm_broker("0,1", &self.config),
         };
         self.process = Some(Killed(command.spawn().expect("the broker starts")));
     }
@@ -86,10 +73,7 @@ impl Broker {
 
     /// An orderly stop, to its end.
     fn stop(&mut self) {
-        let mut process = self.process.take().expect("the broker runs");
-        let pid = rustix::process::Pid::from_child(&process.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the broker can be told to stop");
-        process.0.wait().expect("it is ours");
+        stop(self.process.take().expect("the broker runs"));
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use load::{Client, Killed, cpu, deps, frame, free_port, pinned, resident_kib, start_zookeeper_with};
+use load::{Client, Killed, cpu, frame, free_port, jvm_broker, our_broker, resident_kib, start_zookeeper_with};
 use odradek::codec::reader::Reader;
 use odradek::codec::writer::Writer;
 use odradek::metadata::cache::MetadataCache;
@@ -104,23 +104,8 @@ impl Broker {
         );
         fs::write(&config, text).expect("the configuration is written");
         let mut command = match kind {
-            Kind::Odradek => {
-                let binary = std::env::var_os("ODRADEK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_odradek").into());
-                let mut command = pinned("0,1", Path::new(&binary));
-                command.arg("server-start").arg(&config);
-                command
-            }
-            Kind::Jvm => {
-                let mut command = pinned("0,1", Path::new("java"));
-                // The heap and collector of kafka-server-start.sh.
-                command
-                    .args(["-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"])
-                    .args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-cp"])
-                    .arg(format!("{}/*", deps().join("kafka-3.9.1").display()))
-                    .arg("kafka.Kafka")
-                    .arg(&config);
-                command
-            }
+            Kind::Odradek => our_broker("0,1", &config),
+            Kind::Jvm => jvm_broker("0,1", &config),
         };
         let log = File::create(dir.join(format!("{name}.log"))).expect("the log is written");
         let process = Killed(command.stdout(log).spawn().expect("the broker starts"));

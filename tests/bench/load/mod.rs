@@ -62,6 +62,33 @@ pub fn pinned(cores: &str, program: &Path) -> Command {
     command
 }
 
+/// Another build of the broker may be measured: `ODRADEK_BINARY`.
+pub fn our_broker(cores: &str, config: &Path) -> Command {
+    let binary = std::env::var_os("ODRADEK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_odradek").into());
+    let mut command = pinned(cores, Path::new(&binary));
+    command.arg("server-start").arg(config);
+    command
+}
+
+pub fn jvm_broker(cores: &str, config: &Path) -> Command {
+    let mut command = pinned(cores, Path::new("java"));
+    // The heap and collector of kafka-server-start.sh.
+    command
+        .args(["-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"])
+        .args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-cp"])
+        .arg(format!("{}/*", deps().join("kafka-3.9.1").display()))
+        .arg("kafka.Kafka")
+        .arg(config);
+    command
+}
+
+/// An orderly stop, to its end.
+pub fn stop(mut process: Killed) {
+    let pid = rustix::process::Pid::from_child(&process.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the broker can be told to stop");
+    process.0.wait().expect("it is ours");
+}
+
 pub fn start_zookeeper(dir: &Path) -> (Killed, u16) {
     start_zookeeper_with(dir, "1", "-Xmx256M")
 }
