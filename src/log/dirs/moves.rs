@@ -169,6 +169,10 @@ impl LogDirs {
         }
         self.future_logs.write().expect("nothing panics under this lock").remove(tp);
         from.shared.uncount_log();
+        if current.config().flush_before_acknowledgement {
+            // What little was copied last was acknowledged when the old directory had it on its disk.
+            current.observe_change(current.flush_for_acknowledgement(now_ms))?;
+        }
         let doomed = from.shared.path().join(file_names::deleting_dir_name(tp));
         let renamed = files::rename(&old_dir, &doomed).doing("rename", &old_dir);
         current.has_left();
