@@ -14,6 +14,7 @@ use load::{
 };
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::metadata::MetadataRequest;
+use odradek::record::build::BatchBuilder;
 use zookeeper_client::Client as ZooKeeperClient;
 
 mod load;
@@ -136,6 +137,31 @@ fn measure(kind: &'static str, partitions: usize, dir: &Path, zookeeper: u16) ->
     lines
 }
 
+/// What idempotent producers cost of which each has sent one batch, with as many to a partition as it remembers.
+fn measure_producers(kind: &'static str, producers: i64, dir: &Path, zookeeper: u16) -> Line {
+    const A_PARTITION: i64 = 20_000;
+    const AT_ONCE: i64 = 500;
+    let broker = Broker::configure(kind, 0, dir, zookeeper);
+    let (process, _) = broker.start_and_lead(0, 0);
+    let mut client = Client::connect(broker.port);
+    let partitions = (producers / A_PARTITION).max(1) as i32;
+    client.create_topic("producers", partitions, 1);
+    let before = resident_kib(&process);
+    for partition in 0..partitions {
+        for first in (0..producers.min(A_PARTITION)).step_by(AT_ONCE as usize) {
+            let frames = (first..first + AT_ONCE).map(|producer| {
+                let mut batch = BatchBuilder::new().producer(i64::from(partition) * A_PARTITION + producer, 0, 0);
+                batch.append(1_700_000_000_000, None, Some(b"v"), &[]);
+                produce_frame("producers", partition, 1, batch.build())
+            });
+            client.exchange(&frames.flatten().collect::<Vec<u8>>(), AT_ONCE as usize);
+        }
+    }
+    let value = resident_kib(&process).saturating_sub(before) as f64 / 1024.0;
+    eprintln!("{kind}: {producers} producers take {value:.1} MiB");
+    Line { what: format!("resident for {producers} producers"), value, unit: "MiB" }
+}
+
 fn main() {
     let is_real = std::env::args().any(|argument| argument == "--bench");
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
@@ -145,7 +171,13 @@ fn main() {
     let measured = KINDS.map(|kind| {
         let is_wanted = (only.is_empty() || only == kind) && (is_real || kind != "jvm");
         let sizes = if is_wanted { sizes } else { &[] };
-        sizes.iter().flat_map(|&partitions| measure(kind, partitions, dir.path(), port)).collect::<Vec<Line>>()
+        let mut lines: Vec<Line> =
+            sizes.iter().flat_map(|&partitions| measure(kind, partitions, dir.path(), port)).collect();
+        if is_wanted {
+            let producers = if is_real { 1_000_000 } else { 1_000 };
+            lines.push(measure_producers(kind, producers, dir.path(), port));
+        }
+        lines
     });
     println!("{:<44} {:>10} {:>10}  unit", "", KINDS[0], KINDS[1]);
     for Line { what, unit, .. } in measured.iter().max_by_key(|lines| lines.len()).expect("there are two") {

@@ -226,6 +226,17 @@ impl Client {
         }
         (bytes, answer)
     }
+
+    /// Sends frames, and reads as many answers away.
+    pub fn exchange(&mut self, frames: &[u8], answers: usize) {
+        self.stream.write_all(frames).expect("the broker reads");
+        for _ in 0..answers {
+            let mut length = [0; 4];
+            self.stream.read_exact(&mut length).expect("the broker answers");
+            let mut answer = vec![0; i32::from_be_bytes(length) as usize];
+            self.stream.read_exact(&mut answer).expect("the broker answers whole");
+        }
+    }
 }
 
 pub fn batch(value_bytes: usize, records: usize) -> Bytes {
