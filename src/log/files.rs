@@ -1,15 +1,16 @@
 //! The one door of this room to the file system. What fsyncs or renames is here alone too: no thread may do that which serves
 //! connections or holds a lock. In tests each call may be counted, made to wait or to fail; see `faults`.
 
+use std::cell::Cell;
 pub(crate) use std::fs::File;
 use std::fs::{self, DirEntry, Metadata, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{Access, FallocateFlags, FlockOperation, StatVfs};
-use rustix::io::Errno;
+use rustix::fs::{Access, CWD, FallocateFlags, FlockOperation, Mode, OFlags, ResolveFlags, StatVfs};
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::process::{Flock, FlockType};
 
 #[cfg(test)]
@@ -54,21 +55,49 @@ fn before<P: ?Sized>(_: Op, _: &P) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn open(path: &Path) -> io::Result<File> {
+thread_local! {
+    static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
+}
+
+/// What `work` would have to wait for a disk for, to open or to read a file, is `WouldBlock` instead: then the caller asks
+/// again where it may wait. A file system that cannot tell is waited for.
+pub(crate) fn without_waiting<T>(work: impl FnOnce() -> T) -> T {
+    struct Restored(bool);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            MAY_WAIT.set(self.0);
+        }
+    }
+    let _restored = Restored(MAY_WAIT.replace(false));
+    work()
+}
+
+/// Opens a file that is there, by what memory knows of the directory if the thread may not wait.
+fn open_there(path: &Path, options: &OpenOptions, flags: OFlags) -> io::Result<File> {
     before(Op::Open, path)?;
-    File::open(path)
+    if !MAY_WAIT.get() {
+        match rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::CACHED) {
+            Ok(file) => return Ok(file.into()),
+            Err(Errno::AGAIN) => return Err(Errno::AGAIN.into()),
+            // The system may not know how, and says it in more than one way.
+            Err(_) => {}
+        }
+    }
+    options.open(path)
+}
+
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    open_there(path, OpenOptions::new().read(true), OFlags::RDONLY)
 }
 
 /// Opens a file that is there.
 pub(crate) fn open_to_read_and_write(path: &Path) -> io::Result<File> {
-    before(Op::Open, path)?;
-    OpenOptions::new().read(true).write(true).open(path)
+    open_there(path, OpenOptions::new().read(true).write(true), OFlags::RDWR)
 }
 
 /// Opens a file that is there.
 pub(crate) fn open_to_write(path: &Path) -> io::Result<File> {
-    before(Op::Open, path)?;
-    OpenOptions::new().write(true).open(path)
+    open_there(path, OpenOptions::new().write(true), OFlags::WRONLY)
 }
 
 /// Opens a file with what it has, or makes it.
@@ -106,6 +135,9 @@ pub(crate) fn exists(path: &Path) -> io::Result<bool> {
 
 pub(crate) fn metadata(path: &Path) -> io::Result<Metadata> {
     before(Op::Stat, path)?;
+    if !MAY_WAIT.get() {
+        return Err(Errno::AGAIN.into());
+    }
     fs::metadata(path)
 }
 
@@ -120,13 +152,35 @@ pub(crate) fn volume(path: &Path) -> io::Result<StatVfs> {
 }
 
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !MAY_WAIT.get() {
+        let file = open(path)?;
+        let mut bytes = vec![0; usize::try_from(metadata_of(&file)?.len()).unwrap_or(usize::MAX)];
+        return read_exact_at(&file, &mut bytes, 0).map(|()| bytes);
+    }
     before(Op::Read, path)?;
     fs::read(path)
 }
 
 pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], position: u64) -> io::Result<()> {
     before(Op::Read, file)?;
-    file.read_exact_at(bytes, position)
+    if MAY_WAIT.get() { file.read_exact_at(bytes, position) } else { read_cached(file, bytes, position) }
+}
+
+fn read_cached(file: &File, mut bytes: &mut [u8], mut position: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                bytes = &mut bytes[read..];
+                position += read as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Err(Errno::AGAIN.into()),
+            // Whatever else it is, the system may not know how.
+            Err(_) => return file.read_exact_at(bytes, position),
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
@@ -297,7 +351,7 @@ pub(crate) fn remove_durably(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) mod faults {
     use super::*;
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
     use std::os::fd::AsRawFd;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -336,6 +390,11 @@ pub(crate) mod faults {
         dirs.push((dir.to_path_buf(), Arc::new(fault)));
         DIRS_LEN.store(dirs.len(), Ordering::Release);
         InForce(dir.to_path_buf())
+    }
+
+    /// Whether the thread may wait for a disk now, as far as it has said.
+    pub fn may_wait() -> bool {
+        MAY_WAIT.get()
     }
 
     /// Called before each that this thread comes to, until there is another watcher or none.
@@ -425,6 +484,34 @@ mod tests {
         assert!(remove_durably(&marker).is_err());
         remove_durably(&marker).expect("what is gone already may not be gone from the disk");
         assert!(!marker.exists());
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_not_waited_for_where_nobody_may_wait() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("file");
+        fs::write(&path, vec![7; 1 << 20]).expect("writable");
+        let file = open(&path).expect("readable");
+        sync(&file).expect("written");
+        let mut bytes = vec![0; 100_000];
+        let far = 500_000;
+        without_waiting(|| read_exact_at(&file, &mut bytes, far)).expect("it was just written");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("a file");
+        let is_cold = rustix::io::preadv2(&file, &mut [IoSliceMut::new(&mut [0])], far, ReadWriteFlags::NOWAIT);
+        // A directory in memory has nothing that is not.
+        if is_cold == Err(Errno::AGAIN) {
+            let cold = without_waiting(|| read_exact_at(&file, &mut bytes, far));
+            assert_eq!(cold.expect_err("it is on the disk alone").kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(without_waiting(|| read(&path)).expect_err("nor this").kind(), io::ErrorKind::WouldBlock);
+        }
+        read_exact_at(&file, &mut bytes, far).expect("waited for");
+        bytes.fill(0);
+        without_waiting(|| read_exact_at(&file, &mut bytes, far)).expect("it is in memory");
+        assert_eq!(bytes, [7; 100_000]);
+        let beyond = without_waiting(|| read_exact_at(&file, &mut bytes, 1 << 20));
+        assert_eq!(beyond.expect_err("there is no more").kind(), io::ErrorKind::UnexpectedEof);
+        read(&path).expect("waited for");
+        assert_eq!(without_waiting(|| read(&path)).expect("all of it is there now"), vec![7; 1 << 20]);
     }
 
     #[test]

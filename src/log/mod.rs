@@ -83,6 +83,9 @@ use std::time::Instant;
 
 use self::counters::add;
 use self::error::{Condemned, IoContext, LogError};
+#[cfg(test)]
+pub(crate) use self::files::faults;
+pub(crate) use self::files::without_waiting;
 use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
 use self::log_dir::LogDir;
 use self::moving::Shadow;

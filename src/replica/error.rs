@@ -1,6 +1,7 @@
 //! Why a hosted partition does not do what it is asked.
 
 use std::fmt;
+use std::io;
 
 use crate::log::error::LogError;
 use crate::record::error::RecordError;
@@ -39,6 +40,13 @@ pub enum ReplicaError {
     Records(RecordError),
     Log(LogError),
     ShuttingDown,
+}
+
+impl ReplicaError {
+    /// A disk is needed, for which the thread may not wait.
+    pub(crate) fn would_wait(&self) -> bool {
+        matches!(self, ReplicaError::Log(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 impl fmt::Display for ReplicaError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use log::warn;
 use tokio::time::Instant;
 
-use crate::log::FirstBatch;
+use crate::log::{FirstBatch, without_waiting};
 use crate::model::TopicId;
 use crate::replica::cached::{begins_cached, is_cached, read_ahead, what_follows};
 use crate::replica::counters::add;
@@ -138,6 +138,13 @@ impl Looked {
         }
         self.outcomes.push(outcome);
     }
+}
+
+/// Where a fetch finds a partition.
+enum Found {
+    Here(Arc<Partition>),
+    /// What sends the consumer to another replica.
+    Elsewhere(Box<Fetched>),
 }
 
 /// The cluster has no such partition: an answer for its own sake, which ends no wait of the others.
@@ -307,7 +314,8 @@ impl ReplicaManager {
             LimitRule::Soft => FirstBatch::Whole,
         };
         let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
-        let mut read_one = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
+        // Where it is read, or what is told instead.
+        let find = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
             let Some(topic) = &asked.topic else { return Err(ReplicaError::UnknownTopicId) };
             if image.partition(topic, asked.partition).is_none() {
                 return Err(ReplicaError::UnknownTopicOrPartition);
@@ -320,25 +328,47 @@ impl ReplicaManager {
                 && let Some(elsewhere) =
                     partition.elsewhere(reader, query.fetcher, &asked.params, asked.topic_id, &image)?
             {
-                return Ok(elsewhere);
+                return Ok(Found::Elsewhere(Box::new(elsewhere)));
             }
-            let fetched = partition.fetch(query.fetcher, &asked.params, asked.topic_id, limits)?;
-            if let Some(region) = fetched.region() {
-                limits.bytes_left = limits.bytes_left.saturating_sub(region.len);
-                if limits.first_batch == FirstBatch::Whole {
-                    limits.first_batch = FirstBatch::IfItFits;
-                }
-            }
-            Ok(fetched)
+            Ok(Found::Here(partition))
         };
         let mut looked = Looked::new(reads.len());
         for read in reads.iter() {
             if looked.outcomes.len() % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
                 tokio::task::yield_now().await;
             }
-            looked.push(&read.0.params, read_one(read));
+            let outcome = match find(read) {
+                Ok(Found::Here(partition)) => self.read_one(partition, query.fetcher, read.0, limits).await,
+                Ok(Found::Elsewhere(elsewhere)) => Ok(*elsewhere),
+                Err(refused) => Err(refused),
+            };
+            if let Some(region) = outcome.as_ref().ok().and_then(Fetched::region) {
+                limits.bytes_left = limits.bytes_left.saturating_sub(region.len);
+                if limits.first_batch == FirstBatch::Whole {
+                    limits.first_batch = FirstBatch::IfItFits;
+                }
+            }
+            looked.push(&read.0.params, outcome);
         }
         looked
+    }
+
+    /// On an I/O thread if the way to the batches, through indexes and headers, is not in memory.
+    async fn read_one(
+        &self,
+        partition: Arc<Partition>,
+        fetcher: Fetcher,
+        asked: &PartitionQuery,
+        limits: FetchLimits,
+    ) -> Outcome {
+        let (params, topic_id) = (&asked.params, asked.topic_id);
+        match without_waiting(|| partition.fetch(fetcher, params, topic_id, limits)) {
+            Err(why) if why.would_wait() => {
+                let params = params.clone();
+                self.io.run(move || partition.fetch(fetcher, &params, topic_id, limits)).await?
+            }
+            read => read,
+        }
     }
 
     /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection; and what a

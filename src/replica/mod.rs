@@ -35,6 +35,8 @@ mod truncation;
 pub mod waiters;
 
 #[cfg(test)]
+mod disk_waits_tests;
+#[cfg(test)]
 mod fetch_limits_tests;
 #[cfg(test)]
 mod follower_tests;

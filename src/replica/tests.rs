@@ -83,7 +83,7 @@ pub(super) struct Fixture {
     topic_configs: Arc<Defaults>,
     broker_epoch: watch::Sender<Option<BrokerEpoch>>,
     /// Removed with everything in it when the test ends.
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 fn epochs() -> ControlEpochs {
