@@ -275,7 +275,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     about_to_wait_for_disk();
     before(Op::Rename, from)?;
     #[cfg(test)]
-    forgetful_disk::renaming(to);
+    forgetful_disk::changing(to);
     fs::rename(from, to)
 }
 
@@ -322,6 +322,8 @@ pub(crate) fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// Removes a file or a whole directory; a missing one is fine.
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     before(Op::Removal, path)?;
+    #[cfg(test)]
+    forgetful_disk::changing(path);
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -332,6 +334,8 @@ pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
 /// Removes a file; a missing one is fine.
 pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
     before(Op::Unlink, path)?;
+    #[cfg(test)]
+    forgetful_disk::changing(path);
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -1,12 +1,13 @@
-//! A disk that may forget what was not fsynced: it watches the fsyncs and renames of one thread, and makes what a loss of
-//! power may leave of a directory. Only in tests.
+//! A disk that may forget what was not fsynced: it watches the fsyncs, renames and removals of one thread, and makes what a
+//! loss of power may leave of a directory. Only in tests.
 //!
 //! Of a file it keeps what the last fsync gave it, and any beginning of what was appended since, with or without zeros for
-//! the rest. A directory it keeps as it was at its last fsync or at any rename since, or as it is, each directory for itself:
-//! journals of file systems keep changes of names in their order.
+//! the rest. A directory it keeps as it was at its last fsync or before any change of a name since, or as it is, each
+//! directory for itself: journals of file systems keep changes of names in their order. Now and then it keeps any of the
+//! changes, for there are file systems whose journals do not.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -24,7 +25,7 @@ struct Disk {
     root: PathBuf,
     files: HashMap<u64, Vec<u8>>,
     dirs: HashMap<u64, Names>,
-    /// Since the fsync of each directory, by its inode: what it looked like before each rename.
+    /// Since the fsync of each directory, by its inode: what it looked like before each change of a name.
     earlier: HashMap<u64, Vec<Names>>,
     events: u64,
     /// When the power goes, and what is made of the directory then.
@@ -71,6 +72,11 @@ pub(crate) fn has_lost_power() -> bool {
     DISK.with_borrow(|disk| disk.as_ref().is_some_and(|disk| disk.loss.is_none()))
 }
 
+/// How many there have been.
+pub(crate) fn events() -> u64 {
+    DISK.with_borrow(|disk| disk.as_ref().map_or(0, |disk| disk.events))
+}
+
 /// Before an fsync.
 pub(crate) fn syncing() {
     DISK.with_borrow_mut(|disk| {
@@ -91,12 +97,16 @@ pub(crate) fn synced(file: &File) {
     });
 }
 
-/// Before a rename to that path.
-pub(crate) fn renaming(to: &Path) {
+/// Before a rename to that path, or its removal.
+pub(crate) fn changing(path: &Path) {
     DISK.with_borrow_mut(|disk| {
         let Some(disk) = disk else { return };
         disk.event();
-        let Some(dir) = to.parent().filter(|dir| dir.starts_with(&disk.root)) else { return };
+        let Some(dir) = path.parent().filter(|dir| dir.starts_with(&disk.root)) else { return };
+        if let Some(inode) = inode(path).filter(|_| path.is_dir()) {
+            // Should it be back.
+            disk.dirs.entry(inode).or_default();
+        }
         if let Some(inode) = inode(dir) {
             disk.earlier.entry(inode).or_default().push(names_of(dir));
         }
@@ -144,7 +154,13 @@ impl Disk {
         let durable = self.dirs.get(&dir).cloned().unwrap_or_default();
         let earlier = self.earlier.get(&dir).cloned().unwrap_or_default();
         let mut ever: Vec<Names> = [durable].into_iter().chain(earlier).chain([now]).collect();
-        let names = ever.swap_remove(rng.random_range(0..ever.len()));
+        let names = match rng.random_bool(ANY_ORDER) {
+            true => any_of(&ever, rng),
+            false => ever.swap_remove(rng.random_range(0..ever.len())),
+        };
+        // Names of copies and of what was deleted are random.
+        let mut names: Vec<(OsString, u64)> = names.into_iter().collect();
+        names.sort_by_key(|(name, _)| without_id(&name.to_string_lossy()));
         for (name, inode) in names {
             let path = paths.get(&inode);
             let is_dir = path.map_or_else(|| self.dirs.contains_key(&inode), |path| path.is_dir());
@@ -173,6 +189,36 @@ impl Disk {
             now.truncate(len);
         }
         now
+    }
+}
+
+/// How often a directory keeps changes in another order.
+const ANY_ORDER: f64 = 0.3;
+
+/// The first of these, and any of the changes that follow. A rename is one change.
+fn any_of(ever: &[Names], rng: &mut StdRng) -> Names {
+    let mut names = ever[0].clone();
+    for pair in ever.windows(2) {
+        let (before, after) = (&pair[0], &pair[1]);
+        let changed = before.iter().filter(|(name, inode)| after.get(*name) != Some(inode)).map(|(_, inode)| *inode);
+        let new = after.iter().filter(|(name, inode)| before.get(*name) != Some(inode)).map(|(_, inode)| *inode);
+        let inodes: BTreeSet<u64> = changed.chain(new).collect();
+        for inode in inodes {
+            if rng.random() {
+                names.retain(|name, there| *there != inode || after.contains_key(name));
+                names.extend(
+                    after.iter().filter(|(_, there)| **there == inode).map(|(name, there)| (name.clone(), *there)),
+                );
+            }
+        }
+    }
+    names
+}
+
+fn without_id(name: &str) -> String {
+    match (name.split_once('.'), name.rsplit_once('-')) {
+        (Some((partition, _)), Some((_, kind))) if name.len() > 32 => format!("{partition}-{kind}"),
+        _ => name.to_string(),
     }
 }
 

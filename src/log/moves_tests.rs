@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -111,18 +111,6 @@ fn begin(fixture: &Fixture) -> (usize, usize) {
     dirs.begin_move(&tp(), fixture.path(1 - from), 0).expect("asked");
     dirs.get_future(&tp()).expect("there").copy_from(&log, 300, 0).expect("copied");
     (from, 1 - from)
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("writable");
-    for name in names_in(from) {
-        let (from, to) = (from.join(&name), to.join(&name));
-        if from.is_dir() {
-            copy_tree(&from, &to)
-        } else {
-            let _ = fs::copy(from, to).expect("writable");
-        }
-    }
 }
 
 /// All batches, byte for byte.
@@ -698,4 +686,26 @@ fn two_directories_that_cannot_be_told_apart_cost_their_partition_and_not_the_st
     let dirs = start_failing();
     assert!(dirs.delete(&[tp()], 0).remove(0).expect("deleted"));
     assert_eq!(fixture.kinds().len(), 1, "the other partition's");
+}
+
+/// Compaction has taken what was before the active segment, which is empty.
+#[test]
+fn a_log_that_goes_on_behind_its_last_batch_moves() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    fill(&log, 10);
+    {
+        let mut state = log.locked();
+        state.roll(Offset(15), 0).expect("rolled");
+        state.log_end_offset = Offset(15);
+    }
+    log.flush(0).expect("flushed");
+    let to = 1 - fixture.dir_of(&log);
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    let steps = (0..10).map(|step| dirs.move_on(&tp(), step == 0, 0).expect("it goes on"));
+    assert!(steps.into_iter().any(|step| step == Step::Over));
+    assert_eq!((fixture.dir_of(&log), log.log_end_offset(), log.recovery_point()), (to, Offset(15), Offset(15)));
+    drop((log, dirs));
+    assert_eq!(fixture.start().get(&tp()).expect("loaded").log_end_offset(), Offset(15));
 }

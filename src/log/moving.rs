@@ -3,6 +3,7 @@
 //! Source: kafka 3.9 core/.../server/ReplicaAlterLogDirsThread.scala, core/.../cluster/Partition.scala
 //! (maybeReplaceCurrentWithFutureReplica).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -79,6 +80,12 @@ impl Log {
         Ok(())
     }
 
+    /// Cuts off this copy, which a crash has left, what was not flushed: it may go on behind what the disk has lost, and the
+    /// log that was copied has all of it.
+    pub(crate) fn forget_unflushed(&self, now_ms: i64) -> Result<(), LogError> {
+        self.truncate_to(self.recovery_point(), self.leader_epoch(), now_ms).map(|_| ())
+    }
+
     /// Cuts off this copy what `source` does not have, by the leader epochs of both.
     pub(crate) fn align_with(&self, source: &Log, now_ms: i64) -> Result<(), LogError> {
         loop {
@@ -101,26 +108,53 @@ impl Log {
         }
     }
 
-    /// Whether the batches from an offset on were written in the epochs that `other` has there: of one epoch no two logs have
+    /// Whether the batches between two offsets were written in the epochs that `other` has there: of one epoch no two logs have
     /// different records. Where an epoch began two logs may say differently, if compaction took its first batches from one.
-    pub(crate) fn agrees_with(&self, other: &Log, from: Offset) -> Result<bool, LogError> {
+    pub(crate) fn agrees_with(&self, other: &Log, from: Offset, until: Offset) -> Result<bool, LogError> {
+        let epochs = other.epochs();
+        let mut agrees = true;
+        self.each_batch(from, |header| {
+            let begun = epochs.iter().rfind(|epoch| epoch.start_offset.0 <= header.base_offset);
+            let epoch = begun.map_or(-1, |epoch| epoch.epoch.0);
+            let is_between = header.base_offset >= from.0 && header.base_offset < until.0;
+            agrees &= !is_between || header.magic < 2 || header.partition_leader_epoch == epoch;
+        })?;
+        Ok(agrees)
+    }
+
+    /// Up to where this log has all that `other` has. Below its recovery point it lacks only what compaction has taken; above,
+    /// a crash may have taken the end of any segment.
+    pub(crate) fn sound_end(&self, other: &Log) -> Result<Offset, LogError> {
+        let from = self.recovery_point().max(self.log_start_offset());
+        let mut here = BTreeSet::new();
+        self.each_batch(from, |header| {
+            here.insert(header.base_offset);
+        })?;
+        let mut end = self.log_end_offset();
+        other.each_batch(from, |header| {
+            if header.base_offset >= from.0 && !here.contains(&header.base_offset) {
+                end = end.min(Offset(header.base_offset));
+            }
+        })?;
+        Ok(end)
+    }
+
+    /// Shows the headers of all batches from the segment of that offset on.
+    fn each_batch(&self, from: Offset, mut each: impl FnMut(&BatchHeader)) -> Result<(), LogError> {
         let mut state = self.usable()?;
+        let first = state.segment_of(from);
         let State { segments, dir, .. } = &mut *state;
-        let files = segments.iter_mut().map(|segment| Ok((segment.file(dir)?, segment.size(), segment.log_path(dir))));
+        let segments = segments[first..].iter_mut();
+        let files = segments.map(|segment| Ok((segment.file(dir)?, segment.size(), segment.log_path(dir))));
         let files = files.collect::<Result<Vec<_>, LogError>>()?;
         drop(state);
-        let epochs = other.epochs();
         for (file, size, path) in files {
             let mut scan = HeaderScan::new(&file, 0, size);
             while let Found::Batch((_, header)) = scan.next().doing("read", &path)? {
-                let begun = epochs.iter().rfind(|epoch| epoch.start_offset.0 <= header.base_offset);
-                let epoch = begun.map_or(-1, |epoch| epoch.epoch.0);
-                if header.base_offset >= from.0 && header.magic >= 2 && header.partition_leader_epoch != epoch {
-                    return Ok(false);
-                }
+                each(&header);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Appends to this copy what `source` has behind its end, as it is there: batches of so many bytes in all, or one that
@@ -161,6 +195,12 @@ impl Log {
             let info = self.append_as_follower(&Bytes::from(bytes), epoch, before, now_ms)?;
             copied.bytes = if info.log_end_offset > before { region.len } else { 0 };
         }
+        if copied.bytes == 0 && self.log_end_offset() < there.log_end_offset {
+            // What compaction took away from the end has no batch: the next one goes to a segment that begins there.
+            let mut state = self.usable()?;
+            state.roll(there.log_end_offset, now_ms)?;
+            state.log_end_offset = there.log_end_offset;
+        }
         self.update_high_watermark(there.high_watermark);
         let log_start_offset = there.log_start_offset.min(self.high_watermark());
         self.increment_log_start_offset(log_start_offset, epoch)?;
@@ -174,14 +214,9 @@ impl Log {
         let mut current = self.usable()?;
         let mut copy = future.usable()?;
         let is_flushed = copy.recovery_point >= current.recovery_point;
-        let is_longer = copy.log_end_offset > end.log_end_offset;
-        if current.cut_at.is_some() || current.is_truncating || is_longer || !is_flushed {
+        let ends_there = copy.log_end_offset == end.log_end_offset;
+        if current.cut_at.is_some() || current.is_truncating || !ends_there || !is_flushed {
             return Ok(false);
-        }
-        if copy.log_end_offset < end.log_end_offset {
-            // What compaction took away from the end has no batch: the next one goes to a segment that begins there.
-            copy.roll(end.log_end_offset, now_ms)?;
-            copy.log_end_offset = end.log_end_offset;
         }
         let dir = current.dir.clone();
         let more = current.active().size().checked_sub(end.segment_bytes);
@@ -210,6 +245,9 @@ impl Log {
         std::mem::swap(&mut here.snapshots, &mut there.snapshots);
         std::mem::swap(&mut here.recovery_point, &mut there.recovery_point);
         std::mem::swap(&mut here.synced, &mut there.synced);
+        // What was deleted the copy may lack, and a crash may have made the log forget it.
+        here.set_high_watermark(here.high_watermark.max(there.log_start_offset));
+        here.increment_log_start_offset(there.log_start_offset)?;
         // What the files of the copy say of these may be less than what memory knows.
         here.unwritten.epochs = true;
         here.unwritten.topic_id = here.topic_id.is_some();

@@ -41,7 +41,7 @@ impl Log {
         Ok(until)
     }
 
-    fn sync_records(&self) -> Result<Offset, LogError> {
+    pub(crate) fn sync_records(&self) -> Result<Offset, LogError> {
         loop {
             let parent = self.parent();
             let state = self.serving()?;

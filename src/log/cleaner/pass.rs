@@ -102,8 +102,8 @@ impl<'a> Pass<'a> {
     pub fn run(mut self, assessment: &Assessment) -> Result<(Offset, CleanerStats), CleanError> {
         let began = Instant::now();
         let tp = self.log.topic_partition().clone();
-        // An old value goes only for a new one that no loss of power takes.
-        self.log.flush_old_segments(self.now_ms)?;
+        // An old value goes only for a new one that no loss of power takes, and what was aborted only with its marker there.
+        self.log.flush(self.now_ms)?;
         let (first_dirty, first_uncleanable) = (assessment.first_dirty, assessment.first_uncleanable);
         // Of old formats a tombstone stays for a while after the last pass that saw it as dirty.
         let clean = self.segments.partition_point(|segment| segment.base_offset < first_dirty);

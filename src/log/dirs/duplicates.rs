@@ -8,6 +8,7 @@ use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
 use crate::log::loading::{self, LoadInput};
 use crate::log::{Log, file_names, files};
+use crate::model::Offset;
 
 impl LogDirs {
     /// Decides between a log that was loaded and another of its partition. Where that fails for a fault of a disk or a file,
@@ -33,20 +34,23 @@ impl LogDirs {
     }
 
     /// The longer one is the log if the other is its beginning: the directory that a log moves to is never longer than the one
-    /// that it leaves before the move is over, nor shorter afterwards. A copy that was not whole goes on as one. Logs that part
-    /// at some offset are for a person to look at.
+    /// that it leaves before the move is over, nor shorter afterwards. What comes behind something that only the other has was
+    /// not flushed, and does not count. A copy that was not whole goes on as one. Logs that part at some offset are for a person
+    /// to look at.
     fn decide_between(&self, second: Arc<Log>, now_ms: i64) -> Result<(), LogError> {
         let tp = second.topic_partition().clone();
         let first = self.get(&tp).filter(|first| !first.is_offline());
         let Some(first) = first.filter(|_| !second.is_offline()) else { return Ok(()) };
         let second_is_younger = age(&second.dir()) > age(&first.dir());
-        let second_is_whole = match second.log_end_offset().cmp(&first.log_end_offset()) {
+        let first_end = first.parent().observe(first.sound_end(&second))?;
+        let second_end = second.parent().observe(second.sound_end(&first))?;
+        let second_is_whole = match second_end.cmp(&first_end) {
             std::cmp::Ordering::Less => false,
             std::cmp::Ordering::Equal => second_is_younger,
             std::cmp::Ordering::Greater => true,
         };
         let (whole, part) = if second_is_whole { (&second, &first) } else { (&first, &second) };
-        if !part.parent().observe(is_beginning_of(part, whole))? {
+        if !part.parent().observe(is_beginning_of(part, whole, first_end.min(second_end)))? {
             let context = format!(
                 "Duplicate log directories for {tp} are found in both {} and {}, which parted. It is likely because log \
                  directory failure happened while broker was replacing current replica with future replica. Recover broker \
@@ -85,6 +89,7 @@ impl LogDirs {
             return Ok(());
         }
         let future = loading::load(LoadInput { dir: path, ..input }, Arc::clone(&dir.shared), now_ms, &|_| {})?;
+        future.forget_unflushed(now_ms)?;
         dir.shared.count_log();
         self.future_logs.write().expect("nothing panics under this lock").insert(tp.clone(), Arc::new(future));
         Ok(())
@@ -102,8 +107,8 @@ fn age(dir: &Path) -> Option<SystemTime> {
 }
 
 /// By the ids of the topic and the leader epochs.
-fn is_beginning_of(part: &Log, whole: &Log) -> Result<bool, LogError> {
+fn is_beginning_of(part: &Log, whole: &Log, until: Offset) -> Result<bool, LogError> {
     let is_other_topic = part.topic_id().zip(whole.topic_id()).is_some_and(|(one, other)| one != other);
     let from = part.log_start_offset().max(whole.log_start_offset());
-    Ok(!is_other_topic && part.agrees_with(whole, from)?)
+    Ok(!is_other_topic && part.agrees_with(whole, from, until)?)
 }

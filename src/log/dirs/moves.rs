@@ -125,6 +125,8 @@ impl LogDirs {
             }
             let copied = future.copy_from(&current, STEP_BYTES, now_ms)?;
             if copied.bytes > 0 {
+                // After a crash the copy goes on from there.
+                future.flush_old_segments(now_ms)?;
                 return Ok(Step::Copied(copied.bytes));
             }
             future.flush(now_ms)?;
@@ -155,12 +157,15 @@ impl LogDirs {
         if copied.bytes > LAST_BYTES_MAX {
             return Ok(Step::Copied(copied.bytes));
         }
+        // By what is flushed of each a start decides between the two.
+        for dir in [from, to] {
+            self.checkpoint_dir(dir)?;
+        }
         let (old_dir, copied_dir) = (current.dir(), future.dir());
         let new_dir = to.shared.path().join(tp.to_string());
         future.rename_dir(&new_dir)?;
         let taken_over = (|| {
             to.shared.observe(files::sync_path(to.shared.path()).doing("fsync", to.shared.path()))?;
-            self.checkpoint_dir(to)?;
             copy_rest(current, future, now_ms)
         })();
         if !matches!(taken_over, Ok(true)) {
@@ -169,9 +174,11 @@ impl LogDirs {
         }
         self.future_logs.write().expect("nothing panics under this lock").remove(tp);
         from.shared.uncount_log();
-        if current.config().flush_before_acknowledgement {
-            // What little was copied last was acknowledged when the old directory had it on its disk.
-            current.observe_change(current.flush_for_acknowledgement(now_ms))?;
+        // Some was acknowledged because it is on the disk in the old directory.
+        if let Err(error) = current.observe_change(current.sync_records()) {
+            current.has_left();
+            future.abandon();
+            return Err(error);
         }
         let doomed = from.shared.path().join(file_names::deleting_dir_name(tp));
         let renamed = files::rename(&old_dir, &doomed).doing("rename", &old_dir);

@@ -182,6 +182,12 @@ impl LogDirs {
                         { queue.lock().expect("nothing panics under this lock").pop_front() }
                     {
                         let loaded = loading::load(input.clone(), dir.shared.clone(), now_ms, &on_recovered);
+                        let loaded = loaded.and_then(|log| {
+                            if kind == DirKind::Future && !had_clean_shutdown {
+                                log.forget_unflushed(now_ms)?;
+                            }
+                            Ok(log)
+                        });
                         let added = match loaded {
                             Ok(log) => {
                                 self.add_loaded(kind, log, duplicates, now_ms);
