@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+use bytes::Bytes;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use odradek::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
@@ -14,19 +15,22 @@ use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequ
 use odradek::protocol::messages::end_txn::EndTxnRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::list_transactions::ListTransactionsRequest;
 use odradek::protocol::messages::metadata::MetadataRequest;
 use odradek::protocol::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
+use odradek::protocol::messages::produce::ProduceRequest;
 use odradek::protocol::messages::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use odradek::protocol::messages::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
 };
-use support::client::Client;
-use support::{Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
+use odradek::record::build::BatchBuilder;
+use support::client::{Client, TIMESTAMP, produce_request};
+use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
 
 /// tests/jvm/Transactions.java
 struct Jvm {
@@ -164,6 +168,18 @@ fn what_a_java_client_commits_is_seen_whole_and_nothing_else() {
     });
     let refused = jvm.told("commit c");
     assert!(["ProducerFencedException", "InvalidProducerEpochException"].contains(&&*refused), "{refused}");
+}
+
+#[test]
+fn what_librdkafka_commits_is_seen_and_nothing_else() {
+    let cluster = Cluster::start("transactions-librdkafka", FEW_PARTITIONS);
+    cluster.broker.client().create_topic("orders", 1, &[]);
+    let mut python = tied(deps("python/bin/python"));
+    python.arg(repository("tests/clients/python/confluent_kafka_transactions.py"));
+    let output = python.arg(cluster.broker.address()).arg("orders").output().expect("there is Python");
+    let [printed, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let seen: Vec<&str> = printed.lines().collect();
+    assert_eq!(seen, ["position 3", "fenced", "committed 1,2,3,6,8"], "{said}");
 }
 
 fn init(client: &mut Client, id: &str, version: i16) -> InitProducerIdResponse {
@@ -479,4 +495,198 @@ fn descriptions(client: &mut Client, producer_id: i64) {
     }
     assert_eq!(list(1, &["Ongoing"], &[], 1_000_000).0, []);
     assert_eq!(list(1, &["Ongoing"], &[], 0).0, open);
+}
+
+/// One transactional producer by hand.
+struct Producer {
+    id: String,
+    me: InitProducerIdResponse,
+    sequence: i32,
+}
+
+impl Producer {
+    fn coordinator(brokers: &Brokers, id: &str) -> i32 {
+        let request = FindCoordinatorRequest { key: id.to_owned(), key_type: 1, ..Default::default() };
+        eventually(PATIENCE, "there is a coordinator", || {
+            let found = brokers.client(0).call(&request, 3).map_err(|error| error.to_string())?;
+            if found.error_code == 0 { Ok(found.node_id) } else { Err(format!("{found:?}")) }
+        })
+    }
+
+    fn begin(client: &mut Client, id: &str) -> Producer {
+        let me = settled("an id is given", || init(client, id, 4), |told| told.error_code);
+        assert_eq!(me.error_code, 0, "{me:?}");
+        Producer { id: id.to_owned(), me, sequence: 0 }
+    }
+
+    fn add(&self, client: &mut Client, topic: &str, partition: i32) {
+        let topics = vec![AddPartitionsToTxnTopic { name: topic.to_owned(), partitions: vec![partition] }];
+        let request = AddPartitionsToTxnRequest {
+            v3_and_below_transactional_id: self.id.clone(),
+            v3_and_below_producer_id: self.me.producer_id,
+            v3_and_below_producer_epoch: self.me.producer_epoch,
+            v3_and_below_topics: topics,
+            ..Default::default()
+        };
+        let code = settled(
+            "a partition is added",
+            || {
+                let told = client.call(&request, 3).expect("AddPartitionsToTxn is answered");
+                told.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code
+            },
+            |code| *code,
+        );
+        assert_eq!(code, 0);
+    }
+
+    fn batch(&self, sequence: i32) -> Bytes {
+        let (id, epoch) = (self.me.producer_id, self.me.producer_epoch);
+        let mut batch = BatchBuilder::new().producer(id, epoch, sequence).transactional(true);
+        batch.append(TIMESTAMP, None, Some(sequence.to_string().as_bytes()), &[]);
+        batch.build()
+    }
+
+    fn request(&self, topic: &str, partition: i32, sequence: i32) -> ProduceRequest {
+        let transactional_id = Some(self.id.clone());
+        ProduceRequest { transactional_id, ..produce_request(topic, partition, self.batch(sequence), -1) }
+    }
+
+    fn send(&self, client: &mut Client, version: i16, partition: i32, sequence: i32) -> ErrorCode {
+        let told = client.call(&self.request("orders", partition, sequence), version).expect("Produce is answered");
+        ErrorCode::from_code(told.responses[0].partition_responses[0].error_code)
+    }
+
+    /// Sent again for as long as the coordinator cannot be asked.
+    fn append(&mut self, client: &mut Client, partition: i32) {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        eventually(PATIENCE, "a record is appended", || match self.send(client, 9, partition, sequence) {
+            ErrorCode::None => Ok(()),
+            code => Err(format!("{code}")),
+        });
+    }
+
+    fn end(&self, client: &mut Client, committed: bool) -> ErrorCode {
+        let request = EndTxnRequest {
+            transactional_id: self.id.clone(),
+            producer_id: self.me.producer_id,
+            producer_epoch: self.me.producer_epoch,
+            committed,
+        };
+        ErrorCode::from_code(client.call(&request, 3).expect("EndTxn is answered").error_code)
+    }
+}
+
+/// Where readers of committed records end.
+fn stable_end(client: &mut Client, partition: i32) -> Result<i64, String> {
+    let partitions = vec![ListOffsetsPartition { partition_index: partition, timestamp: -1, ..Default::default() }];
+    let topics = vec![ListOffsetsTopic { name: "orders".to_owned(), partitions }];
+    let request = ListOffsetsRequest { replica_id: -1, isolation_level: 1, topics };
+    let told = client.call(&request, 5).map_err(|error| error.to_string())?;
+    let found = &told.topics[0].partitions[0];
+    if found.error_code == 0 { Ok(found.offset) } else { Err(format!("{found:?}")) }
+}
+
+fn until_stable(client: &mut Client, partition: i32, expected: i64) {
+    eventually(PATIENCE, "the last stable offset moves on", || {
+        let end = stable_end(client, partition)?;
+        if end == expected { Ok(()) } else { Err(end.to_string()) }
+    });
+}
+
+/// KIP-890.
+#[test]
+fn a_log_opens_no_transaction_that_its_coordinator_does_not_confirm() {
+    use ErrorCode::{InvalidProducerEpoch, InvalidTxnState, None, TransactionAbortable};
+    let cluster = Cluster::start("transaction-verification", FEW_PARTITIONS);
+    let mut client = cluster.broker.client();
+    client.create_topic("orders", 2, &[]);
+    until_transactions_are_coordinated(&mut client);
+    let mut me = Producer::begin(&mut client, "t");
+    // Nobody said that it would write here.
+    assert_eq!(me.send(&mut client, 10, 0, 0), InvalidTxnState);
+    assert_eq!(me.send(&mut client, 11, 0, 0), TransactionAbortable);
+    me.add(&mut client, "orders", 0);
+    // Five in flight, as producers send them: what is asked first is asked once, and the order stays.
+    let requests: Vec<i32> =
+        (0..5).map(|sequence| client.send(&me.request("orders", 0, sequence), 11).expect("it is sent")).collect();
+    for (offset, correlation_id) in (0..).zip(requests) {
+        let told = client.receive::<ProduceRequest>(11, correlation_id).expect("Produce is answered");
+        let told = &told.responses[0].partition_responses[0];
+        assert_eq!((told.error_code, told.base_offset), (0, offset));
+    }
+    me.sequence = 5;
+    assert_eq!(me.send(&mut client, 11, 1, 0), TransactionAbortable, "another partition");
+    assert_eq!(me.end(&mut client, true), None);
+    until_stable(&mut client, 0, 6);
+    // A request that was delayed until after the marker.
+    assert_eq!(me.send(&mut client, 11, 0, 5), TransactionAbortable);
+    assert_eq!(me.send(&mut client, 9, 0, 5), InvalidTxnState);
+    until_stable(&mut client, 0, 6);
+    // A zombie.
+    let next = Producer::begin(&mut client, "t");
+    assert_eq!(next.me.producer_epoch, 1);
+    assert_eq!(me.send(&mut client, 11, 0, 5), InvalidProducerEpoch);
+    // Records that belong to no transactional id.
+    let nameless = ProduceRequest { transactional_id: Option::None, ..me.request("orders", 0, 5) };
+    let told = client.call(&nameless, 11).expect("Produce is answered");
+    let code = ErrorCode::from_code(told.responses[0].partition_responses[0].error_code);
+    assert_eq!(code, ErrorCode::TransactionalIdAuthorizationFailed);
+}
+
+#[test]
+fn a_broker_that_is_told_not_to_verify_takes_what_comes() {
+    let settings = format!("{FEW_PARTITIONS}\ntransaction.partition.verification.enable=false");
+    let cluster = Cluster::start("transactions-unverified", &settings);
+    let mut client = cluster.broker.client();
+    client.create_topic("orders", 1, &[]);
+    until_transactions_are_coordinated(&mut client);
+    let me = Producer::begin(&mut client, "t");
+    assert_eq!(me.send(&mut client, 11, 0, 0), ErrorCode::None);
+    assert_eq!(stable_end(&mut client, 0), Ok(0), "it hangs");
+}
+
+fn transact_across(kinds: &[Kind]) {
+    let brokers = Brokers::start_as(
+        "transactions-across",
+        kinds,
+        "transaction.state.log.num.partitions=4\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000",
+    );
+    brokers.client(0).create_topic("orders", 4, &[]);
+    let leader =
+        |partition| brokers.until_partition("orders", partition, "led", |found| found.leader_id >= 0).leader_id;
+    let leaders: Vec<i32> = (0..4).map(leader).collect();
+    let mut ends = [0; 4];
+    let mut coordinators = std::collections::BTreeSet::new();
+    for number in 0..6 {
+        let id = format!("id-{number}");
+        let coordinator = Producer::coordinator(&brokers, &id);
+        coordinators.insert(coordinator);
+        let mut coordinating = brokers.client(coordinator);
+        let mut me = Producer::begin(&mut coordinating, &id);
+        let unasked = me.send(&mut brokers.client(leaders[0]), 9, 0, 0);
+        assert_eq!(unasked, ErrorCode::InvalidTxnState, "coordinated by {coordinator}, led by {}", leaders[0]);
+        for (partition, leader) in (0..).zip(&leaders) {
+            me.sequence = 0;
+            me.add(&mut coordinating, "orders", partition);
+            me.append(&mut brokers.client(*leader), partition);
+        }
+        assert_eq!(me.end(&mut coordinating, number % 2 == 0), ErrorCode::None);
+        for (partition, leader) in (0..).zip(&leaders) {
+            ends[partition as usize] += 2;
+            until_stable(&mut brokers.client(*leader), partition, ends[partition as usize]);
+        }
+    }
+    assert_eq!(coordinators.len(), 2, "each broker coordinates some");
+    assert!(leaders.contains(&0) && leaders.contains(&1), "each broker leads some: {leaders:?}");
+}
+
+#[test]
+fn a_broker_coordinates_what_another_leads() {
+    transact_across(&[Kind::Odradek, Kind::Odradek]);
+}
+
+#[test]
+fn ours_and_a_jvm_broker_coordinate_for_each_other() {
+    transact_across(&[Kind::Odradek, Kind::Jvm("3.9.1")]);
 }

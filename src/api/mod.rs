@@ -23,6 +23,7 @@ use crate::controller::task::topic_administration::Topics;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::producer_ids::ProducerIds;
 use crate::coordinator::transaction::task::TransactionCoordinator;
+use crate::coordinator::transaction::verifier::Verifier;
 use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;
 use crate::network::Peer;
@@ -87,6 +88,7 @@ pub struct Server {
     pub metadata: Arc<MetadataCache>,
     pub groups: Arc<GroupCoordinator>,
     pub transactions: Arc<TransactionCoordinator>,
+    pub verifier: Verifier,
     pub producer_ids: ProducerIds,
     pub controller: Controller,
     /// The controller as any broker asks it.

@@ -6,7 +6,8 @@
 //! a JVM broker looks at it: a client that hears late of a refusal sends the next batches meanwhile, and the broker, which by
 //! then may lead, would find a gap before them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::{Duration, Instant};
@@ -14,10 +15,12 @@ use tokio::time::{Duration, Instant};
 use crate::api::leader_hint::leader_hint;
 use crate::api::table::SLICE_BYTES;
 use crate::api::topic_numbers::TopicNumbers;
+use crate::api::transactions::{producer, unverified};
 use crate::api::{Handled, RequestContext, Server};
-use crate::log::AppendInfo;
 use crate::log::error::LogError;
+use crate::log::{AppendInfo, Log, VerificationGuard};
 use crate::model::internal_topics::is_internal_topic;
+use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
 use crate::protocol::messages::produce::{
@@ -25,7 +28,7 @@ use crate::protocol::messages::produce::{
     ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
-use crate::record::batch::Batches;
+use crate::record::batch::{BatchHeader, Batches};
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
 use crate::replica::waiters::Commit;
@@ -33,44 +36,58 @@ use crate::replica::waiters::Commit;
 /// The one client that may write to internal topics, by the name it gives itself.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 const FIRST_WITH_LEADER_HINTS: i16 = 10;
+const FIRST_WITH_ABORTABLE: i16 = 11;
 /// An append takes microseconds, and there is no pause between those of one request.
 const PARTITIONS_A_SLICE: usize = 500;
 
 /// Appended, and not yet what the producer asked for.
 pub(super) struct Unacknowledged {
     acks: i16,
-    has_transactional_id: bool,
     timeout_ms: i32,
     deadline: Instant,
     response: ProduceResponse,
     /// With the places of topic and partition in the response.
     commits: Vec<(usize, usize, Commit)>,
-    /// What is asked again in its turn, likewise.
-    again: Box<[(usize, usize, PartitionProduceData)]>,
+    /// What is asked again in its turn.
+    again: Option<Box<Again>>,
+}
+
+struct Again {
+    transactional_id: Option<String>,
+    /// With the places of topic and partition in the response.
+    partitions: Vec<(usize, usize, PartitionProduceData)>,
 }
 
 impl Unacknowledged {
     pub(super) fn is_asked_again(&self) -> bool {
-        !self.again.is_empty()
+        self.again.is_some()
     }
 
     pub(super) async fn acknowledged(self, server: &Server, context: &RequestContext) -> Handled<ProduceResponse> {
-        let Unacknowledged { acks, has_transactional_id, timeout_ms, mut deadline, mut response, mut commits, again } =
-            self;
-        if let (false, Some(terms)) = (again.is_empty(), terms(acks, context.api_version)) {
+        let Unacknowledged { acks, timeout_ms, mut deadline, mut response, mut commits, again } = self;
+        if let Some(again) = again
+            && let Again { transactional_id, partitions: again } = *again
+            && let Some(terms) = terms(server, acks, context.api_version, transactional_id.is_some())
+        {
+            let unverified = verify(server, context, transactional_id.as_deref(), &response, &again).await;
             let is_long = again.len() > PARTITIONS_A_SLICE;
             let append_all = || {
                 for (topic, partition, data) in again {
                     let TopicProduceResponse { name, partition_responses } = &mut response.responses[topic];
                     let index = data.index;
-                    partition_responses[partition] =
-                        match append(server, name, data, terms, has_transactional_id, context.now_ms) {
-                            Ok(Appended { info, commit }) => {
-                                commits.extend(commit.map(|commit| (topic, partition, commit)));
-                                appended(index, &info)
-                            }
-                            Err(refusal) => refused(index, refusal),
-                        };
+                    let outcome = match unverified.get(&(topic, partition)) {
+                        Some(why) => Err(Refusal::Unverified(*why)),
+                        None => {
+                            append(server, name, data, terms, Turn::Own(transactional_id.is_some()), context.now_ms)
+                        }
+                    };
+                    partition_responses[partition] = match outcome {
+                        Ok(Appended { info, commit }) => {
+                            commits.extend(commit.map(|commit| (topic, partition, commit)));
+                            appended(index, &info)
+                        }
+                        Err(refusal) => refused(index, refusal),
+                    };
                 }
             };
             server.long_work.run_now(is_long, append_all);
@@ -86,7 +103,7 @@ impl Unacknowledged {
     }
 }
 
-fn terms(acks: i16, api_version: i16) -> Option<AppendTerms> {
+fn terms(server: &Server, acks: i16, api_version: i16, has_transactional_id: bool) -> Option<AppendTerms> {
     let required_acks = match acks {
         0 => RequiredAcks::None,
         1 => RequiredAcks::Leader,
@@ -95,7 +112,10 @@ fn terms(acks: i16, api_version: i16) -> Option<AppendTerms> {
     };
     Some(AppendTerms {
         accepted_sets: accepted_sets(api_version),
-        origin: AppendOrigin::Client,
+        origin: match has_transactional_id && server.config.load().transaction_partition_verification_enable() {
+            true => AppendOrigin::VerifiedClient,
+            false => AppendOrigin::Client,
+        },
         required_acks,
         expected_leader_epoch: None,
     })
@@ -111,8 +131,8 @@ pub(super) fn start(
     let is_long = context.answer.taken() > SLICE_BYTES;
     let count = server.long_work.run_now(is_long, || keep_last_of_each(&mut request.topic_data));
     let (acks, timeout_ms) = (request.acks, request.timeout_ms);
-    let has_transactional_id = request.transactional_id.is_some();
-    let terms = terms(acks, context.api_version);
+    let transactional_id = request.transactional_id.take();
+    let terms = terms(server, acks, context.api_version, transactional_id.is_some());
     let mut commits: Vec<(usize, usize, Commit)> = Vec::new();
     let mut again: Vec<(usize, usize, PartitionProduceData)> = Vec::new();
     let mut response = ProduceResponse::default();
@@ -123,11 +143,18 @@ pub(super) fn start(
             let mut answers = Vec::with_capacity(topic.partition_data.len());
             for data in topic.partition_data {
                 let index = data.index;
-                let if_early = is_early.then(|| data.clone());
+                let kept = (is_early || transactional_id.is_some()).then(|| data.clone());
                 let outcome = match terms {
                     None => Err(Refusal::Code(ErrorCode::InvalidRequiredAcks)),
                     Some(_) if is_refused => Err(Refusal::Code(ErrorCode::InvalidTopicException)),
-                    Some(terms) => append(server, &topic.name, data, terms, has_transactional_id, context.now_ms),
+                    Some(terms) => append(
+                        server,
+                        &topic.name,
+                        data,
+                        terms,
+                        Turn::First(transactional_id.is_some()),
+                        context.now_ms,
+                    ),
                 };
                 match outcome {
                     Ok(Appended { info, commit }) => {
@@ -137,7 +164,8 @@ pub(super) fn start(
                         answers.push(appended(index, &info));
                     }
                     Err(refusal) => {
-                        if let Some(data) = if_early.filter(|_| refusal.may_pass()) {
+                        let is_again = refusal.is_unasked() || (is_early && refusal.may_pass());
+                        if let Some(data) = kept.filter(|_| is_again) {
                             again.push((response.responses.len(), answers.len(), data));
                         }
                         answers.push(refused(index, refusal));
@@ -151,8 +179,9 @@ pub(super) fn start(
     if commits.is_empty() && again.is_empty() {
         return Ok(finish(server, context, acks, response));
     }
-    let (deadline, again) = (deadline_of(timeout_ms), again.into());
-    Err(Unacknowledged { acks, has_transactional_id, timeout_ms, deadline, response, commits, again })
+    let deadline = deadline_of(timeout_ms);
+    let again = (!again.is_empty()).then(|| Box::new(Again { transactional_id, partitions: again }));
+    Err(Unacknowledged { acks, timeout_ms, deadline, response, commits, again })
 }
 
 fn deadline_of(timeout_ms: i32) -> Instant {
@@ -213,10 +242,26 @@ pub(super) fn accepted_sets(api_version: i16) -> AcceptedSets {
 /// Why one partition's records were not appended, or not acknowledged.
 enum Refusal {
     Code(ErrorCode),
+    /// It would open a transaction of which the coordinator has not been asked.
+    Unasked,
+    /// The coordinator does not confirm the transaction.
+    Unverified(ErrorCode),
     Replica(ReplicaError),
 }
 
+/// When a partition is looked at, by a request that names a transactional id or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    First(bool),
+    /// Its coordinator has been asked.
+    Own(bool),
+}
+
 impl Refusal {
+    fn is_unasked(&self) -> bool {
+        matches!(self, Refusal::Unasked)
+    }
+
     /// It is about who leads, who is in sync, or what came before.
     fn may_pass(&self) -> bool {
         matches!(
@@ -236,7 +281,7 @@ fn append(
     topic: &str,
     data: PartitionProduceData,
     terms: AppendTerms,
-    has_transactional_id: bool,
+    turn: Turn,
     now_ms: i64,
 ) -> Result<Appended, Refusal> {
     let records = match data.records {
@@ -244,16 +289,80 @@ fn append(
         // A request is never decoded to anything but bytes; no records at all are none.
         Some(Payload::File(_) | Payload::Chunks(_)) | None => Bytes::new(),
     };
-    // Whose transaction it is nobody says.
-    if !has_transactional_id && has_transactional(&records) {
-        return Err(Refusal::Code(ErrorCode::TransactionalIdAuthorizationFailed));
+    if let Some(batch) = transactional(&records) {
+        let (Turn::First(has_id) | Turn::Own(has_id)) = turn;
+        if !has_id {
+            // Whose transaction it is nobody says.
+            return Err(Refusal::Code(ErrorCode::TransactionalIdAuthorizationFailed));
+        }
+        let is_verified = terms.origin == AppendOrigin::VerifiedClient;
+        if is_verified && turn == Turn::First(true) && opens(server, topic, data.index, &batch, now_ms).is_some() {
+            return Err(Refusal::Unasked);
+        }
     }
     server.replicas.append(topic, data.index, records, terms, now_ms).map_err(Refusal::Replica)
 }
 
-/// Requests before version 3 may carry several batches.
-fn has_transactional(records: &[u8]) -> bool {
-    Batches::new(records).flatten().any(|batch| batch.header.is_transactional)
+/// The first batch of a transaction. Requests before version 3 may carry several batches.
+fn transactional(records: &[u8]) -> Option<BatchHeader> {
+    Batches::new(records).flatten().map(|batch| batch.header).find(|header| header.is_transactional)
+}
+
+/// The log of the partition, if the batch would open a transaction there.
+fn opens(
+    server: &Server,
+    topic: &str,
+    partition: i32,
+    batch: &BatchHeader,
+    now_ms: i64,
+) -> Option<(Arc<Log>, VerificationGuard)> {
+    // Who has no log, or does not lead, refuses the batch for that.
+    let log = server.replicas.partition(topic, partition).ok()?.leader_log(None).ok()?;
+    let (id, epoch) = (ProducerId(batch.producer_id), ProducerEpoch(batch.producer_epoch));
+    let guard = log.begin_verification(id, epoch, batch.base_sequence, now_ms)?;
+    Some((log, guard))
+}
+
+/// Asks the coordinator about all that would open a transaction, and tells the logs. Why others may not, by their places.
+async fn verify(
+    server: &Server,
+    context: &RequestContext,
+    transactional_id: Option<&str>,
+    response: &ProduceResponse,
+    again: &[(usize, usize, PartitionProduceData)],
+) -> HashMap<(usize, usize), ErrorCode> {
+    let mut refused = HashMap::new();
+    let Some(transactional_id) = transactional_id else { return refused };
+    if !server.config.load().transaction_partition_verification_enable() {
+        return refused;
+    }
+    let mut opening = Vec::new();
+    for (topic, partition, data) in again {
+        let Some(Payload::Bytes(records)) = &data.records else { continue };
+        let Some(batch) = transactional(records) else { continue };
+        let name = response.responses[*topic].name.as_str();
+        if let Some((log, guard)) = opens(server, name, data.index, &batch, context.now_ms) {
+            let producer = producer(batch.producer_id, batch.producer_epoch);
+            opening.push(((*topic, *partition), producer, TopicPartition::new(name, data.index), log, guard));
+        }
+    }
+    let Some((_, producer, ..)) = opening.first() else { return refused };
+    let producer = *producer;
+    if opening.iter().any(|(_, other, ..)| *other != producer) {
+        refused.extend(opening.into_iter().map(|(place, ..)| (place, ErrorCode::InvalidProducerIdMapping)));
+        return refused;
+    }
+    let partitions: Vec<TopicPartition> = opening.iter().map(|(_, _, partition, ..)| partition.clone()).collect();
+    let verdicts = server.verifier.verify(transactional_id, producer, &partitions).await;
+    for ((place, _, _, log, guard), verdict) in opening.into_iter().zip(verdicts) {
+        match verdict {
+            Ok(()) => log.transaction_verified(producer.id, guard),
+            Err(why) => {
+                refused.insert(place, unverified(why, context.api_version >= FIRST_WITH_ABORTABLE));
+            }
+        }
+    }
+    refused
 }
 
 fn appended(index: i32, info: &AppendInfo) -> PartitionProduceResponse {
@@ -270,6 +379,25 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
     let mut answer = PartitionProduceResponse { index, base_offset: -1, ..Default::default() };
     match refusal {
         Refusal::Code(code) => answer.error_code = code.code(),
+        // It is never told: whoever was not asked is asked in its turn.
+        Refusal::Unasked => answer.error_code = ErrorCode::InvalidTxnState.code(),
+        // Old clients would not ask again for what these say.
+        Refusal::Unverified(
+            code @ (ErrorCode::ConcurrentTransactions
+            | ErrorCode::NetworkException
+            | ErrorCode::CoordinatorLoadInProgress
+            | ErrorCode::CoordinatorNotAvailable
+            | ErrorCode::NotCoordinator),
+        ) => {
+            answer.error_code = ErrorCode::NotEnoughReplicas.code();
+            let what = "Unable to verify the partition has been added to the transaction. Underlying error:";
+            answer.error_message = Some(format!("{what} {code}"));
+        }
+        Refusal::Unverified(code) => {
+            answer.error_code = code.code();
+            let what = "Partition was not added to the transaction";
+            answer.error_message = (code == ErrorCode::InvalidTxnState).then(|| what.to_owned());
+        }
         Refusal::Replica(error) => {
             answer.error_code = ErrorCode::from(&error).code();
             if let ReplicaError::Records(records) = &error {
@@ -346,7 +474,7 @@ mod tests {
         let mut transactional = plain.clone();
         // Bit 4 of the attributes, which follow base offset, length, leader epoch, magic and crc.
         transactional[22] |= 0x10;
-        assert!(!has_transactional(&[plain.clone(), plain.clone()].concat()));
-        assert!(has_transactional(&[plain, transactional].concat()));
+        assert!(super::transactional(&[plain.clone(), plain.clone()].concat()).is_none());
+        assert!(super::transactional(&[plain, transactional].concat()).is_some());
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::state::Producer;
+use crate::coordinator::transaction::verifier::Unverified;
 use crate::metadata::image::Image;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
@@ -33,6 +34,19 @@ pub(super) fn code_of(outcome: Result<(), TransactionError>, knows_producer_fenc
         Ok(()) => ErrorCode::None,
         Err(ErrorCode::ProducerFenced) if !knows_producer_fenced => ErrorCode::InvalidProducerEpoch,
         Err(code) => code,
+    }
+}
+
+/// What a producer is told that may not open its transaction. Old clients know no transaction that can be aborted.
+pub(super) fn unverified(why: Unverified, knows_abortable: bool) -> ErrorCode {
+    let code = match why {
+        Unverified::Refused(error) => ErrorCode::from(error),
+        Unverified::Code(code) => code,
+    };
+    match code {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::TransactionAbortable if !knows_abortable => ErrorCode::InvalidTxnState,
+        code => code,
     }
 }
 

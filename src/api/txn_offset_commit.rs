@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use crate::api::topic_numbers::NamedOnce;
-use crate::api::transactions::producer;
+use crate::api::transactions::{producer, unverified};
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, OffsetToCommit, metadata_fits};
-use crate::model::{GenerationId, LeaderEpoch, Offset};
+use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
@@ -16,6 +17,36 @@ use crate::protocol::messages::txn_offset_commit::{
 
 /// Clients before it may fail when they are told of a coordinator that loads (KAFKA-7296).
 const FIRST_WITH_LOADING: i16 = 2;
+
+/// From here on clients know a transaction that can be aborted.
+const FIRST_WITH_ABORTABLE: i16 = 4;
+
+/// Whether the coordinator of the transaction knows that the group's offsets are in it.
+async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
+    let number = server.groups.partition_for(&request.group_id);
+    // What the group's coordinator refuses anyway is for it to say.
+    let is_refused = request.group_id.is_empty() || server.groups.is_loading(number);
+    if is_refused || !server.config.load().transaction_partition_verification_enable() {
+        return Ok(());
+    }
+    let partition = TopicPartition::new(GROUP_METADATA_TOPIC, number);
+    let hosted = server.replicas.partition(&partition.topic, partition.partition).ok();
+    // Who leads no such log coordinates no such group, and says so.
+    let Some(log) = hosted.and_then(|hosted| hosted.leader_log(None).ok()) else { return Ok(()) };
+    let producer = producer(request.producer_id, request.producer_epoch);
+    let Some(guard) = log.begin_verification(producer.id, producer.epoch, -1, context.now_ms) else { return Ok(()) };
+    let asked = server.verifier.verify(&request.transactional_id, producer, &[partition]).await;
+    match asked.into_iter().next() {
+        Some(Err(why)) => match unverified(why, context.api_version >= FIRST_WITH_ABORTABLE) {
+            ErrorCode::NetworkException => Err(ErrorCode::CoordinatorLoadInProgress),
+            code => Err(code),
+        },
+        _ => {
+            log.transaction_verified(producer.id, guard);
+            Ok(())
+        }
+    }
+}
 
 pub(crate) async fn handle(
     server: &Server,
@@ -48,7 +79,11 @@ pub(crate) async fn handle(
         }
     }
     offsets.reverse();
+    let mut refused = None;
     let answer = if offsets.is_empty() {
+        CommitAnswer::Stored(Ok(()))
+    } else if let Err(code) = verify(server, context, &request).await {
+        refused = Some(code);
         CommitAnswer::Stored(Ok(()))
     } else {
         let caller = Caller {
@@ -62,6 +97,14 @@ pub(crate) async fn handle(
     let code_of = |topic: &str, partition: i32, metadata: &str| {
         if image.partition(topic, partition).is_none() {
             return ErrorCode::UnknownTopicOrPartition;
+        }
+        if let Some(code) = refused {
+            return match code {
+                ErrorCode::CoordinatorLoadInProgress if context.api_version < FIRST_WITH_LOADING => {
+                    ErrorCode::CoordinatorNotAvailable
+                }
+                code => code,
+            };
         }
         match answer {
             CommitAnswer::Stored(_) if !metadata_fits(metadata, metadata_max) => ErrorCode::OffsetMetadataTooLarge,

@@ -42,6 +42,7 @@ use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::replica_log::ReplicaLog;
 use crate::coordinator::transaction::marker_sender::MarkerSender;
 use crate::coordinator::transaction::task::TransactionCoordinator;
+use crate::coordinator::transaction::verifier::Verifier;
 use crate::log::dirs::LogDirs;
 use crate::metadata::cache::MetadataCache;
 use crate::model::clock::wall_clock_ms;
@@ -417,6 +418,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         config: Arc::clone(&current),
         metadata: Arc::clone(&metadata),
         groups: Arc::clone(&groups),
+        verifier: Verifier::new(id, Arc::clone(&transactions), Arc::clone(&metadata)),
         transactions: Arc::clone(&transactions),
         producer_ids: Default::default(),
         zookeeper: zookeeper.clone(),

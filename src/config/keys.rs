@@ -326,7 +326,7 @@ settings! {
     "telemetry.max.bytes": Int = Some("1048576"), AtLeast(1), ReadOnly, NoEffect, "KRaft only: largest metrics push of a client.";
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": Int = Some("10000"), AtLeast(1), ReadOnly, Acted, "Time until an abort for time that could not be written is tried again.";
     "transaction.max.timeout.ms": Int = Some("900000"), AtLeast(1), ReadOnly, Acted, "Longest transaction a producer may ask for.";
-    "transaction.partition.verification.enable": Boolean = Some("true"), Any, ClusterWide, NotYet, "Whether a leader asks the coordinator before it accepts transactional records.";
+    "transaction.partition.verification.enable": Boolean = Some("true"), Any, ClusterWide, Acted, "Whether a leader asks the coordinator before it accepts transactional records.";
     "transaction.remove.expired.transaction.cleanup.interval.ms": Int = Some("3600000"), AtLeast(1), ReadOnly, Acted, "Time between checks for transactional ids to forget.";
     "transaction.state.log.load.buffer.size": Int = Some("5242880"), AtLeast(1), ReadOnly, Acted, "Bytes read at once when transactions are loaded.";
     "transaction.state.log.min.isr": Int = Some("2"), AtLeast(1), ReadOnly, Acted, "min.insync.replicas of the transaction topic.";

@@ -160,6 +160,11 @@ impl KafkaConfig {
         }
     }
 
+    /// Whether a transaction is opened in a log only once its coordinator has confirmed it.
+    pub fn transaction_partition_verification_enable(&self) -> bool {
+        self.boolean("transaction.partition.verification.enable")
+    }
+
     pub fn transaction_config(&self) -> TransactionConfig {
         TransactionConfig {
             transaction_max_timeout_ms: self.int("transaction.max.timeout.ms"),

@@ -90,6 +90,7 @@ use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
 use self::log_dir::LogDir;
 use self::moving::Shadow;
 use self::producer_state::Producers;
+pub use self::producer_state::VerificationGuard;
 use self::recent::RecentBatches;
 use self::segment::Segment;
 use self::snapshots::Snapshots;
@@ -502,6 +503,23 @@ impl Log {
             self.parent().note_unwritten(&self.topic_partition);
         }
         self.observe(written)
+    }
+
+    /// A producer wants to open a transaction here: whoever asks its coordinator tells `transaction_verified`. `None` if it
+    /// has one open.
+    pub fn begin_verification(
+        &self,
+        producer_id: ProducerId,
+        epoch: ProducerEpoch,
+        base_sequence: i32,
+        now_ms: i64,
+    ) -> Option<VerificationGuard> {
+        self.locked().producers.begin_verification(producer_id, epoch, base_sequence, now_ms)
+    }
+
+    /// The coordinator has confirmed the transaction.
+    pub fn transaction_verified(&self, producer_id: ProducerId, guard: VerificationGuard) {
+        self.locked().producers.verified(producer_id, guard);
     }
 
     /// What is known of the partition's producers.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::error::LogError;
 use super::transaction_index::AbortedTxn;
@@ -192,6 +192,24 @@ impl Default for ProducerLimits {
     }
 }
 
+/// One wish to open a transaction: what is confirmed for it counts for no later one, which a marker would be between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerificationGuard(u64);
+
+/// Unlike any before, in every log.
+static NEXT_GUARD: AtomicU64 = AtomicU64::new(0);
+
+/// Source: kafka 3.9 storage/.../log/VerificationStateEntry.java.
+#[derive(Clone, Copy, Debug)]
+struct Verification {
+    guard: VerificationGuard,
+    is_verified: bool,
+    epoch: ProducerEpoch,
+    /// Of the batches that want to open it.
+    lowest_sequence: i32,
+    since_ms: i64,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Producers {
     limits: Arc<ProducerLimits>,
@@ -202,6 +220,8 @@ pub(crate) struct Producers {
     ongoing: BTreeMap<Offset, ProducerId>,
     /// Completed transactions, first offset to marker, whose marker may lie above the high watermark.
     unreplicated: BTreeMap<Offset, Offset>,
+    /// Producers whose coordinators are asked whether they may open a transaction here (KIP-890), or were and refused.
+    verifications: HashMap<ProducerId, Verification>,
     /// The state covers the log up to here, exclusive.
     end_offset: Offset,
 }
@@ -261,7 +281,7 @@ impl Producers {
     pub fn check(&self, batch: &ProducerBatch, origin: AppendOrigin) -> Result<Verdict, LogError> {
         let unknown = ProducerState::unknown();
         let current = self.producers.get(&batch.producer_id).unwrap_or(&unknown);
-        if origin == AppendOrigin::Client
+        if origin.is_client()
             && batch.marker.is_none()
             && let Some(duplicate) = current.duplicate_of(batch)
         {
@@ -287,7 +307,8 @@ impl Producers {
             }
             Some(_) => Ok(Verdict::Append),
             None => {
-                if origin == AppendOrigin::Client {
+                if origin.is_client() {
+                    self.check_verification(batch, origin, current)?;
                     check_sequence(batch, current)?;
                 }
                 if current.current_txn_first_offset.is_some() && !batch.is_transactional {
@@ -298,9 +319,73 @@ impl Producers {
         }
     }
 
+    /// A batch that opens a transaction must have been confirmed since the last marker. While one is not, none overtakes
+    /// the lowest that was seen of its producer: that one will be sent again, and then be refused for the gap.
+    fn check_verification(
+        &self,
+        batch: &ProducerBatch,
+        origin: AppendOrigin,
+        current: &ProducerState,
+    ) -> Result<(), LogError> {
+        let verification = self.verifications.get(&batch.producer_id);
+        if let Some(Verification { lowest_sequence, .. }) = verification
+            && batch.base_sequence > *lowest_sequence
+        {
+            let (producer_id, given) = (batch.producer_id, batch.base_sequence);
+            return Err(LogError::OutOfOrderSequence { producer_id, given, last: lowest_sequence.wrapping_sub(1) });
+        }
+        let opens = batch.is_transactional && current.current_txn_first_offset.is_none();
+        let is_verified = verification.is_some_and(|verification| verification.is_verified);
+        match opens && origin == AppendOrigin::VerifiedClient && !is_verified {
+            true => Err(LogError::InvalidTxnState { producer_id: batch.producer_id }),
+            false => Ok(()),
+        }
+    }
+
+    /// A producer wants to open a transaction with a batch of that sequence: what its coordinator is asked is told to
+    /// `verified`. `None` if it has one open.
+    pub fn begin_verification(
+        &mut self,
+        producer_id: ProducerId,
+        epoch: ProducerEpoch,
+        base_sequence: i32,
+        now_ms: i64,
+    ) -> Option<VerificationGuard> {
+        if self.producers.get(&producer_id).is_some_and(|state| state.current_txn_first_offset.is_some()) {
+            return None;
+        }
+        if self.verifications.len() >= self.limits.per_partition && !self.verifications.contains_key(&producer_id) {
+            // Most are left over from requests that were refused. Who is forgotten in the middle asks again.
+            let mut since: Vec<i64> = self.verifications.values().map(|one| one.since_ms).collect();
+            let at = since.len() / 8;
+            let (_, oldest_kept, _) = since.select_nth_unstable(at);
+            let oldest_kept = *oldest_kept;
+            self.verifications.retain(|_, one| one.since_ms > oldest_kept);
+        }
+        let verification = self.verifications.entry(producer_id).or_insert_with(|| Verification {
+            guard: VerificationGuard(NEXT_GUARD.fetch_add(1, Ordering::Relaxed)),
+            is_verified: false,
+            epoch,
+            lowest_sequence: base_sequence,
+            since_ms: now_ms,
+        });
+        if epoch > verification.epoch || (epoch == verification.epoch && base_sequence < verification.lowest_sequence) {
+            (verification.epoch, verification.lowest_sequence) = (epoch, base_sequence);
+        }
+        Some(verification.guard)
+    }
+
+    /// The coordinator has confirmed the transaction. It counts unless a marker has ended that one meanwhile.
+    pub fn verified(&mut self, producer_id: ProducerId, guard: VerificationGuard) {
+        if let Some(verification) = self.verifications.get_mut(&producer_id).filter(|one| one.guard == guard) {
+            verification.is_verified = true;
+        }
+    }
+
     /// Takes note of a batch that is now in the log. Returns the transaction it aborted, for the transaction index.
     pub fn apply(&mut self, batch: &ProducerBatch) -> Option<AbortedTxn> {
         self.make_room_for(batch);
+        self.verifications.remove(&batch.producer_id);
         let is_new = !self.producers.contains_key(&batch.producer_id);
         if is_new {
             self.producers.insert(batch.producer_id, ProducerState::unknown());
@@ -385,7 +470,7 @@ impl Producers {
     /// Refuses a transaction beyond what may be open at once: `make_room_for` could not forget it.
     pub fn check_room_for(&self, batch: &ProducerBatch, origin: AppendOrigin) -> Result<(), LogError> {
         let is_new = batch.is_transactional && !self.producers.contains_key(&batch.producer_id);
-        if origin == AppendOrigin::Client && is_new && self.ongoing.len() >= self.limits.per_partition {
+        if origin.is_client() && is_new && self.ongoing.len() >= self.limits.per_partition {
             return Err(LogError::InvalidTxnState { producer_id: batch.producer_id });
         }
         Ok(())
@@ -393,6 +478,7 @@ impl Producers {
 
     pub fn remove_expired(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, state| !state.is_expired(now_ms, expiration_ms));
+        self.verifications.retain(|_, one| now_ms.saturating_sub(one.since_ms) < expiration_ms);
         self.count();
     }
 }
@@ -595,5 +681,52 @@ mod tests {
         assert_eq!(producers.iter().len(), 2);
         producers.remove_expired(1000 + 100, 100);
         assert_eq!(producers.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [9]);
+    }
+
+    #[test]
+    fn a_transaction_is_opened_once_it_is_verified_and_not_after_the_next_marker() {
+        let mut producers = Producers::default();
+        let of = |base_sequence| ProducerBatch { is_transactional: true, ..data(0, base_sequence, 10, 1) };
+        let check = |producers: &Producers, batch: ProducerBatch| {
+            producers.check(&batch, AppendOrigin::VerifiedClient).map_err(|error| match error {
+                LogError::InvalidTxnState { .. } => "state",
+                LogError::OutOfOrderSequence { .. } => "sequence",
+                _ => "other",
+            })
+        };
+        let begin = |producers: &mut Producers, sequence| {
+            producers.begin_verification(ProducerId(7), ProducerEpoch(0), sequence, 0)
+        };
+        assert_eq!(check(&producers, of(0)), Err("state"), "nobody asked");
+        assert_eq!(check(&producers, data(0, 0, 10, 1)), Ok(Verdict::Append), "it is in no transaction");
+        assert!(producers.check(&of(0), AppendOrigin::Client).is_ok(), "nobody asks");
+        let guard = begin(&mut producers, 0).expect("none is open");
+        assert_eq!(check(&producers, of(0)), Err("state"), "not answered");
+        producers.verified(ProducerId(7), guard);
+        assert_eq!(check(&producers, of(0)), Ok(Verdict::Append));
+        assert_eq!(check(&producers, of(5)), Err("sequence"), "it would overtake");
+        // The marker that ends the transaction comes first.
+        producers.apply(&marker(0, 0, 11, 1, true));
+        assert_eq!(check(&producers, of(0)), Err("state"));
+        let next = begin(&mut producers, 0).expect("none is open");
+        producers.verified(ProducerId(7), guard);
+        assert_eq!(check(&producers, of(0)), Err("state"), "the answer is about the last one");
+        producers.verified(ProducerId(7), next);
+        assert_eq!(check(&producers, of(0)), Ok(Verdict::Append));
+        producers.apply(&of(0));
+        assert_eq!(begin(&mut producers, 1), None, "it is open");
+        assert_eq!(check(&producers, of(1)), Ok(Verdict::Append));
+    }
+
+    #[test]
+    fn wishes_that_nobody_confirmed_do_not_pile_up() {
+        let mut producers = Producers::new(ProducerLimits::new(80, 800));
+        for id in 0..1000 {
+            assert!(producers.begin_verification(ProducerId(id), ProducerEpoch(0), 0, id).is_some());
+            assert!(producers.verifications.len() <= 80);
+        }
+        assert!(producers.verifications.contains_key(&ProducerId(999)));
+        producers.remove_expired(100_000, 1000);
+        assert_eq!(producers.verifications.len(), 0);
     }
 }

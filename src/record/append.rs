@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use crate::record::append_rules::{AcceptedSets, AppendOrigin, AppendRules, TopicCompression};
+use crate::record::append_rules::{AcceptedSets, AppendRules, TopicCompression};
 use crate::record::batch::{
     Batch, BatchHeader, Batches, CorruptBatch, LegacyMessage, MalformedRecord, NO_TIMESTAMP, RawRecord, RecordTimes,
     SIZE_MIN, TimestampType, i32_at, stored_and_computed_crc,
@@ -122,7 +122,7 @@ fn check_batches(records: &[u8], rules: &AppendRules) -> Result<Option<SentSet>,
     while let Some(batch) = batches.next() {
         let batch = batch.map_err(|corrupt| unreadable(batches.rest(), corrupt))?;
         let header = &batch.header;
-        if header.magic == 2 && rules.origin == AppendOrigin::Client && header.base_offset != 0 {
+        if header.magic == 2 && rules.origin.is_client() && header.base_offset != 0 {
             return Err(RecordError::InvalidBatch("the base offset of a produced batch must be 0"));
         }
         if header.size_in_bytes > rules.max_message_bytes {
@@ -154,7 +154,7 @@ fn check_header(header: &BatchHeader, first: &BatchHeader, rules: &AppendRules) 
     if header.magic != first.magic {
         return Err(RecordError::InvalidBatch("all batches of a partition must have the same magic"));
     }
-    if rules.origin == AppendOrigin::Client {
+    if rules.origin.is_client() {
         if header.magic == 2 {
             if header.last_offset_delta < 0 {
                 return Err(RecordError::InvalidBatch("the batch has an invalid offset range"));

@@ -7,10 +7,18 @@ use crate::record::compression::Codec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOrigin {
     Client,
+    /// A client whose coordinator is asked first: no batch opens a transaction in the log that it did not confirm.
+    VerifiedClient,
     /// A coordinator of this broker, which may write control batches.
     Coordinator,
     /// Bytes of the leader, as they are: never prepared here.
     Replication,
+}
+
+impl AppendOrigin {
+    pub fn is_client(self) -> bool {
+        matches!(self, AppendOrigin::Client | AppendOrigin::VerifiedClient)
+    }
 }
 
 /// What the producer's protocol allows it to send.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::record::append_rules::AppendOrigin;
 use crate::record::batch::{CONTROL_BIT, HEADER_BYTES_V2};
 use crate::record::build::{
     BatchBuilder, ControlRecord, MessageSetBuilder, TransactionOutcome, end_transaction_marker,

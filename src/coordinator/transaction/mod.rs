@@ -8,7 +8,7 @@
 //!            │            ▼
 //!            └─── marker_sender ──▶ markers (pure) ──▶ WriteTxnMarkers to the leaders
 //! ```
-//! A file uses only files after it: marker_sender, markers, task, transactions, replay · lifecycle · turn · requests ·
+//! A file uses only files after it: marker_sender, markers, verifier, task, transactions, replay · lifecycle · turn · requests ·
 //! records · state, error.
 //!
 //! Invariants of the core: a state is in force once its record is in the log; of one transactional id one change is on
@@ -27,6 +27,7 @@ pub mod state;
 pub mod task;
 pub(crate) mod transactions;
 pub(crate) mod turn;
+pub mod verifier;
 
 #[cfg(test)]
 mod cells;
