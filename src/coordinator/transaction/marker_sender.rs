@@ -65,10 +65,17 @@ impl MarkerSender {
     ) {
         let mut queues = MarkerQueues::default();
         let mut asking: JoinSet<Asked> = JoinSet::new();
+        // ZooKeeper may be away for long, which holds up nobody else.
+        let mut looking = JoinSet::new();
         let mut connections: HashMap<BrokerId, Connection> = HashMap::new();
         let mut changes = self.metadata.changes();
-        let mut retry_at = Instant::now();
+        // Set while something is parked, and moved by nothing that comes meanwhile.
+        let mut retry_at = None;
         loop {
+            match queues.has_parked() {
+                true => retry_at = retry_at.or_else(|| Some(Instant::now() + RETRY_BACKOFF)),
+                false => retry_at = None,
+            }
             for (broker, markers) in queues.due() {
                 let connection = connections.remove(&broker);
                 asking.spawn(self.ask(broker, markers, connection));
@@ -84,7 +91,6 @@ impl MarkerSender {
                             MarkersToSend::Stop(transactional_id) => queues.stop(&transactional_id),
                         }
                     }
-                    retry_at = retry_at.max(Instant::now() + RETRY_BACKOFF);
                 }
                 Some(done) = asking.join_next() => match done {
                     Ok(Asked { broker, markers, answer, connection }) => {
@@ -93,21 +99,25 @@ impl MarkerSender {
                         }
                         connections.extend(connection.map(|connection| (broker, connection)));
                         self.tell(queues.answered(broker, markers, answer.as_ref().ok()));
-                        retry_at = Instant::now() + RETRY_BACKOFF;
                     }
                     Err(ended) => {
                         // What it was asked for would be lost.
                         if ended.is_panic() { std::panic::resume_unwind(ended.into_panic()) }
                     }
                 },
-                () = tokio::time::sleep_until(retry_at), if queues.has_parked() => {
+                () = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
+                    retry_at = None;
                     queues.route_parked(&self.metadata.image());
                     let topics = queues.unknown_topics();
-                    if !topics.is_empty() {
-                        let there = self.partitions_of(topics).await;
-                        self.tell(queues.gone(|partition| there.as_ref().is_ok_and(|there| !there.contains(partition))));
+                    if !topics.is_empty() && looking.is_empty() {
+                        looking.spawn(partitions_of(self.zookeeper.clone(), topics));
                     }
-                    retry_at = Instant::now() + RETRY_BACKOFF;
+                }
+                Some(found) = looking.join_next() => {
+                    if let Ok(Some((asked, there))) = found {
+                        let is_gone = |p: &TopicPartition| asked.contains(&p.topic) && !there.contains(p);
+                        self.tell(queues.gone(is_gone));
+                    }
                 }
                 changed = changes.changed(), if queues.has_parked() => {
                     if changed.is_err() { return }
@@ -145,26 +155,28 @@ impl MarkerSender {
             }
         }
     }
+}
 
-    /// All partitions of topics as ZooKeeper has them: the metadata may not have been told of all yet.
-    async fn partitions_of(&self, topics: BTreeSet<Arc<str>>) -> Result<BTreeSet<TopicPartition>, ()> {
-        let mut partitions = BTreeSet::new();
-        for topic in topics {
-            match self.zookeeper.topic(&topic).await {
-                Ok(None) => {}
-                Ok(Some(there)) => {
-                    let numbers = there.value.partitions.into_keys();
-                    partitions
-                        .extend(numbers.map(|number| TopicPartition { topic: Arc::clone(&topic), partition: number }));
-                }
-                Err(why) => {
-                    log::warn!("whether {topic} is gone, and needs no more markers, is not known: {why}");
-                    return Err(());
-                }
+/// All partitions of these topics as ZooKeeper has them: the metadata may not have been told of all yet.
+async fn partitions_of(
+    zookeeper: ZooKeeper,
+    topics: BTreeSet<Arc<str>>,
+) -> Option<(BTreeSet<Arc<str>>, BTreeSet<TopicPartition>)> {
+    let mut partitions = BTreeSet::new();
+    for topic in &topics {
+        match zookeeper.topic(topic).await {
+            Ok(None) => {}
+            Ok(Some(there)) => {
+                let numbers = there.value.partitions.into_keys();
+                partitions.extend(numbers.map(|number| TopicPartition { topic: Arc::clone(topic), partition: number }));
+            }
+            Err(why) => {
+                log::warn!("whether {topic} is gone, and needs no more markers, is not known: {why}");
+                return None;
             }
         }
-        Ok(partitions)
     }
+    Some((topics, partitions))
 }
 
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
