@@ -690,3 +690,59 @@ fn a_broker_coordinates_what_another_leads() {
 fn ours_and_a_jvm_broker_coordinate_for_each_other() {
     transact_across(&[Kind::Odradek, Kind::Jvm("3.9.1")]);
 }
+
+/// Of a line of a table, the cells.
+fn cells(line: &str) -> Vec<&str> {
+    line.split('\t').map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+#[test]
+fn our_tool_says_of_transactions_what_kafkas_says() {
+    let settings = format!("{FEW_PARTITIONS}\ntransaction.partition.verification.enable=false");
+    let cluster = Cluster::start("transactions-tool", &settings);
+    let mut client = cluster.broker.client();
+    client.create_topic("orders", 2, &[]);
+    until_transactions_are_coordinated(&mut client);
+    let mut open = Producer::begin(&mut client, "open");
+    open.add(&mut client, "orders", 1);
+    open.append(&mut client, 1);
+    // It never told its coordinator.
+    let hanging = Producer::begin(&mut client, "hanging");
+    assert_eq!(hanging.send(&mut client, 11, 0, 0), ErrorCode::None);
+
+    let bootstrap = cluster.broker.address();
+    let ours = |arguments: &str| {
+        let arguments: Vec<&str> = ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.split(' ')).collect();
+        cluster.script("kafka-transactions.sh", &arguments, "")
+    };
+    let both = |arguments: &str| {
+        let words: Vec<&str> = ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.split(' ')).collect();
+        let ours = ours(arguments).expect("it ends well");
+        let theirs = cluster.jvm_tool("3.9.1", "org.apache.kafka.tools.TransactionsCommand", &words);
+        let mut theirs: Vec<String> = theirs.expect("it ends well").lines().map(str::to_owned).collect();
+        let mut lines: Vec<String> = ours.lines().map(str::to_owned).collect();
+        theirs[1..].sort_unstable();
+        lines[1..].sort_unstable();
+        assert_eq!(lines, theirs, "{arguments}");
+        lines
+    };
+    both("list");
+    let producers = both("describe-producers --topic orders --partition 0");
+    assert_eq!(cells(&producers[1])[5], "0", "it begins there");
+    let described = ours("describe --transactional-id open").expect("it ends well");
+    let described = cells(described.lines().nth(1).expect("a line"));
+    assert_eq!((described[1], described[4], described[5], described[8]), ("open", "Ongoing", "60000", "orders-1"));
+    let missing = ours("describe --transactional-id nobody").expect_err("nobody has it");
+    assert!(missing.contains("Failed to describe transaction state of transactional-id `nobody`"), "{missing}");
+
+    let found = ours("find-hanging --topic orders --max-transaction-timeout 0").expect("it ends well");
+    let found: Vec<Vec<&str>> = found.lines().skip(1).map(cells).collect();
+    let [hung] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((hung[0], hung[1], hung[5]), ("orders", "0", "0"));
+    assert_eq!(stable_end(&mut client, 0), Ok(0));
+    ours("abort --topic orders --partition 0 --start-offset 0").expect("it ends well");
+    until_stable(&mut client, 0, 2);
+    let none = ours("abort --topic orders --partition 0 --start-offset 0").expect_err("it is gone");
+    assert!(none.contains("Could not find any open transactions starting at offset 0"), "{none}");
+    assert_eq!(open.end(&mut client, true), ErrorCode::None);
+}

@@ -31,6 +31,7 @@ pub(crate) mod table;
 pub(crate) mod topic_command;
 pub(crate) mod topic_command_zookeeper;
 pub(crate) mod topic_filter;
+pub(crate) mod transactions;
 pub(crate) mod verifiable_consumer;
 pub(crate) mod verifiable_producer;
 pub(crate) mod zookeeper;
@@ -61,6 +62,7 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("leader-election", "Have leaders elected (kafka-leader-election.sh)"),
     ("log-dirs", "Describe the log directories of brokers (kafka-log-dirs.sh)"),
     ("delete-records", "Delete records below an offset (kafka-delete-records.sh)"),
+    ("transactions", "List, describe and abort transactions (kafka-transactions.sh)"),
     ("features", "Describe and change features of the cluster (kafka-features.sh)"),
     ("cluster", "Print the id of the cluster (kafka-cluster.sh)"),
     ("replica-verification", "Compare what replicas hold (kafka-replica-verification.sh)"),
@@ -94,6 +96,7 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
         "leader-election" => start(&leader_election::TOOL, arguments, leader_election::run),
         "log-dirs" => start(&log_dirs::TOOL, arguments, log_dirs::run),
         "delete-records" => start(&delete_records::TOOL, arguments, delete_records::run),
+        "transactions" => start(&transactions::TOOL, arguments, transactions::run),
         "features" => start(&features::TOOL, arguments, features::run),
         "cluster" => start(&cluster_tool::TOOL, &cluster_tool::spelled_out(arguments), cluster_tool::run),
         "replica-verification" => start(&replica_verification::TOOL, arguments, replica_verification::run),

@@ -18,3 +18,4 @@ pub mod log_dirs;
 pub mod partitioner;
 pub mod producer;
 pub mod settings;
+pub mod transactions;
