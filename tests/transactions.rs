@@ -11,6 +11,7 @@ use bytes::Bytes;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use odradek::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
+use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::EndTxnRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
@@ -366,12 +367,31 @@ fn every_version_is_answered_in_success_and_in_refusal() {
 
 fn offsets_in_transactions(client: &mut Client) {
     use ErrorCode::{
-        InvalidGroupId, InvalidProducerEpoch, InvalidProducerIdMapping, None, OffsetMetadataTooLarge, ProducerFenced,
-        UnknownMemberId, UnknownTopicOrPartition, UnstableOffsetCommit,
+        InvalidGroupId, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, None, OffsetMetadataTooLarge,
+        ProducerFenced, TransactionAbortable, UnknownMemberId, UnknownTopicOrPartition, UnstableOffsetCommit,
     };
     client.until_coordinated("g");
     let me = settled("an id is given", || init(client, "offsets", 4), |told| told.error_code);
     for version in 0..=4 {
+        // Nobody said that the transaction has offsets, or it has ended since.
+        let early = TxnOffsetCommitRequest {
+            transactional_id: "offsets".to_owned(),
+            group_id: "g".to_owned(),
+            producer_id: me.producer_id,
+            topics: vec![TxnOffsetCommitRequestTopic {
+                name: "orders".to_owned(),
+                partitions: vec![TxnOffsetCommitRequestPartition::default()],
+            }],
+            ..Default::default()
+        };
+        let told = settled(
+            "the coordinator has decided",
+            || client.call(&early, version).expect("TxnOffsetCommit is answered").topics[0].partitions[0].error_code,
+            |code| *code,
+        );
+        let unopened = if version < 4 { InvalidTxnState } else { TransactionAbortable };
+        assert_eq!(ErrorCode::from_code(told), unopened, "version {version}");
+
         let mut add = |id: &str, epoch| {
             let request = AddOffsetsToTxnRequest {
                 transactional_id: id.to_owned(),
@@ -644,6 +664,92 @@ fn a_broker_that_is_told_not_to_verify_takes_what_comes() {
     let me = Producer::begin(&mut client, "t");
     assert_eq!(me.send(&mut client, 11, 0, 0), ErrorCode::None);
     assert_eq!(stable_end(&mut client, 0), Ok(0), "it hangs");
+}
+
+/// An id that a broker coordinates.
+fn id_coordinated_by(brokers: &Brokers, broker: i32) -> String {
+    let ids = (0..).map(|number| format!("id-{number}"));
+    ids.take(100).find(|id| Producer::coordinator(brokers, id) == broker).expect("some partition is led there")
+}
+
+#[test]
+fn a_transaction_ends_though_leaders_die_and_topics_go() {
+    let mut brokers = Brokers::start("transactions-without-leader", 2, FEW_PARTITIONS);
+    let mut coordinating = brokers.client(0);
+    coordinating.create_topic("orders", 2, &[]);
+    coordinating.create_topic("passing", 1, &[]);
+    let led_by = |broker| {
+        let mut numbers = 0..2;
+        let is_led = |partition: &i32| {
+            brokers.until_partition("orders", *partition, "led", |found| found.leader_id >= 0).leader_id == broker
+        };
+        numbers.find(is_led).expect("the partitions are spread")
+    };
+    let (here, there) = (led_by(0), led_by(1));
+    let passing = brokers.until_partition("passing", 0, "led", |found| found.leader_id >= 0).leader_id;
+    let mut me = Producer::begin(&mut coordinating, &id_coordinated_by(&brokers, 0));
+    me.add(&mut coordinating, "orders", here);
+    me.add(&mut coordinating, "orders", there);
+    me.add(&mut coordinating, "passing", 0);
+    me.append(&mut brokers.client(0), here);
+    me.sequence = 0;
+    me.append(&mut brokers.client(1), there);
+    let to_passing = me.request("passing", 0, 0);
+    let told = brokers.client(passing).call(&to_passing, 9).expect("Produce is answered");
+    assert_eq!(told.responses[0].partition_responses[0].error_code, 0);
+
+    // One topic goes, and one leader.
+    let delete = DeleteTopicsRequest { topic_names: vec!["passing".into()], timeout_ms: 30_000, ..Default::default() };
+    eventually(PATIENCE, "the topic is deleted", || {
+        let told = brokers.client(0).call(&delete, 4).or_else(|_| brokers.client(1).call(&delete, 4));
+        let told = told.map_err(|error| error.to_string())?.responses[0].error_code;
+        let gone = [ErrorCode::None, ErrorCode::UnknownTopicOrPartition].contains(&ErrorCode::from_code(told));
+        if gone { Ok(()) } else { Err(told.to_string()) }
+    });
+    brokers.brokers[1].kill();
+    assert_eq!(me.end(&mut coordinating, true), ErrorCode::None);
+    until_stable(&mut coordinating, here, 2);
+    let id = me.id.clone();
+    let mut state = || {
+        let request = DescribeTransactionsRequest { transactional_ids: vec![id.clone()] };
+        let told = coordinating.call(&request, 0).expect("it is answered").transaction_states.remove(0);
+        let topics: Vec<_> = told.topics.into_iter().map(|topic| (topic.topic, topic.partitions)).collect();
+        (told.transaction_state, topics)
+    };
+    eventually(PATIENCE, "one marker is missing", || match state() {
+        (state, topics) if state == "PrepareCommit" && topics == [("orders".to_owned(), vec![there])] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    brokers.start_broker(1, Kind::Odradek);
+    until_stable(&mut brokers.client(1), there, 2);
+    eventually(PATIENCE, "the transaction is complete", || match state() {
+        (state, topics) if state == "CompleteCommit" && topics.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+#[test]
+fn whoever_is_elected_coordinates_what_the_one_before_began() {
+    let settings = "transaction.state.log.num.partitions=2\ntransaction.state.log.replication.factor=2";
+    let mut brokers = Brokers::start("transactions-elected", 2, settings);
+    brokers.client(0).create_replicated_topic("orders", 1, 2, &[]);
+    brokers.until_partition("orders", 0, "in sync", |found| found.isr_nodes.len() == 2);
+    let id = id_coordinated_by(&brokers, 1);
+    for partition in 0..2 {
+        brokers.until_partition("__transaction_state", partition, "in sync", |found| found.isr_nodes.len() == 2);
+    }
+    let mut me = Producer::begin(&mut brokers.client(1), &id);
+    me.add(&mut brokers.client(1), "orders", 0);
+    let leader = brokers.until_partition("orders", 0, "led", |found| found.leader_id >= 0).leader_id;
+    me.append(&mut brokers.client(leader), 0);
+    brokers.brokers[1].kill();
+    let mut left = brokers.client(0);
+    brokers.until_partition("orders", 0, "led here", |found| found.leader_id == 0);
+    let ended = settled("the new coordinator ends it", || me.end(&mut left, true), |code| code.code());
+    assert_eq!(ended, ErrorCode::None);
+    until_stable(&mut left, 0, 2);
+    let next = settled("the id goes on", || init(&mut left, &id, 4), |told| told.error_code);
+    assert_eq!((next.error_code, next.producer_id, next.producer_epoch), (0, me.me.producer_id, 1));
 }
 
 fn transact_across(kinds: &[Kind]) {

@@ -171,6 +171,7 @@ impl From<AppendFailure> for ErrorCode {
             AppendFailure::MessageTooLarge => ErrorCode::MessageTooLarge,
             AppendFailure::RecordListTooLarge => ErrorCode::RecordListTooLarge,
             AppendFailure::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
+            AppendFailure::InvalidTxnState => ErrorCode::InvalidTxnState,
             AppendFailure::Unexpected => ErrorCode::UnknownServerError,
         }
     }

@@ -86,7 +86,10 @@ pub(crate) async fn commit(
             group_instance_id: request.group_instance_id.as_deref().map(Arc::from),
             generation_id: GenerationId(request.generation_id_or_member_epoch),
         };
-        server.groups.commit_offsets(&request.group_id, Commit { caller, offsets, transaction: None }).await
+        server
+            .groups
+            .commit_offsets(&request.group_id, Commit { caller, offsets, transaction: None, must_be_verified: false })
+            .await
     };
     committed(&request.topics, |topic, partition, metadata| {
         if image.partition(topic, partition).is_none() {

@@ -25,8 +25,7 @@ const FIRST_WITH_ABORTABLE: i16 = 4;
 async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
     let number = server.groups.partition_for(&request.group_id);
     // What the group's coordinator refuses anyway is for it to say.
-    let is_refused = request.group_id.is_empty() || server.groups.is_loading(number);
-    if is_refused || !server.config.load().transaction_partition_verification_enable() {
+    if request.group_id.is_empty() || server.groups.is_loading(number) {
         return Ok(());
     }
     let partition = TopicPartition::new(GROUP_METADATA_TOPIC, number);
@@ -80,9 +79,10 @@ pub(crate) async fn handle(
     }
     offsets.reverse();
     let mut refused = None;
+    let is_verified = server.config.load().transaction_partition_verification_enable();
     let answer = if offsets.is_empty() {
         CommitAnswer::Stored(Ok(()))
-    } else if let Err(code) = verify(server, context, &request).await {
+    } else if is_verified && let Err(code) = verify(server, context, &request).await {
         refused = Some(code);
         CommitAnswer::Stored(Ok(()))
     } else {
@@ -92,7 +92,10 @@ pub(crate) async fn handle(
             generation_id: GenerationId(request.generation_id),
         };
         let transaction = Some(producer(request.producer_id, request.producer_epoch));
-        server.groups.commit_offsets(&request.group_id, Commit { caller, offsets, transaction }).await
+        server
+            .groups
+            .commit_offsets(&request.group_id, Commit { caller, offsets, transaction, must_be_verified: is_verified })
+            .await
     };
     let code_of = |topic: &str, partition: i32, metadata: &str| {
         if image.partition(topic, partition).is_none() {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::coordinator::topic_log::AppendOutcome;
 use crate::model::LeaderEpoch;
+use crate::record::append_rules::AppendOrigin;
 use crate::record::read::ReadBatch;
 
 /// Stands for one request that waits for its answer. The shard mints it and answers it when an action says so.
@@ -124,6 +125,11 @@ pub(crate) trait Core: Default + Send + 'static {
 
     /// The batch of one append. An error says what cannot be written down.
     fn encode(of: &str, records: &Records<Self>, settings: &Settings<Self>, now_ms: i64) -> Result<Bytes, String>;
+
+    /// Who appends them.
+    fn origin(_: &Records<Self>) -> AppendOrigin {
+        AppendOrigin::Coordinator
+    }
 
     fn replay(replay: &mut Self::Replay, batch: ReadBatch<'_>) -> Result<(), String>;
 

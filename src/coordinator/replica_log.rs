@@ -37,11 +37,12 @@ impl CoordinatorLog for ReplicaLog {
         partition: i32,
         leader_epoch: LeaderEpoch,
         batch: Bytes,
+        origin: AppendOrigin,
         required_acks: i16,
         timeout: Duration,
     ) -> Appending {
         // Coordinators write on their own account, so there is no request whose time it could be.
-        let terms = terms(leader_epoch, required_acks);
+        let terms = AppendTerms { origin, ..terms(leader_epoch, required_acks) };
         appending(self.replicas.append(self.topic, partition, batch, terms, wall_clock_ms()), timeout)
     }
 
@@ -106,6 +107,7 @@ fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
         ReplicaError::Records(RecordError::BatchTooLarge { .. }) => AppendFailure::MessageTooLarge,
         ReplicaError::Log(LogError::RecordListTooLarge { .. }) => AppendFailure::RecordListTooLarge,
         ReplicaError::Log(LogError::InvalidProducerEpoch { .. }) => AppendFailure::InvalidProducerEpoch,
+        ReplicaError::Log(LogError::InvalidTxnState { .. }) => AppendFailure::InvalidTxnState,
         ReplicaError::Log(LogError::Io { .. } | LogError::Corrupt { .. }) => AppendFailure::StorageError,
         ReplicaError::Records(_) | ReplicaError::Log(_) => AppendFailure::Unexpected,
         ReplicaError::NotLeaderOrFollower

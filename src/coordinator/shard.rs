@@ -458,7 +458,8 @@ impl<C: Core> Shards<C> {
                 return Appending::Done(Err(AppendFailure::Unexpected));
             }
         };
-        let appending = self.log.append(shard.partition, leader_epoch, batch, required_acks, self.terms.append_timeout);
+        let (origin, timeout) = (C::origin(records), self.terms.append_timeout);
+        let appending = self.log.append(shard.partition, leader_epoch, batch, origin, required_acks, timeout);
         shard.is_fenced |= matches!(appending, Appending::Done(Err(AppendFailure::NotLeaderOrFollower)));
         appending
     }

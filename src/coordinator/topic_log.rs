@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::model::{LeaderEpoch, Offset};
+use crate::record::append_rules::AppendOrigin;
 use crate::record::read::{ReadBatch, batches};
 
 /// The partitions of one internal topic, as far as this broker leads them.
@@ -20,6 +21,7 @@ pub trait CoordinatorLog: Send + Sync + 'static {
         partition: i32,
         leader_epoch: LeaderEpoch,
         batch: Bytes,
+        origin: AppendOrigin,
         required_acks: i16,
         timeout: Duration,
     ) -> Appending;
@@ -53,6 +55,8 @@ pub enum AppendFailure {
     RecordListTooLarge,
     /// Of the producer of a transaction.
     InvalidProducerEpoch,
+    /// The transaction is not open any more.
+    InvalidTxnState,
     /// Anything else, which a coordinator's batch should never meet.
     Unexpected,
 }

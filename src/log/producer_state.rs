@@ -307,8 +307,8 @@ impl Producers {
             }
             Some(_) => Ok(Verdict::Append),
             None => {
+                self.check_verification(batch, origin, current)?;
                 if origin.is_client() {
-                    self.check_verification(batch, origin, current)?;
                     check_sequence(batch, current)?;
                 }
                 if current.current_txn_first_offset.is_some() && !batch.is_transactional {
@@ -330,13 +330,14 @@ impl Producers {
         let verification = self.verifications.get(&batch.producer_id);
         if let Some(Verification { lowest_sequence, .. }) = verification
             && batch.base_sequence > *lowest_sequence
+            && origin.is_client()
         {
             let (producer_id, given) = (batch.producer_id, batch.base_sequence);
             return Err(LogError::OutOfOrderSequence { producer_id, given, last: lowest_sequence.wrapping_sub(1) });
         }
         let opens = batch.is_transactional && current.current_txn_first_offset.is_none();
         let is_verified = verification.is_some_and(|verification| verification.is_verified);
-        match opens && origin == AppendOrigin::VerifiedClient && !is_verified {
+        match opens && origin.is_verified() && !is_verified {
             true => Err(LogError::InvalidTxnState { producer_id: batch.producer_id }),
             false => Ok(()),
         }
@@ -699,14 +700,17 @@ mod tests {
         };
         assert_eq!(check(&producers, of(0)), Err("state"), "nobody asked");
         assert_eq!(check(&producers, data(0, 0, 10, 1)), Ok(Verdict::Append), "it is in no transaction");
-        assert!(producers.check(&of(0), AppendOrigin::Client).is_ok(), "nobody asks");
+        for origin in [AppendOrigin::Client, AppendOrigin::Coordinator] {
+            assert!(producers.check(&of(0), origin).is_ok(), "nobody asks");
+        }
+        assert!(producers.check(&of(0), AppendOrigin::VerifiedCoordinator).is_err());
         let guard = begin(&mut producers, 0).expect("none is open");
         assert_eq!(check(&producers, of(0)), Err("state"), "not answered");
         producers.verified(ProducerId(7), guard);
         assert_eq!(check(&producers, of(0)), Ok(Verdict::Append));
         assert_eq!(check(&producers, of(5)), Err("sequence"), "it would overtake");
         // The marker that ends the transaction comes first.
-        producers.apply(&marker(0, 0, 11, 1, true));
+        producers.apply(&marker(7, 0, 11, 1, true));
         assert_eq!(check(&producers, of(0)), Err("state"));
         let next = begin(&mut producers, 0).expect("none is open");
         producers.verified(ProducerId(7), guard);

@@ -11,6 +11,8 @@ pub enum AppendOrigin {
     VerifiedClient,
     /// A coordinator of this broker, which may write control batches.
     Coordinator,
+    /// The group coordinator with offsets of a transaction that its coordinator must have confirmed.
+    VerifiedCoordinator,
     /// Bytes of the leader, as they are: never prepared here.
     Replication,
 }
@@ -18,6 +20,10 @@ pub enum AppendOrigin {
 impl AppendOrigin {
     pub fn is_client(self) -> bool {
         matches!(self, AppendOrigin::Client | AppendOrigin::VerifiedClient)
+    }
+
+    pub fn is_verified(self) -> bool {
+        matches!(self, AppendOrigin::VerifiedClient | AppendOrigin::VerifiedCoordinator)
     }
 }
 

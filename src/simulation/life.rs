@@ -40,6 +40,7 @@ use crate::protocol::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
 };
 use crate::protocol::messages::stop_replica::{StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse};
+use crate::record::append_rules::AppendOrigin;
 use crate::replica::alter_partition;
 use crate::replica::control::{ControlEpochs, ControllerFence, PartitionRefusal, StopReplica, judge_stop};
 use crate::replica::decisions::{LeadershipEvent, change_role, last_of_each};
@@ -54,7 +55,7 @@ use crate::replica::hosted::Hosted;
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::leader::{Decision, Verdict};
 use crate::replica::memory_log::MemoryLog;
-use crate::replica::partition::{FetchLimits, Fetched, Fetcher, Partition, Surroundings};
+use crate::replica::partition::{AppendTerms, FetchLimits, Fetched, Fetcher, Partition, Surroundings};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::throttle::Throttle;
 use crate::simulation::Planted;
@@ -756,10 +757,11 @@ impl CoordinatorLog for GroupLog {
         partition: i32,
         leader_epoch: LeaderEpoch,
         batch: Bytes,
+        origin: AppendOrigin,
         required_acks: i16,
         timeout: Duration,
     ) -> Appending {
-        let terms = terms(leader_epoch, required_acks);
+        let terms = AppendTerms { origin, ..terms(leader_epoch, required_acks) };
         let appended = self.partition(partition).and_then(|partition| partition.append(batch, terms, NOW_MS));
         appending(appended, timeout)
     }

@@ -280,7 +280,7 @@ fn commit(caller: Caller, partition: u8, offset: i64) -> Commit {
         expire_timestamp_ms: None,
     };
     let offset = OffsetToCommit { topic: TOPIC.into(), partition: partition.into(), committed };
-    Commit { caller, offsets: vec![offset], transaction: None }
+    Commit { caller, offsets: vec![offset], transaction: None, must_be_verified: false }
 }
 
 /// Planted: whoever commits is taken to be in the generation that is in force.

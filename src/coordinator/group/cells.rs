@@ -162,7 +162,12 @@ impl Bench {
     }
 
     fn commit(&mut self, caller: Caller, offset: i64) -> ReplyTo {
-        let commit = Commit { caller, offsets: vec![to_commit("orders", 0, offset)], transaction: None };
+        let commit = Commit {
+            caller,
+            offsets: vec![to_commit("orders", 0, offset)],
+            transaction: None,
+            must_be_verified: false,
+        };
         self.step(|group, reply, turn| group.commit_offsets(commit, reply, turn)).0
     }
 
@@ -454,7 +459,7 @@ fn requests_for_a_group_that_does_not_exist() {
     groups.sync("g", sync, ReplyTo(1), &mut turn);
     groups.commit_offsets(
         "g",
-        Commit { caller: caller(0), offsets: Vec::new(), transaction: None },
+        Commit { caller: caller(0), offsets: Vec::new(), transaction: None, must_be_verified: false },
         ReplyTo(2),
         &mut turn,
     );
@@ -876,7 +881,8 @@ fn metadata_that_is_too_long_is_left_out_and_the_rest_is_stored() {
     longest.committed.metadata = Arc::from("\u{20AC}".repeat(limit));
     let mut too_long = to_commit("orders", 1, 1);
     too_long.committed.metadata = Arc::from("x".repeat(limit + 1));
-    let commit = Commit { caller: anybody(-1), offsets: vec![longest, too_long], transaction: None };
+    let commit =
+        Commit { caller: anybody(-1), offsets: vec![longest, too_long], transaction: None, must_be_verified: false };
     let (stored, ()) = bench.step(|group, reply, turn| group.commit_offsets(commit, reply, turn));
     assert_eq!(bench.stored(stored), "ok");
     let committed = |partition| bench.group.offsets().find("orders", partition, false);
@@ -947,7 +953,12 @@ fn of_several_commits_the_last_in_the_log_wins_whatever_order_their_outcomes_com
 #[test]
 fn a_commit_of_a_partition_deleted_meanwhile_leaves_nothing() {
     let mut bench = Bench::new();
-    let other = Commit { caller: anybody(-1), offsets: vec![to_commit("payments", 0, 1)], transaction: None };
+    let other = Commit {
+        caller: anybody(-1),
+        offsets: vec![to_commit("payments", 0, 1)],
+        transaction: None,
+        must_be_verified: false,
+    };
     bench.step(|group, reply, turn| group.commit_offsets(other, reply, turn));
     bench.hold_appends = true;
     let stored = bench.commit(anybody(-1), 5);
@@ -988,6 +999,7 @@ fn consuming(metadata: Bytes) -> Bench {
         caller: bench.me("a"),
         offsets: vec![to_commit("orders", 0, 1), to_commit("payments", 0, 2)],
         transaction: None,
+        must_be_verified: false,
     };
     bench.step(|group, reply, turn| group.commit_offsets(commit, reply, turn));
     bench
@@ -1057,7 +1069,7 @@ fn an_expiry_time_of_its_own_overrules_the_retention() {
     early.committed.expire_timestamp_ms = Some(WALL_START_MS + 1_000);
     let mut late = to_commit("orders", 1, 5);
     late.committed.expire_timestamp_ms = Some(WALL_START_MS + 3 * i64::try_from(RETENTION_MS).expect("fits"));
-    let commit = Commit { caller: anybody(-1), offsets: vec![early, late], transaction: None };
+    let commit = Commit { caller: anybody(-1), offsets: vec![early, late], transaction: None, must_be_verified: false };
     bench.step(|group, reply, turn| group.commit_offsets(commit, reply, turn));
     bench.elapsed_ms = 1_000;
     assert_eq!(bench.expire(), (false, vec!["orders-1".into()]));

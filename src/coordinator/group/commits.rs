@@ -52,7 +52,8 @@ impl Group {
             })
             .collect();
         let transaction = commit.transaction;
-        let append = turn.append(&self.group_id, GroupBatch { records, transaction });
+        let append =
+            turn.append(&self.group_id, GroupBatch { records, transaction, must_be_verified: commit.must_be_verified });
         for offset in &offsets {
             self.offsets.start_storing(offset);
         }

@@ -39,7 +39,9 @@ impl AppendFailure {
             AppendFailure::NotLeaderOrFollower | AppendFailure::StorageError => GroupError::NotCoordinator,
             AppendFailure::TimedOut => GroupError::RebalanceInProgress,
             AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge => GroupError::UnknownServerError,
-            AppendFailure::InvalidProducerEpoch | AppendFailure::Unexpected => GroupError::Append(self),
+            AppendFailure::InvalidProducerEpoch | AppendFailure::InvalidTxnState | AppendFailure::Unexpected => {
+                GroupError::Append(self)
+            }
         }
     }
 
@@ -52,9 +54,10 @@ impl AppendFailure {
             | AppendFailure::NotEnoughReplicasAfterAppend => GroupError::CoordinatorNotAvailable,
             AppendFailure::NotLeaderOrFollower | AppendFailure::StorageError => GroupError::NotCoordinator,
             AppendFailure::MessageTooLarge | AppendFailure::RecordListTooLarge => GroupError::InvalidCommitOffsetSize,
-            AppendFailure::TimedOut | AppendFailure::InvalidProducerEpoch | AppendFailure::Unexpected => {
-                GroupError::Append(self)
-            }
+            AppendFailure::TimedOut
+            | AppendFailure::InvalidProducerEpoch
+            | AppendFailure::InvalidTxnState
+            | AppendFailure::Unexpected => GroupError::Append(self),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::coordinator::topic_log::AppendOutcome;
 use crate::coordinator::transaction::state::Producer;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId, TopicPartition};
+use crate::record::append_rules::AppendOrigin;
 use crate::record::build::{BatchBuilder, TransactionOutcome};
 use crate::record::compression::Codec;
 use crate::record::read::ReadBatch;
@@ -281,6 +282,13 @@ impl Core for Groups {
             batch.append(now_ms, Some(&encoded.key), encoded.value.as_deref(), &[]);
         }
         Ok(batch.build())
+    }
+
+    fn origin(batch: &GroupBatch) -> AppendOrigin {
+        match batch.must_be_verified {
+            true => AppendOrigin::VerifiedCoordinator,
+            false => AppendOrigin::Coordinator,
+        }
     }
 
     fn replay(replay: &mut Replay, batch: ReadBatch<'_>) -> Result<(), String> {

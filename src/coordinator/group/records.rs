@@ -37,11 +37,13 @@ pub(crate) struct GroupBatch {
     pub(crate) records: Vec<GroupRecord>,
     /// Whose transaction the records belong to, which count once it is committed.
     pub(crate) transaction: Option<Producer>,
+    /// The transaction's coordinator has been asked, and the log is to be refused them if it has ended since.
+    pub(crate) must_be_verified: bool,
 }
 
 impl From<Vec<GroupRecord>> for GroupBatch {
     fn from(records: Vec<GroupRecord>) -> GroupBatch {
-        GroupBatch { records, transaction: None }
+        GroupBatch { records, transaction: None, must_be_verified: false }
     }
 }
 

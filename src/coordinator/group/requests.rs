@@ -140,6 +140,8 @@ pub(crate) struct Commit {
     pub(crate) offsets: Vec<OffsetToCommit>,
     /// Of a TxnOffsetCommit: whose transaction decides whether they count.
     pub(crate) transaction: Option<Producer>,
+    /// The transaction's coordinator has been asked about it.
+    pub(crate) must_be_verified: bool,
 }
 
 /// The answer to OffsetCommit.

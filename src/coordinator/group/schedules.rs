@@ -305,7 +305,12 @@ impl World {
                 };
                 let offsets = vec![OffsetToCommit { topic: Arc::from("orders"), partition: 0, committed }];
                 self.step(|groups, turn| {
-                    groups.commit_offsets(group, Commit { caller, offsets, transaction: None }, reply, turn)
+                    groups.commit_offsets(
+                        group,
+                        Commit { caller, offsets, transaction: None, must_be_verified: false },
+                        reply,
+                        turn,
+                    )
                 });
             }
             74..90 => self.an_append_ends(),

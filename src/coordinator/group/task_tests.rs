@@ -20,6 +20,7 @@ use crate::coordinator::group::task::{GroupCoordinator, GroupOverview};
 use crate::coordinator::shard::ShardEvent;
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
 use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
+use crate::record::append_rules::AppendOrigin;
 
 /// One partition in memory, whose replicas are as slow as a test wants.
 #[derive(Default)]
@@ -74,7 +75,15 @@ impl MemoryLog {
 }
 
 impl CoordinatorLog for MemoryLog {
-    fn append(&self, _: i32, leader_epoch: LeaderEpoch, batch: Bytes, required_acks: i16, _: Duration) -> Appending {
+    fn append(
+        &self,
+        _: i32,
+        leader_epoch: LeaderEpoch,
+        batch: Bytes,
+        _: AppendOrigin,
+        required_acks: i16,
+        _: Duration,
+    ) -> Appending {
         let mut state = self.state.lock().expect("no test panics here");
         if state.leader_epoch.is_some_and(|in_force| in_force != leader_epoch) {
             return Appending::Done(Err(AppendFailure::NotLeaderOrFollower));
@@ -233,6 +242,7 @@ fn commit(caller: &Caller, offset: i64) -> Commit {
         caller: caller.clone(),
         offsets: vec![OffsetToCommit { topic: Arc::from("orders"), partition: 0, committed }],
         transaction: None,
+        must_be_verified: false,
     }
 }
 

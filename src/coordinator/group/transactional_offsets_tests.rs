@@ -85,7 +85,7 @@ impl Bench {
         };
         let offsets = vec![OffsetToCommit { topic: "orders".into(), partition: 0, committed }];
         let transaction = transaction.map(|id| Producer { id: ProducerId(id), epoch: ProducerEpoch(0) });
-        let commit = Commit { caller, offsets, transaction };
+        let commit = Commit { caller, offsets, transaction, must_be_verified: false };
         self.step(|groups, reply, turn| groups.commit_offsets("g", commit, reply, turn));
     }
 

@@ -40,6 +40,7 @@ impl From<AppendFailure> for TransactionError {
             AppendFailure::MessageTooLarge
             | AppendFailure::RecordListTooLarge
             | AppendFailure::InvalidProducerEpoch
+            | AppendFailure::InvalidTxnState
             | AppendFailure::Unexpected => TransactionError::UnknownServerError,
         }
     }

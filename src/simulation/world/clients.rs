@@ -128,7 +128,7 @@ impl World {
         let caller = Caller { member_id: "".into(), group_instance_id: None, generation_id: GenerationId(-1) };
         let offsets = vec![OffsetToCommit { topic: TOPIC.into(), partition: 0, committed }];
         let groups = Arc::clone(&life.groups);
-        let commit = OffsetCommit { caller, offsets, transaction: None };
+        let commit = OffsetCommit { caller, offsets, transaction: None, must_be_verified: false };
         let answer = Box::pin(async move { groups.commit_offsets(GROUP, commit).await });
         self.committing = Some(Committing { broker: at, offset: self.next_offset, answer });
         self.settle_commit()
