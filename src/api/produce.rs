@@ -48,7 +48,7 @@ pub(super) struct Unacknowledged {
     response: ProduceResponse,
     /// With the places of topic and partition in the response.
     commits: Vec<(usize, usize, Commit)>,
-    /// What is asked again in its turn.
+    /// What is asked again in its turn, or for the first time where a disk does not keep up.
     again: Option<Box<Again>>,
 }
 
@@ -70,6 +70,26 @@ impl Unacknowledged {
             && let Some(terms) = terms(server, acks, context.api_version, transactional_id.is_some())
         {
             let unverified = verify(server, context, transactional_id.as_deref(), &response, &again).await;
+            let is_held_up = |(topic, partition, data): &(usize, usize, PartitionProduceData)| {
+                !unverified.contains_key(&(*topic, *partition))
+                    && server.replicas.is_held_up(&response.responses[*topic].name, data.index)
+            };
+            let (held_up, again): (Vec<_>, Vec<_>) = again.into_iter().partition(is_held_up);
+            if !held_up.is_empty() {
+                let has_id = transactional_id.is_some();
+                for (topic, partition, outcome) in
+                    append_held_up(server, &response, held_up, terms, has_id, context.now_ms).await
+                {
+                    let answer = &mut response.responses[topic].partition_responses[partition];
+                    *answer = match outcome {
+                        Ok(Appended { info, commit }) => {
+                            commits.extend(commit.map(|commit| (topic, partition, commit)));
+                            appended(answer.index, &info)
+                        }
+                        Err(refusal) => refused(answer.index, refusal),
+                    };
+                }
+            }
             let is_long = again.len() > PARTITIONS_A_SLICE;
             let append_all = || {
                 for (topic, partition, data) in again {
@@ -143,6 +163,11 @@ pub(super) fn start(
             let mut answers = Vec::with_capacity(topic.partition_data.len());
             for data in topic.partition_data {
                 let index = data.index;
+                if terms.is_some() && !is_refused && server.replicas.is_held_up(&topic.name, index) {
+                    again.push((response.responses.len(), answers.len(), data));
+                    answers.push(PartitionProduceResponse { index, ..Default::default() });
+                    continue;
+                }
                 let kept = (is_early || transactional_id.is_some()).then(|| data.clone());
                 let outcome = match terms {
                     None => Err(Refusal::Code(ErrorCode::InvalidRequiredAcks)),
@@ -284,11 +309,8 @@ fn append(
     turn: Turn,
     now_ms: i64,
 ) -> Result<Appended, Refusal> {
-    let records = match data.records {
-        Some(Payload::Bytes(records)) => records,
-        // A request is never decoded to anything but bytes; no records at all are none.
-        Some(Payload::File(_) | Payload::Chunks(_)) | None => Bytes::new(),
-    };
+    let index = data.index;
+    let records = records_of(data);
     if let Some(batch) = transactional(&records) {
         let (Turn::First(has_id) | Turn::Own(has_id)) = turn;
         if !has_id {
@@ -296,11 +318,48 @@ fn append(
             return Err(Refusal::Code(ErrorCode::TransactionalIdAuthorizationFailed));
         }
         let is_verified = terms.origin == AppendOrigin::VerifiedClient;
-        if is_verified && turn == Turn::First(true) && opens(server, topic, data.index, &batch, now_ms).is_some() {
+        if is_verified && turn == Turn::First(true) && opens(server, topic, index, &batch, now_ms).is_some() {
             return Err(Refusal::Unasked);
         }
     }
-    server.replicas.append(topic, data.index, records, terms, now_ms).map_err(Refusal::Replica)
+    server.replicas.append(topic, index, records, terms, now_ms).map_err(Refusal::Replica)
+}
+
+/// Appends in their turn what waits for a disk. Each with its place.
+async fn append_held_up(
+    server: &Server,
+    response: &ProduceResponse,
+    held_up: Vec<(usize, usize, PartitionProduceData)>,
+    terms: AppendTerms,
+    has_transactional_id: bool,
+    now_ms: i64,
+) -> Vec<(usize, usize, Result<Appended, Refusal>)> {
+    let (mut refused, mut places, mut appends) = (Vec::new(), Vec::new(), Vec::new());
+    for (topic, partition, data) in held_up {
+        let index = data.index;
+        let records = records_of(data);
+        if !has_transactional_id && transactional(&records).is_some() {
+            // Whose transaction it is nobody says.
+            let why = Refusal::Code(ErrorCode::TransactionalIdAuthorizationFailed);
+            refused.push((topic, partition, Err(why)));
+            continue;
+        }
+        places.push((topic, partition));
+        appends.push((Arc::from(response.responses[topic].name.as_str()), index, records));
+    }
+    let outcomes = server.replicas.append_held_up(appends, terms, now_ms).await;
+    let outcomes = outcomes.unwrap_or_else(|why| places.iter().map(|_| Err(why.into())).collect());
+    let appended = places.into_iter().zip(outcomes);
+    let appended = appended.map(|((topic, partition), outcome)| (topic, partition, outcome.map_err(Refusal::Replica)));
+    refused.into_iter().chain(appended).collect()
+}
+
+fn records_of(data: PartitionProduceData) -> Bytes {
+    match data.records {
+        Some(Payload::Bytes(records)) => records,
+        // A request is never decoded to anything but bytes; no records at all are none.
+        Some(Payload::File(_) | Payload::Chunks(_)) | None => Bytes::new(),
+    }
 }
 
 /// The first batch of a transaction. Requests before version 3 may carry several batches.

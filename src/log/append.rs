@@ -32,7 +32,9 @@ impl Log {
     ) -> Result<AppendInfo, LogError> {
         self.admit(prepared.size_in_bytes(), now_ms)?;
         let mut state = self.serving()?;
-        let appended = state.append_as_leader(prepared, leader_epoch, origin, now_ms);
+        let dir = self.parent.load();
+        let appended = dir.pace.of(|| state.append_as_leader(prepared, leader_epoch, origin, now_ms));
+        drop(dir);
         self.finish_append(state, appended)
     }
 
@@ -48,7 +50,9 @@ impl Log {
     ) -> Result<AppendInfo, LogError> {
         self.admit(records.len(), now_ms)?;
         let mut state = self.serving()?;
-        let appended = state.append_as_follower(records, leader_epoch, fetch_offset, now_ms);
+        let dir = self.parent.load();
+        let appended = dir.pace.of(|| state.append_as_follower(records, leader_epoch, fetch_offset, now_ms));
+        drop(dir);
         self.finish_append(state, appended)
     }
 

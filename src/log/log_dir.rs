@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::counters::{LogCounters, add};
 use super::error::{Condemned, LogError};
 use super::files;
+use super::pace::Pace;
 use super::pending::Pending;
 use super::producer_state::ProducerLimits;
 use super::reserve::Reserve;
@@ -39,6 +40,7 @@ pub(crate) struct LogDir {
     /// Segments, by base offset, whose indexes led a reader astray.
     pub wrong_indexes: Pending<(TopicPartition, Offset)>,
     pub reserve: Reserve,
+    pub pace: Pace,
     /// How many logs and copies of logs are in it.
     logs: AtomicUsize,
     doomed: Mutex<Vec<Doomed>>,
@@ -76,6 +78,7 @@ impl LogDir {
             unwritten: Pending::default(),
             wrong_indexes: Pending::default(),
             reserve: Reserve::of(reserved_bytes),
+            pace: Pace::default(),
             logs: AtomicUsize::new(0),
             doomed: Mutex::default(),
             truncated: Pending::default(),

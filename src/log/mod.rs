@@ -37,6 +37,7 @@ mod loading;
 mod log_dir;
 mod moving;
 mod offset_index;
+mod pace;
 mod partition_metadata;
 mod pending;
 mod producer_snapshot;
@@ -287,6 +288,11 @@ impl Log {
 
     pub fn is_offline(&self) -> bool {
         self.parent.load().is_offline() || self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether its disk does not keep up with what is appended, so that whoever looks at the log may wait. Takes no lock.
+    pub fn is_held_up(&self) -> bool {
+        self.parent.load().pace.holds_up()
     }
 
     /// Takes out of service what the error is about: the directory, this log, or nothing.

@@ -1,11 +1,16 @@
 //! Who waits for a disk, and who does not.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use rustix::io::Errno;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::config::sections::ReplicaConfig;
+use crate::log::OffsetQuery;
 use crate::log::faults::{self, Op};
+use crate::model::Offset;
 use crate::replica::tests::{Fixture, TERMS, records};
 
 /// The network threads of these tests are those of their runtimes; I/O threads have names.
@@ -47,4 +52,105 @@ async fn a_reader_of_what_is_not_in_memory_waits_for_an_io_thread() {
     }
     let waits = waits.lock().expect("unpoisoned");
     assert!(waits.len() > 4 && waits.iter().all(|is_io_thread| *is_io_thread), "{waits:?}");
+}
+
+/// Where whoever writes waits until the test lets him go on.
+#[derive(Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let is_open = self.is_open.lock().expect("unpoisoned");
+        // If the test does not get to open it, it ends all the same.
+        let waited = self.opened.wait_timeout_while(is_open, Duration::from_secs(15), |is_open| !*is_open);
+        drop(waited.expect("unpoisoned"));
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().expect("unpoisoned") = true;
+        self.opened.notify_all();
+    }
+
+    fn is_open(&self) -> bool {
+        *self.is_open.lock().expect("unpoisoned")
+    }
+}
+
+/// Two network threads and two I/O threads; many appends and reads of a directory whose disk does not answer; and as much of
+/// another, all of which is done before the first of those is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_does_not_keep_up_holds_up_nobody_who_wants_nothing_of_it() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+    let fixture = Arc::new(Fixture::over(root, dirs.clone(), ReplicaConfig::default()));
+    fixture.publish(&[("slow", 0), ("fast", 0)]).await;
+    for topic in ["slow", "fast"] {
+        assert_eq!(fixture.decide(topic, 0, 1, 0, &[1]).await, Ok(()));
+        fixture.replicas.append(topic, 0, records(2), TERMS, 0).expect("this broker leads");
+    }
+    let log = fixture.replicas.partition("slow", 0).expect("hosted").log().expect("online");
+    assert!(
+        fixture.replicas.partition("fast", 0).expect("hosted").log().expect("online").parent_dir() != log.parent_dir()
+    );
+    let gate = Arc::new(Gate::default());
+    let at_gate = Arc::clone(&gate);
+    let _fault = faults::below(&log.parent_dir(), move |op, _| {
+        if op == Op::WriteAt {
+            at_gate.pass();
+        }
+        Ok(())
+    });
+    // The first one is held up where it is made.
+    let replicas = Arc::clone(&fixture.replicas);
+    let first = std::thread::spawn(move || replicas.append("slow", 0, records(1), TERMS, 0));
+    while !fixture.replicas.is_held_up("slow", 0) {
+        std::thread::yield_now();
+    }
+    assert!(!fixture.replicas.is_held_up("fast", 0));
+    let mut slow = JoinSet::new();
+    for number in 0..8 {
+        let fixture = Arc::clone(&fixture);
+        slow.spawn(async move {
+            if number % 2 == 0 {
+                let appends = vec![("slow".into(), 0, records(1))];
+                let appended = fixture.replicas.append_held_up(appends, TERMS, 0).await.expect("it is not shut down");
+                assert!(appended[0].is_ok(), "{appended:?}");
+            } else if number == 1 {
+                let found = fixture.replicas.find_offset("slow", 0, OffsetQuery::Latest, Some(false), None, true).await;
+                assert!(found.expect("it is found").is_some());
+            } else {
+                let query = fixture.consumer("slow", 0, 1);
+                let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+                assert!(outcomes[0].is_ok(), "{outcomes:?}");
+            }
+        });
+    }
+    // Those above have all begun when as many tasks have had their turn again and again.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    for number in 0..20 {
+        let fast = Arc::clone(&fixture);
+        let done = tokio::spawn(async move {
+            let appended = fast.replicas.append("fast", 0, records(1), TERMS, 0).expect("this broker leads");
+            assert_eq!(appended.info.first_offset, Offset(2 + number));
+            let outcomes =
+                fast.replicas.fetch(&fast.consumer("fast", 0, 1), Instant::now(), std::time::Instant::now()).await;
+            assert!(outcomes[0].as_ref().expect("it may be read").bytes() > 0);
+            let query = OffsetQuery::AtOrAfter(0);
+            let found = fast.replicas.find_offset("fast", 0, query, Some(false), None, true).await;
+            assert!(found.expect("it is found").is_some());
+        });
+        done.await.expect("no panic");
+    }
+    assert!(!gate.is_open() && slow.try_join_next().is_none() && !first.is_finished(), "the slow ones wait");
+    gate.open();
+    while let Some(done) = slow.join_next().await {
+        done.expect("no panic");
+    }
+    first.join().expect("no panic").expect("appended");
+    assert_eq!(log.log_end_offset(), Offset(2 + 1 + 4));
 }

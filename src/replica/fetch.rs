@@ -143,6 +143,8 @@ impl Looked {
 /// Where a fetch finds a partition.
 enum Found {
     Here(Arc<Partition>),
+    /// Whoever looks at it may wait.
+    HeldUp(Arc<Partition>),
     /// What sends the consumer to another replica.
     Elsewhere(Box<Fetched>),
 }
@@ -243,7 +245,7 @@ impl ReplicaManager {
             add(&self.counters.fetches_parked, 1);
             // What was read is dropped: it is read again with what has arrived since.
             let parking = match session {
-                None => Parking::Parked(self.park(query, looked.outcomes, missing_bytes)),
+                None => Parking::Parked(self.park(query, looked.outcomes, missing_bytes).await),
                 Some(session) => {
                     drop((reads, looked));
                     session.park(query.fetcher.waits_for(), missing_bytes)
@@ -268,7 +270,7 @@ impl ReplicaManager {
         };
         self.count(query.fetcher, &looked);
         if looked.bytes > 0 {
-            self.warm_up(&looked.outcomes).await;
+            self.warm_up(&reads, &looked.outcomes).await;
         }
         (reads, looked.outcomes)
     }
@@ -290,11 +292,18 @@ impl ReplicaManager {
     }
 
     /// Registers a fetch with each partition that it names.
-    fn park(&self, query: &FetchQuery, outcomes: Vec<Outcome>, missing_bytes: i64) -> Arc<ParkedFetch> {
+    async fn park(&self, query: &FetchQuery, outcomes: Vec<Outcome>, missing_bytes: i64) -> Arc<ParkedFetch> {
         let parked = ParkedFetch::new(missing_bytes);
+        let is_any_held_up = self.log_dirs.is_any_held_up();
         for (asked, outcome) in query.partitions.iter().zip(&outcomes) {
             let hosted = asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
             match (hosted, outcome) {
+                (Some(partition), Ok(fetched)) if is_any_held_up && partition.is_held_up() => {
+                    let (dir, parked, fetcher, end) =
+                        (partition.parent_dir(), Arc::clone(&parked), query.fetcher, fetched.end);
+                    // Without a thread the broker is shutting down, and the fetch ends with its deadline.
+                    let _ = self.io.run_in(dir.as_deref(), move || partition.park_fetch(&parked, fetcher, end)).await;
+                }
                 (Some(partition), Ok(fetched)) => partition.park_fetch(&parked, query.fetcher, fetched.end),
                 (_, Err(_)) if is_unknown(outcome) => {}
                 // It went away since it was read.
@@ -313,12 +322,19 @@ impl ReplicaManager {
             LimitRule::Hard => FirstBatch::Cut,
             LimitRule::Soft => FirstBatch::Whole,
         };
+        let is_any_held_up = self.log_dirs.is_any_held_up();
         let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
         // Where it is read, or what is told instead.
         let find = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
             let Some(topic) = &asked.topic else { return Err(ReplicaError::UnknownTopicId) };
             if image.partition(topic, asked.partition).is_none() {
                 return Err(ReplicaError::UnknownTopicOrPartition);
+            }
+            if is_any_held_up {
+                let hosted = hosted.cloned().or_else(|| self.hosted.get(topic, asked.partition));
+                if let Some(held_up) = hosted.filter(|hosted| hosted.is_held_up()) {
+                    return Ok(Found::HeldUp(held_up));
+                }
             }
             let partition = match hosted {
                 Some(hosted) => Arc::clone(hosted),
@@ -339,6 +355,7 @@ impl ReplicaManager {
             }
             let outcome = match find(read) {
                 Ok(Found::Here(partition)) => self.read_one(partition, query.fetcher, read.0, limits).await,
+                Ok(Found::HeldUp(partition)) => self.read_beside(partition, query.fetcher, read.0, limits).await,
                 Ok(Found::Elsewhere(elsewhere)) => Ok(*elsewhere),
                 Err(refused) => Err(refused),
             };
@@ -363,22 +380,34 @@ impl ReplicaManager {
     ) -> Outcome {
         let (params, topic_id) = (&asked.params, asked.topic_id);
         match without_waiting(|| partition.fetch(fetcher, params, topic_id, limits)) {
-            Err(why) if why.would_wait() => {
-                let params = params.clone();
-                self.io.run(move || partition.fetch(fetcher, &params, topic_id, limits)).await?
-            }
+            Err(why) if why.would_wait() => self.read_beside(partition, fetcher, asked, limits).await,
             read => read,
         }
     }
 
+    /// On an I/O thread.
+    async fn read_beside(
+        &self,
+        partition: Arc<Partition>,
+        fetcher: Fetcher,
+        asked: &PartitionQuery,
+        limits: FetchLimits,
+    ) -> Outcome {
+        let (dir, params, topic_id) = (partition.parent_dir(), asked.params.clone(), asked.topic_id);
+        self.io.run_in(dir.as_deref(), move || partition.fetch(fetcher, &params, topic_id, limits)).await?
+    }
+
     /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection; and what a
     /// sequential reader will ask for next, so that finding it holds up none either.
-    async fn warm_up(&self, outcomes: &[Outcome]) {
-        for fetched in outcomes.iter().flatten() {
+    async fn warm_up(&self, reads: &Reads<'_>, outcomes: &[Outcome]) {
+        for ((asked, hosted), outcome) in reads.iter().zip(outcomes) {
+            let Ok(fetched) = outcome else { continue };
             let (Some(batches), Some(region)) = (&fetched.batches, fetched.region()) else { continue };
             if !is_cached(region) {
                 let region = region.clone();
-                match self.io.run(move || read_ahead(&region)).await {
+                let named = || asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
+                let dir = hosted.cloned().or_else(named).and_then(|hosted| hosted.parent_dir());
+                match self.io.run_in(dir.as_deref(), move || read_ahead(&region)).await {
                     Ok(Ok(())) => {}
                     // Sending it will meet the same error, and ends the connection.
                     Ok(Err(why)) => warn!("read ahead of a fetch: {why}"),

@@ -74,7 +74,7 @@ impl<L: PartitionLog> Partition<L> {
             tokio::spawn(async move {
                 loop {
                     let flushing = Arc::clone(&partition);
-                    let outcome = io.run(move || flushing.flush()).await;
+                    let outcome = io.run_in(partition.parent_dir().as_deref(), move || flushing.flush()).await;
                     let outcome = outcome.unwrap_or(Err(NotCommitted::NotLeader));
                     if !partition.flushes.answer(outcome) {
                         return;

@@ -1,6 +1,7 @@
 //! The threads that run log work which may wait for a disk, so that no connection does.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -25,6 +26,14 @@ impl std::error::Error for ShuttingDown {}
 pub struct IoThreads {
     queue: Arc<Queue>,
     pool: Mutex<Pool>,
+    /// By log directory, for work that is of one: a disk that holds up what is asked of it leaves half of the threads to the
+    /// others.
+    shares: Mutex<HashMap<PathBuf, Share>>,
+}
+
+struct Share {
+    places: Arc<Semaphore>,
+    size: usize,
 }
 
 #[derive(Default)]
@@ -98,7 +107,7 @@ impl IoThreads {
             places: Semaphore::new(queued_max_requests.clamp(1, Semaphore::MAX_PERMITS)),
             panicked: watch::Sender::new(None),
         });
-        let started = IoThreads { queue, pool: Mutex::default() };
+        let started = IoThreads { queue, pool: Mutex::default(), shares: Mutex::default() };
         started.resize(threads)?;
         Ok(started)
     }
@@ -145,6 +154,38 @@ impl IoThreads {
         place.forget();
         self.queue.arrival.notify_one();
         result.await.map_err(|_| ShuttingDown)
+    }
+
+    /// The same for work that waits for one disk. Before the queue it waits for a thread of that directory's share.
+    pub async fn run_in<T: Send + 'static>(
+        &self,
+        dir: Option<&Path>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ShuttingDown> {
+        let place = match dir {
+            Some(dir) => self.places_of(dir).acquire_owned().await.ok(),
+            None => None,
+        };
+        self.run(move || {
+            // The caller may have hung up; the place is taken for as long as the work is done.
+            let _place = place;
+            work()
+        })
+        .await
+    }
+
+    fn places_of(&self, dir: &Path) -> Arc<Semaphore> {
+        let size = (self.pool().wanted / 2).max(1);
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        match shares.get(dir) {
+            Some(share) if share.size == size => Arc::clone(&share.places),
+            // Whoever has a place of the one before gives it back there.
+            _ => {
+                let places = Arc::new(Semaphore::new(size));
+                shares.insert(dir.to_owned(), Share { places: Arc::clone(&places), size });
+                places
+            }
+        }
     }
 
     /// Hands over work that nobody waits for, unless the queue is full: then it is left undone.

@@ -1,8 +1,10 @@
 //! One hosted partition: its leadership, its log, and those who wait for it. The only owner of all three.
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use log::{info, warn};
 
@@ -195,6 +197,8 @@ pub struct Partition<L = Log> {
     pub(super) around: Arc<Surroundings>,
     state: Lock<State<L>>,
     pub(super) flushes: SharedFlush,
+    /// That of the state, for who may not wait for the lock: somebody may have it who waits for a disk.
+    log_at_hand: ArcSwapOption<L>,
 }
 
 pub(super) struct State<L> {
@@ -228,7 +232,13 @@ impl<L: PartitionLog> Partition<L> {
             fetches: FetchWaiters::default(),
             deletions: OffsetWaiters::default(),
         };
-        Partition { name, around, state: Lock::new(state), flushes: SharedFlush::default() }
+        Partition {
+            name,
+            around,
+            state: Lock::new(state),
+            flushes: SharedFlush::default(),
+            log_at_hand: ArcSwapOption::empty(),
+        }
     }
 
     pub fn name(&self) -> &TopicPartition {
@@ -249,6 +259,16 @@ impl<L: PartitionLog> Partition<L> {
                 state
             }
         }
+    }
+
+    /// Whether the disk of its log does not keep up, so that whoever looks at the partition may wait. Takes no lock.
+    pub fn is_held_up(&self) -> bool {
+        self.log_at_hand.load().as_ref().is_some_and(|log| log.is_held_up())
+    }
+
+    /// The entry of `log.dirs` that its log is in. Takes no lock.
+    pub(super) fn parent_dir(&self) -> Option<PathBuf> {
+        self.log_at_hand.load().as_ref().and_then(|log| log.parent_dir())
     }
 
     pub fn is_offline(&self) -> bool {
@@ -320,6 +340,7 @@ impl<L: PartitionLog> Partition<L> {
         let bounds = log.lead(decision.leader_epoch)?;
         let log_end_offset = bounds.log_end_offset;
         state.log = Some(Arc::clone(log));
+        self.log_at_hand.store(Some(Arc::clone(log)));
         let transition = state.leadership.lead(decision, log_end_offset, (self.around.clock)());
         let isr: Vec<String> = decision.isr.iter().map(ToString::to_string).collect();
         info!(
@@ -346,6 +367,7 @@ impl<L: PartitionLog> Partition<L> {
             log.follow(decision.leader_epoch)?;
         }
         state.log = Some(Arc::clone(log));
+        self.log_at_hand.store(Some(Arc::clone(log)));
         let transition = state.leadership.follow(decision);
         let Transition::Done { new_epoch, .. } = transition else {
             info!("{}: the decision to follow is older than a known change of the ISR and is skipped", self.name);

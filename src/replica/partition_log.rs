@@ -1,6 +1,7 @@
 //! What a partition needs of the log under it. `Log` is the one on disk; with one in memory, partitions of many brokers
 //! run in one process.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,14 @@ use crate::record::prepared::Prepared;
 /// admitted, and is refused unless that epoch is in force.
 pub trait PartitionLog: Send + Sync + 'static {
     fn is_offline(&self) -> bool;
+    /// Its disk does not keep up, and whoever looks at the log may wait. Takes no lock.
+    fn is_held_up(&self) -> bool {
+        false
+    }
+    /// The entry of `log.dirs` that it is in, if it is on a disk.
+    fn parent_dir(&self) -> Option<PathBuf> {
+        None
+    }
     fn topic_id(&self) -> Option<TopicId>;
     fn config(&self) -> Arc<LogConfig>;
     fn set_config(&self, config: Arc<LogConfig>);
@@ -79,6 +88,14 @@ pub trait PartitionLog: Send + Sync + 'static {
 impl PartitionLog for Log {
     fn is_offline(&self) -> bool {
         Log::is_offline(self)
+    }
+
+    fn is_held_up(&self) -> bool {
+        Log::is_held_up(self)
+    }
+
+    fn parent_dir(&self) -> Option<PathBuf> {
+        Some(Log::parent_dir(self))
     }
 
     fn topic_id(&self) -> Option<TopicId> {

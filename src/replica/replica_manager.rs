@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use log::debug;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::log::LogConfig;
@@ -26,7 +27,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
 use crate::replica::fetcher::fetchers::{Begun, Fetchers};
 use crate::replica::hosted::Hosted;
-use crate::replica::io::IoThreads;
+use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, RequiredAcks, Surroundings};
 use crate::replica::throttle::Throttle;
@@ -175,6 +176,32 @@ impl ReplicaManager {
         Ok(Appended { commit: Some(Commit::after(appended.commit, flushed)), ..appended })
     }
 
+    /// Whether a disk does not keep up, so that whoever looks at the partition may wait. Takes no lock.
+    pub fn is_held_up(&self, topic: &str, partition: i32) -> bool {
+        self.log_dirs.is_any_held_up() && self.hosted.get(topic, partition).is_some_and(|hosted| hosted.is_held_up())
+    }
+
+    /// Appends on an I/O thread, in this order, to partitions of which the first is held up.
+    pub async fn append_held_up(
+        self: &Arc<Self>,
+        appends: Vec<(Arc<str>, i32, Bytes)>,
+        terms: AppendTerms,
+        now_ms: i64,
+    ) -> Result<Vec<Result<Appended, ReplicaError>>, ShuttingDown> {
+        let first = appends.first().and_then(|(topic, partition, _)| self.hosted.get(topic, *partition));
+        let dir = first.and_then(|first| first.parent_dir());
+        // What is appended may have to be flushed, which is a task.
+        let (replicas, runtime) = (Arc::clone(self), Handle::current());
+        let append = move || {
+            let _in_runtime = runtime.enter();
+            let append = |(topic, partition, records): (Arc<str>, i32, Bytes)| {
+                replicas.append(&topic, partition, records, terms, now_ms)
+            };
+            appends.into_iter().map(append).collect()
+        };
+        self.io.run_in(dir.as_deref(), append).await
+    }
+
     /// Finds an offset; on an I/O thread unless it is known without a look at the log.
     pub async fn find_offset(
         &self,
@@ -185,15 +212,17 @@ impl ReplicaManager {
         current_leader_epoch: Option<LeaderEpoch>,
         leader_only: bool,
     ) -> Result<Option<TimestampedOffset>, ReplicaError> {
-        let partition = self.partition(topic, partition)?;
+        let is_held_up = self.is_held_up(topic, partition);
+        let hosted = self.hosted.get(topic, partition).filter(|_| is_held_up);
+        let partition = hosted.map_or_else(|| self.partition(topic, partition), Ok)?;
         match query {
-            OffsetQuery::Latest | OffsetQuery::Earliest => {
+            OffsetQuery::Latest | OffsetQuery::Earliest if !is_held_up => {
                 partition.find_offset(query, read_committed, current_leader_epoch, leader_only)
             }
-            OffsetQuery::MaxTimestamp | OffsetQuery::AtOrAfter(_) => {
-                self.io
-                    .run(move || partition.find_offset(query, read_committed, current_leader_epoch, leader_only))
-                    .await?
+            _ => {
+                let dir = partition.parent_dir();
+                let find = move || partition.find_offset(query, read_committed, current_leader_epoch, leader_only);
+                self.io.run_in(dir.as_deref(), find).await?
             }
         }
     }
@@ -206,7 +235,8 @@ impl ReplicaManager {
         before: Option<Offset>,
     ) -> Result<DeletedRecords, ReplicaError> {
         let partition = self.partition(topic, partition)?;
-        self.io.run(move || partition.delete_records(before)).await?
+        let dir = partition.parent_dir();
+        self.io.run_in(dir.as_deref(), move || partition.delete_records(before)).await?
     }
 
     // ---- in-sync replicas ----

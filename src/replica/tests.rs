@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -113,7 +114,12 @@ impl Fixture {
 
     pub fn with(replica_config: ReplicaConfig) -> Fixture {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let config = LogDirsConfig { dirs: vec![dir.path().to_owned()], ..LogDirsConfig::default() };
+        let dirs = vec![dir.path().to_owned()];
+        Fixture::over(dir, dirs, replica_config)
+    }
+
+    pub fn over(dir: tempfile::TempDir, dirs: Vec<PathBuf>, replica_config: ReplicaConfig) -> Fixture {
+        let config = LogDirsConfig { dirs, ..LogDirsConfig::default() };
         let (failures, _) = mpsc::unbounded_channel();
         let log_dirs = LogDirs::open(&config, failures, Arc::default()).expect("the directory is ours");
         log_dirs.load(&|_| Arc::default(), NOW_MS, &|_| ()).expect("the directory is empty");

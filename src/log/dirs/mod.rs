@@ -74,6 +74,11 @@ impl LogDirs {
         offline.map(|dir| dir.shared.path().to_path_buf()).collect()
     }
 
+    /// Whether the disk of any of them does not keep up with what is appended.
+    pub fn is_any_held_up(&self) -> bool {
+        self.dirs.iter().any(|dir| dir.shared.pace.holds_up())
+    }
+
     pub fn get(&self, tp: &TopicPartition) -> Option<Arc<Log>> {
         self.logs.read().expect("nothing panics under this lock").get(tp).cloned()
     }

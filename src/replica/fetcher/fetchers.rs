@@ -14,7 +14,7 @@ use crate::model::lock::{Guard, Lock};
 use crate::model::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 use crate::replica::counters::ReplicaCounters;
 use crate::replica::fetcher::state::{Fetcher, Settings, Start};
-use crate::replica::fetcher::task::{AtOnce, Command, FetcherTask, Mailbox, Source};
+use crate::replica::fetcher::task::{Command, FetcherTask, Mailbox, Source};
 use crate::replica::io::IoThreads;
 use crate::replica::partition::Partition;
 use crate::replica::throttle::Throttle;
@@ -259,7 +259,6 @@ impl Fetchers {
             fetchers: Arc::clone(self),
             partitions: BTreeMap::new(),
             connection: None,
-            at_once: AtOnce::default(),
             complained: false,
         }
     }

@@ -90,27 +90,6 @@ pub(super) struct Source {
 /// thread and back.
 const BYTES_AT_ONCE_MAX: usize = 256 * 1024;
 const PARTITIONS_AT_ONCE_MAX: usize = 64;
-/// Longer than that takes an append only if the disk holds it up, and with it all connections of the thread.
-const AT_ONCE_WITHIN: Duration = Duration::from_millis(10);
-/// A disk that holds up one append holds up more: for so long they go to the I/O threads.
-const HELD_UP_FOR: Duration = Duration::from_secs(1);
-
-/// Whether appends are made at once, as the last one went.
-#[derive(Default)]
-pub(super) struct AtOnce {
-    not_before: Option<Instant>,
-}
-
-impl AtOnce {
-    fn is_due(&self, now: Instant) -> bool {
-        self.not_before.is_none_or(|not_before| not_before <= now)
-    }
-
-    fn took(&mut self, time: Duration, now: Instant) {
-        self.not_before = (time > AT_ONCE_WITHIN).then(|| now + HELD_UP_FOR);
-    }
-}
-
 pub(super) struct FetcherTask {
     pub source: Source,
     pub core: Fetcher,
@@ -125,7 +104,6 @@ pub(super) struct FetcherTask {
     pub fetchers: Arc<Fetchers>,
     pub partitions: BTreeMap<TopicPartition, Arc<Partition>>,
     pub connection: Option<Connection>,
-    pub at_once: AtOnce,
     /// The leader was not reached, and that was said.
     pub complained: bool,
 }
@@ -328,14 +306,9 @@ impl FetcherTask {
         }
         let bytes: usize = works.iter().map(|(_, work)| appended_bytes(&work.task)).sum();
         let is_short = bytes <= BYTES_AT_ONCE_MAX && works.len() <= PARTITIONS_AT_ONCE_MAX;
-        let began = Instant::now();
-        if is_short
-            && self.at_once.is_due(began)
-            && !works.iter().any(|(partition, work)| may_wait_for_a_disk(partition, &work.task))
-        {
+        if is_short && !works.iter().any(|(partition, work)| may_wait_for_a_disk(partition, &work.task)) {
             let now_ms = wall_clock_ms();
             let outcomes = works.into_iter().map(|(partition, work)| done(&partition, work, now_ms)).collect();
-            self.at_once.took(began.elapsed(), Instant::now());
             return Ok(outcomes);
         }
         let carry_out = move || {
@@ -359,6 +332,9 @@ fn appended_bytes(task: &Task) -> usize {
 /// Whether it does more than an append as a leader does it, on the thread that asks.
 fn may_wait_for_a_disk(partition: &Partition, task: &Task) -> bool {
     let Task::Append(from_leader) = task else { return true };
+    if partition.is_held_up() {
+        return true;
+    }
     partition.log().is_some_and(|log| {
         let bounds = log.bounds();
         // An empty log may have to start elsewhere, and one that starts later lets go of segments.
@@ -375,19 +351,6 @@ mod tests {
     use super::*;
     use crate::config::log::LogConfig;
     use crate::replica::follower_tests::{batch, following, from_leader};
-
-    #[test]
-    fn a_disk_that_holds_up_an_append_holds_up_no_connections_with_the_next() {
-        let (mut at_once, began) = (AtOnce::default(), Instant::now());
-        assert!(at_once.is_due(began));
-        at_once.took(AT_ONCE_WITHIN, began);
-        assert!(at_once.is_due(began));
-        at_once.took(AT_ONCE_WITHIN * 2, began);
-        assert!(!at_once.is_due(began + HELD_UP_FOR / 2));
-        assert!(at_once.is_due(began + HELD_UP_FOR));
-        at_once.took(Duration::ZERO, began);
-        assert!(at_once.is_due(began));
-    }
 
     #[test]
     fn an_append_that_begins_a_segment_is_not_made_among_connections() {
