@@ -88,6 +88,8 @@ impl Log {
 
     /// Cuts off this copy what `source` does not have, by the leader epochs of both.
     pub(crate) fn align_with(&self, source: &Log, now_ms: i64) -> Result<(), LogError> {
+        // What a crash took out of the middle of the log no producer state knows of any more: the copy does not give it back.
+        self.truncate_to(source.sound_end(self)?, self.leader_epoch(), now_ms)?;
         loop {
             let Some(last) = self.epochs().last().copied() else {
                 // Nothing tells how far they are equal, but that what was committed is.
