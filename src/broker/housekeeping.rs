@@ -54,7 +54,10 @@ pub(crate) fn start(
     let half_lag = ms(replicas.replica_lag_time_max_ms() / 2);
     every(half_lag, half_lag, |replicas, _| replicas.shrink_isrs());
     let expiry = ms(config.producer_id_expiration_check_interval_ms);
-    every(expiry, expiry, |replicas, now_ms| replicas.log_dirs().tick_producer_expiration(now_ms));
+    every(expiry, expiry, |replicas, now_ms| {
+        replicas.log_dirs().tick_producer_expiration(now_ms);
+        replicas.warn_of_late_transactions(now_ms);
+    });
 
     tasks.spawn(Arc::clone(&replicas).run_high_watermark_checkpoints(shutdown.clone()));
     tasks.spawn(follow_failures(failed_dirs, replicas, zookeeper, shutdown));

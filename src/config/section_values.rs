@@ -239,6 +239,7 @@ impl KafkaConfig {
                 .text("num.replica.alter.log.dirs.threads")
                 .and_then(|threads| threads.trim().parse().ok())
                 .unwrap_or_else(|| self.log_dirs_config().dirs.len()),
+            transaction_max_timeout_ms: self.number("transaction.max.timeout.ms"),
         }
     }
 

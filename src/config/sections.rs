@@ -314,6 +314,8 @@ pub struct ReplicaConfig {
     pub alter_log_dirs_quota_window_size_seconds: u64,
     /// How many are copied at a time.
     pub num_replica_alter_log_dirs_threads: usize,
+    /// No transaction may be open for longer.
+    pub transaction_max_timeout_ms: i64,
 }
 
 impl Default for ReplicaConfig {
@@ -341,6 +343,7 @@ impl Default for ReplicaConfig {
             alter_log_dirs_quota_window_num: 11,
             alter_log_dirs_quota_window_size_seconds: 1,
             num_replica_alter_log_dirs_threads: 1,
+            transaction_max_timeout_ms: 900_000,
         }
     }
 }

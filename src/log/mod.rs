@@ -528,8 +528,21 @@ impl Log {
         self.locked().producers.verified(producer_id, guard);
     }
 
+    /// Producers with a transaction open to which nothing has been written for that long.
+    pub fn late_transactions(&self, now_ms: i64, late_ms: i64) -> Vec<ProducerSummary> {
+        let is_late = |producer: &ProducerSummary| {
+            let idle_ms = now_ms.saturating_sub(producer.last_timestamp_ms);
+            producer.current_txn_first_offset.is_some() && idle_ms > late_ms
+        };
+        self.producers_that(is_late)
+    }
+
     /// What is known of the partition's producers.
     pub fn producers(&self) -> Vec<ProducerSummary> {
+        self.producers_that(|_| true)
+    }
+
+    fn producers_that(&self, are_wanted: impl Fn(&ProducerSummary) -> bool) -> Vec<ProducerSummary> {
         let state = self.locked();
         let summary = |(producer_id, producer): (ProducerId, &producer_state::ProducerState)| ProducerSummary {
             producer_id,
@@ -539,7 +552,7 @@ impl Log {
             coordinator_epoch: producer.coordinator_epoch,
             current_txn_first_offset: producer.current_txn_first_offset,
         };
-        state.producers.iter().map(summary).collect()
+        state.producers.iter().map(summary).filter(are_wanted).collect()
     }
 
     /// Forgets producers that have been silent for `producer.id.expiration.ms`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use log::debug;
+use log::{debug, warn};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -32,6 +32,10 @@ use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposa
 use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, RequiredAcks, Surroundings};
 use crate::replica::throttle::Throttle;
 use crate::replica::waiters::Commit;
+
+/// So much later than the longest timeout a coordinator may come to abort a transaction.
+/// Source: kafka 3.9 storage/.../log/ProducerStateManager.java.
+const LATE_TRANSACTION_BUFFER_MS: i64 = 5 * 60 * 1000;
 
 /// Leadership changes that coordinators wait to hear of, at most this many untold.
 const LEADERSHIP_EVENTS_MAX: usize = 4096;
@@ -284,6 +288,26 @@ impl ReplicaManager {
     }
 
     // ---- housekeeping ----
+
+    /// Names transactions that are open for longer than any may be: nobody ends them, most likely, and readers of committed
+    /// records wait.
+    pub fn warn_of_late_transactions(&self, now_ms: i64) {
+        let late_ms = self.config.transaction_max_timeout_ms.saturating_add(LATE_TRANSACTION_BUFFER_MS);
+        for partition in self.hosted.all() {
+            let Ok(log) = partition.leader_log(None) else { continue };
+            for late in log.late_transactions(now_ms, late_ms) {
+                let begins = late.current_txn_first_offset.map_or(-1, |offset| offset.0);
+                warn!(
+                    "{} has a transaction of producer {} with epoch {} open since offset {begins}, to which nothing was \
+                     written for {} ms: kafka-transactions.sh finds out whether it hangs, and can abort it",
+                    partition.name(),
+                    late.producer_id,
+                    late.producer_epoch,
+                    now_ms.saturating_sub(late.last_timestamp_ms)
+                );
+            }
+        }
+    }
 
     /// What fetch sessions are told late: where retention has moved the start of logs.
     pub fn note_log_start_offsets(&self) {
