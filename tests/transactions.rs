@@ -45,11 +45,12 @@ struct Jvm {
 }
 
 impl Jvm {
-    fn start(cluster: &Cluster, version: &str) -> Jvm {
+    /// With the client of a release, as tests/deps.sh names its jars.
+    fn start(cluster: &Cluster, jars: &str) -> Jvm {
         let log = cluster.scratch.path("transactions-java.log");
         let mut child = tied("java")
             .args(["-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(format!("{}/*", deps(&format!("kafka-{version}")).display()))
+            .arg(format!("{}/*", deps(jars).display()))
             .arg(format!("-Dlog4j.configuration=file:{}", repository("config/tools-log4j.properties").display()))
             .arg(repository("tests/jvm/Transactions.java"))
             .arg(cluster.broker.address())
@@ -117,7 +118,7 @@ const FEW_PARTITIONS: &str = "transaction.state.log.num.partitions=5";
 fn what_a_java_client_commits_is_seen_whole_and_nothing_else() {
     let mut cluster = Cluster::start("transactions", FEW_PARTITIONS);
     cluster.broker.client().create_topic("orders", 2, &[]);
-    let mut jvm = Jvm::start(&cluster, "3.9.1");
+    let mut jvm = Jvm::start(&cluster, "kafka-3.9.1");
     jvm.all_ok(&["init a t 60000", "begin a", "send a orders 0 1 3", "send a orders 1 4 2", "commit a"]);
     jvm.all_ok(&["begin a", "send a orders 0 6 2", "abort a", "begin a", "send a orders 1 8 1", "send a orders 0 9 1"]);
     // What is open is not seen, nor what comes behind it.
@@ -172,6 +173,25 @@ fn what_a_java_client_commits_is_seen_whole_and_nothing_else() {
     });
     let refused = jvm.told("commit c");
     assert!(["ProducerFencedException", "InvalidProducerEpochException"].contains(&&*refused), "{refused}");
+}
+
+#[test]
+fn what_clients_of_other_releases_commit_is_seen_and_nothing_else() {
+    let cluster = Cluster::start("transactions-releases", FEW_PARTITIONS);
+    cluster.broker.client().create_topic("orders", 1, &[]);
+    let mut expected = Vec::new();
+    for (release, first) in [("2.8.2", 10), ("4.1.0", 20)] {
+        let mut jvm = Jvm::start(&cluster, &format!("clients-{release}"));
+        let (second, third) = (first + 2, first + 3);
+        jvm.all_ok(&["init a releases 60000", "begin a", &format!("send a orders 0 {first} 2")]);
+        jvm.all_ok(&[&format!("offsets a g orders 0 {first}"), "commit a", "begin a"]);
+        jvm.all_ok(&[&format!("send a orders 0 {second} 1"), "abort a"]);
+        // Left open, for the next one to end.
+        jvm.all_ok(&["begin a", &format!("send a orders 0 {third} 1")]);
+        until_position(&mut jvm, &first.to_string());
+        expected.extend([first, first + 1].map(|value| value.to_string()));
+        assert_eq!(jvm.told("read committed orders 0"), expected.join(","), "{release}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -270,6 +271,44 @@ func resume() error {
 	return Expect(40, len(m.received), "records")
 }
 
+// Of a transaction that is committed, one that is aborted and another that is committed, a reader of committed records sees two.
+func transactions() error {
+	topic := Prefix + "-transactions"
+	c, err := client(kgo.TransactionalID(topic))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	for i, commits := range []bool{true, false, true} {
+		if err := c.BeginTransaction(); err != nil {
+			return err
+		}
+		if err := c.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte(strconv.Itoa(i))}).FirstErr(); err != nil {
+			return err
+		}
+		if err := c.EndTransaction(ctx, kgo.TransactionEndTry(commits)); err != nil {
+			return err
+		}
+	}
+	reader, err := client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(500*time.Millisecond))
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	var values []string
+	for len(values) < 2 {
+		fetches := reader.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return err
+		}
+		fetches.EachRecord(func(r *kgo.Record) { values = append(values, string(r.Value)) })
+	}
+	return Expect("0 2", strings.Join(values, " "), "committed values")
+}
+
 func main() {
 	if When == "before" {
 		for _, name := range Codecs {
@@ -280,6 +319,7 @@ func main() {
 		Check("acks=all", func() error { return acks("all", kgo.AllISRAcks()) })
 		Check("idempotent producer", idempotent)
 		Check("seek by time", seekByTime)
+		Check("transactions", transactions)
 		Check("group of two members, rebalance, commit", group)
 	} else {
 		for _, name := range Codecs {
