@@ -166,6 +166,12 @@ pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], position: u64) -> io:
     if MAY_WAIT.get() { file.read_exact_at(bytes, position) } else { read_cached(file, bytes, position) }
 }
 
+/// As many bytes as one read brings; none at the end.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    before(Op::Read, file)?;
+    file.read_at(bytes, position)
+}
+
 fn read_cached(file: &File, mut bytes: &mut [u8], mut position: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT) {

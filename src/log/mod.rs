@@ -77,6 +77,7 @@ mod power_loss_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -86,7 +87,7 @@ use self::counters::add;
 use self::error::{Condemned, IoContext, LogError};
 #[cfg(test)]
 pub(crate) use self::files::faults;
-pub(crate) use self::files::without_waiting;
+pub(crate) use self::files::{read_at, read_exact_at, without_waiting};
 use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
 use self::log_dir::LogDir;
 use self::moving::Shadow;
@@ -293,6 +294,11 @@ impl Log {
     /// Whether its disk does not keep up with what is appended, so that whoever looks at the log may wait. Takes no lock.
     pub fn is_held_up(&self) -> bool {
         self.parent.load().pace.holds_up()
+    }
+
+    /// What came of reading batches that were found in it.
+    pub fn observe_read(&self, read: io::Result<()>) -> Result<(), LogError> {
+        self.observe(read.doing_at("read batches of", || self.dir()))
     }
 
     /// Takes out of service what the error is about: the directory, this log, or nothing.

@@ -1,11 +1,9 @@
 //! Whether bytes of a file are in the page cache, found out without waiting for the disk, and how they get there.
 
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
-
-use rustix::io::ReadWriteFlags;
+use std::io;
 
 use crate::codec::writer::FileRegion;
+use crate::log::{read_at, read_exact_at, without_waiting};
 
 const PAGE_BYTES: u64 = 4096;
 /// Read in pieces of this size when reading ahead.
@@ -24,9 +22,8 @@ pub(crate) fn begins_cached(region: &FileRegion) -> bool {
 }
 
 fn probe(region: &FileRegion, position: u64) -> bool {
-    let mut byte = [0_u8; 1];
-    let read = rustix::io::preadv2(&*region.file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
-    !matches!(read, Err(rustix::io::Errno::AGAIN))
+    let read = without_waiting(|| read_exact_at(&region.file, &mut [0], position));
+    !read.is_err_and(|why| why.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// What a sequential reader of a region asks for next. It begins on a page of its own: the one on which the region ends
@@ -43,7 +40,7 @@ pub(crate) fn read_ahead(region: &FileRegion) -> io::Result<()> {
     let mut position = region.position;
     while left > 0 {
         let wanted = left.min(buffer.len());
-        let read = region.file.read_at(&mut buffer[..wanted], position)?;
+        let read = read_at(&region.file, &mut buffer[..wanted], position)?;
         if read == 0 {
             break;
         }

@@ -11,6 +11,7 @@ use crate::config::sections::ReplicaConfig;
 use crate::log::OffsetQuery;
 use crate::log::faults::{self, Op};
 use crate::model::Offset;
+use crate::replica::error::ReplicaError;
 use crate::replica::tests::{Fixture, TERMS, records};
 
 /// The network threads of these tests are those of their runtimes; I/O threads have names.
@@ -52,6 +53,26 @@ async fn a_reader_of_what_is_not_in_memory_waits_for_an_io_thread() {
     }
     let waits = waits.lock().expect("unpoisoned");
     assert!(waits.len() > 4 && waits.iter().all(|is_io_thread| *is_io_thread), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_has_lost_what_a_reader_is_to_get_is_not_used_any_more() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, Ok(()));
+    fixture.replicas.append("t", 0, records(20), TERMS, 0).expect("this broker leads");
+    let log = fixture.replicas.partition("t", 0).expect("hosted").log().expect("online");
+    // The way there is in memory, the batches are not.
+    let _fault = faults::below(fixture.dir.path(), |op, _| match op {
+        Op::Read if faults::may_wait() => Err(Errno::IO.into()),
+        Op::Read => Err(Errno::AGAIN.into()),
+        _ => Ok(()),
+    });
+    let query = fixture.consumer("t", 0, 1);
+    fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+    assert!(log.is_offline());
+    let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+    assert!(matches!(outcomes[0], Err(ReplicaError::Offline)), "{outcomes:?}");
 }
 
 /// Where whoever writes waits until the test lets him go on.

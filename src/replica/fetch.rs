@@ -406,8 +406,10 @@ impl ReplicaManager {
             if !is_cached(region) {
                 let region = region.clone();
                 let named = || asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
-                let dir = hosted.cloned().or_else(named).and_then(|hosted| hosted.parent_dir());
-                match self.io.run_in(dir.as_deref(), move || read_ahead(&region)).await {
+                let Some(hosted) = hosted.cloned().or_else(named) else { continue };
+                let dir = hosted.parent_dir();
+                let read = move || hosted.log().map_or(Ok(()), |log| log.observe_read(read_ahead(&region)));
+                match self.io.run_in(dir.as_deref(), read).await {
                     Ok(Ok(())) => {}
                     // Sending it will meet the same error, and ends the connection.
                     Ok(Err(why)) => warn!("read ahead of a fetch: {why}"),
