@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
 use tempfile::TempDir;
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -708,4 +709,109 @@ fn a_log_that_goes_on_behind_its_last_batch_moves() {
     assert_eq!((fixture.dir_of(&log), log.log_end_offset(), log.recovery_point()), (to, Offset(15), Offset(15)));
     drop((log, dirs));
     assert_eq!(fixture.start().get(&tp()).expect("loaded").log_end_offset(), Offset(15));
+}
+
+/// One that a move was not finished with has the log's name too.
+#[test]
+fn of_two_directories_the_shorter_is_not_served_while_the_longer_cannot_be_opened() {
+    let fixture = Fixture::new(2);
+    let dirs = fixture.start();
+    let log = create(&dirs);
+    fill(&log, 5);
+    log.write_small_files().expect("written");
+    let from = fixture.dir_of(&log);
+    copy_tree(&log.dir(), &fixture.config.dirs[1 - from].join("t-0"));
+    fill(&log, 20);
+    log.write_small_files().expect("written");
+    let bytes = bytes_of(&log);
+    let longer = log.dir();
+    drop((log, dirs));
+    let too_many_files = faults::below(&longer, |op, _| if op == Op::List { Err(Errno::MFILE.into()) } else { Ok(()) });
+    let dirs = fixture.start();
+    assert!(dirs.get(&tp()).is_none(), "the shorter one");
+    let open = || dirs.get_or_create(&tp(), None, Arc::new(small_segments()), false, 0);
+    open().expect_err("it cannot be opened yet");
+    dirs.checkpoint_recovery_points();
+    assert!(dirs.get(&tp()).is_none(), "still the shorter one");
+    drop(too_many_files);
+    let log = open().expect("both can be opened");
+    assert_eq!((fixture.dir_of(&log), bytes_of(&log) == bytes), (from, true));
+    let mut kinds = fixture.kinds();
+    kinds.sort_by_key(|(dir, _)| *dir != from);
+    assert_eq!(kinds, [(from, DirKind::Live), (1 - from, DirKind::Future)]);
+    finish(&dirs);
+    assert_eq!((fixture.kinds(), bytes_of(&log) == bytes), (vec![(1 - from, DirKind::Live)], true));
+}
+
+#[test]
+fn a_copy_that_fails_for_itself_is_begun_anew() {
+    let fixture = Fixture::new(2);
+    let (_, to) = begin(&fixture);
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    let bytes = bytes_of(&log);
+    dirs.get_future(&tp()).expect("found").fail(&LogError::Corrupt { context: "on purpose".to_string() });
+    finish(&dirs);
+    assert_eq!((fixture.kinds(), bytes_of(&log) == bytes), (vec![(to, DirKind::Live)], true));
+    assert_eq!(log.cleaning_pauses.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn compaction_leaves_a_log_alone_whose_copy_a_start_has_found() {
+    let fixture = Fixture::new(2);
+    begin(&fixture);
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    assert_eq!(log.cleaning_pauses.load(Ordering::Relaxed), 1);
+    finish(&dirs);
+    assert_eq!(log.cleaning_pauses.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn too_many_open_files_at_the_end_of_a_move_cost_no_log() {
+    let fixture = Fixture::new(2);
+    let (from, to) = begin(&fixture);
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    // So that something is left to be flushed when the log has moved.
+    let appended = Arc::clone(&log);
+    let _appending = faults::below(&fixture.config.dirs[from], move |op, _| {
+        if op == Op::Rename {
+            fill(&appended, 1);
+        }
+        Ok(())
+    });
+    let (moved, left) = (fixture.config.dirs[to].join("t-0"), Arc::new(AtomicI64::new(2)));
+    let failures = Arc::clone(&left);
+    let _too_many_files = faults::below(&fixture.config.dirs[to], move |op, path| {
+        let fails = op == Op::Open && path == moved && failures.fetch_sub(1, Ordering::Relaxed) > 0;
+        if fails { Err(Errno::MFILE.into()) } else { Ok(()) }
+    });
+    finish(&dirs);
+    assert!(left.load(Ordering::Relaxed) < 0, "it was flushed there");
+    assert!(!log.is_offline());
+    assert_eq!(fixture.kinds(), [(to, DirKind::Live)]);
+}
+
+/// A loss of power would bring it back.
+#[test]
+fn the_disk_knows_that_the_old_directory_has_gone_before_the_log_can_be_cut() {
+    let fixture = Fixture::new(2);
+    let (from, _) = begin(&fixture);
+    let dirs = fixture.start();
+    let log = dirs.get(&tp()).expect("loaded");
+    let root = fixture.config.dirs[from].clone();
+    let (seen, watched) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(&log));
+    let noted = Arc::clone(&seen);
+    let _watch = faults::below(&root, move |op, path| {
+        if matches!(op, Op::Rename | Op::Sync) {
+            let may_be_cut = watched.renaming.try_lock().is_ok();
+            noted.lock().expect("unpoisoned").push((op, path.to_path_buf(), may_be_cut));
+        }
+        Ok(())
+    });
+    finish(&dirs);
+    let seen = seen.lock().expect("unpoisoned");
+    let gone = seen.iter().position(|(op, path, _)| (*op, path) == (Op::Rename, &root.join("t-0"))).expect("renamed");
+    assert!(seen[gone..].contains(&(Op::Sync, root, false)), "{:?}", &seen[gone..]);
 }

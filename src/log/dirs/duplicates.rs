@@ -15,41 +15,79 @@ impl LogDirs {
     /// neither is served, and the next start tries again.
     pub(super) fn settle_duplicate(&self, second: Arc<Log>, now_ms: i64) -> Result<(), LogError> {
         let tp = second.topic_partition();
-        let first = self.get(tp);
-        let error = match self.decide_between(Arc::clone(&second), now_ms) {
-            Err(error) if !matches!(error, LogError::StartRefused { .. }) => error,
-            decided => return decided,
+        let first = self.get(tp).filter(|first| !first.is_offline());
+        let Some(first) = first.filter(|_| !second.is_offline()) else {
+            // The directory of one has failed meanwhile, or the first one waits as well.
+            self.take_out(&second);
+            return Ok(());
         };
-        let served = self.get(tp);
-        for log in first.iter().chain([&second]) {
-            log.fail(&error);
-            if !served.as_ref().is_some_and(|served| Arc::ptr_eq(served, log)) {
-                // So that the checkpoints keep what they say of it.
-                log.abandon();
-                let mut unloadable = self.dir_of(log).unloadable.lock().expect("nothing panics under this lock");
-                unloadable.insert(tp.clone(), LoadInput::of(log));
+        match self.decide_between(&first, &second, now_ms) {
+            Ok(whole) if Arc::ptr_eq(&whole, &second) => {
+                first.parent().uncount_log();
+                second.parent().count_log();
+                self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), second.clone());
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(refused @ LogError::StartRefused { .. }) => Err(refused),
+            Err(error) => {
+                first.fail(&error);
+                second.fail(&error);
+                self.take_out(&second);
+                Ok(())
             }
         }
-        Ok(())
+    }
+
+    /// A log of whose partition another directory cannot be opened is not served: the other may be the longer one, with what
+    /// was acknowledged last. The next decision about the partition tries to open both.
+    pub(super) fn take_out_doubtful(&self) {
+        for log in self.logs() {
+            let tp = log.topic_partition();
+            let is_in_doubt = |dir: &&Dir| {
+                let unloadable = dir.unloadable.lock().expect("nothing panics under this lock");
+                !log.is_in(&dir.shared) && unloadable.contains_key(tp)
+            };
+            let Some(other) = self.live().find(is_in_doubt) else { continue };
+            log::error!(
+                "[{tp}] The log in {} is not served: another directory of the partition, in {}, cannot be opened and may \
+                 have more; the partition is offline until it can be",
+                log.dir().display(),
+                other.shared.path().display()
+            );
+            self.logs.write().expect("nothing panics under this lock").remove(tp);
+            log.parent().uncount_log();
+            self.take_out(&log);
+        }
+    }
+
+    /// It is opened again with the next decision about the partition; the checkpoints keep what they say of it.
+    fn take_out(&self, log: &Log) {
+        log.abandon();
+        let mut unloadable = self.dir_of(log).unloadable.lock().expect("nothing panics under this lock");
+        unloadable.insert(log.topic_partition().clone(), LoadInput::of(log));
     }
 
     /// The longer one is the log if the other is its beginning: the directory that a log moves to is never longer than the one
     /// that it leaves before the move is over, nor shorter afterwards. What comes behind something that only the other has was
     /// not flushed, and does not count. A copy that was not whole goes on as one. Logs that part at some offset are for a person
     /// to look at.
-    fn decide_between(&self, second: Arc<Log>, now_ms: i64) -> Result<(), LogError> {
-        let tp = second.topic_partition().clone();
-        let first = self.get(&tp).filter(|first| !first.is_offline());
-        let Some(first) = first.filter(|_| !second.is_offline()) else { return Ok(()) };
+    pub(super) fn decide_between(
+        &self,
+        first: &Arc<Log>,
+        second: &Arc<Log>,
+        now_ms: i64,
+    ) -> Result<Arc<Log>, LogError> {
+        let tp = second.topic_partition();
         let second_is_younger = age(&second.dir()) > age(&first.dir());
-        let first_end = first.parent().observe(first.sound_end(&second))?;
-        let second_end = second.parent().observe(second.sound_end(&first))?;
+        let first_end = first.parent().observe(first.sound_end(second))?;
+        let second_end = second.parent().observe(second.sound_end(first))?;
         let second_is_whole = match second_end.cmp(&first_end) {
             std::cmp::Ordering::Less => false,
             std::cmp::Ordering::Equal => second_is_younger,
             std::cmp::Ordering::Greater => true,
         };
-        let (whole, part) = if second_is_whole { (&second, &first) } else { (&first, &second) };
+        let (whole, part) = if second_is_whole { (second, first) } else { (first, second) };
         if !part.parent().observe(is_beginning_of(part, whole, first_end.min(second_end)))? {
             let context = format!(
                 "Duplicate log directories for {tp} are found in both {} and {}, which parted. It is likely because log \
@@ -61,11 +99,6 @@ impl LogDirs {
             );
             return Err(LogError::StartRefused { context });
         }
-        if second_is_whole {
-            first.parent().uncount_log();
-            second.parent().count_log();
-            self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), Arc::clone(&second));
-        }
         let part_is_younger = second_is_whole != second_is_younger;
         log::warn!(
             "[{tp}] The log in {} is the beginning of the one in {}, to which a move was not finished{}",
@@ -73,7 +106,8 @@ impl LogDirs {
             whole.dir().display(),
             if part_is_younger { " or from which; it goes on" } else { "; it is deleted" }
         );
-        self.put_aside(part, part_is_younger, now_ms)
+        self.put_aside(part, part_is_younger, now_ms)?;
+        Ok(Arc::clone(whole))
     }
 
     fn put_aside(&self, part: &Log, is_copy: bool, now_ms: i64) -> Result<(), LogError> {
@@ -84,6 +118,7 @@ impl LogDirs {
         let is_copy = copy_name.is_some();
         let path = dir.shared.path().join(copy_name.unwrap_or_else(|| file_names::deleting_dir_name(tp)));
         rename(dir, &input.dir, &path)?;
+        dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
         if !is_copy {
             dir.shared.doom(now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms), [path]);
             return Ok(());
@@ -111,4 +146,33 @@ fn is_beginning_of(part: &Log, whole: &Log, until: Offset) -> Result<bool, LogEr
     let is_other_topic = part.topic_id().zip(whole.topic_id()).is_some_and(|(one, other)| one != other);
     let from = part.log_start_offset().max(whole.log_start_offset());
     Ok(!is_other_topic && part.agrees_with(whole, from, until)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::log::LogConfig;
+    use crate::config::sections::LogDirsConfig;
+    use crate::model::TopicPartition;
+
+    #[test]
+    fn a_second_log_is_not_forgotten_whose_first_has_gone_with_its_directory() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs: Vec<PathBuf> = ["a", "b"].map(|name| root.path().join(name)).into();
+        let config = LogDirsConfig { dirs, ..LogDirsConfig::default() };
+        let (failures, _) = tokio::sync::mpsc::unbounded_channel();
+        let dirs = LogDirs::open(&config, failures, Arc::default()).expect("openable");
+        let topic_config = Arc::new(LogConfig::default());
+        dirs.load(&|_| Arc::new(LogConfig::default()), 0, &|_| {}).expect("loadable");
+        let tp = TopicPartition::new("t", 0);
+        let open = |is_new| dirs.get_or_create(&tp, None, Arc::clone(&topic_config), is_new, 0);
+        let second = open(true).expect("creatable");
+        dirs.logs.write().expect("unpoisoned").clear();
+        let first = dirs.live().find(|dir| !second.is_in(&dir.shared)).expect("there are two");
+        first.shared.fail(&LogError::Corrupt { context: "on purpose".to_string() });
+        dirs.settle_duplicate(Arc::clone(&second), 0).expect("nothing to decide");
+        assert_eq!(open(false).expect("it is known").dir(), second.dir());
+    }
 }

@@ -10,9 +10,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Dir, LogDirs};
-use crate::log::error::{IoContext, LogError};
+use crate::log::error::{Condemned, IoContext, LogError};
 use crate::log::loading;
 use crate::log::moving::LAST_BYTES_MAX;
 use crate::log::{Log, file_names, files};
@@ -26,6 +27,10 @@ const PREFERRED_MAX: usize = 20_000;
 
 /// How often what is appended meanwhile is copied, before others have a turn: they wait.
 const LAST_STEPS_MAX: usize = 20;
+
+/// How often the end of a move is flushed again, and after how long, if it cannot be for a reason that goes by.
+const SYNC_TRIES_MAX: u32 = 5;
+const SYNC_PAUSE: Duration = Duration::from_millis(20);
 
 /// What came of a request to move a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +117,15 @@ impl LogDirs {
     /// Copies some of a log that moves, and lets it go on there when all of it is. The `first` step of those that follow one
     /// another makes sure that what there is of the copy is of that log.
     pub fn move_on(&self, tp: &TopicPartition, first: bool, now_ms: i64) -> Result<Step, LogError> {
-        let (Some(current), Some(future)) = (self.get(tp), self.get_future(tp)) else { return Ok(Step::Over) };
+        let (Some(current), Some(mut future)) = (self.get(tp), self.get_future(tp)) else { return Ok(Step::Over) };
+        if has_failed_alone(&future, &current) {
+            log::warn!("[{tp}] The copy in {} has failed and is begun anew", future.dir().display());
+            self.begin_move(tp, &future.parent().path().display().to_string(), now_ms)?;
+            match self.get_future(tp) {
+                Some(anew) => future = anew,
+                None => return Ok(Step::Over),
+            }
+        }
         let step = (|| {
             if first {
                 if is_useless(&future, &current) {
@@ -136,6 +149,8 @@ impl LogDirs {
             self.resume_cleaning(tp);
         }
         match step {
+            // The next step begins anew.
+            Err(_) if has_failed_alone(&future, &current) => step,
             // Deleted, or in a directory that has failed.
             Err(LogError::Closed | LogError::Offline { .. }) => Ok(Step::Over),
             step => step,
@@ -175,13 +190,20 @@ impl LogDirs {
         self.future_logs.write().expect("nothing panics under this lock").remove(tp);
         from.shared.uncount_log();
         // Some was acknowledged because it is on the disk in the old directory.
-        if let Err(error) = current.observe_change(current.sync_records()) {
+        if let Err(error) = current.observe_change(sync_patiently(|| current.sync_records())) {
             current.has_left();
             future.abandon();
             return Err(error);
         }
         let doomed = from.shared.path().join(file_names::deleting_dir_name(tp));
         let renamed = files::rename(&old_dir, &doomed).doing("rename", &old_dir);
+        // No loss of power brings the name back once the log can be cut.
+        let root = from.shared.path();
+        if renamed.is_ok()
+            && let Err(error) = from.shared.observe(sync_patiently(|| files::sync_path(root).doing("fsync", root)))
+        {
+            log::log!(error.level(), "[{tp}] {error}");
+        }
         current.has_left();
         drop(files_held);
         future.abandon();
@@ -203,6 +225,15 @@ impl LogDirs {
         }
         log::info!("[{tp}] The log has moved from {} to {}", old_dir.display(), new_dir.display());
         Ok(Step::Over)
+    }
+
+    /// Goes on with a copy that a start has found, if it is of use: compaction leaves the log alone. It would take away
+    /// tombstones that the copy lacks, and the copy keeps what they deleted. As for `delete_useless_future`.
+    pub(super) fn take_up_future(&self, current: &Log, now_ms: i64) {
+        self.delete_useless_future(current, now_ms);
+        if self.has_future(current.topic_partition()) {
+            self.pause_cleaning(current.topic_partition(), current);
+        }
     }
 
     /// Gives up a copy that can never take the place of the log. The caller keeps others from placing the partition.
@@ -270,6 +301,26 @@ impl LogDirs {
 
     pub(super) fn forget_preferred(&self, tp: &TopicPartition) {
         self.preferred.lock().expect("nothing panics under this lock").remove(tp);
+    }
+}
+
+/// A copy that is out of service, though its directory is not, nor is what it is a copy of.
+fn has_failed_alone(future: &Log, current: &Log) -> bool {
+    future.is_offline() && !future.parent().is_offline() && !current.is_offline()
+}
+
+/// What goes by soon, such as that there are too many open files, may cost no log that is sound: it is waited for a little.
+fn sync_patiently<T>(sync: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+    let mut tries = 0;
+    loop {
+        match sync() {
+            Err(error @ LogError::Io { .. }) if error.condemns() == Condemned::Nothing && tries < SYNC_TRIES_MAX => {
+                tries += 1;
+                log::warn!("{error}; it is tried again");
+                std::thread::sleep(SYNC_PAUSE * tries);
+            }
+            synced => return synced,
+        }
     }
 }
 

@@ -30,7 +30,7 @@ impl LogDirs {
             return Ok(log);
         }
         if let Some(loaded) = self.load_again(tp, &config, now_ms) {
-            return loaded.inspect(|log| self.delete_useless_future(log, now_ms));
+            return loaded.inspect(|log| self.take_up_future(log, now_ms));
         }
         if !is_new && let Some(offline) = self.dirs.iter().find(|dir| dir.shared.is_offline()) {
             return Err(offline.shared.offline_error());
@@ -47,7 +47,7 @@ impl LogDirs {
                 loading::create(tp.clone(), path.clone(), topic_id, config.clone(), dir.shared.clone(), now_ms);
             match dir.shared.observe(created) {
                 Ok(log) => {
-                    let log = self.serve(dir, log);
+                    let log = self.serve(dir, Arc::new(log));
                     log::info!(
                         "Created log for partition {tp} in {}",
                         dir.shared.path().join(tp.to_string()).display()
@@ -67,8 +67,7 @@ impl LogDirs {
         Err(last_error.unwrap_or_else(|| self.dirs[0].shared.offline_error()))
     }
 
-    fn serve(&self, dir: &Dir, log: Log) -> Arc<Log> {
-        let log = Arc::new(log);
+    fn serve(&self, dir: &Dir, log: Arc<Log>) -> Arc<Log> {
         let tp = log.topic_partition();
         self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), log.clone());
         dir.shared.count_log();
@@ -88,7 +87,8 @@ impl LogDirs {
         self.placements[place as usize].try_lock().is_err()
     }
 
-    /// Tries to open a log that could not be opened before; `None` if there is no such log.
+    /// Tries to open a log that could not be opened before; `None` if there is no such log. Of two the longer is served, and
+    /// only if both can be opened.
     fn load_again(
         &self,
         tp: &TopicPartition,
@@ -96,15 +96,30 @@ impl LogDirs {
         now_ms: i64,
     ) -> Option<Result<Arc<Log>, LogError>> {
         let unloadable = |dir: &Dir| dir.unloadable.lock().expect("nothing panics under this lock").get(tp).cloned();
-        let (dir, input) = self.live().find_map(|dir| Some((dir, unloadable(dir)?)))?;
-        // Its settings may have changed since it was set aside.
-        let input = LoadInput { config: config.clone(), ..input };
-        let loaded = dir.shared.observe(loading::load(input, dir.shared.clone(), now_ms, &|_| {}));
-        Some(loaded.map(|log| {
-            let log = self.serve(dir, log);
-            dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
-            log
-        }))
+        let found: Vec<_> = self.live().filter_map(|dir| Some((dir, unloadable(dir)?))).collect();
+        if found.is_empty() {
+            return None;
+        }
+        let opened = found.into_iter().map(|(dir, input)| {
+            // Its settings may have changed since it was set aside.
+            let input = LoadInput { config: config.clone(), ..input };
+            dir.shared.observe(loading::load(input, dir.shared.clone(), now_ms, &|_| {})).map(Arc::new)
+        });
+        let opened: Result<Vec<Arc<Log>>, LogError> = opened.collect();
+        let whole = opened.and_then(|logs| {
+            let others = &logs[1..];
+            others.iter().try_fold(logs[0].clone(), |whole, log| self.decide_between(&whole, log, now_ms))
+        });
+        Some(match whole {
+            // That was about a start.
+            Err(LogError::StartRefused { context }) => Err(LogError::Corrupt { context }),
+            whole => whole.map(|log| {
+                let dir = self.dir_of(&log);
+                let log = self.serve(dir, log);
+                dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
+                log
+            }),
+        })
     }
 
     /// Live directories: the one that was asked for, then the one with the fewest logs.

@@ -96,9 +96,10 @@ impl LogDirs {
         for dir in self.dirs.iter().filter(|dir| dir.shared.is_offline()) {
             self.abandon_logs_of(&dir.shared);
         }
+        self.take_out_doubtful();
         let duplicates = duplicates.into_inner().expect("nothing panics under this lock");
         duplicates.into_iter().try_for_each(|log| self.settle_duplicate(log, now_ms))?;
-        self.logs().iter().for_each(|log| self.delete_useless_future(log, now_ms));
+        self.logs().iter().for_each(|log| self.take_up_future(log, now_ms));
         self.write_recovery_points_moved_back(now_ms);
         Ok(())
     }
