@@ -570,3 +570,27 @@ fn a_directory_does_not_go_while_its_files_are_being_renamed() {
     });
     assert!(!dir.exists());
 }
+
+#[test]
+fn a_log_that_a_full_disk_left_without_a_file_begins_where_it_was_cut() {
+    for is_clean in [false, true] {
+        let fixture = Fixture::new(1);
+        let (dirs, _failures) = fixture.start();
+        let log = create(&dirs, "t", 0);
+        append(&log, batch(&[1], 100)).expect("appended");
+        fail(Op::Create, 0);
+        log.truncate_fully_and_start_at(Offset(500), None, log.leader_epoch(), 0).expect("cut");
+        let file = fixture.path(0, "t-0/00000000000000000500.log");
+        assert!(!file.exists(), "the disk was full");
+        if is_clean {
+            dirs.shutdown(0);
+            assert!(file.exists());
+        } else {
+            dirs.checkpoint_log_start_offsets();
+        }
+        drop((log, dirs));
+        let (dirs, _failures) = fixture.start();
+        let log = dirs.get(&TopicPartition::new("t", 0)).expect("loaded");
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(500), Offset(500)));
+    }
+}

@@ -781,6 +781,10 @@ impl State {
         self.snapshots.take(&self.dir, &self.producers)?;
         let config = self.config.clone();
         let dir = self.dir.clone();
+        if self.active().size() == 0 {
+            // There may have been no room for it yet.
+            self.active_mut().file(&dir)?;
+        }
         self.active_mut().become_inactive(&dir, &config)?;
         self.segments.iter_mut().for_each(Segment::close);
         self.is_closed = true;

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -12,13 +13,13 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::Log;
 use super::dirs::LogDirs;
 use super::dirs::moves::{MoveBegun, Step};
 use super::error::LogError;
 use super::file_names::{DirKind, parse_dir_name};
 use super::files::faults::{self, Op};
 use super::testing::*;
+use super::{FirstBatch, Log, ReadUntil};
 use crate::config::log::LogConfig;
 use crate::config::sections::LogDirsConfig;
 use crate::model::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -814,4 +815,27 @@ fn the_disk_knows_that_the_old_directory_has_gone_before_the_log_can_be_cut() {
     let seen = seen.lock().expect("unpoisoned");
     let gone = seen.iter().position(|(op, path, _)| (*op, path) == (Op::Rename, &root.join("t-0"))).expect("renamed");
     assert!(seen[gone..].contains(&(Op::Sync, root, false)), "{:?}", &seen[gone..]);
+}
+
+#[test]
+fn a_copy_does_not_go_on_behind_damage() {
+    // In the middle of the log, and in its last segment.
+    for batches in [25, 3] {
+        let fixture = Fixture::new(2);
+        let dirs = fixture.start();
+        let log = create(&dirs);
+        fill(&log, batches);
+        let from = fixture.dir_of(&log);
+        dirs.begin_move(&tp(), fixture.path(1 - from), 0).expect("asked");
+        let future = dirs.get_future(&tp()).expect("there");
+        future.copy_from(&log, 300, 0).expect("copied");
+        let next = future.log_end_offset();
+        assert!(next < Offset(3));
+        let region = log.read(next, 300, ReadUntil::LogEnd, FirstBatch::Whole).expect("sound").region.expect("there");
+        region.file.write_all_at(&[0xff; 4], region.position + 8).expect("writable");
+        let step = future.copy_from(&log, 300, 0);
+        assert!(matches!(&step, Err(LogError::Corrupt { context }) if context.contains("no further")), "{step:?}");
+        assert!(matches!(dirs.move_on(&tp(), true, 0), Err(LogError::Corrupt { .. })));
+        assert!(!log.is_offline() && dirs.has_future(&tp()));
+    }
 }

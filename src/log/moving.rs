@@ -3,7 +3,6 @@
 //! Source: kafka 3.9 core/.../server/ReplicaAlterLogDirsThread.scala, core/.../cluster/Partition.scala
 //! (maybeReplaceCurrentWithFutureReplica).
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -14,6 +13,7 @@ use bytes::Bytes;
 use super::error::{IoContext, LogError};
 use super::files::{self, File};
 use super::scan::{Found, HeaderScan};
+use super::segment::Segment;
 use super::{FirstBatch, Log, ReadUntil, State};
 use crate::model::Offset;
 use crate::record::batch::BatchHeader;
@@ -38,6 +38,36 @@ impl Shadow {
 /// Keeps the files of a log from being renamed or removed by anybody else.
 pub(crate) struct FilesHeld<'a> {
     _renaming: MutexGuard<'a, ()>,
+}
+
+struct SegmentFile {
+    file: Arc<File>,
+    size: u32,
+    path: PathBuf,
+}
+
+/// Walks the headers of the batches in some segments.
+struct Headers<'a> {
+    files: std::slice::Iter<'a, SegmentFile>,
+    scan: Option<(HeaderScan<'a>, &'a Path)>,
+}
+
+impl<'a> Headers<'a> {
+    fn of(files: &'a [SegmentFile]) -> Headers<'a> {
+        Headers { files: files.iter(), scan: None }
+    }
+
+    fn next(&mut self) -> Result<Option<BatchHeader>, LogError> {
+        loop {
+            if let Some((scan, path)) = &mut self.scan
+                && let Found::Batch((_, header)) = scan.next().doing("read", path)?
+            {
+                return Ok(Some(header));
+            }
+            let Some(SegmentFile { file, size, path }) = self.files.next() else { return Ok(None) };
+            self.scan = Some((HeaderScan::new(file, 0, *size), path));
+        }
+    }
 }
 
 /// What came of a step of a copy.
@@ -128,35 +158,74 @@ impl Log {
     /// a crash may have taken the end of any segment.
     pub(crate) fn sound_end(&self, other: &Log) -> Result<Offset, LogError> {
         let from = self.recovery_point().max(self.log_start_offset());
-        let mut here = BTreeSet::new();
-        self.each_batch(from, |header| {
-            here.insert(header.base_offset);
-        })?;
-        let mut end = self.log_end_offset();
-        other.each_batch(from, |header| {
-            if header.base_offset >= from.0 && !here.contains(&header.base_offset) {
-                end = end.min(Offset(header.base_offset));
+        let (files, files_there) = (self.files_from(from)?, other.files_from(from)?);
+        let (mut here, mut there) = (Headers::of(&files), Headers::of(&files_there));
+        let mut next = here.next()?;
+        while let Some(wanted) = there.next()? {
+            if wanted.base_offset < from.0 {
+                continue;
             }
-        })?;
-        Ok(end)
+            while next.is_some_and(|header| header.base_offset < wanted.base_offset) {
+                next = here.next()?;
+            }
+            if next.is_none_or(|header| header.base_offset > wanted.base_offset) {
+                return Ok(self.log_end_offset().min(Offset(wanted.base_offset)));
+            }
+        }
+        Ok(self.log_end_offset())
     }
 
     /// Shows the headers of all batches from the segment of that offset on.
     fn each_batch(&self, from: Offset, mut each: impl FnMut(&BatchHeader)) -> Result<(), LogError> {
+        let files = self.files_from(from)?;
+        let mut headers = Headers::of(&files);
+        while let Some(header) = headers.next()? {
+            each(&header);
+        }
+        Ok(())
+    }
+
+    /// Of the segment of that offset and of later ones.
+    fn files_from(&self, from: Offset) -> Result<Vec<SegmentFile>, LogError> {
         let mut state = self.usable()?;
         let first = state.segment_of(from);
         let State { segments, dir, .. } = &mut *state;
-        let segments = segments[first..].iter_mut();
-        let files = segments.map(|segment| Ok((segment.file(dir)?, segment.size(), segment.log_path(dir))));
-        let files = files.collect::<Result<Vec<_>, LogError>>()?;
-        drop(state);
-        for (file, size, path) in files {
-            let mut scan = HeaderScan::new(&file, 0, size);
-            while let Found::Batch((_, header)) = scan.next().doing("read", &path)? {
-                each(&header);
+        let files = segments[first..].iter_mut().map(|segment| {
+            Ok(SegmentFile { file: segment.file(dir)?, size: segment.size(), path: segment.log_path(dir) })
+        });
+        files.collect()
+    }
+
+    /// Where a reader found nothing from that offset on to the end of its segment, as compaction leaves it, there is nothing:
+    /// behind damage a copy would go on without what follows.
+    fn check_rest_of_segment(&self, from: Offset, found: Option<&BatchHeader>) -> Result<(), LogError> {
+        let (segment, index) = {
+            let mut state = self.usable()?;
+            let at = state.segment_of(from);
+            let next_segment = state.segments.get(at + 1).map(Segment::base_offset);
+            if found.is_some_and(|found| next_segment.is_none_or(|next| found.base_offset < next.0)) {
+                return Ok(());
             }
-        }
-        Ok(())
+            let State { segments, dir, .. } = &mut *state;
+            let segment = &mut segments[at];
+            let file = SegmentFile { file: segment.file(dir)?, size: segment.size(), path: segment.log_path(dir) };
+            (file, segment.lookup(dir, from)?)
+        };
+        let position = index.position().doing("search the index of", &segment.path)?;
+        let damage = |position| {
+            let mut scan = HeaderScan::new(&segment.file, position, segment.size);
+            loop {
+                match scan.next().doing("read", &segment.path)? {
+                    Found::Batch(_) => {}
+                    Found::End => return Ok(None),
+                    Found::Damage(why) => return Ok::<_, LogError>(Some(why)),
+                }
+            }
+        };
+        // The index may lead astray.
+        let Some(_) = damage(position)? else { return Ok(()) };
+        let Some(why) = damage(0)? else { return Ok(()) };
+        Err(LogError::Corrupt { context: format!("{} has {why}, and is copied no further", segment.path.display()) })
     }
 
     /// Appends to this copy what `source` has behind its end, as it is there: batches of so many bytes in all, or one that
@@ -179,6 +248,9 @@ impl Log {
         let bytes_max = bytes_max.min(self.config().segment_bytes);
         let fetched = source.read(from, bytes_max, ReadUntil::LogEnd, FirstBatch::Whole)?;
         let mut copied = Copied { bytes: 0, end };
+        if fetched.region.is_none() && from < there.log_end_offset {
+            source.check_rest_of_segment(from, None)?;
+        }
         if let Some(region) = fetched.region {
             let mut bytes = vec![0; region.len as usize];
             match files::read_exact_at(&region.file, &mut bytes, region.position) {
@@ -189,6 +261,9 @@ impl Log {
                 read => source.observe(read.doing("read", &source.dir()))?,
             }
             let first = BatchHeader::read(&bytes).ok().flatten();
+            if first.as_ref().is_none_or(|first| first.base_offset > from.0) {
+                source.check_rest_of_segment(from, first.as_ref())?;
+            }
             if let Some(first) = first.filter(|first| first.base_offset < from.0 && first.last_offset >= from.0) {
                 // The log starts within a batch, after DeleteRecords: a copy that is empty starts with all of it.
                 self.truncate_fully_and_start_at(Offset(first.base_offset), None, epoch, now_ms)?;

@@ -16,7 +16,7 @@ impl LogDirs {
         self.checkpoint_each(&RECOVERY_POINTS);
     }
 
-    /// Only logs that start behind their first segment's base need an entry.
+    /// Only logs that start behind their first segment's base need an entry, or are empty.
     pub fn checkpoint_log_start_offsets(&self) {
         self.checkpoint_each(&LOG_STARTS);
     }
@@ -94,5 +94,7 @@ fn checkpointed_log_start(log: &Log) -> Option<Offset> {
     let state = log.locked();
     // A truncation has the segments while it is at them: then an entry that is not needed says nothing wrong.
     let first_base = state.segments.first().map(Segment::base_offset);
-    first_base.is_none_or(|base| state.log_start_offset > base).then_some(state.log_start_offset)
+    // A full disk may have left an empty log without a file that tells where it begins.
+    let is_empty = state.bytes() == 0 && state.log_start_offset > Offset(0);
+    (is_empty || first_base.is_none_or(|base| state.log_start_offset > base)).then_some(state.log_start_offset)
 }
