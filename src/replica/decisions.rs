@@ -39,7 +39,7 @@ const REGISTRATION_WAIT_MAX: Duration = Duration::from_secs(30);
 /// What the coordinators must know of this broker's partitions, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeadershipEvent {
-    /// This broker now leads a partition of an internal topic, and did not before.
+    /// This broker now leads a partition of an internal topic, and did not before, or not in this epoch.
     Elected { partition: TopicPartition, leader_epoch: LeaderEpoch },
     /// Another broker leads it, or it is being deleted; `leader_epoch` is the one under which that happened.
     Resigned { partition: TopicPartition, leader_epoch: Option<LeaderEpoch> },
@@ -362,8 +362,8 @@ pub(crate) fn change_role<L: PartitionLog>(
     let is_internal = is_internal_topic(&name.topic);
     match verdict {
         Verdict::Lead => match partition.lead(decision, log) {
-            Ok(is_new_leader) => Ok(Changed {
-                event: (is_new_leader && is_internal)
+            Ok(is_elected) => Ok(Changed {
+                event: (is_elected && is_internal)
                     .then(|| LeadershipEvent::Elected { partition: name.clone(), leader_epoch }),
                 fetch: (partition.leader().0 == Some(partition.local())).then_some(FetchChange::Stop),
             }),

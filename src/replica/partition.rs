@@ -328,7 +328,7 @@ impl<L: PartitionLog> Partition<L> {
         }
     }
 
-    /// Takes over as the leader. True if it was not the leader before.
+    /// Takes over, or goes on, as the leader. True if it was not the leader before, or not of this epoch.
     pub fn lead(&self, decision: &Decision, log: &Arc<L>) -> Result<bool, LogError> {
         let mut state = self.state();
         if state.leadership.is_overtaken(decision) {
@@ -356,7 +356,7 @@ impl<L: PartitionLog> Partition<L> {
         let min_isr = log.config().min_insync_replicas;
         self.advance_high_watermark(&mut state, log, min_isr, log_end_offset);
         state.fetches.moved(Moves::ALL);
-        Ok(matches!(transition, Transition::Done { new_role: true, .. }))
+        Ok(matches!(transition, Transition::Done { new_role, new_epoch } if new_role || new_epoch))
     }
 
     /// Follows another. True if the leader epoch is new, so that fetching must start over.
