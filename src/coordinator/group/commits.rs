@@ -10,7 +10,7 @@ use crate::coordinator::group::pending::{PendingAppend, StoringOffsets};
 use crate::coordinator::group::records::{GroupBatch, GroupRecord};
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, metadata_fits};
 use crate::coordinator::group::state::{CONSUMER, Group, GroupState};
-use crate::coordinator::group::turn::{Action, GroupEffect, ReplyTo, Turn};
+use crate::coordinator::group::turn::{Action, AppendId, GroupEffect, ReplyTo, Turn};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, Offset, ProducerId};
 use crate::record::build::TransactionOutcome;
@@ -118,11 +118,19 @@ impl Group {
         }
     }
 
+    /// The producer in whose transaction the append commits offsets, if it does.
+    pub(crate) fn producer_of(&self, append: AppendId) -> Option<ProducerId> {
+        match self.appending.get(&append)? {
+            PendingAppend::Offsets(storing) => storing.transaction.map(|producer| producer.id),
+            _ => None,
+        }
+    }
+
     /// Whether offsets of the producer wait for the end of its transaction.
     pub(crate) fn is_in_transaction_of(&self, producer_id: ProducerId) -> bool {
         let is_of = |storing: &StoringOffsets| storing.transaction.is_some_and(|producer| producer.id == producer_id);
         let mut appending = self.appending.values();
-        self.offsets.producers().contains(&producer_id)
+        self.offsets.are_in_transaction_of(producer_id)
             || appending.any(|pending| matches!(pending, PendingAppend::Offsets(storing) if is_of(storing)))
     }
 

@@ -154,19 +154,18 @@ impl Groups {
 
     pub(crate) fn commit_offsets(&mut self, group_id: &str, commit: Commit, reply: ReplyTo, turn: &mut Turn<'_>) {
         // The client that does not rely on the coordinator for its membership need not have a group yet.
-        let is_transactional = commit.transaction.is_some();
-        let creates = is_transactional || commit.caller.generation_id < GenerationId(0);
+        let creates = commit.transaction.is_some() || commit.caller.generation_id < GenerationId(0);
         if !creates && !self.groups.contains_key(group_id) {
             return turn.answer_commit(reply, CommitAnswer::Refused(GroupError::IllegalGeneration));
         }
         let nothing = GroupOffsets::default();
         let known = self.groups.get(group_id).map_or(&nothing, Group::offsets);
-        let growth: usize = commit.offsets.iter().map(|offset| known.growth_by(offset, is_transactional)).sum();
+        let producer_id = commit.transaction.map(|producer| producer.id);
+        let growth: usize = commit.offsets.iter().map(|offset| known.growth_by(offset, producer_id)).sum();
         let growth = self.growth_by_group(group_id) + growth;
         if !self.has_room_for(growth, turn) {
             return turn.answer_commit(reply, CommitAnswer::Refused(GroupError::InvalidCommitOffsetSize));
         }
-        let producer_id = commit.transaction.map(|producer| producer.id);
         let pending = self.change_or_create(group_id, turn.now.wall_ms, |group| {
             group.commit_offsets(commit, reply, turn);
             let producer_id = producer_id.filter(|producer_id| group.is_in_transaction_of(*producer_id));
@@ -255,6 +254,11 @@ impl Groups {
         self.bytes = bytes;
     }
 
+    #[cfg(test)]
+    pub(super) fn producers_waited_for(&self) -> usize {
+        self.in_transactions.len()
+    }
+
     /// What `bytes` must be.
     #[cfg(test)]
     pub(super) fn counted_bytes(&self) -> usize {
@@ -323,7 +327,20 @@ impl Core for Groups {
     }
 
     fn appended(&mut self, group_id: &str, append: AppendId, outcome: AppendOutcome, turn: &mut Turn<'_>) {
-        self.change(group_id, |group| group.appended(append, outcome, turn));
+        let goes_on = self.change(group_id, |group| {
+            let producer_id = group.producer_of(append);
+            group.appended(append, outcome, turn);
+            producer_id.map(|producer_id| (producer_id, group.is_in_transaction_of(producer_id)))
+        });
+        // It failed, or its marker was told of before: no other one need come.
+        if let Some(Some((producer_id, false))) = goes_on
+            && let Some(groups) = self.in_transactions.get_mut(&producer_id)
+        {
+            groups.remove(group_id);
+            if groups.is_empty() {
+                self.in_transactions.remove(&producer_id);
+            }
+        }
     }
 
     fn timer_fired(&mut self, timer: &TimerKey, turn: &mut Turn<'_>) {

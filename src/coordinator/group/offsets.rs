@@ -5,7 +5,7 @@
 //! as it will when the log is loaded or compacted.
 //! Source: kafka 3.9 GroupMetadata.scala.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -63,6 +63,8 @@ pub(crate) enum FoundOffset<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct GroupOffsets {
     topics: BTreeMap<Arc<str>, BTreeMap<i32, PartitionOffset>>,
+    /// Where each producer has recorded offsets in a transaction that is open.
+    in_transactions: HashMap<ProducerId, BTreeSet<(Arc<str>, i32)>>,
     bytes: usize,
 }
 
@@ -120,18 +122,25 @@ impl GroupOffsets {
         self.topics.get(topic).is_some_and(|partitions| partitions.contains_key(&partition))
     }
 
-    /// How many bytes more there would be with this offset stored, inside a transaction or not.
-    pub(super) fn growth_by(&self, offset: &OffsetToCommit, is_transactional: bool) -> usize {
+    /// How many bytes more there would be with this offset stored, inside a transaction of the producer or not.
+    pub(super) fn growth_by(&self, offset: &OffsetToCommit, transaction: Option<ProducerId>) -> usize {
         let metadata = offset.committed.metadata.len();
-        if is_transactional {
-            return TOPIC_BYTES + offset.topic.len() + 2 * PARTITION_BYTES + metadata;
-        }
+        let undecided = if transaction.is_some() { PARTITION_BYTES } else { 0 };
         let Some(partitions) = self.topics.get(&offset.topic) else {
-            return TOPIC_BYTES + offset.topic.len() + PARTITION_BYTES + metadata;
+            return TOPIC_BYTES + offset.topic.len() + PARTITION_BYTES + undecided + metadata;
         };
-        match partitions.get(&offset.partition) {
-            None => PARTITION_BYTES + metadata,
-            Some(known) => metadata.saturating_sub(known.recorded.as_ref().map_or(0, |r| r.committed.metadata.len())),
+        let Some(known) = partitions.get(&offset.partition) else { return PARTITION_BYTES + undecided + metadata };
+        // What it replaces. In a transaction that is what is committed only in the end: one such offset a partition is no
+        // growth, since who is there must go on.
+        let mine = transaction.and_then(|id| known.undecided.iter().find(|(producer, _)| *producer == id));
+        let replaced = match (transaction, mine) {
+            (Some(_), Some((_, mine))) => Some(mine),
+            (Some(_), None) if !known.undecided.is_empty() => None,
+            (Some(_), None) | (None, _) => known.recorded.as_ref(),
+        };
+        match replaced {
+            Some(replaced) => metadata.saturating_sub(replaced.committed.metadata.len()),
+            None => undecided + metadata,
         }
     }
 
@@ -181,6 +190,7 @@ impl GroupOffsets {
         partition: i32,
         recorded: RecordedOffset,
     ) {
+        self.in_transactions.entry(producer_id).or_default().insert((Arc::clone(topic), partition));
         self.change(topic, partition, |entry| {
             entry.undecided.retain(|(producer, _)| *producer != producer_id);
             entry.undecided.push((producer_id, recorded));
@@ -213,9 +223,12 @@ impl GroupOffsets {
     }
 
     /// Those whose transactions decide whether offsets count.
-    pub(crate) fn producers(&self) -> BTreeSet<ProducerId> {
-        let undecided = self.topics.values().flat_map(BTreeMap::values).flat_map(|entry| &entry.undecided);
-        undecided.map(|(producer_id, _)| *producer_id).collect()
+    pub(crate) fn producers(&self) -> impl Iterator<Item = ProducerId> {
+        self.in_transactions.keys().copied()
+    }
+
+    pub(super) fn are_in_transaction_of(&self, producer_id: ProducerId) -> bool {
+        self.in_transactions.contains_key(&producer_id)
     }
 
     /// What the producer has recorded before the marker counts now, or is forgotten.
@@ -223,22 +236,21 @@ impl GroupOffsets {
         let is_decided = |(producer, recorded): &(ProducerId, RecordedOffset)| {
             *producer == producer_id && recorded.appended_at < marker
         };
-        let decided: Vec<(Arc<str>, i32)> = self
-            .iter()
-            .flat_map(|(topic, partitions)| {
-                let decided = partitions.iter().filter(|(_, entry)| entry.undecided.iter().any(is_decided));
-                decided.map(|(partition, _)| (Arc::clone(topic), *partition))
-            })
-            .collect();
-        for (topic, partition) in decided {
-            self.change(&topic, partition, |entry| {
+        let mut partitions = self.in_transactions.remove(&producer_id).unwrap_or_default();
+        partitions.retain(|(topic, partition)| {
+            self.change(topic, *partition, |entry| {
                 let at = entry.undecided.iter().position(is_decided);
-                let Some((_, recorded)) = at.map(|at| entry.undecided.remove(at)) else { return };
+                // Recorded behind the marker, it waits for the next.
+                let Some((_, recorded)) = at.map(|at| entry.undecided.remove(at)) else { return true };
                 let is_newer = entry.recorded.as_ref().is_none_or(|known| known.appended_at < recorded.appended_at);
                 if outcome == TransactionOutcome::Commit && is_newer {
                     entry.recorded = Some(recorded);
                 }
-            });
+                false
+            })
+        });
+        if !partitions.is_empty() {
+            self.in_transactions.insert(producer_id, partitions);
         }
     }
 
@@ -247,10 +259,16 @@ impl GroupOffsets {
         if !self.knows(topic, partition) {
             return false;
         }
-        self.change(topic, partition, |entry| {
-            let PartitionOffset { recorded, storing, .. } = std::mem::take(entry);
-            recorded.is_some() || storing > 0
-        })
+        let PartitionOffset { recorded, storing, undecided } = self.change(topic, partition, std::mem::take);
+        for (producer_id, _) in undecided {
+            if let Some(partitions) = self.in_transactions.get_mut(&producer_id) {
+                partitions.remove(&(Arc::clone(topic), partition));
+                if partitions.is_empty() {
+                    self.in_transactions.remove(&producer_id);
+                }
+            }
+        }
+        recorded.is_some() || storing > 0
     }
 
     /// Every partition with an offset in the log or on its way there.

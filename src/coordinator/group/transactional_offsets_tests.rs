@@ -32,6 +32,8 @@ struct Bench {
     next_append: u64,
     held: VecDeque<(Arc<str>, AppendId, GroupBatch)>,
     answers: Vec<CommitAnswer>,
+    /// Of all groups, unless it is 0.
+    max_bytes: u64,
     /// What a load would read.
     log: Vec<u8>,
     log_end: i64,
@@ -41,7 +43,9 @@ impl Bench {
     fn step<R>(&mut self, step: impl FnOnce(&mut Groups, ReplyTo, &mut Turn<'_>) -> R) -> R {
         let reply = ReplyTo(self.next_reply);
         self.next_reply += 1;
-        let (settings, mut actions) = (GroupConfig::default(), VecDeque::new());
+        let group_coordinator_max_bytes = if self.max_bytes > 0 { self.max_bytes } else { u64::MAX };
+        let settings = GroupConfig { group_coordinator_max_bytes, ..GroupConfig::default() };
+        let mut actions = VecDeque::new();
         let mut turn = Turn {
             now: Now { instant: Instant::now(), wall_ms: WALL_MS },
             settings: &settings,
@@ -197,7 +201,46 @@ fn a_marker_that_is_told_of_before_what_stands_before_it_decides_it_all_the_same
         bench.marker(7, Committed);
         assert_eq!(bench.found(true), Some(Ok(20)));
         assert_eq!(bench.reload().found(true), Some(Ok(20)));
+        assert_eq!(bench.groups.producers_waited_for(), 0);
     }
+}
+
+#[test]
+fn whoever_has_committed_before_goes_on_when_too_much_is_held() {
+    let mut bench = Bench::default();
+    bench.commit(Some(7), 9);
+    bench.store();
+    bench.marker(7, Committed);
+    bench.max_bytes = bench.groups.bytes();
+    bench.answers.clear();
+    for offset in [10, 11] {
+        bench.commit(Some(7), offset);
+        bench.store();
+    }
+    assert_eq!(bench.answers, [CommitAnswer::Stored(Ok(())); 2]);
+    bench.answers.clear();
+    bench.commit(Some(8), 12);
+    assert_eq!(bench.answers, [CommitAnswer::Refused(GroupError::InvalidCommitOffsetSize)], "a second one is growth");
+    bench.marker(7, Committed);
+    bench.answers.clear();
+    bench.commit(Some(8), 12);
+    bench.store();
+    assert_eq!(bench.answers, [CommitAnswer::Stored(Ok(()))]);
+}
+
+#[test]
+fn a_deleted_offset_waits_for_no_marker() {
+    let mut bench = Bench::default();
+    bench.commit(None, 5);
+    bench.store();
+    bench.commit(Some(7), 9);
+    bench.store();
+    let orders = [("orders".into(), 0)];
+    bench.step(|groups, _, turn| groups.delete_offsets("g", &orders, turn)).expect("it is there");
+    bench.commit(None, 6);
+    bench.store();
+    bench.marker(7, Committed);
+    assert_eq!((bench.found(true), bench.groups.producers_waited_for()), (Some(Ok(6)), 0));
 }
 
 #[test]
@@ -210,6 +253,7 @@ fn a_commit_that_failed_leaves_nothing_to_wait_for() {
     let told = GroupError::Append(AppendFailure::InvalidProducerEpoch);
     assert_eq!(bench.answers, [CommitAnswer::Stored(Err(told))]);
     assert!(bench.groups.get("g").is_none(), "a group of nothing");
+    assert_eq!(bench.groups.producers_waited_for(), 0, "no marker need come");
     bench.marker(7, Committed);
     assert!(bench.groups.get("g").is_none());
 }
