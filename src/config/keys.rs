@@ -374,7 +374,7 @@ settings! {
     "max.producer.ids": Int = Some("1000000"), AtLeast(8), ReadOnly, Acted, "Most producers whose sequences all partitions remember; beyond it a partition forgets one for each new one.";
     "max.producer.ids.per.partition": Int = Some("20000"), AtLeast(8), ReadOnly, Acted, "Most producers whose sequences a partition remembers; those that wrote longest ago are forgotten.";
     "socket.response.max.bytes": Int = Some("67108864"), AtLeast(65_536), ReadOnly, Acted, "Most memory one answer takes while it is built, fetched records apart; a request that needs more is refused with POLICY_VIOLATION.";
-    "transaction.coordinator.max.bytes": Long = Some("268435456"), AtLeast(1), ReadOnly, Acted, "Most bytes held of transactional ids and the partitions of their transactions; what would add to them is refused beyond.";
+    "transaction.coordinator.max.bytes": Long = Some("268435456"), AtLeast(1), ReadOnly, Acted, "Most bytes held of transactional ids and the partitions of their transactions; what would add to them is refused beyond, new ids from three quarters of it on.";
 }
 
 /// Settings that 2.8 had and 3.0 dropped, and what does their work since. A 3.9 broker ignores them like any name that it

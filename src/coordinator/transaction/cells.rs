@@ -608,6 +608,7 @@ fn unused_ids_are_forgotten_many_by_one_batch() {
 fn what_the_broker_may_hold_bounds_ids_and_partitions() {
     let mut bench = Bench::in_state(State::Ongoing);
     bench.settings.transaction_coordinator_max_bytes = bench.core.bytes() + 200;
+    assert_eq!(bench.add(ME, &[("a", 0), ("b", 1), ("a", 0), ("b", 1)]), "ok", "all are in");
     let init = Init { timeout_ms: TIMEOUT_MS, expected: None, new_id: Some(ProducerId(7)) };
     let (reply, ()) = bench.step(|core, reply, turn| core.init("another", init, reply, turn));
     assert_eq!(bench.told(reply), "TooMuchHeld");
@@ -615,4 +616,37 @@ fn what_the_broker_may_hold_bounds_ids_and_partitions() {
     assert_eq!(bench.add(ME, &[("d", 0), ("d", 1), ("d", 2)]), "TooMuchHeld");
     assert_eq!(bench.end(ME, Commit), "ok", "what is open can be ended");
     assert!(bench.effects.contains(&TransactionEffect::RefusedForSize));
+}
+
+#[test]
+fn new_ids_leave_room_for_the_partitions_of_those_that_are_there() {
+    let mut bench = Bench::in_state(State::Empty);
+    bench.settings.transaction_coordinator_max_bytes = bench.core.bytes() * 40;
+    let mut ids = 0;
+    loop {
+        let init = Init { timeout_ms: TIMEOUT_MS, expected: None, new_id: Some(ProducerId(5000 + ids)) };
+        let (reply, ()) = bench.step(|core, reply, turn| core.init(&format!("id-{ids}"), init, reply, turn));
+        if bench.told(reply) == "TooMuchHeld" {
+            break;
+        }
+        ids += 1;
+    }
+    assert!((25..=30).contains(&ids), "{ids}");
+    assert_eq!(bench.init(), "1000/1", "it is known");
+    let many: Vec<_> = (0..20).map(|p| ("a", p)).collect();
+    assert_eq!(bench.add(producer(FIRST_ID, 1), &many), "ok");
+}
+
+#[test]
+fn long_ids_are_forgotten_by_more_batches() {
+    let mut bench = Bench::new();
+    for id in 0..10 {
+        let init = Init { timeout_ms: TIMEOUT_MS, expected: None, new_id: Some(ProducerId(id)) };
+        bench.step(|core, reply, turn| core.init(&format!("{id}{}", "x".repeat(30_000)), init, reply, turn));
+    }
+    bench.log.clear();
+    bench.elapsed_ms = 604_800_000;
+    bench.step(|core, _, turn| core.expire(turn));
+    assert_eq!(bench.core.iter().count(), 0);
+    assert_eq!(bench.log.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3, 1]);
 }

@@ -24,8 +24,9 @@ use crate::model::{LeaderEpoch, TopicPartition};
 use crate::record::build::{BatchBuilder, TransactionOutcome};
 use crate::record::read::ReadBatch;
 
-/// So many expired ids are forgotten by one batch, which is then far from too long.
+/// So many expired ids, or ids of so many bytes, are forgotten by one batch, which is then far from too long.
 const FORGOTTEN_AT_ONCE: usize = 100;
+const FORGOTTEN_BYTES_AT_ONCE: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
@@ -58,9 +59,10 @@ impl Transactions {
         self.bytes -= replaced.map_or(0, |replaced| replaced.bytes());
     }
 
-    fn has_room_for(&self, growth: usize, turn: &mut Turn<'_>) -> bool {
+    /// Whether the broker may hold `growth` bytes more, up to a limit. What is no growth is always welcome.
+    fn has_room_for(&self, growth: usize, limit: u64, turn: &mut Turn<'_>) -> bool {
         let held = turn.bytes_elsewhere.saturating_add(self.bytes as u64);
-        let has_room = held.saturating_add(growth as u64) <= turn.settings.transaction_coordinator_max_bytes;
+        let has_room = growth == 0 || held.saturating_add(growth as u64) <= limit;
         if !has_room {
             turn.effect(TransactionEffect::RefusedForSize);
         }
@@ -75,7 +77,9 @@ impl Transactions {
             let Some(producer_id) = init.new_id else {
                 return turn.answer(reply, Answer::Init(Ok(Inited::NeedsId)));
             };
-            if !self.has_room_for(TRANSACTION_BYTES + transactional_id.len(), turn) {
+            // The rest is for the partitions of those that are there.
+            let limit = turn.settings.transaction_coordinator_max_bytes / 4 * 3;
+            if !self.has_room_for(TRANSACTION_BYTES + transactional_id.len(), limit, turn) {
                 return turn.answer_init(reply, Err(TransactionError::TooMuchHeld));
             }
             self.insert(Transaction::new(Arc::from(transactional_id), producer_id, turn.now.wall_ms));
@@ -91,8 +95,10 @@ impl Transactions {
         reply: ReplyTo,
         turn: &mut Turn<'_>,
     ) {
+        let is_new = |known: &Transaction, partition: &TopicPartition| !known.stored().partitions.contains(partition);
+        let new = self.get(transactional_id).map_or(0, |known| partitions.iter().filter(|p| is_new(known, p)).count());
         // Twice: as it is, and as it will be.
-        if !self.has_room_for(2 * PARTITION_BYTES * partitions.len(), turn) {
+        if !self.has_room_for(2 * PARTITION_BYTES * new, turn.settings.transaction_coordinator_max_bytes, turn) {
             return turn.answer_other(reply, Err(TransactionError::TooMuchHeld));
         }
         let change = |transaction: &mut Transaction| transaction.add_partitions(producer, partitions, reply, turn);
@@ -153,16 +159,18 @@ impl Transactions {
             return;
         }
         turn.effect(TransactionEffect::Expired(expired.len()));
-        for together in expired.chunks(FORGOTTEN_AT_ONCE) {
-            let mut tombstones = Vec::with_capacity(together.len());
-            for transactional_id in together {
-                let gone = self.transactions.remove(transactional_id);
-                self.bytes -= gone.map_or(0, |gone| gone.bytes());
-                let transactional_id = Arc::clone(transactional_id);
-                tombstones.push(TransactionRecord { transactional_id, stored: None });
+        let (mut tombstones, mut bytes) = (Vec::new(), 0);
+        for (at, transactional_id) in expired.iter().enumerate() {
+            let gone = self.transactions.remove(transactional_id);
+            self.bytes -= gone.map_or(0, |gone| gone.bytes());
+            bytes += transactional_id.len();
+            tombstones.push(TransactionRecord { transactional_id: Arc::clone(transactional_id), stored: None });
+            let is_full = tombstones.len() == FORGOTTEN_AT_ONCE || bytes >= FORGOTTEN_BYTES_AT_ONCE;
+            if is_full || at + 1 == expired.len() {
+                let (of, records) = (Arc::clone(transactional_id), std::mem::take(&mut tombstones));
+                turn.actions.push_back(core::Action::Forget { of, records });
+                bytes = 0;
             }
-            let of = Arc::clone(&together[0]);
-            turn.actions.push_back(core::Action::Forget { of, records: tombstones });
         }
     }
 
