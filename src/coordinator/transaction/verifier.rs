@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
 use crate::client::connection::{Connection, ConnectionSettings};
 use crate::client::error::ClientError;
 use crate::coordinator::transaction::error::TransactionError;
@@ -33,16 +35,29 @@ pub(crate) enum Unverified {
     Code(ErrorCode),
 }
 
-type Shared = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
+/// After a coordinator could not be reached, nobody tries for so long.
+const RETRY_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The connection to one coordinator.
+#[derive(Default)]
+struct Link {
+    open: Option<Arc<Connection>>,
+    /// The address that could not be reached, and when.
+    failed: Option<(String, Instant)>,
+}
 
 pub struct Verifier {
     broker: BrokerId,
     coordinator: Arc<TransactionCoordinator>,
     metadata: Arc<MetadataCache>,
-    settings: ConnectionSettings,
     listener: String,
-    /// One to each coordinator, over which many are asked at once.
-    connections: Mutex<HashMap<BrokerId, Shared>>,
+    connections: Connections,
+}
+
+/// One to each coordinator, over which many are asked at once.
+struct Connections {
+    settings: ConnectionSettings,
+    by_broker: Mutex<HashMap<BrokerId, Arc<tokio::sync::Mutex<Link>>>>,
 }
 
 impl Verifier {
@@ -54,7 +69,8 @@ impl Verifier {
             ..ConnectionSettings::default()
         };
         let listener = config.inter_broker_listener_name.clone();
-        Verifier { broker, coordinator, metadata, settings, listener, connections: Mutex::default() }
+        let connections = Connections { settings, by_broker: Mutex::default() };
+        Verifier { broker, coordinator, metadata, listener, connections }
     }
 
     /// Whether each of the partitions is in the producer's transaction.
@@ -99,7 +115,7 @@ impl Verifier {
         producer: Producer,
         partitions: &[TopicPartition],
     ) -> Result<Verdicts, ClientError> {
-        let connection = self.connection(broker, address).await?;
+        let connection = self.connections.get(broker, address).await?;
         let Ok(version @ FIRST_OF_BROKERS..) = connection.version_of::<AddPartitionsToTxnRequest>(i16::MAX) else {
             return Ok(vec![Ok(()); partitions.len()]);
         };
@@ -143,19 +159,39 @@ impl Verifier {
         };
         Ok(partitions.iter().map(verdict).collect())
     }
+}
 
-    async fn connection(&self, broker: BrokerId, address: &str) -> Result<Arc<Connection>, ClientError> {
-        let shared = {
-            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(connections.entry(broker).or_default())
+impl Connections {
+    /// The one that is open, or a new one. Whoever waits while somebody else opens it, waits no longer than for his own, and
+    /// shares what comes of it.
+    async fn get(&self, broker: BrokerId, address: &str) -> Result<Arc<Connection>, ClientError> {
+        let deadline = Instant::now() + self.settings.request_timeout;
+        let failed = |reason: &str| ClientError::Connect { address: address.to_owned(), reason: reason.to_owned() };
+        let link = {
+            let mut by_broker = self.by_broker.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(by_broker.entry(broker).or_default())
         };
-        let mut shared = shared.lock().await;
-        if let Some(open) = shared.as_ref().filter(|open| open.address() == address && !open.is_closed()) {
+        let Ok(mut link) = timeout_at(deadline, link.lock()).await else {
+            return Err(failed("others have been trying for as long as a request may take"));
+        };
+        if let Some(open) = link.open.as_ref().filter(|open| open.address() == address && !open.is_closed()) {
             return Ok(Arc::clone(open));
         }
-        let opened = Arc::new(Connection::negotiate(address, &self.settings).await?);
-        *shared = Some(Arc::clone(&opened));
-        Ok(opened)
+        if link.failed.as_ref().is_some_and(|(tried, at)| tried == address && at.elapsed() < RETRY_BACKOFF) {
+            return Err(failed("it could not be reached just now"));
+        }
+        let opened = timeout_at(deadline, Connection::negotiate(address, &self.settings)).await;
+        match opened.unwrap_or_else(|_| Err(failed("it does not answer"))) {
+            Ok(opened) => {
+                let opened = Arc::new(opened);
+                *link = Link { open: Some(Arc::clone(&opened)), failed: None };
+                Ok(opened)
+            }
+            Err(why) => {
+                *link = Link { open: None, failed: Some((address.to_owned(), Instant::now())) };
+                Err(why)
+            }
+        }
     }
 }
 
@@ -169,4 +205,30 @@ fn by_topic(named: impl Iterator<Item = AddPartitionsToTxnTopic>) -> Vec<AddPart
         }
     }
     topics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Time passes only while nothing else happens.
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_for_a_broker_that_does_not_answer_wait_once() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = silent.local_addr().expect("bound").to_string();
+        let settings = ConnectionSettings { request_timeout: Duration::from_secs(5), ..ConnectionSettings::default() };
+        let connections = Connections { settings, by_broker: Mutex::default() };
+        let began = Instant::now();
+        let ask = || connections.get(BrokerId(1), &address);
+        let (first, second, third) = tokio::join!(ask(), ask(), ask());
+        assert_eq!([first.is_err(), second.is_err(), third.is_err()], [true; 3]);
+        let waited = began.elapsed();
+        assert!(waited < Duration::from_secs(6), "{waited:?}");
+        assert!(ask().await.is_err());
+        assert_eq!(began.elapsed(), waited, "nobody tries at once");
+        tokio::time::advance(RETRY_BACKOFF).await;
+        let again = Instant::now();
+        assert!(ask().await.is_err());
+        assert!(again.elapsed() > Duration::from_secs(4), "somebody tries again");
+    }
 }
