@@ -83,21 +83,24 @@ pub(crate) async fn list(
     }
     let producer_ids: HashSet<i64> = request.producer_id_filters.iter().copied().collect();
     let mut transaction_states = Vec::new();
-    let listed = server.transactions.list(|transactional_id, known| {
-        let producer_id = known.producer.id.0;
-        let running_ms = context.now_ms.saturating_sub(known.start_ms.unwrap_or(-1));
-        let is_wanted = (producer_ids.is_empty() || producer_ids.contains(&producer_id))
-            && (request.state_filters.is_empty() || states.contains(&known.state))
-            && (request.duration_filter < 0 || running_ms > request.duration_filter);
-        if !is_wanted {
-            return Ok(());
-        }
-        let listed = Listed {
-            transactional_id: transactional_id.to_owned(),
-            producer_id,
-            transaction_state: known.state.name().to_owned(),
-        };
-        context.answer.push(&mut transaction_states, listed)
+    // Strangers make as many ids as there is memory for, and a small request asks for all of them.
+    let listed = server.long_work.run_now(true, || {
+        server.transactions.list(|transactional_id, known| {
+            let producer_id = known.producer.id.0;
+            let running_ms = context.now_ms.saturating_sub(known.start_ms.unwrap_or(-1));
+            let is_wanted = (producer_ids.is_empty() || producer_ids.contains(&producer_id))
+                && (request.state_filters.is_empty() || states.contains(&known.state))
+                && (request.duration_filter < 0 || running_ms > request.duration_filter);
+            if !is_wanted {
+                return Ok(());
+            }
+            let listed = Listed {
+                transactional_id: transactional_id.to_owned(),
+                producer_id,
+                transaction_state: known.state.name().to_owned(),
+            };
+            context.answer.push(&mut transaction_states, listed)
+        })
     });
     match listed {
         Ok(outcome) => {

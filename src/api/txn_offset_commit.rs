@@ -25,13 +25,19 @@ const FIRST_WITH_ABORTABLE: i16 = 4;
 async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
     let number = server.groups.partition_for(&request.group_id);
     // What the group's coordinator refuses anyway is for it to say.
-    if request.group_id.is_empty() || server.groups.is_loading(number) {
+    if request.group_id.is_empty() {
         return Ok(());
+    }
+    // But not that it loads: it may have done so by then, and the log would refuse what nobody has confirmed.
+    if server.groups.is_loading(number) {
+        return Err(ErrorCode::CoordinatorLoadInProgress);
     }
     let partition = TopicPartition::new(GROUP_METADATA_TOPIC, number);
     let hosted = server.replicas.partition(&partition.topic, partition.partition).ok();
-    // Who leads no such log coordinates no such group, and says so.
-    let Some(log) = hosted.and_then(|hosted| hosted.leader_log(None).ok()) else { return Ok(()) };
+    // Who leads no such log coordinates no such group.
+    let Some(log) = hosted.and_then(|hosted| hosted.leader_log(None).ok()) else {
+        return Err(ErrorCode::NotCoordinator);
+    };
     let producer = producer(request.producer_id, request.producer_epoch);
     let Some(guard) = log.begin_verification(producer.id, producer.epoch, -1, context.now_ms) else { return Ok(()) };
     let asked = server.verifier.verify(&request.transactional_id, producer, &[partition]).await;
