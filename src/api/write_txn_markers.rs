@@ -2,11 +2,13 @@
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala (handleWriteTxnMarkersRequest).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::api::topic_numbers::NamedOnce;
 use crate::api::{RequestContext, Server};
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{Offset, ProducerId};
@@ -22,18 +24,18 @@ use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
 use crate::replica::waiters::Commit;
 
 /// By producer, topic and partition; what is named twice is answered once.
-type Codes = BTreeMap<i64, BTreeMap<String, BTreeMap<i32, ErrorCode>>>;
+type Codes = BTreeMap<i64, BTreeMap<Arc<str>, BTreeMap<i32, ErrorCode>>>;
 
 struct Waiting {
     producer_id: i64,
-    topic: String,
+    topic: Arc<str>,
     partition: i32,
     outcome: TransactionOutcome,
     marker: Offset,
     commit: Option<Commit>,
 }
 
-/// All markers are appended before the first wait for replicas.
+/// All markers are appended before the first wait for replicas; none after the sender has hung up, who comes again.
 pub(crate) async fn handle(
     server: &Server,
     context: &RequestContext,
@@ -43,7 +45,7 @@ pub(crate) async fn handle(
     let deadline = Instant::now() + Duration::from_millis(timeout_ms);
     let mut codes = Codes::new();
     let mut waiting = Vec::new();
-    for marker in request.markers {
+    'markers: for marker in &request.markers {
         let outcome = match marker.transaction_result {
             true => TransactionOutcome::Commit,
             false => TransactionOutcome::Abort,
@@ -52,31 +54,43 @@ pub(crate) async fn handle(
         let (epoch, coordinator_epoch) = (marker.producer_epoch, marker.coordinator_epoch);
         let batch = end_transaction_marker(producer_id, epoch, outcome, coordinator_epoch, context.now_ms);
         let of_producer = codes.entry(producer_id).or_default();
-        for topic in marker.topics {
-            for partition in topic.partition_indexes {
-                context.pause().await;
-                match append(server, &topic.name, partition, batch.clone(), context.now_ms) {
+        let mut seen = NamedOnce::default();
+        for topic in &marker.topics {
+            let number = seen.number_of(&topic.name);
+            let name: Arc<str> = Arc::from(topic.name.as_str());
+            for &partition in &topic.partition_indexes {
+                if context.pause().await {
+                    break 'markers;
+                }
+                if !seen.is_new(number, partition) {
+                    continue;
+                }
+                match append(server, &name, partition, batch.clone(), context.now_ms) {
                     Ok(Appended { info, commit }) => {
-                        let (topic, marker) = (topic.name.clone(), info.first_offset);
+                        let (topic, marker) = (Arc::clone(&name), info.first_offset);
                         waiting.push(Waiting { producer_id, topic, partition, outcome, marker, commit });
                     }
                     Err(code) => {
-                        of_producer.entry(topic.name.clone()).or_default().insert(partition, code);
+                        of_producer.entry(Arc::clone(&name)).or_default().insert(partition, code);
                     }
                 }
             }
         }
     }
     for Waiting { producer_id, topic, partition, outcome, marker, commit } in waiting {
-        let code = match commit {
+        let mut code = match commit {
             None => ErrorCode::None,
             Some(commit) => match commit.wait(deadline).await {
                 Ok(()) => ErrorCode::None,
                 Err(why) => ErrorCode::from(&ReplicaError::from(why)),
             },
         };
-        if topic == GROUP_METADATA_TOPIC && code == ErrorCode::None {
-            server.groups.transaction_ended(partition, ProducerId(producer_id), outcome, marker);
+        if *topic == *GROUP_METADATA_TOPIC
+            && code == ErrorCode::None
+            && !server.groups.transaction_ended(partition, ProducerId(producer_id), outcome, marker)
+        {
+            // Whether whoever loads reads as far as this marker is not known: the sender comes again.
+            code = ErrorCode::NotLeaderOrFollower;
         }
         codes.entry(producer_id).or_default().entry(topic).or_default().insert(partition, code);
     }
@@ -107,13 +121,12 @@ fn response(codes: Codes) -> WriteTxnMarkersResponse {
         partition_index,
         error_code: code.code(),
     };
-    let topic = |(name, partitions): (String, BTreeMap<i32, ErrorCode>)| WritableTxnMarkerTopicResult {
-        name,
+    let topic = |(name, partitions): (Arc<str>, BTreeMap<i32, ErrorCode>)| WritableTxnMarkerTopicResult {
+        name: name.to_string(),
         partitions: partitions.into_iter().map(partition).collect(),
     };
-    let producer = |(producer_id, topics): (i64, BTreeMap<String, BTreeMap<i32, ErrorCode>>)| WritableTxnMarkerResult {
-        producer_id,
-        topics: topics.into_iter().map(topic).collect(),
+    let producer = |(producer_id, topics): (i64, BTreeMap<Arc<str>, BTreeMap<i32, ErrorCode>>)| {
+        WritableTxnMarkerResult { producer_id, topics: topics.into_iter().map(topic).collect() }
     };
     WriteTxnMarkersResponse { markers: codes.into_iter().map(producer).collect() }
 }

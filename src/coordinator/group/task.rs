@@ -262,17 +262,21 @@ impl GroupCoordinator {
         self.shards.owned(partition).err() == Some(NotServing::Loading)
     }
 
-    /// The marker of a producer's transaction is in the log, at this offset. Whoever loads the partition reads it there.
+    /// The marker of a producer's transaction is in the log, at this offset. Whoever loads the partition reads it there,
+    /// but for one that has begun: false, if it may have read to the end already.
     pub(crate) fn transaction_ended(
         &self,
         partition: i32,
         producer_id: ProducerId,
         outcome: TransactionOutcome,
         marker: Offset,
-    ) {
-        if let Ok(shard) = self.shards.owned(partition) {
-            self.shards.now(shard, |groups, _| groups.transaction_ended(producer_id, outcome, marker));
+    ) -> bool {
+        match self.shards.owned(partition) {
+            Ok(shard) => self.shards.now(shard, |groups, _| groups.transaction_ended(producer_id, outcome, marker)),
+            Err(NotServing::Loading) => return false,
+            Err(NotServing::NotOwned | NotServing::Stopped) => {}
         }
+        true
     }
 
     /// These partitions are gone, as an UpdateMetadata said.
