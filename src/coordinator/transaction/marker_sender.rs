@@ -157,14 +157,20 @@ impl MarkerSender {
     }
 }
 
-/// All partitions of these topics as ZooKeeper has them: the metadata may not have been told of all yet.
+/// All partitions of these topics as ZooKeeper has them: the metadata may not have been told of all yet. A topic that is
+/// being deleted has none any more.
 async fn partitions_of(
     zookeeper: ZooKeeper,
     topics: BTreeSet<Arc<str>>,
 ) -> Option<(BTreeSet<Arc<str>>, BTreeSet<TopicPartition>)> {
     let mut partitions = BTreeSet::new();
     for topic in &topics {
-        match zookeeper.topic(topic).await {
+        let there = match zookeeper.is_marked_for_deletion(topic).await {
+            Ok(true) => Ok(None),
+            Ok(false) => zookeeper.topic(topic).await,
+            Err(why) => Err(why),
+        };
+        match there {
             Ok(None) => {}
             Ok(Some(there)) => {
                 let numbers = there.value.partitions.into_keys();

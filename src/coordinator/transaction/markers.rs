@@ -3,7 +3,8 @@
 //!
 //! One request a broker is on its way at a time, with all that was waiting for it; whoever waits meanwhile goes with the
 //! next. A partition that has no leader, or whose leader did not answer or is none, is tried again by whoever leads it
-//! then. Of a transaction that another coordinator has taken over nothing more is sent.
+//! then. Markers of a transaction that is fenced in one partition are written in the others all the same, as Kafka does; of one
+//! that is sent anew, or no more, whatever is still answered counts for nothing.
 //! Pure: the sender (`marker_sender`) asks what is due, and tells what was answered.
 //! Source: kafka 3.9 TransactionMarkerChannelManager.scala, TransactionMarkerRequestCompletionHandler.scala.
 
@@ -180,12 +181,14 @@ impl MarkerQueues {
         }
         let mut told = Vec::new();
         for markers in asked {
+            if !self.is_sending(&markers) {
+                continue;
+            }
             let producer_id = markers.producer.id.0;
             let code_of =
                 |partition: &TopicPartition| said.get(&(producer_id, &*partition.topic, partition.partition)).copied();
             if markers.partitions.iter().any(|partition| code_of(partition).is_some_and(is_fenced)) {
-                self.stop(&markers.transactional_id);
-                told.push(Told { markers, fate: MarkersFate::Fenced });
+                told.extend(self.done(markers, MarkersFate::Fenced));
                 continue;
             }
             let (written, again) =
@@ -195,7 +198,7 @@ impl MarkerQueues {
                 complain(&again, code_of);
                 self.parked.push(again);
             }
-            told.extend(self.done(Markers { partitions: written, ..markers }));
+            told.extend(self.done(Markers { partitions: written, ..markers }, MarkersFate::Written));
         }
         told
     }
@@ -214,12 +217,12 @@ impl MarkerQueues {
             if !kept.is_empty() {
                 self.unknown.push(Markers { partitions: kept, ..markers.clone() });
             }
-            told.extend(self.done(Markers { partitions: gone, ..markers }));
+            told.extend(self.done(Markers { partitions: gone, ..markers }, MarkersFate::Written));
         }
         told
     }
 
-    fn done(&mut self, markers: Markers) -> Option<Told> {
+    fn done(&mut self, markers: Markers, fate: MarkersFate) -> Option<Told> {
         if markers.partitions.is_empty() || !self.is_sending(&markers) {
             return None;
         }
@@ -228,7 +231,7 @@ impl MarkerQueues {
         if sending.missing == 0 {
             self.sending.remove(&markers.transactional_id);
         }
-        Some(Told { markers, fate: MarkersFate::Written })
+        Some(Told { markers, fate })
     }
 
     /// How many transactions wait for markers.
@@ -366,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_is_fenced_or_taken_over_is_sent_no_more() {
+    fn what_is_fenced_is_sent_no_more_but_the_rest_is_and_a_late_answer_counts_for_nothing() {
         let image = image(&[("a", 0, 1), ("a", 1, 2)]);
         let mut queues = MarkerQueues::default();
         queues.send(markers("t", 7, &[("a", 0), ("a", 1)]), &image);
@@ -374,18 +377,26 @@ mod tests {
         let fenced = answer(&[(7, "a", 0, ErrorCode::TransactionCoordinatorFenced)]);
         let heard = queues.answered(BrokerId(1), due[0].1.clone(), Some(&fenced));
         assert_eq!(heard, [told("t", 7, &[("a", 0)], MarkersFate::Fenced)]);
-        assert_eq!(queues.answered(BrokerId(2), due[1].1.clone(), Some(&answer(&[]))), []);
+        assert_eq!(queues.answered(BrokerId(2), due[1].1.clone(), None), []);
         queues.route_parked(&image);
-        assert_eq!(queues.due(), []);
+        let (broker, asked) = queues.due().remove(0);
+        assert_eq!((broker, &asked[..]), (BrokerId(2), &[markers("t", 7, &[("a", 1)])][..]));
+        let heard = queues.answered(broker, asked, Some(&answer(&[(7, "a", 1, ErrorCode::None)])));
+        assert_eq!(heard, [told("t", 7, &[("a", 1)], MarkersFate::Written)]);
+        assert_eq!((queues.due(), queues.len()), (Vec::new(), 0));
         queues.send(markers("t", 7, &[("a", 0)]), &image);
         queues.stop("t");
         assert_eq!((queues.due(), queues.len()), (Vec::new(), 0));
         // Sent anew by a later load, it is another one, whatever is said of the first.
-        queues.send(markers("t", 7, &[("a", 0)]), &image);
-        let (_, asked) = queues.due().remove(0);
-        queues.send(Markers { coordinator_epoch: LeaderEpoch(4), ..markers("t", 7, &[("a", 0)]) }, &image);
-        assert_eq!(queues.answered(BrokerId(1), asked, Some(&answer(&[(7, "a", 0, ErrorCode::None)]))), []);
-        assert_eq!(queues.due().len(), 1);
+        for late in [ErrorCode::None, ErrorCode::TransactionCoordinatorFenced] {
+            queues.send(markers("t", 7, &[("a", 0)]), &image);
+            let (_, asked) = queues.due().remove(0);
+            queues.send(Markers { coordinator_epoch: LeaderEpoch(4), ..markers("t", 7, &[("a", 0)]) }, &image);
+            assert_eq!(queues.answered(BrokerId(1), asked, Some(&answer(&[(7, "a", 0, late)]))), []);
+            let (broker, asked) = queues.due().remove(0);
+            assert_eq!(asked[0].coordinator_epoch, LeaderEpoch(4));
+            assert_eq!(queues.answered(broker, asked, Some(&answer(&[(7, "a", 0, ErrorCode::None)]))).len(), 1);
+        }
     }
 
     #[test]
