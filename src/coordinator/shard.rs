@@ -39,6 +39,9 @@ use crate::model::lock::{Guard, Lock};
 /// How many partitions are read at once after an election; each takes a buffer of `load_buffer_bytes`.
 const CONCURRENT_LOADS: usize = 4;
 
+/// For so many actions a shard keeps the memory between turns; a load or an unload leaves many more.
+const ACTIONS_KEPT: usize = 1024;
+
 /// What the replicas report of a partition of the coordinator's topic. Reports of one partition come in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardEvent {
@@ -377,6 +380,7 @@ impl<C: Core> Shards<C> {
             }
             self.give_up(shard, now);
         }
+        shard.actions.shrink_to(ACTIONS_KEPT);
         self.alarm.set_no_later_than(shard.timers.next_deadline());
         (result, answered)
     }

@@ -493,8 +493,11 @@ fn an_end_that_could_not_be_written_is_tried_again() {
     bench.answered(ME, 5, &[("a", 0), ("b", 1)], MarkersFate::Written);
     bench.pass(1_000);
     assert_eq!(bench.init(), "ConcurrentTransactions");
+    let tried = bench.next_append;
+    bench.pass(60_000);
+    assert!((10..=15).contains(&(bench.next_append - tried)), "{}", bench.next_append - tried);
     bench.fail_appends = None;
-    bench.pass(100);
+    bench.pass(5_000);
     assert_eq!(bench.state(), "CompleteCommit 1000/0");
 }
 

@@ -20,8 +20,9 @@ use crate::record::build::TransactionOutcome;
 pub(super) const TRANSACTION_BYTES: usize = 512;
 pub(super) const PARTITION_BYTES: usize = 64;
 
-/// How soon what is decided and could not be written is tried again.
+/// How soon what is decided and could not be written is tried again, at first and at last.
 const RETRY_MS: i32 = 100;
+const RETRY_MS_MAX: i32 = 5_000;
 
 #[derive(Debug)]
 pub(crate) struct Transaction {
@@ -37,6 +38,8 @@ pub(crate) struct Transaction {
     has_failed_epoch_fence: bool,
     /// In which epoch of the coordinator markers are being written, if they are.
     markers_in: Option<LeaderEpoch>,
+    /// When it is next tried to write down that the transaction is complete, if that fails.
+    retry_ms: i32,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,7 @@ impl Transaction {
             pending: None,
             has_failed_epoch_fence: false,
             markers_in: None,
+            retry_ms: RETRY_MS,
         }
     }
 
@@ -326,7 +330,9 @@ impl Transaction {
         match outcome {
             Ok(_) => self.enter(next, then, turn),
             Err(failure) => {
-                log::info!(
+                let level = if matches!(then, Then::Complete) { log::Level::Debug } else { log::Level::Info };
+                log::log!(
+                    level,
                     "{} does not become {}: its record could not be written: {failure}",
                     quoted(&self.transactional_id),
                     next.state
@@ -361,7 +367,10 @@ impl Transaction {
                 }
                 self.ended(turn);
             }
-            Then::Complete => turn.effect(TransactionEffect::Completed),
+            Then::Complete => {
+                self.retry_ms = RETRY_MS;
+                turn.effect(TransactionEffect::Completed);
+            }
         }
     }
 
@@ -379,7 +388,8 @@ impl Transaction {
             Then::Complete => {
                 // Still changing: nothing else may happen before.
                 self.markers_in = Some(turn.leader_epoch);
-                turn.start_timer(&self.transactional_id, TimerKind::Complete, RETRY_MS);
+                turn.start_timer(&self.transactional_id, TimerKind::Complete, self.retry_ms);
+                self.retry_ms = (2 * self.retry_ms).min(RETRY_MS_MAX);
             }
         }
     }
@@ -471,9 +481,11 @@ impl Transaction {
 
     /// Another broker speaks for it now.
     pub(crate) fn unloaded(&mut self, turn: &mut Turn<'_>) {
-        turn.cancel_timer(&self.transactional_id, TimerKind::Timeout);
-        turn.cancel_timer(&self.transactional_id, TimerKind::Complete);
+        if self.stored.state == TransactionState::Ongoing {
+            turn.cancel_timer(&self.transactional_id, TimerKind::Timeout);
+        }
         if self.stored.state.is_ending() {
+            turn.cancel_timer(&self.transactional_id, TimerKind::Complete);
             turn.effect(TransactionEffect::StopMarkers(Arc::clone(&self.transactional_id)));
         }
         let refused = TransactionError::NotCoordinator;
