@@ -355,13 +355,14 @@ impl Producers {
         if self.producers.get(&producer_id).is_some_and(|state| state.current_txn_first_offset.is_some()) {
             return None;
         }
-        if self.verifications.len() >= self.limits.per_partition && !self.verifications.contains_key(&producer_id) {
+        if self.verifications.len() >= self.limits.per_partition.max(1)
+            && !self.verifications.contains_key(&producer_id)
+        {
             // Most are left over from requests that were refused. Who is forgotten in the middle asks again.
-            let mut since: Vec<i64> = self.verifications.values().map(|one| one.since_ms).collect();
-            let at = since.len() / 8;
-            let (_, oldest_kept, _) = since.select_nth_unstable(at);
-            let oldest_kept = *oldest_kept;
-            self.verifications.retain(|_, one| one.since_ms > oldest_kept);
+            let mut guards: Vec<u64> = self.verifications.values().map(|one| one.guard.0).collect();
+            let evicted = (guards.len() / 8).max(1);
+            let (_, &mut last_evicted, _) = guards.select_nth_unstable(evicted - 1);
+            self.verifications.retain(|_, one| one.guard.0 > last_evicted);
         }
         let verification = self.verifications.entry(producer_id).or_insert_with(|| Verification {
             guard: VerificationGuard(NEXT_GUARD.fetch_add(1, Ordering::Relaxed)),
@@ -726,9 +727,12 @@ mod tests {
     fn wishes_that_nobody_confirmed_do_not_pile_up() {
         let mut producers = Producers::new(ProducerLimits::new(80, 800));
         for id in 0..1000 {
-            assert!(producers.begin_verification(ProducerId(id), ProducerEpoch(0), 0, id).is_some());
+            // All at one time: the order in which they came decides.
+            assert!(producers.begin_verification(ProducerId(id), ProducerEpoch(0), 0, 1000).is_some());
             assert!(producers.verifications.len() <= 80);
+            assert!(id < 79 || producers.verifications.len() > 70, "an eighth goes at once");
         }
+        assert!((930..1000).all(|id| producers.verifications.contains_key(&ProducerId(id))));
         assert!(producers.verifications.contains_key(&ProducerId(999)));
         producers.remove_expired(100_000, 1000);
         assert_eq!(producers.verifications.len(), 0);
