@@ -19,8 +19,9 @@ use crate::coordinator::group::state::GroupState;
 use crate::coordinator::group::task::{GroupCoordinator, GroupOverview};
 use crate::coordinator::shard::ShardEvent;
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
-use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
+use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId, TopicPartition};
 use crate::record::append_rules::AppendOrigin;
+use crate::record::build::TransactionOutcome;
 
 /// One partition in memory, whose replicas are as slow as a test wants.
 #[derive(Default)]
@@ -429,6 +430,19 @@ async fn a_group_of_a_thousand_members_works() {
         assert!(callers.iter().all(|caller| broker.groups.heartbeat("g", caller).is_ok()));
     }
     println!("1000 members: stable after {stable:?}, a heartbeat takes {:?}", beating.elapsed() / 20_000);
+}
+
+/// It may have read to the end before the marker came.
+#[tokio::test]
+async fn a_marker_is_not_heard_while_the_partition_is_loaded() {
+    let broker = start(&Arc::default(), settings());
+    let hears = || broker.groups.transaction_ended(0, ProducerId(7), TransactionOutcome::Commit, Offset(3));
+    assert!(hears(), "whoever loads it later reads the marker");
+    let shards = broker.groups.shards();
+    let load = shards.start_load(0, LeaderEpoch(1)).expect("nobody has loaded it");
+    assert!(!hears());
+    shards.load(0, LeaderEpoch(1), load);
+    assert!(hears());
 }
 
 fn store(broker: &Broker, offset: i64) -> tokio::task::JoinHandle<CommitAnswer> {
