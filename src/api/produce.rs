@@ -82,7 +82,7 @@ impl Unacknowledged {
                 {
                     let answer = &mut response.responses[topic].partition_responses[partition];
                     *answer = match outcome {
-                        Ok(Appended { info, commit }) => {
+                        Ok(Appended { info, commit, .. }) => {
                             commits.extend(commit.map(|commit| (topic, partition, commit)));
                             appended(answer.index, &info)
                         }
@@ -102,7 +102,7 @@ impl Unacknowledged {
                         }
                     };
                     partition_responses[partition] = match outcome {
-                        Ok(Appended { info, commit }) => {
+                        Ok(Appended { info, commit, .. }) => {
                             commits.extend(commit.map(|commit| (topic, partition, commit)));
                             appended(index, &info)
                         }
@@ -182,7 +182,7 @@ pub(super) fn start(
                     ),
                 };
                 match outcome {
-                    Ok(Appended { info, commit }) => {
+                    Ok(Appended { info, commit, .. }) => {
                         if let Some(commit) = commit {
                             commits.push((response.responses.len(), answers.len(), commit));
                         }

@@ -66,7 +66,7 @@ pub(crate) async fn handle(
                     continue;
                 }
                 match append(server, &name, partition, batch.clone(), context.now_ms) {
-                    Ok(Appended { info, commit }) => {
+                    Ok(Appended { info, commit, .. }) => {
                         let (topic, marker) = (Arc::clone(&name), info.first_offset);
                         waiting.push(Waiting { producer_id, topic, partition, outcome, marker, commit });
                     }

@@ -85,8 +85,8 @@ pub(crate) fn terms(leader_epoch: LeaderEpoch, required_acks: i16) -> AppendTerm
 /// What becomes of a batch of a coordinator.
 pub(crate) fn appending(appended: Result<Appended, ReplicaError>, timeout: Duration) -> Appending {
     match appended {
-        Ok(Appended { info, commit: None }) => Appending::Done(Ok(info.first_offset)),
-        Ok(Appended { info, commit: Some(commit) }) => {
+        Ok(Appended { info, commit: None, .. }) => Appending::Done(Ok(info.first_offset)),
+        Ok(Appended { info, commit: Some(commit), .. }) => {
             let deadline = Instant::now() + timeout;
             Appending::Waiting(Box::pin(async move {
                 let committed = commit.wait(deadline).await;

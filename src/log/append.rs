@@ -30,7 +30,9 @@ impl Log {
         origin: AppendOrigin,
         now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
-        self.admit(prepared.size_in_bytes(), now_ms)?;
+        if origin == AppendOrigin::Client {
+            self.admit(prepared.size_in_bytes(), now_ms)?;
+        }
         let mut state = self.serving()?;
         let dir = self.parent.load();
         let appended = dir.pace.of(|| state.append_as_leader(prepared, leader_epoch, origin, now_ms));
@@ -48,7 +50,10 @@ impl Log {
         fetch_offset: Offset,
         now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
-        self.admit(records.len(), now_ms)?;
+        let first = Batches::new(records).next().and_then(Result::ok);
+        if !first.is_some_and(|batch| batch.header.is_control) {
+            self.admit(records.len(), now_ms)?;
+        }
         let mut state = self.serving()?;
         let dir = self.parent.load();
         let appended = dir.pace.of(|| state.append_as_follower(records, leader_epoch, fetch_offset, now_ms));
@@ -56,13 +61,13 @@ impl Log {
         self.finish_append(state, appended)
     }
 
-    /// Records of coordinators may take the last of a disk.
+    /// What coordinators write, to their topics and as markers to others, may take the last of a disk.
     fn admit(&self, bytes: usize, now_ms: i64) -> Result<(), LogError> {
         if is_internal_topic(&self.topic_partition.topic) {
             return Ok(());
         }
         let dir = self.parent.load();
-        dir.reserve.admit(dir.path(), bytes, now_ms)
+        dir.observe(dir.reserve.admit(dir.path(), bytes, now_ms))
     }
 
     fn finish_append(

@@ -30,15 +30,23 @@ impl Log {
     /// Makes durable what an acknowledgement waits for: all that `flush.messages` asks for, or the records. Returns up to
     /// where, exclusive.
     pub fn flush_for_acknowledgement(&self, now_ms: i64) -> Result<Offset, LogError> {
-        let state = self.serving()?;
-        let (until, is_due) = (state.log_end_offset, state.is_flush_due());
-        let records_alone = !is_due && state.config.flush_before_acknowledgement;
-        drop(state);
-        if records_alone {
-            return self.sync_records();
+        if self.serving()?.is_flush_due() {
+            self.flush(now_ms)?;
         }
-        self.flush(now_ms)?;
-        Ok(until)
+        // A truncation may have overtaken the flush; mostly there is nothing left to do.
+        self.sync_records()
+    }
+
+    /// Up to where a follower may say that it has the records, exclusive: what is acknowledged is on the disk before, if the
+    /// setting says so.
+    pub fn acknowledgeable_end(&self) -> Offset {
+        let state = self.locked();
+        let end = state.log_end_offset;
+        if !state.config.flush_before_acknowledgement {
+            return end;
+        }
+        let start = state.segments.first().map_or(end, |segment| segment.base_offset());
+        state.synced_to().max(start).min(end)
     }
 
     pub(crate) fn sync_records(&self) -> Result<Offset, LogError> {
@@ -46,7 +54,8 @@ impl Log {
             let parent = self.parent();
             let state = self.serving()?;
             let until = state.log_end_offset;
-            if !state.has_unsynced() {
+            let lacks_names = state.config.flush_before_acknowledgement && state.synced.segment.is_none();
+            if !state.has_unsynced() && !lacks_names {
                 return Ok(until);
             }
             let (truncations, active) = (state.truncations, state.active().base_offset());

@@ -51,6 +51,16 @@ impl<L: PartitionLog> Partition<L> {
         Ok(position(&*log))
     }
 
+    /// Records are there that it may not say that it has.
+    pub(crate) fn has_unflushed(&self) -> bool {
+        self.log().is_some_and(|log| log.acknowledgeable_end() < log.bounds().log_end_offset)
+    }
+
+    pub(crate) fn flush_before_acknowledgement(&self, now_ms: i64) -> Result<(), ReplicaError> {
+        let Some(log) = self.log() else { return Ok(()) };
+        log.flush_for_acknowledgement(now_ms).map(drop).map_err(|why| self.failed(why))
+    }
+
     /// Whether what it fetches counts for the follower's replication quota.
     pub fn is_throttled_follower(&self) -> bool {
         self.log().is_some_and(|log| {
@@ -191,7 +201,9 @@ fn append_in_pieces(
 }
 
 fn position(log: &impl PartitionLog) -> Position {
-    let Bounds { log_start_offset, high_watermark, log_end_offset, .. } = log.bounds();
+    let Bounds { log_start_offset, high_watermark, .. } = log.bounds();
+    // What it does not say that it has, it is sent again, and flushes what is there.
+    let log_end_offset = log.acknowledgeable_end();
     Position { log_start_offset, high_watermark, log_end_offset, last_epoch: log.last_epoch() }
 }
 

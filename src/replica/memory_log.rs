@@ -414,6 +414,10 @@ impl PartitionLog for MemoryLog {
         Ok(state.log_start_offset)
     }
 
+    fn acknowledgeable_end(&self) -> Offset {
+        self.state().log_end_offset
+    }
+
     fn flush_for_acknowledgement(&self, _: i64) -> Result<Offset, LogError> {
         self.check_online()?;
         let mut state = self.state();

@@ -74,6 +74,7 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub struct Appended {
     pub info: AppendInfo,
+    pub leader_epoch: LeaderEpoch,
     /// With `AllInSync`: resolves when they are committed. `None` if they are already.
     pub commit: Option<Commit>,
 }
@@ -446,10 +447,7 @@ impl<L: PartitionLog> Partition<L> {
         // Leadership may have gone, and even come back, since the append: whether the records stay is then for the other
         // leader to say. Elected again without a break, this one still has them. An epoch that the log does not know any more
         // is answered for by the one before it, whose records may have taken their place.
-        let are_kept = state.leadership.leader_epoch() == leader_epoch || {
-            let end = log.end_offset_for_epoch(leader_epoch);
-            end.epoch == leader_epoch && end.end_offset > info.last_offset
-        };
+        let are_kept = has_kept(&state, &log, leader_epoch, Offset(info.last_offset.0 + 1));
         if !state.leadership.is_leader() || !are_kept {
             return Err(ReplicaError::NotLeaderOrFollower);
         }
@@ -479,17 +477,23 @@ impl<L: PartitionLog> Partition<L> {
             state.fetches.moved(Moves { log_end: arrived, committed });
         }
         if required_acks != RequiredAcks::AllInSync {
-            return Ok(Appended { info, commit: None });
+            return Ok(Appended { info, leader_epoch, commit: None });
         }
         let required = Offset(info.last_offset.0 + 1);
         if state.high_watermark < required {
             let commit = Some(state.commits.park(required));
-            return Ok(Appended { info, commit });
+            return Ok(Appended { info, leader_epoch, commit });
         }
         if !state.leadership.has_min_isr(min_isr) {
             return Err(ReplicaError::NotEnoughReplicasAfterAppend);
         }
-        Ok(Appended { info, commit: None })
+        Ok(Appended { info, leader_epoch, commit: None })
+    }
+
+    /// Whether the log still has records that were appended in that epoch and end there, exclusive.
+    pub(super) fn has_kept(&self, leader_epoch: LeaderEpoch, end: Offset) -> bool {
+        let state = self.state();
+        state.log.as_deref().is_some_and(|log| has_kept(&state, log, leader_epoch, end))
     }
 
     /// Moves the high watermark to where the known ends allow, and answers the produces it reaches. True if it moved:
@@ -787,6 +791,13 @@ pub struct DeletedRecords {
     pub low_watermark: Offset,
     /// Resolves when the low watermark has reached the offset asked for; `None` if it has.
     pub reached: Option<Commit>,
+}
+
+fn has_kept<L: PartitionLog>(state: &State<L>, log: &L, leader_epoch: LeaderEpoch, end: Offset) -> bool {
+    state.leadership.leader_epoch() == leader_epoch || {
+        let of_epoch = log.end_offset_for_epoch(leader_epoch);
+        of_epoch.epoch == leader_epoch && of_epoch.end_offset >= end
+    }
 }
 
 impl<L: PartitionLog> State<L> {

@@ -72,6 +72,8 @@ pub trait PartitionLog: Send + Sync + 'static {
     fn delete_records(&self, before: Offset, leader_epoch: LeaderEpoch) -> Result<Offset, LogError>;
     /// What was written is on the disk, as far as an acknowledgement waits for it. Returns up to where, exclusive.
     fn flush_for_acknowledgement(&self, now_ms: i64) -> Result<Offset, LogError>;
+    /// Up to where a follower may say that it has the records, exclusive.
+    fn acknowledgeable_end(&self) -> Offset;
     /// Moves the high watermark, within what the log holds. Returns where it is now.
     fn update_high_watermark(&self, offset: Offset) -> Offset;
 
@@ -177,6 +179,10 @@ impl PartitionLog for Log {
 
     fn flush_for_acknowledgement(&self, now_ms: i64) -> Result<Offset, LogError> {
         Log::flush_for_acknowledgement(self, now_ms)
+    }
+
+    fn acknowledgeable_end(&self) -> Offset {
+        Log::acknowledgeable_end(self)
     }
 
     fn update_high_watermark(&self, offset: Offset) -> Offset {

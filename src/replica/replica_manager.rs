@@ -173,7 +173,7 @@ impl ReplicaManager {
         if !appended.info.flush_due {
             return Ok(appended);
         }
-        let flushed = partition.flushed(Offset(appended.info.last_offset.0 + 1), &self.io);
+        let flushed = partition.flushed(appended.leader_epoch, Offset(appended.info.last_offset.0 + 1), &self.io);
         if is_unacknowledged {
             return Ok(appended);
         }

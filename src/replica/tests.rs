@@ -279,6 +279,26 @@ async fn a_single_replica_commits_at_once_and_serves_what_it_committed() {
 }
 
 #[tokio::test]
+async fn a_flush_acknowledges_what_is_there_and_nothing_that_was_cut_off() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, Ok(()));
+    fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
+    let partition = fixture.replicas.partition("t", 0).expect("hosted");
+    let (epoch, end) = (partition.leader_epoch(), partition.log().expect("online").bounds().log_end_offset);
+    let flushed = |epoch, until| partition.flushed(epoch, until, fixture.replicas.io());
+    assert_eq!(flushed(epoch, end).await, Ok(Ok(())));
+    let behind = Offset(end.0 + 1);
+    assert_eq!(
+        flushed(epoch, behind).await,
+        Ok(Err(waiters::NotCommitted::NotLeader)),
+        "there is no such record any more"
+    );
+    let earlier = LeaderEpoch(epoch.0 - 1);
+    assert_eq!(flushed(earlier, end).await, Ok(Err(waiters::NotCommitted::NotLeader)), "another has its place");
+}
+
+#[tokio::test]
 async fn whoever_takes_a_log_over_waits_for_the_truncation_that_it_meets() {
     let fixture = Fixture::new();
     fixture.publish(&[("rolling", 0)]).await;

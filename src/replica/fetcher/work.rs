@@ -25,12 +25,11 @@ fn carry_out<L: PartitionLog>(
 ) -> Result<Settled, ReplicaError> {
     let mut must_ask_again = false;
     match task {
+        Task::Append(_) if partition.has_unflushed() => partition.flush_before_acknowledgement(now_ms)?,
         Task::Append(from_leader) => {
             let info = partition.append_from_leader(&from_leader, now_ms)?;
-            if info.flush_due
-                && let Some(log) = partition.log()
-            {
-                log.flush_for_acknowledgement(now_ms).map_err(|why| partition.failed(why))?;
+            if info.flush_due {
+                partition.flush_before_acknowledgement(now_ms)?;
             }
         }
         Task::Truncate(offset) => drop(partition.truncate(offset, leader_epoch, now_ms)?),
@@ -94,5 +93,23 @@ mod tests {
         let done = done(&follower.partition, work, NOW_MS);
         let Err(Trouble::Passing { position, .. }) = done.outcome else { panic!("{done:?}") };
         assert_eq!((position.log_end_offset, position.last_epoch), (Offset(10), Some(LeaderEpoch(4))));
+    }
+
+    #[test]
+    fn what_is_not_on_the_disk_is_not_acknowledged_by_asking_for_what_comes_next() {
+        let config = LogConfig { flush_before_acknowledgement: true, ..LogConfig::default() };
+        let follower = following(config);
+        let partition = &follower.partition;
+        let end = || partition.follower_position(EPOCH).expect("it follows").log_end_offset;
+        // As a broker finds them that was killed before its fsync.
+        partition.append_from_leader(&from_leader(0, batch(4, 0, 10), 0, 0), NOW_MS).expect("appended");
+        assert_eq!(end(), Offset(0));
+        let sent_again = Task::Append(from_leader(0, batch(4, 0, 10), 0, 0));
+        let work = |task| Work { partition: partition.name().clone(), stay: 1, leader_epoch: EPOCH, task };
+        let settled = done(partition, work(sent_again), NOW_MS).outcome.expect("flushed");
+        assert_eq!(settled.position.log_end_offset, Offset(10));
+        let next = Task::Append(from_leader(10, batch(4, 10, 10), 0, 0));
+        let settled = done(partition, work(next), NOW_MS).outcome.expect("appended and flushed");
+        assert_eq!((settled.position.log_end_offset, end()), (Offset(20), Offset(20)));
     }
 }
