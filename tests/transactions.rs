@@ -3,10 +3,6 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-
 use bytes::Bytes;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
@@ -33,77 +29,9 @@ use odradek::record::build::BatchBuilder;
 use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
 use support::client::{Client, TIMESTAMP, produce_request};
+use support::transactional::Jvm;
 use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
 use tokio::runtime::Runtime;
-
-/// tests/jvm/Transactions.java
-struct Jvm {
-    child: Child,
-    asks: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    log: std::path::PathBuf,
-}
-
-impl Jvm {
-    /// With the client of a release, as tests/deps.sh names its jars.
-    fn start(cluster: &Cluster, jars: &str) -> Jvm {
-        let log = cluster.scratch.path("transactions-java.log");
-        let mut child = tied("java")
-            .args(["-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(format!("{}/*", deps(jars).display()))
-            .arg(format!("-Dlog4j.configuration=file:{}", repository("config/tools-log4j.properties").display()))
-            .arg(repository("tests/jvm/Transactions.java"))
-            .arg(cluster.broker.address())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log).expect("the scratch directory can be written"))
-            .spawn()
-            .expect("there is java");
-        let asks = child.stdin.take().expect("it is piped");
-        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut jvm = Jvm { child, asks, answers, log };
-        assert_eq!(jvm.answer(), "ready");
-        jvm
-    }
-
-    fn ask(&mut self, line: &str) {
-        writeln!(self.asks, "{line}").expect("it listens");
-    }
-
-    fn answer(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.answers.read_line(&mut line).expect("it speaks");
-        if read == 0 {
-            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-            panic!("it has ended: {said}");
-        }
-        line.trim_end().to_owned()
-    }
-
-    #[track_caller]
-    fn told(&mut self, line: &str) -> String {
-        self.ask(line);
-        self.answer()
-    }
-
-    /// Lines that are all answered with "ok".
-    #[track_caller]
-    fn all_ok(&mut self, lines: &[&str]) {
-        for line in lines {
-            let told = self.told(line);
-            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-            assert_eq!(told, "ok", "{line}: {said}");
-        }
-    }
-}
-
-impl Drop for Jvm {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn until_position(jvm: &mut Jvm, expected: &str) {
     eventually(PATIENCE, "the group's position is decided", || {
@@ -118,7 +46,7 @@ const FEW_PARTITIONS: &str = "transaction.state.log.num.partitions=5";
 fn what_a_java_client_commits_is_seen_whole_and_nothing_else() {
     let mut cluster = Cluster::start("transactions", FEW_PARTITIONS);
     cluster.broker.client().create_topic("orders", 2, &[]);
-    let mut jvm = Jvm::start(&cluster, "kafka-3.9.1");
+    let mut jvm = Jvm::start(&cluster.scratch, &cluster.broker.address(), "kafka-3.9.1");
     jvm.all_ok(&["init a t 60000", "begin a", "send a orders 0 1 3", "send a orders 1 4 2", "commit a"]);
     jvm.all_ok(&["begin a", "send a orders 0 6 2", "abort a", "begin a", "send a orders 1 8 1", "send a orders 0 9 1"]);
     // What is open is not seen, nor what comes behind it.
@@ -181,7 +109,7 @@ fn what_clients_of_other_releases_commit_is_seen_and_nothing_else() {
     cluster.broker.client().create_topic("orders", 1, &[]);
     let mut expected = Vec::new();
     for (release, first) in [("2.8.2", 10), ("4.1.0", 20)] {
-        let mut jvm = Jvm::start(&cluster, &format!("clients-{release}"));
+        let mut jvm = Jvm::start(&cluster.scratch, &cluster.broker.address(), &format!("clients-{release}"));
         let (second, third) = (first + 2, first + 3);
         jvm.all_ok(&["init a releases 60000", "begin a", &format!("send a orders 0 {first} 2")]);
         jvm.all_ok(&[&format!("offsets a g orders 0 {first}"), "commit a", "begin a"]);

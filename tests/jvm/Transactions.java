@@ -15,6 +15,7 @@ import org.apache.kafka.common.serialization.*;
  * <pre>java Transactions.java BOOTSTRAP
  * init NAME TRANSACTIONAL_ID TIMEOUT_MS     a producer of that name, ready for transactions
  * begin|commit|abort|flush|close NAME
+ * in-sync NAME TOPIC                        how many replicas of each partition the producer knows to be in sync, the fewest
  * send NAME TOPIC PARTITION FIRST COUNT     COUNT records with values FIRST, FIRST+1, ...
  * offsets NAME GROUP TOPIC PARTITION OFFSET a consumer's position, within the transaction
  * read committed|uncommitted TOPIC PARTITION  all values, in order, to the end that such a consumer sees
@@ -51,6 +52,7 @@ public class Transactions {
                 settings.put("transactional.id", words[2]);
                 settings.put("transaction.timeout.ms", words[3]);
                 settings.put("linger.ms", "0");
+                settings.put("metadata.max.age.ms", "500");
                 producer = new KafkaProducer<>(settings, new StringSerializer(), new StringSerializer());
                 KafkaProducer<String, String> before = producers.put(words[1], producer);
                 if (before != null) before.close(Duration.ZERO);
@@ -62,6 +64,7 @@ public class Transactions {
             case "abort": producer.abortTransaction(); return "ok";
             case "flush": producer.flush(); return "ok";
             case "close": producers.remove(words[1]).close(); return "ok";
+            case "in-sync": return "" + producer.partitionsFor(words[2]).stream().mapToInt(p -> p.inSyncReplicas().length).min().orElse(0);
             case "send": {
                 List<Future<RecordMetadata>> sent = new ArrayList<>();
                 long first = Long.parseLong(words[4]), count = Long.parseLong(words[5]);

@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod member;
+pub mod transactional;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
