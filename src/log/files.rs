@@ -175,8 +175,9 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], position: u64) -> io::Resul
 fn read_cached(file: &File, mut bytes: &mut [u8], mut position: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT) {
-            // The end; or, in Linux 5.9 and 5.10, a page that is there: whoever may wait finds out (preadv2(2), BUGS).
-            Ok(0) => return Err(Errno::AGAIN.into()),
+            // Linux 5.9 and 5.10 may say that of bytes that are there (preadv2(2), BUGS).
+            Ok(0) if metadata_of(file)?.len() > position => return Err(Errno::AGAIN.into()),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 bytes = &mut bytes[read..];
                 position += read as u64;
@@ -520,7 +521,7 @@ mod tests {
         without_waiting(|| read_exact_at(&file, &mut bytes, far)).expect("it is in memory");
         assert_eq!(bytes, [7; 100_000]);
         let beyond = without_waiting(|| read_exact_at(&file, &mut bytes, 1 << 20));
-        assert_eq!(beyond.expect_err("there is no more").kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(beyond.expect_err("there is no more").kind(), io::ErrorKind::UnexpectedEof);
         read(&path).expect("waited for");
         assert_eq!(without_waiting(|| read(&path)).expect("all of it is there now"), vec![7; 1 << 20]);
     }
