@@ -36,6 +36,30 @@ const NO_LEADER_EPOCH: i32 = -1;
 
 // Commit
 
+/// What is to be committed, without what the metadata does not know. Of a partition that is named twice the last counts.
+pub(super) fn to_commit<'a, P: 'a>(
+    image: &Image,
+    named: impl DoubleEndedIterator<Item = (&'a str, &'a [P])>,
+    index_of: impl Fn(&P) -> i32,
+    committed: impl Fn(&P) -> CommittedOffset,
+) -> Vec<OffsetToCommit> {
+    let mut offsets = Vec::new();
+    let mut seen = NamedOnce::default();
+    for (topic, partitions) in named.rev() {
+        let Some(known) = image.topic(topic) else { continue };
+        let number = seen.number_of(topic);
+        for named in partitions.iter().rev() {
+            let partition = index_of(named);
+            if known.partition(partition).is_some() && seen.is_new(number, partition) {
+                let topic = Arc::clone(&known.name);
+                offsets.push(OffsetToCommit { topic, partition, committed: committed(named) });
+            }
+        }
+    }
+    offsets.reverse();
+    offsets
+}
+
 pub(crate) async fn commit(
     server: &Server,
     context: &RequestContext,
@@ -51,33 +75,22 @@ pub(crate) async fn commit(
     }
     let expire_timestamp_ms =
         (request.retention_time_ms != -1).then(|| context.now_ms.saturating_add(request.retention_time_ms));
-    let mut offsets = Vec::new();
-    // Of a partition that is named twice the last counts.
-    let mut seen = NamedOnce::default();
-    for topic in request.topics.iter().rev() {
-        let Some(known) = image.topic(&topic.name) else { continue };
-        let number = seen.number_of(&topic.name);
-        for partition in topic.partitions.iter().rev().filter(|p| known.partition(p.partition_index).is_some()) {
-            if !seen.is_new(number, partition.partition_index) {
-                continue;
-            }
-            offsets.push(OffsetToCommit {
-                topic: Arc::clone(&known.name),
-                partition: partition.partition_index,
-                committed: CommittedOffset {
-                    offset: Offset(partition.committed_offset),
-                    leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
-                    metadata: Arc::from(partition.committed_metadata.as_deref().unwrap_or("")),
-                    commit_timestamp_ms: match partition.commit_timestamp {
-                        -1 => context.now_ms,
-                        given_ms => given_ms,
-                    },
-                    expire_timestamp_ms,
-                },
-            });
-        }
-    }
-    offsets.reverse();
+    let named = request.topics.iter().map(|topic| (&*topic.name, &*topic.partitions));
+    let offsets = to_commit(
+        &image,
+        named,
+        |partition| partition.partition_index,
+        |partition| CommittedOffset {
+            offset: Offset(partition.committed_offset),
+            leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
+            metadata: Arc::from(partition.committed_metadata.as_deref().unwrap_or("")),
+            commit_timestamp_ms: match partition.commit_timestamp {
+                -1 => context.now_ms,
+                given_ms => given_ms,
+            },
+            expire_timestamp_ms,
+        },
+    );
     let answer = if offsets.is_empty() {
         CommitAnswer::Stored(Ok(()))
     } else {

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::api::topic_numbers::NamedOnce;
+use crate::api::offsets::to_commit;
 use crate::api::transactions::{producer, unverified};
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::records::CommittedOffset;
-use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, OffsetToCommit, metadata_fits};
+use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, metadata_fits};
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -60,30 +60,19 @@ pub(crate) async fn handle(
 ) -> TxnOffsetCommitResponse {
     let image = server.metadata.image();
     let metadata_max = server.groups.settings().offset_metadata_max_bytes;
-    let mut offsets = Vec::new();
-    // Of a partition that is named twice the last counts.
-    let mut seen = NamedOnce::default();
-    for topic in request.topics.iter().rev() {
-        let Some(known) = image.topic(&topic.name) else { continue };
-        let number = seen.number_of(&topic.name);
-        for partition in topic.partitions.iter().rev().filter(|p| known.partition(p.partition_index).is_some()) {
-            if !seen.is_new(number, partition.partition_index) {
-                continue;
-            }
-            offsets.push(OffsetToCommit {
-                topic: Arc::clone(&known.name),
-                partition: partition.partition_index,
-                committed: CommittedOffset {
-                    offset: Offset(partition.committed_offset),
-                    leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
-                    metadata: Arc::from(partition.committed_metadata.as_deref().unwrap_or("")),
-                    commit_timestamp_ms: context.now_ms,
-                    expire_timestamp_ms: None,
-                },
-            });
-        }
-    }
-    offsets.reverse();
+    let named = request.topics.iter().map(|topic| (&*topic.name, &*topic.partitions));
+    let offsets = to_commit(
+        &image,
+        named,
+        |partition| partition.partition_index,
+        |partition| CommittedOffset {
+            offset: Offset(partition.committed_offset),
+            leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
+            metadata: Arc::from(partition.committed_metadata.as_deref().unwrap_or("")),
+            commit_timestamp_ms: context.now_ms,
+            expire_timestamp_ms: None,
+        },
+    );
     let mut refused = None;
     let is_verified = server.config.load().transaction_partition_verification_enable();
     let answer = if offsets.is_empty() {

@@ -18,6 +18,7 @@ pub mod counters;
 pub mod group;
 pub(crate) mod partitioner;
 pub mod producer_ids;
+pub(crate) mod record_error;
 pub mod replica_log;
 pub mod shard;
 pub(crate) mod timers;

@@ -10,14 +10,14 @@
 //! a partition at a version they do not know, so nothing above 3 is ever written.
 //! Source: kafka 3.9 group-coordinator/src/main/resources/common/message/{OffsetCommit,GroupMetadata}{Key,Value}.json.
 
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::reader::{DecodeError, Reader};
+use crate::codec::reader::Reader;
 use crate::codec::writer::Writer;
 use crate::config::metadata_version::MetadataVersion;
+use crate::coordinator::record_error::RecordError;
 use crate::coordinator::transaction::state::Producer;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 use crate::protocol::message::{EncodeError, Message, message};
@@ -151,34 +151,6 @@ pub(crate) enum DecodedRecord {
     UnknownKey {
         version: i16,
     },
-}
-
-/// The bytes are not a record of `__consumer_offsets`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RecordError {
-    /// Every record there has a key.
-    NoKey,
-    Malformed(DecodeError),
-    /// A value that a later coordinator wrote under a key we know: guessing would lose what it says.
-    UnknownValueVersion(i16),
-}
-
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RecordError::NoKey => write!(f, "the record has no key"),
-            RecordError::Malformed(error) => write!(f, "the record is malformed: {error}"),
-            RecordError::UnknownValueVersion(version) => write!(f, "the value has the unknown version {version}"),
-        }
-    }
-}
-
-impl std::error::Error for RecordError {}
-
-impl From<DecodeError> for RecordError {
-    fn from(error: DecodeError) -> RecordError {
-        RecordError::Malformed(error)
-    }
 }
 
 /// Fails for a text too long for its length prefix of 16 bits, which newer requests could carry.

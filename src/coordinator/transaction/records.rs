@@ -9,13 +9,13 @@
 //! Source: kafka 3.9 transaction-coordinator/src/main/resources/common/message/TransactionLog{Key,Value}.json.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::reader::{DecodeError, Reader};
+use crate::codec::reader::Reader;
 use crate::codec::writer::Writer;
+use crate::coordinator::record_error::RecordError;
 use crate::coordinator::transaction::state::{Producer, StoredTransaction, TransactionState};
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::message::{EncodeError, Message, message};
@@ -59,36 +59,6 @@ pub(crate) enum DecodedRecord {
     UnknownKey {
         version: i16,
     },
-}
-
-/// The bytes are not a record of `__transaction_state`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RecordError {
-    /// Every record there has a key.
-    NoKey,
-    Malformed(DecodeError),
-    UnknownValueVersion(i16),
-    /// A number that stands for no state that is ever written.
-    UnknownState(i8),
-}
-
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RecordError::NoKey => write!(f, "the record has no key"),
-            RecordError::Malformed(error) => write!(f, "the record is malformed: {error}"),
-            RecordError::UnknownValueVersion(version) => write!(f, "the value has the unknown version {version}"),
-            RecordError::UnknownState(id) => write!(f, "the value has the state {id}, in which nothing is written"),
-        }
-    }
-}
-
-impl std::error::Error for RecordError {}
-
-impl From<DecodeError> for RecordError {
-    fn from(error: DecodeError) -> RecordError {
-        RecordError::Malformed(error)
-    }
 }
 
 /// Key and value of a record; no value is a tombstone. Fails for a text too long for its length prefix of 16 bits.
