@@ -14,7 +14,7 @@ use odradek::model::clock::wall_clock_ms;
 use odradek::protocol::messages::create_topics::{CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest};
 use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Resource, Rlimit, getuid, setrlimit};
 use support::client::{Client, batch};
 use support::{Broker, Brokers, Cluster, Kind, PATIENCE, Scratch, ZooKeeper, eventually};
@@ -45,6 +45,11 @@ fn mount_small_disk(at: &Path) {
     let options = std::ffi::CString::new(format!("size={DISK_BYTES}")).expect("no zero");
     let options: &CStr = &options;
     mount("tmpfs", at, "tmpfs", MountFlags::empty(), options).expect("a tmpfs can be mounted");
+}
+
+/// The directory can be removed then, with all that is around it.
+fn unmount_small_disk(at: &Path) {
+    unmount(at, UnmountFlags::DETACH).expect("it was mounted");
 }
 
 /// A cluster whose broker keeps its logs on a small disk.
@@ -110,6 +115,7 @@ fn on_a_full_disk_a_broker_starts_after_a_crash_serves_reads_and_deletes_and_goe
     let offset = client.produce("other", 0, batch(Codec::None, ["more".to_owned()])).expect("Produce is answered");
     assert_eq!(offset, Ok(1), "there is room again");
     assert!(cluster.broker.stop().success());
+    unmount_small_disk(&cluster.broker.data);
 }
 
 #[test]
@@ -170,6 +176,7 @@ fn with_a_reserve_a_broker_without_room_for_producers_commits_compacts_and_admin
     }
     assert!(!said.contains("offline"), "{said}");
     assert!(cluster.broker.stop().success());
+    unmount_small_disk(&cluster.broker.data);
 }
 
 #[test]
@@ -216,6 +223,7 @@ fn a_follower_on_a_full_disk_leaves_the_isr_and_is_back_once_there_is_room() {
     let said = cluster.brokers[1].process().said();
     assert!(!said.contains("offline"), "{said}");
     assert!(said.lines().filter(|line| line.contains("No space left")).count() < 50, "{said}");
+    unmount_small_disk(&cluster.brokers[1].data);
 }
 
 #[test]
