@@ -146,7 +146,7 @@ fn the_tools_of_3_9_create_describe_alter_produce_consume_and_delete() {
 
     let versions = tool(API_VERSIONS, &[]);
     assert!(versions.starts_with(&format!("{server} (id: 0 rack: null) -> (")), "{versions}");
-    let expected = ["Produce(0): 0 to 11 [usable: 11]", "Fetch(1): 0 to 17 [usable: 17]"];
+    let expected = ["Produce(0): 0 to 12 [usable: 11]", "Fetch(1): 0 to 17 [usable: 17]"];
     assert!(expected.iter().all(|line| versions.contains(line)), "{versions}");
 
     let deleted = tool(GROUPS, &["--delete", "--group", "tools"]);
@@ -221,7 +221,7 @@ fn the_tools_of_2_8_work_through_zookeeper_and_the_broker_sees_what_they_wrote()
     let offsets = tool_of_broker(OFFSETS_2_8, &["--broker-list", &server, "--topic", "Hello-Kafka"]);
     assert_eq!(offsets.lines().collect::<Vec<_>>(), ["Hello-Kafka:0:1", "Hello-Kafka:1:0"]);
     let versions = tool_of_broker(API_VERSIONS, &["--bootstrap-server", &server]);
-    assert!(versions.contains("Produce(0): 0 to 11 [usable: 9]"), "{versions}");
+    assert!(versions.contains("Produce(0): 0 to 12 [usable: 9]"), "{versions}");
 
     let marked = tool(TOPICS_2_8, &["--delete", "--topic", "Hello-Kafka"]);
     assert!(marked.contains("Topic Hello-Kafka is marked for deletion."), "{marked}");

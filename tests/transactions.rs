@@ -3,7 +3,6 @@
 
 mod support;
 
-use bytes::Bytes;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use odradek::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
@@ -11,8 +10,7 @@ use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::EndTxnRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
-use odradek::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
-use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
 use odradek::protocol::messages::list_transactions::ListTransactionsRequest;
 use odradek::protocol::messages::metadata::MetadataRequest;
 use odradek::protocol::messages::offset_fetch::{
@@ -25,11 +23,13 @@ use odradek::protocol::messages::txn_offset_commit::{
 use odradek::protocol::messages::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
 };
-use odradek::record::build::BatchBuilder;
 use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
-use support::client::{Client, TIMESTAMP, produce_request};
-use support::transactional::Jvm;
+use support::client::Client;
+use support::transactional::{
+    Jvm, Producer, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
+    until_transactions_are_coordinated,
+};
 use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
 use tokio::runtime::Runtime;
 
@@ -132,37 +132,6 @@ fn what_librdkafka_commits_is_seen_and_nothing_else() {
     let [printed, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let seen: Vec<&str> = printed.lines().collect();
     assert_eq!(seen, ["position 3", "fenced", "committed 1,2,3,6,8"], "{said}");
-}
-
-fn init(client: &mut Client, id: &str, version: i16) -> InitProducerIdResponse {
-    let request = InitProducerIdRequest {
-        transactional_id: Some(id.to_owned()),
-        transaction_timeout_ms: 60_000,
-        ..Default::default()
-    };
-    client.call(&request, version).expect("InitProducerId is answered")
-}
-
-/// The first answer that does not say "later".
-fn settled<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> T, code: impl Fn(&T) -> i16) -> T {
-    eventually(PATIENCE, what, || {
-        let told = ask();
-        let later = [
-            ErrorCode::CoordinatorLoadInProgress,
-            ErrorCode::CoordinatorNotAvailable,
-            ErrorCode::NotCoordinator,
-            ErrorCode::ConcurrentTransactions,
-        ];
-        if later.contains(&ErrorCode::from_code(code(&told))) { Err(format!("{told:?}")) } else { Ok(told) }
-    })
-}
-
-fn until_transactions_are_coordinated(client: &mut Client) {
-    let request = FindCoordinatorRequest { key: "t".to_owned(), key_type: 1, ..Default::default() };
-    eventually(PATIENCE, "there is a coordinator of transactions", || {
-        let found = client.call(&request, 3).expect("FindCoordinator is answered");
-        if found.error_code == 0 { Ok(()) } else { Err(format!("{found:?}")) }
-    });
 }
 
 #[test]
@@ -468,103 +437,6 @@ fn descriptions(client: &mut Client, producer_id: i64) {
     assert_eq!(list(1, &["Ongoing"], &[], 0).0, open);
 }
 
-/// One transactional producer by hand.
-struct Producer {
-    id: String,
-    me: InitProducerIdResponse,
-    sequence: i32,
-}
-
-impl Producer {
-    fn coordinator(brokers: &Brokers, id: &str) -> i32 {
-        let request = FindCoordinatorRequest { key: id.to_owned(), key_type: 1, ..Default::default() };
-        eventually(PATIENCE, "there is a coordinator", || {
-            let found = brokers.client(0).call(&request, 3).map_err(|error| error.to_string())?;
-            if found.error_code == 0 { Ok(found.node_id) } else { Err(format!("{found:?}")) }
-        })
-    }
-
-    fn begin(client: &mut Client, id: &str) -> Producer {
-        let me = settled("an id is given", || init(client, id, 4), |told| told.error_code);
-        assert_eq!(me.error_code, 0, "{me:?}");
-        Producer { id: id.to_owned(), me, sequence: 0 }
-    }
-
-    fn add(&self, client: &mut Client, topic: &str, partition: i32) {
-        let topics = vec![AddPartitionsToTxnTopic { name: topic.to_owned(), partitions: vec![partition] }];
-        let request = AddPartitionsToTxnRequest {
-            v3_and_below_transactional_id: self.id.clone(),
-            v3_and_below_producer_id: self.me.producer_id,
-            v3_and_below_producer_epoch: self.me.producer_epoch,
-            v3_and_below_topics: topics,
-            ..Default::default()
-        };
-        let code = settled(
-            "a partition is added",
-            || {
-                let told = client.call(&request, 3).expect("AddPartitionsToTxn is answered");
-                told.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code
-            },
-            |code| *code,
-        );
-        assert_eq!(code, 0);
-    }
-
-    fn batch(&self, sequence: i32) -> Bytes {
-        let (id, epoch) = (self.me.producer_id, self.me.producer_epoch);
-        let mut batch = BatchBuilder::new().producer(id, epoch, sequence).transactional(true);
-        batch.append(TIMESTAMP, None, Some(sequence.to_string().as_bytes()), &[]);
-        batch.build()
-    }
-
-    fn request(&self, topic: &str, partition: i32, sequence: i32) -> ProduceRequest {
-        let transactional_id = Some(self.id.clone());
-        ProduceRequest { transactional_id, ..produce_request(topic, partition, self.batch(sequence), -1) }
-    }
-
-    fn send(&self, client: &mut Client, version: i16, partition: i32, sequence: i32) -> ErrorCode {
-        let told = client.call(&self.request("orders", partition, sequence), version).expect("Produce is answered");
-        ErrorCode::from_code(told.responses[0].partition_responses[0].error_code)
-    }
-
-    /// Sent again for as long as the coordinator cannot be asked.
-    fn append(&mut self, client: &mut Client, partition: i32) {
-        let sequence = self.sequence;
-        self.sequence += 1;
-        eventually(PATIENCE, "a record is appended", || match self.send(client, 9, partition, sequence) {
-            ErrorCode::None => Ok(()),
-            code => Err(format!("{code}")),
-        });
-    }
-
-    fn end(&self, client: &mut Client, committed: bool) -> ErrorCode {
-        let request = EndTxnRequest {
-            transactional_id: self.id.clone(),
-            producer_id: self.me.producer_id,
-            producer_epoch: self.me.producer_epoch,
-            committed,
-        };
-        ErrorCode::from_code(client.call(&request, 3).expect("EndTxn is answered").error_code)
-    }
-}
-
-/// Where readers of committed records end.
-fn stable_end(client: &mut Client, partition: i32) -> Result<i64, String> {
-    let partitions = vec![ListOffsetsPartition { partition_index: partition, timestamp: -1, ..Default::default() }];
-    let topics = vec![ListOffsetsTopic { name: "orders".to_owned(), partitions }];
-    let request = ListOffsetsRequest { replica_id: -1, isolation_level: 1, topics };
-    let told = client.call(&request, 5).map_err(|error| error.to_string())?;
-    let found = &told.topics[0].partitions[0];
-    if found.error_code == 0 { Ok(found.offset) } else { Err(format!("{found:?}")) }
-}
-
-fn until_stable(client: &mut Client, partition: i32, expected: i64) {
-    eventually(PATIENCE, "the last stable offset moves on", || {
-        let end = stable_end(client, partition)?;
-        if end == expected { Ok(()) } else { Err(end.to_string()) }
-    });
-}
-
 /// KIP-890.
 #[test]
 fn a_log_opens_no_transaction_that_its_coordinator_does_not_confirm() {
@@ -662,12 +534,6 @@ fn our_transactions_go_on_under_a_jvm_broker() {
     taken_over(Kind::Odradek, Kind::Jvm("3.9.1"));
 }
 
-/// An id that a broker coordinates.
-fn id_coordinated_by(brokers: &Brokers, broker: i32) -> String {
-    let ids = (0..).map(|number| format!("id-{number}"));
-    ids.take(100).find(|id| Producer::coordinator(brokers, id) == broker).expect("some partition is led there")
-}
-
 #[test]
 fn a_transaction_ends_though_leaders_die_and_topics_go() {
     let mut brokers = Brokers::start("transactions-without-leader", 2, FEW_PARTITIONS);
@@ -720,18 +586,6 @@ fn a_transaction_ends_though_leaders_die_and_topics_go() {
     brokers.start_broker(1, Kind::Odradek);
     until_stable(&mut brokers.client(1), there, 2);
     until_state(&mut brokers.client(0), &me.id, "CompleteCommit", &[]);
-}
-
-fn until_state(client: &mut Client, id: &str, state: &str, topics: &[(String, Vec<i32>)]) {
-    let request = DescribeTransactionsRequest { transactional_ids: vec![id.to_owned()] };
-    eventually(PATIENCE, &format!("{id} is {state}"), || {
-        let told = client.call(&request, 0).map_err(|error| error.to_string())?.transaction_states.remove(0);
-        let found: Vec<_> = told.topics.into_iter().map(|topic| (topic.topic, topic.partitions)).collect();
-        match told.transaction_state == state && found == topics {
-            true => Ok(()),
-            false => Err(format!("{} {found:?}", told.transaction_state)),
-        }
-    });
 }
 
 #[test]

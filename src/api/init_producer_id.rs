@@ -49,7 +49,7 @@ pub(crate) async fn handle(
 }
 
 /// `None` while there is none to be had; Kafka answers so while it waits for a block, and producers ask again.
-async fn next_id(server: &Server) -> Option<ProducerId> {
+pub(super) async fn next_id(server: &Server) -> Option<ProducerId> {
     let taken = server.producer_ids.next(|| take_block(server)).await;
     taken.inspect_err(|why| error!("taking a block of producer ids failed: {why}")).ok().map(ProducerId)
 }

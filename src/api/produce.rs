@@ -20,6 +20,7 @@ use crate::api::{Handled, RequestContext, Server};
 use crate::log::error::LogError;
 use crate::log::{AppendInfo, Log, VerificationGuard};
 use crate::model::internal_topics::is_internal_topic;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
@@ -37,6 +38,8 @@ use crate::replica::waiters::Commit;
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 const FIRST_WITH_LEADER_HINTS: i16 = 10;
 const FIRST_WITH_ABORTABLE: i16 = 11;
+/// From here on what a transaction writes to need not have been added to it before (KIP-890 part 2).
+const FIRST_THAT_ADDS: i16 = 12;
 /// An append takes microseconds, and there is no pause between those of one request.
 const PARTITIONS_A_SLICE: usize = 500;
 
@@ -96,9 +99,10 @@ impl Unacknowledged {
                     let TopicProduceResponse { name, partition_responses } = &mut response.responses[topic];
                     let index = data.index;
                     let outcome = match unverified.get(&(topic, partition)) {
-                        Some(why) => Err(Refusal::Unverified(*why)),
+                        Some(why) => Err(Refusal::unverified(*why, context.api_version)),
                         None => {
-                            append(server, name, data, terms, Turn::Own(transactional_id.is_some()), context.now_ms)
+                            let turn = Turn::Own(transactional_id.is_some());
+                            append(server, name, data, terms, turn, context)
                         }
                     };
                     partition_responses[partition] = match outcome {
@@ -123,6 +127,18 @@ impl Unacknowledged {
     }
 }
 
+fn transaction_version(api_version: i16) -> TransactionVersion {
+    match api_version {
+        FIRST_THAT_ADDS.. => TransactionVersion::V2,
+        _ => TransactionVersion::V0,
+    }
+}
+
+/// Whether a log opens a transaction only once its coordinator has been asked.
+fn is_verified(server: &Server, api_version: i16) -> bool {
+    transaction_version(api_version).bumps_epoch() || server.config.load().transaction_partition_verification_enable()
+}
+
 fn terms(server: &Server, acks: i16, api_version: i16, has_transactional_id: bool) -> Option<AppendTerms> {
     let required_acks = match acks {
         0 => RequiredAcks::None,
@@ -132,7 +148,7 @@ fn terms(server: &Server, acks: i16, api_version: i16, has_transactional_id: boo
     };
     Some(AppendTerms {
         accepted_sets: accepted_sets(api_version),
-        origin: match has_transactional_id && server.config.load().transaction_partition_verification_enable() {
+        origin: match has_transactional_id && is_verified(server, api_version) {
             true => AppendOrigin::VerifiedClient,
             false => AppendOrigin::Client,
         },
@@ -172,14 +188,9 @@ pub(super) fn start(
                 let outcome = match terms {
                     None => Err(Refusal::Code(ErrorCode::InvalidRequiredAcks)),
                     Some(_) if is_refused => Err(Refusal::Code(ErrorCode::InvalidTopicException)),
-                    Some(terms) => append(
-                        server,
-                        &topic.name,
-                        data,
-                        terms,
-                        Turn::First(transactional_id.is_some()),
-                        context.now_ms,
-                    ),
+                    Some(terms) => {
+                        append(server, &topic.name, data, terms, Turn::First(transactional_id.is_some()), context)
+                    }
                 };
                 match outcome {
                     Ok(Appended { info, commit, .. }) => {
@@ -283,6 +294,14 @@ enum Turn {
 }
 
 impl Refusal {
+    fn unverified(code: ErrorCode, api_version: i16) -> Refusal {
+        match code {
+            // Who adds partitions by writing to them knows that the transaction before may have to end first.
+            ErrorCode::ConcurrentTransactions if transaction_version(api_version).bumps_epoch() => Refusal::Code(code),
+            code => Refusal::Unverified(code),
+        }
+    }
+
     fn is_unasked(&self) -> bool {
         matches!(self, Refusal::Unasked)
     }
@@ -307,7 +326,7 @@ fn append(
     data: PartitionProduceData,
     terms: AppendTerms,
     turn: Turn,
-    now_ms: i64,
+    context: &RequestContext,
 ) -> Result<Appended, Refusal> {
     let index = data.index;
     let records = records_of(data);
@@ -318,11 +337,11 @@ fn append(
             return Err(Refusal::Code(ErrorCode::TransactionalIdAuthorizationFailed));
         }
         let is_verified = terms.origin == AppendOrigin::VerifiedClient;
-        if is_verified && turn == Turn::First(true) && opens(server, topic, index, &batch, now_ms).is_some() {
+        if is_verified && turn == Turn::First(true) && opens(server, context, topic, index, &batch).is_some() {
             return Err(Refusal::Unasked);
         }
     }
-    server.replicas.append(topic, index, records, terms, now_ms).map_err(Refusal::Replica)
+    server.replicas.append(topic, index, records, terms, context.now_ms).map_err(Refusal::Replica)
 }
 
 /// Appends in their turn what waits for a disk. Each with its place.
@@ -370,15 +389,16 @@ fn transactional(records: &[u8]) -> Option<BatchHeader> {
 /// The log of the partition, if the batch would open a transaction there.
 fn opens(
     server: &Server,
+    context: &RequestContext,
     topic: &str,
     partition: i32,
     batch: &BatchHeader,
-    now_ms: i64,
 ) -> Option<(Arc<Log>, VerificationGuard)> {
     // Who has no log, or does not lead, refuses the batch for that.
     let log = server.replicas.partition(topic, partition).ok()?.leader_log(None).ok()?;
     let (id, epoch) = (ProducerId(batch.producer_id), ProducerEpoch(batch.producer_epoch));
-    let guard = log.begin_verification(id, epoch, batch.base_sequence, now_ms)?;
+    let version = transaction_version(context.api_version);
+    let guard = log.begin_verification(id, epoch, batch.base_sequence, version, context.now_ms)?;
     Some((log, guard))
 }
 
@@ -392,7 +412,7 @@ async fn verify(
 ) -> HashMap<(usize, usize), ErrorCode> {
     let mut refused = HashMap::new();
     let Some(transactional_id) = transactional_id else { return refused };
-    if !server.config.load().transaction_partition_verification_enable() {
+    if !is_verified(server, context.api_version) {
         return refused;
     }
     let mut opening = Vec::new();
@@ -400,7 +420,7 @@ async fn verify(
         let Some(Payload::Bytes(records)) = &data.records else { continue };
         let Some(batch) = transactional(records) else { continue };
         let name = response.responses[*topic].name.as_str();
-        if let Some((log, guard)) = opens(server, name, data.index, &batch, context.now_ms) {
+        if let Some((log, guard)) = opens(server, context, name, data.index, &batch) {
             let producer = producer(batch.producer_id, batch.producer_epoch);
             opening.push(((*topic, *partition), producer, TopicPartition::new(name, data.index), log, guard));
         }
@@ -412,7 +432,8 @@ async fn verify(
         return refused;
     }
     let partitions: Vec<TopicPartition> = opening.iter().map(|(_, _, partition, ..)| partition.clone()).collect();
-    let verdicts = server.verifier.verify(transactional_id, producer, &partitions).await;
+    let version = transaction_version(context.api_version);
+    let verdicts = server.verifier.verify(transactional_id, producer, version, &partitions).await;
     for ((place, _, _, log, guard), verdict) in opening.into_iter().zip(verdicts) {
         match verdict {
             Ok(()) => log.transaction_verified(producer.id, guard),
@@ -443,6 +464,8 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
         // Old clients would not ask again for what these say.
         Refusal::Unverified(
             code @ (ErrorCode::ConcurrentTransactions
+            // Another partition of the request is one that the coordinator has not heard of yet.
+            | ErrorCode::OperationNotAttempted
             | ErrorCode::NetworkException
             | ErrorCode::CoordinatorLoadInProgress
             | ErrorCode::CoordinatorNotAvailable

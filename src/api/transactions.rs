@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use crate::api::init_producer_id::next_id;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::state::Producer;
 use crate::coordinator::transaction::verifier::Unverified;
 use crate::metadata::image::Image;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
@@ -23,6 +25,9 @@ use crate::record::build::TransactionOutcome;
 const FIRST_OF_BROKERS: i16 = 4;
 /// Clients before it know a fenced producer by an older code.
 const FIRST_WITH_PRODUCER_FENCED: i16 = 2;
+
+/// From this version on an EndTxn gives the producer another epoch.
+const FIRST_END_TXN_WITH_EPOCH_BUMP: i16 = 5;
 
 pub(super) fn producer(id: i64, epoch: i16) -> Producer {
     Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) }
@@ -56,9 +61,16 @@ pub(crate) async fn end(server: &Server, context: &RequestContext, request: EndT
         false => TransactionOutcome::Abort,
     };
     let producer = producer(request.producer_id, request.producer_epoch);
-    let ended = server.transactions.end(&request.transactional_id, producer, outcome).await;
-    let code = code_of(ended, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
-    EndTxnResponse { error_code: code.code(), ..Default::default() }
+    let version = match context.api_version {
+        FIRST_END_TXN_WITH_EPOCH_BUMP.. => TransactionVersion::V2,
+        _ => TransactionVersion::V0,
+    };
+    let transactional_id = &request.transactional_id;
+    let ended = server.transactions.end(transactional_id, producer, outcome, version, || next_id(server)).await;
+    // The first versions have no place for who the producer is then: the same as before.
+    let Producer { id, epoch } = ended.unwrap_or(Producer::NONE);
+    let code = code_of(ended.map(|_| ()), context.api_version >= FIRST_WITH_PRODUCER_FENCED);
+    EndTxnResponse { error_code: code.code(), producer_id: id.0, producer_epoch: epoch.0, ..Default::default() }
 }
 
 /// The partition that has the offsets of the group is added.
@@ -69,7 +81,8 @@ pub(crate) async fn add_offsets(
 ) -> AddOffsetsToTxnResponse {
     let partition = TopicPartition::new(GROUP_METADATA_TOPIC, server.groups.partition_for(&request.group_id));
     let producer = producer(request.producer_id, request.producer_epoch);
-    let added = server.transactions.add_partitions(&request.transactional_id, producer, vec![partition]).await;
+    let version = TransactionVersion::V0;
+    let added = server.transactions.add_partitions(&request.transactional_id, producer, vec![partition], version).await;
     let code = code_of(added, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
     AddOffsetsToTxnResponse { error_code: code.code(), ..Default::default() }
 }
@@ -132,7 +145,9 @@ async fn added(
             Err(error) => ErrorCode::from(*error),
         });
     }
-    let outcome = server.transactions.add_partitions(transactional_id, producer, asked).await;
+    // Brokers add what a producer writes to without having said so before.
+    let version = if is_of_client { TransactionVersion::V0 } else { TransactionVersion::V2 };
+    let outcome = server.transactions.add_partitions(transactional_id, producer, asked, version).await;
     let code = code_of(outcome, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
     results(partitions, |_, _| code)
 }

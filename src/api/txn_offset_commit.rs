@@ -9,6 +9,7 @@ use crate::api::{RequestContext, Server};
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, metadata_fits};
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::txn_offset_commit::{
@@ -21,7 +22,17 @@ const FIRST_WITH_LOADING: i16 = 2;
 /// From here on clients know a transaction that can be aborted.
 const FIRST_WITH_ABORTABLE: i16 = 4;
 
-/// Whether the coordinator of the transaction knows that the group's offsets are in it.
+/// From here on the group's offsets need not have been added to the transaction before.
+const FIRST_THAT_ADDS: i16 = 5;
+
+fn transaction_version(api_version: i16) -> TransactionVersion {
+    match api_version {
+        FIRST_THAT_ADDS.. => TransactionVersion::V2,
+        _ => TransactionVersion::V0,
+    }
+}
+
+/// Whether the coordinator of the transaction knows that the group's offsets are in it, or does from now on.
 async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
     let number = server.groups.partition_for(&request.group_id);
     // What the group's coordinator refuses anyway is for it to say.
@@ -39,8 +50,10 @@ async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCo
         return Err(ErrorCode::NotCoordinator);
     };
     let producer = producer(request.producer_id, request.producer_epoch);
-    let Some(guard) = log.begin_verification(producer.id, producer.epoch, -1, context.now_ms) else { return Ok(()) };
-    let asked = server.verifier.verify(&request.transactional_id, producer, &[partition]).await;
+    let version = transaction_version(context.api_version);
+    let begun = log.begin_verification(producer.id, producer.epoch, -1, version, context.now_ms);
+    let Some(guard) = begun else { return Ok(()) };
+    let asked = server.verifier.verify(&request.transactional_id, producer, version, &[partition]).await;
     match asked.into_iter().next() {
         Some(Err(why)) => match unverified(why, context.api_version >= FIRST_WITH_ABORTABLE) {
             ErrorCode::NetworkException => Err(ErrorCode::CoordinatorLoadInProgress),
@@ -74,7 +87,8 @@ pub(crate) async fn handle(
         },
     );
     let mut refused = None;
-    let is_verified = server.config.load().transaction_partition_verification_enable();
+    let is_verified = transaction_version(context.api_version).bumps_epoch()
+        || server.config.load().transaction_partition_verification_enable();
     let answer = if offsets.is_empty() {
         CommitAnswer::Stored(Ok(()))
     } else if is_verified && let Err(code) = verify(server, context, &request).await {

@@ -103,6 +103,7 @@ use arc_swap::ArcSwap;
 use crate::codec::writer::FileRegion;
 use crate::config::log::LogConfig;
 use crate::model::lock::{Guard, Lock};
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId, TopicPartition};
 
 /// Greater than any epoch, so that no append carries it.
@@ -518,15 +519,16 @@ impl Log {
     }
 
     /// A producer wants to open a transaction here: whoever asks its coordinator tells `transaction_verified`. `None` if it
-    /// has one open.
+    /// has one open, under that epoch.
     pub fn begin_verification(
         &self,
         producer_id: ProducerId,
         epoch: ProducerEpoch,
         base_sequence: i32,
+        version: TransactionVersion,
         now_ms: i64,
     ) -> Option<VerificationGuard> {
-        self.locked().producers.begin_verification(producer_id, epoch, base_sequence, now_ms)
+        self.locked().producers.begin_verification(producer_id, epoch, base_sequence, version, now_ms)
     }
 
     /// The coordinator has confirmed the transaction.

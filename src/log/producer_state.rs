@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::error::LogError;
 use super::transaction_index::AbortedTxn;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{Offset, ProducerEpoch, ProducerId};
 use crate::record::append_rules::AppendOrigin;
 
@@ -134,6 +135,11 @@ impl ProducerState {
         }
     }
 
+    /// A transaction of that epoch is open here.
+    fn is_open(&self, epoch: ProducerEpoch) -> bool {
+        self.current_txn_first_offset.is_some() && self.producer_epoch == epoch
+    }
+
     fn duplicate_of(&self, batch: &ProducerBatch) -> Option<BatchMetadata> {
         if batch.producer_epoch != self.producer_epoch {
             return None;
@@ -205,9 +211,19 @@ struct Verification {
     guard: VerificationGuard,
     is_verified: bool,
     epoch: ProducerEpoch,
+    version: TransactionVersion,
     /// Of the batches that want to open it.
     lowest_sequence: i32,
     since_ms: i64,
+}
+
+impl Verification {
+    /// A transaction is open now, or has ended, and what may be confirmed yet is about another one. The marker that ends the
+    /// transaction before carries the epoch of the next with version 2, whose first write may have been asked about already.
+    fn outlives(&self, batch: &ProducerBatch) -> bool {
+        let is_next = self.version.bumps_epoch() && self.epoch == batch.producer_epoch && !self.is_verified;
+        self.epoch > batch.producer_epoch || (batch.marker.is_some() && is_next)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -309,7 +325,8 @@ impl Producers {
             None => {
                 self.check_verification(batch, origin, current)?;
                 if origin.is_client() {
-                    check_sequence(batch, current)?;
+                    let begins_anew = self.wish_of(batch).is_some_and(|wish| wish.version.bumps_epoch());
+                    check_sequence(batch, current, begins_anew)?;
                 }
                 if current.current_txn_first_offset.is_some() && !batch.is_transactional {
                     return Err(LogError::InvalidTxnState { producer_id: batch.producer_id });
@@ -317,6 +334,11 @@ impl Producers {
                 Ok(Verdict::Append)
             }
         }
+    }
+
+    /// To open a transaction with such a batch. What a zombie wishes holds nobody else up.
+    fn wish_of(&self, batch: &ProducerBatch) -> Option<&Verification> {
+        self.verifications.get(&batch.producer_id).filter(|wish| wish.epoch == batch.producer_epoch)
     }
 
     /// A batch that opens a transaction must have been confirmed since the last marker. While one is not, none overtakes
@@ -327,7 +349,7 @@ impl Producers {
         origin: AppendOrigin,
         current: &ProducerState,
     ) -> Result<(), LogError> {
-        let verification = self.verifications.get(&batch.producer_id);
+        let verification = self.wish_of(batch);
         if let Some(Verification { lowest_sequence, .. }) = verification
             && batch.base_sequence > *lowest_sequence
             && origin.is_client()
@@ -335,7 +357,7 @@ impl Producers {
             let (producer_id, given) = (batch.producer_id, batch.base_sequence);
             return Err(LogError::OutOfOrderSequence { producer_id, given, last: lowest_sequence.wrapping_sub(1) });
         }
-        let opens = batch.is_transactional && current.current_txn_first_offset.is_none();
+        let opens = batch.is_transactional && !current.is_open(batch.producer_epoch);
         let is_verified = verification.is_some_and(|verification| verification.is_verified);
         match opens && origin.is_verified() && !is_verified {
             true => Err(LogError::InvalidTxnState { producer_id: batch.producer_id }),
@@ -344,15 +366,16 @@ impl Producers {
     }
 
     /// A producer wants to open a transaction with a batch of that sequence: what its coordinator is asked is told to
-    /// `verified`. `None` if it has one open.
+    /// `verified`. `None` if it has one open. One of another epoch is another one, whose marker is on its way.
     pub fn begin_verification(
         &mut self,
         producer_id: ProducerId,
         epoch: ProducerEpoch,
         base_sequence: i32,
+        version: TransactionVersion,
         now_ms: i64,
     ) -> Option<VerificationGuard> {
-        if self.producers.get(&producer_id).is_some_and(|state| state.current_txn_first_offset.is_some()) {
+        if self.producers.get(&producer_id).is_some_and(|state| state.is_open(epoch)) {
             return None;
         }
         if self.verifications.len() >= self.limits.per_partition.max(1)
@@ -364,15 +387,20 @@ impl Producers {
             let (_, &mut last_evicted, _) = guards.select_nth_unstable(evicted - 1);
             self.verifications.retain(|_, one| one.guard.0 > last_evicted);
         }
-        let verification = self.verifications.entry(producer_id).or_insert_with(|| Verification {
+        let wish = || Verification {
             guard: VerificationGuard(NEXT_GUARD.fetch_add(1, Ordering::Relaxed)),
             is_verified: false,
             epoch,
+            version,
             lowest_sequence: base_sequence,
             since_ms: now_ms,
-        });
-        if epoch > verification.epoch || (epoch == verification.epoch && base_sequence < verification.lowest_sequence) {
-            (verification.epoch, verification.lowest_sequence) = (epoch, base_sequence);
+        };
+        let verification = self.verifications.entry(producer_id).or_insert_with(wish);
+        if epoch > verification.epoch {
+            // What was confirmed of an earlier epoch says nothing of this one.
+            *verification = wish();
+        } else if epoch == verification.epoch && base_sequence < verification.lowest_sequence {
+            verification.lowest_sequence = base_sequence;
         }
         Some(verification.guard)
     }
@@ -387,7 +415,9 @@ impl Producers {
     /// Takes note of a batch that is now in the log. Returns the transaction it aborted, for the transaction index.
     pub fn apply(&mut self, batch: &ProducerBatch) -> Option<AbortedTxn> {
         self.make_room_for(batch);
-        self.verifications.remove(&batch.producer_id);
+        if self.verifications.get(&batch.producer_id).is_some_and(|wish| !wish.outlives(batch)) {
+            self.verifications.remove(&batch.producer_id);
+        }
         let is_new = !self.producers.contains_key(&batch.producer_id);
         if is_new {
             self.producers.insert(batch.producer_id, ProducerState::unknown());
@@ -485,9 +515,10 @@ impl Producers {
     }
 }
 
-fn check_sequence(batch: &ProducerBatch, current: &ProducerState) -> Result<(), LogError> {
+/// A producer that has another epoch with each transaction `begins_anew` with it.
+fn check_sequence(batch: &ProducerBatch, current: &ProducerState, begins_anew: bool) -> Result<(), LogError> {
     // Nothing is known of the producer, perhaps because retention removed all it wrote: any sequence may come.
-    if current.producer_epoch == ProducerEpoch(-1) {
+    if current.producer_epoch == ProducerEpoch(-1) && (!begins_anew || batch.base_sequence == 0) {
         return Ok(());
     }
     let same_epoch = batch.producer_epoch == current.producer_epoch;
@@ -697,7 +728,7 @@ mod tests {
             })
         };
         let begin = |producers: &mut Producers, sequence| {
-            producers.begin_verification(ProducerId(7), ProducerEpoch(0), sequence, 0)
+            producers.begin_verification(ProducerId(7), ProducerEpoch(0), sequence, TransactionVersion::V0, 0)
         };
         assert_eq!(check(&producers, of(0)), Err("state"), "nobody asked");
         assert_eq!(check(&producers, data(0, 0, 10, 1)), Ok(Verdict::Append), "it is in no transaction");
@@ -723,14 +754,69 @@ mod tests {
         assert_eq!(check(&producers, of(1)), Ok(Verdict::Append));
     }
 
+    /// KIP-890 part 2: each transaction has an epoch of its own.
+    #[test]
+    fn a_transaction_of_the_next_epoch_is_another_one_and_begins_with_the_first_sequence() {
+        let mut producers = Producers::default();
+        let of = |epoch, sequence| ProducerBatch { is_transactional: true, ..data(epoch, sequence, 10, 1) };
+        let check = |producers: &Producers, batch: ProducerBatch| {
+            producers.check(&batch, AppendOrigin::VerifiedClient).map_err(|error| match error {
+                LogError::InvalidTxnState { .. } => "state",
+                LogError::OutOfOrderSequence { .. } => "sequence",
+                LogError::InvalidProducerEpoch { .. } => "epoch",
+                _ => "other",
+            })
+        };
+        let begin = |producers: &mut Producers, epoch, sequence| {
+            let version = TransactionVersion::V2;
+            producers.begin_verification(ProducerId(7), ProducerEpoch(epoch), sequence, version, 0)
+        };
+        let late = begin(&mut producers, 0, 3).expect("none is open");
+        producers.verified(ProducerId(7), late);
+        assert_eq!(check(&producers, of(0, 3)), Err("sequence"), "what came before is missing");
+        let first = begin(&mut producers, 0, 0).expect("none is open");
+        producers.verified(ProducerId(7), first);
+        assert_eq!(check(&producers, of(0, 0)), Ok(Verdict::Append));
+        producers.apply(&of(0, 0));
+        assert_eq!(begin(&mut producers, 0, 1), None, "it is open");
+
+        // The next one, while the marker of this one is on its way.
+        let next = begin(&mut producers, 1, 0).expect("that one is another");
+        assert_eq!(check(&producers, of(1, 0)), Err("state"), "it would be ended by the marker of the one before");
+        producers.apply(&marker(7, 1, 11, 1, false));
+        assert_eq!(check(&producers, of(1, 0)), Err("state"), "not answered");
+        assert_eq!(check(&producers, of(0, 1)), Err("epoch"), "delayed until after the marker");
+        assert_eq!(begin(&mut producers, 1, 0), Some(next), "the marker was that of the one before");
+        producers.verified(ProducerId(7), next);
+        assert_eq!(check(&producers, of(1, 0)), Ok(Verdict::Append));
+        // What was confirmed and has come to nothing is over with the marker.
+        producers.apply(&marker(7, 1, 11, 1, false));
+        assert_eq!(check(&producers, of(1, 0)), Err("state"));
+        let again = begin(&mut producers, 1, 0).expect("none is open");
+        producers.verified(ProducerId(7), again);
+        assert_eq!(check(&producers, of(1, 0)), Ok(Verdict::Append));
+
+        // Nor does what is confirmed of one epoch open a transaction of the next.
+        let third = begin(&mut producers, 2, 0).expect("none is open");
+        assert_eq!(check(&producers, of(2, 0)), Err("state"));
+        producers.verified(ProducerId(7), again);
+        assert_eq!(check(&producers, of(2, 0)), Err("state"));
+        producers.verified(ProducerId(7), third);
+        assert_eq!(check(&producers, of(2, 0)), Ok(Verdict::Append));
+        producers.apply(&of(2, 0));
+        begin(&mut producers, 1, 0).expect("none of that epoch is open");
+        assert_eq!(check(&producers, of(2, 1)), Ok(Verdict::Append), "a zombie holds nobody up");
+    }
+
     #[test]
     fn wishes_that_nobody_confirmed_do_not_pile_up() {
         let mut producers = Producers::new(ProducerLimits::new(80, 800));
         for id in 0..1000 {
             // All at one time: the order in which they came decides.
-            assert!(producers.begin_verification(ProducerId(id), ProducerEpoch(0), 0, 1000).is_some());
+            let (id, version) = (ProducerId(id), TransactionVersion::V0);
+            assert!(producers.begin_verification(id, ProducerEpoch(0), 0, version, 1000).is_some());
             assert!(producers.verifications.len() <= 80);
-            assert!(id < 79 || producers.verifications.len() > 70, "an eighth goes at once");
+            assert!(id.0 < 79 || producers.verifications.len() > 70, "an eighth goes at once");
         }
         assert!((930..1000).all(|id| producers.verifications.contains_key(&ProducerId(id))));
         assert!(producers.verifications.contains_key(&ProducerId(999)));

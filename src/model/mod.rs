@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod internal_topics;
 pub mod lock;
 pub mod shown;
+pub mod transaction_version;
 
 macro_rules! newtype {
     ($($(#[$doc:meta])* $name:ident($inner:ty);)*) => {$(

@@ -10,12 +10,13 @@ use crate::coordinator::timers::TimerQueue;
 use crate::coordinator::topic_log::AppendFailure;
 use crate::coordinator::transaction::records::TransactionRecord;
 use crate::coordinator::transaction::replay::Replay;
-use crate::coordinator::transaction::requests::{Init, Inited, Markers, MarkersFate};
+use crate::coordinator::transaction::requests::{Assigned, End, Init, Markers, MarkersFate};
 use crate::coordinator::transaction::state::{Producer, StoredTransaction, TransactionState};
 use crate::coordinator::transaction::transactions::Transactions;
 use crate::coordinator::transaction::turn::{
     Action, Answer, AppendId, ReplyTo, TimerKey, TimerKind, TransactionEffect, Turn,
 };
+use crate::model::transaction_version::TransactionVersion::{self, V0, V2};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition};
 use crate::record::build::TransactionOutcome::{self, Abort, Commit};
 use crate::record::read::batches;
@@ -142,9 +143,8 @@ impl Bench {
             b.step(|core, reply, turn| core.init("t", init, reply, turn)).0
         };
         let mut reply = ask(self, None);
-        if self.answers.get(&reply) == Some(&Answer::Init(Ok(Inited::NeedsId))) {
-            let id = ProducerId(self.next_id);
-            self.next_id += 1000;
+        if self.answers.get(&reply) == Some(&Answer::Producer(Ok(Assigned::NeedsId))) {
+            let id = self.next_id();
             reply = ask(self, Some(id));
         }
         self.told(reply)
@@ -155,14 +155,47 @@ impl Bench {
     }
 
     fn add(&mut self, producer: Producer, partitions: &[(&str, i32)]) -> String {
+        self.add_as(V0, producer, partitions)
+    }
+
+    /// As a leader does of a producer that writes without having said so before.
+    fn write(&mut self, producer: Producer, partitions: &[(&str, i32)]) -> String {
+        self.add_as(V2, producer, partitions)
+    }
+
+    fn add_as(&mut self, version: TransactionVersion, producer: Producer, partitions: &[(&str, i32)]) -> String {
         let partitions = partitions.iter().map(|(topic, p)| TopicPartition::new(*topic, *p)).collect();
-        let (reply, ()) = self.step(|core, reply, turn| core.add_partitions("t", producer, partitions, reply, turn));
+        let (reply, ()) =
+            self.step(|core, reply, turn| core.add_partitions("t", producer, partitions, version, reply, turn));
         self.told(reply)
     }
 
     fn end(&mut self, producer: Producer, outcome: TransactionOutcome) -> String {
-        let (reply, ()) = self.step(|core, reply, turn| core.end("t", producer, outcome, reply, turn));
+        let told = self.end_as(V0, producer, outcome);
+        if told == format!("{}/{}", producer.id, producer.epoch) { "ok".to_owned() } else { told }
+    }
+
+    fn end_and_bump(&mut self, producer: Producer, outcome: TransactionOutcome) -> String {
+        self.end_as(V2, producer, outcome)
+    }
+
+    fn end_as(&mut self, version: TransactionVersion, producer: Producer, outcome: TransactionOutcome) -> String {
+        let ask = |b: &mut Bench, new_id| {
+            let end = End { producer, outcome, version, new_id };
+            b.step(|core, reply, turn| core.end("t", end, reply, turn)).0
+        };
+        let mut reply = ask(self, None);
+        if self.answers.get(&reply) == Some(&Answer::Producer(Ok(Assigned::NeedsId))) {
+            let id = self.next_id();
+            reply = ask(self, Some(id));
+        }
         self.told(reply)
+    }
+
+    fn next_id(&mut self) -> ProducerId {
+        let id = ProducerId(self.next_id);
+        self.next_id += 1000;
+        id
     }
 
     fn verify(&self, producer: Producer, partition: (&str, i32)) -> String {
@@ -182,9 +215,9 @@ impl Bench {
     fn told(&mut self, reply: ReplyTo) -> String {
         match self.answers.get(&reply) {
             None => "waits".to_owned(),
-            Some(Answer::Init(Ok(Inited::As(Producer { id, epoch })))) => format!("{id}/{epoch}"),
-            Some(Answer::Init(Ok(Inited::NeedsId))) => "needs an id".to_owned(),
-            Some(Answer::Init(Err(error)) | Answer::Other(Err(error))) => error.to_string(),
+            Some(Answer::Producer(Ok(Assigned::As(Producer { id, epoch })))) => format!("{id}/{epoch}"),
+            Some(Answer::Producer(Ok(Assigned::NeedsId))) => "needs an id".to_owned(),
+            Some(Answer::Producer(Err(error)) | Answer::Other(Err(error))) => error.to_string(),
             Some(Answer::Other(Ok(()))) => "ok".to_owned(),
         }
     }
@@ -209,8 +242,12 @@ impl Bench {
         }
     }
 
-    /// The id "t" in a state, reached as a client reaches it: producer 1000 with epoch 0, and a transaction in a-0 and b-1.
     fn in_state(state: State) -> Bench {
+        Bench::in_state_of(V0, state)
+    }
+
+    /// The id "t" in a state, reached as a client reaches it: producer 1000 with epoch 0, and a transaction in a-0 and b-1.
+    fn in_state_of(version: TransactionVersion, state: State) -> Bench {
         let mut bench = Bench::new();
         if state == State::Unknown {
             return bench;
@@ -220,7 +257,7 @@ impl Bench {
             return bench;
         }
         bench.hold_appends = state == State::Opening;
-        let told = bench.add(ME, &[("a", 0), ("b", 1)]);
+        let told = bench.add_as(version, ME, &[("a", 0), ("b", 1)]);
         assert_eq!(told, if state == State::Opening { "waits" } else { "ok" });
         let outcome = match state {
             State::Unknown | State::Empty | State::Opening | State::Ongoing => return bench,
@@ -232,9 +269,10 @@ impl Bench {
             State::PrepareCommit | State::CompleteCommit => Commit,
             State::PrepareAbort | State::CompleteAbort => Abort,
         };
-        assert_eq!(bench.end(ME, outcome), "ok");
+        let ended = if version.bumps_epoch() { NEXT } else { ME };
+        assert_eq!(bench.end_as(version, ME, outcome), format!("{}/{}", ended.id, ended.epoch));
         if matches!(state, State::CompleteCommit | State::CompleteAbort) {
-            bench.answered(ME, 5, &[("a", 0), ("b", 1)], MarkersFate::Written);
+            bench.answered(ended, 5, &[("a", 0), ("b", 1)], MarkersFate::Written);
         }
         bench
     }
@@ -263,6 +301,8 @@ const fn producer(id: i64, epoch: i16) -> Producer {
 }
 
 const ME: Producer = producer(FIRST_ID, 0);
+/// The same, once a transaction has ended that raises the epoch.
+const NEXT: Producer = producer(FIRST_ID, 1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -652,4 +692,207 @@ fn long_ids_are_forgotten_by_more_batches() {
     bench.step(|core, _, turn| core.expire(turn));
     assert_eq!(bench.core.iter().count(), 0);
     assert_eq!(bench.log.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3, 1]);
+}
+
+/// KIP-890 part 2. Source: kafka 4.1 TransactionCoordinator.scala (endTransaction), but that a producer which is exactly the
+/// one that is known is told to ask again while its last transaction is being ended, where Kafka fences it.
+#[test]
+fn every_event_of_version_2_in_every_state() {
+    use State::*;
+    let columns = [Empty, Opening, Ongoing, Fencing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort];
+    const FENCED: &str = "ProducerFenced";
+    const AGAIN: &str = "ConcurrentTransactions";
+    const NOT_SO: &str = "InvalidTxnState";
+    type Row = (&'static str, fn(&mut Bench) -> String, [&'static str; 8]);
+    #[rustfmt::skip]
+    let rows: [Row; 12] = [
+        ("a commit", |b| b.end_and_bump(ME, Commit),
+            [NOT_SO, AGAIN, "1000/1, PrepareCommit 1000/1", FENCED, AGAIN, AGAIN, "1000/1", NOT_SO]),
+        ("an abort", |b| b.end_and_bump(ME, Abort),
+            ["1000/1, CompleteAbort 1000/1", AGAIN, "1000/1, PrepareAbort 1000/1", FENCED, AGAIN, AGAIN, NOT_SO, "1000/1"]),
+        ("a commit of the next epoch", |b| b.end_and_bump(NEXT, Commit),
+            [FENCED, FENCED, FENCED, AGAIN, AGAIN, AGAIN, NOT_SO, NOT_SO]),
+        ("an abort of the next epoch", |b| b.end_and_bump(NEXT, Abort),
+            [FENCED, FENCED, FENCED, AGAIN, AGAIN, AGAIN, "1000/2, CompleteAbort 1000/2", "1000/2, CompleteAbort 1000/2"]),
+        ("a commit of two epochs later", |b| b.end_and_bump(producer(FIRST_ID, 2), Commit), [FENCED; 8]),
+        ("another id commits", |b| b.end_and_bump(producer(7, 0), Commit), ["InvalidProducerIdMapping"; 8]),
+        ("a commit of version 0", |b| b.end(ME, Commit),
+            [NOT_SO, AGAIN, "ok, PrepareCommit 1000/0", FENCED, FENCED, FENCED, FENCED, FENCED]),
+        ("a write", |b| b.write(ME, &[("c", 0)]),
+            ["ok, Ongoing 1000/0", AGAIN, "ok", FENCED, FENCED, FENCED, FENCED, FENCED]),
+        ("a write of the next epoch", |b| b.write(NEXT, &[("c", 0)]),
+            [FENCED, FENCED, FENCED, AGAIN, AGAIN, AGAIN, "ok, Ongoing 1000/1", "ok, Ongoing 1000/1"]),
+        ("another producer begins", |b| b.init(),
+            ["1000/1, Empty 1000/1", AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN, AGAIN, AGAIN,
+             "1000/2, Empty 1000/2", "1000/2, Empty 1000/2"]),
+        ("the producer goes on after an error, having heard of no end", |b| b.init_as(Some(ME)),
+            ["1000/1, Empty 1000/1", AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN, AGAIN, AGAIN,
+             "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
+        ("all markers are written", |b| {
+            b.answered(NEXT, 5, &[("a", 0), ("b", 1)], MarkersFate::Written); "heard".to_owned()
+        }, ["heard", "heard", "heard", "heard", "heard, CompleteCommit 1000/1", "heard, CompleteAbort 1000/1", "heard", "heard"]),
+    ];
+    for (event, perform, expected) in rows {
+        for (state, expected) in columns.into_iter().zip(expected) {
+            let mut bench = Bench::in_state_of(V2, state);
+            let before = bench.state();
+            let mut outcome = perform(&mut bench);
+            if bench.state() != before {
+                outcome = format!("{outcome}, {}", bench.state());
+            }
+            assert_eq!(outcome, expected, "{event}, in {state:?}");
+            // What the log has is what whoever is elected next knows.
+            let reloaded = bench.reload();
+            if !matches!(state, Opening | Fencing) {
+                assert_eq!(
+                    reloaded.core.get("t").map(|t| t.stored()),
+                    bench.core.get("t").map(|t| t.stored()),
+                    "{event}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn markers_carry_the_next_epoch_and_a_repeated_end_hears_of_it_whoever_is_elected() {
+    for (state, outcome, other) in [(State::PrepareCommit, Commit, Abort), (State::PrepareAbort, Abort, Commit)] {
+        let mut old = Bench::in_state_of(V2, state);
+        assert_eq!(old.markers().producer, NEXT);
+        let mut bench = old.reload();
+        assert_eq!(bench.markers().producer, NEXT);
+        assert_eq!(bench.end_and_bump(ME, outcome), "ConcurrentTransactions");
+        bench.answered(NEXT, 6, &[("a", 0), ("b", 1)], MarkersFate::Written);
+        for mut bench in [bench.reload(), bench] {
+            assert_eq!(bench.end_and_bump(ME, outcome), "1000/1");
+            assert_eq!(bench.end_and_bump(ME, other), "InvalidTxnState");
+            // The next transaction is open: what belongs to the one before ends nothing.
+            assert_eq!(bench.write(NEXT, &[("a", 0)]), "ok");
+            for delayed in [Commit, Abort] {
+                assert_eq!(bench.end_and_bump(ME, delayed), "ProducerFenced");
+                assert_eq!(bench.end(ME, delayed), "ProducerFenced");
+            }
+            assert_eq!(bench.write(ME, &[("z", 0)]), "ProducerFenced", "nor is a delayed write part of it");
+            assert_eq!(bench.state(), "Ongoing 1000/1");
+            assert_eq!(bench.stored().partitions.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_producer_whose_time_was_up_aborts_and_goes_on_and_one_that_was_replaced_does_not() {
+    let partitions = [("a", 0), ("b", 1)];
+    let mut bench = Bench::in_state_of(V2, State::Ongoing);
+    bench.pass(60_001);
+    assert_eq!(bench.state(), "PrepareAbort 1000/1");
+    assert_eq!(bench.markers().producer, NEXT);
+    assert_eq!(bench.end_and_bump(ME, Abort), "ConcurrentTransactions");
+    bench.answered(NEXT, 5, &partitions, MarkersFate::Written);
+    for mut bench in [bench.reload(), bench] {
+        assert_eq!(bench.end_and_bump(ME, Commit), "InvalidTxnState");
+        assert_eq!(bench.end_and_bump(ME, Abort), "1000/1");
+        assert_eq!(bench.write(NEXT, &partitions), "ok");
+    }
+
+    let mut bench = Bench::in_state_of(V2, State::Ongoing);
+    assert_eq!(bench.init(), "ConcurrentTransactions");
+    assert_eq!(bench.end_and_bump(ME, Abort), "ProducerFenced");
+    bench.answered(NEXT, 5, &partitions, MarkersFate::Written);
+    for mut bench in [bench.reload(), bench] {
+        assert_eq!(bench.end_and_bump(ME, Abort), "ProducerFenced", "it is not told the epoch that fences it");
+        assert_eq!(bench.init(), "1000/2");
+    }
+}
+
+/// A producer that was fenced while its successor follows version 0 must not be taken for the successor that repeats itself.
+#[test]
+fn what_ended_without_another_epoch_is_repeated_by_nobody_of_the_epoch_before() {
+    let mut bench = Bench::in_state_of(V2, State::Empty);
+    assert_eq!(bench.init(), "1000/1");
+    assert_eq!(bench.add(NEXT, &[("a", 0)]), "ok");
+    assert_eq!(bench.end(NEXT, Commit), "ok");
+    bench.answered(NEXT, 5, &[("a", 0)], MarkersFate::Written);
+    assert_eq!(bench.state(), "CompleteCommit 1000/1");
+    assert_eq!(bench.end_and_bump(ME, Commit), "ProducerFenced");
+    // It learns of the new protocol, with the transaction after.
+    assert_eq!(bench.write(NEXT, &[("a", 0)]), "ok");
+    assert_eq!(bench.end_and_bump(NEXT, Commit), "1000/2");
+}
+
+#[test]
+fn a_client_that_learns_of_another_version_within_a_transaction_ends_it_in_that() {
+    let mut bench = Bench::in_state_of(V2, State::Ongoing);
+    assert_eq!(bench.add(ME, &[("c", 0)]), "ok");
+    assert_eq!(bench.end(ME, Commit), "ok");
+    assert_eq!((bench.state(), bench.markers().producer), ("PrepareCommit 1000/0".to_owned(), ME));
+    let mut bench = Bench::in_state_of(V0, State::Ongoing);
+    assert_eq!(bench.write(ME, &[("c", 0)]), "ok");
+    assert_eq!(bench.end_and_bump(ME, Commit), "1000/1");
+    assert_eq!((bench.state(), bench.markers().producer), ("PrepareCommit 1000/1".to_owned(), NEXT));
+}
+
+#[test]
+fn a_producer_whose_epochs_are_used_up_has_another_id_after_its_transaction() {
+    let exhausted = producer(FIRST_ID, i16::MAX - 1);
+    let last = producer(FIRST_ID, i16::MAX);
+    let rotated = producer(2000, 0);
+    let open = || {
+        let mut bench = Bench::in_state_of(V2, State::CompleteCommit);
+        let stored = StoredTransaction { producer: exhausted, ..bench.stored() };
+        bench.log.push(vec![TransactionRecord { transactional_id: Arc::from("t"), stored: Some(stored) }]);
+        let mut bench = bench.reload();
+        assert_eq!(bench.write(exhausted, &[("a", 0)]), "ok");
+        bench
+    };
+    let mut bench = open();
+    assert_eq!(bench.end_and_bump(exhausted, Commit), "2000/0");
+    assert_eq!((bench.state(), bench.markers().producer), ("PrepareCommit 1000/32767".to_owned(), last));
+    let reloaded = bench.reload();
+    for (mut bench, epoch) in [(bench, 6), (reloaded, 7)] {
+        // It has heard of its new id, or not.
+        assert_eq!(bench.write(rotated, &[("a", 0)]), "ConcurrentTransactions");
+        assert_eq!(bench.end_and_bump(rotated, Abort), "ConcurrentTransactions");
+        assert_eq!(bench.verify(rotated, ("a", 0)), "ConcurrentTransactions");
+        assert_eq!(bench.end_and_bump(exhausted, Commit), "ConcurrentTransactions");
+        bench.answered(last, epoch, &[("a", 0)], MarkersFate::Written);
+        assert_eq!(bench.state(), "CompleteCommit 2000/0");
+        for mut bench in [bench.reload(), bench] {
+            assert_eq!(bench.end_and_bump(exhausted, Commit), "2000/0");
+            assert_eq!(bench.end_and_bump(exhausted, Abort), "InvalidTxnState");
+            assert_eq!(bench.write(rotated, &[("a", 0)]), "ok");
+            assert_eq!(bench.end_and_bump(exhausted, Commit), "InvalidProducerIdMapping", "that one has ended");
+            assert_eq!(bench.end_and_bump(rotated, Commit), "2000/1");
+        }
+    }
+
+    // KAFKA-20090: nobody is given the last epoch, not even by repeating what the clock has ended.
+    let mut bench = open();
+    bench.pass(60_001);
+    assert_eq!(bench.state(), "PrepareAbort 1000/32767");
+    assert_eq!(bench.end_and_bump(exhausted, Abort), "ProducerFenced");
+    bench.answered(last, 6, &[("a", 0)], MarkersFate::Written);
+    assert_eq!(bench.end_and_bump(exhausted, Abort), "ProducerFenced");
+    assert_eq!(bench.init(), "2000/0");
+}
+
+#[test]
+fn an_end_that_could_not_be_written_raises_no_epoch() {
+    let mut bench = Bench::in_state_of(V2, State::Ongoing);
+    bench.fail_appends = Some(AppendFailure::NotEnoughReplicas);
+    assert_eq!(bench.end_and_bump(ME, Commit), "CoordinatorNotAvailable");
+    assert_eq!(bench.state(), "Ongoing 1000/0");
+    bench.fail_appends = None;
+    assert_eq!(bench.end_and_bump(ME, Commit), "1000/1");
+}
+
+/// A JVM broker takes over no end of what has no beginning.
+#[test]
+fn an_abort_of_nothing_has_a_beginning() {
+    let mut bench = Bench::in_state_of(V2, State::Empty);
+    bench.elapsed_ms += 10;
+    assert_eq!(bench.end_and_bump(ME, Abort), "1000/1");
+    assert_eq!(bench.stored().start_ms, Some(WALL_START_MS + 10));
+    assert!(bench.log.iter().flatten().all(|r| {
+        r.stored.as_ref().is_some_and(|stored| stored.state == TransactionState::Empty || stored.start_ms.is_some())
+    }));
 }

@@ -9,11 +9,12 @@ use crate::coordinator::core;
 use crate::coordinator::topic_log::AppendOutcome;
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::records::TransactionRecord;
-use crate::coordinator::transaction::requests::{Init, Inited, Markers, MarkersFate};
+use crate::coordinator::transaction::requests::{Assigned, End, Init, Markers, MarkersFate};
 use crate::coordinator::transaction::state::{Producer, StoredTransaction, TransactionState};
 use crate::coordinator::transaction::turn::{Answer, AppendId, ReplyTo, TimerKey, TimerKind, TransactionEffect, Turn};
 use crate::model::shown::quoted;
-use crate::model::{LeaderEpoch, ProducerId, TopicPartition};
+use crate::model::transaction_version::TransactionVersion;
+use crate::model::{LeaderEpoch, ProducerEpoch, ProducerId, TopicPartition};
 use crate::record::build::TransactionOutcome;
 
 /// An id without its text and partitions; and a partition, whose topic's name is shared.
@@ -62,6 +63,7 @@ enum Then {
     /// The producer itself ends its transaction.
     End {
         reply: ReplyTo,
+        last_producer: Producer,
     },
     /// Somebody else does: another producer that begins, or nobody, when the time is up.
     Fence {
@@ -79,6 +81,9 @@ impl Transaction {
             partitions: BTreeSet::new(),
             start_ms: None,
             last_update_ms: now_ms,
+            next_producer_id: None,
+            previous_producer_id: None,
+            client_transaction_version: TransactionVersion::V0,
         };
         Transaction::from_record(transactional_id, stored)
     }
@@ -136,14 +141,14 @@ impl Transaction {
 
     pub(crate) fn init(&mut self, init: Init, reply: ReplyTo, turn: &mut Turn<'_>) {
         if self.is_changing() {
-            return turn.answer_init(reply, Err(TransactionError::ConcurrentTransactions));
+            return turn.answer_producer(reply, Err(TransactionError::ConcurrentTransactions));
         }
         if init.expected.is_some_and(|expected| !self.is_expected(expected)) {
-            return turn.answer_init(reply, Err(TransactionError::ProducerFenced));
+            return turn.answer_producer(reply, Err(TransactionError::ProducerFenced));
         }
         let current = self.stored.producer;
         match self.stored.state {
-            state if state.is_ending() => turn.answer_init(reply, Err(TransactionError::ConcurrentTransactions)),
+            state if state.is_ending() => turn.answer_producer(reply, Err(TransactionError::ConcurrentTransactions)),
             // The transaction that is open ends first. The epoch that this takes is told to nobody.
             TransactionState::Ongoing => self.fence(Some(reply), turn),
             _ => {
@@ -151,7 +156,7 @@ impl Transaction {
                 let (producer, last_producer) = match init.expected {
                     expected if current.is_exhausted() && expected.is_none_or(|e| e.epoch == current.epoch) => {
                         let Some(id) = init.new_id else {
-                            return turn.answer(reply, Answer::Init(Ok(Inited::NeedsId)));
+                            return turn.answer(reply, Answer::Producer(Ok(Assigned::NeedsId)));
                         };
                         let last_epoch = if expected.is_some() { current.epoch } else { Producer::NONE.epoch };
                         let first = Producer { id, ..Producer::NONE }.with_next_epoch();
@@ -168,7 +173,7 @@ impl Transaction {
                             quoted(&self.transactional_id),
                             expected.epoch
                         );
-                        return turn.answer_init(reply, Err(TransactionError::ProducerFenced));
+                        return turn.answer_producer(reply, Err(TransactionError::ProducerFenced));
                     }
                 };
                 let next = StoredTransaction {
@@ -178,6 +183,9 @@ impl Transaction {
                     partitions: BTreeSet::new(),
                     start_ms: None,
                     last_update_ms: turn.now.wall_ms,
+                    next_producer_id: None,
+                    previous_producer_id: None,
+                    client_transaction_version: TransactionVersion::V0,
                 };
                 self.change(next, Then::Init { reply, last_producer }, turn);
             }
@@ -186,7 +194,10 @@ impl Transaction {
 
     /// Whoever asks must be exactly the producer that is known.
     fn check_producer(&self, producer: Producer) -> Result<(), TransactionError> {
-        if producer.id != self.stored.producer.id {
+        if self.stored.next_producer_id == Some(producer.id) {
+            // It was told its new id, which counts once the transaction has ended (KAFKA-18660).
+            Err(TransactionError::ConcurrentTransactions)
+        } else if producer.id != self.stored.producer.id {
             Err(TransactionError::InvalidProducerIdMapping)
         } else if producer.epoch != self.stored.producer.epoch {
             Err(TransactionError::ProducerFenced)
@@ -199,6 +210,7 @@ impl Transaction {
         &mut self,
         producer: Producer,
         partitions: Vec<TopicPartition>,
+        version: TransactionVersion,
         reply: ReplyTo,
         turn: &mut Turn<'_>,
     ) {
@@ -215,6 +227,8 @@ impl Transaction {
         let mut next = self.stored.clone();
         next.partitions.extend(partitions);
         next.last_update_ms = turn.now.wall_ms;
+        next.previous_producer_id = None;
+        next.client_transaction_version = version;
         if state != TransactionState::Ongoing {
             next.start_ms = Some(turn.now.wall_ms);
         }
@@ -240,23 +254,87 @@ impl Transaction {
         Ok(partitions.iter().map(|partition| self.stored.partitions.contains(partition)).collect())
     }
 
-    pub(crate) fn end(&mut self, producer: Producer, outcome: TransactionOutcome, reply: ReplyTo, turn: &mut Turn<'_>) {
-        use TransactionOutcome::{Abort, Commit};
-        use TransactionState::{CompleteAbort, CompleteCommit, Ongoing, PrepareAbort, PrepareCommit};
-        if let Err(error) = self.check_producer(producer) {
-            return turn.answer_other(reply, Err(error));
+    /// The producer has not heard that its EndTxn, which raised its epoch, was carried out.
+    /// Source: kafka 4.1 TransactionCoordinator.scala (endTransaction), and KAFKA-20090 for the last epoch.
+    fn is_repeated_end(&self, producer: Producer) -> bool {
+        let StoredTransaction { producer: current, next_producer_id, previous_producer_id, .. } = self.stored;
+        let has_bumped = self.stored.client_transaction_version.bumps_epoch();
+        // One that was fenced with the last epoch there is cannot go on with it.
+        let can_go_on = current.epoch.0 < i16::MAX || next_producer_id.is_some();
+        let is_before = producer.with_next_epoch() == current && can_go_on;
+        let is_before_rotation =
+            previous_producer_id == Some(producer.id) && producer.is_exhausted() && current.epoch == ProducerEpoch(0);
+        match self.stored.state {
+            TransactionState::PrepareCommit | TransactionState::PrepareAbort => has_bumped && is_before,
+            TransactionState::CompleteCommit | TransactionState::CompleteAbort => {
+                has_bumped && (is_before || is_before_rotation)
+            }
+            _ => false,
         }
+    }
+
+    /// ```text
+    ///                  version 0            version 2            version 2, repeated
+    ///                  abort    commit      abort    commit      abort    commit
+    /// Empty            refused  refused     new      refused     fenced   fenced
+    /// Ongoing          ends     ends        ends     ends        fenced   fenced
+    /// CompleteCommit   refused  ok          new      refused     refused  ok
+    /// CompleteAbort    ok       refused     new      refused     ok       refused
+    /// Prepare…         again    again       again    again       again    again
+    /// ```
+    /// "new" is an abort of nothing, by which the producer gets another epoch.
+    pub(crate) fn end(&mut self, end: End, reply: ReplyTo, turn: &mut Turn<'_>) {
+        use TransactionOutcome::{Abort, Commit};
+        use TransactionState::{CompleteAbort, CompleteCommit, Empty, Ongoing, PrepareAbort, PrepareCommit};
+        let End { producer, outcome, version, new_id } = end;
+        let is_repeated = version.bumps_epoch() && self.is_repeated_end(producer);
+        if let Err(error) = self.check_producer(producer)
+            && !is_repeated
+        {
+            return turn.answer_producer(reply, Err(error));
+        }
+        let bumps = version.bumps_epoch() && !is_repeated;
         let answer = match (self.stored.state, outcome) {
             _ if self.is_changing() => Err(TransactionError::ConcurrentTransactions),
-            (Ongoing, _) => {
-                let next = self.ending(outcome, self.stored.producer, turn);
-                return self.change(next, Then::End { reply }, turn);
+            (Ongoing, _) | (Empty | CompleteCommit | CompleteAbort, Abort) if bumps => {
+                return self.end_and_bump(outcome, new_id, reply, turn);
             }
-            (CompleteCommit, Commit) | (CompleteAbort, Abort) => Ok(()),
+            (Ongoing, _) => {
+                let last_producer = self.last_producer;
+                let next = StoredTransaction {
+                    client_transaction_version: version,
+                    ..self.ending(outcome, self.stored.producer, turn)
+                };
+                return self.change(next, Then::End { reply, last_producer }, turn);
+            }
+            (CompleteCommit, Commit) | (CompleteAbort, Abort) if !bumps => Ok(self.stored.producer),
             (PrepareCommit, Commit) | (PrepareAbort, Abort) => Err(TransactionError::ConcurrentTransactions),
             _ => Err(TransactionError::InvalidTxnState),
         };
-        turn.answer_other(reply, answer);
+        turn.answer_producer(reply, answer);
+    }
+
+    /// The markers carry the next epoch already: whatever the producer has sent before them is refused behind them.
+    fn end_and_bump(
+        &mut self,
+        outcome: TransactionOutcome,
+        new_id: Option<ProducerId>,
+        reply: ReplyTo,
+        turn: &mut Turn<'_>,
+    ) {
+        let current = self.stored.producer;
+        let next_producer_id = new_id.filter(|_| current.is_exhausted());
+        if current.is_exhausted() && next_producer_id.is_none() {
+            return turn.answer(reply, Answer::Producer(Ok(Assigned::NeedsId)));
+        }
+        let mut next = self.ending(outcome, current.with_next_epoch(), turn);
+        next.next_producer_id = next_producer_id;
+        next.client_transaction_version = TransactionVersion::V2;
+        if self.stored.state != TransactionState::Ongoing {
+            // Nothing has begun; but what is ended has a beginning, or a JVM broker would not take it over.
+            next.start_ms = Some(turn.now.wall_ms);
+        }
+        self.change(next, Then::End { reply, last_producer: current }, turn);
     }
 
     fn ending(&self, outcome: TransactionOutcome, producer: Producer, turn: &Turn<'_>) -> StoredTransaction {
@@ -264,17 +342,28 @@ impl Transaction {
             TransactionOutcome::Commit => TransactionState::PrepareCommit,
             TransactionOutcome::Abort => TransactionState::PrepareAbort,
         };
-        StoredTransaction { producer, state, last_update_ms: turn.now.wall_ms, ..self.stored.clone() }
+        StoredTransaction {
+            producer,
+            state,
+            last_update_ms: turn.now.wall_ms,
+            previous_producer_id: None,
+            ..self.stored.clone()
+        }
     }
 
-    /// Aborts the open transaction under a higher epoch, so that its producer can do nothing more.
+    /// Aborts the open transaction under a higher epoch, so that its producer can do nothing more, or no more than learn
+    /// that its time was up.
     fn fence(&mut self, reply: Option<ReplyTo>, turn: &mut Turn<'_>) {
         if !self.has_failed_epoch_fence {
             // At once: whatever the old producer asks from here on is refused, even if this cannot be written.
             self.stored.producer = self.stored.producer.with_next_epoch();
         }
         self.last_producer.epoch = Producer::NONE.epoch;
-        let next = self.ending(TransactionOutcome::Abort, self.stored.producer, turn);
+        let mut next = self.ending(TransactionOutcome::Abort, self.stored.producer, turn);
+        if reply.is_some() {
+            // Another one has the id now: the old one repeats nothing.
+            next.client_transaction_version = TransactionVersion::V0;
+        }
         self.change(next, Then::Fence { reply }, turn);
     }
 
@@ -348,7 +437,7 @@ impl Transaction {
         match then {
             Then::Init { reply, last_producer } => {
                 self.last_producer = last_producer;
-                turn.answer_init(reply, Ok(self.stored.producer));
+                turn.answer_producer(reply, Ok(self.stored.producer));
             }
             Then::Open { reply } => {
                 if was != TransactionState::Ongoing {
@@ -356,14 +445,15 @@ impl Transaction {
                 }
                 turn.answer_other(reply, Ok(()));
             }
-            Then::End { reply } => {
-                turn.answer_other(reply, Ok(()));
+            Then::End { reply, last_producer } => {
+                self.last_producer = last_producer;
+                turn.answer_producer(reply, Ok(self.stored.producer_afterwards()));
                 self.ended(turn);
             }
             Then::Fence { reply } => {
                 if let Some(reply) = reply {
                     // The producer asks again until the markers are written, and then gets an epoch of its own.
-                    turn.answer_init(reply, Err(TransactionError::ConcurrentTransactions));
+                    turn.answer_producer(reply, Err(TransactionError::ConcurrentTransactions));
                 }
                 self.ended(turn);
             }
@@ -376,12 +466,12 @@ impl Transaction {
 
     fn failed(&mut self, then: Then, error: TransactionError, turn: &mut Turn<'_>) {
         match then {
-            Then::Init { reply, .. } => turn.answer_init(reply, Err(error)),
-            Then::Open { reply } | Then::End { reply } => turn.answer_other(reply, Err(error)),
+            Then::Init { reply, .. } | Then::End { reply, .. } => turn.answer_producer(reply, Err(error)),
+            Then::Open { reply } => turn.answer_other(reply, Err(error)),
             Then::Fence { reply } => {
                 self.has_failed_epoch_fence = true;
                 if let Some(reply) = reply {
-                    turn.answer_init(reply, Err(error));
+                    turn.answer_producer(reply, Err(error));
                 }
                 self.look_again_at_timeout(turn);
             }
@@ -464,7 +554,15 @@ impl Transaction {
             _ => return,
         };
         self.markers_in = None;
-        let next = StoredTransaction { state, last_update_ms: turn.now.wall_ms, ..self.stored.clone() };
+        let former = self.stored.producer.id;
+        let next = StoredTransaction {
+            state,
+            producer: self.stored.producer_afterwards(),
+            last_update_ms: turn.now.wall_ms,
+            next_producer_id: None,
+            previous_producer_id: self.stored.next_producer_id.map(|_| former),
+            ..self.stored.clone()
+        };
         self.change(next, Then::Complete, turn);
     }
 
@@ -490,10 +588,10 @@ impl Transaction {
         }
         let refused = TransactionError::NotCoordinator;
         match self.pending.take().map(|pending| pending.then) {
-            Some(Then::Init { reply, .. } | Then::Fence { reply: Some(reply) }) => {
-                turn.answer_init(reply, Err(refused));
+            Some(Then::Init { reply, .. } | Then::End { reply, .. } | Then::Fence { reply: Some(reply) }) => {
+                turn.answer_producer(reply, Err(refused));
             }
-            Some(Then::Open { reply } | Then::End { reply }) => turn.answer_other(reply, Err(refused)),
+            Some(Then::Open { reply }) => turn.answer_other(reply, Err(refused)),
             Some(Then::Complete | Then::Fence { reply: None }) | None => {}
         }
     }

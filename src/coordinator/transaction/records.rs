@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! key   0      i16 version, transactional id str
-//! value 0, 1   i16 version, fields below; 1 has the compact encodings   (0 is written)
+//! value 0, 1   i16 version, fields below; 1 has the compact encodings, and tagged fields for transaction.version 2
 //! null value   tombstone
 //! ```
-//! Version 1 is for KRaft alone; brokers older than 3.4.1 do not read it.
-//! Source: kafka 3.9 transaction-coordinator/src/main/resources/common/message/TransactionLog{Key,Value}.json.
+//! Version 1 is written where a tagged field says something, and 0 everywhere else. Brokers older than 3.4.1 do not read 1;
+//! those of 3.x that do leave the tagged fields out.
+//! Source: kafka 3.9 and 4.1 transaction-coordinator/src/main/resources/common/message/TransactionLog{Key,Value}.json.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::codec::reader::Reader;
 use crate::codec::writer::Writer;
 use crate::coordinator::record_error::RecordError;
 use crate::coordinator::transaction::state::{Producer, StoredTransaction, TransactionState};
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::message::{EncodeError, Message, message};
 
@@ -36,6 +38,9 @@ message! {
         transaction_partitions: Option<Vec<PartitionsSchema>> [0.., nullable 0..],
         transaction_last_update_timestamp_ms: i64 [0..],
         transaction_start_timestamp_ms: i64 [0..],
+        previous_producer_id: i64 [1.., default -1, tag 0],
+        next_producer_id: i64 [1.., default -1, tag 1],
+        client_transaction_version: i16 [1.., tag 2],
     }
     struct PartitionsSchema {
         topic: String [0..],
@@ -64,8 +69,17 @@ pub(crate) enum DecodedRecord {
 /// Key and value of a record; no value is a tombstone. Fails for a text too long for its length prefix of 16 bits.
 pub(crate) fn encode(record: &TransactionRecord) -> Result<(Bytes, Option<Bytes>), EncodeError> {
     let key = TransactionLogKey { transactional_id: record.transactional_id.to_string() };
-    let value = record.stored.as_ref().map(|stored| encode_versioned(&wire_value(stored)));
-    Ok((encode_versioned(&key)?, value.transpose()?))
+    let value = record.stored.as_ref().map(|stored| encode_versioned(&wire_value(stored), value_version(stored)));
+    Ok((encode_versioned(&key, 0)?, value.transpose()?))
+}
+
+/// The oldest that has a place for all of it.
+fn value_version(stored: &StoredTransaction) -> i16 {
+    let StoredTransaction { next_producer_id, previous_producer_id, client_transaction_version, .. } = stored;
+    match (next_producer_id, previous_producer_id, client_transaction_version) {
+        (None, None, TransactionVersion::V0) => 0,
+        _ => 1,
+    }
 }
 
 fn wire_value(stored: &StoredTransaction) -> TransactionLogValue {
@@ -85,13 +99,16 @@ fn wire_value(stored: &StoredTransaction) -> TransactionLogValue {
         transaction_partitions: (stored.state != TransactionState::Empty).then_some(topics),
         transaction_last_update_timestamp_ms: stored.last_update_ms,
         transaction_start_timestamp_ms: stored.start_ms.unwrap_or(-1),
+        previous_producer_id: stored.previous_producer_id.map_or(-1, |id| id.0),
+        next_producer_id: stored.next_producer_id.map_or(-1, |id| id.0),
+        client_transaction_version: stored.client_transaction_version.level(),
     }
 }
 
-fn encode_versioned<M: Message>(message: &M) -> Result<Bytes, EncodeError> {
+fn encode_versioned<M: Message>(message: &M, version: i16) -> Result<Bytes, EncodeError> {
     let mut writer = Writer::new();
-    writer.i16(0);
-    message.encode(&mut writer, 0)?;
+    writer.i16(version);
+    message.encode(&mut writer, version)?;
     Ok(writer.into_bytes().expect("no file region is written into a record"))
 }
 
@@ -121,6 +138,7 @@ fn decode_value(value: Bytes) -> Result<StoredTransaction, RecordError> {
         let name: Arc<str> = Arc::from(topic.topic);
         partitions.extend(topic.partition_ids.into_iter().map(|p| TopicPartition::new(Arc::clone(&name), p)));
     }
+    let known = |id: i64| Some(ProducerId(id)).filter(|id| id.0 != -1);
     Ok(StoredTransaction {
         producer: Producer { id: ProducerId(value.producer_id), epoch: ProducerEpoch(value.producer_epoch) },
         timeout_ms: value.transaction_timeout_ms,
@@ -128,6 +146,10 @@ fn decode_value(value: Bytes) -> Result<StoredTransaction, RecordError> {
         partitions,
         start_ms: Some(value.transaction_start_timestamp_ms).filter(|ms| *ms != -1),
         last_update_ms: value.transaction_last_update_timestamp_ms,
+        next_producer_id: known(value.next_producer_id),
+        // A JVM broker writes down the id that there has always been, too.
+        previous_producer_id: known(value.previous_producer_id).filter(|id| id.0 != value.producer_id),
+        client_transaction_version: TransactionVersion::from_level(value.client_transaction_version),
     })
 }
 
@@ -144,6 +166,9 @@ mod tests {
             partitions: if state == TransactionState::Empty { Default::default() } else { partitions.into() },
             start_ms: Some(1_700_000_000_000).filter(|_| state != TransactionState::Empty),
             last_update_ms: 1_700_000_000_500,
+            next_producer_id: None,
+            previous_producer_id: None,
+            client_transaction_version: TransactionVersion::V0,
         }
     }
 
@@ -186,6 +211,36 @@ mod tests {
         assert_eq!(decode(Some(key), value), Ok(DecodedRecord::Transaction(record)));
     }
 
+    /// As kafka 4.1 writes them, by its TransactionLogValue.json.
+    #[test]
+    fn what_version_2_of_the_protocol_adds_stands_in_tagged_fields_and_only_where_it_says_something() {
+        let plain = stored(TransactionState::PrepareCommit);
+        let encoded = |stored: &StoredTransaction| {
+            let record = TransactionRecord { transactional_id: Arc::from("t"), stored: Some(stored.clone()) };
+            let (key, value) = encode(&record).expect("short texts");
+            assert_eq!(decode(Some(key), value.clone()), Ok(DecodedRecord::Transaction(record)));
+            value.expect("not a tombstone")
+        };
+        assert_eq!(encoded(&plain)[..2], [0, 0]);
+        let bumped = StoredTransaction { client_transaction_version: TransactionVersion::V2, ..plain.clone() };
+        let bytes = encoded(&bumped);
+        assert_eq!(bytes[..2], [0, 1]);
+        // One tagged field, of tag 2 and two bytes.
+        assert_eq!(bytes[bytes.len() - 5..], [1, 2, 2, 0, 2]);
+        let rotating = StoredTransaction { next_producer_id: Some(ProducerId(5000)), ..bumped.clone() };
+        let bytes = encoded(&rotating);
+        let next = [[2, 1, 8].as_slice(), &5000_i64.to_be_bytes(), &[2, 2, 0, 2]].concat();
+        assert_eq!(bytes[bytes.len() - next.len()..], next);
+        let rotated = StoredTransaction { previous_producer_id: Some(ProducerId(3000)), ..bumped };
+        let bytes = encoded(&rotated);
+        let previous = [[2, 0, 8].as_slice(), &3000_i64.to_be_bytes(), &[2, 2, 0, 2]].concat();
+        assert_eq!(bytes[bytes.len() - previous.len()..], previous);
+        // A JVM broker always writes down an id that there was before.
+        let value = TransactionLogValue { previous_producer_id: 4000, ..wire_value(&plain) };
+        let bytes = encode_versioned(&value, 1).expect("short texts");
+        assert_eq!(decode_value(bytes), Ok(plain));
+    }
+
     #[test]
     fn unknown_keys_are_skipped_and_what_nobody_writes_is_refused() {
         let unknown = decode(Some(Bytes::from_static(&[0, 1, 9])), Some(Bytes::new()));
@@ -194,7 +249,7 @@ mod tests {
         assert_eq!(decode_value(Bytes::from_static(&[0, 2])), Err(RecordError::UnknownValueVersion(2)));
         for id in [6, 7, 8, -1] {
             let value = TransactionLogValue { transaction_status: id, ..Default::default() };
-            let bytes = encode_versioned(&value).expect("short texts");
+            let bytes = encode_versioned(&value, 0).expect("short texts");
             assert_eq!(decode_value(bytes), Err(RecordError::UnknownState(id)));
         }
         assert!(matches!(decode_value(Bytes::from_static(&[0, 0, 1])), Err(RecordError::Malformed(_))));

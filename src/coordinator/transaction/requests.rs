@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::state::Producer;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, ProducerId, TopicPartition};
 use crate::record::build::TransactionOutcome;
 
@@ -18,11 +19,21 @@ pub(crate) struct Init {
     pub(crate) new_id: Option<ProducerId>,
 }
 
-/// The answer to InitProducerId.
-pub(crate) type InitAnswer = Result<Inited, TransactionError>;
+/// An EndTxn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) producer: Producer,
+    pub(crate) outcome: TransactionOutcome,
+    pub(crate) version: TransactionVersion,
+    /// An id that nobody has, for a producer that is to have another epoch and has no more of them.
+    pub(crate) new_id: Option<ProducerId>,
+}
+
+/// The answer to InitProducerId and EndTxn.
+pub(crate) type ProducerAnswer = Result<Assigned, TransactionError>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Inited {
+pub(crate) enum Assigned {
     /// Whoever asked is this one from now on.
     As(Producer),
     /// Nothing was done: ask again, with an id that nobody has.

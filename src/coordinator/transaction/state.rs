@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 
 /// ```text
@@ -23,6 +24,9 @@ use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 ///                                                      Empty ──────▶ │ Dead │
 ///                                                                    └──────┘
 /// ```
+/// With transaction.version 2 an abort is taken in Empty and the Complete states too, which fences what may still be on its
+/// way; and whatever ends a transaction raises the epoch.
+///
 /// PrepareEpochFence and Dead are never in force and never written: an id is fenced by the record of PrepareAbort with a
 /// higher epoch, and dies by a tombstone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +131,20 @@ pub(crate) struct StoredTransaction {
     /// When the transaction began; stays until the next InitProducerId.
     pub(crate) start_ms: Option<i64>,
     pub(crate) last_update_ms: i64,
+    /// The id that the producer has from the end of the transaction on, since it has had all epochs of this one.
+    pub(crate) next_producer_id: Option<ProducerId>,
+    /// The id that it had until the transaction that was ended last, if that is another.
+    pub(crate) previous_producer_id: Option<ProducerId>,
+    /// How the producer has last spoken of a transaction. After an EndTxn of version 2 the epoch before is that of whoever
+    /// may repeat it.
+    pub(crate) client_transaction_version: TransactionVersion,
+}
+
+impl StoredTransaction {
+    /// Who the producer is once the transaction has ended.
+    pub(crate) fn producer_afterwards(&self) -> Producer {
+        self.next_producer_id.map_or(self.producer, |id| Producer { id, ..Producer::NONE }.with_next_epoch())
+    }
 }
 
 #[cfg(test)]

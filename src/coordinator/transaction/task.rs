@@ -12,11 +12,12 @@ use crate::coordinator::partitioner::partition_for;
 use crate::coordinator::shard::{Clock, NotServing, Shard, ShardEvent, Shards, TopicTerms, now};
 use crate::coordinator::topic_log::CoordinatorLog;
 use crate::coordinator::transaction::error::TransactionError;
-use crate::coordinator::transaction::requests::{Answered, Init, Inited, Markers, MarkersFate};
+use crate::coordinator::transaction::requests::{Answered, Assigned, End, Init, Markers, MarkersFate, ProducerAnswer};
 use crate::coordinator::transaction::state::{Producer, StoredTransaction};
 use crate::coordinator::transaction::transactions::Transactions;
 use crate::coordinator::transaction::turn::{Answer, TransactionEffect};
 use crate::model::lock::Guard;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, ProducerId, TopicPartition};
 use crate::record::build::TransactionOutcome;
 
@@ -24,6 +25,26 @@ use crate::record::build::TransactionOutcome;
 pub struct TransactionCoordinator {
     shards: Arc<Shards<Transactions>>,
     counters: Arc<TransactionCounters>,
+}
+
+/// Asks, and once more with an id that nobody has, if one is needed.
+async fn assigned<A, F>(
+    ask: impl Fn(Option<ProducerId>) -> A,
+    next_id: impl FnOnce() -> F,
+) -> Result<Producer, TransactionError>
+where
+    A: Future<Output = ProducerAnswer>,
+    F: Future<Output = Option<ProducerId>>,
+{
+    if let Assigned::As(producer) = ask(None).await? {
+        return Ok(producer);
+    }
+    // What Kafka answers while it waits for a block of ids; producers ask again.
+    let new_id = next_id().await.ok_or(TransactionError::CoordinatorLoadInProgress)?;
+    match ask(Some(new_id)).await? {
+        Assigned::As(producer) => Ok(producer),
+        Assigned::NeedsId => Err(TransactionError::ConcurrentTransactions),
+    }
 }
 
 /// For the one who sends markers.
@@ -112,23 +133,36 @@ impl TransactionCoordinator {
         expected: Option<Producer>,
         next_id: impl FnOnce() -> F,
     ) -> Result<Producer, TransactionError> {
-        let init = Init { timeout_ms, expected, new_id: None };
-        if let Inited::As(producer) = self.ask_init(transactional_id, init).await? {
-            return Ok(producer);
-        }
-        // What Kafka answers while it waits for a block of ids; producers ask again.
-        let new_id = next_id().await.ok_or(TransactionError::CoordinatorLoadInProgress)?;
-        match self.ask_init(transactional_id, Init { new_id: Some(new_id), ..init }).await? {
-            Inited::As(producer) => Ok(producer),
-            Inited::NeedsId => Err(TransactionError::ConcurrentTransactions),
-        }
+        let init = |new_id| self.ask_init(transactional_id, Init { timeout_ms, expected, new_id });
+        assigned(init, next_id).await
     }
 
-    async fn ask_init(&self, transactional_id: &str, init: Init) -> Result<Inited, TransactionError> {
+    async fn ask_init(&self, transactional_id: &str, init: Init) -> ProducerAnswer {
         let shard = self.shard_of(transactional_id)?;
         match self.shards.ask(shard, |core, reply, turn| core.init(transactional_id, init, reply, turn)).answer().await
         {
-            Some(Answer::Init(answer)) => answer,
+            Some(Answer::Producer(answer)) => answer,
+            _ => Err(TransactionError::CoordinatorNotAvailable),
+        }
+    }
+
+    /// Who the producer is from then on. `next_id` as in `init_producer_id`.
+    pub(crate) async fn end<F: Future<Output = Option<ProducerId>>>(
+        &self,
+        transactional_id: &str,
+        producer: Producer,
+        outcome: TransactionOutcome,
+        version: TransactionVersion,
+        next_id: impl FnOnce() -> F,
+    ) -> Result<Producer, TransactionError> {
+        let end = |new_id| self.ask_end(transactional_id, End { producer, outcome, version, new_id });
+        assigned(end, next_id).await
+    }
+
+    async fn ask_end(&self, transactional_id: &str, end: End) -> ProducerAnswer {
+        let shard = self.shard_of(transactional_id)?;
+        match self.shards.ask(shard, |core, reply, turn| core.end(transactional_id, end, reply, turn)).answer().await {
+            Some(Answer::Producer(answer)) => answer,
             _ => Err(TransactionError::CoordinatorNotAvailable),
         }
     }
@@ -138,26 +172,12 @@ impl TransactionCoordinator {
         transactional_id: &str,
         producer: Producer,
         partitions: Vec<TopicPartition>,
+        version: TransactionVersion,
     ) -> Answered {
         let shard = self.shard_of(transactional_id)?;
         let asked = self.shards.ask(shard, |core, reply, turn| {
-            core.add_partitions(transactional_id, producer, partitions, reply, turn);
+            core.add_partitions(transactional_id, producer, partitions, version, reply, turn);
         });
-        match asked.answer().await {
-            Some(Answer::Other(answer)) => answer,
-            _ => Err(TransactionError::CoordinatorNotAvailable),
-        }
-    }
-
-    pub(crate) async fn end(
-        &self,
-        transactional_id: &str,
-        producer: Producer,
-        outcome: TransactionOutcome,
-    ) -> Answered {
-        let shard = self.shard_of(transactional_id)?;
-        let asked =
-            self.shards.ask(shard, |core, reply, turn| core.end(transactional_id, producer, outcome, reply, turn));
         match asked.answer().await {
             Some(Answer::Other(answer)) => answer,
             _ => Err(TransactionError::CoordinatorNotAvailable),

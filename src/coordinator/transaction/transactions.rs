@@ -14,14 +14,15 @@ use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::lifecycle::{PARTITION_BYTES, TRANSACTION_BYTES, Transaction};
 use crate::coordinator::transaction::records::{self, TransactionRecord};
 use crate::coordinator::transaction::replay::Replay;
-use crate::coordinator::transaction::requests::{Init, Inited, MarkersFate};
+use crate::coordinator::transaction::requests::{Assigned, End, Init, MarkersFate};
 use crate::coordinator::transaction::state::Producer;
 use crate::coordinator::transaction::turn::{
     Answer, AppendId, ReplyTo, TimerKey, TransactionEffect, TransactionVocabulary, Turn,
 };
 use crate::model::internal_topics::TRANSACTION_STATE_TOPIC;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, TopicPartition};
-use crate::record::build::{BatchBuilder, TransactionOutcome};
+use crate::record::build::BatchBuilder;
 use crate::record::read::ReadBatch;
 
 /// So many expired ids, or ids of so many bytes, are forgotten by one batch, which is then far from too long.
@@ -71,16 +72,16 @@ impl Transactions {
 
     pub(crate) fn init(&mut self, transactional_id: &str, init: Init, reply: ReplyTo, turn: &mut Turn<'_>) {
         if !(1..=turn.settings.transaction_max_timeout_ms).contains(&init.timeout_ms) {
-            return turn.answer_init(reply, Err(TransactionError::InvalidTransactionTimeout));
+            return turn.answer_producer(reply, Err(TransactionError::InvalidTransactionTimeout));
         }
         if !self.transactions.contains_key(transactional_id) {
             let Some(producer_id) = init.new_id else {
-                return turn.answer(reply, Answer::Init(Ok(Inited::NeedsId)));
+                return turn.answer(reply, Answer::Producer(Ok(Assigned::NeedsId)));
             };
             // The rest is for the partitions of those that are there.
             let limit = turn.settings.transaction_coordinator_max_bytes / 4 * 3;
             if !self.has_room_for(TRANSACTION_BYTES + transactional_id.len(), limit, turn) {
-                return turn.answer_init(reply, Err(TransactionError::TooMuchHeld));
+                return turn.answer_producer(reply, Err(TransactionError::TooMuchHeld));
             }
             self.insert(Transaction::new(Arc::from(transactional_id), producer_id, turn.now.wall_ms));
         }
@@ -92,6 +93,7 @@ impl Transactions {
         transactional_id: &str,
         producer: Producer,
         partitions: Vec<TopicPartition>,
+        version: TransactionVersion,
         reply: ReplyTo,
         turn: &mut Turn<'_>,
     ) {
@@ -101,7 +103,8 @@ impl Transactions {
         if !self.has_room_for(2 * PARTITION_BYTES * new, turn.settings.transaction_coordinator_max_bytes, turn) {
             return turn.answer_other(reply, Err(TransactionError::TooMuchHeld));
         }
-        let change = |transaction: &mut Transaction| transaction.add_partitions(producer, partitions, reply, turn);
+        let change =
+            |transaction: &mut Transaction| transaction.add_partitions(producer, partitions, version, reply, turn);
         if self.change(transactional_id, change).is_none() {
             turn.answer_other(reply, Err(TransactionError::InvalidProducerIdMapping));
         }
@@ -118,16 +121,9 @@ impl Transactions {
         transaction.verify(producer, partitions)
     }
 
-    pub(crate) fn end(
-        &mut self,
-        transactional_id: &str,
-        producer: Producer,
-        outcome: TransactionOutcome,
-        reply: ReplyTo,
-        turn: &mut Turn<'_>,
-    ) {
-        if self.change(transactional_id, |transaction| transaction.end(producer, outcome, reply, turn)).is_none() {
-            turn.answer_other(reply, Err(TransactionError::InvalidProducerIdMapping));
+    pub(crate) fn end(&mut self, transactional_id: &str, end: End, reply: ReplyTo, turn: &mut Turn<'_>) {
+        if self.change(transactional_id, |transaction| transaction.end(end, reply, turn)).is_none() {
+            turn.answer_producer(reply, Err(TransactionError::InvalidProducerIdMapping));
         }
     }
 

@@ -7,7 +7,7 @@ use crate::coordinator::core::{self, Vocabulary};
 pub(crate) use crate::coordinator::core::{AppendId, ReplyTo};
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::records::TransactionRecord;
-use crate::coordinator::transaction::requests::{Answered, InitAnswer, Inited, Markers};
+use crate::coordinator::transaction::requests::{Answered, Assigned, Markers, ProducerAnswer};
 use crate::coordinator::transaction::state::Producer;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) type TimerKey = core::TimerKey<TimerKind>;
 /// To a request that may have to wait.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    Init(InitAnswer),
+    Producer(ProducerAnswer),
     Other(Answered),
 }
 
@@ -55,8 +55,8 @@ pub(crate) enum TransactionEffect {
 }
 
 impl Turn<'_> {
-    pub(super) fn answer_init(&mut self, reply: ReplyTo, answer: Result<Producer, TransactionError>) {
-        self.answer(reply, Answer::Init(answer.map(Inited::As)));
+    pub(super) fn answer_producer(&mut self, reply: ReplyTo, answer: Result<Producer, TransactionError>) {
+        self.answer(reply, Answer::Producer(answer.map(Assigned::As)));
     }
 
     pub(super) fn answer_other(&mut self, reply: ReplyTo, answer: Answered) {

@@ -1,12 +1,14 @@
 //! Asks coordinators whether partitions are in a transaction, before a log opens it (KIP-890): a request that was delayed
-//! until after the marker would open it again, and nobody would ever end it.
-//! Source: kafka 3.9 core/src/main/scala/kafka/server/AddPartitionsToTxnManager.scala.
+//! until after the marker would open it again, and nobody would ever end it. Of a producer that follows version 2 of the
+//! protocol they are added, unless the request is of an epoch that has ended.
+//! Source: kafka 3.9 core/src/main/scala/kafka/server/AddPartitionsToTxnManager.scala, and for the second version kafka 4.1
+//! ReplicaManager.scala (handleProduceAppend).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::client::connection::{Connection, ConnectionSettings};
 use crate::client::error::ClientError;
@@ -15,6 +17,7 @@ use crate::coordinator::transaction::state::Producer;
 use crate::coordinator::transaction::task::TransactionCoordinator;
 use crate::metadata::cache::MetadataCache;
 use crate::model::internal_topics::TRANSACTION_STATE_TOPIC;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::add_partitions_to_txn::{
@@ -37,6 +40,18 @@ pub(crate) enum Unverified {
 
 /// After a coordinator could not be reached, nobody tries for so long.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The transaction before is being ended, which takes as long as its markers: a producer that had to send all again would
+/// wait longer. Kafka's defaults, `add.partitions.to.txn.retry.backoff.ms` and `add.partitions.to.txn.retry.backoff.max.ms`.
+const ADD_RETRY_BACKOFF: Duration = Duration::from_millis(20);
+const ADD_RETRY_MAX: Duration = Duration::from_millis(100);
+
+impl Unverified {
+    fn is_concurrent(self) -> bool {
+        let concurrent = TransactionError::ConcurrentTransactions;
+        self == Unverified::Refused(concurrent) || self == Unverified::Code(ErrorCode::ConcurrentTransactions)
+    }
+}
 
 /// The connection to one coordinator.
 #[derive(Default)]
@@ -73,17 +88,40 @@ impl Verifier {
         Verifier { broker, coordinator, metadata, listener, connections }
     }
 
-    /// Whether each of the partitions is in the producer's transaction.
+    /// Whether each of the partitions is in the producer's transaction, or can be from now on.
     pub(crate) async fn verify(
         &self,
         transactional_id: &str,
         producer: Producer,
+        version: TransactionVersion,
+        partitions: &[TopicPartition],
+    ) -> Verdicts {
+        let began = Instant::now();
+        loop {
+            let verdicts = self.verify_once(transactional_id, producer, version, partitions).await;
+            let is_concurrent = |verdict: &Result<(), Unverified>| verdict.is_err_and(Unverified::is_concurrent);
+            if !(version.bumps_epoch() && verdicts.iter().any(is_concurrent)) || began.elapsed() >= ADD_RETRY_MAX {
+                return verdicts;
+            }
+            sleep(ADD_RETRY_BACKOFF).await;
+        }
+    }
+
+    async fn verify_once(
+        &self,
+        transactional_id: &str,
+        producer: Producer,
+        version: TransactionVersion,
         partitions: &[TopicPartition],
     ) -> Verdicts {
         let image = self.metadata.image();
         let leader = image.partition(TRANSACTION_STATE_TOPIC, self.coordinator.partition_for(transactional_id));
         let leader = leader.map(|partition| partition.leader);
         let all = |why| vec![Err(why); partitions.len()];
+        if leader == Some(self.broker) && version.bumps_epoch() {
+            let added = self.coordinator.add_partitions(transactional_id, producer, partitions.to_vec(), version).await;
+            return vec![added.map_err(Unverified::Refused); partitions.len()];
+        }
         if leader == Some(self.broker) {
             return match self.coordinator.verify(transactional_id, producer, partitions) {
                 Ok(open) => {
@@ -98,7 +136,7 @@ impl Verifier {
         else {
             return all(Unverified::Refused(TransactionError::CoordinatorNotAvailable));
         };
-        match self.ask(leader, &endpoint.address(), transactional_id, producer, partitions).await {
+        match self.ask(leader, &endpoint.address(), transactional_id, producer, version, partitions).await {
             Ok(verdicts) => verdicts,
             Err(why) => {
                 log::warn!("broker {leader} cannot be asked whether a transaction is open: {why}");
@@ -113,11 +151,17 @@ impl Verifier {
         address: &str,
         transactional_id: &str,
         producer: Producer,
+        transaction_version: TransactionVersion,
         partitions: &[TopicPartition],
     ) -> Result<Verdicts, ClientError> {
         let connection = self.connections.get(broker, address).await?;
         let Ok(version @ FIRST_OF_BROKERS..) = connection.version_of::<AddPartitionsToTxnRequest>(i16::MAX) else {
-            return Ok(vec![Ok(()); partitions.len()]);
+            let outcome = match transaction_version.bumps_epoch() {
+                // What nobody adds nobody ends.
+                true => Err(Unverified::Refused(TransactionError::TransactionAbortable)),
+                false => Ok(()),
+            };
+            return Ok(vec![outcome; partitions.len()]);
         };
         let topic = |partition: &TopicPartition| AddPartitionsToTxnTopic {
             name: partition.topic.to_string(),
@@ -127,7 +171,7 @@ impl Verifier {
             transactional_id: transactional_id.to_owned(),
             producer_id: producer.id.0,
             producer_epoch: producer.epoch.0,
-            verify_only: true,
+            verify_only: !transaction_version.bumps_epoch(),
             topics: by_topic(partitions.iter().map(topic)),
         };
         let request = AddPartitionsToTxnRequest { transactions: vec![transaction], ..Default::default() };

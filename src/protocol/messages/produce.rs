@@ -1,10 +1,12 @@
-//! Source: kafka 3.9.1 clients/src/main/resources/common/message/ProduceRequest.json and ProduceResponse.json.
+//! Source: kafka 3.9.1 clients/src/main/resources/common/message/ProduceRequest.json and ProduceResponse.json. Version 12, of
+//! kafka 4.0, has the fields of 11.
 
 use crate::protocol::message::{Payload, message};
 
 message! {
-    /// Appends record batches to partitions that the receiver leads.
-    ProduceRequest, key 0, versions 0..=11, flexible 9.. {
+    /// Appends record batches to partitions that the receiver leads. From version 12 on those of a transaction are added to it
+    /// thereby, and its producer ends it by an EndTxn of version 5.
+    ProduceRequest, key 0, versions 0..=12, flexible 9.. {
         transactional_id: Option<String> [3.., nullable 3.., default null],
         acks: i16 [0..],
         timeout_ms: i32 [0..],
@@ -22,7 +24,7 @@ message! {
 
 message! {
     /// Answers [`ProduceRequest`].
-    ProduceResponse, key 0, versions 0..=11, flexible 9.. {
+    ProduceResponse, key 0, versions 0..=12, flexible 9.. {
         responses: Vec<TopicProduceResponse> [0..],
         throttle_time_ms: i32 [1.., ignorable],
         node_endpoints: Vec<NodeEndpoint> [10.., tag 0],

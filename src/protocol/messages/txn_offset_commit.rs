@@ -1,10 +1,10 @@
-//! Source: kafka 3.9.1 clients/src/main/resources/common/message/TxnOffsetCommitRequest.json and TxnOffsetCommitResponse.json.
+//! Source: kafka 4.1.0 clients/src/main/resources/common/message/TxnOffsetCommitRequest.json and TxnOffsetCommitResponse.json.
 
 use crate::protocol::message::message;
 
 message! {
     /// Stores positions of a consumer group, which count once the transaction is committed.
-    TxnOffsetCommitRequest, key 28, versions 0..=4, flexible 3.. {
+    TxnOffsetCommitRequest, key 28, versions 0..=5, flexible 3.. {
         transactional_id: String [0..],
         group_id: String [0..],
         producer_id: i64 [0..],
@@ -28,7 +28,7 @@ message! {
 
 message! {
     /// Answers [`TxnOffsetCommitRequest`].
-    TxnOffsetCommitResponse, key 28, versions 0..=4, flexible 3.. {
+    TxnOffsetCommitResponse, key 28, versions 0..=5, flexible 3.. {
         throttle_time_ms: i32 [0..],
         topics: Vec<TxnOffsetCommitResponseTopic> [0..],
     }
