@@ -308,7 +308,10 @@ const ADMINISTRATION: &[Call] = &[
         "One and only one of the following options is required: topic, all-topic-partitions, path-to-json-file",
     ),
     refuses("kafka-leader-election.sh --election-type preferred", "Missing required option(s): bootstrap-server"),
-    says("kafka-features.sh %B describe", ""),
+    says(
+        "kafka-features.sh %B describe",
+        "Feature: transaction.version\tSupportedMinVersion: 2\tSupportedMaxVersion: 2\tFinalizedVersionLevel: 0\tEpoch: 0\n",
+    ),
     (
         "kafka-features.sh %B upgrade --feature a=1",
         "",

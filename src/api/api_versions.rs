@@ -4,12 +4,15 @@
 use crate::api::session::ClientSoftware;
 use crate::api::table::SUPPORTED;
 use crate::api::{RequestContext, Server};
+use crate::metadata::features::supported;
 use crate::protocol::api_keys::ApiKey;
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use crate::protocol::messages::api_versions::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
 
 pub(crate) async fn handle(
-    _server: &Server,
+    server: &Server,
     context: &RequestContext,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
@@ -20,7 +23,24 @@ pub(crate) async fn handle(
         }
         context.peer.session.set_software(software);
     }
-    ApiVersionsResponse { api_keys: SUPPORTED.iter().map(|key| advertised(*key)).collect(), ..Default::default() }
+    let supported_features = supported().into_iter().map(|(name, (min_version, max_version))| SupportedFeatureKey {
+        name,
+        min_version,
+        max_version,
+    });
+    let finalized = server.features.borrow().clone();
+    let finalized_features = finalized.levels.into_iter().map(|(name, level)| FinalizedFeatureKey {
+        name,
+        max_version_level: level,
+        min_version_level: level,
+    });
+    ApiVersionsResponse {
+        api_keys: SUPPORTED.iter().map(|key| advertised(*key)).collect(),
+        supported_features: supported_features.collect(),
+        finalized_features_epoch: finalized.epoch,
+        finalized_features: finalized_features.collect(),
+        ..Default::default()
+    }
 }
 
 /// The answer to a version that is not spoken, in the layout of version 0: the versions of this one API.

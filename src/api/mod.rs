@@ -25,6 +25,7 @@ use crate::coordinator::producer_ids::ProducerIds;
 use crate::coordinator::transaction::task::TransactionCoordinator;
 use crate::coordinator::transaction::verifier::Verifier;
 use crate::metadata::cache::MetadataCache;
+use crate::metadata::features::FinalizedFeatures;
 use crate::model::BrokerId;
 use crate::network::Peer;
 use crate::protocol::message::Message;
@@ -86,6 +87,7 @@ pub struct Server {
     /// Replaced whole when a dynamic setting changes.
     pub config: Arc<ArcSwap<KafkaConfig>>,
     pub metadata: Arc<MetadataCache>,
+    pub features: watch::Receiver<FinalizedFeatures>,
     pub groups: Arc<GroupCoordinator>,
     pub transactions: Arc<TransactionCoordinator>,
     pub verifier: Verifier,

@@ -1,21 +1,23 @@
-//! UpdateFeatures. Brokers on ZooKeeper register no features, so there is none that could be finalized, changed or removed:
-//! each wish is refused with the reason that Kafka gives.
+//! UpdateFeatures: what an operator finalizes for the whole cluster. Which of it may be is for the controller to say
+//! (`controller/features.rs`).
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleUpdateFeatures),
-//! core/src/main/scala/kafka/controller/KafkaController.scala (validateFeatureUpdate).
+//! core/src/main/scala/kafka/controller/KafkaController.scala (processFeatureUpdates).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::api::answer::AnswerTooLong;
 use crate::api::errors::NOT_CONTROLLER_TEXT;
 use crate::api::{RequestContext, Server};
+use crate::controller::active::{Answer, Request};
+use crate::controller::features::{FeatureUpdate, FeaturesUpdated, UpgradeType, validated};
+use crate::metadata::features::supported;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::update_features::{
     FeatureUpdateKey, UpdatableFeatureResult, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
-
-const UPGRADE: i8 = 1;
-const SAFE_DOWNGRADE: i8 = 2;
-const UNSAFE_DOWNGRADE: i8 = 3;
 
 pub(crate) async fn handle(
     server: &Server,
@@ -33,50 +35,75 @@ pub(crate) async fn handle(
     if !server.config.load().inter_broker_protocol_version().is_feature_versioning_supported() {
         return Ok(refused(ErrorCode::InvalidRequest, "Feature versioning system is disabled."));
     }
-    let version = context.api_version;
     // One that is named twice is answered once, for what it says last.
-    let mut updates: BTreeMap<String, FeatureUpdateKey> = BTreeMap::new();
+    let mut updates: BTreeMap<String, FeatureUpdate> = BTreeMap::new();
     for update in request.feature_updates {
         if context.pause().await {
             break;
         }
-        updates.insert(update.feature.clone(), update);
+        updates.insert(update.feature.clone(), asked(update, context.api_version));
     }
+    let answered = |feature: String, code: ErrorCode, error_message: Option<String>| UpdatableFeatureResult {
+        feature,
+        error_code: code.code(),
+        error_message,
+    };
     let mut results = Vec::new();
+    let finalized = server.features.borrow().levels.clone();
+    let protocol = server.config.load().inter_broker_protocol_version();
+    let (supported, mut of_controller) = (supported(), Vec::new());
     for (feature, update) in updates {
         if context.pause().await {
             break;
         }
-        let result = UpdatableFeatureResult {
-            error_code: ErrorCode::InvalidRequest.code(),
-            error_message: Some(refusal(&update, version)),
-            feature,
-        };
-        context.answer.push(&mut results, result)?;
+        if supported.contains_key(&feature) || finalized.contains_key(&feature) {
+            of_controller.push(update);
+            continue;
+        }
+        // The controller need not hear of what nobody knows, however much of it there is.
+        let why = validated(&update, None, protocol, &[]).err();
+        context.answer.push(&mut results, answered(feature, ErrorCode::InvalidRequest, why))?;
+    }
+    if of_controller.is_empty() {
+        return Ok(UpdateFeaturesResponse { results, ..Default::default() });
+    }
+    let names: Vec<String> = of_controller.iter().map(|update| update.feature.clone()).collect();
+    let asked = Request::UpdateFeatures { updates: of_controller, validate_only: request.validate_only };
+    let Some(Answer::FeaturesUpdated(updated)) = server.controller.ask(asked).await else {
+        return Ok(refused(ErrorCode::NotController, NOT_CONTROLLER_TEXT));
+    };
+    match updated {
+        None => results.extend(names.into_iter().map(|name| answered(name, ErrorCode::FeatureUpdateFailed, None))),
+        Some(FeaturesUpdated { outcomes, epoch }) => {
+            let is_heard_of = heard_of(server, epoch, request.timeout_ms).await;
+            results.extend(outcomes.into_iter().map(|(name, outcome)| match outcome {
+                Ok(()) if is_heard_of => answered(name, ErrorCode::None, None),
+                Ok(()) => answered(name, ErrorCode::FeatureUpdateFailed, None),
+                Err(why) => answered(name, ErrorCode::InvalidRequest, Some(why)),
+            }));
+        }
     }
     Ok(UpdateFeaturesResponse { results, ..Default::default() })
 }
 
-fn refusal(update: &FeatureUpdateKey, version: i16) -> String {
-    let upgrade_type = match (version, update.allow_downgrade) {
-        (0, true) => SAFE_DOWNGRADE,
-        (0, false) => UPGRADE,
-        _ => update.upgrade_type,
+fn asked(update: FeatureUpdateKey, version: i16) -> FeatureUpdate {
+    let upgrade_type = match (version, update.allow_downgrade, update.upgrade_type) {
+        (0, true, _) => UpgradeType::SafeDowngrade,
+        (0, false, _) | (_, _, 1) => UpgradeType::Upgrade,
+        (_, _, 2) => UpgradeType::SafeDowngrade,
+        (_, _, 3) => UpgradeType::UnsafeDowngrade,
+        _ => UpgradeType::Unknown,
     };
-    if update.feature.is_empty() {
-        "Feature name can not be empty.".to_owned()
-    } else if ![UPGRADE, SAFE_DOWNGRADE, UNSAFE_DOWNGRADE].contains(&upgrade_type) {
-        "Received unknown upgrade type.".to_owned()
-    } else if update.max_version_level >= 1 {
-        "Could not apply finalized feature update because the provided feature is not supported.".to_owned()
-    } else if upgrade_type != UPGRADE {
-        "Can not delete non-existing finalized feature.".to_owned()
-    } else {
-        format!(
-            "Can not provide versionLevel: {} less than 1 without setting the SAFE downgradeType in the request.",
-            update.max_version_level
-        )
-    }
+    FeatureUpdate { feature: update.feature, level: update.max_version_level, upgrade_type }
+}
+
+/// Waits until this broker tells its clients what has been finalized.
+async fn heard_of(server: &Server, epoch: Option<i32>, timeout_ms: i32) -> bool {
+    let Some(epoch) = epoch else { return true };
+    let mut features = server.features.clone();
+    let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+    let heard = features.wait_for(|finalized| finalized.epoch >= i64::from(epoch));
+    matches!(timeout(patience, heard).await, Ok(Ok(_)))
 }
 
 #[cfg(test)]
@@ -84,16 +111,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_feature_can_be_changed_and_each_wish_hears_why() {
-        let why = |version, feature: &str, max_version_level, allow_downgrade, upgrade_type| {
-            let feature = feature.to_owned();
-            refusal(&FeatureUpdateKey { feature, max_version_level, allow_downgrade, upgrade_type }, version)
+    fn the_first_version_says_in_another_way_what_may_go_down() {
+        let kind = |version, allow_downgrade, upgrade_type| {
+            let update = FeatureUpdateKey { allow_downgrade, upgrade_type, ..Default::default() };
+            asked(update, version).upgrade_type
         };
-        assert_eq!(why(1, "", 1, false, UPGRADE), "Feature name can not be empty.");
-        assert_eq!(why(1, "f", 1, false, 0), "Received unknown upgrade type.");
-        assert!(why(1, "f", 1, false, UPGRADE).ends_with("the provided feature is not supported."));
-        assert_eq!(why(1, "f", 0, false, SAFE_DOWNGRADE), "Can not delete non-existing finalized feature.");
-        assert_eq!(why(0, "f", 0, true, UPGRADE), "Can not delete non-existing finalized feature.");
-        assert!(why(0, "f", 0, false, SAFE_DOWNGRADE).starts_with("Can not provide versionLevel: 0 less than 1"));
+        assert_eq!([kind(0, false, 3), kind(0, true, 1)], [UpgradeType::Upgrade, UpgradeType::SafeDowngrade]);
+        let kinds =
+            [UpgradeType::Unknown, UpgradeType::Upgrade, UpgradeType::SafeDowngrade, UpgradeType::UnsafeDowngrade];
+        assert_eq!([kind(1, true, 0), kind(1, true, 1), kind(1, true, 2), kind(1, true, 3)], kinds);
     }
 }

@@ -20,6 +20,7 @@ pub mod command;
 mod controlled_shutdown;
 mod counters;
 mod dynamic_config;
+mod features;
 mod housekeeping;
 mod isr_znodes;
 mod jvm_environment;

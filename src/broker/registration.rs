@@ -2,7 +2,6 @@
 //! had to be replaced. There is never a second one of the same id: a node that another process owns is left alone.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaServer.scala, createBrokerInfo;
 //! core/src/main/scala/kafka/controller/KafkaController.scala, processRegisterBrokerAndReelect.
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use crate::config::listeners::EndPoint;
 use crate::config::metadata_version::MetadataVersion;
 use crate::controller::task::Controller;
+use crate::metadata::features;
 use crate::model::clock::wall_clock_ms;
 use crate::model::{BrokerEpoch, BrokerId};
 
@@ -81,7 +81,7 @@ impl Identity {
             rack: self.rack.clone(),
             jmx_port: -1,
             timestamp_ms: wall_clock_ms(),
-            features: BTreeMap::new(),
+            features: features::supported(),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::broker::controlled_shutdown::ControlledShutdown;
 use crate::broker::counters::Counters;
 use crate::broker::dynamic_config::DynamicConfig;
+use crate::broker::features;
 use crate::broker::housekeeping;
 use crate::broker::isr_znodes;
 use crate::broker::leaderships::forward_leaderships;
@@ -45,6 +46,7 @@ use crate::coordinator::transaction::task::TransactionCoordinator;
 use crate::coordinator::transaction::verifier::Verifier;
 use crate::log::dirs::LogDirs;
 use crate::metadata::cache::MetadataCache;
+use crate::metadata::features::FinalizedFeatures;
 use crate::model::clock::wall_clock_ms;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::model::lock::off_the_network;
@@ -229,6 +231,15 @@ async fn cluster_id(zookeeper: &ZooKeeper, log_dirs: &LogDirs) -> Result<String,
     }
 }
 
+/// The features that the cluster has finalized; the start is refused where it could not take part in one.
+async fn finalized_features(zookeeper: &ZooKeeper, config: &KafkaConfig) -> Result<FinalizedFeatures, StartError> {
+    if !config.inter_broker_protocol_version().is_feature_versioning_supported() {
+        return Ok(FinalizedFeatures::default());
+    }
+    let what = "read the finalized features";
+    features::read(zookeeper).await.doing(what)?.doing(what)
+}
+
 /// How many partitions a coordinator's topic has, or will have, by the setting that says so.
 async fn partitions_of(zookeeper: &ZooKeeper, topic: &str, configured: i32, setting: &str) -> Result<i32, StartError> {
     loop {
@@ -331,6 +342,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         rack: config.broker_rack().map(str::to_owned),
         protocol: config.inter_broker_protocol_version(),
     };
+    let (publish_features, finalized) = watch::channel(finalized_features(&zookeeper, &config).await?);
     let (own_configs, defaults) = dynamic.topic_configs().await.doing("read the topics' settings")?;
     // The directories were opened before what is stored in ZooKeeper was read.
     log_dirs.set_recovery_threads(log_dirs_config.num_recovery_threads_per_data_dir);
@@ -356,6 +368,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         registered,
         Arc::clone(&counters.replica),
     );
+    tasks.spawn(features::follow(zookeeper.clone(), publish_features, shutting_down.clone()));
     tasks.spawn(Fetchers::run(fetchers, shutting_down.clone()));
     for _ in 0..moves_at_once {
         tasks.spawn(dir_moves::run(Arc::clone(&replicas), shutting_down.clone()));
@@ -417,6 +430,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         cluster_id,
         config: Arc::clone(&current),
         metadata: Arc::clone(&metadata),
+        features: finalized,
         groups: Arc::clone(&groups),
         verifier: Verifier::new(id, Arc::clone(&transactions), Arc::clone(&metadata)),
         transactions: Arc::clone(&transactions),

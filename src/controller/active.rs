@@ -27,6 +27,7 @@ use crate::config::metadata_version::MetadataVersion;
 use crate::controller::alter_partition::{AlterPartitions, Altered, Altering, StaleBrokerEpoch};
 use crate::controller::controlled_shutdown::ShutdownRefusal;
 use crate::controller::election::{self, Outcome, Unclean};
+use crate::controller::features::{FeatureUpdate, FeaturesUpdated};
 use crate::controller::leader_election::{Elected, ElectionRefusal, ElectionType};
 use crate::controller::reassignment::{AssignmentOutcome, ReassignmentRefusal, Reassignments};
 use crate::controller::requests::{ControllerIdentity, Outgoing, RequestBatch};
@@ -135,6 +136,11 @@ pub enum Request {
         broker: BrokerId,
         broker_epoch: BrokerEpoch,
     },
+    /// Each feature is named once.
+    UpdateFeatures {
+        updates: Vec<FeatureUpdate>,
+        validate_only: bool,
+    },
 }
 
 /// Why a broker gets no producer ids.
@@ -157,6 +163,8 @@ pub enum Answer {
     Reassignments(Vec<(TopicPartition, Assignment)>),
     /// The first id that the broker may hand out, and how many.
     ProducerIds(Result<(i64, i32), AllocationRefusal>),
+    /// `None` if ZooKeeper has refused it.
+    FeaturesUpdated(Option<FeaturesUpdated>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +218,13 @@ pub enum Action {
     AllocateProducerIds {
         id: RequestId,
         broker: BrokerId,
+    },
+    /// Finalize what these brokers all support, and answer the request with what has come of it.
+    UpdateFeatures {
+        id: RequestId,
+        updates: Vec<FeatureUpdate>,
+        validate_only: bool,
+        brokers: Vec<Broker>,
     },
     /// Each request is answered once.
     Answer {
@@ -423,6 +438,10 @@ impl Active {
                         Action::Answer { id, answer: Answer::ProducerIds(Err(refusal)) }
                     }
                 });
+            }
+            Request::UpdateFeatures { updates, validate_only } => {
+                let brokers = self.cluster.brokers.values().cloned().collect();
+                self.actions.push(Action::UpdateFeatures { id, updates, validate_only, brokers });
             }
             Request::ListReassignments(partitions) => {
                 let answer = Answer::Reassignments(self.reassignments_of(partitions));
@@ -729,7 +748,7 @@ impl Active {
                 // A list that was read earlier may arrive later; an old registration never comes back.
                 Some(known) if known.epoch > broker.epoch => {}
                 Some(known) => {
-                    if known.endpoints != broker.endpoints {
+                    if known.endpoints != broker.endpoints || known.features != broker.features {
                         *known = broker;
                         modified = true;
                     }

@@ -48,7 +48,13 @@ pub(super) struct Driver {
 pub(super) fn broker(id: i32, epoch: i64) -> Broker {
     let endpoint =
         Endpoint { listener: "PLAINTEXT".to_owned(), security_protocol: 0, host: format!("h{id}"), port: 9092 };
-    Broker { id: BrokerId(id), epoch: BrokerEpoch(epoch), endpoints: vec![endpoint], rack: None }
+    Broker {
+        id: BrokerId(id),
+        epoch: BrokerEpoch(epoch),
+        endpoints: vec![endpoint],
+        rack: None,
+        features: Default::default(),
+    }
 }
 
 pub(super) fn found(partitions: &[&[i32]]) -> TopicFound {

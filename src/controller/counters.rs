@@ -83,7 +83,9 @@ impl ControllerCounters {
                 Request::ControlledShutdown { .. } => count(&self.controlled_shutdowns),
                 Request::ElectLeaders { .. } => count(&self.elections_requested),
                 Request::Reassign(_) => count(&self.reassignment_requests),
-                Request::ListReassignments(_) | Request::AllocateProducerIds { .. } => {}
+                Request::ListReassignments(_)
+                | Request::AllocateProducerIds { .. }
+                | Request::UpdateFeatures { .. } => {}
             },
         }
     }

@@ -19,6 +19,7 @@ pub mod assignment;
 pub mod controlled_shutdown;
 pub mod counters;
 pub mod election;
+pub mod features;
 pub mod leader_election;
 pub mod reassignment;
 #[cfg(test)]

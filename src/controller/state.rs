@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::metadata::features::SupportedFeatures;
 use crate::model::endpoint::{self, Endpoint};
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
@@ -21,6 +22,8 @@ pub struct Broker {
     pub epoch: BrokerEpoch,
     pub endpoints: Vec<Endpoint>,
     pub rack: Option<String>,
+    /// Of a JVM broker in ZooKeeper mode, none.
+    pub features: SupportedFeatures,
 }
 
 impl Broker {

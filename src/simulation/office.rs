@@ -534,7 +534,7 @@ fn registration(id: BrokerId, session: SessionId, zookeeper: &mut ZooKeeper) -> 
     let path = broker::path(id.0);
     let epoch = BrokerEpoch(zookeeper.get(&path)?.czxid);
     zookeeper.watch(session, Watched::Data(path));
-    Some((id, Broker { id, epoch, endpoints: Vec::new(), rack: None }))
+    Some((id, Broker { id, epoch, endpoints: Vec::new(), rack: None, features: Default::default() }))
 }
 
 /// Brokers that have lost a log directory, of which nobody will hear again.

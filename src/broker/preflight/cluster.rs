@@ -18,6 +18,7 @@ use crate::config::kafka_config::KafkaConfig;
 use crate::config::keys::setting_behind;
 use crate::config::properties::Properties;
 use crate::config::topic_settings::topic_setting;
+use crate::metadata::features::{incompatible, supported};
 use crate::model::{TopicId, TopicPartition};
 
 const ABOUT: &str = "cluster";
@@ -118,11 +119,11 @@ impl Looker<'_> {
         }
         let feature = self.zookeeper.feature().await;
         if let Some(Some(feature)) = self.understood(feature)?
-            && !feature.value.features.is_empty()
+            && let unknown = incompatible(&supported(), &feature.value.features)
+            && !unknown.is_empty()
         {
-            let features: Vec<String> =
-                feature.value.features.iter().map(|(name, level)| format!("{name} {level}")).collect();
-            self.report.warn(ABOUT, format!("finalized features that are not known here: {}", few(&features)));
+            let features: Vec<String> = unknown.iter().map(|(name, level)| format!("{name} {level}")).collect();
+            self.report.refuse(ABOUT, format!("finalized features that are not known here: {}", few(&features)));
         }
         Ok(())
     }

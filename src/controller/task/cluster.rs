@@ -1,5 +1,5 @@
 //! The controller's reads and writes of ZooKeeper, in its own words.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use log::{info, warn};
@@ -17,9 +17,11 @@ use odradek_zookeeper::znode::{preferred_replica_election, reassign_partitions};
 use crate::config::listeners::SecurityProtocol;
 use crate::config::sections::ControllerConfig;
 use crate::controller::active::{LeadershipWrite, TopicFound, TopicRead, WriteOutcome};
+use crate::controller::features::{self, FeatureUpdate, FeaturesUpdated};
 use crate::controller::reassignment::AssignmentOutcome;
 use crate::controller::state::{Assignment, Broker, LeaderAndIsr};
 use crate::controller::task::leaderships::{self, noted};
+use crate::metadata::features::FeatureLevels;
 use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 
@@ -106,6 +108,15 @@ fn broker(registered: RegisteredBroker) -> Broker {
         epoch: BrokerEpoch(registered.epoch),
         endpoints: endpoints.collect(),
         rack: registered.broker.rack,
+        features: registered.broker.features,
+    }
+}
+
+/// What counts of it: a node that is switched off finalizes nothing.
+fn finalized(feature: &Feature) -> FeatureLevels {
+    match feature.status {
+        Status::Enabled => feature.features.clone(),
+        Status::Disabled => FeatureLevels::new(),
     }
 }
 
@@ -142,31 +153,69 @@ impl ClusterState {
         self.fenced.epoch_zk_version()
     }
 
-    /// `/feature` says whether feature versioning is on, which follows from the inter-broker protocol.
-    pub async fn set_up_features(&self) -> Result<(), ZkError> {
-        let protocol = self.config.inter_broker_protocol_version;
-        let version = if protocol.feature_znode_version() == 2 { FeatureJson::V2 } else { FeatureJson::V1 };
+    fn feature_json(&self) -> FeatureJson {
+        match self.config.inter_broker_protocol_version.feature_znode_version() {
+            2 => FeatureJson::V2,
+            _ => FeatureJson::V1,
+        }
+    }
+
+    /// `/feature` says whether feature versioning is on, which follows from the inter-broker protocol. Gives what is
+    /// finalized.
+    pub async fn set_up_features(&self) -> Result<FeatureLevels, ZkError> {
+        let version = self.feature_json();
         let path = znode::feature::PATH;
         let current = self.zk().feature().await;
         let Some(current) = self.noted(path, "the features of the cluster stay as they are", current)? else {
-            return Ok(());
+            return Ok(FeatureLevels::new());
         };
         let current = current.map(|current| current.value);
-        let wanted = if protocol.is_feature_versioning_supported() {
-            let features = match &current {
-                Some(Feature { status: Status::Enabled, features, .. }) => features.clone(),
-                _ => BTreeMap::new(),
-            };
+        let wanted = if self.config.inter_broker_protocol_version.is_feature_versioning_supported() {
+            let features = current.as_ref().map(finalized).unwrap_or_default();
             Feature { version, status: Status::Enabled, features }
         } else {
-            Feature { version, status: Status::Disabled, features: BTreeMap::new() }
+            Feature { version, status: Status::Disabled, features: FeatureLevels::new() }
         };
-        if current.as_ref() == Some(&wanted) {
-            return Ok(());
+        if current.as_ref() != Some(&wanted) {
+            info!("writing {} with contents {wanted:?}", znode::feature::PATH);
+            let written = self.fenced.set_feature(&wanted).await;
+            self.noted(path, "the features of the cluster stay as they are", written)?;
         }
-        info!("writing {} with contents {wanted:?}", znode::feature::PATH);
-        let written = self.fenced.set_feature(&wanted).await;
-        self.noted(path, "the features of the cluster stay as they are", written).map(|_| ())
+        Ok(wanted.features)
+    }
+
+    /// Finalizes features as far as all brokers support them; gives what came of it, and what is finalized then. `None` if
+    /// ZooKeeper does not let it be written.
+    pub async fn update_features(
+        &self,
+        updates: &[FeatureUpdate],
+        validate_only: bool,
+        brokers: &[Broker],
+    ) -> Result<Option<(FeaturesUpdated, FeatureLevels)>, ZkError> {
+        let path = znode::feature::PATH;
+        let what = "the features of the cluster stay as they are";
+        loop {
+            let Some(current) = self.noted(path, what, self.zk().feature().await)? else { return Ok(None) };
+            let existing = current.as_ref().map(|current| finalized(&current.value)).unwrap_or_default();
+            let protocol = self.config.inter_broker_protocol_version;
+            let (target, outcomes) = features::updated(&existing, updates, protocol, brokers);
+            if target == existing || validate_only {
+                return Ok(Some((FeaturesUpdated { outcomes, epoch: None }, existing)));
+            }
+            let wanted = Feature { version: self.feature_json(), status: Status::Enabled, features: target };
+            info!("writing {path} with contents {wanted:?}");
+            let written = match current {
+                Some(current) => self.fenced.set(path, &wanted.encode(), current.version).await,
+                None => self.fenced.create(path, &wanted.encode()).await.map(|()| 0),
+            };
+            // Somebody else was there in between.
+            if matches!(written, Err(ZkError::BadVersion { .. } | ZkError::NoNode { .. } | ZkError::NodeExists { .. }))
+            {
+                continue;
+            }
+            let Some(epoch) = self.noted(path, what, written)? else { return Ok(None) };
+            return Ok(Some((FeaturesUpdated { outcomes, epoch: Some(epoch) }, wanted.features)));
+        }
     }
 
     /// A new controller reads everything anyway.

@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use log::info;
+use log::{info, warn};
 use odradek_zookeeper::brokers::ids;
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::requests::Read;
@@ -21,6 +21,7 @@ use crate::controller::task::channel::Channels;
 use crate::controller::task::cluster::{BrokerRead, ClusterState};
 use crate::controller::task::watches::{ReadTopic, armed, is_current, legal_topics, read_topics, unwatched};
 use crate::controller::task::{Input, WatchId};
+use crate::metadata::features::{FeatureLevels, incompatible};
 use crate::model::{BrokerId, ControllerEpoch};
 
 /// What exists only while this broker is the controller. Dropping it stops every task below.
@@ -31,6 +32,8 @@ pub(super) struct Office {
     pub(super) watches: JoinSet<()>,
     /// The live brokers as they last registered in a way that can be understood.
     pub(super) brokers: BTreeMap<BrokerId, Broker>,
+    /// The features that whoever takes part must support.
+    pub(super) finalized: FeatureLevels,
     /// One for each registration, whether or not it can be understood.
     pub(super) broker_watches: HashMap<BrokerId, AbortHandle>,
     pub(super) topic_watches: HashMap<Arc<str>, AbortHandle>,
@@ -40,6 +43,12 @@ pub(super) struct Office {
 }
 
 impl Office {
+    /// The brokers that take part: who does not support what is finalized does not.
+    fn live(&self) -> Vec<Broker> {
+        let takes_part = |broker: &&Broker| incompatible(&broker.features, &self.finalized).is_empty();
+        self.brokers.values().filter(takes_part).cloned().collect()
+    }
+
     fn answer(&mut self, id: RequestId, answer: Answer) {
         if let Some(asked) = self.asked.remove(&id) {
             // Whoever asked may have gone.
@@ -51,6 +60,12 @@ impl Office {
     fn broker_read(&mut self, broker: BrokerId, read: Read) {
         match self.zookeeper.broker_read(broker, read) {
             BrokerRead::Registered(registered) => {
+                let unsupported = incompatible(&registered.features, &self.finalized);
+                if !unsupported.is_empty() {
+                    warn!(
+                        "the registration of broker {broker} is ignored: it does not support {unsupported:?}, which is finalized"
+                    );
+                }
                 self.brokers.insert(broker, registered);
             }
             BrokerRead::Gone => {
@@ -77,7 +92,7 @@ impl Task {
     ) -> Result<(), ZkError> {
         let prefix = self.log_prefix();
         let zookeeper = ClusterState::new(zk.fenced(epoch_zk_version), self.config.clone());
-        zookeeper.set_up_features().await?;
+        let finalized = zookeeper.set_up_features().await?;
         let mut brokers = zk.watch_children(znode::broker::ROOT);
         let mut topics = zk.watch_children(znode::topic::ROOT);
         let mut deletions = zk.watch_children(znode::delete_topic::ROOT);
@@ -103,6 +118,7 @@ impl Task {
             channels,
             watches: JoinSet::new(),
             brokers: BTreeMap::new(),
+            finalized,
             broker_watches: HashMap::new(),
             topic_watches: HashMap::new(),
             asked: HashMap::new(),
@@ -151,7 +167,7 @@ impl Task {
         let reassignments = zk.watch_data(znode::reassign_partitions::PATH);
         self.watch_request(watches, reassignments, move || Input::ReassignmentsRequested { epoch });
 
-        let live = office.brokers.values().cloned().collect();
+        let live = office.live();
         let snapshot =
             Snapshot { brokers: live, topics: found, leaderships, deletions: deletion_names, not_understood };
         let (core, actions) = Active::elected(settings, epoch, snapshot);
@@ -257,6 +273,16 @@ impl Task {
                     office.answer(id, Answer::ProducerIds(ids.ok_or(AllocationRefusal::NotWritten)));
                     None
                 }
+                Action::UpdateFeatures { id, updates, validate_only, brokers } => {
+                    let updated = office.zookeeper.update_features(&updates, validate_only, &brokers).await?;
+                    let updated = updated.map(|(updated, finalized)| {
+                        office.finalized = finalized;
+                        updated
+                    });
+                    office.answer(id, Answer::FeaturesUpdated(updated));
+                    // Whoever did not take part may do so now.
+                    Some(Event::Brokers(office.live()))
+                }
                 Action::Answer { id, answer } => {
                     office.answer(id, answer);
                     None
@@ -306,7 +332,7 @@ impl Task {
         let (zk, epoch) = (office.zookeeper.zk().clone(), office.core.epoch());
         // Dropped in the middle of this, the office is given up.
         let read = self.read_brokers(&zk, &mut office, epoch, new).await;
-        let brokers = office.brokers.values().cloned().collect();
+        let brokers = office.live();
         self.office = Some(office);
         read?;
         self.process(Event::Brokers(brokers)).await
@@ -323,7 +349,7 @@ impl Task {
             return Ok(());
         }
         office.broker_read(broker, Ok(data));
-        let brokers = office.brokers.values().cloned().collect();
+        let brokers = office.live();
         self.process(Event::Brokers(brokers)).await
     }
 

@@ -26,7 +26,7 @@ pub struct Broker {
     pub rack: Option<String>,
     pub jmx_port: i32,
     pub timestamp_ms: i64,
-    /// Name to (min_version, max_version). Brokers in ZooKeeper mode register none.
+    /// Name to (min_version, max_version). JVM brokers in ZooKeeper mode register none.
     pub features: BTreeMap<String, (i16, i16)>,
 }
 

@@ -1,5 +1,5 @@
-//! `/feature`: the finalized features. A cluster in ZooKeeper mode has none, but the node says whether the feature
-//! versioning system (KIP-584) is enabled.
+//! `/feature`: the finalized features, and whether the feature versioning system (KIP-584) is enabled. JVM brokers in
+//! ZooKeeper mode know no feature, and stop where one is finalized.
 use super::{JsonNode, encoded, int};
 use crate::error::ZnodeError;
 use serde_json::{Value, json};
