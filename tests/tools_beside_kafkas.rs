@@ -1,4 +1,4 @@
-//! Tools that go on until they are stopped say, line by line, what Kafka's own say about the same cluster.
+//! Tools that go on for a time say, line by line, what Kafka's own say about the same cluster, and do what they do.
 
 mod support;
 
@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use bytes::Bytes;
+use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
 use odradek::record::compression::Codec;
+use odradek::record::read::batches;
 use regex::Regex;
 use support::client::batch;
 use support::{Brokers, Cluster, Kind, PATIENCE, Process, Scratch, eventually, jvm_tool, our_tool};
@@ -184,4 +187,86 @@ fn replicas_are_compared_batch_by_batch() {
     });
     assert_eq!(ours, kafkas);
     assert!(ours.iter().any(|line| line.contains("t-0 has unmatched checksum at offset 1; replica")), "{ours:?}");
+}
+
+/// Of a topic's only partition: how many records are there in transactions, and how many of these are ended, as each marker
+/// ends all before it.
+fn transactions(cluster: &Cluster, topic: &str) -> (usize, Vec<usize>) {
+    let segment = cluster.broker.data.join(format!("{topic}-0/00000000000000000000.log"));
+    let bytes = Bytes::from(fs::read(segment).expect("it is there"));
+    let (mut records, mut ends) = (0, Vec::new());
+    for batch in batches(&bytes) {
+        let header = *batch.expect("the batch is sound").header();
+        match (header.is_transactional, header.is_control) {
+            (true, true) => ends.push(records),
+            (true, false) => records += header.record_count as usize,
+            (false, _) => {}
+        }
+    }
+    (records, ends)
+}
+
+#[test]
+fn a_performance_producer_sends_in_transactions() {
+    let cluster = Cluster::start("perf-transactions", "transaction.state.log.num.partitions=1");
+    let address = format!("bootstrap.servers={}", cluster.broker.address());
+    let numbers = Regex::new(r"\d+(\.\d+)?").expect("the pattern is constant");
+    let mut said: Vec<Vec<String>> = Vec::new();
+    for whose in [Ours, Kafkas] {
+        let start = |topic: &str, arguments: &str| {
+            cluster.broker.client().create_topic(topic, 1, &[]);
+            let common = ["--topic", topic, "--record-size", "10", "--producer-props", &address];
+            let arguments: Vec<&str> = common.into_iter().chain(arguments.split(' ')).collect();
+            let mut command = tool(whose, "kafka-producer-perf-test.sh", "ProducerPerformance", &arguments);
+            Process::start(topic, &mut command, cluster.scratch.path(topic))
+        };
+        let mut ended = |tool: &mut Process| {
+            let ended = eventually(PATIENCE, "the tool ends", || tool.has_ended().ok_or_else(|| tool.last_words()));
+            assert!(ended.success(), "{whose:?}: {}", tool.last_words());
+            // Both may speak of their settings first.
+            let lines = tool.said();
+            let lines = lines.lines().filter(|line| line.contains("records sent"));
+            said.push(lines.map(|line| numbers.replace_all(line, "N").into_owned()).collect());
+        };
+        let topic = |of: &str| format!("{of}-{whose:?}").to_lowercase();
+
+        let (none, one, several, fenced) = (topic("none"), topic("one"), topic("several"), topic("fenced"));
+        ended(&mut start(&none, "--num-records 10 --throughput -1 --transactional-id unused"));
+        assert_eq!(transactions(&cluster, &none), (0, Vec::new()), "{whose:?}");
+        ended(&mut start(&one, "--num-records 10 --throughput -1 --transaction-duration-ms 3600000"));
+        assert_eq!(transactions(&cluster, &one), (10, vec![10]), "{whose:?}");
+        // A record each twentieth of a second: each transaction is old enough at its second or third.
+        ended(&mut start(&several, "--num-records 20 --throughput 20 --transaction-duration-ms 60"));
+        let (records, ends) = transactions(&cluster, &several);
+        assert!(records == 20 && ends.last() == Some(&20) && (2..=20).contains(&ends.len()), "{whose:?}: {ends:?}");
+        // All of the same id, one after the other.
+        let mut client = cluster.broker.client();
+        let mut take_over = |id: &str| {
+            let request = InitProducerIdRequest {
+                transactional_id: Some(id.to_owned()),
+                transaction_timeout_ms: 60_000,
+                ..Default::default()
+            };
+            eventually(PATIENCE, "the id is taken over", || {
+                let told = client.call(&request, 1).map_err(|error| error.to_string())?;
+                if told.error_code == 0 { Ok(told.producer_epoch) } else { Err(format!("{told:?}")) }
+            })
+        };
+        assert_eq!(take_over("performance-producer-default-transactional-id"), if whose == Ours { 2 } else { 5 });
+
+        let endless =
+            format!("--num-records 100000 --throughput 50 --transaction-duration-ms 100 --transactional-id {fenced}");
+        let mut tool = start(&fenced, &endless);
+        eventually(PATIENCE, "a transaction is committed", || {
+            assert_eq!(tool.has_ended(), None, "{}", tool.last_words());
+            let (_, ends) = transactions(&cluster, &fenced);
+            if ends.is_empty() { Err(tool.last_words()) } else { Ok(()) }
+        });
+        take_over(&fenced);
+        let ended = eventually(PATIENCE, "the zombie ends", || tool.has_ended().ok_or_else(|| tool.last_words()));
+        assert_eq!(ended.code(), Some(1), "{whose:?}: {}", tool.last_words());
+    }
+    let (ours, kafkas) = said.split_at(3);
+    assert_eq!(ours, kafkas);
+    assert_eq!(ours[0].len(), 1, "{ours:?}");
 }

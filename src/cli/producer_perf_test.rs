@@ -24,13 +24,15 @@ pub(crate) const TOOL: Tool = Tool {
         flag("producer-props", Takes::Several("PROP-NAME=PROP-VALUE"), "Settings such as bootstrap.servers."),
         flag("producer.config", Takes::Value("CONFIG-FILE"), "Properties file of the producer."),
         flag("print-metrics", Takes::Nothing, "Accepted; there are none to print."),
-        flag("transactional-id", Takes::Value("TRANSACTIONAL-ID"), "Transactions are not supported yet."),
-        flag("transaction-duration-ms", Takes::Value("DURATION"), "Transactions are not supported yet."),
+        flag("transactional-id", Takes::Value("TRANSACTIONAL-ID"), "Of the transactions, if there are any."),
+        flag("transaction-duration-ms", Takes::Value("DURATION"), "How old a transaction gets; 0 for none. Default: 0"),
         flag("record-size", Takes::Value("RECORD-SIZE"), "Message size in bytes; or --payload-file."),
         flag("payload-file", Takes::Value("PAYLOAD-FILE"), "Payloads to choose from; or --record-size."),
         flag("payload-monotonic", Takes::Nothing, "Payloads are increasing numbers."),
     ],
 };
+
+const DEFAULT_TRANSACTIONAL_ID: &str = "performance-producer-default-transactional-id";
 
 /// Where the values of the records come from.
 enum Payloads {
@@ -182,9 +184,6 @@ fn properties(options: &Options) -> Result<ClientProperties, Stop> {
     if !options.has("producer-props") && !options.has("producer.config") {
         return Err(Stop::Usage("Either --producer-props or --producer.config must be specified.".to_owned()));
     }
-    if options.number::<i64>("transaction-duration-ms")?.is_some_and(|duration| duration > 0) {
-        return Err(Stop::Failed("transactions are not supported yet".to_owned()));
-    }
     let mut properties = properties_of_file(options.value("producer.config"))?;
     for property in options.values("producer-props") {
         match property.split_once('=') {
@@ -192,7 +191,16 @@ fn properties(options: &Options) -> Result<ClientProperties, Stop> {
             _ => return Err(Stop::Failed(format!("Invalid property: {property}"))),
         }
     }
+    if transaction_duration(options)?.is_some() {
+        properties.set("transactional.id", options.value("transactional-id").unwrap_or(DEFAULT_TRANSACTIONAL_ID));
+    }
     Ok(properties)
+}
+
+/// After which a transaction is committed; none without transactions.
+fn transaction_duration(options: &Options) -> Result<Option<Duration>, Stop> {
+    let duration_ms: i64 = options.number("transaction-duration-ms")?.unwrap_or_default();
+    Ok(u64::try_from(duration_ms).ok().filter(|duration| *duration > 0).map(Duration::from_millis))
 }
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
@@ -204,17 +212,27 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let throughput: f64 = options.number("throughput")?.unwrap_or(-1.0);
     let properties = properties(options)?;
     let mut payloads = Payloads::new(options, out)?;
+    let transaction_duration = transaction_duration(options)?;
     let producer = producer(properties, "perf-producer-client")?;
+    if transaction_duration.is_some() {
+        producer.init_transactions().await?;
+    }
 
     let stats = Arc::new(Mutex::new(Stats::new()));
     // Draws on a terminal only.
     let progress = ProgressBar::new(record_count).with_style(progress_style());
     let start = Instant::now();
     let mut window_start = start;
+    // When the transaction began that is open.
+    let mut transaction_start = None;
     for number in 0..record_count {
         let value = payloads.next(number);
         let size = value.len();
         let record = OutgoingRecord { value: Some(value), ..Default::default() };
+        if transaction_duration.is_some() && transaction_start.is_none() {
+            producer.begin_transaction()?;
+            transaction_start = Some(Instant::now());
+        }
         let sent_at = Instant::now();
         let on_settled = {
             let stats = Arc::clone(&stats);
@@ -224,6 +242,10 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
             })
         };
         producer.send_then(&topic, record, on_settled).await?;
+        if transaction_start.zip(transaction_duration).is_some_and(|(start, duration)| sent_at - start >= duration) {
+            producer.commit_transaction().await?;
+            transaction_start = None;
+        }
         if sent_at - window_start >= WINDOW {
             let window = std::mem::take(&mut locked(&stats).window);
             let elapsed = sent_at - window_start;
@@ -239,6 +261,9 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
                 tokio::time::sleep_until(due.into()).await;
             }
         }
+    }
+    if transaction_start.is_some() {
+        producer.commit_transaction().await?;
     }
     producer.flush().await;
     progress.finish_and_clear();

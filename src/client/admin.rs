@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::client::cluster::{Cluster, Node};
+use crate::client::cluster::{Cluster, Coordinated, Node};
 use crate::client::error::{ClientError, checked, is_retriable_code};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -391,7 +391,7 @@ impl Cluster {
         let request = DescribeGroupsRequest { groups: vec![group.to_owned()], include_authorized_operations: false };
         let request = &request;
         self.retried("describe group", || async {
-            let coordinator = self.find_coordinator(group).await?;
+            let coordinator = self.find_coordinator(Coordinated::Group(group)).await?;
             let answer = self.broker(coordinator.id).await?.send(request).await?;
             let described = answer.groups.into_iter().next().ok_or_else(|| {
                 ClientError::refused(format!("describe group {group}"), ErrorCode::UnknownServerError, None)

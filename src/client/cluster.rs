@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::client::connection::{Connection, retried};
-use crate::client::error::ClientError;
+use crate::client::error::{ClientError, checked};
 use crate::client::settings::ClusterSettings;
 use crate::model::BrokerId;
 use crate::protocol::error_code::ErrorCode;
@@ -23,6 +23,14 @@ pub struct Node {
     pub host: String,
     pub port: i32,
     pub rack: Option<String>,
+}
+
+/// What has a coordinator, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coordinated<'a> {
+    Group(&'a str),
+    /// The producers that have a transactional id one after the other.
+    Transactions(&'a str),
 }
 
 impl Node {
@@ -207,21 +215,18 @@ impl Cluster {
         .await
     }
 
-    /// The broker that coordinates a group. One attempt.
-    pub async fn find_coordinator(&self, group: &str) -> Result<Node, ClientError> {
+    /// The broker that coordinates a group or a transactional id. One attempt.
+    pub async fn find_coordinator(&self, of: Coordinated<'_>) -> Result<Node, ClientError> {
         let connection = self.any().await?;
-        // Later versions ask for many groups at once and say nothing else.
+        // Later versions ask for many of them at once and say nothing else.
         let version = connection.version_of::<FindCoordinatorRequest>(3)?;
-        let request = FindCoordinatorRequest { key: group.to_owned(), ..Default::default() };
+        let (key_type, key, what) = match of {
+            Coordinated::Group(group) => (0, group, "group"),
+            Coordinated::Transactions(id) => (1, id, "the transactional id"),
+        };
+        let request = FindCoordinatorRequest { key: key.to_owned(), key_type, ..Default::default() };
         let answer = connection.send_at(&request, version).await?;
-        let code = ErrorCode::from_code(answer.error_code);
-        if code.is_error() {
-            return Err(ClientError::refused(
-                format!("find the coordinator of group {group}"),
-                code,
-                answer.error_message,
-            ));
-        }
+        checked(format!("find the coordinator of {what} {key}"), answer.error_code, answer.error_message)?;
         let node = Node { id: BrokerId(answer.node_id), host: answer.host, port: answer.port, rack: None };
         self.state().nodes.entry(node.id).or_insert_with(|| node.clone());
         Ok(node)
@@ -229,7 +234,7 @@ impl Cluster {
 
     /// A connection to the coordinator of a group. One attempt.
     pub async fn coordinator(&self, group: &str) -> Result<Arc<Connection>, ClientError> {
-        let node = self.find_coordinator(group).await?;
+        let node = self.find_coordinator(Coordinated::Group(group)).await?;
         self.connection_at(&node.address()).await
     }
 

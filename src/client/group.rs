@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::admin::{CommittedOffset, commit_request};
 use crate::client::assignor::{Subscriber, range};
-use crate::client::cluster::Cluster;
+use crate::client::cluster::{Cluster, Coordinated};
 use crate::client::connection::Connection;
 use crate::client::error::ClientError;
 use crate::client::settings::ConsumerSettings;
@@ -110,7 +110,7 @@ impl Group {
     /// A connection of its own: a join is answered when the rebalance ends, and whoever shares the connection would
     /// wait as long.
     async fn connect(&self) -> Result<Arc<Connection>, ClientError> {
-        let coordinator = self.cluster.find_coordinator(&self.id).await?;
+        let coordinator = self.cluster.find_coordinator(Coordinated::Group(&self.id)).await?;
         let mut settings = self.settings.cluster.connection.clone();
         settings.request_timeout =
             settings.request_timeout.max(self.settings.rebalance_timeout + Duration::from_secs(5));

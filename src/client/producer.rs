@@ -1,5 +1,7 @@
 //! The tools' producer: collects records into batches, sends them to leaders, and repeats what may succeed yet.
 
+mod transactions;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, described, is_retriable_code};
 use crate::client::partitioner::partition_of_key;
+use crate::client::producer::transactions::Transaction;
 use crate::client::settings::ProducerSettings;
 use crate::model::clock::wall_clock_ms;
 use crate::model::{BrokerId, TopicPartition};
@@ -64,7 +67,8 @@ pub type OnSettled = Box<dyn FnOnce(Result<Sent, ClientError>) + Send>;
 ///
 /// Order and idempotence: a batch gets its sequence when it is first sent; after a failure that may pass, the partition
 /// sends nothing more until all its requests are answered, and then starts over with the oldest batch. A batch that is
-/// given up leaves a gap in its partition's sequences, so a new producer id is taken once nothing is in flight.
+/// given up leaves a gap in its partition's sequences, so a new producer id is taken once nothing is in flight. One with a
+/// transactional id keeps its producer id: there the batch costs the transaction.
 pub struct Producer {
     shared: Arc<Shared>,
     /// The sender; ends with the producer.
@@ -91,6 +95,10 @@ struct State {
     outstanding: usize,
     /// Answered when nothing is outstanding; while there are any, no batch lingers.
     flushes: Vec<oneshot::Sender<()>>,
+    identity: Option<Identity>,
+    transaction: Option<Transaction>,
+    /// Of the transactional id, as it was last found.
+    coordinator: Option<BrokerId>,
 }
 
 #[derive(Debug, Default)]
@@ -330,6 +338,18 @@ impl Shared {
             return Err(ClientError::refused(reason, ErrorCode::UnknownTopicOrPartition, None));
         }
         let key = TopicPartition { topic: topic.clone(), partition: i32::try_from(partition).unwrap_or(i32::MAX) };
+        if self.settings.transactional_id.is_some() {
+            let doing = "send a record outside of a transaction";
+            let outside = || ClientError::refused(doing, ErrorCode::InvalidTxnState, None);
+            let refusal = match &state.transaction {
+                Some(transaction) => transaction.failure().cloned(),
+                None => Some(outside()),
+            };
+            if let Some(refusal) = refusal {
+                self.room.add_permits(room as usize);
+                return Err(refusal);
+            }
+        }
         let queue = state.queues.entry(key).or_default();
         let has_place = |batch: &Batch| match &batch.contents {
             Contents::Open(builder) => builder.uncompressed_size() + size <= self.settings.batch_bytes,
@@ -368,6 +388,14 @@ impl Shared {
         Ok(())
     }
 
+    /// Gives up all batches that are not in flight.
+    fn give_up_waiting(&self, state: &mut State, error: &ClientError) {
+        let waiting: Vec<Batch> = state.queues.values_mut().flat_map(|queue| queue.batches.drain(..)).collect();
+        for batch in waiting {
+            self.settle(state, batch, Err(error.clone()));
+        }
+    }
+
     fn settle(&self, state: &mut State, batch: Batch, outcome: Result<Sent, ClientError>) {
         self.room.add_permits(batch.room);
         state.outstanding -= 1;
@@ -396,9 +424,10 @@ type Answer = (BrokerId, Vec<Sending>, Result<ProduceResponse, ClientError>);
 /// The task that sends what is ready and settles what comes back.
 struct Sender {
     shared: Arc<Shared>,
-    identity: Option<Identity>,
     /// A batch was given up: the sequences have a gap.
     needs_identity: bool,
+    /// Something waits for them that are not in the transaction yet.
+    unannounced: HashSet<TopicPartition>,
     in_flight: HashMap<BrokerId, usize>,
     answers: JoinSet<Answer>,
     stale_topics: HashSet<Arc<str>>,
@@ -410,9 +439,9 @@ impl Sender {
     fn new(shared: Arc<Shared>) -> Sender {
         let now = Instant::now();
         Sender {
-            needs_identity: shared.settings.is_idempotent,
+            needs_identity: shared.settings.is_idempotent && shared.settings.transactional_id.is_none(),
             shared,
-            identity: None,
+            unannounced: HashSet::new(),
             in_flight: HashMap::new(),
             answers: JoinSet::new(),
             stale_topics: HashSet::new(),
@@ -487,9 +516,9 @@ impl Sender {
         match attempt.await {
             Ok(answer) => {
                 let (producer_id, producer_epoch) = (answer.producer_id, answer.producer_epoch);
-                self.identity = Some(Identity { producer_id, producer_epoch });
                 self.needs_identity = false;
                 let mut state = self.shared.state();
+                state.identity = Some(Identity { producer_id, producer_epoch });
                 for queue in state.queues.values_mut() {
                     queue.next_sequence = 0;
                     for batch in &mut queue.batches {
@@ -500,10 +529,7 @@ impl Sender {
             Err(error) if error.is_retriable() => log::debug!("take a producer id: {error}"),
             Err(error) => {
                 let mut state = self.shared.state();
-                let waiting: Vec<Batch> = state.queues.values_mut().flat_map(|queue| queue.batches.drain(..)).collect();
-                for batch in waiting {
-                    self.shared.settle(&mut state, batch, Err(error.clone()));
-                }
+                self.shared.give_up_waiting(&mut state, &error);
             }
         }
     }
@@ -512,7 +538,7 @@ impl Sender {
     async fn send_ready(&mut self) -> Option<Instant> {
         loop {
             let (requests, next) = self.drain_ready();
-            if requests.is_empty() {
+            if requests.is_empty() && !self.add_partitions().await {
                 return next;
             }
             for (leader, sent) in requests {
@@ -550,6 +576,10 @@ impl Sender {
             if self.in_flight.get(&leader).is_some_and(|count| *count >= settings.in_flight_max) {
                 continue;
             }
+            if state.transaction.as_ref().is_some_and(|transaction| !transaction.has(partition)) {
+                self.unannounced.insert(partition.clone());
+                continue;
+            }
             let size = match &first.contents {
                 Contents::Open(builder) => builder.uncompressed_size(),
                 Contents::Built(bytes) => bytes.len(),
@@ -560,7 +590,7 @@ impl Sender {
             }
             *total += size;
             let Some(mut batch) = queue.batches.pop_front() else { continue };
-            build(&mut batch, queue, self.identity);
+            build(&mut batch, queue, state.identity, state.transaction.is_some());
             queue.in_flight += 1;
             requests.entry(leader).or_default().push(Sending { partition: partition.clone(), batch });
         }
@@ -578,7 +608,7 @@ impl Sender {
             });
         }
         let request = ProduceRequest {
-            transactional_id: None,
+            transactional_id: settings.transactional_id.clone(),
             acks: settings.acks,
             timeout_ms: i32::try_from(settings.cluster.connection.request_timeout.as_millis()).unwrap_or(i32::MAX),
             topic_data: topics
@@ -590,7 +620,8 @@ impl Sender {
         let submitted = async {
             let connection = self.shared.cluster.broker(leader).await?;
             // Version 3 is the first whose brokers take v2 batches as they are.
-            let version = connection.version_of::<ProduceRequest>(i16::MAX)?;
+            let at_most = if request.transactional_id.is_some() { transactions::PRODUCE_VERSION_MAX } else { i16::MAX };
+            let version = connection.version_of::<ProduceRequest>(at_most)?;
             if settings.acks == 0 {
                 connection.submit_unanswered(&request, version).await.map(|()| None)
             } else {
@@ -676,16 +707,18 @@ impl Sender {
         let state = &mut *guard;
         let queue = state.queues.entry(partition.clone()).or_default();
         let mut is_retriable = error.is_retriable();
+        let is_transactional = settings.transactional_id.is_some();
         if settings.is_idempotent {
             match code {
                 // An earlier batch came back first; this one follows it again. If it is the first, the broker knows
                 // other sequences than we do.
                 Some(ErrorCode::OutOfOrderSequenceNumber) => {
-                    is_retriable = true;
                     let follows = queue.batches.front().is_some_and(|first| first.ordinal < batch.ordinal);
-                    self.needs_identity |= !follows && queue.in_flight == 0;
+                    let is_first = !follows && queue.in_flight == 0;
+                    is_retriable = !is_transactional || !is_first;
+                    self.needs_identity |= !is_transactional && is_first;
                 }
-                Some(ErrorCode::UnknownProducerId | ErrorCode::InvalidProducerEpoch) => {
+                Some(ErrorCode::UnknownProducerId | ErrorCode::InvalidProducerEpoch) if !is_transactional => {
                     is_retriable = true;
                     self.needs_identity = true;
                 }
@@ -706,8 +739,9 @@ impl Sender {
             queue.not_before = Some(Instant::now() + pause);
             queue.put_back(batch);
         } else {
-            self.needs_identity |= settings.is_idempotent;
-            self.shared.settle(state, batch, Err(error));
+            self.needs_identity |= settings.is_idempotent && !is_transactional;
+            self.shared.settle(state, batch, Err(error.clone()));
+            self.shared.fail_transaction(state, &error);
         }
     }
 
@@ -721,8 +755,9 @@ impl Sender {
             while queue.batches.front().is_some_and(|batch| batch.created.elapsed() >= allowed) {
                 let Some(batch) = queue.batches.pop_front() else { break };
                 // Only a batch that has a sequence leaves a gap.
-                self.needs_identity |=
-                    self.shared.settings.is_idempotent && matches!(batch.contents, Contents::Built(_));
+                self.needs_identity |= self.shared.settings.is_idempotent
+                    && self.shared.settings.transactional_id.is_none()
+                    && matches!(batch.contents, Contents::Built(_));
                 let doing = format!("expire {} records for {partition}", batch.record_count);
                 let last = Some(Box::new(ClientError::refused(
                     described(ErrorCode::RequestTimedOut),
@@ -733,19 +768,22 @@ impl Sender {
             }
         }
         for (batch, error) in expired {
-            self.shared.settle(state, batch, Err(error));
+            self.shared.settle(state, batch, Err(error.clone()));
+            self.shared.fail_transaction(state, &error);
         }
     }
 }
 
 /// Closes the batch, with the partition's next sequence if the producer is idempotent.
-fn build(batch: &mut Batch, queue: &mut Queue, identity: Option<Identity>) {
+fn build(batch: &mut Batch, queue: &mut Queue, identity: Option<Identity>, is_transactional: bool) {
     let Contents::Open(builder) = &mut batch.contents else { return };
     let builder = std::mem::take(&mut **builder);
     let sequence = queue.next_sequence;
     let builder = match identity {
         None => builder,
-        Some(identity) => builder.producer(identity.producer_id, identity.producer_epoch, sequence),
+        Some(Identity { producer_id, producer_epoch }) => {
+            builder.producer(producer_id, producer_epoch, sequence).transactional(is_transactional)
+        }
     };
     if identity.is_some() {
         queue.next_sequence = crate::record::batch::incremented_sequence(sequence, batch.record_count);
@@ -798,16 +836,16 @@ mod tests {
         let mut first = batch(0, &["a", "b"]);
         let mut second = batch(1, &["c"]);
         let old = Some(Identity { producer_id: 7, producer_epoch: 0 });
-        build(&mut first, &mut queue, old);
-        build(&mut second, &mut queue, old);
+        build(&mut first, &mut queue, old, false);
+        build(&mut second, &mut queue, old, false);
         assert_eq!(sequence(&first), (7, 0, 2));
         assert_eq!(sequence(&second), (7, 2, 1));
         // Built once, a batch is sent again as it is.
-        build(&mut first, &mut queue, old);
+        build(&mut first, &mut queue, old, false);
         assert_eq!(sequence(&first), (7, 0, 2));
         queue.next_sequence = 0;
         reopen(&mut second, Codec::None);
-        build(&mut second, &mut queue, Some(Identity { producer_id: 8, producer_epoch: 0 }));
+        build(&mut second, &mut queue, Some(Identity { producer_id: 8, producer_epoch: 0 }), false);
         assert_eq!(sequence(&second), (8, 0, 1));
     }
 

@@ -125,6 +125,9 @@ pub struct ProducerSettings {
     /// -1, 0 or 1.
     pub acks: i16,
     pub is_idempotent: bool,
+    /// Of all producers that have had it and will, one writes at a time, in transactions.
+    pub transactional_id: Option<String>,
+    pub transaction_timeout: Duration,
     pub linger: Duration,
     pub batch_bytes: usize,
     pub request_bytes_max: usize,
@@ -163,8 +166,11 @@ impl ProducerSettings {
         if in_flight_max == 0 {
             return Err(invalid("max.in.flight.requests.per.connection", "must be at least 1"));
         }
-        if properties.get("transactional.id").is_some() {
-            return Err(invalid("transactional.id", "transactions are not supported yet"));
+        let is_idempotent = idempotence.unwrap_or(allows_idempotence);
+        let transactional_id: Option<String> = properties.take("transactional.id")?;
+        if transactional_id.is_some() && !is_idempotent {
+            let reason = "Cannot set a transactional.id without also enabling idempotence.";
+            return Err(invalid("transactional.id", reason));
         }
         let codec_name: String = properties.take_or("compression.type", "none".to_owned())?;
         if !["none", "gzip", "snappy", "lz4", "zstd"].contains(&codec_name.as_str()) {
@@ -172,7 +178,9 @@ impl ProducerSettings {
         }
         Ok(ProducerSettings {
             acks,
-            is_idempotent: idempotence.unwrap_or(allows_idempotence),
+            is_idempotent,
+            transactional_id,
+            transaction_timeout: properties.take_ms("transaction.timeout.ms", 60_000)?,
             linger: properties.take_ms("linger.ms", 0)?,
             batch_bytes: properties.take_or("batch.size", 16_384)?,
             request_bytes_max: properties.take_or("max.request.size", 1_048_576)?,
@@ -282,6 +290,7 @@ mod tests {
         assert!(settings(&[]).unwrap().is_idempotent);
         assert!(!settings(&[("acks", "1")]).unwrap().is_idempotent);
         assert!(settings(&[("acks", "1"), ("enable.idempotence", "true")]).is_err());
+        assert!(settings(&[("acks", "1"), ("transactional.id", "t")]).is_err());
         assert_eq!(settings(&[]).unwrap().cluster.bootstrap_servers, ["a:9092", "b:9092"]);
     }
 

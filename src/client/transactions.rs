@@ -3,18 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::client::admin::by_topic;
-use crate::client::cluster::{Cluster, Node};
+use crate::client::cluster::{Cluster, Coordinated, Node};
 use crate::client::error::{ClientError, checked};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_producers::{DescribeProducersRequest, ProducerState, TopicRequest};
 use crate::protocol::messages::describe_transactions::{DescribeTransactionsRequest, TransactionState};
-use crate::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use crate::protocol::messages::list_transactions::{ListTransactionsRequest, TransactionState as Listed};
 use crate::protocol::messages::write_txn_markers::{WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest};
-
-/// The key type of a transactional id.
-const TRANSACTION: i8 = 1;
 
 impl Cluster {
     /// The transactional ids that each broker coordinates.
@@ -40,13 +36,7 @@ impl Cluster {
     pub async fn describe_transaction(&self, id: &str) -> Result<(BrokerId, TransactionState), ClientError> {
         let doing = format!("describe the transactional id {id}");
         self.retried(&doing, || async {
-            let connection = self.any().await?;
-            // Later versions ask for many ids at once and say nothing else.
-            let version = connection.version_of::<FindCoordinatorRequest>(3)?;
-            let request = FindCoordinatorRequest { key: id.to_owned(), key_type: TRANSACTION, ..Default::default() };
-            let found = connection.send_at(&request, version).await?;
-            checked(&doing, found.error_code, found.error_message)?;
-            let coordinator = BrokerId(found.node_id);
+            let coordinator = self.find_coordinator(Coordinated::Transactions(id)).await?.id;
             let request = DescribeTransactionsRequest { transactional_ids: vec![id.to_owned()] };
             let answer = self.broker(coordinator).await?.send(&request).await?;
             let state = answer.transaction_states.into_iter().next().unwrap_or_default();
