@@ -68,9 +68,11 @@ install_maven() {
     maven kafka-0.9.0.1 org.apache.kafka:kafka_2.11:0.9.0.1 org.slf4j:slf4j-log4j12:1.7.6
     maven clients-0.9.0.1 org.apache.kafka:kafka-clients:0.9.0.1 org.slf4j:slf4j-simple:1.7.36
     maven clients-0.10.2.2 org.apache.kafka:kafka-clients:0.10.2.2 org.slf4j:slf4j-simple:1.7.36
+    maven clients-0.11.0.3 org.apache.kafka:kafka-clients:0.11.0.3 org.slf4j:slf4j-simple:1.7.36
     maven clients-1.1.1 org.apache.kafka:kafka-clients:1.1.1 org.slf4j:slf4j-simple:1.7.36
     maven clients-2.8.2 org.apache.kafka:kafka-clients:2.8.2 org.slf4j:slf4j-simple:1.7.36
     maven clients-3.9.1 org.apache.kafka:kafka-clients:3.9.1 org.slf4j:slf4j-simple:1.7.36
+    maven streams-3.9.1 org.apache.kafka:kafka-streams:3.9.1 org.slf4j:slf4j-simple:1.7.36
     maven clients-4.1.0 org.apache.kafka:kafka-clients:4.1.0 org.slf4j:slf4j-simple:1.7.36
 }
 

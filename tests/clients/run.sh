@@ -13,7 +13,7 @@
 set -u
 . "$(dirname "$0")/../cluster.sh"
 here=$base/tests/clients
-all=(java-0.9.0.1 java-0.10.2.2 java-1.1.1 java-2.8.2 java-3.9.1 java-4.1.0 kcat confluent-kafka kafka-python franz-go sarama kafkajs java-0.9.0.1-zookeeper-consumer confluent-kafka-example)
+all=(java-0.9.0.1 java-0.10.2.2 java-0.11.0.3 java-1.1.1 java-2.8.2 java-3.9.1 java-4.1.0 kcat confluent-kafka kafka-python franz-go sarama kafkajs java-0.9.0.1-zookeeper-consumer confluent-kafka-example)
 # Some of each kind, all of which can produce idempotently: what others send while a leader dies may come twice.
 [ "${BROKERS:-1}" = 1 ] || all=(java-2.8.2 java-4.1.0 kcat confluent-kafka franz-go sarama)
 [ $# -gt 0 ] && clients=("$@") || clients=("${all[@]}")
@@ -97,7 +97,7 @@ began=$SECONDS
 cluster_start
 java_checks 3.9.1 Prepare || die "Prepare.java does not compile"
 topics=()
-for name in "${clients[@]}"; do topics+=("t-${name//./-}-group:4"); done
+for name in "${clients[@]}"; do topics+=("t-${name//./-}-group:4" "t-${name//./-}-transactions:1"); done
 turn="the restart"
 if [ "$BROKERS" != 1 ]; then
     turn="all have seen a leader die"

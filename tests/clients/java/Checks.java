@@ -35,9 +35,15 @@ public class Checks {
             for (String acks : new String[] {"0", "1", "all"}) check("acks=" + acks, () -> acks(acks));
             if (has("org.apache.kafka.clients.producer.ProducerConfig", "ENABLE_IDEMPOTENCE_CONFIG")) check("idempotent producer", Checks::idempotent);
             if (method(KafkaConsumer.class, "offsetsForTimes", Map.class) != null) check("seek by time", Checks::seekByTime);
+            if (TRANSACTIONS) {
+                check("transactions, committed and aborted, with offsets", Checks::commitAndAbort);
+                check("a zombie is fenced out of its transaction", Checks::fence);
+                check("a transaction that is left open is aborted", Checks::fallSilent);
+            }
             check("group of two members, rebalance, commit", Checks::group);
         } else {
             for (String codec : codecs()) check("read again after the restart, " + codec, () -> readCodec(codec));
+            if (TRANSACTIONS) check("read committed records again", () -> readCommitted(30));
             check("resume at the committed offsets", Checks::resume);
         }
         System.exit(failures == 0 ? 0 : 1);
@@ -92,16 +98,23 @@ public class Checks {
     static final Method RECORD_HEADERS = method(ConsumerRecord.class, "headers");
     static final boolean TIMESTAMPS = method(ProducerRecord.class, "timestamp") != null;
     static final boolean HEADERS = method(ProducerRecord.class, "headers") != null;
+    static final boolean TRANSACTIONS = method(KafkaProducer.class, "initTransactions") != null;
+    static final Method COMMITTED_OF_SOME = method(KafkaConsumer.class, "committed", Set.class);
+    static final Method COMMITTED_OF_ONE = method(KafkaConsumer.class, "committed", TopicPartition.class);
 
-    @SuppressWarnings("unchecked")
-    static ConsumerRecords<String, String> poll(KafkaConsumer<String, String> consumer, long millis) throws Exception {
+    static Object call(Object of, Method method, Object... arguments) throws Exception {
         try {
-            return (ConsumerRecords<String, String>) (POLL_DURATION != null
-                ? POLL_DURATION.invoke(consumer, Duration.ofMillis(millis)) : POLL_LONG.invoke(consumer, millis));
+            return method.invoke(of, arguments);
         } catch (java.lang.reflect.InvocationTargetException wrapped) {
             if (wrapped.getCause() instanceof Exception) throw (Exception) wrapped.getCause();
             throw wrapped;
         }
+    }
+
+    @SuppressWarnings("unchecked")
+    static ConsumerRecords<String, String> poll(KafkaConsumer<String, String> consumer, long millis) throws Exception {
+        return (ConsumerRecords<String, String>) (POLL_DURATION != null
+            ? call(consumer, POLL_DURATION, Duration.ofMillis(millis)) : call(consumer, POLL_LONG, millis));
     }
 
     @SuppressWarnings("unchecked")
@@ -176,9 +189,9 @@ public class Checks {
         }
     }
 
-    static List<ConsumerRecord<String, String>> readFrom(String topic, long offset, int count) throws Exception {
+    static List<ConsumerRecord<String, String>> readFrom(String topic, long offset, int count, String... settings) throws Exception {
         List<ConsumerRecord<String, String>> records = new ArrayList<>();
-        try (KafkaConsumer<String, String> consumer = consumer()) {
+        try (KafkaConsumer<String, String> consumer = consumer(settings)) {
             TopicPartition partition = new TopicPartition(topic, 0);
             consumer.assign(Arrays.asList(partition));
             consumer.seek(partition, offset);
@@ -248,6 +261,94 @@ public class Checks {
             }
         }
         expect(value("none", 8), readFrom(prefix + "-none", 8, 1).get(0).value(), "first record behind the time");
+    }
+
+    /** A producer that has its transactional id, whoever had it before. None is closed: that might abort what it has open. */
+    static KafkaProducer<String, String> transactional(String id, int timeoutMillis) throws Exception {
+        KafkaProducer<String, String> producer = producer("transactional.id", id, "transaction.timeout.ms", "" + timeoutMillis, "enable.idempotence", "true");
+        end(producer, "initTransactions");
+        return producer;
+    }
+
+    static void end(KafkaProducer<String, String> producer, String how) throws Exception {
+        call(producer, KafkaProducer.class.getMethod(how));
+    }
+
+    static void begin(KafkaProducer<String, String> producer, String word, int from, int to) throws Exception {
+        end(producer, "beginTransaction");
+        List<Future<RecordMetadata>> sent = new ArrayList<>();
+        for (int i = from; i < to; i++) sent.add(producer.send(new ProducerRecord<>(prefix + "-transactions", 0, "key", word + "-" + i)));
+        for (Future<RecordMetadata> one : sent) one.get(30, TimeUnit.SECONDS);
+    }
+
+    static void offsets(KafkaProducer<String, String> producer, long position) throws Exception {
+        String group = prefix + "-transactions";
+        Map<TopicPartition, OffsetAndMetadata> offsets = Collections.singletonMap(new TopicPartition(prefix + "-transactions", 0), new OffsetAndMetadata(position));
+        Object whose = group;
+        Method send = method(KafkaProducer.class, "sendOffsetsToTransaction", Map.class, String.class);
+        if (send == null) {
+            Class<?> metadata = Class.forName("org.apache.kafka.clients.consumer.ConsumerGroupMetadata");
+            send = KafkaProducer.class.getMethod("sendOffsetsToTransaction", Map.class, metadata);
+            whose = metadata.getConstructor(String.class).newInstance(group);
+        }
+        call(producer, send, offsets, whose);
+    }
+
+    static long position() throws Exception {
+        TopicPartition partition = new TopicPartition(prefix + "-transactions", 0);
+        try (KafkaConsumer<String, String> consumer = consumer("group.id", prefix + "-transactions")) {
+            Object found = COMMITTED_OF_SOME != null ? ((Map<?, ?>) call(consumer, COMMITTED_OF_SOME, Collections.singleton(partition))).get(partition)
+                : call(consumer, COMMITTED_OF_ONE, partition);
+            return found == null ? -1 : ((OffsetAndMetadata) found).offset();
+        }
+    }
+
+    /** None of those that are not committed is before them or between them. */
+    static void readCommitted(int count) throws Exception {
+        List<String> expected = new ArrayList<>(), seen = new ArrayList<>();
+        for (int i = 0; i < count; i++) expected.add("committed-" + i);
+        for (ConsumerRecord<String, String> r : readFrom(prefix + "-transactions", 0, count, "isolation.level", "read_committed")) seen.add(r.value());
+        expect(expected, seen, "committed values");
+    }
+
+    static void commitAndAbort() throws Exception {
+        KafkaProducer<String, String> producer = transactional(prefix, 60_000);
+        begin(producer, "committed", 0, 10);
+        offsets(producer, 5);
+        end(producer, "commitTransaction");
+        begin(producer, "aborted", 0, 5);
+        offsets(producer, 9);
+        end(producer, "abortTransaction");
+        begin(producer, "committed", 10, 20);
+        end(producer, "commitTransaction");
+        // One that is being decided is not told to those that ask for a stable one, and the one before to others.
+        for (long deadline = System.nanoTime() + 30_000_000_000L; position() != 5; Thread.sleep(20))
+            if (System.nanoTime() > deadline) throw new AssertionError("the group is at " + position() + ", not at 5");
+        readCommitted(20);
+    }
+
+    static void fence() throws Exception {
+        KafkaProducer<String, String> first = transactional(prefix, 60_000);
+        begin(first, "open", 0, 3);
+        KafkaProducer<String, String> second = transactional(prefix, 60_000);
+        begin(second, "committed", 20, 25);
+        String refused = "nothing";
+        try {
+            end(first, "commitTransaction");
+        } catch (Exception told) {
+            refused = told.getClass().getSimpleName();
+        }
+        if (!Arrays.asList("ProducerFencedException", "InvalidProducerEpochException").contains(refused)) throw new AssertionError("a zombie commits and is told: " + refused);
+        end(second, "commitTransaction");
+        readCommitted(25);
+    }
+
+    static void fallSilent() throws Exception {
+        begin(transactional(prefix + "-silent", 2_000), "silent", 0, 3);
+        KafkaProducer<String, String> other = transactional(prefix, 60_000);
+        begin(other, "committed", 25, 30);
+        end(other, "commitTransaction");
+        readCommitted(30);
     }
 
     /** A member of the group in its own thread: polls, remembers what it got, commits when asked. */

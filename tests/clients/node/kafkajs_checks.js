@@ -128,6 +128,76 @@ async function seekByTime() {
   }
 }
 
+const TRANSACTIONS = `${prefix}-transactions`
+// Those that are left with a transaction open: who disconnects would end it.
+const silent = []
+async function transactionalProducer(transactionalId, transactionTimeout) {
+  const producer = kafka.producer({ transactionalId, transactionTimeout, idempotent: true, maxInFlightRequests: 1 })
+  await producer.connect()
+  return producer
+}
+async function begin(producer, word, from, to) {
+  const transaction = await producer.transaction()
+  const messages = Array.from({ length: to - from }, (_, n) => ({ partition: 0, value: `${word}-${from + n}` }))
+  await transaction.send({ topic: TRANSACTIONS, acks: -1, messages })
+  return transaction
+}
+const offsets = (transaction, offset) => transaction.sendOffsets(
+  { consumerGroupId: TRANSACTIONS, topics: [{ topic: TRANSACTIONS, partitions: [{ partition: 0, offset: String(offset) }] }] })
+// None of those that are not committed is before them or between them.
+async function readCommitted(count) {
+  const seen = (await readAll(TRANSACTIONS, count)).map(record => text(record.value))
+  expect(Array.from({ length: count }, (_, n) => `committed-${n}`), seen, 'committed values')
+}
+async function untilPosition(offset) {
+  const admin = kafka.admin()
+  await admin.connect()
+  try {
+    let seen
+    for (const deadline = Date.now() + 30000; seen !== String(offset); await sleep(20)) {
+      if (Date.now() > deadline) throw new Error(`the group is at ${seen}, not at ${offset}`)
+      seen = (await admin.fetchOffsets({ groupId: TRANSACTIONS, topics: [TRANSACTIONS] }))[0].partitions[0].offset
+    }
+  } finally {
+    await admin.disconnect()
+  }
+}
+async function commitAndAbort() {
+  const producer = await transactionalProducer(TRANSACTIONS, 60000)
+  const first = await begin(producer, 'committed', 0, 10)
+  await offsets(first, 5)
+  await first.commit()
+  const second = await begin(producer, 'aborted', 0, 5)
+  await offsets(second, 9)
+  await second.abort()
+  await (await begin(producer, 'committed', 10, 20)).commit()
+  await untilPosition(5)
+  await readCommitted(20)
+  await producer.disconnect()
+}
+async function fence() {
+  const first = await transactionalProducer(TRANSACTIONS, 60000)
+  silent.push(first)
+  const open = await begin(first, 'open', 0, 3)
+  const second = await transactionalProducer(TRANSACTIONS, 60000)
+  const taken = await begin(second, 'committed', 20, 25)
+  const refused = await open.commit().then(() => null, error => error)
+  if (!refused) throw new Error('a zombie commits')
+  if (!['PRODUCER_FENCED', 'INVALID_PRODUCER_EPOCH'].includes(refused.type)) throw refused
+  await taken.commit()
+  await readCommitted(25)
+  await second.disconnect()
+}
+async function fallSilent() {
+  const one = await transactionalProducer(`${TRANSACTIONS}-silent`, 2000)
+  silent.push(one)
+  await begin(one, 'silent', 0, 3)
+  const other = await transactionalProducer(TRANSACTIONS, 60000)
+  await (await begin(other, 'committed', 25, 30)).commit()
+  await readCommitted(30)
+  await other.disconnect()
+}
+
 // A member of the group: remembers its assignment and what it got, commits what it has.
 class Member {
   constructor() {
@@ -198,9 +268,13 @@ async function main() {
     for (const setting of [0, 1, -1]) await check(`acks=${setting}`, () => acks(setting))
     await check('idempotent producer', idempotent)
     await check('seek by time', seekByTime)
+    await check('transactions, committed and aborted, with offsets', commitAndAbort)
+    await check('a zombie is fenced out of its transaction', fence)
+    await check('a transaction that is left open is aborted', fallSilent)
     await check('group of two members, rebalance, commit', group)
   } else {
     for (const name of Object.keys(CODECS)) await check(`read again after the restart, ${name}`, () => readBack(`${prefix}-${name}`, name))
+    await check('read committed records again', () => readCommitted(30))
     await check('resume at the committed offsets', resume)
   }
   process.exit(failures ? 1 : 0)

@@ -108,7 +108,61 @@ def resume(member):
                [(offset, value) for of, offset, value in member.received if of == partition], f"records of partition {partition}")
 
 
-def run(codec, read_back, acks, acks_settings, idempotent, seek_by_time, member, send_to_group):
+class Transactional:
+    """Transactions in the only partition of a topic. Each client says how:
+
+    producer(transactional_id, timeout_ms) has the id, whoever had it before; send(producer, values) waits until they are in
+    the log; offsets(producer, position) adds a position to the transaction; committed(count) reads so many committed values;
+    position() is what the group has committed; fenced(error) says whether that tells a producer that its id was taken over."""
+
+    topic = f"{prefix}-transactions"
+
+    def begin(self, p, word, first, end):
+        p.begin_transaction()
+        self.send(p, [f"{word}-{i}".encode() for i in range(first, end)])
+
+    def read_committed(self, count):
+        # None of those that are not committed is before them or between them.
+        expect([f"committed-{i}".encode() for i in range(count)], self.committed(count), "committed values")
+
+    def commit_and_abort(self):
+        p = self.producer(self.topic, 60_000)
+        self.begin(p, "committed", 0, 10)
+        self.offsets(p, 5)
+        p.commit_transaction()
+        self.begin(p, "aborted", 0, 5)
+        self.offsets(p, 9)
+        p.abort_transaction()
+        self.begin(p, "committed", 10, 20)
+        p.commit_transaction()
+        eventually("the group is at 5", lambda: self.position() == 5, self.position)
+        self.read_committed(20)
+
+    def fence(self):
+        first = self.producer(self.topic, 60_000)
+        self.begin(first, "open", 0, 3)
+        second = self.producer(self.topic, 60_000)
+        self.begin(second, "committed", 20, 25)
+        try:
+            first.commit_transaction()
+        except Exception as error:
+            if not self.fenced(error):
+                raise
+        else:
+            raise AssertionError("a zombie commits")
+        second.commit_transaction()
+        self.read_committed(25)
+
+    def fall_silent(self):
+        silent = self.producer(f"{self.topic}-silent", 2_000)
+        self.begin(silent, "silent", 0, 3)
+        other = self.producer(self.topic, 60_000)
+        self.begin(other, "committed", 25, 30)
+        other.commit_transaction()
+        self.read_committed(30)
+
+
+def run(codec, read_back, acks, acks_settings, idempotent, seek_by_time, transactional, member, send_to_group):
     """All checks of a client, before or after the broker's restart."""
     if when == "before":
         for name in CODECS:
@@ -117,10 +171,14 @@ def run(codec, read_back, acks, acks_settings, idempotent, seek_by_time, member,
             check(f"acks={setting}", acks, setting)
         check("idempotent producer", idempotent)
         check("seek by time", seek_by_time)
+        check("transactions, committed and aborted, with offsets", transactional.commit_and_abort)
+        check("a zombie is fenced out of its transaction", transactional.fence)
+        check("a transaction that is left open is aborted", transactional.fall_silent)
         check("group of two members, rebalance, commit", group, member, send_to_group)
     else:
         for name in CODECS:
             check(f"read again after the restart, {name}", read_back, f"{prefix}-{name}", name)
+        check("read committed records again", transactional.read_committed, 30)
         check("resume at the committed offsets", resume, member)
     finish()
 

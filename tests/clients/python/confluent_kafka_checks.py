@@ -4,9 +4,9 @@ confluent_kafka_checks.py before|after BOOTSTRAP PREFIX
 """
 import time
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from checking import FIRST_TIMESTAMP, RECORDS, Member, bootstrap, expect, key, prefix, run, value
+from checking import FIRST_TIMESTAMP, RECORDS, Member, Transactional, bootstrap, expect, key, prefix, run, value
 
 TIMEOUT = 30
 
@@ -38,8 +38,8 @@ def send(topic, word, count=RECORDS, acknowledged=True, **settings):
         expect([None] * count, [error for error, _ in reports], "delivery reports")
 
 
-def read_from(topic, offset, count):
-    c = consumer()
+def read_from(topic, offset, count, **settings):
+    c = consumer(**settings)
     try:
         c.assign([TopicPartition(topic, 0, offset)])
         messages = []
@@ -92,6 +92,42 @@ def seek_by_time():
     expect(value("none", 8), read_from(f"{prefix}-none", 8, 1)[0].value(), "first record behind the time")
 
 
+class Transactions(Transactional):
+    def producer(self, transactional_id, timeout_ms):
+        p = producer(transactional_id=transactional_id, transaction_timeout_ms=timeout_ms)
+        p.init_transactions(TIMEOUT)
+        self.kept.append(p)
+        return p
+
+    # One that is forgotten would be destroyed, and with it what it has open.
+    kept = []
+
+    def send(self, p, values):
+        for value in values:
+            p.produce(self.topic, partition=0, value=value)
+        expect(0, p.flush(TIMEOUT), "messages left after the flush")
+
+    def offsets(self, p, position):
+        c = consumer(group_id=self.topic)
+        try:
+            p.send_offsets_to_transaction([TopicPartition(self.topic, 0, position)], c.consumer_group_metadata(), TIMEOUT)
+        finally:
+            c.close()
+
+    def committed(self, count):
+        return [message.value() for message in read_from(self.topic, 0, count, isolation_level="read_committed")]
+
+    def position(self):
+        c = consumer(group_id=self.topic)
+        try:
+            return c.committed([TopicPartition(self.topic, 0)], TIMEOUT)[0].offset
+        finally:
+            c.close()
+
+    def fenced(self, error):
+        return isinstance(error, KafkaException) and error.args[0].fatal() and error.args[0].code() == KafkaError._FENCED
+
+
 class GroupMember(Member):
     def joined(self):
         c = consumer()
@@ -118,4 +154,4 @@ def send_to_group(first, end):
     expect([None] * (end - first), errors, "delivery reports")
 
 
-run(codec, read_back, acks, ("0", "1", "all"), idempotent, seek_by_time, GroupMember, send_to_group)
+run(codec, read_back, acks, ("0", "1", "all"), idempotent, seek_by_time, Transactions(), GroupMember, send_to_group)

@@ -1,9 +1,10 @@
 """What kafka-python does with a broker. kafka_python_checks.py before|after BOOTSTRAP PREFIX"""
 import time
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import InvalidProducerEpochError, ProducerFencedError
 
-from checking import FIRST_TIMESTAMP, RECORDS, Member, bootstrap, expect, key, prefix, run, value
+from checking import FIRST_TIMESTAMP, RECORDS, Member, Transactional, bootstrap, expect, key, prefix, run, value
 
 TIMEOUT = 60
 
@@ -32,8 +33,8 @@ def send(topic, word, count=RECORDS, acknowledged=True, **settings):
         p.close()
 
 
-def read_from(topic, offset, count):
-    c = consumer()
+def read_from(topic, offset, count, **settings):
+    c = consumer(**settings)
     try:
         partition = TopicPartition(topic, 0)
         c.assign([partition])
@@ -87,6 +88,37 @@ def seek_by_time():
     expect(value("none", 8), read_from(f"{prefix}-none", 8, 1)[0].value, "first record behind the time")
 
 
+class Transactions(Transactional):
+    # None of them is closed: that would abort what it has open.
+    kept = []
+
+    def producer(self, transactional_id, timeout_ms):
+        p = producer(transactional_id=transactional_id, transaction_timeout_ms=timeout_ms)
+        p.init_transactions()
+        self.kept.append(p)
+        return p
+
+    def send(self, p, values):
+        for future in [p.send(self.topic, partition=0, value=value) for value in values]:
+            future.get(TIMEOUT)
+
+    def offsets(self, p, position):
+        p.send_offsets_to_transaction({TopicPartition(self.topic, 0): OffsetAndMetadata(position, "", -1)}, self.topic)
+
+    def committed(self, count):
+        return [record.value for record in read_from(self.topic, 0, count, isolation_level="read_committed")]
+
+    def position(self):
+        c = consumer(group_id=self.topic)
+        try:
+            return c.committed(TopicPartition(self.topic, 0))
+        finally:
+            c.close()
+
+    def fenced(self, error):
+        return isinstance(error, (ProducerFencedError, InvalidProducerEpochError))
+
+
 class GroupMember(Member):
     def joined(self):
         return consumer(f"{prefix}-group")
@@ -107,4 +139,4 @@ def send_to_group(first, end):
         p.close()
 
 
-run(codec, read_back, acks, (0, 1, "all"), idempotent, seek_by_time, GroupMember, send_to_group)
+run(codec, read_back, acks, (0, 1, "all"), idempotent, seek_by_time, Transactions(), GroupMember, send_to_group)

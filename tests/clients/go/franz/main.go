@@ -5,14 +5,15 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	. "odradek.tests/clients/checking"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 var compressions = map[string]kgo.CompressionCodec{
@@ -51,8 +52,8 @@ func send(topic, word string, count int, acknowledged bool, options ...kgo.Opt) 
 	return nil
 }
 
-func readFrom(topic string, offset kgo.Offset, count int) ([]*kgo.Record, error) {
-	c, err := client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: offset}}), kgo.FetchMaxWait(500*time.Millisecond))
+func readFrom(topic string, offset kgo.Offset, count int, options ...kgo.Opt) ([]*kgo.Record, error) {
+	c, err := client(append([]kgo.Opt{kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: offset}}), kgo.FetchMaxWait(500 * time.Millisecond)}, options...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -271,42 +272,101 @@ func resume() error {
 	return Expect(40, len(m.received), "records")
 }
 
-// Of a transaction that is committed, one that is aborted and another that is committed, a reader of committed records sees two.
-func transactions() error {
-	topic := Prefix + "-transactions"
-	c, err := client(kgo.TransactionalID(topic))
-	if err != nil {
-		return err
+// A producer in transactions.
+type producer struct {
+	*kgo.Client
+	id string
+}
+
+func (p producer) Begin() error { return p.BeginTransaction() }
+
+func (p producer) Send(values ...string) error {
+	var records []*kgo.Record
+	for _, value := range values {
+		records = append(records, &kgo.Record{Topic: Prefix + "-transactions", Value: []byte(value)})
 	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	for i, commits := range []bool{true, false, true} {
-		if err := c.BeginTransaction(); err != nil {
-			return err
-		}
-		if err := c.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte(strconv.Itoa(i))}).FirstErr(); err != nil {
-			return err
-		}
-		if err := c.EndTransaction(ctx, kgo.TransactionEndTry(commits)); err != nil {
-			return err
-		}
-	}
-	reader, err := client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(500*time.Millisecond))
+	return p.ProduceSync(ctx, records...).FirstErr()
+}
+
+// Its own way is a session that is a member too; this is what that sends.
+func (p producer) Offsets(position int64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	id, epoch, err := p.ProducerID(ctx)
 	if err != nil {
 		return err
 	}
-	defer reader.Close()
-	var values []string
-	for len(values) < 2 {
-		fetches := reader.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return err
-		}
-		fetches.EachRecord(func(r *kgo.Record) { values = append(values, string(r.Value)) })
+	add := kmsg.NewPtrAddOffsetsToTxnRequest()
+	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = p.id, id, epoch, Prefix+"-transactions"
+	added, err := add.RequestWith(ctx, p.Client)
+	if err != nil {
+		return err
 	}
-	return Expect("0 2", strings.Join(values, " "), "committed values")
+	if err := kerr.ErrorForCode(added.ErrorCode); err != nil {
+		return err
+	}
+	partition := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	partition.Offset = position
+	topic := kmsg.NewTxnOffsetCommitRequestTopic()
+	topic.Topic, topic.Partitions = Prefix+"-transactions", []kmsg.TxnOffsetCommitRequestTopicPartition{partition}
+	commit := kmsg.NewPtrTxnOffsetCommitRequest()
+	commit.TransactionalID, commit.ProducerID, commit.ProducerEpoch, commit.Group = p.id, id, epoch, Prefix+"-transactions"
+	commit.Topics = []kmsg.TxnOffsetCommitRequestTopic{topic}
+	committed, err := commit.RequestWith(ctx, p.Client)
+	if err != nil {
+		return err
+	}
+	return kerr.ErrorForCode(committed.Topics[0].Partitions[0].ErrorCode)
+}
+
+func (p producer) end(commit kgo.TransactionEndTry) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return p.EndTransaction(ctx, commit)
+}
+func (p producer) Commit() error { return p.end(kgo.TryCommit) }
+func (p producer) Abort() error  { return p.end(kgo.TryAbort) }
+
+var transactional = Transactional{
+	Topic: Prefix + "-transactions",
+	Producer: func(id string, timeout time.Duration) (Producer, error) {
+		c, err := client(kgo.TransactionalID(id), kgo.TransactionTimeout(timeout))
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if _, _, err := c.ProducerID(ctx); err != nil {
+			c.Close()
+			return nil, err
+		}
+		return producer{c, id}, nil
+	},
+	Committed: func(count int) ([]string, error) {
+		records, err := readFrom(Prefix+"-transactions", kgo.NewOffset().AtStart(), count, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+		var values []string
+		for _, r := range records {
+			values = append(values, string(r.Value))
+		}
+		return values, err
+	},
+	Position: func() (int64, error) {
+		c, err := client()
+		if err != nil {
+			return -1, err
+		}
+		defer c.Close()
+		found, err := kadm.NewClient(c).FetchOffsets(context.Background(), Prefix+"-transactions")
+		if err != nil {
+			return -1, err
+		}
+		offset, _ := found.Lookup(Prefix+"-transactions", 0)
+		return offset.At, offset.Err
+	},
+	Busy:   kerr.ConcurrentTransactions,
+	Fenced: []error{kerr.ProducerFenced, kerr.InvalidProducerEpoch},
 }
 
 func main() {
@@ -319,12 +379,13 @@ func main() {
 		Check("acks=all", func() error { return acks("all", kgo.AllISRAcks()) })
 		Check("idempotent producer", idempotent)
 		Check("seek by time", seekByTime)
-		Check("transactions", transactions)
+		transactional.CheckTransactions()
 		Check("group of two members, rebalance, commit", group)
 	} else {
 		for _, name := range Codecs {
 			Check("read again after the restart, "+name, func() error { return readBack(Prefix+"-"+name, name, Records) })
 		}
+		Check("read committed records again", func() error { return transactional.ReadCommitted(30) })
 		Check("resume at the committed offsets", resume)
 	}
 	Finish()

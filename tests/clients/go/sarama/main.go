@@ -73,7 +73,11 @@ func send(topic, word string, count, atOnce int, acknowledged bool, c *sarama.Co
 }
 
 func readFrom(topic string, offset int64, count int) ([]*sarama.ConsumerMessage, error) {
-	consumer, err := sarama.NewConsumer(Bootstrap, config())
+	return readAs(config(), topic, offset, count)
+}
+
+func readAs(c *sarama.Config, topic string, offset int64, count int) ([]*sarama.ConsumerMessage, error) {
+	consumer, err := sarama.NewConsumer(Bootstrap, c)
 	if err != nil {
 		return nil, err
 	}
@@ -301,6 +305,70 @@ func resume() error {
 	return Expect(40, len(m.received), "records")
 }
 
+// A producer in transactions.
+type producer struct{ sarama.SyncProducer }
+
+func (p producer) Begin() error { return p.BeginTxn() }
+
+func (p producer) Send(values ...string) error {
+	var messages []*sarama.ProducerMessage
+	for _, value := range values {
+		messages = append(messages, &sarama.ProducerMessage{Topic: Prefix + "-transactions", Value: sarama.StringEncoder(value)})
+	}
+	return p.SendMessages(messages)
+}
+
+func (p producer) Offsets(position int64) error {
+	offset := &sarama.PartitionOffsetMetadata{Partition: 0, Offset: position}
+	return p.AddOffsetsToTxn(map[string][]*sarama.PartitionOffsetMetadata{Prefix + "-transactions": {offset}}, Prefix+"-transactions")
+}
+func (p producer) Commit() error { return p.CommitTxn() }
+func (p producer) Abort() error  { return p.AbortTxn() }
+
+var transactional = Transactional{
+	Topic: Prefix + "-transactions",
+	Producer: func(id string, timeout time.Duration) (Producer, error) {
+		c := config()
+		c.Producer.Idempotent = true
+		c.Net.MaxOpenRequests = 1
+		c.Producer.Transaction.ID = id
+		c.Producer.Transaction.Timeout = timeout
+		p, err := sarama.NewSyncProducer(Bootstrap, c)
+		return producer{p}, err
+	},
+	Committed: func(count int) ([]string, error) {
+		c := config()
+		c.Consumer.IsolationLevel = sarama.ReadCommitted
+		messages, err := readAs(c, Prefix+"-transactions", sarama.OffsetOldest, count)
+		var values []string
+		for _, m := range messages {
+			values = append(values, string(m.Value))
+		}
+		return values, err
+	},
+	Position: func() (int64, error) {
+		admin, err := sarama.NewClusterAdmin(Bootstrap, config())
+		if err != nil {
+			return -1, err
+		}
+		defer admin.Close()
+		found, err := admin.ListConsumerGroupOffsets(Prefix+"-transactions", map[string][]int32{Prefix + "-transactions": {0}})
+		if err != nil {
+			return -1, err
+		}
+		block := found.GetBlock(Prefix+"-transactions", 0)
+		if block == nil {
+			return -1, fmt.Errorf("%+v does not mention it", found)
+		}
+		if block.Err != sarama.ErrNoError {
+			return -1, block.Err
+		}
+		return block.Offset, nil
+	},
+	Busy:   sarama.ErrConcurrentTransactions,
+	Fenced: []error{sarama.ErrProducerFenced, sarama.ErrInvalidProducerEpoch},
+}
+
 func main() {
 	if When == "before" {
 		for _, name := range Codecs {
@@ -311,11 +379,13 @@ func main() {
 		Check("acks=all", func() error { return acks("all", sarama.WaitForAll) })
 		Check("idempotent producer", idempotent)
 		Check("seek by time", seekByTime)
+		transactional.CheckTransactions()
 		Check("group of two members, rebalance, commit", group)
 	} else {
 		for _, name := range Codecs {
 			Check("read again after the restart, "+name, func() error { return readBack(Prefix+"-"+name, name, Records) })
 		}
+		Check("read committed records again", func() error { return transactional.ReadCommitted(30) })
 		Check("resume at the committed offsets", resume)
 	}
 	Finish()
