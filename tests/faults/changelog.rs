@@ -23,14 +23,14 @@ pub fn check(cluster: &Cluster, history: &History) {
         }
     }
     let partition = (CHANGELOG.into(), 0);
-    for broker in &cluster.brokers {
+    for (id, broker) in cluster.brokers.iter().enumerate() {
         eventually(
             PATIENCE,
             &format!("broker {} has of each key of the changelog what was sent last", broker.id),
             || {
                 let leader = cluster.partitions()[&partition].leader_id;
                 let end = cluster.high_watermark(&partition, leader)?;
-                let bytes = Bytes::from(bytes_below(broker.data.join(format!("{CHANGELOG}-0")), end)?);
+                let bytes = Bytes::from(bytes_below(cluster.log(id, &partition), end)?);
                 let mut found: BTreeMap<String, i64> = BTreeMap::new();
                 for record in records(&bytes) {
                     let record = record.map_err(|error| format!("{error:?}"))?;

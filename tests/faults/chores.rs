@@ -6,14 +6,19 @@ use std::io::{self, Read};
 use odradek::protocol::messages::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
+use odradek::protocol::messages::alter_replica_log_dirs::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
+};
 use odradek::protocol::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
+use odradek::protocol::messages::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use odradek::protocol::messages::elect_leaders::ElectLeadersRequest;
 use odradek::protocol::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
 use odradek::record::compression::Codec;
+use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 
-use crate::cluster::{BROKERS, Cluster, MOVED};
+use crate::cluster::{BROKERS, Cluster, MOVED, Partition};
 use crate::support::client::{Client, batch};
 use crate::support::{PATIENCE, eventually};
 
@@ -21,11 +26,17 @@ use crate::support::{PATIENCE, eventually};
 const PARTITIONS_MAX: usize = 6;
 const TIMEOUT_MS: i32 = 10_000;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+/// What the coordinators of transactions and of groups know.
+const INTERNAL: [&str; 2] = ["__transaction_state", "__consumer_offsets"];
+/// So many logs move to the other directory of their broker at once.
+const LOGS_MAX: usize = 4;
 
 #[derive(Debug)]
 pub enum Chore {
-    /// The replicas that each partition is to have.
-    Reassign(BTreeMap<i32, Vec<i32>>),
+    /// The replicas that each partition of a topic is to have.
+    Reassign(&'static str, BTreeMap<i32, Vec<i32>>),
+    /// In which of a broker's directories logs are to be.
+    MoveLogs(usize, BTreeMap<Partition, usize>),
     /// To so many partitions.
     Grow(usize),
     /// A topic that was made for it.
@@ -37,8 +48,9 @@ pub enum Chore {
 impl Chore {
     /// Something that there is to do in a cluster that is whole.
     pub fn choose(cluster: &Cluster, rng: &mut impl Rng) -> Chore {
-        let partitions = cluster.partitions().keys().filter(|(topic, _)| &**topic == MOVED).count();
-        match rng.random_range(0..4) {
+        let count = |name: &str| cluster.partitions().keys().filter(|(topic, _)| **topic == *name).count();
+        let partitions = count(MOVED);
+        match rng.random_range(0..6) {
             0 if partitions < PARTITIONS_MAX => Chore::Grow(partitions + 1),
             1 => {
                 let name = format!("doomed-{}", rng.random::<u32>());
@@ -63,24 +75,50 @@ impl Chore {
                 Chore::Delete(name)
             }
             2 => Chore::Elect,
+            3 => Chore::move_logs(cluster, rng),
+            4 => {
+                let topic = *INTERNAL.choose(rng).expect("there are two");
+                let mut most = || sample(rng, BROKERS - 1..=BROKERS);
+                Chore::Reassign(topic, (0..count(topic) as i32).map(|partition| (partition, most())).collect())
+            }
             _ => {
-                let mut two = || rand::seq::index::sample(rng, BROKERS, 2).iter().map(|id| id as i32).collect();
-                Chore::Reassign((0..partitions as i32).map(|partition| (partition, two())).collect())
+                let mut two = || sample(rng, 2..=2);
+                Chore::Reassign(MOVED, (0..partitions as i32).map(|partition| (partition, two())).collect())
             }
         }
     }
 
-    /// Sends the request to the controller; who asks waits for the answer as long as the client is there.
+    /// Some of the logs of a broker change their directory.
+    fn move_logs(cluster: &Cluster, rng: &mut impl Rng) -> Chore {
+        let broker = rng.random_range(0..BROKERS);
+        let logs = eventually(PATIENCE, &format!("broker {broker} tells where its logs are"), || logs(cluster, broker));
+        let logs: Vec<(Partition, Vec<usize>)> = logs.into_iter().collect();
+        let other = |(partition, dirs): &(Partition, Vec<usize>)| (partition.clone(), usize::from(dirs == &[0]));
+        Chore::MoveLogs(broker, logs.sample(rng, LOGS_MAX).map(other).collect())
+    }
+
+    /// Sends the request to whom it concerns; who asks waits for the answer as long as the client is there.
     pub fn ask(&self, cluster: &Cluster) -> io::Result<Client> {
+        if let Chore::MoveLogs(broker, moves) = self {
+            let dirs = cluster.dirs(*broker);
+            let mut broker = Client::connect(cluster.brokers[*broker].port)?;
+            let dir = |((topic, partition), dir): (&Partition, &usize)| AlterReplicaLogDir {
+                path: dirs[*dir].display().to_string(),
+                topics: vec![AlterReplicaLogDirTopic { name: topic.to_string(), partitions: vec![*partition] }],
+            };
+            broker.send(&AlterReplicaLogDirsRequest { dirs: moves.iter().map(dir).collect() }, 1)?;
+            return Ok(broker);
+        }
         let mut controller = Client::connect(cluster.brokers[cluster.controller()].port)?;
         match self {
-            Chore::Reassign(replicas) => {
+            Chore::MoveLogs(..) => unreachable!("the broker was asked"),
+            Chore::Reassign(topic, replicas) => {
                 let partition = |(partition_index, replicas): (&i32, &Vec<i32>)| ReassignablePartition {
                     partition_index: *partition_index,
                     replicas: Some(replicas.clone()),
                 };
                 let partitions = replicas.iter().map(partition).collect();
-                let topics = vec![ReassignableTopic { name: MOVED.to_owned(), partitions }];
+                let topics = vec![ReassignableTopic { name: (*topic).to_owned(), partitions }];
                 controller.send(&AlterPartitionReassignmentsRequest { timeout_ms: TIMEOUT_MS, topics }, 0)?;
             }
             Chore::Grow(count) => {
@@ -118,13 +156,19 @@ impl Chore {
     fn is_done(&self, cluster: &Cluster) -> Result<(), String> {
         let partitions = cluster.partitions();
         let done = match self {
-            Chore::Reassign(replicas) => {
+            Chore::MoveLogs(broker, moves) => {
+                let logs = logs(cluster, *broker)?;
+                let is_there =
+                    |(partition, dir): (&Partition, &usize)| logs.get(partition).is_some_and(|dirs| dirs == &[*dir]);
+                return if moves.iter().all(is_there) { Ok(()) } else { Err(format!("{logs:?}")) };
+            }
+            Chore::Reassign(topic, replicas) => {
                 let all = ListPartitionReassignmentsRequest { timeout_ms: TIMEOUT_MS, topics: None };
                 let controller = Client::connect(cluster.brokers[cluster.controller()].port);
                 let moving = controller.and_then(|mut controller| controller.call(&all, 0));
                 let moving = moving.map_err(|error| error.to_string())?;
                 let is_there = |(partition, replicas): (&i32, &Vec<i32>)| {
-                    partitions.get(&(MOVED.into(), *partition)).is_some_and(|found| found.replica_nodes == *replicas)
+                    partitions.get(&((*topic).into(), *partition)).is_some_and(|found| found.replica_nodes == *replicas)
                 };
                 moving.error_code == 0 && moving.topics.is_empty() && replicas.iter().all(is_there)
             }
@@ -134,4 +178,28 @@ impl Chore {
         };
         if done { Ok(()) } else { Err(format!("{partitions:?}")) }
     }
+}
+
+/// So many brokers, in any order.
+fn sample(rng: &mut impl Rng, count: std::ops::RangeInclusive<usize>) -> Vec<i32> {
+    let count = rng.random_range(count);
+    rand::seq::index::sample(rng, BROKERS, count).iter().map(|id| id as i32).collect()
+}
+
+/// In which of a broker's directories it has the log of each partition: in two while that moves.
+fn logs(cluster: &Cluster, broker: usize) -> Result<BTreeMap<Partition, Vec<usize>>, String> {
+    let client = Client::connect(cluster.brokers[broker].port);
+    let told = client.and_then(|mut client| client.call(&DescribeLogDirsRequest { topics: None }, 1));
+    let DescribeLogDirsResponse { results, .. } = told.map_err(|error| error.to_string())?;
+    let mut logs: BTreeMap<Partition, Vec<usize>> = BTreeMap::new();
+    for (number, dir) in cluster.dirs(broker).iter().enumerate() {
+        let told = results.iter().find(|told| *told.log_dir == *dir.as_os_str());
+        let told = told.filter(|told| told.error_code == 0).ok_or_else(|| format!("{dir:?}: {told:?}"))?;
+        for topic in &told.topics {
+            for one in &topic.partitions {
+                logs.entry((topic.name.as_str().into(), one.partition_index)).or_default().push(number);
+            }
+        }
+    }
+    Ok(logs)
 }

@@ -1,6 +1,9 @@
 """librdkafka's producers and consumers in a cluster that has faults, with all that they do written down.
 
-clients.py BOOTSTRAP HISTORY SEED TOPIC...
+clients.py BOOTSTRAP HISTORY SEED OUTPUT TOPIC...
+
+Two instances of transform.py read the topics and write to OUTPUT in transactions; they are started again whenever they die.
+A reader reads what is committed there.
 
 They work until TERM comes. Then the producers wait until all that they sent is settled, the consumers read and commit to
 the end, and the program ends with status 0. Each line of HISTORY is a JSON object, in the order in which the clients
@@ -15,12 +18,15 @@ committing      `offset`, of `group`
 committed       the same, when it was acknowledged
 not committed   the same, and `error`: it may be committed all the same
 error           `error`, whatever else a consumer is told
+
+The value of a record of OUTPUT begins with the partition and the offset that the transformed record had.
 """
 import faulthandler
 import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -28,11 +34,11 @@ from collections import Counter
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-bootstrap, history, seed, *topics = sys.argv[1:]
+bootstrap, history, seed, output, *topics = sys.argv[1:]
 history, writing = open(history, "a", buffering=1), threading.Lock()
 # More partitions are found as topics grow.
 partitions_of = {topic: 0 for topic in topics}
-finishing, read_to_the_end = threading.Event(), threading.Event()
+finishing, transformed_to_the_end, read_to_the_end = threading.Event(), threading.Event(), threading.Event()
 # Where the clients are: group (or reader), topic, partition.
 reached = {}
 failures = []
@@ -55,6 +61,11 @@ UNKNOWN = (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)
 IN_FLIGHT_MAX = 100
 SECONDS_A_ROUND = 0.1
 SECONDS_A_COMMIT = 0.5
+# The instances that transform are one group, and have each a transactional id.
+TRANSFORMERS = "transformers"
+TRANSFORM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "transform.py")
+FENCED_STATUS, LOST_COUNT_STATUS = 3, 4
+ZOMBIES_LAST_SECONDS = 60
 # Of a member's life when everything is to be read. A group's leader that assigns by what a broker says which has not heard of
 # a new partition leaves that out for good, since it has seen it elsewhere before: another rebalance brings it.
 SECONDS_OF_LAST_LIVES = 15
@@ -70,8 +81,12 @@ def all_partitions():
     return [(topic, partition) for topic, count in partitions_of.items() for partition in range(count)]
 
 
+def dotted(settings):
+    return {setting.replace("_", "."): value for setting, value in settings.items()}
+
+
 def produce(name, **settings):
-    producer = Producer({**PRODUCER, **{setting.replace("_", "."): value for setting, value in settings.items()}})
+    producer = Producer({**PRODUCER, **dotted(settings)})
     sent, in_flight = Counter(), Counter()
 
     def settled(error, message, topic, partition, sequence):
@@ -107,10 +122,12 @@ def produce(name, **settings):
 
 
 def consumed(client, message):
-    """Writes down what was polled; gives the partition and the next position if that is a record."""
+    """Writes down what was polled; gives the partition and the next position if it says so."""
     if message is None:
         return None
     topic, partition = message.topic(), message.partition()
+    if message.error() and message.error().code() == KafkaError._PARTITION_EOF:
+        return (topic, partition), message.offset()
     if message.error():
         record(client, "error", topic, partition, error=message.error().str())
         return None
@@ -119,14 +136,14 @@ def consumed(client, message):
     return (topic, partition), message.offset() + 1
 
 
-def read(name):
-    """Reads all partitions from their beginnings, by assignment."""
-    consumer = Consumer({**CONSUMER, "group.id": name, "auto.offset.reset": "error"})
+def read(name, partitions, **settings):
+    """Reads these partitions from their beginnings, by assignment."""
+    consumer = Consumer({**CONSUMER, "group.id": name, "auto.offset.reset": "error", **dotted(settings)})
     positions = {}
     while not read_to_the_end.is_set():
         # Only the new ones: an assignment that begins with all of them again has once hung for good in librdkafka, and all
         # threads with it, since it is called with Python's lock held.
-        if new := [partition for partition in all_partitions() if partition not in positions]:
+        if new := [partition for partition in partitions() if partition not in positions]:
             positions.update(dict.fromkeys(new, 0))
             consumer.incremental_assign([TopicPartition(*partition, 0) for partition in new])
         if found := consumed(name, consumer.poll(0.1)):
@@ -206,6 +223,38 @@ def be_member(group, name, strategy, seconds):
     threading.Thread(target=consumer.close, daemon=True).start()
 
 
+def keep_transforming(instance, became):
+    """Is one life of an instance after the other. Who hangs with a transaction open is let go once the next is ready."""
+    lives, zombie = 0, None
+    while not transformed_to_the_end.is_set():
+        lives += 1
+        with starting:
+            life = instances[instance] = subprocess.Popen(
+                [sys.executable, TRANSFORM, json.dumps(COMMON), TRANSFORMERS, instance, str(lives), seed,
+                 "calm" if finishing.is_set() else "wild", output, str(len(output_partitions)), *topics],
+                stdout=subprocess.PIPE, text=True)
+        what = None
+        for line in life.stdout:
+            what = line.strip()
+            became[what] += 1
+            if what == "ready" and zombie:
+                zombie.send_signal(signal.SIGCONT)
+                if (status := zombie.wait(ZOMBIES_LAST_SECONDS)) != FENCED_STATUS:
+                    raise RuntimeError(f"a zombie ended with status {status}")
+                became["zombie fenced"] += 1
+                zombie = None
+            if what == "hangs":
+                os.waitid(os.P_PID, life.pid, os.WSTOPPED)
+                zombie = life
+                break
+        # TERM may have come before it was heeded.
+        expected = (0, FENCED_STATUS, LOST_COUNT_STATUS, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM)
+        if life is not zombie and life.wait() not in expected:
+            raise RuntimeError(f"life {lives} ended with status {life.returncode} after {what!r}")
+        if life.returncode == -signal.SIGALRM:
+            became["lost"] += 1
+
+
 def start(work, *arguments, **settings):
     def run():
         try:
@@ -228,10 +277,25 @@ def find_partitions(client):
         return False
 
 
+def until_read(partitions, readers, look=lambda _: None):
+    """Waits until each of them is at the ends of these."""
+    ends = {of: looker.get_watermark_offsets(TopicPartition(*of), 30)[1] for of in partitions}
+    while not failures:
+        look(partitions)
+        missing = {(who, *of): (reached.get((who, *of)), end) for of, end in ends.items() for who in readers
+                   if reached.get((who, *of), 0) < end}
+        if not missing:
+            return
+        print(f"not yet at the end: {missing}", flush=True)
+        time.sleep(1)  # What is missing is said once a second.
+
+
 signal.signal(signal.SIGTERM, lambda *_: finishing.set())
-looker = Consumer({**CONSUMER, "group.id": "looker"})
+# It sees the ends of the logs, open transactions or not.
+looker = Consumer({**CONSUMER, "group.id": "looker", "isolation.level": "read_uncommitted"})
 while not find_partitions(looker):
     pass
+output_partitions = [(output, partition) for partition in looker.list_topics(output, 30).topics[output].partitions]
 producers = [
     # It says why it takes a new epoch.
     start(produce, "idempotent", enable_idempotence=True, debug="eos"),
@@ -239,28 +303,48 @@ producers = [
     start(produce, "one", acks="1"),
 ]
 groups = {"eager": "range", "cooperative": "cooperative-sticky"}
-consumers = [start(read, "reader")] + [
+consumers = [
+    start(read, "reader", all_partitions),
+    start(read, "transformed", lambda: output_partitions, isolation_level="read_committed", enable_partition_eof=True),
+] + [
     start(join, group, number, strategy, random.Random(f"{seed} {group} {number}"))
     for group, strategy in groups.items() for number in (0, 1)
 ]
+instances, became, starting = {}, Counter(), threading.Lock()
+transformers = [start(keep_transforming, f"transformer-{number}", became) for number in (0, 1)]
 while not finishing.wait(1) and not failures:
     # Should all threads wait for each other, the log says where.
     faulthandler.dump_traceback_later(30)
     find_partitions(looker)
 faulthandler.cancel_dump_traceback_later()
 if not failures:
+    with starting:
+        for instance in instances.values():
+            instance.send_signal(signal.SIGTERM)
     while not find_partitions(looker):
         pass
     for producer in producers:
         producer.join()
-    ends = {of: looker.get_watermark_offsets(TopicPartition(*of), 30)[1] for of in all_partitions()}
-    while not failures:
-        missing = {(who, *of): (reached.get((who, *of)), end) for of, end in ends.items() for who in ("reader", *groups)
-                   if reached.get((who, *of), 0) < end}
-        if not missing:
-            break
-        print(f"not yet at the end: {missing}", flush=True)
-        time.sleep(1)  # What is missing is said once a second.
+    # What an open transaction would commit is not told.
+    position = Consumer({**CONSUMER, "group.id": TRANSFORMERS, "isolation.level": "read_committed"})
+
+    def note_transformers(partitions):
+        try:
+            for p in position.committed([TopicPartition(*of) for of in partitions], 10):
+                reached[TRANSFORMERS, p.topic, p.partition] = p.offset
+        except KafkaException as error:
+            print(f"{TRANSFORMERS}: {error}", flush=True)
+
+    until_read(all_partitions(), ("reader", *groups, TRANSFORMERS), note_transformers)
+    transformed_to_the_end.set()
+    with starting:
+        for instance in instances.values():
+            instance.kill()
+    for transformer in transformers:
+        transformer.join()
+    print(f"of all transactions: {dict(became)}", flush=True)
+    until_read(output_partitions, ("transformed",))
+    position.close()
     read_to_the_end.set()
     for consumer in consumers:
         consumer.join()

@@ -28,12 +28,17 @@ pub const ZOOKEEPERS: usize = 3;
 pub const ORDERS: &str = "orders";
 /// On two of the brokers, which change, and one in sync is enough. It grows.
 pub const MOVED: &str = "moved";
+/// On all brokers, two of which must be in sync: what librdkafka's transactional clients make of the others.
+pub const TRANSFORMED: &str = "transformed";
 /// Compacted, on all brokers, two of which must be in sync. Only Java's clients have it.
 pub const CHANGELOG: &str = "changelog";
 
 /// Followers that lag are seen in seconds, segments are short, nothing is removed.
 const SETTINGS: &str = "\
 offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+transaction.state.log.num.partitions=3
 min.insync.replicas=2
 auto.create.topics.enable=false
 replica.lag.time.max.ms=3000
@@ -54,6 +59,26 @@ pub enum Clients {
     Librdkafka,
     /// Clients.java.
     Java,
+}
+
+/// What has a coordinator: a group, or the producers that have a transactional id one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coordinated {
+    Group,
+    Transactions,
+}
+
+/// How far a partition is told to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    HighWatermark,
+    /// Where the first transaction that is open begins, or the same.
+    LastStable,
+}
+
+/// The log directories of a broker.
+fn dirs(broker: &Broker, scratch: &Scratch) -> [PathBuf; 2] {
+    [broker.data.clone(), scratch.path(&format!("data-{}-other", broker.id))]
 }
 
 /// The fields end in this order.
@@ -87,11 +112,15 @@ impl Cluster {
                 .map(|server| format!("127.0.0.1:{}", network.before_zookeeper(id, server.port)))
                 .collect();
             // Later lines hold. Clients see the broker itself: a proxy cannot refuse a connection for it when it is dead.
+            let [data, other] = dirs(&broker, &scratch);
             let addresses = format!(
-                "listeners=PLAINTEXT://127.0.0.1:{port},INTERNAL://127.0.0.1:{internal}\n\
+                "log.dirs={},{}\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},INTERNAL://127.0.0.1:{internal}\n\
                  advertised.listeners=PLAINTEXT://127.0.0.1:{port},INTERNAL://127.0.0.1:{proxy}\n\
                  listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT\n\
                  inter.broker.listener.name=INTERNAL\nzookeeper.connect={}\n",
+                data.display(),
+                other.display(),
                 servers.join(",")
             );
             let mut file = OpenOptions::new().append(true).open(&broker.config).expect("the settings are there");
@@ -112,13 +141,14 @@ impl Cluster {
         let all = [
             (ORDERS, 4, 3, vec![]),
             (MOVED, 2, 2, vec![("min.insync.replicas", "1")]),
+            (TRANSFORMED, 3, 3, vec![]),
             (CHANGELOG, 1, 3, vec![("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1")]),
         ];
         self.topics = match self.clients {
-            Clients::Librdkafka => &[ORDERS, MOVED],
+            Clients::Librdkafka => &[ORDERS, MOVED, TRANSFORMED],
             Clients::Java => &[ORDERS, MOVED, CHANGELOG],
         };
-        for (name, partitions, replicas, settings) in all.into_iter().take(self.topics.len()) {
+        for (name, partitions, replicas, settings) in all.into_iter().filter(|(name, ..)| self.topics.contains(name)) {
             let mut client = self.brokers[self.controller()].client();
             eventually(PATIENCE, &format!("{name} is created"), || {
                 let created = client.try_create_replicated_topic(name, partitions, replicas, &settings);
@@ -164,6 +194,7 @@ impl Cluster {
             Clients::Librdkafka => {
                 let mut command = tied(deps("python").join("bin/python"));
                 command.arg(repository("tests/faults/clients.py")).arg(addresses).arg(&history).arg(seed.to_string());
+                command.arg(TRANSFORMED);
                 command
             }
             Clients::Java => {
@@ -307,9 +338,13 @@ impl Cluster {
         })
     }
 
-    pub fn coordinator(&self, group: &str) -> usize {
-        let request = FindCoordinatorRequest { key: group.to_owned(), ..Default::default() };
-        eventually(PATIENCE, &format!("{group} has a coordinator"), || {
+    pub fn coordinator(&self, of: Coordinated, key: &str) -> usize {
+        let key_type = match of {
+            Coordinated::Group => 0,
+            Coordinated::Transactions => 1,
+        };
+        let request = FindCoordinatorRequest { key: key.to_owned(), key_type, ..Default::default() };
+        eventually(PATIENCE, &format!("{key} has a coordinator"), || {
             let answer = self.brokers[0].client().call(&request, 2).map_err(|error| error.to_string())?;
             if answer.error_code == 0 { Ok(answer.node_id as usize) } else { Err(format!("{answer:?}")) }
         })
@@ -317,10 +352,15 @@ impl Cluster {
 
     /// Of a partition, from its leader. Whoever asks for it looks for the leader again if it fails: leaders go where they
     /// are preferred at any time.
-    pub fn high_watermark(&self, (topic, partition): &Partition, leader: i32) -> Result<i64, String> {
+    pub fn high_watermark(&self, partition: &Partition, leader: i32) -> Result<i64, String> {
+        self.end(End::HighWatermark, partition, leader)
+    }
+
+    pub fn end(&self, end: End, (topic, partition): &Partition, leader: i32) -> Result<i64, String> {
         let asked = ListOffsetsPartition { partition_index: *partition, timestamp: -1, ..Default::default() };
         let topics = vec![ListOffsetsTopic { name: topic.to_string(), partitions: vec![asked] }];
-        let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+        let isolation_level = i8::from(end == End::LastStable);
+        let request = ListOffsetsRequest { replica_id: -1, isolation_level, topics };
         let leader = usize::try_from(leader).map_err(|_| "nobody leads it".to_owned())?;
         let mut leader = Client::connect(self.brokers[leader].port).map_err(|error| error.to_string())?;
         let answer = leader.call(&request, 4).map_err(|error| error.to_string())?;
@@ -335,7 +375,7 @@ impl Cluster {
         let same = |partition: &Partition| {
             let found = &self.partitions()[partition];
             let high_watermark = self.high_watermark(partition, found.leader_id)?;
-            let of = |id: i32| self.brokers[id as usize].data.join(format!("{}-{}", partition.0, partition.1));
+            let of = |id: i32| self.log(id as usize, partition);
             let leaders = bytes_below(of(found.leader_id), high_watermark)?;
             for &id in &found.replica_nodes {
                 let bytes = bytes_below(of(id), high_watermark)?;
@@ -362,31 +402,50 @@ impl Cluster {
             })
             .sum();
         for broker in &self.brokers {
-            let its_own: Vec<String> = partitions
+            let mut its_own: Vec<String> = partitions
                 .iter()
                 .filter(|(_, found)| found.replica_nodes.contains(&broker.id))
                 .map(|((topic, partition), _)| format!("{topic}-{partition}"))
                 .collect();
-            eventually(PATIENCE, &format!("broker {} has only its own partitions", broker.id), || {
-                let entries = fs::read_dir(&broker.data).map_err(|error| error.to_string())?.flatten();
-                let dirs = entries.filter(|entry| entry.path().is_dir());
-                let strange = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
-                let strange: Vec<String> = strange.filter(|name| !its_own.contains(name)).collect();
-                if strange.is_empty() { Ok(()) } else { Err(format!("{strange:?}")) }
+            its_own.sort_unstable();
+            eventually(PATIENCE, &format!("broker {} has its own partitions, once, and no others", broker.id), || {
+                let mut found = Vec::new();
+                for dir in dirs(broker, &self.scratch) {
+                    let entries = fs::read_dir(&dir).map_err(|error| error.to_string())?.flatten();
+                    let logs = entries.filter(|entry| entry.path().is_dir());
+                    found.extend(logs.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+                }
+                found.sort_unstable();
+                if found == its_own { Ok(()) } else { Err(format!("it has {found:?}, its own are {its_own:?}")) }
             });
         }
         total
     }
 
+    /// Where the log of a partition is at a broker, in which of its directories ever.
+    pub fn log(&self, broker: usize, (topic, partition): &Partition) -> PathBuf {
+        let name = format!("{topic}-{partition}");
+        let [data, other] = dirs(&self.brokers[broker], &self.scratch).map(|dir| dir.join(&name));
+        if other.is_dir() { other } else { data }
+    }
+
+    pub fn dirs(&self, broker: usize) -> [PathBuf; 2] {
+        dirs(&self.brokers[broker], &self.scratch)
+    }
+
+    /// The bytes of a partition below its high watermark, as its leader has them.
+    pub fn bytes(&self, partition: &Partition) -> (Bytes, i64) {
+        eventually(PATIENCE, "its leader tells the high watermark", || {
+            let leader = self.partitions()[partition].leader_id;
+            let end = self.high_watermark(partition, leader)?;
+            Ok((Bytes::from(bytes_below(self.log(leader as usize, partition), end)?), end))
+        })
+    }
+
     /// What each partition of the clients' topics has, in the order of its offsets: who sent it, in which epoch.
     pub fn records(&self) -> BTreeMap<Partition, Vec<(Sent, i16)>> {
         let of = |partition: Partition| {
-            let (leader, end) = eventually(PATIENCE, "its leader tells the high watermark", || {
-                let leader = self.partitions()[&partition].leader_id;
-                self.high_watermark(&partition, leader).map(|end| (leader, end))
-            });
-            let log = self.brokers[leader as usize].data.join(format!("{}-{}", partition.0, partition.1));
-            let bytes = Bytes::from(bytes_below(log, end).expect("its log can be read"));
+            let (bytes, end) = self.bytes(&partition);
             let mut records = Vec::new();
             for batch in batches(&bytes) {
                 let batch = batch.expect("the batch is sound");
@@ -412,7 +471,7 @@ impl Cluster {
         let of = |group: &'static str| {
             partitions.clone().map(move |partition| {
                 let offset = eventually(PATIENCE, &format!("the coordinator of {group} tells its offset"), || {
-                    let mut coordinator = self.brokers[self.coordinator(group)].client();
+                    let mut coordinator = self.brokers[self.coordinator(Coordinated::Group, group)].client();
                     coordinator.try_committed(group, &partition.0, partition.1)
                 });
                 ((group.into(), partition), offset)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::cluster::Partition;
+use crate::cluster::{Partition, TRANSFORMED};
 
 /// What becomes of the records of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Cast {
     pub groups: &'static [&'static str],
     /// It reads all partitions, by assignment.
     pub reader: &'static str,
+    /// Of the instances that transform: what they make of all records, in transactions, is in TRANSFORMED.
+    pub transactional_ids: &'static [&'static str],
     /// Idempotent producers send again under a new epoch what they do not know to be there.
     pub takes_new_epochs: bool,
     pub has_changelog: bool,
@@ -42,11 +44,15 @@ impl Cast {
     }
 }
 
+/// The group of the instances that transform.
+pub const TRANSFORMERS: &str = "transformers";
+
 /// Of clients.py.
 pub const LIBRDKAFKA: Cast = Cast {
     producers: &[("idempotent", Promise::Once), ("all", Promise::Kept), ("one", Promise::MayBeLost)],
     groups: &["eager", "cooperative"],
     reader: "reader",
+    transactional_ids: &["transformer-0", "transformer-1"],
     takes_new_epochs: true,
     has_changelog: false,
 };
@@ -56,6 +62,7 @@ pub const JAVA: Cast = Cast {
     producers: &[("five", Promise::Once), ("old", Promise::InOrder)],
     groups: &["trio"],
     reader: "old-reader",
+    transactional_ids: &[],
     takes_new_epochs: false,
     has_changelog: true,
 };
@@ -134,8 +141,8 @@ pub struct History {
     line: String,
     names: Names,
     pub events: Vec<Event>,
-    /// How many records of each producer were acknowledged.
-    acknowledged: BTreeMap<(Arc<str>, Partition), u64>,
+    /// How many records of each producer were acknowledged, and how many of TRANSFORMED were read.
+    progress: BTreeMap<(Arc<str>, Partition), u64>,
 }
 
 impl History {
@@ -146,11 +153,12 @@ impl History {
             line: String::new(),
             names: Names::default(),
             events: Vec::new(),
-            acknowledged: BTreeMap::new(),
+            progress: BTreeMap::new(),
         })
     }
 
-    /// Reads what the clients have done since; gives how many records of each producer were acknowledged until now.
+    /// Reads what the clients have done since; gives how many records of each producer were acknowledged until now, and how
+    /// many of TRANSFORMED were read.
     pub fn follow(&mut self) -> &BTreeMap<(Arc<str>, Partition), u64> {
         while self.file.read_line(&mut self.line).expect("the history can be read") > 0 {
             if !self.line.ends_with('\n') {
@@ -159,12 +167,17 @@ impl History {
             let event =
                 event(&self.line, &mut self.names).unwrap_or_else(|| panic!("no line of a history: {}", self.line));
             self.line.clear();
-            if let Did::Acknowledged { .. } = event.did {
-                *self.acknowledged.entry((event.client.clone(), event.partition.clone())).or_default() += 1;
+            let is_progress = match event.did {
+                Did::Acknowledged { .. } => true,
+                Did::Consumed { .. } => *event.partition.0 == *TRANSFORMED,
+                _ => false,
+            };
+            if is_progress {
+                *self.progress.entry((event.client.clone(), event.partition.clone())).or_default() += 1;
             }
             self.events.push(event);
         }
-        &self.acknowledged
+        &self.progress
     }
 }
 

@@ -1,7 +1,8 @@
 //! Real faults, real processes: three brokers and an ensemble of three ZooKeepers under librdkafka's producers and consumers,
 //! which write down what they do, while brokers and servers are killed, hang, and are cut off, and operators move, grow and
 //! delete. Then all is led and in sync, nothing that was acknowledged is lost, nothing is there twice under idempotence,
-//! order is kept, committed offsets are not behind, and all replicas have the same bytes up to the high watermark.
+//! order is kept, committed offsets are not behind, what instances consume, transform and produce in transactions is there
+//! once for each record that they had, and all replicas have the same bytes up to the high watermark.
 //!
 //! Each kind of fault comes once, in an order that a seed decides, as it decides everything else that is left to chance; the
 //! seed is printed, and so is when what was done. `ODRADEK_FAULTS_SECONDS` goes on for longer, also with two faults at once,
@@ -19,8 +20,10 @@ mod rolls;
 #[path = "../support/mod.rs"]
 mod support;
 mod swap;
+mod transformed;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -28,7 +31,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
 use chores::Chore;
-use cluster::{Clients, Cluster, Partition, kinds};
+use cluster::{Clients, Cluster, Partition, TRANSFORMED, kinds};
 use history::{Held, History, doubled, violations};
 use nemesis::{FAULTS, Fault};
 use support::{PATIENCE, eventually};
@@ -81,22 +84,25 @@ fn round(faults: &[Fault], began: Instant, rng: &mut StdRng, cluster: &mut Clust
     until_progress(cluster, history);
 }
 
-/// Waits until records of each producer to each partition are acknowledged.
+/// Waits until records of each producer to each partition are acknowledged, and those that are transformed in transactions
+/// are read.
 fn until_progress(cluster: &mut Cluster, history: &mut History) {
     let all: Vec<Partition> = cluster.client_partitions();
+    let producers = cluster.cast().producers.iter().map(|(producer, _)| *producer);
+    let mut wanted: Vec<(Arc<str>, Partition)> =
+        producers.flat_map(|producer| all.iter().map(move |partition| (producer.into(), partition.clone()))).collect();
+    if !cluster.cast().transactional_ids.is_empty() {
+        let transformed = cluster.partitions().into_keys().filter(|(topic, _)| **topic == *TRANSFORMED);
+        wanted.extend(transformed.map(|partition| (transformed::READER.into(), partition)));
+    }
     let before = history.follow().clone();
-    eventually(PATIENCE, "all producers get on with all partitions", || {
+    eventually(PATIENCE, "all clients get on with all partitions", || {
         cluster.assert_all_run();
         let now = history.follow();
-        for (producer, _) in cluster.cast().producers {
-            for partition in &all {
-                let of = ((*producer).into(), partition.clone());
-                if now.get(&of) <= before.get(&of) {
-                    return Err(format!("{of:?}: {:?} are acknowledged", now.get(&of)));
-                }
-            }
+        match wanted.iter().find(|of| now.get(*of) <= before.get(*of)) {
+            Some(of) => Err(format!("{of:?}: {:?} records", now.get(of))),
+            None => Ok(()),
         }
-        Ok(())
     });
 }
 
@@ -122,6 +128,9 @@ fn check(cluster: &mut Cluster, history: &mut History) {
     assert!(doubled.is_empty() || cast.takes_new_epochs, "what was sent once is there twice");
     let found = violations(cast, &history.events, &held);
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found[..found.len().min(50)].join("\n"));
+    if !cast.transactional_ids.is_empty() {
+        transformed::check(cluster, history, &held);
+    }
     println!("all replicas have the same {} bytes", cluster.until_same_bytes());
     if cast.has_changelog {
         changelog::check(cluster, history);

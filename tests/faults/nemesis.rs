@@ -6,7 +6,8 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 use rustix::process::Signal;
 
-use crate::cluster::{BROKERS, Cluster, ORDERS, ZOOKEEPERS};
+use crate::cluster::{BROKERS, Cluster, Coordinated, ORDERS, ZOOKEEPERS};
+use crate::history::TRANSFORMERS;
 use crate::network::{Cut, Node};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,7 @@ pub enum Whom {
     Controller,
     /// Of a group.
     Coordinator,
+    TransactionCoordinator,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +42,17 @@ pub enum Fault {
     PauseZooKeeper(usize),
 }
 
-pub const FAULTS: [Fault; 20] = [
+pub const FAULTS: [Fault; 22] = [
     Fault::Kill(Whom::Leader),
     Fault::Kill(Whom::Follower),
     Fault::Kill(Whom::Controller),
     Fault::Kill(Whom::Coordinator),
+    Fault::Kill(Whom::TransactionCoordinator),
     Fault::KillAll,
     Fault::Pause(Whom::Leader),
     Fault::Pause(Whom::Controller),
     Fault::Pause(Whom::Coordinator),
+    Fault::Pause(Whom::TransactionCoordinator),
     Fault::RollingBounce,
     Fault::CutFromPeer(Whom::Leader),
     Fault::CutFromPeer(Whom::Controller),
@@ -114,7 +118,14 @@ fn broker(whom: Whom, cluster: &Cluster, rng: &mut impl Rng) -> usize {
         Whom::Leader => leader,
         Whom::Follower => (leader + rng.random_range(1..BROKERS)) % BROKERS,
         Whom::Controller => cluster.controller(),
-        Whom::Coordinator => cluster.coordinator(cluster.cast().groups.choose(rng).expect("there are some")),
+        Whom::Coordinator => {
+            let groups: Vec<&str> = cluster.cast().groups.iter().copied().chain([TRANSFORMERS]).collect();
+            cluster.coordinator(Coordinated::Group, groups.choose(rng).expect("there are some"))
+        }
+        Whom::TransactionCoordinator => {
+            let ids = cluster.cast().transactional_ids;
+            cluster.coordinator(Coordinated::Transactions, ids.choose(rng).expect("there are some"))
+        }
     }
 }
 
