@@ -8,8 +8,8 @@
 #   tests/run.sh mixed                    JVM brokers of every version and ours in one cluster, in every role
 #   tests/run.sh faults [SECONDS] [SEED]  each fault in a cluster once, as that seed has them (a new one), and more for so long;
 #                                         some of them in a cluster with a JVM broker
-#   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too, and
-#                                         the swap and rolls
+#   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too,
+#                                         Streams and Connect with exactly-once, and the swap and rolls
 #   tests/run.sh rolls [SECONDS] [SEED]   brokers of ours, 2.8.2 and 3.9.2 give way to each other under load for so long (600)
 set -u
 base=$(cd "$(dirname "$0")/.." && pwd)
@@ -113,6 +113,8 @@ for name in "$@"; do
         for brokers in odradek,odradek,jvm-3.9.1 odradek,jvm-3.9.1,jvm-3.9.1; do
             ODRADEK_TEST_BROKER=$brokers faults 0
         done
+        one "Streams and Connect for $seconds seconds each" env ODRADEK_EXACTLY_ONCE_SECONDS="$seconds" \
+            cargo test --quiet --test exactly_once -- --nocapture --test-threads=1
         one "a JVM cluster becomes ours and goes back" \
             cargo test --quiet --test faults a_jvm_cluster -- --ignored --nocapture
         rolls "$seconds"
