@@ -106,6 +106,11 @@ impl LogError {
         }
     }
 
+    /// A disk is needed, for which the thread may not wait.
+    pub(crate) fn would_wait(&self) -> bool {
+        matches!(self, LogError::Io { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// True if the partition can no longer be served.
     pub fn is_storage_failure(&self) -> bool {
         self.condemns() != Condemned::Nothing

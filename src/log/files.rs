@@ -55,27 +55,57 @@ fn before<P: ?Sized>(_: Op, _: &P) -> io::Result<()> {
     Ok(())
 }
 
+/// What a thread does to open or to read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    Waits,
+    /// Takes what the system has in memory.
+    AsksTheSystem,
+    /// Asks nobody.
+    None,
+}
+
 thread_local! {
-    static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
+    static PATIENCE: Cell<Patience> = const { Cell::new(Patience::Waits) };
+}
+
+fn with_patience<T>(patience: Patience, work: impl FnOnce() -> T) -> T {
+    struct Restored(Patience);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            PATIENCE.set(self.0);
+        }
+    }
+    let _restored = Restored(PATIENCE.replace(patience));
+    work()
 }
 
 /// What `work` would have to wait for a disk for, to open or to read a file, is `WouldBlock` instead: then the caller asks
 /// again where it may wait. A file system that cannot tell is waited for.
 pub(crate) fn without_waiting<T>(work: impl FnOnce() -> T) -> T {
-    struct Restored(bool);
-    impl Drop for Restored {
-        fn drop(&mut self) {
-            MAY_WAIT.set(self.0);
-        }
-    }
-    let _restored = Restored(MAY_WAIT.replace(false));
-    work()
+    with_patience(Patience::AsksTheSystem, work)
+}
+
+/// What `work` would have to open or to read a file for is `WouldBlock` instead.
+pub(super) fn from_memory<T>(work: impl FnOnce() -> T) -> T {
+    with_patience(Patience::None, work)
+}
+
+/// Whether the thread may wait for a disk now, as far as it has said.
+pub(crate) fn may_wait() -> bool {
+    PATIENCE.get() == Patience::Waits
+}
+
+/// Comes before whatever only opens or reads.
+fn may_ask() -> io::Result<()> {
+    if PATIENCE.get() == Patience::None { Err(Errno::AGAIN.into()) } else { Ok(()) }
 }
 
 /// Opens a file that is there, by what memory knows of the directory if the thread may not wait.
 fn open_there(path: &Path, options: &OpenOptions, flags: OFlags) -> io::Result<File> {
+    may_ask()?;
     before(Op::Open, path)?;
-    if !MAY_WAIT.get() {
+    if !may_wait() {
         match rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::CACHED) {
             Ok(file) => return Ok(file.into()),
             Err(Errno::AGAIN) => return Err(Errno::AGAIN.into()),
@@ -129,19 +159,22 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
 }
 
 pub(crate) fn exists(path: &Path) -> io::Result<bool> {
+    may_ask()?;
     before(Op::Stat, path)?;
     path.try_exists()
 }
 
 pub(crate) fn metadata(path: &Path) -> io::Result<Metadata> {
+    may_ask()?;
     before(Op::Stat, path)?;
-    if !MAY_WAIT.get() {
+    if !may_wait() {
         return Err(Errno::AGAIN.into());
     }
     fs::metadata(path)
 }
 
 pub(crate) fn metadata_of(file: &File) -> io::Result<Metadata> {
+    may_ask()?;
     before(Op::Stat, file)?;
     file.metadata()
 }
@@ -152,7 +185,7 @@ pub(crate) fn volume(path: &Path) -> io::Result<StatVfs> {
 }
 
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if !MAY_WAIT.get() {
+    if !may_wait() {
         let file = open(path)?;
         let mut bytes = vec![0; usize::try_from(metadata_of(&file)?.len()).unwrap_or(usize::MAX)];
         return read_exact_at(&file, &mut bytes, 0).map(|()| bytes);
@@ -162,12 +195,14 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], position: u64) -> io::Result<()> {
+    may_ask()?;
     before(Op::Read, file)?;
-    if MAY_WAIT.get() { file.read_exact_at(bytes, position) } else { read_cached(file, bytes, position) }
+    if may_wait() { file.read_exact_at(bytes, position) } else { read_cached(file, bytes, position) }
 }
 
 /// As many bytes as one read brings; none at the end.
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    may_ask()?;
     before(Op::Read, file)?;
     file.read_at(bytes, position)
 }
@@ -369,7 +404,7 @@ pub(crate) mod faults {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex, PoisonError};
 
-    pub(crate) use super::Op;
+    pub(crate) use super::{Op, may_wait};
 
     type Watcher = Box<dyn FnMut(Op)>;
     type Fault = dyn Fn(Op, &Path) -> io::Result<()> + Send + Sync;
@@ -402,11 +437,6 @@ pub(crate) mod faults {
         dirs.push((dir.to_path_buf(), Arc::new(fault)));
         DIRS_LEN.store(dirs.len(), Ordering::Release);
         InForce(dir.to_path_buf())
-    }
-
-    /// Whether the thread may wait for a disk now, as far as it has said.
-    pub fn may_wait() -> bool {
-        MAY_WAIT.get()
     }
 
     /// Called before each that this thread comes to, until there is another watcher or none.

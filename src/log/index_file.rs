@@ -17,7 +17,7 @@ const PENDING_MAX: usize = 64;
 /// Entries that a search reads together.
 const BLOCK_ENTRIES: u32 = 256;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct IndexFile<const WIDTH: usize> {
     /// Entries in the file; unknown until somebody asks, so that opening a log does not touch its indexes.
     written: Option<u32>,
@@ -194,23 +194,37 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         WrittenEntries { path: path.to_path_buf(), written, last_block: Arc::clone(&self.last_block) }
     }
 
+    /// Takes over what its twin knows of the file, which has only grown meanwhile, if at all: whoever adds to it knows.
+    pub fn learn(&mut self, twin: Self) {
+        self.written = self.written.or(twin.written);
+    }
+
     /// Gives the memory back that the last search holds.
     pub fn forget_block(&mut self) {
         self.last_block = Arc::default();
     }
 
-    /// The first entry for which `before` does not hold.
-    pub fn first_not_before(
+    /// The first entry for which `before` does not hold; if the caller has to search the file and it has none, the first of
+    /// the others.
+    pub fn search_behind(
         &mut self,
         path: &Path,
         before: impl Fn(&[u8; WIDTH]) -> bool,
-    ) -> io::Result<Option<[u8; WIDTH]>> {
-        let index = self.partition_point(path, before)?;
-        let written = self.written(path)?;
-        if index < written {
-            return read_entry(&files::open(path)?, index).map(Some);
+    ) -> io::Result<(Search<WIDTH>, Option<[u8; WIDTH]>)> {
+        let found = self.pending.partition_point(&before);
+        let first_pending = self.pending.get(found).copied();
+        if found > 0 {
+            return Ok((Search::Done(first_pending), None));
         }
-        Ok(self.pending.get((index - written) as usize).copied())
+        if let Some(block) = &*self.last_block.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(count) = block.partition_point(&before)
+        {
+            return Ok((Search::Done(block.entry(count)), None));
+        }
+        match self.written(path)? {
+            0 => Ok((Search::Done(first_pending), None)),
+            written => Ok((Search::InFile(self.written_entries(path, written)), first_pending)),
+        }
     }
 
     /// The number of entries for which `before` holds.
@@ -239,15 +253,29 @@ pub(crate) struct WrittenEntries<const WIDTH: usize> {
 impl<const WIDTH: usize> WrittenEntries<WIDTH> {
     /// `None` also when the segment has been deleted meanwhile.
     pub fn last_before(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<Option<[u8; WIDTH]>> {
+        self.search(before, |count| count.checked_sub(1))
+    }
+
+    /// The first for which `before` does not hold; `None` also when the segment has been deleted meanwhile.
+    pub fn first_not_before(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<Option<[u8; WIDTH]>> {
+        self.search(before, |count| Some(count).filter(|&count| count < self.written))
+    }
+
+    /// The entry that is wanted where `before` holds for so many.
+    fn search(
+        &self,
+        before: impl Fn(&[u8; WIDTH]) -> bool,
+        wanted: impl Fn(u32) -> Option<u32>,
+    ) -> io::Result<Option<[u8; WIDTH]>> {
         let file = match files::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
         let (count, block) = search_file(&file, self.written, before)?;
-        let Some(last) = count.checked_sub(1) else { return Ok(None) };
-        let found = match block.entry(last) {
+        let Some(wanted) = wanted(count) else { return Ok(None) };
+        let found = match block.entry(wanted) {
             Some(entry) => entry,
-            None => read_entry(&file, last)?,
+            None => read_entry(&file, wanted)?,
         };
         *self.last_block.lock().unwrap_or_else(PoisonError::into_inner) = Some(block);
         Ok(Some(found))
@@ -316,6 +344,11 @@ mod tests {
                     Search::InFile(entries) => entries.last_before(before).expect("readable"),
                 };
                 assert_eq!(found.map(u32::from_be_bytes), expected.checked_sub(1).map(|e| model[e]));
+                let behind = match index.search_behind(&path, before).expect("readable") {
+                    (Search::Done(found), _) => found,
+                    (Search::InFile(entries), others) => entries.first_not_before(before).expect("readable").or(others),
+                };
+                assert_eq!(behind.map(u32::from_be_bytes), model.get(expected).copied());
             }
         }
         index.trim(&path).expect("writable");

@@ -35,6 +35,7 @@ mod index_file;
 pub mod leader_epochs;
 mod loading;
 mod log_dir;
+mod look;
 mod moving;
 mod offset_index;
 mod pace;
@@ -56,6 +57,8 @@ mod timestamps;
 pub mod transaction_index;
 mod truncation;
 
+#[cfg(test)]
+mod cold_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::model::Offset;
 
 pub(crate) const ENTRY_BYTES: usize = 8;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OffsetIndex {
     base_offset: Offset,
     file: IndexFile<ENTRY_BYTES>,
@@ -69,11 +69,21 @@ impl OffsetIndex {
         })
     }
 
-    /// The offset of the first entry at or behind a file position: no batch before that position goes beyond it.
-    pub fn offset_behind(&mut self, path: &Path, position: u32) -> io::Result<Option<Offset>> {
+    /// Starts the search for the first entry at or behind a file position: no batch before that position goes beyond its
+    /// offset.
+    pub fn offset_behind(&mut self, path: &Path, position: u32) -> io::Result<OffsetBehind> {
         let base_offset = self.base_offset;
-        let entry = self.file.first_not_before(path, |entry| decode(base_offset, entry).1 < position)?;
-        Ok(entry.map(|entry| decode(base_offset, &entry).0))
+        let offset = |entry: [u8; ENTRY_BYTES]| decode(base_offset, &entry).0;
+        Ok(match self.file.search_behind(path, |entry| decode(base_offset, entry).1 < position)? {
+            (Search::Done(entry), _) => OffsetBehind::Known(entry.map(offset)),
+            (Search::InFile(entries), other) => {
+                OffsetBehind::InFile { base_offset, position, entries, or: other.map(offset) }
+            }
+        })
+    }
+
+    pub fn learn(&mut self, twin: OffsetIndex) {
+        self.file.learn(twin.file);
     }
 
     /// Forgets entries for `offset` and above.
@@ -110,6 +120,25 @@ impl Lookup {
             Lookup::InFile { base_offset, target, entries } => {
                 let found = entries.last_before(|entry| decode(base_offset, entry).0 <= target)?;
                 Ok(found.map_or(0, |entry| decode(base_offset, &entry).1))
+            }
+        }
+    }
+}
+
+/// The same of a search by position.
+pub(crate) enum OffsetBehind {
+    Known(Option<Offset>),
+    InFile { base_offset: Offset, position: u32, entries: WrittenEntries<ENTRY_BYTES>, or: Option<Offset> },
+}
+
+impl OffsetBehind {
+    /// `None` if the index has no entry there. Needs no lock.
+    pub fn offset(self) -> io::Result<Option<Offset>> {
+        match self {
+            OffsetBehind::Known(offset) => Ok(offset),
+            OffsetBehind::InFile { base_offset, position, entries, or } => {
+                let found = entries.first_not_before(|entry| decode(base_offset, entry).1 < position)?;
+                Ok(found.map(|entry| decode(base_offset, &entry).0).or(or))
             }
         }
     }

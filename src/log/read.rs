@@ -1,9 +1,9 @@
-//! Reads: where in which file the wanted batches lie. The lock is held only to look up what memory knows; index files
-//! and batch headers are read without it.
+//! Reads: where in which file the wanted batches lie. The lock is held only to look up what memory knows; files are opened,
+//! and index files and batch headers read, without it.
 //! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala (read), storage/.../log/LogSegment.java (read).
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{IoContext, LogError};
@@ -32,13 +32,10 @@ impl Log {
         let mut not_before = Offset(i64::MIN);
         loop {
             let replacements = self.replacements();
-            let planned = self.serving()?.plan_read(from, until, not_before);
-            let plan = match self.observe(planned)? {
-                Planned::Empty => return Ok(nothing()),
-                Planned::Read(plan) => plan,
-            };
-            let (segment, next_segment) = (plan.segment, plan.next_segment);
-            let resolved = plan.resolve(self, from, max_bytes, until, first_batch, replacements);
+            let looked = self.look(|state| state.find(from, until, not_before), Wanted::plan);
+            let Some((wanted, plan)) = self.observe(looked)? else { return Ok(nothing()) };
+            let (segment, next_segment) = (wanted.segment, wanted.next_segment);
+            let resolved = plan.resolve(self, &wanted, max_bytes, first_batch, replacements);
             // The indexes may be those of a segment that has taken the place of the one whose file was read; or the log has
             // moved, and what was read was read in the directory that it has left.
             if self.replacements() != replacements {
@@ -71,17 +68,17 @@ impl Log {
     /// Reads the segment's headers and puts what follows from them in the place of its indexes.
     pub(crate) fn rebuild_indexes(&self, base_offset: Offset) -> Result<(), LogError> {
         let replacements = self.replacements();
-        let (file, path, size, truncations, mut entries) = {
-            let mut state = self.serving()?;
-            let State { segments, dir, config, truncations, .. } = &mut *state;
-            let Ok(at) = segments.binary_search_by_key(&base_offset, Segment::base_offset) else { return Ok(()) };
-            let segment = &mut segments[at];
-            if segment.is_taking_place() {
-                return Ok(());
-            }
-            let entries = IndexEntries::new(base_offset, config);
-            (self.observe(segment.file(dir))?, segment.log_path(dir), segment.size(), *truncations, entries)
+        let choose = |state: &State| {
+            let Ok(at) = state.segments.binary_search_by_key(&base_offset, Segment::base_offset) else {
+                return Ok(None);
+            };
+            let segment = &state.segments[at];
+            let entries = IndexEntries::new(base_offset, &state.config);
+            let facts = (segment.log_path(&state.dir), segment.size(), state.truncations, entries);
+            Ok((!segment.is_taking_place()).then_some((at, facts)))
         };
+        let looked = self.look(choose, |_, segment, dir| segment.file_there(dir));
+        let Some(((path, size, truncations, mut entries), file)) = self.observe(looked)? else { return Ok(()) };
         // The long part, without the lock.
         self.observe(entries.scan(&file, size).doing("read", &path))?;
         let mut state = self.serving()?;
@@ -97,7 +94,7 @@ impl Log {
     }
 
     /// For messages about a segment's file.
-    fn segment_path(&self, base_offset: Offset) -> PathBuf {
+    pub(super) fn segment_path(&self, base_offset: Offset) -> PathBuf {
         offset_file(&self.locked().dir, base_offset, file_names::LOG)
     }
 }
@@ -112,9 +109,46 @@ fn nothing() -> FetchedBatches {
     }
 }
 
-enum Planned {
-    Empty,
-    Read(ReadPlan),
+/// A batch that memory knows, or the first one at or above an offset.
+#[derive(Clone, Copy)]
+enum Sought {
+    Known { start: u32, end: u32 },
+    AtOrAbove(Offset),
+}
+
+impl Sought {
+    /// The end of what is in the segment, where no batch is.
+    fn end_of(size: u32) -> Sought {
+        Sought::Known { start: size, end: size }
+    }
+}
+
+/// What is to be read of one segment.
+struct Wanted {
+    from: Offset,
+    until: ReadUntil,
+    segment: Offset,
+    segment_size: u32,
+    next_segment: Option<Offset>,
+    /// The first batch to read.
+    first: Sought,
+    /// The first batch that may not be read.
+    end: Sought,
+    /// What the reader may see ends in this segment.
+    limit_is_here: bool,
+}
+
+impl Wanted {
+    fn plan(&self, segment: &mut Segment, dir: &Path) -> Result<ReadPlan, LogError> {
+        let mut position = |sought| -> Result<Position, LogError> {
+            Ok(match sought {
+                Sought::Known { start, end } => Position::Known { start, end },
+                Sought::AtOrAbove(target) => Position::Search(segment.lookup(dir, target)?, target),
+            })
+        };
+        let (first, end) = (position(self.first)?, position(self.end)?);
+        Ok(ReadPlan { file: segment.file_there(dir)?, first, end })
+    }
 }
 
 /// A batch that memory knew, or one still to be found in the file.
@@ -123,29 +157,16 @@ enum Position {
     Search(Lookup, Offset),
 }
 
-impl Position {
-    /// The end of what is in the segment, where no batch is.
-    fn end_of(size: u32) -> Position {
-        Position::Known { start: size, end: size }
-    }
-}
-
 struct ReadPlan {
     file: Arc<File>,
-    segment_size: u32,
-    /// The first batch to read.
     first: Position,
-    /// The first batch that may not be read.
     end: Position,
-    /// What the reader may see ends in this segment.
-    limit_is_here: bool,
-    segment: Offset,
-    next_segment: Option<Offset>,
 }
 
 impl State {
-    /// Checks the offset, and collects what memory knows of the way to it.
-    fn plan_read(&mut self, from: Offset, until: ReadUntil, not_before: Offset) -> Result<Planned, LogError> {
+    /// Checks the offset, and says which segment it leads to and what memory knows of the way there; `None` if there is
+    /// nothing to read.
+    fn find(&self, from: Offset, until: ReadUntil, not_before: Offset) -> Result<Option<(usize, Wanted)>, LogError> {
         let bounds = self.bounds();
         if from < bounds.log_start_offset || from > bounds.log_end_offset {
             return Err(LogError::OffsetOutOfRange {
@@ -160,29 +181,28 @@ impl State {
             ReadUntil::LogEnd => bounds.log_end_offset,
         };
         if from >= limit {
-            return Ok(Planned::Empty);
+            return Ok(None);
         }
         let at = self.segment_of(from.max(not_before));
         let next_segment = self.segments.get(at + 1).map(Segment::base_offset);
         let limit_is_here = next_segment.is_none_or(|next| limit <= next);
-        if self.segments[at].base_offset() >= limit {
-            return Ok(Planned::Empty);
+        let segment = &self.segments[at];
+        if segment.base_offset() >= limit {
+            return Ok(None);
         }
-        let size = self.segments[at].size();
-        let first = self.position_of(at, from)?;
+        let segment_size = segment.size();
         let whole = next_segment.map_or(limit >= bounds.log_end_offset, |next| limit >= next);
-        let end = if whole { Position::end_of(size) } else { self.position_of(at, limit)? };
-        let State { segments, dir, .. } = self;
-        let segment = &mut segments[at];
-        Ok(Planned::Read(ReadPlan {
-            file: segment.file(dir)?,
-            segment_size: size,
-            first,
-            end,
-            limit_is_here,
+        let wanted = Wanted {
+            from,
+            until,
             segment: segment.base_offset(),
+            segment_size,
             next_segment,
-        }))
+            first: self.sought(at, from),
+            end: if whole { Sought::end_of(segment_size) } else { self.sought(at, limit) },
+            limit_is_here,
+        };
+        Ok(Some((at, wanted)))
     }
 
     /// The index of the segment in which `offset` would be.
@@ -190,30 +210,19 @@ impl State {
         self.segments.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
     }
 
-    /// Where the first batch at or above `target` lies.
-    fn position_of(&mut self, at: usize, target: Offset) -> Result<Position, LogError> {
+    /// The first batch at or above `target`.
+    fn sought(&self, at: usize, target: Offset) -> Sought {
         let is_active = at + 1 == self.segments.len();
-        if is_active && let Some((start, end)) = self.recent.find(target, self.segments[at].size()) {
-            return Ok(Position::Known { start, end });
+        match self.recent.find(target, self.segments[at].size()).filter(|_| is_active) {
+            Some((start, end)) => Sought::Known { start, end },
+            None => Sought::AtOrAbove(target),
         }
-        let State { segments, dir, .. } = self;
-        Ok(Position::Search(segments[at].lookup(dir, target)?, target))
     }
 
     /// The transaction indexes of this segment and later ones.
     fn txn_indexes_from(&self, segment: Offset) -> Vec<AbortedTxns> {
         let from = self.segments.partition_point(|s| s.base_offset() < segment);
         self.segments[from..].iter().filter_map(|segment| segment.aborted_txns(&self.dir)).collect()
-    }
-
-    /// An offset that no batch before `position` in that segment goes beyond.
-    fn upper_bound(&mut self, segment: Offset, position: u32) -> Result<Offset, LogError> {
-        let at = self.segment_of(segment);
-        let State { segments, dir, log_end_offset, .. } = self;
-        if let Some(offset) = segments[at].offset_behind(dir, position)? {
-            return Ok(offset);
-        }
-        Ok(segments.get(at + 1).map_or(*log_end_offset, Segment::base_offset))
     }
 }
 
@@ -222,20 +231,20 @@ impl ReadPlan {
     fn resolve(
         self,
         log: &Log,
-        from: Offset,
+        wanted: &Wanted,
         max_bytes: u32,
-        until: ReadUntil,
         first_batch: FirstBatch,
         replacements: u64,
     ) -> Result<Option<FetchedBatches>, LogError> {
-        let path = || log.segment_path(self.segment);
+        let Wanted { from, until, segment, segment_size, .. } = *wanted;
+        let path = || log.segment_path(segment);
         let (start, first_end) = match self.first {
             Position::Known { start, end } => (start, end),
             Position::Search(lookup, target) => {
                 let index = lookup.position().doing_at("search the index of", path)?;
-                let located = find_batch(&self.file, index, self.segment_size, target).doing_at("read", path)?;
+                let located = find_batch(&self.file, index, segment_size, target).doing_at("read", path)?;
                 if located.index_is_wrong && log.replacements() == replacements {
-                    log.parent().note_wrong_index(&log.topic_partition, self.segment);
+                    log.parent().note_wrong_index(&log.topic_partition, segment);
                 }
                 match located.batch {
                     Some((position, header)) => (position, position + header.size_in_bytes as u32),
@@ -243,14 +252,14 @@ impl ReadPlan {
                 }
             }
         };
-        if start >= self.segment_size {
+        if start >= segment_size {
             return Ok(None);
         }
         let end = match self.end {
             Position::Known { start, .. } => start,
             Position::Search(lookup, target) => {
                 let index = lookup.position().doing_at("search the index of", path)?;
-                find_position(&self.file, index, self.segment_size, target).doing_at("read", path)?
+                find_position(&self.file, index, segment_size, target).doing_at("read", path)?
             }
         };
         if end <= start {
@@ -266,26 +275,28 @@ impl ReadPlan {
         };
         let len = len.min(visible_bytes);
         let aborted_transactions = if until == ReadUntil::LastStableOffset {
-            aborted_transactions(log, self.segment, from, start + len)?
+            aborted_transactions(log, segment, from, start + len)?
         } else {
             Vec::new()
         };
         let region = (len > 0).then(|| FileRegion { file: self.file.clone(), position: u64::from(start), len });
-        let reached_limit = self.limit_is_here && start + len == end;
-        let goes_on = !self.limit_is_here;
+        let reached_limit = wanted.limit_is_here && start + len == end;
+        let goes_on = !wanted.limit_is_here;
         Ok(Some(FetchedBatches { region, reached_limit, visible_bytes, goes_on, aborted_transactions }))
     }
 }
 
+/// Of the transactions with data from `from` on to the position `end` in that segment, those that were aborted.
 fn aborted_transactions(log: &Log, segment: Offset, from: Offset, end: u32) -> Result<Vec<AbortedTxn>, LogError> {
-    let mut state = log.serving()?;
-    let indexes = state.txn_indexes_from(segment);
-    if indexes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let upper_bound = state.upper_bound(segment, end)?;
-    drop(state);
-    collect_aborted(indexes, from, upper_bound)
+    let choose = |state: &State| {
+        let (at, indexes) = (state.segment_of(segment), state.txn_indexes_from(segment));
+        Ok((!indexes.is_empty()).then(|| (at, (indexes, state.end_of_segment(at)))))
+    };
+    let looked = log.look(choose, |_, segment, dir| segment.offset_behind(dir, end))?;
+    let Some(((indexes, end_of_segment), behind)) = looked else { return Ok(Vec::new()) };
+    // No batch before the position goes beyond it.
+    let behind = behind.offset().doing_at("search the index of", || log.segment_path(segment))?;
+    collect_aborted(indexes, from, behind.unwrap_or(end_of_segment))
 }
 
 impl Log {

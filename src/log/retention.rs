@@ -1,11 +1,12 @@
 //! Deletion of old segments, by log start offset, size and age, in that order.
 //! Source: kafka 3.9 core/.../log/{UnifiedLog,LocalLog}.scala (deleteOldSegments, deletableSegments).
 
+use std::path::Path;
+
 use super::counters::add;
 use super::error::{IoContext, LogError};
 use super::files;
 use super::segment::Segment;
-use super::timestamps::WrongIndex;
 use super::truncation::Removed;
 use super::{Log, State};
 use crate::model::Offset;
@@ -21,23 +22,39 @@ impl Log {
                 deleted += self.delete_oldest(now_ms, Rule::Size { retention_bytes })?;
             }
             if let Some(retention_ms) = config.retention_ms {
-                deleted += self.delete_oldest(now_ms, Rule::Age { retention_ms })?;
+                let expired = self.observe(self.expired(retention_ms, now_ms))?;
+                if !expired.segments.is_empty() {
+                    deleted += self.delete_oldest(now_ms, Rule::Age { retention_ms, expired: &expired })?;
+                }
             }
         }
         Ok(deleted)
     }
 
-    fn delete_oldest(&self, now_ms: i64, rule: Rule) -> Result<usize, LogError> {
-        let _renaming = self.begin_renaming();
-        let (mut state, count) = loop {
-            let mut state = self.serving()?;
-            match self.observe(state.deletable(rule, now_ms))? {
-                Ok(count) => break (state, count),
-                Err(WrongIndex { segment }) => {
-                    drop(state);
-                    self.rebuild_indexes(segment)?;
-                }
+    /// The oldest segments, up to the first that has a record or was written to within that time.
+    fn expired(&self, retention_ms: i64, now_ms: i64) -> Result<Expired, LogError> {
+        let (truncations, replacements) = (self.serving()?.truncations, self.replacements());
+        let mut segments = Vec::new();
+        let look = |segment: &mut Segment, dir: &Path| {
+            Ok(segment.largest_timestamp_ms(dir)?.map(|largest_ms| (segment.size(), largest_ms)))
+        };
+        self.look_at_each(Offset(i64::MIN), look, |base_offset, (size, largest_ms)| {
+            let is_expired = now_ms.saturating_sub(largest_ms) > retention_ms;
+            if is_expired {
+                segments.push((base_offset, size));
             }
+            !is_expired
+        })?;
+        Ok(Expired { segments, truncations, replacements })
+    }
+
+    fn delete_oldest(&self, now_ms: i64, rule: Rule<'_>) -> Result<usize, LogError> {
+        let _renaming = self.begin_renaming();
+        let mut state = self.serving()?;
+        let count = match rule {
+            // They are looked at again with the next pass.
+            Rule::Age { expired, .. } if !expired.is_of(&state, self.replacements()) => 0,
+            rule => state.deletable(rule),
         };
         if count == 0 {
             return Ok(0);
@@ -66,57 +83,73 @@ impl Log {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Rule {
-    LogStartOffset,
-    Size { retention_bytes: u64 },
-    Age { retention_ms: i64 },
+/// Segments that are too old, which begin there and had so many bytes.
+struct Expired {
+    segments: Vec<(Offset, u32)>,
+    truncations: u64,
+    replacements: u64,
 }
 
-impl Rule {
+impl Expired {
+    /// Whether nothing has changed since but by appends.
+    fn is_of(&self, state: &State, replacements: u64) -> bool {
+        (self.truncations, self.replacements) == (state.truncations, replacements)
+    }
+
+    /// Whether the segment is one of them, and nothing was appended to it since.
+    fn has(&self, segment: &Segment) -> bool {
+        let at = self.segments.binary_search_by_key(&segment.base_offset(), |(base_offset, _)| *base_offset);
+        at.is_ok_and(|at| self.segments[at].1 == segment.size())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Rule<'a> {
+    LogStartOffset,
+    Size { retention_bytes: u64 },
+    Age { retention_ms: i64, expired: &'a Expired },
+}
+
+impl Rule<'_> {
     fn reason(self) -> String {
         match self {
             Rule::LogStartOffset => "log start offset breach".to_string(),
             Rule::Size { retention_bytes } => format!("retention size {retention_bytes} breach"),
-            Rule::Age { retention_ms } => format!("retention time {retention_ms}ms breach"),
+            Rule::Age { retention_ms, .. } => format!("retention time {retention_ms}ms breach"),
         }
     }
 }
 
 impl State {
     /// How many of the oldest segments the rule lets go. Nothing that consumers have not been allowed to see goes.
-    fn deletable(&mut self, rule: Rule, now_ms: i64) -> Result<Result<usize, WrongIndex>, LogError> {
+    fn deletable(&self, rule: Rule<'_>) -> usize {
         let total: u64 = self.segments.iter().map(|segment| u64::from(segment.size())).sum();
         let mut surplus = match rule {
             Rule::Size { retention_bytes } => total.saturating_sub(retention_bytes),
             _ => 0,
         };
-        let State { segments, dir, high_watermark, log_start_offset, log_end_offset, .. } = self;
         let mut count = 0;
-        while count < segments.len() {
-            let next_base = segments.get(count + 1).map(Segment::base_offset);
-            let segment = &mut segments[count];
-            if next_base.unwrap_or(*log_end_offset) > *high_watermark || (next_base.is_none() && segment.size() == 0) {
+        while let Some(segment) = self.segments.get(count) {
+            let next_base = self.segments.get(count + 1).map(Segment::base_offset);
+            let end = self.end_of_segment(count);
+            if end > self.high_watermark || (next_base.is_none() && segment.size() == 0) {
                 break;
             }
             let goes = match rule {
-                Rule::LogStartOffset => next_base.is_some_and(|next| next <= *log_start_offset),
+                Rule::LogStartOffset => next_base.is_some_and(|next| next <= self.log_start_offset),
                 Rule::Size { .. } if surplus >= u64::from(segment.size()) && surplus > 0 => {
                     surplus -= u64::from(segment.size());
                     true
                 }
                 Rule::Size { .. } => false,
-                Rule::Age { retention_ms } => match segment.largest_timestamp_ms(dir)? {
-                    Some(largest) => now_ms.saturating_sub(largest) > retention_ms,
-                    None => return Ok(Err(WrongIndex { segment: segment.base_offset() })),
-                },
+                Rule::Age { expired, .. } => expired.has(segment),
             };
             if !goes {
                 break;
             }
             count += 1;
         }
-        Ok(Ok(count))
+        count
     }
 }
 

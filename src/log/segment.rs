@@ -9,9 +9,9 @@ use super::error::{Condemned, IoContext, LogError};
 use super::file_names::{self, offset_file};
 use super::files::{self, File};
 use super::leader_epochs::LeaderEpochs;
-use super::offset_index::{self, Lookup, OffsetIndex};
+use super::offset_index::{self, Lookup, OffsetBehind, OffsetIndex};
 use super::scan::{BatchScan, Found, HeaderScan};
-use super::time_index::{self, TimeIndex, TimestampOffset};
+use super::time_index::{self, TimeIndex, TimeLookup, TimestampOffset};
 use super::transaction_index::AbortedTxn;
 use crate::config::log::LogConfig;
 use crate::model::clock::ms_since_1970;
@@ -21,7 +21,8 @@ use crate::record::batch::{Batch, BatchHeader};
 /// Offsets in the indexes are relative and 31 bits wide.
 const RELATIVE_OFFSET_MAX: i64 = i32::MAX as i64;
 
-#[derive(Debug)]
+/// A clone is a twin that looks into the same files, for which no lock is held; see [`Segment::learn`].
+#[derive(Clone, Debug)]
 pub(crate) struct Segment {
     base_offset: Offset,
     /// Bytes of whole batches in the file; appends continue here.
@@ -228,20 +229,39 @@ impl Segment {
     }
 
     pub fn file(&mut self, dir: &Path) -> Result<Arc<File>, LogError> {
+        match self.file_there(dir) {
+            Err(LogError::Io { source, .. }) if self.size == 0 && source.kind() == io::ErrorKind::NotFound => {
+                let path = self.log_path(dir);
+                let file = Arc::new(files::create(&path).doing("create", &path)?);
+                Ok(self.file.insert(file).clone())
+            }
+            opened => opened,
+        }
+    }
+
+    /// The same, but that nothing is made.
+    pub fn file_there(&mut self, dir: &Path) -> Result<Arc<File>, LogError> {
         self.file_was_used = true;
         if let Some(file) = &self.file {
             return Ok(file.clone());
         }
         let path = self.log_path(dir);
-        let file = match files::open_to_read_and_write(&path) {
-            Err(error) if self.size == 0 && error.kind() == io::ErrorKind::NotFound => {
-                files::create(&path).doing("create", &path)?
-            }
-            opened => opened.doing("open", &path)?,
-        };
-        let file = Arc::new(file);
+        let file = Arc::new(files::open_to_read_and_write(&path).doing("open", &path)?);
         self.file = Some(file.clone());
         Ok(file)
+    }
+
+    /// Takes over what its twin has found in the files, none of which were changed meanwhile but by appends: what an append
+    /// changes, memory has had since.
+    pub fn learn(&mut self, twin: Segment) {
+        if self.file.is_none() && twin.file.is_some() {
+            self.file = twin.file;
+            self.file_was_used = true;
+        }
+        self.offset_index.learn(twin.offset_index);
+        self.time_index.learn(twin.time_index);
+        self.max_timestamp = self.max_timestamp.or(twin.max_timestamp);
+        self.first_append_timestamp_ms = self.first_append_timestamp_ms.or(twin.first_append_timestamp_ms);
     }
 
     #[cfg(test)]
@@ -420,12 +440,15 @@ impl Segment {
             return Ok(Some(largest.timestamp_ms));
         }
         let path = self.log_path(dir);
-        let modified = files::metadata(&path).and_then(|metadata| metadata.modified()).doing("read", &path)?;
-        Ok(Some(ms_since_1970(modified)))
+        match files::metadata(&path).and_then(|metadata| metadata.modified()) {
+            // There was no room for it yet.
+            Err(error) if self.size == 0 && error.kind() == io::ErrorKind::NotFound => Ok(Some(self.created_ms)),
+            modified => Ok(Some(ms_since_1970(modified.doing("read", &path)?))),
+        }
     }
 
     /// Where to look for a timestamp: no batch before this one reaches it.
-    pub fn time_lookup(&mut self, dir: &Path, target_ms: i64) -> Result<TimestampOffset, LogError> {
+    pub fn time_lookup(&mut self, dir: &Path, target_ms: i64) -> Result<TimeLookup, LogError> {
         let path = self.time_index_path(dir);
         self.time_index.lookup(&path, target_ms).doing("read", &path)
     }
@@ -436,8 +459,8 @@ impl Segment {
         self.offset_index.lookup(&path, target).doing("read", &path)
     }
 
-    /// An offset that no batch before this file position goes beyond, if the index has one.
-    pub fn offset_behind(&mut self, dir: &Path, position: u32) -> Result<Option<Offset>, LogError> {
+    /// Starts the search for an offset that no batch before this file position goes beyond.
+    pub fn offset_behind(&mut self, dir: &Path, position: u32) -> Result<OffsetBehind, LogError> {
         let path = self.offset_index_path(dir);
         self.offset_index.offset_behind(&path, position).doing("read", &path)
     }

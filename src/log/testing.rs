@@ -1,13 +1,16 @@
 //! What the tests of this room share: a log in a temporary directory, and batches to put into it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::error::LogError;
+use super::faults::{self, Op};
 use super::loading::{self, LoadInput};
 use super::log_dir::LogDir;
 use super::producer_state::ProducerLimits;
@@ -167,6 +170,68 @@ pub(crate) fn read_bytes(log: &Log, from: Offset, max_bytes: u32) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// Where whoever comes waits until the test lets him go on.
+#[derive(Default)]
+pub(crate) struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub fn pass(&self) {
+        let is_open = self.is_open.lock().expect("unpoisoned");
+        // If the test does not get to open it, it ends all the same.
+        let waited = self.opened.wait_timeout_while(is_open, Duration::from_secs(15), |is_open| !*is_open);
+        *waited.expect("unpoisoned").0 = true;
+    }
+
+    pub fn open(&self) {
+        *self.is_open.lock().expect("unpoisoned") = true;
+        self.opened.notify_all();
+    }
+
+    pub fn is_open(&self) -> bool {
+        *self.is_open.lock().expect("unpoisoned")
+    }
+}
+
+/// Runs `ask` on a thread of its own, which the disk of this directory does not answer when it opens, reads or looks at a file
+/// for the `nth` time; and then `meanwhile`, which must not wait for that. Says, too, whether it came so far.
+pub(crate) fn held_up<T: Send>(
+    dir: &Path,
+    nth: usize,
+    ask: impl FnOnce() -> T + Send,
+    meanwhile: impl FnOnce(),
+) -> (T, bool) {
+    const NAME: &str = "held up";
+    let (gate, looks) = (Arc::new(Gate::default()), AtomicUsize::new(0));
+    let (tell, told) = std::sync::mpsc::channel();
+    let (at_gate, is_held_up) = (Arc::clone(&gate), tell.clone());
+    let _fault = faults::below(dir, move |op, _| {
+        let asks = std::thread::current().name() == Some(NAME);
+        if asks && matches!(op, Op::Open | Op::Read | Op::Stat) && looks.fetch_add(1, Ordering::Relaxed) == nth {
+            let _ = is_held_up.send(true);
+            at_gate.pass();
+        }
+        Ok(())
+    });
+    std::thread::scope(|scope| {
+        let run = move || {
+            let answer = ask();
+            let _ = tell.send(false);
+            answer
+        };
+        let asking = std::thread::Builder::new().name(NAME.to_owned()).spawn_scoped(scope, run).expect("it starts");
+        let is_held_up = told.recv_timeout(Duration::from_secs(60)).unwrap_or(false);
+        if is_held_up {
+            meanwhile();
+            assert!(!gate.is_open(), "it waited for the disk, at look {nth}");
+        }
+        gate.open();
+        (asking.join().expect("no panic"), is_held_up)
+    })
+}
+
 /// A directory where there is no disk to wait for, if the machine has such a place.
 pub(crate) fn scratch() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
@@ -195,9 +260,9 @@ pub(crate) fn names_in(dir: &Path) -> Vec<String> {
 }
 
 /// Keeps the errors that are logged of directories which somebody watches.
-struct Errors(std::sync::Mutex<Vec<(PathBuf, Vec<String>)>>);
+struct Errors(Mutex<Vec<(PathBuf, Vec<String>)>>);
 
-static ERRORS: Errors = Errors(std::sync::Mutex::new(Vec::new()));
+static ERRORS: Errors = Errors(Mutex::new(Vec::new()));
 
 impl log::Log for Errors {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {

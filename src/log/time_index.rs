@@ -9,7 +9,7 @@
 use std::io;
 use std::path::Path;
 
-use super::index_file::{IndexFile, Search};
+use super::index_file::{IndexFile, Search, WrittenEntries};
 use crate::model::Offset;
 
 pub(crate) const ENTRY_BYTES: usize = 12;
@@ -21,7 +21,7 @@ pub(crate) struct TimestampOffset {
     pub offset: Offset,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TimeIndex {
     base_offset: Offset,
     file: IndexFile<ENTRY_BYTES>,
@@ -47,8 +47,7 @@ impl TimeIndex {
         if let Some(last) = self.last {
             return Ok(last);
         }
-        let none = TimestampOffset { timestamp_ms: -1, offset: self.base_offset };
-        let last = self.file.last(path)?.map_or(none, |entry| decode(self.base_offset, &entry));
+        let last = found(self.base_offset, self.file.last(path)?);
         self.last = Some(last);
         Ok(last)
     }
@@ -98,15 +97,19 @@ impl TimeIndex {
         self.file.now_written();
     }
 
-    /// The last entry with a timestamp at or below the target: no earlier batch can carry a later timestamp.
-    pub fn lookup(&mut self, path: &Path, target_ms: i64) -> io::Result<TimestampOffset> {
+    /// Starts the search for the last entry with a timestamp at or below the target: no earlier batch can carry a later
+    /// timestamp.
+    pub fn lookup(&mut self, path: &Path, target_ms: i64) -> io::Result<TimeLookup> {
         let base_offset = self.base_offset;
-        let before = |entry: &[u8; ENTRY_BYTES]| decode(base_offset, entry).timestamp_ms <= target_ms;
-        let found = match self.file.search(path, before)? {
-            Search::Done(entry) => entry,
-            Search::InFile(entries) => entries.last_before(before)?,
-        };
-        Ok(found.map_or(TimestampOffset { timestamp_ms: -1, offset: base_offset }, |entry| decode(base_offset, &entry)))
+        Ok(match self.file.search(path, |entry| decode(base_offset, entry).timestamp_ms <= target_ms)? {
+            Search::Done(entry) => TimeLookup::Known(found(base_offset, entry)),
+            Search::InFile(entries) => TimeLookup::InFile { base_offset, target_ms, entries },
+        })
+    }
+
+    pub fn learn(&mut self, twin: TimeIndex) {
+        self.file.learn(twin.file);
+        self.last = self.last.or(twin.last);
     }
 
     /// Forgets entries for `offset` and above.
@@ -128,6 +131,30 @@ impl TimeIndex {
     pub fn trim(&mut self, path: &Path) -> io::Result<()> {
         self.file.trim(path)
     }
+}
+
+/// A lookup that memory answered, or one that still has to read the file.
+pub(crate) enum TimeLookup {
+    Known(TimestampOffset),
+    InFile { base_offset: Offset, target_ms: i64, entries: WrittenEntries<ENTRY_BYTES> },
+}
+
+impl TimeLookup {
+    /// The timestamp is -1 if there is no such entry. Needs no lock.
+    pub fn entry(self) -> io::Result<TimestampOffset> {
+        match self {
+            TimeLookup::Known(entry) => Ok(entry),
+            TimeLookup::InFile { base_offset, target_ms, entries } => {
+                let before = |entry: &[u8; ENTRY_BYTES]| decode(base_offset, entry).timestamp_ms <= target_ms;
+                Ok(found(base_offset, entries.last_before(before)?))
+            }
+        }
+    }
+}
+
+fn found(base_offset: Offset, entry: Option<[u8; ENTRY_BYTES]>) -> TimestampOffset {
+    let none = TimestampOffset { timestamp_ms: -1, offset: base_offset };
+    entry.map_or(none, |entry| decode(base_offset, &entry))
 }
 
 fn is_larger(entry: &TimestampOffset, last: &TimestampOffset) -> bool {
@@ -168,9 +195,8 @@ mod tests {
                 index.trim(&path).expect("writable");
                 index = TimeIndex::existing(Offset(100));
             }
-            assert_eq!(index.lookup(&path, 999).expect("readable"), entry(-1, 100));
-            assert_eq!(index.lookup(&path, 1999).expect("readable"), entry(1000, 105));
-            assert_eq!(index.lookup(&path, 2000).expect("readable"), entry(2000, 130));
+            let mut find = |target_ms| index.lookup(&path, target_ms).and_then(TimeLookup::entry).expect("readable");
+            assert_eq!([find(999), find(1999), find(2000)], [entry(-1, 100), entry(1000, 105), entry(2000, 130)]);
             assert_eq!(index.last(&path).expect("readable"), entry(2000, 130));
         }
         assert_eq!(

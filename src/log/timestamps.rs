@@ -2,7 +2,7 @@
 //! Source: kafka 3.9 core/.../log/UnifiedLog.scala (fetchOffsetByTimestamp), storage/.../log/LogSegment.java.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::files::{self, File};
 use super::offset_index::Lookup;
 use super::read::ATTEMPTS_MAX;
 use super::scan::{Found, HeaderScan};
-use super::segment::find_batch;
+use super::segment::{Segment, find_batch};
 use super::time_index::TimestampOffset;
 use super::{Log, OffsetQuery, State, TimestampedOffset};
 use crate::model::{LeaderEpoch, Offset};
@@ -43,43 +43,82 @@ impl Log {
     }
 
     fn find_offset(&self, query: OffsetQuery, replacements: u64) -> Result<Option<TimestampedOffset>, LogError> {
-        match query {
-            OffsetQuery::Earliest => Ok(Some(self.serving()?.earliest())),
-            OffsetQuery::Latest => Ok(Some(self.serving()?.latest())),
-            OffsetQuery::MaxTimestamp => {
-                let Some((plan, timestamp_ms)) = self.plan(State::plan_max_timestamp)? else { return Ok(None) };
-                plan.first_record(self, timestamp_ms, BatchMatch::Exactly, replacements)
-            }
-            OffsetQuery::AtOrAfter(timestamp_ms) => {
-                let Some(plan) = self.plan(|state| state.plan_at_or_after(timestamp_ms))? else { return Ok(None) };
-                plan.first_record(self, timestamp_ms, BatchMatch::AtOrAfter, replacements)
-            }
-        }
-    }
-
-    /// Asks again for each segment whose indexes have to be rebuilt first.
-    fn plan<T>(
-        &self,
-        mut ask: impl FnMut(&mut State) -> Result<Result<Option<T>, WrongIndex>, LogError>,
-    ) -> Result<Option<T>, LogError> {
+        let wanted = match query {
+            OffsetQuery::Earliest => return Ok(Some(self.serving()?.earliest())),
+            OffsetQuery::Latest => return Ok(Some(self.serving()?.latest())),
+            OffsetQuery::MaxTimestamp => BatchMatch::Exactly,
+            OffsetQuery::AtOrAfter(_) => BatchMatch::AtOrAfter,
+        };
         loop {
-            let answer = ask(&mut *self.serving()?)?;
-            match answer {
-                Ok(planned) => return Ok(planned),
-                Err(WrongIndex { segment }) => self.rebuild_indexes(segment)?,
+            let found = match query {
+                OffsetQuery::AtOrAfter(timestamp_ms) => self.reaching(timestamp_ms)?.map(|found| (found, timestamp_ms)),
+                _ => self.largest_timestamp()?.map(|found| (found, found.1.timestamp_ms)),
+            };
+            let Some(((segment, entry), timestamp_ms)) = found else { return Ok(None) };
+            // Retention may have taken it meanwhile.
+            if let Some(plan) = self.plan_scan(segment, entry)? {
+                return plan.first_record(self, timestamp_ms, wanted, replacements);
             }
         }
     }
-}
 
-/// The time index of this segment does not say what its batches say.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct WrongIndex {
-    pub segment: Offset,
+    /// The segment with the largest timestamp, and that; records may have no date at all: then it is -1, and the first
+    /// record has it.
+    fn largest_timestamp(&self) -> Result<Option<(Offset, TimestampOffset)>, LogError> {
+        let mut largest: Option<(Offset, TimestampOffset)> = None;
+        self.look_at_each(Offset(i64::MIN), Segment::verified_max_timestamp, |segment, so_far| {
+            if largest.is_none_or(|(_, best)| so_far.timestamp_ms > best.timestamp_ms) {
+                largest = Some((segment, so_far));
+            }
+            false
+        })?;
+        Ok(largest)
+    }
+
+    /// The first segment with a timestamp that is as large, and where its time index leads.
+    fn reaching(&self, timestamp_ms: i64) -> Result<Option<(Offset, TimestampOffset)>, LogError> {
+        let mut reaching = None;
+        let look = |segment: &mut Segment, dir: &Path| {
+            let Some(largest_ms) = segment.largest_timestamp_ms(dir)? else { return Ok(None) };
+            // What has no file yet has no records.
+            let reaches = largest_ms >= timestamp_ms && segment.size() > 0;
+            Ok(Some(if reaches { Some(segment.time_lookup(dir, timestamp_ms)?) } else { None }))
+        };
+        self.look_at_each(Offset(i64::MIN), look, |segment, lookup| {
+            reaching = lookup.map(|lookup| (segment, lookup));
+            reaching.is_some()
+        })?;
+        let Some((segment, lookup)) = reaching else { return Ok(None) };
+        let entry = lookup.entry().doing_at("search the time index of", || self.segment_path(segment))?;
+        Ok(Some((segment, entry)))
+    }
+
+    /// `None` if the segment is not there any more.
+    fn plan_scan(&self, segment: Offset, entry: TimestampOffset) -> Result<Option<ScanPlan>, LogError> {
+        let choose = |state: &State| {
+            let at = state.segments.binary_search_by_key(&segment, Segment::base_offset).ok();
+            Ok(at.map(|at| (at, state.log_start_offset)))
+        };
+        let looked = self.look(choose, |&log_start_offset, segment, dir| {
+            let from = entry.offset.max(log_start_offset);
+            Ok(ScanPlan {
+                file: if segment.size() > 0 { Some(segment.file_there(dir)?) } else { None },
+                log_path: segment.log_path(dir),
+                segment_size: segment.size(),
+                lookup: segment.lookup(dir, from)?,
+                from,
+                entry,
+                segment: segment.base_offset(),
+                log_start_offset,
+            })
+        })?;
+        Ok(looked.map(|(_, plan)| plan))
+    }
 }
 
 struct ScanPlan {
-    file: Arc<File>,
+    /// `None` if the segment is empty.
+    file: Option<Arc<File>>,
     log_path: PathBuf,
     segment_size: u32,
     lookup: Lookup,
@@ -108,52 +147,6 @@ impl State {
         let leader_epoch = self.epochs.latest().map(|latest| latest.epoch);
         TimestampedOffset { timestamp_ms: -1, offset: self.log_end_offset, leader_epoch }
     }
-
-    fn plan_max_timestamp(&mut self) -> Result<Result<Option<(ScanPlan, i64)>, WrongIndex>, LogError> {
-        let State { segments, dir, .. } = self;
-        let mut largest: Option<(usize, TimestampOffset)> = None;
-        for (at, segment) in segments.iter_mut().enumerate() {
-            let Some(so_far) = segment.verified_max_timestamp(dir)? else {
-                return Ok(Err(WrongIndex { segment: segment.base_offset() }));
-            };
-            if largest.is_none_or(|(_, best)| so_far.timestamp_ms > best.timestamp_ms) {
-                largest = Some((at, so_far));
-            }
-        }
-        // Records may have no date at all: then the largest timestamp is -1, and the first record has it.
-        let Some((at, best)) = largest else { return Ok(Ok(None)) };
-        Ok(Ok(Some((self.plan_scan(at, best)?, best.timestamp_ms))))
-    }
-
-    fn plan_at_or_after(&mut self, timestamp_ms: i64) -> Result<Result<Option<ScanPlan>, WrongIndex>, LogError> {
-        let State { segments, dir, .. } = self;
-        for (at, segment) in segments.iter_mut().enumerate() {
-            let Some(largest) = segment.largest_timestamp_ms(dir)? else {
-                return Ok(Err(WrongIndex { segment: segment.base_offset() }));
-            };
-            if largest >= timestamp_ms {
-                let entry = segment.time_lookup(dir, timestamp_ms)?;
-                return self.plan_scan(at, entry).map(|plan| Ok(Some(plan)));
-            }
-        }
-        Ok(Ok(None))
-    }
-
-    fn plan_scan(&mut self, at: usize, entry: TimestampOffset) -> Result<ScanPlan, LogError> {
-        let State { segments, dir, log_start_offset, .. } = self;
-        let segment = &mut segments[at];
-        let from = entry.offset.max(*log_start_offset);
-        Ok(ScanPlan {
-            file: segment.file(dir)?,
-            log_path: segment.log_path(dir),
-            segment_size: segment.size(),
-            lookup: segment.lookup(dir, from)?,
-            from,
-            entry,
-            segment: segment.base_offset(),
-            log_start_offset: *log_start_offset,
-        })
-    }
 }
 
 impl ScanPlan {
@@ -165,9 +158,10 @@ impl ScanPlan {
         wanted: BatchMatch,
         replacements: u64,
     ) -> Result<Option<TimestampedOffset>, LogError> {
+        let Some(file) = &self.file else { return Ok(None) };
         let path = &self.log_path;
         let indexed = self.lookup.position().doing("search the index of", path)?;
-        let located = find_batch(&self.file, indexed, self.segment_size, self.from).doing("read", path)?;
+        let located = find_batch(file, indexed, self.segment_size, self.from).doing("read", path)?;
         // That no batch before this one is as young is believed only if it has the timestamp that the entry says.
         let is_wrong = |header: &BatchHeader| header.max_timestamp != self.entry.timestamp_ms;
         let entry_is_wrong = self.entry.timestamp_ms >= 0
@@ -177,7 +171,7 @@ impl ScanPlan {
             log.parent().note_wrong_index(&log.topic_partition, self.segment);
         }
         let from = if entry_is_wrong { 0 } else { located.position_or(self.segment_size) };
-        let mut scan = HeaderScan::new(&self.file, from, self.segment_size);
+        let mut scan = HeaderScan::new(file, from, self.segment_size);
         while let Found::Batch((position, header)) = scan.next().doing("read", path)? {
             let qualifies = match wanted {
                 BatchMatch::AtOrAfter => header.max_timestamp >= timestamp_ms,
@@ -191,7 +185,7 @@ impl ScanPlan {
                 return Ok(None);
             }
             let mut bytes = vec![0; header.size_in_bytes];
-            files::read_exact_at(&self.file, &mut bytes, u64::from(position)).doing("read", path)?;
+            files::read_exact_at(file, &mut bytes, u64::from(position)).doing("read", path)?;
             let found = find_record(&Bytes::from(bytes), &header, timestamp_ms, self.log_start_offset)
                 .map_err(|why| LogError::InvalidBatch { reason: format!("{}: {why}", path.display()) })?;
             if found.is_some() {

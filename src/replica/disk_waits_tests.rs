@@ -1,7 +1,6 @@
 //! Who waits for a disk, and who does not.
 
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 use tokio::task::JoinSet;
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 use crate::config::sections::ReplicaConfig;
 use crate::log::OffsetQuery;
 use crate::log::faults::{self, Op};
+use crate::log::testing::Gate;
 use crate::model::Offset;
 use crate::replica::error::ReplicaError;
 use crate::replica::tests::{Fixture, TERMS, records};
@@ -73,31 +73,6 @@ async fn a_disk_that_has_lost_what_a_reader_is_to_get_is_not_used_any_more() {
     assert!(log.is_offline());
     let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
     assert!(matches!(outcomes[0], Err(ReplicaError::Offline)), "{outcomes:?}");
-}
-
-/// Where whoever writes waits until the test lets him go on.
-#[derive(Default)]
-struct Gate {
-    is_open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gate {
-    fn pass(&self) {
-        let is_open = self.is_open.lock().expect("unpoisoned");
-        // If the test does not get to open it, it ends all the same.
-        let waited = self.opened.wait_timeout_while(is_open, Duration::from_secs(15), |is_open| !*is_open);
-        drop(waited.expect("unpoisoned"));
-    }
-
-    fn open(&self) {
-        *self.is_open.lock().expect("unpoisoned") = true;
-        self.opened.notify_all();
-    }
-
-    fn is_open(&self) -> bool {
-        *self.is_open.lock().expect("unpoisoned")
-    }
 }
 
 /// Two network threads and two I/O threads; many appends and reads of a directory whose disk does not answer; and as much of

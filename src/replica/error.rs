@@ -1,7 +1,6 @@
 //! Why a hosted partition does not do what it is asked.
 
 use std::fmt;
-use std::io;
 
 use crate::log::error::LogError;
 use crate::record::error::RecordError;
@@ -45,7 +44,7 @@ pub enum ReplicaError {
 impl ReplicaError {
     /// A disk is needed, for which the thread may not wait.
     pub(crate) fn would_wait(&self) -> bool {
-        matches!(self, ReplicaError::Log(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock)
+        matches!(self, ReplicaError::Log(error) if error.would_wait())
     }
 }
 

@@ -41,7 +41,7 @@ use super::counters::add;
 use super::dirs::LogDirs;
 use super::error::{Condemned, LogError};
 use super::pending::Complaints;
-use super::timestamps::WrongIndex;
+use super::segment::Segment;
 use super::{Log, State};
 use crate::config::log::LogConfig;
 use crate::config::sections::CleanerConfig;
@@ -150,6 +150,7 @@ impl Log {
 
     /// What there is to be done, and the segments as they were then; `None` if that is nothing, or not to be known now.
     fn assess(&self, now_ms: i64) -> Result<Option<Candidate>, LogError> {
+        self.learn_facts(now_ms)?;
         let mut state = self.serving()?;
         let config = state.config.clone();
         let facts = state.log_facts();
@@ -165,18 +166,32 @@ impl Log {
             state.cleaned_to = Some(first_dirty);
         }
         let segments = state.segment_facts()?;
-        let lags = loop {
-            match state.lags(&config, first_dirty, now_ms)? {
-                Ok(lags) => break lags,
-                Err(WrongIndex { segment }) => {
-                    drop(state);
-                    self.rebuild_indexes(segment)?;
-                    state = self.serving()?;
-                }
-            }
-        };
+        let Some(lags) = state.lags(&config, first_dirty, now_ms)? else { return Ok(None) };
         let assessed = Assessment::of(&facts, &segments, &lags);
         Ok(assessed.map(|assessment| Candidate { assessment, segments, cuts: state.cuts }))
+    }
+
+    /// Makes sure that memory has what `assess` asks of the segments with the lock.
+    fn learn_facts(&self, now_ms: i64) -> Result<(), LogError> {
+        let (config, first_dirty) = {
+            let state = self.serving()?;
+            let at = state.segment_of(state.log_facts().first_dirty().offset);
+            (state.config.clone(), state.segments[at].base_offset())
+        };
+        let look = |segment: &mut Segment, dir: &Path| {
+            segment.index_sizes(dir)?;
+            if segment.base_offset() < first_dirty {
+                return Ok(Some(()));
+            }
+            if config.max_compaction_lag_ms < now_ms {
+                segment.first_append_timestamp(dir)?;
+            }
+            match config.min_compaction_lag_ms {
+                1.. => Ok(segment.largest_timestamp_ms(dir)?.map(|_| ())),
+                _ => Ok(Some(())),
+            }
+        };
+        self.look_at_each(Offset(i64::MIN), look, |_, ()| false)
     }
 }
 
@@ -199,7 +214,7 @@ impl State {
 
     fn segment_facts(&mut self) -> Result<Vec<SegmentFacts>, LogError> {
         let State { segments, dir, .. } = self;
-        let facts = |segment: &mut super::segment::Segment| {
+        let facts = |segment: &mut Segment| {
             Ok(SegmentFacts {
                 base_offset: segment.base_offset(),
                 bytes: u64::from(segment.size()),
@@ -209,23 +224,17 @@ impl State {
         segments.iter_mut().map(facts).collect()
     }
 
-    /// Dates are only asked for where a setting wants to know them.
-    fn lags(
-        &mut self,
-        config: &LogConfig,
-        first_dirty: Offset,
-        now_ms: i64,
-    ) -> Result<Result<Lags, WrongIndex>, LogError> {
+    /// Dates are only asked for where a setting wants to know them. `None` if an index is wrong, as a start finds or
+    /// `learn_facts` the next time.
+    fn lags(&mut self, config: &LogConfig, first_dirty: Offset, now_ms: i64) -> Result<Option<Lags>, LogError> {
         let first = self.segment_of(first_dirty);
         let State { segments, dir, .. } = self;
-        let Some((_, inactive)) = segments.split_last_mut() else { return Ok(Ok(Lags::default())) };
+        let Some((_, inactive)) = segments.split_last_mut() else { return Ok(Some(Lags::default())) };
         let dirty = inactive.get_mut(first..).unwrap_or_default();
         let mut lags = Lags::default();
         if config.min_compaction_lag_ms > 0 {
             for segment in dirty.iter_mut() {
-                let Some(largest_ms) = segment.largest_timestamp_ms(dir)? else {
-                    return Ok(Err(WrongIndex { segment: segment.base_offset() }));
-                };
+                let Some(largest_ms) = segment.largest_timestamp_ms(dir)? else { return Ok(None) };
                 if largest_ms > now_ms.saturating_sub(config.min_compaction_lag_ms) {
                     lags.first_too_young = Some(segment.base_offset());
                     break;
@@ -239,7 +248,7 @@ impl State {
             }
             lags.overdue_ms = selection::overdue_ms(dates_ms.into_iter(), config.max_compaction_lag_ms, now_ms);
         }
-        Ok(Ok(lags))
+        Ok(Some(lags))
     }
 }
 

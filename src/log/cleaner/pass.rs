@@ -22,7 +22,7 @@ use crate::log::files::{self, File};
 use crate::log::offset_index::Lookup;
 use crate::log::replacement::Replaced;
 use crate::log::scan::{BatchScan, Found};
-use crate::log::segment::find_position;
+use crate::log::segment::{Segment, find_position};
 use crate::log::{Log, State};
 use crate::model::clock::ms_since_1970;
 use crate::model::{Offset, ProducerEpoch};
@@ -176,15 +176,13 @@ impl<'a> Pass<'a> {
 
     /// To be read from `from` on.
     fn source(&self, base_offset: Offset, from: Offset) -> Result<Source, CleanError> {
-        let (file, path, size, lookup) = {
-            let mut state = self.log.locked();
-            let found = state.segments.binary_search_by_key(&base_offset, |segment| segment.base_offset());
-            let Ok(at) = found else { return Err(CleanError::Overtaken) };
-            let State { segments, dir, .. } = &mut *state;
-            let segment = &mut segments[at];
-            let lookup = segment.lookup(dir, from)?;
-            (segment.open_for_reading(dir)?, segment.log_path(dir), segment.size(), lookup)
+        let choose = |state: &State| {
+            let found = state.segments.binary_search_by_key(&base_offset, Segment::base_offset);
+            Ok(found.ok().map(|at| (at, (state.segments[at].log_path(&state.dir), state.segments[at].size()))))
         };
+        let looked =
+            self.log.look(choose, |_, segment, dir| Ok((segment.open_for_reading(dir)?, segment.lookup(dir, from)?)));
+        let Some(((path, size), (file, lookup))) = looked? else { return Err(CleanError::Overtaken) };
         let modified = files::metadata_of(&file).and_then(|metadata| metadata.modified()).doing("look at", &path)?;
         Ok(Source { file, path, size, modified, lookup })
     }
