@@ -264,6 +264,51 @@ fn a_jvm_and_we_open_each_others_directories_and_write_the_same_bytes() {
     assert_eq!(facts(&open(&ours).get(&partition()).expect("found")), expected);
 }
 
+/// A segment as a cleaner of an old broker may have left it (KAFKA-6264), and one behind it.
+fn write_overflowed(dir: &Path) {
+    const FAR: i64 = 1 << 31;
+    let batch = |timestamp| {
+        let mut batch = BatchBuilder::new();
+        batch.append(T0 + timestamp, Some(b"key"), Some(&[b'v'; 300]), &[]);
+        batch
+    };
+    let mut marker = BatchBuilder::new().producer(7, 0, -1).transactional(true).control(true);
+    marker.append(T0 + 6, Some(&[0, 0, 0, 0]), Some(&[0, 0, 0, 0, 0, 3]), &[]);
+    let far = [
+        (0, batch(1)),
+        (FAR - 1, batch(30_000)),
+        (FAR, batch(3)),
+        (FAR + 50, batch(40_000)),
+        (3 * FAR, batch(5).producer(7, 0, 0).transactional(true)),
+        (3 * FAR + 1, marker),
+    ];
+    fs::create_dir_all(dir).expect("writable");
+    for (segment, batches) in [(0, Vec::from(far)), (4 * FAR, vec![(4 * FAR, batch(7))])] {
+        let bytes = batches.into_iter().flat_map(|(offset, batch)| {
+            let mut bytes = batch.build().to_vec();
+            bytes[..8].copy_from_slice(&offset.to_be_bytes());
+            bytes[12..16].copy_from_slice(&0_i32.to_be_bytes());
+            bytes
+        });
+        fs::write(dir.join(format!("{segment:020}.log")), bytes.collect::<Vec<u8>>()).expect("writable");
+    }
+}
+
+#[test]
+fn a_segment_that_reaches_too_far_is_split_as_a_jvm_splits_it() {
+    let jars = kafka_jars();
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let (ours, theirs) = (root.path().join("ours"), root.path().join("theirs/t-0"));
+    write_overflowed(&ours.join("t-0"));
+    write_overflowed(&theirs);
+    let dirs = open(&ours);
+    let found = facts(&dirs.get(&partition()).expect("found"));
+    dirs.shutdown(0);
+    assert!(found.contains(&"segments 4".to_string()) && found.contains(&"aborted 1".to_string()), "{found:?}");
+    assert_eq!(jvm_facts(&jars, &["open", &theirs.display().to_string(), "crashed"]), found);
+    assert_eq!(jvm_facts(&jars, &["open", &ours.join("t-0").display().to_string(), "clean"]), found);
+}
+
 fn dump(jars: &Path, files: &[PathBuf], flags: &[&str]) -> String {
     let listed: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let output = java(jars)

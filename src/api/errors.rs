@@ -36,7 +36,10 @@ impl From<&LogError> for ErrorCode {
             LogError::DeletePolicyRequired => ErrorCode::PolicyViolation,
             LogError::InconsistentTopicId { .. } => ErrorCode::InconsistentTopicId,
             LogError::Closed | LogError::BeingTruncated => ErrorCode::NotLeaderOrFollower,
-            LogError::Offline { .. } | LogError::Corrupt { .. } | LogError::Io { .. } => ErrorCode::KafkaStorageError,
+            LogError::Offline { .. }
+            | LogError::Corrupt { .. }
+            | LogError::SegmentOverflows { .. }
+            | LogError::Io { .. } => ErrorCode::KafkaStorageError,
         }
     }
 }

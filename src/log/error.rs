@@ -64,6 +64,10 @@ pub enum LogError {
         on_disk: TopicId,
         given: TopicId,
     },
+    /// The segment reaches further than its indexes can say, and is to be split.
+    SegmentOverflows {
+        base_offset: Offset,
+    },
     /// A truncation is under way, which is short.
     BeingTruncated,
     /// The log was closed or deleted: nothing is served from it any more.
@@ -101,7 +105,7 @@ impl LogError {
     pub fn condemns(&self) -> Condemned {
         match self {
             LogError::Io { source, .. } => condemned_by(source),
-            LogError::Corrupt { .. } => Condemned::Log,
+            LogError::Corrupt { .. } | LogError::SegmentOverflows { .. } => Condemned::Log,
             _ => Condemned::Nothing,
         }
     }
@@ -224,6 +228,9 @@ impl fmt::Display for LogError {
             LogError::DeletePolicyRequired => f.write_str("the topic's cleanup.policy does not contain delete"),
             LogError::InconsistentTopicId { on_disk, given } => {
                 write!(f, "the directory belongs to topic id {on_disk}, not {given}")
+            }
+            LogError::SegmentOverflows { base_offset } => {
+                write!(f, "the segment at offset {base_offset} reaches further than its indexes can say")
             }
             LogError::BeingTruncated => f.write_str("the log is being truncated"),
             LogError::Closed => f.write_str("the log is closed"),

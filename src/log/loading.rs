@@ -17,10 +17,10 @@ use super::log_dir::LogDir;
 use super::producer_state::Producers;
 use super::recent::RecentBatches;
 use super::scan::{Found, HeaderScan};
-use super::segment::{Durability, Recovered, Segment};
+use super::segment::{Durability, RELATIVE_OFFSET_MAX, Recovered, Segment};
 use super::snapshots::Snapshots;
 use super::synced::Synced;
-use super::{Log, State, Unwritten, files, partition_metadata, transaction_index};
+use super::{Log, State, Unwritten, files, partition_metadata, splitting, transaction_index};
 use crate::config::log::LogConfig;
 use crate::model::lock::Lock;
 use crate::model::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -61,6 +61,35 @@ impl LoadInput {
 pub(crate) type OnRecovered<'a> = &'a (dyn Fn(u64) + Sync);
 
 pub(crate) fn load(
+    input: LoadInput,
+    parent: Arc<LogDir>,
+    now_ms: i64,
+    on_recovered: OnRecovered<'_>,
+) -> Result<Log, LogError> {
+    let mut last_split = None;
+    loop {
+        match load_sound(input.clone(), Arc::clone(&parent), now_ms, on_recovered) {
+            Err(LogError::SegmentOverflows { base_offset }) if last_split != Some(base_offset) => {
+                last_split = Some(base_offset);
+                log::warn!(
+                    "[{}] Splitting the segment at offset {base_offset}, which reaches further than its indexes can say",
+                    input.topic_partition
+                );
+                let logs = Files::of(&input.dir, file_names_in(&input.dir)?)?.logs;
+                let next = logs.iter().map(|(offset, _)| *offset).find(|offset| *offset > base_offset);
+                splitting::split(&input.dir, base_offset, next.unwrap_or(Offset(i64::MAX)))?;
+            }
+            // It is none that a split mends.
+            Err(error @ LogError::SegmentOverflows { .. }) => {
+                return Err(LogError::Corrupt { context: format!("{}: {error}", input.dir.display()) });
+            }
+            loaded => return loaded,
+        }
+    }
+}
+
+/// The same of a log in which each segment's indexes can say what is in it.
+fn load_sound(
     input: LoadInput,
     parent: Arc<LogDir>,
     now_ms: i64,
@@ -362,6 +391,7 @@ impl Loader<'_> {
             self.reread_epochs()?;
         }
         let epochs_before = self.state.epochs.clone();
+        self.check_reach(&unusable)?;
         for base_offset in unusable {
             let at = self.state.segment_of(base_offset);
             // Those above the recovery point are recovered below in any case.
@@ -397,6 +427,26 @@ impl Loader<'_> {
             // What was lost will be written again: the checkpoint must not say that it has been compacted.
             self.state.cleaned_to = Some(active);
             self.parent.note_truncated();
+        }
+        Ok(())
+    }
+
+    /// Looks for segments that are to be split, among those that are not walked in any case.
+    fn check_reach(&mut self, unusable: &BTreeSet<Offset>) -> Result<(), LogError> {
+        let State { segments, dir, .. } = &mut self.state;
+        let reaches_far = |base_offset: Offset, end: Offset| end.0 - 1 - base_offset.0 > RELATIVE_OFFSET_MAX;
+        for at in 1..segments.len() {
+            let next_base = segments[at].base_offset();
+            let segment = &mut segments[at - 1];
+            let base_offset = segment.base_offset();
+            // Compaction may have left a gap behind what is in it.
+            if reaches_far(base_offset, next_base) && segment.size() > 0 && !unusable.contains(&base_offset) {
+                let tail = segment.next_offset(dir)?;
+                segment.close();
+                if tail.is_sound && tail.next_offset <= next_base && reaches_far(base_offset, tail.next_offset) {
+                    return Err(LogError::SegmentOverflows { base_offset });
+                }
+            }
         }
         Ok(())
     }

@@ -51,6 +51,7 @@ mod retention;
 mod scan;
 mod segment;
 mod snapshots;
+mod splitting;
 mod synced;
 mod time_index;
 mod timestamps;

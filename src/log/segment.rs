@@ -19,7 +19,7 @@ use crate::model::{LeaderEpoch, Offset};
 use crate::record::batch::{Batch, BatchHeader};
 
 /// Offsets in the indexes are relative and 31 bits wide.
-const RELATIVE_OFFSET_MAX: i64 = i32::MAX as i64;
+pub(crate) const RELATIVE_OFFSET_MAX: i64 = i32::MAX as i64;
 
 /// A clone is a twin that looks into the same files, for which no lock is held; see [`Segment::learn`].
 #[derive(Clone, Debug)]
@@ -559,7 +559,7 @@ impl Segment {
 
     /// Walks all batches, tells `each` of them, and gathers the indexes anew, in memory: `finish_recovery` cuts the file
     /// behind the last sound batch and writes them. No offset lies beyond `limit`, where the next segment begins: no checksum
-    /// covers it. Until then the offset index is missing, so that a start that follows
+    /// covers it. A segment that is to be split first is an error. Until then the offset index is missing, so that a start that follows
     /// an interruption, of this broker or of a JVM's, recovers the segment again.
     pub fn recover(
         &mut self,
@@ -591,7 +591,15 @@ impl Segment {
                 Found::Damage(why) => break Some(why),
                 Found::Batch((position, batch)) => {
                     let header = batch.header;
-                    if let Some(why) = unsound(&batch, self.base_offset, next_offset, limit) {
+                    if let Some(why) = unsound(&batch, next_offset, limit) {
+                        break Some(format!("{why} at position {position}"));
+                    }
+                    if header.last_offset - self.base_offset.0 > RELATIVE_OFFSET_MAX {
+                        if limit < Offset(i64::MAX) {
+                            return Err(LogError::SegmentOverflows { base_offset: self.base_offset });
+                        }
+                        // Nobody compacts the last segment, and no checksum covers the offset.
+                        let why = "a batch whose offsets lie too far from the segment's base offset";
                         break Some(format!("{why} at position {position}"));
                     }
                     indexed.note(position, &header);
@@ -750,7 +758,7 @@ impl IndexEntries {
 }
 
 /// Why a batch cannot be part of the log, if so.
-fn unsound(batch: &Batch<'_>, segment: Offset, next_offset: Offset, limit: Offset) -> Option<&'static str> {
+fn unsound(batch: &Batch<'_>, next_offset: Offset, limit: Offset) -> Option<&'static str> {
     let header = &batch.header;
     if !batch.crc_is_valid() {
         return Some("a batch whose checksum does not match");
@@ -758,9 +766,6 @@ fn unsound(batch: &Batch<'_>, segment: Offset, next_offset: Offset, limit: Offse
     // A compressed set of magic 0 or 1 names its last offset only.
     if header.base_offset < next_offset.0 || header.last_offset < header.base_offset || header.last_offset >= limit.0 {
         return Some("a batch whose offsets do not continue the log");
-    }
-    if header.last_offset - segment.0 > RELATIVE_OFFSET_MAX {
-        return Some("a batch whose offsets lie too far from the segment's base offset");
     }
     None
 }
