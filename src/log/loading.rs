@@ -170,6 +170,7 @@ fn load_sound(
             kept_bytes: 0,
             is_closed: false,
         },
+        believed: None,
         parent,
         input,
         now_ms,
@@ -375,8 +376,46 @@ fn remove(path: &Path) -> Result<(), LogError> {
     files::remove_if_exists(path).doing("delete", path)
 }
 
+/// The epochs of the file, for as long as the batches that a recovery walks say nothing else. Compaction may have taken the first
+/// batches of an epoch, and then they alone would have it begin too late.
+struct Believed {
+    epochs: LeaderEpochs,
+    last_writer: Option<LeaderEpoch>,
+}
+
+impl Believed {
+    /// False if the batch is not of the epoch that wrote there by what the file says. An epoch that follows at once on the last
+    /// of the file's is one that the file did not get to know: others a truncation may have come before.
+    fn agrees(&mut self, header: &BatchHeader, log_start_offset: Offset) -> bool {
+        if header.magic < 2 || header.partition_leader_epoch < 0 || header.last_offset < log_start_offset.0 {
+            return true;
+        }
+        let written_by = LeaderEpoch(header.partition_leader_epoch);
+        let follows = self.epochs.latest().is_none_or(|last| {
+            written_by > last.epoch && last.start_offset.0 < header.base_offset && self.last_writer == Some(last.epoch)
+        });
+        if follows {
+            self.epochs.assign(written_by, Offset(header.base_offset));
+        }
+        self.last_writer = Some(written_by);
+        is_of_a_known_epoch(&self.epochs, header)
+    }
+}
+
+/// Of what an earlier epoch wrote before the first that is known, which is where the log started when the file was written,
+/// there is nothing to know: the checkpoint of log start offsets follows up to a minute later.
+fn is_of_a_known_epoch(epochs: &LeaderEpochs, header: &BatchHeader) -> bool {
+    let written_by = LeaderEpoch(header.partition_leader_epoch);
+    [header.base_offset, header.last_offset].into_iter().all(|offset| match epochs.epoch_at(Offset(offset)) {
+        Some(epoch) => epoch == written_by,
+        None => epochs.earliest().is_none_or(|first| written_by <= first.epoch),
+    })
+}
+
 struct Loader<'a> {
     state: State,
+    /// While a recovery walks all batches from some segment on.
+    believed: Option<Believed>,
     parent: Arc<LogDir>,
     input: LoadInput,
     now_ms: i64,
@@ -531,18 +570,12 @@ impl Loader<'_> {
         }
     }
 
-    /// Of old formats, which carry no epoch, and of what lies before the log's start there is nothing to know; nor is there
-    /// of what an earlier epoch wrote before the first that the file knows, which is where the log started when it was
-    /// written: the checkpoint of log start offsets follows up to a minute later.
+    /// Of old formats, which carry no epoch, and of what lies before the log's start there is nothing to know.
     fn is_of_a_known_epoch(&self, header: &BatchHeader) -> bool {
-        if header.magic < 2 || header.partition_leader_epoch < 0 || header.base_offset < self.input.log_start_offset.0 {
-            return true;
-        }
-        let written_by = LeaderEpoch(header.partition_leader_epoch);
-        match self.state.epochs.epoch_at(Offset(header.base_offset)) {
-            Some(epoch) => epoch == written_by,
-            None => self.state.epochs.earliest().is_none_or(|first| written_by <= first.epoch),
-        }
+        header.magic < 2
+            || header.partition_leader_epoch < 0
+            || header.base_offset < self.input.log_start_offset.0
+            || is_of_a_known_epoch(&self.state.epochs, header)
     }
 
     /// Recovers segments from this one on, and deletes those behind the first that had to be cut.
@@ -551,6 +584,7 @@ impl Loader<'_> {
         let count = self.state.segments.len();
         // The file may tell of epochs that a truncation took away before the crash; the batches know.
         let first_base = self.state.segments[first].base_offset();
+        self.believed = Some(Believed { epochs: self.state.epochs.clone(), last_writer: None });
         self.state.epochs.truncate_from_end(first_base);
         for at in first..count {
             let base_offset = self.state.segments[at].base_offset();
@@ -572,6 +606,9 @@ impl Loader<'_> {
                 break;
             }
         }
+        if let Some(believed) = self.believed.take() {
+            self.state.epochs = believed.epochs;
+        }
         Ok(())
     }
 
@@ -585,15 +622,17 @@ impl Loader<'_> {
     /// Walks a segment with the producer state of everything before it, and writes its transaction index.
     fn walk_segment(&mut self, at: usize) -> Result<Recovered, LogError> {
         let expiration_ms = self.parent.producer_id_expiration_ms();
-        let state = &mut self.state;
+        let log_start_offset = self.input.log_start_offset;
+        let Loader { state, believed, now_ms, .. } = self;
         state.log_end_offset = state.segments[at].base_offset();
-        state.rebuild_producers(expiration_ms, self.now_ms)?;
+        state.rebuild_producers(expiration_ms, *now_ms)?;
         let State { segments, dir, config, epochs, producers, .. } = state;
         let limit = segments.get(at + 1).map_or(Offset(i64::MAX), Segment::base_offset);
         let segment = &mut segments[at];
         let txn_index = segment.txn_index_path(dir);
         let mut has_txn_index = false;
         let recovered = segment.recover(dir, config, limit, epochs, |batch| {
+            believed.take_if(|believed| !believed.agrees(&batch.header, log_start_offset));
             let Some(of_producer) = producer_batch_of(batch) else { return Ok(()) };
             if let Some(aborted) = producers.apply(&of_producer) {
                 transaction_index::append(&txn_index, &aborted)?;

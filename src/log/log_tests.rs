@@ -759,6 +759,36 @@ fn a_time_index_that_is_wrong_neither_deletes_nor_keeps_nor_hides_records() {
     }
 }
 
+/// What a leader has compacted comes with gaps, and the first batch of an epoch may be in one.
+#[test]
+fn a_recovery_believes_the_file_of_epochs_unless_a_batch_contradicts_it() {
+    let batch_of = |epoch: i32, offset: i64| {
+        let mut bytes = batch(&[1], 5).build().to_vec();
+        bytes[..8].copy_from_slice(&offset.to_be_bytes());
+        bytes[12..16].copy_from_slice(&epoch.to_be_bytes());
+        bytes
+    };
+    let batches = [(0, 0), (0, 1), (5, 10), (5, 11), (7, 12), (9, 30)];
+    let content: Vec<u8> = batches.into_iter().flat_map(|(epoch, offset)| batch_of(epoch, offset)).collect();
+    let recovered = |file: &[(i32, i64)]| -> Vec<(i32, i64)> {
+        let one = OneLog::new(LogConfig::default());
+        std::fs::write(one.dir().join("00000000000000000000.log"), &content).expect("writable");
+        let lines: String = file.iter().map(|(epoch, start)| format!("{epoch} {start}\n")).collect();
+        let path = one.dir().join("leader-epoch-checkpoint");
+        std::fs::write(path, format!("0\n{}\n{lines}", file.len())).expect("writable");
+        let log = one.open(false, Offset(0)).expect("loadable");
+        log.epochs().iter().map(|known| (known.epoch.0, known.start_offset.0)).collect()
+    };
+    let of_batches = vec![(0, 0), (5, 10), (7, 12), (9, 30)];
+    assert_eq!(recovered(&[]), of_batches);
+    assert_eq!(recovered(&[(0, 0), (5, 2), (7, 12), (9, 13)]), [(0, 0), (5, 2), (7, 12), (9, 13)]);
+    assert_eq!(recovered(&[(0, 0), (5, 2)]), [(0, 0), (5, 2), (7, 12), (9, 30)], "what follows came later");
+    // Of before truncations: an epoch that wrote nothing of what is there, or where another did.
+    assert_eq!(recovered(&[(0, 0), (3, 5)]), of_batches);
+    assert_eq!(recovered(&[(0, 0), (4, 1), (5, 2)]), of_batches);
+    assert_eq!(recovered(&[(0, 0), (5, 2), (6, 13)]), of_batches);
+}
+
 #[test]
 fn an_fsync_that_fails_in_any_way_takes_the_log_offline() {
     let one = OneLog::new(LogConfig::default());
