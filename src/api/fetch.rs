@@ -1,7 +1,6 @@
 //! Fetch, all versions. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala (handleFetchRequest) and
 //! ReplicaManager.scala (fetchMessages, readFromLog).
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use crate::api::leader_hint::leader_hint;
 use crate::api::{RequestContext, Server};
 use crate::codec::writer::{Chunk, FileRegion};
 use crate::config::log::TopicCompression;
+use crate::log::{Log, read_exact_at};
 use crate::metadata::image::Image;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 use crate::protocol::error_code::ErrorCode;
@@ -291,7 +291,9 @@ async fn convert(
         return Ok(());
     }
     let (region, fetch_offset, bytes_max) = (region.clone(), answer.query.params.fetch_offset, conversion.bytes_max);
-    let converted = server.replicas.io().run(move || down_converted(&region, bytes_max, to_magic, fetch_offset)).await;
+    let dir = log.parent_dir();
+    let convert = move || down_converted(&log, &region, bytes_max, to_magic, fetch_offset);
+    let converted = server.replicas.io().run_in(Some(&dir), convert).await;
     match converted {
         Ok(Ok(chunks)) => {
             let bytes = chunks.iter().map(Chunk::len).sum();
@@ -316,13 +318,14 @@ async fn convert(
 
 /// Reads the region as far as `bytes_max`, or its first batch, and converts that.
 fn down_converted(
+    log: &Log,
     region: &FileRegion,
     bytes_max: usize,
     to_magic: u8,
     fetch_offset: Offset,
 ) -> Result<Vec<Chunk>, ErrorCode> {
     let read = |source: &mut [u8], position: u64| {
-        region.file.read_exact_at(source, position).map_err(|why| {
+        log.observe_read(read_exact_at(&region.file, source, position)).map_err(|why| {
             warn!("read batches to convert them for an old consumer: {why}");
             ErrorCode::KafkaStorageError
         })
@@ -353,5 +356,33 @@ fn add(topics: &mut Vec<FetchableTopicResponse>, answer: Answer) {
     match topics.last_mut() {
         Some(last) if last.topic == topic && last.topic_id == topic_id => last.partitions.push(data),
         _ => topics.push(FetchableTopicResponse { topic: topic.to_owned(), topic_id, partitions: vec![data] }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::config::log::LogConfig;
+    use crate::log::faults::{self, Op};
+    use crate::log::testing::{OneLog, append, batch};
+    use crate::log::{FirstBatch, ReadUntil};
+
+    #[test]
+    fn a_disk_from_which_nothing_can_be_read_to_convert_it_is_not_used_any_more() {
+        let one = OneLog::new(LogConfig::default());
+        let log = one.open_clean();
+        append(&log, batch(&[1, 2], 50)).expect("appended");
+        let read = log.read(Offset(0), 1 << 20, ReadUntil::LogEnd, FirstBatch::Whole).expect("readable");
+        let region = read.region.expect("there are records");
+        let convert = || down_converted(&log, &region, 1 << 20, 0, Offset(0)).map(|chunks| chunks.is_empty());
+        assert_eq!(convert(), Ok(false));
+        let broken = |op, _: &Path| if op == Op::Read { Err(Errno::IO.into()) } else { Ok(()) };
+        let _fault = faults::below(one.root.path(), broken);
+        assert_eq!(convert(), Err(ErrorCode::KafkaStorageError));
+        assert!(one.parent.is_offline());
     }
 }

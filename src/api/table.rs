@@ -21,7 +21,7 @@ use crate::api::{
     txn_offset_commit, update_features, update_metadata, write_txn_markers,
 };
 use crate::codec::reader::{DecodeError, Reader};
-use crate::codec::writer::Writer;
+use crate::codec::writer::{FileRegion, Writer};
 use crate::model::shown::shown;
 use crate::network;
 use crate::network::{Answer, AnswerFuture, Asked, Service};
@@ -183,6 +183,10 @@ impl Service for Server {
     /// acknowledged; every other request waits its turn, and so does what a produce would be refused.
     fn may_start_early(&self, header: &RequestHeader) -> bool {
         header.api_key == ApiKey::Produce.code()
+    }
+
+    fn region_failed(&self, region: &FileRegion) {
+        self.replicas.region_failed(region.clone());
     }
 }
 

@@ -1,6 +1,5 @@
 //! The log under a coordinator: the partitions of its internal topic as this broker's replica room hosts them.
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
 use crate::log::error::LogError;
-use crate::log::{FirstBatch, ReadUntil};
+use crate::log::{FirstBatch, ReadUntil, read_exact_at};
 use crate::model::clock::wall_clock_ms;
 use crate::model::{LeaderEpoch, Offset};
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
@@ -63,8 +62,7 @@ pub(crate) fn read<L: PartitionLog>(hosted: &Partition<L>, from: Offset, bytes_m
     let batches = log.read(from, bytes_max, ReadUntil::LogEnd, FirstBatch::Whole).map_err(|error| error.to_string())?;
     let Some(region) = batches.region else { return Ok(Bytes::new()) };
     let mut bytes = vec![0; region.len as usize];
-    let read = region.file.read_exact_at(&mut bytes, region.position);
-    read.map_err(|why| format!("read {} from offset {from}: {why}", hosted.name()))?;
+    log.observe_read(read_exact_at(&region.file, &mut bytes, region.position)).map_err(|error| error.to_string())?;
     Ok(Bytes::from(bytes))
 }
 
@@ -118,4 +116,30 @@ fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
         | ReplicaError::UnknownFetchedEpoch
         | ReplicaError::ShuttingDown => AppendFailure::NotLeaderOrFollower,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::log::faults::{self, Op};
+    use crate::replica::tests::{Fixture, TERMS, records};
+
+    #[tokio::test]
+    async fn a_disk_from_which_a_coordinator_cannot_load_is_not_used_any_more() {
+        let fixture = Fixture::new();
+        fixture.publish(&[("t", 0)]).await;
+        assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, Ok(()));
+        fixture.replicas.append("t", 0, records(20), TERMS, 0).expect("this broker leads");
+        let hosted = fixture.replicas.partition("t", 0).expect("hosted");
+        let log = hosted.log().expect("online");
+        assert!(!read(&hosted, Offset(0), 1 << 20).expect("readable").is_empty());
+        let broken = |op, _: &Path| if op == Op::Read { Err(Errno::IO.into()) } else { Ok(()) };
+        let _fault = faults::below(fixture.dir.path(), broken);
+        assert!(read(&hosted, Offset(0), 1 << 20).is_err());
+        assert!(log.is_offline());
+    }
 }

@@ -214,6 +214,27 @@ impl Window {
     }
 }
 
+/// Whether an error says that the peer takes nothing more; any other that the system gives may be the file's.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, NotConnected,
+        TimedOut,
+    };
+    let of_peer = matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+            | TimedOut
+    );
+    // What the system has not said, we have.
+    of_peer || error.raw_os_error().is_none()
+}
+
 /// What holds memory is dropped before the account that it is counted in.
 struct Connection<S: Service, T> {
     window: Window,
@@ -430,6 +451,9 @@ impl<S: Service, T: Transport> Connection<S, T> {
             Ok(_) => {}
             Err(error) => {
                 debug!("sending to {} failed: {error}", self.peer.address);
+                if let Some(region) = self.window.outbox.next_region().filter(|_| !is_of_the_peer(&error)) {
+                    self.service.region_failed(region);
+                }
                 self.window.outbox = Outbox::default();
                 self.lose_peer(PeerIs::Leaving);
             }

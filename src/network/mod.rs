@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::codec::reader::Reader;
-use crate::codec::writer::Chunk;
+use crate::codec::writer::{Chunk, FileRegion};
 use crate::network::connection::ConnectionBounds;
 use crate::network::counters::NetworkCounters;
 use crate::network::limits::ConnectionCounter;
@@ -143,6 +143,9 @@ pub trait Service: Send + Sync + 'static {
     /// Whether a request with this header may start while the earlier ones of its connection still wait, given that
     /// all of them may.
     fn may_start_early(&self, header: &RequestHeader) -> bool;
+
+    /// A region of a file could not be sent, and not for the peer's sake.
+    fn region_failed(&self, _region: &FileRegion) {}
 
     /// The longest frame that the connection may send now, if that is less than all may: one that has not proved who it
     /// is sends short ones.

@@ -53,6 +53,14 @@ impl Outbox {
         self.memory_bytes
     }
 
+    /// What is sent next, if that is a region of a file.
+    pub fn next_region(&self) -> Option<&FileRegion> {
+        match self.queue.front()? {
+            Chunk::File(region) => Some(region),
+            Chunk::Bytes(_) => None,
+        }
+    }
+
     /// Adds one answer, preceded by its length as an i32. `Err` if it is longer than a frame can say.
     pub fn push_frame(&mut self, chunks: Vec<Chunk>, when_sent: Option<WhenSent>) -> Result<(), FrameTooLong> {
         let bytes: usize = chunks.iter().map(Chunk::len).sum();

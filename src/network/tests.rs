@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, timeout};
 
-use crate::codec::writer::{Chunk, Writer};
+use crate::codec::writer::{Chunk, FileRegion, Writer};
 use crate::network::connection::ConnectionBounds;
 use crate::network::limits::{ConnectionCounter, ConnectionLimits};
 use crate::network::listener::{BoundListener, ListenerSettings, accept};
@@ -33,6 +33,8 @@ struct ByHand {
     sent_before: Mutex<HashMap<i32, usize>>,
     /// Parts of requests that a room keeps beyond its answer.
     kept: Mutex<Vec<Bytes>>,
+    /// Where the regions begin that could not be sent.
+    failed: Mutex<Vec<u64>>,
 }
 
 impl Service for ByHand {
@@ -62,6 +64,10 @@ impl Service for ByHand {
     fn may_start_early(&self, header: &RequestHeader) -> bool {
         header.api_key == PRODUCE
     }
+
+    fn region_failed(&self, region: &FileRegion) {
+        self.failed.lock().unwrap().push(region.position);
+    }
 }
 
 struct Harness {
@@ -85,6 +91,7 @@ impl Harness {
             handled: Mutex::default(),
             sent_before: Mutex::default(),
             kept: Mutex::default(),
+            failed: Mutex::default(),
         });
         let (address, shared, shutdown) = listen(&service, bounds, memory_bytes);
         Harness { address, service, shared, started, parked: HashMap::new(), _shutdown: shutdown }
@@ -533,6 +540,24 @@ async fn who_waits_for_an_answer_to_be_sent_is_called_then() {
 }
 
 const LONG: usize = 900_000;
+
+#[tokio::test]
+async fn a_region_of_a_file_that_cannot_be_sent_is_told_of() {
+    let mut harness = Harness::start(BOUNDS);
+    let mut stream = harness.connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    std::fs::write(&path, vec![7; 20_000]).unwrap();
+    // Nobody can read what was opened to be written alone.
+    let file = Arc::new(std::fs::OpenOptions::new().write(true).open(&path).unwrap());
+    stream.write_all(&frame(METADATA, 1, 0)).await.unwrap();
+    harness.wait_for_start(1).await;
+    let region = FileRegion { file, position: 5000, len: 10_000 };
+    let reply = Answer::reply(vec![Chunk::Bytes(Bytes::from_static(b"head")), Chunk::File(region)]);
+    harness.parked.remove(&1).expect("it started").send(reply).ok().expect("it is waited for");
+    harness.until(|harness| !harness.service.failed.lock().unwrap().is_empty()).await;
+    assert_eq!(*harness.service.failed.lock().unwrap(), [5000]);
+}
 
 #[tokio::test]
 async fn half_sent_requests_share_a_bounded_memory_and_harm_no_short_one() {

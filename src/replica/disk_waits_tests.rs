@@ -1,5 +1,6 @@
 //! Who waits for a disk, and who does not.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
@@ -73,6 +74,37 @@ async fn a_disk_that_has_lost_what_a_reader_is_to_get_is_not_used_any_more() {
     assert!(log.is_offline());
     let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
     assert!(matches!(outcomes[0], Err(ReplicaError::Offline)), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_disk_from_which_something_cannot_be_sent_is_not_used_any_more_if_it_cannot_be_read_either() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, Ok(()));
+    fixture.replicas.append("t", 0, records(20), TERMS, 0).expect("this broker leads");
+    let log = fixture.replicas.partition("t", 0).expect("hosted").log().expect("online");
+    let query = fixture.consumer("t", 0, 1);
+    let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+    let region = outcomes[0].as_ref().expect("it may be read").region().expect("there are records").clone();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let (fails, counted) = (Arc::new(AtomicBool::new(false)), Arc::clone(&reads));
+    let may_fail = Arc::clone(&fails);
+    let _fault = faults::below(fixture.dir.path(), move |op, _| {
+        if op == Op::Read {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        if op == Op::Read && may_fail.load(Ordering::SeqCst) { Err(Errno::IO.into()) } else { Ok(()) }
+    });
+    fixture.replicas.region_failed(region.clone());
+    while reads.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!log.is_offline(), "it was for something else");
+    fails.store(true, Ordering::SeqCst);
+    fixture.replicas.region_failed(region);
+    while !log.is_offline() {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Two network threads and two I/O threads; many appends and reads of a directory whose disk does not answer; and as much of

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use log::warn;
+use log::{debug, warn};
 use tokio::time::Instant;
 
+use crate::codec::writer::FileRegion;
 use crate::log::{FirstBatch, without_waiting};
 use crate::model::TopicId;
 use crate::replica::cached::{begins_cached, is_cached, read_ahead, what_follows};
@@ -395,6 +396,20 @@ impl ReplicaManager {
     ) -> Outcome {
         let (dir, params, topic_id) = (partition.parent_dir(), asked.params.clone(), asked.topic_id);
         self.io.run_in(dir.as_deref(), move || partition.fetch(fetcher, &params, topic_id, limits)).await?
+    }
+
+    /// What was found in a log could not be sent: an I/O thread reads it, and the log hears what comes of that.
+    pub fn region_failed(&self, region: FileRegion) {
+        let log_dirs = Arc::clone(&self.log_dirs);
+        let read = move || {
+            let of_region = log_dirs.logs().into_iter().find(|log| log.has_open(&region.file));
+            if let Some(Err(why)) = of_region.map(|log| log.observe_read(read_ahead(&region))) {
+                warn!("read what could not be sent: {why}");
+            }
+        };
+        if !self.io.offer(read) {
+            debug!("what could not be sent is not read again: the I/O threads have too much to do");
+        }
     }
 
     /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection; and what a

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -474,5 +474,9 @@ impl PartitionLog for MemoryLog {
     fn offset_for_timestamp(&self, _: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
         drop(self.interrupted());
         Ok(None)
+    }
+
+    fn observe_read(&self, read: io::Result<()>) -> Result<(), LogError> {
+        read.map_err(|source| LogError::Io { context: "read from memory".to_string(), source })
     }
 }

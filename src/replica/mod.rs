@@ -49,4 +49,4 @@ pub(crate) mod memory_log;
 #[cfg(test)]
 mod memory_log_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

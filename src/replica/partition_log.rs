@@ -1,6 +1,7 @@
 //! What a partition needs of the log under it. `Log` is the one on disk; with one in memory, partitions of many brokers
 //! run in one process.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -85,6 +86,8 @@ pub trait PartitionLog: Send + Sync + 'static {
         first_batch: FirstBatch,
     ) -> Result<FetchedBatches, LogError>;
     fn offset_for_timestamp(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError>;
+    /// What came of reading batches that were found in it.
+    fn observe_read(&self, read: io::Result<()>) -> Result<(), LogError>;
 }
 
 impl PartitionLog for Log {
@@ -201,5 +204,9 @@ impl PartitionLog for Log {
 
     fn offset_for_timestamp(&self, query: OffsetQuery) -> Result<Option<TimestampedOffset>, LogError> {
         Log::offset_for_timestamp(self, query)
+    }
+
+    fn observe_read(&self, read: io::Result<()>) -> Result<(), LogError> {
+        Log::observe_read(self, read)
     }
 }

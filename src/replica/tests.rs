@@ -35,10 +35,10 @@ use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::replica_selector::Reader;
 use crate::replica::waiters;
 
-pub(super) const NOW_MS: i64 = 1_700_000_000_000;
+pub(crate) const NOW_MS: i64 = 1_700_000_000_000;
 const TOPIC_ID: TopicId = TopicId([5; 16]);
 
-pub(super) type Outcome = Result<(), PartitionRefusal>;
+pub(crate) type Outcome = Result<(), PartitionRefusal>;
 
 const STALE: Outcome = Err(PartitionRefusal::Decision(DecisionRefusal::StaleLeaderEpoch));
 
@@ -70,15 +70,15 @@ fn kept_for(retention_ms: i64) -> Arc<LogConfig> {
 }
 
 /// Of topics called `rolling`.
-pub(super) const ROLLING_SEGMENT_BYTES: u32 = 4_000;
-pub(super) const TERMS: AppendTerms = AppendTerms {
+pub(crate) const ROLLING_SEGMENT_BYTES: u32 = 4_000;
+pub(crate) const TERMS: AppendTerms = AppendTerms {
     accepted_sets: AcceptedSets::OneV2Batch,
     origin: AppendOrigin::Client,
     required_acks: RequiredAcks::Leader,
     expected_leader_epoch: None,
 };
 
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     pub replicas: Arc<ReplicaManager>,
     events: mpsc::Receiver<LeadershipEvent>,
     topic_configs: Arc<Defaults>,
@@ -239,11 +239,11 @@ impl Fixture {
     }
 }
 
-pub(super) fn follower(broker: i32) -> Fetcher {
+pub(crate) fn follower(broker: i32) -> Fetcher {
     Fetcher::Follower { broker: BrokerId(broker), broker_epoch: BrokerEpoch(-1) }
 }
 
-pub(super) fn records(count: usize) -> Bytes {
+pub(crate) fn records(count: usize) -> Bytes {
     let mut builder = BatchBuilder::new();
     for _ in 0..count {
         builder.append(NOW_MS, Some(b"key"), Some(b"value"), &[]);
@@ -256,7 +256,7 @@ fn soon() -> Instant {
 }
 
 /// Lets every spawned task run until it waits for something that only the test can bring about: they share its thread.
-pub(super) async fn until_all_wait() {
+pub(crate) async fn until_all_wait() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
