@@ -270,7 +270,14 @@ async fn convert(
     let Some(topic) = &answer.query.topic else { return Ok(()) };
     let hosted = server.replicas.partition(topic, partition).ok();
     let Some(log) = hosted.and_then(|hosted| hosted.log()) else { return Ok(()) };
-    let config = log.config();
+    let looked_at = Arc::clone(&log);
+    let config = match server.replicas.at(topic, partition, move |_| looked_at.config()).await {
+        Ok(config) => config,
+        Err(why) => {
+            answer.data = failed(partition, ErrorCode::from(&ReplicaError::from(why)));
+            return Ok(());
+        }
+    };
     if matches!(config.compression, TopicCompression::Zstd { .. }) {
         answer.data = failed(partition, ErrorCode::UnsupportedCompressionType);
         return Ok(());

@@ -1,6 +1,8 @@
 //! OffsetForLeaderEpoch. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/KafkaApis.scala
 //! (handleOffsetForLeaderEpochRequest) and ReplicaManager.scala (lastOffsetForLeaderEpoch).
 
+use std::sync::Arc;
+
 use crate::api::{RequestContext, Server};
 use crate::model::LeaderEpoch;
 use crate::protocol::error_code::ErrorCode;
@@ -8,6 +10,8 @@ use crate::protocol::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
     OffsetForLeaderTopicResult,
 };
+use crate::replica::error::ReplicaError;
+use crate::replica::partition::Partition;
 
 pub(crate) async fn handle(
     server: &Server,
@@ -19,19 +23,24 @@ pub(crate) async fn handle(
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             context.pause().await;
-            partitions.push(answer(server, &topic.topic, asked));
+            partitions.push(answer(server, &topic.topic, asked).await);
         }
         topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
     }
     OffsetForLeaderEpochResponse { throttle_time_ms: 0, topics }
 }
 
-fn answer(server: &Server, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
+async fn answer(server: &Server, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
     let current = (asked.current_leader_epoch >= 0).then_some(LeaderEpoch(asked.current_leader_epoch));
-    let end = server
-        .replicas
-        .partition(topic, asked.partition)
-        .and_then(|partition| partition.end_offset_for_epoch(LeaderEpoch(asked.leader_epoch), current, true));
+    let epoch = LeaderEpoch(asked.leader_epoch);
+    let look = move |hosted: Arc<Partition>| hosted.end_offset_for_epoch(epoch, current, true);
+    let end = match server.replicas.partition(topic, asked.partition) {
+        Ok(hosted) => {
+            let looked = server.replicas.at(topic, asked.partition, move |_| look(hosted)).await;
+            looked.unwrap_or_else(|why| Err(ReplicaError::from(why)))
+        }
+        Err(why) => Err(why),
+    };
     let mut answer = EpochEndOffset { partition: asked.partition, ..Default::default() };
     match end {
         Ok(end) => {

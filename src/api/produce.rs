@@ -32,6 +32,7 @@ use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::batch::{BatchHeader, Batches};
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
+use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters::Commit;
 
 /// The one client that may write to internal topics, by the name it gives itself.
@@ -337,7 +338,11 @@ fn append(
             return Err(Refusal::Code(ErrorCode::TransactionalIdAuthorizationFailed));
         }
         let is_verified = terms.origin == AppendOrigin::VerifiedClient;
-        if is_verified && turn == Turn::First(true) && opens(server, context, topic, index, &batch).is_some() {
+        let version = transaction_version(context.api_version);
+        if is_verified
+            && turn == Turn::First(true)
+            && opens(&server.replicas, topic, index, &batch, version, context.now_ms).is_some()
+        {
             return Err(Refusal::Unasked);
         }
     }
@@ -388,17 +393,17 @@ fn transactional(records: &[u8]) -> Option<BatchHeader> {
 
 /// The log of the partition, if the batch would open a transaction there.
 fn opens(
-    server: &Server,
-    context: &RequestContext,
+    replicas: &ReplicaManager,
     topic: &str,
     partition: i32,
     batch: &BatchHeader,
+    version: TransactionVersion,
+    now_ms: i64,
 ) -> Option<(Arc<Log>, VerificationGuard)> {
     // Who has no log, or does not lead, refuses the batch for that.
-    let log = server.replicas.partition(topic, partition).ok()?.leader_log(None).ok()?;
+    let log = replicas.partition(topic, partition).ok()?.leader_log(None).ok()?;
     let (id, epoch) = (ProducerId(batch.producer_id), ProducerEpoch(batch.producer_epoch));
-    let version = transaction_version(context.api_version);
-    let guard = log.begin_verification(id, epoch, batch.base_sequence, version, context.now_ms)?;
+    let guard = log.begin_verification(id, epoch, batch.base_sequence, version, now_ms)?;
     Some((log, guard))
 }
 
@@ -415,14 +420,17 @@ async fn verify(
     if !is_verified(server, context.api_version) {
         return refused;
     }
+    let version = transaction_version(context.api_version);
     let mut opening = Vec::new();
     for (topic, partition, data) in again {
         let Some(Payload::Bytes(records)) = &data.records else { continue };
         let Some(batch) = transactional(records) else { continue };
-        let name = response.responses[*topic].name.as_str();
-        if let Some((log, guard)) = opens(server, context, name, data.index, &batch) {
-            let producer = producer(batch.producer_id, batch.producer_epoch);
-            opening.push(((*topic, *partition), producer, TopicPartition::new(name, data.index), log, guard));
+        let producer = producer(batch.producer_id, batch.producer_epoch);
+        let tp = TopicPartition::new(response.responses[*topic].name.as_str(), data.index);
+        let (name, index, now_ms) = (tp.clone(), data.index, context.now_ms);
+        let look = move |replicas: &Arc<ReplicaManager>| opens(replicas, &name.topic, index, &batch, version, now_ms);
+        if let Ok(Some((log, guard))) = server.replicas.at(&tp.topic, index, look).await {
+            opening.push(((*topic, *partition), producer, tp, log, guard));
         }
     }
     let Some((_, producer, ..)) = opening.first() else { return refused };
@@ -432,11 +440,14 @@ async fn verify(
         return refused;
     }
     let partitions: Vec<TopicPartition> = opening.iter().map(|(_, _, partition, ..)| partition.clone()).collect();
-    let version = transaction_version(context.api_version);
     let verdicts = server.verifier.verify(transactional_id, producer, version, &partitions).await;
-    for ((place, _, _, log, guard), verdict) in opening.into_iter().zip(verdicts) {
+    for ((place, _, tp, log, guard), verdict) in opening.into_iter().zip(verdicts) {
         match verdict {
-            Ok(()) => log.transaction_verified(producer.id, guard),
+            Ok(()) => {
+                let tell = move |_: &Arc<ReplicaManager>| log.transaction_verified(producer.id, guard);
+                // Without a thread the broker is shutting down, and appends nothing more.
+                let _ = server.replicas.at(&tp.topic, tp.partition, tell).await;
+            }
             Err(why) => {
                 refused.insert(place, unverified(why, context.api_version >= FIRST_WITH_ABORTABLE));
             }

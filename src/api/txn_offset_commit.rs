@@ -15,6 +15,8 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
+use crate::replica::error::ReplicaError;
+use crate::replica::replica_manager::ReplicaManager;
 
 /// Clients before it may fail when they are told of a coordinator that loads (KAFKA-7296).
 const FIRST_WITH_LOADING: i16 = 2;
@@ -50,18 +52,23 @@ async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCo
         return Err(ErrorCode::NotCoordinator);
     };
     let producer = producer(request.producer_id, request.producer_epoch);
+    let shutting_down = |why| ErrorCode::from(&ReplicaError::from(why));
     let version = transaction_version(context.api_version);
-    let begun = log.begin_verification(producer.id, producer.epoch, -1, version, context.now_ms);
-    let Some(guard) = begun else { return Ok(()) };
-    let asked = server.verifier.verify(&request.transactional_id, producer, version, &[partition]).await;
+    let (looked_at, now_ms) = (Arc::clone(&log), context.now_ms);
+    let look =
+        move |_: &Arc<ReplicaManager>| looked_at.begin_verification(producer.id, producer.epoch, -1, version, now_ms);
+    let opens = server.replicas.at(&partition.topic, number, look).await.map_err(shutting_down)?;
+    let Some(guard) = opens else { return Ok(()) };
+    let asked =
+        server.verifier.verify(&request.transactional_id, producer, version, std::slice::from_ref(&partition)).await;
     match asked.into_iter().next() {
         Some(Err(why)) => match unverified(why, context.api_version >= FIRST_WITH_ABORTABLE) {
             ErrorCode::NetworkException => Err(ErrorCode::CoordinatorLoadInProgress),
             code => Err(code),
         },
         _ => {
-            log.transaction_verified(producer.id, guard);
-            Ok(())
+            let tell = move |_: &Arc<ReplicaManager>| log.transaction_verified(producer.id, guard);
+            server.replicas.at(&partition.topic, number, tell).await.map_err(shutting_down)
         }
     }
 }

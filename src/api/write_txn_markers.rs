@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::api::topic_numbers::NamedOnce;
 use crate::api::{RequestContext, Server};
+use crate::coordinator::group::task::GroupCoordinator;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
 use crate::model::{Offset, ProducerId};
 use crate::protocol::error_code::ErrorCode;
@@ -21,6 +22,7 @@ use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::build::{TransactionOutcome, end_transaction_marker};
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
+use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters::Commit;
 
 /// By producer, topic and partition; what is named twice is answered once.
@@ -65,7 +67,12 @@ pub(crate) async fn handle(
                 if !seen.is_new(number, partition) {
                     continue;
                 }
-                match append(server, &name, partition, batch.clone(), context.now_ms) {
+                let (groups, topic, batch, now_ms) =
+                    (Arc::clone(&server.groups), Arc::clone(&name), batch.clone(), context.now_ms);
+                let append =
+                    move |replicas: &Arc<ReplicaManager>| append(replicas, &groups, &topic, partition, batch, now_ms);
+                let appended = server.replicas.at(&name, partition, append).await;
+                match appended.unwrap_or_else(|why| Err(ErrorCode::from(&ReplicaError::from(why)))) {
                     Ok(Appended { info, commit, .. }) => {
                         let (topic, marker) = (Arc::clone(&name), info.first_offset);
                         waiting.push(Waiting { producer_id, topic, partition, outcome, marker, commit });
@@ -97,13 +104,20 @@ pub(crate) async fn handle(
     response(codes)
 }
 
-fn append(server: &Server, topic: &str, partition: i32, batch: Bytes, now_ms: i64) -> Result<Appended, ErrorCode> {
-    let hosted = server.replicas.partition(topic, partition).map_err(|why| ErrorCode::from(&why))?;
+fn append(
+    replicas: &Arc<ReplicaManager>,
+    groups: &GroupCoordinator,
+    topic: &str,
+    partition: i32,
+    batch: Bytes,
+    now_ms: i64,
+) -> Result<Appended, ErrorCode> {
+    let hosted = replicas.partition(topic, partition).map_err(|why| ErrorCode::from(&why))?;
     let log = hosted.log().ok_or(ErrorCode::NotLeaderOrFollower)?;
     if log.config().message_format_version.highest_supported_magic() < 2 {
         return Err(ErrorCode::UnsupportedForMessageFormat);
     }
-    if topic == GROUP_METADATA_TOPIC && server.groups.is_loading(partition) {
+    if topic == GROUP_METADATA_TOPIC && groups.is_loading(partition) {
         // It may have read to the end already, and would never hear of this marker: the sender comes again.
         return Err(ErrorCode::NotLeaderOrFollower);
     }
@@ -113,7 +127,7 @@ fn append(server: &Server, topic: &str, partition: i32, batch: Bytes, now_ms: i6
         required_acks: RequiredAcks::AllInSync,
         expected_leader_epoch: None,
     };
-    server.replicas.append(topic, partition, batch, terms, now_ms).map_err(|why| ErrorCode::from(&why))
+    replicas.append(topic, partition, batch, terms, now_ms).map_err(|why| ErrorCode::from(&why))
 }
 
 fn response(codes: Codes) -> WriteTxnMarkersResponse {

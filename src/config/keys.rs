@@ -187,7 +187,7 @@ settings! {
     "metrics.sample.window.ms": Long = Some("30000"), AtLeast(1), ReadOnly, NotYet, "Time covered by one sample of a metric.";
     "min.insync.replicas": Int = Some("1"), AtLeast(1), ClusterWide, Acted, "In-sync replicas that an acks=all produce needs.";
     "node.id": Int = Some("-1"), Any, ReadOnly, Acted, "Another name for broker.id.";
-    "num.io.threads": Int = Some("8"), AtLeast(1), ClusterWide, Acted, "Threads that do work which may wait for a disk.";
+    "num.io.threads": Int = Some("8"), AtLeast(1), ClusterWide, Acted, "Threads that do work which may wait for a disk; two at the least.";
     "num.network.threads": Int = Some("3"), AtLeast(1), ClusterWide, Acted, "Threads that serve connections.";
     "num.partitions": Int = Some("1"), AtLeast(1), ReadOnly, Acted, "Partitions of a topic that is created without saying how many.";
     "num.recovery.threads.per.data.dir": Int = Some("1"), AtLeast(1), ClusterWide, Acted, "Threads that load and recover the logs of one directory.";

@@ -131,7 +131,8 @@ impl KafkaConfig {
             queued_max_requests: self.size("queued.max.requests"),
             queued_max_request_bytes: positive("queued.max.request.bytes"),
             num_network_threads: self.size("num.network.threads"),
-            num_io_threads: self.size("num.io.threads"),
+            // One directory may have half of them (`replica/io.rs`): with one alone, a disk that does not answer held up all.
+            num_io_threads: self.size("num.io.threads").max(2),
             fetch_max_bytes: self.unsigned("fetch.max.bytes"),
             socket_response_max_bytes: self.size("socket.response.max.bytes"),
         }

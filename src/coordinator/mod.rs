@@ -21,6 +21,8 @@ pub mod producer_ids;
 pub(crate) mod record_error;
 pub mod replica_log;
 pub mod shard;
+#[cfg(test)]
+mod shard_tests;
 pub(crate) mod timers;
 pub mod topic_log;
 pub mod transaction;

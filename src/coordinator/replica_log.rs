@@ -1,5 +1,7 @@
 //! The log under a coordinator: the partitions of its internal topic as this broker's replica room hosts them.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +45,29 @@ impl CoordinatorLog for ReplicaLog {
         // Coordinators write on their own account, so there is no request whose time it could be.
         let terms = AppendTerms { origin, ..terms(leader_epoch, required_acks) };
         appending(self.replicas.append(self.topic, partition, batch, terms, wall_clock_ms()), timeout)
+    }
+
+    fn is_held_up(&self, partition: i32) -> bool {
+        self.replicas.is_held_up(self.topic, partition)
+    }
+
+    fn append_beside(
+        &self,
+        partition: i32,
+        leader_epoch: LeaderEpoch,
+        batch: Bytes,
+        origin: AppendOrigin,
+        required_acks: i16,
+        timeout: Duration,
+    ) -> Pin<Box<dyn Future<Output = Appending> + Send>> {
+        let (replicas, topic) = (Arc::clone(&self.replicas), Arc::from(self.topic));
+        let terms = AppendTerms { origin, ..terms(leader_epoch, required_acks) };
+        Box::pin(async move {
+            let appended = replicas.append_held_up(vec![(topic, partition, batch)], terms, wall_clock_ms()).await;
+            let first = appended.map(|appended| appended.into_iter().next());
+            let appended = first.unwrap_or_else(|why| Some(Err(why.into())));
+            appending(appended.unwrap_or(Err(ReplicaError::NotLeaderOrFollower)), timeout)
+        })
     }
 
     fn log_start_offset(&self, partition: i32) -> Option<Offset> {

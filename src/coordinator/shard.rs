@@ -11,6 +11,8 @@
 //! refused knows that others may have spoken meanwhile, so it gives its state up at once, and loads again when it hears
 //! of its election. An append of an earlier load that ends late is unknown to the core that is there now.
 //!
+//! A shard whose disk does not keep up goes on all the same: its appends are made by I/O threads, one after the other.
+//!
 //! Locks: shard, then (inside the append) partition and log. No lock is held across an await. A panic under the lock
 //! poisons it, and the task stops with it: half-applied state must not serve.
 
@@ -22,6 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -35,6 +38,7 @@ use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, Coo
 use crate::model::LeaderEpoch;
 use crate::model::clock::wall_clock_ms;
 use crate::model::lock::{Guard, Lock};
+use crate::record::read::ReadBatch;
 
 /// How many partitions are read at once after an election; each takes a buffer of `load_buffer_bytes`.
 const CONCURRENT_LOADS: usize = 4;
@@ -107,6 +111,8 @@ pub(crate) struct Shard<C: Core> {
     parked: HashMap<ReplyTo, oneshot::Sender<Answer<C>>>,
     next_reply: u64,
     next_append: u64,
+    /// While an append is to be made that was handed on to where it may wait for a disk: those after it come after it.
+    behind: Option<oneshot::Receiver<()>>,
     /// Empty between turns; kept for its memory.
     actions: VecDeque<Action<C::Vocabulary>>,
     /// An append was refused for its leader epoch.
@@ -123,7 +129,8 @@ enum Ownership {
 pub(crate) struct WaitingAppend {
     partition: i32,
     of: Arc<str>,
-    append: AppendId,
+    /// `None` if the core does not wait for it.
+    append: Option<AppendId>,
     /// Of the shard when it appended.
     load: u64,
     pub(crate) outcome: Pin<Box<dyn Future<Output = AppendOutcome> + Send>>,
@@ -204,6 +211,7 @@ impl<C: Core> Shard<C> {
             parked: HashMap::new(),
             next_reply: 0,
             next_append: 0,
+            behind: None,
             actions: VecDeque::new(),
             is_fenced: false,
         }
@@ -226,6 +234,15 @@ impl<C: Core> Shard<C> {
         }
         self.leader_epoch = leader_epoch.or(self.leader_epoch);
         true
+    }
+
+    /// Whether an earlier append is still to be made.
+    fn is_behind(&mut self) -> bool {
+        let is_behind = self.behind.as_mut().is_some_and(|made| made.try_recv() == Err(TryRecvError::Empty));
+        if !is_behind {
+            self.behind = None;
+        }
+        is_behind
     }
 
     fn answer(&mut self, reply: ReplyTo, answer: Answer<C>) {
@@ -428,27 +445,30 @@ impl<C: Core> Shards<C> {
                     Appending::Done(outcome) => {
                         self.turn(shard, now, |core, turn| core.appended(&of, append, outcome, turn));
                     }
-                    Appending::Waiting(outcome) => {
-                        let (partition, load) = (shard.partition, shard.load);
-                        // Without the task there is nobody left to answer either.
-                        let _ = self.waiting_appends.send(WaitingAppend { partition, of, append, load, outcome });
-                    }
+                    Appending::Waiting(outcome) => self.wait_for(shard, of, Some(append), outcome),
                 }
             }
-            Action::Forget { of, records } => {
-                if let Appending::Done(Err(failure)) = self.append(shard, &of, &records, 0, now) {
-                    log::error!(
-                        "Failed to append tombstones to {}-{} for what has expired or was deleted of {of}: {failure}",
-                        C::TOPIC,
-                        shard.partition
-                    );
-                }
-            }
+            Action::Forget { of, records } => match self.append(shard, &of, &records, 0, now) {
+                Appending::Done(outcome) => forgotten::<C>(shard.partition, &of, outcome),
+                Appending::Waiting(outcome) => self.wait_for(shard, of, None, outcome),
+            },
             Action::StartTimer(key, deadline) => shard.timers.start(key, deadline),
             Action::CancelTimer(key) => shard.timers.cancel(&key),
             Action::Effect(effect) => (self.effect)(effect),
             Action::Answer(reply, answer) => shard.answer(reply, answer),
         }
+    }
+
+    fn wait_for(
+        &self,
+        shard: &Shard<C>,
+        of: Arc<str>,
+        append: Option<AppendId>,
+        outcome: Pin<Box<dyn Future<Output = AppendOutcome> + Send>>,
+    ) {
+        let (partition, load) = (shard.partition, shard.load);
+        // Without the task there is nobody left to answer either.
+        let _ = self.waiting_appends.send(WaitingAppend { partition, of, append, load, outcome });
     }
 
     fn append(&self, shard: &mut Shard<C>, of: &str, records: &Records<C>, required_acks: i16, now: Now) -> Appending {
@@ -463,19 +483,39 @@ impl<C: Core> Shards<C> {
             }
         };
         let (origin, timeout) = (C::origin(records), self.terms.append_timeout);
+        if shard.is_behind() || self.log.is_held_up(shard.partition) {
+            let (made, until_made) = oneshot::channel();
+            let before = shard.behind.replace(until_made);
+            let (log, partition) = (Arc::clone(&self.log), shard.partition);
+            return Appending::Waiting(Box::pin(async move {
+                if let Some(before) = before {
+                    // It was made, or never will be.
+                    let _ = before.await;
+                }
+                let appending = log.append_beside(partition, leader_epoch, batch, origin, required_acks, timeout).await;
+                drop::<oneshot::Sender<()>>(made);
+                match appending {
+                    Appending::Done(outcome) => outcome,
+                    Appending::Waiting(outcome) => outcome.await,
+                }
+            }));
+        }
         let appending = self.log.append(shard.partition, leader_epoch, batch, origin, required_acks, timeout);
         shard.is_fenced |= matches!(appending, Appending::Done(Err(AppendFailure::NotLeaderOrFollower)));
         appending
     }
 
-    /// A wait for replicas is over.
+    /// A wait for replicas is over, or for a disk.
     pub(crate) fn appended(&self, waited: &WaitingAppend, outcome: AppendOutcome) {
         let WaitingAppend { partition, ref of, append, load, .. } = *waited;
         let Some(mut shard) = self.shard(partition) else { return };
         // Of an earlier load nobody waits any more, and what it says of leadership is history.
         if shard.load == load && shard.ownership == Ownership::Owned {
             shard.is_fenced |= outcome == Err(AppendFailure::NotLeaderOrFollower);
-            self.step(&mut shard, None, |core, turn| core.appended(of, append, outcome, turn));
+            self.step(&mut shard, None, |core, turn| match append {
+                Some(append) => core.appended(of, append, outcome, turn),
+                None => forgotten::<C>(partition, of, outcome),
+            });
         }
     }
 
@@ -603,25 +643,46 @@ impl<C: Core> Shards<C> {
     /// Reads the partition and takes over what it says. Blocks.
     pub(crate) fn load(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) {
         let started = Instant::now();
-        let mut replay = C::Replay::default();
         let is_current = |shard: &Guard<'_, Shard<C>>| shard.load == load && shard.ownership == Ownership::Loading;
         let overtaken =
             || !self.active.load(Ordering::Acquire) || self.shard(partition).is_none_or(|shard| !is_current(&shard));
-        let buffer_bytes = self.terms.load_buffer_bytes;
-        let read =
-            read_partition(&*self.log, partition, buffer_bytes, overtaken, |batch| C::replay(&mut replay, batch));
-        if let Err(error) = read {
-            // As Kafka does: what was read so far serves, since refusing all for good would be worse.
-            log::error!("Error loading {}-{partition}: {error}", C::TOPIC);
-            count(&self.counters.load_failures);
-        }
-        let Some(mut shard) = self.shard(partition) else { return };
-        if !is_current(&shard) {
-            log::info!("Not taking over {}-{partition} in epoch {leader_epoch}: it moved on meanwhile", C::TOPIC);
-            return;
-        }
-        shard.ownership = Ownership::Owned;
-        let (loaded, _) = self.step(&mut shard, None, |core, turn| core.load(replay, leader_epoch, turn));
+        let loaded = loop {
+            let mut replay = C::Replay::default();
+            let visit = |batch: ReadBatch<'_>| C::replay(&mut replay, batch);
+            let buffer_bytes = self.terms.load_buffer_bytes;
+            if let Err(error) = read_partition(&*self.log, partition, buffer_bytes, overtaken, visit) {
+                // As Kafka does: what was read so far serves, since refusing all for good would be worse.
+                log::error!("Error loading {}-{partition}: {error}", C::TOPIC);
+                count(&self.counters.load_failures);
+            }
+            // What was read is taken over without the lock, by a shard that nobody knows: whoever comes meanwhile is told that
+            // it is loading. Until it is owned no other append is numbered.
+            let mut unknown = Shard::<C>::new(partition);
+            {
+                let Some(shard) = self.shard(partition) else { return };
+                (unknown.leader_epoch, unknown.next_append) = (shard.leader_epoch, shard.next_append);
+            }
+            let loaded = self.turn(&mut unknown, (self.clock)(), |core, turn| core.load(replay, leader_epoch, turn));
+            // It is counted where it comes to.
+            self.bytes.fetch_sub(unknown.bytes, Ordering::Relaxed);
+            let Some(mut shard) = self.shard(partition) else { return };
+            if !is_current(&shard) {
+                log::info!("Not taking over {}-{partition} in epoch {leader_epoch}: it moved on meanwhile", C::TOPIC);
+                return;
+            }
+            if shard.leader_epoch != unknown.leader_epoch {
+                // Elected again without a break, and what the shard sends carries its epoch.
+                continue;
+            }
+            shard.ownership = Ownership::Owned;
+            shard.next_append = unknown.next_append;
+            let (core, mut actions) = (unknown.core, unknown.actions);
+            self.step(&mut shard, None, |there, turn| {
+                *there = core;
+                turn.actions.append(&mut actions);
+            });
+            break loaded;
+        };
         count(&self.counters.loads);
         log::info!(
             "Finished loading {}-{partition} in {} milliseconds for epoch {leader_epoch}: {loaded} taken over",
@@ -651,6 +712,15 @@ impl<C: Core> Shards<C> {
         let (unloaded, _) = self.step(&mut shard, None, |core, turn| core.unload(turn));
         count(&self.counters.unloads);
         log::info!("Finished unloading {}-{partition}: {unloaded} given up", C::TOPIC);
+    }
+}
+
+fn forgotten<C: Core>(partition: i32, of: &str, outcome: AppendOutcome) {
+    if let Err(failure) = outcome {
+        log::error!(
+            "Failed to append tombstones to {}-{partition} for what has expired or was deleted of {of}: {failure}",
+            C::TOPIC
+        );
     }
 }
 

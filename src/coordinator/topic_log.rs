@@ -26,6 +26,24 @@ pub trait CoordinatorLog: Send + Sync + 'static {
         timeout: Duration,
     ) -> Appending;
 
+    /// Whether the disk under the partition does not keep up, so that who appends may wait for it. Takes no lock.
+    fn is_held_up(&self, _partition: i32) -> bool {
+        false
+    }
+
+    /// The same as `append`, where it may wait for a disk.
+    fn append_beside(
+        &self,
+        partition: i32,
+        leader_epoch: LeaderEpoch,
+        batch: Bytes,
+        origin: AppendOrigin,
+        required_acks: i16,
+        timeout: Duration,
+    ) -> Pin<Box<dyn Future<Output = Appending> + Send>> {
+        Box::pin(std::future::ready(self.append(partition, leader_epoch, batch, origin, required_acks, timeout)))
+    }
+
     /// Where the partition starts; `None` if this broker has no log of it.
     fn log_start_offset(&self, partition: i32) -> Option<Offset>;
 

@@ -185,6 +185,26 @@ impl ReplicaManager {
         self.log_dirs.is_any_held_up() && self.hosted.get(topic, partition).is_some_and(|hosted| hosted.is_held_up())
     }
 
+    /// Does at once what looks at the partition's log, or on an I/O thread while its disk does not keep up.
+    pub async fn at<T: Send + 'static>(
+        self: &Arc<Self>,
+        topic: &str,
+        partition: i32,
+        work: impl FnOnce(&Arc<ReplicaManager>) -> T + Send + 'static,
+    ) -> Result<T, ShuttingDown> {
+        if !self.is_held_up(topic, partition) {
+            return Ok(work(self));
+        }
+        let dir = self.hosted.get(topic, partition).and_then(|hosted| hosted.parent_dir());
+        // What is appended may have to be flushed, which is a task.
+        let (replicas, runtime) = (Arc::clone(self), Handle::current());
+        let work = move || {
+            let _in_runtime = runtime.enter();
+            work(&replicas)
+        };
+        self.io.run_in(dir.as_deref(), work).await
+    }
+
     /// Appends on an I/O thread, in this order, to partitions of which the first is held up.
     pub async fn append_held_up(
         self: &Arc<Self>,
@@ -192,18 +212,15 @@ impl ReplicaManager {
         terms: AppendTerms,
         now_ms: i64,
     ) -> Result<Vec<Result<Appended, ReplicaError>>, ShuttingDown> {
-        let first = appends.first().and_then(|(topic, partition, _)| self.hosted.get(topic, *partition));
-        let dir = first.and_then(|first| first.parent_dir());
-        // What is appended may have to be flushed, which is a task.
-        let (replicas, runtime) = (Arc::clone(self), Handle::current());
-        let append = move || {
-            let _in_runtime = runtime.enter();
+        let Some((topic, partition, _)) = appends.first() else { return Ok(Vec::new()) };
+        let (topic, partition) = (Arc::clone(topic), *partition);
+        let append_all = move |replicas: &Arc<ReplicaManager>| {
             let append = |(topic, partition, records): (Arc<str>, i32, Bytes)| {
                 replicas.append(&topic, partition, records, terms, now_ms)
             };
             appends.into_iter().map(append).collect()
         };
-        self.io.run_in(dir.as_deref(), append).await
+        self.at(&topic, partition, append_all).await
     }
 
     /// Finds an offset; on an I/O thread unless it is known without a look at the log.

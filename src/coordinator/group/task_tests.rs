@@ -1,12 +1,14 @@
 //! The shell over a log that tests drive by hand: what requests, elections, timers and slow replicas come to.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::config::sections::GroupConfig;
 use crate::coordinator::group::error::GroupError;
@@ -23,10 +25,18 @@ use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId, TopicPartition
 use crate::record::append_rules::AppendOrigin;
 use crate::record::build::TransactionOutcome;
 
-/// One partition in memory, whose replicas are as slow as a test wants.
-#[derive(Default)]
+/// One partition in memory, whose replicas and whose disk are as slow as a test wants.
+#[derive(Clone)]
 struct MemoryLog {
-    state: Mutex<MemoryLogState>,
+    state: Arc<Mutex<MemoryLogState>>,
+    /// So many appends are made while the disk does not keep up.
+    disk: Arc<Semaphore>,
+}
+
+impl Default for MemoryLog {
+    fn default() -> MemoryLog {
+        MemoryLog { state: Arc::default(), disk: Arc::new(Semaphore::new(0)) }
+    }
 }
 
 #[derive(Default)]
@@ -35,6 +45,7 @@ struct MemoryLogState {
     next_offset: i64,
     fails_with: Option<AppendFailure>,
     is_slow: bool,
+    is_held_up: bool,
     /// Appends of another leader epoch are refused, once a test says which one is in force.
     leader_epoch: Option<LeaderEpoch>,
     waiting: VecDeque<(oneshot::Sender<AppendOutcome>, Offset)>,
@@ -51,6 +62,15 @@ impl MemoryLog {
 
     fn be_fast(&self) {
         self.state.lock().expect("no test panics here").is_slow = false;
+    }
+
+    /// Its disk does not keep up from now on, or does again.
+    fn hold_up(&self, is_held_up: bool) {
+        self.state.lock().expect("no test panics here").is_held_up = is_held_up;
+    }
+
+    fn batch_count(&self) -> usize {
+        self.state.lock().expect("no test panics here").batches.len()
     }
 
     /// The replica leads in this epoch from now on. The coordinator hears of it when the test says so.
@@ -106,6 +126,26 @@ impl CoordinatorLog for MemoryLog {
             }));
         }
         Appending::Done(Ok(offset))
+    }
+
+    fn is_held_up(&self, _: i32) -> bool {
+        self.state.lock().expect("no test panics here").is_held_up
+    }
+
+    fn append_beside(
+        &self,
+        partition: i32,
+        leader_epoch: LeaderEpoch,
+        batch: Bytes,
+        origin: AppendOrigin,
+        required_acks: i16,
+        timeout: Duration,
+    ) -> Pin<Box<dyn Future<Output = Appending> + Send>> {
+        let log = self.clone();
+        Box::pin(async move {
+            log.disk.acquire().await.expect("nobody closes it").forget();
+            log.append(partition, leader_epoch, batch, origin, required_acks, timeout)
+        })
     }
 
     fn log_start_offset(&self, _: i32) -> Option<Offset> {
@@ -307,6 +347,44 @@ async fn whoever_waits_is_answered_when_the_partition_moves_away() {
     // The append that was on its way comes to its end and means nothing any more.
     assert!(log.finish(None));
     tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_does_not_keep_up_holds_up_who_commits_in_turn_and_nobody_else() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    let member = broker.join_and_sync("other").await;
+    let before = log.batch_count();
+    let commit_to_g = |offset| {
+        let groups = Arc::clone(&broker.groups);
+        tokio::spawn(async move { groups.commit_offsets("g", commit(&nobody(), offset)).await })
+    };
+    log.hold_up(true);
+    let mut committing = VecDeque::new();
+    for offset in 1..=3 {
+        // The last one comes after the others, though the disk keeps up again by then.
+        log.hold_up(offset < 3);
+        committing.push_back(commit_to_g(offset));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((log.batch_count(), broker.committed("g")), (before, None));
+    assert_eq!(broker.groups.heartbeat("other", &member), Ok(()), "it wants nothing of the disk");
+    for offset in 1..=3 {
+        log.disk.add_permits(1);
+        let first = committing.pop_front().expect("three were begun");
+        assert_eq!(first.await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+        assert_eq!((log.batch_count(), broker.committed("g")), (before + offset, Some(offset as i64)));
+    }
+    assert_eq!(commit_to_g(4).await.expect("no panic"), CommitAnswer::Stored(Ok(())), "made at once");
+
+    // What comes too late is refused, and the shard is given up as by any append.
+    log.hold_up(true);
+    let late = commit_to_g(5);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    log.lead(2);
+    log.disk.add_permits(1);
+    assert_eq!(late.await.expect("no panic"), CommitAnswer::Stored(Err(GroupError::NotCoordinator)));
+    assert_eq!(broker.groups.describe("g"), Err(GroupError::NotCoordinator));
 }
 
 #[tokio::test(start_paused = true)]
