@@ -782,7 +782,7 @@ fn too_many_open_files_at_the_end_of_a_move_cost_no_log() {
         }
         Ok(())
     });
-    let (moved, left) = (fixture.config.dirs[to].join("t-0"), Arc::new(AtomicI64::new(2)));
+    let (moved, left) = (fixture.config.dirs[to].join("t-0"), Arc::new(AtomicI64::new(8)));
     let failures = Arc::clone(&left);
     let _too_many_files = faults::below(&fixture.config.dirs[to], move |op, path| {
         let fails = op == Op::Open && path == moved && failures.fetch_sub(1, Ordering::Relaxed) > 0;

@@ -28,8 +28,9 @@ const PREFERRED_MAX: usize = 20_000;
 /// How often what is appended meanwhile is copied, before others have a turn: they wait.
 const LAST_STEPS_MAX: usize = 20;
 
-/// How often the end of a move is flushed again, and after how long, if it cannot be for a reason that goes by.
-const SYNC_TRIES_MAX: u32 = 5;
+/// How often the end of a move is flushed again, and after how much longer each time, if it cannot be for a reason that goes
+/// by. In all it is half a minute, for which whoever cuts or moves this log waits.
+const SYNC_TRIES_MAX: u32 = 50;
 const SYNC_PAUSE: Duration = Duration::from_millis(20);
 
 /// What came of a request to move a log.
@@ -309,7 +310,7 @@ fn has_failed_alone(future: &Log, current: &Log) -> bool {
     future.is_offline() && !future.parent().is_offline() && !current.is_offline()
 }
 
-/// What goes by soon, such as that there are too many open files, may cost no log that is sound: it is waited for a little.
+/// What goes by soon, such as that there are too many open files, may cost no log that is sound: it is waited for.
 fn sync_patiently<T>(sync: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
     let mut tries = 0;
     loop {
