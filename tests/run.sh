@@ -9,7 +9,8 @@
 #   tests/run.sh faults [SECONDS] [SEED]  each fault in a cluster once, as that seed has them (a new one), and more for so long;
 #                                         some of them in a cluster with a JVM broker
 #   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too,
-#                                         Streams and Connect with exactly-once, and the swap and rolls
+#                                         Streams and Connect with exactly-once, and the swap and rolls,
+#                                         and ten million keys are compacted
 #   tests/run.sh rolls [SECONDS] [SEED]   brokers of ours, 2.8.2 and 3.9.2 give way to each other under load for so long (600)
 set -u
 base=$(cd "$(dirname "$0")/.." && pwd)
@@ -118,6 +119,8 @@ for name in "$@"; do
         one "a JVM cluster becomes ours and goes back" \
             cargo test --quiet --test faults a_jvm_cluster -- --ignored --nocapture
         rolls "$seconds"
+        one "ten million keys are compacted" \
+            cargo test --release --quiet --test cleaner_keys -- --include-ignored --nocapture
         ;;
     rolls) rolls "$seconds" ;;
     *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, mixed, faults, soak, rolls" && exit 1 ;;
