@@ -277,9 +277,18 @@ def find_partitions(client):
         return False
 
 
+def end_of(partition):
+    while True:
+        try:
+            return looker.get_watermark_offsets(TopicPartition(*partition), 30)[1]
+        except KafkaException as error:
+            # Leaders go where they are preferred at any time.
+            print(f"the end of {partition}: {error}", flush=True)
+
+
 def until_read(partitions, readers, look=lambda _: None):
     """Waits until each of them is at the ends of these."""
-    ends = {of: looker.get_watermark_offsets(TopicPartition(*of), 30)[1] for of in partitions}
+    ends = {of: end_of(of) for of in partitions}
     while not failures:
         look(partitions)
         missing = {(who, *of): (reached.get((who, *of)), end) for of, end in ends.items() for who in readers
