@@ -41,12 +41,15 @@ PR_SET_PDEATHSIG = 1
 FENCED_STATUS, LOST_COUNT_STATUS = 3, 4
 FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 # What becomes of a transaction of a wild instance, and how often.
-FATES = {"commit": 85, "abort": 10, "die": 2, "hang": 1, "leave": 2}
+FATES = {"commit": 83, "abort": 10, "dawdle": 2, "die": 2, "hang": 1, "leave": 2}
 # Of one call, which is repeated if it may succeed yet.
 SECONDS = 5
 SECONDS_UNTIL_LOST = 30
 RECORDS_MAX = 200
 SECONDS_A_BATCH = 0.3
+# Whoever does not poll for so long is no member of the group any more, and whoever dawdles is not.
+SECONDS_BETWEEN_POLLS_MAX = 6
+SECONDS_OF_DAWDLING = 8
 # Longer than most faults, so that most transactions outlive them; those that do not are aborted by their coordinator.
 TRANSACTION_TIMEOUT_MS = 15_000
 
@@ -97,29 +100,38 @@ def forget(_, revoked):
 
 
 def rewind():
-    """Goes back to where the batch began, with what is still ours."""
+    """Goes back to where the batch began, with what is still ours; says whether that was possible."""
     began = {}
     for partition, offset in batch:
         began.setdefault(partition, offset)
     for p in consumer.assignment():
         if (p.topic, p.partition) in began:
-            consumer.seek(TopicPartition(p.topic, p.partition, began[p.topic, p.partition]))
+            try:
+                consumer.seek(TopicPartition(p.topic, p.partition, began[p.topic, p.partition]))
+            except KafkaException as failure:
+                complain(f"seek {p}", failure)
+                return False
+    return True
 
 
 def transact(serial, fate):
     """Writes what the batch becomes, and ends it as its fate has it."""
+    # As whom it has the batch: one that is no member any more would be told that it has no generation, and brokers take the
+    # offsets of those that have none.
+    member = consumer.consumer_group_metadata()
     producer.begin_transaction()
     for (topic, partition), offset in batch:
         value = f"{topic}-{partition} {offset} {instance}.{life}.{serial} {fate}"
         producer.produce(output, value, partition=chance.randrange(partitions))
     ends = {partition: offset + 1 for partition, offset in batch}
     positions = [TopicPartition(*partition, end) for partition, end in ends.items()]
-    until_settled(producer.send_offsets_to_transaction, positions, consumer.consumer_group_metadata())
+    if fate == "dawdle":
+        time.sleep(SECONDS_OF_DAWDLING)  # So that others have the partitions, and the same batch.
+    until_settled(producer.send_offsets_to_transaction, positions, member)
     if fate in ("abort", "die", "hang"):
         producer.flush()  # Its records lie in the log.
     if fate == "abort":
         until_settled(producer.abort_transaction)
-        rewind()
         return "aborted"
     if fate == "die":
         say("dies")
@@ -146,16 +158,16 @@ def live():
         serial += 1
         fate = "commit" if is_calm else chance.choices(list(FATES), FATES.values())[0]
         try:
-            say(transact(serial, fate))
+            what = transact(serial, fate)
         except KafkaException as failure:
             if failure.args[0].fatal():
                 raise
             # A new generation of the group, or a record that could not be sent.
             complain("a transaction", failure)
             until_settled(producer.abort_transaction)
-            rewind()
-            say("refused")
-        if fate == "leave":
+            what = "refused"
+        say(what)
+        if fate == "leave" or what != "committed" and not rewind():
             return
 
 
@@ -174,7 +186,8 @@ producer = Producer({
 consumer = Consumer({
     **settings, "client.id": f"{instance}-{life}", "group.id": group, "isolation.level": "read_committed",
     "enable.auto.commit": False, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200,
-    "session.timeout.ms": 6000, "heartbeat.interval.ms": 1000, "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": 6000, "heartbeat.interval.ms": 1000, "max.poll.interval.ms": SECONDS_BETWEEN_POLLS_MAX * 1000,
+    "partition.assignment.strategy": "cooperative-sticky",
 })
 status = 0
 try:
