@@ -372,7 +372,9 @@ pub(crate) fn change_role<L: PartitionLog>(
                 Err(refused_by_log(partition, &why))
             }
         },
-        Verdict::Follow if !partition.is_alive(decision.leader) => {
+        // Any other is followed, alive or not: the metadata may be behind, and the controller says it once. In Kafka such a
+        // replica follows nobody until the next election.
+        Verdict::Follow if decision.leader.0 < 0 => {
             warn!("{name}: cannot follow broker {}, which is not alive", decision.leader);
             match partition.await_leader(decision, log) {
                 Ok(()) => Ok(Changed { event: None, fetch: Some(FetchChange::Stop) }),

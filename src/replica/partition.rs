@@ -382,9 +382,8 @@ impl<L: PartitionLog> Partition<L> {
         Ok(new_epoch)
     }
 
-    /// Another broker leads that is not alive, so the decision is not taken, and may come again. Its epoch is known all the
-    /// same: nothing that was admitted under an earlier one is appended any more. The log is kept, so that its high
-    /// watermark is checkpointed.
+    /// Nobody leads, so the decision is not taken, and may come again. Its epoch is known all the same: nothing that was
+    /// admitted under an earlier one is appended any more. The log is kept, so that its high watermark is checkpointed.
     pub fn await_leader(&self, decision: &Decision, log: &Arc<L>) -> Result<(), LogError> {
         let mut state = self.state();
         if !state.leadership.is_overtaken(decision) {

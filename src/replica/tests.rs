@@ -25,11 +25,14 @@ use crate::model::{
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::build::BatchBuilder;
 use crate::replica::control::{ControlEpochs, ControlRefusal, Decisions, PartitionRefusal, StopReplica, StopReplicas};
-use crate::replica::decisions::{LeadershipEvent, TopicConfigs};
+use crate::replica::decisions::{Changed, LeadershipEvent, TopicConfigs, change_role};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
+use crate::replica::fetcher::fetchers::FetchChange;
+use crate::replica::interleaving_tests;
 use crate::replica::io::IoThreads;
-use crate::replica::leader::{Decision, DecisionRefusal};
+use crate::replica::leader::{Decision, DecisionRefusal, Verdict};
+use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition::{AppendTerms, Appended, FetchParams, Fetcher, RequiredAcks};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::replica_selector::Reader;
@@ -531,19 +534,31 @@ async fn a_request_waits_for_the_registration_and_one_for_an_earlier_life_is_nev
 }
 
 #[tokio::test]
-async fn a_leader_whose_successor_is_not_alive_appends_no_more() {
+async fn a_leader_without_a_successor_appends_no_more() {
     let fixture = Fixture::new();
     fixture.publish(&[("t", 0)]).await;
     fixture.decide("t", 0, 1, 5, &[1, 9]).await.expect("decided");
     fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
     for _ in 0..2 {
-        assert_eq!(fixture.decide("t", 0, 9, 6, &[1, 9]).await, Ok(()), "it may come again");
+        assert_eq!(fixture.decide("t", 0, -1, 6, &[1, 9]).await, Ok(()), "it may come again");
         assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::NotLeaderOrFollower)));
     }
     let log = fixture.replicas.partition("t", 0).expect("hosted").log().expect("hosted");
     assert_eq!(log.log_end_offset(), Offset(3));
     fixture.decide("t", 0, 1, 7, &[1, 9]).await.expect("decided");
     fixture.produce("t", RequiredAcks::Leader).expect("this broker leads again");
+}
+
+/// An UpdateMetadata of the controller that was on its way for long may have come in between, and it says that once.
+#[test]
+fn a_leader_is_followed_of_which_the_metadata_does_not_know() {
+    let clock = Arc::new(std::sync::Mutex::new(std::time::Instant::now()));
+    let follower = interleaving_tests::partition::<MemoryLog>(1, &clock);
+    let stranger = BrokerId(9);
+    assert!(!follower.is_alive(stranger));
+    let changed = change_role(&follower, &decision(9, 6, &[9, 1]), Verdict::Follow, &Arc::new(MemoryLog::new()));
+    let Ok(Changed { fetch: Some(FetchChange::Follow { leader, .. }), .. }) = changed else { panic!("it follows") };
+    assert_eq!((leader, follower.leader()), (stranger, (Some(stranger), LeaderEpoch(6))));
 }
 
 #[tokio::test]
