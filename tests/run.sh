@@ -10,7 +10,8 @@
 #                                         some of them in a cluster with a JVM broker
 #   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too,
 #                                         Streams and Connect with exactly-once, and the swap and rolls,
-#                                         and ten million keys are compacted
+#                                         ten million keys are compacted, and the simulation
+#   tests/run.sh simulation [SECONDS] [SEED]  clusters in one process, optimised, for so long (600), from that seed on (a new one)
 #   tests/run.sh rolls [SECONDS] [SEED]   brokers of ours, 2.8.2 and 3.9.2 give way to each other under load for so long (600)
 set -u
 base=$(cd "$(dirname "$0")/.." && pwd)
@@ -78,11 +79,17 @@ rolls() { # SECONDS
         cargo test --quiet --test faults brokers_of_three_kinds -- --ignored --nocapture
 }
 
+simulation() { # SECONDS
+    one "simulation for $1 seconds, from seed $seed on" \
+        env ODRADEK_TEST_SCHEDULES_SECONDS="$1" ODRADEK_TEST_FIRST_SEED="$seed" \
+        cargo test --quiet --release --lib simulation::no_schedule -- --nocapture
+}
+
 [ $# -gt 0 ] || set -- format clippy cargo clients faults
 seconds=0
 seed=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 case $1 in
-soak | faults | rolls)
+soak | faults | rolls | simulation)
     seconds=${2:-$([ "$1" = faults ] && echo 0 || echo 600)}
     seed=${3:-$seed}
     set -- "$1"
@@ -121,9 +128,11 @@ for name in "$@"; do
         rolls "$seconds"
         one "ten million keys are compacted" \
             cargo test --release --quiet --test cleaner_keys -- --include-ignored --nocapture
+        simulation "$seconds"
         ;;
+    simulation) simulation "$seconds" ;;
     rolls) rolls "$seconds" ;;
-    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, mixed, faults, soak, rolls" && exit 1 ;;
+    *) echo "FAILED: there is no part '$name'; there are format, clippy, cargo, clients, mixed, faults, soak, simulation, rolls" && exit 1 ;;
     esac
 done
 echo

@@ -12,16 +12,17 @@ use crate::api::topic_numbers::NamedOnce;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
-use crate::model::{Offset, ProducerId};
+use crate::model::{Offset, ProducerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::write_txn_markers::{
-    WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult, WriteTxnMarkersRequest,
-    WriteTxnMarkersResponse,
+    WritableTxnMarker, WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
+    WriteTxnMarkersRequest, WriteTxnMarkersResponse,
 };
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::build::{TransactionOutcome, end_transaction_marker};
 use crate::replica::error::ReplicaError;
-use crate::replica::partition::{AppendTerms, Appended, RequiredAcks};
+use crate::replica::partition::{AppendTerms, Appended, Partition, RequiredAcks};
+use crate::replica::partition_log::PartitionLog;
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::waiters::Commit;
 
@@ -37,6 +38,92 @@ struct Waiting {
     commit: Option<Commit>,
 }
 
+/// The markers of one request as far as they are in logs, and what is to be said of the others.
+#[derive(Default)]
+pub(crate) struct Markers {
+    codes: Codes,
+    waiting: Vec<Waiting>,
+}
+
+impl Markers {
+    /// One is in the log, or not.
+    pub(crate) fn note(
+        &mut self,
+        producer_id: i64,
+        outcome: TransactionOutcome,
+        topic: &Arc<str>,
+        partition: i32,
+        appended: Result<Appended, ErrorCode>,
+    ) {
+        let topic = Arc::clone(topic);
+        match appended {
+            Ok(Appended { info, commit, .. }) => {
+                let marker = info.first_offset;
+                self.waiting.push(Waiting { producer_id, topic, partition, outcome, marker, commit });
+            }
+            Err(code) => self.say(producer_id, topic, partition, code),
+        }
+    }
+
+    fn say(&mut self, producer_id: i64, topic: Arc<str>, partition: i32, code: ErrorCode) {
+        self.codes.entry(producer_id).or_default().entry(topic).or_default().insert(partition, code);
+    }
+
+    /// Waits for the replicas of all of them.
+    pub(crate) async fn answer(mut self, groups: &GroupCoordinator, deadline: Instant) -> WriteTxnMarkersResponse {
+        for Waiting { producer_id, topic, partition, outcome, marker, commit } in std::mem::take(&mut self.waiting) {
+            let mut code = match commit {
+                None => ErrorCode::None,
+                Some(commit) => match commit.wait(deadline).await {
+                    Ok(()) => ErrorCode::None,
+                    Err(why) => ErrorCode::from(&ReplicaError::from(why)),
+                },
+            };
+            if *topic == *GROUP_METADATA_TOPIC
+                && code == ErrorCode::None
+                && !groups.transaction_ended(partition, ProducerId(producer_id), outcome, marker)
+            {
+                // Whether whoever loads reads as far as this marker is not known: the sender comes again.
+                code = ErrorCode::NotLeaderOrFollower;
+            }
+            self.say(producer_id, topic, partition, code);
+        }
+        response(self.codes)
+    }
+}
+
+/// How the transactions end, and the batch that says so.
+pub(crate) fn outcome_and_batch(marker: &WritableTxnMarker, now_ms: i64) -> (TransactionOutcome, Bytes) {
+    let outcome = match marker.transaction_result {
+        true => TransactionOutcome::Commit,
+        false => TransactionOutcome::Abort,
+    };
+    let &WritableTxnMarker { producer_id, producer_epoch, coordinator_epoch, .. } = marker;
+    (outcome, end_transaction_marker(producer_id, producer_epoch, outcome, coordinator_epoch, now_ms))
+}
+
+/// How a marker is appended there, if it may be.
+pub(crate) fn terms<L: PartitionLog>(
+    hosted: &Partition<L>,
+    groups: &GroupCoordinator,
+) -> Result<AppendTerms, ErrorCode> {
+    let log = hosted.log().ok_or(ErrorCode::NotLeaderOrFollower)?;
+    if log.config().message_format_version.highest_supported_magic() < 2 {
+        return Err(ErrorCode::UnsupportedForMessageFormat);
+    }
+    let TopicPartition { topic, partition } = hosted.name();
+    if **topic == *GROUP_METADATA_TOPIC && groups.is_loading(*partition) {
+        // It may have read to the end already, and would never hear of this marker: the sender comes again.
+        return Err(ErrorCode::NotLeaderOrFollower);
+    }
+    Ok(AppendTerms {
+        accepted_sets: AcceptedSets::Any,
+        origin: AppendOrigin::Coordinator,
+        required_acks: RequiredAcks::AllInSync,
+        expected_leader_epoch: None,
+    })
+}
+
 /// All markers are appended before the first wait for replicas; none after the sender has hung up, who comes again.
 pub(crate) async fn handle(
     server: &Server,
@@ -45,17 +132,11 @@ pub(crate) async fn handle(
 ) -> WriteTxnMarkersResponse {
     let timeout_ms = u64::try_from(server.config.load().controller_config().request_timeout_ms).unwrap_or(0);
     let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-    let mut codes = Codes::new();
-    let mut waiting = Vec::new();
+    let mut markers = Markers::default();
     'markers: for marker in &request.markers {
-        let outcome = match marker.transaction_result {
-            true => TransactionOutcome::Commit,
-            false => TransactionOutcome::Abort,
-        };
-        let producer_id = marker.producer_id;
-        let (epoch, coordinator_epoch) = (marker.producer_epoch, marker.coordinator_epoch);
-        let batch = end_transaction_marker(producer_id, epoch, outcome, coordinator_epoch, context.now_ms);
-        let of_producer = codes.entry(producer_id).or_default();
+        let (outcome, batch) = outcome_and_batch(marker, context.now_ms);
+        // It is answered even if it names no partition.
+        markers.codes.entry(marker.producer_id).or_default();
         let mut seen = NamedOnce::default();
         for topic in &marker.topics {
             let number = seen.number_of(&topic.name);
@@ -72,36 +153,12 @@ pub(crate) async fn handle(
                 let append =
                     move |replicas: &Arc<ReplicaManager>| append(replicas, &groups, &topic, partition, batch, now_ms);
                 let appended = server.replicas.at(&name, partition, append).await;
-                match appended.unwrap_or_else(|why| Err(ErrorCode::from(&ReplicaError::from(why)))) {
-                    Ok(Appended { info, commit, .. }) => {
-                        let (topic, marker) = (Arc::clone(&name), info.first_offset);
-                        waiting.push(Waiting { producer_id, topic, partition, outcome, marker, commit });
-                    }
-                    Err(code) => {
-                        of_producer.entry(Arc::clone(&name)).or_default().insert(partition, code);
-                    }
-                }
+                let appended = appended.unwrap_or_else(|why| Err(ErrorCode::from(&ReplicaError::from(why))));
+                markers.note(marker.producer_id, outcome, &name, partition, appended);
             }
         }
     }
-    for Waiting { producer_id, topic, partition, outcome, marker, commit } in waiting {
-        let mut code = match commit {
-            None => ErrorCode::None,
-            Some(commit) => match commit.wait(deadline).await {
-                Ok(()) => ErrorCode::None,
-                Err(why) => ErrorCode::from(&ReplicaError::from(why)),
-            },
-        };
-        if *topic == *GROUP_METADATA_TOPIC
-            && code == ErrorCode::None
-            && !server.groups.transaction_ended(partition, ProducerId(producer_id), outcome, marker)
-        {
-            // Whether whoever loads reads as far as this marker is not known: the sender comes again.
-            code = ErrorCode::NotLeaderOrFollower;
-        }
-        codes.entry(producer_id).or_default().entry(topic).or_default().insert(partition, code);
-    }
-    response(codes)
+    markers.answer(&server.groups, deadline).await
 }
 
 fn append(
@@ -113,20 +170,7 @@ fn append(
     now_ms: i64,
 ) -> Result<Appended, ErrorCode> {
     let hosted = replicas.partition(topic, partition).map_err(|why| ErrorCode::from(&why))?;
-    let log = hosted.log().ok_or(ErrorCode::NotLeaderOrFollower)?;
-    if log.config().message_format_version.highest_supported_magic() < 2 {
-        return Err(ErrorCode::UnsupportedForMessageFormat);
-    }
-    if topic == GROUP_METADATA_TOPIC && groups.is_loading(partition) {
-        // It may have read to the end already, and would never hear of this marker: the sender comes again.
-        return Err(ErrorCode::NotLeaderOrFollower);
-    }
-    let terms = AppendTerms {
-        accepted_sets: AcceptedSets::Any,
-        origin: AppendOrigin::Coordinator,
-        required_acks: RequiredAcks::AllInSync,
-        expected_leader_epoch: None,
-    };
+    let terms = terms(&hosted, groups)?;
     replicas.append(topic, partition, batch, terms, now_ms).map_err(|why| ErrorCode::from(&why))
 }
 

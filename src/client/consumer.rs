@@ -21,7 +21,7 @@ use crate::protocol::message::Payload;
 use crate::protocol::messages::fetch::{
     AbortedTransaction, FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData,
 };
-use crate::record::batch::TimestampType;
+use crate::record::batch::{BatchHeader, TimestampType};
 use crate::record::read::{self, Record};
 
 /// Of one partition, so many answers may wait unread before it is fetched again.
@@ -94,9 +94,38 @@ struct Answer {
     decoded: VecDeque<ConsumedRecord>,
     /// Where the log goes on after what was decoded, skipped records included.
     next_offset: i64,
-    /// Sorted by first offset; only with read_committed.
-    aborted: VecDeque<AbortedTransaction>,
-    aborted_producers: HashSet<i64>,
+    /// Only with read_committed.
+    aborted: AbortedBatches,
+}
+
+/// By which a reader of committed records passes over those that were aborted: it is shown the batches of an answer in turn.
+#[derive(Debug)]
+pub(crate) struct AbortedBatches {
+    /// Those of which no batch has been shown, by first offset.
+    transactions: VecDeque<AbortedTransaction>,
+    /// Whose transactions are aborted by their next markers.
+    producers: HashSet<i64>,
+}
+
+impl AbortedBatches {
+    /// As the answer names the transactions.
+    pub(crate) fn new(mut transactions: Vec<AbortedTransaction>) -> AbortedBatches {
+        transactions.sort_unstable_by_key(|transaction| transaction.first_offset);
+        AbortedBatches { transactions: transactions.into(), producers: HashSet::new() }
+    }
+
+    /// Whether the next batch is part of a transaction that was aborted.
+    pub(crate) fn hides(&mut self, header: &BatchHeader) -> bool {
+        while self.transactions.front().is_some_and(|transaction| transaction.first_offset <= header.last_offset) {
+            self.producers.extend(self.transactions.pop_front().map(|transaction| transaction.producer_id));
+        }
+        if header.is_control {
+            // Either marker ends the transaction; only an aborted one has an entry.
+            self.producers.remove(&header.producer_id);
+            return false;
+        }
+        header.is_transactional && self.producers.contains(&header.producer_id)
+    }
 }
 
 type Fetched = (BrokerId, Vec<(TopicPartition, i64)>, Result<FetchResponse, ClientError>);
@@ -772,15 +801,12 @@ impl Answer {
         }
         position.fetch_offset = next_offset;
         position.answers_buffered += 1;
-        let mut aborted = data.aborted_transactions.unwrap_or_default();
-        aborted.sort_unstable_by_key(|transaction| transaction.first_offset);
         Ok(Some(Answer {
             partition,
             rest: rest.slice(..whole),
             decoded: VecDeque::new(),
             next_offset,
-            aborted: aborted.into(),
-            aborted_producers: HashSet::new(),
+            aborted: AbortedBatches::new(data.aborted_transactions.unwrap_or_default()),
         }))
     }
 
@@ -798,16 +824,8 @@ impl Answer {
         if settings.checks_crc && !batch.crc_is_valid() {
             return Err(fail("the checksum does not match".to_owned()));
         }
-        if settings.is_read_committed && header.has_producer_id() {
-            while self.aborted.front().is_some_and(|transaction| transaction.first_offset <= header.last_offset) {
-                self.aborted_producers.extend(self.aborted.pop_front().map(|transaction| transaction.producer_id));
-            }
-            if header.is_control {
-                // Either marker ends the transaction; only an aborted one has an entry.
-                self.aborted_producers.remove(&header.producer_id);
-            } else if header.is_transactional && self.aborted_producers.contains(&header.producer_id) {
-                return Ok(true);
-            }
+        if settings.is_read_committed && header.has_producer_id() && self.aborted.hides(&header) {
+            return Ok(true);
         }
         if header.is_control {
             return Ok(true);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
+use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, Committing, CoordinatorLog};
 use crate::log::error::LogError;
 use crate::log::{FirstBatch, ReadUntil, read_exact_at};
 use crate::model::clock::wall_clock_ms;
@@ -19,6 +19,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::partition::{AppendTerms, Appended, Partition, RequiredAcks};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::replica_manager::ReplicaManager;
+use crate::replica::waiters::Commit;
 
 /// One internal topic of this broker.
 pub struct ReplicaLog {
@@ -68,6 +69,11 @@ impl CoordinatorLog for ReplicaLog {
             let appended = first.unwrap_or_else(|why| Some(Err(why.into())));
             appending(appended.unwrap_or(Err(ReplicaError::NotLeaderOrFollower)), timeout)
         })
+    }
+
+    fn all_committed(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing {
+        let hosted = self.replicas.partition(self.topic, partition);
+        committing(hosted.and_then(|hosted| hosted.all_committed(leader_epoch)))
     }
 
     fn log_start_offset(&self, partition: i32) -> Option<Offset> {
@@ -120,8 +126,24 @@ pub(crate) fn appending(appended: Result<Appended, ReplicaError>, timeout: Durat
     }
 }
 
+/// What becomes of all that a partition holds, for which there may be something to wait for.
+pub(crate) fn committing(commit: Result<Option<Commit>, ReplicaError>) -> Committing {
+    Box::pin(async move {
+        let committed = match commit {
+            Ok(Some(commit)) => commit.reached().await.map_err(ReplicaError::from),
+            Ok(None) => Ok(()),
+            Err(why) => Err(why),
+        };
+        committed.map_err(failure)
+    })
+}
+
 fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
-    appended.map_err(|error| match error {
+    appended.map_err(failure)
+}
+
+fn failure(error: ReplicaError) -> AppendFailure {
+    match error {
         ReplicaError::UnknownTopicOrPartition | ReplicaError::UnknownTopicId => AppendFailure::UnknownTopicOrPartition,
         ReplicaError::NotEnoughReplicas { .. } => AppendFailure::NotEnoughReplicas,
         ReplicaError::NotEnoughReplicasAfterAppend => AppendFailure::NotEnoughReplicasAfterAppend,
@@ -140,7 +162,7 @@ fn outcome(appended: Result<Offset, ReplicaError>) -> AppendOutcome {
         | ReplicaError::OffsetNotAvailable
         | ReplicaError::UnknownFetchedEpoch
         | ReplicaError::ShuttingDown => AppendFailure::NotLeaderOrFollower,
-    })
+    }
 }
 
 #[cfg(test)]

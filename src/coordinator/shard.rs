@@ -9,7 +9,8 @@
 //! Fences: a shard appends under the leader epoch that it was loaded for, and the partition refuses the append if its
 //! leadership has ended since, even if it has begun again: the news of that may still be on its way here. A shard that is
 //! refused knows that others may have spoken meanwhile, so it gives its state up at once, and loads again when it hears
-//! of its election. An append of an earlier load that ends late is unknown to the core that is there now.
+//! of its election. An append of an earlier load that ends late is unknown to the core that is there now. What was read may
+//! end with what not every replica has: a core that acts on it is held back until all have it.
 //!
 //! A shard whose disk does not keep up goes on all the same: its appends are made by I/O threads, one after the other.
 //!
@@ -34,11 +35,12 @@ use crate::coordinator::core::{
 };
 use crate::coordinator::counters::{ShardCounters, count};
 use crate::coordinator::timers::TimerQueue;
-use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog, read_partition};
+use crate::coordinator::topic_log::{
+    AppendFailure, AppendOutcome, Appending, Committing, CoordinatorLog, read_partition,
+};
 use crate::model::LeaderEpoch;
 use crate::model::clock::wall_clock_ms;
 use crate::model::lock::{Guard, Lock};
-use crate::record::read::ReadBatch;
 
 /// How many partitions are read at once after an election; each takes a buffer of `load_buffer_bytes`.
 const CONCURRENT_LOADS: usize = 4;
@@ -136,6 +138,15 @@ pub(crate) struct WaitingAppend {
     pub(crate) outcome: Pin<Box<dyn Future<Output = AppendOutcome> + Send>>,
 }
 
+/// A partition that was read, to be taken over.
+pub(crate) struct Read<C: Core> {
+    partition: i32,
+    leader_epoch: LeaderEpoch,
+    load: u64,
+    started: Instant,
+    replay: C::Replay,
+}
+
 /// What became of a request that may have to wait.
 pub(crate) enum Asked<C: Core> {
     Answered(Answer<C>),
@@ -225,6 +236,11 @@ impl<C: Core> Shard<C> {
 
     pub(crate) fn core(&self) -> &C {
         &self.core
+    }
+
+    /// Whether that load has not been overtaken.
+    fn is_loading(&self, load: u64) -> bool {
+        self.load == load && self.ownership == Ownership::Loading
     }
 
     /// True if the epoch is not older than the latest heard of, which it then becomes.
@@ -609,12 +625,16 @@ impl<C: Core> Shards<C> {
                 if let Some(load) = self.start_load(partition, leader_epoch) {
                     let (shards, loads) = (Arc::clone(self), Arc::clone(loads));
                     work.spawn(async move {
-                        let _permit = loads.acquire_owned().await;
-                        let loaded = tokio::task::spawn_blocking(move || shards.load(partition, leader_epoch, load));
-                        if let Err(error) = loaded.await
-                            && error.is_panic()
-                        {
-                            std::panic::resume_unwind(error.into_panic());
+                        loop {
+                            let permit = Arc::clone(&loads).acquire_owned().await;
+                            let reader = Arc::clone(&shards);
+                            let read = beside_others(move || reader.read(partition, leader_epoch, load)).await;
+                            drop(permit);
+                            let Some(read) = read else { return };
+                            let (committed, taker) = (shards.committed(&read).await, Arc::clone(&shards));
+                            if beside_others(move || taker.take_over(read, committed)).await != Some(true) {
+                                return;
+                            }
                         }
                     });
                 }
@@ -640,55 +660,82 @@ impl<C: Core> Shards<C> {
         Some(shard.load)
     }
 
-    /// Reads the partition and takes over what it says. Blocks.
-    pub(crate) fn load(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) {
+    /// Reads the partition. Blocks.
+    pub(crate) fn read(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) -> Read<C> {
         let started = Instant::now();
-        let is_current = |shard: &Guard<'_, Shard<C>>| shard.load == load && shard.ownership == Ownership::Loading;
-        let overtaken =
-            || !self.active.load(Ordering::Acquire) || self.shard(partition).is_none_or(|shard| !is_current(&shard));
-        let loaded = loop {
-            let mut replay = C::Replay::default();
-            let visit = |batch: ReadBatch<'_>| C::replay(&mut replay, batch);
-            let buffer_bytes = self.terms.load_buffer_bytes;
-            if let Err(error) = read_partition(&*self.log, partition, buffer_bytes, overtaken, visit) {
-                // As Kafka does: what was read so far serves, since refusing all for good would be worse.
-                log::error!("Error loading {}-{partition}: {error}", C::TOPIC);
-                count(&self.counters.load_failures);
-            }
-            // What was read is taken over without the lock, by a shard that nobody knows: whoever comes meanwhile is told that
-            // it is loading. Until it is owned no other append is numbered.
-            let mut unknown = Shard::<C>::new(partition);
-            {
-                let Some(shard) = self.shard(partition) else { return };
-                (unknown.leader_epoch, unknown.next_append) = (shard.leader_epoch, shard.next_append);
-            }
-            let loaded = self.turn(&mut unknown, (self.clock)(), |core, turn| core.load(replay, leader_epoch, turn));
-            // It is counted where it comes to.
-            self.bytes.fetch_sub(unknown.bytes, Ordering::Relaxed);
-            let Some(mut shard) = self.shard(partition) else { return };
-            if !is_current(&shard) {
-                log::info!("Not taking over {}-{partition} in epoch {leader_epoch}: it moved on meanwhile", C::TOPIC);
-                return;
-            }
-            if shard.leader_epoch != unknown.leader_epoch {
-                // Elected again without a break, and what the shard sends carries its epoch.
-                continue;
-            }
-            shard.ownership = Ownership::Owned;
-            shard.next_append = unknown.next_append;
-            let (core, mut actions) = (unknown.core, unknown.actions);
-            self.step(&mut shard, None, |there, turn| {
-                *there = core;
-                turn.actions.append(&mut actions);
-            });
-            break loaded;
+        let mut replay = C::Replay::default();
+        let overtaken = || {
+            !self.active.load(Ordering::Acquire) || self.shard(partition).is_none_or(|shard| !shard.is_loading(load))
         };
+        let buffer_bytes = self.terms.load_buffer_bytes;
+        let read =
+            read_partition(&*self.log, partition, buffer_bytes, overtaken, |batch| C::replay(&mut replay, batch));
+        if let Err(error) = read {
+            // As Kafka does: what was read so far serves, since refusing all for good would be worse.
+            log::error!("Error loading {}-{partition}: {error}", C::TOPIC);
+            count(&self.counters.load_failures);
+        }
+        Read { partition, leader_epoch, load, started, replay }
+    }
+
+    /// Resolves when what was read may serve.
+    pub(crate) fn committed(&self, read: &Read<C>) -> Committing {
+        match C::SERVES_ONLY_WHAT_STAYS {
+            true => self.log.all_committed(read.partition, read.leader_epoch),
+            false => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    /// Serves what was read, unless it may not. Takes long where there is much. Whether it is to be read again, since the
+    /// broker was elected again meanwhile.
+    pub(crate) fn take_over(&self, read: Read<C>, committed: Result<(), AppendFailure>) -> bool {
+        let Read { partition, leader_epoch, load, started, replay } = read;
+        // What was read is taken over without the lock, by a shard that nobody knows: whoever comes meanwhile is told that it
+        // is loading. Until it is owned no other append is numbered.
+        let mut unknown = Shard::<C>::new(partition);
+        {
+            let Some(mut shard) = self.shard(partition) else { return false };
+            if let Err(why) = committed
+                && shard.is_loading(load)
+            {
+                log::info!("Not taking over {}-{partition} in epoch {leader_epoch}: {why}", C::TOPIC);
+                shard.ownership = Ownership::NotOwned;
+                return false;
+            }
+            (unknown.leader_epoch, unknown.next_append) = (shard.leader_epoch, shard.next_append);
+        }
+        let loaded = self.turn(&mut unknown, (self.clock)(), |core, turn| core.load(replay, leader_epoch, turn));
+        // It is counted where it comes to.
+        self.bytes.fetch_sub(unknown.bytes, Ordering::Relaxed);
+        let Some(mut shard) = self.shard(partition) else { return false };
+        if !shard.is_loading(load) {
+            log::info!("Not taking over {}-{partition} in epoch {leader_epoch}: it moved on meanwhile", C::TOPIC);
+            return false;
+        }
+        if shard.leader_epoch != unknown.leader_epoch {
+            // Without a break, and what the shard sends carries its epoch.
+            return true;
+        }
+        shard.ownership = Ownership::Owned;
+        shard.next_append = unknown.next_append;
+        let (core, mut actions) = (unknown.core, unknown.actions);
+        self.step(&mut shard, None, |there, turn| {
+            *there = core;
+            turn.actions.append(&mut actions);
+        });
         count(&self.counters.loads);
         log::info!(
             "Finished loading {}-{partition} in {} milliseconds for epoch {leader_epoch}: {loaded} taken over",
             C::TOPIC,
             started.elapsed().as_millis()
         );
+        false
+    }
+
+    /// All of it, where what was read stays.
+    #[cfg(test)]
+    pub(crate) fn load(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) {
+        while self.take_over(self.read(partition, leader_epoch, load), Ok(())) {}
     }
 
     pub(crate) fn resign(&self, partition: i32, leader_epoch: Option<LeaderEpoch>) {
@@ -721,6 +768,16 @@ fn forgotten<C: Core>(partition: i32, of: &str, outcome: AppendOutcome) {
             "Failed to append tombstones to {}-{partition} for what has expired or was deleted of {of}: {failure}",
             C::TOPIC
         );
+    }
+}
+
+/// Runs what blocks on a thread of its own. `None` if the runtime shuts down.
+async fn beside_others<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Some(result),
+        // Not to be survived: the state behind it may be half applied.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::coordinator::core::{AppendId, Core, TimerKey, Turn, Vocabulary};
 use crate::coordinator::shard::{NotServing, Shards, TopicTerms, now};
-use crate::coordinator::topic_log::{AppendOutcome, Appending, CoordinatorLog};
+use crate::coordinator::topic_log::{AppendOutcome, Appending, Committing, CoordinatorLog};
 use crate::log::testing::Gate;
 use crate::model::{LeaderEpoch, Offset};
 use crate::record::append_rules::AppendOrigin;
@@ -75,6 +75,10 @@ struct Empty;
 impl CoordinatorLog for Empty {
     fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
         Appending::Done(Ok(Offset(0)))
+    }
+
+    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn log_start_offset(&self, _: i32) -> Option<Offset> {

@@ -47,6 +47,10 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// Where the partition starts; `None` if this broker has no log of it.
     fn log_start_offset(&self, partition: i32) -> Option<Offset>;
 
+    /// Resolves once every in-sync replica has all that the partition holds now; fails when its leadership of `leader_epoch`
+    /// ends.
+    fn all_committed(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing;
+
     /// Whole batches from `from` on, at least one if there is any below the end of the log. May wait for the disk.
     /// Nothing is left if the slice is empty.
     fn read(&self, partition: i32, from: Offset, bytes_max: u32) -> Result<Bytes, String>;
@@ -54,6 +58,8 @@ pub trait CoordinatorLog: Send + Sync + 'static {
 
 /// The offset of the batch, once as many replicas have it as were asked for.
 pub type AppendOutcome = Result<Offset, AppendFailure>;
+
+pub type Committing = Pin<Box<dyn Future<Output = Result<(), AppendFailure>> + Send>>;
 
 pub enum Appending {
     Done(AppendOutcome),

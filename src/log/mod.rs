@@ -87,6 +87,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+#[cfg(test)]
+pub(crate) use self::append::{producer_batch, producer_batch_of};
 use self::counters::add;
 use self::error::{Condemned, IoContext, LogError};
 #[cfg(test)]
@@ -95,8 +97,10 @@ pub(crate) use self::files::{read_at, read_exact_at, without_waiting};
 use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
 use self::log_dir::LogDir;
 use self::moving::Shadow;
-use self::producer_state::Producers;
+pub(crate) use self::producer_state::Producers;
 pub use self::producer_state::VerificationGuard;
+#[cfg(test)]
+pub(crate) use self::producer_state::{BatchMetadata, Verdict};
 use self::recent::RecentBatches;
 use self::segment::Segment;
 use self::snapshots::Snapshots;

@@ -477,6 +477,12 @@ impl Producers {
         }
     }
 
+    /// Whether a transaction has ended whose marker is not below the high watermark.
+    #[cfg(test)]
+    pub fn has_unreplicated(&self) -> bool {
+        !self.unreplicated.is_empty()
+    }
+
     /// Of as many producers as there may be the longest silent eighth goes, if this one is not among them. Silent is who
     /// wrote lowest in the log, since timestamps are what clients make of them. Open transactions stay. Nothing breaks for
     /// who is forgotten: what it sends next may have any sequence, and only a retry of what it sent before would no longer

@@ -1,10 +1,11 @@
 //! A partition's log in memory, for tests that run partitions of many brokers in one process, that step in between the
-//! admission of a change and the change, and that crash. What is read lies in a file without a name, since readers get
-//! regions of a file.
+//! admission of a change and the change, and that crash. Its producers and their transactions are those of logs on disk. What
+//! is read lies in a file without a name, since readers get regions of a file.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::{self, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,10 +17,15 @@ use crate::codec::writer::FileRegion;
 use crate::config::log::LogConfig;
 use crate::log::error::LogError;
 use crate::log::leader_epochs::{EpochEnd, LeaderEpochs};
-use crate::log::{AppendInfo, Bounds, FetchedBatches, FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
-use crate::model::{LeaderEpoch, Offset, TopicId};
+use crate::log::transaction_index::{self, AbortedTxn};
+use crate::log::{
+    AppendInfo, BatchMetadata, Bounds, FetchedBatches, FirstBatch, OffsetQuery, Producers, ReadUntil,
+    TimestampedOffset, Verdict, VerificationGuard, producer_batch, producer_batch_of,
+};
+use crate::model::transaction_version::TransactionVersion;
+use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicId};
 use crate::record::append_rules::AppendOrigin;
-use crate::record::batch::Batches;
+use crate::record::batch::{Batch, Batches};
 use crate::record::prepared::Prepared;
 use crate::replica::partition_log::PartitionLog;
 
@@ -38,12 +44,17 @@ struct State {
     leader_epoch: LeaderEpoch,
     epochs: LeaderEpochs,
     batches: Vec<Stored>,
+    /// Made by the first who reads; then it has all batches, one behind the other.
+    file: Option<Arc<File>>,
+    producers: Producers,
+    /// In the order of their markers.
+    aborted: Vec<AbortedTxn>,
     log_start_offset: Offset,
     high_watermark: Offset,
     log_end_offset: Offset,
     /// Everything below it survives a power loss.
     flushed: Offset,
-    /// With which the log begins after a crash.
+    /// With which the log begins after a crash, as far as it reaches. A truncation leaves it as it is.
     checkpointed: Offset,
     /// Batches that were appended since somebody looked.
     news: Vec<Prefix>,
@@ -66,7 +77,15 @@ struct Stored {
     base_offset: Offset,
     last_offset: Offset,
     bytes: Bytes,
+    /// In the file.
+    position: u64,
     prefix: Prefix,
+}
+
+impl Stored {
+    fn end_position(&self) -> u64 {
+        self.position + self.bytes.len() as u64
+    }
 }
 
 /// All that a log holds up to the end of a batch.
@@ -103,6 +122,9 @@ impl MemoryLog {
             leader_epoch: LeaderEpoch(-1),
             epochs: LeaderEpochs::default(),
             batches: Vec::new(),
+            file: None,
+            producers: Producers::default(),
+            aborted: Vec::new(),
             log_start_offset: Offset(0),
             high_watermark: Offset(0),
             log_end_offset: Offset(0),
@@ -132,20 +154,53 @@ impl MemoryLog {
         for batch in &batches {
             epochs.assign(batch.prefix.epoch, batch.base_offset);
         }
-        MemoryLog::with(State {
+        let mut after = State {
             topic_id: before.topic_id,
             config: Arc::clone(&before.config),
             leader_epoch: LeaderEpoch(-1),
             epochs,
             batches,
+            file: None,
+            producers: Producers::default(),
+            aborted: Vec::new(),
             log_start_offset: before.log_start_offset,
             high_watermark: before.checkpointed.max(before.log_start_offset).min(log_end_offset),
             log_end_offset,
             flushed: before.flushed.min(log_end_offset),
-            checkpointed: before.checkpointed.min(log_end_offset),
+            checkpointed: before.checkpointed,
             news: Vec::new(),
             fault: None,
-        })
+        };
+        after.rebuild_producers();
+        MemoryLog::with(after)
+    }
+
+    /// See `Log::begin_verification`.
+    pub fn begin_verification(
+        &self,
+        producer_id: ProducerId,
+        epoch: ProducerEpoch,
+        base_sequence: i32,
+        now_ms: i64,
+    ) -> Option<VerificationGuard> {
+        self.state().producers.begin_verification(producer_id, epoch, base_sequence, TransactionVersion::V0, now_ms)
+    }
+
+    /// The coordinator has confirmed the transaction.
+    pub fn transaction_verified(&self, producer_id: ProducerId, guard: VerificationGuard) {
+        self.state().producers.verified(producer_id, guard);
+    }
+
+    /// Whether a transaction has ended whose marker is not below the high watermark.
+    pub fn has_unreplicated_end(&self) -> bool {
+        self.state().producers.has_unreplicated()
+    }
+
+    /// Shows every batch, in order.
+    pub fn look_at_batches(&self, mut look: impl FnMut(&Batch<'_>)) {
+        let state = self.state();
+        let batches = state.batches.iter().flat_map(|stored| Batches::new(&stored.bytes));
+        batches.for_each(|batch| look(&batch.expect("well-formed")));
     }
 
     pub fn flushed(&self) -> Offset {
@@ -251,16 +306,61 @@ impl State {
     }
 
     fn bounds(&self) -> Bounds {
+        let stable = |unstable: Offset| unstable.max(self.log_start_offset).min(self.high_watermark);
         Bounds {
             log_start_offset: self.log_start_offset,
             high_watermark: self.high_watermark,
-            last_stable_offset: self.high_watermark,
+            last_stable_offset: self.producers.first_unstable_offset().map_or(self.high_watermark, stable),
             log_end_offset: self.log_end_offset,
         }
     }
 
+    /// From the batches that are left, as a start or a truncation does.
+    fn rebuild_producers(&mut self) {
+        let State { batches, producers, aborted, high_watermark, .. } = self;
+        producers.restart_at(Offset(0));
+        aborted.clear();
+        for stored in batches {
+            for batch in Batches::new(&stored.bytes) {
+                let of_producer = producer_batch_of(&batch.expect("well-formed"));
+                aborted.extend(of_producer.and_then(|of_producer| producers.apply(&of_producer)));
+            }
+        }
+        producers.forget_completed_below(*high_watermark);
+    }
+
+    /// That has every batch.
+    fn file(&mut self) -> Arc<File> {
+        let State { batches, file, .. } = self;
+        let file = file.get_or_insert_with(|| {
+            let file = File::from(memfd_create("log", MemfdFlags::CLOEXEC).expect("memory is left"));
+            let (mut whole, mut position) = (Vec::new(), 0);
+            for batch in batches {
+                batch.position = position;
+                position = batch.end_position();
+                whole.extend_from_slice(&batch.bytes);
+            }
+            file.write_all_at(&whole, 0).expect("memory is left");
+            Arc::new(file)
+        });
+        Arc::clone(file)
+    }
+
     fn whole(&self) -> Prefix {
         self.batches.last().map_or(Prefix::NOTHING, |last| last.prefix)
+    }
+
+    fn duplicate_append(&self, known: &BatchMetadata) -> AppendInfo {
+        AppendInfo {
+            first_offset: known.first_offset(),
+            last_offset: known.last_offset,
+            log_start_offset: self.log_start_offset,
+            max_timestamp_ms: known.timestamp_ms,
+            log_append_time_ms: known.timestamp_ms,
+            duplicate: true,
+            flush_due: false,
+            log_end_offset: self.log_end_offset,
+        }
     }
 
     fn push(&mut self, bytes: Bytes) -> AppendInfo {
@@ -271,7 +371,15 @@ impl State {
             let (epoch, end) = (LeaderEpoch(batch.header.partition_leader_epoch), Offset(last_offset.0 + 1));
             let prefix = self.whole().with(batch.bytes, end, epoch);
             self.epochs.assign(epoch, base_offset);
-            self.batches.push(Stored { base_offset, last_offset, bytes: bytes.slice_ref(batch.bytes), prefix });
+            let position = self.batches.last().map_or(0, Stored::end_position);
+            if let Some(file) = &self.file {
+                file.write_all_at(batch.bytes, position).expect("memory is left");
+            }
+            if let Some(of_producer) = producer_batch_of(&batch) {
+                self.aborted.extend(self.producers.apply(&of_producer));
+            }
+            let bytes = bytes.slice_ref(batch.bytes);
+            self.batches.push(Stored { base_offset, last_offset, bytes, position, prefix });
             self.news.push(prefix);
             self.log_end_offset = end;
         }
@@ -340,13 +448,19 @@ impl PartitionLog for MemoryLog {
         &self,
         prepared: &mut Prepared,
         leader_epoch: LeaderEpoch,
-        _: AppendOrigin,
+        origin: AppendOrigin,
         now_ms: i64,
     ) -> Result<AppendInfo, LogError> {
         let mut state = self.writing(leader_epoch)?;
         prepared.assign(state.log_end_offset.0, leader_epoch.0, now_ms);
         let mut bytes = BytesMut::new();
         for batch in prepared.batches() {
+            if let Some(of_producer) = producer_batch(batch.header(), batch.body()) {
+                state.producers.check_room_for(&of_producer, origin)?;
+                if let Verdict::Duplicate(known) = state.producers.check(&of_producer, origin)? {
+                    return Ok(state.duplicate_append(&known));
+                }
+            }
             bytes.extend_from_slice(batch.head());
             bytes.extend_from_slice(batch.body());
         }
@@ -374,6 +488,7 @@ impl PartitionLog for MemoryLog {
         if state.fault.take() == Some(Fault::Silent) {
             let appended = state.push(records.clone());
             state.batches.pop();
+            state.rebuild_producers();
             return Ok(appended);
         }
         Ok(state.push(records.clone()))
@@ -389,7 +504,7 @@ impl PartitionLog for MemoryLog {
         state.log_end_offset = offset;
         state.high_watermark = state.high_watermark.min(offset);
         state.flushed = state.flushed.min(offset);
-        state.checkpointed = state.checkpointed.min(offset);
+        state.rebuild_producers();
         Ok(true)
     }
 
@@ -398,6 +513,7 @@ impl PartitionLog for MemoryLog {
         state.epochs.clear();
         state.batches.clear();
         (state.log_start_offset, state.high_watermark, state.log_end_offset) = (offset, offset, offset);
+        state.rebuild_producers();
         Ok(())
     }
 
@@ -428,7 +544,9 @@ impl PartitionLog for MemoryLog {
     fn update_high_watermark(&self, offset: Offset) -> Offset {
         let mut state = self.state();
         state.high_watermark = offset.min(state.log_end_offset);
-        state.high_watermark
+        let high_watermark = state.high_watermark;
+        state.producers.forget_completed_below(high_watermark);
+        high_watermark
     }
 
     fn read(
@@ -438,35 +556,41 @@ impl PartitionLog for MemoryLog {
         until: ReadUntil,
         first_batch: FirstBatch,
     ) -> Result<FetchedBatches, LogError> {
-        let state = self.interrupted();
+        let mut state = self.interrupted();
         self.check_online()?;
-        let Bounds { log_start_offset, high_watermark, log_end_offset, .. } = state.bounds();
+        let Bounds { log_start_offset, high_watermark, last_stable_offset, log_end_offset } = state.bounds();
         if from < log_start_offset || from > log_end_offset {
             return Err(LogError::OffsetOutOfRange { offset: from, log_start_offset, log_end_offset });
         }
-        let end = if until == ReadUntil::LogEnd { log_end_offset } else { high_watermark };
-        let visible = state.batches.iter().filter(|batch| batch.last_offset >= from && batch.base_offset < end);
-        let mut bytes = Vec::new();
+        let end = match until {
+            ReadUntil::LogEnd => log_end_offset,
+            ReadUntil::HighWatermark => high_watermark,
+            ReadUntil::LastStableOffset => last_stable_offset,
+        };
+        let first = state.batches.partition_point(|batch| batch.last_offset < from);
+        let visible = state.batches[first..].iter().take_while(|batch| batch.base_offset < end);
+        let mut len = 0;
+        let mut read_to = from;
         for batch in visible {
-            let fits = bytes.len() + batch.bytes.len() <= bytes_max as usize;
-            let is_given_anyway = bytes.is_empty() && first_batch == FirstBatch::Whole;
+            let fits = len + batch.bytes.len() <= bytes_max as usize;
+            let is_given_anyway = len == 0 && first_batch == FirstBatch::Whole;
             if !fits && !is_given_anyway {
                 break;
             }
-            bytes.extend_from_slice(&batch.bytes);
+            len += batch.bytes.len();
+            read_to = batch.prefix.end;
         }
-        let len = u32::try_from(bytes.len()).expect("tests are small");
-        let region = (len > 0).then(|| {
-            let mut file = File::from(memfd_create("log", MemfdFlags::CLOEXEC).expect("memory is left"));
-            file.write_all(&bytes).expect("memory is left");
-            FileRegion { file: Arc::new(file), position: 0, len }
-        });
+        let len = u32::try_from(len).expect("tests are small");
+        let mut aborted_transactions = Vec::new();
+        if until == ReadUntil::LastStableOffset {
+            transaction_index::collect_from(&state.aborted, from, read_to, &mut aborted_transactions);
+        }
         let fetched = FetchedBatches {
-            region,
+            region: (len > 0).then(|| FileRegion { file: state.file(), position: state.batches[first].position, len }),
             reached_limit: true,
             visible_bytes: len,
             goes_on: false,
-            aborted_transactions: Vec::new(),
+            aborted_transactions,
         };
         Ok(fetched)
     }

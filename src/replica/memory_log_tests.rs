@@ -1,5 +1,6 @@
 //! A log in memory does what one on disk does: what a simulation shows of partitions over the one holds over the other.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,19 +9,26 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 
+use crate::client::consumer::AbortedBatches;
 use crate::config::sections::LogDirsConfig;
 use crate::log::dirs::LogDirs;
 use crate::log::error::LogError;
 use crate::log::{AppendInfo, Bounds, FirstBatch, Log, ReadUntil};
 use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::protocol::messages::fetch::AbortedTransaction;
 use crate::record::append::prepare;
-use crate::record::append_rules::{AppendOrigin, AppendRules};
+use crate::record::append_rules::{AcceptedSets, AppendOrigin, AppendRules};
+use crate::record::batch::Batches;
+use crate::record::build::{BatchBuilder, TransactionOutcome, end_transaction_marker};
+use crate::record::prepared::Prepared;
 use crate::replica::interleaving_tests::{NOW_MS, records};
 use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition_log::PartitionLog;
 
 const HISTORIES: u64 = 40;
 const STEPS: usize = 120;
+/// Of transactions.
+const PRODUCERS: i64 = 3;
 
 fn name() -> TopicPartition {
     TopicPartition::new("t", 0)
@@ -39,13 +47,47 @@ fn log(dirs: &LogDirs) -> Arc<Log> {
     dirs.get_or_create(&name(), None, Arc::default(), true, NOW_MS).expect("writable")
 }
 
+/// A batch to append.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Plain(i64),
+    InTransaction { producer: i64, epoch: i16, sequence: i32, value: i64 },
+    Marker { producer: i64, epoch: i16, outcome: TransactionOutcome, coordinator_epoch: i32 },
+}
+
+impl What {
+    fn origin(self) -> AppendOrigin {
+        match self {
+            What::Marker { .. } => AppendOrigin::Coordinator,
+            What::Plain(_) | What::InTransaction { .. } => AppendOrigin::Client,
+        }
+    }
+
+    fn prepared(self) -> Prepared {
+        let bytes = match self {
+            What::Plain(value) => records(value),
+            What::InTransaction { producer, epoch, sequence, value } => {
+                let mut builder = BatchBuilder::new().producer(producer, epoch, sequence).transactional(true);
+                builder.append(NOW_MS, Some(&value.to_be_bytes()), None, &[]);
+                builder.build()
+            }
+            What::Marker { producer, epoch, outcome, coordinator_epoch } => {
+                end_transaction_marker(producer, epoch, outcome, coordinator_epoch, NOW_MS)
+            }
+        };
+        let (origin, accepted_sets) = (self.origin(), AcceptedSets::Any);
+        let rules = AppendRules { origin, accepted_sets, ..AppendRules::default() };
+        prepare(bytes, &rules, NOW_MS).expect("valid")
+    }
+}
+
 /// What a change does, on either.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Lead(LeaderEpoch),
     Follow(LeaderEpoch),
-    AppendAsLeader { value: i64, epoch: LeaderEpoch },
-    AppendAsFollower { value: i64, epoch: LeaderEpoch, written_in: LeaderEpoch, offset: Offset },
+    AppendAsLeader { what: What, epoch: LeaderEpoch },
+    AppendAsFollower { what: What, epoch: LeaderEpoch, written_in: LeaderEpoch, offset: Offset },
     Truncate { to: Offset, epoch: LeaderEpoch },
     RestartAt { offset: Offset, epoch: LeaderEpoch },
     HighWatermark(Offset),
@@ -53,16 +95,18 @@ enum Change {
 }
 
 fn change(log: &impl PartitionLog, change: Change) -> Result<String, String> {
-    let appended = |info: AppendInfo| format!("{} to {}", info.first_offset, info.last_offset);
+    let appended = |info: AppendInfo| {
+        let how = if info.duplicate { "again" } else { "new" };
+        format!("{} to {}, {how}", info.first_offset, info.last_offset)
+    };
     let outcome = match change {
         Change::Lead(epoch) => log.lead(epoch).map(|bounds| shown(&bounds)),
         Change::Follow(epoch) => log.follow(epoch).map(|()| String::new()),
-        Change::AppendAsLeader { value, epoch } => {
-            let mut prepared = prepare(records(value), &AppendRules::default(), NOW_MS).expect("valid");
-            log.append_as_leader(&mut prepared, epoch, AppendOrigin::Client, NOW_MS).map(appended)
+        Change::AppendAsLeader { what, epoch } => {
+            log.append_as_leader(&mut what.prepared(), epoch, what.origin(), NOW_MS).map(appended)
         }
-        Change::AppendAsFollower { value, epoch, written_in, offset } => {
-            let mut prepared = prepare(records(value), &AppendRules::default(), NOW_MS).expect("valid");
+        Change::AppendAsFollower { what, epoch, written_in, offset } => {
+            let mut prepared = what.prepared();
             prepared.assign(offset.0, written_in.0, NOW_MS);
             let batch = &prepared.batches()[0];
             let batch = Bytes::from([batch.head(), batch.body()].concat());
@@ -81,6 +125,9 @@ fn change(log: &impl PartitionLog, change: Change) -> Result<String, String> {
     outcome.map_err(|error| match error {
         LogError::StaleLeaderEpoch { .. } => "stale".to_owned(),
         LogError::UnexpectedOffset { .. } => "unexpected".to_owned(),
+        LogError::OutOfOrderSequence { .. } => "out of order".to_owned(),
+        LogError::InvalidProducerEpoch { .. } => "an old producer".to_owned(),
+        LogError::TransactionCoordinatorFenced { .. } => "an old coordinator".to_owned(),
         other => panic!("{change:?}: {other}"),
     })
 }
@@ -90,20 +137,92 @@ fn shown(bounds: &Bounds) -> String {
     format!("{log_start_offset} to {log_end_offset}, committed to {high_watermark}")
 }
 
-/// All that partitions look at.
-fn state(log: &impl PartitionLog, latest: LeaderEpoch) -> (String, Option<LeaderEpoch>, Vec<String>, Vec<u8>) {
-    let bounds = log.bounds();
-    let ends = (0..=latest.0 + 1).map(|epoch| format!("{:?}", log.end_offset_for_epoch(LeaderEpoch(epoch))));
+fn read(log: &impl PartitionLog, from: Offset, until: ReadUntil) -> (Vec<u8>, Vec<AbortedTransaction>) {
+    let fetched = log.read(from, 1 << 20, until, FirstBatch::Whole).expect("readable");
     let mut bytes = Vec::new();
-    let read = |until| log.read(bounds.log_start_offset, 1 << 20, until, FirstBatch::Whole).expect("readable");
-    for until in [ReadUntil::HighWatermark, ReadUntil::LogEnd] {
-        if let Some(region) = read(until).region {
-            let mut some = vec![0; region.len as usize];
-            std::os::unix::fs::FileExt::read_exact_at(&*region.file, &mut some, region.position).expect("readable");
-            bytes.extend(some);
-        }
+    if let Some(region) = fetched.region {
+        bytes.resize(region.len as usize, 0);
+        std::os::unix::fs::FileExt::read_exact_at(&*region.file, &mut bytes, region.position).expect("readable");
     }
-    (shown(&bounds), log.last_epoch(), ends.collect(), bytes)
+    let aborted = fetched.aborted_transactions.iter().map(|transaction| AbortedTransaction {
+        producer_id: transaction.producer_id.0,
+        first_offset: transaction.first_offset.0,
+    });
+    (bytes, aborted.collect())
+}
+
+/// Where the batches begin that a reader of committed records is given.
+fn committed(log: &impl PartitionLog, from: Offset) -> Vec<i64> {
+    let (bytes, aborted) = read(log, from, ReadUntil::LastStableOffset);
+    let mut aborted = AbortedBatches::new(aborted);
+    let headers = Batches::new(&bytes).map(|batch| batch.expect("well-formed").header);
+    headers.filter(|header| !aborted.hides(header)).map(|header| header.base_offset).collect()
+}
+
+/// All that partitions look at.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    bounds: String,
+    last_epoch: Option<LeaderEpoch>,
+    epoch_ends: Vec<String>,
+    whole: Bytes,
+    below_high_watermark: Bytes,
+    last_stable_offset: Offset,
+    /// From the start of the log on, and from its middle.
+    committed: [Vec<i64>; 2],
+}
+
+impl Seen {
+    fn without_transactions(self) -> Seen {
+        Seen { last_stable_offset: Offset(0), committed: Default::default(), ..self }
+    }
+}
+
+/// A log on disk that was cut, or opened anew, has its transactions from a snapshot, and takes those that had ended there for
+/// replicated, as Kafka's does. One in memory knows of each.
+fn assert_same(on_disk: &Log, in_memory: &MemoryLog, latest: LeaderEpoch, what: &str) {
+    let (on_disk, seen_in_memory) = (seen(on_disk, latest), seen(in_memory, latest));
+    if in_memory.has_unreplicated_end() {
+        assert!(on_disk.last_stable_offset >= seen_in_memory.last_stable_offset, "{what}");
+        assert_eq!(on_disk.without_transactions(), seen_in_memory.without_transactions(), "{what}");
+    } else {
+        assert_eq!(on_disk, seen_in_memory, "{what}");
+    }
+}
+
+fn seen(log: &impl PartitionLog, latest: LeaderEpoch) -> Seen {
+    let bounds = log.bounds();
+    let Bounds { log_start_offset: start, log_end_offset: end, .. } = bounds;
+    let epoch_ends = (0..=latest.0 + 1).map(|epoch| format!("{:?}", log.end_offset_for_epoch(LeaderEpoch(epoch))));
+    Seen {
+        bounds: shown(&bounds),
+        last_epoch: log.last_epoch(),
+        epoch_ends: epoch_ends.collect(),
+        whole: read(log, start, ReadUntil::LogEnd).0.into(),
+        below_high_watermark: read(log, start, ReadUntil::HighWatermark).0.into(),
+        last_stable_offset: bounds.last_stable_offset,
+        committed: [start, Offset((start.0 + end.0) / 2)].map(|from| committed(log, from)),
+    }
+}
+
+/// What is appended next; each producer is now and then another incarnation, or comes with what was there before.
+fn drawn(sequences: &mut BTreeMap<i64, (i16, i32)>, value: i64, rng: &mut SmallRng) -> What {
+    let producer = rng.random_range(0..PRODUCERS);
+    let (epoch, sequence) = sequences.entry(producer).or_default();
+    match rng.random_range(0..10) {
+        0..4 => return What::Plain(value),
+        4 => (*epoch, *sequence) = (*epoch + 1, 0),
+        5..7 => {
+            let outcome = if rng.random_bool(0.5) { TransactionOutcome::Commit } else { TransactionOutcome::Abort };
+            let epoch = (*epoch - rng.random_range(0..2)).max(0);
+            return What::Marker { producer, epoch, outcome, coordinator_epoch: rng.random_range(0..3) };
+        }
+        7 => *sequence = (*sequence - 1).max(0),
+        _ => {}
+    }
+    let what = What::InTransaction { producer, epoch: *epoch, sequence: *sequence, value };
+    *sequence += 1;
+    what
 }
 
 #[test]
@@ -114,6 +233,7 @@ fn a_log_in_memory_does_what_one_on_disk_does() {
         let mut dirs = opened(root.path());
         let (mut on_disk, mut in_memory) = (log(&dirs), MemoryLog::new());
         let mut latest = LeaderEpoch(-1);
+        let mut sequences = BTreeMap::new();
         for step in 0..STEPS {
             let bounds = in_memory.bounds();
             let near = |rng: &mut SmallRng| Offset((bounds.log_end_offset.0 + rng.random_range(-3..2)).max(0));
@@ -121,13 +241,14 @@ fn a_log_in_memory_does_what_one_on_disk_does() {
             let epoch = if rng.random_bool(0.9) { latest } else { LeaderEpoch(latest.0 - 1) };
             let next = LeaderEpoch(latest.0 + rng.random_range(0..3));
             let value = step as i64;
-            let drawn = match rng.random_range(0..20) {
+            let next_change = match rng.random_range(0..20) {
                 0..2 => Change::Lead(next),
                 2..4 => Change::Follow(next),
-                4..9 => Change::AppendAsLeader { value, epoch },
+                4..9 => Change::AppendAsLeader { what: drawn(&mut sequences, value, &mut rng), epoch },
                 9..14 => {
+                    let what = drawn(&mut sequences, value, &mut rng);
                     let offset = if rng.random_bool(0.9) { bounds.log_end_offset } else { near(&mut rng) };
-                    Change::AppendAsFollower { value, epoch, written_in: latest, offset }
+                    Change::AppendAsFollower { what, epoch, written_in: latest, offset }
                 }
                 14..16 => Change::Truncate { to: near(&mut rng).max(bounds.log_start_offset), epoch },
                 16 if rng.random_bool(0.1) => Change::RestartAt { offset: near(&mut rng), epoch },
@@ -142,17 +263,17 @@ fn a_log_in_memory_does_what_one_on_disk_does() {
                     dirs = opened(root.path());
                     on_disk = log(&dirs);
                     in_memory = in_memory.after_crash(Offset(i64::MAX));
-                    assert_eq!(state(&*on_disk, latest), state(&in_memory, latest), "seed {seed} step {step}: killed");
+                    assert_same(&on_disk, &in_memory, latest, &format!("seed {seed} step {step}: killed"));
                     continue;
                 }
                 _ => Change::HighWatermark(near(&mut rng).max(bounds.high_watermark)),
             };
-            let what = format!("seed {seed} step {step}: {drawn:?}");
-            if let Change::Lead(begun) | Change::Follow(begun) = drawn {
+            let what = format!("seed {seed} step {step}: {next_change:?}");
+            if let Change::Lead(begun) | Change::Follow(begun) = next_change {
                 latest = latest.max(begun);
             }
-            assert_eq!(change(&*on_disk, drawn), change(&in_memory, drawn), "{what}");
-            assert_eq!(state(&*on_disk, latest), state(&in_memory, latest), "{what}");
+            assert_eq!(change(&*on_disk, next_change), change(&in_memory, next_change), "{what}");
+            assert_same(&on_disk, &in_memory, latest, &what);
         }
     }
 }

@@ -489,6 +489,18 @@ impl<L: PartitionLog> Partition<L> {
         Ok(Appended { info, leader_epoch, commit: None })
     }
 
+    /// Resolves once all that the log holds now is committed; `None` if it is. For who has heard that this broker leads in that
+    /// epoch: it fails if it has not led without a break since.
+    pub fn all_committed(&self, expected_leader_epoch: LeaderEpoch) -> Result<Option<Commit>, ReplicaError> {
+        let mut state = self.state();
+        let log = state.log_for(None, true)?;
+        if !state.leadership.has_led_since(expected_leader_epoch) {
+            return Err(ReplicaError::NotLeaderOrFollower);
+        }
+        let end = log.bounds().log_end_offset;
+        Ok((state.high_watermark < end).then(|| state.commits.park(end)))
+    }
+
     /// Whether the log still has records that were appended in that epoch and end there, exclusive.
     pub(super) fn has_kept(&self, leader_epoch: LeaderEpoch, end: Offset) -> bool {
         let state = self.state();

@@ -50,12 +50,16 @@ impl Commit {
     }
 
     pub async fn wait(self, deadline: Instant) -> Result<(), NotCommitted> {
+        tokio::time::timeout_at(deadline, self.reached()).await.unwrap_or(Err(NotCommitted::TimedOut))
+    }
+
+    /// The same, however long it takes.
+    pub async fn reached(self) -> Result<(), NotCommitted> {
         for outcome in [self.flushed, self.reached].into_iter().flatten() {
-            match tokio::time::timeout_at(deadline, outcome).await {
-                Ok(Ok(outcome)) => outcome?,
+            match outcome.await {
+                Ok(outcome) => outcome?,
                 // The partition was dropped with its waiters: it is no longer hosted here.
-                Ok(Err(_)) => return Err(NotCommitted::NotLeader),
-                Err(_) => return Err(NotCommitted::TimedOut),
+                Err(_) => return Err(NotCommitted::NotLeader),
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use crate::coordinator::group::task::GroupCoordinator;
 use crate::model::{GenerationId, LeaderEpoch, Offset};
 use crate::simulation::Planted;
 use crate::simulation::checks::{Checked, Checks};
-use crate::simulation::life::NOW_MS;
+use crate::simulation::clock::NOW_MS;
 use crate::simulation::world::TOPIC;
 
 pub(super) const GROUP: &str = "m";

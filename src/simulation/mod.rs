@@ -1,24 +1,26 @@
-//! Clusters in one process: the real cores of replicas, fetchers, controllers and group coordinators, several brokers of
-//! them, over a scripted network, a model of ZooKeeper and logs in memory. A schedule is drawn from a seed, and is the
+//! Clusters in one process: the real cores of replicas, fetchers, controllers and the coordinators of groups and of
+//! transactions, several brokers of them, over a scripted network, a model of ZooKeeper and logs in memory. A schedule is drawn from a seed, and is the
 //! same each time: what is delivered when, what is lost, comes twice or late, who is cut off, killed, loses power, starts
 //! again. After each step `checks.rs` says what must be true.
 //!
 //! ```text
 //!   world      draws the steps: clients, accidents, deliveries, and the tasks of brokers
-//!     life     one life of a broker: partitions, fetchers, ISR changes, groups     (logs outlive it)
+//!     life     one life of a broker: partitions, fetchers, ISR changes, groups, transactions     (logs outlive it)
 //!     office   a broker as candidate for the controller's office, and in it
 //!     network  packets under way        zookeeper   znodes, sessions, watches
-//!     members  of a consumer group
+//!     members  of a consumer group         clock
 //!     checks   the invariants
 //! ```
-//! `ODRADEK_TEST_SCHEDULES` is how many schedules run, from `ODRADEK_TEST_FIRST_SEED` on, of `ODRADEK_TEST_STEPS` each;
-//! `ODRADEK_TEST_SEED` the one that does. One that fails prints all that happened in it.
+//! `ODRADEK_TEST_SCHEDULES` is how many schedules run, or `ODRADEK_TEST_SCHEDULES_SECONDS` for how long, from
+//! `ODRADEK_TEST_FIRST_SEED` on, of `ODRADEK_TEST_STEPS` each; `ODRADEK_TEST_SEED` the one that does. It prints all that
+//! happened in it, and so does one that fails.
 //!
 //! Deliberately simpler than the world: a fetch is answered at once; every read of ZooKeeper sees the latest write; a step
 //! of a task is atomic; a write that fails has written nothing; a topic that moves is not deleted; a question for an ISR
 //! does not arrive after the one that repeats it.
 
 mod checks;
+mod clock;
 mod life;
 mod members;
 mod network;
@@ -26,15 +28,19 @@ mod office;
 mod world;
 mod zookeeper;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::simulation::world::World;
 
-const SCHEDULES: u64 = 10_000;
+const SCHEDULES: u64 = 3_000;
 /// So many of them show each planted fault.
 const PLANTED_SCHEDULES_MAX: u64 = 2_000;
 const STEPS: usize = 200;
+/// A transaction takes many.
+const STEPS_WITH_TRANSACTIONS: usize = 400;
 
 /// What goes wrong on purpose, to see whether a schedule shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +66,20 @@ enum Planted {
     GenerationsIgnored,
     /// Followers do not hear that a write has failed.
     FailuresIgnored,
+    /// What a transaction comes to is told before the replicas have it.
+    AnsweredBeforeReplicated,
+    /// Markers that were not answered are taken for written.
+    LostMarkersTakenForWritten,
+    /// Who loads transactions does not know of those that are open.
+    OpenTransactionsForgotten,
+    /// Offsets of transactions count before these end.
+    PendingOffsetsSeen,
 }
 
 /// How much a schedule has shown.
 #[derive(Debug, Default)]
 struct Shown {
+    schedules: AtomicUsize,
     acknowledged: AtomicUsize,
     commits_acknowledged: AtomicUsize,
     isr_changes: AtomicUsize,
@@ -73,6 +88,27 @@ struct Shown {
     topics_deleted: AtomicUsize,
     assignments: AtomicUsize,
     dirs_failed: AtomicUsize,
+    transactions_committed: AtomicUsize,
+    transactions_aborted: AtomicUsize,
+    commits_of_fenced: AtomicUsize,
+}
+
+/// What a seed's schedule is made of.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    steps: usize,
+    has_transactions: bool,
+    /// It ends with everything mended, which takes longer than what came before.
+    rests: bool,
+}
+
+impl Shape {
+    fn of(seed: u64) -> Shape {
+        let has_transactions = seed % 2 == 1;
+        let steps = if has_transactions { STEPS_WITH_TRANSACTIONS } else { STEPS };
+        let steps = number("ODRADEK_TEST_STEPS").map_or(steps, |steps| steps as usize);
+        Shape { steps, has_transactions, rests: matches!(seed % 8, 0 | 1 | 3) }
+    }
 }
 
 /// Commits of groups wait with a timer, which needs a clock: one that stands still.
@@ -80,23 +116,22 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("it needs nothing")
 }
 
-/// One that `rests` ends with everything mended, which takes longer than what came before.
-fn schedule(world: &mut World, steps: usize, rests: bool) -> Result<(), String> {
+fn schedule(world: &mut World, shape: Shape) -> Result<(), String> {
     world.warm_up().map_err(|why| format!("at the beginning: {why}"))?;
-    for step in 0..steps {
+    for step in 0..shape.steps {
         world.step().map_err(|why| format!("step {step}: {why}"))?;
     }
-    match rests {
+    match shape.rests {
         true => world.come_to_rest().map_err(|why| format!("at rest: {why}")),
         false => Ok(()),
     }
 }
 
-/// Runs one schedule. An error says what is wrong, and with `is_traced` what led to it.
-fn run(seed: u64, planted: Planted, is_traced: bool, shown: &Shown) -> Result<(), String> {
-    let mut world = World::new(seed, planted, is_traced);
-    let steps = number("ODRADEK_TEST_STEPS").map_or(STEPS, |steps| steps as usize);
-    let outcome = catch_unwind(AssertUnwindSafe(|| schedule(&mut world, steps, seed.is_multiple_of(4))));
+/// Runs one schedule. An error says what is wrong; with `is_traced` what happened is told as well.
+fn run(seed: u64, planted: Planted, is_traced: bool, shown: &Shown) -> (Result<(), String>, Vec<String>) {
+    let shape = Shape::of(seed);
+    let mut world = World::new(seed, planted, is_traced, shape.has_transactions);
+    let outcome = catch_unwind(AssertUnwindSafe(|| schedule(&mut world, shape)));
     let checks = &world.checks;
     shown.acknowledged.fetch_add(checks.acknowledged, Ordering::Relaxed);
     shown.commits_acknowledged.fetch_add(checks.commits_acknowledged, Ordering::Relaxed);
@@ -106,18 +141,19 @@ fn run(seed: u64, planted: Planted, is_traced: bool, shown: &Shown) -> Result<()
     shown.dirs_failed.fetch_add(checks.dirs_failed, Ordering::Relaxed);
     shown.assignments.fetch_add(checks.assignments, Ordering::Relaxed);
     shown.topics_deleted.fetch_add(checks.topics_deleted, Ordering::Relaxed);
+    let transactions = &checks.transactions;
+    shown.transactions_committed.fetch_add(transactions.committed, Ordering::Relaxed);
+    shown.transactions_aborted.fetch_add(transactions.aborted, Ordering::Relaxed);
+    shown.commits_of_fenced.fetch_add(transactions.fenced, Ordering::Relaxed);
     let outcome = outcome.unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         Err(format!("panic: {}", message.or(panic.downcast_ref().copied()).unwrap_or("without a message")))
     });
-    outcome.map_err(|why| {
-        let trace = world.trace.unwrap_or_default();
-        format!("{}\nseed {seed}: {why}", trace.join("\n"))
-    })
+    (outcome, world.trace.unwrap_or_default())
 }
 
 /// The first of the seeds whose schedule shows that something is wrong.
-fn first_that_fails(seeds: std::ops::Range<u64>, planted: Planted, shown: &Shown) -> Option<u64> {
+fn first_that_fails(seeds: Range<u64>, until: Option<Instant>, planted: Planted, shown: &Shown) -> Option<u64> {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
     let is_over = AtomicBool::new(false);
@@ -126,10 +162,11 @@ fn first_that_fails(seeds: std::ops::Range<u64>, planted: Planted, shown: &Shown
         let _clock = runtime.enter();
         while !is_over.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
+            if seed >= seeds.end || until.is_some_and(|until| Instant::now() >= until) {
                 return;
             }
-            if run(seed, planted, false, shown).is_err() {
+            shown.schedules.fetch_add(1, Ordering::Relaxed);
+            if run(seed, planted, false, shown).0.is_err() {
                 failed.fetch_min(seed, Ordering::Relaxed);
                 is_over.store(true, Ordering::Relaxed);
             }
@@ -146,20 +183,26 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn no_schedule_breaks_an_invariant() {
-    let shown = Shown::default();
-    let first = number("ODRADEK_TEST_FIRST_SEED").unwrap_or(0);
-    let seeds = match number("ODRADEK_TEST_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => first..first + number("ODRADEK_TEST_SCHEDULES").unwrap_or(SCHEDULES),
-    };
-    let schedules = seeds.end - seeds.start;
-    if let Some(seed) = first_that_fails(seeds, Planted::Nothing, &shown) {
+    let (shown, began) = (Shown::default(), Instant::now());
+    if let Some(seed) = number("ODRADEK_TEST_SEED") {
         let runtime = runtime();
         let _clock = runtime.enter();
-        let again = run(seed, Planted::Nothing, true, &shown);
-        panic!("{}", again.expect_err("a schedule is the same each time"));
+        let (outcome, trace) = run(seed, Planted::Nothing, true, &shown);
+        println!("{}\n{shown:?}", trace.join("\n"));
+        return outcome.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     }
-    println!("{schedules} schedules: {shown:?}");
+    let first = number("ODRADEK_TEST_FIRST_SEED").unwrap_or(0);
+    let until = number("ODRADEK_TEST_SCHEDULES_SECONDS").map(|seconds| began + Duration::from_secs(seconds));
+    let schedules = if until.is_some() { u64::MAX - first } else { SCHEDULES };
+    let seeds = first..first + number("ODRADEK_TEST_SCHEDULES").unwrap_or(schedules);
+    if let Some(seed) = first_that_fails(seeds, until, Planted::Nothing, &shown) {
+        let runtime = runtime();
+        let _clock = runtime.enter();
+        let (outcome, trace) = run(seed, Planted::Nothing, true, &shown);
+        let why = outcome.expect_err("a schedule is the same each time");
+        panic!("{}\nseed {seed}: {why}", trace.join("\n"));
+    }
+    println!("{shown:?} in {:?}", began.elapsed());
 }
 
 #[test]
@@ -168,8 +211,9 @@ fn a_schedule_is_the_same_each_time() {
     let _clock = runtime.enter();
     for seed in 0..20 {
         let trace = |()| {
-            let mut world = World::new(seed, Planted::Nothing, true);
-            let outcome = schedule(&mut world, STEPS, true);
+            let shape = Shape { rests: true, ..Shape::of(seed) };
+            let mut world = World::new(seed, Planted::Nothing, true, shape.has_transactions);
+            let outcome = schedule(&mut world, shape);
             (outcome, world.trace)
         };
         assert_eq!(trace(()), trace(()), "seed {seed}");
@@ -189,14 +233,18 @@ fn planted_faults_are_found() {
         Planted::LogsKept,
         Planted::GenerationsIgnored,
         Planted::FailuresIgnored,
+        Planted::AnsweredBeforeReplicated,
+        Planted::LostMarkersTakenForWritten,
+        Planted::OpenTransactionsForgotten,
+        Planted::PendingOffsetsSeen,
     ] {
         let shown = Shown::default();
-        let found = first_that_fails(0..PLANTED_SCHEDULES_MAX, planted, &shown);
+        let found = first_that_fails(0..PLANTED_SCHEDULES_MAX, None, planted, &shown);
         let seed = found.unwrap_or_else(|| panic!("{planted:?} is not found"));
         let runtime = runtime();
         let _clock = runtime.enter();
-        let why = run(seed, planted, false, &shown).expect_err("it failed before");
-        println!("{planted:?}:{why}");
+        let why = run(seed, planted, false, &shown).0.expect_err("it failed before");
+        println!("{planted:?}, after {} schedules: {why}", shown.schedules.into_inner());
         assert!(!why.contains("panic:"), "no invariant shows {planted:?}");
     }
 }

@@ -2,11 +2,17 @@
 //! learns in time, as of a connection that broke; a caller may give up on what is only late, and what it asked is done
 //! all the same, perhaps after what it asked next. But for an ISR: what a leader asks again and is refused counts for it, and
 //! would be changed behind its back by the same question that comes later. Nothing in the protocol tells the two apart; a
-//! connection that is closed mostly does.
+//! connection that is closed mostly does. So it is with markers: those of one transaction look like those of the producer's
+//! next, as long as they have the same coordinator, and so do requests of clients, which are not in this network. Markers that
+//! their coordinator does not send again may come at any time. And nobody remembers a replica that was deleted, which an
+//! earlier decision about it would make again; nor who was there in an earlier picture of one controller, and who in a later.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::controller::requests::Outgoing;
+use crate::api;
+use crate::controller::requests::{ControlRequest, Outgoing};
+use crate::coordinator::transaction::error::TransactionError;
+use crate::coordinator::transaction::state::Producer;
 use crate::model::{BrokerEpoch, BrokerId, TopicPartition};
 use crate::protocol::messages::alter_partition::AlterPartitionRequest;
 use crate::protocol::messages::alter_partition::response::AlterPartitionResponse;
@@ -15,6 +21,7 @@ use crate::protocol::messages::leader_and_isr::LeaderAndIsrResponse;
 use crate::protocol::messages::list_offsets::{ListOffsetsRequest, ListOffsetsResponse};
 use crate::protocol::messages::offset_for_leader_epoch::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use crate::protocol::messages::stop_replica::StopReplicaResponse;
+use crate::protocol::messages::write_txn_markers::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 
 /// By which a reply finds who called; no two calls have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +37,13 @@ pub(super) enum Request {
     Offsets(ListOffsetsRequest),
     /// Whoever asks is about to stop.
     ControlledShutdown(BrokerEpoch),
+    WriteTxnMarkers(WriteTxnMarkersRequest),
+    /// Whether the partition is in the transaction; AddPartitionsToTxn, as leaders ask it of coordinators.
+    Verify {
+        transactional_id: &'static str,
+        producer: Producer,
+        partition: TopicPartition,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +58,8 @@ pub(super) enum Reply {
     Offsets(ListOffsetsResponse),
     /// What whoever is about to stop leads still; `None` if it may not leave in order.
     StillLed(Option<Vec<TopicPartition>>),
+    WriteTxnMarkers(WriteTxnMarkersResponse),
+    Verified(Result<bool, TransactionError>),
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +85,43 @@ impl Packet {
         Packet { from: caller, to: caller, call: self.call, body: Body::Lost }
     }
 
+    /// That are asked for.
+    pub fn markers(&self) -> Option<&WriteTxnMarkersRequest> {
+        match &self.body {
+            Body::Request(Request::WriteTxnMarkers(asked)) => Some(asked),
+            _ => None,
+        }
+    }
+
+    /// Whether it says who is there.
+    pub fn is_metadata(&self) -> bool {
+        let Body::Request(Request::Control(Outgoing { request, .. })) = &self.body else { return false };
+        matches!(request, ControlRequest::UpdateMetadata(_))
+    }
+
+    /// Whether it stops that replica.
+    pub fn stops(&self, name: &TopicPartition) -> bool {
+        let Body::Request(Request::Control(Outgoing { request: ControlRequest::StopReplica(request), .. })) =
+            &self.body
+        else {
+            return false;
+        };
+        api::stop_replica::partitions(request).iter().any(|stop| stop.name == *name)
+    }
+
+    /// Whether it is a decision about one of these.
+    pub fn decides_about(&self, partitions: &[TopicPartition]) -> bool {
+        let Body::Request(Request::Control(Outgoing { request: ControlRequest::LeaderAndIsr(request), .. })) =
+            &self.body
+        else {
+            return false;
+        };
+        request.topic_states.iter().any(|decided| {
+            let is_decided = |number| decided.partition_states.iter().any(|state| state.partition_index == number);
+            partitions.iter().any(|name| *name.topic == *decided.topic_name && is_decided(name.partition))
+        })
+    }
+
     pub fn answered(&self, reply: Reply) -> Packet {
         Packet { from: self.to, to: self.from, call: self.call, body: Body::Reply(reply) }
     }
@@ -88,10 +141,22 @@ pub(super) struct Network {
 
 impl Network {
     pub fn call(&mut self, from: BrokerId, to: BrokerId, request: Request) -> CallId {
+        if let Request::WriteTxnMarkers(asked) = &request {
+            let is_repeated = |packet: &Packet| packet.markers().is_some_and(|earlier| are_repeated(earlier, asked));
+            self.forget(|packet| packet.from == from && is_repeated(packet));
+        }
         self.calls += 1;
         let call = CallId(self.calls);
         self.packets.push(Packet { from, to, call, body: Body::Request(request) });
         call
+    }
+
+    /// These requests do not arrive any more.
+    pub fn forget(&mut self, is_forgotten: impl Fn(&Packet) -> bool) {
+        let is_forgotten = |packet: &mut Packet| matches!(packet.body, Body::Request(_)) && is_forgotten(packet);
+        self.late.retain_mut(|packet| !is_forgotten(packet));
+        let lost: Vec<Packet> = self.packets.extract_if(.., is_forgotten).map(|packet| packet.lost()).collect();
+        self.packets.extend(lost);
     }
 
     /// Whether a leader has asked the same broker for ISRs since, over another connection.
@@ -113,4 +178,21 @@ impl Network {
             }
         }
     }
+}
+
+/// Whether one marker of a request is in a later one, too.
+fn are_repeated(earlier: &WriteTxnMarkersRequest, later: &WriteTxnMarkersRequest) -> bool {
+    let each = |request: &WriteTxnMarkersRequest| {
+        let of_marker = request.markers.iter().flat_map(|marker| {
+            let of_topic = marker.topics.iter().flat_map(move |topic| {
+                let name = topic.name.clone();
+                topic.partition_indexes.iter().map(move |partition| {
+                    (marker.producer_id, marker.producer_epoch, marker.coordinator_epoch, name.clone(), *partition)
+                })
+            });
+            of_topic.collect::<Vec<_>>()
+        });
+        of_marker.collect::<BTreeSet<_>>()
+    };
+    !each(earlier).is_disjoint(&each(later))
 }

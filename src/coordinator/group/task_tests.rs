@@ -20,7 +20,7 @@ use crate::coordinator::group::requests::{
 use crate::coordinator::group::state::GroupState;
 use crate::coordinator::group::task::{GroupCoordinator, GroupOverview};
 use crate::coordinator::shard::ShardEvent;
-use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, CoordinatorLog};
+use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, Committing, CoordinatorLog};
 use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId, TopicPartition};
 use crate::record::append_rules::AppendOrigin;
 use crate::record::build::TransactionOutcome;
@@ -146,6 +146,10 @@ impl CoordinatorLog for MemoryLog {
             log.disk.acquire().await.expect("nobody closes it").forget();
             log.append(partition, leader_epoch, batch, origin, required_acks, timeout)
         })
+    }
+
+    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+        unreachable!("groups serve whatever was read")
     }
 
     fn log_start_offset(&self, _: i32) -> Option<Offset> {

@@ -526,6 +526,33 @@ fn nothing_is_in_force_before_it_is_in_the_log() {
     assert_eq!(bench.markers().outcome, Commit);
 }
 
+/// To a coordinator that another has followed every transaction of a producer looks like the last it knows of.
+#[test]
+fn what_was_done_before_is_confirmed_by_the_log_and_not_from_memory() {
+    type Ask = fn(&mut Bench) -> String;
+    let repeated: [(State, Ask); 3] = [
+        (State::CompleteCommit, |b| b.end(ME, Commit)),
+        (State::CompleteAbort, |b| b.end(ME, Abort)),
+        (State::Ongoing, |b| b.add(ME, &[("b", 1)])),
+    ];
+    for (state, ask) in repeated {
+        let mut bench = Bench::in_state(state);
+        let (before, records) = (bench.stored(), bench.log.len());
+        bench.hold_appends = true;
+        assert_eq!(ask(&mut bench), "waits");
+        let waiting = ReplyTo(bench.next_reply - 1);
+        assert_eq!(ask(&mut bench), "ConcurrentTransactions");
+        bench.finish_append(Ok(Offset(9)));
+        assert_eq!(bench.told(waiting), if state == State::Ongoing { "ok" } else { "1000/0" });
+        assert_eq!(bench.log[records][0].stored, Some(before.clone()), "nothing has changed");
+        assert_eq!(ask(&mut bench), "waits");
+        let waiting = ReplyTo(bench.next_reply - 1);
+        bench.finish_append(Err(AppendFailure::NotLeaderOrFollower));
+        assert_eq!(bench.told(waiting), "NotCoordinator");
+        assert_eq!(bench.stored(), before);
+    }
+}
+
 #[test]
 fn an_end_that_could_not_be_written_is_tried_again() {
     let mut bench = Bench::in_state(State::PrepareCommit);

@@ -60,6 +60,14 @@ enum Then {
     Open {
         reply: ReplyTo,
     },
+    /// Nothing changes: the partitions are there already.
+    RepeatOpen {
+        reply: ReplyTo,
+    },
+    /// Nor here: the transaction has ended.
+    RepeatEnd {
+        reply: ReplyTo,
+    },
     /// The producer itself ends its transaction.
     End {
         reply: ReplyTo,
@@ -125,6 +133,13 @@ impl Transaction {
         let record = TransactionRecord { transactional_id, stored: Some(next.clone()) };
         let append = turn.append(&self.transactional_id, vec![record]);
         self.pending = Some(Pending { append, next, then });
+    }
+
+    /// Confirms what was done before, once its record is in the log again. All transactions of a producer look alike: a
+    /// coordinator that has not heard of the next one would otherwise confirm an end that it knows to whoever ends a later
+    /// transaction, which is open at the next coordinator and nobody then commits. In Kafka it does.
+    fn repeat(&mut self, then: Then, turn: &mut Turn<'_>) {
+        self.change(self.stored.clone(), then, turn);
     }
 
     // Requests
@@ -215,14 +230,14 @@ impl Transaction {
         turn: &mut Turn<'_>,
     ) {
         let state = self.stored.state;
-        let refused = match self.check_producer(producer) {
-            Err(error) => Some(Err(error)),
-            Ok(()) if self.is_changing() || state.is_ending() => Some(Err(TransactionError::ConcurrentTransactions)),
-            Ok(()) if state == TransactionState::Ongoing && self.has_all(&partitions) => Some(Ok(())),
-            Ok(()) => None,
-        };
-        if let Some(answer) = refused {
-            return turn.answer_other(reply, answer);
+        if let Err(error) = self.check_producer(producer) {
+            return turn.answer_other(reply, Err(error));
+        }
+        if self.is_changing() || state.is_ending() {
+            return turn.answer_other(reply, Err(TransactionError::ConcurrentTransactions));
+        }
+        if state == TransactionState::Ongoing && self.has_all(&partitions) {
+            return self.repeat(Then::RepeatOpen { reply }, turn);
         }
         let mut next = self.stored.clone();
         next.partitions.extend(partitions);
@@ -307,7 +322,9 @@ impl Transaction {
                 };
                 return self.change(next, Then::End { reply, last_producer }, turn);
             }
-            (CompleteCommit, Commit) | (CompleteAbort, Abort) if !bumps => Ok(self.stored.producer),
+            (CompleteCommit, Commit) | (CompleteAbort, Abort) if !bumps => {
+                return self.repeat(Then::RepeatEnd { reply }, turn);
+            }
             (PrepareCommit, Commit) | (PrepareAbort, Abort) => Err(TransactionError::ConcurrentTransactions),
             _ => Err(TransactionError::InvalidTxnState),
         };
@@ -445,6 +462,8 @@ impl Transaction {
                 }
                 turn.answer_other(reply, Ok(()));
             }
+            Then::RepeatOpen { reply } => turn.answer_other(reply, Ok(())),
+            Then::RepeatEnd { reply } => turn.answer_producer(reply, Ok(self.stored.producer)),
             Then::End { reply, last_producer } => {
                 self.last_producer = last_producer;
                 turn.answer_producer(reply, Ok(self.stored.producer_afterwards()));
@@ -466,8 +485,10 @@ impl Transaction {
 
     fn failed(&mut self, then: Then, error: TransactionError, turn: &mut Turn<'_>) {
         match then {
-            Then::Init { reply, .. } | Then::End { reply, .. } => turn.answer_producer(reply, Err(error)),
-            Then::Open { reply } => turn.answer_other(reply, Err(error)),
+            Then::Init { reply, .. } | Then::RepeatEnd { reply } | Then::End { reply, .. } => {
+                turn.answer_producer(reply, Err(error));
+            }
+            Then::Open { reply } | Then::RepeatOpen { reply } => turn.answer_other(reply, Err(error)),
             Then::Fence { reply } => {
                 self.has_failed_epoch_fence = true;
                 if let Some(reply) = reply {
@@ -588,10 +609,15 @@ impl Transaction {
         }
         let refused = TransactionError::NotCoordinator;
         match self.pending.take().map(|pending| pending.then) {
-            Some(Then::Init { reply, .. } | Then::End { reply, .. } | Then::Fence { reply: Some(reply) }) => {
+            Some(
+                Then::Init { reply, .. }
+                | Then::RepeatEnd { reply }
+                | Then::End { reply, .. }
+                | Then::Fence { reply: Some(reply) },
+            ) => {
                 turn.answer_producer(reply, Err(refused));
             }
-            Some(Then::Open { reply }) => turn.answer_other(reply, Err(refused)),
+            Some(Then::Open { reply } | Then::RepeatOpen { reply }) => turn.answer_other(reply, Err(refused)),
             Some(Then::Complete | Then::Fence { reply: None }) | None => {}
         }
     }

@@ -31,3 +31,5 @@ pub mod verifier;
 
 #[cfg(test)]
 mod cells;
+#[cfg(test)]
+mod load_tests;

@@ -110,6 +110,11 @@ impl TransactionCoordinator {
         self.shards.settings()
     }
 
+    #[cfg(test)]
+    pub(crate) fn shards(&self) -> &Arc<Shards<Transactions>> {
+        &self.shards
+    }
+
     /// The partition of `__transaction_state` whose leader coordinates the transactional id.
     pub fn partition_for(&self, transactional_id: &str) -> i32 {
         partition_for(transactional_id, self.shards.partition_count())

@@ -11,7 +11,8 @@ use crate::model::{BrokerId, Offset, TopicPartition};
 use crate::replica::memory_log::{Fault, MemoryLog};
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::Planted;
-use crate::simulation::life::{Life, NOW_MS};
+use crate::simulation::clock::NOW_MS;
+use crate::simulation::life::Life;
 use crate::simulation::network::{Body, Packet, Request};
 use crate::simulation::world::{Broker, World, dir_of};
 
@@ -153,12 +154,18 @@ impl World {
     pub(super) fn end_life(&mut self, at: usize, kept: impl Fn(&MemoryLog) -> Offset) {
         let Broker { disk, life, life_number, sessions_left, .. } = &mut self.brokers[at];
         let Some(mut life) = life.take() else { return };
+        let was_controller = life.candidate.office.is_some();
         sessions_left.extend(life.session);
-        self.network.packets.extend(life.candidate.give_up().map(|packet| packet.lost()));
+        let unanswered = life.candidate.give_up().chain(life.give_up_markers());
+        self.network.packets.extend(unanswered.map(|packet| packet.lost()));
         for log in disk.values_mut() {
             *log = Arc::new(log.after_crash(kept(log)));
         }
         self.produced.retain(|produced| produced.life != *life_number);
+        if was_controller {
+            // It may have moved a partition, and not have said so to whoever had it.
+            self.brokers.iter_mut().for_each(|broker| broker.may_have_strays = true);
+        }
         self.committing = self.committing.take().filter(|committing| committing.broker != at);
         self.members.lost(at);
     }

@@ -18,8 +18,10 @@ use crate::replica::leader::Leadership;
 use crate::replica::partition::{FetchLimits, FetchParams, Fetcher};
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::checks::Checked;
-use crate::simulation::life::{NOW_MS, Replica, read};
+use crate::simulation::clock::NOW_MS;
+use crate::simulation::life::{Replica, read};
 use crate::simulation::members::{self, Coordinator};
+use crate::simulation::network::Packet;
 use crate::simulation::world::{
     BROKERS, Broker, Committing, GROUP, PASSING_TOPIC, PRODUCED, Produced, TERMS, TOPIC, World, topic_data,
 };
@@ -251,6 +253,13 @@ impl World {
                 self.topics_made += 1;
                 drop(self.zookeeper.create(&path, topic_data(self.topics_made, 1), None));
                 self.checks.begins(&name);
+                // Nothing in them says that they are for the topic that was.
+                let names_it = |packet: &Packet| {
+                    let markers = packet.markers().into_iter().flat_map(|asked| &asked.markers);
+                    markers.flat_map(|marker| &marker.topics).any(|topic| topic.name == PASSING_TOPIC)
+                        || packet.stops(&name)
+                };
+                self.network.forget(names_it);
             }
         }
         self.note(|_| format!("{PASSING_TOPIC} is made, or to be deleted"));

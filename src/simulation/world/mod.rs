@@ -4,12 +4,13 @@ mod accidents;
 mod clients;
 mod packets_shown;
 mod rest;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use odradek_zookeeper::session::Versioned;
 use odradek_zookeeper::znode;
@@ -18,11 +19,12 @@ use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::api;
 use crate::config::log::LogConfig;
 use crate::controller::requests::ControlRequest;
 use crate::coordinator::group::requests::CommitAnswer;
 use crate::metadata::image::Update;
-use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::model::{BrokerEpoch, BrokerId, Offset, TopicId, TopicPartition};
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::replica::leader::Leadership;
@@ -31,11 +33,13 @@ use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::Commit;
 use crate::simulation::Planted;
 use crate::simulation::checks::{Checked, Checks};
-use crate::simulation::life::{Clock, Disk, Life, Replica, epochs};
+use crate::simulation::clock::Clock;
+use crate::simulation::life::{Disk, Life, Replica, epochs};
 use crate::simulation::members::Members;
 use crate::simulation::network::{Body, Network, Packet, Reply, Request};
 use crate::simulation::world::accidents::Accidents;
 use crate::simulation::world::packets_shown::shown;
+use crate::simulation::world::transactions::TransactionalProducers;
 use crate::simulation::zookeeper::{Passage, SessionId, ZooKeeper};
 
 const BROKERS: i32 = 4;
@@ -53,7 +57,7 @@ const TERMS: AppendTerms = AppendTerms {
     expected_leader_epoch: None,
 };
 /// That a broker is.
-const TASKS: usize = 10;
+const TASKS: usize = 14;
 /// Of one task, on the way to rest.
 const STEPS_A_ROUND_MAX: usize = 8;
 /// A cluster that nothing happens to any more settles within so many rounds.
@@ -70,7 +74,7 @@ struct Broker {
     reaches_zookeeper: bool,
     /// Log directories that have failed, until it starts again.
     dirs_failed: BTreeSet<usize>,
-    /// Then it keeps what it was told to delete, and nobody tells it again.
+    /// It keeps what it was told to delete while a directory failed, or what nobody lived to tell it.
     may_have_strays: bool,
 }
 
@@ -108,6 +112,8 @@ pub(super) struct World {
     committing: Option<Committing>,
     next_offset: i64,
     members: Members,
+    /// In some schedules.
+    producers: Option<TransactionalProducers>,
     /// Brokers that have lost what they had promised to keep, until no ISR has them any more.
     lost: BTreeSet<BrokerId>,
     pub checks: Checks,
@@ -116,14 +122,17 @@ pub(super) struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, planted: Planted, is_traced: bool) -> World {
+    pub fn new(seed: u64, planted: Planted, is_traced: bool, has_transactions: bool) -> World {
         let mut rng = SmallRng::seed_from_u64(seed);
         let accidents = Accidents::drawn(&mut rng);
         let min_insync_replicas = rng.random_range(1..=2);
         let unclean_elections = rng.random_bool(0.25);
+        let producers = has_transactions.then(|| TransactionalProducers::new(rng.random_range(2_000..20_000)));
         let mut zookeeper = ZooKeeper::new();
         let mut names = Vec::new();
-        for (topic, id, partitions) in [(TOPIC, 1, 2), (PASSING_TOPIC, 2, 1), (GROUP_METADATA_TOPIC, 3, 1)] {
+        let of_transactions = has_transactions.then_some((TRANSACTION_STATE_TOPIC, 4, 1));
+        let topics = [(TOPIC, 1, 2), (PASSING_TOPIC, 2, 1), (GROUP_METADATA_TOPIC, 3, 1)];
+        for (topic, id, partitions) in topics.into_iter().chain(of_transactions) {
             names.extend((0..partitions).map(|partition| TopicPartition::new(topic, partition)));
             zookeeper
                 .create(&znode::topic::path(topic), topic_data(id, partitions), None)
@@ -141,7 +150,7 @@ impl World {
         };
         let mut world = World {
             rng,
-            clock: Arc::new(Mutex::new(Instant::now())),
+            clock: Clock::new(),
             planted,
             accidents,
             zookeeper,
@@ -150,13 +159,14 @@ impl World {
             lives: 0,
             config: Arc::new(LogConfig { min_insync_replicas, ..LogConfig::default() }),
             unclean_elections,
-            topics_made: 3,
+            topics_made: 4,
             names,
             produced: Vec::new(),
             next_value: 0,
             committing: None,
             next_offset: 0,
             members: Members::new(planted),
+            producers,
             lost: BTreeSet::new(),
             checks: Checks::default(),
             trace: is_traced.then(Vec::new),
@@ -189,7 +199,7 @@ impl World {
     }
 
     fn pass(&mut self, time: Duration) {
-        *self.clock.lock().expect("nothing panics under it") += time;
+        self.clock.pass(time);
     }
 
     // ---- steps ----
@@ -199,6 +209,19 @@ impl World {
         self.pass(passed);
         self.accident();
         let mut at = self.rng.random_range(0..self.brokers.len());
+        if self.producers.is_some() {
+            match self.rng.random_range(0..20) {
+                0..3 => {
+                    for _ in 0..4 {
+                        at = self.step_producer(false)?;
+                    }
+                    return self.check(at);
+                }
+                3..6 => return self.go_on(),
+                6 => self.read_committed(at)?,
+                _ => {}
+            }
+        }
         match self.rng.random_range(0..100) {
             0..40 => at = self.deliver().unwrap_or(at),
             40..72 => {
@@ -224,6 +247,22 @@ impl World {
         self.check(at)
     }
 
+    /// All go on with what they have to do, and hear most of what was said to them: transactions need many of these steps.
+    fn go_on(&mut self) -> Checked {
+        self.note(|_| "all go on".to_owned());
+        let brokers = self.brokers.len();
+        let first = self.rng.random_range(0..brokers);
+        for at in (0..brokers).map(|at| (first + at) % brokers) {
+            for task in 0..TASKS {
+                (0..STEPS_A_ROUND_MAX).take_while(|_| self.step_task(at, task)).for_each(drop);
+            }
+        }
+        for _ in 0..self.network.packets.len() {
+            self.deliver();
+        }
+        self.everywhere(World::check)
+    }
+
     /// The next step of one of the broker's tasks. False if none has anything to do.
     fn step_broker(&mut self, at: usize) -> bool {
         let first = self.rng.random_range(0..TASKS);
@@ -246,6 +285,9 @@ impl World {
             3 => life.candidate.step_channels(network),
             4 => life.step_groups(),
             8 => life.step_leaving(network),
+            10 => life.step_transactions(),
+            11 => life.step_markers(network),
+            12 => life.step_requests(network),
             _ if !broker.reaches_zookeeper => false,
             5 => {
                 let passage = if is_lost { Passage::SentAgain } else { Passage::Answered };
@@ -258,6 +300,7 @@ impl World {
                 true
             }
             9 => life.step_dirs(zookeeper),
+            13 => life.step_unknown(zookeeper),
             _ => step_session(life, zookeeper, network),
         }
     }
@@ -319,11 +362,22 @@ impl World {
                     response.map(Reply::LeaderAndIsr)
                 }
                 ControlRequest::UpdateMetadata(announcement) => {
+                    let (from, to, call) = (packet.from, packet.to, packet.call);
+                    network.forget(|earlier| {
+                        (earlier.from, earlier.to) == (from, to) && earlier.call < call && earlier.is_metadata()
+                    });
                     let request = announcement.request();
                     let epochs = epochs(request.controller_epoch, request.broker_epoch);
                     life.update_metadata(epochs, Update::of(request)).map(|()| Reply::Received)
                 }
-                ControlRequest::StopReplica(request) => life.stop_replicas(request, disk).map(Reply::StopReplica),
+                ControlRequest::StopReplica(request) => {
+                    let (to, call) = (packet.to, packet.call);
+                    let stopped = api::stop_replica::partitions(request).into_iter();
+                    let deleted: Vec<_> = stopped.filter(|stop| stop.delete).map(|stop| stop.name).collect();
+                    network
+                        .forget(|earlier| earlier.to == to && earlier.call < call && earlier.decides_about(&deleted));
+                    life.stop_replicas(request, disk).map(Reply::StopReplica)
+                }
             },
             Body::Request(Request::AlterPartition(request)) => {
                 let request = request.clone();
@@ -331,6 +385,13 @@ impl World {
             }
             Body::Request(Request::ControlledShutdown(epoch)) => {
                 return life.candidate.asked_to_let_go(*epoch, packet, network);
+            }
+            Body::Request(Request::WriteTxnMarkers(request)) => {
+                let request = request.clone();
+                return life.write_markers(&request, packet);
+            }
+            Body::Request(Request::Verify { transactional_id, producer, partition }) => {
+                Some(Reply::Verified(life.verify(transactional_id, *producer, partition.clone())))
             }
             Body::Request(Request::Fetch(request)) => Some(Reply::Fetch(life.fetch(request))),
             Body::Request(Request::EpochEnds(request)) => Some(Reply::EpochEnds(life.epoch_ends(request))),
@@ -342,10 +403,20 @@ impl World {
                     Reply::AlterPartition(response) => Some(response),
                     _ => None,
                 });
+                let markers = reply.as_ref().and_then(|reply| match reply {
+                    Reply::WriteTxnMarkers(response) => Some(response),
+                    _ => None,
+                });
+                if markers.is_some() {
+                    // Another copy of what was asked would come too late.
+                    network.forget(|packet| packet.call == call);
+                }
                 if life.may_go(call, reply.as_ref()) {
                     return self.stop(at);
                 }
                 let is_awaited = life.isr_answered(call, altered)
+                    || life.markers_answered(call, markers)
+                    || life.question_answered(call, reply.as_ref())
                     || life.candidate.channel_answered(call, reply.as_ref())
                     || life.fetcher_answered(call, reply);
                 let _ = is_awaited;

@@ -34,8 +34,10 @@ impl World {
         }
         self.committing = None;
         self.everywhere(World::commit_offset)?;
+        self.begin_last_transactions();
         self.settle(true)?;
         self.everywhere(World::read_offset)?;
+        self.check_transactions_at_rest()?;
         let after = (self.checks.acknowledged, self.checks.commits_acknowledged);
         let is_there = |name: &&TopicPartition| self.zookeeper.partition_state(&name.topic, name.partition).is_some();
         let produced = self.names[..PRODUCED].iter().filter(is_there).count();
@@ -79,7 +81,11 @@ impl World {
             if with_members {
                 (0..5).try_for_each(|_| self.step_member(true).map(drop))?;
             }
-            if (!with_members || self.members.are_at_rest()) && self.is_at_rest() {
+            let is_last = self.producers.as_ref().is_some_and(|producers| !producers.are_at_rest());
+            if is_last {
+                (0..5).try_for_each(|_| self.step_producer(true).map(drop))?;
+            }
+            if (!with_members || self.members.are_at_rest()) && !is_last && self.is_at_rest() {
                 return self.everywhere(World::check);
             }
         }
@@ -92,17 +98,32 @@ impl World {
             let logs = self.brokers.iter().map(|broker| broker.disk.get(name).map(|log| (log.whole(), log.bounds())));
             format!("{name}: {state:?}, logs {:?}", logs.collect::<Vec<_>>())
         });
-        states.collect::<Vec<_>>().join("; ")
+        let tasks = (0..self.brokers.len()).map(|at| {
+            let life = self.brokers[at].life.as_ref();
+            format!(
+                "broker {}: coordinates {:?} {}, decides {:?}, transactions {:?}",
+                self.brokers[at].id,
+                self.coordinator_epoch(at),
+                self.coordinates_transactions(at),
+                life.map(|life| (life.candidate.office.is_some(), life.candidate.is_idle(), life.is_leaving())),
+                life.map(|life| life.unended_transactions())
+            )
+        });
+        states.chain(tasks).collect::<Vec<_>>().join("; ")
     }
 
-    /// Every replica is in sync with the same records, and nobody else has any; the group has its coordinator.
+    /// Every replica is in sync with the same records, and nobody else has any; groups and transactions have their
+    /// coordinators, and no marker is missing.
     pub(super) fn is_at_rest(&self) -> bool {
         let lives = || self.brokers.iter().filter_map(|broker| broker.life.as_ref());
         let coordinators = (0..self.brokers.len()).filter(|at| self.coordinator_epoch(*at).is_some()).count();
         let controllers = lives().filter(|life| life.candidate.office.is_some()).count();
+        let of_transactions = (0..self.brokers.len()).filter(|at| self.coordinates_transactions(*at)).count();
         let is_waiting = !self.produced.is_empty() || self.committing.is_some();
         (coordinators, controllers, is_waiting) == (1, 1, false)
-            && lives().all(|life| life.candidate.is_idle() && !life.is_leaving())
+            && of_transactions == usize::from(self.producers.is_some())
+            && lives()
+                .all(|life| life.candidate.is_idle() && !life.is_leaving() && life.unended_transactions() == (0, 0))
             && self.zookeeper.children(znode::delete_topic::ROOT).is_empty()
             && self.names.iter().all(|name| {
                 let Some(topic) = self.zookeeper.get(&znode::topic::path(&name.topic)) else {

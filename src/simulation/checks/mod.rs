@@ -12,6 +12,9 @@
 //! - When a topic is gone from ZooKeeper, no broker has any of its logs.
 //! - No two members of a group have a partition in one generation, and no commit of an earlier generation is stored.
 //! - What a group was told is committed is what its coordinator says, or something later; also after every move.
+//! - And of transactions what `transactions.rs` says.
+
+pub(super) mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use odradek_zookeeper::znode::partition_state::PartitionState;
 use crate::model::{BrokerId, GenerationId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::memory_log::{MemoryLog, Prefix};
 use crate::replica::partition_log::PartitionLog;
+use crate::simulation::checks::transactions::TransactionChecks;
 use crate::simulation::life::Replica;
 
 /// What is wrong.
@@ -36,6 +40,7 @@ pub(super) struct Checks {
     owners: BTreeMap<(GenerationId, u8), Arc<str>>,
     /// The latest generation in which members were given partitions, by the epoch of their coordinator.
     generations: BTreeMap<LeaderEpoch, GenerationId>,
+    pub transactions: TransactionChecks,
     /// Records that a producer was told are committed.
     pub acknowledged: usize,
     /// The same for the offsets of groups.

@@ -1,31 +1,33 @@
 //! One life of a broker, from its start to its crash: the real cores, and in place of the tasks around them the steps of
 //! those tasks, each of which the script may hold back. What outlives it are its logs.
 
-use std::collections::{BTreeMap, VecDeque};
+mod coordinators;
+mod transactions;
+
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use odradek_zookeeper::znode::log_dir_event;
-use tokio::sync::mpsc;
 
 use crate::api;
 use crate::api::fetch::Names;
 use crate::codec::writer::FileRegion;
-use crate::config::sections::GroupConfig;
-use crate::coordinator::core::Now;
+use crate::config::sections::{GroupConfig, TransactionConfig};
+use crate::coordinator::group::groups::Groups;
 use crate::coordinator::group::task::GroupCoordinator;
-use crate::coordinator::replica_log::{self, appending, terms};
-use crate::coordinator::shard::{ShardEvent, WaitingAppend};
-use crate::coordinator::topic_log::{Appending, CoordinatorLog};
+use crate::coordinator::shard::ShardEvent;
+use crate::coordinator::transaction::task::TransactionCoordinator;
+use crate::coordinator::transaction::transactions::Transactions;
 use crate::log::{FirstBatch, OffsetQuery};
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::image::Update;
-use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
-use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, TopicId, TopicPartition};
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, is_internal_topic};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
 use crate::protocol::messages::alter_partition::response::AlterPartitionResponse;
@@ -40,7 +42,6 @@ use crate::protocol::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
 };
 use crate::protocol::messages::stop_replica::{StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse};
-use crate::record::append_rules::AppendOrigin;
 use crate::replica::alter_partition;
 use crate::replica::control::{ControlEpochs, ControllerFence, PartitionRefusal, StopReplica, judge_stop};
 use crate::replica::decisions::{LeadershipEvent, change_role, last_of_each};
@@ -55,34 +56,32 @@ use crate::replica::hosted::Hosted;
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::leader::{Decision, Verdict};
 use crate::replica::memory_log::MemoryLog;
-use crate::replica::partition::{AppendTerms, FetchLimits, Fetched, Fetcher, Partition, Surroundings};
+use crate::replica::partition::{FetchLimits, Fetched, Fetcher, Partition, Surroundings};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::throttle::Throttle;
 use crate::simulation::Planted;
+use crate::simulation::clock::{Clock, NOW_MS};
+use crate::simulation::life::coordinators::{ShardTask, TopicLog};
+pub(super) use crate::simulation::life::transactions::{Answer, Answering, Written};
+use crate::simulation::life::transactions::{MarkerTask, Requests};
 use crate::simulation::network::{CallId, Network, Reply, Request};
 use crate::simulation::office::Candidate;
 use crate::simulation::zookeeper::{SessionId, ZooKeeper};
 
-pub(super) const NOW_MS: i64 = 1_700_000_000_000;
 pub(super) const LAG_TIME_MAX: Duration = Duration::from_secs(10);
 const FETCH_BYTES_MAX: i32 = 1 << 20;
 /// Each broker has one with each other, for each of their lives.
 const SESSIONS_MAX: usize = 1000;
-/// Of groups.
-const TIMERS_EVERY: Duration = Duration::from_millis(50);
+/// For how long an append of the transaction coordinator waits for its replicas.
+const REQUEST_TIMEOUT_MS: u64 = 5_000;
 const LEAVING_TRIES_MAX: usize = 4;
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 /// Of AlterPartition, as a 3.9 broker asks.
 const ALTER_PARTITION_VERSION: i16 = 3;
 
-pub(super) type Clock = Arc<Mutex<Instant>>;
 /// The logs of a broker, which outlive it.
 pub(super) type Disk = BTreeMap<TopicPartition, Arc<MemoryLog>>;
 pub(super) type Replica = Arc<Partition<MemoryLog>>;
-
-pub(super) fn now(clock: &Clock) -> Instant {
-    *clock.lock().expect("nothing panics under it")
-}
 
 /// The fetcher for one leader.
 struct FetcherTask {
@@ -129,18 +128,18 @@ pub(super) struct Life {
     leaving: Option<Leaving>,
     has_news_of_dirs: bool,
     pub groups: Arc<GroupCoordinator>,
-    timers_fired: Instant,
-    group_events: VecDeque<ShardEvent>,
-    loads: VecDeque<(i32, LeaderEpoch, u64)>,
-    appends_to_wait_for: mpsc::UnboundedReceiver<WaitingAppend>,
-    waiting_appends: Vec<WaitingAppend>,
+    group_task: ShardTask<Groups>,
+    pub transactions: Arc<TransactionCoordinator>,
+    transaction_task: ShardTask<Transactions>,
+    markers: MarkerTask,
+    requests: Requests,
     /// Where this broker has appended what a leader of that epoch sent, since somebody looked.
     pub appended: Vec<(Replica, LeaderEpoch)>,
 }
 
 impl Life {
     pub fn new(id: BrokerId, clock: &Clock, planted: Planted, unclean_elections: bool) -> Life {
-        let replica_clock = Arc::clone(clock);
+        let replica_clock = clock.clone();
         let around = Arc::new(Surroundings {
             local: id,
             replica_lag_time_max: LAG_TIME_MAX,
@@ -149,17 +148,25 @@ impl Life {
             isr_changes: IsrChanges::default(),
             counters: Arc::default(),
             leader_throttle: Arc::new(Throttle::new(u64::MAX, 11, Duration::from_secs(1))),
-            clock: Box::new(move || now(&replica_clock)),
+            clock: Box::new(move || replica_clock.now()),
         });
         let hosted = Arc::<Hosted<MemoryLog>>::default();
-        let log = Arc::new(GroupLog { hosted: Arc::clone(&hosted) });
+        let log = |topic| Arc::new(TopicLog { topic, hosted: Arc::clone(&hosted), clock: clock.clone(), planted });
+        let at_coordinators = || {
+            let clock = clock.clone();
+            Box::new(move || clock.at_coordinators())
+        };
         let config = GroupConfig { group_initial_rebalance_delay_ms: 0, ..GroupConfig::default() };
-        let group_clock = Arc::clone(clock);
-        let group_clock = Box::new(move || Now { instant: now(&group_clock), wall_ms: NOW_MS });
-        let groups = GroupCoordinator::with_clock(config, 1, log, Arc::default(), group_clock);
+        let log_of_groups = log(GROUP_METADATA_TOPIC);
+        let groups = GroupCoordinator::with_clock(config, 1, log_of_groups, Arc::default(), at_coordinators());
+        let config = TransactionConfig { request_timeout_ms: REQUEST_TIMEOUT_MS, ..TransactionConfig::default() };
+        let log_of_transactions = log(TRANSACTION_STATE_TOPIC);
+        let (transactions, markers_to_send) =
+            TransactionCoordinator::with_clock(config, 1, log_of_transactions, Arc::default(), at_coordinators());
+        let now = clock.now();
         Life {
             id,
-            clock: Arc::clone(clock),
+            clock: clock.clone(),
             planted,
             session: None,
             registered: None,
@@ -174,18 +181,37 @@ impl Life {
             candidate: Candidate::new(id, planted, unclean_elections),
             leaving: None,
             has_news_of_dirs: false,
-            appends_to_wait_for: groups.shards().waiting_appends(),
+            group_task: ShardTask::new(groups.shards(), now),
             groups,
-            timers_fired: now(clock),
-            group_events: VecDeque::new(),
-            loads: VecDeque::new(),
-            waiting_appends: Vec::new(),
+            transaction_task: ShardTask::new(transactions.shards(), now),
+            transactions,
+            markers: MarkerTask::new(markers_to_send),
+            requests: Requests::default(),
             appended: Vec::new(),
         }
     }
 
     fn now(&self) -> Instant {
-        now(&self.clock)
+        self.clock.now()
+    }
+
+    /// What coordinators are told of their topics.
+    fn leadership_changed(&mut self, event: LeadershipEvent) {
+        let (TopicPartition { topic, .. }, event) = match event {
+            LeadershipEvent::Elected { partition: name, leader_epoch } => {
+                let partition = name.partition;
+                (name, ShardEvent::Elected { partition, leader_epoch })
+            }
+            LeadershipEvent::Resigned { partition: name, leader_epoch } => {
+                let partition = name.partition;
+                (name, ShardEvent::Resigned { partition, leader_epoch })
+            }
+            LeadershipEvent::Deleted(_) => return,
+        };
+        match &*topic {
+            GROUP_METADATA_TOPIC => self.group_task.events.push_back(event),
+            _ => self.transaction_task.events.push_back(event),
+        }
     }
 
     // ---- what others ask ----
@@ -194,7 +220,12 @@ impl Life {
     pub fn dir_failed(&mut self, names: &[TopicPartition]) {
         for name in names {
             self.change_fetch(name.clone(), FetchChange::Stop);
-            self.replica(name).iter().for_each(|replica| replica.go_offline());
+            let Some(replica) = self.replica(name) else { continue };
+            replica.go_offline();
+            if is_internal_topic(&name.topic) {
+                let (partition, leader_epoch) = (name.clone(), Some(replica.leader_epoch()));
+                self.leadership_changed(LeadershipEvent::Resigned { partition, leader_epoch });
+            }
         }
         self.has_news_of_dirs = true;
     }
@@ -248,7 +279,7 @@ impl Life {
                     let log = || Arc::new(MemoryLog::of_topic(decision.topic_id));
                     let log = Arc::clone(disk.entry(name.clone()).or_insert_with(log));
                     change_role(&partition, &decision, verdict, &log).map(|changed| {
-                        self.group_events.extend(changed.event.and_then(of_shard));
+                        changed.event.into_iter().for_each(|event| self.leadership_changed(event));
                         if let Some(change) = changed.fetch {
                             self.change_fetch(name.clone(), change);
                         }
@@ -290,8 +321,7 @@ impl Life {
                 }
                 if is_internal_topic(&name.topic) {
                     let leader_epoch = Some(leader_epoch).filter(|epoch| epoch.0 >= 0);
-                    let resigned = LeadershipEvent::Resigned { partition: name.clone(), leader_epoch };
-                    self.group_events.extend(of_shard(resigned));
+                    self.leadership_changed(LeadershipEvent::Resigned { partition: name.clone(), leader_epoch });
                 }
             }
             partition_errors.push(StopReplicaPartitionError {
@@ -635,41 +665,14 @@ impl Life {
         is_let_go || leaving.tries >= LEAVING_TRIES_MAX
     }
 
-    // ---- groups ----
+    // ---- coordinators ----
 
-    /// The next step of the group coordinator's task: it hears of an election, a partition is loaded, or an append has
-    /// reached the replicas.
     pub fn step_groups(&mut self) -> bool {
-        let shards = Arc::clone(self.groups.shards());
-        let now = self.now();
-        if now.saturating_duration_since(self.timers_fired) > TIMERS_EVERY {
-            self.timers_fired = now;
-            shards.fire_timers();
-        }
-        while let Ok(waiting) = self.appends_to_wait_for.try_recv() {
-            self.waiting_appends.push(waiting);
-        }
-        let mut context = Context::from_waker(Waker::noop());
-        for at in 0..self.waiting_appends.len() {
-            if let Poll::Ready(outcome) = self.waiting_appends[at].outcome.as_mut().poll(&mut context) {
-                let waited = self.waiting_appends.remove(at);
-                shards.appended(&waited, outcome);
-                return true;
-            }
-        }
-        if let Some((partition, leader_epoch, load)) = self.loads.pop_front() {
-            shards.load(partition, leader_epoch, load);
-            return true;
-        }
-        match self.group_events.pop_front() {
-            None => return false,
-            Some(ShardEvent::Elected { partition, leader_epoch }) => {
-                let load = shards.start_load(partition, leader_epoch);
-                self.loads.extend(load.map(|load| (partition, leader_epoch, load)));
-            }
-            Some(ShardEvent::Resigned { partition, leader_epoch }) => shards.resign(partition, leader_epoch),
-        }
-        true
+        self.group_task.step(self.clock.now())
+    }
+
+    pub fn step_transactions(&mut self) -> bool {
+        self.transaction_task.step(self.clock.now())
     }
 
     // ---- the session with ZooKeeper ----
@@ -707,18 +710,6 @@ pub(super) fn epochs(controller_epoch: i32, broker_epoch: i64) -> ControlEpochs 
     ControlEpochs { controller_epoch: ControllerEpoch(controller_epoch), broker_epoch: BrokerEpoch(broker_epoch) }
 }
 
-fn of_shard(event: LeadershipEvent) -> Option<ShardEvent> {
-    match event {
-        LeadershipEvent::Elected { partition, leader_epoch } => {
-            Some(ShardEvent::Elected { partition: partition.partition, leader_epoch })
-        }
-        LeadershipEvent::Resigned { partition, leader_epoch } => {
-            Some(ShardEvent::Resigned { partition: partition.partition, leader_epoch })
-        }
-        LeadershipEvent::Deleted(_) => None,
-    }
-}
-
 fn denies(response: &AlterPartitionResponse) -> bool {
     let is_denial = |code| ErrorCode::from_code(code) == ErrorCode::NotController;
     let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
@@ -738,42 +729,6 @@ pub(super) fn read(region: &FileRegion) -> Bytes {
     let mut bytes = vec![0; region.len as usize];
     region.file.read_exact_at(&mut bytes, region.position).expect("readable");
     Bytes::from(bytes)
-}
-
-/// `__consumer_offsets` under the group coordinator.
-struct GroupLog {
-    hosted: Arc<Hosted<MemoryLog>>,
-}
-
-impl GroupLog {
-    fn partition(&self, partition: i32) -> Result<Replica, ReplicaError> {
-        self.hosted.get(GROUP_METADATA_TOPIC, partition).ok_or(ReplicaError::NotLeaderOrFollower)
-    }
-}
-
-impl CoordinatorLog for GroupLog {
-    fn append(
-        &self,
-        partition: i32,
-        leader_epoch: LeaderEpoch,
-        batch: Bytes,
-        origin: AppendOrigin,
-        required_acks: i16,
-        timeout: Duration,
-    ) -> Appending {
-        let terms = AppendTerms { origin, ..terms(leader_epoch, required_acks) };
-        let appended = self.partition(partition).and_then(|partition| partition.append(batch, terms, NOW_MS));
-        appending(appended, timeout)
-    }
-
-    fn log_start_offset(&self, partition: i32) -> Option<Offset> {
-        Some(self.partition(partition).ok()?.log()?.bounds().log_start_offset)
-    }
-
-    fn read(&self, partition: i32, from: Offset, bytes_max: u32) -> Result<Bytes, String> {
-        let hosted = self.partition(partition).map_err(|error| error.to_string())?;
-        replica_log::read(&hosted, from, bytes_max)
-    }
 }
 
 /// The outcome of a future that waits for nothing.
