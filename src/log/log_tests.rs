@@ -244,6 +244,19 @@ fn an_empty_log_has_no_record_at_any_time() {
 }
 
 #[test]
+fn a_log_without_records_is_closed_with_the_index_whose_want_a_jvm_broker_takes_for_damage() {
+    let one = OneLog::new(LogConfig::default());
+    one.open_clean().close(0).expect("closable");
+    let mut names: Vec<_> = std::fs::read_dir(one.dir())
+        .expect("readable")
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["00000000000000000000.index", "00000000000000000000.log"]);
+    assert_eq!(one.open_clean().log_end_offset(), Offset(0));
+}
+
+#[test]
 fn a_follower_takes_the_leaders_bytes_as_they_are_and_refuses_others() {
     let leader = OneLog::new(small_segments());
     let leader_log = leader.open_clean();

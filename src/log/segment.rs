@@ -474,7 +474,11 @@ impl Segment {
         let so_far = self.max_timestamp_so_far(dir)?;
         let path = self.time_index_path(dir);
         self.time_index.push_if_larger(&path, so_far).doing("add to", &path)?;
-        self.time_index.trim(&path).doing("write", &path)?;
+        // A JVM broker makes a missing time index itself, without a word, but takes a missing offset index for damage.
+        // Source: kafka 3.9.1 LogSegment.java (sanityCheck).
+        if self.size > 0 || files::exists(&path).doing("look for", &path)? {
+            self.time_index.trim(&path).doing("write", &path)?;
+        }
         let path = self.offset_index_path(dir);
         self.offset_index.trim(&path).doing("write", &path)?;
         if config.preallocate {
