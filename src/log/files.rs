@@ -5,11 +5,12 @@ use std::cell::Cell;
 pub(crate) use std::fs::File;
 use std::fs::{self, DirEntry, Metadata, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{Access, CWD, FallocateFlags, FlockOperation, Mode, OFlags, ResolveFlags, StatVfs};
+use rustix::fs::{Access, Advice, CWD, FallocateFlags, FlockOperation, Mode, OFlags, ResolveFlags, StatVfs};
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::process::{Flock, FlockType};
 
@@ -192,6 +193,19 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
     before(Op::Read, path)?;
     fs::read(path)
+}
+
+/// The system is not to read ahead of what is asked of this file: it does so within whichever call comes upon the last of
+/// what it read ahead, one that must not wait too, and that call waits for room in the queue of a busy disk.
+/// Source: Linux, mm/filemap.c (filemap_readahead) and mm/readahead.c.
+pub(crate) fn read_nothing_ahead(file: &File) {
+    // A file system that knows no such thing is none the worse.
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
+}
+
+/// Lets the disk begin to read what is about to be read. It may wait for the disk.
+pub(crate) fn begin_to_read(file: &File, position: u64, len: NonZeroU64) {
+    let _ = rustix::fs::fadvise(file, position, Some(len), Advice::WillNeed);
 }
 
 pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], position: u64) -> io::Result<()> {
@@ -538,7 +552,7 @@ mod tests {
         let mut bytes = vec![0; 100_000];
         let far = 500_000;
         without_waiting(|| read_exact_at(&file, &mut bytes, far)).expect("it was just written");
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("a file");
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("a file");
         let is_cold = rustix::io::preadv2(&file, &mut [IoSliceMut::new(&mut [0])], far, ReadWriteFlags::NOWAIT);
         // A directory in memory has nothing that is not.
         if is_cold == Err(Errno::AGAIN) {

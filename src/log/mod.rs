@@ -93,7 +93,7 @@ use self::counters::add;
 use self::error::{Condemned, IoContext, LogError};
 #[cfg(test)]
 pub(crate) use self::files::faults;
-pub(crate) use self::files::{read_at, read_exact_at, without_waiting};
+pub(crate) use self::files::{begin_to_read, read_at, read_exact_at, without_waiting};
 use self::leader_epochs::{EpochEnd, EpochStart, LeaderEpochs};
 use self::log_dir::LogDir;
 use self::moving::Shadow;

@@ -147,7 +147,7 @@ impl Wanted {
             })
         };
         let (first, end) = (position(self.first)?, position(self.end)?);
-        Ok(ReadPlan { file: segment.file_there(dir)?, first, end })
+        Ok(ReadPlan { file: segment.file_to_send(dir)?, first, end })
     }
 }
 

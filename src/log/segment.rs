@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::error::{Condemned, IoContext, LogError};
 use super::file_names::{self, offset_file};
@@ -29,6 +29,8 @@ pub(crate) struct Segment {
     size: u32,
     /// Always open in the active segment once written to; elsewhere while it is being read.
     file: Option<Arc<File>>,
+    /// The file of which the system reads nothing ahead.
+    sent: Weak<File>,
     /// Whether anyone wanted the file since idle files were closed last.
     file_was_used: bool,
     offset_index: OffsetIndex,
@@ -70,6 +72,7 @@ impl Segment {
         }
         Ok(Segment {
             file: Some(Arc::new(file)),
+            sent: Weak::new(),
             file_was_used: true,
             ..Segment::without_file(base_offset, config, now_ms)
         })
@@ -81,6 +84,7 @@ impl Segment {
             base_offset,
             size: 0,
             file: None,
+            sent: Weak::new(),
             file_was_used: false,
             offset_index: OffsetIndex::empty(base_offset),
             time_index: TimeIndex::empty(base_offset),
@@ -108,6 +112,7 @@ impl Segment {
             base_offset,
             size,
             file: Some(file),
+            sent: Weak::new(),
             file_was_used: true,
             offset_index: OffsetIndex::empty(base_offset),
             time_index: TimeIndex::empty(base_offset),
@@ -191,6 +196,7 @@ impl Segment {
             base_offset,
             size,
             file: None,
+            sent: Weak::new(),
             file_was_used: false,
             offset_index: OffsetIndex::existing(base_offset),
             time_index: TimeIndex::existing(base_offset),
@@ -251,11 +257,23 @@ impl Segment {
         Ok(file)
     }
 
+    /// The same, for what is sent. Who fetches in order is read ahead for by those who may wait (`replica::cached`); who only
+    /// scans the file, by the system.
+    pub fn file_to_send(&mut self, dir: &Path) -> Result<Arc<File>, LogError> {
+        let file = self.file_there(dir)?;
+        if !std::ptr::eq(self.sent.as_ptr(), Arc::as_ptr(&file)) {
+            files::read_nothing_ahead(&file);
+            self.sent = Arc::downgrade(&file);
+        }
+        Ok(file)
+    }
+
     /// Takes over what its twin has found in the files, none of which were changed meanwhile but by appends: what an append
     /// changes, memory has had since.
     pub fn learn(&mut self, twin: Segment) {
         if self.file.is_none() && twin.file.is_some() {
             self.file = twin.file;
+            self.sent = twin.sent;
             self.file_was_used = true;
         }
         self.offset_index.learn(twin.offset_index);

@@ -1,19 +1,24 @@
 //! Whether bytes of a file are in the page cache, found out without waiting for the disk, and how they get there.
 
 use std::io;
+use std::num::NonZeroU64;
 
 use crate::codec::writer::FileRegion;
-use crate::log::{read_at, read_exact_at, without_waiting};
+use crate::log::{begin_to_read, read_at, read_exact_at, without_waiting};
 
 const PAGE_BYTES: u64 = 4096;
+/// About what a disk is asked for at once.
+const PROBE_EVERY: usize = 128 * 1024;
 /// Read in pieces of this size when reading ahead.
 const READ_AHEAD_BYTES: usize = 256 * 1024;
 
-/// Looks at the first and the last page: a region that is only partly cached between them costs a wait, not an error.
-/// A file system that cannot tell counts as cached, since asking again on another thread would not help.
+/// Looks at the last page and at one in each [`PROBE_EVERY`], for what is read ahead does not come in order: a page that is
+/// missing between them costs a wait, not an error. A file system that cannot tell counts as cached, since asking again on
+/// another thread would not help.
 pub(crate) fn is_cached(region: &FileRegion) -> bool {
     let Some(last) = region.len.checked_sub(1) else { return true };
-    probe(region, region.position) && (u64::from(last) < PAGE_BYTES || probe(region, region.position + u64::from(last)))
+    let pages = (0..region.len).step_by(PROBE_EVERY).chain((u64::from(last) >= PAGE_BYTES).then_some(last));
+    pages.into_iter().all(|page| probe(region, region.position + u64::from(page)))
 }
 
 /// Looks at the first page only.
@@ -35,6 +40,8 @@ pub(crate) fn what_follows(region: &FileRegion) -> FileRegion {
 
 /// Brings a region into the page cache. Waits for the disk.
 pub(crate) fn read_ahead(region: &FileRegion) -> io::Result<()> {
+    let Some(len) = NonZeroU64::new(u64::from(region.len)) else { return Ok(()) };
+    begin_to_read(&region.file, region.position, len);
     let mut buffer = vec![0_u8; READ_AHEAD_BYTES.min(region.len as usize)];
     let mut left = region.len as usize;
     let mut position = region.position;
@@ -55,6 +62,8 @@ mod tests {
     use std::io::Write;
     use std::sync::Arc;
 
+    use rustix::fs::{Advice, fadvise};
+
     use super::*;
 
     #[test]
@@ -65,6 +74,21 @@ mod tests {
             let next = what_follows(&region);
             assert_eq!((next.position, next.len), (expected, len), "{position}, {len}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_between_the_ends_is_missed() {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&[7; 1 << 20]).expect("room for it");
+        file.sync_all().expect("written");
+        let region = FileRegion { file: Arc::new(file), position: 0, len: 1 << 20 };
+        assert!(is_cached(&region));
+        fadvise(&region.file, 256 << 10, NonZeroU64::new(512 << 10), Advice::DontNeed).expect("a file");
+        // A directory in memory has nothing that is not.
+        let middle = FileRegion { position: 512 << 10, ..region.clone() };
+        assert_eq!(is_cached(&region), begins_cached(&middle));
+        read_ahead(&region).expect("readable");
+        assert!(is_cached(&region));
     }
 
     #[test]
