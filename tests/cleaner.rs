@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use odradek::config::log::LogConfig;
-use odradek::config::sections::{CleanerConfig, LogDirsConfig};
+use odradek::config::sections::CleanerConfig;
 use odradek::log::cleaner::Cleaner;
 use odradek::log::dirs::LogDirs;
 use odradek::log::{FirstBatch, Log, ReadUntil};
@@ -25,7 +25,7 @@ use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
 use odradek::record::read::{self, Record};
 use support::client::Client;
-use support::{Cluster, Kind, PATIENCE, deps, eventually};
+use support::{Cluster, Kind, PATIENCE, deps, eventually, open_log_dirs};
 
 /// In a future that no producer expires before.
 const T0: i64 = 4_000_000_000_000;
@@ -47,15 +47,7 @@ fn topic_config() -> LogConfig {
 }
 
 fn open(root: &Path) -> Arc<LogDirs> {
-    let config = LogDirsConfig {
-        dirs: vec![root.to_path_buf()],
-        producer_id_expiration_ms: i64::MAX,
-        ..LogDirsConfig::default()
-    };
-    let (failures, _) = tokio::sync::mpsc::unbounded_channel();
-    let dirs = Arc::new(LogDirs::open(&config, failures, Arc::default()).expect("openable"));
-    dirs.load(&|_| Arc::new(topic_config()), 0, &|_| {}).expect("loadable");
-    dirs
+    open_log_dirs(root, topic_config())
 }
 
 fn partition(dirs: &LogDirs) -> Arc<Log> {

@@ -17,10 +17,13 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use odradek::config::log::LogConfig;
+use odradek::config::sections::LogDirsConfig;
+use odradek::log::dirs::LogDirs;
 use odradek::protocol::messages::metadata::MetadataResponsePartition;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -49,6 +52,20 @@ pub fn eventually<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> 
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Opens a log directory as a broker does, with these settings for every topic.
+pub fn open_log_dirs(root: &Path, topics: LogConfig) -> Arc<LogDirs> {
+    let config = LogDirsConfig {
+        dirs: vec![root.to_path_buf()],
+        producer_id_expiration_ms: i64::MAX,
+        ..LogDirsConfig::default()
+    };
+    let (failures, _) = tokio::sync::mpsc::unbounded_channel();
+    let dirs = Arc::new(LogDirs::open(&config, failures, Arc::default()).expect("openable"));
+    let topics = Arc::new(topics);
+    dirs.load(&|_| Arc::clone(&topics), 0, &|_| {}).expect("loadable");
+    dirs
 }
 
 /// A port below those that the kernel gives to outgoing connections: one of these could take it from a server that is
