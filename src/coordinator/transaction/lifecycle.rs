@@ -29,8 +29,8 @@ const RETRY_MS_MAX: i32 = 5_000;
 pub(crate) struct Transaction {
     transactional_id: Arc<str>,
     stored: StoredTransaction,
-    /// Who the producer was before the last InitProducerId that named it, so that a repeated one is known. Not written
-    /// down: after an election such a producer is fenced.
+    /// Who the producer was before the last InitProducerId that named it, or EndTxn that raised its epoch, so that a repeated
+    /// one is known. Not written down: after an election only a commit tells of it, and others are fenced.
     last_producer: Producer,
     /// A change on its way into the log.
     pending: Option<Pending>,
@@ -97,10 +97,11 @@ impl Transaction {
     }
 
     pub(crate) fn from_record(transactional_id: Arc<str>, stored: StoredTransaction) -> Transaction {
+        let last_producer = stored.producer_before_commit().unwrap_or(Producer::NONE);
         Transaction {
             transactional_id,
             stored,
-            last_producer: Producer::NONE,
+            last_producer,
             pending: None,
             has_failed_epoch_fence: false,
             markers_in: None,
@@ -294,10 +295,12 @@ impl Transaction {
     /// Empty            refused  refused     new      refused     fenced   fenced
     /// Ongoing          ends     ends        ends     ends        fenced   fenced
     /// CompleteCommit   refused  ok          new      refused     refused  ok
-    /// CompleteAbort    ok       refused     new      refused     ok       refused
-    /// Prepare…         again    again       again    again       again    again
+    /// CompleteAbort    ok       refused     new      refused     ok       fenced
+    /// PrepareCommit    again    again       again    again       again    again
+    /// PrepareAbort     again    again       again    again       again    fenced
     /// ```
-    /// "new" is an abort of nothing, by which the producer gets another epoch.
+    /// "new" is an abort of nothing, by which the producer gets another epoch. A client repeats only what it has asked for:
+    /// what has aborted where it repeats a commit is the clock, by which it is fenced as by another producer (KAFKA-20785).
     pub(crate) fn end(&mut self, end: End, reply: ReplyTo, turn: &mut Turn<'_>) {
         use TransactionOutcome::{Abort, Commit};
         use TransactionState::{CompleteAbort, CompleteCommit, Empty, Ongoing, PrepareAbort, PrepareCommit};
@@ -310,6 +313,7 @@ impl Transaction {
         }
         let bumps = version.bumps_epoch() && !is_repeated;
         let answer = match (self.stored.state, outcome) {
+            (PrepareAbort | CompleteAbort, Commit) if is_repeated => Err(TransactionError::ProducerFenced),
             _ if self.is_changing() => Err(TransactionError::ConcurrentTransactions),
             (Ongoing, _) | (Empty | CompleteCommit | CompleteAbort, Abort) if bumps => {
                 return self.end_and_bump(outcome, new_id, reply, turn);

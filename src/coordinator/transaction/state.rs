@@ -24,8 +24,8 @@ use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 ///                                                      Empty ──────▶ │ Dead │
 ///                                                                    └──────┘
 /// ```
-/// With transaction.version 2 an abort is taken in Empty and the Complete states too, which fences what may still be on its
-/// way; and whatever ends a transaction raises the epoch.
+/// From version 5 of EndTxn on, which clients choose that have heard of transaction.version 2, an abort is taken in Empty and
+/// the Complete states too, which fences what may still be on its way; and whatever ends a transaction raises the epoch.
 ///
 /// PrepareEpochFence and Dead are never in force and never written: an id is fenced by the record of PrepareAbort with a
 /// higher epoch, and dies by a tombstone.
@@ -112,6 +112,10 @@ impl Producer {
     pub(crate) fn with_next_epoch(self) -> Producer {
         Producer { epoch: ProducerEpoch(self.epoch.0.saturating_add(1)), ..self }
     }
+
+    pub(crate) fn with_former_epoch(self) -> Option<Producer> {
+        (self.epoch.0 > 0).then(|| Producer { epoch: ProducerEpoch(self.epoch.0 - 1), ..self })
+    }
 }
 
 impl fmt::Display for Producer {
@@ -144,6 +148,19 @@ impl StoredTransaction {
     /// Who the producer is once the transaction has ended.
     pub(crate) fn producer_afterwards(&self) -> Producer {
         self.next_producer_id.map_or(self.producer, |id| Producer { id, ..Producer::NONE }.with_next_epoch())
+    }
+
+    /// Who the producer was that has committed, if that has raised its epoch. Of an abort nobody knows whose it was: that of
+    /// the clock looks the same.
+    pub(crate) fn producer_before_commit(&self) -> Option<Producer> {
+        let is_commit = matches!(self.state, TransactionState::PrepareCommit | TransactionState::CompleteCommit);
+        if !is_commit || !self.client_transaction_version.bumps_epoch() {
+            return None;
+        }
+        match self.previous_producer_id {
+            Some(id) => Some(Producer { id, epoch: ProducerEpoch(i16::MAX - 1) }),
+            None => self.producer.with_former_epoch(),
+        }
     }
 }
 
