@@ -727,7 +727,11 @@ impl Sender {
         }
         batch.attempts += 1;
         let has_time = batch.created.elapsed() < settings.delivery_timeout;
-        if is_retriable && settings.acks != 0 && has_time && batch.attempts <= settings.retries {
+        // What failed it has given up all that waited, and this is of it too.
+        let failure = state.transaction.as_ref().and_then(|transaction| transaction.failure().cloned());
+        if let Some(failure) = failure {
+            self.shared.settle(state, batch, Err(failure));
+        } else if is_retriable && settings.acks != 0 && has_time && batch.attempts <= settings.retries {
             log::warn!(
                 "Got error produce response on topic-partition {partition}, retrying ({} attempts left). Error: {error}",
                 settings.retries - batch.attempts
@@ -859,6 +863,35 @@ mod tests {
         assert_eq!(order, [0, 1, 2, 3]);
         queue.is_starting_over = true;
         assert!(!queue.is_ready(Instant::now(), Duration::ZERO, true));
+    }
+
+    /// It was in flight when another batch failed the transaction, or its partition could not be added.
+    #[tokio::test]
+    async fn a_batch_that_comes_back_to_a_failed_transaction_is_not_sent_again() {
+        let mut properties = crate::client::settings::ClientProperties::default();
+        properties.set("bootstrap.servers", "127.0.0.1:1".to_owned());
+        properties.set("transactional.id", "t".to_owned());
+        let settings = ProducerSettings::take(&mut properties, "test").expect("good settings");
+        let producer = Producer::new(settings).expect("a known codec");
+        let mut sender = Sender::new(Arc::clone(&producer.shared));
+        let partition = TopicPartition::new("a", 0);
+        let network = ClientError::refused("produce", ErrorCode::NotLeaderOrFollower, None);
+        let fenced = ClientError::refused("produce", ErrorCode::InvalidProducerEpoch, None);
+        let (told, mut hears) = oneshot::channel();
+        let in_flight = Batch { deliveries: vec![Box::new(|outcome| drop(told.send(outcome)))], ..batch(0, &["a"]) };
+        {
+            let mut state = producer.shared.state();
+            state.outstanding = 2;
+            state.transaction = Some(transactions::Transaction::default());
+        }
+        sender.retry_or_give_up(partition.clone(), batch(1, &["b"]), network.clone());
+        assert_eq!(producer.shared.state().outstanding, 2, "it is tried again");
+        producer.shared.fail_transaction(&mut producer.shared.state(), &fenced);
+        sender.retry_or_give_up(partition.clone(), in_flight, network);
+        assert_eq!(producer.shared.state().outstanding, 0);
+        assert!(producer.shared.state().queues[&partition].batches.is_empty());
+        let told = hears.try_recv().expect("it is settled").expect_err("it was not written");
+        assert_eq!(told.code(), Some(ErrorCode::InvalidProducerEpoch));
     }
 
     #[test]
