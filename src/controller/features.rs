@@ -5,9 +5,10 @@ use crate::config::metadata_version::MetadataVersion;
 use crate::controller::state::Broker;
 use crate::metadata::features::{FeatureLevels, TRANSACTION_VERSION, incompatible, supported};
 
-/// Brokers before 3.4.1 cannot read what transactions of version 2 leave in `__transaction_state`, should the cluster go
-/// back to them.
-const OLDEST_WITH_TRANSACTION_VERSION: MetadataVersion = MetadataVersion::V3_5_IV0;
+/// Should the cluster go back to JVM brokers: those before 3.6 do not ask a coordinator before a log opens a transaction, so
+/// that whoever still follows version 2 would open one that nobody ends; and those before 3.4.1 cannot read what it leaves in
+/// `__transaction_state`.
+const OLDEST_WITH_TRANSACTION_VERSION: MetadataVersion = MetadataVersion::V3_6_IV0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpgradeType {
@@ -202,10 +203,10 @@ mod tests {
     }
 
     #[test]
-    fn records_that_old_brokers_cannot_read_are_not_written_where_one_may_come_back() {
+    fn nobody_follows_version_2_where_a_broker_may_come_back_that_asks_no_coordinator() {
         let update =
             FeatureUpdate { feature: TRANSACTION_VERSION.to_owned(), level: 2, upgrade_type: UpgradeType::Upgrade };
-        for (protocol, is_allowed) in [(MetadataVersion::V3_4_IV0, false), (MetadataVersion::V3_5_IV0, true)] {
+        for (protocol, is_allowed) in [(MetadataVersion::V3_5_IV2, false), (MetadataVersion::V3_6_IV0, true)] {
             let (_, outcomes) = updated(&FeatureLevels::new(), std::slice::from_ref(&update), protocol, &[]);
             assert_eq!(outcomes[0].1.is_ok(), is_allowed, "{protocol}: {outcomes:?}");
         }
