@@ -421,12 +421,13 @@ async fn verify(
         return refused;
     }
     let version = transaction_version(context.api_version);
+    let image = server.metadata.image();
     let mut opening = Vec::new();
     for (topic, partition, data) in again {
         let Some(Payload::Bytes(records)) = &data.records else { continue };
         let Some(batch) = transactional(records) else { continue };
         let producer = producer(batch.producer_id, batch.producer_epoch);
-        let tp = TopicPartition::new(response.responses[*topic].name.as_str(), data.index);
+        let tp = TopicPartition::new(image.shared_name(&response.responses[*topic].name), data.index);
         let (name, index, now_ms) = (tp.clone(), data.index, context.now_ms);
         let look = move |replicas: &Arc<ReplicaManager>| opens(replicas, &name.topic, index, &batch, version, now_ms);
         if let Ok(Some((log, guard))) = server.replicas.at(&tp.topic, index, look).await {

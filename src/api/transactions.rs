@@ -79,7 +79,8 @@ pub(crate) async fn add_offsets(
     context: &RequestContext,
     request: AddOffsetsToTxnRequest,
 ) -> AddOffsetsToTxnResponse {
-    let partition = TopicPartition::new(GROUP_METADATA_TOPIC, server.groups.partition_for(&request.group_id));
+    let name = server.metadata.image().shared_name(GROUP_METADATA_TOPIC);
+    let partition = TopicPartition::new(name, server.groups.partition_for(&request.group_id));
     let producer = producer(request.producer_id, request.producer_epoch);
     let version = TransactionVersion::V0;
     let added = server.transactions.add_partitions(&request.transactional_id, producer, vec![partition], version).await;
@@ -156,8 +157,7 @@ async fn added(
 fn partitions_of(image: &Image, topics: &[AddPartitionsToTxnTopic]) -> BTreeSet<TopicPartition> {
     let mut partitions = BTreeSet::new();
     for topic in topics {
-        let known = image.topic(&topic.name).map(|known| &known.name);
-        let name = known.cloned().unwrap_or_else(|| topic.name.as_str().into());
+        let name = image.shared_name(&topic.name);
         partitions.extend(topic.partitions.iter().map(|number| TopicPartition::new(name.clone(), *number)));
     }
     partitions

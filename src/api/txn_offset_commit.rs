@@ -45,7 +45,7 @@ async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCo
     if server.groups.is_loading(number) {
         return Err(ErrorCode::CoordinatorLoadInProgress);
     }
-    let partition = TopicPartition::new(GROUP_METADATA_TOPIC, number);
+    let partition = TopicPartition::new(server.metadata.image().shared_name(GROUP_METADATA_TOPIC), number);
     let hosted = server.replicas.partition(&partition.topic, partition.partition).ok();
     // Who leads no such log coordinates no such group.
     let Some(log) = hosted.and_then(|hosted| hosted.leader_log(None).ok()) else {

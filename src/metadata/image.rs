@@ -103,6 +103,11 @@ impl Image {
         self.topics.get(name)
     }
 
+    /// The name as the image has it, so that whoever keeps it keeps no copy. An unknown one is one.
+    pub fn shared_name(&self, name: &str) -> Arc<str> {
+        self.topic(name).map_or_else(|| name.into(), |topic| Arc::clone(&topic.name))
+    }
+
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.names_by_id.get(&id).and_then(|name| self.topics.get(name))
     }
@@ -357,5 +362,13 @@ pub(crate) mod tests {
         let (image, _) = image.with(Update { controller: BrokerId(-1), brokers: vec![broker(2)], topics: Vec::new() });
         assert_eq!(image.controller, None);
         assert!(!image.is_alive(BrokerId(1)) && image.is_alive(BrokerId(2)));
+    }
+
+    #[test]
+    fn a_name_that_the_image_has_is_shared_and_another_is_none_of_it() {
+        let (image, _) = Image::default().with(update(vec![partition("a", 0, 1)]));
+        let (first, second) = (image.shared_name("a"), image.shared_name("a"));
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!((&*first, &*image.shared_name("b")), ("a", "b"));
     }
 }
