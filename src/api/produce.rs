@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant};
 use crate::api::leader_hint::leader_hint;
 use crate::api::table::SLICE_BYTES;
 use crate::api::topic_numbers::TopicNumbers;
-use crate::api::transactions::{producer, unverified};
+use crate::api::transactions::{is_verified, producer, tell};
 use crate::api::{Handled, RequestContext, Server};
 use crate::log::error::LogError;
 use crate::log::{AppendInfo, Log, VerificationGuard};
@@ -28,6 +28,7 @@ use crate::protocol::messages::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse,
     ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
+use crate::protocol::transaction_version::transaction_version;
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::batch::{BatchHeader, Batches};
 use crate::replica::error::ReplicaError;
@@ -39,8 +40,6 @@ use crate::replica::waiters::Commit;
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 const FIRST_WITH_LEADER_HINTS: i16 = 10;
 const FIRST_WITH_ABORTABLE: i16 = 11;
-/// From here on what a transaction writes to need not have been added to it before (KIP-890 part 2).
-const FIRST_THAT_ADDS: i16 = 12;
 /// An append takes microseconds, and there is no pause between those of one request.
 const PARTITIONS_A_SLICE: usize = 500;
 
@@ -128,18 +127,6 @@ impl Unacknowledged {
     }
 }
 
-fn transaction_version(api_version: i16) -> TransactionVersion {
-    match api_version {
-        FIRST_THAT_ADDS.. => TransactionVersion::V2,
-        _ => TransactionVersion::V0,
-    }
-}
-
-/// Whether a log opens a transaction only once its coordinator has been asked.
-fn is_verified(server: &Server, api_version: i16) -> bool {
-    transaction_version(api_version).bumps_epoch() || server.config.load().transaction_partition_verification_enable()
-}
-
 fn terms(server: &Server, acks: i16, api_version: i16, has_transactional_id: bool) -> Option<AppendTerms> {
     let required_acks = match acks {
         0 => RequiredAcks::None,
@@ -149,7 +136,7 @@ fn terms(server: &Server, acks: i16, api_version: i16, has_transactional_id: boo
     };
     Some(AppendTerms {
         accepted_sets: accepted_sets(api_version),
-        origin: match has_transactional_id && is_verified(server, api_version) {
+        origin: match has_transactional_id && is_verified(server, transaction_version::<ProduceRequest>(api_version)) {
             true => AppendOrigin::VerifiedClient,
             false => AppendOrigin::Client,
         },
@@ -298,7 +285,9 @@ impl Refusal {
     fn unverified(code: ErrorCode, api_version: i16) -> Refusal {
         match code {
             // Who adds partitions by writing to them knows that the transaction before may have to end first.
-            ErrorCode::ConcurrentTransactions if transaction_version(api_version).bumps_epoch() => Refusal::Code(code),
+            ErrorCode::ConcurrentTransactions if transaction_version::<ProduceRequest>(api_version).bumps_epoch() => {
+                Refusal::Code(code)
+            }
             code => Refusal::Unverified(code),
         }
     }
@@ -338,7 +327,7 @@ fn append(
             return Err(Refusal::Code(ErrorCode::TransactionalIdAuthorizationFailed));
         }
         let is_verified = terms.origin == AppendOrigin::VerifiedClient;
-        let version = transaction_version(context.api_version);
+        let version = transaction_version::<ProduceRequest>(context.api_version);
         if is_verified
             && turn == Turn::First(true)
             && opens(&server.replicas, topic, index, &batch, version, context.now_ms).is_some()
@@ -417,10 +406,10 @@ async fn verify(
 ) -> HashMap<(usize, usize), ErrorCode> {
     let mut refused = HashMap::new();
     let Some(transactional_id) = transactional_id else { return refused };
-    if !is_verified(server, context.api_version) {
+    let version = transaction_version::<ProduceRequest>(context.api_version);
+    if !is_verified(server, version) {
         return refused;
     }
-    let version = transaction_version(context.api_version);
     let image = server.metadata.image();
     let mut opening = Vec::new();
     for (topic, partition, data) in again {
@@ -442,16 +431,12 @@ async fn verify(
     }
     let partitions: Vec<TopicPartition> = opening.iter().map(|(_, _, partition, ..)| partition.clone()).collect();
     let verdicts = server.verifier.verify(transactional_id, producer, version, &partitions).await;
+    let knows_abortable = context.api_version >= FIRST_WITH_ABORTABLE;
     for ((place, _, tp, log, guard), verdict) in opening.into_iter().zip(verdicts) {
-        match verdict {
-            Ok(()) => {
-                let tell = move |_: &Arc<ReplicaManager>| log.transaction_verified(producer.id, guard);
-                // Without a thread the broker is shutting down, and appends nothing more.
-                let _ = server.replicas.at(&tp.topic, tp.partition, tell).await;
-            }
-            Err(why) => {
-                refused.insert(place, unverified(why, context.api_version >= FIRST_WITH_ABORTABLE));
-            }
+        let tell = move |_: &Arc<ReplicaManager>| tell(&log, guard, verdict, knows_abortable);
+        // Without a thread the broker is shutting down, and appends nothing more.
+        if let Ok(Err(why)) = server.replicas.at(&tp.topic, tp.partition, tell).await {
+            refused.insert(place, why);
         }
     }
     refused

@@ -8,6 +8,7 @@ use crate::api::{RequestContext, Server};
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::state::Producer;
 use crate::coordinator::transaction::verifier::Unverified;
+use crate::log::{Log, VerificationGuard};
 use crate::metadata::image::Image;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
 use crate::model::transaction_version::TransactionVersion;
@@ -19,15 +20,13 @@ use crate::protocol::messages::add_partitions_to_txn::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTopicResult, AddPartitionsToTxnTransaction,
 };
 use crate::protocol::messages::end_txn::{EndTxnRequest, EndTxnResponse};
+use crate::protocol::transaction_version::transaction_version;
 use crate::record::build::TransactionOutcome;
 
 /// From this version on brokers ask, not clients, for many transactions at once.
 const FIRST_OF_BROKERS: i16 = 4;
 /// Clients before it know a fenced producer by an older code.
 const FIRST_WITH_PRODUCER_FENCED: i16 = 2;
-
-/// From this version on an EndTxn gives the producer another epoch.
-const FIRST_END_TXN_WITH_EPOCH_BUMP: i16 = 5;
 
 pub(super) fn producer(id: i64, epoch: i16) -> Producer {
     Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) }
@@ -43,7 +42,7 @@ pub(super) fn code_of(outcome: Result<(), TransactionError>, knows_producer_fenc
 }
 
 /// What a producer is told that may not open its transaction. Old clients know no transaction that can be aborted.
-pub(super) fn unverified(why: Unverified, knows_abortable: bool) -> ErrorCode {
+fn unverified(why: Unverified, knows_abortable: bool) -> ErrorCode {
     let code = match why {
         Unverified::Refused(error) => ErrorCode::from(error),
         Unverified::Code(code) => code,
@@ -55,16 +54,38 @@ pub(super) fn unverified(why: Unverified, knows_abortable: bool) -> ErrorCode {
     }
 }
 
+/// Whether a log opens a transaction only once its coordinator has been asked.
+pub(super) fn is_verified(server: &Server, version: TransactionVersion) -> bool {
+    version.bumps_epoch() || server.config.load().transaction_partition_verification_enable()
+}
+
+/// What the coordinator has said of a transaction, for the log that would open it. Why it does not, if it does not.
+pub(super) fn tell(
+    log: &Log,
+    guard: VerificationGuard,
+    verdict: Result<TransactionVersion, Unverified>,
+    knows_abortable: bool,
+) -> Result<(), ErrorCode> {
+    let code = match verdict {
+        Ok(version) => {
+            log.transaction_verified(guard, version);
+            return Ok(());
+        }
+        Err(why) => unverified(why, knows_abortable),
+    };
+    if matches!(code, ErrorCode::InvalidProducerEpoch | ErrorCode::InvalidProducerIdMapping) {
+        log.transaction_refused(guard);
+    }
+    Err(code)
+}
+
 pub(crate) async fn end(server: &Server, context: &RequestContext, request: EndTxnRequest) -> EndTxnResponse {
     let outcome = match request.committed {
         true => TransactionOutcome::Commit,
         false => TransactionOutcome::Abort,
     };
     let producer = producer(request.producer_id, request.producer_epoch);
-    let version = match context.api_version {
-        FIRST_END_TXN_WITH_EPOCH_BUMP.. => TransactionVersion::V2,
-        _ => TransactionVersion::V0,
-    };
+    let version = transaction_version::<EndTxnRequest>(context.api_version);
     let transactional_id = &request.transactional_id;
     let ended = server.transactions.end(transactional_id, producer, outcome, version, || next_id(server)).await;
     // The first versions have no place for who the producer is then: the same as before.
@@ -82,7 +103,7 @@ pub(crate) async fn add_offsets(
     let name = server.metadata.image().shared_name(GROUP_METADATA_TOPIC);
     let partition = TopicPartition::new(name, server.groups.partition_for(&request.group_id));
     let producer = producer(request.producer_id, request.producer_epoch);
-    let version = TransactionVersion::V0;
+    let version = transaction_version::<AddOffsetsToTxnRequest>(context.api_version);
     let added = server.transactions.add_partitions(&request.transactional_id, producer, vec![partition], version).await;
     let code = code_of(added, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
     AddOffsetsToTxnResponse { error_code: code.code(), ..Default::default() }
@@ -146,8 +167,7 @@ async fn added(
             Err(error) => ErrorCode::from(*error),
         });
     }
-    // Brokers add what a producer writes to without having said so before.
-    let version = if is_of_client { TransactionVersion::V0 } else { TransactionVersion::V2 };
+    let version = transaction_version::<AddPartitionsToTxnRequest>(context.api_version);
     let outcome = server.transactions.add_partitions(transactional_id, producer, asked, version).await;
     let code = code_of(outcome, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
     results(partitions, |_, _| code)

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use crate::api::offsets::to_commit;
-use crate::api::transactions::{producer, unverified};
+use crate::api::transactions::{is_verified, producer, tell};
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, metadata_fits};
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
-use crate::model::transaction_version::TransactionVersion;
 use crate::model::{GenerationId, LeaderEpoch, Offset, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
+use crate::protocol::transaction_version::transaction_version;
 use crate::replica::error::ReplicaError;
 use crate::replica::replica_manager::ReplicaManager;
 
@@ -23,16 +23,6 @@ const FIRST_WITH_LOADING: i16 = 2;
 
 /// From here on clients know a transaction that can be aborted.
 const FIRST_WITH_ABORTABLE: i16 = 4;
-
-/// From here on the group's offsets need not have been added to the transaction before.
-const FIRST_THAT_ADDS: i16 = 5;
-
-fn transaction_version(api_version: i16) -> TransactionVersion {
-    match api_version {
-        FIRST_THAT_ADDS.. => TransactionVersion::V2,
-        _ => TransactionVersion::V0,
-    }
-}
 
 /// Whether the coordinator of the transaction knows that the group's offsets are in it, or does from now on.
 async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
@@ -53,7 +43,7 @@ async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCo
     };
     let producer = producer(request.producer_id, request.producer_epoch);
     let shutting_down = |why| ErrorCode::from(&ReplicaError::from(why));
-    let version = transaction_version(context.api_version);
+    let version = transaction_version::<TxnOffsetCommitRequest>(context.api_version);
     let (looked_at, now_ms) = (Arc::clone(&log), context.now_ms);
     let look =
         move |_: &Arc<ReplicaManager>| looked_at.begin_verification(producer.id, producer.epoch, -1, version, now_ms);
@@ -61,16 +51,13 @@ async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCo
     let Some(guard) = opens else { return Ok(()) };
     let asked =
         server.verifier.verify(&request.transactional_id, producer, version, std::slice::from_ref(&partition)).await;
-    match asked.into_iter().next() {
-        Some(Err(why)) => match unverified(why, context.api_version >= FIRST_WITH_ABORTABLE) {
-            ErrorCode::NetworkException => Err(ErrorCode::CoordinatorLoadInProgress),
-            code => Err(code),
-        },
-        _ => {
-            let tell = move |_: &Arc<ReplicaManager>| log.transaction_verified(producer.id, guard);
-            server.replicas.at(&partition.topic, number, tell).await.map_err(shutting_down)
-        }
-    }
+    let Some(verdict) = asked.into_iter().next() else { return Ok(()) };
+    let knows_abortable = context.api_version >= FIRST_WITH_ABORTABLE;
+    let tell = move |_: &Arc<ReplicaManager>| tell(&log, guard, verdict, knows_abortable);
+    server.replicas.at(&partition.topic, number, tell).await.map_err(shutting_down)?.map_err(|code| match code {
+        ErrorCode::NetworkException => ErrorCode::CoordinatorLoadInProgress,
+        code => code,
+    })
 }
 
 pub(crate) async fn handle(
@@ -94,8 +81,7 @@ pub(crate) async fn handle(
         },
     );
     let mut refused = None;
-    let is_verified = transaction_version(context.api_version).bumps_epoch()
-        || server.config.load().transaction_partition_verification_enable();
+    let is_verified = is_verified(server, transaction_version::<TxnOffsetCommitRequest>(context.api_version));
     let answer = if offsets.is_empty() {
         CommitAnswer::Stored(Ok(()))
     } else if is_verified && let Err(code) = verify(server, context, &request).await {

@@ -544,9 +544,14 @@ impl Log {
         self.locked().producers.begin_verification(producer_id, epoch, base_sequence, version, now_ms)
     }
 
-    /// The coordinator has confirmed the transaction.
-    pub fn transaction_verified(&self, producer_id: ProducerId, guard: VerificationGuard) {
-        self.locked().producers.verified(producer_id, guard);
+    /// The coordinator has confirmed the transaction, and will end it by that version of the protocol.
+    pub fn transaction_verified(&self, guard: VerificationGuard, version: TransactionVersion) {
+        self.locked().producers.verified(guard, version);
+    }
+
+    /// The coordinator knows no such producer.
+    pub fn transaction_refused(&self, guard: VerificationGuard) {
+        self.locked().producers.refused(guard);
     }
 
     /// Producers with a transaction open to which nothing has been written for that long.

@@ -198,9 +198,14 @@ impl Default for ProducerLimits {
     }
 }
 
-/// One wish to open a transaction: what is confirmed for it counts for no later one, which a marker would be between.
+/// One wish to open a transaction: what is confirmed for it counts for no later one, which a marker would be between, and
+/// for no other epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VerificationGuard(u64);
+pub struct VerificationGuard {
+    producer_id: ProducerId,
+    producer_epoch: ProducerEpoch,
+    number: u64,
+}
 
 /// Unlike any before, in every log.
 static NEXT_GUARD: AtomicU64 = AtomicU64::new(0);
@@ -208,21 +213,23 @@ static NEXT_GUARD: AtomicU64 = AtomicU64::new(0);
 /// Source: kafka 3.9 storage/.../log/VerificationStateEntry.java.
 #[derive(Clone, Copy, Debug)]
 struct Verification {
-    guard: VerificationGuard,
+    /// Of its guard.
+    number: u64,
     is_verified: bool,
-    epoch: ProducerEpoch,
     version: TransactionVersion,
+    /// A marker of its epoch has come since, and is that of the transaction before if the coordinator follows version 2 too.
+    has_outlived_marker: bool,
     /// Of the batches that want to open it.
     lowest_sequence: i32,
     since_ms: i64,
 }
 
 impl Verification {
-    /// A transaction is open now, or has ended, and what may be confirmed yet is about another one. The marker that ends the
-    /// transaction before carries the epoch of the next with version 2, whose first write may have been asked about already.
+    /// A batch of its epoch has come: a transaction is open now, or has ended, and what may be confirmed yet is about another
+    /// one. But the marker that ends the transaction before carries the epoch of the next with version 2, whose first write
+    /// may have been asked about already.
     fn outlives(&self, batch: &ProducerBatch) -> bool {
-        let is_next = self.version.bumps_epoch() && self.epoch == batch.producer_epoch && !self.is_verified;
-        self.epoch > batch.producer_epoch || (batch.marker.is_some() && is_next)
+        batch.marker.is_some() && self.version.bumps_epoch() && !self.is_verified
     }
 }
 
@@ -236,8 +243,9 @@ pub(crate) struct Producers {
     ongoing: BTreeMap<Offset, ProducerId>,
     /// Completed transactions, first offset to marker, whose marker may lie above the high watermark.
     unreplicated: BTreeMap<Offset, Offset>,
-    /// Producers whose coordinators are asked whether they may open a transaction here (KIP-890), or were and refused.
-    verifications: HashMap<ProducerId, Verification>,
+    /// Producers whose coordinators are asked whether they may open a transaction here (KIP-890), or were and did not say
+    /// yes for now. Each epoch for itself: anybody may name any.
+    verifications: BTreeMap<(ProducerId, ProducerEpoch), Verification>,
     /// The state covers the log up to here, exclusive.
     end_offset: Offset,
 }
@@ -338,7 +346,7 @@ impl Producers {
 
     /// To open a transaction with such a batch. What a zombie wishes holds nobody else up.
     fn wish_of(&self, batch: &ProducerBatch) -> Option<&Verification> {
-        self.verifications.get(&batch.producer_id).filter(|wish| wish.epoch == batch.producer_epoch)
+        self.verifications.get(&(batch.producer_id, batch.producer_epoch))
     }
 
     /// A batch that opens a transaction must have been confirmed since the last marker. While one is not, none overtakes
@@ -366,7 +374,7 @@ impl Producers {
     }
 
     /// A producer wants to open a transaction with a batch of that sequence: what its coordinator is asked is told to
-    /// `verified`. `None` if it has one open. One of another epoch is another one, whose marker is on its way.
+    /// `verified` or `refused`. `None` if it has one open. One of another epoch is another one, whose marker is on its way.
     pub fn begin_verification(
         &mut self,
         producer_id: ProducerId,
@@ -378,45 +386,70 @@ impl Producers {
         if self.producers.get(&producer_id).is_some_and(|state| state.is_open(epoch)) {
             return None;
         }
-        if self.verifications.len() >= self.limits.per_partition.max(1)
-            && !self.verifications.contains_key(&producer_id)
-        {
+        let key = (producer_id, epoch);
+        if self.verifications.len() >= self.limits.per_partition.max(1) && !self.verifications.contains_key(&key) {
             // Most are left over from requests that were refused. Who is forgotten in the middle asks again.
-            let mut guards: Vec<u64> = self.verifications.values().map(|one| one.guard.0).collect();
-            let evicted = (guards.len() / 8).max(1);
-            let (_, &mut last_evicted, _) = guards.select_nth_unstable(evicted - 1);
-            self.verifications.retain(|_, one| one.guard.0 > last_evicted);
+            let mut numbers: Vec<u64> = self.verifications.values().map(|one| one.number).collect();
+            let evicted = (numbers.len() / 8).max(1);
+            let (_, &mut last_evicted, _) = numbers.select_nth_unstable(evicted - 1);
+            self.verifications.retain(|_, one| one.number > last_evicted);
         }
-        let wish = || Verification {
-            guard: VerificationGuard(NEXT_GUARD.fetch_add(1, Ordering::Relaxed)),
+        let verification = self.verifications.entry(key).or_insert_with(|| Verification {
+            number: NEXT_GUARD.fetch_add(1, Ordering::Relaxed),
             is_verified: false,
-            epoch,
             version,
+            has_outlived_marker: false,
             lowest_sequence: base_sequence,
             since_ms: now_ms,
-        };
-        let verification = self.verifications.entry(producer_id).or_insert_with(wish);
-        if epoch > verification.epoch {
-            // What was confirmed of an earlier epoch says nothing of this one.
-            *verification = wish();
-        } else if epoch == verification.epoch && base_sequence < verification.lowest_sequence {
-            verification.lowest_sequence = base_sequence;
+        });
+        verification.lowest_sequence = verification.lowest_sequence.min(base_sequence);
+        if !verification.is_verified {
+            verification.version = verification.version.max(version);
         }
-        Some(verification.guard)
+        Some(VerificationGuard { producer_id, producer_epoch: epoch, number: verification.number })
     }
 
-    /// The coordinator has confirmed the transaction. It counts unless a marker has ended that one meanwhile.
-    pub fn verified(&mut self, producer_id: ProducerId, guard: VerificationGuard) {
-        if let Some(verification) = self.verifications.get_mut(&producer_id).filter(|one| one.guard == guard) {
-            verification.is_verified = true;
+    /// The coordinator has confirmed the transaction, by the version of the protocol in which it will end it. It counts
+    /// unless a marker has ended that one meanwhile.
+    pub fn verified(&mut self, guard: VerificationGuard, version: TransactionVersion) {
+        let key = (guard.producer_id, guard.producer_epoch);
+        let Some(wish) = self.verifications.get_mut(&key).filter(|one| one.number == guard.number) else { return };
+        if wish.has_outlived_marker && !version.bumps_epoch() {
+            self.verifications.remove(&key);
+        } else {
+            wish.is_verified = true;
+            wish.version = version;
+        }
+    }
+
+    /// The coordinator knows no such producer as had this wish. It may know one of the same name, and have been asked for that
+    /// one too, to which the sequence of this one says nothing.
+    pub fn refused(&mut self, guard: VerificationGuard) {
+        let key = (guard.producer_id, guard.producer_epoch);
+        if let Some(wish) = self.verifications.get_mut(&key).filter(|one| one.number == guard.number) {
+            wish.lowest_sequence = i32::MAX;
+        }
+    }
+
+    /// What a batch in the log leaves of the wishes of its producer: none of an epoch before.
+    fn forget_wishes(&mut self, batch: &ProducerBatch) {
+        let this = (batch.producer_id, batch.producer_epoch);
+        let before = (batch.producer_id, ProducerEpoch(i16::MIN))..this;
+        while let Some(key) = self.verifications.range(before.clone()).next().map(|(key, _)| *key) {
+            self.verifications.remove(&key);
+        }
+        match self.verifications.get_mut(&this) {
+            Some(wish) if wish.outlives(batch) => wish.has_outlived_marker = true,
+            Some(_) => drop(self.verifications.remove(&this)),
+            None => {}
         }
     }
 
     /// Takes note of a batch that is now in the log. Returns the transaction it aborted, for the transaction index.
     pub fn apply(&mut self, batch: &ProducerBatch) -> Option<AbortedTxn> {
         self.make_room_for(batch);
-        if self.verifications.get(&batch.producer_id).is_some_and(|wish| !wish.outlives(batch)) {
-            self.verifications.remove(&batch.producer_id);
+        if !self.verifications.is_empty() {
+            self.forget_wishes(batch);
         }
         let is_new = !self.producers.contains_key(&batch.producer_id);
         if is_new {
@@ -744,16 +777,16 @@ mod tests {
         assert!(producers.check(&of(0), AppendOrigin::VerifiedCoordinator).is_err());
         let guard = begin(&mut producers, 0).expect("none is open");
         assert_eq!(check(&producers, of(0)), Err("state"), "not answered");
-        producers.verified(ProducerId(7), guard);
+        producers.verified(guard, TransactionVersion::V0);
         assert_eq!(check(&producers, of(0)), Ok(Verdict::Append));
         assert_eq!(check(&producers, of(5)), Err("sequence"), "it would overtake");
         // The marker that ends the transaction comes first.
         producers.apply(&marker(7, 0, 11, 1, true));
         assert_eq!(check(&producers, of(0)), Err("state"));
         let next = begin(&mut producers, 0).expect("none is open");
-        producers.verified(ProducerId(7), guard);
+        producers.verified(guard, TransactionVersion::V0);
         assert_eq!(check(&producers, of(0)), Err("state"), "the answer is about the last one");
-        producers.verified(ProducerId(7), next);
+        producers.verified(next, TransactionVersion::V0);
         assert_eq!(check(&producers, of(0)), Ok(Verdict::Append));
         producers.apply(&of(0));
         assert_eq!(begin(&mut producers, 1), None, "it is open");
@@ -778,10 +811,10 @@ mod tests {
             producers.begin_verification(ProducerId(7), ProducerEpoch(epoch), sequence, version, 0)
         };
         let late = begin(&mut producers, 0, 3).expect("none is open");
-        producers.verified(ProducerId(7), late);
+        producers.verified(late, TransactionVersion::V2);
         assert_eq!(check(&producers, of(0, 3)), Err("sequence"), "what came before is missing");
         let first = begin(&mut producers, 0, 0).expect("none is open");
-        producers.verified(ProducerId(7), first);
+        producers.verified(first, TransactionVersion::V2);
         assert_eq!(check(&producers, of(0, 0)), Ok(Verdict::Append));
         producers.apply(&of(0, 0));
         assert_eq!(begin(&mut producers, 0, 1), None, "it is open");
@@ -793,25 +826,99 @@ mod tests {
         assert_eq!(check(&producers, of(1, 0)), Err("state"), "not answered");
         assert_eq!(check(&producers, of(0, 1)), Err("epoch"), "delayed until after the marker");
         assert_eq!(begin(&mut producers, 1, 0), Some(next), "the marker was that of the one before");
-        producers.verified(ProducerId(7), next);
+        producers.verified(next, TransactionVersion::V2);
         assert_eq!(check(&producers, of(1, 0)), Ok(Verdict::Append));
         // What was confirmed and has come to nothing is over with the marker.
         producers.apply(&marker(7, 1, 11, 1, false));
         assert_eq!(check(&producers, of(1, 0)), Err("state"));
         let again = begin(&mut producers, 1, 0).expect("none is open");
-        producers.verified(ProducerId(7), again);
+        producers.verified(again, TransactionVersion::V2);
         assert_eq!(check(&producers, of(1, 0)), Ok(Verdict::Append));
 
         // Nor does what is confirmed of one epoch open a transaction of the next.
         let third = begin(&mut producers, 2, 0).expect("none is open");
         assert_eq!(check(&producers, of(2, 0)), Err("state"));
-        producers.verified(ProducerId(7), again);
+        producers.verified(again, TransactionVersion::V2);
         assert_eq!(check(&producers, of(2, 0)), Err("state"));
-        producers.verified(ProducerId(7), third);
+        producers.verified(third, TransactionVersion::V2);
         assert_eq!(check(&producers, of(2, 0)), Ok(Verdict::Append));
         producers.apply(&of(2, 0));
         begin(&mut producers, 1, 0).expect("none of that epoch is open");
         assert_eq!(check(&producers, of(2, 1)), Ok(Verdict::Append), "a zombie holds nobody up");
+    }
+
+    /// Whoever may write to the partition may name any producer that there is, and any epoch.
+    #[test]
+    fn what_a_stranger_wishes_in_the_name_of_a_producer_is_nowhere_in_its_way_and_never_comes_true() {
+        let of = |epoch, sequence| ProducerBatch { is_transactional: true, ..data(epoch, sequence, 10, 1) };
+        let check = |producers: &Producers, batch: ProducerBatch| {
+            producers.check(&batch, AppendOrigin::VerifiedClient).map_err(|error| match error {
+                LogError::InvalidTxnState { .. } => "state",
+                LogError::OutOfOrderSequence { .. } => "sequence",
+                _ => "other",
+            })
+        };
+        let begin = |producers: &mut Producers, epoch, sequence, version| {
+            let guard = producers.begin_verification(ProducerId(7), ProducerEpoch(epoch), sequence, version, 0);
+            guard.expect("none is open")
+        };
+        let (v0, v2) = (TransactionVersion::V0, TransactionVersion::V2);
+
+        // Of the last epoch there is.
+        let mut producers = Producers::default();
+        let strange = begin(&mut producers, i16::MAX, 0, v2);
+        let own = begin(&mut producers, 3, 0, v2);
+        assert_ne!(own, strange);
+        let again = begin(&mut producers, i16::MAX, 0, v2);
+        producers.verified(own, v2);
+        assert_eq!(check(&producers, of(i16::MAX, 0)), Err("state"), "the other was confirmed");
+        assert_eq!(check(&producers, of(3, 0)), Ok(Verdict::Append));
+        producers.apply(&of(3, 0));
+        producers.refused(again);
+        assert_eq!(check(&producers, of(3, 1)), Ok(Verdict::Append));
+        begin(&mut producers, i16::MAX, 0, v2);
+        assert_eq!(check(&producers, of(i16::MAX, 0)), Err("state"));
+
+        // Of the same epoch, before the producer itself or meanwhile.
+        for is_before in [true, false] {
+            let mut producers = Producers::default();
+            producers.apply(&data(3, 0, 0, 5));
+            let strange = begin(&mut producers, 3, 0, v0);
+            if is_before {
+                producers.refused(strange);
+            }
+            let own = begin(&mut producers, 3, 5, v2);
+            producers.refused(strange);
+            assert_eq!(check(&producers, of(3, 5)), Err("state"));
+            producers.apply(&marker(7, 3, 5, 1, true));
+            assert_eq!(begin(&mut producers, 3, 5, v2), own, "its transaction is the next");
+            producers.verified(own, v2);
+            assert_eq!(check(&producers, of(3, 5)), Ok(Verdict::Append));
+        }
+    }
+
+    /// A client that has not heard that version 2 was taken back, at a coordinator that knows only the one before.
+    #[test]
+    fn where_the_coordinator_keeps_the_epoch_a_marker_of_the_same_epoch_ends_what_was_wished() {
+        let of = |sequence| ProducerBatch { is_transactional: true, ..data(0, sequence, 10, 1) };
+        let begin = |producers: &mut Producers| {
+            let guard = producers.begin_verification(ProducerId(7), ProducerEpoch(0), 0, TransactionVersion::V2, 0);
+            guard.expect("none is open")
+        };
+        let opens = |producers: &Producers| producers.check(&of(0), AppendOrigin::VerifiedClient).is_ok();
+        // Confirmed before the marker, or only after it.
+        let mut producers = Producers::default();
+        let guard = begin(&mut producers);
+        producers.verified(guard, TransactionVersion::V0);
+        assert!(opens(&producers));
+        producers.apply(&marker(7, 0, 10, 1, true));
+        assert!(!opens(&producers));
+        let mut producers = Producers::default();
+        let guard = begin(&mut producers);
+        producers.apply(&marker(7, 0, 10, 1, true));
+        producers.verified(guard, TransactionVersion::V0);
+        assert!(!opens(&producers), "nobody would end it");
+        assert_ne!(begin(&mut producers), guard);
     }
 
     #[test]
@@ -824,8 +931,7 @@ mod tests {
             assert!(producers.verifications.len() <= 80);
             assert!(id.0 < 79 || producers.verifications.len() > 70, "an eighth goes at once");
         }
-        assert!((930..1000).all(|id| producers.verifications.contains_key(&ProducerId(id))));
-        assert!(producers.verifications.contains_key(&ProducerId(999)));
+        assert!((930..1000).all(|id| producers.verifications.contains_key(&(ProducerId(id), ProducerEpoch(0)))));
         producers.remove_expired(100_000, 1000);
         assert_eq!(producers.verifications.len(), 0);
     }

@@ -7,6 +7,7 @@ pub mod error_code;
 pub mod header;
 pub mod message;
 pub mod messages;
+pub(crate) mod transaction_version;
 
 #[cfg(test)]
 mod tests {

@@ -187,8 +187,8 @@ impl MemoryLog {
     }
 
     /// The coordinator has confirmed the transaction.
-    pub fn transaction_verified(&self, producer_id: ProducerId, guard: VerificationGuard) {
-        self.state().producers.verified(producer_id, guard);
+    pub fn transaction_verified(&self, guard: VerificationGuard) {
+        self.state().producers.verified(guard, TransactionVersion::V0);
     }
 
     /// Whether a transaction has ended whose marker is not below the high watermark.

@@ -209,3 +209,18 @@ impl Shared {
         self.cluster.broker(node.id).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::transaction_version::TransactionVersion::{V0, V2};
+    use crate::protocol::messages::produce::ProduceRequest;
+    use crate::protocol::transaction_version::transaction_version;
+
+    #[test]
+    fn the_versions_are_the_last_of_version_1_of_the_protocol() {
+        let produce = [PRODUCE_VERSION_MAX, PRODUCE_VERSION_MAX + 1].map(transaction_version::<ProduceRequest>);
+        let end_txn = [END_TXN_VERSION_MAX, END_TXN_VERSION_MAX + 1].map(transaction_version::<EndTxnRequest>);
+        assert_eq!((produce, end_txn), ([V0, V2], [V0, V2]));
+    }
+}

@@ -23,12 +23,14 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::add_partitions_to_txn::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
+use crate::protocol::messages::end_txn::EndTxnRequest;
+use crate::protocol::transaction_version::transaction_version as of_request;
 
 /// The first version in which brokers ask. Brokers before 3.6 do not know it, and then nothing is verified.
 const FIRST_OF_BROKERS: i16 = 4;
 
-/// One for each partition that was asked for.
-type Verdicts = Vec<Result<(), Unverified>>;
+/// One for each partition that was asked for: by which version of the protocol the coordinator will end the transaction.
+type Verdicts = Vec<Result<TransactionVersion, Unverified>>;
 
 /// Why a transaction may not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +101,7 @@ impl Verifier {
         let began = Instant::now();
         loop {
             let verdicts = self.verify_once(transactional_id, producer, version, partitions).await;
-            let is_concurrent = |verdict: &Result<(), Unverified>| verdict.is_err_and(Unverified::is_concurrent);
+            let is_concurrent = |verdict: &Result<_, Unverified>| verdict.is_err_and(Unverified::is_concurrent);
             if !(version.bumps_epoch() && verdicts.iter().any(is_concurrent)) || began.elapsed() >= ADD_RETRY_MAX {
                 return verdicts;
             }
@@ -120,13 +122,13 @@ impl Verifier {
         let all = |why| vec![Err(why); partitions.len()];
         if leader == Some(self.broker) && version.bumps_epoch() {
             let added = self.coordinator.add_partitions(transactional_id, producer, partitions.to_vec(), version).await;
-            return vec![added.map_err(Unverified::Refused); partitions.len()];
+            return vec![added.map(|()| version).map_err(Unverified::Refused); partitions.len()];
         }
         if leader == Some(self.broker) {
             return match self.coordinator.verify(transactional_id, producer, partitions) {
                 Ok(open) => {
                     let abortable = Err(Unverified::Refused(TransactionError::TransactionAbortable));
-                    open.into_iter().map(|is_open| if is_open { Ok(()) } else { abortable }).collect()
+                    open.into_iter().map(|is_open| if is_open { Ok(version) } else { abortable }).collect()
                 }
                 Err(error) => all(Unverified::Refused(error)),
             };
@@ -136,7 +138,9 @@ impl Verifier {
         else {
             return all(Unverified::Refused(TransactionError::CoordinatorNotAvailable));
         };
-        match self.ask(leader, &endpoint.address(), transactional_id, producer, version, partitions).await {
+        let address = endpoint.address();
+        let asked = self.connections.ask(leader, &address, transactional_id, producer, version, partitions);
+        match asked.await {
             Ok(verdicts) => verdicts,
             Err(why) => {
                 log::warn!("broker {leader} cannot be asked whether a transaction is open: {why}");
@@ -144,7 +148,9 @@ impl Verifier {
             }
         }
     }
+}
 
+impl Connections {
     async fn ask(
         &self,
         broker: BrokerId,
@@ -154,15 +160,20 @@ impl Verifier {
         transaction_version: TransactionVersion,
         partitions: &[TopicPartition],
     ) -> Result<Verdicts, ClientError> {
-        let connection = self.connections.get(broker, address).await?;
+        let connection = self.get(broker, address).await?;
         let Ok(version @ FIRST_OF_BROKERS..) = connection.version_of::<AddPartitionsToTxnRequest>(i16::MAX) else {
             let outcome = match transaction_version.bumps_epoch() {
                 // What nobody adds nobody ends.
                 true => Err(Unverified::Refused(TransactionError::TransactionAbortable)),
-                false => Ok(()),
+                false => Ok(transaction_version),
             };
             return Ok(vec![outcome; partitions.len()]);
         };
+        // One that ends transactions without another epoch adds nothing by a write: it would end what is written next too.
+        let ends_with = connection
+            .version_of::<EndTxnRequest>(i16::MAX)
+            .map_or(TransactionVersion::V0, of_request::<EndTxnRequest>);
+        let transaction_version = transaction_version.min(ends_with);
         let topic = |partition: &TopicPartition| AddPartitionsToTxnTopic {
             name: partition.topic.to_string(),
             partitions: vec![partition.partition],
@@ -197,15 +208,13 @@ impl Verifier {
             })
             .collect();
         let verdict = |partition: &TopicPartition| match said.get(&(&*partition.topic, partition.partition)) {
-            Some(ErrorCode::None) => Ok(()),
+            Some(ErrorCode::None) => Ok(transaction_version),
             Some(code) => Err(Unverified::Code(*code)),
             None => Err(Unverified::Code(ErrorCode::UnknownServerError)),
         };
         Ok(partitions.iter().map(verdict).collect())
     }
-}
 
-impl Connections {
     /// The one that is open, or a new one. Whoever waits while somebody else opens it, waits no longer than for his own, and
     /// shares what comes of it.
     async fn get(&self, broker: BrokerId, address: &str) -> Result<Arc<Connection>, ClientError> {
@@ -253,7 +262,79 @@ fn by_topic(named: impl Iterator<Item = AddPartitionsToTxnTopic>) -> Vec<AddPart
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::codec::reader::Reader;
+    use crate::codec::writer::Writer;
+    use crate::model::{ProducerEpoch, ProducerId};
+    use crate::protocol::api_keys::ApiKey;
+    use crate::protocol::header::{RequestHeader, write_response_header};
+    use crate::protocol::message::{Message, Request};
+    use crate::protocol::messages::add_partitions_to_txn::{
+        AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResponse, AddPartitionsToTxnResult,
+        AddPartitionsToTxnTopicResult,
+    };
+    use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+
+    /// Reads one request and answers it.
+    async fn serve<R: Request>(socket: &mut TcpStream, respond: impl FnOnce(R) -> R::Response) {
+        let length = socket.read_i32().await.expect("a request comes");
+        let mut frame = vec![0; usize::try_from(length).expect("a length")];
+        socket.read_exact(&mut frame).await.expect("all of it");
+        let mut reader = Reader::new(Bytes::from(frame));
+        let header = RequestHeader::read(&mut reader).expect("a header");
+        let key = ApiKey::from_code(R::KEY).expect("one of ours");
+        assert_eq!(header.api_key, key.code());
+        let request = R::decode(&mut reader, header.api_version).expect("what the header says");
+        let mut body = Writer::new();
+        write_response_header(&mut body, key, header.api_version, header.correlation_id);
+        respond(request).encode(&mut body, header.api_version).expect("it has a place for all");
+        let body = body.into_bytes().expect("no file is in it");
+        socket.write_i32(i32::try_from(body.len()).expect("short")).await.expect("it listens");
+        socket.write_all(&body).await.expect("it listens");
+    }
+
+    /// What a coordinator with that EndTxn is asked of a producer by its leader, and what its yes is taken for.
+    async fn asked_of(end_txn: i16, version: TransactionVersion) -> (bool, Result<TransactionVersion, Unverified>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("bound").to_string();
+        let connections = Connections { settings: ConnectionSettings::default(), by_broker: Mutex::default() };
+        let partitions = [TopicPartition::new("a", 0)];
+        let producer = Producer { id: ProducerId(7), epoch: ProducerEpoch(3) };
+        let coordinator = async {
+            let (mut socket, _) = listener.accept().await.expect("it connects");
+            let knows = |key: ApiKey, max_version| ApiVersion { api_key: key.code(), min_version: 0, max_version };
+            let api_keys = vec![knows(ApiKey::AddPartitionsToTxn, 5), knows(ApiKey::EndTxn, end_txn)];
+            let versions = ApiVersionsResponse { api_keys, ..Default::default() };
+            serve(&mut socket, |_: ApiVersionsRequest| versions).await;
+            let mut is_verify_only = None;
+            serve(&mut socket, |request: AddPartitionsToTxnRequest| {
+                is_verify_only = Some(request.transactions[0].verify_only);
+                let yes = AddPartitionsToTxnPartitionResult { partition_index: 0, partition_error_code: 0 };
+                let yes = AddPartitionsToTxnTopicResult { name: "a".to_owned(), results_by_partition: vec![yes] };
+                let yes = AddPartitionsToTxnResult { transactional_id: "t".to_owned(), topic_results: vec![yes] };
+                AddPartitionsToTxnResponse { results_by_transaction: vec![yes], ..Default::default() }
+            })
+            .await;
+            (is_verify_only.expect("it was asked"), socket)
+        };
+        let ask = connections.ask(BrokerId(1), &address, "t", producer, version, &partitions);
+        let (verdicts, (is_verify_only, _socket)) = tokio::join!(ask, coordinator);
+        (is_verify_only, verdicts.expect("it answers")[0])
+    }
+
+    /// A JVM broker would end the transaction without another epoch, and could not tell the next one from it.
+    #[tokio::test]
+    async fn a_write_adds_its_partition_only_where_the_coordinator_ends_transactions_by_version_2() {
+        use TransactionVersion::{V0, V2};
+        assert_eq!(asked_of(5, V2).await, (false, Ok(V2)));
+        assert_eq!(asked_of(4, V2).await, (true, Ok(V0)));
+        assert_eq!(asked_of(3, V2).await, (true, Ok(V0)));
+        assert_eq!(asked_of(5, V0).await, (true, Ok(V0)));
+    }
 
     /// Time passes only while nothing else happens.
     #[tokio::test(start_paused = true)]

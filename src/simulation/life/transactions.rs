@@ -235,7 +235,7 @@ impl Life {
             if let Some(guard) = guard {
                 let name = partition.name().clone();
                 verify(local, &metadata, &coordinator, &questions, transactional_id, producer, name).await?;
-                log.transaction_verified(producer.id, guard);
+                log.transaction_verified(guard);
             }
             let terms = AppendTerms {
                 accepted_sets: AcceptedSets::OneV2Batch,
@@ -274,7 +274,7 @@ impl Life {
             if let Some(guard) = log.begin_verification(producer.id, producer.epoch, -1, NOW_MS) {
                 let name = TopicPartition::new(GROUP_METADATA_TOPIC, 0);
                 verify(local, &metadata, &coordinator, &questions, transactional_id, producer, name).await?;
-                log.transaction_verified(producer.id, guard);
+                log.transaction_verified(guard);
             }
             let committed = CommittedOffset {
                 offset: Offset(offset),
