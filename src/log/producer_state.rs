@@ -77,6 +77,8 @@ pub(crate) struct ProducerState {
     pub coordinator_epoch: i32,
     pub last_timestamp_ms: i64,
     pub current_txn_first_offset: Option<Offset>,
+    /// Where it was last heard of, by a batch or a marker; -1 if nobody knows.
+    last_written: Offset,
     batches: [BatchMetadata; BATCHES_MAX],
     batch_count: u8,
 }
@@ -94,6 +96,7 @@ impl ProducerState {
             coordinator_epoch,
             last_timestamp_ms,
             current_txn_first_offset,
+            last_written: last_batch.map_or(Offset(-1), |batch| batch.last_offset),
             batches: Default::default(),
             batch_count: 0,
         };
@@ -458,6 +461,7 @@ impl Producers {
         }
         let state = self.producers.get_mut(&batch.producer_id).expect("it is there, or was put there");
         state.enter_epoch(batch.producer_epoch);
+        state.last_written = batch.last_offset;
         let Some(marker) = batch.marker else {
             state.push(BatchMetadata {
                 last_sequence: batch.last_sequence,
@@ -517,7 +521,7 @@ impl Producers {
     }
 
     /// Of as many producers as there may be the longest silent eighth goes, if this one is not among them. Silent is who
-    /// wrote lowest in the log, since timestamps are what clients make of them. Open transactions stay. Nothing breaks for
+    /// wrote or ended a transaction lowest in the log, since timestamps are what clients make of them. Open transactions stay. Nothing breaks for
     /// who is forgotten: what it sends next may have any sequence, and only a retry of what it sent before would no longer
     /// be known as one.
     fn make_room_for(&mut self, batch: &ProducerBatch) {
@@ -526,8 +530,7 @@ impl Producers {
             return;
         }
         let idle = self.producers.iter().filter(|(_, state)| state.current_txn_first_offset.is_none());
-        let mut idle: Vec<(Offset, ProducerId)> =
-            idle.map(|(id, state)| (state.last_batch().map_or(Offset(-1), |batch| batch.last_offset), *id)).collect();
+        let mut idle: Vec<(Offset, ProducerId)> = idle.map(|(id, state)| (state.last_written, *id)).collect();
         // Many at once, so that a look at all of them is paid for by many batches.
         let gone = (most / 8).max(1).min(idle.len());
         if gone < idle.len() {
@@ -639,6 +642,22 @@ mod tests {
         assert!(producers.check_room_for(&of(7, 81, true), AppendOrigin::Client).is_ok(), "open already");
         producers.make_room_for(&of(80, 80, false));
         assert_eq!(producers.iter().len(), 80, "none of them may go");
+    }
+
+    /// With version 2 of the protocol each marker is of another epoch, of which no batch is known.
+    #[test]
+    fn whose_transaction_has_only_just_ended_is_not_the_longest_silent() {
+        let mut producers = Producers::new(ProducerLimits::new(80, usize::MAX));
+        for id in 0..79 {
+            producers.apply(&ProducerBatch { producer_id: ProducerId(id), ..data(0, 0, id, 1) });
+        }
+        let of =
+            |id, offset| ProducerBatch { producer_id: ProducerId(id), is_transactional: true, ..data(0, 0, offset, 1) };
+        producers.apply(&of(100, 100));
+        producers.apply(&marker(100, 1, 101, 0, false));
+        producers.apply(&of(101, 102));
+        let kept = |id| producers.producers.contains_key(&ProducerId(id));
+        assert_eq!([kept(0), kept(9), kept(10), kept(100), kept(101)], [false, false, true, true, true]);
     }
 
     #[test]
