@@ -28,6 +28,12 @@ fn finalized(zookeeper: &ZooKeeper, found: Option<(Vec<u8>, Stat)>) -> Finalized
     }
 }
 
+/// An operator who takes a feature back leaves `/feature` there, enabled and without it: somebody else was at it, perhaps a
+/// controller that knows no features.
+fn is_lost(before: &FinalizedFeatures, now: &FinalizedFeatures) -> bool {
+    !before.levels.is_empty() && *now == FinalizedFeatures::default()
+}
+
 /// What is finalized now. The error names what this broker cannot take part in.
 pub async fn read(zookeeper: &ZooKeeper) -> Result<Result<FinalizedFeatures, String>, ZkError> {
     let found = loop {
@@ -71,12 +77,34 @@ pub async fn follow(
             now.levels.retain(|name, _| !unknown.contains_key(name));
         }
         published.send_if_modified(|before| {
-            if before.levels != now.levels {
+            if is_lost(before, &now) {
+                error!(
+                    "{PATH}, in which {:?} were finalized, has been deleted or disabled, and not by kafka-features.sh: clients \
+                     are told of no feature any more; look for a controller that is not one of ours, and finalize them again",
+                    before.levels
+                );
+            } else if before.levels != now.levels {
                 info!("the features that the cluster has finalized are {:?}, of epoch {}", now.levels, now.epoch);
             }
             let is_other = *before != now;
             *before = now;
             is_other
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::features::{FeatureLevels, TRANSACTION_VERSION};
+
+    #[test]
+    fn what_was_finalized_is_lost_with_its_znode_and_not_by_a_downgrade() {
+        let one = FeatureLevels::from([(TRANSACTION_VERSION.to_owned(), 2)]);
+        let finalized = FinalizedFeatures { epoch: 3, levels: one };
+        let taken_back = FinalizedFeatures { epoch: 4, levels: FeatureLevels::new() };
+        let nothing = FinalizedFeatures::default();
+        let lost = [(&finalized, &nothing), (&finalized, &taken_back), (&taken_back, &nothing), (&nothing, &finalized)];
+        assert_eq!(lost.map(|(before, now)| is_lost(before, now)), [true, false, false, false]);
     }
 }
