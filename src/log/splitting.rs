@@ -10,6 +10,7 @@ use std::path::Path;
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file, with_suffix};
 use super::files;
+use super::replacement::remove_cleaned;
 use super::scan::{Found, HeaderScan};
 use super::segment::RELATIVE_OFFSET_MAX;
 use crate::model::Offset;
@@ -32,24 +33,29 @@ pub(super) fn split(dir: &Path, base_offset: Offset, limit: Offset) -> Result<()
     let parts = parts_of(&file, base_offset, limit, metadata.len()).doing("read", &path)?;
     let modified = metadata.modified().doing("look at", &path)?;
     let paths: Vec<_> = parts.iter().map(|part| offset_file(dir, part.base_offset, file_names::LOG)).collect();
-    for (part, path) in parts.iter().zip(&paths) {
+    let write = |part: &Part, cleaned: &Path| {
+        let copy = files::create(cleaned)?;
+        let mut buffer = vec![0; COPIED_BYTES];
+        let mut position = part.start;
+        while position < part.end {
+            let wanted = usize::try_from(part.end - position).map_or(COPIED_BYTES, |left| left.min(COPIED_BYTES));
+            files::read_exact_at(&file, &mut buffer[..wanted], position)?;
+            files::write_all_at(&copy, &buffer[..wanted], position - part.start)?;
+            position += wanted as u64;
+        }
+        // Retention goes by it where records have no dates.
+        files::set_modified(&copy, modified)?;
+        files::sync(&copy)
+    };
+    let written = parts.iter().zip(&paths).try_for_each(|(part, path)| {
         let cleaned = with_suffix(path, file_names::CLEANED);
-        let written = (|| {
-            let copy = files::create(&cleaned)?;
-            let mut buffer = vec![0; COPIED_BYTES];
-            let mut position = part.start;
-            while position < part.end {
-                let wanted = usize::try_from(part.end - position).map_or(COPIED_BYTES, |left| left.min(COPIED_BYTES));
-                files::read_exact_at(&file, &mut buffer[..wanted], position)?;
-                files::write_all_at(&copy, &buffer[..wanted], position - part.start)?;
-                position += wanted as u64;
-            }
-            // Retention goes by it where records have no dates.
-            files::set_modified(&copy, modified)?;
-            files::sync(&copy)
-        })();
-        written.doing("write", &cleaned)?;
+        write(part, &cleaned).doing("write", &cleaned)
+    });
+    if written.is_err() {
+        // The disk may be full of them, and the log is opened again when a decision about it comes.
+        remove_cleaned(&paths);
     }
+    written?;
     let sync_dir = || files::sync_path(dir).doing("fsync", dir);
     sync_dir()?;
     // From the last to the first: see `finish_swaps`.
@@ -175,6 +181,32 @@ mod tests {
                 nth += 1;
             }
             assert!(nth > 0, "{op:?}");
+        }
+    }
+
+    #[test]
+    fn a_split_for_which_there_is_no_room_leaves_nothing_behind() {
+        let (sample, offsets) = made();
+        for op in [Op::Create, Op::WriteAt, Op::SetModified] {
+            let mut nth = 0;
+            loop {
+                let one = OneLog::new((*sample.config).clone());
+                copy_tree(&sample.dir(), &one.dir());
+                faults::fail(op, nth);
+                let opened = one.open(true, Offset(0));
+                if faults::clear() {
+                    break;
+                }
+                // Indexes are made in another way.
+                if opened.is_err() {
+                    let names = names_in(&one.dir());
+                    assert!(!names.iter().any(|name| name.ends_with(".cleaned")), "{op:?} {nth}: {names:?}");
+                }
+                drop(opened);
+                check(&one, &offsets, true, &format!("{op:?} {nth}"));
+                nth += 1;
+            }
+            assert!(nth > 2, "{op:?}");
         }
     }
 
