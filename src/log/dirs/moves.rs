@@ -28,7 +28,7 @@ const PREFERRED_MAX: usize = 20_000;
 /// How often what is appended meanwhile is copied, before others have a turn: they wait.
 const LAST_STEPS_MAX: usize = 20;
 
-/// How often the end of a move is flushed again, and after how much longer each time, if it cannot be for a reason that goes
+/// How often what ends a move is flushed again, and after how much longer each time, if it cannot be for a reason that goes
 /// by. In all it is half a minute, for which whoever cuts or moves this log waits.
 const SYNC_TRIES_MAX: u32 = 50;
 const SYNC_PAUSE: Duration = Duration::from_millis(20);
@@ -191,7 +191,8 @@ impl LogDirs {
         self.future_logs.write().expect("nothing panics under this lock").remove(tp);
         from.shared.uncount_log();
         // Some was acknowledged because it is on the disk in the old directory.
-        if let Err(error) = current.observe_change(sync_patiently(|| current.sync_records())) {
+        let mut patience = Patience::default();
+        if let Err(error) = current.observe_change(patience.sync(|| current.sync_records())) {
             current.has_left();
             future.abandon();
             return Err(error);
@@ -201,7 +202,7 @@ impl LogDirs {
         // No loss of power brings the name back once the log can be cut.
         let root = from.shared.path();
         if renamed.is_ok()
-            && let Err(error) = from.shared.observe(sync_patiently(|| files::sync_path(root).doing("fsync", root)))
+            && let Err(error) = from.shared.observe(patience.sync(|| files::sync_path(root).doing("fsync", root)))
         {
             log::log!(error.level(), "[{tp}] {error}");
         }
@@ -310,17 +311,28 @@ fn has_failed_alone(future: &Log, current: &Log) -> bool {
     future.is_offline() && !future.parent().is_offline() && !current.is_offline()
 }
 
-/// What goes by soon, such as that there are too many open files, may cost no log that is sound: it is waited for.
-fn sync_patiently<T>(sync: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
-    let mut tries = 0;
-    loop {
-        match sync() {
-            Err(error @ LogError::Io { .. }) if error.condemns() == Condemned::Nothing && tries < SYNC_TRIES_MAX => {
-                tries += 1;
-                log::warn!("{error}; it is tried again");
-                std::thread::sleep(SYNC_PAUSE * tries);
+/// What goes by soon, such as that there are too many open files, may cost no log that is sound: it is waited for, so long for
+/// all that ends a move.
+#[derive(Default)]
+struct Patience {
+    tries: u32,
+}
+
+impl Patience {
+    fn sync<T>(&mut self, sync: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        loop {
+            match sync() {
+                Err(error @ LogError::Io { .. })
+                    if error.condemns() == Condemned::Nothing && self.tries < SYNC_TRIES_MAX =>
+                {
+                    if self.tries == 0 {
+                        log::warn!("{error}; it is tried again for half a minute");
+                    }
+                    self.tries += 1;
+                    std::thread::sleep(SYNC_PAUSE * self.tries);
+                }
+                synced => return synced,
             }
-            synced => return synced,
         }
     }
 }
