@@ -115,6 +115,12 @@ impl LogError {
         matches!(self, LogError::Io { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// A file that is not there, or is shorter than it should be, as long as nobody is at it.
+    pub(crate) fn says_missing(&self) -> bool {
+        let is_missing = |kind| matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof);
+        matches!(self, LogError::Io { source, .. } if is_missing(source.kind()))
+    }
+
     /// True if the partition can no longer be served.
     pub fn is_storage_failure(&self) -> bool {
         self.condemns() != Condemned::Nothing

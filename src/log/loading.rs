@@ -163,6 +163,7 @@ fn load_sound(
             snapshots: Snapshots::found(files.snapshots),
             truncations: 0,
             cuts: 0,
+            rebuilds: 0,
             cleaned_to: input.cleaned_to,
             is_truncating: false,
             cut_at: None,

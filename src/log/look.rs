@@ -24,9 +24,9 @@ impl Log {
         loop {
             let mut state = self.serving()?;
             let Some((at, chosen)) = choose(&state)? else { return Ok(None) };
-            let State { segments, dir, truncations, .. } = &mut *state;
+            let State { segments, dir, truncations, rebuilds, .. } = &mut *state;
             let segment = &mut segments[at];
-            // Whoever is overtaken again and again by truncations and compaction waits with the lock.
+            // Whoever is overtaken again and again, or has found something missing, waits with the lock.
             let is_last = attempt == ATTEMPTS_MAX;
             let found = match may_wait && !is_last {
                 true => from_memory(|| look(&chosen, segment, dir)),
@@ -35,22 +35,25 @@ impl Log {
             if !(may_wait && !is_last && found.as_ref().is_err_and(LogError::would_wait)) {
                 return found.map(|found| Some((chosen, found)));
             }
-            let (mut twin, dir, truncations) = (segment.clone(), dir.clone(), *truncations);
+            let (mut twin, dir, changes) = (segment.clone(), dir.clone(), (*truncations, *rebuilds));
             let replacements = self.replacements();
             drop(state);
             let found = look(&chosen, &mut twin, &dir);
             let mut state = self.locked();
-            let is_as_before = state.truncations == truncations && self.replacements() == replacements;
+            // A log that was deleted meanwhile says so itself.
+            let is_as_before = !state.is_closed
+                && (state.truncations, state.rebuilds) == changes
+                && self.replacements() == replacements;
             let place = state.segments.binary_search_by_key(&twin.base_offset(), Segment::base_offset);
             match (found, place) {
                 (Ok(found), _) if is_as_before => {
-                    if let Ok(at) = place
-                        && !state.is_closed
-                    {
+                    if let Ok(at) = place {
                         state.segments[at].learn(twin);
                     }
                     return Ok(Some((chosen, found)));
                 }
+                // Believed of a disk, not of what may be at a file just now.
+                (Err(error), Ok(_)) if is_as_before && error.says_missing() => attempt = ATTEMPTS_MAX,
                 (Err(error), Ok(_)) if is_as_before => return Err(error),
                 // Its files may have been another's, or were deleted.
                 _ => attempt += 1,
@@ -58,18 +61,17 @@ impl Log {
         }
     }
 
-    /// What `look` finds at each segment from that offset on, until `seen` has seen enough and says so. A segment for which
-    /// it finds nothing has wrong indexes: they are rebuilt, and it looks again.
+    /// What `look` finds at each segment, until `seen` has seen enough and says so. A segment for which it finds nothing has
+    /// wrong indexes: they are rebuilt, and it looks again.
     pub(super) fn look_at_each<T>(
         &self,
-        from: Offset,
         look: impl Fn(&mut Segment, &Path) -> Result<Option<T>, LogError>,
         mut seen: impl FnMut(Offset, T) -> bool,
     ) -> Result<(), LogError> {
-        let mut from = from;
+        let mut last = None;
         loop {
             let choose = |state: &State| {
-                let at = state.segments.partition_point(|segment| segment.base_offset() < from);
+                let at = state.segments.partition_point(|segment| Some(segment.base_offset()) <= last);
                 Ok(state.segments.get(at).map(|segment| (at, segment.base_offset())))
             };
             let Some((segment, found)) = self.look(choose, |_, segment, dir| look(segment, dir))? else {
@@ -81,7 +83,7 @@ impl Log {
                     if seen(segment, found) {
                         return Ok(());
                     }
-                    from = Offset(segment.0 + 1);
+                    last = Some(segment);
                 }
             }
         }

@@ -126,7 +126,7 @@ pub struct Log {
     /// Something of this log alone is damaged, or a change was left half done: nothing is served until the broker restarts.
     failed: AtomicBool,
     /// How many times segments have taken the place of others: who reads without the lock may have the file of an old one and
-    /// the indexes of its successor, and sees it here.
+    /// the indexes of its successor, and sees it here. So counts that the log is given up.
     replacements: AtomicU64,
     /// Who holds up compaction.
     cleaning_pauses: Arc<AtomicUsize>,
@@ -165,6 +165,8 @@ pub(crate) struct State {
     truncations: u64,
     /// Counts truncations that took more than the end of the active segment: compaction that overlapped one begins again.
     cuts: u64,
+    /// Counts those of indexes that are written anew where they are: who reads without the lock finds half of one, or none.
+    rebuilds: u64,
     /// Compaction has done everything below, if it has done anything. Never beyond the beginning of the active segment: what
     /// is appended there no pass has seen.
     cleaned_to: Option<Offset>,
@@ -698,6 +700,8 @@ impl Log {
         let mut state = self.locked();
         state.is_closed = true;
         state.segments.iter_mut().for_each(Segment::close);
+        // Whoever reads without the lock does not find its files any more, or those of the next log of its name.
+        self.replacements.fetch_add(1, Ordering::AcqRel);
     }
 }
 

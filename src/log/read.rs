@@ -83,9 +83,10 @@ impl Log {
         self.observe(entries.scan(&file, size).doing("read", &path))?;
         let mut state = self.serving()?;
         let is_active = if state.active().base_offset() == base_offset { IsActive::Yes } else { IsActive::No };
-        let State { segments, dir, truncations: now, .. } = &mut *state;
+        let State { segments, dir, truncations: now, rebuilds, .. } = &mut *state;
         match segments.binary_search_by_key(&base_offset, Segment::base_offset) {
             Ok(at) if *now == truncations && self.replacements() == replacements => {
+                *rebuilds += 1;
                 self.observe(segments[at].replace_indexes(dir, entries, is_active))
             }
             // Whoever is led astray again says so again.

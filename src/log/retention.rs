@@ -38,7 +38,7 @@ impl Log {
         let look = |segment: &mut Segment, dir: &Path| {
             Ok(segment.largest_timestamp_ms(dir)?.map(|largest_ms| (segment.size(), largest_ms)))
         };
-        self.look_at_each(Offset(i64::MIN), look, |base_offset, (size, largest_ms)| {
+        self.look_at_each(look, |base_offset, (size, largest_ms)| {
             let is_expired = now_ms.saturating_sub(largest_ms) > retention_ms;
             if is_expired {
                 segments.push((base_offset, size));

@@ -66,7 +66,7 @@ impl Log {
     /// record has it.
     fn largest_timestamp(&self) -> Result<Option<(Offset, TimestampOffset)>, LogError> {
         let mut largest: Option<(Offset, TimestampOffset)> = None;
-        self.look_at_each(Offset(i64::MIN), Segment::verified_max_timestamp, |segment, so_far| {
+        self.look_at_each(Segment::verified_max_timestamp, |segment, so_far| {
             if largest.is_none_or(|(_, best)| so_far.timestamp_ms > best.timestamp_ms) {
                 largest = Some((segment, so_far));
             }
@@ -84,7 +84,7 @@ impl Log {
             let reaches = largest_ms >= timestamp_ms && segment.size() > 0;
             Ok(Some(if reaches { Some(segment.time_lookup(dir, timestamp_ms)?) } else { None }))
         };
-        self.look_at_each(Offset(i64::MIN), look, |segment, lookup| {
+        self.look_at_each(look, |segment, lookup| {
             reaching = lookup.map(|lookup| (segment, lookup));
             reaching.is_some()
         })?;

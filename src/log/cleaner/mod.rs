@@ -191,7 +191,7 @@ impl Log {
                 _ => Ok(Some(())),
             }
         };
-        self.look_at_each(Offset(i64::MIN), look, |_, ()| false)
+        self.look_at_each(look, |_, ()| false)
     }
 }
 
