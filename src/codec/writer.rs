@@ -1,4 +1,7 @@
+use std::fmt::Debug;
 use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,6 +13,18 @@ pub struct FileRegion {
     /// First byte, counted from the start of the file.
     pub position: u64,
     pub len: u32,
+    /// Where it is from, if that is to be told when it cannot be sent.
+    pub source: Option<Arc<dyn RegionSource>>,
+}
+
+/// A directory that has files of which regions are sent.
+pub trait RegionSource: Debug + Send + Sync {
+    fn dir(&self) -> &Path;
+
+    fn is_offline(&self) -> bool;
+
+    /// What came of reading a region that could not be sent.
+    fn observe_read(&self, read: io::Result<()>);
 }
 
 /// A piece of an encoded frame, in sending order.

@@ -1,5 +1,6 @@
 //! One entry of `log.dirs`, as the logs in it see it: whether it still serves, and work they leave for later.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::counters::{LogCounters, add};
-use super::error::{Condemned, LogError};
+use super::error::{Condemned, IoContext, LogError};
 use super::files;
 use super::pace::Pace;
 use super::pending::Pending;
 use super::producer_state::ProducerLimits;
 use super::reserve::Reserve;
+use crate::codec::writer::RegionSource;
 use crate::model::{Offset, TopicPartition};
 
 #[derive(Debug)]
@@ -53,6 +55,22 @@ pub(crate) struct LogDir {
 pub(crate) struct Doomed {
     pub due_ms: i64,
     pub path: PathBuf,
+}
+
+impl RegionSource for LogDir {
+    fn dir(&self) -> &Path {
+        &self.path
+    }
+
+    fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    fn observe_read(&self, read: io::Result<()>) {
+        if let Err(error) = self.observe(read.doing("read again what could not be sent of a log in", &self.path)) {
+            log::log!(error.level(), "{error}");
+        }
+    }
 }
 
 impl LogDir {

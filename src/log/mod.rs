@@ -307,11 +307,6 @@ impl Log {
         self.parent.load().pace.holds_up()
     }
 
-    /// Whether the file is one of its segments'.
-    pub fn has_open(&self, file: &Arc<files::File>) -> bool {
-        self.locked().segments.iter().any(|segment| segment.has_open(file))
-    }
-
     /// What came of reading batches that were found in it.
     pub fn observe_read(&self, read: io::Result<()>) -> Result<(), LogError> {
         self.observe(read.doing_at("read batches of", || self.dir()))

@@ -13,7 +13,7 @@ use super::offset_index::Lookup;
 use super::segment::{AbortedTxns, IndexEntries, IsActive, Segment, find_batch, find_position};
 use super::transaction_index::{self, AbortedTxn};
 use super::{FetchedBatches, FirstBatch, Log, ReadUntil, State};
-use crate::codec::writer::FileRegion;
+use crate::codec::writer::{FileRegion, RegionSource};
 use crate::model::Offset;
 
 /// A truncation may cut the file while its headers are being read: then the read starts again.
@@ -280,7 +280,10 @@ impl ReadPlan {
         } else {
             Vec::new()
         };
-        let region = (len > 0).then(|| FileRegion { file: self.file.clone(), position: u64::from(start), len });
+        let region = (len > 0).then(|| {
+            let source: Arc<dyn RegionSource> = log.parent();
+            FileRegion { file: self.file.clone(), position: u64::from(start), len, source: Some(source) }
+        });
         let reached_limit = wanted.limit_is_here && start + len == end;
         let goes_on = !wanted.limit_is_here;
         Ok(Some(FetchedBatches { region, reached_limit, visible_bytes, goes_on, aborted_transactions }))

@@ -287,10 +287,6 @@ impl Segment {
         self.file.is_some()
     }
 
-    pub fn has_open(&self, file: &Arc<File>) -> bool {
-        self.file.as_ref().is_some_and(|open| Arc::ptr_eq(open, file))
-    }
-
     /// Open, though nobody wanted the file since idle files were closed last.
     pub fn is_idle(&self) -> bool {
         self.file.is_some() && !self.file_was_used

@@ -246,7 +246,8 @@ mod tests {
         let content: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
         file.write_all(&content).expect("room for it");
         let file = Arc::new(file);
-        let region = |position: u64, len: u32| Chunk::File(FileRegion { file: Arc::clone(&file), position, len });
+        let region =
+            |position: u64, len: u32| Chunk::File(FileRegion { file: Arc::clone(&file), position, len, source: None });
         let mut expected = Vec::new();
         let mut outbox = Outbox::default();
         let mut answer = |outbox: &mut Outbox, regions: &[(u64, u32)]| {

@@ -552,7 +552,7 @@ async fn a_region_of_a_file_that_cannot_be_sent_is_told_of() {
     let file = Arc::new(std::fs::OpenOptions::new().write(true).open(&path).unwrap());
     stream.write_all(&frame(METADATA, 1, 0)).await.unwrap();
     harness.wait_for_start(1).await;
-    let region = FileRegion { file, position: 5000, len: 10_000 };
+    let region = FileRegion { file, position: 5000, len: 10_000, source: None };
     let reply = Answer::reply(vec![Chunk::Bytes(Bytes::from_static(b"head")), Chunk::File(region)]);
     harness.parked.remove(&1).expect("it started").send(reply).ok().expect("it is waited for");
     harness.until(|harness| !harness.service.failed.lock().unwrap().is_empty()).await;

@@ -70,7 +70,7 @@ mod tests {
     fn what_follows_is_not_the_page_that_was_just_read() {
         let file = Arc::new(tempfile::tempfile().expect("a temporary file"));
         for (position, len, expected) in [(0, 4096, 4096), (10, 4000, 4096), (10, 5000, 8192), (4096, 4097, 12_288)] {
-            let region = FileRegion { file: Arc::clone(&file), position, len };
+            let region = FileRegion { file: Arc::clone(&file), position, len, source: None };
             let next = what_follows(&region);
             assert_eq!((next.position, next.len), (expected, len), "{position}, {len}");
         }
@@ -81,7 +81,7 @@ mod tests {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(&[7; 1 << 20]).expect("room for it");
         file.sync_all().expect("written");
-        let region = FileRegion { file: Arc::new(file), position: 0, len: 1 << 20 };
+        let region = FileRegion { file: Arc::new(file), position: 0, len: 1 << 20, source: None };
         assert!(is_cached(&region));
         fadvise(&region.file, 256 << 10, NonZeroU64::new(512 << 10), Advice::DontNeed).expect("a file");
         // A directory in memory has nothing that is not.
@@ -95,7 +95,7 @@ mod tests {
     fn bytes_just_written_are_cached() {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(&[7; 100_000]).expect("room for it");
-        let region = FileRegion { file: Arc::new(file), position: 10, len: 90_000 };
+        let region = FileRegion { file: Arc::new(file), position: 10, len: 90_000, source: None };
         assert!(is_cached(&region) && begins_cached(&region));
         let beyond = FileRegion { position: 1 << 30, ..region.clone() };
         assert!(begins_cached(&beyond), "there is nothing to wait for beyond the end");

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::task::JoinSet;
@@ -96,15 +97,108 @@ async fn a_disk_from_which_something_cannot_be_sent_is_not_used_any_more_if_it_c
         if op == Op::Read && may_fail.load(Ordering::SeqCst) { Err(Errno::IO.into()) } else { Ok(()) }
     });
     fixture.replicas.region_failed(region.clone());
-    while reads.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("it is read again", || reads.load(Ordering::SeqCst) > 0).await;
     assert!(!log.is_offline(), "it was for something else");
-    fails.store(true, Ordering::SeqCst);
-    fixture.replicas.region_failed(region);
-    while !log.is_offline() {
-        tokio::task::yield_now().await;
+    // Nobody has the file open any more but who was to send it.
+    for _ in 0..2 {
+        log.close_idle_files(0).expect("flushed");
     }
+    fails.store(true, Ordering::SeqCst);
+    until("the log is offline", || {
+        fixture.replicas.region_failed(region.clone());
+        log.is_offline()
+    })
+    .await;
+    reads.store(0, Ordering::SeqCst);
+    fixture.replicas.region_failed(region);
+    // Behind whatever that has begun.
+    fixture.replicas.io().run(|| ()).await.expect("it is not shut down");
+    assert_eq!(reads.load(Ordering::SeqCst), 0, "nothing is to be found out any more");
+}
+
+#[tokio::test]
+async fn of_a_disk_from_which_much_cannot_be_sent_one_region_is_read_again_at_a_time() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, Ok(()));
+    fixture.replicas.append("t", 0, records(20), TERMS, 0).expect("this broker leads");
+    let query = fixture.consumer("t", 0, 1);
+    let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+    let region = outcomes[0].as_ref().expect("it may be read").region().expect("there are records").clone();
+    let (gate, reads) = (Arc::new(Gate::default()), Arc::new(AtomicUsize::new(0)));
+    let (at_gate, counted) = (Arc::clone(&gate), Arc::clone(&reads));
+    let _fault = faults::below(fixture.dir.path(), move |op, _| {
+        if op == Op::Read {
+            counted.fetch_add(1, Ordering::SeqCst);
+            at_gate.pass();
+        }
+        Ok(())
+    });
+    fixture.replicas.io().resize(6).expect("threads start");
+    for _ in 0..20 {
+        fixture.replicas.region_failed(region.clone());
+    }
+    until("it is read again", || reads.load(Ordering::SeqCst) > 0).await;
+    fixture.replicas.region_failed(region.clone());
+    // Another thread is free, and behind whatever was begun before.
+    fixture.replicas.io().run(|| ()).await.expect("it is not shut down");
+    assert_eq!(reads.load(Ordering::SeqCst), 1);
+    assert!(!gate.is_open(), "it waited for the disk");
+    gate.open();
+    until("it is read again, later", || {
+        fixture.replicas.region_failed(region.clone());
+        reads.load(Ordering::SeqCst) > 1
+    })
+    .await;
+}
+
+/// Waits for what another thread does.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}, not within a minute"));
+}
+
+/// Whether the disk keeps up again by the time that they are made.
+#[tokio::test]
+async fn appends_to_a_disk_that_did_not_keep_up_are_made_by_io_threads_those_of_other_disks_meanwhile() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+    let fixture = Arc::new(Fixture::over(root, dirs, ReplicaConfig::default()));
+    fixture.publish(&[("slow", 0), ("fast", 0)]).await;
+    for topic in ["slow", "fast"] {
+        assert_eq!(fixture.decide(topic, 0, 1, 0, &[1]).await, Ok(()));
+        fixture.replicas.append(topic, 0, records(2), TERMS, 0).expect("this broker leads");
+    }
+    let of = |topic| fixture.replicas.partition(topic, 0).expect("hosted").log().expect("online");
+    let (slow, fast) = (of("slow"), of("fast"));
+    assert!(slow.parent_dir() != fast.parent_dir());
+    let gate = Arc::new(Gate::default());
+    let at_gate = Arc::clone(&gate);
+    let _fault = faults::below(&slow.parent_dir(), move |op, _| {
+        if op == Op::WriteAt {
+            assert!(is_io_thread());
+            at_gate.pass();
+        }
+        Ok(())
+    });
+    let replicas = Arc::clone(&fixture.replicas);
+    let appending = tokio::spawn(async move {
+        let appends = ["slow", "fast", "slow"].map(|topic| (topic.into(), 0, records(1))).to_vec();
+        replicas.append_held_up(appends, TERMS, 0).await.expect("it is not shut down")
+    });
+    until("the other disk has its own", || fast.log_end_offset() == Offset(3)).await;
+    assert!(!gate.is_open(), "it waited for the disk");
+    gate.open();
+    let appended = appending.await.expect("no panic");
+    let offsets: Vec<_> =
+        appended.into_iter().map(|appended| appended.expect("appended").info.first_offset.0).collect();
+    assert_eq!(offsets, [2, 2, 3]);
 }
 
 /// Two network threads and two I/O threads; many appends and reads of a directory whose disk does not answer; and as much of
@@ -134,9 +228,7 @@ async fn a_disk_that_does_not_keep_up_holds_up_nobody_who_wants_nothing_of_it() 
     // The first one is held up where it is made.
     let replicas = Arc::clone(&fixture.replicas);
     let first = std::thread::spawn(move || replicas.append("slow", 0, records(1), TERMS, 0));
-    while !fixture.replicas.is_held_up("slow", 0) {
-        std::thread::yield_now();
-    }
+    until("it is held up", || fixture.replicas.is_held_up("slow", 0)).await;
     assert!(!fixture.replicas.is_held_up("fast", 0));
     let mut slow = JoinSet::new();
     for number in 0..8 {

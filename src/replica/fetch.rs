@@ -1,6 +1,8 @@
 //! Fetches over many partitions: what is read at once, what waits, and what I/O threads bring into memory first.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{debug, warn};
 use tokio::time::Instant;
@@ -148,6 +150,25 @@ enum Found {
     HeldUp(Arc<Partition>),
     /// What sends the consumer to another replica.
     Elsewhere(Box<Fetched>),
+}
+
+/// Of a directory one region is read again at a time: that it is one ends with this.
+pub(super) struct Doubted {
+    dirs: Arc<Mutex<HashSet<PathBuf>>>,
+    dir: PathBuf,
+}
+
+impl Doubted {
+    fn begin(dirs: &Arc<Mutex<HashSet<PathBuf>>>, dir: &Path) -> Option<Doubted> {
+        let is_first = dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+        is_first.then(|| Doubted { dirs: Arc::clone(dirs), dir: dir.to_owned() })
+    }
+}
+
+impl Drop for Doubted {
+    fn drop(&mut self) {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.dir);
+    }
 }
 
 /// The cluster has no such partition: an answer for its own sake, which ends no wait of the others.
@@ -398,16 +419,17 @@ impl ReplicaManager {
         self.io.run_in(dir.as_deref(), move || partition.fetch(fetcher, &params, topic_id, limits)).await?
     }
 
-    /// What was found in a log could not be sent: an I/O thread reads it, and the log hears what comes of that.
+    /// What was found in a log could not be sent: an I/O thread reads it, one region of each directory at a time, and the
+    /// directory hears what comes of that, whatever has become of the log.
     pub fn region_failed(&self, region: FileRegion) {
-        let log_dirs = Arc::clone(&self.log_dirs);
+        let Some(source) = region.source.clone().filter(|source| !source.is_offline()) else { return };
+        let Some(doubted) = Doubted::begin(&self.doubted, source.dir()) else { return };
+        let dir = source.dir().to_owned();
         let read = move || {
-            let of_region = log_dirs.logs().into_iter().find(|log| log.has_open(&region.file));
-            if let Some(Err(why)) = of_region.map(|log| log.observe_read(read_ahead(&region))) {
-                warn!("read what could not be sent: {why}");
-            }
+            let _doubted = doubted;
+            source.observe_read(read_ahead(&region));
         };
-        if !self.io.offer(read) {
+        if !self.io.offer_in(&dir, read) {
             debug!("what could not be sent is not read again: the I/O threads have too much to do");
         }
     }
@@ -437,7 +459,12 @@ impl ReplicaManager {
             let next = what_follows(region);
             if !begins_cached(&next) {
                 // It is only a matter of speed: the next fetch looks again.
-                let _ = self.io.offer(move || drop(read_ahead(&next)));
+                let source = next.source.clone();
+                let read = move || drop(read_ahead(&next));
+                let _ = match source {
+                    Some(source) => self.io.offer_in(source.dir(), read),
+                    None => self.io.offer(read),
+                };
             }
         }
     }

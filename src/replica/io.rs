@@ -203,6 +203,15 @@ impl IoThreads {
         true
     }
 
+    /// The same for work that waits for one disk, unless all threads of that directory's share are taken.
+    pub fn offer_in(&self, dir: &Path, work: impl FnOnce() + Send + 'static) -> bool {
+        let Ok(place) = self.places_of(dir).try_acquire_owned() else { return false };
+        self.offer(move || {
+            let _place = place;
+            work();
+        })
+    }
+
     /// Waits for a job that panics, and gives its message. What it left behind must not be served.
     pub async fn panicked(&self) -> String {
         let mut panicked = self.queue.panicked.subscribe();

@@ -586,7 +586,12 @@ impl PartitionLog for MemoryLog {
             transaction_index::collect_from(&state.aborted, from, read_to, &mut aborted_transactions);
         }
         let fetched = FetchedBatches {
-            region: (len > 0).then(|| FileRegion { file: state.file(), position: state.batches[first].position, len }),
+            region: (len > 0).then(|| FileRegion {
+                file: state.file(),
+                position: state.batches[first].position,
+                len,
+                source: None,
+            }),
             reached_limit: true,
             visible_bytes: len,
             goes_on: false,

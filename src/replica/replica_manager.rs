@@ -1,15 +1,16 @@
 //! All partitions that this broker hosts: the way in for appends, offsets, deletions and what runs by the clock. What the
 //! controller asks is carried out in `decisions.rs`, what fetchers ask in `fetch.rs`.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use log::{debug, warn};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::config::log::LogConfig;
 use crate::config::metadata_version::MetadataVersion;
@@ -53,6 +54,8 @@ pub struct ReplicaManager {
     pub(super) creating: Creating,
     pub(super) io: Arc<IoThreads>,
     pub(super) dir_moves: DirMoves,
+    /// Directories from which something could not be sent, while it is read again.
+    pub(super) doubted: Arc<Mutex<HashSet<PathBuf>>>,
     /// The control lock: one request of the controller at a time.
     pub(super) fence: tokio::sync::Mutex<ControllerFence>,
     /// The epoch of this broker's registration in ZooKeeper, known here before any controller can have heard of it;
@@ -112,6 +115,7 @@ impl ReplicaManager {
             topic_configs,
             creating: Creating::default(),
             io,
+            doubted: Arc::default(),
             fence: tokio::sync::Mutex::default(),
             registered,
             events,
@@ -205,22 +209,39 @@ impl ReplicaManager {
         self.io.run_in(dir.as_deref(), work).await
     }
 
-    /// Appends on an I/O thread, in this order, to partitions of which the first is held up.
+    /// Appends on I/O threads: in this order to the partitions of one directory, and to those of each whatever becomes of the
+    /// others.
     pub async fn append_held_up(
         self: &Arc<Self>,
         appends: Vec<(Arc<str>, i32, Bytes)>,
         terms: AppendTerms,
         now_ms: i64,
     ) -> Result<Vec<Result<Appended, ReplicaError>>, ShuttingDown> {
-        let Some((topic, partition, _)) = appends.first() else { return Ok(Vec::new()) };
-        let (topic, partition) = (Arc::clone(topic), *partition);
-        let append_all = move |replicas: &Arc<ReplicaManager>| {
-            let append = |(topic, partition, records): (Arc<str>, i32, Bytes)| {
-                replicas.append(&topic, partition, records, terms, now_ms)
+        let mut by_dir: HashMap<Option<PathBuf>, Vec<_>> = HashMap::new();
+        for (place, append) in appends.into_iter().enumerate() {
+            let dir = self.hosted.get(&append.0, append.1).and_then(|hosted| hosted.parent_dir());
+            by_dir.entry(dir).or_default().push((place, append));
+        }
+        let mut appending = JoinSet::new();
+        for (dir, appends) in by_dir {
+            // What is appended may have to be flushed, which is a task.
+            let (replicas, runtime) = (Arc::clone(self), Handle::current());
+            let append_all = move || -> Vec<_> {
+                let _in_runtime = runtime.enter();
+                let append = |(place, (topic, partition, records)): (usize, (Arc<str>, i32, Bytes))| {
+                    (place, replicas.append(&topic, partition, records, terms, now_ms))
+                };
+                appends.into_iter().map(append).collect()
             };
-            appends.into_iter().map(append).collect()
-        };
-        self.at(&topic, partition, append_all).await
+            let replicas = Arc::clone(self);
+            appending.spawn(async move { replicas.io.run_in(dir.as_deref(), append_all).await });
+        }
+        let mut outcomes = Vec::new();
+        while let Some(appended) = appending.join_next().await {
+            outcomes.extend(appended.map_err(|_| ShuttingDown)??);
+        }
+        outcomes.sort_by_key(|(place, _)| *place);
+        Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
     }
 
     /// Finds an offset; on an I/O thread unless it is known without a look at the log.
