@@ -164,6 +164,44 @@ fn who_looks_at_indexes_while_they_are_written_anew_finds_what_there_is() {
     }
 }
 
+/// What half of a time index says is right by all that can be seen of it, but for what lies between.
+#[test]
+fn who_looks_at_half_an_index_does_not_take_it_for_all() {
+    let sample = OneLog::new(LogConfig { index_interval_bytes: 1, segment_bytes: 1000, ..LogConfig::default() });
+    let log = sample.open_clean();
+    for timestamp_ms in [10, 20, 5000, 5, 5, 5, 5, 5, 5] {
+        append(&log, batch(&[timestamp_ms], 50)).expect("appended");
+    }
+    assert_eq!(log.segment_count(), 2);
+    log.close(0).expect("closable");
+    let mut disturbances = 0;
+    for nth in 0.. {
+        let one = afresh(&sample);
+        let log = Arc::new(one.open_clean());
+        let (rebuilding, half) = (Arc::clone(&log), Arc::new(AtomicUsize::new(0)));
+        let (index, halved) = (offset_file(&one.dir(), Offset(0), file_names::TIME_INDEX), Arc::clone(&half));
+        let whole = std::fs::read(&index).expect("readable");
+        let ask = || found(&log, OffsetQuery::MaxTimestamp);
+        let (answer, came_so_far) = disturbed(&one, nth, ask, move |path| match path {
+            Some(path) if path.extension().is_some_and(|extension| extension == "timeindex") => {
+                let log = Arc::clone(&rebuilding);
+                std::thread::spawn(move || log.rebuild_indexes(Offset(0))).join().expect("no panic").expect("rebuilt");
+                assert_eq!(std::fs::read(&index).expect("readable"), whole);
+                std::fs::write(&index, &whole[..whole.len() / 2]).expect("writable");
+                halved.fetch_add(1, Ordering::SeqCst);
+            }
+            Some(_) => {}
+            None => std::fs::write(&index, &whole).expect("writable"),
+        });
+        disturbances += half.load(Ordering::SeqCst);
+        if !came_so_far {
+            break;
+        }
+        assert_eq!(answer.expect("searchable"), "Some(2)", "overtaken at look {nth}");
+    }
+    assert!(disturbances > 0, "nobody has looked at the time index");
+}
+
 #[test]
 fn who_looks_at_a_log_that_is_deleted_meanwhile_says_nothing_against_it() {
     let sample = filled();
