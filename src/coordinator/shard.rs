@@ -1,7 +1,9 @@
 //! The shards of a coordinator: one for each partition of its topic, whatever the core in it decides.
 //!
 //! A shard is a mutex around a core, its timers and the requests that wait. A request takes the lock of its shard, runs
-//! the core and performs the actions, append included, on the task of its connection. A task per shard, fed by a channel,
+//! the core and performs the actions on the task of its connection, and then, without the lock, makes the appends: its own and
+//! those that others leave behind meanwhile, so that they are made in the order in which they were wanted, and nobody who
+//! wants nothing of the disk waits for one that hangs. A task per shard, fed by a channel,
 //! was the alternative: it would cost every heartbeat and every commit two hops between threads, which is more than the
 //! work itself, and order nothing that the lock does not. One task (`run`) does what no request does: timers, appends
 //! that wait for replicas, elections, the periodic round.
@@ -9,22 +11,24 @@
 //! Fences: a shard appends under the leader epoch that it was loaded for, and the partition refuses the append if its
 //! leadership has ended since, even if it has begun again: the news of that may still be on its way here. A shard that is
 //! refused knows that others may have spoken meanwhile, so it gives its state up at once, and loads again when it hears
-//! of its election. An append of an earlier load that ends late is unknown to the core that is there now. What was read may
-//! end with what not every replica has: a core that acts on it is held back until all have it.
+//! of its election. An append of an earlier load that ends late is unknown to the core that is there now, and one of an
+//! earlier epoch of the same load says nothing about the epoch that the shard has heard of since. What was read may end with
+//! what not every replica has: a core that acts on it is held back until all have it.
 //!
 //! A shard whose disk does not keep up goes on all the same: its appends are made by I/O threads, one after the other.
 //!
-//! Locks: shard, then (inside the append) partition and log. No lock is held across an await. A panic under the lock
-//! poisons it, and the task stops with it: half-applied state must not serve.
+//! Locks: none that is taken inside a shard's waits for a disk. No lock is held across an await. A panic under the lock, or
+//! of an append, poisons it, and the task stops with it: half-applied state must not serve.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -41,9 +45,13 @@ use crate::coordinator::topic_log::{
 use crate::model::LeaderEpoch;
 use crate::model::clock::wall_clock_ms;
 use crate::model::lock::{Guard, Lock};
+use crate::record::append_rules::AppendOrigin;
 
 /// How many partitions are read at once after an election; each takes a buffer of `load_buffer_bytes`.
 const CONCURRENT_LOADS: usize = 4;
+
+/// So many appends of a shard may wait for its disk. Whoever wants one more is told to come again.
+pub(crate) const BEHIND_MAX: usize = 1000;
 
 /// For so many actions a shard keeps the memory between turns; a load or an unload leaves many more.
 const ACTIONS_KEPT: usize = 1024;
@@ -113,7 +121,15 @@ pub(crate) struct Shard<C: Core> {
     parked: HashMap<ReplyTo, oneshot::Sender<Answer<C>>>,
     next_reply: u64,
     next_append: u64,
-    /// While an append is to be made that was handed on to where it may wait for a disk: those after it come after it.
+    /// Appends to be made as soon as nobody holds the lock, by whoever `is_writing`.
+    outbox: VecDeque<Outgoing>,
+    /// Somebody makes an append, without the lock, and will look at the outbox again.
+    is_writing: bool,
+    /// Told by him, if somebody waits for it.
+    written: Option<oneshot::Sender<()>>,
+    /// How many appends were handed on to where they may wait for a disk, and are still to be made.
+    handed_on: Arc<AtomicUsize>,
+    /// Tells when the last of those is: the next one comes after it.
     behind: Option<oneshot::Receiver<()>>,
     /// Empty between turns; kept for its memory.
     actions: VecDeque<Action<C::Vocabulary>>,
@@ -128,13 +144,30 @@ enum Ownership {
     Owned,
 }
 
-pub(crate) struct WaitingAppend {
-    partition: i32,
+/// Whose append it is.
+struct Appender {
     of: Arc<str>,
     /// `None` if the core does not wait for it.
     append: Option<AppendId>,
     /// Of the shard when it appended.
     load: u64,
+    leader_epoch: LeaderEpoch,
+}
+
+/// An append that is still to be made.
+struct Outgoing {
+    appender: Appender,
+    batch: Bytes,
+    origin: AppendOrigin,
+    required_acks: i16,
+    deadline: Instant,
+}
+
+pub(crate) struct WaitingAppend {
+    partition: i32,
+    appender: Appender,
+    /// After which the core is told that it comes too late, if what is waited for has no deadline of its own.
+    deadline: Option<Instant>,
     pub(crate) outcome: Pin<Box<dyn Future<Output = AppendOutcome> + Send>>,
 }
 
@@ -145,6 +178,19 @@ pub(crate) struct Read<C: Core> {
     load: u64,
     started: Instant,
     replay: C::Replay,
+}
+
+/// One append on its way to where it may wait for a disk, until it is made or never will be.
+struct HandedOn {
+    count: Arc<AtomicUsize>,
+    /// The next one waits until it is dropped.
+    _made: oneshot::Sender<()>,
+}
+
+impl Drop for HandedOn {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What became of a request that may have to wait.
@@ -222,6 +268,10 @@ impl<C: Core> Shard<C> {
             parked: HashMap::new(),
             next_reply: 0,
             next_append: 0,
+            outbox: VecDeque::new(),
+            is_writing: false,
+            written: None,
+            handed_on: Arc::default(),
             behind: None,
             actions: VecDeque::new(),
             is_fenced: false,
@@ -252,9 +302,9 @@ impl<C: Core> Shard<C> {
         true
     }
 
-    /// Whether an earlier append is still to be made.
+    /// Whether an earlier append is still to be made where it may wait for a disk.
     fn is_behind(&mut self) -> bool {
-        let is_behind = self.behind.as_mut().is_some_and(|made| made.try_recv() == Err(TryRecvError::Empty));
+        let is_behind = self.handed_on.load(Ordering::Acquire) > 0;
         if !is_behind {
             self.behind = None;
         }
@@ -358,17 +408,20 @@ impl<C: Core> Shards<C> {
         for mut shard in self.every_shard() {
             if shard.ownership == Ownership::Owned {
                 self.step(&mut shard, None, &mut step);
+                self.make_appends(shard);
             }
         }
     }
 
-    /// One step whose answer is at hand when it ends.
+    /// One step whose answer is at hand when it ends. The lock is free again when this returns.
     pub(crate) fn now<R>(
         &self,
         mut shard: Guard<'_, Shard<C>>,
         step: impl FnOnce(&mut C, &mut Turn<'_, C::Vocabulary>) -> R,
     ) -> R {
-        self.step(&mut shard, None, step).0
+        let (result, _) = self.step(&mut shard, None, step);
+        self.make_appends(shard);
+        result
     }
 
     /// One step whose request may have to wait. The lock is free again when this returns.
@@ -380,14 +433,21 @@ impl<C: Core> Shards<C> {
         let reply = ReplyTo(shard.next_reply);
         shard.next_reply += 1;
         let ((), answered) = self.step(&mut shard, Some(reply), |core, turn| step(core, reply, turn));
-        match answered {
-            Some(answer) => Asked::Answered(answer),
-            None => {
-                let (parked, answer) = oneshot::channel();
-                shard.parked.insert(reply, parked);
-                Asked::Waits(Waiting { shards: Arc::clone(self), partition: shard.partition, reply, answer })
-            }
+        if let Some(answer) = answered {
+            self.make_appends(shard);
+            return Asked::Answered(answer);
         }
+        let (parked, mut answer) = oneshot::channel();
+        shard.parked.insert(reply, parked);
+        let partition = shard.partition;
+        self.make_appends(shard);
+        match answer.try_recv() {
+            Ok(answer) => return Asked::Answered(answer),
+            Err(TryRecvError::Empty) => {}
+            // The broker shuts down. What has said so once says it no more.
+            Err(TryRecvError::Closed) => answer = oneshot::channel().1,
+        }
+        Asked::Waits(Waiting { shards: Arc::clone(self), partition, reply, answer })
     }
 
     /// Runs one step of the core and performs what comes of it. The answer to `mine` is returned.
@@ -451,23 +511,22 @@ impl<C: Core> Shards<C> {
             C::NAME
         );
         shard.ownership = Ownership::NotOwned;
+        shard.outbox.clear();
         self.turn(shard, now, |core, turn| core.unload(turn));
     }
 
     fn perform(&self, shard: &mut Shard<C>, action: Action<C::Vocabulary>, now: Now) {
         match action {
             Action::Append { of, append, records } => {
-                match self.append(shard, &of, &records, self.terms.required_acks, now) {
-                    Appending::Done(outcome) => {
-                        self.turn(shard, now, |core, turn| core.appended(&of, append, outcome, turn));
-                    }
-                    Appending::Waiting(outcome) => self.wait_for(shard, of, Some(append), outcome),
+                if let Err(why) = self.want(shard, &of, Some(append), &records, self.terms.required_acks, now) {
+                    self.turn(shard, now, |core, turn| core.appended(&of, append, Err(why), turn));
                 }
             }
-            Action::Forget { of, records } => match self.append(shard, &of, &records, 0, now) {
-                Appending::Done(outcome) => forgotten::<C>(shard.partition, &of, outcome),
-                Appending::Waiting(outcome) => self.wait_for(shard, of, None, outcome),
-            },
+            Action::Forget { of, records } => {
+                if let Err(why) = self.want(shard, &of, None, &records, 0, now) {
+                    forgotten::<C>(shard.partition, &of, Err(why));
+                }
+            }
             Action::StartTimer(key, deadline) => shard.timers.start(key, deadline),
             Action::CancelTimer(key) => shard.timers.cancel(&key),
             Action::Effect(effect) => (self.effect)(effect),
@@ -475,64 +534,130 @@ impl<C: Core> Shards<C> {
         }
     }
 
+    /// Wants an append to be made once the lock is free, or says why it never will be.
+    fn want(
+        &self,
+        shard: &mut Shard<C>,
+        of: &Arc<str>,
+        append: Option<AppendId>,
+        records: &Records<C>,
+        required_acks: i16,
+        now: Now,
+    ) -> Result<(), AppendFailure> {
+        let owned_epoch = shard.leader_epoch.filter(|_| shard.ownership == Ownership::Owned);
+        let leader_epoch = owned_epoch.ok_or(AppendFailure::NotLeaderOrFollower)?;
+        if shard.outbox.len() + shard.handed_on.load(Ordering::Acquire) >= BEHIND_MAX {
+            return Err(AppendFailure::NotEnoughReplicas);
+        }
+        let batch = C::encode(of, records, &self.settings, now.wall_ms).map_err(|error| {
+            log::error!("{}-{}: a record of {of} cannot be written: {error}", C::TOPIC, shard.partition);
+            AppendFailure::Unexpected
+        })?;
+        let appender = Appender { of: Arc::clone(of), append, load: shard.load, leader_epoch };
+        let (origin, deadline) = (C::origin(records), now.instant + self.terms.append_timeout);
+        shard.outbox.push_back(Outgoing { appender, batch, origin, required_acks, deadline });
+        Ok(())
+    }
+
+    /// Makes the appends that are wanted, without the lock, unless somebody is at it. While the disk does not keep up they are
+    /// handed on.
+    fn make_appends<'a>(&'a self, mut shard: Guard<'a, Shard<C>>) {
+        while !shard.outbox.is_empty() {
+            if shard.is_behind() || self.log.is_held_up(shard.partition) {
+                while let Some(next) = shard.outbox.pop_front() {
+                    self.hand_on(&mut shard, next);
+                }
+                return;
+            }
+            if shard.is_writing {
+                return;
+            }
+            let Some(Outgoing { appender, batch, origin, required_acks, .. }) = shard.outbox.pop_front() else {
+                return;
+            };
+            let (partition, timeout) = (shard.partition, self.terms.append_timeout);
+            shard.is_writing = true;
+            drop(shard);
+            let appending = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                self.log.append(partition, appender.leader_epoch, batch, origin, required_acks, timeout)
+            }));
+            let Some(locked) = self.shard(partition) else { return };
+            shard = locked;
+            shard.is_writing = false;
+            shard.written = None;
+            match appending {
+                Ok(Appending::Done(outcome)) => self.made(&mut shard, &appender, outcome),
+                Ok(Appending::Waiting(outcome)) => self.wait_for(&shard, appender, None, outcome),
+                // Under the lock, which must not be taken any more.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    }
+
+    /// To where it may wait for a disk, behind those that went there before it and the one that is being made here.
+    fn hand_on(&self, shard: &mut Shard<C>, next: Outgoing) {
+        let Outgoing { appender, batch, origin, required_acks, deadline } = next;
+        let (made, until_made) = oneshot::channel();
+        let mut before = shard.behind.replace(until_made);
+        if before.is_none() && shard.is_writing {
+            let (written, until_written) = oneshot::channel();
+            shard.written = Some(written);
+            before = Some(until_written);
+        }
+        shard.handed_on.fetch_add(1, Ordering::AcqRel);
+        let handed_on = HandedOn { count: Arc::clone(&shard.handed_on), _made: made };
+        let (log, partition, leader_epoch) = (Arc::clone(&self.log), shard.partition, appender.leader_epoch);
+        let timeout = self.terms.append_timeout;
+        let outcome = Box::pin(async move {
+            if let Some(before) = before {
+                // It was made, or never will be.
+                let _ = before.await;
+            }
+            let appending = log.append_beside(partition, leader_epoch, batch, origin, required_acks, timeout).await;
+            drop(handed_on);
+            match appending {
+                Appending::Done(outcome) => outcome,
+                Appending::Waiting(outcome) => outcome.await,
+            }
+        });
+        // For the others nobody waits.
+        let deadline = appender.append.map(|_| deadline);
+        self.wait_for(shard, appender, deadline, outcome);
+    }
+
     fn wait_for(
         &self,
         shard: &Shard<C>,
-        of: Arc<str>,
-        append: Option<AppendId>,
+        appender: Appender,
+        deadline: Option<Instant>,
         outcome: Pin<Box<dyn Future<Output = AppendOutcome> + Send>>,
     ) {
-        let (partition, load) = (shard.partition, shard.load);
         // Without the task there is nobody left to answer either.
-        let _ = self.waiting_appends.send(WaitingAppend { partition, of, append, load, outcome });
-    }
-
-    fn append(&self, shard: &mut Shard<C>, of: &str, records: &Records<C>, required_acks: i16, now: Now) -> Appending {
-        let Some(leader_epoch) = shard.leader_epoch.filter(|_| shard.ownership == Ownership::Owned) else {
-            return Appending::Done(Err(AppendFailure::NotLeaderOrFollower));
-        };
-        let batch = match C::encode(of, records, &self.settings, now.wall_ms) {
-            Ok(batch) => batch,
-            Err(error) => {
-                log::error!("{}-{}: a record of {of} cannot be written: {error}", C::TOPIC, shard.partition);
-                return Appending::Done(Err(AppendFailure::Unexpected));
-            }
-        };
-        let (origin, timeout) = (C::origin(records), self.terms.append_timeout);
-        if shard.is_behind() || self.log.is_held_up(shard.partition) {
-            let (made, until_made) = oneshot::channel();
-            let before = shard.behind.replace(until_made);
-            let (log, partition) = (Arc::clone(&self.log), shard.partition);
-            return Appending::Waiting(Box::pin(async move {
-                if let Some(before) = before {
-                    // It was made, or never will be.
-                    let _ = before.await;
-                }
-                let appending = log.append_beside(partition, leader_epoch, batch, origin, required_acks, timeout).await;
-                drop::<oneshot::Sender<()>>(made);
-                match appending {
-                    Appending::Done(outcome) => outcome,
-                    Appending::Waiting(outcome) => outcome.await,
-                }
-            }));
-        }
-        let appending = self.log.append(shard.partition, leader_epoch, batch, origin, required_acks, timeout);
-        shard.is_fenced |= matches!(appending, Appending::Done(Err(AppendFailure::NotLeaderOrFollower)));
-        appending
+        let _ = self.waiting_appends.send(WaitingAppend { partition: shard.partition, appender, deadline, outcome });
     }
 
     /// A wait for replicas is over, or for a disk.
     pub(crate) fn appended(&self, waited: &WaitingAppend, outcome: AppendOutcome) {
-        let WaitingAppend { partition, ref of, append, load, .. } = *waited;
-        let Some(mut shard) = self.shard(partition) else { return };
+        let Some(mut shard) = self.shard(waited.partition) else { return };
+        self.made(&mut shard, &waited.appender, outcome);
+        self.make_appends(shard);
+    }
+
+    /// An append has come to its end.
+    fn made(&self, shard: &mut Shard<C>, appender: &Appender, outcome: AppendOutcome) {
+        let Appender { ref of, append, load, leader_epoch } = *appender;
         // Of an earlier load nobody waits any more, and what it says of leadership is history.
-        if shard.load == load && shard.ownership == Ownership::Owned {
-            shard.is_fenced |= outcome == Err(AppendFailure::NotLeaderOrFollower);
-            self.step(&mut shard, None, |core, turn| match append {
-                Some(append) => core.appended(of, append, outcome, turn),
-                None => forgotten::<C>(partition, of, outcome),
-            });
+        if shard.load != load || shard.ownership != Ownership::Owned {
+            return;
         }
+        // Nor does one of an earlier epoch say anything: elected again without a break, the shard goes on.
+        shard.is_fenced |=
+            outcome == Err(AppendFailure::NotLeaderOrFollower) && shard.leader_epoch == Some(leader_epoch);
+        let partition = shard.partition;
+        self.step(shard, None, |core, turn| match append {
+            Some(append) => core.appended(of, append, outcome, turn),
+            None => forgotten::<C>(partition, of, outcome),
+        });
     }
 
     // The task
@@ -573,9 +698,7 @@ impl<C: Core> Shards<C> {
                 Some(waiting) = waiting_appends.recv() => {
                     let shards = Arc::clone(&self);
                     work.spawn(async move {
-                        let mut waiting = waiting;
-                        let outcome = waiting.outcome.as_mut().await;
-                        shards.appended(&waiting, outcome);
+                        shards.wait(waiting).await;
                     });
                 }
                 Some(done) = work.join_next() => {
@@ -591,6 +714,18 @@ impl<C: Core> Shards<C> {
             }
         }
         self.stop();
+    }
+
+    async fn wait(&self, mut waiting: WaitingAppend) {
+        if let Some(deadline) = waiting.deadline {
+            match tokio::time::timeout_at(deadline.into(), waiting.outcome.as_mut()).await {
+                Ok(outcome) => return self.appended(&waiting, outcome),
+                // It is made in its turn all the same, and may say that leadership has ended.
+                Err(_) => self.appended(&waiting, Err(AppendFailure::TimedOut)),
+            }
+        }
+        let outcome = waiting.outcome.as_mut().await;
+        self.appended(&waiting, outcome);
     }
 
     fn stop(&self) {
@@ -612,6 +747,7 @@ impl<C: Core> Shards<C> {
                 self.step(&mut shard, None, |core, turn| core.timer_fired(&timer, turn));
             }
             next = [next, shard.timers.next_deadline()].into_iter().flatten().min();
+            self.make_appends(shard);
         }
         if let Some(next) = next {
             self.alarm.next.fetch_min(self.alarm.nanos(next), Ordering::AcqRel);
@@ -723,6 +859,7 @@ impl<C: Core> Shards<C> {
             *there = core;
             turn.actions.append(&mut actions);
         });
+        self.make_appends(shard);
         count(&self.counters.loads);
         log::info!(
             "Finished loading {}-{partition} in {} milliseconds for epoch {leader_epoch}: {loaded} taken over",
@@ -756,6 +893,7 @@ impl<C: Core> Shards<C> {
             leader_epoch.map(|epoch| epoch.0)
         );
         shard.ownership = Ownership::NotOwned;
+        shard.outbox.clear();
         let (unloaded, _) = self.step(&mut shard, None, |core, turn| core.unload(turn));
         count(&self.counters.unloads);
         log::info!("Finished unloading {}-{partition}: {unloaded} given up", C::TOPIC);

@@ -19,8 +19,9 @@ use crate::coordinator::group::requests::{
 };
 use crate::coordinator::group::state::GroupState;
 use crate::coordinator::group::task::{GroupCoordinator, GroupOverview};
-use crate::coordinator::shard::ShardEvent;
+use crate::coordinator::shard::{BEHIND_MAX, ShardEvent};
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, Committing, CoordinatorLog};
+use crate::log::testing::Gate;
 use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId, TopicPartition};
 use crate::record::append_rules::AppendOrigin;
 use crate::record::build::TransactionOutcome;
@@ -46,6 +47,8 @@ struct MemoryLogState {
     fails_with: Option<AppendFailure>,
     is_slow: bool,
     is_held_up: bool,
+    /// Where the next append that is made where it is wanted waits, and whom it tells.
+    hangs_at: Option<(std::sync::mpsc::Sender<()>, Arc<Gate>)>,
     /// Appends of another leader epoch are refused, once a test says which one is in force.
     leader_epoch: Option<LeaderEpoch>,
     waiting: VecDeque<(oneshot::Sender<AppendOutcome>, Offset)>,
@@ -67,6 +70,13 @@ impl MemoryLog {
     /// Its disk does not keep up from now on, or does again.
     fn hold_up(&self, is_held_up: bool) {
         self.state.lock().expect("no test panics here").is_held_up = is_held_up;
+    }
+
+    /// The next append hangs.
+    fn hang(&self) -> (std::sync::mpsc::Receiver<()>, Arc<Gate>) {
+        let ((hangs, does_hang), gate) = (std::sync::mpsc::channel(), Arc::new(Gate::default()));
+        self.state.lock().expect("no test panics here").hangs_at = Some((hangs, Arc::clone(&gate)));
+        (does_hang, gate)
     }
 
     fn batch_count(&self) -> usize {
@@ -105,6 +115,11 @@ impl CoordinatorLog for MemoryLog {
         required_acks: i16,
         _: Duration,
     ) -> Appending {
+        let hangs_at = self.state.lock().expect("no test panics here").hangs_at.take();
+        if let Some((hangs, gate)) = hangs_at {
+            let _ = hangs.send(());
+            gate.pass();
+        }
         let mut state = self.state.lock().expect("no test panics here");
         if state.leader_epoch.is_some_and(|in_force| in_force != leader_epoch) {
             return Appending::Done(Err(AppendFailure::NotLeaderOrFollower));
@@ -389,6 +404,88 @@ async fn a_disk_that_does_not_keep_up_holds_up_who_commits_in_turn_and_nobody_el
     log.disk.add_permits(1);
     assert_eq!(late.await.expect("no panic"), CommitAnswer::Stored(Err(GroupError::NotCoordinator)));
     assert_eq!(broker.groups.describe("g"), Err(GroupError::NotCoordinator));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn the_first_append_that_hangs_holds_up_nobody_who_wants_nothing_of_the_disk() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    let member = broker.join_and_sync("other").await;
+    let before = log.batch_count();
+    let (hangs, gate) = log.hang();
+    let first = store(&broker, 1);
+    tokio::task::spawn_blocking(move || hangs.recv()).await.expect("no panic").expect("it comes so far");
+    assert_eq!(broker.groups.heartbeat("other", &member), Ok(()));
+    // One is left to him who hangs, and once that is known the next is to be made elsewhere: in this order all the same.
+    let second = store(&broker, 2);
+    let groups = Arc::clone(&broker.groups);
+    let until_parked = |count| async move {
+        while groups.shards().parked_count() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), until_parked(1)).await.expect("it waits");
+    log.hold_up(true);
+    log.disk.add_permits(2);
+    let third = store(&broker, 3);
+    assert_eq!(broker.groups.heartbeat("other", &member), Ok(()));
+    assert!(!gate.is_open(), "they have waited for it");
+    assert_eq!((log.batch_count(), broker.committed("g")), (before, None));
+    gate.open();
+    for stored in [first, second, third] {
+        assert_eq!(stored.await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+    }
+    assert_eq!((log.batch_count(), broker.committed("g")), (before + 3, Some(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_disk_is_told_so_in_time_and_what_he_wants_is_made_all_the_same() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    log.hold_up(true);
+    let (late, next) = (store(&broker, 1), store(&broker, 2));
+    for answer in [late, next] {
+        let timed_out = GroupError::Append(AppendFailure::TimedOut);
+        assert_eq!(answer.await.expect("no panic"), CommitAnswer::Stored(Err(timed_out)));
+    }
+    assert_eq!(log.batch_count(), 0);
+    // In their order, and before what comes later.
+    log.disk.add_permits(3);
+    assert_eq!(store(&broker, 3).await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+    assert_eq!((log.batch_count(), broker.committed("g")), (3, Some(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_may_wait_for_a_disk_and_no_more() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    log.hold_up(true);
+    let waiting: Vec<_> = (0..BEHIND_MAX).map(|offset| store(&broker, offset as i64)).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let refused = CommitAnswer::Stored(Err(GroupError::CoordinatorNotAvailable));
+    assert_eq!(store(&broker, 0).await.expect("no panic"), refused);
+    log.disk.add_permits(BEHIND_MAX + 1);
+    for stored in waiting {
+        assert_eq!(stored.await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+    }
+    assert_eq!(store(&broker, 5).await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+}
+
+/// The same leader is elected again while an append waits for the disk.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_elected_again_goes_on_though_an_append_of_before_is_refused() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    log.hold_up(true);
+    let late = store(&broker, 1);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    log.lead(2);
+    broker.elect(2);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    log.disk.add_permits(2);
+    assert_eq!(late.await.expect("no panic"), CommitAnswer::Stored(Err(GroupError::NotCoordinator)));
+    assert_eq!(store(&broker, 2).await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+    assert_eq!(broker.committed("g"), Some(2));
 }
 
 #[tokio::test(start_paused = true)]
