@@ -446,7 +446,8 @@ async fn who_waits_for_a_disk_is_told_so_in_time_and_what_he_wants_is_made_all_t
     let (late, next) = (store(&broker, 1), store(&broker, 2));
     for answer in [late, next] {
         let timed_out = GroupError::Append(AppendFailure::TimedOut);
-        assert_eq!(answer.await.expect("no panic"), CommitAnswer::Stored(Err(timed_out)));
+        let answer = tokio::time::timeout(Duration::from_secs(60), answer).await.expect("it is told so");
+        assert_eq!(answer.expect("no panic"), CommitAnswer::Stored(Err(timed_out)));
     }
     assert_eq!(log.batch_count(), 0);
     // In their order, and before what comes later.
@@ -463,7 +464,8 @@ async fn so_many_may_wait_for_a_disk_and_no_more() {
     let waiting: Vec<_> = (0..BEHIND_MAX).map(|offset| store(&broker, offset as i64)).collect();
     tokio::time::sleep(Duration::from_millis(1)).await;
     let refused = CommitAnswer::Stored(Err(GroupError::CoordinatorNotAvailable));
-    assert_eq!(store(&broker, 0).await.expect("no panic"), refused);
+    let answer = tokio::time::timeout(Duration::from_secs(60), store(&broker, 0)).await.expect("it is told so");
+    assert_eq!(answer.expect("no panic"), refused);
     log.disk.add_permits(BEHIND_MAX + 1);
     for stored in waiting {
         assert_eq!(stored.await.expect("no panic"), CommitAnswer::Stored(Ok(())));
