@@ -117,7 +117,9 @@ fn load_sound(
     for (base_offset, bytes) in &files.logs {
         let has_txn_index = files.txn_indexes.contains(base_offset);
         segments.push(Segment::existing(&dir, *base_offset, *bytes, has_txn_index, &input.config, now_ms)?);
-        if !files.offset_indexes.contains(base_offset) || !files.time_indexes.contains(base_offset) {
+        // A log without records is closed without a time index.
+        let has_time_index = *bytes == 0 || files.time_indexes.contains(base_offset);
+        if !files.offset_indexes.contains(base_offset) || !has_time_index {
             unusable.insert(*base_offset);
         }
         if has_txn_index {

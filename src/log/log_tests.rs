@@ -246,14 +246,17 @@ fn an_empty_log_has_no_record_at_any_time() {
 #[test]
 fn a_log_without_records_is_closed_with_the_index_whose_want_a_jvm_broker_takes_for_damage() {
     let one = OneLog::new(LogConfig::default());
+    let names = || {
+        let entries = std::fs::read_dir(one.dir()).expect("readable");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
     one.open_clean().close(0).expect("closable");
-    let mut names: Vec<_> = std::fs::read_dir(one.dir())
-        .expect("readable")
-        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
-        .collect();
-    names.sort();
-    assert_eq!(names, ["00000000000000000000.index", "00000000000000000000.log"]);
+    assert_eq!(names(), ["00000000000000000000.index", "00000000000000000000.log"]);
     assert_eq!(one.open_clean().log_end_offset(), Offset(0));
+    assert_eq!(names(), ["00000000000000000000.index", "00000000000000000000.log"], "nothing is rebuilt");
 }
 
 #[test]
