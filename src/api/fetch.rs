@@ -52,7 +52,7 @@ struct Answer {
 pub(crate) async fn handle(
     server: &Server,
     context: &RequestContext,
-    request: FetchRequest,
+    mut request: FetchRequest,
 ) -> Result<FetchResponse, AnswerTooLong> {
     let version = context.api_version;
     let replica_id = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
@@ -69,7 +69,11 @@ pub(crate) async fn handle(
     let bytes_max = u32::try_from(request.max_bytes).unwrap_or(0).min(server.fetch_max_bytes);
     let uses_topic_ids = version >= FIRST_WITH_TOPIC_IDS;
     let names = Names { uses_topic_ids, image: &server.metadata.image() };
-    let rack = Some(request.rack_id).filter(|rack| replica_id < 0 && !rack.is_empty());
+    let asked = request.topics.iter().map(|topic| topic.partitions.len());
+    let forgotten = request.forgotten_topics_data.iter().map(|topic| topic.partitions.len());
+    // A number in the request becomes much more than it was counted for when it was decoded.
+    context.answer.count_request(asked.chain(forgotten).sum::<usize>().saturating_mul(size_of::<PartitionQuery>()));
+    let rack = Some(std::mem::take(&mut request.rack_id)).filter(|rack| replica_id < 0 && !rack.is_empty());
     let query = FetchQuery {
         fetcher,
         reader: rack.map(|rack| Reader { rack, listener: context.listener().to_owned() }),
@@ -86,6 +90,7 @@ pub(crate) async fn handle(
     };
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = Instant::from_std(context.received) + max_wait;
+    drop(request);
     let reply = server.replicas.fetch_in_session(&session, query, deadline, context.received).await;
 
     // Each has its place, whatever there is room for of what is converted.

@@ -67,13 +67,15 @@ pub(crate) async fn handle(
 }
 
 /// A partition has a directory, and a word in each checkpoint, by its name: one that could not be a topic's may lead out of
-/// the log directory, or damage what is said of all others. No replication factor is more than an i16.
+/// the log directory, or damage what is said of all others. No replication factor is more than an i16, and nothing else that
+/// names replicas is longer.
 fn possible(name: &TopicPartition, decision: &Decision) -> Result<(), ErrorCode> {
+    let lists = [&decision.assignment, &decision.isr, &decision.adding, &decision.removing];
     if name.topic.len() > TOPIC_NAME_BYTES_MAX || validate_name(&name.topic).is_err() {
         Err(ErrorCode::InvalidTopicException)
     } else if name.partition < 0 {
         Err(ErrorCode::InvalidPartitions)
-    } else if i16::try_from(decision.assignment.len()).is_err() {
+    } else if lists.iter().any(|list| i16::try_from(list.len()).is_err()) {
         Err(ErrorCode::InvalidReplicaAssignment)
     } else {
         Ok(())

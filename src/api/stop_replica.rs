@@ -20,6 +20,10 @@ pub(crate) async fn handle(
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
     };
+    let by_topic = request.topics.iter().map(|topic| topic.partition_indexes.len());
+    let with_epochs = request.topic_states.iter().map(|topic| topic.partition_states.len());
+    let count = request.ungrouped_partitions.len() + by_topic.chain(with_epochs).sum::<usize>();
+    context.answer.count_request(count.saturating_mul(size_of::<StopReplica>()));
     let partitions = partitions(&request);
     // The answer repeats the topic of each partition. Whether it may be so long is known before anything is done.
     for stop in &partitions {
