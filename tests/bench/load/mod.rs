@@ -44,7 +44,8 @@ pub fn free_port() -> u16 {
 
 pub fn wait_for_port(port: u16, what: &str) -> TcpStream {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let deadline = Instant::now() + Duration::from_secs(60);
+    // A JVM broker of 10,000 partitions needs a minute.
+    let deadline = Instant::now() + Duration::from_secs(180);
     loop {
         match TcpStream::connect(address) {
             Ok(stream) => return stream,
