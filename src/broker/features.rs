@@ -96,7 +96,8 @@ pub async fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::features::{FeatureLevels, TRANSACTION_VERSION};
+    use crate::metadata::features::FeatureLevels;
+    use crate::model::transaction_version::TRANSACTION_VERSION;
 
     #[test]
     fn what_was_finalized_is_lost_with_its_znode_and_not_by_a_downgrade() {

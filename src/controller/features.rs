@@ -3,7 +3,8 @@
 
 use crate::config::metadata_version::MetadataVersion;
 use crate::controller::state::Broker;
-use crate::metadata::features::{FeatureLevels, TRANSACTION_VERSION, incompatible, supported};
+use crate::metadata::features::{FeatureLevels, incompatible, supported};
+use crate::model::transaction_version::TRANSACTION_VERSION;
 
 /// Should the cluster go back to JVM brokers: those before 3.6 do not ask a coordinator before a log opens a transaction, so
 /// that whoever still follows version 2 would open one that nobody ends; and those before 3.4.1 cannot read what it leaves in

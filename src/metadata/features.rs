@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-/// The transaction protocol (KIP-890). Level 2 ends each transaction with another epoch of its producer.
-pub const TRANSACTION_VERSION: &str = "transaction.version";
+use crate::model::transaction_version::TRANSACTION_VERSION;
 
 /// By name, the lowest and the highest level.
 pub type SupportedFeatures = BTreeMap<String, (i16, i16)>;

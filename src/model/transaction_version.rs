@@ -1,6 +1,9 @@
 //! Which transaction protocol a producer follows.
 //! Source: kafka 4.1 server-common/src/main/java/org/apache/kafka/server/common/TransactionVersion.java (facts alone).
 
+/// The feature that says which version a cluster has finalized. Level 2 ends each transaction with another epoch of its producer.
+pub const TRANSACTION_VERSION: &str = "transaction.version";
+
 /// It shows in the version of each request, whatever the cluster has finalized: a producer may not have heard of that yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TransactionVersion {
@@ -13,7 +16,7 @@ pub enum TransactionVersion {
 }
 
 impl TransactionVersion {
-    /// As records of `__transaction_state` have it. Level 1 has the same protocol as 0, and other records.
+    /// As records of `__transaction_state` and features have it. Level 1 has the same protocol as 0, and other records.
     pub(crate) fn from_level(level: i16) -> TransactionVersion {
         if level >= 2 { TransactionVersion::V2 } else { TransactionVersion::V0 }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use odradek::model::transaction_version::TRANSACTION_VERSION;
 use odradek::protocol::messages::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
@@ -14,6 +15,7 @@ use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use odradek::protocol::messages::elect_leaders::ElectLeadersRequest;
 use odradek::protocol::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
+use odradek::protocol::messages::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};
 use odradek::record::compression::Codec;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
@@ -26,6 +28,8 @@ use crate::support::{PATIENCE, eventually};
 const PARTITIONS_MAX: usize = 6;
 const TIMEOUT_MS: i32 = 10_000;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+const UPGRADE: i8 = 1;
+const SAFE_DOWNGRADE: i8 = 2;
 /// What the coordinators of transactions and of groups know.
 const INTERNAL: [&str; 2] = ["__transaction_state", "__consumer_offsets"];
 /// So many logs move to the other directory of their broker at once.
@@ -43,6 +47,8 @@ pub enum Chore {
     Delete(String),
     /// Leaders go where they are preferred.
     Elect,
+    /// Version 2 of the transaction protocol is finalized, or taken back, which is 0.
+    FollowTransactionVersion(i16),
 }
 
 impl Chore {
@@ -50,7 +56,7 @@ impl Chore {
     pub fn choose(cluster: &Cluster, rng: &mut impl Rng) -> Chore {
         let count = |name: &str| cluster.partitions().keys().filter(|(topic, _)| **topic == *name).count();
         let partitions = count(MOVED);
-        match rng.random_range(0..6) {
+        match rng.random_range(0..7) {
             0 if partitions < PARTITIONS_MAX => Chore::Grow(partitions + 1),
             1 => {
                 let name = format!("doomed-{}", rng.random::<u32>());
@@ -76,6 +82,13 @@ impl Chore {
             }
             2 => Chore::Elect,
             3 => Chore::move_logs(cluster, rng),
+            // A JVM broker knows no version 2.
+            5 if cluster.is_ours_alone() => {
+                let now = eventually(PATIENCE, "a broker tells which version of transactions is followed", || {
+                    cluster.transaction_version(0).map_err(|error| error.to_string())
+                });
+                Chore::FollowTransactionVersion(2 - now)
+            }
             4 => {
                 let topic = *INTERNAL.choose(rng).expect("there are two");
                 let mut most = || sample(rng, BROKERS - 1..=BROKERS);
@@ -132,6 +145,17 @@ impl Chore {
                 let request = DeleteTopicsRequest { topic_names, timeout_ms: TIMEOUT_MS, ..Default::default() };
                 controller.send(&request, 5)?;
             }
+            Chore::FollowTransactionVersion(level) => {
+                let update = FeatureUpdateKey {
+                    feature: TRANSACTION_VERSION.to_owned(),
+                    max_version_level: *level,
+                    upgrade_type: if *level > 0 { UPGRADE } else { SAFE_DOWNGRADE },
+                    ..Default::default()
+                };
+                let feature_updates = vec![update];
+                let request = UpdateFeaturesRequest { timeout_ms: TIMEOUT_MS, feature_updates, ..Default::default() };
+                controller.send(&request, 1)?;
+            }
             Chore::Elect => {
                 controller.send(&ElectLeadersRequest { timeout_ms: TIMEOUT_MS, ..Default::default() }, 1)?;
             }
@@ -154,6 +178,11 @@ impl Chore {
     }
 
     fn is_done(&self, cluster: &Cluster) -> Result<(), String> {
+        if let Chore::FollowTransactionVersion(level) = self {
+            let told: Result<Vec<i16>, _> = (0..BROKERS).map(|id| cluster.transaction_version(id)).collect();
+            let told = told.map_err(|error| error.to_string())?;
+            return if told == [*level; BROKERS] { Ok(()) } else { Err(format!("{told:?}")) };
+        }
         let partitions = cluster.partitions();
         let done = match self {
             Chore::MoveLogs(broker, moves) => {
@@ -175,6 +204,7 @@ impl Chore {
             Chore::Grow(count) => partitions.contains_key(&(MOVED.into(), *count as i32 - 1)),
             Chore::Delete(topic) => partitions.keys().all(|(name, _)| **name != **topic),
             Chore::Elect => partitions.values().all(|found| found.replica_nodes.first() == Some(&found.leader_id)),
+            Chore::FollowTransactionVersion(_) => unreachable!("each broker was asked"),
         };
         if done { Ok(()) } else { Err(format!("{partitions:?}")) }
     }

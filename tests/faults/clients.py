@@ -1,9 +1,10 @@
 """librdkafka's producers and consumers in a cluster that has faults, with all that they do written down.
 
-clients.py BOOTSTRAP HISTORY SEED OUTPUT TOPIC...
+clients.py BOOTSTRAP HISTORY SEED OUTPUT JAVA JAVA_OUTPUT TOPIC...
 
 Two instances of transform.py read the topics and write to OUTPUT in transactions; they are started again whenever they die.
-A reader reads what is committed there.
+Two more are Transform.java's, which JAVA starts, the words of a command as a JSON list; they write to JAVA_OUTPUT. A reader
+reads what is committed in both.
 
 They work until TERM comes. Then the producers wait until all that they sent is settled, the consumers read and commit to
 the end, and the program ends with status 0. Each line of HISTORY is a JSON object, in the order in which the clients
@@ -19,7 +20,7 @@ committed       the same, when it was acknowledged
 not committed   the same, and `error`: it may be committed all the same
 error           `error`, whatever else a consumer is told
 
-The value of a record of OUTPUT begins with the partition and the offset that the transformed record had.
+The value of a record of either output begins with the partition and the offset that the transformed record had.
 """
 import faulthandler
 import json
@@ -34,7 +35,7 @@ from collections import Counter
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-bootstrap, history, seed, output, *topics = sys.argv[1:]
+bootstrap, history, seed, output, java, java_output, *topics = sys.argv[1:]
 history, writing = open(history, "a", buffering=1), threading.Lock()
 # More partitions are found as topics grow.
 partitions_of = {topic: 0 for topic in topics}
@@ -62,7 +63,7 @@ IN_FLIGHT_MAX = 100
 SECONDS_A_ROUND = 0.1
 SECONDS_A_COMMIT = 0.5
 # The instances that transform are one group, and have each a transactional id.
-TRANSFORMERS = "transformers"
+TRANSFORMERS, JAVA_TRANSFORMERS = "transformers", "java"
 TRANSFORM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "transform.py")
 FENCED_STATUS, LOST_COUNT_STATUS = 3, 4
 ZOMBIES_LAST_SECONDS = 60
@@ -231,7 +232,7 @@ def keep_transforming(instance, became):
         with starting:
             life = instances[instance] = subprocess.Popen(
                 [sys.executable, TRANSFORM, json.dumps(COMMON), TRANSFORMERS, instance, str(lives), seed,
-                 "calm" if finishing.is_set() else "wild", output, str(len(output_partitions)), *topics],
+                 "calm" if finishing.is_set() else "wild", output, str(output_partitions[output]), *topics],
                 stdout=subprocess.PIPE, text=True)
         what = None
         for line in life.stdout:
@@ -253,6 +254,18 @@ def keep_transforming(instance, became):
             raise RuntimeError(f"life {lives} ended with status {life.returncode} after {what!r}")
         if life.returncode == -signal.SIGALRM:
             became["lost"] += 1
+
+
+def keep_transforming_in_java(group, became):
+    """Is all lives of the instances of Transform.java, in one process that nobody ends but we."""
+    with starting:
+        process = instances[group] = subprocess.Popen(
+            [*json.loads(java), bootstrap, group, seed, java_output, str(output_partitions[java_output]), *topics],
+            stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        became[line.strip()] += 1
+    if (status := process.wait()) != -signal.SIGKILL:
+        raise RuntimeError(f"it ended with status {status}")
 
 
 def start(work, *arguments, **settings):
@@ -304,7 +317,9 @@ signal.signal(signal.SIGTERM, lambda *_: finishing.set())
 looker = Consumer({**CONSUMER, "group.id": "looker", "isolation.level": "read_uncommitted"})
 while not find_partitions(looker):
     pass
-output_partitions = [(output, partition) for partition in looker.list_topics(output, 30).topics[output].partitions]
+# They do not grow.
+output_partitions = {name: len(looker.list_topics(name, 30).topics[name].partitions) for name in (output, java_output)}
+all_output_partitions = [(name, partition) for name, count in output_partitions.items() for partition in range(count)]
 producers = [
     # It says why it takes a new epoch.
     start(produce, "idempotent", enable_idempotence=True, debug="eos"),
@@ -314,13 +329,15 @@ producers = [
 groups = {"eager": "range", "cooperative": "cooperative-sticky"}
 consumers = [
     start(read, "reader", all_partitions),
-    start(read, "transformed", lambda: output_partitions, isolation_level="read_committed", enable_partition_eof=True),
+    start(read, "transformed", lambda: all_output_partitions, isolation_level="read_committed", enable_partition_eof=True),
 ] + [
     start(join, group, number, strategy, random.Random(f"{seed} {group} {number}"))
     for group, strategy in groups.items() for number in (0, 1)
 ]
-instances, became, starting = {}, Counter(), threading.Lock()
-transformers = [start(keep_transforming, f"transformer-{number}", became) for number in (0, 1)]
+instances, starting = {}, threading.Lock()
+became = {group: Counter() for group in (TRANSFORMERS, JAVA_TRANSFORMERS)}
+transformers = [start(keep_transforming, f"transformer-{number}", became[TRANSFORMERS]) for number in (0, 1)]
+transformers.append(start(keep_transforming_in_java, JAVA_TRANSFORMERS, became[JAVA_TRANSFORMERS]))
 while not finishing.wait(1) and not failures:
     # Should all threads wait for each other, the log says where.
     faulthandler.dump_traceback_later(30)
@@ -335,25 +352,28 @@ if not failures:
     for producer in producers:
         producer.join()
     # What an open transaction would commit is not told.
-    position = Consumer({**CONSUMER, "group.id": TRANSFORMERS, "isolation.level": "read_committed"})
+    positions = {group: Consumer({**CONSUMER, "group.id": group, "isolation.level": "read_committed"}) for group in became}
 
     def note_transformers(partitions):
-        try:
-            for p in position.committed([TopicPartition(*of) for of in partitions], 10):
-                reached[TRANSFORMERS, p.topic, p.partition] = p.offset
-        except KafkaException as error:
-            print(f"{TRANSFORMERS}: {error}", flush=True)
+        for group, position in positions.items():
+            try:
+                for p in position.committed([TopicPartition(*of) for of in partitions], 10):
+                    reached[group, p.topic, p.partition] = p.offset
+            except KafkaException as error:
+                print(f"{group}: {error}", flush=True)
 
-    until_read(all_partitions(), ("reader", *groups, TRANSFORMERS), note_transformers)
+    until_read(all_partitions(), ("reader", *groups, *positions), note_transformers)
     transformed_to_the_end.set()
     with starting:
         for instance in instances.values():
             instance.kill()
     for transformer in transformers:
         transformer.join()
-    print(f"of all transactions: {dict(became)}", flush=True)
-    until_read(output_partitions, ("transformed",))
-    position.close()
+    for group, counts in became.items():
+        print(f"of all transactions of {group}: {dict(counts)}", flush=True)
+    until_read(all_output_partitions, ("transformed",))
+    for position in positions.values():
+        position.close()
     read_to_the_end.set()
     for consumer in consumers:
         consumer.join()

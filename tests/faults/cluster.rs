@@ -1,19 +1,23 @@
 //! Three brokers and three servers of ZooKeeper with a network between them, and clients that work all the time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use odradek::model::transaction_version::TRANSACTION_VERSION;
+use odradek::protocol::messages::api_versions::ApiVersionsRequest;
 use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::metadata::{MetadataRequest, MetadataResponse, MetadataResponsePartition};
 use odradek::record::read::batches;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::history::{Cast, History, JAVA, LIBRDKAFKA, Sent};
 use crate::network::Network;
@@ -28,8 +32,9 @@ pub const ZOOKEEPERS: usize = 3;
 pub const ORDERS: &str = "orders";
 /// On two of the brokers, which change, and one in sync is enough. It grows.
 pub const MOVED: &str = "moved";
-/// On all brokers, two of which must be in sync: what librdkafka's transactional clients make of the others.
+/// On all brokers, two of which must be in sync: what librdkafka's transactional clients make of the others, and Java's.
 pub const TRANSFORMED: &str = "transformed";
+pub const JAVA_TRANSFORMED: &str = "java-transformed";
 /// Compacted, on all brokers, two of which must be in sync. Only Java's clients have it.
 pub const CHANGELOG: &str = "changelog";
 
@@ -91,6 +96,8 @@ pub struct Cluster {
     histories: usize,
     /// Those that are there all the time.
     topics: &'static [&'static str],
+    /// Which versions of the transaction protocol have been finalized while clients were there, or none, which is 0.
+    pub transaction_versions: BTreeSet<i16>,
     pub zookeepers: Vec<ZooKeeper>,
     pub network: Network,
     pub scratch: Scratch,
@@ -128,9 +135,18 @@ impl Cluster {
             broker
         };
         let brokers = (0..BROKERS).map(configure).collect();
-        let topics = &[];
-        let mut cluster =
-            Cluster { working: None, brokers, kinds, clients, histories: 0, topics, zookeepers, network, scratch };
+        let mut cluster = Cluster {
+            working: None,
+            brokers,
+            kinds,
+            clients,
+            histories: 0,
+            topics: &[],
+            transaction_versions: BTreeSet::new(),
+            zookeepers,
+            network,
+            scratch,
+        };
         cluster.start_brokers();
         cluster.until_whole();
         cluster.create_topics();
@@ -142,10 +158,11 @@ impl Cluster {
             (ORDERS, 4, 3, vec![]),
             (MOVED, 2, 2, vec![("min.insync.replicas", "1")]),
             (TRANSFORMED, 3, 3, vec![]),
+            (JAVA_TRANSFORMED, 3, 3, vec![]),
             (CHANGELOG, 1, 3, vec![("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.1")]),
         ];
         self.topics = match self.clients {
-            Clients::Librdkafka => &[ORDERS, MOVED, TRANSFORMED],
+            Clients::Librdkafka => &[ORDERS, MOVED, TRANSFORMED, JAVA_TRANSFORMED],
             Clients::Java => &[ORDERS, MOVED, CHANGELOG],
         };
         for (name, partitions, replicas, settings) in all.into_iter().filter(|(name, ..)| self.topics.contains(name)) {
@@ -192,21 +209,20 @@ impl Cluster {
         let addresses = self.brokers.iter().map(Broker::address).collect::<Vec<_>>().join(",");
         let mut command = match self.clients {
             Clients::Librdkafka => {
+                let jars = deps("clients-4.1.0");
+                let classes = self.compiled("Transform.java", &jars);
+                let java = java("Transform", &[&classes, &jars.join("*")]);
+                let words: Vec<&str> =
+                    [java.get_program()].into_iter().chain(java.get_args()).filter_map(OsStr::to_str).collect();
                 let mut command = tied(deps("python").join("bin/python"));
                 command.arg(repository("tests/faults/clients.py")).arg(addresses).arg(&history).arg(seed.to_string());
-                command.arg(TRANSFORMED);
+                command.arg(TRANSFORMED).arg(json!(words).to_string()).arg(JAVA_TRANSFORMED);
                 command
             }
             Clients::Java => {
-                let classes = self.scratch.path("classes");
                 let (newest, old) = (deps("clients-3.9.1"), deps("clients-0.10.2.2"));
-                let mut compiler = tied("javac");
-                compiler.arg("-nowarn").arg("-d").arg(&classes).arg("-cp").arg(newest.join("*"));
-                let compiled = compiler.arg(repository("tests/faults/Clients.java")).output().expect("there is javac");
-                assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-                let mut command = tied("java");
-                command.args(["-Xmx256M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-                command.arg("-Dorg.slf4j.simpleLogger.showDateTime=true").arg("-cp").arg(&classes).arg("Clients");
+                let classes = self.compiled("Clients.java", &newest);
+                let mut command = java("Clients", &[&classes]);
                 command.arg(addresses).arg(&history).args([&classes, &newest, &old]).arg(CHANGELOG);
                 command
             }
@@ -217,6 +233,15 @@ impl Cluster {
             self.assert_all_run();
             History::open(&history).map_err(|error| error.to_string())
         })
+    }
+
+    fn compiled(&self, source: &str, jars: &Path) -> PathBuf {
+        let classes = self.scratch.path("classes");
+        let mut compiler = tied("javac");
+        compiler.arg("-nowarn").arg("-d").arg(&classes).arg("-cp").arg(jars.join("*"));
+        let compiled = compiler.arg(repository("tests/faults").join(source)).output().expect("there is javac");
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        classes
     }
 
     /// Stops the clients once they have settled and read everything.
@@ -329,6 +354,19 @@ impl Cluster {
     pub fn client_partitions(&self) -> Vec<Partition> {
         let all = self.partitions().into_keys();
         all.filter(|(topic, _)| [ORDERS, MOVED].contains(&&**topic)).collect()
+    }
+
+    /// No JVM broker is among them.
+    pub fn is_ours_alone(&self) -> bool {
+        (0..BROKERS).all(|id| !self.is_jvm(id))
+    }
+
+    /// Which version of the transaction protocol a broker tells its clients to follow.
+    pub fn transaction_version(&self, broker: usize) -> std::io::Result<i16> {
+        let request = ApiVersionsRequest { client_software_name: "test".into(), client_software_version: "1".into() };
+        let told = Client::connect(self.brokers[broker].port)?.call(&request, 3)?;
+        let found = told.finalized_features.iter().find(|feature| feature.name == TRANSACTION_VERSION);
+        Ok(found.map_or(0, |feature| feature.max_version_level))
     }
 
     pub fn controller(&self) -> usize {
@@ -479,6 +517,15 @@ impl Cluster {
         };
         self.cast().groups.iter().copied().flat_map(of).collect()
     }
+}
+
+/// A small JVM that starts quickly, without the arguments of its main class.
+fn java(class: &str, classpath: &[&Path]) -> Command {
+    let classpath: Vec<String> = classpath.iter().map(|path| path.display().to_string()).collect();
+    let mut command = tied("java");
+    command.args(["-Xmx256M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+    command.arg("-Dorg.slf4j.simpleLogger.showDateTime=true").arg("-cp").arg(classpath.join(":")).arg(class);
+    command
 }
 
 /// The brokers that `ODRADEK_TEST_BROKER` says: of one kind, or each of its own, with commas between them.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::cluster::{Partition, TRANSFORMED};
+use crate::cluster::{JAVA_TRANSFORMED, Partition, TRANSFORMED};
 
 /// What becomes of the records of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,28 +31,65 @@ pub struct Cast {
     pub groups: &'static [&'static str],
     /// It reads all partitions, by assignment.
     pub reader: &'static str,
-    /// Of the instances that transform: what they make of all records, in transactions, is in TRANSFORMED.
-    pub transactional_ids: &'static [&'static str],
+    pub transforming: &'static [Transforming],
     /// Idempotent producers send again under a new epoch what they do not know to be there.
     pub takes_new_epochs: bool,
     pub has_changelog: bool,
 }
 
+/// Instances that make something of all records, in transactions.
+#[derive(Debug)]
+pub struct Transforming {
+    /// Of which they are the members.
+    pub group: &'static str,
+    /// Each has one.
+    pub transactional_ids: &'static [&'static str],
+    /// The topic that they write to, and nobody else.
+    pub output: &'static str,
+    /// While it is finalized.
+    pub follows_version_2: bool,
+}
+
 impl Cast {
+    pub fn transactional_ids(&self) -> impl Iterator<Item = &'static str> {
+        self.transforming.iter().flat_map(|those| those.transactional_ids.iter().copied())
+    }
+
+    pub fn all_groups(&self) -> impl Iterator<Item = &'static str> {
+        self.groups.iter().copied().chain(self.transforming.iter().map(|those| those.group))
+    }
+
+    fn is_output(&self, topic: &str) -> bool {
+        self.transforming.iter().any(|those| those.output == topic)
+    }
+
     fn promise(&self, producer: &str) -> Option<Promise> {
         self.producers.iter().find(|(name, _)| *name == producer).map(|(_, promise)| *promise)
     }
 }
 
-/// The group of the instances that transform.
-pub const TRANSFORMERS: &str = "transformers";
+/// transform.py.
+const LIBRDKAFKAS: Transforming = Transforming {
+    group: "transformers",
+    transactional_ids: &["transformer-0", "transformer-1"],
+    output: TRANSFORMED,
+    follows_version_2: false,
+};
+
+/// Transform.java.
+const JAVAS: Transforming = Transforming {
+    group: "java",
+    transactional_ids: &["java-0", "java-1"],
+    output: JAVA_TRANSFORMED,
+    follows_version_2: true,
+};
 
 /// Of clients.py.
 pub const LIBRDKAFKA: Cast = Cast {
     producers: &[("idempotent", Promise::Once), ("all", Promise::Kept), ("one", Promise::MayBeLost)],
     groups: &["eager", "cooperative"],
     reader: "reader",
-    transactional_ids: &["transformer-0", "transformer-1"],
+    transforming: &[LIBRDKAFKAS, JAVAS],
     takes_new_epochs: true,
     has_changelog: false,
 };
@@ -62,7 +99,7 @@ pub const JAVA: Cast = Cast {
     producers: &[("five", Promise::Once), ("old", Promise::InOrder)],
     groups: &["trio"],
     reader: "old-reader",
-    transactional_ids: &[],
+    transforming: &[],
     takes_new_epochs: false,
     has_changelog: true,
 };
@@ -141,7 +178,7 @@ pub struct History {
     line: String,
     names: Names,
     pub events: Vec<Event>,
-    /// How many records of each producer were acknowledged, and how many of TRANSFORMED were read.
+    /// How many records of each producer were acknowledged, and how many of what was made of them were read.
     progress: BTreeMap<(Arc<str>, Partition), u64>,
 }
 
@@ -158,7 +195,7 @@ impl History {
     }
 
     /// Reads what the clients have done since; gives how many records of each producer were acknowledged until now, and how
-    /// many of TRANSFORMED were read.
+    /// many of what was made of them were read.
     pub fn follow(&mut self) -> &BTreeMap<(Arc<str>, Partition), u64> {
         while self.file.read_line(&mut self.line).expect("the history can be read") > 0 {
             if !self.line.ends_with('\n') {
@@ -169,7 +206,7 @@ impl History {
             self.line.clear();
             let is_progress = match event.did {
                 Did::Acknowledged { .. } => true,
-                Did::Consumed { .. } => *event.partition.0 == *TRANSFORMED,
+                Did::Consumed { .. } => LIBRDKAFKA.is_output(&event.partition.0),
                 _ => false,
             };
             if is_progress {

@@ -31,7 +31,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
 use chores::Chore;
-use cluster::{Clients, Cluster, Partition, TRANSFORMED, kinds};
+use cluster::{Clients, Cluster, Partition, kinds};
 use history::{Held, History, doubled, violations};
 use nemesis::{FAULTS, Fault};
 use support::{PATIENCE, eventually};
@@ -49,6 +49,12 @@ fn whatever_fails_the_cluster_is_whole_again_and_keeps_its_promises() {
     let mut rng = StdRng::seed_from_u64(seed);
     let began = Instant::now();
     let mut cluster = Cluster::start(kinds(), Clients::Librdkafka, "");
+    let version = if rng.random() && cluster.is_ours_alone() { 2 } else { 0 };
+    println!("transactions begin with version {version}");
+    if version > 0 {
+        Chore::FollowTransactionVersion(version).until_done(&cluster);
+    }
+    cluster.transaction_versions.insert(version);
     let mut history = cluster.start_clients(seed);
     until_progress(&mut cluster, &mut history);
     let mut each_once = FAULTS;
@@ -72,6 +78,9 @@ fn round(faults: &[Fault], began: Instant, rng: &mut StdRng, cluster: &mut Clust
     aimed.sort_by_key(|aimed| !aimed.comes_first());
     let chore = Chore::choose(cluster, rng);
     println!("{:7.3} s: {chore:?}; {aimed:?}", began.elapsed().as_secs_f64());
+    if let Chore::FollowTransactionVersion(version) = chore {
+        cluster.transaction_versions.insert(version);
+    }
     let asked = chore.ask(cluster).expect("the controller takes a request");
     aimed.iter().for_each(|aimed| aimed.inject(cluster));
     std::thread::sleep(aimed.iter().map(|aimed| aimed.hold).max().unwrap_or_default()); // What the round is about.
@@ -91,10 +100,9 @@ fn until_progress(cluster: &mut Cluster, history: &mut History) {
     let producers = cluster.cast().producers.iter().map(|(producer, _)| *producer);
     let mut wanted: Vec<(Arc<str>, Partition)> =
         producers.flat_map(|producer| all.iter().map(move |partition| (producer.into(), partition.clone()))).collect();
-    if !cluster.cast().transactional_ids.is_empty() {
-        let transformed = cluster.partitions().into_keys().filter(|(topic, _)| **topic == *TRANSFORMED);
-        wanted.extend(transformed.map(|partition| (transformed::READER.into(), partition)));
-    }
+    let outputs: Vec<&str> = cluster.cast().transforming.iter().map(|those| those.output).collect();
+    let transformed = cluster.partitions().into_keys().filter(|(topic, _)| outputs.contains(&&**topic));
+    wanted.extend(transformed.map(|partition| (transformed::READER.into(), partition)));
     let before = history.follow().clone();
     eventually(PATIENCE, "all clients get on with all partitions", || {
         cluster.assert_all_run();
@@ -128,8 +136,11 @@ fn check(cluster: &mut Cluster, history: &mut History) {
     assert!(doubled.is_empty() || cast.takes_new_epochs, "what was sent once is there twice");
     let found = violations(cast, &history.events, &held);
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found[..found.len().min(50)].join("\n"));
-    if !cast.transactional_ids.is_empty() {
-        transformed::check(cluster, history, &held);
+    for those in cast.transforming {
+        transformed::check(those, cluster, history, &held);
+    }
+    if !cast.transforming.is_empty() {
+        transformed::until_all_are_ended(cluster);
     }
     println!("all replicas have the same {} bytes", cluster.until_same_bytes());
     if cast.has_changelog {

@@ -7,7 +7,6 @@ use rand::{Rng, RngExt};
 use rustix::process::Signal;
 
 use crate::cluster::{BROKERS, Cluster, Coordinated, ORDERS, ZOOKEEPERS};
-use crate::history::TRANSFORMERS;
 use crate::network::{Cut, Node};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,11 +118,11 @@ fn broker(whom: Whom, cluster: &Cluster, rng: &mut impl Rng) -> usize {
         Whom::Follower => (leader + rng.random_range(1..BROKERS)) % BROKERS,
         Whom::Controller => cluster.controller(),
         Whom::Coordinator => {
-            let groups: Vec<&str> = cluster.cast().groups.iter().copied().chain([TRANSFORMERS]).collect();
+            let groups: Vec<&str> = cluster.cast().all_groups().collect();
             cluster.coordinator(Coordinated::Group, groups.choose(rng).expect("there are some"))
         }
         Whom::TransactionCoordinator => {
-            let ids = cluster.cast().transactional_ids;
+            let ids: Vec<&str> = cluster.cast().transactional_ids().collect();
             cluster.coordinator(Coordinated::Transactions, ids.choose(rng).expect("there are some"))
         }
     }

@@ -8,18 +8,18 @@ use odradek::protocol::messages::list_transactions::ListTransactionsRequest;
 use odradek::record::build::{ControlRecord, TransactionOutcome};
 use odradek::record::read::batches;
 
-use crate::cluster::{BROKERS, Cluster, End, Partition, TRANSFORMED};
-use crate::history::{Did, Held, History, Sent};
+use crate::cluster::{BROKERS, Cluster, End, Partition};
+use crate::history::{Did, Held, History, Sent, Transforming};
 use crate::support::{PATIENCE, eventually};
 
 /// It reads what is committed, all the time.
 pub const READER: &str = "transformed";
 
-/// Once the clients have settled: each record that was there to be read has been transformed once, whoever looks, the reader
-/// has seen nothing else at any time, and no transaction is open, neither for its coordinator nor for a log.
-pub fn check(cluster: &Cluster, history: &History, held: &Held) {
+/// Once the clients have settled: each record that was there to be read has been transformed once by those, whoever looks, the
+/// reader has seen nothing else at any time, and no log has a transaction that is open.
+pub fn check(those: &Transforming, cluster: &Cluster, history: &History, held: &Held) {
     let mut read: BTreeMap<&Partition, Vec<(i64, Sent)>> = BTreeMap::new();
-    for event in history.events.iter().filter(|event| *event.partition.0 == *TRANSFORMED) {
+    for event in history.events.iter().filter(|event| *event.partition.0 == *those.output) {
         match &event.did {
             Did::Consumed { offset, sent } if *event.client == *READER => {
                 read.entry(&event.partition).or_default().push((*offset, sent.clone()));
@@ -29,8 +29,8 @@ pub fn check(cluster: &Cluster, history: &History, held: &Held) {
             did => panic!("{}: {did:?}", event.client),
         }
     }
-    let (mut transformed, mut aborted) = (Vec::new(), 0);
-    for partition in cluster.partitions().keys().filter(|(topic, _)| **topic == *TRANSFORMED) {
+    let (mut transformed, mut aborted, mut bumped) = (Vec::new(), 0, 0);
+    for partition in cluster.partitions().keys().filter(|(topic, _)| **topic == *those.output) {
         until_nothing_is_open(cluster, partition);
         let found = ended(&cluster.bytes(partition).0);
         let read = read.remove(partition).unwrap_or_default();
@@ -39,9 +39,13 @@ pub fn check(cluster: &Cluster, history: &History, held: &Held) {
         assert_eq!(read.len(), found.committed.len(), "{partition:?}: how much was read, and is committed");
         transformed.extend(found.committed.into_iter().map(|(_, sent)| sent));
         aborted += found.aborted;
+        bumped += found.bumped;
     }
-    until_all_are_ended(cluster);
-    println!("{} records are transformed, {aborted} more were aborted", transformed.len());
+    println!(
+        "{}: {} records are transformed, {aborted} more were aborted; {bumped} commits of version 2",
+        those.group,
+        transformed.len()
+    );
     let inputs = held.records.iter().flat_map(|((topic, partition), records)| {
         (0..)
             .zip(records)
@@ -50,6 +54,14 @@ pub fn check(cluster: &Cluster, history: &History, held: &Held) {
     let found = not_once(inputs, transformed);
     assert!(found.is_empty(), "{} are not transformed once:\n{}", found.len(), found[..found.len().min(50)].join("\n"));
     assert!(aborted > 0, "some transactions are to be aborted, of which records are in the log");
+    let levels: Vec<i16> = cluster.transaction_versions.iter().copied().collect();
+    match levels[..] {
+        [2] => {
+            assert!(bumped > 0 || !those.follows_version_2, "{} follows version 2 where it is finalized", those.group)
+        }
+        [0] => assert_eq!(bumped, 0, "nobody follows version 2 where it is not finalized"),
+        _ => {}
+    }
 }
 
 /// What of a log is decided.
@@ -58,16 +70,22 @@ struct Ended {
     /// With their offsets, of which markers and aborted records take some.
     committed: Vec<(i64, Sent)>,
     aborted: usize,
+    /// How often a commit brought its producer's next epoch with it.
+    bumped: usize,
 }
 
 /// Reads a log as a reader of committed records does that knows nothing but the batches themselves.
 fn ended(bytes: &Bytes) -> Ended {
     let mut open: HashMap<i64, Vec<(i64, Sent)>> = HashMap::new();
+    let mut epochs: HashMap<i64, i16> = HashMap::new();
     let mut ended = Ended::default();
     for batch in batches(bytes) {
         let batch = batch.expect("the batch is sound");
         let header = *batch.header();
         assert!(header.is_transactional, "nobody else writes there: {header:?}");
+        let epoch = header.producer_epoch;
+        let before = epochs.insert(header.producer_id, epoch).unwrap_or(epoch);
+        assert!(before <= epoch, "a producer in epoch {before} is fenced: {header:?}");
         for record in batch.records().expect("the batch is sound") {
             let record = record.expect("the record is sound");
             if header.is_control {
@@ -75,6 +93,7 @@ fn ended(bytes: &Bytes) -> Ended {
                 let records = open.remove(&header.producer_id).unwrap_or_default();
                 match control.expect("the marker is sound") {
                     ControlRecord::EndTransaction { outcome: TransactionOutcome::Commit, .. } => {
+                        ended.bumped += usize::from(before < epoch && !records.is_empty());
                         ended.committed.extend(records);
                     }
                     ControlRecord::EndTransaction { outcome: TransactionOutcome::Abort, .. } => {
@@ -125,7 +144,7 @@ fn until_nothing_is_open(cluster: &Cluster, partition: &Partition) {
 }
 
 /// The transactional ids are known to their coordinators, and none has a transaction.
-fn until_all_are_ended(cluster: &Cluster) {
+pub fn until_all_are_ended(cluster: &Cluster) {
     eventually(PATIENCE, "the coordinators have no transaction that is not ended", || {
         let mut known = Vec::new();
         for broker in 0..BROKERS {
@@ -142,7 +161,9 @@ fn until_all_are_ended(cluster: &Cluster) {
             }
         }
         known.sort_unstable();
-        if known == cluster.cast().transactional_ids { Ok(()) } else { Err(format!("they know {known:?}")) }
+        let mut expected: Vec<&str> = cluster.cast().transactional_ids().collect();
+        expected.sort_unstable();
+        if known == expected { Ok(()) } else { Err(format!("they know {known:?}")) }
     });
 }
 
@@ -156,17 +177,19 @@ mod tests {
         Sent { producer: "orders-0".into(), sequence }
     }
 
-    /// A log of batches of one record, with the producer's id and the record's sequence, and of markers.
-    fn log(parts: &[(i64, Result<i64, TransactionOutcome>)]) -> Bytes {
+    /// Of a producer with this id and epoch: a batch of one record, of which this is the sequence, or a marker.
+    type Part = ((i64, i16), Result<i64, TransactionOutcome>);
+
+    fn log(parts: &[Part]) -> Bytes {
         let mut log = Vec::new();
-        for (offset, (producer_id, part)) in (0i64..).zip(parts) {
+        for (offset, ((producer_id, epoch), part)) in (0i64..).zip(parts) {
             let batch = match part {
                 Ok(sequence) => {
-                    let mut builder = BatchBuilder::new().producer(*producer_id, 0, 0).transactional(true);
+                    let mut builder = BatchBuilder::new().producer(*producer_id, *epoch, 0).transactional(true);
                     builder.append(0, None, Some(sent(*sequence).to_string().as_bytes()), &[]);
                     builder.build()
                 }
-                Err(outcome) => end_transaction_marker(*producer_id, 0, *outcome, 0, 0),
+                Err(outcome) => end_transaction_marker(*producer_id, *epoch, *outcome, 0, 0),
             };
             let at = log.len();
             log.extend_from_slice(&batch);
@@ -178,17 +201,30 @@ mod tests {
     #[test]
     fn a_marker_decides_what_its_producer_has_open_and_nothing_else() {
         use TransactionOutcome::{Abort, Commit};
-        let parts =
-            [(1, Ok(0)), (2, Ok(1)), (1, Ok(2)), (2, Err(Abort)), (2, Ok(3)), (2, Err(Commit)), (1, Err(Commit))];
+        let parts = [
+            ((1, 0), Ok(0)),
+            ((2, 0), Ok(1)),
+            ((1, 0), Ok(2)),
+            ((2, 1), Err(Abort)),
+            ((2, 1), Ok(3)),
+            ((2, 2), Err(Commit)),
+            ((1, 0), Err(Commit)),
+        ];
         let found = ended(&log(&parts));
         let committed = [(0, 0), (2, 2), (4, 3)].map(|(offset, sequence)| (offset, sent(sequence))).to_vec();
-        assert_eq!(found, Ended { committed, aborted: 1 });
+        assert_eq!(found, Ended { committed, aborted: 1, bumped: 1 });
     }
 
     #[test]
     #[should_panic(expected = "transactions without an end")]
     fn a_transaction_that_is_open_is_found() {
-        ended(&log(&[(1, Ok(0))]));
+        ended(&log(&[((1, 0), Ok(0))]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a producer in epoch 1 is fenced")]
+    fn what_comes_after_its_epoch_is_found() {
+        ended(&log(&[((1, 0), Ok(0)), ((1, 1), Err(TransactionOutcome::Commit)), ((1, 0), Ok(1))]));
     }
 
     #[test]
