@@ -73,6 +73,8 @@ install_maven() {
     maven clients-2.8.2 org.apache.kafka:kafka-clients:2.8.2 org.slf4j:slf4j-simple:1.7.36
     maven clients-3.9.1 org.apache.kafka:kafka-clients:3.9.1 org.slf4j:slf4j-simple:1.7.36
     maven streams-3.9.1 org.apache.kafka:kafka-streams:3.9.1 org.slf4j:slf4j-simple:1.7.36
+    maven streams-4.1.0 org.apache.kafka:kafka-streams:4.1.0 org.slf4j:slf4j-simple:1.7.36
+    maven connect-4.1.0 org.apache.kafka:connect-runtime:4.1.0 org.slf4j:slf4j-simple:1.7.36
     maven clients-4.1.0 org.apache.kafka:kafka-clients:4.1.0 org.slf4j:slf4j-simple:1.7.36
 }
 

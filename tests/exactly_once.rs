@@ -1,5 +1,6 @@
 //! Kafka Streams and Connect with exactly-once, unchanged, against one broker and against three: brokers and the application
-//! are killed and started again, and what comes out is what was put in, each once.
+//! are killed and started again, and what comes out is what was put in, each once. Those of 3.9 in a cluster that has finalized
+//! nothing, and those of 4.1 in one that has version 2 of the transaction protocol, which they follow.
 //!
 //! Each kind of death comes once; `ODRADEK_EXACTLY_ONCE_SECONDS` goes on for longer.
 
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::metadata::MetadataRequest;
 use rustix::process::Signal;
+use support::transactional::{commits, features, until_finalized, version_2};
 use support::{Brokers, Kind, PATIENCE, Process, deps, eventually, free_port, repository, tied};
 
 /// Frequent segments, so that changelogs are compacted, in little memory.
@@ -29,6 +31,17 @@ log.cleaner.backoff.ms=1000
 log.cleaner.dedupe.buffer.size=4000000
 replica.fetch.backoff.ms=200
 ";
+
+/// Of the applications, as tests/deps.sh names their jars, and the version of the transaction protocol that is finalized for it.
+#[derive(Clone, Copy)]
+struct Release {
+    streams: &'static str,
+    connect: &'static str,
+    transaction_version: i16,
+}
+
+const OLD: Release = Release { streams: "streams-3.9.1", connect: "kafka-3.9.1", transaction_version: 0 };
+const NEW: Release = Release { streams: "streams-4.1.0", connect: "connect-4.1.0", transaction_version: 2 };
 
 /// Each has several JVMs.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -46,7 +59,7 @@ struct Stage {
 }
 
 /// All of which have every topic, most of them always.
-fn cluster_of(brokers: i16, name: &str, topics: &[&str]) -> Brokers {
+fn cluster_of(release: Release, brokers: i16, name: &str, topics: &[&str]) -> Brokers {
     let in_sync = brokers / 2 + 1;
     let settings = format!(
         "{SETTINGS}default.replication.factor={brokers}\nmin.insync.replicas={in_sync}\n\
@@ -56,7 +69,26 @@ fn cluster_of(brokers: i16, name: &str, topics: &[&str]) -> Brokers {
     for topic in topics {
         cluster.client(0).create_replicated_topic(topic, 2, brokers, &[]);
     }
+    if is_finalized(release) {
+        let upgrade = format!("upgrade --feature transaction.version={}", release.transaction_version);
+        let told = features(&cluster.addresses(), &upgrade, |script, words, fed| cluster.script(script, words, fed));
+        assert!(told.contains("was upgraded to"), "{told}");
+        until_finalized(&cluster, &version_2());
+    }
     cluster
+}
+
+/// No JVM broker on ZooKeeper knows the feature.
+fn is_finalized(release: Release) -> bool {
+    release.transaction_version > 0 && Kind::under_test() == Kind::Odradek
+}
+
+/// Each commit in the topic's logs brings another epoch of its producer, or none does.
+fn assert_followed(release: Release, cluster: &Brokers, topic: &str) {
+    let logs = [0, 1].map(|partition| cluster.brokers[0].data.join(format!("{topic}-{partition}")));
+    let commits: Vec<_> = logs.iter().flat_map(|log| commits(log)).collect();
+    assert!(!commits.is_empty(), "something is committed");
+    assert!(commits.iter().all(|(epoch, next)| (epoch < next) == is_finalized(release)), "{topic}: {commits:?}");
 }
 
 impl Stage {
@@ -195,8 +227,8 @@ fn compiled(cluster: &Brokers, source: &str, jars: &Path) -> PathBuf {
 }
 
 /// What is committed in a topic now, as Java's consumer reads it: keys with their values, in order.
-fn read(cluster: &Brokers, classes: &Path, topic: &str) -> BTreeMap<String, Vec<String>> {
-    let mut command = java(classes, &deps("streams-3.9.1"));
+fn read(release: Release, cluster: &Brokers, classes: &Path, topic: &str) -> BTreeMap<String, Vec<String>> {
+    let mut command = java(classes, &deps(release.streams));
     let output = command.args(["Streams", "read", &cluster.addresses(), topic]).output().expect("there is java");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
@@ -216,11 +248,11 @@ fn until_all_is_stable(cluster: &Brokers, topic: &str) {
     });
 }
 
-fn streams(brokers: i16) {
+fn streams(release: Release, brokers: i16) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let cluster = cluster_of(brokers, "streams", &["lines", "left", "right", "counted", "joined"]);
-    let classes = compiled(&cluster, "Streams.java", &deps("streams-3.9.1"));
-    let mut feeder = java(&classes, &deps("streams-3.9.1"));
+    let cluster = cluster_of(release, brokers, "streams", &["lines", "left", "right", "counted", "joined"]);
+    let classes = compiled(&cluster, "Streams.java", &deps(release.streams));
+    let mut feeder = java(&classes, &deps(release.streams));
     feeder.args(["Streams", "produce", &cluster.addresses()]);
     let mut feeder = Process::start("the feeder", &mut feeder, cluster.scratch.path("feeder.log"));
     let of_application = classes.clone();
@@ -230,7 +262,7 @@ fn streams(brokers: i16) {
         if starts % 2 == 0 {
             let _ = fs::remove_dir_all(&state);
         }
-        let mut command = java(&of_application, &deps("streams-3.9.1"));
+        let mut command = java(&of_application, &deps(release.streams));
         command.args(["Streams", "run", &cluster.addresses()]).arg(state).arg(cluster.brokers.len().to_string());
         let name = format!("application-{number}");
         Process::start(&name, &mut command, cluster.scratch.path(&format!("{name}.log")))
@@ -254,7 +286,7 @@ fn streams(brokers: i16) {
     for (topic, expected) in [("counted", counted), ("joined", joined)] {
         let wanted: usize = expected.values().map(Vec::len).sum();
         let found = eventually(2 * PATIENCE, &format!("all of {topic} is there"), || {
-            let found = read(&stage.cluster, &classes, topic);
+            let found = read(release, &stage.cluster, &classes, topic);
             let count: usize = found.values().map(Vec::len).sum();
             if count >= wanted { Ok(found) } else { Err(format!("{count} of {wanted}")) }
         });
@@ -267,17 +299,18 @@ fn streams(brokers: i16) {
     stage.stop_application();
     for topic in ["counted", "joined"] {
         until_all_is_stable(&stage.cluster, topic);
+        assert_followed(release, &stage.cluster, topic);
     }
 }
 
 #[test]
 fn streams_counts_and_joins_each_record_once_with_one_broker() {
-    streams(1);
+    streams(OLD, 1);
 }
 
 #[test]
-fn streams_counts_and_joins_each_record_once_with_three_brokers() {
-    streams(3);
+fn streams_counts_and_joins_each_record_once_with_three_brokers_in_transactions_of_version_2() {
+    streams(NEW, 3);
 }
 
 /// Speaks to a Connect worker.
@@ -298,10 +331,10 @@ fn ask(port: u16, method: &str, path: &str, body: &str) -> Result<String, String
     if said.starts_with("HTTP/1.1 2") { Ok(said) } else { Err(said) }
 }
 
-fn connect(brokers: i16) {
+fn connect(release: Release, brokers: i16) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let cluster = cluster_of(brokers, "connect", &["numbers"]);
-    let classes = compiled(&cluster, "Numbers.java", &deps("kafka-3.9.1"));
+    let cluster = cluster_of(release, brokers, "connect", &["numbers"]);
+    let classes = compiled(&cluster, "Numbers.java", &deps(release.connect));
     let services = classes.join("META-INF/services");
     fs::create_dir_all(&services).expect("the scratch directory can be written");
     fs::write(services.join("org.apache.kafka.connect.source.SourceConnector"), "Numbers\n").expect("so can a file");
@@ -324,7 +357,7 @@ fn connect(brokers: i16) {
             ports[number]
         );
         fs::write(&settings, text).expect("the scratch directory can be written");
-        let mut command = java(&classes, &deps("kafka-3.9.1"));
+        let mut command = java(&classes, &deps(release.connect));
         command.arg("org.apache.kafka.connect.cli.ConnectDistributed").arg(&settings);
         Process::start(&name, &mut command, cluster.scratch.path(&format!("{name}.log")))
     });
@@ -337,8 +370,9 @@ fn connect(brokers: i16) {
     stage.suffer("numbers");
     stage.stop_application();
     until_all_is_stable(&stage.cluster, "numbers");
-    let classes = compiled(&stage.cluster, "Streams.java", &deps("streams-3.9.1"));
-    let found = read(&stage.cluster, &classes, "numbers");
+    assert_followed(release, &stage.cluster, "numbers");
+    let classes = compiled(&stage.cluster, "Streams.java", &deps(release.streams));
+    let found = read(release, &stage.cluster, &classes, "numbers");
     assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), ["t0", "t1"].into());
     for (task, numbers) in found {
         let expected: Vec<String> = (0..numbers.len()).map(|number| number.to_string()).collect();
@@ -348,11 +382,11 @@ fn connect(brokers: i16) {
 }
 
 #[test]
-fn a_connect_source_writes_each_record_once_with_one_broker() {
-    connect(1);
+fn a_connect_source_writes_each_record_once_with_one_broker_in_transactions_of_version_2() {
+    connect(NEW, 1);
 }
 
 #[test]
 fn a_connect_source_writes_each_record_once_with_three_brokers() {
-    connect(3);
+    connect(OLD, 3);
 }

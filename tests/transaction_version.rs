@@ -7,7 +7,6 @@ mod support;
 use std::collections::BTreeMap;
 
 use odradek::protocol::error_code::ErrorCode;
-use odradek::protocol::messages::api_versions::{ApiVersionsRequest, FinalizedFeatureKey};
 use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::EndTxnRequest;
 use odradek::protocol::messages::offset_fetch::{
@@ -21,39 +20,13 @@ use odradek_zookeeper::settings::Settings;
 use odradek_zookeeper::znode::broker::{Broker as Registration, BrokerJson, Endpoint};
 use support::client::Client;
 use support::transactional::{
-    Jvm, Producer, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
-    until_transactions_are_coordinated,
+    Jvm, Producer, features, finalized, id_coordinated_by, init, settled, stable_end, until_finalized, until_stable,
+    until_state, until_transactions_are_coordinated, version_2,
 };
 use support::{Brokers, Cluster, Kind, PATIENCE, eventually};
 use tokio::runtime::Runtime;
 
 const FEW_PARTITIONS: &str = "transaction.state.log.num.partitions=5";
-
-fn features(bootstrap: &str, arguments: &str, run: impl Fn(&str, &[&str], &str) -> Result<String, String>) -> String {
-    let words: Vec<&str> = ["--bootstrap-server", bootstrap].into_iter().chain(arguments.split(' ')).collect();
-    run("kafka-features.sh", &words, "").unwrap_or_else(|refused| refused)
-}
-
-/// What a broker tells its clients is finalized.
-fn finalized(client: &mut Client) -> Vec<(String, i16)> {
-    let request = ApiVersionsRequest { client_software_name: "test".into(), client_software_version: "1".into() };
-    let told = client.call(&request, 3).expect("ApiVersions is answered");
-    let level = |feature: FinalizedFeatureKey| (feature.name, feature.max_version_level);
-    told.finalized_features.into_iter().map(level).collect()
-}
-
-fn until_finalized(cluster: &Brokers, expected: &[(String, i16)]) {
-    for broker in cluster.brokers.iter().filter(|broker| broker.process.is_some()) {
-        eventually(PATIENCE, &format!("broker {} has heard what is finalized", broker.id), || {
-            let told = finalized(&mut broker.client());
-            if told == expected { Ok(()) } else { Err(format!("{told:?}")) }
-        });
-    }
-}
-
-fn version_2() -> Vec<(String, i16)> {
-    vec![("transaction.version".to_owned(), 2)]
-}
 
 /// The state of a transactional id and the epoch of its producer, when nothing of it is on its way.
 fn settled_epoch(client: &mut Client, id: &str) -> (String, i16) {

@@ -1,19 +1,23 @@
 //! Transactional clients: Kafka's own, told what to do line by line, and one whose requests are made by hand.
 
-use std::fs::File;
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use bytes::Bytes;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
+use odradek::protocol::messages::api_versions::{ApiVersionsRequest, FinalizedFeatureKey};
 use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::{EndTxnRequest, EndTxnResponse};
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::produce::ProduceRequest;
-use odradek::record::build::BatchBuilder;
+use odradek::record::build::{BatchBuilder, ControlRecord, TransactionOutcome};
+use odradek::record::read::batches;
 
 use super::client::{Client, TIMESTAMP, produce_request};
 use super::{Brokers, PATIENCE, Scratch, deps, eventually, repository, tied};
@@ -85,6 +89,65 @@ impl Drop for Jvm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What kafka-features.sh says, whether it did what it was told or not.
+pub fn features(
+    bootstrap: &str,
+    arguments: &str,
+    run: impl Fn(&str, &[&str], &str) -> Result<String, String>,
+) -> String {
+    let words: Vec<&str> = ["--bootstrap-server", bootstrap].into_iter().chain(arguments.split(' ')).collect();
+    run("kafka-features.sh", &words, "").unwrap_or_else(|refused| refused)
+}
+
+/// What a broker tells its clients is finalized.
+pub fn finalized(client: &mut Client) -> Vec<(String, i16)> {
+    let request = ApiVersionsRequest { client_software_name: "test".into(), client_software_version: "1".into() };
+    let told = client.call(&request, 3).expect("ApiVersions is answered");
+    let level = |feature: FinalizedFeatureKey| (feature.name, feature.max_version_level);
+    told.finalized_features.into_iter().map(level).collect()
+}
+
+pub fn until_finalized(cluster: &Brokers, expected: &[(String, i16)]) {
+    for broker in cluster.brokers.iter().filter(|broker| broker.process.is_some()) {
+        eventually(PATIENCE, &format!("broker {} has heard what is finalized", broker.id), || {
+            let told = finalized(&mut broker.client());
+            if told == expected { Ok(()) } else { Err(format!("{told:?}")) }
+        });
+    }
+}
+
+pub fn version_2() -> Vec<(String, i16)> {
+    vec![("transaction.version".to_owned(), 2)]
+}
+
+/// Of each commit in a log, as far as that is written: the epoch of what is committed, and that of the marker, which in version
+/// 2 of the protocol is the producer's next.
+pub fn commits(log: &Path) -> Vec<(i16, i16)> {
+    let mut segments: Vec<_> = fs::read_dir(log).expect("the log is there").flatten().map(|file| file.path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    segments.sort();
+    let mut bytes = Vec::new();
+    for segment in segments {
+        bytes.extend(fs::read(segment).expect("it can be read"));
+    }
+    let mut open: HashMap<i64, i16> = HashMap::new();
+    let mut commits = Vec::new();
+    for batch in batches(&Bytes::from(bytes)).map_while(Result::ok).filter(|batch| batch.header().is_transactional) {
+        let header = *batch.header();
+        if !header.is_control {
+            open.insert(header.producer_id, header.producer_epoch);
+            continue;
+        }
+        let Some(epoch) = open.remove(&header.producer_id) else { continue };
+        let Some(Ok(marker)) = batch.records().expect("it is not compressed").next() else { break };
+        let control = ControlRecord::read(marker.key.as_deref(), marker.value.as_deref());
+        if let Ok(ControlRecord::EndTransaction { outcome: TransactionOutcome::Commit, .. }) = control {
+            commits.push((epoch, header.producer_epoch));
+        }
+    }
+    commits
 }
 
 pub fn init(client: &mut Client, id: &str, version: i16) -> InitProducerIdResponse {
