@@ -4,7 +4,8 @@
 #   tests/clients/run.sh                        all of them
 #   tests/clients/run.sh java-3.9.1 sarama ...  only these
 #   BROKERS=3 tests/clients/run.sh              three brokers instead, all of which have every topic (min.insync.replicas=2):
-#                                               under each client the one that leads is killed and started again
+#                                               under each client the one that leads is killed and started again; version 2 of
+#                                               the transaction protocol is finalized
 #   BROKER=jvm-3.9.1 tests/clients/run.sh       the same checks against JVM brokers (tests/cluster.sh)
 #   KEEP=1 ...                                  leaves the data, logs and client output in /tmp
 #
@@ -52,6 +53,16 @@ client() { # CLIENT before|after : its checks, on stdout
     esac
 }
 
+# Whether the first transaction that is committed to a topic brings another epoch of its producer, as version 2 has it.
+follows_version_2() { # TOPIC
+    "$base/bin/kafka-dump-log.sh" --files "$cluster/data-0/$1-0/00000000000000000000.log" | awk '
+        match($0, /producerEpoch: [0-9]+/) {
+            epoch = substr($0, RSTART + 15, RLENGTH - 15)
+            if (/isControl: true/) exit !(before + 1 == epoch)
+            before = epoch
+        }'
+}
+
 run_client() {
     local name=$1 when=$2 out=$cluster/$1.$2.out status oks fails began=$SECONDS leader="" killed=""
     if [ "$BROKERS" != 1 ] && [ "$when" = before ]; then
@@ -81,6 +92,9 @@ run_client() {
     [ -z "$leader$killed" ] || echo "FAILED the leader was to be killed and to come back under the client" >>"$out"
     [ -z "$killed" ] || broker_start "$killed"
     [ "$BROKERS" = 1 ] || until_in_sync
+    if [ "$version_2$name$when" = yesjava-4.1.0before ]; then
+        if follows_version_2 "t-${name//./-}-transactions"; then echo "ok transactions follow version 2"; else echo "FAILED transactions follow version 2: they do not"; fi >>"$out"
+    fi
     oks=$(grep -c '^ok ' "$out")
     fails=$(grep -c '^FAILED ' "$out")
     if [ $status -ne 0 ] && [ "$fails" = 0 ]; then
@@ -95,6 +109,12 @@ run_client() {
 
 began=$SECONDS
 cluster_start
+# No JVM broker on ZooKeeper knows it.
+version_2=no
+if [ "$BROKERS" != 1 ] && [ "$BROKER" = odradek ]; then
+    "$base/bin/kafka-features.sh" --bootstrap-server "$BOOTSTRAP" upgrade --feature transaction.version=2 || die "version 2 of the transaction protocol is refused"
+    version_2=yes
+fi
 java_checks 3.9.1 Prepare || die "Prepare.java does not compile"
 topics=()
 for name in "${clients[@]}"; do topics+=("t-${name//./-}-group:4" "t-${name//./-}-transactions:1"); done
