@@ -5,7 +5,9 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
 
+use bytes::Bytes;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::EndTxnRequest;
@@ -15,15 +17,16 @@ use odradek::protocol::messages::offset_fetch::{
 use odradek::protocol::messages::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
+use odradek::record::read::batches;
 use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
 use odradek_zookeeper::znode::broker::{Broker as Registration, BrokerJson, Endpoint};
 use support::client::Client;
 use support::transactional::{
-    Jvm, Producer, features, finalized, id_coordinated_by, init, settled, stable_end, until_finalized, until_stable,
-    until_state, until_transactions_are_coordinated, version_2,
+    Jvm, Producer, commits, features, finalized, id_coordinated_by, init, settled, stable_end, until_finalized,
+    until_stable, until_state, until_transactions_are_coordinated, version_2,
 };
-use support::{Brokers, Cluster, Kind, PATIENCE, eventually};
+use support::{Brokers, Cluster, Kind, PATIENCE, Process, eventually, our_tool};
 use tokio::runtime::Runtime;
 
 const FEW_PARTITIONS: &str = "transaction.state.log.num.partitions=5";
@@ -121,6 +124,62 @@ fn a_java_client_of_4_x_follows_it_from_when_it_is_finalized_until_it_is_taken_b
     assert_eq!(settled_epoch(&mut client, "c"), ("CompleteCommit".to_owned(), 0), "whoever begins from here on");
     assert_eq!(jvm.told("read committed orders 0"), "1,2,3,4,5,6,7,8,9,10,11");
     assert_eq!(jvm.told("read committed orders 1"), "30,31,32");
+}
+
+/// It learns of it when it connects, and keeps to what a transaction has begun with.
+#[test]
+fn our_own_producer_follows_it_too_from_one_transaction_to_the_next() {
+    let mut cluster = Cluster::start("transaction-version-producer", FEW_PARTITIONS);
+    let bootstrap = cluster.broker.address();
+    cluster.broker.client().create_topic("orders", 1, &[]);
+    let run = |cluster: &Cluster, arguments: &str| {
+        features(&bootstrap, arguments, |script, words, fed| cluster.script(script, words, fed))
+    };
+    let log = cluster.broker.data.join("orders-0");
+    let mut producer = our_tool("kafka-producer-perf-test.sh");
+    producer.args(["--topic", "orders", "--payload-monotonic", "--num-records", "1000000", "--throughput", "1000"]);
+    producer.args(["--transaction-duration-ms", "50", "--producer-props"]);
+    producer.args([&format!("bootstrap.servers={bootstrap}"), "linger.ms=0", "batch.size=100"]);
+    let mut producer = Process::start("the producer", &mut producer, cluster.scratch.path("producer.log"));
+    let is_of_version_2 = |(epoch, next): &(i16, i16)| epoch < next;
+    let mut until_all_of = |version_2: bool, from: usize| {
+        eventually(PATIENCE, "transactions are committed", || {
+            assert_eq!(producer.has_ended(), None, "{}", producer.last_words());
+            let commits = commits(&log);
+            let since = commits[from..].iter().position(|commit| is_of_version_2(commit) == version_2);
+            let all = since.map_or(&[][..], |at| &commits[from + at..]);
+            assert!(all.iter().all(|commit| is_of_version_2(commit) == version_2), "{commits:?}");
+            if all.len() < 5 { Err(format!("{commits:?}; {}", producer.last_words())) } else { Ok(commits.len()) }
+        })
+    };
+    let at_first = until_all_of(false, 0);
+    assert_eq!(run(&cluster, "upgrade --feature transaction.version=2"), "transaction.version was upgraded to 2.\n");
+    let unheard_of = until_all_of(false, at_first);
+    cluster.broker.stop();
+    cluster.start_broker(Kind::Odradek);
+    let heard_of = until_all_of(true, unheard_of);
+    assert!(run(&cluster, "downgrade --feature transaction.version=0").contains("was downgraded to 0."));
+    cluster.broker.kill();
+    cluster.start_broker(Kind::Odradek);
+    until_all_of(false, heard_of);
+    producer.kill();
+
+    let commits = commits(&log);
+    for pair in commits.windows(2) {
+        let [before, now] = pair else { unreachable!("two") };
+        match is_of_version_2(before) || !is_of_version_2(now) {
+            true => assert_eq!(before.1, now.0, "{commits:?}"),
+            // What is late of the last transaction of version 0 is of none of version 2.
+            false => assert_eq!(before.1 + 1, now.0, "{commits:?}"),
+        }
+    }
+    let bytes = Bytes::from(fs::read(log.join("00000000000000000000.log")).expect("all is in one segment"));
+    let data = batches(&bytes).map_while(Result::ok).filter(|batch| !batch.header().is_control);
+    let records = data.flat_map(|batch| batch.records().expect("it is not compressed").collect::<Vec<_>>());
+    for (number, record) in records.enumerate() {
+        let value = record.expect("the record is sound").value.unwrap_or_default();
+        assert_eq!(value, number.to_string(), "each is there once, in order");
+    }
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::net::ToSocketAddrs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::client::connection::{Connection, retried};
+use crate::client::connection::{Connection, FinalizedVersion, retried};
 use crate::client::error::{ClientError, checked};
 use crate::client::settings::ClusterSettings;
 use crate::model::BrokerId;
+use crate::model::transaction_version::TransactionVersion;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Request;
 use crate::protocol::messages::find_coordinator::FindCoordinatorRequest;
@@ -57,6 +58,8 @@ struct State {
     connections: HashMap<String, Arc<Connection>>,
     nodes: BTreeMap<BrokerId, Node>,
     controller: Option<BrokerId>,
+    /// What the broker said that knows best of those that were connected to.
+    finalized: FinalizedVersion,
     /// When the last failure to connect was told.
     warned: Option<Instant>,
 }
@@ -87,8 +90,18 @@ impl Cluster {
         }
         let connection = Connection::negotiate(address, &self.settings.connection).await;
         let connection = Arc::new(connection.inspect_err(|error| self.warn(error))?);
-        self.state().connections.insert(address.to_owned(), Arc::clone(&connection));
+        let mut state = self.state();
+        state.connections.insert(address.to_owned(), Arc::clone(&connection));
+        if connection.finalized().epoch > state.finalized.epoch {
+            state.finalized = connection.finalized();
+        }
+        drop(state);
         Ok(connection)
+    }
+
+    /// Which transaction protocol the cluster has finalized, as far as brokers have said when they were connected to.
+    pub fn transaction_version(&self) -> TransactionVersion {
+        self.state().finalized.version
     }
 
     /// Attempts follow each other quickly; a person needs to be told once in a while.

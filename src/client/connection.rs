@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::client::error::ClientError;
 use crate::codec::reader::Reader;
 use crate::codec::writer::{Chunk, Writer};
+use crate::model::transaction_version::{TRANSACTION_VERSION, TransactionVersion};
 use crate::protocol::api_keys::ApiKey;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::header::{RequestHeader, read_response_header};
@@ -63,6 +64,30 @@ pub struct ApiVersions {
     ranges: HashMap<i16, RangeInclusive<i16>>,
 }
 
+/// Which transaction protocol a broker said the cluster has finalized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FinalizedVersion {
+    /// How often features had been changed; -1 if never. Of two brokers that say different things, the higher one knows better.
+    pub epoch: i64,
+    pub version: TransactionVersion,
+}
+
+impl Default for FinalizedVersion {
+    fn default() -> FinalizedVersion {
+        FinalizedVersion { epoch: -1, version: TransactionVersion::V0 }
+    }
+}
+
+impl FinalizedVersion {
+    fn told(answer: &ApiVersionsResponse) -> FinalizedVersion {
+        let level = answer.finalized_features.iter().find(|feature| feature.name == TRANSACTION_VERSION);
+        FinalizedVersion {
+            epoch: answer.finalized_features_epoch,
+            version: TransactionVersion::from_level(level.map_or(0, |feature| feature.max_version_level)),
+        }
+    }
+}
+
 impl ApiVersions {
     pub fn new(ranges: impl IntoIterator<Item = (i16, RangeInclusive<i16>)>) -> ApiVersions {
         ApiVersions { ranges: ranges.into_iter().collect() }
@@ -91,6 +116,7 @@ struct Shared {
     settings: ConnectionSettings,
     next_correlation_id: AtomicI32,
     versions: OnceLock<ApiVersions>,
+    finalized: OnceLock<FinalizedVersion>,
     waiting: Mutex<Waiting>,
 }
 
@@ -173,6 +199,7 @@ impl Connection {
             settings: settings.clone(),
             next_correlation_id: AtomicI32::new(0),
             versions: OnceLock::new(),
+            finalized: OnceLock::new(),
             waiting: Mutex::default(),
         });
         let (frames, queue) = mpsc::channel(FRAMES_QUEUED_MAX);
@@ -198,6 +225,7 @@ impl Connection {
         let ranges = answer.api_keys.iter().map(|api| (api.api_key, api.min_version..=api.max_version));
         // Nobody else has the connection yet.
         let _ = connection.shared.versions.set(ApiVersions::new(ranges));
+        let _ = connection.shared.finalized.set(FinalizedVersion::told(&answer));
         Ok(connection)
     }
 
@@ -243,9 +271,18 @@ impl Connection {
         self.shared.waiting().closed.is_some()
     }
 
+    /// As the broker said when it was asked for its versions.
+    pub fn finalized(&self) -> FinalizedVersion {
+        self.shared.finalized.get().copied().unwrap_or_default()
+    }
+
     /// The version that a negotiated connection sends this request in. `at_most` lowers our own highest version.
     pub fn version_of<R: Request>(&self, at_most: i16) -> Result<i16, ClientError> {
-        let ours = *R::VERSIONS.start()..=*R::VERSIONS.end().min(&at_most);
+        self.version_among::<R>(*R::VERSIONS.start()..=*R::VERSIONS.end().min(&at_most))
+    }
+
+    /// The same, of these versions alone.
+    pub fn version_among<R: Request>(&self, ours: RangeInclusive<i16>) -> Result<i16, ClientError> {
         match self.shared.versions.get() {
             None => Some(*ours.end()),
             Some(versions) => versions.highest_common(R::KEY, ours),

@@ -17,11 +17,13 @@ use crate::client::partitioner::partition_of_key;
 use crate::client::producer::transactions::Transaction;
 use crate::client::settings::ProducerSettings;
 use crate::model::clock::wall_clock_ms;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
 use crate::protocol::messages::init_producer_id::InitProducerIdRequest;
 use crate::protocol::messages::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
+use crate::protocol::transaction_version::versions_of;
 use crate::record::build::{BatchBuilder, Header};
 use crate::record::compression::Codec;
 use crate::record::read;
@@ -97,6 +99,8 @@ struct State {
     flushes: Vec<oneshot::Sender<()>>,
     identity: Option<Identity>,
     transaction: Option<Transaction>,
+    /// What transactions follow: the one that is open, or else the next.
+    protocol: TransactionVersion,
     /// Of the transactional id, as it was last found.
     coordinator: Option<BrokerId>,
 }
@@ -342,7 +346,7 @@ impl Shared {
             let doing = "send a record outside of a transaction";
             let outside = || ClientError::refused(doing, ErrorCode::InvalidTxnState, None);
             let refusal = match &state.transaction {
-                Some(transaction) => transaction.failure().cloned(),
+                Some(transaction) => transaction.failure().cloned().or_else(|| transaction.is_ending().then(outside)),
                 None => Some(outside()),
             };
             if let Some(refusal) = refusal {
@@ -576,9 +580,13 @@ impl Sender {
             if self.in_flight.get(&leader).is_some_and(|count| *count >= settings.in_flight_max) {
                 continue;
             }
-            if state.transaction.as_ref().is_some_and(|transaction| !transaction.has(partition)) {
-                self.unannounced.insert(partition.clone());
-                continue;
+            if let Some(transaction) = state.transaction.as_mut().filter(|transaction| !transaction.has(partition)) {
+                if !state.protocol.bumps_epoch() {
+                    self.unannounced.insert(partition.clone());
+                    continue;
+                }
+                // The first write adds it.
+                transaction.add([partition.clone()]);
             }
             let size = match &first.contents {
                 Contents::Open(builder) => builder.uncompressed_size(),
@@ -617,11 +625,14 @@ impl Sender {
                 .collect(),
         };
         *self.in_flight.entry(leader).or_default() += 1;
+        let protocol = self.shared.state().protocol;
         let submitted = async {
             let connection = self.shared.cluster.broker(leader).await?;
             // Version 3 is the first whose brokers take v2 batches as they are.
-            let at_most = if request.transactional_id.is_some() { transactions::PRODUCE_VERSION_MAX } else { i16::MAX };
-            let version = connection.version_of::<ProduceRequest>(at_most)?;
+            let version = match request.transactional_id {
+                Some(_) => connection.version_among::<ProduceRequest>(versions_of::<ProduceRequest>(protocol))?,
+                None => connection.version_of::<ProduceRequest>(i16::MAX)?,
+            };
             if settings.acks == 0 {
                 connection.submit_unanswered(&request, version).await.map(|()| None)
             } else {
@@ -828,6 +839,14 @@ mod tests {
         }
     }
 
+    pub(super) fn transactional_producer() -> Producer {
+        let mut properties = crate::client::settings::ClientProperties::default();
+        properties.set("bootstrap.servers", "127.0.0.1:1".to_owned());
+        properties.set("transactional.id", "t".to_owned());
+        let settings = ProducerSettings::take(&mut properties, "test").expect("good settings");
+        Producer::new(settings).expect("a known codec")
+    }
+
     fn sequence(batch: &Batch) -> (i64, i32, usize) {
         let Contents::Built(bytes) = &batch.contents else { panic!("not built") };
         let header = *read::batches(bytes).next().unwrap().unwrap().header();
@@ -868,11 +887,7 @@ mod tests {
     /// It was in flight when another batch failed the transaction, or its partition could not be added.
     #[tokio::test]
     async fn a_batch_that_comes_back_to_a_failed_transaction_is_not_sent_again() {
-        let mut properties = crate::client::settings::ClientProperties::default();
-        properties.set("bootstrap.servers", "127.0.0.1:1".to_owned());
-        properties.set("transactional.id", "t".to_owned());
-        let settings = ProducerSettings::take(&mut properties, "test").expect("good settings");
-        let producer = Producer::new(settings).expect("a known codec");
+        let producer = transactional_producer();
         let mut sender = Sender::new(Arc::clone(&producer.shared));
         let partition = TopicPartition::new("a", 0);
         let network = ClientError::refused("produce", ErrorCode::NotLeaderOrFollower, None);

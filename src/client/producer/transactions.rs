@@ -1,7 +1,8 @@
-//! A producer's transactions (KIP-98): what the coordinator of its transactional id is told before and behind its records, in
-//! version 1 of the protocol, which every broker speaks.
+//! A producer's transactions (KIP-98): what the coordinator of its transactional id is told before and behind its records. Each
+//! follows version 2 of the protocol (KIP-890) if the cluster had finalized that, as far as is known, when the one before ended:
+//! then the first write to a partition adds it, and each transaction ends with another epoch.
 //!
-//! Source: kafka 3.9.1 clients/.../producer/internals/TransactionManager.java.
+//! Source: kafka 3.9.1 clients/.../producer/internals/TransactionManager.java, and of version 2 that of 4.1.0.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,15 +13,13 @@ use crate::client::admin::by_topic;
 use crate::client::cluster::Coordinated;
 use crate::client::connection::{Connection, retried};
 use crate::client::error::{ClientError, checked};
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
-use crate::protocol::messages::end_txn::EndTxnRequest;
-use crate::protocol::messages::init_producer_id::InitProducerIdRequest;
-
-/// Later versions are those of version 2 of the protocol, in which each transaction has an epoch of its own (KIP-890).
-pub(super) const PRODUCE_VERSION_MAX: i16 = 11;
-const END_TXN_VERSION_MAX: i16 = 4;
+use crate::protocol::messages::end_txn::{EndTxnRequest, EndTxnResponse};
+use crate::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use crate::protocol::transaction_version::versions_of;
 
 /// The coordinator still writes the markers of the transaction before.
 const MARKERS_BACKOFF: Duration = Duration::from_millis(20);
@@ -28,15 +27,25 @@ const MARKERS_BACKOFF: Duration = Duration::from_millis(20);
 /// The transaction that has begun.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
-    /// Those that the coordinator knows to be in it: records may be sent to them.
+    /// Those that the coordinator knows to be in it, or learns of by what is sent to them.
     partitions: HashSet<TopicPartition>,
     /// Why it cannot be committed.
     failure: Option<ClientError>,
+    /// It is to be committed, and takes no more records.
+    is_ending: bool,
 }
 
 impl Transaction {
     pub(super) fn has(&self, partition: &TopicPartition) -> bool {
         self.partitions.contains(partition)
+    }
+
+    pub(super) fn add(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        self.partitions.extend(partitions);
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending
     }
 
     pub(super) fn failure(&self) -> Option<&ClientError> {
@@ -47,23 +56,10 @@ impl Transaction {
 impl Producer {
     /// Takes the transactional id over: whoever had it is fenced, and what that had open is aborted.
     pub async fn init_transactions(&self) -> Result<(), ClientError> {
-        let shared = &self.shared;
-        let settings = &shared.settings;
-        let request = InitProducerIdRequest {
-            transactional_id: settings.transactional_id.clone(),
-            transaction_timeout_ms: i32::try_from(settings.transaction_timeout.as_millis()).unwrap_or(i32::MAX),
-            ..Default::default()
-        };
-        let request = &request;
-        let doing = "take the transactional id";
-        let answer = shared.retried(doing, settings.cluster.retry_backoff, || async {
-            let answer = shared.coordinator().await?.send(request).await?;
-            checked(doing, answer.error_code, None)?;
-            Ok(answer)
-        });
-        let answer = answer.await?;
-        let (producer_id, producer_epoch) = (answer.producer_id, answer.producer_epoch);
-        shared.state().identity = Some(Identity { producer_id, producer_epoch });
+        let identity = self.shared.transactional_identity(None).await?;
+        let mut state = self.shared.state();
+        state.go_on_as(identity);
+        state.protocol = self.shared.cluster.transaction_version();
         Ok(())
     }
 
@@ -81,9 +77,12 @@ impl Producer {
 
     /// Sends all there is, and commits it once every record is acknowledged; one that was given up is the error.
     pub async fn commit_transaction(&self) -> Result<(), ClientError> {
-        self.flush().await;
         let shared = &self.shared;
-        let request = {
+        if let Some(transaction) = &mut shared.state().transaction {
+            transaction.is_ending = true;
+        }
+        self.flush().await;
+        let (protocol, request) = {
             let state = shared.state();
             let (Some(transaction), Some(identity)) = (&state.transaction, state.identity) else {
                 return Err(ClientError::refused("commit a transaction", ErrorCode::InvalidTxnState, None));
@@ -98,20 +97,30 @@ impl Producer {
                 committed: true,
             };
             // The coordinator knows nothing of one that went nowhere.
-            (!transaction.partitions.is_empty()).then_some(request)
+            (state.protocol, (!transaction.partitions.is_empty()).then_some(request))
         };
+        let mut next = None;
         if let Some(request) = &request {
             let doing = "commit the transaction";
             let committed = shared.retried(doing, shared.settings.cluster.retry_backoff, || async {
                 let coordinator = shared.coordinator().await?;
-                let version = coordinator.version_of::<EndTxnRequest>(END_TXN_VERSION_MAX)?;
+                let version = coordinator.version_among::<EndTxnRequest>(versions_of::<EndTxnRequest>(protocol))?;
                 let answer = coordinator.send_at(request, version).await?;
-                checked(doing, answer.error_code, None)
+                checked(doing, answer.error_code, None)?;
+                Ok(answer)
             });
-            committed.await?;
+            let EndTxnResponse { producer_id, producer_epoch, .. } = committed.await?;
+            // Only version 2 has any.
+            next = (producer_id >= 0).then_some(Identity { producer_id, producer_epoch });
         }
-        shared.state().transaction = None;
-        Ok(())
+        {
+            let mut state = shared.state();
+            state.transaction = None;
+            if let Some(next) = next {
+                state.go_on_as(next);
+            }
+        }
+        shared.follow_protocol().await
     }
 }
 
@@ -128,7 +137,7 @@ impl Sender {
         match outcome {
             Ok(()) => {
                 if let Some(transaction) = &mut state.transaction {
-                    transaction.partitions.extend(added);
+                    transaction.add(added);
                 }
             }
             Err(error) => self.shared.fail_transaction(&mut state, &error),
@@ -137,7 +146,59 @@ impl Sender {
     }
 }
 
+impl State {
+    /// Nothing is in flight: each partition begins with the first sequence.
+    fn go_on_as(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+        for queue in self.queues.values_mut() {
+            queue.next_sequence = 0;
+        }
+    }
+}
+
 impl Shared {
+    /// Takes the transactional id, over from whoever has it, or with another epoch if that is this producer.
+    async fn transactional_identity(&self, from: Option<Identity>) -> Result<Identity, ClientError> {
+        let settings = &self.settings;
+        let mut request = InitProducerIdRequest {
+            transactional_id: settings.transactional_id.clone(),
+            transaction_timeout_ms: i32::try_from(settings.transaction_timeout.as_millis()).unwrap_or(i32::MAX),
+            ..Default::default()
+        };
+        if let Some(Identity { producer_id, producer_epoch }) = from {
+            (request.producer_id, request.producer_epoch) = (producer_id, producer_epoch);
+        }
+        let request = &request;
+        let doing = "take the transactional id";
+        let answer = self.retried(doing, settings.cluster.retry_backoff, || async {
+            let answer = self.coordinator().await?.send(request).await?;
+            checked(doing, answer.error_code, None)?;
+            Ok(answer)
+        });
+        let InitProducerIdResponse { producer_id, producer_epoch, .. } = answer.await?;
+        Ok(Identity { producer_id, producer_epoch })
+    }
+
+    /// Between transactions: the next one follows what the cluster has finalized by now. Before the first of version 2 the
+    /// producer takes another epoch, so that whatever is still on its way from the last one is known by its own.
+    async fn follow_protocol(&self) -> Result<(), ClientError> {
+        let finalized = self.cluster.transaction_version();
+        let (protocol, identity) = {
+            let state = self.state();
+            (state.protocol, state.identity)
+        };
+        if finalized == protocol {
+            return Ok(());
+        }
+        let next = if finalized.bumps_epoch() { Some(self.transactional_identity(identity).await?) } else { None };
+        let mut state = self.state();
+        if let Some(next) = next {
+            state.go_on_as(next);
+        }
+        state.protocol = finalized;
+        Ok(())
+    }
+
     /// The transaction, if there is one, cannot be committed any more: nothing of it that waits is sent.
     pub(super) fn fail_transaction(&self, state: &mut State, error: &ClientError) {
         let Some(transaction) = &mut state.transaction else { return };
@@ -164,8 +225,8 @@ impl Shared {
         let doing = "add partitions to the transaction";
         self.retried(doing, MARKERS_BACKOFF, || async {
             let coordinator = self.coordinator().await?;
-            // Later versions are for brokers.
-            let version = coordinator.version_of::<AddPartitionsToTxnRequest>(3)?;
+            let ours = versions_of::<AddPartitionsToTxnRequest>(TransactionVersion::V0);
+            let version = coordinator.version_among::<AddPartitionsToTxnRequest>(ours)?;
             let answer = coordinator.send_at(request, version).await?;
             let results = answer.results_by_topic_v3_and_below.iter().flat_map(|topic| &topic.results_by_partition);
             let codes = results.map(|partition| partition.partition_error_code);
@@ -213,14 +274,30 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::transaction_version::TransactionVersion::{V0, V2};
-    use crate::protocol::messages::produce::ProduceRequest;
-    use crate::protocol::transaction_version::transaction_version;
+    use crate::client::producer::tests::transactional_producer;
+    use crate::client::producer::{OutgoingRecord, Topic};
 
-    #[test]
-    fn the_versions_are_the_last_of_version_1_of_the_protocol() {
-        let produce = [PRODUCE_VERSION_MAX, PRODUCE_VERSION_MAX + 1].map(transaction_version::<ProduceRequest>);
-        let end_txn = [END_TXN_VERSION_MAX, END_TXN_VERSION_MAX + 1].map(transaction_version::<EndTxnRequest>);
-        assert_eq!((produce, end_txn), ([V0, V2], [V0, V2]));
+    /// What came behind the flush would be sent behind EndTxn: in version 2 it would begin another transaction unasked.
+    #[tokio::test]
+    async fn a_transaction_that_is_to_be_committed_takes_no_more_records() {
+        let producer = transactional_producer();
+        let topic: Arc<str> = "a".into();
+        let send = || producer.send(&topic, OutgoingRecord::default());
+        {
+            let mut state = producer.shared.state();
+            state.topics.insert(topic.clone(), Topic { leaders: vec![None], ..Default::default() });
+            state.transaction = Some(Transaction::default());
+        }
+        assert!(send().await.is_ok());
+        let commit = producer.commit_transaction();
+        let refused = async {
+            tokio::task::yield_now().await;
+            send().await.map(drop)
+        };
+        tokio::select! {
+            biased;
+            _ = commit => panic!("a record is not sent yet"),
+            refused = refused => assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::InvalidTxnState)),
+        }
     }
 }
