@@ -130,7 +130,8 @@ def consumed(client, message):
     if message.error() and message.error().code() == KafkaError._PARTITION_EOF:
         return (topic, partition), message.offset()
     if message.error():
-        record(client, "error", topic, partition, error=message.error().str())
+        # Some errors are of no partition.
+        record(client, "error", topic or "", partition, error=message.error().str())
         return None
     value = " ".join(message.value().decode().split(" ")[:2])
     record(client, "consumed", topic, partition, offset=message.offset(), value=value)
@@ -317,8 +318,10 @@ signal.signal(signal.SIGTERM, lambda *_: finishing.set())
 looker = Consumer({**CONSUMER, "group.id": "looker", "isolation.level": "read_uncommitted"})
 while not find_partitions(looker):
     pass
-# They do not grow.
-output_partitions = {name: len(looker.list_topics(name, 30).topics[name].partitions) for name in (output, java_output)}
+# They do not grow. A broker that has just started may not have heard of them.
+output_partitions = {}
+while not all(output_partitions.get(name) for name in (output, java_output)):
+    output_partitions = {name: len(looker.list_topics(name, 30).topics[name].partitions) for name in (output, java_output)}
 all_output_partitions = [(name, partition) for name, count in output_partitions.items() for partition in range(count)]
 producers = [
     # It says why it takes a new epoch.
