@@ -12,7 +12,7 @@ use crate::log::counters::LogCounters;
 use crate::network::counters::NetworkCounters;
 use crate::replica::counters::ReplicaCounters;
 
-/// All counters of one broker. They count up from its start and are never set back.
+/// All counters of one broker. They count up from its start and are never set back, but for the few that say so.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) network: Arc<NetworkCounters>,

@@ -56,7 +56,7 @@ pub(crate) fn start(
     let expiry = ms(config.producer_id_expiration_check_interval_ms);
     every(expiry, expiry, |replicas, now_ms| {
         replicas.log_dirs().tick_producer_expiration(now_ms);
-        replicas.warn_of_late_transactions(now_ms);
+        replicas.look_for_late_transactions(now_ms);
     });
 
     tasks.spawn(Arc::clone(&replicas).run_high_watermark_checkpoints(shutdown.clone()));

@@ -10,7 +10,7 @@ use crate::record::error::RecordError;
 use crate::replica::error::ReplicaError;
 use crate::replica::isr::IsrChange;
 
-/// Of all partitions together. Each counts up from the start of the broker; what coordinators append counts too.
+/// Of all partitions together. Each but the last counts up from the start of the broker; what coordinators append counts too.
 #[derive(Debug, Default)]
 pub struct ReplicaCounters {
     /// Kafka's `BytesInPerSec`: as they were sent.
@@ -56,6 +56,10 @@ pub struct ReplicaCounters {
     pub isr_shrinks: AtomicU64,
     /// Kafka's `FailedIsrUpdatesPerSec`.
     pub isr_updates_failed: AtomicU64,
+    /// Kafka's `kafka.server:type=ReplicaManager,name=PartitionsWithLateTransactionsCount`: of the partitions led here, those
+    /// with a transaction that hangs, most likely. No count from the start on, but how many there were at the last look, each
+    /// `producer.id.expiration.check.interval.ms`.
+    pub partitions_with_late_transactions: AtomicU64,
 }
 
 pub(super) fn add(counter: &AtomicU64, more: usize) {

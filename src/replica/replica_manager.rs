@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -327,13 +328,16 @@ impl ReplicaManager {
 
     // ---- housekeeping ----
 
-    /// Names transactions that are open for longer than any may be: nobody ends them, most likely, and readers of committed
-    /// records wait.
-    pub fn warn_of_late_transactions(&self, now_ms: i64) {
+    /// Names transactions that are open for longer than any may be, and counts the partitions where there are some: nobody
+    /// ends them, most likely, and readers of committed records wait.
+    pub fn look_for_late_transactions(&self, now_ms: i64) {
         let late_ms = self.config.transaction_max_timeout_ms.saturating_add(LATE_TRANSACTION_BUFFER_MS);
+        let mut partitions = 0;
         for partition in self.hosted.all() {
             let Ok(log) = partition.leader_log(None) else { continue };
-            for late in log.late_transactions(now_ms, late_ms) {
+            let found = log.late_transactions(now_ms, late_ms);
+            partitions += u64::from(!found.is_empty());
+            for late in found {
                 let begins = late.current_txn_first_offset.map_or(-1, |offset| offset.0);
                 warn!(
                     "{} has a transaction of producer {} with epoch {} open since offset {begins}, to which nothing was \
@@ -345,6 +349,7 @@ impl ReplicaManager {
                 );
             }
         }
+        self.counters.partitions_with_late_transactions.store(partitions, Ordering::Relaxed);
     }
 
     /// What fetch sessions are told late: where retention has moved the start of logs.

@@ -23,7 +23,7 @@ use crate::model::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
 };
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
-use crate::record::build::BatchBuilder;
+use crate::record::build::{BatchBuilder, TransactionOutcome, end_transaction_marker};
 use crate::replica::control::{ControlEpochs, ControlRefusal, Decisions, PartitionRefusal, StopReplica, StopReplicas};
 use crate::replica::decisions::{Changed, LeadershipEvent, TopicConfigs, change_role};
 use crate::replica::error::ReplicaError;
@@ -720,4 +720,36 @@ async fn what_is_produced_and_what_is_fetched_is_counted() {
     assert_eq!((of(&counters.bytes_out), of(&counters.fetches_parked), of(&counters.fetches_expired)), (bytes, 1, 1));
     fetch(4).await;
     assert_eq!((of(&counters.fetches_refused), of(&counters.replication_bytes_out)), (1, 0));
+}
+
+/// As Kafka's gauge of that name, which sees only what is led.
+#[tokio::test]
+async fn partitions_with_a_transaction_that_is_open_for_longer_than_any_may_be_are_counted() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("a", 0), ("b", 0), ("c", 0)]).await;
+    for topic in ["a", "b", "c"] {
+        assert_eq!(fixture.decide(topic, 0, 1, 1, &[1, 2]).await, Ok(()));
+    }
+    let append = |topic: &str, batch| {
+        let terms = AppendTerms { origin: AppendOrigin::Coordinator, ..TERMS };
+        fixture.replicas.append(topic, 0, batch, terms, NOW_MS).expect("this broker leads");
+    };
+    for (topic, producer) in [("a", 7), ("a", 8), ("b", 7)] {
+        let mut batch = BatchBuilder::new().producer(producer, 0, 0).transactional(true);
+        batch.append(NOW_MS, None, Some(b"value"), &[]);
+        append(topic, batch.build());
+    }
+    let late = |after_ms: i64| {
+        fixture.replicas.look_for_late_transactions(NOW_MS + after_ms);
+        fixture.replicas.counters.partitions_with_late_transactions.load(Ordering::Relaxed)
+    };
+    let late_ms = ReplicaConfig::default().transaction_max_timeout_ms + 5 * 60 * 1000;
+    assert_eq!((late(late_ms), late(late_ms + 1)), (0, 2));
+    let end = |producer| end_transaction_marker(producer, 0, TransactionOutcome::Abort, 0, NOW_MS);
+    append("a", end(7));
+    assert_eq!(late(late_ms + 1), 2, "one of two is left there");
+    append("a", end(8));
+    assert_eq!(late(late_ms + 1), 1);
+    assert_eq!(fixture.decide("b", 0, 2, 2, &[1, 2]).await, Ok(()));
+    assert_eq!(late(late_ms + 1), 0);
 }
