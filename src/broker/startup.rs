@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{mpsc, watch};
@@ -40,7 +39,7 @@ use crate::config::sections::SocketConfig;
 use crate::controller::task::Controller;
 use crate::controller::task::topic_administration::Topics;
 use crate::coordinator::group::task::GroupCoordinator;
-use crate::coordinator::replica_log::ReplicaLog;
+use crate::coordinator::replica_log::{ReplicaLog, partition_count};
 use crate::coordinator::transaction::marker_sender::MarkerSender;
 use crate::coordinator::transaction::task::TransactionCoordinator;
 use crate::coordinator::transaction::verifier::Verifier;
@@ -242,23 +241,13 @@ async fn finalized_features(zookeeper: &ZooKeeper, config: &KafkaConfig) -> Resu
 
 /// How many partitions a coordinator's topic has, or will have, by the setting that says so.
 async fn partitions_of(zookeeper: &ZooKeeper, topic: &str, configured: i32, setting: &str) -> Result<i32, StartError> {
-    loop {
-        match zookeeper.topic(topic).await {
-            Ok(topic) => {
-                return Ok(
-                    topic.map_or(configured, |topic| i32::try_from(topic.value.partitions.len()).unwrap_or(configured))
-                );
-            }
-            // The next request waits for the next session.
-            Err(ZkError::SessionExpired) => {}
-            Err(why) if why.is_of_the_session() => {
-                return Err(why).doing(format_args!("read the partitions of {topic}"));
-            }
-            Err(why) => {
-                let path = odradek_zookeeper::znode::topic::path(topic);
-                zookeeper.complain(&path, &format!("it is taken to have {setting}"), &why);
-                return Ok(configured);
-            }
+    match partition_count(zookeeper, topic).await {
+        Ok(count) => Ok(count.unwrap_or(configured)),
+        Err(why) if why.is_of_the_session() => Err(why).doing(format_args!("read the partitions of {topic}")),
+        Err(why) => {
+            let path = odradek_zookeeper::znode::topic::path(topic);
+            zookeeper.complain(&path, &format!("it is taken to have {setting}"), &why);
+            Ok(configured)
         }
     }
 }
@@ -388,12 +377,9 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let partitions = transaction_config.state_log_num_partitions;
     let partitions =
         partitions_of(&zookeeper, TRANSACTION_STATE_TOPIC, partitions, "transaction.state.log.num.partitions").await?;
-    let (transactions, markers_to_send) = TransactionCoordinator::new(
-        transaction_config,
-        partitions,
-        Arc::new(ReplicaLog::new(Arc::clone(&replicas), TRANSACTION_STATE_TOPIC)),
-        Arc::clone(&counters.transactions),
-    );
+    let log = ReplicaLog::new(Arc::clone(&replicas), TRANSACTION_STATE_TOPIC).counted_in(zookeeper.clone());
+    let (transactions, markers_to_send) =
+        TransactionCoordinator::new(transaction_config, partitions, Arc::new(log), Arc::clone(&counters.transactions));
     let markers_version = config.inter_broker_protocol_version().write_txn_markers_request_version();
     let (of_transactions, cluster) = (Arc::clone(&transactions), Arc::clone(&metadata));
     let marker_sender = MarkerSender::new(id, of_transactions, cluster, zookeeper.clone(), markers_version);

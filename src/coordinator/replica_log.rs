@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use odradek_zookeeper::error::ZkError;
+use odradek_zookeeper::session::ZooKeeper;
 use tokio::time::Instant;
 
 use crate::coordinator::topic_log::{AppendFailure, AppendOutcome, Appending, Committing, CoordinatorLog};
@@ -25,11 +27,32 @@ use crate::replica::waiters::Commit;
 pub struct ReplicaLog {
     replicas: Arc<ReplicaManager>,
     topic: &'static str,
+    counted_in: Option<ZooKeeper>,
 }
 
 impl ReplicaLog {
     pub fn new(replicas: Arc<ReplicaManager>, topic: &'static str) -> ReplicaLog {
-        ReplicaLog { replicas, topic }
+        ReplicaLog { replicas, topic, counted_in: None }
+    }
+
+    /// Whoever asks how many partitions there are by now is told what ZooKeeper says.
+    pub fn counted_in(self, zookeeper: ZooKeeper) -> ReplicaLog {
+        ReplicaLog { counted_in: Some(zookeeper), ..self }
+    }
+}
+
+/// How many partitions a topic has in ZooKeeper; `None` if it is not there.
+pub(crate) async fn partition_count(zookeeper: &ZooKeeper, topic: &str) -> Result<Option<i32>, ZkError> {
+    loop {
+        match zookeeper.topic(topic).await {
+            Ok(found) => {
+                zookeeper.mended(&odradek_zookeeper::znode::topic::path(topic));
+                return Ok(found.and_then(|topic| i32::try_from(topic.value.partitions.len()).ok()));
+            }
+            // The next request waits for the next session.
+            Err(ZkError::SessionExpired) => {}
+            Err(why) => return Err(why),
+        }
     }
 }
 
@@ -68,6 +91,23 @@ impl CoordinatorLog for ReplicaLog {
             let first = appended.map(|appended| appended.into_iter().next());
             let appended = first.unwrap_or_else(|why| Some(Err(why.into())));
             appending(appended.unwrap_or(Err(ReplicaError::NotLeaderOrFollower)), timeout)
+        })
+    }
+
+    fn partition_count(&self) -> Pin<Box<dyn Future<Output = Option<i32>> + Send>> {
+        let Some(zookeeper) = self.counted_in.clone() else { return Box::pin(std::future::ready(None)) };
+        let topic = self.topic;
+        Box::pin(async move {
+            match partition_count(&zookeeper, topic).await {
+                Ok(count) => count,
+                // The broker shuts down.
+                Err(why) if why.is_of_the_session() => None,
+                Err(why) => {
+                    let path = odradek_zookeeper::znode::topic::path(topic);
+                    zookeeper.complain(&path, "it is taken to have as many partitions as before", &why);
+                    None
+                }
+            }
         })
     }
 

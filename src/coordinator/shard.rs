@@ -23,7 +23,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -91,6 +91,8 @@ pub(crate) struct Shards<C: Core> {
     shards: Box<[Lock<Shard<C>>]>,
     /// False once the broker shuts down.
     active: AtomicBool,
+    /// The number of partitions, not that of `shards`, that was complained of last.
+    refused_count: AtomicI32,
     waiting_appends: mpsc::UnboundedSender<WaitingAppend>,
     /// Taken by `run`.
     waiting_appends_taker: Mutex<Option<mpsc::UnboundedReceiver<WaitingAppend>>>,
@@ -141,6 +143,9 @@ pub(crate) struct Shard<C: Core> {
 enum Ownership {
     NotOwned,
     Loading,
+    /// Elected, and not loaded until it is elected anew: the topic has another number of partitions than is counted with.
+    /// Whoever asks is told that it loads, as by Kafka.
+    Refused,
     Owned,
 }
 
@@ -338,6 +343,7 @@ impl<C: Core> Shards<C> {
             log,
             shards: (0..partition_count.max(1)).map(|partition| Lock::new(Shard::new(partition))).collect(),
             active: AtomicBool::new(true),
+            refused_count: AtomicI32::new(-1),
             waiting_appends,
             waiting_appends_taker: Mutex::new(Some(taker)),
             alarm: Alarm { origin: clock().instant, next: AtomicU64::new(u64::MAX), earlier: Notify::new() },
@@ -383,7 +389,7 @@ impl<C: Core> Shards<C> {
         let shard = self.shard(partition).ok_or(NotServing::NotOwned)?;
         match shard.ownership {
             Ownership::Owned => Ok(shard),
-            Ownership::Loading => Err(NotServing::Loading),
+            Ownership::Loading | Ownership::Refused => Err(NotServing::Loading),
             Ownership::NotOwned => Err(NotServing::NotOwned),
         }
     }
@@ -397,7 +403,7 @@ impl<C: Core> Shards<C> {
     pub(crate) fn look_at_all(&self, mut look: impl FnMut(&C)) -> bool {
         let mut loading = false;
         for shard in self.every_shard() {
-            loading |= shard.ownership == Ownership::Loading;
+            loading |= matches!(shard.ownership, Ownership::Loading | Ownership::Refused);
             look(&shard.core);
         }
         loading
@@ -761,6 +767,9 @@ impl<C: Core> Shards<C> {
                 if let Some(load) = self.start_load(partition, leader_epoch) {
                     let (shards, loads) = (Arc::clone(self), Arc::clone(loads));
                     work.spawn(async move {
+                        if !shards.counts_right(partition, load).await {
+                            return;
+                        }
                         loop {
                             let permit = Arc::clone(&loads).acquire_owned().await;
                             let reader = Arc::clone(&shards);
@@ -787,13 +796,35 @@ impl<C: Core> Shards<C> {
             return None;
         };
         // Elected again without a break, the shard goes on under the new epoch: nobody else has spoken meanwhile.
-        if !shard.hears_of(Some(leader_epoch)) || shard.ownership != Ownership::NotOwned {
+        if !shard.hears_of(Some(leader_epoch)) || matches!(shard.ownership, Ownership::Loading | Ownership::Owned) {
             return None;
         }
         log::info!("Elected as the {} for partition {partition} in epoch {leader_epoch}", C::NAME);
         shard.ownership = Ownership::Loading;
         shard.load += 1;
         Some(shard.load)
+    }
+
+    /// False if the topic has another number of partitions than the broker found at its start: a name may belong to another
+    /// one by now, for those that have started since. The load is given up then.
+    /// Source: kafka 3.9 TransactionStateManager.scala (validateTransactionTopicPartitionCountIsStable).
+    async fn counts_right(&self, partition: i32, load: u64) -> bool {
+        let known = self.partition_count();
+        let Some(count) = self.log.partition_count().await.filter(|count| *count != known) else { return true };
+        if self.refused_count.swap(count, Ordering::Relaxed) != count {
+            log::error!(
+                "The number of partitions has changed from {known} to {count}: this broker is the {} for none of {} that it \
+                 is elected for from here on. Restart all brokers, so that all count with the same number",
+                C::NAME,
+                C::TOPIC
+            );
+        }
+        if let Some(mut shard) = self.shard(partition)
+            && shard.is_loading(load)
+        {
+            shard.ownership = Ownership::Refused;
+        }
+        false
     }
 
     /// Reads the partition. Blocks.

@@ -1,12 +1,16 @@
 //! Shards around a core that does next to nothing.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::coordinator::core::{AppendId, Core, TimerKey, Turn, Vocabulary};
-use crate::coordinator::shard::{NotServing, Shards, TopicTerms, now};
+use crate::coordinator::shard::{NotServing, ShardEvent, Shards, TopicTerms, now};
 use crate::coordinator::topic_log::{AppendOutcome, Appending, Committing, CoordinatorLog};
 use crate::log::testing::Gate;
 use crate::model::{LeaderEpoch, Offset};
@@ -70,7 +74,8 @@ impl Core for Epoch {
     }
 }
 
-struct Empty;
+/// Nothing, of a topic with so many partitions.
+struct Empty(Arc<AtomicI32>);
 
 impl CoordinatorLog for Empty {
     fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
@@ -79,6 +84,10 @@ impl CoordinatorLog for Empty {
 
     fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn partition_count(&self) -> Pin<Box<dyn Future<Output = Option<i32>> + Send>> {
+        Box::pin(std::future::ready(Some(self.0.load(Ordering::Relaxed))))
     }
 
     fn log_start_offset(&self, _: i32) -> Option<Offset> {
@@ -90,15 +99,20 @@ impl CoordinatorLog for Empty {
     }
 }
 
+/// Of a topic with one partition, whose log counts as many as it is told.
+fn shards(gate: &Arc<Gate>) -> (Arc<Shards<Epoch>>, mpsc::Receiver<()>, Arc<AtomicI32>) {
+    let (begun, has_begun) = mpsc::channel();
+    let settings = Loading { gate: Arc::clone(gate), begun: Mutex::new(begun) };
+    let terms = TopicTerms { load_buffer_bytes: 1000, required_acks: -1, append_timeout: Duration::ZERO };
+    let count = Arc::new(AtomicI32::new(1));
+    let log = Arc::new(Empty(Arc::clone(&count)));
+    (Shards::new(settings, terms, 1, log, Arc::default(), Box::new(|()| {}), Box::new(now)), has_begun, count)
+}
+
 #[test]
 fn who_asks_a_shard_that_takes_over_what_it_has_read_is_told_so_at_once() {
     let gate = Arc::new(Gate::default());
-    let (begun, has_begun) = mpsc::channel();
-    let settings = Loading { gate: Arc::clone(&gate), begun: Mutex::new(begun) };
-    let terms = TopicTerms { load_buffer_bytes: 1000, required_acks: -1, append_timeout: Duration::ZERO };
-    let effect = Box::new(|()| {});
-    let shards: Arc<Shards<Epoch>> =
-        Shards::new(settings, terms, 1, Arc::new(Empty), Arc::default(), effect, Box::new(now));
+    let (shards, has_begun, _) = shards(&gate);
     let load = shards.start_load(0, LeaderEpoch(3)).expect("it is due");
     std::thread::scope(|scope| {
         let loading = scope.spawn(|| shards.load(0, LeaderEpoch(3), load));
@@ -112,4 +126,37 @@ fn who_asks_a_shard_that_takes_over_what_it_has_read_is_told_so_at_once() {
     });
     assert_eq!(shards.owned(0).expect("it is loaded").core().0, Some(LeaderEpoch(4)));
     assert_eq!(shards.bytes(), 100);
+}
+
+/// Source: kafka 3.9 TransactionStateManager.scala (validateTransactionTopicPartitionCountIsStable).
+#[tokio::test]
+async fn a_shard_of_a_topic_that_has_grown_is_not_loaded_until_it_is_elected_after_that_was_undone() {
+    let gate = Arc::new(Gate::default());
+    gate.open();
+    let (shards, has_begun, count) = shards(&gate);
+    let (elections, told) = tokio::sync::mpsc::unbounded_channel();
+    let (_running, shutdown) = watch::channel(false);
+    tokio::spawn(Arc::clone(&shards).run(told, shutdown, Duration::from_secs(60), |_, _| {}));
+    let elect = |epoch| {
+        let event = ShardEvent::Elected { partition: 0, leader_epoch: LeaderEpoch(epoch) };
+        elections.send(event).expect("it runs");
+    };
+    let until_asked = async |expected: Result<Option<LeaderEpoch>, NotServing>| {
+        while shards.owned(0).map(|shard| shard.core().0) != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    count.store(2, Ordering::Relaxed);
+    elect(3);
+    until_asked(Err(NotServing::Loading)).await;
+    // Nothing tells of what does not come: a load would have begun long before.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(has_begun.try_recv().is_err());
+    assert_eq!(shards.owned(0).err(), Some(NotServing::Loading));
+    assert!(shards.look_at_all(|_| {}), "it may not be left out of what is listed");
+    count.store(1, Ordering::Relaxed);
+    elect(4);
+    until_asked(Ok(Some(LeaderEpoch(4)))).await;
+    shards.resign(0, Some(LeaderEpoch(5)));
+    assert_eq!(shards.owned(0).err(), Some(NotServing::NotOwned));
 }

@@ -44,6 +44,12 @@ pub trait CoordinatorLog: Send + Sync + 'static {
         Box::pin(std::future::ready(self.append(partition, leader_epoch, batch, origin, required_acks, timeout)))
     }
 
+    /// How many partitions the topic has by now, for a coordinator that does not go on with another number; `None` if
+    /// nobody says.
+    fn partition_count(&self) -> Pin<Box<dyn Future<Output = Option<i32>> + Send>> {
+        Box::pin(std::future::ready(None))
+    }
+
     /// Where the partition starts; `None` if this broker has no log of it.
     fn log_start_offset(&self, partition: i32) -> Option<Offset>;
 
