@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::Write;
+
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use odradek::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
@@ -25,7 +27,7 @@ use odradek::protocol::messages::write_txn_markers::{
 };
 use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
-use support::client::Client;
+use support::client::{Client, frame};
 use support::transactional::{
     Jvm, Producer, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
     until_transactions_are_coordinated,
@@ -660,6 +662,123 @@ fn a_broker_coordinates_what_another_leads() {
 #[test]
 fn ours_and_a_jvm_broker_coordinate_for_each_other() {
     transact_across(&[Kind::Odradek, Kind::Jvm("3.9.1")]);
+}
+
+/// No producer is given another one: 32,767 is there to fence it.
+const LAST_EPOCH: i16 = 32_766;
+
+/// A producer that has begun anew so often that it has had all epochs of its id.
+fn at_its_last_epoch(client: &mut Client, id: &str) -> Producer {
+    const AT_ONCE: usize = 302;
+    let mut me = Producer::begin(client, id);
+    let first = me.me.producer_id;
+    let request = InitProducerIdRequest {
+        transactional_id: Some(id.into()),
+        transaction_timeout_ms: 60_000,
+        ..Default::default()
+    };
+    let frames = frame(&request, 4, 1).repeat(AT_ONCE);
+    while me.me.producer_epoch < LAST_EPOCH {
+        let left = usize::try_from(LAST_EPOCH - me.me.producer_epoch).expect("it is less");
+        let count = left.min(AT_ONCE);
+        client.stream.write_all(&frames[..frames.len() / AT_ONCE * count]).expect("the broker reads");
+        for _ in 0..count {
+            me.me = client.receive::<InitProducerIdRequest>(4, 1).expect("InitProducerId is answered");
+            assert_eq!(me.me.error_code, 0);
+        }
+    }
+    assert_eq!((me.me.producer_id, me.me.producer_epoch), (first, LAST_EPOCH));
+    me
+}
+
+#[test]
+fn whoever_has_had_all_epochs_of_an_id_goes_on_with_another() {
+    use ErrorCode::{InvalidProducerIdMapping, None};
+    let cluster = Cluster::start("transactions-epochs", FEW_PARTITIONS);
+    let mut client = cluster.broker.client();
+    client.create_topic("orders", 3, &[]);
+    until_transactions_are_coordinated(&mut client);
+    let (mut idle, mut open, mut going_on) = std::thread::scope(|scope| {
+        let producers = ["idle", "open", "going on"].map(|id| {
+            let mut client = cluster.broker.client();
+            scope.spawn(move || at_its_last_epoch(&mut client, id))
+        });
+        let [idle, open, going_on] = producers.map(|producer| producer.join().expect("it gets there"));
+        (idle, open, going_on)
+    });
+    let fenced = |client: &mut Client, before: &Producer, now: &Producer, partition: i32| {
+        assert_ne!(before.me.producer_id, now.me.producer_id);
+        assert_eq!((now.me.error_code, now.me.producer_epoch), (0, 0));
+        assert_eq!(before.end(client, true), InvalidProducerIdMapping);
+        let mut next = Producer { id: now.id.clone(), me: now.me.clone(), sequence: 0 };
+        next.add(client, "orders", partition);
+        next.append(client, partition);
+        assert_eq!(next.end(client, true), None);
+    };
+
+    // The last epoch is as good as any other; who begins after it has another id.
+    idle.add(&mut client, "orders", 0);
+    idle.append(&mut client, 0);
+    assert_eq!(idle.end(&mut client, true), None);
+    until_stable(&mut client, 0, 2);
+    let next = Producer::begin(&mut client, "idle");
+    fenced(&mut client, &idle, &next, 0);
+    until_stable(&mut client, 0, 4);
+
+    // So it has who finds a transaction open, which is fenced with the one epoch that is left.
+    open.add(&mut client, "orders", 1);
+    open.append(&mut client, 1);
+    let next = Producer::begin(&mut client, "open");
+    until_stable(&mut client, 1, 2);
+    assert_eq!(open.send(&mut client, 9, 1, 1), InvalidProducerIdMapping);
+    fenced(&mut client, &open, &next, 1);
+    until_stable(&mut client, 1, 4);
+
+    // And who goes on after an error, however often it asks.
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let request = InitProducerIdRequest {
+            transactional_id: Some(going_on.id.clone()),
+            transaction_timeout_ms: 60_000,
+            producer_id: going_on.me.producer_id,
+            producer_epoch: LAST_EPOCH,
+        };
+        told.push(client.call(&request, 4).expect("InitProducerId is answered"));
+    }
+    assert_eq!(told[0], told[1]);
+    let before = Producer { id: going_on.id.clone(), me: going_on.me.clone(), sequence: 0 };
+    going_on.me = told.remove(0);
+    fenced(&mut client, &before, &going_on, 2);
+    until_stable(&mut client, 2, 2);
+}
+
+/// The same where each transaction has an epoch of its own: the end of the last one tells of the next id.
+#[test]
+fn a_transaction_of_the_last_epoch_ends_with_another_id() {
+    use ErrorCode::{InvalidProducerIdMapping, None};
+    let cluster = Cluster::start_as(Kind::Odradek, "transactions-epochs-2", FEW_PARTITIONS);
+    let mut client = cluster.broker.client();
+    client.create_topic("orders", 1, &[]);
+    until_transactions_are_coordinated(&mut client);
+    for (id, committed) in [("committed", true), ("aborted", false)] {
+        let mut me = at_its_last_epoch(&mut client, id);
+        let start = stable_end(&mut client, 0).expect("it is led");
+        assert_eq!(me.write(&mut client, 0), start);
+        let before = Producer { id: me.id.clone(), me: me.me.clone(), sequence: 1 };
+        assert_eq!(me.end_and_bump(&mut client, committed), None);
+        assert_ne!(me.me.producer_id, before.me.producer_id);
+        assert_eq!(me.me.producer_epoch, 0);
+        until_stable(&mut client, 0, start + 2);
+        let again = settled("it has ended", || before.ask_to_end(&mut client, 5, committed), |told| told.error_code);
+        assert_eq!((again.error_code, again.producer_id, again.producer_epoch), (0, me.me.producer_id, 0));
+        assert_eq!(before.send(&mut client, 12, 0, 1), InvalidProducerIdMapping, "delayed");
+        assert_eq!(me.write(&mut client, 0), start + 2);
+        assert_eq!(me.end_and_bump(&mut client, committed), None);
+        assert_eq!(me.me.producer_epoch, 1);
+        until_stable(&mut client, 0, start + 4);
+        let late = settled("it has ended", || before.ask_to_end(&mut client, 5, committed), |told| told.error_code);
+        assert_eq!(late.error_code, InvalidProducerIdMapping.code());
+    }
 }
 
 /// Of a line of a table, the cells.
