@@ -10,7 +10,7 @@
 #                                         some of them in a cluster with a JVM broker
 #   tests/run.sh soak [SECONDS] [SEED]    the same for as long (600), then each fault once in clusters with JVM brokers too,
 #                                         Streams and Connect with exactly-once, and the swap and rolls,
-#                                         ten million keys are compacted, and the simulation
+#                                         ten million keys are compacted, a million transactional ids loaded, and the simulation
 #   tests/run.sh simulation [SECONDS] [SEED]  clusters in one process, optimised, for so long (600), from that seed on (a new one)
 #   tests/run.sh rolls [SECONDS] [SEED]   brokers of ours, 2.8.2 and 3.9.2 give way to each other under load for so long (600)
 set -u
@@ -128,6 +128,8 @@ for name in "$@"; do
         rolls "$seconds"
         one "ten million keys are compacted" \
             cargo test --release --quiet --test cleaner_keys -- --include-ignored --nocapture
+        one "a million transactional ids are loaded" \
+            cargo test --release --quiet --test coordinator_load -- --include-ignored --nocapture
         simulation "$seconds"
         ;;
     simulation) simulation "$seconds" ;;

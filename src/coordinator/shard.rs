@@ -872,6 +872,18 @@ impl<C: Core> Shards<C> {
             (unknown.leader_epoch, unknown.next_append) = (shard.leader_epoch, shard.next_append);
         }
         let loaded = self.turn(&mut unknown, (self.clock)(), |core, turn| core.load(replay, leader_epoch, turn));
+        let mut actions = std::mem::take(&mut unknown.actions);
+        actions.retain(|action| match action {
+            Action::StartTimer(key, deadline) => {
+                unknown.timers.start(key.clone(), *deadline);
+                false
+            }
+            Action::CancelTimer(key) => {
+                unknown.timers.cancel(key);
+                false
+            }
+            _ => true,
+        });
         // It is counted where it comes to.
         self.bytes.fetch_sub(unknown.bytes, Ordering::Relaxed);
         let Some(mut shard) = self.shard(partition) else { return false };
@@ -885,7 +897,8 @@ impl<C: Core> Shards<C> {
         }
         shard.ownership = Ownership::Owned;
         shard.next_append = unknown.next_append;
-        let (core, mut actions) = (unknown.core, unknown.actions);
+        shard.timers = unknown.timers;
+        let core = unknown.core;
         self.step(&mut shard, None, |there, turn| {
             *there = core;
             turn.actions.append(&mut actions);

@@ -32,8 +32,8 @@ pub(crate) struct Transaction {
     /// Who the producer was before the last InitProducerId that named it, or EndTxn that raised its epoch, so that a repeated
     /// one is known. Not written down: after an election only a commit tells of it, and others are fenced.
     last_producer: Producer,
-    /// A change on its way into the log.
-    pending: Option<Pending>,
+    /// A change on its way into the log. Few have one.
+    pending: Option<Box<Pending>>,
     /// The epoch was raised to fence the producer, and that could not be written: nobody was told of this epoch, and it
     /// need not be raised again.
     has_failed_epoch_fence: bool,
@@ -133,7 +133,7 @@ impl Transaction {
         let transactional_id = Arc::clone(&self.transactional_id);
         let record = TransactionRecord { transactional_id, stored: Some(next.clone()) };
         let append = turn.append(&self.transactional_id, vec![record]);
-        self.pending = Some(Pending { append, next, then });
+        self.pending = Some(Box::new(Pending { append, next, then }));
     }
 
     /// Confirms what was done before, once its record is in the log again. All transactions of a producer look alike: a
@@ -434,9 +434,10 @@ impl Transaction {
 
     /// The fate of an append is known.
     pub(crate) fn appended(&mut self, append: AppendId, outcome: AppendOutcome, turn: &mut Turn<'_>) {
-        let Some(Pending { next, then, .. }) = self.pending.take_if(|pending| pending.append == append) else {
+        let Some(pending) = self.pending.take_if(|pending| pending.append == append) else {
             return;
         };
+        let Pending { next, then, .. } = *pending;
         match outcome {
             Ok(_) => self.enter(next, then, turn),
             Err(failure) => {

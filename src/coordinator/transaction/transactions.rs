@@ -31,18 +31,19 @@ const FORGOTTEN_BYTES_AT_ONCE: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
-    transactions: BTreeMap<Arc<str>, Transaction>,
+    /// Boxed, since the map has room for twice as many.
+    transactions: BTreeMap<Arc<str>, Box<Transaction>>,
     /// Of all transactions.
     bytes: usize,
 }
 
 impl Transactions {
     pub(crate) fn get(&self, transactional_id: &str) -> Option<&Transaction> {
-        self.transactions.get(transactional_id)
+        self.transactions.get(transactional_id).map(|transaction| &**transaction)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Transaction> {
-        self.transactions.values()
+        self.transactions.values().map(|transaction| &**transaction)
     }
 
     /// The one way in which a transaction changes: what it takes is counted anew.
@@ -56,7 +57,8 @@ impl Transactions {
 
     fn insert(&mut self, transaction: Transaction) {
         self.bytes += transaction.bytes();
-        let replaced = self.transactions.insert(Arc::clone(transaction.transactional_id()), transaction);
+        let transactional_id = Arc::clone(transaction.transactional_id());
+        let replaced = self.transactions.insert(transactional_id, Box::new(transaction));
         self.bytes -= replaced.map_or(0, |replaced| replaced.bytes());
     }
 
