@@ -172,14 +172,25 @@ impl Client {
 
     pub fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
         self.correlation_id += 1;
-        self.stream.write_all(&frame(request, version, self.correlation_id)).expect("the broker reads");
+        let (frame, correlation_id) = (frame(request, version, self.correlation_id), self.correlation_id);
+        self.call_framed::<R>(&frame, version, correlation_id)
+    }
+
+    /// The same of a request that is a frame already.
+    pub fn call_framed<R: Request>(&mut self, frame: &[u8], version: i16, correlation_id: i32) -> R::Response {
+        self.stream.write_all(frame).expect("the broker reads");
+        self.answer::<R>(version, correlation_id)
+    }
+
+    /// The next answer, which must be that to the request of the given correlation id.
+    pub fn answer<R: Request>(&mut self, version: i16, correlation_id: i32) -> R::Response {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).expect("the broker answers");
         let mut body = vec![0; i32::from_be_bytes(length) as usize];
         self.stream.read_exact(&mut body).expect("the broker answers whole");
         let mut reader = Reader::new(Bytes::from(body));
         let key = ApiKey::from_code(R::KEY).expect("the key is declared");
-        assert_eq!(read_response_header(&mut reader, key, version), Ok(self.correlation_id));
+        assert_eq!(read_response_header(&mut reader, key, version), Ok(correlation_id));
         R::Response::decode(&mut reader, version).expect("the answer parses")
     }
 
