@@ -123,10 +123,6 @@ pub(crate) trait Core: Default + Send + 'static {
     /// In log lines: "Elected as the ... for partition 3".
     const NAME: &'static str;
 
-    /// Whether what was loaded serves only once every in-sync replica has it. The last records may be of a leader that could
-    /// not say whether they stay, and of whoever is elected next they may not be known.
-    const SERVES_ONLY_WHAT_STAYS: bool = false;
-
     /// The batch of one append. An error says what cannot be written down.
     fn encode(of: &str, records: &Records<Self>, settings: &Settings<Self>, now_ms: i64) -> Result<Bytes, String>;
 

@@ -164,7 +164,7 @@ impl CoordinatorLog for MemoryLog {
     }
 
     fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
-        unreachable!("groups serve whatever was read")
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn log_start_offset(&self, _: i32) -> Option<Offset> {

@@ -185,8 +185,6 @@ impl Core for Transactions {
 
     const TOPIC: &'static str = TRANSACTION_STATE_TOPIC;
     const NAME: &'static str = "txn coordinator";
-    /// An end that was read is told to other logs, which do not forget it when the next coordinator does not know of it.
-    const SERVES_ONLY_WHAT_STAYS: bool = true;
 
     fn encode(_: &str, records: &Vec<TransactionRecord>, _: &TransactionConfig, now_ms: i64) -> Result<Bytes, String> {
         let mut batch = BatchBuilder::new();
