@@ -16,6 +16,7 @@
 
 pub(super) mod transactions;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -72,11 +73,24 @@ struct History {
     is_doomed: bool,
     /// What every member of the ISR must have has changed, or who that is.
     is_news: bool,
+    /// What is owed in the epoch that was asked for last, unless that has changed.
+    owed: Cell<Option<(LeaderEpoch, Option<Prefix>)>>,
 }
 
 impl History {
     /// What whoever leads in that epoch must have.
     fn owed(&self, epoch: LeaderEpoch) -> Option<Prefix> {
+        if let Some((of, owed)) = self.owed.get()
+            && of == epoch
+        {
+            return owed;
+        }
+        let owed = self.look_for_owed(epoch);
+        self.owed.set(Some((epoch, owed)));
+        owed
+    }
+
+    fn look_for_owed(&self, epoch: LeaderEpoch) -> Option<Prefix> {
         if self.is_doomed {
             return None;
         }
@@ -113,12 +127,17 @@ impl Checks {
         let told = history.told.entry(epoch).or_default();
         history.is_news |= prefix.end > *told;
         *told = prefix.end.max(*told);
+        history.owed.set(None);
         Ok(())
     }
 
     pub fn appended(&mut self, name: &TopicPartition, log: &MemoryLog) -> Checked {
+        let news = log.take_news();
+        if news.is_empty() {
+            return Ok(());
+        }
         let history = self.history(name);
-        for prefix in log.take_news() {
+        for prefix in news {
             let known = *history.batches.entry((prefix.end, prefix.epoch)).or_insert(prefix);
             if known != prefix {
                 return Err(format!("{name}: two logs differ below {} of epoch {}", prefix.end, prefix.epoch));
@@ -189,6 +208,7 @@ impl Checks {
                     return Err(format!("{name}: broker {} leads and was not in sync: {was:?}, {is:?}", is.leader));
                 }
                 history.unclean.insert(LeaderEpoch(is.leader_epoch));
+                history.owed.set(None);
                 self.unclean_elections += 1;
             }
         }
@@ -204,7 +224,9 @@ impl Checks {
 
     /// It is to be deleted.
     pub fn is_doomed(&mut self, name: &TopicPartition) {
-        self.history(name).is_doomed = true;
+        let history = self.history(name);
+        history.is_doomed = true;
+        history.owed.set(None);
     }
 
     /// Whether somebody has led that was not in sync.
