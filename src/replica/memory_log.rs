@@ -181,14 +181,27 @@ impl MemoryLog {
         producer_id: ProducerId,
         epoch: ProducerEpoch,
         base_sequence: i32,
+        version: TransactionVersion,
         now_ms: i64,
     ) -> Option<VerificationGuard> {
-        self.state().producers.begin_verification(producer_id, epoch, base_sequence, TransactionVersion::V0, now_ms)
+        self.state().producers.begin_verification(producer_id, epoch, base_sequence, version, now_ms)
     }
 
     /// The coordinator has confirmed the transaction.
-    pub fn transaction_verified(&self, guard: VerificationGuard) {
-        self.state().producers.verified(guard, TransactionVersion::V0);
+    pub fn transaction_verified(&self, guard: VerificationGuard, version: TransactionVersion) {
+        self.state().producers.verified(guard, version);
+    }
+
+    /// The coordinator knows no such producer.
+    pub fn transaction_refused(&self, guard: VerificationGuard) {
+        self.state().producers.refused(guard);
+    }
+
+    /// The latest epoch that is known here of a producer's coordinator.
+    pub fn coordinator_epoch_of(&self, producer_id: ProducerId) -> Option<i32> {
+        let state = self.state();
+        let known = state.producers.iter().find(|(id, _)| *id == producer_id);
+        known.map(|(_, known)| known.coordinator_epoch)
     }
 
     /// Whether a transaction has ended whose marker is not below the high watermark.

@@ -1,7 +1,8 @@
 //! Clusters in one process: the real cores of replicas, fetchers, controllers and the coordinators of groups and of
 //! transactions, several brokers of them, over a scripted network, a model of ZooKeeper and logs in memory. A schedule is drawn from a seed, and is the
 //! same each time: what is delivered when, what is lost, comes twice or late, who is cut off, killed, loses power, starts
-//! again. After each step `checks.rs` says what must be true.
+//! again. After each step `checks` says what must be true. A quarter of the schedules is about transactions: whoever
+//! coordinates them is lost when he is needed most, and what producers ask comes late.
 //!
 //! ```text
 //!   world      draws the steps: clients, accidents, deliveries, and the tasks of brokers
@@ -41,6 +42,8 @@ const PLANTED_SCHEDULES_MAX: u64 = 2_000;
 const STEPS: usize = 200;
 /// A transaction takes many.
 const STEPS_WITH_TRANSACTIONS: usize = 400;
+/// Of which one in which all go on is many.
+const STEPS_OF_TRANSACTIONS: usize = 80;
 
 /// What goes wrong on purpose, to see whether a schedule shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,37 @@ enum Planted {
     OpenTransactionsForgotten,
     /// Offsets of transactions count before these end.
     PendingOffsetsSeen,
+    /// Logs obey markers of coordinators that are none any more.
+    StaleMarkersObeyed,
+    /// Coordinators act on what they have read before the replicas have it.
+    LoadsTakenForCommitted,
+    /// Logs open transactions without asking their coordinators.
+    NothingVerified,
+    /// Coordinators end transactions of version 2 without another epoch.
+    EpochsNotRaised,
+}
+
+impl Planted {
+    fn is_of_transactions(self) -> bool {
+        matches!(
+            self,
+            Planted::StaleMarkersObeyed
+                | Planted::LoadsTakenForCommitted
+                | Planted::NothingVerified
+                | Planted::EpochsNotRaised
+        )
+    }
+}
+
+/// What a schedule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theme {
+    /// Whatever happens, to all but transactions.
+    Plain,
+    /// And to transactions.
+    Mixed,
+    /// Producers of transactions that are long under way, and coordinators that come and go.
+    Transactions,
 }
 
 /// How much a schedule has shown.
@@ -97,17 +131,20 @@ struct Shown {
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     steps: usize,
-    has_transactions: bool,
+    theme: Theme,
     /// It ends with everything mended, which takes longer than what came before.
     rests: bool,
 }
 
 impl Shape {
     fn of(seed: u64) -> Shape {
-        let has_transactions = seed % 2 == 1;
-        let steps = if has_transactions { STEPS_WITH_TRANSACTIONS } else { STEPS };
+        let (theme, steps) = match seed % 4 {
+            0 | 2 => (Theme::Plain, STEPS),
+            1 => (Theme::Mixed, STEPS_WITH_TRANSACTIONS),
+            _ => (Theme::Transactions, STEPS_OF_TRANSACTIONS),
+        };
         let steps = number("ODRADEK_TEST_STEPS").map_or(steps, |steps| steps as usize);
-        Shape { steps, has_transactions, rests: matches!(seed % 8, 0 | 1 | 3) }
+        Shape { steps, theme, rests: matches!(seed % 8, 0 | 1 | 3 | 7) }
     }
 }
 
@@ -130,7 +167,7 @@ fn schedule(world: &mut World, shape: Shape) -> Result<(), String> {
 /// Runs one schedule. An error says what is wrong; with `is_traced` what happened is told as well.
 fn run(seed: u64, planted: Planted, is_traced: bool, shown: &Shown) -> (Result<(), String>, Vec<String>) {
     let shape = Shape::of(seed);
-    let mut world = World::new(seed, planted, is_traced, shape.has_transactions);
+    let mut world = World::new(seed, planted, is_traced, shape.theme);
     let outcome = catch_unwind(AssertUnwindSafe(|| schedule(&mut world, shape)));
     let checks = &world.checks;
     shown.acknowledged.fetch_add(checks.acknowledged, Ordering::Relaxed);
@@ -152,8 +189,14 @@ fn run(seed: u64, planted: Planted, is_traced: bool, shown: &Shown) -> (Result<(
     (outcome, world.trace.unwrap_or_default())
 }
 
-/// The first of the seeds whose schedule shows that something is wrong.
-fn first_that_fails(seeds: Range<u64>, until: Option<Instant>, planted: Planted, shown: &Shown) -> Option<u64> {
+/// The first of the seeds whose schedule shows that something is wrong, of those of one theme or of all.
+fn first_that_fails(
+    seeds: Range<u64>,
+    theme: Option<Theme>,
+    until: Option<Instant>,
+    planted: Planted,
+    shown: &Shown,
+) -> Option<u64> {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
     let is_over = AtomicBool::new(false);
@@ -164,6 +207,9 @@ fn first_that_fails(seeds: Range<u64>, until: Option<Instant>, planted: Planted,
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end || until.is_some_and(|until| Instant::now() >= until) {
                 return;
+            }
+            if theme.is_some_and(|theme| Shape::of(seed).theme != theme) {
+                continue;
             }
             shown.schedules.fetch_add(1, Ordering::Relaxed);
             if run(seed, planted, false, shown).0.is_err() {
@@ -195,7 +241,7 @@ fn no_schedule_breaks_an_invariant() {
     let until = number("ODRADEK_TEST_SCHEDULES_SECONDS").map(|seconds| began + Duration::from_secs(seconds));
     let schedules = if until.is_some() { u64::MAX - first } else { SCHEDULES };
     let seeds = first..first + number("ODRADEK_TEST_SCHEDULES").unwrap_or(schedules);
-    if let Some(seed) = first_that_fails(seeds, until, Planted::Nothing, &shown) {
+    if let Some(seed) = first_that_fails(seeds, None, until, Planted::Nothing, &shown) {
         let runtime = runtime();
         let _clock = runtime.enter();
         let (outcome, trace) = run(seed, Planted::Nothing, true, &shown);
@@ -212,7 +258,7 @@ fn a_schedule_is_the_same_each_time() {
     for seed in 0..20 {
         let trace = |()| {
             let shape = Shape { rests: true, ..Shape::of(seed) };
-            let mut world = World::new(seed, Planted::Nothing, true, shape.has_transactions);
+            let mut world = World::new(seed, Planted::Nothing, true, shape.theme);
             let outcome = schedule(&mut world, shape);
             (outcome, world.trace)
         };
@@ -237,9 +283,14 @@ fn planted_faults_are_found() {
         Planted::LostMarkersTakenForWritten,
         Planted::OpenTransactionsForgotten,
         Planted::PendingOffsetsSeen,
+        Planted::StaleMarkersObeyed,
+        Planted::LoadsTakenForCommitted,
+        Planted::NothingVerified,
+        Planted::EpochsNotRaised,
     ] {
         let shown = Shown::default();
-        let found = first_that_fails(0..PLANTED_SCHEDULES_MAX, None, planted, &shown);
+        let theme = planted.is_of_transactions().then_some(Theme::Transactions);
+        let found = first_that_fails(0..PLANTED_SCHEDULES_MAX, theme, None, planted, &shown);
         let seed = found.unwrap_or_else(|| panic!("{planted:?} is not found"));
         let runtime = runtime();
         let _clock = runtime.enter();

@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api;
 use crate::controller::requests::{ControlRequest, Outgoing};
-use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::state::Producer;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{BrokerEpoch, BrokerId, TopicPartition};
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::alter_partition::AlterPartitionRequest;
 use crate::protocol::messages::alter_partition::response::AlterPartitionResponse;
 use crate::protocol::messages::fetch::{FetchRequest, FetchResponse};
@@ -38,10 +39,11 @@ pub(super) enum Request {
     /// Whoever asks is about to stop.
     ControlledShutdown(BrokerEpoch),
     WriteTxnMarkers(WriteTxnMarkersRequest),
-    /// Whether the partition is in the transaction; AddPartitionsToTxn, as leaders ask it of coordinators.
+    /// Whether the partition is in the transaction, or is from now on; AddPartitionsToTxn, as leaders ask it of coordinators.
     Verify {
         transactional_id: &'static str,
         producer: Producer,
+        version: TransactionVersion,
         partition: TopicPartition,
     },
 }
@@ -59,7 +61,7 @@ pub(super) enum Reply {
     /// What whoever is about to stop leads still; `None` if it may not leave in order.
     StillLed(Option<Vec<TopicPartition>>),
     WriteTxnMarkers(WriteTxnMarkersResponse),
-    Verified(Result<bool, TransactionError>),
+    Verified(Result<(), ErrorCode>),
 }
 
 #[derive(Clone, Debug)]

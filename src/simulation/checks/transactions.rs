@@ -5,16 +5,21 @@
 //! - An end that was confirmed is the one that everybody sees.
 //! - No two incarnations of a producer are the same.
 //! - Committed records are read up to the first transaction whose end is not known to be in the log for good.
-//! - A marker of an earlier coordinator is not written behind one of a later.
+//! - A marker of an earlier coordinator is not written behind one of a later; and none ends more than one transaction, which
+//!   is ended the same way everywhere.
+//! - By version 2 nothing that comes late ends what the only producer of an id does.
 //! - At rest each transaction is whole or not there, in every partition and in the offsets of its group; and nobody waits for
 //!   the end of one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use bytes::Bytes;
+
 use crate::coordinator::transaction::state::Producer;
 use crate::log::{Bounds, producer_batch_of};
 use crate::model::{Offset, ProducerId, TopicPartition};
 use crate::record::build::TransactionOutcome;
+use crate::record::read::batches;
 use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::checks::Checked;
@@ -66,6 +71,8 @@ pub(in crate::simulation) struct TransactionChecks {
     transactions: Vec<Transaction>,
     /// In which transaction a record was written.
     of_values: HashMap<i64, Number>,
+    /// Whether the first marker that was seen of it was that of an abort.
+    aborts: HashMap<Number, bool>,
     /// What each transactional id was given.
     incarnations: BTreeMap<&'static str, Vec<Producer>>,
     pub committed: usize,
@@ -177,6 +184,81 @@ impl TransactionChecks {
         self.is_committed(Number::of_offset(offset), "its offset was read")
     }
 
+    /// What the batches of a log say of the transactions in it, whatever the log knows of them: the last stable offset is not
+    /// beyond one whose marker may be lost, no marker is of an earlier coordinator than one before it, none ends more than
+    /// one transaction, and each is ended the same way everywhere, as its producer has asked.
+    pub fn log(&mut self, name: &TopicPartition, log: &MemoryLog) -> Checked {
+        let Bounds { high_watermark, last_stable_offset, .. } = log.bounds();
+        let mut open: BTreeMap<ProducerId, Offset> = BTreeMap::new();
+        let mut coordinators: BTreeMap<ProducerId, i32> = BTreeMap::new();
+        let mut current: BTreeMap<ProducerId, Number> = BTreeMap::new();
+        let mut wrong = None;
+        log.look_at_batches(|batch| {
+            let Some(of_producer) = producer_batch_of(batch).filter(|batch| batch.is_transactional) else { return };
+            let (id, at) = (of_producer.producer_id, of_producer.first_offset);
+            let Some(marker) = of_producer.marker else {
+                open.entry(id).or_insert(at);
+                for number in self.numbers_in(batch.bytes) {
+                    let before = current.insert(id, number);
+                    if let Some(before) = before.filter(|before| *before != number) {
+                        wrong.get_or_insert_with(|| format!("at {at} {number:?} goes on with {before:?}"));
+                    }
+                }
+                return;
+            };
+            let given = marker.coordinator_epoch;
+            let latest = coordinators.insert(id, given).unwrap_or(given);
+            if given < latest {
+                wrong.get_or_insert_with(|| {
+                    format!("at {at} is a marker of coordinator epoch {given}, behind {latest}")
+                });
+            }
+            if let Some(number) = current.remove(&id)
+                && let Err(why) = self.is_ended(number, marker.is_abort)
+            {
+                wrong.get_or_insert_with(|| format!("at {at}: {why}"));
+            }
+            if of_producer.last_offset < high_watermark {
+                open.remove(&id);
+            }
+        });
+        if let Some(wrong) = wrong {
+            return Err(format!("{name}: {wrong}"));
+        }
+        match open.values().min().filter(|first| last_stable_offset > **first) {
+            None => Ok(()),
+            Some(first) => {
+                Err(format!("{name}: committed records are read up to {last_stable_offset}, with one open at {first}"))
+            }
+        }
+    }
+
+    fn numbers_in(&self, batch: &[u8]) -> Vec<Number> {
+        let batch = Bytes::copy_from_slice(batch);
+        let mut numbers = Vec::new();
+        for batch in batches(&batch).map(|batch| batch.expect("well-formed")) {
+            for record in batch.records().expect("not compressed") {
+                let record = record.expect("well-formed");
+                let value = record.key.and_then(|key| (*key).try_into().ok()).map(i64::from_be_bytes);
+                numbers.extend(value.and_then(|value| self.of_values.get(&value)));
+            }
+        }
+        numbers
+    }
+
+    /// A marker ends it.
+    fn is_ended(&mut self, number: Number, is_abort: bool) -> Checked {
+        let was_abort = *self.aborts.entry(number).or_insert(is_abort);
+        let &mut Transaction { transactional_id: id, fate, .. } = self.of(number);
+        match fate {
+            _ if was_abort != is_abort => Err(format!("{id}: {number:?} is committed here and aborted there")),
+            Fate::Open if !is_abort => Err(format!("{id}: {number:?} is committed, and nobody has asked for it")),
+            Fate::NotCommitted(why) if !is_abort => Err(format!("{id}: {number:?} is committed, and {why}")),
+            Fate::Committed if is_abort => Err(format!("{id}: {number:?} is aborted, and was committed")),
+            _ => Ok(()),
+        }
+    }
+
     /// When nothing is under way any more.
     pub fn at_rest(&mut self, found: &Found) -> Checked {
         let mut offsets: BTreeMap<&'static str, i64> = BTreeMap::new();
@@ -208,38 +290,5 @@ impl TransactionChecks {
             }
         }
         Ok(())
-    }
-}
-
-/// What the batches of a log say of the transactions in it, whatever the log knows of them: the last stable offset is not
-/// beyond one whose marker may be lost, and no marker is of an earlier coordinator than one before it.
-pub(in crate::simulation) fn markers(name: &TopicPartition, log: &MemoryLog) -> Checked {
-    let Bounds { high_watermark, last_stable_offset, .. } = log.bounds();
-    let mut open: BTreeMap<ProducerId, Offset> = BTreeMap::new();
-    let mut coordinators: BTreeMap<ProducerId, i32> = BTreeMap::new();
-    let mut stale = None;
-    log.look_at_batches(|batch| {
-        let Some(batch) = producer_batch_of(batch).filter(|batch| batch.is_transactional) else { return };
-        let Some(marker) = batch.marker else {
-            open.entry(batch.producer_id).or_insert(batch.first_offset);
-            return;
-        };
-        let coordinator = coordinators.entry(batch.producer_id).or_insert(marker.coordinator_epoch);
-        if marker.coordinator_epoch < *coordinator {
-            stale = Some((batch.first_offset, marker.coordinator_epoch, *coordinator));
-        }
-        *coordinator = marker.coordinator_epoch;
-        if batch.last_offset < high_watermark {
-            open.remove(&batch.producer_id);
-        }
-    });
-    if let Some((offset, given, latest)) = stale {
-        return Err(format!("{name}: at {offset} is a marker of coordinator epoch {given}, behind one of {latest}"));
-    }
-    match open.values().min().filter(|first| last_stable_offset > **first) {
-        None => Ok(()),
-        Some(first) => {
-            Err(format!("{name}: committed records are read up to {last_stable_offset}, with one open at {first}"))
-        }
     }
 }

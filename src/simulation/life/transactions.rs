@@ -1,10 +1,10 @@
 //! A broker's part in transactions: what producers and other brokers ask of it, and the markers that it sends.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,23 +21,24 @@ use crate::coordinator::transaction::requests::Markers;
 use crate::coordinator::transaction::state::Producer;
 use crate::coordinator::transaction::task::{MarkersToSend, TransactionCoordinator};
 use crate::metadata::cache::MetadataCache;
+use crate::metadata::image::Image;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, is_internal_topic};
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{BrokerId, GenerationId, LeaderEpoch, Offset, ProducerId, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::write_txn_markers::{
-    WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult, WriteTxnMarkersRequest,
-    WriteTxnMarkersResponse,
+    WritableTxnMarker, WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
+    WriteTxnMarkersRequest, WriteTxnMarkersResponse,
 };
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::build::TransactionOutcome;
 use crate::replica::error::ReplicaError;
-use crate::replica::memory_log::Prefix;
+use crate::replica::memory_log::{MemoryLog, Prefix};
 use crate::replica::partition::{AppendTerms, RequiredAcks};
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::Planted;
 use crate::simulation::clock::NOW_MS;
-use crate::simulation::life::Life;
+use crate::simulation::life::{Life, Replica};
 use crate::simulation::network::{CallId, Network, Packet, Reply, Request};
 use crate::simulation::zookeeper::ZooKeeper;
 
@@ -51,6 +52,8 @@ pub(in crate::simulation) type Answering = oneshot::Receiver<Result<Answer, Erro
 #[derive(Debug)]
 pub(in crate::simulation) enum Answer {
     Inited(Producer),
+    /// Who the producer is from then on.
+    Ended(Producer),
     Written(Written),
     Done,
 }
@@ -92,8 +95,8 @@ pub(super) struct Requests {
     serving: Vec<Serving>,
     questions: Questions,
     asked: BTreeMap<CallId, oneshot::Sender<Reply>>,
-    /// Who has asked for markers, and when all of them are written.
-    marking: Vec<(Packet, oneshot::Receiver<WriteTxnMarkersResponse>)>,
+    /// What other brokers have asked, and the reply once there is one.
+    answering: Vec<(Packet, oneshot::Receiver<Reply>)>,
 }
 
 /// The task that sends markers.
@@ -112,41 +115,87 @@ impl MarkerTask {
     }
 }
 
-/// Asks the coordinator whether the partition is in the transaction, see `coordinator/transaction/verifier.rs`.
-async fn verify(
+/// Who asks coordinators whether partitions are in a transaction, see `coordinator/transaction/verifier.rs`.
+struct Verifier {
     local: BrokerId,
-    metadata: &MetadataCache,
-    coordinator: &TransactionCoordinator,
-    questions: &Questions,
+    metadata: Arc<MetadataCache>,
+    coordinator: Arc<TransactionCoordinator>,
+    questions: Questions,
     transactional_id: &'static str,
     producer: Producer,
-    partition: TopicPartition,
-) -> Result<(), ErrorCode> {
-    let image = metadata.image();
-    let leader = image.partition(TRANSACTION_STATE_TOPIC, 0).map(|known| known.leader);
-    let leader = leader.filter(|leader| image.is_alive(*leader)).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    let verdict = if leader == local {
-        is_open(coordinator, transactional_id, producer, partition)
-    } else {
-        match questions.ask(leader, Request::Verify { transactional_id, producer, partition }).await {
-            Some(Reply::Verified(verdict)) => verdict,
-            _ => return Err(ErrorCode::NetworkException),
+    version: TransactionVersion,
+}
+
+impl Verifier {
+    /// The log has the transaction open, or may open it with a batch of that sequence.
+    async fn confirm(&self, log: &MemoryLog, base_sequence: i32, partition: TopicPartition) -> Result<(), ErrorCode> {
+        let Producer { id, epoch } = self.producer;
+        let Some(guard) = log.begin_verification(id, epoch, base_sequence, self.version, NOW_MS) else { return Ok(()) };
+        let verdict = self.ask(partition).await;
+        match verdict {
+            Ok(()) => log.transaction_verified(guard, self.version),
+            Err(ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch | ErrorCode::InvalidProducerIdMapping) => {
+                log.transaction_refused(guard)
+            }
+            Err(_) => {}
         }
-    };
-    match verdict {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(TransactionError::TransactionAbortable.into()),
-        Err(error) => Err(error.into()),
+        // Others come before what has been confirmed.
+        pause().await;
+        verdict
+    }
+
+    async fn ask(&self, partition: TopicPartition) -> Result<(), ErrorCode> {
+        let Verifier { transactional_id, producer, version, .. } = *self;
+        let image = self.metadata.image();
+        let leader = image.partition(TRANSACTION_STATE_TOPIC, 0).map(|known| known.leader);
+        let leader = leader.filter(|leader| image.is_alive(*leader)).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        if leader == self.local {
+            return confirmed(&self.coordinator, &image, transactional_id, producer, version, partition).await;
+        }
+        match self.questions.ask(leader, Request::Verify { transactional_id, producer, version, partition }).await {
+            Some(Reply::Verified(verdict)) => verdict,
+            _ => Err(ErrorCode::NetworkException),
+        }
     }
 }
 
-fn is_open(
+/// Whether the partition is in the transaction; by version 2 it is from now on.
+async fn confirmed(
     coordinator: &TransactionCoordinator,
+    image: &Image,
     transactional_id: &str,
     producer: Producer,
+    version: TransactionVersion,
     partition: TopicPartition,
-) -> Result<bool, TransactionError> {
-    Ok(coordinator.verify(transactional_id, producer, &[partition])? == [true])
+) -> Result<(), ErrorCode> {
+    if version.bumps_epoch() {
+        return added(coordinator, image, transactional_id, producer, version, vec![partition]).await;
+    }
+    match coordinator.verify(transactional_id, producer, &[partition])? == [true] {
+        true => Ok(()),
+        false => Err(TransactionError::TransactionAbortable.into()),
+    }
+}
+
+async fn added(
+    coordinator: &TransactionCoordinator,
+    image: &Image,
+    transactional_id: &str,
+    producer: Producer,
+    version: TransactionVersion,
+    partitions: Vec<TopicPartition>,
+) -> Result<(), ErrorCode> {
+    let is_known = |p: &TopicPartition| is_internal_topic(&p.topic) || image.partition(&p.topic, p.partition).is_some();
+    if !partitions.iter().all(is_known) {
+        return Err(ErrorCode::UnknownTopicOrPartition);
+    }
+    Ok(coordinator.add_partitions(transactional_id, producer, partitions, version).await?)
+}
+
+/// Lets others go on.
+async fn pause() {
+    let mut has_paused = false;
+    poll_fn(|_| if std::mem::replace(&mut has_paused, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 fn code(error: ReplicaError) -> ErrorCode {
@@ -191,13 +240,9 @@ impl Life {
         partitions: Vec<TopicPartition>,
     ) -> Answering {
         let (coordinator, image) = (Arc::clone(&self.transactions), self.around.metadata.image());
+        let version = TransactionVersion::V0;
         self.serve(async move {
-            let is_known =
-                |p: &TopicPartition| is_internal_topic(&p.topic) || image.partition(&p.topic, p.partition).is_some();
-            if !partitions.iter().all(is_known) {
-                return Err(ErrorCode::UnknownTopicOrPartition);
-            }
-            coordinator.add_partitions(transactional_id, producer, partitions, TransactionVersion::V0).await?;
+            added(&coordinator, &image, transactional_id, producer, version, partitions).await?;
             Ok(Answer::Done)
         })
     }
@@ -207,12 +252,32 @@ impl Life {
         transactional_id: &'static str,
         producer: Producer,
         outcome: TransactionOutcome,
+        version: TransactionVersion,
     ) -> Answering {
         let coordinator = Arc::clone(&self.transactions);
+        let version = if self.planted == Planted::EpochsNotRaised { TransactionVersion::V0 } else { version };
         self.serve(async move {
             let no_id = || std::future::ready(None);
-            coordinator.end(transactional_id, producer, outcome, TransactionVersion::V0, no_id).await?;
-            Ok(Answer::Done)
+            Ok(Answer::Ended(coordinator.end(transactional_id, producer, outcome, version, no_id).await?))
+        })
+    }
+
+    fn verifier(
+        &self,
+        transactional_id: &'static str,
+        producer: Producer,
+        version: TransactionVersion,
+    ) -> Option<Verifier> {
+        // What nobody adds to a transaction of version 2 nobody ends.
+        let is_left_out = self.planted == Planted::NothingVerified && !version.bumps_epoch();
+        (!is_left_out).then(|| Verifier {
+            local: self.id,
+            metadata: Arc::clone(&self.around.metadata),
+            coordinator: Arc::clone(&self.transactions),
+            questions: self.requests.questions.clone(),
+            transactional_id,
+            producer,
+            version,
         })
     }
 
@@ -222,24 +287,21 @@ impl Life {
         name: &TopicPartition,
         transactional_id: &'static str,
         producer: Producer,
+        version: TransactionVersion,
         base_sequence: i32,
         batch: Bytes,
     ) -> Answering {
-        let (local, metadata, questions) =
-            (self.id, Arc::clone(&self.around.metadata), self.requests.questions.clone());
-        let (coordinator, partition) = (Arc::clone(&self.transactions), self.replica(name));
+        let verifier = self.verifier(transactional_id, producer, version);
+        let partition = self.replica(name);
         self.serve(async move {
             let partition = partition.ok_or(ErrorCode::NotLeaderOrFollower)?;
             let log = partition.leader_log(None).map_err(code)?;
-            let guard = log.begin_verification(producer.id, producer.epoch, base_sequence, NOW_MS);
-            if let Some(guard) = guard {
-                let name = partition.name().clone();
-                verify(local, &metadata, &coordinator, &questions, transactional_id, producer, name).await?;
-                log.transaction_verified(guard);
+            if let Some(verifier) = &verifier {
+                verifier.confirm(&log, base_sequence, partition.name().clone()).await?;
             }
             let terms = AppendTerms {
                 accepted_sets: AcceptedSets::OneV2Batch,
-                origin: AppendOrigin::VerifiedClient,
+                origin: if verifier.is_some() { AppendOrigin::VerifiedClient } else { AppendOrigin::Client },
                 required_acks: RequiredAcks::AllInSync,
                 expected_leader_epoch: None,
             };
@@ -258,12 +320,12 @@ impl Life {
         group: &'static str,
         transactional_id: &'static str,
         producer: Producer,
+        version: TransactionVersion,
         (topic, partition): (&'static str, i32),
         offset: i64,
     ) -> Answering {
-        let (local, metadata, questions) =
-            (self.id, Arc::clone(&self.around.metadata), self.requests.questions.clone());
-        let (coordinator, groups) = (Arc::clone(&self.transactions), Arc::clone(&self.groups));
+        let verifier = self.verifier(transactional_id, producer, version);
+        let groups = Arc::clone(&self.groups);
         let hosted = self.hosted.get(GROUP_METADATA_TOPIC, 0);
         let planted = self.planted;
         self.serve(async move {
@@ -271,10 +333,8 @@ impl Life {
                 return Err(ErrorCode::CoordinatorLoadInProgress);
             }
             let log = hosted.and_then(|hosted| hosted.leader_log(None).ok()).ok_or(ErrorCode::NotCoordinator)?;
-            if let Some(guard) = log.begin_verification(producer.id, producer.epoch, -1, NOW_MS) {
-                let name = TopicPartition::new(GROUP_METADATA_TOPIC, 0);
-                verify(local, &metadata, &coordinator, &questions, transactional_id, producer, name).await?;
-                log.transaction_verified(guard);
+            if let Some(verifier) = &verifier {
+                verifier.confirm(&log, -1, TopicPartition::new(GROUP_METADATA_TOPIC, 0)).await?;
             }
             let committed = CommittedOffset {
                 offset: Offset(offset),
@@ -289,7 +349,7 @@ impl Life {
                 caller,
                 offsets: vec![OffsetToCommit { topic: topic.into(), partition, committed }],
                 transaction: Some(producer).filter(|_| is_in_transaction),
-                must_be_verified: is_in_transaction,
+                must_be_verified: is_in_transaction && verifier.is_some(),
             };
             match groups.commit_offsets(group, commit).await {
                 CommitAnswer::Stored(Ok(())) => Ok(Answer::Done),
@@ -301,12 +361,18 @@ impl Life {
     // ---- what other brokers ask ----
 
     pub fn verify(
-        &self,
-        transactional_id: &str,
+        &mut self,
+        transactional_id: &'static str,
         producer: Producer,
+        version: TransactionVersion,
         partition: TopicPartition,
-    ) -> Result<bool, TransactionError> {
-        is_open(&self.transactions, transactional_id, producer, partition)
+        packet: Packet,
+    ) {
+        let (coordinator, image) = (Arc::clone(&self.transactions), self.around.metadata.image());
+        let answer = self.serve(async move {
+            Reply::Verified(confirmed(&coordinator, &image, transactional_id, producer, version, partition).await)
+        });
+        self.requests.answering.push((packet, answer));
     }
 
     /// A coordinator ends transactions here. It is answered once the replicas have all markers.
@@ -319,7 +385,10 @@ impl Life {
                     let hosted = self.hosted.get(&name, partition);
                     let (outcome, batch) = outcome_and_batch(marker, NOW_MS);
                     let appended = hosted.ok_or(ErrorCode::NotLeaderOrFollower).and_then(|hosted| {
-                        let terms = terms(&hosted, &self.groups)?;
+                        let mut terms = terms(&hosted, &self.groups)?;
+                        if self.planted == Planted::StaleMarkersObeyed && is_stale(marker, &hosted) {
+                            terms.origin = AppendOrigin::Replication;
+                        }
                         hosted.append(batch, terms, NOW_MS).map_err(code)
                     });
                     written.note(marker.producer_id, outcome, &name, partition, appended);
@@ -329,21 +398,21 @@ impl Life {
         let groups = Arc::clone(&self.groups);
         // Nothing moves its clock: who has asked gives up first.
         let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
-        let answer = self.serve(async move { written.answer(&groups, deadline).await });
-        self.requests.marking.push((packet, answer));
+        let answer = self.serve(async move { Reply::WriteTxnMarkers(written.answer(&groups, deadline).await) });
+        self.requests.answering.push((packet, answer));
     }
 
     /// What other brokers have asked and is answered no more.
-    pub fn give_up_markers(&mut self) -> impl Iterator<Item = Packet> + use<> {
-        std::mem::take(&mut self.requests.marking).into_iter().map(|(packet, _)| packet)
+    pub fn give_up_answers(&mut self) -> impl Iterator<Item = Packet> + use<> {
+        std::mem::take(&mut self.requests.answering).into_iter().map(|(packet, _)| packet)
     }
 
     // ---- steps ----
 
     /// Requests go on that have waited for something; what they ask of others is asked.
     pub fn step_requests(&mut self, network: &mut Network) -> bool {
-        let Requests { serving, questions, asked, marking } = &mut self.requests;
-        let waiting = serving.len() + marking.len();
+        let Requests { serving, questions, asked, answering } = &mut self.requests;
+        let waiting = serving.len() + answering.len();
         if waiting == 0 {
             return false;
         }
@@ -354,14 +423,14 @@ impl Life {
             asked.insert(network.call(self.id, to, request), reply);
             has_asked = true;
         }
-        marking.retain_mut(|(packet, answer)| match answer.try_recv() {
-            Ok(response) => {
-                network.packets.push(packet.answered(Reply::WriteTxnMarkers(response)));
+        answering.retain_mut(|(packet, answer)| match answer.try_recv() {
+            Ok(reply) => {
+                network.packets.push(packet.answered(reply));
                 false
             }
             Err(_) => true,
         });
-        has_asked || serving.len() + marking.len() < waiting
+        has_asked || serving.len() + answering.len() < waiting
     }
 
     /// What another broker has answered to a question, or `None` if it was not reached. False if nobody waits for it.
@@ -447,6 +516,12 @@ impl Life {
     pub fn unended_transactions(&self) -> (usize, usize) {
         (self.requests.serving.len(), self.markers.queues.len())
     }
+}
+
+/// Of an earlier coordinator than has been heard of.
+fn is_stale(marker: &WritableTxnMarker, hosted: &Replica) -> bool {
+    let known = hosted.log().and_then(|log| log.coordinator_epoch_of(ProducerId(marker.producer_id)));
+    known.is_some_and(|known| marker.coordinator_epoch < known)
 }
 
 /// Planted.

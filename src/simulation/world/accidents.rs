@@ -14,6 +14,7 @@ use crate::simulation::Planted;
 use crate::simulation::clock::NOW_MS;
 use crate::simulation::life::Life;
 use crate::simulation::network::{Body, Packet, Request};
+use crate::simulation::world::transactions::TransactionalProducers;
 use crate::simulation::world::{Broker, World, dir_of};
 
 /// How often what goes wrong. Each schedule has some of it, so that each accident meets the cluster in many states.
@@ -23,6 +24,8 @@ pub(super) struct Accidents {
     pub lost: f64,
     pub duplicated: f64,
     pub given_up: f64,
+    /// Of those of transactions.
+    pub coordination_given_up: f64,
     // Of steps.
     pub kills: f64,
     pub power_losses: f64,
@@ -36,15 +39,23 @@ pub(super) struct Accidents {
     // Of times when somebody may.
     pub leaves: f64,
     pub deletions: f64,
+    // Of steps.
+    pub coordinators_lost: f64,
+    /// What has happened to a broker is noticed, and mended.
+    pub notices: f64,
+    pub starts: f64,
+    pub heals: f64,
 }
 
 impl Accidents {
     pub fn drawn(rng: &mut SmallRng) -> Accidents {
         let mut rate = |usual: f64| if rng.random_bool(0.4) { 0.0 } else { usual * rng.random_range(0.2..2.0) };
+        let given_up = rate(0.03);
         Accidents {
             lost: rate(0.05),
             duplicated: rate(0.05),
-            given_up: rate(0.03),
+            given_up,
+            coordination_given_up: given_up,
             kills: rate(0.01),
             power_losses: rate(0.005),
             expiries: rate(0.01),
@@ -54,6 +65,30 @@ impl Accidents {
             moves: rate(0.4),
             leaves: rate(0.3),
             deletions: rate(0.3),
+            coordinators_lost: 0.0,
+            notices: 0.05,
+            starts: 0.02,
+            heals: 0.02,
+        }
+    }
+
+    /// What the coordinators of transactions and their packets meet, and little else.
+    pub fn of_coordinators(rng: &mut SmallRng) -> Accidents {
+        let mut rate = |usual: f64| if rng.random_bool(0.3) { 0.0 } else { usual * rng.random_range(0.2..2.0) };
+        Accidents {
+            lost: rate(0.01),
+            duplicated: rate(0.05),
+            given_up: rate(0.02),
+            coordination_given_up: rate(0.15),
+            kills: rate(0.005),
+            expiries: rate(0.01),
+            lost_replies: rate(0.1),
+            moves: rate(0.4),
+            coordinators_lost: rate(0.02),
+            notices: 0.3,
+            starts: 0.2,
+            heals: 0.1,
+            ..Accidents::default()
         }
     }
 }
@@ -67,6 +102,10 @@ impl World {
             return self.notice_losses();
         }
         let Accidents { kills, power_losses, expiries, partitions, disk_faults, .. } = self.accidents;
+        let Accidents { mut coordinators_lost, notices, starts, heals, .. } = self.accidents;
+        if coordinators_lost > 0.0 && self.is_coordinator_needed() {
+            coordinators_lost *= 8.0;
+        }
         let mut drawn = self.rng.random::<f64>();
         let mut is_drawn = |rate: f64| {
             drawn -= rate;
@@ -81,13 +120,13 @@ impl World {
             if self.may_lose(at) {
                 self.lose_power(at);
             }
-        } else if is_drawn(0.05) {
+        } else if is_drawn(notices) {
             // The end of a life is noticed sooner than an end of patience with one that goes on.
             if !self.brokers[at].sessions_left.is_empty() {
                 let session = self.brokers[at].sessions_left.remove(0);
                 self.zookeeper.end_session(session);
             }
-        } else if is_drawn(0.02) {
+        } else if is_drawn(starts) {
             if self.brokers[at].life.is_none() {
                 self.start(at);
             }
@@ -100,8 +139,38 @@ impl World {
             self.partition(at);
         } else if is_drawn(disk_faults) {
             self.break_disk(at);
-        } else if is_drawn(0.02) {
+        } else if is_drawn(heals) {
             self.heal();
+        } else if is_drawn(coordinators_lost) {
+            self.lose_coordinator();
+        }
+    }
+
+    /// Whoever coordinates transactions has just begun to, or is asked to end one.
+    fn is_coordinator_needed(&mut self) -> bool {
+        let coordinates = |at: &usize| self.coordinates_transactions(*at);
+        let coordinator = (0..self.brokers.len()).find(coordinates);
+        let is_new = coordinator.is_some() && coordinator != self.coordinator;
+        self.coordinator = coordinator.or(self.coordinator);
+        is_new || self.producers.as_ref().is_some_and(TransactionalProducers::is_one_ending)
+    }
+
+    /// Whoever coordinates transactions dies, or is cut off.
+    fn lose_coordinator(&mut self) {
+        let coordinates = |at: &usize| self.coordinates_transactions(*at);
+        let Some(at) = (0..self.brokers.len()).find(coordinates) else { return };
+        let others = self.brokers.iter().filter(|broker| broker.life.is_some()).count() - 1;
+        match self.rng.random_range(0..4) {
+            0 => self.partition(at),
+            _ if others < 2 => {}
+            how => {
+                self.kill(at);
+                if how > 1 {
+                    for session in std::mem::take(&mut self.brokers[at].sessions_left) {
+                        self.zookeeper.end_session(session);
+                    }
+                }
+            }
         }
     }
 
@@ -156,7 +225,7 @@ impl World {
         let Some(mut life) = life.take() else { return };
         let was_controller = life.candidate.office.is_some();
         sessions_left.extend(life.session);
-        let unanswered = life.candidate.give_up().chain(life.give_up_markers());
+        let unanswered = life.candidate.give_up().chain(life.give_up_answers());
         self.network.packets.extend(unanswered.map(|packet| packet.lost()));
         for log in disk.values_mut() {
             *log = Arc::new(log.after_crash(kept(log)));

@@ -260,6 +260,8 @@ impl World {
                         || packet.stops(&name)
                 };
                 self.network.forget(names_it);
+                let place = self.names.iter().position(|known| *known == name).expect("it is one of them");
+                self.producers.iter_mut().for_each(|producers| producers.forget_writes(place));
             }
         }
         self.note(|_| format!("{PASSING_TOPIC} is made, or to be deleted"));

@@ -31,7 +31,6 @@ use crate::replica::leader::Leadership;
 use crate::replica::partition::{AppendTerms, RequiredAcks};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::Commit;
-use crate::simulation::Planted;
 use crate::simulation::checks::{Checked, Checks};
 use crate::simulation::clock::Clock;
 use crate::simulation::life::{Disk, Life, Replica, epochs};
@@ -41,6 +40,7 @@ use crate::simulation::world::accidents::Accidents;
 use crate::simulation::world::packets_shown::shown;
 use crate::simulation::world::transactions::TransactionalProducers;
 use crate::simulation::zookeeper::{Passage, SessionId, ZooKeeper};
+use crate::simulation::{Planted, Theme};
 
 const BROKERS: i32 = 4;
 const REPLICAS: i32 = 3;
@@ -97,11 +97,14 @@ pub(super) struct World {
     rng: SmallRng,
     clock: Clock,
     planted: Planted,
+    theme: Theme,
     accidents: Accidents,
     zookeeper: ZooKeeper,
     network: Network,
     brokers: Vec<Broker>,
     lives: u64,
+    /// Who was the coordinator of transactions when somebody looked last.
+    coordinator: Option<usize>,
     config: Arc<LogConfig>,
     /// Of the topic, any replica may lead when no other can.
     unclean_elections: bool,
@@ -122,12 +125,19 @@ pub(super) struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, planted: Planted, is_traced: bool, has_transactions: bool) -> World {
+    pub fn new(seed: u64, planted: Planted, is_traced: bool, theme: Theme) -> World {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let accidents = Accidents::drawn(&mut rng);
+        let about_transactions = theme == Theme::Transactions;
+        let accidents = match about_transactions {
+            true => Accidents::of_coordinators(&mut rng),
+            false => Accidents::drawn(&mut rng),
+        };
         let min_insync_replicas = rng.random_range(1..=2);
-        let unclean_elections = rng.random_bool(0.25);
-        let producers = has_transactions.then(|| TransactionalProducers::new(rng.random_range(2_000..20_000)));
+        let unclean_elections = rng.random_bool(if about_transactions { 0.0 } else { 0.25 });
+        let has_transactions = theme != Theme::Plain;
+        let clock = Clock::new();
+        let producers =
+            has_transactions.then(|| TransactionalProducers::drawn(&mut rng, about_transactions, clock.now()));
         let mut zookeeper = ZooKeeper::new();
         let mut names = Vec::new();
         let of_transactions = has_transactions.then_some((TRANSACTION_STATE_TOPIC, 4, 1));
@@ -150,13 +160,15 @@ impl World {
         };
         let mut world = World {
             rng,
-            clock: Clock::new(),
+            clock,
             planted,
+            theme,
             accidents,
             zookeeper,
             network: Network::default(),
             brokers: (1..=BROKERS).map(broker).collect(),
             lives: 0,
+            coordinator: None,
             config: Arc::new(LogConfig { min_insync_replicas, ..LogConfig::default() }),
             unclean_elections,
             topics_made: 4,
@@ -205,10 +217,31 @@ impl World {
     // ---- steps ----
 
     pub fn step(&mut self) -> Checked {
-        let passed = Duration::from_micros(self.rng.random_range(0..20_000));
+        let is_about_transactions = self.theme == Theme::Transactions;
+        // Fetchers that were not answered wait for a second.
+        let passed = if is_about_transactions { 400_000 } else { 20_000 };
+        let passed = Duration::from_micros(self.rng.random_range(0..passed));
         self.pass(passed);
         self.accident();
         let mut at = self.rng.random_range(0..self.brokers.len());
+        if self.producers.is_some() {
+            self.turn_feature();
+            if self.rng.random_bool(0.05) {
+                at = self.request_arrives().unwrap_or(at);
+            }
+        }
+        if is_about_transactions {
+            for _ in 0..3 {
+                at = self.step_producer(false)?;
+            }
+            match self.rng.random_range(0..20) {
+                0..3 => self.read_committed(at)?,
+                3 => drop(self.produce(at)?),
+                4 => self.housekeeping(at),
+                _ => {}
+            }
+            return self.go_on(0.85, 2);
+        }
         if self.producers.is_some() {
             match self.rng.random_range(0..20) {
                 0..3 => {
@@ -217,7 +250,7 @@ impl World {
                     }
                     return self.check(at);
                 }
-                3..6 => return self.go_on(),
+                3..6 => return self.go_on(1.0, 1),
                 6 => self.read_committed(at)?,
                 _ => {}
             }
@@ -247,20 +280,32 @@ impl World {
         self.check(at)
     }
 
-    /// All go on with what they have to do, and hear most of what was said to them: transactions need many of these steps.
-    fn go_on(&mut self) -> Checked {
+    /// Such a share goes on with what there is to do, and hears most of what was said to them, so many times: transactions
+    /// need many of these steps.
+    fn go_on(&mut self, share: f64, times: usize) -> Checked {
         self.note(|_| "all go on".to_owned());
         let brokers = self.brokers.len();
-        let first = self.rng.random_range(0..brokers);
-        for at in (0..brokers).map(|at| (first + at) % brokers) {
-            for task in 0..TASKS {
-                (0..STEPS_A_ROUND_MAX).take_while(|_| self.step_task(at, task)).for_each(drop);
+        for _ in 0..times {
+            let first = self.rng.random_range(0..brokers);
+            for at in (0..brokers).map(|at| (first + at) % brokers) {
+                if self.rng.random_bool(share) {
+                    self.work_off(at);
+                }
+            }
+            for _ in 0..self.network.packets.len() {
+                if self.rng.random_bool(share) {
+                    self.deliver();
+                }
             }
         }
-        for _ in 0..self.network.packets.len() {
-            self.deliver();
-        }
         self.everywhere(World::check)
+    }
+
+    /// A broker goes on with what it has to do.
+    fn work_off(&mut self, at: usize) {
+        for task in 0..TASKS {
+            (0..STEPS_A_ROUND_MAX).take_while(|_| self.step_task(at, task)).for_each(drop);
+        }
     }
 
     /// The next step of one of the broker's tasks. False if none has anything to do.
@@ -325,7 +370,11 @@ impl World {
             self.network.packets.push(packet.lost());
             return None;
         }
-        if !is_notice && self.rng.random_bool(self.accidents.given_up) {
+        let given_up = match packet.body {
+            Body::Request(Request::WriteTxnMarkers(_) | Request::Verify { .. }) => self.accidents.coordination_given_up,
+            _ => self.accidents.given_up,
+        };
+        if !is_notice && self.rng.random_bool(given_up) {
             self.note(|_| format!("given up: {}", shown(&packet)));
             self.network.packets.push(packet.lost());
             self.network.late.push(packet);
@@ -390,8 +439,10 @@ impl World {
                 let request = request.clone();
                 return life.write_markers(&request, packet);
             }
-            Body::Request(Request::Verify { transactional_id, producer, partition }) => {
-                Some(Reply::Verified(life.verify(transactional_id, *producer, partition.clone())))
+            Body::Request(Request::Verify { transactional_id, producer, version, partition }) => {
+                let partition = partition.clone();
+                let (transactional_id, producer, version) = (*transactional_id, *producer, *version);
+                return life.verify(transactional_id, producer, version, partition, packet);
             }
             Body::Request(Request::Fetch(request)) => Some(Reply::Fetch(life.fetch(request))),
             Body::Request(Request::EpochEnds(request)) => Some(Reply::EpochEnds(life.epoch_ends(request))),

@@ -10,9 +10,10 @@ use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 use crate::model::TopicPartition;
 use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition_log::PartitionLog;
+use crate::simulation::Theme;
 use crate::simulation::checks::Checked;
 use crate::simulation::world::accidents::Accidents;
-use crate::simulation::world::{Broker, PRODUCED, ROUNDS_TO_REST_MAX, STEPS_A_ROUND_MAX, TASKS, World};
+use crate::simulation::world::{Broker, PRODUCED, ROUNDS_TO_REST_MAX, World};
 
 impl World {
     /// Nothing happens any more: every broker comes back, and every replica into every ISR, with the same records. Then
@@ -27,6 +28,7 @@ impl World {
         let broken: Vec<usize> = (0..self.brokers.len()).filter(|at| broken(&self.brokers[*at])).collect();
         broken.into_iter().for_each(|at| self.kill(at));
         self.network.packets.append(&mut self.network.late);
+        while self.request_arrives().is_some() {}
         self.settle(false)?;
         let before = (self.checks.acknowledged, self.checks.commits_acknowledged);
         for partition in 0..PRODUCED {
@@ -35,7 +37,7 @@ impl World {
         self.committing = None;
         self.everywhere(World::commit_offset)?;
         self.begin_last_transactions();
-        self.settle(true)?;
+        self.settle(self.theme != Theme::Transactions)?;
         self.everywhere(World::read_offset)?;
         self.check_transactions_at_rest()?;
         let after = (self.checks.acknowledged, self.checks.commits_acknowledged);
@@ -65,9 +67,7 @@ impl World {
                 if self.brokers[at].life.is_none() && !is_lost {
                     self.start(at);
                 }
-                for task in 0..TASKS {
-                    (0..STEPS_A_ROUND_MAX).take_while(|_| self.step_task(at, task)).for_each(drop);
-                }
+                self.work_off(at);
                 let life = self.brokers[at].life.as_ref();
                 let hosted = |name| life.and_then(|life| life.replica(name));
                 self.names.iter().filter_map(hosted).for_each(|replica| replica.shrink_isr());

@@ -4,11 +4,16 @@
 //! the offsets of its group and commits these, and ends the transaction. What is not answered it asks again, the same way;
 //! when it gives up a record it aborts, and takes the next epoch before it goes on. It may end without a word, and be begun
 //! anew; and two of them have the same id, each of which is fenced by the other.
+//!
+//! By version 2 of the protocol it adds nothing before it writes, and has another epoch with each transaction. What it asks
+//! may be long under way, and come when it is in another transaction. In version 1 nothing tells apart what belongs to one
+//! of two with the same epoch, and a connection that is closed mostly does: so EndTxn and TxnOffsetCommit do not come then.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
+use rand::rngs::SmallRng;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::api;
@@ -17,6 +22,7 @@ use crate::coordinator::group::offsets::FoundOffset;
 use crate::coordinator::transaction::state::Producer;
 use crate::log::FirstBatch;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::transaction_version::TransactionVersion;
 use crate::model::{Offset, ProducerId, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
@@ -25,7 +31,7 @@ use crate::record::read::batches;
 use crate::replica::partition::{FetchLimits, FetchParams, Fetcher};
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::checks::Checked;
-use crate::simulation::checks::transactions::{Found, Number, markers};
+use crate::simulation::checks::transactions::{Found, Number};
 use crate::simulation::clock::NOW_MS;
 use crate::simulation::life::{Answer, Answering, Replica, Written, read};
 use crate::simulation::world::{PRODUCED, TOPIC, World};
@@ -52,17 +58,45 @@ enum Step {
     End(TransactionOutcome),
 }
 
+/// What a producer asks.
+struct Ask {
+    which: usize,
+    step: Step,
+    version: TransactionVersion,
+    incarnation: Option<Producer>,
+    number: Option<Number>,
+    timeout_ms: i32,
+    /// That nobody has.
+    new_id: ProducerId,
+}
+
+/// What has been asked of a broker and has not come there.
+struct UnderWay {
+    number: usize,
+    at: usize,
+    life: u64,
+    ask: Ask,
+}
+
+enum Awaited {
+    /// By its number.
+    UnderWay(usize),
+    Answer(Answering),
+}
+
 struct Asked {
     at: usize,
     /// Another had begun by then.
     is_fenced: bool,
-    answer: Answering,
+    answer: Awaited,
 }
 
 #[derive(Default)]
 struct TransactionalProducer {
     /// As it was told.
     incarnation: Option<Producer>,
+    /// That its transaction follows.
+    version: TransactionVersion,
     /// What it has asked was in vain, or may have been: it goes on under another epoch.
     needs_epoch: bool,
     sequences: [i32; PRODUCED],
@@ -83,28 +117,114 @@ impl TransactionalProducer {
     }
 
     fn abort(&mut self) -> Option<Number> {
-        self.needs_epoch = true;
-        self.steps = self.is_open.then_some(Step::End(TransactionOutcome::Abort)).into_iter().collect();
-        if self.is_open { None } else { self.transaction.take() }
+        // Another epoch comes with the end, by version 2.
+        self.needs_epoch = !self.version.bumps_epoch();
+        let is_ended = self.is_open || self.version.bumps_epoch();
+        self.steps = is_ended.then_some(Step::End(TransactionOutcome::Abort)).into_iter().collect();
+        if is_ended { None } else { self.transaction.take() }
+    }
+
+    /// It goes on as another.
+    fn becomes(&mut self, incarnation: Producer) {
+        if self.incarnation != Some(incarnation) {
+            self.sequences = Default::default();
+        }
+        self.incarnation = Some(incarnation);
+    }
+}
+
+/// Which version of the protocol producers follow that have heard of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Feature {
+    pub version: TransactionVersion,
+    /// How often it is turned.
+    pub turns: f64,
+}
+
+impl Feature {
+    pub fn drawn(rng: &mut SmallRng) -> Feature {
+        let version = if rng.random_bool(0.5) { TransactionVersion::V0 } else { TransactionVersion::V2 };
+        Feature { version, turns: if rng.random_bool(0.4) { 0.02 } else { 0.0 } }
+    }
+
+    fn turned(&mut self) {
+        self.version = match self.version {
+            TransactionVersion::V0 => TransactionVersion::V2,
+            TransactionVersion::V2 => TransactionVersion::V0,
+        };
     }
 }
 
 pub(super) struct TransactionalProducers {
     producers: [TransactionalProducer; IDS.len()],
     timeout_ms: i32,
+    /// Of one that was fenced.
+    rest_ms_max: u64,
+    feature: Feature,
+    /// How much of what they ask is long under way.
+    delays: f64,
+    under_way: Vec<UnderWay>,
+    asks: usize,
     ids_given: i64,
+    /// Ids under which somebody has begun who waits for that no more.
+    begun_in_vain: BTreeSet<&'static str>,
     /// Each id is to commit one transaction more, and whether it has.
     last: Option<[bool; IDS.len()]>,
 }
 
 impl TransactionalProducers {
-    pub fn new(timeout_ms: i32) -> TransactionalProducers {
-        TransactionalProducers { producers: Default::default(), timeout_ms, ids_given: 0, last: None }
+    pub fn drawn(rng: &mut SmallRng, about_transactions: bool, now: Instant) -> TransactionalProducers {
+        let timeout_ms = rng.random_range(2_000..20_000);
+        let is_patient = about_transactions && rng.random_bool(0.5);
+        let rest_ms_max = if about_transactions { 12_000 } else { 3_000 };
+        let mut producers: [TransactionalProducer; IDS.len()] = Default::default();
+        // Who begins under an id fences whoever has.
+        producers[IDS.len() - 1].rests_until = Some(now + Duration::from_millis(rng.random_range(0..rest_ms_max)));
+        TransactionalProducers {
+            producers,
+            rest_ms_max,
+            timeout_ms: if is_patient { CALM_TIMEOUT_MS } else { timeout_ms },
+            feature: Feature::drawn(rng),
+            delays: if rng.random_bool(0.3) { 0.0 } else { rng.random_range(0.0..0.2) },
+            under_way: Vec::new(),
+            asks: 0,
+            ids_given: 0,
+            begun_in_vain: BTreeSet::new(),
+            last: None,
+        }
     }
 
     /// Each id has committed its last transaction.
     pub fn are_at_rest(&self) -> bool {
         self.last.is_none_or(|last| last == [true; IDS.len()])
+    }
+
+    /// A producer waits for the end of its transaction.
+    pub fn is_one_ending(&self) -> bool {
+        let is_ending = |one: &TransactionalProducer| matches!(one.steps.front(), Some(Step::End(_)));
+        self.producers.iter().any(|one| one.asked.is_some() && is_ending(one))
+    }
+
+    fn awaits(&self, which: usize, number: usize) -> bool {
+        let asked = self.producers[which].asked.as_ref();
+        asked.is_some_and(|asked| matches!(asked.answer, Awaited::UnderWay(awaited) if awaited == number))
+    }
+
+    fn is_under_way(&self, which: usize) -> bool {
+        let asked = self.producers[which].asked.as_ref();
+        asked.is_some_and(|asked| matches!(asked.answer, Awaited::UnderWay(_)))
+    }
+
+    /// Whether nothing but itself ends what a producer of that id does, whatever comes late.
+    fn is_alone(&self, which: usize) -> bool {
+        let id = IDS[which];
+        let is_only = IDS.iter().filter(|known| **known == id).count() == 1;
+        is_only && self.timeout_ms == CALM_TIMEOUT_MS && !self.begun_in_vain.contains(id)
+    }
+
+    /// Of a topic that was, which nothing in it says.
+    pub fn forget_writes(&mut self, to: usize) {
+        self.under_way.retain(|one| !matches!(one.ask.step, Step::Write { partition, .. } if partition == to));
     }
 }
 
@@ -151,13 +271,17 @@ impl World {
         let producer = &mut producers.producers[which];
         if let Some(Asked { at, is_fenced, answer }) = &mut producer.asked {
             let (at, is_fenced) = (*at, *is_fenced);
-            match answer.try_recv() {
+            let (heard, patience) = match answer {
+                Awaited::UnderWay(_) => (Err(TryRecvError::Empty), 0.2),
+                Awaited::Answer(answer) => (answer.try_recv(), 0.04),
+            };
+            match heard {
                 Ok(outcome) => {
                     producer.asked = None;
                     self.producer_answered(which, at, is_fenced, is_calm, outcome)?;
                 }
                 Err(TryRecvError::Closed) => producer.asked = None,
-                Err(TryRecvError::Empty) if !is_calm && self.rng.random_bool(0.04) => self.lose_patience(which),
+                Err(TryRecvError::Empty) if !is_calm && self.rng.random_bool(patience) => self.lose_patience(which),
                 Err(TryRecvError::Empty) => {}
             }
             return Ok(at);
@@ -204,14 +328,21 @@ impl World {
         let World { producers, rng, checks, names, next_value, zookeeper, .. } = self;
         let Some(producers) = producers else { return };
         let is_last = producers.last;
-        let producer = &mut producers.producers[which];
-        if producer.incarnation.is_none() || producer.needs_epoch {
-            producer.steps.push_back(Step::Init);
-            return;
-        }
         if is_last.is_some_and(|last| last[which]) {
             return;
         }
+        let producer = &mut producers.producers[which];
+        let before = producer.version;
+        if !rng.random_bool(0.2) {
+            producer.version = producers.feature.version;
+        }
+        // Nothing but the epoch would tell the first transaction of version 2 from the last before it.
+        let is_raised = producer.version > before;
+        if producer.incarnation.is_none() || producer.needs_epoch || is_raised {
+            producer.steps.push_back(Step::Init);
+            return;
+        }
+        let adds = !producer.version.bumps_epoch();
         let number = checks.transactions.begin(IDS[which]);
         let is_there = |partition: &usize| {
             let name = &names[*partition];
@@ -225,11 +356,11 @@ impl World {
         if rng.random_bool(0.5) {
             partitions.reverse();
         }
-        if rng.random_bool(0.5) && !partitions.is_empty() {
+        if adds && rng.random_bool(0.5) && !partitions.is_empty() {
             producer.steps.push_back(Step::Add(partitions.clone()));
         }
         for partition in partitions {
-            producer.steps.push_back(Step::Add(vec![partition]));
+            producer.steps.extend(adds.then(|| Step::Add(vec![partition])));
             for _ in 0..rng.random_range(1..3) {
                 *next_value += 1;
                 let sequence = producer.sequences[partition];
@@ -238,7 +369,8 @@ impl World {
             }
         }
         if with_offsets {
-            producer.steps.extend([Step::AddOffsets, Step::CommitOffsets]);
+            producer.steps.extend(adds.then_some(Step::AddOffsets));
+            producer.steps.push_back(Step::CommitOffsets);
         }
         let commits = is_last.is_some() || rng.random_bool(0.7);
         let outcome = if commits { TransactionOutcome::Commit } else { TransactionOutcome::Abort };
@@ -258,51 +390,120 @@ impl World {
         };
         let mut all = (0..self.brokers.len()).map(|at| (first + at) % self.brokers.len());
         let at = all.find(is_asked)?;
-        let (incarnation, number) = (producer.incarnation, producer.transaction);
+        let (incarnation, transaction) = (producer.incarnation, producer.transaction);
+        let is_calm = producers.last.is_some();
         let checks = &mut self.checks.transactions;
         let is_fenced = incarnation.is_some_and(|incarnation| !checks.is_current(id, incarnation));
-        let names = &self.names;
-        let life = self.brokers[at].life.as_mut().expect("it is asked");
-        let timeout_ms = if producers.last.is_some() { CALM_TIMEOUT_MS } else { producers.timeout_ms };
-        let answer = match (&step, incarnation, number) {
-            (Step::Init, ..) => {
-                let producers = self.producers.as_mut().expect("it is one of them");
-                producers.ids_given += 1;
-                let new_id = ProducerId(producers.ids_given);
-                life.init_producer_id(id, timeout_ms, incarnation, new_id)
+        match (&step, transaction) {
+            (Step::Write { partition, value, .. }, Some(number)) => {
+                checks.writes(number, &self.names[*partition], *value);
             }
+            (Step::CommitOffsets, Some(number)) => checks.writes_offset(number),
+            (Step::End(TransactionOutcome::Commit), Some(number)) => checks.asks_for_commit(number, is_fenced),
+            _ => {}
+        }
+        let life = self.brokers[at].life_number;
+        let World { producers, rng, .. } = self;
+        let producers = producers.as_mut()?;
+        producers.asks += 1;
+        producers.ids_given += 1;
+        let ask = Ask {
+            which,
+            step: step.clone(),
+            version: producers.producers[which].version,
+            incarnation,
+            number: transaction,
+            timeout_ms: if is_calm { CALM_TIMEOUT_MS } else { producers.timeout_ms },
+            new_id: ProducerId(producers.ids_given),
+        };
+        producers.under_way.retain(|earlier| {
+            let is_mistaken = matches!(earlier.ask.step, Step::CommitOffsets | Step::End(_));
+            let is_same = earlier.ask.which == which && earlier.ask.incarnation == incarnation;
+            !(is_same && is_mistaken && !earlier.ask.version.bumps_epoch())
+        });
+        let answer = if !is_calm && rng.random_bool(producers.delays) {
+            let number = producers.asks;
+            producers.under_way.push(UnderWay { number, at, life, ask });
+            Awaited::UnderWay(number)
+        } else {
+            Awaited::Answer(self.serve(at, ask)?)
+        };
+        let producer = &mut self.producers.as_mut()?.producers[which];
+        // A write opens the transaction.
+        producer.is_open |= producer.version.bumps_epoch() && matches!(step, Step::Write { .. } | Step::CommitOffsets);
+        producer.asked = Some(Asked { at, is_fenced, answer });
+        self.note(|world| {
+            let is_late = world.producers.as_ref().is_some_and(|producers| producers.is_under_way(which));
+            let how = if is_late { "asks, late," } else { "asks" };
+            format!("producer {which} of {id}, {incarnation:?}, {how} broker {} for {step:?}", world.brokers[at].id)
+        });
+        Some(at)
+    }
+
+    /// What a broker is asked comes there.
+    fn serve(&mut self, at: usize, ask: Ask) -> Option<Answering> {
+        let Ask { which, step, version, incarnation, number, timeout_ms, new_id } = ask;
+        let (id, names) = (IDS[which], &self.names);
+        let life = self.brokers[at].life.as_mut()?;
+        Some(match (step, incarnation, number) {
+            (Step::Init, ..) => life.init_producer_id(id, timeout_ms, incarnation, new_id),
             (Step::Add(partitions), Some(producer), _) => {
                 let partitions = partitions.iter().map(|partition| names[*partition].clone()).collect();
                 life.add_partitions(id, producer, partitions)
             }
-            (Step::Write { partition, value, sequence }, Some(producer), Some(number)) => {
-                checks.writes(number, &names[*partition], *value);
+            (Step::Write { partition, value, sequence }, Some(producer), _) => {
                 let mut batch = BatchBuilder::new();
-                batch = batch.producer(producer.id.0, producer.epoch.0, *sequence).transactional(true);
+                batch = batch.producer(producer.id.0, producer.epoch.0, sequence).transactional(true);
                 batch.append(NOW_MS, Some(&value.to_be_bytes()), None, &[]);
-                life.produce(&names[*partition], id, producer, *sequence, batch.build())
+                life.produce(&names[partition], id, producer, version, sequence, batch.build())
             }
             (Step::AddOffsets, Some(producer), _) => {
                 life.add_partitions(id, producer, vec![TopicPartition::new(GROUP_METADATA_TOPIC, 0)])
             }
             (Step::CommitOffsets, Some(producer), Some(number)) => {
-                checks.writes_offset(number);
-                life.commit_in_transaction(GROUP, id, producer, (TOPIC, place_of(id)), number.as_offset())
+                let place = (TOPIC, place_of(id));
+                life.commit_in_transaction(GROUP, id, producer, version, place, number.as_offset())
             }
-            (Step::End(outcome), Some(producer), Some(number)) => {
-                if *outcome == TransactionOutcome::Commit {
-                    checks.asks_for_commit(number, is_fenced);
-                }
-                life.end_transaction(id, producer, *outcome)
-            }
+            (Step::End(outcome), Some(producer), _) => life.end_transaction(id, producer, outcome, version),
             (step, ..) => panic!("nobody does {step:?} without an epoch or outside a transaction"),
-        };
-        let producers = self.producers.as_mut().expect("it is one of them");
-        producers.producers[which].asked = Some(Asked { at, is_fenced, answer });
+        })
+    }
+
+    /// Something comes to a broker that was long under way. Who has received it.
+    pub(super) fn request_arrives(&mut self) -> Option<usize> {
+        let World { producers, rng, brokers, .. } = self;
+        let producers = producers.as_mut().filter(|producers| !producers.under_way.is_empty())?;
+        let UnderWay { number, at, life, ask } =
+            producers.under_way.swap_remove(rng.random_range(0..producers.under_way.len()));
+        let which = ask.which;
+        let is_awaited = producers.awaits(which, number);
+        let is_there = brokers[at].life_number == life && brokers[at].life.is_some();
+        if is_there && matches!(ask.step, Step::Init) && !is_awaited {
+            producers.begun_in_vain.insert(IDS[which]);
+        }
         self.note(|world| {
-            format!("producer {which} of {id}, {incarnation:?}, asks broker {} for {step:?}", world.brokers[at].id)
+            let (step, incarnation, broker) = (&ask.step, ask.incarnation, world.brokers[at].id);
+            format!("what producer {which}, {incarnation:?}, has asked broker {broker} for comes: {step:?}, {is_there}")
         });
+        let answer = if is_there { self.serve(at, ask) } else { None };
+        let producer = &mut self.producers.as_mut()?.producers[which];
+        if is_awaited {
+            producer.asked = producer
+                .asked
+                .take()
+                .and_then(|asked| answer.map(|answer| Asked { answer: Awaited::Answer(answer), ..asked }));
+        }
         Some(at)
+    }
+
+    /// The feature is turned, in some schedules.
+    pub(super) fn turn_feature(&mut self) {
+        let World { producers, rng, .. } = self;
+        let Some(producers) = producers else { return };
+        if rng.random_bool(producers.feature.turns) {
+            producers.feature.turned();
+            self.note(|world| format!("{:?} from now on", world.producers.as_ref().map(|known| known.feature)));
+        }
     }
 
     fn producer_answered(
@@ -317,12 +518,22 @@ impl World {
         let now = self.clock.now();
         let World { producers, checks, rng, .. } = self;
         let Some(producers) = producers else { return Ok(()) };
+        let is_alone = producers.is_alone(which);
         let (id, producer) = (IDS[which], &mut producers.producers[which]);
         let Some(step) = producer.steps.front().cloned() else { return Ok(()) };
         let answer = match outcome {
             Ok(answer) => answer,
             Err(code) => {
                 let refusal = refusal(code).ok_or_else(|| format!("{id}: {step:?} is answered with {code}"))?;
+                let is_fenced = match step {
+                    // What has opened a transaction in vain, by version 1, is ended for it.
+                    Step::Init => false,
+                    Step::End(_) => !matches!(refusal, Refusal::Retriable),
+                    _ => matches!(refusal, Refusal::Fenced),
+                };
+                if is_fenced && producer.version.bumps_epoch() && is_alone {
+                    return Err(format!("{id}: {step:?} is answered with {code}, and there is no other"));
+                }
                 match (refusal, step) {
                     (Refusal::Retriable, _) => {
                         if !is_calm && rng.random_bool(0.05) {
@@ -336,7 +547,8 @@ impl World {
                     }
                     (Refusal::Abortable | Refusal::Fenced, _) => {
                         let given_up = producer.forget();
-                        producer.rests_until = Some(now + Duration::from_millis(rng.random_range(0..3_000)));
+                        producer.rests_until =
+                            Some(now + Duration::from_millis(rng.random_range(0..producers.rest_ms_max)));
                         self.give_up(given_up);
                     }
                 }
@@ -350,7 +562,8 @@ impl World {
                     return Err(format!("{id}: a fenced producer goes on as {inited}"));
                 }
                 checks.transactions.inited(id, inited)?;
-                *producer = TransactionalProducer { incarnation: Some(inited), ..TransactionalProducer::default() };
+                let (incarnation, version) = (Some(inited), producer.version);
+                *producer = TransactionalProducer { incarnation, version, ..TransactionalProducer::default() };
             }
             (Step::Add(_) | Step::AddOffsets, Answer::Done) => producer.is_open = true,
             (Step::Write { partition, .. }, Answer::Written(Written { topic_id, epoch, prefix })) => {
@@ -361,7 +574,14 @@ impl World {
                 }
             }
             (Step::CommitOffsets, Answer::Done) => {}
-            (Step::End(outcome), Answer::Done) => {
+            (Step::End(outcome), Answer::Ended(ended)) => {
+                if producer.version.bumps_epoch() && producer.incarnation != Some(ended) {
+                    if was_fenced {
+                        return Err(format!("{id}: a fenced producer goes on as {ended}"));
+                    }
+                    checks.transactions.inited(id, ended)?;
+                }
+                producer.becomes(ended);
                 producer.is_open = false;
                 if let Some(number) = producer.transaction.take() {
                     checks.transactions.ended(number, outcome)?;
@@ -454,7 +674,7 @@ impl World {
             format!("a reader of committed records reads {name} of broker {id} from {from} to {end}: {values:?}")
         });
         self.checks.transactions.read(&name, &values)?;
-        markers(&name, &log)?;
+        self.checks.transactions.log(&name, &log)?;
         match end > from {
             true => self.checks.told(&name, epoch, log.prefix(end)),
             false => Ok(()),
@@ -493,6 +713,9 @@ impl World {
             }
             for partition in 0..PRODUCED {
                 let name = self.names[partition].clone();
+                if let Some(log) = self.brokers[at].disk.get(&name).filter(|_| !self.checks.was_unclean(&name)) {
+                    self.checks.transactions.log(&name, log)?;
+                }
                 let Some(leader) = self.leader_of(at, &name).filter(|_| !self.checks.was_unclean(&name)) else {
                     continue;
                 };
