@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use super::error::LogError;
 use super::files;
@@ -215,6 +217,38 @@ fn offsets_are_found_by_time_also_in_compressed_batches() {
         log.close(0).expect("closable");
         let log = one.open_at(true, Offset(0), Offset(5)).expect("loadable");
         assert_eq!(log.offset_for_timestamp(OffsetQuery::AtOrAfter(1901)).expect("readable"), found(1950, 38));
+    }
+}
+
+/// Records that are deleted stay in their files until retention runs. Kafka looks no further than the first segment that has
+/// one as young, or the youngest, and says that there is none; whoever asks then begins at the end.
+#[test]
+fn no_record_is_hidden_by_those_that_were_deleted_before_it() {
+    for seed in 0..20 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let one = OneLog::new(small_segments());
+        let log = one.open_clean();
+        let mut records = Vec::new();
+        while records.len() < 60 {
+            let timestamps: Vec<i64> = (0..rng.random_range(1..4)).map(|_| rng.random_range(0..30)).collect();
+            records.extend(timestamps.iter().copied());
+            let codec = if rng.random_bool(0.5) { Codec::Lz4 } else { Codec::None };
+            append(&log, compressed_batch(&timestamps, 50, codec)).expect("appended");
+        }
+        assert!(log.segment_count() > 4);
+        for start in 0..records.len() {
+            log.delete_records(Offset(start as i64), log.leader_epoch()).expect("deleted");
+            let left = || (start..).zip(&records[start..]).map(|(offset, timestamp)| (*timestamp, offset as i64));
+            let at = |query| log.offset_for_timestamp(query).expect("readable");
+            let at = |query| at(query).map(|found| (found.timestamp_ms, found.offset.0));
+            for wanted in 0..30 {
+                let first = left().find(|(timestamp, _)| *timestamp >= wanted);
+                assert_eq!(at(OffsetQuery::AtOrAfter(wanted)), first, "{wanted} from {start} on, seed {seed}");
+            }
+            let youngest = left().max_by_key(|(timestamp, offset)| (*timestamp, -offset));
+            assert_eq!(at(OffsetQuery::MaxTimestamp), youngest, "from {start} on, seed {seed}");
+        }
+        assert!(log.segment_count() > 4, "all are there still");
     }
 }
 
