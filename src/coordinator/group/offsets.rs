@@ -254,12 +254,13 @@ impl GroupOffsets {
         }
     }
 
-    /// Forgets a partition. True if it has an offset in the log, perhaps on its way there, which needs a tombstone.
+    /// Forgets a partition. True if it was known: it has an offset in the log, perhaps on its way there or in a transaction,
+    /// which needs a tombstone.
     pub(super) fn remove(&mut self, topic: &Arc<str>, partition: i32) -> bool {
         if !self.knows(topic, partition) {
             return false;
         }
-        let PartitionOffset { recorded, storing, undecided } = self.change(topic, partition, std::mem::take);
+        let PartitionOffset { undecided, .. } = self.change(topic, partition, std::mem::take);
         for (producer_id, _) in undecided {
             if let Some(partitions) = self.in_transactions.get_mut(&producer_id) {
                 partitions.remove(&(Arc::clone(topic), partition));
@@ -268,18 +269,14 @@ impl GroupOffsets {
                 }
             }
         }
-        recorded.is_some() || storing > 0
+        true
     }
 
-    /// Every partition with an offset in the log or on its way there.
+    /// Every partition with an offset in the log or on its way there, also those in transactions.
     pub(super) fn all(&self) -> Vec<(Arc<str>, i32)> {
-        let in_log = |p: &PartitionOffset| p.recorded.is_some() || p.storing > 0;
-        self.topics
-            .iter()
-            .flat_map(|(topic, partitions)| {
-                let in_log = partitions.iter().filter(move |(_, p)| in_log(p));
-                in_log.map(|(partition, _)| (Arc::clone(topic), *partition))
-            })
+        let known = self.topics.iter();
+        known
+            .flat_map(|(topic, partitions)| partitions.keys().map(|partition| (Arc::clone(topic), *partition)))
             .collect()
     }
 

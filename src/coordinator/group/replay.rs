@@ -71,6 +71,10 @@ impl Replay {
         appended_at: Offset,
         transaction: Option<ProducerId>,
     ) {
+        if committed.is_none() && transaction.is_none() {
+            // Deleted, whatever the transactions come to that were open.
+            self.in_transactions.values_mut().for_each(|offsets| drop(offsets.remove(&key)));
+        }
         let offsets = match transaction {
             Some(producer_id) => self.in_transactions.entry(producer_id).or_default(),
             None => &mut self.offsets,

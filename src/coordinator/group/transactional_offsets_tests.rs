@@ -17,7 +17,7 @@ use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, OffsetTo
 use crate::coordinator::group::turn::{Action, Answer, AppendId, ReplyTo, Turn};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::coordinator::transaction::state::Producer;
-use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition};
 use crate::record::build::TransactionOutcome::{self, Abort, Commit as Committed};
 use crate::record::build::end_transaction_marker;
 use crate::record::read::batches;
@@ -55,12 +55,20 @@ impl Bench {
             next_append: &mut self.next_append,
         };
         let result = step(&mut self.groups, reply, &mut turn);
+        let mut forgotten = Vec::new();
         for action in actions {
             match action {
                 Action::Answer(_, Answer::Commit(answer)) => self.answers.push(answer),
                 Action::Append { of, append, records } => self.held.push_back((of, append, records)),
+                Action::Forget { of, records } => {
+                    assert!(self.held.is_empty(), "what was wanted before comes before it");
+                    forgotten.push(Groups::encode(&of, &records, &settings, WALL_MS).expect("short texts"));
+                }
                 _ => {}
             }
+        }
+        for batch in forgotten {
+            self.put(&batch);
         }
         assert_eq!(self.groups.bytes(), self.groups.counted_bytes() as u64);
         result
@@ -241,6 +249,47 @@ fn a_deleted_offset_waits_for_no_marker() {
     bench.store();
     bench.marker(7, Committed);
     assert_eq!((bench.found(true), bench.groups.producers_waited_for()), (Some(Ok(6)), 0));
+}
+
+/// Source: kafka 3.9 OffsetMetadataManager.java (replay, deleteAllOffsets); its older coordinator forgets them in memory alone.
+#[test]
+fn what_is_deleted_while_its_transaction_is_open_comes_back_at_no_other_coordinator() {
+    let orders = [(Arc::from("orders"), 0)];
+    let gone = [TopicPartition::new("orders", 0)];
+    let bench_of = |is_committed_before: bool, way: usize| {
+        let mut bench = Bench::default();
+        if is_committed_before {
+            bench.commit(None, 5);
+            bench.store();
+        }
+        bench.commit(Some(7), 9);
+        bench.store();
+        match way {
+            0 => bench.step(|groups, _, turn| groups.delete_offsets("g", &orders, turn)).map(drop),
+            1 => bench.step(|groups, _, turn| groups.delete("g", turn)),
+            _ => {
+                bench.step(|groups, _, turn| groups.forget_partitions(&gone, turn));
+                Ok(())
+            }
+        }
+        .expect("it is there");
+        bench
+    };
+    for (is_committed_before, way) in [(false, 0), (true, 0), (false, 1), (true, 1), (false, 2), (true, 2)] {
+        let mut bench = bench_of(is_committed_before, way);
+        let mut next = bench.reload();
+        for bench in [&mut bench, &mut next] {
+            assert_eq!(bench.found(true), None, "{is_committed_before} {way}");
+            bench.marker(7, Committed);
+            assert_eq!((bench.found(true), bench.reload().found(true)), (None, None), "{is_committed_before} {way}");
+        }
+        // What the producer commits from then on counts.
+        let mut bench = bench_of(is_committed_before, way);
+        bench.commit(Some(7), 11);
+        bench.store();
+        bench.marker(7, Committed);
+        assert_eq!((bench.found(true), bench.reload().found(true)), (Some(Ok(11)), Some(Ok(11))));
+    }
 }
 
 #[test]
