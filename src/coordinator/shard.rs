@@ -53,6 +53,9 @@ const CONCURRENT_LOADS: usize = 4;
 /// So many appends of a shard may wait for its disk. Whoever wants one more is told to come again.
 pub(crate) const BEHIND_MAX: usize = 1000;
 
+/// So many steps wait for a shard to be loaded, each with what a request has said.
+const WHEN_LOADED_MAX: usize = 1000;
+
 /// For so many actions a shard keeps the memory between turns; a load or an unload leaves many more.
 const ACTIONS_KEPT: usize = 1024;
 
@@ -107,6 +110,9 @@ pub(crate) struct Shards<C: Core> {
 /// What time it is; a simulation moves it.
 pub(crate) type Clock = Box<dyn Fn() -> Now + Send + Sync>;
 
+/// A step that more than one shard takes.
+pub(crate) type SharedStep<C> = Arc<dyn Fn(&mut C, &mut Turn<'_, <C as Core>::Vocabulary>) + Send + Sync>;
+
 /// One partition of the topic.
 pub(crate) struct Shard<C: Core> {
     partition: i32,
@@ -137,6 +143,8 @@ pub(crate) struct Shard<C: Core> {
     actions: VecDeque<Action<C::Vocabulary>>,
     /// An append was refused for its leader epoch.
     is_fenced: bool,
+    /// What is to be done once it is loaded: it was told of while it is.
+    when_loaded: Vec<SharedStep<C>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,6 +288,7 @@ impl<C: Core> Shard<C> {
             behind: None,
             actions: VecDeque::new(),
             is_fenced: false,
+            when_loaded: Vec::new(),
         }
     }
 
@@ -415,6 +424,27 @@ impl<C: Core> Shards<C> {
             if shard.ownership == Ownership::Owned {
                 self.step(&mut shard, None, &mut step);
                 self.make_appends(shard);
+            }
+        }
+    }
+
+    /// One step of every core that this broker speaks for, or will once it is loaded: what it reads may be from before.
+    pub(crate) fn step_all_when_loaded(&self, step: SharedStep<C>) {
+        for mut shard in self.every_shard() {
+            match shard.ownership {
+                Ownership::Owned => {
+                    self.step(&mut shard, None, &*step);
+                    self.make_appends(shard);
+                }
+                Ownership::Loading if shard.when_loaded.len() < WHEN_LOADED_MAX => {
+                    shard.when_loaded.push(Arc::clone(&step));
+                }
+                Ownership::Loading => log::warn!(
+                    "{}-{} has been loading for so long that it is not told of all that happens meanwhile",
+                    C::TOPIC,
+                    shard.partition
+                ),
+                Ownership::NotOwned | Ownership::Refused => {}
             }
         }
     }
@@ -801,6 +831,7 @@ impl<C: Core> Shards<C> {
         }
         log::info!("Elected as the {} for partition {partition} in epoch {leader_epoch}", C::NAME);
         shard.ownership = Ownership::Loading;
+        shard.when_loaded.clear();
         shard.load += 1;
         Some(shard.load)
     }
@@ -902,6 +933,9 @@ impl<C: Core> Shards<C> {
             *there = core;
             turn.actions.append(&mut actions);
         });
+        for step in std::mem::take(&mut shard.when_loaded) {
+            self.step(&mut shard, None, &*step);
+        }
         self.make_appends(shard);
         count(&self.counters.loads);
         log::info!(

@@ -281,7 +281,8 @@ impl GroupCoordinator {
 
     /// These partitions are gone, as an UpdateMetadata said.
     pub fn partitions_deleted(&self, partitions: &[TopicPartition]) {
-        self.shards.step_all(|groups, turn| groups.forget_partitions(partitions, turn));
+        let partitions: Arc<[TopicPartition]> = partitions.into();
+        self.shards.step_all_when_loaded(Arc::new(move |groups, turn| groups.forget_partitions(&partitions, turn)));
     }
 
     /// Runs until the broker shuts down: timers, appends that wait for replicas, elections, expiry.

@@ -626,6 +626,38 @@ async fn a_marker_is_not_heard_while_the_partition_is_loaded() {
     assert!(hears());
 }
 
+#[tokio::test]
+async fn offsets_of_a_topic_that_is_deleted_while_they_are_loaded_are_gone() {
+    let log = Arc::new(MemoryLog::default());
+    let before = elected(&log, settings()).await;
+    assert_eq!(before.groups.commit_offsets("g", commit(&nobody(), 5)).await, CommitAnswer::Stored(Ok(())));
+    let orders = TopicPartition::new("orders", 0);
+    let is_there = |broker: &Broker| {
+        let found = |_: GroupOverview<'_>| Err(());
+        broker.groups.list(found).expect("it is active").is_err()
+    };
+    let broker = start(&log, settings());
+    let shards = broker.groups.shards();
+
+    // That load comes to nothing, and the next one may read what was committed since.
+    let load = shards.start_load(0, LeaderEpoch(2)).expect("nobody has loaded it");
+    broker.groups.partitions_deleted(std::slice::from_ref(&orders));
+    shards.resign(0, Some(LeaderEpoch(3)));
+    shards.load(0, LeaderEpoch(2), load);
+    let load = shards.start_load(0, LeaderEpoch(4)).expect("nobody has loaded it");
+    shards.load(0, LeaderEpoch(4), load);
+    assert!(is_there(&broker));
+    shards.resign(0, Some(LeaderEpoch(5)));
+
+    let load = shards.start_load(0, LeaderEpoch(6)).expect("nobody has loaded it");
+    broker.groups.partitions_deleted(&[TopicPartition::new("orders", 1)]);
+    broker.groups.partitions_deleted(&[orders]);
+    shards.load(0, LeaderEpoch(6), load);
+    assert!(!is_there(&broker));
+    assert_eq!(broker.groups.census().bytes, 0, "what is gone is not counted");
+    assert!(!is_there(&elected(&log, settings()).await), "nor does it come back");
+}
+
 fn store(broker: &Broker, offset: i64) -> tokio::task::JoinHandle<CommitAnswer> {
     let groups = Arc::clone(&broker.groups);
     tokio::spawn(async move { groups.commit_offsets("g", commit(&nobody(), offset)).await })
