@@ -617,6 +617,24 @@ fn a_full_group_lets_nobody_in_and_a_shrunk_one_drops_the_last_to_return() {
     assert_eq!((bench.state(), bench.members()), (GroupState::CompletingRebalance, vec!["a", "b"]));
 }
 
+/// In Kafka it is refused, and its consumer ends for good: it names no member that is counted already.
+#[test]
+fn a_static_member_that_comes_back_without_its_id_takes_no_room_in_a_full_group() {
+    let back = |id| Join { group_instance_id: Some(Arc::from("i")), ..first_join(id) };
+    let mut bench = Bench::in_state(GroupState::Stable);
+    bench.settings.group_max_size = 3;
+    bench.join(back("s2"));
+    assert_eq!(bench.members(), ["a", "b", "s2"]);
+    let stranger = bench.join(Join { group_instance_id: Some(Arc::from("j")), ..first_join("n") });
+    assert_eq!(bench.joined(stranger), "GroupMaxSizeReached");
+
+    let mut bench = Bench::in_state(GroupState::PreparingRebalance);
+    bench.settings.group_max_size = 2;
+    let first = bench.join(back("s2"));
+    let second = bench.join(back("s3"));
+    assert_eq!((bench.joined(first), bench.joined(second)), ("FencedInstanceId".into(), "waits".into()));
+}
+
 #[test]
 fn an_older_join_of_the_same_member_is_answered_too() {
     let mut bench = Bench::in_state(GroupState::PreparingRebalance);

@@ -30,7 +30,7 @@ impl Group {
     /// Answers `reply` now, or when the join phase ends. The session timeout has been checked.
     pub(crate) fn join(&mut self, join: Join, reply: ReplyTo, turn: &mut Turn<'_>) {
         let join = Join { protocols: without_repeats(join.protocols), ..join };
-        if !self.has_room_for(&join.member_id, turn.settings.group_max_size) {
+        if !self.has_room_for(&join, turn.settings.group_max_size) {
             self.remove(&join.member_id, turn);
             turn.answer_join(reply, JoinAnswer::refused(Arc::from(""), GroupError::GroupMaxSizeReached));
         } else if self.state == GroupState::Dead {
@@ -52,15 +52,17 @@ impl Group {
         }
     }
 
+    /// The member whose place it would take: a static one may come back without its id.
+    fn counted_as<'a>(&'a self, join: &'a Join) -> &'a Arc<str> {
+        let instance = join.group_instance_id.as_ref();
+        instance.and_then(|instance| self.static_members.get(instance)).unwrap_or(&join.member_id)
+    }
+
     /// How many bytes more the members would take with this one, as far as that can be told before it is one.
     pub(super) fn growth_by(&self, join: &Join) -> usize {
         let instance = join.group_instance_id.as_ref();
-        let known = match instance.and_then(|instance| self.static_members.get(instance)) {
-            Some(member_id) => self.members.get(member_id),
-            None => self.members.get(&join.member_id),
-        };
         let protocols = protocol_bytes(&join.protocols);
-        match known {
+        match self.members.get(self.counted_as(join)) {
             Some(member) => protocols.saturating_sub(protocol_bytes(&member.protocols)),
             None => {
                 let texts = join.member_id.len().max(join.new_member_id.len())
@@ -74,7 +76,8 @@ impl Group {
 
     /// While a rebalance is prepared the members that wait are counted, not all of them: a limit that was lowered
     /// then keeps out the last to return.
-    fn has_room_for(&self, member_id: &str, max_size: usize) -> bool {
+    fn has_room_for(&self, join: &Join, max_size: usize) -> bool {
+        let member_id = self.counted_as(join);
         match self.state {
             GroupState::Empty | GroupState::Dead => true,
             GroupState::PreparingRebalance => {
