@@ -222,8 +222,8 @@ struct Verification {
     version: TransactionVersion,
     /// A marker of its epoch has come since, and is that of the transaction before if the coordinator follows version 2 too.
     has_outlived_marker: bool,
-    /// Of the batches that want to open it.
-    lowest_sequence: i32,
+    /// Of the batches that want to open it; `None` where it says nothing.
+    lowest_sequence: Option<i32>,
     since_ms: i64,
 }
 
@@ -361,8 +361,8 @@ impl Producers {
         current: &ProducerState,
     ) -> Result<(), LogError> {
         let verification = self.wish_of(batch);
-        if let Some(Verification { lowest_sequence, .. }) = verification
-            && batch.base_sequence > *lowest_sequence
+        if let Some(Verification { lowest_sequence: Some(lowest_sequence), .. }) = verification
+            && comes_after(batch.base_sequence, *lowest_sequence)
             && origin.is_client()
         {
             let (producer_id, given) = (batch.producer_id, batch.base_sequence);
@@ -402,10 +402,12 @@ impl Producers {
             is_verified: false,
             version,
             has_outlived_marker: false,
-            lowest_sequence: base_sequence,
+            lowest_sequence: None,
             since_ms: now_ms,
         });
-        verification.lowest_sequence = verification.lowest_sequence.min(base_sequence);
+        if verification.lowest_sequence.is_none_or(|lowest| comes_after(lowest, base_sequence)) {
+            verification.lowest_sequence = Some(base_sequence);
+        }
         if !verification.is_verified {
             verification.version = verification.version.max(version);
         }
@@ -430,7 +432,7 @@ impl Producers {
     pub fn refused(&mut self, guard: VerificationGuard) {
         let key = (guard.producer_id, guard.producer_epoch);
         if let Some(wish) = self.verifications.get_mut(&key).filter(|one| one.number == guard.number) {
-            wish.lowest_sequence = i32::MAX;
+            wish.lowest_sequence = None;
         }
     }
 
@@ -555,6 +557,12 @@ impl Producers {
         self.verifications.retain(|_, one| now_ms.saturating_sub(one.since_ms) < expiration_ms);
         self.count();
     }
+}
+
+/// Of two sequences that are near each other: they go from the largest i32 back to 0.
+fn comes_after(sequence: i32, other: i32) -> bool {
+    let distance = sequence.wrapping_sub(other) & i32::MAX;
+    distance > 0 && distance < i32::MAX / 2
 }
 
 /// A producer that has another epoch with each transaction `begins_anew` with it.
@@ -864,6 +872,26 @@ mod tests {
         producers.apply(&of(2, 0));
         begin(&mut producers, 1, 0).expect("none of that epoch is open");
         assert_eq!(check(&producers, of(2, 1)), Ok(Verdict::Append), "a zombie holds nobody up");
+    }
+
+    #[test]
+    fn of_a_wish_to_go_on_across_the_largest_sequence_the_first_batch_is_the_one_before_it() {
+        let of = |base_sequence| ProducerBatch { is_transactional: true, ..data(0, base_sequence, 10, 2) };
+        for first_seen in [i32::MAX - 1, 0] {
+            let mut producers = Producers::default();
+            producers.apply(&data(0, i32::MAX - 3, 0, 2));
+            let mut begin = |sequence| {
+                let version = TransactionVersion::V0;
+                let guard = producers.begin_verification(ProducerId(7), ProducerEpoch(0), sequence, version, 0);
+                guard.expect("none is open")
+            };
+            let guard = begin(first_seen);
+            assert_eq!([begin(0), begin(i32::MAX - 1), begin(2)], [guard; 3]);
+            producers.verified(guard, TransactionVersion::V0);
+            let check = |sequence| producers.check(&of(sequence), AppendOrigin::VerifiedClient);
+            assert!(matches!(check(0), Err(LogError::OutOfOrderSequence { .. })), "it would overtake");
+            assert!(matches!(check(i32::MAX - 1), Ok(Verdict::Append)));
+        }
     }
 
     /// Whoever may write to the partition may name any producer that there is, and any epoch.
