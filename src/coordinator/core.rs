@@ -131,6 +131,7 @@ pub(crate) trait Core: Default + Send + 'static {
         AppendOrigin::Coordinator
     }
 
+    /// An error says what of the batch is left out; what is behind it counts all the same.
     fn replay(replay: &mut Self::Replay, batch: ReadBatch<'_>) -> Result<(), String>;
 
     /// Takes over what was read. How many names that are.

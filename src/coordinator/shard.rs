@@ -46,6 +46,7 @@ use crate::model::LeaderEpoch;
 use crate::model::clock::wall_clock_ms;
 use crate::model::lock::{Guard, Lock};
 use crate::record::append_rules::AppendOrigin;
+use crate::record::read::ReadBatch;
 
 /// How many partitions are read at once after an election; each takes a buffer of `load_buffer_bytes`.
 const CONCURRENT_LOADS: usize = 4;
@@ -866,11 +867,22 @@ impl<C: Core> Shards<C> {
             !self.active.load(Ordering::Acquire) || self.shard(partition).is_none_or(|shard| !shard.is_loading(load))
         };
         let buffer_bytes = self.terms.load_buffer_bytes;
-        let read =
-            read_partition(&*self.log, partition, buffer_bytes, overtaken, |batch| C::replay(&mut replay, batch));
-        if let Err(error) = read {
-            // As Kafka does: what was read so far serves, since refusing all for good would be worse.
+        // As Kafka does: what can be read serves, since refusing all for good would be worse.
+        let mut has_failed = false;
+        let mut failed = |error: String| {
             log::error!("Error loading {}-{partition}: {error}", C::TOPIC);
+            has_failed = true;
+        };
+        let visit = |batch: ReadBatch<'_>| {
+            let next_offset = batch.header().next_offset();
+            if let Err(error) = C::replay(&mut replay, batch) {
+                failed(format!("in the batch before offset {next_offset}, and goes on behind it: {error}"));
+            }
+        };
+        if let Err(error) = read_partition(&*self.log, partition, buffer_bytes, overtaken, visit) {
+            failed(error);
+        }
+        if has_failed {
             count(&self.counters.load_failures);
         }
         Read { partition, leader_epoch, load, started, replay }

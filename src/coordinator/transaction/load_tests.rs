@@ -19,11 +19,35 @@ use crate::coordinator::transaction::transactions::Transactions;
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition};
 use crate::record::append_rules::AppendOrigin;
+use crate::record::build::{BatchBuilder, TransactionOutcome, end_transaction_marker};
 
-/// One transaction that is to be committed; whether its replicas have it a test says.
-#[derive(Default)]
+/// Whether its replicas have what it holds a test says.
 struct Log {
+    /// Behind it another, and so on.
+    batches: Vec<Bytes>,
     committed: Mutex<Option<oneshot::Sender<Result<(), AppendFailure>>>>,
+}
+
+/// That transaction is to be committed.
+fn committing(transactional_id: &str, offset: i64) -> Bytes {
+    let stored = StoredTransaction {
+        producer: Producer { id: ProducerId(7), epoch: ProducerEpoch(0) },
+        timeout_ms: 60_000,
+        state: TransactionState::PrepareCommit,
+        partitions: [TopicPartition::new("a", 0)].into(),
+        start_ms: Some(0),
+        last_update_ms: 0,
+        next_producer_id: None,
+        previous_producer_id: None,
+        client_transaction_version: TransactionVersion::V0,
+    };
+    let record = TransactionRecord { transactional_id: transactional_id.into(), stored: Some(stored) };
+    let batch = Transactions::encode(transactional_id, &vec![record], &TransactionConfig::default(), 0);
+    at(offset, batch.expect("a short name"))
+}
+
+fn at(offset: i64, batch: Bytes) -> Bytes {
+    [&offset.to_be_bytes(), &batch[8..]].concat().into()
 }
 
 impl CoordinatorLog for Log {
@@ -42,22 +66,8 @@ impl CoordinatorLog for Log {
     }
 
     fn read(&self, _: i32, from: Offset, _: u32) -> Result<Bytes, String> {
-        if from > Offset(0) {
-            return Ok(Bytes::new());
-        }
-        let stored = StoredTransaction {
-            producer: Producer { id: ProducerId(7), epoch: ProducerEpoch(0) },
-            timeout_ms: 60_000,
-            state: TransactionState::PrepareCommit,
-            partitions: [TopicPartition::new("a", 0)].into(),
-            start_ms: Some(0),
-            last_update_ms: 0,
-            next_producer_id: None,
-            previous_producer_id: None,
-            client_transaction_version: TransactionVersion::V0,
-        };
-        let record = TransactionRecord { transactional_id: "t".into(), stored: Some(stored) };
-        Transactions::encode("t", &vec![record], &TransactionConfig::default(), 0)
+        let at = usize::try_from(from.0).expect("it is read from its start");
+        Ok(self.batches.get(at).cloned().unwrap_or_default())
     }
 }
 
@@ -69,8 +79,9 @@ struct Elected {
     committing: Committing,
 }
 
-fn elected() -> Elected {
-    let log = Arc::new(Log::default());
+/// By a log with a batch at each offset.
+fn elected(batches: Vec<Bytes>) -> Elected {
+    let log = Arc::new(Log { batches, committed: Mutex::default() });
     let settings = TransactionConfig::default();
     let (coordinator, markers) = TransactionCoordinator::new(settings, 1, Arc::clone(&log) as _, Arc::default());
     let shards = coordinator.shards();
@@ -94,7 +105,7 @@ impl Elected {
 /// The record may be one that only this replica has. If the next leader has not, it aborts what this one has committed.
 #[test]
 fn what_is_decided_is_not_carried_out_before_every_replica_knows() {
-    let mut elected = elected();
+    let mut elected = elected(vec![committing("t", 0)]);
     assert!(elected.committed().is_pending());
     assert_eq!(elected.coordinator.describe("t"), Err(TransactionError::CoordinatorLoadInProgress));
     assert!(elected.markers.try_recv().is_err());
@@ -110,7 +121,7 @@ fn what_is_decided_is_not_carried_out_before_every_replica_knows() {
 
 #[test]
 fn what_may_not_stay_is_not_served_and_read_again_after_the_next_election() {
-    let mut elected = elected();
+    let mut elected = elected(vec![committing("t", 0)]);
     elected.say(Err(AppendFailure::NotLeaderOrFollower));
     let Poll::Ready(committed) = elected.committed() else { panic!("it has been said") };
     let shards = elected.coordinator.shards();
@@ -118,4 +129,22 @@ fn what_may_not_stay_is_not_served_and_read_again_after_the_next_election() {
     assert!(elected.markers.try_recv().is_err());
     assert_eq!(elected.coordinator.describe("t"), Err(TransactionError::NotCoordinator));
     assert!(shards.start_load(0, LeaderEpoch(5)).is_some());
+}
+
+/// Whoever likes can have a marker written here, and some tools write what they like.
+#[test]
+fn what_says_nothing_of_transactions_hides_none_behind_it() {
+    let mut unreadable = BatchBuilder::new();
+    unreadable.append(0, Some(&[0, 0, 0]), None, &[]);
+    unreadable.append(0, None, None, &[]);
+    let marker = end_transaction_marker(7, 0, TransactionOutcome::Commit, 0, 0);
+    // Two records, so nothing is to be read from offset 3 on.
+    let unreadable = at(2, unreadable.build());
+    let batches = vec![committing("t", 0), at(1, marker), unreadable, Bytes::new(), committing("u", 4)];
+    let mut elected = elected(batches);
+    elected.say(Ok(()));
+    let Poll::Ready(committed) = elected.committed() else { panic!("it has been said") };
+    elected.coordinator.shards().take_over(elected.loaded, committed);
+    let states = ["t", "u"].map(|id| elected.coordinator.describe(id).map(|stored| stored.state));
+    assert_eq!(states, [Ok(TransactionState::PrepareCommit); 2]);
 }

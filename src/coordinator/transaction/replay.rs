@@ -16,24 +16,30 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// One batch of the log.
+    /// One batch of the log. A record that cannot be read is left out, and named by the error: those behind it count.
     pub(crate) fn batch(&mut self, batch: ReadBatch<'_>) -> Result<(), String> {
+        if batch.header().is_control {
+            // Of this topic nothing is ever written in a transaction, but whoever likes can have a marker written.
+            return Ok(());
+        }
+        let mut outcome = Ok(());
         for record in batch.records().map_err(|error| error.to_string())? {
             let record = record.map_err(|error| error.to_string())?;
-            match records::decode(record.key, record.value).map_err(|error| error.to_string())? {
-                DecodedRecord::Transaction(TransactionRecord { transactional_id, stored: Some(stored) }) => {
+            match records::decode(record.key, record.value) {
+                Ok(DecodedRecord::Transaction(TransactionRecord { transactional_id, stored: Some(stored) })) => {
                     self.transactions.insert(transactional_id, stored);
                 }
-                DecodedRecord::Transaction(TransactionRecord { transactional_id, stored: None }) => {
+                Ok(DecodedRecord::Transaction(TransactionRecord { transactional_id, stored: None })) => {
                     self.transactions.remove(&transactional_id);
                 }
-                DecodedRecord::UnknownKey { version } => log::warn!(
+                Ok(DecodedRecord::UnknownKey { version }) => log::warn!(
                     "Unknown message key with version {version} in __transaction_state. Ignoring it; it could be a left \
                      over from an aborted upgrade."
                 ),
+                Err(error) => outcome = outcome.and(Err(error.to_string())),
             }
         }
-        Ok(())
+        outcome
     }
 
     pub(crate) fn into_transactions(self) -> impl Iterator<Item = (Arc<str>, StoredTransaction)> {
