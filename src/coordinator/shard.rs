@@ -57,6 +57,9 @@ pub(crate) const BEHIND_MAX: usize = 1000;
 /// So many steps wait for a shard to be loaded, each with what a request has said.
 const WHEN_LOADED_MAX: usize = 1000;
 
+/// So many appends of a shard are made by one who makes them, before another has to: the client of the first one waits.
+const APPENDS_IN_A_ROW: usize = 64;
+
 /// For so many actions a shard keeps the memory between turns; a load or an unload leaves many more.
 const ACTIONS_KEPT: usize = 1024;
 
@@ -597,8 +600,9 @@ impl<C: Core> Shards<C> {
     }
 
     /// Makes the appends that are wanted, without the lock, unless somebody is at it. While the disk does not keep up they are
-    /// handed on.
+    /// handed on. What is left when others want more all the time, the next one makes who comes, or the task does.
     fn make_appends<'a>(&'a self, mut shard: Guard<'a, Shard<C>>) {
+        let mut made = 0;
         while !shard.outbox.is_empty() {
             if shard.is_behind() || self.log.is_held_up(shard.partition) {
                 while let Some(next) = shard.outbox.pop_front() {
@@ -609,6 +613,10 @@ impl<C: Core> Shards<C> {
             if shard.is_writing {
                 return;
             }
+            if made == APPENDS_IN_A_ROW {
+                return self.alarm.earlier.notify_one();
+            }
+            made += 1;
             let Some(Outgoing { appender, batch, origin, required_acks, .. }) = shard.outbox.pop_front() else {
                 return;
             };

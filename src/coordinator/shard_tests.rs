@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -107,6 +107,66 @@ fn shards(gate: &Arc<Gate>) -> (Arc<Shards<Epoch>>, mpsc::Receiver<()>, Arc<Atom
     let count = Arc::new(AtomicI32::new(1));
     let log = Arc::new(Empty(Arc::clone(&count)));
     (Shards::new(settings, terms, 1, log, Arc::default(), Box::new(|()| {}), Box::new(now)), has_begun, count)
+}
+
+const APPENDS: usize = 1000;
+
+/// Whoever appends finds that somebody else wants to meanwhile.
+#[derive(Default)]
+struct Busy {
+    shards: OnceLock<Weak<Shards<Epoch>>>,
+    appended: AtomicUsize,
+}
+
+impl CoordinatorLog for Busy {
+    fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
+        if self.appended.fetch_add(1, Ordering::Relaxed) + 1 < APPENDS {
+            want(&self.shards.get().and_then(Weak::upgrade).expect("they append"));
+        }
+        Appending::Done(Ok(Offset(0)))
+    }
+
+    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn log_start_offset(&self, _: i32) -> Option<Offset> {
+        Some(Offset(0))
+    }
+
+    fn read(&self, _: i32, _: Offset, _: u32) -> Result<Bytes, String> {
+        Ok(Bytes::new())
+    }
+}
+
+fn want(shards: &Arc<Shards<Epoch>>) {
+    let shard = shards.owned(0).expect("it is loaded");
+    shards.now(shard, |_, turn| {
+        turn.append(&Arc::from("a"), ());
+    });
+}
+
+#[test]
+fn who_appends_gets_away_though_others_want_more_all_the_time() {
+    let gate = Arc::new(Gate::default());
+    gate.open();
+    let settings = Loading { gate, begun: Mutex::new(mpsc::channel().0) };
+    let terms = TopicTerms { load_buffer_bytes: 1000, required_acks: -1, append_timeout: Duration::ZERO };
+    let log = Arc::new(Busy::default());
+    let shards: Arc<Shards<Epoch>> =
+        Shards::new(settings, terms, 1, Arc::clone(&log) as _, Arc::default(), Box::new(|()| {}), Box::new(now));
+    log.shards.set(Arc::downgrade(&shards)).expect("it is told once");
+    let load = shards.start_load(0, LeaderEpoch(3)).expect("it is due");
+    shards.load(0, LeaderEpoch(3), load);
+    want(&shards);
+    let first = log.appended.load(Ordering::Relaxed);
+    assert!((1..100).contains(&first), "{first}");
+    let mut rounds = 0;
+    while log.appended.load(Ordering::Relaxed) < APPENDS {
+        shards.fire_timers();
+        rounds += 1;
+        assert!(rounds < APPENDS, "the task does not go on with it");
+    }
 }
 
 #[test]
