@@ -345,9 +345,20 @@ fn worst(key: ApiKey) -> Vec<Vec<u8>> {
             };
             let many = || (0..of(4) as i32).collect();
             let transactions = vec![AddPartitionsToTxnTransaction::default(); of(14)];
+            // Twice, and partitions that lie between each other; and two names that differ at their ends.
+            let odd = |last: &str, odd| AddPartitionsToTxnTopic {
+                name: long_name() + last,
+                partitions: (0..of(8) as i32).map(|number| 2 * number + odd).collect(),
+            };
+            let twice = |first, second| AddPartitionsToTxnRequest {
+                v3_and_below_topics: vec![odd(first, 0), odd(second, 1)],
+                ..of_client(topic(), Vec::new())
+            };
             vec![
                 frame(&of_client(topic(), many()), 3, 1),
                 frame(&of_client(long_name(), many()), 3, 1),
+                frame(&twice("", ""), 3, 1),
+                frame(&twice("a", "b"), 3, 1),
                 frame(&AddPartitionsToTxnRequest { transactions, ..Default::default() }, 5, 1),
             ]
         }

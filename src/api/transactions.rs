@@ -1,15 +1,17 @@
 //! What transactional producers ask of their coordinator, once they have an id.
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala, TransactionCoordinator.scala.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::api::init_producer_id::next_id;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::state::Producer;
+use crate::coordinator::transaction::task::Adding;
 use crate::coordinator::transaction::verifier::Unverified;
 use crate::log::{Log, VerificationGuard};
-use crate::metadata::image::Image;
+use crate::metadata::image::Topic;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
@@ -17,7 +19,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 use crate::protocol::messages::add_partitions_to_txn::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, AddPartitionsToTxnResult,
-    AddPartitionsToTxnTopic, AddPartitionsToTxnTopicResult, AddPartitionsToTxnTransaction,
+    AddPartitionsToTxnTopicResult, AddPartitionsToTxnTransaction,
 };
 use crate::protocol::messages::end_txn::{EndTxnRequest, EndTxnResponse};
 use crate::protocol::transaction_version::transaction_version;
@@ -122,84 +124,122 @@ pub(crate) async fn add_partitions(
             verify_only: false,
             topics: request.v3_and_below_topics,
         };
-        let results_by_topic_v3_and_below = added(server, context, &transaction).await;
+        let results_by_topic_v3_and_below = ask(server, context, &transaction).await.answer(context).await;
         return AddPartitionsToTxnResponse { results_by_topic_v3_and_below, ..Default::default() };
     }
-    let mut results_by_transaction = Vec::with_capacity(request.transactions.len());
-    for transaction in request.transactions {
+    // Each waits for the replicas of its own record: all are asked for before any is waited for.
+    let mut asked = Vec::with_capacity(request.transactions.len());
+    for transaction in &request.transactions {
         context.pause().await;
-        let topic_results = added(server, context, &transaction).await;
-        let transactional_id = transaction.transactional_id;
+        asked.push(ask(server, context, transaction).await);
+    }
+    let mut results_by_transaction = Vec::with_capacity(asked.len());
+    for (transaction, asked) in request.transactions.iter().zip(asked) {
+        context.pause().await;
+        let (transactional_id, topic_results) = (transaction.transactional_id.clone(), asked.answer(context).await);
         results_by_transaction.push(AddPartitionsToTxnResult { transactional_id, topic_results });
     }
     AddPartitionsToTxnResponse { results_by_transaction, ..Default::default() }
 }
 
-/// All partitions of a transaction are added, or none.
-async fn added(
-    server: &Server,
-    context: &RequestContext,
-    transaction: &AddPartitionsToTxnTransaction,
-) -> Vec<AddPartitionsToTxnTopicResult> {
-    let image = server.metadata.image();
-    let partitions = partitions_of(&image, &transaction.topics);
-    let is_of_client = context.api_version < FIRST_OF_BROKERS;
-    let refusal = |partition: &TopicPartition| {
-        if is_of_client && is_internal_topic(&partition.topic) {
+/// A topic that a transaction names, with its partitions, once each. A name may be as long as 32,767 bytes and a partition
+/// as short as four: names are not looked at for each.
+struct Named<'a> {
+    name: &'a str,
+    known: Option<Arc<Topic>>,
+    partitions: BTreeSet<i32>,
+}
+
+impl Named<'_> {
+    fn refusal(&self, partition: i32, is_of_client: bool) -> Option<ErrorCode> {
+        if is_of_client && is_internal_topic(self.name) {
             Some(ErrorCode::TopicAuthorizationFailed)
-        } else if image.partition(&partition.topic, partition.partition).is_none() {
+        } else if self.known.as_ref().is_none_or(|known| known.partition(partition).is_none()) {
             Some(ErrorCode::UnknownTopicOrPartition)
         } else {
             None
         }
-    };
-    if partitions.iter().any(|partition| refusal(partition).is_some()) {
-        return results(partitions, |_, partition| refusal(partition).unwrap_or(ErrorCode::OperationNotAttempted));
     }
-    let producer = producer(transaction.producer_id, transaction.producer_epoch);
-    let transactional_id = &transaction.transactional_id;
-    let asked: Vec<TopicPartition> = partitions.iter().cloned().collect();
-    if transaction.verify_only {
-        let verified = server.transactions.verify(transactional_id, producer, &asked);
-        return results(partitions, |at, _| match &verified {
-            Ok(is_open) if is_open.get(at) == Some(&true) => ErrorCode::None,
-            Ok(_) => ErrorCode::from(TransactionError::TransactionAbortable),
-            Err(error) => ErrorCode::from(*error),
-        });
-    }
-    let version = transaction_version::<AddPartitionsToTxnRequest>(context.api_version);
-    let outcome = server.transactions.add_partitions(transactional_id, producer, asked, version).await;
-    let code = code_of(outcome, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
-    results(partitions, |_, _| code)
 }
 
-/// Each once, with the names that the metadata has.
-fn partitions_of(image: &Image, topics: &[AddPartitionsToTxnTopic]) -> BTreeSet<TopicPartition> {
-    let mut partitions = BTreeSet::new();
-    for topic in topics {
-        let name = image.shared_name(&topic.name);
-        partitions.extend(topic.partitions.iter().map(|number| TopicPartition::new(name.clone(), *number)));
+/// A transaction of a request: all its partitions are added, or none.
+enum Asked<'a> {
+    Answered(Vec<AddPartitionsToTxnTopicResult>),
+    Adding(Vec<Named<'a>>, Adding),
+}
+
+impl Asked<'_> {
+    async fn answer(self, context: &RequestContext) -> Vec<AddPartitionsToTxnTopicResult> {
+        match self {
+            Asked::Answered(answer) => answer,
+            Asked::Adding(topics, adding) => {
+                let code = code_of(adding.answer().await, context.api_version >= FIRST_WITH_PRODUCER_FENCED);
+                results(&topics, |_, _| code)
+            }
+        }
     }
-    partitions
+}
+
+async fn ask<'a>(
+    server: &Server,
+    context: &RequestContext,
+    transaction: &'a AddPartitionsToTxnTransaction,
+) -> Asked<'a> {
+    let image = server.metadata.image();
+    let mut named: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+    for topic in &transaction.topics {
+        let partitions = named.entry(&topic.name).or_default();
+        for &partition in &topic.partitions {
+            if context.pause().await {
+                // Nobody is there to be answered, and some would be worse than none.
+                return Asked::Answered(Vec::new());
+            }
+            partitions.insert(partition);
+        }
+    }
+    let topic = |(name, partitions)| Named { name, known: image.topic(name).cloned(), partitions };
+    let topics: Vec<Named<'a>> = named.into_iter().map(topic).collect();
+    let is_of_client = context.api_version < FIRST_OF_BROKERS;
+    let mut each = topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (topic, *partition)));
+    if each.any(|(topic, partition)| topic.refusal(partition, is_of_client).is_some()) {
+        return Asked::Answered(results(&topics, |topic, partition| {
+            topic.refusal(partition, is_of_client).unwrap_or(ErrorCode::OperationNotAttempted)
+        }));
+    }
+    let asked = topics.iter().flat_map(|topic| topic.known.iter().map(move |known| (known, &topic.partitions)));
+    let asked: Vec<TopicPartition> = asked
+        .flat_map(|(known, partitions)| {
+            partitions.iter().map(|partition| TopicPartition::new(Arc::clone(&known.name), *partition))
+        })
+        .collect();
+    let producer = producer(transaction.producer_id, transaction.producer_epoch);
+    let transactional_id = &transaction.transactional_id;
+    if transaction.verify_only {
+        let verified = server.transactions.verify(transactional_id, producer, &asked);
+        let mut open = verified.as_deref().unwrap_or_default().iter();
+        return Asked::Answered(results(&topics, |_, _| match (&verified, open.next()) {
+            (Err(error), _) => ErrorCode::from(*error),
+            (Ok(_), Some(true)) => ErrorCode::None,
+            (Ok(_), _) => ErrorCode::from(TransactionError::TransactionAbortable),
+        }));
+    }
+    let version = transaction_version::<AddPartitionsToTxnRequest>(context.api_version);
+    Asked::Adding(topics, server.transactions.ask_to_add(transactional_id, producer, asked, version))
 }
 
 fn results(
-    partitions: BTreeSet<TopicPartition>,
-    code_of: impl Fn(usize, &TopicPartition) -> ErrorCode,
+    topics: &[Named<'_>],
+    mut code_of: impl FnMut(&Named<'_>, i32) -> ErrorCode,
 ) -> Vec<AddPartitionsToTxnTopicResult> {
-    let mut topics: Vec<AddPartitionsToTxnTopicResult> = Vec::new();
-    for (at, partition) in partitions.iter().enumerate() {
-        let result = AddPartitionsToTxnPartitionResult {
-            partition_index: partition.partition,
-            partition_error_code: code_of(at, partition).code(),
-        };
-        match topics.last_mut() {
-            Some(topic) if topic.name == *partition.topic => topic.results_by_partition.push(result),
-            _ => topics.push(AddPartitionsToTxnTopicResult {
-                name: partition.topic.to_string(),
-                results_by_partition: vec![result],
-            }),
-        }
-    }
-    topics
+    let named = topics.iter().filter(|topic| !topic.partitions.is_empty());
+    named
+        .map(|topic| {
+            let result = |&partition_index: &i32| AddPartitionsToTxnPartitionResult {
+                partition_index,
+                partition_error_code: code_of(topic, partition_index).code(),
+            };
+            let results_by_partition = topic.partitions.iter().map(result).collect();
+            AddPartitionsToTxnTopicResult { name: topic.name.to_owned(), results_by_partition }
+        })
+        .collect()
 }

@@ -129,7 +129,7 @@ pub(crate) struct Shard<C: Core> {
     /// Of `core`, as counted in the sum over all shards.
     bytes: u64,
     timers: TimerQueue<<C::Vocabulary as Vocabulary>::TimerKind>,
-    /// The requests that wait. Bounded by the connections, each of which waits for one at most.
+    /// The requests that wait. Bounded by the connections, each of which waits for what one request names.
     parked: HashMap<ReplyTo, oneshot::Sender<Answer<C>>>,
     next_reply: u64,
     next_append: u64,

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::sections::TransactionConfig;
 use crate::coordinator::counters::{TransactionCounters, add, count};
 use crate::coordinator::partitioner::partition_for;
-use crate::coordinator::shard::{Clock, NotServing, Shard, ShardEvent, Shards, TopicTerms, now};
+use crate::coordinator::shard::{Asked, Clock, NotServing, Shard, ShardEvent, Shards, TopicTerms, now};
 use crate::coordinator::topic_log::CoordinatorLog;
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::requests::{Answered, Assigned, End, Init, Markers, MarkersFate, ProducerAnswer};
@@ -44,6 +44,18 @@ where
     match ask(Some(new_id)).await? {
         Assigned::As(producer) => Ok(producer),
         Assigned::NeedsId => Err(TransactionError::ConcurrentTransactions),
+    }
+}
+
+/// Partitions that are being added to a transaction.
+pub(crate) struct Adding(Result<Asked<Transactions>, TransactionError>);
+
+impl Adding {
+    pub(crate) async fn answer(self) -> Answered {
+        match self.0?.answer().await {
+            Some(Answer::Other(answer)) => answer,
+            _ => Err(TransactionError::CoordinatorNotAvailable),
+        }
     }
 }
 
@@ -179,14 +191,22 @@ impl TransactionCoordinator {
         partitions: Vec<TopicPartition>,
         version: TransactionVersion,
     ) -> Answered {
-        let shard = self.shard_of(transactional_id)?;
-        let asked = self.shards.ask(shard, |core, reply, turn| {
-            core.add_partitions(transactional_id, producer, partitions, version, reply, turn);
-        });
-        match asked.answer().await {
-            Some(Answer::Other(answer)) => answer,
-            _ => Err(TransactionError::CoordinatorNotAvailable),
-        }
+        self.ask_to_add(transactional_id, producer, partitions, version).answer().await
+    }
+
+    /// What comes of it can be waited for later.
+    pub(crate) fn ask_to_add(
+        &self,
+        transactional_id: &str,
+        producer: Producer,
+        partitions: Vec<TopicPartition>,
+        version: TransactionVersion,
+    ) -> Adding {
+        Adding(self.shard_of(transactional_id).map(|shard| {
+            self.shards.ask(shard, |core, reply, turn| {
+                core.add_partitions(transactional_id, producer, partitions, version, reply, turn);
+            })
+        }))
     }
 
     /// For each partition, whether the transaction is open there.
