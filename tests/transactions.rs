@@ -7,7 +7,9 @@ use std::io::Write;
 
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
-use odradek::protocol::messages::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
+use odradek::protocol::messages::add_partitions_to_txn::{
+    AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
 use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::EndTxnRequest;
@@ -252,8 +254,38 @@ fn every_version_is_answered_in_success_and_in_refusal() {
         assert_eq!(end(version, "t", 0, commits), None, "asked again");
     }
     assert_eq!(end(4, "t", 0, false), ErrorCode::None);
-
     offsets_in_transactions(&mut client);
+    for version in 4..=5 {
+        use ErrorCode::{InvalidProducerIdMapping, OperationNotAttempted, TopicAuthorizationFailed};
+        let added = |id: &str, topics: &[&str]| {
+            let topics = topics
+                .iter()
+                .map(|name| AddPartitionsToTxnTopic { name: (*name).to_owned(), partitions: vec![0] })
+                .collect();
+            AddPartitionsToTxnTransaction {
+                transactional_id: id.to_owned(),
+                producer_id: me.producer_id,
+                producer_epoch: 0,
+                verify_only: false,
+                topics,
+            }
+        };
+        // Of a broker they may be internal, but not those of the coordinator itself.
+        let transactions =
+            vec![added("t", &["__transaction_state", "orders"]), added("nobody", &["__consumer_offsets"])];
+        let request = AddPartitionsToTxnRequest { transactions, ..Default::default() };
+        let told = client.call(&request, version).expect("AddPartitionsToTxn is answered").results_by_transaction;
+        let codes = told.iter().flat_map(|one| &one.topic_results).map(|topic| {
+            let code = ErrorCode::from_code(topic.results_by_partition[0].partition_error_code);
+            (topic.name.as_str(), code)
+        });
+        let expected = [
+            ("__transaction_state", TopicAuthorizationFailed),
+            ("orders", OperationNotAttempted),
+            ("__consumer_offsets", InvalidProducerIdMapping),
+        ];
+        assert_eq!(codes.collect::<Vec<_>>(), expected);
+    }
     descriptions(&mut client, me.producer_id);
 
     for version in 0..=1 {
@@ -262,7 +294,7 @@ fn every_version_is_answered_in_success_and_in_refusal() {
             producer_id: 77,
             producer_epoch: 0,
             transaction_result: true,
-            topics: vec![topic("orders", vec![0, 5]), topic("missing", vec![0])],
+            topics: vec![topic("orders", vec![0, 5]), topic("missing", vec![0]), topic("__transaction_state", vec![0])],
             coordinator_epoch,
         };
         for (coordinator_epoch, code) in [(9, ErrorCode::None), (8, ErrorCode::TransactionCoordinatorFenced)] {
@@ -278,7 +310,12 @@ fn every_version_is_answered_in_success_and_in_refusal() {
             let unknown = ErrorCode::UnknownTopicOrPartition;
             assert_eq!(
                 codes.collect::<Vec<_>>(),
-                [("missing", 0, unknown), ("orders", 0, code), ("orders", 5, unknown)],
+                [
+                    ("__transaction_state", 0, ErrorCode::UnsupportedForMessageFormat),
+                    ("missing", 0, unknown),
+                    ("orders", 0, code),
+                    ("orders", 5, unknown)
+                ],
                 "version {version}"
             );
         }

@@ -19,7 +19,7 @@ use crate::api::transactions::{is_verified, producer, tell};
 use crate::api::{Handled, RequestContext, Server};
 use crate::log::error::LogError;
 use crate::log::{AppendInfo, Log, VerificationGuard};
-use crate::model::internal_topics::is_internal_topic;
+use crate::model::internal_topics::{TRANSACTION_STATE_TOPIC, is_internal_topic};
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -163,7 +163,10 @@ pub(super) fn start(
     response.responses.reserve_exact(request.topic_data.len());
     let append_all = || {
         for topic in request.topic_data {
-            let is_refused = is_internal_topic(&topic.name) && context.client_id != ADMIN_CLIENT_ID;
+            // Nobody writes to the topic of transactions in one: it would be added to them.
+            let may_write = context.client_id == ADMIN_CLIENT_ID
+                && !(topic.name == TRANSACTION_STATE_TOPIC && transactional_id.is_some());
+            let is_refused = is_internal_topic(&topic.name) && !may_write;
             let mut answers = Vec::with_capacity(topic.partition_data.len());
             for data in topic.partition_data {
                 let index = data.index;

@@ -12,7 +12,7 @@ use crate::coordinator::transaction::task::Adding;
 use crate::coordinator::transaction::verifier::Unverified;
 use crate::log::{Log, VerificationGuard};
 use crate::metadata::image::Topic;
-use crate::model::internal_topics::{GROUP_METADATA_TOPIC, is_internal_topic};
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, is_internal_topic};
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -152,7 +152,8 @@ struct Named<'a> {
 
 impl Named<'_> {
     fn refusal(&self, partition: i32, is_of_client: bool) -> Option<ErrorCode> {
-        if is_of_client && is_internal_topic(self.name) {
+        // A marker says nothing to a coordinator that reads its log, and those of JVM brokers read no further.
+        if self.name == TRANSACTION_STATE_TOPIC || (is_of_client && is_internal_topic(self.name)) {
             Some(ErrorCode::TopicAuthorizationFailed)
         } else if self.known.as_ref().is_none_or(|known| known.partition(partition).is_none()) {
             Some(ErrorCode::UnknownTopicOrPartition)

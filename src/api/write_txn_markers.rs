@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::api::topic_numbers::NamedOnce;
 use crate::api::{RequestContext, Server};
 use crate::coordinator::group::task::GroupCoordinator;
-use crate::model::internal_topics::GROUP_METADATA_TOPIC;
+use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::model::{Offset, ProducerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::write_txn_markers::{
@@ -112,6 +112,10 @@ pub(crate) fn terms<L: PartitionLog>(
         return Err(ErrorCode::UnsupportedForMessageFormat);
     }
     let TopicPartition { topic, partition } = hosted.name();
+    if **topic == *TRANSACTION_STATE_TOPIC {
+        // A coordinator of a JVM broker that reads it reads no further. This is the answer after which nobody comes again.
+        return Err(ErrorCode::UnsupportedForMessageFormat);
+    }
     if **topic == *GROUP_METADATA_TOPIC && groups.is_loading(*partition) {
         // It may have read to the end already, and would never hear of this marker: the sender comes again.
         return Err(ErrorCode::NotLeaderOrFollower);
