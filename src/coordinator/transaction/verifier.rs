@@ -4,11 +4,13 @@
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/AddPartitionsToTxnManager.scala, and for the second version kafka 4.1
 //! ReplicaManager.scala (handleProduceAppend).
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::client::connection::{Connection, ConnectionSettings};
 use crate::client::error::ClientError;
@@ -21,7 +23,7 @@ use crate::model::transaction_version::TransactionVersion;
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::add_partitions_to_txn::{
-    AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+    AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTopicResult, AddPartitionsToTxnTransaction,
 };
 use crate::protocol::messages::end_txn::EndTxnRequest;
 use crate::protocol::transaction_version::transaction_version as of_request;
@@ -39,6 +41,9 @@ pub(crate) enum Unverified {
     /// As another broker said.
     Code(ErrorCode),
 }
+
+/// So many partitions go with one request, or one transaction.
+const PARTITIONS_A_REQUEST: usize = 10_000;
 
 /// After a coordinator could not be reached, nobody tries for so long.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
@@ -63,6 +68,62 @@ struct Link {
     failed: Option<(String, Instant)>,
 }
 
+/// One coordinator. A request is on its way at a time, and the next takes with it all that waits: a coordinator answers when
+/// its replicas have what it wrote, and one connection after the other.
+#[derive(Default)]
+struct Coordinator {
+    /// Held by whoever asks it for all.
+    link: tokio::sync::Mutex<Link>,
+    waiting: Mutex<VecDeque<Question>>,
+}
+
+#[derive(Debug)]
+struct Question {
+    transactional_id: String,
+    producer: Producer,
+    version: TransactionVersion,
+    partitions: Vec<TopicPartition>,
+    answer: oneshot::Sender<Verdicts>,
+}
+
+impl Question {
+    fn answer(self, all: Result<TransactionVersion, Unverified>) {
+        let verdicts = vec![all; self.partitions.len()];
+        self.tell(verdicts);
+    }
+
+    fn tell(self, verdicts: Verdicts) {
+        // Who asked may have hung up.
+        let _ = self.answer.send(verdicts);
+    }
+}
+
+impl Coordinator {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Question>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What goes with the next request: of each transactional id one thing, since all that is added at once to a transaction
+    /// is refused for the least of it.
+    fn next(&self) -> Vec<Question> {
+        let mut waiting = self.waiting();
+        waiting.retain(|question| !question.answer.is_closed());
+        let (mut next, mut left) = (Vec::new(), VecDeque::new());
+        let (mut ids, mut partitions) = (HashSet::new(), 0);
+        for question in waiting.drain(..) {
+            partitions += question.partitions.len();
+            let fits = next.is_empty() || partitions <= PARTITIONS_A_REQUEST;
+            if fits && ids.insert(question.transactional_id.clone()) {
+                next.push(question);
+            } else {
+                left.push_back(question);
+            }
+        }
+        *waiting = left;
+        next
+    }
+}
+
 pub struct Verifier {
     broker: BrokerId,
     coordinator: Arc<TransactionCoordinator>,
@@ -74,7 +135,7 @@ pub struct Verifier {
 /// One to each coordinator, over which many are asked at once.
 struct Connections {
     settings: ConnectionSettings,
-    by_broker: Mutex<HashMap<BrokerId, Arc<tokio::sync::Mutex<Link>>>>,
+    by_broker: Mutex<HashMap<BrokerId, Arc<Coordinator>>>,
 }
 
 impl Verifier {
@@ -139,14 +200,7 @@ impl Verifier {
             return all(Unverified::Refused(TransactionError::CoordinatorNotAvailable));
         };
         let address = endpoint.address();
-        let asked = self.connections.ask(leader, &address, transactional_id, producer, version, partitions);
-        match asked.await {
-            Ok(verdicts) => verdicts,
-            Err(why) => {
-                log::warn!("broker {leader} cannot be asked whether a transaction is open: {why}");
-                all(Unverified::Code(ErrorCode::NetworkException))
-            }
-        }
+        self.connections.ask(leader, &address, transactional_id, producer, version, partitions).await
     }
 }
 
@@ -157,83 +211,64 @@ impl Connections {
         address: &str,
         transactional_id: &str,
         producer: Producer,
-        transaction_version: TransactionVersion,
+        version: TransactionVersion,
         partitions: &[TopicPartition],
-    ) -> Result<Verdicts, ClientError> {
-        let connection = self.get(broker, address).await?;
-        let Ok(version @ FIRST_OF_BROKERS..) = connection.version_of::<AddPartitionsToTxnRequest>(i16::MAX) else {
-            let outcome = match transaction_version.bumps_epoch() {
-                // What nobody adds nobody ends.
-                true => Err(Unverified::Refused(TransactionError::TransactionAbortable)),
-                false => Ok(transaction_version),
-            };
-            return Ok(vec![outcome; partitions.len()]);
-        };
-        // One that ends transactions without another epoch adds nothing by a write: it would end what is written next too.
-        let ends_with = connection
-            .version_of::<EndTxnRequest>(i16::MAX)
-            .map_or(TransactionVersion::V0, of_request::<EndTxnRequest>);
-        let transaction_version = transaction_version.min(ends_with);
-        let topic = |partition: &TopicPartition| AddPartitionsToTxnTopic {
-            name: partition.topic.to_string(),
-            partitions: vec![partition.partition],
-        };
-        let transaction = AddPartitionsToTxnTransaction {
-            transactional_id: transactional_id.to_owned(),
-            producer_id: producer.id.0,
-            producer_epoch: producer.epoch.0,
-            verify_only: !transaction_version.bumps_epoch(),
-            topics: by_topic(partitions.iter().map(topic)),
-        };
-        let request = AddPartitionsToTxnRequest { transactions: vec![transaction], ..Default::default() };
-        let answer = connection.send_at(&request, version).await?;
-        let refused = match ErrorCode::from_code(answer.error_code) {
-            ErrorCode::None => None,
-            // That this broker may not ask is nothing to tell a client.
-            ErrorCode::ClusterAuthorizationFailed => Some(ErrorCode::InvalidTxnState),
-            code => Some(code),
-        };
-        if let Some(code) = refused {
-            return Ok(vec![Err(Unverified::Code(code)); partitions.len()]);
-        }
-        let said: HashMap<(&str, i32), ErrorCode> = answer
-            .results_by_transaction
-            .iter()
-            .flat_map(|result| &result.topic_results)
-            .flat_map(|topic| {
-                topic.results_by_partition.iter().map(|partition| {
-                    let place = (topic.name.as_str(), partition.partition_index);
-                    (place, ErrorCode::from_code(partition.partition_error_code))
-                })
-            })
-            .collect();
-        let verdict = |partition: &TopicPartition| match said.get(&(&*partition.topic, partition.partition)) {
-            Some(ErrorCode::None) => Ok(transaction_version),
-            Some(code) => Err(Unverified::Code(*code)),
-            None => Err(Unverified::Code(ErrorCode::UnknownServerError)),
-        };
-        Ok(partitions.iter().map(verdict).collect())
-    }
-
-    /// The one that is open, or a new one. Whoever waits while somebody else opens it, waits no longer than for his own, and
-    /// shares what comes of it.
-    async fn get(&self, broker: BrokerId, address: &str) -> Result<Arc<Connection>, ClientError> {
+    ) -> Verdicts {
         let deadline = Instant::now() + self.settings.request_timeout;
-        let failed = |reason: &str| ClientError::Connect { address: address.to_owned(), reason: reason.to_owned() };
-        let link = {
+        let coordinator = {
             let mut by_broker = self.by_broker.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(by_broker.entry(broker).or_default())
         };
-        let Ok(mut link) = timeout_at(deadline, link.lock()).await else {
-            return Err(failed("others have been trying for as long as a request may take"));
+        loop {
+            let (answer, mut answered) = oneshot::channel();
+            let (transactional_id, partitions) = (transactional_id.to_owned(), partitions.to_vec());
+            let asked = partitions.len();
+            coordinator.waiting().push_back(Question { transactional_id, producer, version, partitions, answer });
+            let Ok(mut link) = timeout_at(deadline, coordinator.link.lock()).await else {
+                log::warn!("broker {broker} cannot be asked whether a transaction is open: others wait for as long");
+                return vec![Err(Unverified::Code(ErrorCode::NetworkException)); asked];
+            };
+            loop {
+                match answered.try_recv() {
+                    Ok(verdicts) => return verdicts,
+                    Err(TryRecvError::Empty) => {
+                        if let Err(why) = self.ask_for_all(&coordinator, &mut link, address).await {
+                            log::warn!("broker {broker} cannot be asked whether a transaction is open: {why}");
+                        }
+                    }
+                    // By somebody who was dropped meanwhile.
+                    Err(TryRecvError::Closed) => break,
+                }
+            }
+        }
+    }
+
+    /// Asks for what has waited first, at the least. Nothing of it waits any longer then.
+    async fn ask_for_all(&self, coordinator: &Coordinator, link: &mut Link, address: &str) -> Result<(), ClientError> {
+        let connection = self.get(link, address).await;
+        let questions = coordinator.next();
+        let asked = match connection {
+            Ok(connection) => send(&connection, questions).await,
+            Err(why) => Err((why, questions)),
         };
+        asked.map_err(|(why, questions)| {
+            for question in questions {
+                question.answer(Err(Unverified::Code(ErrorCode::NetworkException)));
+            }
+            why
+        })
+    }
+
+    /// The one that is open, or a new one.
+    async fn get(&self, link: &mut Link, address: &str) -> Result<Arc<Connection>, ClientError> {
+        let failed = |reason: &str| ClientError::Connect { address: address.to_owned(), reason: reason.to_owned() };
         if let Some(open) = link.open.as_ref().filter(|open| open.address() == address && !open.is_closed()) {
             return Ok(Arc::clone(open));
         }
         if link.failed.as_ref().is_some_and(|(tried, at)| tried == address && at.elapsed() < RETRY_BACKOFF) {
             return Err(failed("it could not be reached just now"));
         }
-        let opened = timeout_at(deadline, Connection::negotiate(address, &self.settings)).await;
+        let opened = timeout(self.settings.request_timeout, Connection::negotiate(address, &self.settings)).await;
         match opened.unwrap_or_else(|_| Err(failed("it does not answer"))) {
             Ok(opened) => {
                 let opened = Arc::new(opened);
@@ -248,16 +283,81 @@ impl Connections {
     }
 }
 
-/// Each topic once.
-fn by_topic(named: impl Iterator<Item = AddPartitionsToTxnTopic>) -> Vec<AddPartitionsToTxnTopic> {
-    let mut topics: Vec<AddPartitionsToTxnTopic> = Vec::new();
-    for topic in named {
-        match topics.iter_mut().find(|known| known.name == topic.name) {
-            Some(known) => known.partitions.extend(topic.partitions),
-            None => topics.push(topic),
+/// Gives the questions back if there is no answer.
+async fn send(connection: &Connection, questions: Vec<Question>) -> Result<(), (ClientError, Vec<Question>)> {
+    let Ok(version @ FIRST_OF_BROKERS..) = connection.version_of::<AddPartitionsToTxnRequest>(i16::MAX) else {
+        for question in questions {
+            let outcome = match question.version.bumps_epoch() {
+                // What nobody adds nobody ends.
+                true => Err(Unverified::Refused(TransactionError::TransactionAbortable)),
+                false => Ok(question.version),
+            };
+            question.answer(outcome);
         }
+        return Ok(());
+    };
+    // One that ends transactions without another epoch adds nothing by a write: it would end what is written next too.
+    let ends_with =
+        connection.version_of::<EndTxnRequest>(i16::MAX).map_or(TransactionVersion::V0, of_request::<EndTxnRequest>);
+    let transaction = |question: &Question| AddPartitionsToTxnTransaction {
+        transactional_id: question.transactional_id.clone(),
+        producer_id: question.producer.id.0,
+        producer_epoch: question.producer.epoch.0,
+        verify_only: !question.version.min(ends_with).bumps_epoch(),
+        topics: by_topic(&question.partitions),
+    };
+    let transactions = questions.iter().map(transaction).collect();
+    let request = AddPartitionsToTxnRequest { transactions, ..Default::default() };
+    let answer = match connection.send_at(&request, version).await {
+        Ok(answer) => answer,
+        Err(why) => return Err((why, questions)),
+    };
+    let refused = match ErrorCode::from_code(answer.error_code) {
+        ErrorCode::None => None,
+        // That this broker may not ask is nothing to tell a client.
+        ErrorCode::ClusterAuthorizationFailed => Some(ErrorCode::InvalidTxnState),
+        code => Some(code),
+    };
+    let mut results: HashMap<String, Vec<AddPartitionsToTxnTopicResult>> = answer
+        .results_by_transaction
+        .into_iter()
+        .map(|result| (result.transactional_id, result.topic_results))
+        .collect();
+    for question in questions {
+        if let Some(code) = refused {
+            question.answer(Err(Unverified::Code(code)));
+            continue;
+        }
+        let version = question.version.min(ends_with);
+        let results = results.remove(&question.transactional_id).unwrap_or_default();
+        let said: HashMap<(&str, i32), ErrorCode> = results
+            .iter()
+            .flat_map(|topic| {
+                topic.results_by_partition.iter().map(|partition| {
+                    let place = (topic.name.as_str(), partition.partition_index);
+                    (place, ErrorCode::from_code(partition.partition_error_code))
+                })
+            })
+            .collect();
+        let verdict = |partition: &TopicPartition| match said.get(&(&*partition.topic, partition.partition)) {
+            Some(ErrorCode::None) => Ok(version),
+            Some(code) => Err(Unverified::Code(*code)),
+            None => Err(Unverified::Code(ErrorCode::UnknownServerError)),
+        };
+        let verdicts = question.partitions.iter().map(verdict).collect();
+        question.tell(verdicts);
     }
-    topics
+    Ok(())
+}
+
+/// Each topic once.
+fn by_topic(partitions: &[TopicPartition]) -> Vec<AddPartitionsToTxnTopic> {
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for TopicPartition { topic, partition } in partitions {
+        topics.entry(topic).or_default().push(*partition);
+    }
+    let topic = |(name, partitions): (&str, Vec<i32>)| AddPartitionsToTxnTopic { name: name.to_owned(), partitions };
+    topics.into_iter().map(topic).collect()
 }
 
 #[cfg(test)]
@@ -275,7 +375,6 @@ mod tests {
     use crate::protocol::message::{Message, Request};
     use crate::protocol::messages::add_partitions_to_txn::{
         AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResponse, AddPartitionsToTxnResult,
-        AddPartitionsToTxnTopicResult,
     };
     use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 
@@ -297,6 +396,22 @@ mod tests {
         socket.write_all(&body).await.expect("it listens");
     }
 
+    /// To all that is asked.
+    fn yes(request: &AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse {
+        let topic = |topic: &AddPartitionsToTxnTopic| {
+            let partition =
+                |&partition_index: &i32| AddPartitionsToTxnPartitionResult { partition_index, ..Default::default() };
+            let results_by_partition = topic.partitions.iter().map(partition).collect();
+            AddPartitionsToTxnTopicResult { name: topic.name.clone(), results_by_partition }
+        };
+        let transaction = |transaction: &AddPartitionsToTxnTransaction| AddPartitionsToTxnResult {
+            transactional_id: transaction.transactional_id.clone(),
+            topic_results: transaction.topics.iter().map(topic).collect(),
+        };
+        let results_by_transaction = request.transactions.iter().map(transaction).collect();
+        AddPartitionsToTxnResponse { results_by_transaction, ..Default::default() }
+    }
+
     /// What a coordinator with that EndTxn is asked of a producer by its leader, and what its yes is taken for.
     async fn asked_of(end_txn: i16, version: TransactionVersion) -> (bool, Result<TransactionVersion, Unverified>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
@@ -313,17 +428,14 @@ mod tests {
             let mut is_verify_only = None;
             serve(&mut socket, |request: AddPartitionsToTxnRequest| {
                 is_verify_only = Some(request.transactions[0].verify_only);
-                let yes = AddPartitionsToTxnPartitionResult { partition_index: 0, partition_error_code: 0 };
-                let yes = AddPartitionsToTxnTopicResult { name: "a".to_owned(), results_by_partition: vec![yes] };
-                let yes = AddPartitionsToTxnResult { transactional_id: "t".to_owned(), topic_results: vec![yes] };
-                AddPartitionsToTxnResponse { results_by_transaction: vec![yes], ..Default::default() }
+                yes(&request)
             })
             .await;
             (is_verify_only.expect("it was asked"), socket)
         };
         let ask = connections.ask(BrokerId(1), &address, "t", producer, version, &partitions);
         let (verdicts, (is_verify_only, _socket)) = tokio::join!(ask, coordinator);
-        (is_verify_only, verdicts.expect("it answers")[0])
+        (is_verify_only, verdicts[0])
     }
 
     /// A JVM broker would end the transaction without another epoch, and could not tell the next one from it.
@@ -336,6 +448,90 @@ mod tests {
         assert_eq!(asked_of(5, V0).await, (true, Ok(V0)));
     }
 
+    #[tokio::test]
+    async fn what_waits_while_a_coordinator_is_asked_goes_with_the_next_request_once_for_each_id() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("bound").to_string();
+        let connections = Connections { settings: ConnectionSettings::default(), by_broker: Mutex::default() };
+        let ask = |id: &'static str, partition: i32| {
+            let (connections, address) = (&connections, &address);
+            async move {
+                let partitions = [TopicPartition::new("b", 0), TopicPartition::new("a", partition)];
+                let producer = Producer { id: ProducerId(7), epoch: ProducerEpoch(3) };
+                connections.ask(BrokerId(1), address, id, producer, TransactionVersion::V2, &partitions).await
+            }
+        };
+        let waiting = || {
+            let by_broker = connections.by_broker.lock().expect("no test panics under it");
+            by_broker.get(&BrokerId(1)).map_or(0, |coordinator| coordinator.waiting().len())
+        };
+        let (first_is_asked, is_asked) = oneshot::channel();
+        let coordinator = async {
+            let (mut socket, _) = listener.accept().await.expect("it connects");
+            let knows = |key: ApiKey| ApiVersion { api_key: key.code(), min_version: 0, max_version: 5 };
+            let api_keys = vec![knows(ApiKey::AddPartitionsToTxn), knows(ApiKey::EndTxn)];
+            serve(&mut socket, |_: ApiVersionsRequest| ApiVersionsResponse { api_keys, ..Default::default() }).await;
+            let ids = |request: &AddPartitionsToTxnRequest| {
+                request.transactions.iter().map(|one| one.transactional_id.clone()).collect::<Vec<_>>()
+            };
+            let mut asked = Vec::new();
+            // The first is answered once all others wait.
+            socket.peek(&mut [0]).await.expect("it is asked");
+            first_is_asked.send(()).expect("they wait for it");
+            while waiting() < 3 {
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..3 {
+                serve(&mut socket, |request: AddPartitionsToTxnRequest| {
+                    asked.push(ids(&request));
+                    yes(&request)
+                })
+                .await;
+            }
+            (asked, socket)
+        };
+        let others = async {
+            is_asked.await.expect("the first is asked");
+            tokio::join!(ask("u", 0), ask("v", 0), ask("u", 1))
+        };
+        let (first, others, (asked, _socket)) = tokio::join!(ask("t", 0), others, coordinator);
+        assert_eq!(asked, [vec!["t"], vec!["u", "v"], vec!["u"]]);
+        let opened = vec![Ok(TransactionVersion::V2); 2];
+        assert_eq!((first, others), (opened.clone(), (opened.clone(), opened.clone(), opened)));
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_while_he_asks_for_others_leaves_them_no_worse() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("bound").to_string();
+        let connections = Connections { settings: ConnectionSettings::default(), by_broker: Mutex::default() };
+        let partitions = [TopicPartition::new("a", 0)];
+        let ask = |id: &'static str| {
+            connections.ask(BrokerId(1), &address, id, Producer::NONE, TransactionVersion::V2, &partitions)
+        };
+        let (gone, is_gone) = oneshot::channel::<()>();
+        let coordinator = async {
+            let (mut socket, _) = listener.accept().await.expect("it connects");
+            let knows = |key: ApiKey| ApiVersion { api_key: key.code(), min_version: 0, max_version: 5 };
+            let api_keys = vec![knows(ApiKey::AddPartitionsToTxn), knows(ApiKey::EndTxn)];
+            serve(&mut socket, |_: ApiVersionsRequest| ApiVersionsResponse { api_keys, ..Default::default() }).await;
+            socket.peek(&mut [0]).await.expect("it is asked, for both");
+            drop(gone);
+            for _ in 0..2 {
+                serve(&mut socket, |request: AddPartitionsToTxnRequest| yes(&request)).await;
+            }
+            socket
+        };
+        let first = async {
+            tokio::select! {
+                _ = ask("t") => panic!("nobody answers it"),
+                _ = is_gone => {}
+            }
+        };
+        let ((), second, _socket) = tokio::join!(first, ask("u"), coordinator);
+        assert_eq!(second, [Ok(TransactionVersion::V2)]);
+    }
+
     /// Time passes only while nothing else happens.
     #[tokio::test(start_paused = true)]
     async fn all_who_wait_for_a_broker_that_does_not_answer_wait_once() {
@@ -344,16 +540,18 @@ mod tests {
         let settings = ConnectionSettings { request_timeout: Duration::from_secs(5), ..ConnectionSettings::default() };
         let connections = Connections { settings, by_broker: Mutex::default() };
         let began = Instant::now();
-        let ask = || connections.get(BrokerId(1), &address);
+        let partitions = [TopicPartition::new("a", 0)];
+        let ask = || connections.ask(BrokerId(1), &address, "t", Producer::NONE, TransactionVersion::V2, &partitions);
+        let unreached = vec![Err(Unverified::Code(ErrorCode::NetworkException))];
         let (first, second, third) = tokio::join!(ask(), ask(), ask());
-        assert_eq!([first.is_err(), second.is_err(), third.is_err()], [true; 3]);
+        assert_eq!([first, second, third], [unreached.clone(), unreached.clone(), unreached.clone()]);
         let waited = began.elapsed();
         assert!(waited < Duration::from_secs(6), "{waited:?}");
-        assert!(ask().await.is_err());
+        assert_eq!(ask().await, unreached);
         assert_eq!(began.elapsed(), waited, "nobody tries at once");
         tokio::time::advance(RETRY_BACKOFF).await;
         let again = Instant::now();
-        assert!(ask().await.is_err());
+        assert_eq!(ask().await, unreached);
         assert!(again.elapsed() > Duration::from_secs(4), "somebody tries again");
     }
 }
