@@ -501,6 +501,8 @@ fn a_log_opens_no_transaction_that_its_coordinator_does_not_confirm() {
     assert_eq!(me.send(&mut client, 11, 1, 0), TransactionAbortable, "another partition");
     assert_eq!(me.end(&mut client, true), None);
     until_stable(&mut client, 0, 6);
+    // The marker is there before the coordinator has heard of it, and until then the answer is to ask again.
+    until_state(&mut client, "t", "CompleteCommit", &[]);
     // A request that was delayed until after the marker.
     assert_eq!(me.send(&mut client, 11, 0, 5), TransactionAbortable);
     assert_eq!(me.send(&mut client, 9, 0, 5), InvalidTxnState);
