@@ -17,6 +17,8 @@ use crate::record::append_rules::AppendOrigin;
 /// Batches remembered per producer, for a retry to be recognised.
 const BATCHES_MAX: usize = 5;
 const NO_SEQUENCE: i32 = -1;
+/// For so long a wish to open a transaction is kept that nobody has confirmed, or asked about again: anybody may have it.
+const UNCONFIRMED_MS: i64 = 10 * 60 * 1000;
 
 /// A batch as the producer state sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,25 +181,28 @@ pub(crate) struct ProducerLimits {
     pub per_broker: usize,
     /// Over all partitions.
     remembered: AtomicUsize,
+    /// The same of wishes to open a transaction, of which there may be as many.
+    wishes: AtomicUsize,
 }
 
 impl ProducerLimits {
     pub fn new(per_partition: usize, per_broker: usize) -> Arc<ProducerLimits> {
-        Arc::new(ProducerLimits { per_partition, per_broker, remembered: AtomicUsize::new(0) })
+        Arc::new(ProducerLimits { per_partition, per_broker, ..ProducerLimits::default() })
     }
 
-    /// Once the broker has no room left, a partition that remembers some takes no more than it has.
-    fn most(&self, remembered_here: usize) -> usize {
-        match self.remembered.load(Ordering::Relaxed) < self.per_broker {
+    /// Once the broker has no room left, a partition that has some takes no more than it has.
+    fn most(&self, over_all: &AtomicUsize, here: usize) -> usize {
+        match over_all.load(Ordering::Relaxed) < self.per_broker {
             true => self.per_partition,
-            false => self.per_partition.min(remembered_here.max(1)),
+            false => self.per_partition.min(here.max(1)),
         }
     }
 }
 
 impl Default for ProducerLimits {
     fn default() -> ProducerLimits {
-        ProducerLimits { per_partition: usize::MAX, per_broker: usize::MAX, remembered: AtomicUsize::new(0) }
+        let (remembered, wishes) = Default::default();
+        ProducerLimits { per_partition: usize::MAX, per_broker: usize::MAX, remembered, wishes }
     }
 }
 
@@ -224,7 +229,8 @@ struct Verification {
     has_outlived_marker: bool,
     /// Of the batches that want to open it; `None` where it says nothing.
     lowest_sequence: Option<i32>,
-    since_ms: i64,
+    /// When it was last asked about.
+    asked_ms: i64,
 }
 
 impl Verification {
@@ -239,8 +245,8 @@ impl Verification {
 #[derive(Debug, Default)]
 pub(crate) struct Producers {
     limits: Arc<ProducerLimits>,
-    /// As last added to what the broker remembers.
-    counted: usize,
+    /// As last added to what the broker remembers: producers, and wishes.
+    counted: (usize, usize),
     producers: HashMap<ProducerId, ProducerState>,
     /// Open transactions by their first offset.
     ongoing: BTreeMap<Offset, ProducerId>,
@@ -256,8 +262,18 @@ pub(crate) struct Producers {
 impl Drop for Producers {
     fn drop(&mut self) {
         self.producers.clear();
+        self.verifications.clear();
         self.count();
     }
+}
+
+fn count(over_all: &AtomicUsize, counted: &mut usize, here: usize) {
+    if here > *counted {
+        over_all.fetch_add(here - *counted, Ordering::Relaxed);
+    } else if here < *counted {
+        over_all.fetch_sub(*counted - here, Ordering::Relaxed);
+    }
+    *counted = here;
 }
 
 impl Producers {
@@ -274,13 +290,8 @@ impl Producers {
     }
 
     fn count(&mut self) {
-        let here = self.producers.len();
-        if here > self.counted {
-            self.limits.remembered.fetch_add(here - self.counted, Ordering::Relaxed);
-        } else if here < self.counted {
-            self.limits.remembered.fetch_sub(self.counted - here, Ordering::Relaxed);
-        }
-        self.counted = here;
+        count(&self.limits.remembered, &mut self.counted.0, self.producers.len());
+        count(&self.limits.wishes, &mut self.counted.1, self.verifications.len());
     }
 
     pub fn end_offset(&self) -> Offset {
@@ -390,7 +401,8 @@ impl Producers {
             return None;
         }
         let key = (producer_id, epoch);
-        if self.verifications.len() >= self.limits.per_partition.max(1) && !self.verifications.contains_key(&key) {
+        let most = self.limits.most(&self.limits.wishes, self.verifications.len()).max(1);
+        if self.verifications.len() >= most && !self.verifications.contains_key(&key) {
             // Most are left over from requests that were refused. Who is forgotten in the middle asks again.
             let mut numbers: Vec<u64> = self.verifications.values().map(|one| one.number).collect();
             let evicted = (numbers.len() / 8).max(1);
@@ -403,15 +415,18 @@ impl Producers {
             version,
             has_outlived_marker: false,
             lowest_sequence: None,
-            since_ms: now_ms,
+            asked_ms: now_ms,
         });
+        verification.asked_ms = now_ms;
         if verification.lowest_sequence.is_none_or(|lowest| comes_after(lowest, base_sequence)) {
             verification.lowest_sequence = Some(base_sequence);
         }
         if !verification.is_verified {
             verification.version = verification.version.max(version);
         }
-        Some(VerificationGuard { producer_id, producer_epoch: epoch, number: verification.number })
+        let number = verification.number;
+        self.count();
+        Some(VerificationGuard { producer_id, producer_epoch: epoch, number })
     }
 
     /// The coordinator has confirmed the transaction, by the version of the protocol in which it will end it. It counts
@@ -421,6 +436,7 @@ impl Producers {
         let Some(wish) = self.verifications.get_mut(&key).filter(|one| one.number == guard.number) else { return };
         if wish.has_outlived_marker && !version.bumps_epoch() {
             self.verifications.remove(&key);
+            self.count();
         } else {
             wish.is_verified = true;
             wish.version = version;
@@ -448,6 +464,7 @@ impl Producers {
             Some(_) => drop(self.verifications.remove(&this)),
             None => {}
         }
+        self.count();
     }
 
     /// Takes note of a batch that is now in the log. Returns the transaction it aborted, for the transaction index.
@@ -527,7 +544,7 @@ impl Producers {
     /// who is forgotten: what it sends next may have any sequence, and only a retry of what it sent before would no longer
     /// be known as one.
     fn make_room_for(&mut self, batch: &ProducerBatch) {
-        let most = self.limits.most(self.producers.len());
+        let most = self.limits.most(&self.limits.remembered, self.producers.len());
         if self.producers.len() < most || self.producers.contains_key(&batch.producer_id) {
             return;
         }
@@ -554,7 +571,11 @@ impl Producers {
 
     pub fn remove_expired(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, state| !state.is_expired(now_ms, expiration_ms));
-        self.verifications.retain(|_, one| now_ms.saturating_sub(one.since_ms) < expiration_ms);
+        let kept_ms = |one: &Verification| match one.is_verified {
+            true => expiration_ms,
+            false => expiration_ms.min(UNCONFIRMED_MS),
+        };
+        self.verifications.retain(|_, one| now_ms.saturating_sub(one.asked_ms) < kept_ms(one));
         self.count();
     }
 }
@@ -892,6 +913,44 @@ mod tests {
             assert!(matches!(check(0), Err(LogError::OutOfOrderSequence { .. })), "it would overtake");
             assert!(matches!(check(i32::MAX - 1), Ok(Verdict::Append)));
         }
+    }
+
+    #[test]
+    fn over_all_partitions_wishes_are_bounded_and_nobody_keeps_for_long_what_was_not_confirmed() {
+        let limits = ProducerLimits::new(100, 150);
+        let mut partitions: Vec<Producers> = (0..4).map(|_| Producers::new(Arc::clone(&limits))).collect();
+        let begin = |producers: &mut Producers, id, now_ms| {
+            let (id, version) = (ProducerId(id), TransactionVersion::V0);
+            producers.begin_verification(id, ProducerEpoch(0), 0, version, now_ms).expect("none is open")
+        };
+        for id in 0..1_000 {
+            for producers in &mut partitions {
+                let guard = begin(producers, id, 0);
+                producers.verified(guard, TransactionVersion::V0);
+            }
+        }
+        let wished = |partitions: &[Producers]| partitions.iter().map(|producers| producers.verifications.len()).sum();
+        let total: usize = wished(&partitions);
+        assert!((100..=154).contains(&total), "{total}");
+        assert!(partitions.iter().all(|one| one.verifications.contains_key(&(ProducerId(999), ProducerEpoch(0)))));
+        assert_eq!(limits.wishes.load(Ordering::Relaxed), total);
+        partitions[0].apply(&ProducerBatch { producer_id: ProducerId(999), ..data(0, 0, 0, 1) });
+        assert_eq!(limits.wishes.load(Ordering::Relaxed), total - 1);
+        partitions[1].restart_at(Offset(0));
+        drop(partitions.pop());
+        assert_eq!(limits.wishes.load(Ordering::Relaxed), wished(&partitions));
+
+        let (mut producers, day_ms) = (Producers::default(), 86_400_000);
+        let confirmed = begin(&mut producers, 1, 0);
+        producers.verified(confirmed, TransactionVersion::V0);
+        for (id, asked_ms) in [(2, 0), (3, 0), (3, 1)] {
+            begin(&mut producers, id, asked_ms);
+        }
+        producers.remove_expired(UNCONFIRMED_MS, day_ms);
+        let left: Vec<i64> = producers.verifications.keys().map(|(id, _)| id.0).collect();
+        assert_eq!(left, [1, 3]);
+        producers.remove_expired(day_ms, day_ms);
+        assert_eq!(producers.verifications.len(), 0);
     }
 
     /// Whoever may write to the partition may name any producer that there is, and any epoch.
