@@ -20,6 +20,8 @@ pub(crate) struct Replay {
     offsets: HashMap<OffsetKey, RecordedOffset>,
     /// Offsets inside transactions whose end has not been read yet.
     in_transactions: HashMap<ProducerId, HashMap<OffsetKey, RecordedOffset>>,
+    /// Whose transactions those are, by what they have an offset of.
+    producers_of: HashMap<OffsetKey, Vec<ProducerId>>,
 }
 
 impl Replay {
@@ -71,23 +73,46 @@ impl Replay {
         appended_at: Offset,
         transaction: Option<ProducerId>,
     ) {
-        if committed.is_none() && transaction.is_none() {
-            // Deleted, whatever the transactions come to that were open.
-            self.in_transactions.values_mut().for_each(|offsets| drop(offsets.remove(&key)));
+        let recorded = committed.map(|committed| RecordedOffset { appended_at, committed });
+        match (transaction, recorded) {
+            (Some(producer_id), Some(recorded)) => {
+                let offsets = self.in_transactions.entry(producer_id).or_default();
+                if offsets.insert(key.clone(), recorded).is_none() {
+                    self.producers_of.entry(key).or_default().push(producer_id);
+                }
+            }
+            (Some(producer_id), None) => {
+                let offsets = self.in_transactions.get_mut(&producer_id);
+                if offsets.is_some_and(|offsets| offsets.remove(&key).is_some()) {
+                    self.leave_transaction(&key, producer_id);
+                }
+            }
+            (None, Some(recorded)) => drop(self.offsets.insert(key, recorded)),
+            (None, None) => {
+                self.offsets.remove(&key);
+                // Deleted, whatever the transactions come to that were open.
+                for producer_id in self.producers_of.remove(&key).unwrap_or_default() {
+                    if let Some(offsets) = self.in_transactions.get_mut(&producer_id) {
+                        offsets.remove(&key);
+                    }
+                }
+            }
         }
-        let offsets = match transaction {
-            Some(producer_id) => self.in_transactions.entry(producer_id).or_default(),
-            None => &mut self.offsets,
-        };
-        match committed {
-            Some(committed) => offsets.insert(key, RecordedOffset { appended_at, committed }),
-            None => offsets.remove(&key),
-        };
+    }
+
+    fn leave_transaction(&mut self, key: &OffsetKey, producer_id: ProducerId) {
+        if let Some(producers) = self.producers_of.get_mut(key) {
+            producers.retain(|producer| *producer != producer_id);
+            if producers.is_empty() {
+                self.producers_of.remove(key);
+            }
+        }
     }
 
     /// The marker that ends the producer's transaction.
     pub(crate) fn transaction_ended(&mut self, producer_id: ProducerId, commit: bool) {
         let offsets = self.in_transactions.remove(&producer_id).unwrap_or_default();
+        offsets.keys().for_each(|key| self.leave_transaction(key, producer_id));
         if commit {
             for (key, recorded) in offsets {
                 if self.offsets.get(&key).is_none_or(|known| known.appended_at < recorded.appended_at) {
