@@ -37,7 +37,7 @@ fn record(number: usize, now_ms: i64) -> (Vec<u8>, Vec<u8>) {
     let key = [&[0, 0, 0, id.len() as u8], id.as_bytes()].concat();
     let state = match number {
         _ if number % (10 * OPEN_EVERY) == 1 => 2_u8,
-        _ if number % OPEN_EVERY == 0 => 1,
+        _ if number.is_multiple_of(OPEN_EVERY) => 1,
         _ => 0,
     };
     let partitions = match state {
@@ -111,7 +111,7 @@ fn load(ids: usize) {
     println!("{ids} ids in {took:?}, {peak} KiB at most, {bytes_each} bytes each, {after} KiB then");
     println!("the slowest answer took {slowest:?}");
     println!("{told_so} times told that it loads");
-    assert!(peak < OTHERWISE_KIB + (BYTES_EACH * ids as u64 >> 10), "{peak} KiB");
+    assert!(peak < OTHERWISE_KIB + ((BYTES_EACH * ids as u64) >> 10), "{peak} KiB");
     let orders = [("orders".to_owned(), vec![0])];
     until_state(&mut client, &id(0), "Ongoing", &orders);
     until_state(&mut client, &id(1), "CompleteCommit", &[]);

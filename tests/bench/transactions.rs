@@ -334,7 +334,7 @@ fn measure_reads(broker: &Broker, scale: &Scale, lines: &mut Lines) {
             scope.spawn(move || {
                 let mut producer = Producer::new(broker, &format!("writer-{writer}"), READ_TOPIC, 0, 100);
                 for number in 0..scale.read_transactions / WRITERS {
-                    producer.transact((number + writer) % ABORTED_EVERY != 0);
+                    producer.transact(!(number + writer).is_multiple_of(ABORTED_EVERY));
                 }
             });
         }
