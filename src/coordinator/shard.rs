@@ -867,6 +867,11 @@ impl<C: Core> Shards<C> {
         false
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_refused(&self) -> bool {
+        self.every_shard().any(|shard| shard.ownership == Ownership::Refused)
+    }
+
     /// Reads the partition. Blocks.
     pub(crate) fn read(&self, partition: i32, leader_epoch: LeaderEpoch, load: u64) -> Read<C> {
         let started = Instant::now();

@@ -209,8 +209,9 @@ async fn a_shard_of_a_topic_that_has_grown_is_not_loaded_until_it_is_elected_aft
     count.store(2, Ordering::Relaxed);
     elect(3);
     until_asked(Err(NotServing::Loading)).await;
-    // Nothing tells of what does not come: a load would have begun long before.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    while !shards.has_refused() {
+        tokio::task::yield_now().await;
+    }
     assert!(has_begun.try_recv().is_err());
     assert_eq!(shards.owned(0).err(), Some(NotServing::Loading));
     assert!(shards.look_at_all(|_| {}), "it may not be left out of what is listed");
