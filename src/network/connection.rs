@@ -47,8 +47,6 @@ const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Unsent answers beyond this stop the handling of further requests.
 const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 const LENGTH_BYTES: usize = size_of::<i32>();
-/// What a connection receives and sends before all others of its thread have their turn: a fraction of a millisecond.
-const TURN_BYTES: usize = 128 * 1024;
 
 /// A request that was let in and has no answer yet.
 struct Waiting {
@@ -113,7 +111,6 @@ pub async fn serve<S: Service, T: Transport>(
         service,
         bounds: shared.bounds,
         last_read_was_filled: false,
-        turn_bytes: 0,
         wants_memory: false,
         last_active: Instant::now(),
         peer_is: PeerIs::There,
@@ -250,8 +247,6 @@ struct Connection<S: Service, T> {
     bounds: ConnectionBounds,
     /// There is likely more to come than it took.
     last_read_was_filled: bool,
-    /// Received and sent since it was last the turn of others.
-    turn_bytes: usize,
     /// The request that arrives may not grow now.
     wants_memory: bool,
     last_active: Instant,
@@ -278,10 +273,6 @@ impl<S: Service, T: Transport> Connection<S, T> {
             // Answers are sent before anything is awaited.
             if !self.window.outbox.is_empty() {
                 self.flush();
-            }
-            if self.turn_bytes >= TURN_BYTES {
-                self.turn_bytes = 0;
-                tokio::task::yield_now().await;
             }
             if self.window.waiting.is_empty() && self.window.outbox.is_empty() {
                 if let Some(why) = self.window.closing.take() {
@@ -417,7 +408,6 @@ impl<S: Service, T: Transport> Connection<S, T> {
             Ok(received) => {
                 self.last_active = Instant::now();
                 self.window.untold.bytes_received += received as u64;
-                self.turn_bytes += received;
                 if length.is_some() {
                     self.account.moved(received, self.last_active);
                 }
@@ -457,7 +447,7 @@ impl<S: Service, T: Transport> Connection<S, T> {
 
     fn flush(&mut self) {
         let unsent = self.window.outbox.len();
-        match self.window.outbox.try_flush(&mut self.transport, TURN_BYTES) {
+        match self.window.outbox.try_flush(&mut self.transport) {
             Ok(_) => {}
             Err(error) => {
                 debug!("sending to {} failed: {error}", self.peer.address);
@@ -472,7 +462,6 @@ impl<S: Service, T: Transport> Connection<S, T> {
         if sent > 0 {
             self.last_active = Instant::now();
             self.window.untold.bytes_sent += sent as u64;
-            self.turn_bytes += sent;
         }
         if self.window.outbox.memory_bytes() > ALLOWANCE_BYTES || self.account.has_answers() {
             self.account.moved(sent, self.last_active);

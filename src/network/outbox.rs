@@ -99,24 +99,16 @@ impl Outbox {
         }
     }
 
-    /// Sends what the transport takes without waiting, but no more than `bytes_max`: who takes it as fast as it is sent would
-    /// keep the thread. `Ok(true)` once all is sent.
-    pub fn try_flush(&mut self, transport: &mut impl Transport, bytes_max: usize) -> io::Result<bool> {
+    /// Sends what the transport takes without waiting. `Ok(true)` once all is sent.
+    pub fn try_flush(&mut self, transport: &mut impl Transport) -> io::Result<bool> {
         self.seal_tail();
-        let until = self.sent.saturating_add(bytes_max as u64);
         while let Some(front) = self.queue.front() {
-            let bytes_max = usize::try_from(until.saturating_sub(self.sent)).unwrap_or(usize::MAX);
-            if bytes_max == 0 {
-                return Ok(false);
-            }
             let sent = match front {
                 Chunk::Bytes(_) => {
                     let mut slices = [IoSlice::new(&[]); SLICES_A_WRITE];
-                    let (mut count, mut left) = (0, bytes_max);
+                    let mut count = 0;
                     for (slot, chunk) in slices.iter_mut().zip(&self.queue) {
                         let Chunk::Bytes(bytes) = chunk else { break };
-                        let bytes = bytes.get(..left).unwrap_or(bytes);
-                        left -= bytes.len();
                         *slot = IoSlice::new(bytes);
                         count += 1;
                     }
@@ -128,7 +120,7 @@ impl Outbox {
                     // A slice of no slices cannot be: the front is bytes.
                     transport.try_write(slices.get(..count).unwrap_or_default(), follows)
                 }
-                Chunk::File(region) => transport.try_send_file(region, bytes_max),
+                Chunk::File(region) => transport.try_send_file(region),
             };
             match sent {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -239,9 +231,9 @@ mod tests {
             Ok(slices.iter().map(|slice| slice.len()).sum())
         }
 
-        fn try_send_file(&mut self, region: &FileRegion, bytes_max: usize) -> io::Result<usize> {
+        fn try_send_file(&mut self, region: &FileRegion) -> io::Result<usize> {
             self.files += 1;
-            let mut bytes = vec![0; bytes_max.min(region.len as usize)];
+            let mut bytes = vec![0; region.len as usize];
             std::os::unix::fs::FileExt::read_exact_at(&*region.file, &mut bytes, region.position)?;
             self.bytes.extend_from_slice(&bytes);
             Ok(bytes.len())
@@ -271,11 +263,11 @@ mod tests {
         let mut taken = Taken::default();
         answer(&mut outbox, &[(10, 4096), (7, 100)]);
         assert_eq!(outbox.memory_bytes(), 8 + 4196);
-        assert!(outbox.try_flush(&mut taken, usize::MAX).expect("it is taken"));
+        assert!(outbox.try_flush(&mut taken).expect("it is taken"));
         assert_eq!((taken.writes, taken.files, outbox.memory_bytes()), (1, 0, 0));
 
         answer(&mut outbox, &[(10, 4097)]);
-        assert!(outbox.try_flush(&mut taken, usize::MAX).expect("it is taken"));
+        assert!(outbox.try_flush(&mut taken).expect("it is taken"));
         assert_eq!((taken.writes, taken.files), (2, 1), "a longer one is not copied");
 
         // Each of many is short, and all of them together are not.
@@ -283,31 +275,10 @@ mod tests {
         assert!(outbox.memory_bytes() < BYTES_READ_MAX + BYTES_COPIED_MAX, "{outbox:?}");
         // What a file does not have is missed when it is sent.
         answer(&mut outbox, &[]);
-        assert!(outbox.try_flush(&mut taken, usize::MAX).expect("it is taken"));
+        assert!(outbox.try_flush(&mut taken).expect("it is taken"));
         outbox.push_frame(vec![region(99_990, 20)], None).expect("it is short");
-        assert!(outbox.try_flush(&mut taken, usize::MAX).is_err());
+        assert!(outbox.try_flush(&mut taken).is_err());
         expected.extend_from_slice(&20_i32.to_be_bytes());
-        assert!(taken.bytes == expected);
-    }
-
-    #[test]
-    fn what_is_sent_at_once_has_a_bound_whoever_takes_it() {
-        let mut file = tempfile::tempfile().expect("a temporary file");
-        let content: Vec<u8> = (0..50_000_u32).map(|at| at as u8).collect();
-        file.write_all(&content).expect("room for it");
-        let region = FileRegion { file: Arc::new(file), position: 0, len: 50_000, source: None };
-        let bytes = Bytes::from(content.clone());
-        let mut outbox = Outbox::default();
-        outbox
-            .push_frame(vec![Chunk::Bytes(bytes.clone()), Chunk::File(region), Chunk::Bytes(bytes)], None)
-            .expect("it is short");
-        let mut taken = Taken::default();
-        for flushed in 1..=15 {
-            assert!(!outbox.try_flush(&mut taken, 10_000).expect("it is taken"));
-            assert_eq!(taken.bytes.len(), flushed * 10_000);
-        }
-        assert!(outbox.try_flush(&mut taken, 10_000).expect("it is taken"));
-        let expected = [&150_000_i32.to_be_bytes(), content.as_slice(), &content, &content].concat();
         assert!(taken.bytes == expected);
     }
 }

@@ -411,7 +411,7 @@ async fn a_hang_up_is_noticed_behind_requests_that_are_not_read_yet() {
 async fn what_a_producer_sent_before_it_hung_up_is_handled_and_nothing_else() {
     let mut harness = Harness::start(BOUNDS);
     let mut stream = harness.connect().await;
-    let frames: Vec<u8> = (1..=7).flat_map(|id| frame(PRODUCE, id, 16_000)).collect();
+    let frames: Vec<u8> = (1..=7).flat_map(|id| frame(PRODUCE, id, 20_000)).collect();
     stream.write_all(&frames).await.unwrap();
     stream.write_all(&[frame(METADATA, 8, 0), frame(PRODUCE, 9, 0)].concat()).await.unwrap();
     harness.wait_for_start(4).await;

@@ -38,8 +38,8 @@ pub trait Transport: Send + Sync + 'static {
     /// How many of the bytes were taken.
     fn try_write(&mut self, slices: &[IoSlice<'_>], follows: Follows) -> io::Result<usize>;
 
-    /// How many bytes of the region were taken, `bytes_max` at most.
-    fn try_send_file(&mut self, region: &FileRegion, bytes_max: usize) -> io::Result<usize>;
+    /// How many bytes of the region were taken.
+    fn try_send_file(&mut self, region: &FileRegion) -> io::Result<usize>;
 }
 
 /// TCP without encryption: bytes leave as they are, and files without passing through this process's memory.
@@ -117,12 +117,11 @@ impl Transport for Plain {
         stream.try_io(Interest::WRITABLE, || Ok(sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), flags)?))
     }
 
-    fn try_send_file(&mut self, region: &FileRegion, bytes_max: usize) -> io::Result<usize> {
+    fn try_send_file(&mut self, region: &FileRegion) -> io::Result<usize> {
         let stream = &self.stream;
         stream.try_io(Interest::WRITABLE, || {
             let mut position = region.position;
-            let sent =
-                rustix::fs::sendfile(stream, &region.file, Some(&mut position), bytes_max.min(region.len as usize))?;
+            let sent = rustix::fs::sendfile(stream, &region.file, Some(&mut position), region.len as usize)?;
             if sent == 0 {
                 // The region was readable when the answer was made; a shorter file now is a fault.
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a segment ends within its region"));
