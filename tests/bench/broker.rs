@@ -394,12 +394,7 @@ fn main() {
     let is_real = arguments.iter().any(|argument| argument == "--bench");
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let dir = tempfile::tempdir().expect("a temporary directory");
-    rustix::thread::sched_setaffinity(None, &{
-        let mut load = rustix::thread::CpuSet::new();
-        load.set(1);
-        load
-    })
-    .unwrap_or_else(|error| eprintln!("the load is not pinned: {error}"));
+    load::pin_load();
     let (_zookeeper, port) = start_zookeeper(dir.path());
     // A ZooKeeper that has served nobody yet would be measured with the first broker's start.
     drop(Broker::start(Kind::Odradek, "first", dir.path(), port, ""));

@@ -43,6 +43,7 @@ const PARTITIONS: usize = 10;
 const READ_TOPIC: &str = "read";
 /// Of those that are read, one in so many is aborted.
 const ABORTED_EVERY: usize = 10;
+/// The transaction before is being ended, and nothing tells a client when it is: it asks again, as they all do.
 const ENDING_BACKOFF: Duration = Duration::from_millis(1);
 /// As transaction.state.log.num.partitions has it if nobody says otherwise.
 const STATE_PARTITIONS: usize = 50;
@@ -445,12 +446,7 @@ fn main() {
     let is_real = std::env::args().any(|argument| argument == "--bench");
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let dir = tempfile::tempdir().expect("a temporary directory");
-    rustix::thread::sched_setaffinity(None, &{
-        let mut load = rustix::thread::CpuSet::new();
-        load.set(1);
-        load
-    })
-    .unwrap_or_else(|error| eprintln!("the load is not pinned: {error}"));
+    load::pin_load();
     let (_zookeeper, port) = start_zookeeper(dir.path());
     let scale = if is_real { REAL } else { TINY };
     let measured = KINDS.map(|kind| {

@@ -56,6 +56,13 @@ pub fn wait_for_port(port: u16, what: &str) -> TcpStream {
     }
 }
 
+/// This process keeps to core 1, and leaves core 0 to what is measured.
+pub fn pin_load() {
+    let mut load = rustix::thread::CpuSet::new();
+    load.set(1);
+    rustix::thread::sched_setaffinity(None, &load).unwrap_or_else(|error| eprintln!("the load is not pinned: {error}"));
+}
+
 /// On core 0 for what is measured, on core 1 for what is not; `0,1` where both are free to all.
 pub fn pinned(cores: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
