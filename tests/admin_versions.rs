@@ -10,6 +10,7 @@ use odradek::protocol::messages::delete_acls::{DeleteAclsFilter, DeleteAclsReque
 use odradek::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use odradek::protocol::messages::describe_acls::DescribeAclsRequest;
 use odradek::protocol::messages::describe_cluster::DescribeClusterRequest;
+use odradek::protocol::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use odradek::protocol::messages::describe_producers::{DescribeProducersRequest, TopicRequest};
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic};
@@ -18,7 +19,7 @@ use odradek::protocol::messages::offset_for_leader_epoch::{
 };
 use odradek::record::build::BatchBuilder;
 use support::client::{Client, TIMESTAMP};
-use support::{Cluster, Kind, PATIENCE, eventually};
+use support::{Cluster, PATIENCE, eventually};
 
 const TOPIC: &str = "orders";
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -250,6 +251,22 @@ fn metadata_is_told(client: &mut Client, port: u16) {
     }
 }
 
+fn settings_of_no_topic_are_refused(client: &mut Client) {
+    const TOPIC_RESOURCE: i8 = 2;
+    for version in DescribeConfigsRequest::VERSIONS {
+        for (name, error) in [("none", "UNKNOWN_TOPIC_OR_PARTITION"), ("(no name)", "INVALID_TOPIC_EXCEPTION")] {
+            let resource = DescribeConfigsResource {
+                resource_type: TOPIC_RESOURCE,
+                resource_name: name.into(),
+                configuration_keys: None,
+            };
+            let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+            let response = client.call(&request, version).expect("DescribeConfigs is answered");
+            assert_eq!(name_of(response.results[0].error_code), error, "version {version}");
+        }
+    }
+}
+
 fn records_are_deleted(client: &mut Client) {
     for version in DeleteRecordsRequest::VERSIONS {
         let mut delete = |name: &str, partition_index, offset| {
@@ -298,6 +315,6 @@ fn every_version_of_every_admin_api_is_answered() {
     producers_are_described(&mut client, producer_id);
     the_cluster_is_described(&mut client, cluster.broker.port);
     metadata_is_told(&mut client, cluster.broker.port);
+    settings_of_no_topic_are_refused(&mut client);
     records_are_deleted(&mut client);
-    if Kind::under_test() == Kind::Odradek {}
 }

@@ -206,6 +206,24 @@ fn old_consumers_of_a_zstd_topic_are_told_so_before_it_has_records() {
     }
 }
 
+/// Whether there is something to convert or not, as above.
+#[test]
+fn old_consumers_of_a_topic_that_is_not_converted_are_told_so_before_it_has_records() {
+    const UNSUPPORTED_VERSION: i16 = 35;
+    let cluster = Cluster::start("fetch-unconverted", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("new", 1, &[("message.downconversion.enable", "false")]);
+    client.until_led("new", 1);
+    for version in 0..=4 {
+        let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
+        let topics = vec![FetchTopic { topic: "new".to_owned(), partitions, ..Default::default() }];
+        let request = FetchRequest { max_bytes: 1 << 20, topics, session_epoch: -1, ..Default::default() };
+        let response = client.call(&request, version).expect("the broker answers a fetch");
+        let expected = if version < 4 { UNSUPPORTED_VERSION } else { 0 };
+        assert_eq!(response.responses[0].partitions[0].error_code, expected, "version {version}");
+    }
+}
+
 /// What is converted for old consumers is in memory until they take it.
 #[test]
 fn old_consumers_that_take_no_answer_hold_little_memory() {

@@ -12,6 +12,7 @@ use crate::api::errors::Refusal;
 use crate::api::{RequestContext, Server};
 use crate::config::describe::{ConfigEntry, ConfigSource, describe_broker, describe_default_broker, describe_topic};
 use crate::config::properties::Properties;
+use crate::controller::topic_validation::validate_name;
 use crate::model::shown::shown;
 use crate::protocol::elements::ElementsWriter;
 use crate::protocol::error_code::ErrorCode;
@@ -79,6 +80,7 @@ async fn entries(server: &Server, resource: &DescribeConfigsResource) -> Result<
     let name = resource.resource_name.as_str();
     match ResourceType::from_id(resource.resource_type) {
         ResourceType::Topic => {
+            validate_name(name).map_err(|why| Refusal::from(&why))?;
             if server.metadata.image().topic(name).is_none() {
                 return Err(ErrorCode::UnknownTopicOrPartition.into());
             }

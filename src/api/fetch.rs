@@ -293,11 +293,12 @@ async fn convert(
         2 | 3 if log_format > 1 => 1,
         _ => return Ok(()),
     };
-    let Some(Payload::File(region)) = &answer.data.records else { return Ok(()) };
+    // Also where there is nothing to convert, or another error: the client learns at once that it is too old.
     if matches!(fetcher, Fetcher::Consumer { .. }) && !config.message_downconversion_enable {
         answer.data = failed(partition, ErrorCode::UnsupportedVersion);
         return Ok(());
     }
+    let Some(Payload::File(region)) = &answer.data.records else { return Ok(()) };
     if conversion.is_full {
         answer.data.records = Some(Payload::default());
         return Ok(());

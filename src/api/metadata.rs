@@ -59,7 +59,7 @@ pub(crate) async fn handle(
         context.answer.push(&mut topics, topic)?;
     }
     if version >= 8 && request.include_topic_authorized_operations {
-        for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+        for topic in topics.iter_mut().filter(|topic| topic.name.is_some()) {
             topic.topic_authorized_operations = TOPIC_OPERATIONS;
         }
     }

@@ -217,6 +217,9 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
         };
         match complaint {
             None => {
+                if OF_TICKETS.contains(&name.as_str()) {
+                    complaints.push(format!("the stored setting {name} of a broker has no effect without SASL"));
+                }
                 used.insert(name.clone(), text.clone());
             }
             Some(why) => complaints.push(format!("the stored setting {name} of a broker is ignored: {why}")),
@@ -228,7 +231,7 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
 /// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
 /// logs are opened, which is at the next start, as in Kafka.
-const WATCHED: [&str; 19] = [
+const WATCHED: [&str; 20] = [
     "advertised.listeners",
     "background.threads",
     "follower.replication.throttled.rate",
@@ -248,6 +251,21 @@ const WATCHED: [&str; 19] = [
     "num.replica.fetchers",
     "producer.id.expiration.ms",
     "replica.alter.log.dirs.io.max.bytes.per.second",
+    "transaction.partition.verification.enable",
+];
+
+/// How Kerberos and OAuth tickets are renewed. While no listener asks for either nothing comes of it, here as in a JVM broker,
+/// which takes such settings all the same.
+const OF_TICKETS: [&str; 9] = [
+    "sasl.kerberos.kinit.cmd",
+    "sasl.kerberos.min.time.before.relogin",
+    "sasl.kerberos.service.name",
+    "sasl.kerberos.ticket.renew.jitter",
+    "sasl.kerberos.ticket.renew.window.factor",
+    "sasl.login.refresh.buffer.seconds",
+    "sasl.login.refresh.min.period.seconds",
+    "sasl.login.refresh.window.factor",
+    "sasl.login.refresh.window.jitter",
 ];
 
 /// Whether a change takes effect while this broker runs: the defaults of topics do, as far as their logs obey them.
@@ -256,6 +274,7 @@ pub fn is_applied_at_run_time(name: &str) -> bool {
         return true;
     }
     WATCHED.contains(&name)
+        || OF_TICKETS.contains(&name)
         || server_setting(name).is_some_and(|setting| {
             setting.update == Update::ClusterWide && setting.standing == Standing::Acted && is_broker_twin(name)
         })
@@ -400,7 +419,7 @@ mod tests {
             ("message.max.bytes", "7"), ("min.insync.replicas", "2"), ("num.io.threads", "7"),
             ("num.recovery.threads.per.data.dir", "2"), ("num.replica.fetchers", "2"), ("producer.id.expiration.ms", "7"),
             ("replica.alter.log.dirs.io.max.bytes.per.second", "7"),
-            ("unclean.leader.election.enable", "true"),
+            ("transaction.partition.verification.enable", "false"), ("unclean.leader.election.enable", "true"),
         ];
         let parts = |config: &KafkaConfig| {
             let addresses = config.advertised_listeners().to_vec();
@@ -412,6 +431,7 @@ mod tests {
                 config.controller_config(),
                 replicas,
                 addresses,
+                config.transaction_partition_verification_enable(),
             )
         };
         for (name, value) in acted_on {
@@ -426,11 +446,24 @@ mod tests {
         let dynamic = keys::SERVER.iter().chain(DYNAMIC_ONLY).filter(|setting| setting.update != Update::ReadOnly);
         let others = dynamic.filter(|setting| !is_acted_on(setting.name));
         for setting in others {
+            if OF_TICKETS.contains(&setting.name) {
+                continue;
+            }
             let value = setting.default.filter(|value| !value.is_empty()).unwrap_or("PLAINTEXT://:9092");
             let refusal = validate_broker(&config(), &properties(&[(setting.name, value)]), Scope::Broker);
             let refusal = refusal.expect_err(setting.name).to_string();
             assert!(refusal.contains(setting.name), "{refusal}");
         }
+    }
+
+    #[test]
+    fn renewal_of_tickets_that_nobody_has_may_be_set_and_is_named() {
+        let set = properties(&[("sasl.kerberos.min.time.before.relogin", "58000")]);
+        assert_eq!(validate_broker(&config(), &set, Scope::Broker), Ok(()));
+        let (used, complaints) = usable(&set, Scope::Broker);
+        assert_eq!(used, set);
+        assert_eq!(complaints.len(), 1);
+        assert!(complaints[0].contains("sasl.kerberos.min.time.before.relogin"), "{complaints:?}");
     }
 
     #[test]
