@@ -282,7 +282,7 @@ const INTERRUPTED: [&str; 3] = [file_names::DELETED, file_names::CLEANED, file_n
 
 /// Removes files scheduled for deletion, and completes or undoes the replacement of segments by the cleaner. A loss of power
 /// may undo any of it that the directory's fsync has not made certain, and the log goes on meanwhile.
-fn finish_swaps(dir: &Path, names: Vec<String>) -> Result<(), LogError> {
+pub(super) fn finish_swaps(dir: &Path, names: Vec<String>) -> Result<(), LogError> {
     let sync_dir = || files::sync_path(dir).doing("fsync", dir);
     let mut swaps = Vec::new();
     let mut cleaned = Vec::new();
@@ -334,7 +334,14 @@ fn finish_swaps(dir: &Path, names: Vec<String>) -> Result<(), LogError> {
         remove(&offset_file(dir, *base_offset, file_names::OFFSET_INDEX))?;
     }
     sync_dir()?;
+    // From the last to the first, each for certain before the next: what a crash leaves to do spans nothing that is in place.
+    swaps.sort_unstable_by(|one, other| other.cmp(one));
+    let mut before = None;
     for (base_offset, name) in swaps {
+        if before.is_some_and(|before| before != base_offset) {
+            sync_dir()?;
+        }
+        before = Some(base_offset);
         let path = dir.join(&name);
         if !logs.contains(&base_offset) {
             remove(&path)?;

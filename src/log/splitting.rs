@@ -97,6 +97,7 @@ fn parts_of(file: &files::File, base_offset: Offset, limit: Offset, bytes: u64) 
 mod tests {
     use super::*;
     use crate::log::faults::{self, Op};
+    use crate::log::loading::finish_swaps;
     use crate::log::testing::{OneLog, batch, compressed_batch, copy_tree, marker, names_in, read_all, small_segments};
     use crate::record::build::BatchBuilder;
     use crate::record::compression::Codec;
@@ -187,6 +188,32 @@ mod tests {
     fn a_split_that_a_crash_interrupts_is_finished_or_begun_again() {
         for op in [Op::Create, Op::WriteAt, Op::SetModified, Op::Sync, Op::Rename, Op::Unlink] {
             assert!(open_with_each_failing(op, |_, _, _| {}) > 0, "{op:?}");
+        }
+    }
+
+    /// In whatever order the file system names them.
+    #[test]
+    fn segments_that_are_swapped_in_do_not_replace_each_other() {
+        let offsets = [3, FAR + 50, 3 * FAR];
+        for first in 0..offsets.len() {
+            for nth in 0..offsets.len() as u32 {
+                let one = OneLog::new(small_segments());
+                let log_of = |offset| offset_file(&one.dir(), Offset(offset), file_names::LOG);
+                let swap_of = |offset| log_of(offset).with_extension("log.swap");
+                let mut names = Vec::new();
+                for offset in (0..offsets.len()).map(|at| offsets[(first + at) % offsets.len()]) {
+                    std::fs::write(swap_of(offset), at(offset, batch(&[1], 300))).expect("writable");
+                    names.push(format!("{offset:020}.log.swap"));
+                }
+                faults::fail(Op::Rename, nth);
+                finish_swaps(&one.dir(), names.clone()).expect_err("a rename fails");
+                assert!(!faults::clear());
+                names.retain(|name| one.dir().join(name).exists());
+                finish_swaps(&one.dir(), names).expect("nothing fails");
+                for offset in offsets {
+                    assert!(log_of(offset).exists(), "{offset}, begun with the {first}., cut off at the {nth}.");
+                }
+            }
         }
     }
 
