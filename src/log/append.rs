@@ -9,7 +9,7 @@ use super::counters::add;
 use super::error::LogError;
 use super::producer_state::{BatchMetadata, EndTxnMarker, ProducerBatch, Verdict};
 use super::segment::{RollQuestion, Segment};
-use super::transaction_index;
+use super::transaction_index::TransactionIndex;
 use super::{AppendInfo, Log, State};
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
@@ -138,7 +138,7 @@ impl State {
         let rolled = self.roll_if_needed(first_offset, &question)?;
 
         let batches = prepared.batches();
-        let position = if let [batch] = batches {
+        let (position, index) = if let [batch] = batches {
             let mut parts: [IoSlice<'_>; PARTS_INLINE] = [IoSlice::new(batch.head()), IoSlice::new(batch.body())];
             self.write(&mut parts, bytes, aborts)?
         } else {
@@ -149,7 +149,7 @@ impl State {
         self.log_end_offset = Offset(last_offset.0 + 1);
         let mut at = position;
         for batch in batches {
-            self.note_appended(at, batch.header(), batch.body())?;
+            self.note_appended(at, batch.header(), batch.body(), index.as_ref())?;
             at += batch.size_in_bytes() as u32;
         }
         self.producers.set_end_offset(self.log_end_offset);
@@ -229,12 +229,12 @@ impl State {
             self.log_end_offset.max(Offset(last_offset.0 - i64::from(i32::MAX)))
         };
         let rolled = self.roll_if_needed(new_base, &question)?;
-        let position = self.write(&mut [IoSlice::new(&records[..whole_bytes])], bytes, facts.aborts)?;
+        let (position, index) = self.write(&mut [IoSlice::new(&records[..whole_bytes])], bytes, facts.aborts)?;
         self.log_end_offset = Offset(last_offset.0 + 1);
         let mut at = position;
         for batch in Batches::new(&records[..whole_bytes]).flatten() {
             let body = if batch.header.magic >= 2 { batch.body() } else { &[] };
-            self.note_appended(at, &batch.header, body)?;
+            self.note_appended(at, &batch.header, body, index.as_ref())?;
             at += batch.header.size_in_bytes as u32;
         }
         self.producers.set_end_offset(self.log_end_offset);
@@ -259,13 +259,17 @@ impl State {
         u32::try_from(bytes).ok().filter(|&bytes| bytes <= self.config.segment_bytes).ok_or_else(too_large)
     }
 
-    /// Writes batches, among which are so many markers that abort a transaction.
-    fn write(&mut self, parts: &mut [IoSlice<'_>], bytes: u32, aborts: usize) -> Result<u32, LogError> {
+    /// Writes batches, among which are so many markers that abort a transaction. Where they are, and the index for these.
+    fn write(
+        &mut self,
+        parts: &mut [IoSlice<'_>],
+        bytes: u32,
+        aborts: usize,
+    ) -> Result<(u32, Option<TransactionIndex>), LogError> {
         let State { segments, dir, snapshots, shadow, .. } = self;
         let active = segments.last_mut().expect("a log always has an active segment");
-        if aborts > 0 {
-            transaction_index::reserve(&active.txn_index_path(dir), aborts)?;
-        }
+        let index =
+            (aborts > 0).then(|| TransactionIndex::with_room(active.txn_index_path(dir), aborts)).transpose()?;
         snapshots.note_appended(bytes);
         // Writing uses them up.
         let again: Option<Vec<u8>> = shadow.as_ref().map(|_| parts.iter().flat_map(|part| part.to_vec()).collect());
@@ -273,10 +277,16 @@ impl State {
         if let (Some(in_old_directory), Some(again)) = (shadow, again) {
             in_old_directory.append(&again);
         }
-        Ok(position)
+        Ok((position, index))
     }
 
-    fn note_appended(&mut self, position: u32, header: &BatchHeader, body: &[u8]) -> Result<(), LogError> {
+    fn note_appended(
+        &mut self,
+        position: u32,
+        header: &BatchHeader,
+        body: &[u8],
+        index: Option<&TransactionIndex>,
+    ) -> Result<(), LogError> {
         let State { segments, dir, config, .. } = self;
         let active = segments.last_mut().expect("a log always has an active segment");
         active.note_batch(dir, config, position, header)?;
@@ -285,7 +295,8 @@ impl State {
         if let Some(aborted) = self.producers.apply(&of_producer) {
             // The marker is in the log: without its entry readers would take aborted records for committed ones. So even
             // a full disk, which had room a moment ago, is a failure of the log here; recovery rebuilds the index.
-            transaction_index::append(&active.txn_index_path(dir), &aborted).map_err(LogError::half_done)?;
+            let index = index.expect("room was made for each abort");
+            index.append(&aborted).map_err(LogError::half_done)?;
             active.has_txn_index = true;
         }
         Ok(())

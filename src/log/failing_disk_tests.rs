@@ -35,8 +35,9 @@ enum Fails {
     From(usize),
     /// This one alone.
     Once(usize),
-    /// Of those from this one on that need room, all before the other one: the disk is full for a while.
-    Full(usize, usize),
+    /// Of those from this one on that need what there is none of, all before the other one: the disk is full for a while, or
+    /// there are too many open files.
+    Without(usize, usize),
 }
 
 /// A directory on a disk that may fail.
@@ -64,6 +65,10 @@ fn needs_room(op: Op, path: &Path) -> bool {
     }
 }
 
+fn needs_descriptor(op: Op) -> bool {
+    matches!(op, Op::Open | Op::Create | Op::List)
+}
+
 impl Disk {
     fn call(&self, op: Op, path: &Path) -> io::Result<()> {
         if !self.is_watched.load(Ordering::SeqCst) {
@@ -78,8 +83,9 @@ impl Disk {
             Fails::From(first) => call >= first,
             Fails::Once(one) => call == one,
             // Where there is no room for a directory there is none.
-            Fails::Full(first, end) => {
-                self.has_started.load(Ordering::SeqCst) && (first..end).contains(&call) && needs_room(op, path)
+            Fails::Without(first, end) => {
+                let needs = if errno == Errno::NOSPC { needs_room(op, path) } else { needs_descriptor(op) };
+                self.has_started.load(Ordering::SeqCst) && (first..end).contains(&call) && needs
             }
         };
         if !does_fail {
@@ -262,7 +268,7 @@ impl World {
             assert!(is_bad && is_told && self.disk.has_failed().is_some(), "{error}, after {}", self.what());
             assert!(!self.has_room_again, "{error}, though there is room again after {}", self.what());
         });
-        if let Fails::Full(_, end) = self.fails {
+        if let Fails::Without(_, end) = self.fails {
             self.has_room_again = self.disk.calls.load(Ordering::SeqCst) >= end;
         }
         outcome.ok()
@@ -363,6 +369,7 @@ impl World {
         let is_bad = self.is_bad(&log);
         self.epoch += 1;
         let epoch = LeaderEpoch(self.epoch);
+        let (before, end) = (self.with(topic, |held| held.clone()), log.log_end_offset());
         let offset = self.with(topic, |held| {
             let offset = Offset(held.must.get(entries - 1)?.last + 1);
             held.must.truncate(if all { 0 } else { entries });
@@ -377,6 +384,9 @@ impl World {
         });
         if truncated.is_ok() {
             self.with(topic, |held| held.may.clone_from(&held.must));
+        } else if log.log_end_offset() == end && !log.is_offline() {
+            // It was not begun.
+            self.with(topic, |held| *held = before);
         }
         self.allow(is_bad, truncated);
         self.dirs().write_recovery_points_moved_back(self.now_ms);
@@ -511,8 +521,8 @@ impl World {
         assert_eq!(self.counters.logs_failed.load(Ordering::Relaxed), 0, "{what}: {lines:#?}");
         assert_eq!((failed as usize, heard.len(), told.len()), (offline.len(), offline.len(), offline.len()), "{what}");
         assert!(offline.is_empty() || offline == [bad], "{what}");
-        if let Fails::Full(..) = self.fails {
-            assert!(offline.is_empty(), "{what}");
+        if let Fails::Without(..) = self.fails {
+            assert!(offline.is_empty(), "{what}: {lines:#?}");
         } else if self.disk.has_failed().is_some() && !self.was_told {
             self.was_told = true;
             assert!(!offline.is_empty(), "{what}: {lines:#?}");
@@ -528,6 +538,9 @@ impl World {
         // The locks of the directories go with it.
         self.dirs = None;
         errors_about(&bad(self.root.path()));
+        // A process that begins has descriptors.
+        let is_without = self.disk.fails.lock().expect("unpoisoned").1 == Errno::MFILE;
+        self.disk.is_watched.store(!is_without, Ordering::SeqCst);
         let (dirs, failures, counters) = open(self.root.path(), self.now_ms);
         (self.dirs, self.failures, self.counters) = (Some(dirs), failures, counters);
         self.hear();
@@ -671,6 +684,14 @@ fn a_directory_is_not_used_any_more_after_any_call_has_failed() {
 fn a_full_disk_takes_nothing_out_of_service() {
     let calls = run(Fails::Never, Errno::IO);
     every(calls, 60).for_each(|call| {
-        run(Fails::Full(call, call + 40), Errno::NOSPC);
+        run(Fails::Without(call, call + 40), Errno::NOSPC);
+    });
+}
+
+#[test]
+fn too_many_open_files_take_nothing_out_of_service() {
+    let calls = run(Fails::Never, Errno::IO);
+    every(calls, 60).for_each(|call| {
+        run(Fails::Without(call, call + 40), Errno::MFILE);
     });
 }

@@ -1,7 +1,7 @@
 //! The one door of this room to the file system. What fsyncs or renames is here alone too: no thread may do that which serves
 //! connections or holds a lock. In tests each call may be counted, made to wait or to fail; see `faults`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 pub(crate) use std::fs::File;
 use std::fs::{self, DirEntry, Metadata, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -102,19 +102,55 @@ fn may_ask() -> io::Result<()> {
     if PATIENCE.get() == Patience::None { Err(Errno::AGAIN.into()) } else { Ok(()) }
 }
 
+thread_local! {
+    static SPARES: RefCell<Vec<File>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Descriptors for a change that must not stop half way: while this is held, what its thread opens takes them where the process
+/// has no more.
+#[must_use]
+pub(crate) struct Spares(());
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        SPARES.take();
+    }
+}
+
+/// As many as the change opens, before it has begun: an error leaves it undone.
+pub(crate) fn spare_descriptors(dir: &Path, count: usize) -> io::Result<Spares> {
+    let spares = (0..count).map(|_| open(dir)).collect::<io::Result<Vec<File>>>()?;
+    SPARES.set(spares);
+    Ok(Spares(()))
+}
+
+/// What takes a descriptor, with a spare one if there is no other.
+fn opened<T>(op: Op, path: &Path, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match before(op, path).and_then(|()| open()) {
+        Err(error)
+            if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE))
+                && SPARES.with_borrow_mut(Vec::pop).is_some() =>
+        {
+            open()
+        }
+        opened => opened,
+    }
+}
+
 /// Opens a file that is there, by what memory knows of the directory if the thread may not wait.
 fn open_there(path: &Path, options: &OpenOptions, flags: OFlags) -> io::Result<File> {
     may_ask()?;
-    before(Op::Open, path)?;
-    if !may_wait() {
-        match rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::CACHED) {
-            Ok(file) => return Ok(file.into()),
-            Err(Errno::AGAIN) => return Err(Errno::AGAIN.into()),
-            // The system may not know how, and says it in more than one way.
-            Err(_) => {}
+    opened(Op::Open, path, || {
+        if !may_wait() {
+            match rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::CACHED) {
+                Ok(file) => return Ok(file.into()),
+                Err(Errno::AGAIN) => return Err(Errno::AGAIN.into()),
+                // The system may not know how, and says it in more than one way.
+                Err(_) => {}
+            }
         }
-    }
-    options.open(path)
+        options.open(path)
+    })
 }
 
 pub(crate) fn open(path: &Path) -> io::Result<File> {
@@ -133,14 +169,12 @@ pub(crate) fn open_to_write(path: &Path) -> io::Result<File> {
 
 /// Opens a file with what it has, or makes it.
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
-    before(Op::Create, path)?;
-    OpenOptions::new().write(true).create(true).truncate(false).open(path)
+    opened(Op::Create, path, || OpenOptions::new().write(true).create(true).truncate(false).open(path))
 }
 
 /// Makes an empty file.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
-    before(Op::Create, path)?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+    opened(Op::Create, path, || OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path))
 }
 
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
@@ -155,8 +189,7 @@ pub(crate) fn create_dir_all(path: &Path) -> io::Result<()> {
 
 /// The entries of a directory.
 pub(crate) fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
-    before(Op::List, dir)?;
-    fs::read_dir(dir)?.collect()
+    opened(Op::List, dir, || fs::read_dir(dir)?.collect())
 }
 
 pub(crate) fn exists(path: &Path) -> io::Result<bool> {
@@ -191,8 +224,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(metadata_of(&file)?.len()).unwrap_or(usize::MAX)];
         return read_exact_at(&file, &mut bytes, 0).map(|()| bytes);
     }
-    before(Op::Read, path)?;
-    fs::read(path)
+    opened(Op::Read, path, || fs::read(path))
 }
 
 /// The system is not to read ahead of what is asked of this file: it does so within whichever call comes upon the last of
@@ -363,8 +395,7 @@ pub(crate) fn sync_path(path: &Path) -> io::Result<()> {
 
 /// Writes a whole file. It may be there in part after an error or a crash.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    before(Op::Write, path)?;
-    fs::write(path, content)
+    opened(Op::Write, path, || fs::write(path, content))
 }
 
 /// Reads a whole file; a missing one is `None`.

@@ -20,6 +20,7 @@ use super::scan::{Found, HeaderScan};
 use super::segment::{Durability, RELATIVE_OFFSET_MAX, Recovered, Segment};
 use super::snapshots::Snapshots;
 use super::synced::Synced;
+use super::transaction_index::TransactionIndex;
 use super::{Log, State, Unwritten, files, partition_metadata, splitting, transaction_index};
 use crate::config::log::LogConfig;
 use crate::model::lock::Lock;
@@ -645,7 +646,7 @@ impl Loader<'_> {
             believed.take_if(|believed| !believed.agrees(&batch.header, log_start_offset));
             let Some(of_producer) = producer_batch_of(batch) else { return Ok(()) };
             if let Some(aborted) = producers.apply(&of_producer) {
-                transaction_index::append(&txn_index, &aborted)?;
+                TransactionIndex::open(txn_index.clone())?.append(&aborted)?;
                 has_txn_index = true;
             }
             Ok(())

@@ -61,7 +61,10 @@ impl Log {
                 return Ok(Replaced::Overtaken);
             }
         };
-        let sync_dir = || files::sync_path(&dir).doing("fsync", &dir);
+        // Before anything has changed: later there may be no descriptor left, and the change would stay half done.
+        let opened = files::open(&dir).doing("open", &dir);
+        let opened = self.observe(opened).inspect_err(|_| remove_cleaned(&paths))?;
+        let sync_dir = || files::sync(&opened).doing("fsync", &dir);
         let swapped = (|| {
             sync_dir()?;
             for path in &paths {

@@ -11,7 +11,7 @@
 //! Source: kafka 3.9 storage/.../log/{TransactionIndex,AbortedTxn}.java.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{IoContext, LogError};
 use super::files;
@@ -59,24 +59,35 @@ impl AbortedTxn {
     }
 }
 
-pub(crate) fn append(path: &Path, txn: &AbortedTxn) -> Result<(), LogError> {
-    let write = || -> io::Result<()> {
-        let file = files::open_or_create(path)?;
-        // A torn entry of an earlier failure is overwritten, not built upon.
-        let length = files::metadata_of(&file)?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
-        files::write_all_at(&file, &txn.encode(), length)
-    };
-    write().doing("append to", path)
+/// A file that is open to be appended to.
+pub(crate) struct TransactionIndex {
+    file: files::File,
+    path: PathBuf,
 }
 
-/// Makes sure that there is room for so many entries more, where the file system can tell. Their transactions are about to be
-/// aborted in the log, and without the entries readers would take aborted records for committed ones.
-pub(crate) fn reserve(path: &Path, count: usize) -> Result<(), LogError> {
-    let reserve = || -> io::Result<()> {
-        let file = files::open_or_create(path)?;
-        files::reserve(&file, files::metadata_of(&file)?.len(), (count * ENTRY_BYTES) as u64)
-    };
-    reserve().doing("make room in", path)
+impl TransactionIndex {
+    pub fn open(path: PathBuf) -> Result<TransactionIndex, LogError> {
+        let file = files::open_or_create(&path).doing("open", &path)?;
+        Ok(TransactionIndex { file, path })
+    }
+
+    /// One in which there is room for so many entries more, where the file system can tell. Their transactions are about to be
+    /// aborted in the log, and without the entries readers would take aborted records for committed ones.
+    pub fn with_room(path: PathBuf, count: usize) -> Result<TransactionIndex, LogError> {
+        let index = TransactionIndex::open(path)?;
+        let length = files::metadata_of(&index.file).doing("make room in", &index.path)?.len();
+        files::reserve(&index.file, length, (count * ENTRY_BYTES) as u64).doing("make room in", &index.path)?;
+        Ok(index)
+    }
+
+    pub fn append(&self, txn: &AbortedTxn) -> Result<(), LogError> {
+        let write = || -> io::Result<()> {
+            // A torn entry of an earlier failure is overwritten, not built upon.
+            let length = files::metadata_of(&self.file)?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
+            files::write_all_at(&self.file, &txn.encode(), length)
+        };
+        write().doing("append to", &self.path)
+    }
 }
 
 /// All entries; checks what a reader relies on: whole entries, known version, markers in order within the segment.
@@ -201,7 +212,7 @@ mod tests {
         let path = dir.path().join("x.txnindex");
         let all = [txn(1, 0, 10, 11), txn(2, 5, 20, 12), txn(3, 30, 40, 41)];
         for t in &all {
-            append(&path, t).expect("writable");
+            TransactionIndex::open(path.clone()).and_then(|index| index.append(t)).expect("writable");
         }
         let bytes = std::fs::read(&path).expect("readable");
         assert_eq!(bytes.len(), 3 * 34);

@@ -12,15 +12,18 @@ use super::scan::{BatchScan, Found};
 use super::segment::{Segment, find_position};
 use super::snapshots::{self, Snapshots};
 use super::{Log, State, append, file_names, files};
-use crate::model::lock::about_to_wait_for_disk;
+use crate::model::lock::{Guard, about_to_wait_for_disk};
 use crate::model::{LeaderEpoch, Offset};
+
+/// Descriptors that a truncation keeps for itself: it opens the directory, the files of the last segment, and snapshots.
+const TRUNCATION_OPENS: usize = 8;
 
 impl Log {
     /// Cuts off the batch that holds `offset` and everything behind it, as the leader of `leader_epoch` said; refused
     /// unless that epoch is in force. Returns false if the log ends before.
     pub fn truncate_to(&self, offset: Offset, leader_epoch: LeaderEpoch, now_ms: i64) -> Result<bool, LogError> {
         let renaming = self.begin_renaming();
-        let mut state = self.serving()?;
+        let state = self.serving()?;
         state.check_epoch(leader_epoch)?;
         state.check_new_end(offset)?;
         if offset < state.segments[0].base_offset() {
@@ -28,8 +31,10 @@ impl Log {
             drop(renaming);
             return self.truncate_fully_and_start_at(offset, None, leader_epoch, now_ms).map(|()| true);
         }
-        let Some(removed) = state.begin_truncation(offset) else { return Ok(false) };
         let (due_ms, dir) = (state.due_ms(now_ms), state.dir.clone());
+        let opens = if offset < state.log_end_offset { TRUNCATION_OPENS } else { 0 };
+        let (mut state, _spares) = self.with_spares(state, opens)?;
+        let Some(removed) = state.begin_truncation(offset) else { return Ok(false) };
         drop(state);
         let renamed = removed.rename_for_good(&self.parent(), &dir, due_ms);
         let result = renamed.and_then(|()| self.finish_truncation(offset, now_ms));
@@ -38,6 +43,21 @@ impl Log {
         state.is_truncating = result.is_err();
         drop(state);
         self.observe_change(result).map(|()| true)
+    }
+
+    /// What a truncation opens, before it changes anything.
+    fn with_spares<'a>(
+        &self,
+        state: Guard<'a, State>,
+        count: usize,
+    ) -> Result<(Guard<'a, State>, files::Spares), LogError> {
+        match files::spare_descriptors(&state.dir, count).doing("open", &state.dir) {
+            Ok(spares) => Ok((state, spares)),
+            Err(error) => {
+                drop(state);
+                self.observe(Err(error))
+            }
+        }
     }
 
     /// Cuts the last segment, and reads what it keeps. Who asks where the log ends is told meanwhile.
@@ -58,11 +78,12 @@ impl Log {
         now_ms: i64,
     ) -> Result<(), LogError> {
         let _renaming = self.begin_renaming();
-        let mut state = self.serving()?;
+        let state = self.serving()?;
         state.check_epoch(leader_epoch)?;
         state.check_new_end(offset)?;
-        let removed = state.begin_full_truncation(offset, log_start_offset);
         let (due_ms, dir) = (state.due_ms(now_ms), state.dir.clone());
+        let (mut state, _spares) = self.with_spares(state, TRUNCATION_OPENS)?;
+        let removed = state.begin_full_truncation(offset, log_start_offset);
         drop(state);
         // A new segment may have the name of one that goes: that one makes way first.
         let renamed = removed.rename_for_good(&self.parent(), &dir, due_ms);
