@@ -1,7 +1,7 @@
-//! What runs by the clock for as long as the broker does: retention, flushes, checkpoints, removals. Each pass is
-//! blocking work of `log/`, run on an I/O thread.
+//! What runs by the clock for as long as the broker does: retention, flushes, checkpoints, removals. Each pass over a log
+//! directory is blocking work of `log/`, run on an I/O thread of that directory's share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::config::sections::LogDirsConfig;
+use crate::log::dirs::OneDir;
 use crate::model::BrokerId;
 use crate::model::clock::wall_clock_ms;
 use crate::replica::replica_manager::ReplicaManager;
@@ -32,35 +33,48 @@ pub(crate) fn start(
     zookeeper: ZooKeeper,
     shutdown: watch::Receiver<bool>,
 ) {
+    start_passes(tasks, config, &replicas, &shutdown);
+    tasks.spawn(follow_failures(failed_dirs, replicas, zookeeper, shutdown));
+}
+
+fn start_passes(
+    tasks: &mut JoinSet<()>,
+    config: &LogDirsConfig,
+    replicas: &Arc<ReplicaManager>,
+    shutdown: &watch::Receiver<bool>,
+) {
     let delay = ms(config.log_initial_task_delay_ms);
-    let mut every = |first: Duration, interval: Duration, pass: fn(&ReplicaManager, i64)| {
-        tasks.spawn(repeat(first, interval, Arc::clone(&replicas), pass, shutdown.clone()));
+    // Each directory by itself: a disk that does not answer keeps its own waiting, and no other's.
+    let dirs = replicas.log_dirs().live_dirs();
+    let mut every = |first: Duration, interval: Duration, pass: Pass| {
+        for dir in &dirs {
+            tasks.spawn(repeat(first, interval, Arc::clone(replicas), dir.clone(), pass, shutdown.clone()));
+        }
     };
-    every(delay, ms(config.log_retention_check_interval_ms), |replicas, now_ms| {
-        replicas.log_dirs().tick_retention(now_ms);
-        replicas.note_log_start_offsets();
+    every(delay, ms(config.log_retention_check_interval_ms), |replicas, dir, now_ms| {
+        dir.tick_retention(now_ms);
+        replicas.note_log_start_offsets(dir.path());
     });
-    every(SWEEP_INTERVAL, SWEEP_INTERVAL, |replicas, now_ms| {
-        replicas.log_dirs().tick_flush(now_ms);
-        replicas.log_dirs().tick_deletions(now_ms);
-        replicas.forget_unused_fetch_sessions();
+    every(SWEEP_INTERVAL, SWEEP_INTERVAL, |_, dir, now_ms| {
+        dir.tick_flush(now_ms);
+        dir.tick_deletions(now_ms);
     });
-    every(delay, ms(config.log_flush_offset_checkpoint_interval_ms), |replicas, _| {
-        replicas.log_dirs().checkpoint_recovery_points();
-    });
-    every(delay, ms(config.log_flush_start_offset_checkpoint_interval_ms), |replicas, _| {
-        replicas.log_dirs().checkpoint_log_start_offsets();
+    every(delay, ms(config.log_flush_offset_checkpoint_interval_ms), |_, dir, _| dir.checkpoint_recovery_points());
+    every(delay, ms(config.log_flush_start_offset_checkpoint_interval_ms), |_, dir, _| {
+        dir.checkpoint_log_start_offsets();
     });
     let half_lag = ms(replicas.replica_lag_time_max_ms() / 2);
-    every(half_lag, half_lag, |replicas, _| replicas.shrink_isrs());
+    every(half_lag, half_lag, |replicas, dir, _| replicas.shrink_isrs(dir.path()));
     let expiry = ms(config.producer_id_expiration_check_interval_ms);
-    every(expiry, expiry, |replicas, now_ms| {
-        replicas.log_dirs().tick_producer_expiration(now_ms);
-        replicas.look_for_late_transactions(now_ms);
+    every(expiry, expiry, |replicas, dir, now_ms| {
+        dir.tick_producer_expiration(now_ms);
+        replicas.look_for_late_transactions(dir.path(), now_ms);
     });
 
-    tasks.spawn(Arc::clone(&replicas).run_high_watermark_checkpoints(shutdown.clone()));
-    tasks.spawn(follow_failures(failed_dirs, replicas, zookeeper, shutdown));
+    tasks.spawn(forget_fetch_sessions(Arc::clone(replicas), shutdown.clone()));
+    for dir in dirs {
+        tasks.spawn(Arc::clone(replicas).run_high_watermark_checkpoints(dir, shutdown.clone()));
+    }
 }
 
 /// A setting in ms as a duration that a timer takes.
@@ -68,23 +82,47 @@ fn ms(value: i64) -> Duration {
     Duration::from_millis(u64::try_from(value).unwrap_or(0).clamp(1, 1 << 40))
 }
 
+type Pass = fn(&ReplicaManager, OneDir<'_>, i64);
+
+/// Until shutdown, or until the directory fails.
 async fn repeat(
     first: Duration,
     interval: Duration,
     replicas: Arc<ReplicaManager>,
-    pass: fn(&ReplicaManager, i64),
+    dir: PathBuf,
+    pass: Pass,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let mut ticks = tokio::time::interval_at(Instant::now() + first, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = ticks(first, interval);
+    let dir: Arc<Path> = dir.into();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
-        let this = Arc::clone(&replicas);
-        if replicas.io().run(move || pass(&this, wall_clock_ms())).await.is_err() {
+        let (this, path) = (Arc::clone(&replicas), Arc::clone(&dir));
+        let over_one = move || {
+            let one = this.log_dirs().one(&path);
+            one.inspect(|one| pass(&this, *one, wall_clock_ms())).is_some()
+        };
+        if replicas.io().run_in(Some(&dir), over_one).await != Ok(true) {
             return;
+        }
+    }
+}
+
+fn ticks(first: Duration, interval: Duration) -> Interval {
+    let mut ticks = tokio::time::interval_at(Instant::now() + first, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn forget_fetch_sessions(replicas: Arc<ReplicaManager>, mut shutdown: watch::Receiver<bool>) {
+    let mut ticks = ticks(SWEEP_INTERVAL, SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => replicas.forget_unused_fetch_sessions(),
+            _ = shutdown.wait_for(|stop| *stop) => return,
         }
     }
 }
@@ -134,5 +172,83 @@ async fn follow_failures(
             return;
         }
         untold = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::sections::ReplicaConfig;
+    use crate::log::faults::{self, Op};
+    use crate::log::testing::Gate;
+    use crate::replica::tests::{Fixture, TERMS, records, until};
+
+    /// The logs of both directories are walked by each pass, on two I/O threads.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_append_that_a_disk_does_not_take_keeps_the_other_directories_from_no_housekeeping() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+        let config = ReplicaConfig {
+            replica_lag_time_max_ms: 2,
+            replica_high_watermark_checkpoint_interval_ms: 1,
+            ..ReplicaConfig::default()
+        };
+        let fixture = Fixture::over(root, dirs.clone(), config);
+        let replicas = &fixture.replicas;
+        fixture.publish(&[("slow", 0), ("rolling", 0)]).await;
+        for topic in ["slow", "rolling"] {
+            fixture.lead_with_isr(topic, 0, 0, &[1, 2], &[1, 2]).await;
+            replicas.append(topic, 0, records(2), TERMS, 0).expect("this broker leads");
+        }
+        let of = |topic| replicas.partition(topic, 0).expect("hosted").log().expect("online");
+        let (slow, fast) = (of("slow"), of("rolling"));
+        assert!(slow.parent_dir() != fast.parent_dir());
+        let gate = Arc::new(Gate::default());
+        let at_gate = Arc::clone(&gate);
+        let _fault = faults::below(&slow.parent_dir(), move |op, _| {
+            if op == Op::WriteAt {
+                at_gate.pass();
+            }
+            Ok(())
+        });
+        let appending = Arc::clone(replicas);
+        let first = std::thread::spawn(move || appending.append("slow", 0, records(1), TERMS, 0));
+        until("it is held up", || replicas.is_held_up("slow", 0)).await;
+
+        let config = LogDirsConfig {
+            dirs,
+            log_initial_task_delay_ms: 1,
+            log_retention_check_interval_ms: 1,
+            log_flush_offset_checkpoint_interval_ms: 1,
+            log_flush_start_offset_checkpoint_interval_ms: 1,
+            producer_id_expiration_check_interval_ms: 1,
+            ..LogDirsConfig::default()
+        };
+        let (shutdown, shutting_down) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        start_passes(&mut tasks, &config, replicas, &shutting_down);
+        while fast.segment_count() < 3 {
+            replicas.append("rolling", 0, records(20), TERMS, 0).expect("this broker leads");
+        }
+        for checkpoint in
+            ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "replication-offset-checkpoint"]
+        {
+            let path = fast.parent_dir().join(checkpoint);
+            until(checkpoint, || path.exists()).await;
+        }
+        until("segments are flushed", || fast.recovery_point().0 > 0).await;
+        let wanted = tokio::time::timeout(Duration::from_secs(60), replicas.next_isr_changes()).await;
+        let wanted: Vec<_> =
+            wanted.expect("within a minute").into_iter().map(|wanted| wanted.partition.topic).collect();
+        assert_eq!(wanted, ["rolling".into()]);
+        // A thread is left for whatever is of no directory.
+        replicas.io().run(|| ()).await.expect("it is not shut down");
+        assert!(!gate.is_open() && !first.is_finished(), "the disk has not answered");
+        gate.open();
+        first.join().expect("no panic").expect("appended");
+        let path = slow.parent_dir().join("recovery-point-offset-checkpoint");
+        until("the other directory has its turn", || path.exists()).await;
+        shutdown.send_replace(true);
+        while tasks.join_next().await.is_some() {}
     }
 }

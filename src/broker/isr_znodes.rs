@@ -64,7 +64,7 @@ pub(crate) async fn run(replicas: Arc<ReplicaManager>, zookeeper: ZooKeeper, mut
 }
 
 /// Returns when the client is closed.
-async fn write(replicas: &ReplicaManager, zookeeper: &ZooKeeper) {
+async fn write(replicas: &Arc<ReplicaManager>, zookeeper: &ZooKeeper) {
     let mut untold = Untold::new(Instant::now());
     let mut checks = interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,6 +1,7 @@
 //! The log under a coordinator: the partitions of its internal topic as this broker's replica room hosts them.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +76,10 @@ impl CoordinatorLog for ReplicaLog {
         self.replicas.is_held_up(self.topic, partition)
     }
 
+    fn parent_dir(&self, partition: i32) -> Option<PathBuf> {
+        self.replicas.parent_dir(self.topic, partition)
+    }
+
     fn append_beside(
         &self,
         partition: i32,
@@ -112,8 +117,14 @@ impl CoordinatorLog for ReplicaLog {
     }
 
     fn all_committed(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing {
-        let hosted = self.replicas.partition(self.topic, partition);
-        committing(hosted.and_then(|hosted| hosted.all_committed(leader_epoch)))
+        let (replicas, topic) = (Arc::clone(&self.replicas), self.topic);
+        Box::pin(async move {
+            let look = move |replicas: &Arc<ReplicaManager>| {
+                replicas.partition(topic, partition).and_then(|hosted| hosted.all_committed(leader_epoch))
+            };
+            let commit = replicas.at(topic, partition, look).await;
+            committing(commit.unwrap_or_else(|why| Err(why.into()))).await
+        })
     }
 
     fn log_start_offset(&self, partition: i32) -> Option<Offset> {

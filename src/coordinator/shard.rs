@@ -22,6 +22,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,8 +49,11 @@ use crate::model::lock::{Guard, Lock};
 use crate::record::append_rules::AppendOrigin;
 use crate::record::read::ReadBatch;
 
-/// How many partitions are read at once after an election; each takes a buffer of `load_buffer_bytes`.
+/// How many partitions of one log directory are read at once after an election; each takes a buffer of `load_buffer_bytes`.
 const CONCURRENT_LOADS: usize = 4;
+
+/// By log directory: a disk that does not answer keeps the partitions of no other from being read.
+type Loads = HashMap<Option<PathBuf>, Arc<Semaphore>>;
 
 /// So many appends of a shard may wait for its disk. Whoever wants one more is told to come again.
 pub(crate) const BEHIND_MAX: usize = 1000;
@@ -723,7 +727,7 @@ impl<C: Core> Shards<C> {
     ) {
         let mut waiting_appends = self.waiting_appends();
         let mut work: JoinSet<()> = JoinSet::new();
-        let loads = Arc::new(Semaphore::new(CONCURRENT_LOADS));
+        let mut loads = Loads::new();
         let mut rounds = tokio::time::interval(interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events_open = true;
@@ -737,7 +741,7 @@ impl<C: Core> Shards<C> {
             };
             tokio::select! {
                 event = events.recv(), if events_open => match event {
-                    Some(event) => self.leadership_changed(event, &mut work, &loads),
+                    Some(event) => self.leadership_changed(event, &mut work, &mut loads),
                     None => events_open = false,
                 },
                 Some(waiting) = waiting_appends.recv() => {
@@ -800,11 +804,13 @@ impl<C: Core> Shards<C> {
         next
     }
 
-    fn leadership_changed(self: &Arc<Self>, event: ShardEvent, work: &mut JoinSet<()>, loads: &Arc<Semaphore>) {
+    fn leadership_changed(self: &Arc<Self>, event: ShardEvent, work: &mut JoinSet<()>, loads: &mut Loads) {
         match event {
             ShardEvent::Elected { partition, leader_epoch } => {
                 if let Some(load) = self.start_load(partition, leader_epoch) {
-                    let (shards, loads) = (Arc::clone(self), Arc::clone(loads));
+                    let of_dir = loads.entry(self.log.parent_dir(partition));
+                    let loads = Arc::clone(of_dir.or_insert_with(|| Arc::new(Semaphore::new(CONCURRENT_LOADS))));
+                    let shards = Arc::clone(self);
                     work.spawn(async move {
                         if !shards.counts_right(partition, load).await {
                             return;

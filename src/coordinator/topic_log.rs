@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -29,6 +30,11 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// Whether the disk under the partition does not keep up, so that who appends may wait for it. Takes no lock.
     fn is_held_up(&self, _partition: i32) -> bool {
         false
+    }
+
+    /// The log directory that the partition is in, if it is on a disk. Takes no lock.
+    fn parent_dir(&self, _partition: i32) -> Option<PathBuf> {
+        None
     }
 
     /// The same as `append`, where it may wait for a disk.

@@ -28,6 +28,13 @@ impl<T> Lock<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> Lock<T> {
+    pub fn is_taken(&self) -> bool {
+        matches!(self.0.try_lock(), Err(std::sync::TryLockError::WouldBlock))
+    }
+}
+
 #[derive(Debug)]
 pub struct Guard<'a, T> {
     guard: MutexGuard<'a, T>,

@@ -2,7 +2,10 @@
 //! Source of the names: kafka 3.9.1 storage/src/main/java/org/apache/kafka/storage/log/metrics/BrokerTopicMetrics.java
 //! (`kafka.server:type=BrokerTopicMetrics`) and core/src/main/scala/kafka/server/{ReplicaManager,DelayedFetch}.scala.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::log::AppendInfo;
 use crate::log::error::LogError;
@@ -60,6 +63,8 @@ pub struct ReplicaCounters {
     /// with a transaction that hangs, most likely. No count from the start on, but how many there were at the last look, each
     /// `producer.id.expiration.check.interval.ms`.
     pub partitions_with_late_transactions: AtomicU64,
+    /// The same by log directory, each of which is looked at by itself.
+    late_transactions_by_dir: Mutex<HashMap<PathBuf, u64>>,
 }
 
 pub(super) fn add(counter: &AtomicU64, more: usize) {
@@ -67,6 +72,12 @@ pub(super) fn add(counter: &AtomicU64, more: usize) {
 }
 
 impl ReplicaCounters {
+    pub(super) fn late_transactions_in(&self, dir: &Path, partitions: u64) {
+        let mut by_dir = self.late_transactions_by_dir.lock().unwrap_or_else(PoisonError::into_inner);
+        by_dir.insert(dir.to_owned(), partitions);
+        self.partitions_with_late_transactions.store(by_dir.values().sum(), Ordering::Relaxed);
+    }
+
     pub(super) fn isr_changed(&self, change: &IsrChange) {
         match change {
             IsrChange::Expand(_) => add(&self.isr_expands, 1),

@@ -1,8 +1,9 @@
 //! What the controller asks, carried out: partitions lead and follow, stop and go, and the cluster's metadata changes. One
 //! request at a time, under the control lock.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,8 @@ use crate::model::internal_topics::is_internal_topic;
 use crate::model::lock::{Guard, Lock};
 use crate::model::{LeaderEpoch, TOPIC_NAME_BYTES_MAX, TopicId, TopicPartition};
 use crate::replica::control::{
-    ControlEpochs, ControlRefusal, ControllerFence, Decisions, PartitionOutcomes, PartitionRefusal, StopReplicas,
-    judge_stop,
+    ControlEpochs, ControlRefusal, ControllerFence, Decisions, PartitionOutcomes, PartitionRefusal, StopReplica,
+    StopReplicas, judge_stop,
 };
 use crate::replica::fetcher::fetchers::FetchChange;
 use crate::replica::fetcher::state::Start;
@@ -94,37 +95,14 @@ impl ReplicaManager {
         now_ms: i64,
     ) -> Result<PartitionOutcomes, ControlRefusal> {
         let fence = self.admit(request.epochs).await?;
-        let mut outcomes = PartitionOutcomes::with_capacity(request.decisions.len());
-        let mut added = Vec::new();
-        let mut changes = Vec::new();
-        for (name, decision) in last_of_each(request.decisions) {
-            let partition = match self.hosted.get(&name.topic, name.partition) {
-                Some(partition) if partition.is_offline() => {
-                    outcomes.push((name, Err(PartitionRefusal::Storage)));
-                    continue;
-                }
-                Some(partition) => partition,
-                None => {
-                    let partition = Arc::new(Partition::new(name.clone(), Arc::clone(&self.around)));
-                    added.push(Arc::clone(&partition));
-                    partition
-                }
-            };
-            let log_topic_id = self.log_dirs.get(&name).and_then(|log| log.topic_id()).unwrap_or(TopicId::ZERO);
-            match partition.judge(&decision, log_topic_id, request.same_epoch_allowed) {
-                Verdict::Refuse(why) => {
-                    debug!("{name}: leader epoch {} is refused: {why:?}", decision.leader_epoch);
-                    outcomes.push((name, Err(why.into())));
-                }
-                Verdict::Acknowledge => {
-                    self.fetchers.change(vec![(partition, FetchChange::SetTopicId(TopicId::ZERO))]);
-                    outcomes.push((name, Ok(())));
-                }
-                verdict @ (Verdict::Lead | Verdict::Follow | Verdict::AdoptTopicId) => {
-                    changes.push(Change { partition, decision, verdict });
-                }
-            }
-        }
+        let Decisions { decisions, same_epoch_allowed, .. } = request;
+        let decisions = last_of_each(decisions);
+        let names = decisions.iter().map(|(name, _)| name);
+        let judging =
+            self.beside_if_held_up(names.cloned().collect(), move |this| this.judge_all(decisions, same_epoch_allowed));
+        let Ok(Judged { mut outcomes, added, changes }) = judging.await else {
+            return Err(ControlRefusal::ShuttingDown);
+        };
         self.hosted.insert(added);
         let mut fetch_changes = Vec::new();
         let mut events = Vec::new();
@@ -148,6 +126,52 @@ impl ReplicaManager {
         Ok(outcomes)
     }
 
+    /// Does at once what looks at partitions of these names, or on an I/O thread while the disk of one does not keep up.
+    async fn beside_if_held_up<T: Send + 'static>(
+        self: &Arc<Self>,
+        names: Vec<TopicPartition>,
+        work: impl FnOnce(&Arc<ReplicaManager>) -> T + Send + 'static,
+    ) -> Result<T, ShuttingDown> {
+        let held_up = names.iter().find(|name| self.is_held_up(&name.topic, name.partition));
+        let Some(held_up) = held_up else { return Ok(work(self)) };
+        self.at(&held_up.topic, held_up.partition, work).await
+    }
+
+    fn judge_all(self: &Arc<Self>, decisions: Vec<(TopicPartition, Decision)>, same_epoch_allowed: bool) -> Judged {
+        let mut outcomes = PartitionOutcomes::with_capacity(decisions.len());
+        let mut added = Vec::new();
+        let mut changes = Vec::new();
+        for (name, decision) in decisions {
+            let partition = match self.hosted.get(&name.topic, name.partition) {
+                Some(partition) if partition.is_offline() => {
+                    outcomes.push((name, Err(PartitionRefusal::Storage)));
+                    continue;
+                }
+                Some(partition) => partition,
+                None => {
+                    let partition = Arc::new(Partition::new(name.clone(), Arc::clone(&self.around)));
+                    added.push(Arc::clone(&partition));
+                    partition
+                }
+            };
+            let log_topic_id = self.log_dirs.get(&name).and_then(|log| log.topic_id()).unwrap_or(TopicId::ZERO);
+            match partition.judge(&decision, log_topic_id, same_epoch_allowed) {
+                Verdict::Refuse(why) => {
+                    debug!("{name}: leader epoch {} is refused: {why:?}", decision.leader_epoch);
+                    outcomes.push((name, Err(why.into())));
+                }
+                Verdict::Acknowledge => {
+                    self.fetchers.change(vec![(partition, FetchChange::SetTopicId(TopicId::ZERO))]);
+                    outcomes.push((name, Ok(())));
+                }
+                verdict @ (Verdict::Lead | Verdict::Follow | Verdict::AdoptTopicId) => {
+                    changes.push(Change { partition, decision, verdict });
+                }
+            }
+        }
+        Judged { outcomes, added, changes }
+    }
+
     /// Creates logs and changes roles on the I/O threads. Outcomes come in the order of the changes.
     async fn change(self: &Arc<Self>, changes: Vec<Change>, now_ms: i64) -> Vec<(Arc<Partition>, ChangeOutcome)> {
         let names =
@@ -158,26 +182,33 @@ impl ReplicaManager {
         let configs = self.topic_configs.of(&new).await;
         let configs: HashMap<Arc<str>, Arc<LogConfig>> = new.into_iter().zip(configs).collect();
         let configs = Arc::new(configs);
-        let mut jobs = JoinSet::new();
-        let mut changes = changes.into_iter().peekable();
-        let mut number = 0;
-        while changes.peek().is_some() {
-            let job: Vec<Change> = changes.by_ref().take(DECISIONS_PER_JOB).collect();
-            let partitions: Vec<Arc<Partition>> = job.iter().map(|change| Arc::clone(&change.partition)).collect();
-            let this = Arc::clone(self);
-            let configs = Arc::clone(&configs);
-            jobs.spawn(async move {
-                let io = Arc::clone(&this.io);
-                let carry_out = move || job.iter().map(|change| this.carry_out(change, &configs, now_ms)).collect();
-                let done = io.run(carry_out).await;
-                let outcomes: Vec<ChangeOutcome> = done.unwrap_or_else(|ShuttingDown| {
-                    partitions.iter().map(|_| Err(PartitionRefusal::ShuttingDown)).collect()
-                });
-                (number, partitions.into_iter().zip(outcomes).collect::<Vec<_>>())
-            });
-            number += 1;
+        // By directory, so that a disk that does not answer keeps no more threads than its share. New logs are in none yet.
+        let mut by_dir: BTreeMap<Option<PathBuf>, Vec<(usize, Change)>> = BTreeMap::new();
+        for (number, change) in changes.into_iter().enumerate() {
+            let dir = self.log_dirs.get(change.partition.name()).map(|log| log.parent_dir());
+            by_dir.entry(dir).or_default().push((number, change));
         }
-        let mut done = jobs.join_all().await;
+        let mut jobs = JoinSet::new();
+        for (dir, changes) in by_dir {
+            let mut changes = changes.into_iter().peekable();
+            while changes.peek().is_some() {
+                let job: Vec<(usize, Change)> = changes.by_ref().take(DECISIONS_PER_JOB).collect();
+                let partitions: Vec<(usize, Arc<Partition>)> =
+                    job.iter().map(|(number, change)| (*number, Arc::clone(&change.partition))).collect();
+                let (this, configs, dir) = (Arc::clone(self), Arc::clone(&configs), dir.clone());
+                jobs.spawn(async move {
+                    let io = Arc::clone(&this.io);
+                    let carry_out =
+                        move || job.iter().map(|(_, change)| this.carry_out(change, &configs, now_ms)).collect();
+                    let done = io.run_in(dir.as_deref(), carry_out).await;
+                    let outcomes: Vec<ChangeOutcome> = done.unwrap_or_else(|ShuttingDown| {
+                        partitions.iter().map(|_| Err(PartitionRefusal::ShuttingDown)).collect()
+                    });
+                    partitions.into_iter().zip(outcomes).collect::<Vec<_>>()
+                });
+            }
+        }
+        let mut done: Vec<_> = jobs.join_all().await.into_iter().flatten().collect();
         loop {
             let heard = self.creating.heard();
             if heard.is_empty() {
@@ -185,8 +216,8 @@ impl ReplicaManager {
             }
             self.give_topic_configs(&heard);
         }
-        done.sort_by_key(|(number, _)| *number);
-        done.into_iter().flat_map(|(_, outcomes)| outcomes).collect()
+        done.sort_by_key(|((number, _), _)| *number);
+        done.into_iter().map(|((_, partition), outcome)| (partition, outcome)).collect()
     }
 
     /// One change of role, with whatever it needs of the disk.
@@ -236,9 +267,36 @@ impl ReplicaManager {
         now_ms: i64,
     ) -> Result<PartitionOutcomes, ControlRefusal> {
         let fence = self.admit(request.epochs).await?;
-        let mut outcomes = PartitionOutcomes::with_capacity(request.partitions.len());
+        let StopReplicas { partitions, .. } = request;
+        let names = partitions.iter().map(|stop| stop.name.clone()).collect();
+        let stopping = self.beside_if_held_up(names, move |this| this.stop_all(partitions));
+        let Ok((mut outcomes, deleted)) = stopping.await else { return Err(ControlRefusal::ShuttingDown) };
+        let names: Vec<TopicPartition> = deleted.iter().map(|stop| stop.name.clone()).collect();
+        let log_dirs = Arc::clone(&self.log_dirs);
+        let delete = move || log_dirs.delete(&names, now_ms);
+        let Ok(deletions) = self.io.run(delete).await else { return Err(ControlRefusal::ShuttingDown) };
+        for (stop, deletion) in deleted.into_iter().zip(deletions) {
+            if let Err(why) = deletion {
+                error!("{}: cannot be deleted: {why}", stop.name);
+                outcomes.push((stop.name, Err(PartitionRefusal::Storage)));
+                continue;
+            }
+            info!("{} is no longer hosted here and its log is deleted", stop.name);
+            if is_internal_topic(&stop.name.topic) {
+                let leader_epoch = (stop.leader_epoch.0 >= 0).then_some(stop.leader_epoch);
+                self.tell(LeadershipEvent::Resigned { partition: stop.name.clone(), leader_epoch }).await;
+            }
+            outcomes.push((stop.name, Ok(())));
+        }
+        drop(fence);
+        Ok(outcomes)
+    }
+
+    /// Gives back what of the replicas is to be deleted; nobody is served from those any more.
+    fn stop_all(&self, partitions: Vec<StopReplica>) -> (PartitionOutcomes, Vec<StopReplica>) {
+        let mut outcomes = PartitionOutcomes::with_capacity(partitions.len());
         let mut deleted = Vec::new();
-        for stop in request.partitions {
+        for stop in partitions {
             if stop.name.topic.len() > TOPIC_NAME_BYTES_MAX {
                 // Nothing here has such a name.
                 outcomes.push((stop.name, Ok(())));
@@ -269,32 +327,24 @@ impl ReplicaManager {
         let closed: Vec<_> = names.iter().filter_map(|name| self.hosted.get(&name.topic, name.partition)).collect();
         self.hosted.remove(&names);
         closed.iter().for_each(|partition| partition.close());
-        let log_dirs = Arc::clone(&self.log_dirs);
-        let delete = move || log_dirs.delete(&names, now_ms);
-        let Ok(deletions) = self.io.run(delete).await else { return Err(ControlRefusal::ShuttingDown) };
-        for (stop, deletion) in deleted.into_iter().zip(deletions) {
-            if let Err(why) = deletion {
-                error!("{}: cannot be deleted: {why}", stop.name);
-                outcomes.push((stop.name, Err(PartitionRefusal::Storage)));
-                continue;
-            }
-            info!("{} is no longer hosted here and its log is deleted", stop.name);
-            if is_internal_topic(&stop.name.topic) {
-                let leader_epoch = (stop.leader_epoch.0 >= 0).then_some(stop.leader_epoch);
-                self.tell(LeadershipEvent::Resigned { partition: stop.name.clone(), leader_epoch }).await;
-            }
-            outcomes.push((stop.name, Ok(())));
-        }
-        drop(fence);
-        Ok(outcomes)
+        (outcomes, deleted)
     }
 
     /// Publishes what an UpdateMetadata request says.
-    pub async fn update_metadata(&self, epochs: ControlEpochs, update: Update) -> Result<(), ControlRefusal> {
+    pub async fn update_metadata(
+        self: &Arc<Self>,
+        epochs: ControlEpochs,
+        update: Update,
+    ) -> Result<(), ControlRefusal> {
         let fence = self.admit(epochs).await?;
         let deleted = self.around.metadata.apply(update);
         for name in &deleted {
-            if let Some(hosted) = self.hosted.get(&name.topic, name.partition) {
+            let Some(hosted) = self.hosted.get(&name.topic, name.partition) else { continue };
+            if hosted.is_held_up() {
+                // Others need not wait until these hear of it.
+                let io = Arc::clone(&self.io);
+                tokio::spawn(async move { io.run_in(hosted.parent_dir().as_deref(), move || hosted.wake_all()).await });
+            } else {
                 hosted.wake_all();
             }
         }
@@ -341,6 +391,14 @@ pub(crate) fn last_of_each(decisions: Vec<(TopicPartition, Decision)>) -> Vec<(T
     let mut last: Vec<_> = decisions.into_iter().rev().filter(|(name, _)| seen.insert(name.clone())).collect();
     last.reverse();
     last
+}
+
+/// What a LeaderAndIsr request comes to before anything is changed.
+struct Judged {
+    outcomes: PartitionOutcomes,
+    /// Partitions that are new here.
+    added: Vec<Arc<Partition>>,
+    changes: Vec<Change>,
 }
 
 /// One partition's part of a LeaderAndIsr request that was not refused.

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::task::JoinSet;
@@ -12,9 +11,11 @@ use crate::config::sections::ReplicaConfig;
 use crate::log::OffsetQuery;
 use crate::log::faults::{self, Op};
 use crate::log::testing::Gate;
-use crate::model::Offset;
+use crate::metadata::image::LEADER_DURING_DELETE;
+use crate::model::{BrokerId, Offset, PartitionEpoch};
 use crate::replica::error::ReplicaError;
-use crate::replica::tests::{Fixture, TERMS, records};
+use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrProposal};
+use crate::replica::tests::{Fixture, TERMS, epochs, records, until};
 
 /// The network threads of these tests are those of their runtimes; I/O threads have names.
 fn is_io_thread() -> bool {
@@ -152,18 +153,6 @@ async fn of_a_disk_from_which_much_cannot_be_sent_one_region_is_read_again_at_a_
     .await;
 }
 
-/// Waits for what another thread does.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("{what}, not within a minute"));
-}
-
 /// Whether the disk keeps up again by the time that they are made.
 #[tokio::test]
 async fn appends_to_a_disk_that_did_not_keep_up_are_made_by_io_threads_those_of_other_disks_meanwhile() {
@@ -273,4 +262,62 @@ async fn a_disk_that_does_not_keep_up_holds_up_nobody_who_wants_nothing_of_it() 
     }
     first.join().expect("no panic").expect("appended");
     assert_eq!(log.log_end_offset(), Offset(2 + 1 + 4));
+}
+
+/// The partition's own lock is taken meanwhile, by an append that waits for the log.
+#[tokio::test]
+async fn what_the_controller_says_and_hears_of_a_partition_whose_disk_does_not_answer_keeps_no_other_waiting() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+    let config = ReplicaConfig { replica_lag_time_max_ms: 0, ..ReplicaConfig::default() };
+    let fixture = Arc::new(Fixture::over(root, dirs.clone(), config));
+    let replicas = &fixture.replicas;
+    fixture.publish(&[("slow", 0), ("fast", 0)]).await;
+    for topic in ["slow", "fast"] {
+        fixture.lead_with_isr(topic, 0, 0, &[1, 2], &[1, 2]).await;
+        replicas.append(topic, 0, records(2), TERMS, 0).expect("this broker leads");
+    }
+    let slow = replicas.partition("slow", 0).expect("hosted");
+    let log = slow.log().expect("online");
+    let in_force = |proposal: &IsrProposal| IsrAnswer::InForce {
+        leader_epoch: proposal.leader_epoch,
+        partition_epoch: PartitionEpoch(proposal.partition_epoch.0 + 1),
+        isr: proposal.isr.clone(),
+    };
+    dirs.iter().for_each(|dir| replicas.shrink_isrs(dir));
+    let asked = replicas.next_isr_changes().await;
+    assert_eq!(asked.len(), 2);
+    let gate = Arc::new(Gate::default());
+    let at_gate = Arc::clone(&gate);
+    let _fault = faults::below(&log.parent_dir(), move |op, _| {
+        if op == Op::WriteAt {
+            at_gate.pass();
+        }
+        Ok(())
+    });
+    let appending = Arc::clone(replicas);
+    let first = std::thread::spawn(move || appending.append("slow", 0, records(1), TERMS, 0));
+    until("it is held up", || replicas.is_held_up("slow", 0)).await;
+    let appending = Arc::clone(replicas);
+    let second = std::thread::spawn(move || appending.append("slow", 0, records(1), TERMS, 0));
+    until("the partition's lock is taken", || slow.is_taken()).await;
+
+    // What is put back was asked of a controller that is gone.
+    replicas.isr_changes().put_back(asked.clone());
+    let again = replicas.next_isr_changes().await;
+    assert_eq!(again.iter().map(|proposal| &*proposal.partition.topic).collect::<Vec<_>>(), ["fast"]);
+    for proposal in &asked {
+        assert_eq!(replicas.isr_answered(proposal, in_force(proposal)), AfterAnswer::Nothing);
+    }
+    assert_eq!(replicas.partition("fast", 0).expect("hosted").isr(), [BrokerId(1)]);
+    fixture.publish(&[("fast", 0)]).await;
+    let deleted = fixture.image_of(LEADER_DURING_DELETE, &[("slow", 0)]);
+    assert_eq!(replicas.update_metadata(epochs(), deleted).await, Ok(()));
+    assert_eq!(fixture.decide("fast", 0, 1, 1, &[1]).await, Ok(()));
+    assert!(!gate.is_open() && !first.is_finished() && !second.is_finished(), "the disk has not answered");
+    gate.open();
+    for appending in [first, second] {
+        appending.join().expect("no panic").expect("appended");
+    }
+    until("it has heard", || slow.isr() == [BrokerId(1)]).await;
 }

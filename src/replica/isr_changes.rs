@@ -12,8 +12,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use log::{debug, info};
 use tokio::sync::Notify;
@@ -63,10 +63,19 @@ pub enum AfterAnswer {
     AskAgain,
 }
 
+/// What is wanted now.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    pub unsent: Vec<IsrProposal>,
+    /// Of partitions whose disks do not keep up: these have been looked at, and still want it.
+    pub confirmed: Vec<IsrProposal>,
+}
+
 /// What the leaders of this broker want and nobody has been asked for yet: one proposal a partition.
 #[derive(Debug, Default)]
 pub struct IsrChanges {
     unsent: Lock<BTreeMap<TopicPartition, IsrProposal>>,
+    confirmed: Lock<BTreeMap<TopicPartition, IsrProposal>>,
     proposed: AtomicU64,
     submitted: Notify,
 }
@@ -84,14 +93,26 @@ impl IsrChanges {
     }
 
     /// All that is wanted, once there is anything. Dropped half way it takes nothing.
-    pub async fn next(&self) -> Vec<IsrProposal> {
+    pub async fn next(&self) -> Wanted {
         loop {
-            let all = self.take();
-            if !all.is_empty() {
-                return all;
+            let (mut confirmed, unsent) = (std::mem::take(&mut *self.confirmed_ones()), self.take());
+            // What a partition wants by now stands for what it wanted before.
+            unsent.iter().for_each(|proposal| drop(confirmed.remove(&proposal.partition)));
+            if !unsent.is_empty() || !confirmed.is_empty() {
+                return Wanted { unsent, confirmed: confirmed.into_values().collect() };
             }
             self.submitted.notified().await;
         }
+    }
+
+    fn confirmed_ones(&self) -> Guard<'_, BTreeMap<TopicPartition, IsrProposal>> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are still wanted, as a look at their partitions has shown.
+    pub fn confirmed(&self, proposals: Vec<IsrProposal>) {
+        self.confirmed_ones().extend(proposals.into_iter().map(|proposal| (proposal.partition.clone(), proposal)));
+        self.submitted.notify_one();
     }
 
     /// All that is wanted now.
@@ -141,14 +162,16 @@ impl<L: PartitionLog> Partition<L> {
     /// Asks for an ISR without those that lag. And commits what waits for a replica that was about to join and is not any
     /// more: time alone has made it one, so nothing else may come to look.
     pub fn shrink_isr(&self) {
+        // Whoever waits for a disk waits here, and not with the partition's lock.
+        let Some(log) = self.log_at_hand() else { return };
+        let (bounds, min_isr) = (log.bounds(), log.config().min_insync_replicas);
         let mut state = self.state();
-        if !state.leadership.is_leader() || state.is_offline() {
+        let is_its = state.log.as_ref().is_some_and(|its| Arc::ptr_eq(its, &log));
+        if !is_its || !state.leadership.is_leader() || state.is_offline() {
             return;
         }
-        let Some(log) = state.log.clone() else { return };
-        let bounds = log.bounds();
         if bounds.high_watermark < bounds.log_end_offset
-            && self.advance_high_watermark(&mut state, &log, log.config().min_insync_replicas, bounds.log_end_offset)
+            && self.advance_high_watermark(&mut state, &log, min_isr, bounds.log_end_offset)
         {
             state.fetches.moved(Moves::COMMITTED);
         }

@@ -374,12 +374,12 @@ async fn what_is_wanted_waits_until_it_is_taken_and_a_newer_wish_stands_in_for_a
     let changes = &leader.partition.around.isr_changes;
     assert!(timeout(Duration::from_millis(1), changes.next()).await.is_err());
     leader.fetch(2, 3);
-    let older = changes.next().await;
+    let older = changes.next().await.unsent;
     leader.decide(7, &[1]);
     leader.fetch(2, 3);
     changes.put_back(older.clone());
-    let newer = changes.next().await;
+    let newer = changes.next().await.unsent;
     assert_eq!(newer.iter().map(|proposal| proposal.leader_epoch).collect::<Vec<_>>(), [LeaderEpoch(7)]);
     changes.put_back(newer.clone());
-    assert_eq!(changes.next().await, newer);
+    assert_eq!(changes.next().await.unsent, newer);
 }

@@ -1,6 +1,7 @@
 //! One hosted partition: its leadership, its log, and those who wait for it. The only owner of all three.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -200,6 +201,8 @@ pub struct Partition<L = Log> {
     pub(super) flushes: SharedFlush,
     /// That of the state, for who may not wait for the lock: somebody may have it who waits for a disk.
     log_at_hand: ArcSwapOption<L>,
+    /// Its replica was stopped and deleted here.
+    is_closed: AtomicBool,
 }
 
 pub(super) struct State<L> {
@@ -210,8 +213,6 @@ pub(super) struct State<L> {
     pub(super) high_watermark: Offset,
     /// Its log directory failed: nothing is served until the broker restarts.
     offline: bool,
-    /// Its replica was stopped and deleted here.
-    closed: bool,
     /// As sessions were told of it.
     noted_log_start_offset: Offset,
     commits: OffsetWaiters,
@@ -227,7 +228,6 @@ impl<L: PartitionLog> Partition<L> {
             log: None,
             high_watermark: Offset(0),
             offline: false,
-            closed: false,
             noted_log_start_offset: Offset(0),
             commits: OffsetWaiters::default(),
             fetches: FetchWaiters::default(),
@@ -239,6 +239,7 @@ impl<L: PartitionLog> Partition<L> {
             state: Lock::new(state),
             flushes: SharedFlush::default(),
             log_at_hand: ArcSwapOption::empty(),
+            is_closed: AtomicBool::new(false),
         }
     }
 
@@ -276,6 +277,16 @@ impl<L: PartitionLog> Partition<L> {
         self.state().is_offline()
     }
 
+    /// Whether its log, or the directory that it is in, is not served any more. Takes no lock.
+    pub(super) fn has_failed_log(&self) -> bool {
+        self.log_at_hand.load().as_ref().is_some_and(|log| log.is_offline())
+    }
+
+    /// That of the state, for who may not wait for the lock.
+    pub(super) fn log_at_hand(&self) -> Option<Arc<L>> {
+        self.log_at_hand.load_full()
+    }
+
     /// The leader as this partition knows it, and its epoch.
     pub fn leader(&self) -> (Option<BrokerId>, LeaderEpoch) {
         let state = self.state();
@@ -289,6 +300,11 @@ impl<L: PartitionLog> Partition<L> {
     #[cfg(test)]
     pub(crate) fn looking_at<R>(&self, look: impl FnOnce(&Leadership) -> R) -> R {
         look(&self.state().leadership)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_taken(&self) -> bool {
+        self.state.is_taken()
     }
 
     #[cfg(test)]
@@ -389,14 +405,15 @@ impl<L: PartitionLog> Partition<L> {
         if !state.leadership.is_overtaken(decision) {
             log.follow(decision.leader_epoch)?;
         }
-        state.log.get_or_insert_with(|| Arc::clone(log));
+        let log = state.log.get_or_insert_with(|| Arc::clone(log));
+        self.log_at_hand.store(Some(Arc::clone(log)));
         Ok(())
     }
 
     /// Nobody is served any more: the replica is stopped and deleted.
     pub fn close(&self) {
         let mut state = self.state();
-        state.closed = true;
+        self.is_closed.store(true, Ordering::Release);
         state.leadership = Leadership::new(self.around.local);
         if let Some(log) = state.log.take() {
             log.end_appends();
@@ -674,9 +691,9 @@ impl<L: PartitionLog> Partition<L> {
         Ok(())
     }
 
-    /// Whether it is hosted no more: another of its name may be.
+    /// Whether it is hosted no more: another of its name may be. Takes no lock.
     pub fn is_closed(&self) -> bool {
-        self.state().closed
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// Marks a session whenever what its fetches are told may have changed.
@@ -690,8 +707,13 @@ impl<L: PartitionLog> Partition<L> {
 
     /// Looks whether retention has moved the start of the log, which sessions are told.
     pub fn note_log_start_offset(&self) {
+        // Whoever waits for a disk waits here, and not with the partition's lock.
+        let Some(log) = self.log_at_hand() else { return };
+        let start = log.bounds().log_start_offset;
         let mut state = self.state();
-        let Some(start) = state.log.as_ref().map(|log| log.bounds().log_start_offset) else { return };
+        if !state.log.as_ref().is_some_and(|its| Arc::ptr_eq(its, &log)) {
+            return;
+        }
         if std::mem::replace(&mut state.noted_log_start_offset, start) != start {
             state.fetches.moved(Moves::NONE);
         }

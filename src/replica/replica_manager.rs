@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -38,6 +37,9 @@ use crate::replica::waiters::Commit;
 /// So much later than the longest timeout a coordinator may come to abort a transaction.
 /// Source: kafka 3.9 storage/.../log/ProducerStateManager.java.
 const LATE_TRANSACTION_BUFFER_MS: i64 = 5 * 60 * 1000;
+
+/// Before a partition whose disk does not keep up asks for its ISR again.
+const HELD_UP_RETRY_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Leadership changes that coordinators wait to hear of, at most this many untold.
 const LEADERSHIP_EVENTS_MAX: usize = 4096;
@@ -190,6 +192,11 @@ impl ReplicaManager {
         self.log_dirs.is_any_held_up() && self.hosted.get(topic, partition).is_some_and(|hosted| hosted.is_held_up())
     }
 
+    /// The log directory that the partition is in. Takes no lock.
+    pub fn parent_dir(&self, topic: &str, partition: i32) -> Option<PathBuf> {
+        self.hosted.get(topic, partition).and_then(|hosted| hosted.parent_dir())
+    }
+
     /// Does at once what looks at the partition's log, or on an I/O thread while its disk does not keep up.
     pub async fn at<T: Send + 'static>(
         self: &Arc<Self>,
@@ -200,7 +207,7 @@ impl ReplicaManager {
         if !self.is_held_up(topic, partition) {
             return Ok(work(self));
         }
-        let dir = self.hosted.get(topic, partition).and_then(|hosted| hosted.parent_dir());
+        let dir = self.parent_dir(topic, partition);
         // What is appended may have to be flushed, which is a task.
         let (replicas, runtime) = (Arc::clone(self), Handle::current());
         let work = move || {
@@ -220,7 +227,7 @@ impl ReplicaManager {
     ) -> Result<Vec<Result<Appended, ReplicaError>>, ShuttingDown> {
         let mut by_dir: HashMap<Option<PathBuf>, Vec<_>> = HashMap::new();
         for (place, append) in appends.into_iter().enumerate() {
-            let dir = self.hosted.get(&append.0, append.1).and_then(|hosted| hosted.parent_dir());
+            let dir = self.parent_dir(&append.0, append.1);
             by_dir.entry(dir).or_default().push((place, append));
         }
         let mut appending = JoinSet::new();
@@ -291,17 +298,40 @@ impl ReplicaManager {
 
     /// All that is wanted, once there is anything that still is: what a partition wanted before it was deleted, or before its
     /// leader was chosen anew, might be taken for the wish of the one that has its name, leader epoch and version now.
-    pub async fn next_isr_changes(&self) -> Vec<IsrProposal> {
+    pub async fn next_isr_changes(self: &Arc<Self>) -> Vec<IsrProposal> {
         loop {
-            let mut proposals = self.isr_changes().next().await;
-            proposals.retain(|proposal| {
+            let wanted = self.isr_changes().next().await;
+            let mut proposals = wanted.confirmed;
+            let mut held_up: HashMap<Option<PathBuf>, Vec<(Arc<Partition>, IsrProposal)>> = HashMap::new();
+            for proposal in wanted.unsent {
                 let TopicPartition { topic, partition } = &proposal.partition;
-                self.hosted.get(topic, *partition).is_some_and(|partition| partition.still_wants(proposal))
-            });
+                let Some(partition) = self.hosted.get(topic, *partition) else { continue };
+                if partition.is_held_up() {
+                    held_up.entry(partition.parent_dir()).or_default().push((partition, proposal));
+                } else if partition.still_wants(&proposal) {
+                    proposals.push(proposal);
+                }
+            }
+            for (dir, proposals) in held_up {
+                self.confirm_beside(dir, proposals);
+            }
             if !proposals.is_empty() {
+                proposals.sort_by(|one, other| one.partition.cmp(&other.partition));
                 return proposals;
             }
         }
+    }
+
+    /// Looks at partitions whose disk does not keep up, so that those of others need not wait.
+    fn confirm_beside(self: &Arc<Self>, dir: Option<PathBuf>, proposals: Vec<(Arc<Partition>, IsrProposal)>) {
+        let replicas = Arc::clone(self);
+        tokio::spawn(async move {
+            let look = move || proposals.into_iter().filter(|(partition, proposal)| partition.still_wants(proposal));
+            let look = move || look().map(|(_, proposal)| proposal).collect::<Vec<_>>();
+            if let Ok(wanted) = replicas.io.run_in(dir.as_deref(), look).await {
+                replicas.isr_changes().confirmed(wanted);
+            }
+        });
     }
 
     /// The registration of this broker; `None` while there is none.
@@ -309,11 +339,24 @@ impl ReplicaManager {
         self.registered.clone()
     }
 
-    /// Hands an answer to whoever asked.
-    pub fn isr_answered(&self, proposal: &IsrProposal, answer: IsrAnswer) -> AfterAnswer {
+    /// Hands an answer to whoever asked. To a partition whose disk does not keep up it is handed beside the others, and what it
+    /// wants to ask again is put back then.
+    pub fn isr_answered(self: &Arc<Self>, proposal: &IsrProposal, answer: IsrAnswer) -> AfterAnswer {
         let TopicPartition { topic, partition } = &proposal.partition;
         let Some(partition) = self.hosted.get(topic, *partition) else { return AfterAnswer::Nothing };
-        partition.isr_answered(proposal, answer)
+        if !partition.is_held_up() {
+            return partition.isr_answered(proposal, answer);
+        }
+        let (replicas, proposal) = (Arc::clone(self), proposal.clone());
+        tokio::spawn(async move {
+            let (dir, asked) = (partition.parent_dir(), proposal.clone());
+            let take = move || partition.isr_answered(&asked, answer);
+            if let Ok(AfterAnswer::AskAgain) = replicas.io.run_in(dir.as_deref(), take).await {
+                tokio::time::sleep(HELD_UP_RETRY_BACKOFF).await;
+                replicas.isr_changes().put_back([proposal]);
+            }
+        });
+        AfterAnswer::Nothing
     }
 
     /// `replica.lag.time.max.ms`
@@ -321,19 +364,23 @@ impl ReplicaManager {
         self.config.replica_lag_time_max_ms
     }
 
-    /// Takes those out of ISRs that lag.
-    pub fn shrink_isrs(&self) {
-        self.hosted.all().iter().for_each(|partition| partition.shrink_isr());
+    /// Takes those out of ISRs that lag, of the partitions with a log in that directory.
+    pub fn shrink_isrs(&self, dir: &Path) {
+        self.hosted_in(dir).for_each(|partition| partition.shrink_isr());
     }
 
     // ---- housekeeping ----
 
-    /// Names transactions that are open for longer than any may be, and counts the partitions where there are some: nobody
-    /// ends them, most likely, and readers of committed records wait.
-    pub fn look_for_late_transactions(&self, now_ms: i64) {
+    fn hosted_in(&self, dir: &Path) -> impl Iterator<Item = Arc<Partition>> {
+        self.hosted.all().into_iter().filter(move |partition| partition.parent_dir().as_deref() == Some(dir))
+    }
+
+    /// Names transactions that are open for longer than any may be, of the partitions with a log in that directory, and counts
+    /// the partitions where there are some: nobody ends them, most likely, and readers of committed records wait.
+    pub fn look_for_late_transactions(&self, dir: &Path, now_ms: i64) {
         let late_ms = self.config.transaction_max_timeout_ms.saturating_add(LATE_TRANSACTION_BUFFER_MS);
         let mut partitions = 0;
-        for partition in self.hosted.all() {
+        for partition in self.hosted_in(dir) {
             let Ok(log) = partition.leader_log(None) else { continue };
             let found = log.late_transactions(now_ms, late_ms);
             partitions += u64::from(!found.is_empty());
@@ -349,12 +396,12 @@ impl ReplicaManager {
                 );
             }
         }
-        self.counters.partitions_with_late_transactions.store(partitions, Ordering::Relaxed);
+        self.counters.late_transactions_in(dir, partitions);
     }
 
-    /// What fetch sessions are told late: where retention has moved the start of logs.
-    pub fn note_log_start_offsets(&self) {
-        self.hosted.all().iter().for_each(|partition| partition.note_log_start_offset());
+    /// What fetch sessions are told late: where retention has moved the start of logs in that directory.
+    pub fn note_log_start_offsets(&self, dir: &Path) {
+        self.hosted_in(dir).for_each(|partition| partition.note_log_start_offset());
     }
 
     pub fn forget_unused_fetch_sessions(&self) {
@@ -363,24 +410,43 @@ impl ReplicaManager {
     }
 
     /// Writes every partition's high watermark to its log directory.
-    pub async fn checkpoint_high_watermarks(&self) {
-        let log_dirs = Arc::clone(&self.log_dirs);
-        if self.io.run(move || log_dirs.checkpoint_high_watermarks()).await.is_err() {
+    pub async fn checkpoint_high_watermarks(self: &Arc<Self>) {
+        let mut writing = JoinSet::new();
+        for dir in self.log_dirs.live_dirs() {
+            let replicas = Arc::clone(self);
+            writing.spawn(async move { replicas.checkpoint_high_watermarks_in(&dir.into()).await });
+        }
+        writing.join_all().await;
+    }
+
+    async fn checkpoint_high_watermarks_in(&self, dir: &Arc<Path>) {
+        let (log_dirs, path) = (Arc::clone(&self.log_dirs), Arc::clone(dir));
+        let write = move || log_dirs.one(&path).into_iter().for_each(|one| one.checkpoint_high_watermarks());
+        if self.io.run_in(Some(dir), write).await.is_err() {
             debug!("high watermarks are not checkpointed: the broker is shutting down");
         }
     }
 
     /// Stops serving what was in a log directory that failed. Returns those partitions, for the controller to be told.
     pub async fn log_dir_failed(&self, path: &Path) -> Vec<TopicPartition> {
-        let log_dirs = Arc::clone(&self.log_dirs);
-        let path = path.to_owned();
-        let dropped = self.io.run(move || log_dirs.drop_offline_logs(&path)).await.unwrap_or_default();
-        let offline: Vec<_> = self.hosted.all().into_iter().filter(|partition| partition.is_offline()).collect();
+        let (log_dirs, failed) = (Arc::clone(&self.log_dirs), path.to_owned());
+        let drop_logs = move || log_dirs.drop_offline_logs(&failed);
+        let dropped = self.io.run_in(Some(path), drop_logs).await.unwrap_or_default();
+        if self.log_dirs.one(path).is_none() {
+            self.counters.late_transactions_in(path, 0);
+        }
+        let offline: Vec<_> = self.hosted.all().into_iter().filter(|partition| partition.has_failed_log()).collect();
         self.fetchers.stop(offline.iter().map(|partition| partition.name()));
-        for partition in offline {
-            partition.go_offline();
+        for partition in &offline {
+            let (stopping, dir) = (Arc::clone(partition), partition.parent_dir());
+            // Somebody may have it who still waits for that disk.
+            let stop = move || {
+                stopping.go_offline();
+                stopping.leader_epoch()
+            };
+            let Ok(leader_epoch) = self.io.run_in(dir.as_deref(), stop).await else { break };
             if is_internal_topic(&partition.name().topic) {
-                let (name, leader_epoch) = (partition.name().clone(), partition.leader_epoch());
+                let name = partition.name().clone();
                 self.tell(LeadershipEvent::Resigned { partition: name, leader_epoch: Some(leader_epoch) }).await;
             }
         }
@@ -417,10 +483,11 @@ impl ReplicaManager {
         self.dir_moves.set_rate(config.alter_log_dirs_bytes_per_second);
     }
 
-    /// Checkpoints high watermarks at intervals until shutdown, from the first LeaderAndIsr request on.
-    pub async fn run_high_watermark_checkpoints(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+    /// Checkpoints the high watermarks of a directory at intervals until shutdown, from the first LeaderAndIsr request on.
+    pub async fn run_high_watermark_checkpoints(self: Arc<Self>, dir: PathBuf, mut shutdown: watch::Receiver<bool>) {
         let mut has_decisions = self.has_decisions.subscribe();
         let interval_ms = u64::try_from(self.config.replica_high_watermark_checkpoint_interval_ms).unwrap_or(5_000);
+        let dir: Arc<Path> = dir.into();
         tokio::select! {
             _ = has_decisions.wait_for(|has| *has) => {}
             _ = shutdown.wait_for(|stop| *stop) => return,
@@ -430,7 +497,7 @@ impl ReplicaManager {
                 () = tokio::time::sleep(Duration::from_millis(interval_ms.max(1))) => {}
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
-            self.checkpoint_high_watermarks().await;
+            self.checkpoint_high_watermarks_in(&dir).await;
         }
     }
 }

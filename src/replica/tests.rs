@@ -81,6 +81,18 @@ pub(crate) const TERMS: AppendTerms = AppendTerms {
     expected_leader_epoch: None,
 };
 
+/// Waits for what another thread does.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}, not within a minute"));
+}
+
 pub(crate) struct Fixture {
     pub replicas: Arc<ReplicaManager>,
     events: mpsc::Receiver<LeadershipEvent>,
@@ -90,7 +102,7 @@ pub(crate) struct Fixture {
     pub dir: tempfile::TempDir,
 }
 
-fn epochs() -> ControlEpochs {
+pub(crate) fn epochs() -> ControlEpochs {
     ControlEpochs { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(-1) }
 }
 
@@ -145,13 +157,18 @@ impl Fixture {
 
     /// Tells of the brokers 1 and 2, and of these partitions, led by broker 1.
     pub async fn publish(&self, names: &[(&str, i32)]) {
+        let update = self.image_of(BrokerId(1), names);
+        assert_eq!(self.replicas.update_metadata(epochs(), update).await, Ok(()));
+    }
+
+    pub fn image_of(&self, leader: BrokerId, names: &[(&str, i32)]) -> Update {
         let broker = |id| Broker { id: BrokerId(id), rack: None, endpoints: Vec::new() };
         let topics = names.iter().map(|&(name, partition)| TopicUpdate {
             name: name.into(),
             id: TOPIC_ID,
             partitions: vec![PartitionImage {
                 partition,
-                leader: BrokerId(1),
+                leader,
                 leader_epoch: LeaderEpoch(0),
                 partition_epoch: PartitionEpoch(0),
                 controller_epoch: ControllerEpoch(1),
@@ -160,8 +177,7 @@ impl Fixture {
                 offline_replicas: Vec::new(),
             }],
         });
-        let update = Update { controller: BrokerId(1), brokers: vec![broker(1), broker(2)], topics: topics.collect() };
-        assert_eq!(self.replicas.update_metadata(epochs(), update).await, Ok(()));
+        Update { controller: BrokerId(1), brokers: vec![broker(1), broker(2)], topics: topics.collect() }
     }
 
     pub async fn decide(&self, topic: &str, partition: i32, leader: i32, epoch: i32, replicas: &[i32]) -> Outcome {
@@ -740,7 +756,7 @@ async fn partitions_with_a_transaction_that_is_open_for_longer_than_any_may_be_a
         append(topic, batch.build());
     }
     let late = |after_ms: i64| {
-        fixture.replicas.look_for_late_transactions(NOW_MS + after_ms);
+        fixture.replicas.look_for_late_transactions(fixture.dir.path(), NOW_MS + after_ms);
         fixture.replicas.counters.partitions_with_late_transactions.load(Ordering::Relaxed)
     };
     let late_ms = ReplicaConfig::default().transaction_max_timeout_ms + 5 * 60 * 1000;

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::log::testing::Gate;
 use crate::model::{GenerationId, LeaderEpoch, Offset, ProducerId, TopicPartition};
 use crate::record::append_rules::AppendOrigin;
 use crate::record::build::TransactionOutcome;
+use crate::replica::tests::until;
 
 /// One partition in memory, whose replicas and whose disk are as slow as a test wants.
 #[derive(Clone)]
@@ -180,6 +182,60 @@ impl CoordinatorLog for MemoryLog {
         }
         Ok(state.batches[next..].iter().take(2).flat_map(|(_, bytes)| bytes.clone()).collect())
     }
+}
+
+/// Of two directories; the first four partitions are in the one whose disk does not answer.
+#[derive(Default)]
+struct TwoDisks {
+    gate: Gate,
+    is_asked: AtomicUsize,
+}
+
+impl CoordinatorLog for TwoDisks {
+    fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
+        Appending::Done(Err(AppendFailure::Unexpected))
+    }
+
+    fn parent_dir(&self, partition: i32) -> Option<PathBuf> {
+        Some(PathBuf::from(if partition < 4 { "slow" } else { "fast" }))
+    }
+
+    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn log_start_offset(&self, partition: i32) -> Option<Offset> {
+        if partition < 4 {
+            self.is_asked.fetch_add(1, Ordering::Relaxed);
+            self.gate.pass();
+        }
+        Some(Offset(0))
+    }
+
+    fn read(&self, _: i32, _: Offset, _: u32) -> Result<Bytes, String> {
+        Ok(Bytes::new())
+    }
+}
+
+#[tokio::test]
+async fn partitions_on_a_disk_that_does_not_answer_keep_those_of_another_from_no_load() {
+    let log = Arc::new(TwoDisks::default());
+    let groups = GroupCoordinator::new(settings(), 5, Arc::clone(&log) as Arc<dyn CoordinatorLog>, Arc::default());
+    let (leaderships, reports) = mpsc::unbounded_channel();
+    let (_shutdown, shutting_down) = watch::channel(false);
+    tokio::spawn(Arc::clone(&groups).run(reports, shutting_down));
+    let elect = |partition| {
+        let elected = ShardEvent::Elected { partition, leader_epoch: LeaderEpoch(1) };
+        leaderships.send(elected).expect("the task runs");
+    };
+    (0..4).for_each(elect);
+    until("all are being read", || log.is_asked.load(Ordering::Relaxed) == 4).await;
+    elect(4);
+    let loads = || groups.counters().shards.loads.load(Ordering::Relaxed);
+    until("the other is loaded", || loads() == 1).await;
+    assert!(!log.gate.is_open(), "the disk has not answered");
+    log.gate.open();
+    until("all are loaded", || loads() == 5).await;
 }
 
 struct Broker {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use super::{Dir, LogDirs};
+use super::{Dir, LogDirs, OneDir};
 use crate::log::error::LogError;
 use crate::log::loading::LoadInput;
 use crate::log::segment::Segment;
@@ -13,24 +13,15 @@ use crate::model::{Offset, TopicPartition};
 impl LogDirs {
     /// Each directory may fail for itself.
     pub fn checkpoint_recovery_points(&self) {
-        self.checkpoint_each(&RECOVERY_POINTS);
+        self.each().for_each(|dir| dir.checkpoint_recovery_points());
     }
 
-    /// Only logs that start behind their first segment's base need an entry, or are empty.
     pub fn checkpoint_log_start_offsets(&self) {
-        self.checkpoint_each(&LOG_STARTS);
+        self.each().for_each(|dir| dir.checkpoint_log_start_offsets());
     }
 
     pub fn checkpoint_high_watermarks(&self) {
-        self.checkpoint_each(&HIGH_WATERMARKS);
-    }
-
-    fn checkpoint_each(&self, checkpoint: &Checkpoint) {
-        for dir in self.live().filter(|dir| dir.is_loaded.load(Ordering::Acquire)) {
-            if let Err(error) = dir.shared.observe(self.write_checkpoint(dir, checkpoint)) {
-                log::log!(error.level(), "{error}");
-            }
-        }
+        self.each().for_each(|dir| dir.checkpoint_high_watermarks());
     }
 
     /// How far compaction has come in the logs of this log's directory.
@@ -57,6 +48,30 @@ impl LogDirs {
         let current = logs.iter().filter_map(|log| Some((log.topic_partition(), (checkpoint.current)(log)?)));
         let offsets: HashMap<&TopicPartition, Offset> = kept.chain(current).collect();
         checkpoint::write_offsets(&dir.shared.path().join(checkpoint.name), offsets)
+    }
+}
+
+impl OneDir<'_> {
+    pub fn checkpoint_recovery_points(&self) {
+        self.checkpoint(&RECOVERY_POINTS);
+    }
+
+    /// Only logs that start behind their first segment's base need an entry, or are empty.
+    pub fn checkpoint_log_start_offsets(&self) {
+        self.checkpoint(&LOG_STARTS);
+    }
+
+    pub fn checkpoint_high_watermarks(&self) {
+        self.checkpoint(&HIGH_WATERMARKS);
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint) {
+        if !self.dir.is_loaded.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = self.dir.shared.observe(self.all.write_checkpoint(self.dir, checkpoint)) {
+            log::log!(error.level(), "{error}");
+        }
     }
 }
 

@@ -59,9 +59,32 @@ struct Dir {
 
 const PLACEMENTS: usize = 64;
 
+/// One directory, for the passes over it: what they wait for is its disk and no other, each for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct OneDir<'a> {
+    all: &'a LogDirs,
+    dir: &'a Dir,
+}
+
+impl<'a> OneDir<'a> {
+    pub fn path(&self) -> &'a Path {
+        self.dir.shared.path()
+    }
+}
+
 impl LogDirs {
     fn live(&self) -> impl Iterator<Item = &Dir> {
         self.dirs.iter().filter(|dir| !dir.shared.is_offline())
+    }
+
+    /// Each directory that serves.
+    pub fn each(&self) -> impl Iterator<Item = OneDir<'_>> {
+        self.live().map(|dir| OneDir { all: self, dir })
+    }
+
+    /// The directory of that path, while it serves.
+    pub fn one(&self, path: &Path) -> Option<OneDir<'_>> {
+        self.each().find(|one| one.dir.shared.path() == path)
     }
 
     pub fn live_dirs(&self) -> Vec<PathBuf> {
@@ -112,14 +135,15 @@ impl LogDirs {
         let mut dropped = Vec::new();
         for map in [&self.logs, &self.future_logs] {
             let mut logs = map.write().expect("nothing panics under this lock");
-            for (tp, log) in logs.extract_if(|_, log| log.is_in(shared)) {
-                log.abandon();
-                // Whether it is the copy or what was copied, nothing is any more.
-                self.resume_cleaning(&tp);
-                dropped.push(tp);
-            }
+            dropped.extend(logs.extract_if(|_, log| log.is_in(shared)));
         }
-        dropped
+        // Behind the lock, which everybody needs: an append may still wait for that disk.
+        for (tp, log) in &dropped {
+            log.abandon();
+            // Whether it is the copy or what was copied, nothing is any more.
+            self.resume_cleaning(tp);
+        }
+        dropped.into_iter().map(|(tp, _)| tp).collect()
     }
 
     fn logs_of(&self, shared: &Arc<LogDir>) -> Vec<Arc<Log>> {

@@ -1,13 +1,15 @@
 //! The task of one fetcher: it owns the connection to the leader, asks what the core wants to know, and has done on the I/O
 //! threads what comes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 use crate::client::connection::{Connection, ConnectionSettings};
 use crate::client::error::ClientError;
@@ -295,31 +297,55 @@ impl FetcherTask {
     async fn carry_out(&mut self, works: Vec<Work>) -> Result<Vec<Done>, ShuttingDown> {
         let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
         let works: Vec<(Arc<Partition>, Work)> = works.into_iter().filter_map(with_partition).collect();
-        let log_dirs = Arc::clone(&self.log_dirs);
-        for (partition, work) in &works {
-            if let Task::Append(from_leader) = &work.task
-                && !from_leader.records.is_empty()
-                && partition.is_throttled_follower()
-            {
-                self.throttle.record(from_leader.records.len(), Instant::now());
-            }
-        }
         let bytes: usize = works.iter().map(|(_, work)| appended_bytes(&work.task)).sum();
         let is_short = bytes <= BYTES_AT_ONCE_MAX && works.len() <= PARTITIONS_AT_ONCE_MAX;
         if is_short && !works.iter().any(|(partition, work)| may_wait_for_a_disk(partition, &work.task)) {
-            let now_ms = wall_clock_ms();
-            let outcomes = works.into_iter().map(|(partition, work)| done(&partition, work, now_ms)).collect();
-            return Ok(outcomes);
+            return Ok(all_done(works, &self.throttle, wall_clock_ms()));
         }
-        let carry_out = move || {
-            let now_ms = wall_clock_ms();
-            let outcomes = works.into_iter().map(|(partition, work)| done(&partition, work, now_ms)).collect();
-            // Before anything is appended in place of what was cut: a crash must not take that for flushed.
-            log_dirs.write_recovery_points_moved_back(now_ms);
-            outcomes
-        };
-        self.io.run(carry_out).await
+        let mut by_dir: HashMap<Option<PathBuf>, Vec<(Arc<Partition>, Work)>> = HashMap::new();
+        for (partition, work) in works {
+            by_dir.entry(partition.parent_dir()).or_default().push((partition, work));
+        }
+        let mut jobs = JoinSet::new();
+        for (dir, works) in by_dir {
+            let (log_dirs, throttle, io) =
+                (Arc::clone(&self.log_dirs), Arc::clone(&self.throttle), Arc::clone(&self.io));
+            jobs.spawn(async move {
+                let mut cut_in: BTreeSet<PathBuf> = dir.iter().cloned().collect();
+                let carry_out = move || {
+                    let now_ms = wall_clock_ms();
+                    let partitions: Vec<_> = works.iter().map(|(partition, _)| Arc::clone(partition)).collect();
+                    let outcomes = all_done(works, &throttle, now_ms);
+                    // A log may have moved meanwhile.
+                    cut_in.extend(partitions.iter().filter_map(|partition| partition.parent_dir()));
+                    // Before anything is appended in place of what was cut: a crash must not take that for flushed.
+                    for one in cut_in.iter().filter_map(|path| log_dirs.one(path)) {
+                        one.write_recovery_points_moved_back(now_ms);
+                    }
+                    outcomes
+                };
+                io.run_in(dir.as_deref(), carry_out).await
+            });
+        }
+        let mut outcomes = Vec::new();
+        while let Some(done) = jobs.join_next().await {
+            outcomes.extend(done.map_err(|_| ShuttingDown)??);
+        }
+        Ok(outcomes)
     }
+}
+
+fn all_done(works: Vec<(Arc<Partition>, Work)>, throttle: &Throttle, now_ms: i64) -> Vec<Done> {
+    let carry_out = |(partition, work): (Arc<Partition>, Work)| {
+        if let Task::Append(from_leader) = &work.task
+            && !from_leader.records.is_empty()
+            && partition.is_throttled_follower()
+        {
+            throttle.record(from_leader.records.len(), Instant::now());
+        }
+        done(&partition, work, now_ms)
+    };
+    works.into_iter().map(carry_out).collect()
 }
 
 fn appended_bytes(task: &Task) -> usize {
