@@ -283,6 +283,32 @@ fn what_cannot_be_removed_now_is_removed_later() {
     assert_eq!(left(), 0);
 }
 
+/// The clock of the machine may have been ahead when they were deleted, or appended to.
+#[test]
+fn a_clock_that_is_set_back_keeps_neither_files_nor_what_is_to_be_flushed_for_longer() {
+    const HOUR_MS: i64 = 3_600_000;
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let doomed = || names_in(&fixture.config.dirs[0]).iter().filter(|name| name.ends_with("-delete")).count();
+    create(&dirs, "t", 0);
+    let deleted = dirs.delete(&[TopicPartition::new("t", 0)], 5 * HOUR_MS);
+    assert_eq!(deleted.into_iter().map(|one| one.expect("deleted")).collect::<Vec<_>>(), [true]);
+    dirs.tick_deletions(5 * HOUR_MS + 1);
+    assert_eq!(doomed(), 1);
+    dirs.tick_deletions(HOUR_MS);
+    assert_eq!(doomed(), 0);
+
+    let log = create(&dirs, "flushed", 0);
+    log.set_config(Arc::new(LogConfig { flush_ms: 1000, ..LogConfig::clone(&log.config()) }));
+    append(&log, batch(&[1], 5)).expect("appended");
+    log.flush(5 * HOUR_MS).expect("flushed");
+    append(&log, batch(&[2], 5)).expect("appended");
+    dirs.tick_flush(5 * HOUR_MS + 999);
+    assert!(log.recovery_point() < log.log_end_offset());
+    dirs.tick_flush(HOUR_MS);
+    assert_eq!(log.recovery_point(), log.log_end_offset());
+}
+
 #[test]
 fn a_partition_whose_small_files_cannot_be_written_costs_the_others_nothing() {
     let fixture = Fixture::new(1);

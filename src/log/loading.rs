@@ -533,7 +533,7 @@ impl Loader<'_> {
                 self.input.topic_partition
             );
             let count = state.segments.len();
-            state.drop_segments(0..count).rename(&self.parent, state.due_ms(self.now_ms))?;
+            state.drop_segments(0..count).rename(&self.parent, state.due(self.now_ms))?;
             state.epochs.clear();
             state.snapshots.retain(&state.dir, |_| false)?;
         }
@@ -608,8 +608,8 @@ impl Loader<'_> {
             let is_cut = recovered.truncated_bytes > 0;
             if is_cut && at + 1 < count {
                 // Before the cut, after which nothing tells that there is a gap in front of them.
-                let due_ms = self.state.due_ms(self.now_ms);
-                self.state.drop_segments(at + 1..count).rename(&self.parent, due_ms)?;
+                let due = self.state.due(self.now_ms);
+                self.state.drop_segments(at + 1..count).rename(&self.parent, due)?;
                 files::sync_path(&self.state.dir).doing("fsync", &self.state.dir)?;
             }
             self.finish_segment(at, &recovered, Durability::LeftToTheSystem)?;

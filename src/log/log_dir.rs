@@ -11,7 +11,7 @@ use super::counters::{LogCounters, add};
 use super::error::{Condemned, IoContext, LogError};
 use super::files;
 use super::pace::Pace;
-use super::pending::Pending;
+use super::pending::{Due, Pending};
 use super::producer_state::ProducerLimits;
 use super::reserve::Reserve;
 use crate::codec::writer::RegionSource;
@@ -53,7 +53,7 @@ pub(crate) struct LogDir {
 /// Files or a whole directory to remove once nobody can be reading them any more.
 #[derive(Debug)]
 pub(crate) struct Doomed {
-    pub due_ms: i64,
+    pub due: Due,
     pub path: PathBuf,
 }
 
@@ -194,9 +194,9 @@ impl LogDir {
         self.truncated.note(());
     }
 
-    pub fn doom(&self, due_ms: i64, paths: impl IntoIterator<Item = PathBuf>) {
+    pub fn doom(&self, due: Due, paths: impl IntoIterator<Item = PathBuf>) {
         let mut doomed = self.doomed.lock().expect("nothing panics under this lock");
-        doomed.extend(paths.into_iter().map(|path| Doomed { due_ms, path }));
+        doomed.extend(paths.into_iter().map(|path| Doomed { due, path }));
     }
 
     /// What is to be removed of a directory goes under its new name.
@@ -218,6 +218,6 @@ impl LogDir {
     /// What is due by now.
     pub fn take_doomed(&self, now_ms: i64) -> Vec<PathBuf> {
         let mut doomed = self.doomed.lock().expect("nothing panics under this lock");
-        doomed.extract_if(.., |entry| entry.due_ms <= now_ms).map(|entry| entry.path).collect()
+        doomed.extract_if(.., |entry| entry.due.is_due(now_ms)).map(|entry| entry.path).collect()
     }
 }

@@ -10,6 +10,28 @@ use super::error::LogError;
 const FIRST_DELAY_MS: i64 = 1000;
 pub(crate) const LONGEST_DELAY_MS: i64 = 60_000;
 
+/// A moment of the wall clock, so long after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    since_ms: i64,
+    due_ms: i64,
+}
+
+impl Due {
+    pub fn after(now_ms: i64, delay_ms: i64) -> Due {
+        Due { since_ms: now_ms, due_ms: now_ms.saturating_add(delay_ms) }
+    }
+
+    pub fn at_once(now_ms: i64) -> Due {
+        Due::after(now_ms, 0)
+    }
+
+    /// A clock that was set back to before it all began must not make anything wait for as long.
+    pub fn is_due(self, now_ms: i64) -> bool {
+        self.due_ms <= now_ms || self.since_ms > now_ms
+    }
+}
+
 /// When a piece of work is due, and how often it has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attempt {
@@ -108,6 +130,15 @@ impl Drop for Complaints {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delay_is_no_longer_for_a_clock_that_is_set_back() {
+        let due = Due::after(3_600_000, 60_000);
+        let moments = [3_600_000, 3_659_999, 3_660_000, 7_200_000, 3_599_999, 0];
+        assert_eq!(moments.map(|now_ms| due.is_due(now_ms)), [false, false, true, true, true, true]);
+        assert!(Due::at_once(5).is_due(5));
+        assert!(!Due::after(5, i64::MAX).is_due(i64::MAX - 1));
+    }
 
     #[test]
     fn what_fails_waits_for_longer_each_time_and_new_work_does_not() {

@@ -93,7 +93,7 @@ impl Log {
         let base_offset = segment.base_offset();
         let old: Vec<Segment> = state.segments.splice(at..at + sources.len(), [segment]).collect();
         self.replacements.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
-        let due_ms = state.due_ms(now_ms);
+        let due = state.due(now_ms);
         let latest_snapshot = state.snapshots.latest();
         let mut removed = Vec::with_capacity(old.len());
         for segment in old {
@@ -107,7 +107,7 @@ impl Log {
 
         let renamed = (|| {
             for (old_base, files) in removed {
-                super::truncation::Removed(files).rename(&self.parent(), due_ms)?;
+                super::truncation::Removed(files).rename(&self.parent(), due)?;
                 // A start would take one that the new segment does not reach for a part of the log. Where the oldest go
                 // first, none is there without what came after it and may have deleted its keys.
                 if old_base >= next_offset {

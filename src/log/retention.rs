@@ -72,11 +72,11 @@ impl Log {
             }
             Ok((new_start, state.drop_segments(0..count)))
         })();
-        let due_ms = state.due_ms(now_ms);
+        let due = state.due(now_ms);
         drop(state);
         let (new_start, removed): (Offset, Removed) = self.observe(deleted)?;
         // Nothing is appended below the log start offset again: no new segment can have one of these names.
-        self.observe(removed.rename(&self.parent(), due_ms))?;
+        self.observe(removed.rename(&self.parent(), due))?;
         add(&self.parent().counters.segments_deleted, count as u64);
         log::info!("[{tp}] Deleted {count} segments from offset {from} to {new_start} due to {}", rule.reason());
         Ok(count)

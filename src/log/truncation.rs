@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::{Condemned, IoContext, LogError};
 use super::log_dir::LogDir;
+use super::pending::Due;
 use super::producer_snapshot;
 use super::producer_state::Producers;
 use super::scan::{BatchScan, Found};
@@ -31,12 +32,12 @@ impl Log {
             drop(renaming);
             return self.truncate_fully_and_start_at(offset, None, leader_epoch, now_ms).map(|()| true);
         }
-        let (due_ms, dir) = (state.due_ms(now_ms), state.dir.clone());
+        let (due, dir) = (state.due(now_ms), state.dir.clone());
         let opens = if offset < state.log_end_offset { TRUNCATION_OPENS } else { 0 };
         let (mut state, _spares) = self.with_spares(state, opens)?;
         let Some(removed) = state.begin_truncation(offset) else { return Ok(false) };
         drop(state);
-        let renamed = removed.rename_for_good(&self.parent(), &dir, due_ms);
+        let renamed = removed.rename_for_good(&self.parent(), &dir, due);
         let result = renamed.and_then(|()| self.finish_truncation(offset, now_ms));
         let mut state = self.locked();
         // After a failure there may not even be a segment: whoever waits for the lock must not go on.
@@ -81,12 +82,12 @@ impl Log {
         let state = self.serving()?;
         state.check_epoch(leader_epoch)?;
         state.check_new_end(offset)?;
-        let (due_ms, dir) = (state.due_ms(now_ms), state.dir.clone());
+        let (due, dir) = (state.due(now_ms), state.dir.clone());
         let (mut state, _spares) = self.with_spares(state, TRUNCATION_OPENS)?;
         let removed = state.begin_full_truncation(offset, log_start_offset);
         drop(state);
         // A new segment may have the name of one that goes: that one makes way first.
-        let renamed = removed.rename_for_good(&self.parent(), &dir, due_ms);
+        let renamed = removed.rename_for_good(&self.parent(), &dir, due);
         let mut state = self.locked();
         let result = renamed.and_then(|()| state.start_at(offset, now_ms));
         state.is_truncating = result.is_err();
@@ -123,19 +124,19 @@ pub(super) struct Removed(pub(super) Vec<PathBuf>);
 
 impl Removed {
     /// As `rename`, and no loss of power brings any of it back behind what is appended next.
-    fn rename_for_good(self, parent: &LogDir, dir: &Path, due_ms: i64) -> Result<(), LogError> {
+    fn rename_for_good(self, parent: &LogDir, dir: &Path, due: Due) -> Result<(), LogError> {
         if self.0.is_empty() {
             return Ok(());
         }
-        self.rename(parent, due_ms)?;
+        self.rename(parent, due)?;
         files::sync_path(dir).doing("fsync", dir)
     }
 
-    pub fn rename(self, parent: &LogDir, due_ms: i64) -> Result<(), LogError> {
+    pub fn rename(self, parent: &LogDir, due: Due) -> Result<(), LogError> {
         for path in self.0 {
             let deleted = file_names::with_suffix(&path, file_names::DELETED);
             match files::rename(&path, &deleted) {
-                Ok(()) => parent.doom(due_ms, [deleted]),
+                Ok(()) => parent.doom(due, [deleted]),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 renamed => renamed.doing("rename", &path)?,
             }
@@ -199,8 +200,8 @@ impl State {
     }
 
     /// When files that go now are removed.
-    pub(super) fn due_ms(&self, now_ms: i64) -> i64 {
-        now_ms.saturating_add(self.config.file_delete_delay_ms)
+    pub(super) fn due(&self, now_ms: i64) -> Due {
+        Due::after(now_ms, self.config.file_delete_delay_ms)
     }
 
     /// A leader that says a negative one is broken: no log ends there. Source: UnifiedLog.scala (truncateTo).
@@ -406,7 +407,7 @@ mod tests {
         let segment_bytes = u64::from(one.config.segment_bytes);
         assert!((sizes[14]..sizes[14] + segment_bytes).contains(&log.size()), "{} of {sizes:?}", log.size());
         log.locked().put_back(cut);
-        removed.rename(&one.parent, 0).expect("renamed");
+        removed.rename(&one.parent, Due::at_once(0)).expect("renamed");
         log.finish_truncation(Offset(15), 0).expect("cut");
         log.locked().is_truncating = false;
         assert_eq!(log.size(), sizes[14]);

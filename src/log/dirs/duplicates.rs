@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::{Dir, LogDirs};
 use crate::log::error::{IoContext, LogError};
 use crate::log::loading::{self, LoadInput};
+use crate::log::pending::Due;
 use crate::log::{Log, file_names, files};
 use crate::model::Offset;
 
@@ -120,7 +121,7 @@ impl LogDirs {
         rename(dir, &input.dir, &path)?;
         dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
         if !is_copy {
-            dir.shared.doom(now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms), [path]);
+            dir.shared.doom(Due::after(now_ms, self.topic_defaults.file_delete_delay_ms), [path]);
             return Ok(());
         }
         let future = loading::load(LoadInput { dir: path, ..input }, Arc::clone(&dir.shared), now_ms, &|_| {})?;

@@ -16,6 +16,7 @@ use super::{Dir, LogDirs};
 use crate::log::error::{Condemned, IoContext, LogError};
 use crate::log::loading;
 use crate::log::moving::LAST_BYTES_MAX;
+use crate::log::pending::Due;
 use crate::log::{Log, file_names, files};
 use crate::model::TopicPartition;
 
@@ -209,9 +210,9 @@ impl LogDirs {
         current.has_left();
         drop(files_held);
         future.abandon();
-        let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
+        let due = Due::after(now_ms, self.topic_defaults.file_delete_delay_ms);
         match from.shared.observe(renamed) {
-            Ok(()) => from.shared.doom(due_ms, [doomed]),
+            Ok(()) => from.shared.doom(due, [doomed]),
             Err(error) => {
                 log::log!(error.level(), "[{tp}] {error}");
                 // It may not keep the name: the log may come back to this directory. A disk that does neither has failed.
@@ -262,15 +263,15 @@ impl LogDirs {
             return;
         }
         let (path, doomed) = (future.dir(), dir.shared.path().join(file_names::deleting_dir_name(tp)));
-        let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
+        let due = Due::after(now_ms, self.topic_defaults.file_delete_delay_ms);
         match dir.shared.observe(files::rename(&path, &doomed).doing("rename", &path)) {
             Ok(()) => {
                 log::info!("[{tp}] The copy in {} is given up and scheduled for deletion", path.display());
-                dir.shared.doom(due_ms, [doomed]);
+                dir.shared.doom(due, [doomed]);
             }
             Err(error) => {
                 log::log!(error.level(), "[{tp}] {error}");
-                dir.shared.doom(now_ms, [path]);
+                dir.shared.doom(Due::at_once(now_ms), [path]);
             }
         }
         if let Err(error) = self.checkpoint_dir(dir) {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{LogDirs, OneDir};
 use crate::log::error::{IoContext, LogError};
-use crate::log::pending::{Attempt, Complaints, LONGEST_DELAY_MS, Pending};
+use crate::log::pending::{Attempt, Complaints, Due, LONGEST_DELAY_MS, Pending};
 use crate::log::{Log, files};
 use crate::model::TopicPartition;
 
@@ -71,7 +71,7 @@ impl OneDir<'_> {
                 Ok(()) => log::debug!("Deleted {}", path.display()),
                 Err(error) => {
                     complaints.note(shared.path().display(), &error);
-                    shared.doom(now_ms.saturating_add(LONGEST_DELAY_MS), [path]);
+                    shared.doom(Due::after(now_ms, LONGEST_DELAY_MS), [path]);
                 }
             }
         }
@@ -89,7 +89,7 @@ impl OneDir<'_> {
         for log in self.logs() {
             let flush_ms = log.config().flush_ms;
             if flush_ms != i64::MAX
-                && log.unflushed_since_ms().is_some_and(|since| now_ms.saturating_sub(since) >= flush_ms)
+                && log.unflushed_since_ms().is_some_and(|since| Due::after(since, flush_ms).is_due(now_ms))
             {
                 log.parent().overdue.note(log.topic_partition().clone());
             }

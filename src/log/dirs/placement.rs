@@ -8,6 +8,7 @@ use crate::config::log::LogConfig;
 use crate::log::error::{IoContext, LogError};
 use crate::log::loading::{self, LoadInput};
 use crate::log::log_dir::LogDir;
+use crate::log::pending::Due;
 use crate::log::{Log, file_names, files};
 use crate::model::{TopicId, TopicPartition};
 
@@ -172,8 +173,8 @@ impl LogDirs {
                 deleted = Err(error);
                 continue;
             }
-            let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
-            dir.shared.doom(due_ms, [renamed.clone()]);
+            let due = Due::after(now_ms, self.topic_defaults.file_delete_delay_ms);
+            dir.shared.doom(due, [renamed.clone()]);
             log::info!("Log for partition {tp} is renamed to {} and is scheduled for deletion", renamed.display());
             deleted = deleted.map(|_| Some(dir.shared.clone()));
         }

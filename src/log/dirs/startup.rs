@@ -12,6 +12,7 @@ use crate::log::counters::add;
 use crate::log::error::{Condemned, IoContext, LogError};
 use crate::log::file_names::{self, DirKind};
 use crate::log::loading::{self, LoadInput};
+use crate::log::pending::Due;
 use crate::log::{Log, checkpoint, files};
 use crate::model::{Offset, TopicPartition};
 
@@ -138,8 +139,8 @@ impl LogDirs {
         for (name, kind, topic_partition) in partition_dirs(root)? {
             match kind {
                 DirKind::Deleting => {
-                    let due_ms = now_ms.saturating_add(self.topic_defaults.file_delete_delay_ms);
-                    dir.shared.doom(due_ms, [root.join(name)]);
+                    let due = Due::after(now_ms, self.topic_defaults.file_delete_delay_ms);
+                    dir.shared.doom(due, [root.join(name)]);
                 }
                 DirKind::Stray => {
                     log::warn!("Found a stray log directory {}, leaving it alone", root.join(name).display())
@@ -230,7 +231,7 @@ impl LogDirs {
             // Either is but a copy.
             log::warn!("{} is a copy of the same log as {} and is deleted", log.dir().display(), other.dir().display());
             log.abandon();
-            log.parent().doom(now_ms, [log.dir()]);
+            log.parent().doom(Due::at_once(now_ms), [log.dir()]);
         } else {
             duplicates.lock().expect("nothing panics under this lock").push(log);
         }
