@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use odradek::record::compression::Codec;
-use odradek_zookeeper::session::ZooKeeper as Session;
+use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
-use odradek_zookeeper::znode::config::ConfigEntity;
+use odradek_zookeeper::znode::config::{self, ConfigEntity};
 use rustix::process::Signal;
 use support::client::{Client, batch, values};
 use support::{Cluster, Kind, PATIENCE, eventually};
@@ -86,6 +86,42 @@ fn a_broker_stopped_for_longer_than_its_session_registers_again() {
     until_controlled(&mut cluster, "behind");
     let mut client = cluster.broker.client();
     still_serves(&mut client, "before", 1);
+}
+
+/// The others may have removed the notification by the time that it is back. Kafka's brokers never hear of such a change.
+#[test]
+fn settings_that_changed_while_a_broker_had_no_session_are_obeyed_with_the_next_one_though_nobody_announces_them() {
+    const MESSAGE_TOO_LARGE: i16 = 10;
+    let mut cluster = Cluster::start_as(Kind::Odradek, "unheard", "");
+    let mut client = cluster.broker.client();
+    for topic in ["changed", "default"] {
+        client.create_topic(topic, 1, &[]);
+        still_serves(&mut client, topic, 0);
+    }
+    cluster.broker.process().signal(Signal::STOP);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let settings = Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port));
+        let zk = Session::connect(settings).await.expect("ZooKeeper runs");
+        while !zk.broker_ids().await.expect("ZooKeeper answers").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let limit = |name: &str, bytes: &str| config::encode(&BTreeMap::from([(name.to_owned(), bytes.to_owned())]));
+        let topic = ConfigEntity::Topic("changed".to_owned()).path();
+        zk.set(&topic, &limit("max.message.bytes", "500"), -1).await.expect("it is there");
+        let broker = ConfigEntity::Broker(0).path();
+        let created = zk.create(&broker, &limit("message.max.bytes", "5000"), CreateKind::Persistent).await;
+        created.expect("it is not there");
+    });
+    cluster.broker.process().signal(Signal::CONT);
+    for (topic, bytes) in [("changed", 1000), ("default", 10_000)] {
+        eventually(PATIENCE, "the new limit is in force", || {
+            match client.produce(topic, 0, batch(Codec::None, ["x".repeat(bytes)])) {
+                Ok(Err(MESSAGE_TOO_LARGE)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
 }
 
 #[test]

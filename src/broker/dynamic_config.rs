@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use log::{debug, error, info, warn};
@@ -35,6 +35,8 @@ pub struct DynamicConfig {
     /// The same, for rooms that act on changes.
     watched: watch::Sender<Arc<KafkaConfig>>,
     unread: Mutex<Unread>,
+    /// When the first of them were read.
+    began: Instant,
 }
 
 /// Settings that are stored but could not be read, to be tried again.
@@ -42,12 +44,15 @@ pub struct DynamicConfig {
 struct Unread {
     /// Those of this broker.
     of_broker: bool,
-    /// Which topics have any.
+    /// Which topics have any, and so those of all topics.
     list_of_topics: bool,
     topics: BTreeSet<String>,
 }
 
 const UNCLEAN_LEADER_ELECTION_ENABLE: &str = "unclean.leader.election.enable";
+
+/// So long an announced change is there at the least, with much to spare.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// How often settings that could not be read are read again.
 const UNREAD_BACKOFF: Duration = Duration::from_secs(5);
@@ -61,7 +66,8 @@ impl DynamicConfig {
     ) -> Result<DynamicConfig, ZkError> {
         let config = Arc::new(ArcSwap::from_pointee(static_config));
         let (watched, _) = watch::channel(config.load_full());
-        let dynamic = DynamicConfig { zookeeper, broker_id, config, watched, unread: Mutex::default() };
+        let dynamic =
+            DynamicConfig { zookeeper, broker_id, config, watched, unread: Mutex::default(), began: Instant::now() };
         dynamic.read_broker().await?;
         Ok(dynamic)
     }
@@ -132,20 +138,26 @@ impl DynamicConfig {
 
     /// What the logs of topics obey, read now: whoever creates a topic writes its settings without a notification.
     async fn configs_of(&self, topics: &[Arc<str>]) -> Vec<Arc<LogConfig>> {
+        let overrides = self.overrides_of(topics).await;
+        let defaults = self.config.load().topic_defaults();
+        let config = |(topic, overrides): (&Arc<str>, Option<Properties>)| match overrides {
+            Some(overrides) => topic_config(&defaults, topic, &overrides),
+            None => cautious(&defaults),
+        };
+        topics.iter().zip(overrides).map(config).map(Arc::new).collect()
+    }
+
+    /// `None` for each that cannot be read, which is complained of and tried again.
+    async fn overrides_of(&self, topics: &[Arc<str>]) -> Vec<Option<Properties>> {
         let entities: Vec<ConfigEntity> = topics.iter().map(|topic| ConfigEntity::Topic(topic.to_string())).collect();
-        let mut configs = Vec::with_capacity(topics.len());
+        let mut overrides = Vec::with_capacity(topics.len());
         for (topic, stored) in topics.iter().zip(self.zookeeper.configs(&entities).await) {
-            let overrides = match stored {
+            overrides.push(match stored {
                 Err(ZkError::SessionExpired) => self.topic_overrides(topic).await,
                 stored => self.noted(topic, stored),
-            };
-            let defaults = self.config.load().topic_defaults();
-            configs.push(Arc::new(match overrides {
-                Some(overrides) => topic_config(&defaults, topic, &overrides),
-                None => cautious(&defaults),
-            }));
+            });
         }
-        configs
+        overrides
     }
 
     /// `None` when they cannot be read, which is complained of and tried again.
@@ -176,19 +188,42 @@ impl DynamicConfig {
         }
     }
 
-    /// Takes over each change that is announced, until told to stop. It begins with all that are still announced.
+    /// Takes over each change that is announced, until told to stop. It begins with all that are still announced. What was
+    /// announced while there was no session may not be there any more, so with a new one all settings are read again.
     pub async fn run(
         self: Arc<Self>,
         replicas: Arc<ReplicaManager>,
         controller: Controller,
         mut shutdown: watch::Receiver<bool>,
     ) {
+        if self.began.elapsed() > ANNOUNCED_FOR {
+            self.all_are_unread();
+        }
+        let mut session = None;
         let mut changes = self.zookeeper.config_changes();
         // Whoever creates a topic may find its settings unreadable at any time, and tells nobody.
         let mut next_try = interval(UNREAD_BACKOFF);
         next_try.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let new_session = async {
+                if let Some(current) = &session {
+                    ZooKeeper::ended(current).await;
+                }
+                self.zookeeper.current_session().await
+            };
             let entity = tokio::select! {
+                current = new_session => match current {
+                    Ok(current) => {
+                        if session.replace(current).is_some() {
+                            self.all_are_unread();
+                        }
+                        None
+                    }
+                    Err(why) => {
+                        debug!("no more changes of settings are heard of: {why}");
+                        return;
+                    }
+                },
                 next = changes.next() => match next {
                     Ok(entity) => Some(entity),
                     Err(why) => {
@@ -214,14 +249,19 @@ impl DynamicConfig {
         }
     }
 
-    async fn take_over(&self, entity: &ConfigEntity, replicas: &ReplicaManager, controller: &Controller) {
+    fn all_are_unread(&self) {
+        let mut unread = self.unread();
+        (unread.of_broker, unread.list_of_topics) = (true, true);
+    }
+
+    async fn take_over(&self, entity: &ConfigEntity, replicas: &Arc<ReplicaManager>, controller: &Controller) {
         match entity {
             ConfigEntity::Topic(topic) => {
                 let Some(overrides) = self.topic_overrides(topic).await else { return };
                 let (path, config) = (entity.entity_path(), format!("{overrides:?}"));
                 info!("Processing override for entityPath: {} with config: {}", shown(&path), shown(&config));
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
-                replicas.set_topic_configs(&HashMap::from([(topic.as_str().into(), Arc::new(config))]));
+                give(replicas, HashMap::from([(topic.as_str().into(), Arc::new(config))])).await;
                 if overrides
                     .get(UNCLEAN_LEADER_ELECTION_ENABLE)
                     .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
@@ -229,52 +269,56 @@ impl DynamicConfig {
                     controller.unclean_elections_allowed(topic).await;
                 }
             }
-            ConfigEntity::DefaultBroker => self.take_over_broker(replicas).await,
-            ConfigEntity::Broker(id) if *id == self.broker_id.0 => self.take_over_broker(replicas).await,
+            ConfigEntity::DefaultBroker => drop(self.take_over_broker(replicas).await),
+            ConfigEntity::Broker(id) if *id == self.broker_id.0 => drop(self.take_over_broker(replicas).await),
             ConfigEntity::Broker(_) => {}
             other => warn!("a change of {} has no effect: quotas are not acted on yet", other.entity_path()),
         }
     }
 
     /// Tries again what could not be read before; what it obeyed meanwhile stays in force until it can be.
-    async fn read_unread(&self, replicas: &ReplicaManager, controller: &Controller) {
+    async fn read_unread(&self, replicas: &Arc<ReplicaManager>, controller: &Controller) {
         let Unread { of_broker, list_of_topics, topics } = std::mem::take(&mut *self.unread());
-        let mut topics: BTreeSet<String> = topics;
-        if list_of_topics {
+        let has_read_all = of_broker && self.take_over_broker(replicas).await;
+        if list_of_topics && !has_read_all {
             match self.zookeeper.configured_entities("topics").await {
                 Ok(_) => {
                     self.zookeeper.mended(CONFIG_TOPICS);
-                    topics.extend(topics_of_logs(replicas).iter().map(|topic| topic.to_string()));
+                    self.take_over_topics(replicas).await;
                 }
                 Err(_) => self.unread().list_of_topics = true,
             }
-        }
-        if of_broker {
-            self.take_over_broker(replicas).await;
         }
         for topic in topics {
             self.take_over(&ConfigEntity::Topic(topic), replicas, controller).await;
         }
     }
 
-    async fn take_over_broker(&self, replicas: &ReplicaManager) {
+    /// Whether that has made it read those of all topics too.
+    async fn take_over_broker(&self, replicas: &Arc<ReplicaManager>) -> bool {
         let before = self.config.load().topic_defaults();
         if let Err(why) = self.read_broker().await {
             debug!("the settings of broker {} stay as they are: {why}", self.broker_id);
-            return;
+            return false;
         }
+        if self.config.load().topic_defaults() == before {
+            return false;
+        }
+        self.take_over_topics(replicas).await;
+        true
+    }
+
+    /// Those of each topic with a log here. Whether elections of it may be unclean is for the controller, which reads that for
+    /// itself when its session is new.
+    async fn take_over_topics(&self, replicas: &Arc<ReplicaManager>) {
+        let topics: Vec<Arc<str>> = topics_of_logs(replicas).into_iter().collect();
+        let overrides = self.overrides_of(&topics).await;
         let defaults = self.config.load().topic_defaults();
-        if defaults == before {
-            return;
-        }
-        let mut configs = HashMap::new();
-        for topic in topics_of_logs(replicas) {
-            if let Some(overrides) = self.topic_overrides(&topic).await {
-                let config = topic_config(&defaults, &topic, &overrides);
-                configs.insert(topic, Arc::new(config));
-            }
-        }
-        replicas.set_topic_configs(&configs);
+        let read = topics.into_iter().zip(overrides).filter_map(|(topic, overrides)| {
+            let config = topic_config(&defaults, &topic, &overrides?);
+            Some((topic, Arc::new(config)))
+        });
+        give(replicas, read.collect()).await;
     }
 
     /// Lays what is stored over the file. Of the two layers, one that cannot be read stays as it is. Fails only when
@@ -314,6 +358,17 @@ impl DynamicConfig {
             self.watched.send_replace(config);
         }
         Ok(())
+    }
+}
+
+/// Hands changed settings to the logs; on an I/O thread while a disk does not keep up, since a log of it may be among them.
+async fn give(replicas: &Arc<ReplicaManager>, configs: HashMap<Arc<str>, Arc<LogConfig>>) {
+    if !replicas.log_dirs().is_any_held_up() {
+        return replicas.set_topic_configs(&configs);
+    }
+    let given = Arc::clone(replicas);
+    if replicas.io().run(move || given.set_topic_configs(&configs)).await.is_err() {
+        debug!("settings of topics are not taken over: the broker is shutting down");
     }
 }
 

@@ -6,19 +6,22 @@ use crate::watch::{ChildrenWatch, retried};
 use crate::znode::config::ConfigEntity;
 use crate::znode::{config_change, isr_change, log_dir_event};
 use log::debug;
-use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Notifications older than this have been seen by every broker and are removed by whichever comes first.
-const EXPIRY_MS: i64 = 15 * 60 * 1000;
+/// Notifications that a broker has known for so long have been seen by every broker, but for those that lost their sessions
+/// meanwhile; and are removed by whichever comes first. How old they are says nothing: that would be the clocks of two
+/// machines, and one that is ahead would remove what nobody else has seen. Kafka goes by those.
+const KNOWN_MAX: Duration = Duration::from_secs(15 * 60);
 /// Notifications that could not be read and are tried again; of more than that the rest is given up.
 const UNREAD_MAX: usize = 1000;
 /// How long to wait before notifications that could not be read are read again.
 const UNREAD_BACKOFF: Duration = Duration::from_secs(5);
 
 /// The entities whose configuration was written, in order. It begins with every notification that is still there, so a
-/// reader that starts late or lost its session only sees a change twice, never not at all.
+/// reader that starts late or lost its session for a short while only sees a change twice, never not at all. Whoever has a new
+/// session may have missed what was removed meanwhile, and reads the settings themselves.
 pub struct ConfigChanges {
     zk: ZooKeeper,
     children: ChildrenWatch,
@@ -26,7 +29,7 @@ pub struct ConfigChanges {
     listed: Option<Vec<String>>,
     /// Those that are there and were handed out, or could not be read. Their counters say nothing about what is new:
     /// anybody may write a large one, and they begin anew when somebody has removed the parent.
-    seen: HashSet<String>,
+    seen: Seen,
     /// Notifications that could not be read, to be tried again.
     unread: BTreeSet<String>,
     ready: VecDeque<ConfigEntity>,
@@ -52,7 +55,7 @@ impl ZooKeeper {
             zk: self.clone(),
             children: self.watch_children(config_change::ROOT),
             listed: None,
-            seen: HashSet::new(),
+            seen: Seen::default(),
             unread: BTreeSet::new(),
             ready: VecDeque::new(),
         }
@@ -71,7 +74,7 @@ impl ConfigChanges {
                     children = self.children.next() => {
                         let children = children?;
                         let there: HashSet<&String> = children.iter().collect();
-                        self.seen.retain(|child| there.contains(child));
+                        self.seen.0.retain(|child, _| there.contains(child));
                         children
                     }
                     () = sleep(UNREAD_BACKOFF), if !self.unread.is_empty() => self.unread.iter().cloned().collect(),
@@ -88,34 +91,29 @@ impl ConfigChanges {
     async fn read(&mut self) -> Result<(), ZkError> {
         let children = self.listed.iter().flatten();
         let mut notifications: Vec<(i64, String)> = children
-            .filter(|child| !self.seen.contains(*child) || self.unread.contains(*child))
+            .filter(|child| !self.seen.0.contains_key(*child) || self.unread.contains(*child))
             .filter_map(|child| Some((sequence(child)?, child.clone())))
             .collect();
         notifications.sort_unstable();
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let now = Instant::now();
         let zk = self.zk.clone();
         let paths: Vec<String> =
             notifications.iter().map(|(_, child)| format!("{}/{child}", config_change::ROOT)).collect();
-        let mut expired = Vec::new();
         for ((read, path), (_, child)) in zk.get_many(&paths).await.into_iter().zip(&paths).zip(notifications) {
             let read = match read {
                 Err(error) if error.is_of_the_session() => return Err(error),
                 read => read,
             };
             self.unread.remove(&child);
-            self.seen.insert(child.clone());
+            self.seen.note(child.clone(), now);
             match read {
                 Ok(None) => zk.mended(path),
-                Ok(Some((data, stat))) => {
+                Ok(Some((data, _))) => {
                     zk.mended(path);
                     match config_change::decode(path, &data).and_then(|entity| ConfigEntity::from_entity_path(&entity))
                     {
                         Some(entity) => self.ready.push_back(entity),
                         None => debug!("ignoring the notification {path}"),
-                    }
-                    if now_ms - stat.ctime_ms > EXPIRY_MS {
-                        expired.push(path);
                     }
                 }
                 Err(error) => {
@@ -127,16 +125,38 @@ impl ConfigChanges {
             }
         }
         self.listed = None;
+        let expired = self.seen.take_expired(now).into_iter().filter(|child| !self.unread.contains(child));
+        let expired: Vec<String> = expired.map(|child| format!("{}/{child}", config_change::ROOT)).collect();
         let zk = &zk;
         let removed = zk
             .pipelined(expired, |path| {
-                Box::pin(async move { zk.delete(path, -1).await.map_err(|error| (path, error)) })
+                Box::pin(async move { zk.delete(&path, -1).await.map_err(|error| (path, error)) })
             })
             .await;
         for (path, error) in removed.into_iter().filter_map(Result::err) {
-            zk.complain(path, "an expired notification cannot be removed", &error);
+            zk.complain(&path, "an expired notification cannot be removed", &error);
         }
         Ok(())
+    }
+}
+
+/// The notifications that were seen, and when first.
+#[derive(Default)]
+struct Seen(HashMap<String, Instant>);
+
+impl Seen {
+    fn note(&mut self, child: String, now: Instant) {
+        self.0.entry(child).or_insert(now);
+    }
+
+    /// Those that have been known for so long that they may go. One that stays all the same is given another such time.
+    fn take_expired(&mut self, now: Instant) -> Vec<String> {
+        let expired = self.0.iter_mut().filter(|(_, since)| now.duration_since(**since) > KNOWN_MAX);
+        let taken = expired.map(|(child, since)| {
+            *since = now;
+            child.clone()
+        });
+        taken.collect()
     }
 }
 
@@ -148,6 +168,20 @@ fn sequence(child: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_notification_goes_when_it_has_been_known_for_long_enough_and_not_before() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        let at = |minutes: u64| start + Duration::from_secs(minutes * 60);
+        seen.note("early".to_owned(), at(0));
+        seen.note("late".to_owned(), at(10));
+        seen.note("early".to_owned(), at(10));
+        assert_eq!(seen.take_expired(at(15)), Vec::<String>::new());
+        assert_eq!(seen.take_expired(at(16)), ["early"]);
+        assert_eq!(seen.take_expired(at(16)), Vec::<String>::new(), "it is not removed again and again");
+        assert_eq!(seen.take_expired(at(26)), ["late"]);
+        assert_eq!(seen.take_expired(at(32)), ["early"], "it could not be removed");
+    }
 
     #[test]
     fn the_sequence_is_the_appended_counter() {
