@@ -65,7 +65,7 @@ async fn take_block(server: &Server) -> Result<ProducerIdBlock, String> {
         let epoch = registered.wait_for(Option::is_some).await.ok().and_then(|epoch| *epoch);
         let broker_epoch = epoch.map_or(-1, |epoch| epoch.0);
         let request = |_| AllocateProducerIdsRequest { broker_id: broker, broker_epoch };
-        server.to_controller.lock().await.ask(|| 0, request).await.response
+        server.to_controller.lock().await.ask(|| 0, request, |response| response.error_code).await.response
     };
     let answer = timeout(CONTROLLER_PATIENCE, asked).await.map_err(|_| "the controller does not answer".to_owned())?;
     let code = ErrorCode::from_code(answer.error_code);

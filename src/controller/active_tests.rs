@@ -771,13 +771,13 @@ fn altering() -> Driver {
 }
 
 #[test]
-fn what_a_leader_asks_for_is_checked_in_kafkas_order() {
+fn what_a_leader_asks_for_is_checked_in_order() {
     use AlterRefusal::{FencedLeaderEpoch, IneligibleReplica, InvalidRequest, InvalidUpdateVersion, NotController};
     type Case = (i32, i32, &'static [i32], bool, Result<(i32, Vec<i32>), AlterRefusal>);
     let cases: &[Case] = &[
         (5, 4, &[1, 2], false, Err(NotController)),
         (4, 5, &[1, 2], false, Err(NotController)),
-        (3, 5, &[1, 2], false, Err(NotController)),
+        (3, 5, &[1, 2], false, Err(FencedLeaderEpoch)),
         (3, 4, &[1, 2], false, Err(FencedLeaderEpoch)),
         (3, 4, &[1], false, Err(FencedLeaderEpoch)),
         (4, 4, &[1], false, Ok((4, vec![1]))),

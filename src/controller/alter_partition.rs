@@ -6,8 +6,8 @@
 //!
 //! | what is asked                                          | outcome                    |
 //! |--------------------------------------------------------|----------------------------|
-//! | under a leader or partition epoch newer than ours      | `NotController`            |
 //! | under an older leader epoch                            | `FencedLeaderEpoch`        |
+//! | under a leader or partition epoch newer than ours      | `NotController`            |
 //! | what is in force, also under an older partition epoch  | what is in force           |
 //! | under an older partition epoch                         | `InvalidUpdateVersion`     |
 //! | a recovering leader with followers, or to recover again| `InvalidRequest`           |
@@ -15,6 +15,10 @@
 //! | a member twice, or a new one that is no replica        | `InvalidRequest`           |
 //! | a member that is not live, or is shutting down         | `IneligibleReplica`, or what is in force to a leader of before 3.2 |
 //! | anything else                                          | written, if ZooKeeper agrees |
+//!
+//! Kafka has the first two the other way round. Under an older leader epoch the partition epoch is newer only if somebody has
+//! deleted the state, which was made anew: its former leader, which has not obeyed that, would ask for ever, and a JVM broker
+//! asks for nothing else while one of its partitions is told `NotController`.
 //!
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/KafkaController.scala (tryProcessAlterPartition); that the
 //! request comes from the leader, and is about replicas, is checked as in metadata/src/main/java/org/apache/kafka/controller/
@@ -121,10 +125,10 @@ fn judge(
         && current.leader_epoch == asked.leader_epoch
         && current.isr == asked.isr
         && current.recovering == asked.recovering;
-    if asked.partition_epoch > current.partition_epoch || asked.leader_epoch > current.leader_epoch {
-        Verdict::Refused(AlterRefusal::NotController)
-    } else if asked.leader_epoch < current.leader_epoch {
+    if asked.leader_epoch < current.leader_epoch {
         Verdict::Refused(AlterRefusal::FencedLeaderEpoch)
+    } else if asked.partition_epoch > current.partition_epoch || asked.leader_epoch > current.leader_epoch {
+        Verdict::Refused(AlterRefusal::NotController)
     } else if is_in_force {
         Verdict::InForce
     } else if asked.partition_epoch < current.partition_epoch {

@@ -178,7 +178,7 @@ async fn ask(
     let broker_epoch = (*registered.wait_for(Option::is_some).await.ok()?)?;
     let at_most = || version_max(proposals, protocol);
     let build = |version| request(proposals, replicas.broker(), broker_epoch, version);
-    let answered = controller.ask(at_most, build).await;
+    let answered = controller.ask(at_most, build, |response| response.error_code).await;
     Some((answered.response, answered.version))
 }
 
@@ -269,7 +269,7 @@ mod tests {
         for code in [3, 100, 74, 95, 42, 108] {
             assert_eq!(refused(ErrorCode::from_code(code)), IsrAnswer::Unclear);
         }
-        for code in [-1, 7, 29] {
+        for code in [-1, 7, 29, 41] {
             assert_eq!(refused(ErrorCode::from_code(code)), IsrAnswer::Failed);
         }
     }

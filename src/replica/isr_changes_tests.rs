@@ -363,7 +363,7 @@ async fn a_decision_older_than_an_answer_is_skipped() {
     leader.fetch(2, 3);
     let proposal = leader.asked();
     leader.answer(&proposal, in_force(&proposal));
-    let older = Decision { partition_epoch: PartitionEpoch(6), ..decision(1, 7, &[1]) };
+    let older = Decision { partition_epoch: PartitionEpoch(6), ..decision(1, 6, &[1]) };
     leader.partition.lead(&older, &leader.log).expect("nothing fails in memory");
     assert_eq!((leader.isr(), leader.partition.leader_epoch()), (vec![1, 2], LeaderEpoch(6)));
 }

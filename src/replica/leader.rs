@@ -253,9 +253,11 @@ impl Leadership {
         }
     }
 
-    /// Whether `lead` or `follow` would skip the decision because a newer ISR is known already.
+    /// Whether `lead` or `follow` would skip the decision because a newer ISR is known already. Under a later leader epoch none
+    /// is: both epochs only grow, but in a state that somebody has deleted, which is made anew under the next leader epoch and
+    /// whose versions begin with 0 again. Kafka's brokers skip such a decision, and any other of that state.
     pub fn is_overtaken(&self, decision: &Decision) -> bool {
-        decision.partition_epoch < self.isr.partition_epoch()
+        decision.leader_epoch <= self.leader_epoch && decision.partition_epoch < self.isr.partition_epoch()
     }
 
     /// Takes over, or goes on, as the leader. The caller assigns the epoch to `log_end_offset` in the log's epoch cache
@@ -701,10 +703,28 @@ mod tests {
     #[test]
     fn a_decision_older_than_a_known_isr_change_is_skipped() {
         let mut leadership = leading(5, &[1, 2], 0);
-        let overtaken = Decision { partition_epoch: PartitionEpoch(4), ..decision(2, 6, &[1, 2]) };
+        let overtaken = Decision { partition_epoch: PartitionEpoch(4), ..decision(2, 5, &[1, 2]) };
         assert_eq!(leadership.follow(&overtaken), Transition::Skipped);
         assert_eq!(leadership.lead(&overtaken, Offset(0), at(0)), Transition::Skipped);
         assert!(leadership.is_leader() && leadership.leader_epoch() == LeaderEpoch(5));
+    }
+
+    #[test]
+    fn a_state_that_was_deleted_and_made_anew_is_obeyed_though_its_versions_begin_again() {
+        let anew = Decision { partition_epoch: PartitionEpoch(0), ..decision(1, 6, &[1, 2]) };
+        let mut leadership = leading(5, &[1, 2], 0);
+        assert_eq!(leadership.lead(&anew, Offset(0), at(0)), Transition::Done { new_role: false, new_epoch: true });
+        assert_eq!(
+            (leadership.leader_epoch(), leadership.isr().partition_epoch()),
+            (LeaderEpoch(6), PartitionEpoch(0))
+        );
+        let mut leadership = leading(5, &[1, 2], 0);
+        let followed = Decision { leader: BrokerId(2), ..anew };
+        assert_eq!(leadership.follow(&followed), Transition::Done { new_role: true, new_epoch: true });
+        assert_eq!(
+            (leadership.leader_epoch(), leadership.isr().partition_epoch()),
+            (LeaderEpoch(6), PartitionEpoch(0))
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::config::sections::ControllerConfig;
 use crate::metadata::cache::MetadataCache;
 use crate::model::BrokerId;
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::message::{Request, Wire};
+use crate::protocol::message::Request;
 
 /// Before the controller is asked again, or looked for again: nothing tells when one that refused would not.
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
@@ -50,12 +50,17 @@ impl ToController {
         }
     }
 
-    /// Asks until a controller answers; `build` makes the request in a version that is at most `at_most`. What a controller
-    /// has been sent that is the controller no longer may have been done all the same.
+    /// Asks until a controller answers; `build` makes the request in a version that is at most `at_most`, and `error` is the
+    /// code that an answer has for the whole of it. What a controller has been sent that is the controller no longer may have
+    /// been done all the same.
+    ///
+    /// What an answer says of a part is for the caller: Kafka takes `NOT_CONTROLLER` there for the same, and asks for all of it
+    /// again, for as long as the controller says that of one partition.
     pub async fn ask<R: Request>(
         &mut self,
         at_most: impl Fn() -> i16,
         build: impl Fn(i16) -> R,
+        error: impl Fn(&R::Response) -> i16,
     ) -> Answered<R::Response> {
         loop {
             let Some((controller, address)) = self.controller() else {
@@ -75,7 +80,7 @@ impl ToController {
                 }
             };
             match outcome {
-                Ok(answered) if !denies(&answered.response) => {
+                Ok(answered) if ErrorCode::from_code(error(&answered.response)) != ErrorCode::NotController => {
                     self.complaint = None;
                     return answered;
                 }
@@ -159,13 +164,6 @@ async fn is_replaced(metadata: &MetadataCache, controller: BrokerId) {
     }
 }
 
-/// Whether the answer says anywhere that it does not come from the controller.
-fn denies(response: &impl Wire) -> bool {
-    let mut denies = false;
-    response.errors(&mut |code| denies |= ErrorCode::from_code(code) == ErrorCode::NotController);
-    denies
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -192,6 +190,8 @@ mod tests {
         HangUp,
         /// And tells that it was asked.
         StaySilent(&'static Notify),
+        /// Of all that it was asked.
+        Deny,
         /// On one partition, in the highest version that it speaks.
         SayIt(ErrorCode, i16),
     }
@@ -217,6 +217,13 @@ mod tests {
                 (_, Does::StaySilent(asked)) => {
                     asked.notify_one();
                     continue;
+                }
+                (_, Does::Deny) => {
+                    let error_code = ErrorCode::NotController.code();
+                    let response = AlterPartitionResponse { error_code, ..Default::default() };
+                    let version = header.api_version;
+                    write_response_header(&mut body, ApiKey::AlterPartition, version, header.correlation_id);
+                    response.encode(&mut body, version).expect("it has a place for all");
                 }
                 (_, Does::SayIt(code, version)) => {
                     assert_eq!(header.api_version, version);
@@ -261,18 +268,31 @@ mod tests {
     }
 
     async fn asked(to: &mut ToController) -> i16 {
-        let ask = to.ask(|| i16::MAX, |_| AlterPartitionRequest::default());
+        asked_and_told(to, AGREED).await
+    }
+
+    async fn asked_and_told(to: &mut ToController, expected: ErrorCode) -> i16 {
+        let ask = to.ask(|| i16::MAX, |_| AlterPartitionRequest::default(), |response| response.error_code);
         let answered = timeout(Duration::from_secs(20), ask).await.expect("somebody answers");
         let code = answered.response.topics[0].partitions[0].error_code;
-        assert_eq!(code, ErrorCode::FencedLeaderEpoch.code(), "whatever else it says, it is the controller's answer");
+        assert_eq!(ErrorCode::from_code(code), expected, "whatever else it says, it is the controller's answer");
         answered.version
     }
 
     const AGREED: ErrorCode = ErrorCode::FencedLeaderEpoch;
 
     #[tokio::test]
+    async fn what_is_said_of_one_partition_makes_nobody_ask_for_all_again() {
+        let port = broker(&[Does::SayIt(ErrorCode::NotController, 2)]).await;
+        let metadata = Arc::new(MetadataCache::new());
+        tell(&metadata, 1, &[port]);
+        let mut to = ToController::new(BrokerId(9), metadata, &ControllerConfig::default());
+        assert_eq!(asked_and_told(&mut to, ErrorCode::NotController).await, 2);
+    }
+
+    #[tokio::test]
     async fn a_broker_that_hangs_up_or_is_not_the_controller_is_asked_again_on_another_connection() {
-        let port = broker(&[Does::HangUp, Does::SayIt(ErrorCode::NotController, 2), Does::SayIt(AGREED, 1)]).await;
+        let port = broker(&[Does::HangUp, Does::Deny, Does::SayIt(AGREED, 1)]).await;
         let metadata = Arc::new(MetadataCache::new());
         let mut to = ToController::new(BrokerId(9), Arc::clone(&metadata), &ControllerConfig::default());
         // Nobody knows yet who it is.

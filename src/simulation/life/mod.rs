@@ -618,7 +618,8 @@ impl Life {
         }
         self.isr.asked = None;
         // Nobody, or one that is not the controller: the same is asked again.
-        let Some(response) = response.filter(|response| !denies(response)) else { return true };
+        let is_denial = |code| ErrorCode::from_code(code) == ErrorCode::NotController;
+        let Some(response) = response.filter(|response| !is_denial(response.error_code)) else { return true };
         let proposals = std::mem::take(&mut self.isr.proposals);
         if ErrorCode::from_code(response.error_code).is_error() {
             self.around.isr_changes.put_back(proposals);
@@ -708,12 +709,6 @@ fn obeyed(partition: &Replica, decision: &mut Decision) -> Verdict {
 
 pub(super) fn epochs(controller_epoch: i32, broker_epoch: i64) -> ControlEpochs {
     ControlEpochs { controller_epoch: ControllerEpoch(controller_epoch), broker_epoch: BrokerEpoch(broker_epoch) }
-}
-
-fn denies(response: &AlterPartitionResponse) -> bool {
-    let is_denial = |code| ErrorCode::from_code(code) == ErrorCode::NotController;
-    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
-    is_denial(response.error_code) || partitions.map(|partition| partition.error_code).any(is_denial)
 }
 
 /// What a follower is told of a partition, with the bytes that would be sent.
