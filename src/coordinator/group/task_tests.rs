@@ -480,7 +480,7 @@ async fn the_first_append_that_hangs_holds_up_nobody_who_wants_nothing_of_the_di
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), until_parked(1)).await.expect("it waits");
+    tokio::time::timeout(Duration::from_secs(30), until_parked(2)).await.expect("they wait");
     log.hold_up(true);
     log.disk.add_permits(2);
     let third = store(&broker, 3);
