@@ -60,7 +60,8 @@ pub(crate) enum Action<V: Vocabulary> {
         append: AppendId,
         records: V::Records,
     },
-    /// Append tombstones as one batch and wait for nothing: whoever loads the log next expires the same again.
+    /// Append tombstones as one batch and wait for nothing: memory has forgotten already. So none must be refused for its size
+    /// (`in_short_batches`). What does not get into the log comes back with the next load, as in Kafka.
     Forget {
         of: Arc<str>,
         records: V::Records,
@@ -69,6 +70,25 @@ pub(crate) enum Action<V: Vocabulary> {
     StartTimer(TimerKey<V::TimerKind>, Instant),
     CancelTimer(TimerKey<V::TimerKind>),
     Effect(V::Effect),
+}
+
+/// So many tombstones, or names of so many bytes in them, make one batch, which is then far from too long.
+const FORGOTTEN_AT_ONCE: usize = 100;
+const FORGOTTEN_BYTES_AT_ONCE: usize = 64 << 10;
+
+/// Tombstones as they are forgotten, in their order. `bytes` are those of the names in one.
+pub(crate) fn in_short_batches<R>(tombstones: Vec<R>, bytes: impl Fn(&R) -> usize) -> Vec<Vec<R>> {
+    let (mut batches, mut batch, mut held) = (Vec::new(), Vec::new(), 0);
+    for tombstone in tombstones {
+        held += bytes(&tombstone);
+        batch.push(tombstone);
+        if batch.len() == FORGOTTEN_AT_ONCE || held >= FORGOTTEN_BYTES_AT_ONCE {
+            batches.push(std::mem::take(&mut batch));
+            held = 0;
+        }
+    }
+    batches.extend((!batch.is_empty()).then_some(batch));
+    batches
 }
 
 /// One step of a core: what it may know, and where it leaves its actions.

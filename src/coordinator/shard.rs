@@ -55,7 +55,8 @@ const CONCURRENT_LOADS: usize = 4;
 /// By log directory: a disk that does not answer keeps the partitions of no other from being read.
 type Loads = HashMap<Option<PathBuf>, Arc<Semaphore>>;
 
-/// So many appends of a shard may wait for its disk. Whoever wants one more is told to come again.
+/// So many appends of a shard may wait for its disk. Whoever wants one more is told to come again. The tombstones of what
+/// memory has forgotten come on top, bounded by what it held: meanwhile it forgets no more but for topics that are deleted.
 pub(crate) const BEHIND_MAX: usize = 1000;
 
 /// So many steps wait for a shard to be loaded, each with what a request has said.
@@ -324,6 +325,11 @@ impl<C: Core> Shard<C> {
         true
     }
 
+    /// Whether nothing more may be wanted of its disk.
+    pub(crate) fn is_full(&self) -> bool {
+        self.outbox.len() + self.handed_on.load(Ordering::Acquire) >= BEHIND_MAX
+    }
+
     /// Whether an earlier append is still to be made where it may wait for a disk.
     fn is_behind(&mut self) -> bool {
         let is_behind = self.handed_on.load(Ordering::Acquire) > 0;
@@ -426,10 +432,10 @@ impl<C: Core> Shards<C> {
         loading
     }
 
-    /// One step of every core that this broker speaks for.
-    pub(crate) fn step_all(&self, mut step: impl FnMut(&mut C, &mut Turn<'_, C::Vocabulary>)) {
+    /// A round: one step of every core that this broker speaks for, but for those with a full shard, which have the next one.
+    fn round(&self, mut step: impl FnMut(&mut C, &mut Turn<'_, C::Vocabulary>)) {
         for mut shard in self.every_shard() {
-            if shard.ownership == Ownership::Owned {
+            if shard.ownership == Ownership::Owned && !shard.is_full() {
                 self.step(&mut shard, None, &mut step);
                 self.make_appends(shard);
             }
@@ -590,7 +596,8 @@ impl<C: Core> Shards<C> {
     ) -> Result<(), AppendFailure> {
         let owned_epoch = shard.leader_epoch.filter(|_| shard.ownership == Ownership::Owned);
         let leader_epoch = owned_epoch.ok_or(AppendFailure::NotLeaderOrFollower)?;
-        if shard.outbox.len() + shard.handed_on.load(Ordering::Acquire) >= BEHIND_MAX {
+        // What is forgotten already must not come back.
+        if append.is_some() && shard.is_full() {
             return Err(AppendFailure::NotEnoughReplicas);
         }
         let batch = C::encode(of, records, &self.settings, now.wall_ms).map_err(|error| {
@@ -756,7 +763,7 @@ impl<C: Core> Shards<C> {
                         std::panic::resume_unwind(error.into_panic());
                     }
                 }
-                _ = rounds.tick() => self.step_all(&mut round),
+                _ = rounds.tick() => self.round(&mut round),
                 _ = self.alarm.earlier.notified() => {}
                 () = sleep => {}
                 changed = shutdown.changed() => if changed.is_err() { break },

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::coordinator::core::in_short_batches;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::offsets::{PartitionOffset, RecordedOffset};
 use crate::coordinator::group::pending::{PendingAppend, StoringOffsets};
@@ -190,10 +191,19 @@ impl Group {
             log::info!("Group {} transitioned to Dead in generation {}", self.group_id, self.generation_id);
             self.bury(&mut tombstones, turn);
         }
-        if !tombstones.is_empty() {
-            turn.actions.push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones.into() });
-        }
+        self.append_tombstones(tombstones, turn);
         dies
+    }
+
+    /// In some batches where there are many: one that is refused for its size would bring them all back.
+    fn append_tombstones(&self, tombstones: Vec<GroupRecord>, turn: &mut Turn<'_>) {
+        let bytes = |tombstone: &GroupRecord| match tombstone {
+            GroupRecord::Offset { topic, .. } => self.group_id.len() + topic.len(),
+            GroupRecord::Metadata(_) => self.group_id.len(),
+        };
+        for batch in in_short_batches(tombstones, bytes) {
+            turn.actions.push_back(Action::Forget { of: Arc::clone(&self.group_id), records: batch.into() });
+        }
     }
 
     /// Commits of the partitions that are on their way are answered as if they counted, and forgotten.
@@ -219,10 +229,7 @@ impl Group {
                 let tombstone = |(topic, partition)| GroupRecord::Offset { topic, partition, committed: None };
                 let mut tombstones: Vec<GroupRecord> = all.map(tombstone).collect();
                 self.bury(&mut tombstones, turn);
-                if !tombstones.is_empty() {
-                    turn.actions
-                        .push_back(Action::Forget { of: Arc::clone(&self.group_id), records: tombstones.into() });
-                }
+                self.append_tombstones(tombstones, turn);
                 Ok(())
             }
             GroupState::Stable | GroupState::PreparingRebalance | GroupState::CompletingRebalance => {
@@ -231,6 +238,7 @@ impl Group {
         }
     }
 
+    /// Its own tombstone comes last: while it has offsets in the log it is known there.
     fn bury(&mut self, tombstones: &mut Vec<GroupRecord>, turn: &mut Turn<'_>) {
         // A group that never had a generation has no record of its own to write over.
         if self.generation_id > GenerationId(0) {

@@ -54,6 +54,8 @@ struct MemoryLogState {
     /// Appends of another leader epoch are refused, once a test says which one is in force.
     leader_epoch: Option<LeaderEpoch>,
     waiting: VecDeque<(oneshot::Sender<AppendOutcome>, Offset)>,
+    /// 0 for none too long.
+    longest: usize,
 }
 
 impl MemoryLog {
@@ -83,6 +85,21 @@ impl MemoryLog {
 
     fn batch_count(&self) -> usize {
         self.state.lock().expect("no test panics here").batches.len()
+    }
+
+    async fn until_batches(&self, count: usize) {
+        for _ in 0..100_000 {
+            if self.batch_count() >= count {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(self.batch_count(), count);
+    }
+
+    /// As by `max.message.bytes` of the topic.
+    fn refuse_longer_than(&self, bytes: usize) {
+        self.state.lock().expect("no test panics here").longest = bytes;
     }
 
     /// The replica leads in this epoch from now on. The coordinator hears of it when the test says so.
@@ -128,6 +145,9 @@ impl CoordinatorLog for MemoryLog {
         }
         if let Some(failure) = state.fails_with {
             return Appending::Done(Err(failure));
+        }
+        if state.longest > 0 && batch.len() > state.longest {
+            return Appending::Done(Err(AppendFailure::MessageTooLarge));
         }
         let mut bytes = batch.to_vec();
         let offset = Offset(state.next_offset);
@@ -527,6 +547,76 @@ async fn so_many_may_wait_for_a_disk_and_no_more() {
         assert_eq!(stored.await.expect("no panic"), CommitAnswer::Stored(Ok(())));
     }
     assert_eq!(store(&broker, 5).await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+}
+
+/// Commits an offset of each of these groups, which nobody else uses.
+async fn commit_of_each(broker: &Broker, groups: &[String]) {
+    for group in groups {
+        assert_eq!(broker.groups.commit_offsets(group, commit(&nobody(), 5)).await, CommitAnswer::Stored(Ok(())));
+    }
+}
+
+async fn left_after_a_restart(log: &Arc<MemoryLog>) -> usize {
+    elected(log, settings()).await.groups.census().groups
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_more_groups_than_may_wait_for_a_disk_none_comes_back_that_was_forgotten_at_once() {
+    let log = Arc::new(MemoryLog::default());
+    let groups: Vec<String> = (0..BEHIND_MAX + 500).map(|number| format!("g{number}")).collect();
+    let gone = [TopicPartition::new("orders", 0)];
+    let broker = elected(&log, settings()).await;
+    commit_of_each(&broker, &groups).await;
+    broker.groups.partitions_deleted(&gone);
+    log.until_batches(2 * groups.len()).await;
+    assert_eq!((broker.groups.census().groups, left_after_a_restart(&log).await), (0, 0));
+
+    let soon = GroupConfig { offsets_retention_check_interval_ms: 1_000, ..settings() };
+    let broker = elected(&log, GroupConfig { offsets_retention_ms: 60_000, ..soon }).await;
+    commit_of_each(&broker, &groups).await;
+    log.until_batches(4 * groups.len()).await;
+    assert_eq!((broker.groups.census().groups, left_after_a_restart(&log).await), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_all_wait_for_a_disk_who_wants_something_deleted_is_told_to_come_again() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    commit_of_each(&broker, &["h".to_owned()]).await;
+    let before = log.batch_count();
+    log.hold_up(true);
+    let waiting: Vec<_> = (0..BEHIND_MAX).map(|offset| store(&broker, offset as i64)).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let refused = GroupError::CoordinatorNotAvailable;
+    assert_eq!(broker.groups.delete("h"), Err(refused));
+    assert_eq!(broker.groups.delete_offsets("h", &[(Arc::from("orders"), 0)]), Err(refused));
+    log.disk.add_permits(BEHIND_MAX + 1);
+    for stored in waiting {
+        assert_eq!(stored.await.expect("no panic"), CommitAnswer::Stored(Ok(())));
+    }
+    assert_eq!(broker.groups.delete("h"), Ok(()));
+    log.until_batches(before + BEHIND_MAX + 1).await;
+}
+
+/// Source: KAFKA-17058, which the older coordinator has not.
+#[tokio::test(start_paused = true)]
+async fn a_group_with_more_offsets_than_one_batch_holds_does_not_come_back_when_it_is_deleted() {
+    let log = Arc::new(MemoryLog::default());
+    let broker = elected(&log, settings()).await;
+    let member = broker.join_and_sync("g").await;
+    let one = commit(&member, 5).offsets.remove(0);
+    for first in (0..20_000).step_by(1_000) {
+        let offsets = (first..first + 1_000).map(|partition| OffsetToCommit { partition, ..one.clone() }).collect();
+        let commit = Commit { offsets, ..commit(&member, 5) };
+        assert_eq!(broker.groups.commit_offsets("g", commit).await, CommitAnswer::Stored(Ok(())));
+    }
+    let leaving = Leaving { member_id: Arc::clone(&member.member_id), group_instance_id: None, reason: None };
+    assert_eq!(broker.groups.leave("g", &[leaving]), Ok(vec![Ok(())]));
+    log.refuse_longer_than(100_000);
+    let before = log.batch_count();
+    assert_eq!(broker.groups.delete("g"), Ok(()));
+    log.until_batches(before + 201).await;
+    assert_eq!(left_after_a_restart(&log).await, 0);
 }
 
 /// The same leader is elected again while an append waits for the disk.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::sections::TransactionConfig;
-use crate::coordinator::core::{self, Core};
+use crate::coordinator::core::{self, Core, in_short_batches};
 use crate::coordinator::topic_log::AppendOutcome;
 use crate::coordinator::transaction::error::TransactionError;
 use crate::coordinator::transaction::lifecycle::{PARTITION_BYTES, TRANSACTION_BYTES, Transaction};
@@ -24,10 +24,6 @@ use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, TopicPartition};
 use crate::record::build::BatchBuilder;
 use crate::record::read::ReadBatch;
-
-/// So many expired ids, or ids of so many bytes, are forgotten by one batch, which is then far from too long.
-const FORGOTTEN_AT_ONCE: usize = 100;
-const FORGOTTEN_BYTES_AT_ONCE: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
@@ -157,18 +153,16 @@ impl Transactions {
             return;
         }
         turn.effect(TransactionEffect::Expired(expired.len()));
-        let (mut tombstones, mut bytes) = (Vec::new(), 0);
-        for (at, transactional_id) in expired.iter().enumerate() {
+        for transactional_id in &expired {
             let gone = self.transactions.remove(transactional_id);
             self.bytes -= gone.map_or(0, |gone| gone.bytes());
-            bytes += transactional_id.len();
-            tombstones.push(TransactionRecord { transactional_id: Arc::clone(transactional_id), stored: None });
-            let is_full = tombstones.len() == FORGOTTEN_AT_ONCE || bytes >= FORGOTTEN_BYTES_AT_ONCE;
-            if is_full || at + 1 == expired.len() {
-                let (of, records) = (Arc::clone(transactional_id), std::mem::take(&mut tombstones));
-                turn.actions.push_back(core::Action::Forget { of, records });
-                bytes = 0;
-            }
+        }
+        let tombstone = |transactional_id| TransactionRecord { transactional_id, stored: None };
+        let tombstones = expired.into_iter().map(tombstone).collect();
+        for records in in_short_batches(tombstones, |tombstone| tombstone.transactional_id.len()) {
+            let Some(first) = records.first() else { continue };
+            let of = Arc::clone(&first.transactional_id);
+            turn.actions.push_back(core::Action::Forget { of, records });
         }
     }
 
