@@ -116,11 +116,11 @@ impl CoordinatorLog for ReplicaLog {
         })
     }
 
-    fn all_committed(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing {
+    fn all_replicated(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing {
         let (replicas, topic) = (Arc::clone(&self.replicas), self.topic);
         Box::pin(async move {
             let look = move |replicas: &Arc<ReplicaManager>| {
-                replicas.partition(topic, partition).and_then(|hosted| hosted.all_committed(leader_epoch))
+                replicas.partition(topic, partition).and_then(|hosted| hosted.all_replicated(leader_epoch))
             };
             let commit = replicas.at(topic, partition, look).await;
             committing(commit.unwrap_or_else(|why| Err(why.into()))).await

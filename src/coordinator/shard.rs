@@ -13,7 +13,7 @@
 //! refused knows that others may have spoken meanwhile, so it gives its state up at once, and loads again when it hears
 //! of its election. An append of an earlier load that ends late is unknown to the core that is there now, and one of an
 //! earlier epoch of the same load says nothing about the epoch that the shard has heard of since. What was read may end with
-//! what not every replica has: it serves once all have it.
+//! what not every in-sync replica has: it serves once all have it, however few those are.
 //!
 //! A shard whose disk does not keep up goes on all the same: its appends are made by I/O threads, one after the other.
 //!
@@ -918,7 +918,7 @@ impl<C: Core> Shards<C> {
     /// not say whether they stay, and whoever is elected next may not know them: the end of a transaction, which other logs
     /// do not forget that were told of it, or a generation, which would be given to other members once more.
     pub(crate) fn committed(&self, read: &Read<C>) -> Committing {
-        self.log.all_committed(read.partition, read.leader_epoch)
+        self.log.all_replicated(read.partition, read.leader_epoch)
     }
 
     /// Serves what was read, unless it may not. Takes long where there is much. Whether it is to be read again, since the

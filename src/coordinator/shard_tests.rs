@@ -82,7 +82,7 @@ impl CoordinatorLog for Empty {
         Appending::Done(Ok(Offset(0)))
     }
 
-    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -126,7 +126,7 @@ impl CoordinatorLog for Busy {
         Appending::Done(Ok(Offset(0)))
     }
 
-    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
         Box::pin(std::future::ready(Ok(())))
     }
 

@@ -59,9 +59,9 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// Where the partition starts; `None` if this broker has no log of it.
     fn log_start_offset(&self, partition: i32) -> Option<Offset>;
 
-    /// Resolves once every in-sync replica has all that the partition holds now; fails when its leadership of `leader_epoch`
-    /// ends.
-    fn all_committed(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing;
+    /// Resolves once every in-sync replica has all that the partition holds now, however few those are; fails when its
+    /// leadership of `leader_epoch` ends.
+    fn all_replicated(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing;
 
     /// Whole batches from `from` on, at least one if there is any below the end of the log. May wait for the disk.
     /// Nothing is left if the slice is empty.

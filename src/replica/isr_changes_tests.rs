@@ -220,6 +220,30 @@ async fn below_min_insync_replicas_those_that_have_left_are_asked_for_when_they_
     assert_eq!(commit.wait(soon).await, Ok(()));
 }
 
+/// A coordinator loads then, as Kafka's does, which waits for nobody: who is elected next has what it has read.
+#[tokio::test]
+async fn below_min_insync_replicas_all_is_replicated_that_those_in_sync_have() {
+    let leader = Leader::with_isr(&[1, 2, 3]);
+    let all_replicated = || leader.partition.all_replicated(LeaderEpoch(6)).expect("it leads");
+    leader.log.set_config(Arc::new(LogConfig { min_insync_replicas: 3, ..LogConfig::default() }));
+    let mut by_isr = all_replicated().expect("the others have not fetched");
+    leader.fetch(2, 3);
+    leader.passes(31);
+    leader.partition.shrink_isr();
+    let shrink = leader.asked();
+    assert_eq!((ids(&shrink.isr), by_isr.outcome()), (vec![1, 2], None));
+    leader.answer(&shrink, in_force(&shrink));
+    assert_eq!((by_isr.outcome(), leader.high_watermark()), (Some(Ok(())), 0));
+    assert!(all_replicated().is_none());
+
+    leader.partition.append(records(9), LEADER_ONLY, NOW_MS).expect("it leads");
+    let mut by_fetch = all_replicated().expect("broker 2 has not fetched it");
+    leader.fetch(2, 3);
+    assert_eq!(by_fetch.outcome(), None);
+    leader.fetch(2, 4);
+    assert_eq!((by_fetch.outcome(), leader.high_watermark()), (Some(Ok(())), 0));
+}
+
 #[tokio::test]
 async fn those_that_come_up_while_a_change_is_pending_are_asked_for_after_it() {
     let leader = Leader::with_isr(&[1]);

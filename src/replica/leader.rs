@@ -345,30 +345,29 @@ impl Leadership {
         self.isr.members().len() >= self.effective_min_isr(min_insync_replicas)
     }
 
-    /// The high watermark that the known log ends justify: the smallest log end offset of the maximal ISR and of those
-    /// about to join it. `None` while the ISR is below its minimum, when nothing may be committed. `now` is asked for only
-    /// if it matters, which it does not while all replicas are in sync.
-    pub fn committed_end(
+    /// How far every in-sync replica is, as their known log ends justify: the smallest log end offset of the maximal ISR and
+    /// of those about to join it. To there all is committed, unless the ISR is below its minimum. `None` if another leads.
+    /// `now` is asked for only if it matters, which it does not while all replicas are in sync.
+    pub fn in_sync_end(
         &self,
         log_end_offset: Offset,
-        min_insync_replicas: i32,
         now: impl Fn() -> Instant,
         lag_max: Duration,
         is_alive: impl Fn(BrokerId) -> bool,
     ) -> Option<Offset> {
-        if !self.is_leader() || !self.has_min_isr(min_insync_replicas) {
+        if !self.is_leader() {
             return None;
         }
-        let mut committed = log_end_offset;
+        let mut end = log_end_offset;
         for follower in &self.followers {
-            if follower.log_end_offset < committed
+            if follower.log_end_offset < end
                 && (self.isr.maximal_contains(follower.broker)
                     || (follower.is_caught_up(log_end_offset, now(), lag_max) && is_alive(follower.broker)))
             {
-                committed = follower.log_end_offset;
+                end = follower.log_end_offset;
             }
         }
-        Some(committed)
+        Some(end)
     }
 
     /// Records where a follower fetches. What was admitted under another leader epoch, or comes from an earlier life of
@@ -593,19 +592,19 @@ mod tests {
     #[test]
     fn a_single_replica_commits_what_it_has() {
         let leadership = leading(0, &[1], 0);
-        assert_eq!(leadership.committed_end(Offset(17), 1, || at(2_000), LAG_MAX, |_| true), Some(Offset(17)));
-        assert_eq!(leadership.committed_end(Offset(17), 2, || at(2_000), LAG_MAX, |_| true), Some(Offset(17)));
+        assert_eq!(leadership.in_sync_end(Offset(17), || at(2_000), LAG_MAX, |_| true), Some(Offset(17)));
+        assert!([1, 2].iter().all(|min_isr| leadership.has_min_isr(*min_isr)));
     }
 
     #[test]
-    fn nothing_is_committed_below_min_insync_replicas() {
+    fn an_isr_below_min_insync_replicas_has_all_that_its_members_have() {
         let mut shrunk = decision(1, 1, &[1, 2, 3]);
         shrunk.isr = vec![LOCAL];
         let mut leadership = leading(0, &[1, 2, 3], 0);
         leadership.lead(&shrunk, Offset(10), at(1_000));
         assert!(!leadership.has_min_isr(2));
-        assert_eq!(leadership.committed_end(Offset(10), 2, || at(1_000_000), LAG_MAX, |_| true), None);
-        assert_eq!(leadership.committed_end(Offset(10), 1, || at(1_000_000), LAG_MAX, |_| true), Some(Offset(10)));
+        assert!(leadership.has_min_isr(1));
+        assert_eq!(leadership.in_sync_end(Offset(10), || at(1_000_000), LAG_MAX, |_| true), Some(Offset(10)));
     }
 
     #[test]
@@ -615,7 +614,7 @@ mod tests {
         let mut leadership = Leadership::new(LOCAL);
         leadership.lead(&decided, Offset(0), at(100_000));
         let committed = |leadership: &Leadership, now_ms, alive: bool| {
-            leadership.committed_end(Offset(100), 1, || at(now_ms), LAG_MAX, |_| alive).map(|offset| offset.0)
+            leadership.in_sync_end(Offset(100), || at(now_ms), LAG_MAX, |_| alive).map(|offset| offset.0)
         };
         assert_eq!(committed(&leadership, 100_000, true), Some(-1), "in the ISR, but not heard of yet");
         leadership.follower_fetched(&fetch(2, 0, 60, 0, 100), at(100_100)).expect("a replica");
@@ -642,7 +641,7 @@ mod tests {
         assert_eq!(polled(&mut leadership, 3_000, 5), (Some(at(3_000)), 5));
         // What it did not have yet was there when it polled.
         assert_eq!(polled(&mut leadership, 40_000, 6), (Some(at(3_000)), 5));
-        let committed = |now_ms| leadership.committed_end(Offset(7), 1, || at(now_ms), LAG_MAX, |_| true);
+        let committed = |now_ms| leadership.in_sync_end(Offset(7), || at(now_ms), LAG_MAX, |_| true);
         assert_eq!(committed(33_000), Some(Offset(5)), "the high watermark waits for what it has");
         leadership.follower_fetched(&fetch(2, 0, 5, 0, 7), at(41_000)).expect("a replica");
         assert_eq!(leadership.followers[0].last_caught_up, Some(at(3_000)), "at its last poll that left it out");
@@ -660,11 +659,11 @@ mod tests {
         leadership.lead(&without, Offset(5), at(3_000));
         [2, 3].into_iter().for_each(|broker| leadership.follower_polled(BrokerId(broker), at(2_900), Offset(5)));
         leadership.follower_fetched(&fetch(2, 1, 6, 0, 6), at(3_100)).expect("a replica");
-        let committed = leadership.committed_end(Offset(6), 2, || at(3_200), LAG_MAX, |_| true);
+        let committed = leadership.in_sync_end(Offset(6), || at(3_200), LAG_MAX, |_| true);
         assert_eq!(committed, Some(Offset(6)));
         leadership.follower_fetched(&fetch(3, 1, 5, 0, 5), at(3_300)).expect("a replica");
         leadership.follower_polled(BrokerId(3), at(3_400), Offset(5));
-        let committed = leadership.committed_end(Offset(6), 2, || at(3_500), LAG_MAX, |_| true);
+        let committed = leadership.in_sync_end(Offset(6), || at(3_500), LAG_MAX, |_| true);
         assert_eq!(committed, Some(Offset(5)), "it is back, and about to join");
     }
 

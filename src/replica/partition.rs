@@ -216,6 +216,8 @@ pub(super) struct State<L> {
     /// As sessions were told of it.
     noted_log_start_offset: Offset,
     commits: OffsetWaiters,
+    /// Those who wait for every in-sync replica, however few those are.
+    replications: OffsetWaiters,
     pub(super) fetches: FetchWaiters,
     deletions: OffsetWaiters,
 }
@@ -230,6 +232,7 @@ impl<L: PartitionLog> Partition<L> {
             offline: false,
             noted_log_start_offset: Offset(0),
             commits: OffsetWaiters::default(),
+            replications: OffsetWaiters::default(),
             fetches: FetchWaiters::default(),
             deletions: OffsetWaiters::default(),
         };
@@ -506,16 +509,18 @@ impl<L: PartitionLog> Partition<L> {
         Ok(Appended { info, leader_epoch, commit: None })
     }
 
-    /// Resolves once all that the log holds now is committed; `None` if it is. For who has heard that this broker leads in that
-    /// epoch: it fails if it has not led without a break since.
-    pub fn all_committed(&self, expected_leader_epoch: LeaderEpoch) -> Result<Option<Commit>, ReplicaError> {
+    /// Resolves once every in-sync replica has all that the log holds now; `None` if they have. So many there need not be as
+    /// `min.insync.replicas` says: nobody writes anything, and who is elected next has it. For who has heard that this broker
+    /// leads in that epoch: it fails if it has not led without a break since.
+    pub fn all_replicated(&self, expected_leader_epoch: LeaderEpoch) -> Result<Option<Commit>, ReplicaError> {
         let mut state = self.state();
         let log = state.log_for(None, true)?;
         if !state.leadership.has_led_since(expected_leader_epoch) {
             return Err(ReplicaError::NotLeaderOrFollower);
         }
         let end = log.bounds().log_end_offset;
-        Ok((state.high_watermark < end).then(|| state.commits.park(end)))
+        let is_everywhere = self.in_sync_end(&state, end).is_some_and(|in_sync_end| in_sync_end >= end);
+        Ok((state.high_watermark < end && !is_everywhere).then(|| state.replications.park(end)))
     }
 
     /// Whether the log still has records that were appended in that epoch and end there, exclusive.
@@ -524,7 +529,12 @@ impl<L: PartitionLog> Partition<L> {
         state.log.as_deref().is_some_and(|log| has_kept(&state, log, leader_epoch, end))
     }
 
-    /// Moves the high watermark to where the known ends allow, and answers the produces it reaches. True if it moved:
+    fn in_sync_end(&self, state: &State<L>, log_end_offset: Offset) -> Option<Offset> {
+        let Surroundings { clock, replica_lag_time_max, .. } = &*self.around;
+        state.leadership.in_sync_end(log_end_offset, clock, *replica_lag_time_max, |broker| self.is_alive(broker))
+    }
+
+    /// Moves the high watermark to where the known ends allow, and answers who waits for them. True if it moved:
     /// the caller wakes the fetches, since it may know by how many bytes.
     pub(super) fn advance_high_watermark(
         &self,
@@ -533,14 +543,11 @@ impl<L: PartitionLog> Partition<L> {
         min_isr: i32,
         log_end_offset: Offset,
     ) -> bool {
-        let committed = state.leadership.committed_end(
-            log_end_offset,
-            min_isr,
-            &self.around.clock,
-            self.around.replica_lag_time_max,
-            |broker| self.is_alive(broker),
-        );
-        let Some(committed) = committed.filter(|&committed| committed > state.high_watermark) else { return false };
+        let Some(committed) = self.in_sync_end(state, log_end_offset) else { return false };
+        state.replications.reached(committed);
+        if committed <= state.high_watermark || !state.leadership.has_min_isr(min_isr) {
+            return false;
+        }
         state.high_watermark = log.update_high_watermark(committed);
         state.commits.reached(committed);
         true
@@ -858,6 +865,7 @@ impl<L: PartitionLog> State<L> {
 
     fn answer_all(&mut self, why: NotCommitted) {
         self.commits.fail_all(why);
+        self.replications.fail_all(why);
         self.deletions.fail_all(why);
         self.fetches.moved(Moves::ALL);
     }

@@ -185,7 +185,7 @@ impl CoordinatorLog for MemoryLog {
         })
     }
 
-    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -220,7 +220,7 @@ impl CoordinatorLog for TwoDisks {
         Some(PathBuf::from(if partition < 4 { "slow" } else { "fast" }))
     }
 
-    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
         Box::pin(std::future::ready(Ok(())))
     }
 

@@ -55,7 +55,7 @@ impl CoordinatorLog for Log {
         panic!("nothing is appended before the markers are answered")
     }
 
-    fn all_committed(&self, _: i32, _: LeaderEpoch) -> Committing {
+    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
         let (committed, outcome) = oneshot::channel();
         *self.committed.lock().expect("no test panics under it") = Some(committed);
         Box::pin(async move { outcome.await.expect("the test says it") })

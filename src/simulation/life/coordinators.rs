@@ -142,11 +142,11 @@ impl CoordinatorLog for TopicLog {
         })))
     }
 
-    fn all_committed(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing {
+    fn all_replicated(&self, partition: i32, leader_epoch: LeaderEpoch) -> Committing {
         if self.has_planted(Planted::LoadsTakenForCommitted) {
             return Box::pin(std::future::ready(Ok(())));
         }
-        committing(self.partition(partition).and_then(|partition| partition.all_committed(leader_epoch)))
+        committing(self.partition(partition).and_then(|partition| partition.all_replicated(leader_epoch)))
     }
 
     fn log_start_offset(&self, partition: i32) -> Option<Offset> {
