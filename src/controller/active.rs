@@ -8,7 +8,7 @@
 //! | partitions added         | the new ones get a first leader                                                     |
 //! | deletion requested       | see `topic_deletion.rs`                                                             |
 //! | unclean elections allowed| partitions without a leader settled                                                 |
-//! | LeaderAndIsr answered    | replicas on failed directories count as offline                                     |
+//! | LeaderAndIsr answered    | replicas on failed directories count as offline; left ones of old topics make way   |
 //! | StopReplica answered     | deletion goes on                                                                    |
 //! | a broker asks for ISRs   | see `alter_partition.rs`                                                            |
 //! | a broker wants to leave  | see `controlled_shutdown.rs`                                                        |
@@ -172,6 +172,8 @@ pub enum Hosted {
     Yes,
     /// Its log directory failed.
     OnOfflineDir,
+    /// There is a log of an earlier topic of this name.
+    NotBesideEarlier,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -839,11 +841,18 @@ impl Active {
 
     fn replicas_answered(&mut self, broker: BrokerId, hosted: Vec<(TopicPartition, Hosted)>) {
         let offline = self.cluster.offline_dirs.entry(broker).or_default();
-        let mut changed = Vec::new();
+        let (mut changed, mut earlier) = (Vec::new(), Vec::new());
         for (partition, hosted) in hosted {
             let news = match hosted {
-                Hosted::Yes => offline.remove(&partition),
+                Hosted::Yes => {
+                    self.reassignments.nothing_to_delete(broker, &partition);
+                    offline.remove(&partition)
+                }
                 Hosted::OnOfflineDir => offline.insert(partition.clone()),
+                Hosted::NotBesideEarlier => {
+                    earlier.push(partition);
+                    continue;
+                }
             };
             if news {
                 changed.push(partition);
@@ -857,6 +866,7 @@ impl Active {
             let unchanged = self.settle(&changed);
             self.batch.metadata(unchanged);
         }
+        self.earlier_replicas_found(broker, &earlier);
     }
 
     /// Telling a broker again about all of its replicas makes it say which of them it can no longer host.
@@ -1055,7 +1065,7 @@ impl Active {
         for (partition, deleted) in deleted {
             let outcome = match deleted {
                 Deleted::Yes => {
-                    self.moved_replica_deleted(broker, &partition);
+                    self.reassignments.nothing_to_delete(broker, &partition);
                     ReplicaDeletion::Successful
                 }
                 Deleted::Refused => ReplicaDeletion::Ineligible,

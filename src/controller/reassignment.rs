@@ -94,6 +94,13 @@ impl Reassignments {
         self.unwritten.remove(topic);
     }
 
+    /// The broker has deleted it, or hosts it again.
+    pub(super) fn nothing_to_delete(&mut self, broker: BrokerId, name: &TopicPartition) {
+        if let Some(names) = self.to_delete.get_mut(&broker) {
+            names.remove(name);
+        }
+    }
+
     fn wanted_of(&self, name: &TopicPartition) -> Option<&Assignment> {
         self.wanted.get(&name.topic)?.get(&name.partition)
     }
@@ -292,22 +299,31 @@ impl Active {
         self.batch.stop_replica(&self.cluster, replica, name, true);
     }
 
-    /// Tells brokers that have come back what they were to delete, if it has not become theirs again.
+    /// Tells brokers that have come back what they were to delete, if it has not become theirs again. The topic may be gone by
+    /// now, or be another of the same name.
     pub(super) fn deletions_told_again(&mut self, brokers: &BTreeSet<BrokerId>) {
         for broker in brokers {
-            let Some(mut names) = self.reassignments.to_delete.remove(broker) else { continue };
-            names.retain(|name| {
-                self.cluster.partition(name).is_some_and(|known| !known.assignment.replicas.contains(broker))
-            });
-            for name in &names {
-                self.delete_replica(*broker, name);
+            let names = self.reassignments.to_delete.get(broker).into_iter().flatten();
+            for name in names {
+                let known = self.cluster.partition(name);
+                if known.is_none_or(|known| !known.assignment.replicas.contains(broker)) {
+                    self.batch.delete_left_behind(&self.cluster, *broker, name);
+                }
             }
         }
     }
 
-    pub(super) fn moved_replica_deleted(&mut self, broker: BrokerId, name: &TopicPartition) {
-        if let Some(names) = self.reassignments.to_delete.get_mut(&broker) {
-            names.remove(name);
+    /// A broker has logs of earlier topics where it is to host replicas. Those that were moved away from it, and that it has not
+    /// said to have deleted, go first, and then it is told of its replicas again. Once: it may not be able to delete them.
+    pub(super) fn earlier_replicas_found(&mut self, broker: BrokerId, names: &[TopicPartition]) {
+        let Some(to_delete) = self.reassignments.to_delete.get_mut(&broker) else { return };
+        let found: Vec<&TopicPartition> = names.iter().filter(|name| to_delete.remove(*name)).collect();
+        for name in &found {
+            self.batch.delete_left_behind(&self.cluster, broker, name);
+        }
+        self.send();
+        for name in found.into_iter().filter(|name| !self.cluster.is_going(name)) {
+            self.batch.leader_and_isr(&self.cluster, [broker], name, true);
         }
     }
 

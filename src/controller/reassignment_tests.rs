@@ -1,12 +1,12 @@
 //! Moves and elections, step by step, and with a controller that dies after any write.
 use std::collections::BTreeMap;
 
-use crate::controller::active::{Action, Answer, Deleted, Event, Request, RequestId, TopicFound, TopicRead};
+use crate::controller::active::{Action, Answer, Deleted, Event, Hosted, Request, RequestId, TopicFound, TopicRead};
 use crate::controller::active_tests::{Driver, Said, found, leadership, tp};
 use crate::controller::leader_election::{Elected, ElectionRefusal, ElectionType};
 use crate::controller::reassignment::ReassignmentRefusal;
 use crate::controller::state::{Assignment, LeaderAndIsr};
-use crate::model::{BrokerId, PartitionEpoch, TopicId, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, PartitionEpoch, TopicId, TopicPartition};
 
 fn ids(ids: &[i32]) -> Vec<BrokerId> {
     ids.iter().copied().map(BrokerId).collect()
@@ -308,6 +308,62 @@ fn a_replica_that_was_not_there_when_it_was_moved_away_is_deleted_when_its_broke
     assert_eq!(stops(&driver.brokers(&all(Some(201)))), [deleted(2, "t-0")], "it has not answered");
     driver.answer_deletions(2, Deleted::Yes);
     assert_eq!(stops(&driver.brokers(&all(Some(202)))), [], "it has");
+}
+
+/// Broker 2 was not there when its replica of t-0 was moved away, nor when t was deleted.
+fn left_behind() -> (Driver, [(i32, i64); 4]) {
+    let others = [1, 3, 4, 5].map(|id| (id, 100 + i64::from(id)));
+    let mut driver = cluster();
+    driver.brokers(&others);
+    driver.reassign(&[("t-0", Some(&[1, 3]))]);
+    driver.in_sync("t-0", &[1, 3]);
+    let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    for id in [1, 3] {
+        driver.said.clone_from(&said);
+        driver.answer_deletions(id, Deleted::Yes);
+    }
+    assert!(driver.active.cluster().topics.is_empty());
+    (driver, others)
+}
+
+#[test]
+fn a_replica_of_a_topic_that_is_gone_is_deleted_when_its_broker_is_back() {
+    let (mut driver, others) = left_behind();
+    let back = |epoch| [&others[..], &[(2, epoch)]].concat();
+    assert_eq!(stops(&driver.brokers(&back(200))), [deleted(2, "t-0")]);
+    driver.answer_deletions(2, Deleted::Yes);
+    assert_eq!(stops(&driver.brokers(&back(201))), []);
+
+    // Beside another topic of its name, which has no replica there.
+    let (mut driver, _) = left_behind();
+    driver.create("t", TopicFound { id: Some(TopicId([8; 16])), ..found(&[&[1, 3]]) });
+    assert_eq!(stops(&driver.brokers(&back(200))), [deleted(2, "t-0")]);
+}
+
+#[test]
+fn a_replica_of_a_topic_that_is_gone_makes_way_for_one_of_the_same_name_and_never_goes_with_it() {
+    let again = || {
+        let (mut driver, others) = left_behind();
+        driver.create("t", TopicFound { id: Some(TopicId([8; 16])), ..found(&[&[1, 2]]) });
+        let said = driver.brokers(&[&others[..], &[(2, 200)]].concat());
+        assert_eq!((leads(&said), stops(&said)), (vec![lead(2, "t-0", 1, 0, &[1], false)], vec![]));
+        (driver, others)
+    };
+    let answer = |driver: &mut Driver, hosted| {
+        let (broker, broker_epoch) = (BrokerId(2), BrokerEpoch(200));
+        driver.on(Event::LeaderAndIsrAnswered { broker, broker_epoch, hosted: vec![(tp("t-0"), hosted)] })
+    };
+    let (mut driver, _) = again();
+    let said = answer(&mut driver, Hosted::NotBesideEarlier);
+    let told: Vec<Said> = said.into_iter().filter(|said| !matches!(said, Said::Metadata(..))).collect();
+    assert_eq!(told, [deleted(2, "t-0"), lead(2, "t-0", 1, 0, &[1], true)]);
+    assert_eq!(answer(&mut driver, Hosted::NotBesideEarlier), [], "it could not be deleted");
+
+    // Nobody knows how, but the earlier one has gone: whatever is there now is of this topic.
+    let (mut driver, others) = again();
+    answer(&mut driver, Hosted::Yes);
+    assert_eq!(answer(&mut driver, Hosted::NotBesideEarlier), []);
+    assert_eq!(stops(&driver.brokers(&[&others[..], &[(2, 201)]].concat())), []);
 }
 
 /// Its new replicas fetch from a leader that knows of it.

@@ -151,23 +151,33 @@ impl RequestBatch {
     }
 
     pub fn stop_replica(&mut self, cluster: &Cluster, broker: BrokerId, partition: &TopicPartition, delete: bool) {
-        if !cluster.brokers.contains_key(&broker) {
-            return;
-        }
         let leader_epoch = if cluster.is_going(partition) {
             EPOCH_DURING_DELETE
         } else {
             let leadership = cluster.partition(partition).and_then(|known| known.leadership.as_ref());
             leadership.map_or(NO_EPOCH, |leadership| leadership.leader_epoch.0)
         };
+        self.stop(cluster, broker, partition, StopReplicaEntry { leader_epoch, delete });
+    }
+
+    /// Has a broker delete a log that no replica there has any more. It may be of an earlier topic of this name, whose epochs
+    /// say nothing about this one's: none is told, and nobody refuses that.
+    pub fn delete_left_behind(&mut self, cluster: &Cluster, broker: BrokerId, partition: &TopicPartition) {
+        self.stop(cluster, broker, partition, StopReplicaEntry { leader_epoch: NO_EPOCH, delete: true });
+    }
+
+    fn stop(&mut self, cluster: &Cluster, broker: BrokerId, partition: &TopicPartition, stop: StopReplicaEntry) {
+        if !cluster.brokers.contains_key(&broker) {
+            return;
+        }
         // What it was to do until now it is not to do any more.
         if let Some(entries) = self.leader_and_isr.get_mut(&broker) {
             entries.remove(partition);
         }
         let entry = self.stop_replica.entry(broker).or_default().entry(partition.clone());
-        let entry = entry.or_insert(StopReplicaEntry { leader_epoch, delete });
-        entry.leader_epoch = leader_epoch;
-        entry.delete |= delete;
+        let entry = entry.or_insert(stop);
+        entry.leader_epoch = stop.leader_epoch;
+        entry.delete |= stop.delete;
     }
 
     /// The requests, per broker in the order LeaderAndIsr, UpdateMetadata, StopReplica, and leaves the batch empty.

@@ -199,6 +199,7 @@ pub(crate) fn hosted(request: &LeaderAndIsrRequest, response: &LeaderAndIsrRespo
     let verdict = |code: i16| match ErrorCode::from_code(code) {
         ErrorCode::None => Some(Hosted::Yes),
         ErrorCode::KafkaStorageError => Some(Hosted::OnOfflineDir),
+        ErrorCode::InconsistentTopicId => Some(Hosted::NotBesideEarlier),
         _ => None,
     };
     let by_name = response.partition_errors.iter().filter_map(|error| {
