@@ -829,6 +829,21 @@ fn a_return_that_cannot_be_stored_is_taken_back() {
 }
 
 #[test]
+fn the_session_of_the_returned_starts_with_the_answer_however_long_that_took() {
+    let mut bench = led_by_a_static_member();
+    bench.hold_appends = true;
+    let back = bench.join(returning("s2", true));
+    bench.pass(11_000);
+    assert_eq!(bench.joined(back), "waits");
+    bench.finish_append(Ok(Offset(0)));
+    assert_eq!((bench.joined(back).as_str(), bench.members()), ("ok", vec!["s2"]));
+    bench.pass(9_999);
+    assert_eq!(bench.members(), ["s2"]);
+    bench.pass(1);
+    assert_eq!(bench.members(), [""; 0]);
+}
+
+#[test]
 fn a_rebalance_during_the_return_answers_the_returned() {
     let mut bench = led_by_a_static_member();
     bench.hold_appends = true;

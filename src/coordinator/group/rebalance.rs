@@ -303,7 +303,10 @@ impl Group {
             self.awaiting_join -= 1;
         }
         turn.answer_join(reply, answer);
-        if outcome.is_err() {
+        if outcome.is_ok() {
+            // It may have ended meanwhile, which counts for nobody who waits for us.
+            self.restart_session(&new_id, turn);
+        } else {
             self.update_member(
                 &new_id,
                 replacement.old_protocols,
