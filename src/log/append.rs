@@ -355,10 +355,26 @@ impl State {
         let recent = self.segments[self.segments.len() / 3].base_offset();
         self.snapshots.take_at_roll(&dir, &self.producers, recent)?;
         let segment = Segment::create(&dir, base_offset, &config, now_ms)?;
+        self.begin(segment);
+        Ok(Rolled::Yes)
+    }
+
+    /// The same at the end of a log whose segments are about to be deleted, all of them: they need no final form, and a full
+    /// disk, which waits for that, is no hindrance.
+    pub(super) fn roll_over_doomed(&mut self, now_ms: i64) -> Result<(), LogError> {
+        let (config, dir, base_offset) = (self.config.clone(), self.dir.clone(), self.log_end_offset);
+        self.active_mut().trim_preallocated(&dir, &config)?;
+        self.producers.set_end_offset(base_offset);
+        self.snapshots.take_if_possible(&dir, &self.producers)?;
+        let segment = Segment::create_if_possible(&dir, base_offset, &config, now_ms)?;
+        self.begin(segment);
+        Ok(())
+    }
+
+    fn begin(&mut self, segment: Segment) {
         self.segments.push(segment);
         self.recent.clear();
         add(&self.parent.counters.segments_rolled, 1);
-        Ok(Rolled::Yes)
     }
 }
 

@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rustix::io::Errno;
 
 use super::error::LogError;
 use super::files;
+use super::files::faults::Op;
 use super::testing::*;
 use super::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::config::log::LogConfig;
@@ -886,6 +888,51 @@ fn a_crash_forgets_no_producer_whose_records_have_expired() {
     log.abandon();
     let log = one.open_at(false, Offset(399), log_start_offset).expect("loadable");
     assert_eq!(log.producers().len(), producers.len());
+}
+
+#[test]
+fn a_full_disk_keeps_nothing_that_has_expired() {
+    for preallocate in [false, true] {
+        let one = OneLog::new(LogConfig { retention_ms: Some(1000), preallocate, ..small_segments() });
+        let log = one.open_clean();
+        for i in 0..40 {
+            append(&log, batch(&[i], 100).producer(7, 0, i as i32)).expect("appended");
+        }
+        let segments = log.segment_count();
+        assert!(segments > 3);
+        let full = |op, _: &std::path::Path| match op {
+            Op::Create | Op::Write | Op::WriteAt | Op::Reserve => Err(Errno::NOSPC.into()),
+            _ => Ok(()),
+        };
+        let fault = files::faults::below(one.root.path(), full);
+        assert_eq!(log.delete_old_segments(5000).expect("a full disk is no hindrance"), segments);
+        assert_eq!((log.log_start_offset(), log.segment_count()), (Offset(40), 1));
+        drop(fault);
+        append(&log, batch(&[5000], 100).producer(7, 0, 40)).expect("there is room again");
+        assert_eq!(read_all(&log).len(), 1);
+    }
+}
+
+/// Of a crash in between, all segments may have stayed.
+#[test]
+fn a_segment_that_was_to_go_without_its_final_form_is_read_after_a_crash() {
+    let one = OneLog::new(LogConfig { retention_ms: Some(1000), preallocate: true, ..small_segments() });
+    let log = one.open_clean();
+    for i in 0..40 {
+        append(&log, batch(&[i], 100)).expect("appended");
+    }
+    log.flush(0).expect("flushed");
+    let (size, before) = (log.size(), read_all(&log));
+    let cannot = |op, _: &std::path::Path| if op == Op::Rename { Err(Errno::IO.into()) } else { Ok(()) };
+    let fault = files::faults::below(&one.dir(), cannot);
+    assert!(log.delete_old_segments(5000).is_err());
+    drop(fault);
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    copy_tree(one.root.path(), copy.path());
+    let crashed = OneLog::at(copy, LogConfig::clone(&one.config));
+    let crashed = crashed.open(false, Offset(40)).expect("loadable");
+    assert_eq!((crashed.size(), crashed.log_end_offset()), (size, Offset(40)));
+    assert_eq!(read_all(&crashed), before);
 }
 
 #[test]

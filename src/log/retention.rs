@@ -63,8 +63,7 @@ impl Log {
         let deleted = (|| {
             // Something must stay to append to, also when everything has expired.
             if count == state.segments.len() {
-                let base_offset = state.log_end_offset;
-                state.roll(base_offset, now_ms)?;
+                state.roll_over_doomed(now_ms)?;
             }
             let new_start = state.segments[count].base_offset();
             if new_start > state.log_start_offset {

@@ -78,6 +78,22 @@ impl Segment {
         })
     }
 
+    /// The same, without its file where there is no room for it.
+    pub fn create_if_possible(
+        dir: &Path,
+        base_offset: Offset,
+        config: &LogConfig,
+        now_ms: i64,
+    ) -> Result<Segment, LogError> {
+        match Segment::create(dir, base_offset, config, now_ms) {
+            Err(error) if error.condemns() == Condemned::Nothing => {
+                log::warn!("{error}; it is made when there is something to append");
+                Ok(Segment::without_file(base_offset, config, now_ms))
+            }
+            created => created,
+        }
+    }
+
     /// An empty segment whose file is made when it is wanted: there is no room for it now.
     pub fn without_file(base_offset: Offset, config: &LogConfig, now_ms: i64) -> Segment {
         Segment {
@@ -495,11 +511,16 @@ impl Segment {
         }
         let path = self.offset_index_path(dir);
         self.offset_index.trim(&path).doing("write", &path)?;
-        if config.preallocate {
-            let path = self.log_path(dir);
-            files::set_len(&*self.file(dir)?, u64::from(self.size)).doing("trim", &path)?;
+        self.trim_preallocated(dir, config)
+    }
+
+    /// A start takes all that the file of an inactive segment has for records.
+    pub fn trim_preallocated(&mut self, dir: &Path, config: &LogConfig) -> Result<(), LogError> {
+        if !config.preallocate {
+            return Ok(());
         }
-        Ok(())
+        let path = self.log_path(dir);
+        files::set_len(&*self.file(dir)?, u64::from(self.size)).doing("trim", &path)
     }
 
     /// Writes what is pending of the indexes and names the files to fsync.

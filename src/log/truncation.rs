@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{Condemned, IoContext, LogError};
+use super::error::{IoContext, LogError};
 use super::log_dir::LogDir;
 use super::pending::Due;
 use super::producer_snapshot;
@@ -266,14 +266,8 @@ impl State {
     }
 
     fn start_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
-        let segment = match Segment::create(&self.dir, offset, &self.config, now_ms) {
-            // The old ones have made way, and nothing is lost that the leader has.
-            Err(error) if error.condemns() == Condemned::Nothing => {
-                log::warn!("[{}] {error}; it is made when there is something to append", self.topic_partition);
-                Segment::without_file(offset, &self.config, now_ms)
-            }
-            created => created?,
-        };
+        // The old ones have made way, and nothing is lost that the leader has.
+        let segment = Segment::create_if_possible(&self.dir, offset, &self.config, now_ms)?;
         self.segments.push(segment);
         self.snapshots.retain(&self.dir, |_| false)?;
         self.snapshots.set_last(Offset(0));

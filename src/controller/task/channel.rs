@@ -245,3 +245,43 @@ pub(crate) fn deleted(request: &StopReplicaRequest, response: &StopReplicaRespon
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::messages::leader_and_isr::{
+        LeaderAndIsrPartitionError, LeaderAndIsrTopicError, LeaderAndIsrTopicState,
+    };
+
+    #[test]
+    fn an_answer_says_of_each_partition_whether_it_is_hosted() {
+        let id = TopicId([9; 16]);
+        let topic =
+            LeaderAndIsrTopicState { topic_name: "t".to_owned(), topic_id: id, ..LeaderAndIsrTopicState::default() };
+        let request = LeaderAndIsrRequest { topic_states: vec![topic], ..LeaderAndIsrRequest::default() };
+        let codes = [
+            ErrorCode::None,
+            ErrorCode::KafkaStorageError,
+            ErrorCode::InconsistentTopicId,
+            ErrorCode::StaleBrokerEpoch,
+        ];
+        let errors = |topic_name: &str| -> Vec<LeaderAndIsrPartitionError> {
+            let error = |(partition_index, code): (i32, ErrorCode)| LeaderAndIsrPartitionError {
+                topic_name: topic_name.to_owned(),
+                partition_index,
+                error_code: code.code(),
+            };
+            (0..).zip(codes).map(error).collect()
+        };
+        let by_name = LeaderAndIsrResponse { partition_errors: errors("t"), ..LeaderAndIsrResponse::default() };
+        let of_topic = LeaderAndIsrTopicError { topic_id: id, partition_errors: errors("") };
+        let by_id = LeaderAndIsrResponse { topics: vec![of_topic], ..LeaderAndIsrResponse::default() };
+        let expected = [Hosted::Yes, Hosted::OnOfflineDir, Hosted::NotBesideEarlier];
+        let expected: Vec<_> = (0..).zip(expected).map(|(at, hosted)| (TopicPartition::new("t", at), hosted)).collect();
+        for mut response in [by_name, by_id] {
+            assert_eq!(hosted(&request, &response), expected);
+            response.error_code = ErrorCode::StaleControllerEpoch.code();
+            assert_eq!(hosted(&request, &response), []);
+        }
+    }
+}
