@@ -148,7 +148,7 @@ async fn write_one(zookeeper: &ZooKeeper, broker: BrokerId, proposal: &IsrPropos
             let mut read = zookeeper.partition_states(&[(topic, *partition)]).await;
             match read.pop() {
                 // The reply to this very write was lost.
-                Some(Ok(Some(current))) if current.value == state => Ok(PartitionEpoch(current.version)),
+                Some(Ok(Some((current, stat)))) if current == state => Ok(PartitionEpoch(stat.version)),
                 Some(Err(error)) => Err(error),
                 _ => Err(refused),
             }

@@ -192,7 +192,7 @@ async fn describe(options: &Options, zookeeper: &ZooKeeper, names: &[String], ou
         let states = zookeeper.partition_states(&partitions).await;
         let mut partitions = Vec::new();
         for ((index, assignment), state) in topic.partitions.iter().zip(states) {
-            let state = state?.map(|state| state.value);
+            let state = state?.map(|(state, _)| state);
             partitions.push(DescribedPartition {
                 index: *index,
                 leader: state.as_ref().map(|state| state.leader).filter(|leader| *leader >= 0),

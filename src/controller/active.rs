@@ -55,12 +55,21 @@ pub struct TopicFound {
     pub version: i32,
 }
 
+/// A leadership as a new controller finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeadershipRead {
+    pub partition: TopicPartition,
+    pub leadership: LeaderAndIsr,
+    /// The transaction of ZooKeeper that wrote it. The epoch of a broker is one too: a greater one has registered since.
+    pub mzxid: i64,
+}
+
 /// All that a new controller reads.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub brokers: Vec<Broker>,
     pub topics: Vec<TopicRead>,
-    pub leaderships: Vec<(TopicPartition, LeaderAndIsr)>,
+    pub leaderships: Vec<LeadershipRead>,
     pub deletions: Vec<String>,
     /// Topics that are there and cannot be understood (yet).
     pub not_understood: BTreeSet<String>,
@@ -277,6 +286,9 @@ pub struct Active {
     doubtful: BTreeSet<String>,
     /// Partitions that get a leader if an unclean election is allowed, which is being read.
     undecided: Vec<TopicPartition>,
+    /// Members of ISRs that no controller has seen go and come back, of partitions of which it is not written yet what
+    /// follows from that.
+    bounced: BTreeMap<TopicPartition, BTreeSet<BrokerId>>,
     /// Partitions whose leadership could not be written.
     unwritten: BTreeSet<TopicPartition>,
     /// Topics whose znodes could not be deleted.
@@ -344,6 +356,7 @@ impl Active {
             altering: None,
             doubtful: BTreeSet::new(),
             undecided: Vec::new(),
+            bounced: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             undeleted: BTreeSet::new(),
         };
@@ -499,10 +512,18 @@ impl Active {
         for topic in snapshot.topics {
             self.add_topic(topic);
         }
-        for (partition, leadership) in snapshot.leaderships {
+        for LeadershipRead { partition, leadership, mzxid } in snapshot.leaderships {
+            self.look_for_bounces(&partition, &leadership, mzxid);
             if let Some(known) = self.cluster.partition_mut(&partition) {
                 known.leadership = Some(leadership);
             }
+        }
+        if !self.bounced.is_empty() {
+            let bounced: BTreeSet<i32> = self.bounced.values().flatten().map(|broker| broker.0).collect();
+            info!(
+                "bounced brokers that no controller has seen: {bounced:?}, in ISRs of {} partitions",
+                self.bounced.len()
+            );
         }
         // Followers look their leader up among the live brokers, so these are told first.
         self.batch.metadata([]);
@@ -519,6 +540,22 @@ impl Active {
         }
         self.moves_begun();
         self.queue_deletions(deletions);
+    }
+
+    /// Whoever was in the ISR when it was written and has registered since went without being seen, perhaps with its
+    /// records: a controller that had seen it would have written the ISR anew, and so would whoever let it back in. Kafka's
+    /// takes such a member for one that never went. Not seen here, either, are those that an earlier controller wrote into
+    /// an ISR after they had come back, and before it had heard of that. Whoever is the only replica has nobody to differ from.
+    fn look_for_bounces(&mut self, name: &TopicPartition, leadership: &LeaderAndIsr, mzxid: i64) {
+        let has_registered_since =
+            |member: &&BrokerId| self.cluster.brokers.get(member).is_some_and(|broker| broker.epoch.0 > mzxid);
+        if self.cluster.partition(name).is_none_or(|known| known.assignment.replicas.len() < 2) {
+            return;
+        }
+        let bounced: BTreeSet<BrokerId> = leadership.isr.iter().filter(has_registered_since).copied().collect();
+        if !bounced.is_empty() {
+            self.bounced.insert(name.clone(), bounced);
+        }
     }
 
     fn living_partitions(&self) -> Vec<TopicPartition> {
@@ -581,8 +618,9 @@ impl Active {
                         continue;
                     }
                 },
-                Some(current) => match election::settled(current, replicas, liveness, unclean(&name.topic)) {
+                Some(current) => match self.settled(name, current, replicas, unclean(&name.topic)) {
                     Outcome::Unchanged => {
+                        self.bounced.remove(name);
                         unchanged.push(name.clone());
                         continue;
                     }
@@ -629,6 +667,20 @@ impl Active {
         }
         self.write(cause, writes);
         unchanged
+    }
+
+    fn settled(
+        &self,
+        name: &TopicPartition,
+        current: &LeaderAndIsr,
+        replicas: &[BrokerId],
+        unclean: Unclean,
+    ) -> Outcome {
+        let liveness = |broker| self.cluster.liveness(name, broker);
+        match self.bounced.get(name) {
+            None => election::settled(current, replicas, liveness, unclean),
+            Some(bounced) => election::settled_after_bounces(current, replicas, bounced, liveness, unclean),
+        }
     }
 
     fn write(&mut self, cause: Cause, writes: Vec<LeadershipWrite>) {
@@ -682,6 +734,9 @@ impl Active {
                     let before = partition.leadership.replace(written).and_then(|before| before.leader);
                     match cause {
                         Cause::Settling | Cause::Unclean | Cause::Preferred => {
+                            if cause != Cause::Preferred {
+                                self.bounced.remove(&name);
+                            }
                             self.tell_replicas(&name, before, write.is_new);
                             changed.push(name);
                         }
@@ -1058,6 +1113,7 @@ impl Active {
         self.cluster.forget(topic);
         self.writing.retain(|partition, _| partition.topic != *topic);
         self.unwritten.retain(|partition| partition.topic != *topic);
+        self.bounced.retain(|partition, _| partition.topic != *topic);
         self.reassignments.forget(topic);
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use crate::config::metadata_version::MetadataVersion;
 use crate::controller::active::{
-    Action, Active, Answer, Deleted, Event, Hosted, Request, RequestId, Settings, Snapshot, TopicFound, TopicRead,
-    WriteOutcome,
+    Action, Active, Answer, Deleted, Event, Hosted, LeadershipRead, Request, RequestId, Settings, Snapshot, TopicFound,
+    TopicRead, WriteOutcome,
 };
 use crate::controller::alter_partition::{
     AlterPartitions, AlterRefusal, Altered, AskedIsr, AskedPartition, StaleBrokerEpoch, TopicRef,
@@ -20,6 +20,8 @@ use crate::model::endpoint::Endpoint;
 use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 
 pub(super) const EPOCH: ControllerEpoch = ControllerEpoch(7);
+/// A transaction of ZooKeeper that is later than the registrations of all brokers.
+const LATE: i64 = 1_000;
 
 /// What a request said, without the parts that every request has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,19 +104,39 @@ impl Driver {
         states: &[(&str, LeaderAndIsr)],
         deletions: &[&str],
     ) -> Driver {
+        let brokers: Vec<(i32, i64)> = brokers.iter().map(|id| (*id, 100 + i64::from(*id))).collect();
+        let read: Vec<(&str, LeaderAndIsr, i64)> =
+            states.iter().map(|(name, state)| (*name, state.clone(), LATE)).collect();
+        Driver::elected_over(settings, &brokers, topics, &read, states, deletions)
+    }
+
+    /// The states as they were read, each with the transaction of ZooKeeper that had written it, and as they are.
+    pub(super) fn elected_over(
+        settings: Settings,
+        brokers: &[(i32, i64)],
+        topics: &[(&str, TopicFound)],
+        read: &[(&str, LeaderAndIsr, i64)],
+        states: &[(&str, LeaderAndIsr)],
+        deletions: &[&str],
+    ) -> Driver {
         let topics: BTreeMap<String, TopicFound> =
             topics.iter().map(|(name, found)| ((*name).to_owned(), found.clone())).collect();
         let states: BTreeMap<TopicPartition, LeaderAndIsr> =
             states.iter().map(|(name, state)| (tp(name), state.clone())).collect();
-        let read = |(name, found): (&String, &TopicFound)| TopicRead {
+        let topic_read = |(name, found): (&String, &TopicFound)| TopicRead {
             name: name.as_str().into(),
             found: Some(found.clone()),
             fresh_id: TopicId([1; 16]),
         };
+        let state_read = |(name, leadership, mzxid): &(&str, LeaderAndIsr, i64)| LeadershipRead {
+            partition: tp(name),
+            leadership: leadership.clone(),
+            mzxid: *mzxid,
+        };
         let snapshot = Snapshot {
-            brokers: brokers.iter().map(|id| broker(*id, 100 + i64::from(*id))).collect(),
-            topics: topics.iter().map(read).collect(),
-            leaderships: states.clone().into_iter().collect(),
+            brokers: brokers.iter().map(|(id, epoch)| broker(*id, *epoch)).collect(),
+            topics: topics.iter().map(topic_read).collect(),
+            leaderships: read.iter().map(state_read).collect(),
             deletions: deletions.iter().map(|topic| (*topic).to_owned()).collect(),
             ..Snapshot::default()
         };
@@ -696,7 +718,7 @@ fn every_protocol_version_can_be_spoken() {
         let snapshot = Snapshot {
             brokers: vec![broker(1, 101)],
             topics: vec![TopicRead { name: "t".into(), found: Some(found(&[&[1]])), fresh_id: TopicId([1; 16]) }],
-            leaderships: vec![(tp("t-0"), leadership(1, 0, &[1]))],
+            leaderships: vec![LeadershipRead { partition: tp("t-0"), leadership: leadership(1, 0, &[1]), mzxid: LATE }],
             deletions: vec![],
             ..Snapshot::default()
         };

@@ -1,5 +1,7 @@
 //! Which replica leads, and who counts as in sync, as functions of what is online.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/{Election,PartitionStateMachine,ReplicaStateMachine}.scala.
+use std::collections::BTreeSet;
+
 use crate::controller::state::{LeaderAndIsr, Liveness};
 use crate::model::BrokerId;
 
@@ -70,6 +72,31 @@ pub fn settled(
     match current.leader {
         None => Outcome::Unchanged,
         Some(_) => Outcome::Changed { leader: None, isr: current.isr.clone(), unclean: false },
+    }
+}
+
+/// The same where some members of the ISR have gone and come back and nobody has seen it: they may have lost what they had.
+/// As long as any other member can lead they are no more in sync than one that is about to leave. If none can, nobody
+/// knows who of them has what was committed, and the ISR stays; but what they agree on from now on is of another epoch, so
+/// that their logs are cut to where they are the same.
+pub fn settled_after_bounces(
+    current: &LeaderAndIsr,
+    replicas: &[BrokerId],
+    bounced: &BTreeSet<BrokerId>,
+    liveness: impl Fn(BrokerId) -> Liveness,
+    unclean: Unclean,
+) -> Outcome {
+    let may_lead = |member: &BrokerId| !bounced.contains(member) && liveness(*member) == Liveness::Online;
+    if replicas.iter().filter(|replica| current.isr.contains(replica)).any(may_lead) {
+        let liveness = |replica| match liveness(replica) {
+            Liveness::Online if bounced.contains(&replica) => Liveness::Leaving,
+            liveness => liveness,
+        };
+        return settled(current, replicas, liveness, unclean);
+    }
+    match (settled(current, replicas, liveness, unclean), current.leader) {
+        (Outcome::Unchanged, leader @ Some(_)) => Outcome::Changed { leader, isr: current.isr.clone(), unclean: false },
+        (outcome, _) => outcome,
     }
 }
 
@@ -213,6 +240,29 @@ mod tests {
         assert_eq!(settle(1, &[1], &[1]), Outcome::Unchanged, "an unclean election is none of its business");
         let nobody = leadership(None, &[1, 2]);
         assert_eq!(settled(&nobody, &ids(&[1, 2]), leaving(&[1, 2]), Unclean::Allowed), Outcome::Unchanged);
+    }
+
+    #[test]
+    fn members_that_have_bounced_leave_the_isr_to_those_that_have_not() {
+        let replicas = ids(&[1, 2, 3]);
+        let changed =
+            |leader, isr: &[i32]| Outcome::Changed { leader: Some(BrokerId(leader)), isr: ids(isr), unclean: false };
+        let settle = |leader, isr: &[i32], bounced: &[i32], gone: &[i32]| {
+            let bounced = bounced.iter().copied().map(BrokerId).collect();
+            let liveness = |id: BrokerId| alive(!gone.contains(&id.0));
+            settled_after_bounces(&leadership(leader, isr), &replicas, &bounced, liveness, Unclean::Allowed)
+        };
+        assert_eq!(settle(Some(1), &[1, 2, 3], &[1], &[]), changed(2, &[2, 3]));
+        assert_eq!(settle(Some(1), &[1, 2, 3], &[1, 2], &[]), changed(3, &[3]));
+        assert_eq!(settle(Some(1), &[1, 2, 3], &[2], &[]), changed(1, &[1, 3]), "its leader is as it was");
+        assert_eq!(settle(Some(1), &[1, 2, 3], &[1], &[2]), changed(3, &[3]), "others are gone");
+        // Nobody is left who has not.
+        assert_eq!(settle(Some(2), &[1, 2, 3], &[1, 2, 3], &[]), changed(2, &[1, 2, 3]));
+        assert_eq!(settle(Some(2), &[2], &[2], &[]), changed(2, &[2]));
+        assert_eq!(settle(Some(2), &[2, 3], &[2], &[3]), changed(2, &[2]), "as if it had not");
+        assert_eq!(settle(Some(3), &[2, 3], &[2], &[3]), changed(2, &[2]));
+        assert_eq!(settle(None, &[2, 3], &[2, 3], &[]), changed(2, &[2, 3]));
+        assert_eq!(settle(None, &[2, 3], &[2], &[1, 2, 3]), Outcome::Unchanged, "nobody can lead");
     }
 
     #[test]

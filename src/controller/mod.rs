@@ -16,6 +16,8 @@ pub mod active;
 mod active_tests;
 pub mod alter_partition;
 pub mod assignment;
+#[cfg(test)]
+mod bounce_tests;
 pub mod controlled_shutdown;
 pub mod counters;
 pub mod election;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::fenced::{Committed, Write};
-use odradek_zookeeper::session::Versioned;
+use odradek_zookeeper::session::{Stat, Versioned};
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
 use odradek_zookeeper::znode::{broker, controller, controller_epoch, delete_topic, log_dir_event, topic};
 
@@ -28,6 +28,7 @@ pub(super) struct Znode {
     pub data: Vec<u8>,
     pub version: i32,
     pub czxid: i64,
+    pub mzxid: i64,
     /// `None` for a persistent one.
     pub owner: Option<SessionId>,
 }
@@ -147,7 +148,7 @@ impl ZooKeeper {
             return Err(ZkError::NoNode { path: path.to_owned() });
         }
         self.zxid += 1;
-        self.znodes.insert(path.to_owned(), Znode { data, version: 0, czxid: self.zxid, owner });
+        self.znodes.insert(path.to_owned(), Znode { data, version: 0, czxid: self.zxid, mzxid: self.zxid, owner });
         self.changed(path, true);
         Ok(0)
     }
@@ -163,7 +164,7 @@ impl ZooKeeper {
         let version = self.at_version(path, expected_version)?.version + 1;
         self.zxid += 1;
         let znode = self.znodes.get_mut(path).expect("it was just there");
-        (znode.data, znode.version) = (data, version);
+        (znode.data, znode.version, znode.mzxid) = (data, version, self.zxid);
         self.changed(path, false);
         Ok(version)
     }
@@ -200,9 +201,15 @@ impl ZooKeeper {
     }
 
     pub fn partition_state(&self, topic: &str, partition: i32) -> Option<Versioned<PartitionState>> {
+        let (value, Stat { version, .. }) = self.partition_state_read(topic, partition)?;
+        Some(Versioned { value, version })
+    }
+
+    pub fn partition_state_read(&self, topic: &str, partition: i32) -> Option<(PartitionState, Stat)> {
         let znode = self.get(&partition_state::path(topic, partition))?;
-        let value = PartitionState::decode(topic, partition, &znode.data).expect("controllers write it well");
-        Some(Versioned { value, version: znode.version })
+        let state = PartitionState::decode(topic, partition, &znode.data).expect("controllers write it well");
+        let Znode { version, czxid, mzxid, .. } = *znode;
+        Some((state, Stat { czxid, mzxid, version, ctime_ms: 0, ephemeral_owner: 0 }))
     }
 
     /// Whether an office may write, and has not been taken over.
@@ -269,10 +276,10 @@ impl StateZnodes for OfficeZnodes<'_> {
     async fn partition_states(
         &self,
         partitions: &[(&str, i32)],
-    ) -> Vec<Result<Option<Versioned<PartitionState>>, ZkError>> {
+    ) -> Vec<Result<Option<(PartitionState, Stat)>, ZkError>> {
         let zookeeper = self.zookeeper.lock().expect("nothing panics under it");
         let read = |(topic, partition): &(&str, i32)| match zookeeper.is_open(self.session) {
-            true => Ok(zookeeper.partition_state(topic, *partition)),
+            true => Ok(zookeeper.partition_state_read(topic, *partition)),
             false => Err(ZkError::SessionExpired),
         };
         partitions.iter().map(read).collect()

@@ -38,6 +38,8 @@ const SYSTEM_ROOT: &str = "/zookeeper";
 pub struct Stat {
     /// The transaction that created the node: the broker epoch of a registration.
     pub czxid: i64,
+    /// The transaction that wrote it last. Later transactions have greater numbers, whatever they do to which znode.
+    pub mzxid: i64,
     /// The data version: the partition epoch of a partition state.
     pub version: i32,
     pub ctime_ms: i64,
@@ -47,7 +49,13 @@ pub struct Stat {
 
 impl From<zookeeper_client::Stat> for Stat {
     fn from(stat: zookeeper_client::Stat) -> Stat {
-        Stat { czxid: stat.czxid, version: stat.version, ctime_ms: stat.ctime, ephemeral_owner: stat.ephemeral_owner }
+        Stat {
+            czxid: stat.czxid,
+            mzxid: stat.mzxid,
+            version: stat.version,
+            ctime_ms: stat.ctime,
+            ephemeral_owner: stat.ephemeral_owner,
+        }
     }
 }
 

@@ -111,16 +111,13 @@ impl ZooKeeper {
     pub async fn partition_states(
         &self,
         partitions: &[(&str, i32)],
-    ) -> Vec<Result<Option<Versioned<PartitionState>>, ZkError>> {
+    ) -> Vec<Result<Option<(PartitionState, Stat)>, ZkError>> {
         let paths: Vec<String> =
             partitions.iter().map(|(topic, partition)| partition_state::path(topic, *partition)).collect();
         let read = self.get_many(&paths).await;
         let decoded = read.into_iter().zip(partitions).map(|(read, (topic, partition))| match read? {
             None => Ok(None),
-            Some((data, stat)) => {
-                let value = PartitionState::decode(topic, *partition, &data)?;
-                Ok(Some(Versioned { value, version: stat.version }))
-            }
+            Some((data, stat)) => Ok(Some((PartitionState::decode(topic, *partition, &data)?, stat))),
         });
         decoded.collect()
     }

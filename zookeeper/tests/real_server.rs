@@ -192,7 +192,7 @@ async fn fenced_deletion_takes_the_whole_tree() {
     }
     let asked: Vec<(&str, i32)> = (0..26).map(|partition| ("t", partition)).collect();
     let states = zk.partition_states(&asked).await;
-    assert_eq!(states.iter().filter(|state| matches!(state, Ok(Some(found)) if found.value.leader == 1)).count(), 25);
+    assert_eq!(states.iter().filter(|state| matches!(state, Ok(Some((found, _))) if found.leader == 1)).count(), 25);
     assert_eq!(states[25], Ok(None));
     fenced.delete_recursive("/brokers/topics/t").await.unwrap();
     assert!(!zk.topic_exists("t").await.unwrap());
@@ -338,7 +338,7 @@ async fn everything_is_asked_of(server: Server) {
     let asked: Vec<(&str, i32)> = (0..1001).map(|partition| ("t", partition)).collect();
     for (partition, found) in (0..1001).zip(zk.partition_states(&asked).await) {
         let is_there = partition < 1000 && !taken.contains(&partition);
-        assert_eq!(found.unwrap().map(|found| found.value), is_there.then(|| state.clone()), "{partition}");
+        assert_eq!(found.unwrap().map(|(found, _)| found), is_there.then(|| state.clone()), "{partition}");
     }
     zk.set("/controller_epoch", b"7", -1).await.unwrap();
     let moved = Err(ZkError::ControllerMoved { epoch_zk_version });
@@ -390,7 +390,7 @@ async fn ten_thousand_partitions_are_written_and_read_with_a_few_dozen_requests(
     let asked: Vec<(&str, i32)> = (0..PARTITIONS).map(|partition| ("t", partition)).collect();
     let read = zk.partition_states(&asked).await;
     let end = (server.received().await, std::time::Instant::now());
-    assert!(read.iter().all(|found| found.as_ref().is_ok_and(|found| found.as_ref().unwrap().value == state)));
+    assert!(read.iter().all(|found| found.as_ref().is_ok_and(|found| found.as_ref().unwrap().0 == state)));
     let (writes, reads) = (written.0 - before.0, end.0 - written.0);
     println!("{writes} writes in {:?}, {reads} reads in {:?}", written.1 - before.1, end.1 - written.1);
     // Pings and the questions themselves among them.

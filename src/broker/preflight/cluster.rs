@@ -329,7 +329,7 @@ impl Looker<'_> {
             if !assignment.adding_replicas.is_empty() || !assignment.removing_replicas.is_empty() {
                 moving.push(name.clone());
             }
-            let Some(state) = self.understood(state)?.flatten().map(|state| state.value) else {
+            let Some(state) = self.understood(state)?.flatten().map(|(state, _)| state) else {
                 offline.push(name);
                 continue;
             };

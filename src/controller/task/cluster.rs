@@ -16,7 +16,7 @@ use odradek_zookeeper::znode::{preferred_replica_election, reassign_partitions};
 
 use crate::config::listeners::SecurityProtocol;
 use crate::config::sections::ControllerConfig;
-use crate::controller::active::{LeadershipWrite, TopicFound, TopicRead, WriteOutcome};
+use crate::controller::active::{LeadershipRead, LeadershipWrite, TopicFound, TopicRead, WriteOutcome};
 use crate::controller::features::{self, FeatureUpdate, FeaturesUpdated};
 use crate::controller::reassignment::AssignmentOutcome;
 use crate::controller::state::{Assignment, Broker, LeaderAndIsr};
@@ -271,7 +271,7 @@ impl ClusterState {
     }
 
     /// Leaderships of all partitions of the topics that have one.
-    pub async fn leaderships(&self, topics: &[TopicRead]) -> Result<Vec<(TopicPartition, LeaderAndIsr)>, ZkError> {
+    pub async fn leaderships(&self, topics: &[TopicRead]) -> Result<Vec<LeadershipRead>, ZkError> {
         let names: Vec<TopicPartition> = topics
             .iter()
             .filter_map(|topic| Some((&topic.name, topic.found.as_ref()?)))
@@ -285,7 +285,7 @@ impl ClusterState {
         self.leaderships_of(names).await
     }
 
-    async fn leaderships_of(&self, names: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, LeaderAndIsr)>, ZkError> {
+    async fn leaderships_of(&self, names: Vec<TopicPartition>) -> Result<Vec<LeadershipRead>, ZkError> {
         leaderships::read(&self.fenced, names).await
     }
 
@@ -482,7 +482,8 @@ impl ClusterState {
                 partitions.insert(TopicPartition::new(topic, partition));
             }
         }
-        self.leaderships_of(partitions.into_iter().collect()).await
+        let read = self.leaderships_of(partitions.into_iter().collect()).await?;
+        Ok(read.into_iter().map(|read| (read.partition, read.leadership)).collect())
     }
 
     async fn notifications(&self, root: &str, children: &[String]) -> Result<Vec<(String, Vec<u8>)>, ZkError> {

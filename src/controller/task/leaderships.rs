@@ -3,10 +3,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::fenced::{Committed, Fenced, Write};
-use odradek_zookeeper::session::Versioned;
+use odradek_zookeeper::session::Stat;
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
 
-use crate::controller::active::{LeadershipWrite, WriteOutcome};
+use crate::controller::active::{LeadershipRead, LeadershipWrite, WriteOutcome};
 use crate::controller::state::LeaderAndIsr;
 use crate::controller::task::cluster::{brokers, ids};
 use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicPartition};
@@ -21,7 +21,7 @@ pub(crate) trait StateZnodes: Sync {
     fn partition_states(
         &self,
         partitions: &[(&str, i32)],
-    ) -> impl Future<Output = Vec<Result<Option<Versioned<PartitionState>>, ZkError>>> + Send;
+    ) -> impl Future<Output = Vec<Result<Option<(PartitionState, Stat)>, ZkError>>> + Send;
     fn complain(&self, path: &str, what_follows: &str, why: &ZkError);
     fn mended(&self, path: &str);
 }
@@ -34,7 +34,7 @@ impl StateZnodes for Fenced {
     async fn partition_states(
         &self,
         partitions: &[(&str, i32)],
-    ) -> Vec<Result<Option<Versioned<PartitionState>>, ZkError>> {
+    ) -> Vec<Result<Option<(PartitionState, Stat)>, ZkError>> {
         self.zk().partition_states(partitions).await
     }
 
@@ -71,14 +71,14 @@ pub(super) fn noted<T>(
 pub(crate) async fn read(
     znodes: &impl StateZnodes,
     names: Vec<TopicPartition>,
-) -> Result<Vec<(TopicPartition, LeaderAndIsr)>, ZkError> {
+) -> Result<Vec<LeadershipRead>, ZkError> {
     let asked: Vec<(&str, i32)> = names.iter().map(|name| (&*name.topic, name.partition)).collect();
     let states = znodes.partition_states(&asked).await;
     let mut found = Vec::new();
-    for (name, state) in names.into_iter().zip(states) {
-        let path = partition_state::path(&name.topic, name.partition);
-        if let Some(Some(state)) = noted(znodes, &path, "a partition is taken for new", state)? {
-            found.push((name, leadership(state)));
+    for (partition, state) in names.into_iter().zip(states) {
+        let path = partition_state::path(&partition.topic, partition.partition);
+        if let Some(Some((state, stat))) = noted(znodes, &path, "a partition is taken for new", state)? {
+            found.push(LeadershipRead { partition, leadership: leadership(state, stat), mzxid: stat.mzxid });
         }
     }
     Ok(found)
@@ -159,10 +159,10 @@ async fn outcomes(
                 znodes.mended(&path);
                 let outcome = match current {
                     // The reply to this very write was lost.
-                    Some(current) if current.value == partition_state(&write.leadership) => {
-                        WriteOutcome::Written(PartitionEpoch(current.version))
+                    Some((current, stat)) if current == partition_state(&write.leadership) => {
+                        WriteOutcome::Written(PartitionEpoch(stat.version))
                     }
-                    current => WriteOutcome::Conflict(current.map(leadership)),
+                    current => WriteOutcome::Conflict(current.map(|(current, stat)| leadership(current, stat))),
                 };
                 outcomes.push((write.partition.clone(), outcome));
                 continue;
@@ -178,14 +178,14 @@ async fn outcomes(
     Ok(outcomes)
 }
 
-fn leadership(state: Versioned<PartitionState>) -> LeaderAndIsr {
+fn leadership(state: PartitionState, stat: Stat) -> LeaderAndIsr {
     LeaderAndIsr {
-        leader: Some(BrokerId(state.value.leader)).filter(|leader| leader.0 >= 0),
-        leader_epoch: LeaderEpoch(state.value.leader_epoch),
-        isr: brokers(state.value.isr),
-        recovering: state.value.leader_recovery_state == RECOVERING,
-        controller_epoch: ControllerEpoch(state.value.controller_epoch),
-        partition_epoch: PartitionEpoch(state.version),
+        leader: Some(BrokerId(state.leader)).filter(|leader| leader.0 >= 0),
+        leader_epoch: LeaderEpoch(state.leader_epoch),
+        isr: brokers(state.isr),
+        recovering: state.leader_recovery_state == RECOVERING,
+        controller_epoch: ControllerEpoch(state.controller_epoch),
+        partition_epoch: PartitionEpoch(stat.version),
     }
 }
 

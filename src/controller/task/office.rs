@@ -137,7 +137,7 @@ impl Task {
             found.extend(topic.filter(|topic| topic.found.is_some()));
         }
         let leaderships = office.zookeeper.leaderships(&found).await?;
-        let latest = leaderships.iter().map(|(_, leadership)| leadership.controller_epoch).max();
+        let latest = leaderships.iter().map(|read| read.leadership.controller_epoch).max();
         if let Some(latest) = latest.filter(|latest| *latest > epoch) {
             // Somebody has set the epoch back: no broker would obey. The next try begins behind it.
             self.epoch_known = latest;
