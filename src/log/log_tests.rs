@@ -890,6 +890,40 @@ fn a_crash_forgets_no_producer_whose_records_have_expired() {
     assert_eq!(log.producers().len(), producers.len());
 }
 
+/// Source: kafka 3.9 has a snapshot for each segment.
+#[test]
+fn a_crash_forgets_no_producer_though_most_segments_go_at_once() {
+    // Every batch is a segment, and a snapshot is taken after many of them.
+    let bytes = batch(&[0], 5).producer(0, 0, 0).build().len() as u64;
+    for batches_kept in [1, 5, 40] {
+        let retention_bytes = Some(batches_kept * bytes);
+        let one = OneLog::in_memory(LogConfig { segment_bytes: 100, retention_bytes, ..LogConfig::default() });
+        let log = one.open_clean();
+        let known_after_a_crash = || {
+            let copy = tempfile::tempdir().expect("a temporary directory");
+            copy_tree(one.root.path(), copy.path());
+            let crashed = OneLog::at(copy, LogConfig::default());
+            let crashed = crashed.open_at(false, log.recovery_point(), log.log_start_offset());
+            crashed.expect("loadable").producers().len() as i64
+        };
+        for i in 0..400 {
+            append(&log, batch(&[i], 5).producer(i, 0, 0)).expect("appended");
+            log.flush_old_segments(i).expect("flushed");
+        }
+        let mut passes = 0;
+        while log.delete_old_segments(400).expect("deleted") > 0 {
+            passes += 1;
+            assert_eq!(known_after_a_crash(), 400, "{batches_kept} kept, pass {passes}");
+        }
+        assert!(log.log_start_offset().0 >= 399 - batches_kept as i64, "{}", log.log_start_offset());
+        assert!(passes <= 2, "{passes}");
+        for i in 400..410 {
+            append(&log, batch(&[i], 5).producer(i, 0, 0)).expect("appended");
+            assert_eq!(known_after_a_crash(), i + 1, "{batches_kept} kept");
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_keeps_nothing_that_has_expired() {
     for preallocate in [false, true] {

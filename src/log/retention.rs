@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::counters::add;
-use super::error::{IoContext, LogError};
+use super::error::{Condemned, IoContext, LogError};
 use super::files;
 use super::segment::Segment;
 use super::truncation::Removed;
@@ -49,7 +49,7 @@ impl Log {
     }
 
     fn delete_oldest(&self, now_ms: i64, rule: Rule<'_>) -> Result<usize, LogError> {
-        let _renaming = self.begin_renaming();
+        let renaming = self.begin_renaming();
         let mut state = self.serving()?;
         let count = match rule {
             // They are looked at again with the next pass.
@@ -60,24 +60,36 @@ impl Log {
             return Ok(0);
         }
         let (from, tp) = (state.segments[0].base_offset(), &self.topic_partition);
+        let mut has_rolled = false;
         let deleted = (|| {
-            // Something must stay to append to, also when everything has expired.
-            if count == state.segments.len() {
+            let count = if count < state.segments.len() {
+                let spared;
+                (spared, has_rolled) = state.spare_newest_snapshot(count, now_ms)?;
+                spared
+            } else {
+                // Something must stay to append to, also when everything has expired.
                 state.roll_over_doomed(now_ms)?;
-            }
+                count
+            };
             let new_start = state.segments[count].base_offset();
             if new_start > state.log_start_offset {
                 state.increment_log_start_offset(new_start)?;
             }
-            Ok((new_start, state.drop_segments(0..count)))
+            Ok((count, new_start, state.drop_segments(0..count)))
         })();
         let due = state.due(now_ms);
         drop(state);
-        let (new_start, removed): (Offset, Removed) = self.observe(deleted)?;
+        let (count, new_start, removed): (usize, Offset, Removed) = self.observe(deleted)?;
         // Nothing is appended below the log start offset again: no new segment can have one of these names.
         self.observe(removed.rename(&self.parent(), due))?;
-        add(&self.parent().counters.segments_deleted, count as u64);
-        log::info!("[{tp}] Deleted {count} segments from offset {from} to {new_start} due to {}", rule.reason());
+        drop(renaming);
+        if count > 0 {
+            add(&self.parent().counters.segments_deleted, count as u64);
+            log::info!("[{tp}] Deleted {count} segments from offset {from} to {new_start} due to {}", rule.reason());
+        }
+        if has_rolled {
+            self.flush_old_segments(now_ms)?;
+        }
         Ok(count)
     }
 }
@@ -120,6 +132,34 @@ impl Rule<'_> {
 }
 
 impl State {
+    /// Of so many segments how many go now, and whether another begins. Snapshots that were skipped at rolls may leave the
+    /// newest one among them, without which a crash would forget all producers whose records have gone. It stays until the next
+    /// pass, when a recovery finds another: that of the segment which begins here, since whole segments are replayed. Where
+    /// there is no room for one all go at once.
+    fn spare_newest_snapshot(&mut self, count: usize, now_ms: i64) -> Result<(usize, bool), LogError> {
+        let first_kept = self.segments[count].base_offset();
+        let Some(newest) = self.snapshots.latest().filter(|newest| *newest < first_kept) else {
+            return Ok((count, false));
+        };
+        let end = self.log_end_offset;
+        self.producers.set_end_offset(end);
+        self.snapshots.take_if_possible(&self.dir, &self.producers)?;
+        if self.snapshots.latest() == Some(newest) {
+            return Ok((count, false));
+        }
+        match self.roll(end, now_ms) {
+            Err(error) if error.condemns() == Condemned::Nothing => {
+                log::warn!("[{}] {error}; a crash may forget producers", self.topic_partition);
+                return Ok((count, false));
+            }
+            rolled => rolled?,
+        };
+        // One where the log begins or below is of no use to a start.
+        let spared = self.segments.partition_point(|segment| segment.base_offset() < newest);
+        let is_useful = newest > self.log_start_offset;
+        Ok((if is_useful { count.min(spared.saturating_sub(1)) } else { count }, true))
+    }
+
     /// How many of the oldest segments the rule lets go. Nothing that consumers have not been allowed to see goes.
     fn deletable(&self, rule: Rule<'_>) -> usize {
         let total: u64 = self.segments.iter().map(|segment| u64::from(segment.size())).sum();
