@@ -134,6 +134,42 @@ fn settings_change_while_the_broker_runs_and_outlive_it() {
 }
 
 #[test]
+fn changes_of_the_same_settings_at_once_all_count() {
+    const KEYS: [&str; 6] =
+        ["retention.ms", "segment.ms", "flush.ms", "max.message.bytes", "segment.bytes", "file.delete.delay.ms"];
+    const BROKER_KEYS: [&str; 6] = [
+        "log.retention.ms",
+        "log.roll.ms",
+        "log.flush.interval.ms",
+        "message.max.bytes",
+        "log.segment.bytes",
+        "log.segment.delete.delay.ms",
+    ];
+    let cluster = Cluster::start("settings-at-once", "");
+    let client = &mut cluster.broker.client();
+    client.create_topic("t", 1, &[]);
+    for (kind, name, keys) in [(TOPIC, "t", KEYS), (BROKER, "", BROKER_KEYS)] {
+        for round in 0..10 {
+            let value = (1_000_000 + round).to_string();
+            std::thread::scope(|scope| {
+                for key in keys {
+                    let (mut client, value) = (cluster.broker.client(), &value);
+                    scope.spawn(move || {
+                        assert_eq!(change(&mut client, kind, name, &[(key, SET, Some(value))]), (0, None), "{key}");
+                    });
+                }
+            });
+            for key in keys {
+                eventually(PATIENCE, &format!("{key} is {value}"), || {
+                    let found = setting(client, kind, name, key).and_then(|(found, _)| found);
+                    if found.as_ref() == Some(&value) { Ok(()) } else { Err(format!("{found:?}")) }
+                });
+            }
+        }
+    }
+}
+
+#[test]
 fn changes_are_refused_in_kafkas_words() {
     let cluster = Cluster::start("settings-refused", "");
     let client = &mut cluster.broker.client();

@@ -18,6 +18,9 @@ use crate::model::shown::shown;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::{alter_configs as legacy, incremental_alter_configs as incremental};
 
+/// So often a change is begun, with others that change the same settings at once. Each time one of them gets through.
+const TRIES_MAX: usize = 100;
+
 /// What a request about settings may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResourceType {
@@ -207,11 +210,29 @@ fn change_of(kind: Kind, entries: Vec<Entry>, is_repeated: bool) -> Result<Chang
         .map(Change::Steps)
 }
 
-/// What is stored for the entity. What cannot be understood is nothing, so that whoever changes it also repairs it.
-async fn stored(server: &Server, entity: &ConfigEntity) -> Result<Properties, Refusal> {
-    match server.zookeeper.config(entity).await {
-        Err(ZkError::Malformed(_)) => Ok(Properties::new()),
-        stored => stored.map_err(unreached),
+/// Stores what becomes of what is stored, and begins again where somebody else has changed it meanwhile, whose change would be
+/// lost. What cannot be understood is nothing, so that whoever changes it also repairs it.
+async fn change_stored(
+    server: &Server,
+    entity: &ConfigEntity,
+    validate_only: bool,
+    changed: impl Fn(&Properties) -> Result<Properties, Refusal>,
+    note: impl Fn(&Properties),
+) -> Result<(), Refusal> {
+    let mut tries_left = TRIES_MAX;
+    loop {
+        tries_left -= 1;
+        let stored = server.zookeeper.stored_config(entity).await.map_err(unreached)?;
+        let proposed = changed(&stored.config.unwrap_or_default())?;
+        if validate_only {
+            return Ok(());
+        }
+        note(&proposed);
+        match server.zookeeper.replace_config(entity, &proposed, stored.version).await {
+            Err(ZkError::BadVersion { .. } | ZkError::NodeExists { .. } | ZkError::NoNode { .. }) if tries_left > 0 => {
+            }
+            written => return written.map_err(unreached),
+        }
     }
 }
 
@@ -219,28 +240,26 @@ async fn alter_topic(server: &Server, name: &str, change: &Change, validate_only
     if name.is_empty() {
         return Err(Refusal::invalid_request("Default topic resources are not allowed."));
     }
-    let entity = ConfigEntity::Topic(name.to_string());
-    let is_known = server.metadata.image().topic(name).is_some();
-    // Nothing is read for a name that anybody can make up.
-    let stored = match is_known {
-        true => stored(server, &entity).await?,
-        false => Properties::new(),
+    let changed = |stored: &Properties| match change {
+        Change::Replace(proposed) => Ok(proposed.clone()),
+        Change::Steps(steps) => dynamic::change_topic(stored, steps).map_err(unfit),
     };
-    let proposed = match change {
-        Change::Replace(proposed) => proposed.clone(),
-        Change::Steps(steps) => dynamic::change_topic(&stored, steps).map_err(unfit)?,
-    };
-    if !is_known {
+    if server.metadata.image().topic(name).is_none() {
+        // Nothing is read for a name that anybody can make up.
+        changed(&Properties::new())?;
         let message = format!("The topic '{name}' does not exist.");
         return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, message));
     }
-    topic_settings::validate(&server.config.load().topic_defaults(), &stored, &proposed)
-        .map_err(|why| refused_topic(name, &why))?;
-    if validate_only {
-        return Ok(());
-    }
-    info!("Updating topic {name} with new configuration : {}", shown(&loggable(&proposed, |_| true)));
-    server.zookeeper.set_config(&entity, &proposed).await.map_err(unreached)
+    let valid = |stored: &Properties| {
+        let proposed = changed(stored)?;
+        topic_settings::validate(&server.config.load().topic_defaults(), stored, &proposed)
+            .map_err(|why| refused_topic(name, &why))?;
+        Ok(proposed)
+    };
+    let note = |proposed: &Properties| {
+        info!("Updating topic {name} with new configuration : {}", shown(&loggable(proposed, |_| true)));
+    };
+    change_stored(server, &ConfigEntity::Topic(name.to_string()), validate_only, valid, note).await
 }
 
 async fn alter_broker(server: &Server, name: &str, change: &Change, validate_only: bool) -> Result<(), Refusal> {
@@ -257,23 +276,24 @@ async fn alter_broker(server: &Server, name: &str, change: &Change, validate_onl
             )));
         }
     };
-    let stored = stored(server, &entity).await?;
-    let proposed = match change {
-        Change::Replace(proposed) => proposed.clone(),
-        // Like Kafka, an incremental change also drops what is stored and cannot be used.
-        Change::Steps(steps) => dynamic::change_broker(&dynamic::usable(&stored, scope).0, steps).map_err(unfit)?,
+    let valid = |stored: &Properties| {
+        let proposed = match change {
+            Change::Replace(proposed) => proposed.clone(),
+            // Like Kafka, an incremental change also drops what is stored and cannot be used.
+            Change::Steps(steps) => dynamic::change_broker(&dynamic::usable(stored, scope).0, steps).map_err(unfit)?,
+        };
+        dynamic::validate_broker(&server.config.load(), &proposed, scope)
+            .map_err(|why| Refusal::invalid_request(why.to_string()))?;
+        Ok(proposed)
     };
-    dynamic::validate_broker(&server.config.load(), &proposed, scope)
-        .map_err(|why| Refusal::invalid_request(why.to_string()))?;
-    if validate_only {
-        return Ok(());
-    }
-    let settings = loggable(&proposed, dynamic::is_applied_at_run_time);
-    match scope {
-        Scope::Broker => info!("Updating broker {own_id} with new configuration : {}", shown(&settings)),
-        Scope::ClusterDefault => info!("Updating brokers with new configuration : {}", shown(&settings)),
-    }
-    server.zookeeper.set_config(&entity, &proposed).await.map_err(unreached)
+    let note = |proposed: &Properties| {
+        let settings = loggable(proposed, dynamic::is_applied_at_run_time);
+        match scope {
+            Scope::Broker => info!("Updating broker {own_id} with new configuration : {}", shown(&settings)),
+            Scope::ClusterDefault => info!("Updating brokers with new configuration : {}", shown(&settings)),
+        }
+    };
+    change_stored(server, &entity, validate_only, valid, note).await
 }
 
 fn unfit(why: OperationError) -> Refusal {

@@ -1,9 +1,16 @@
 //! Settings that the cluster remembers, and how brokers hear that they changed.
-use crate::error::ZkError;
+use crate::error::{ZkError, ZnodeError};
 use crate::session::{CreateKind, ZooKeeper};
 use crate::znode::config::{self, ConfigEntity};
 use crate::znode::config_change;
 use std::collections::BTreeMap;
+
+/// A stored configuration, if it can be understood, and the version of its znode; `None` when there is none.
+#[derive(Debug)]
+pub struct StoredConfig {
+    pub config: Result<BTreeMap<String, String>, ZnodeError>,
+    pub version: Option<i32>,
+}
 
 impl ZooKeeper {
     /// What is stored for the entity; empty when there is nothing.
@@ -24,6 +31,37 @@ impl ZooKeeper {
             Some((data, _)) => Ok(config::decode(path, &data)?),
         });
         decoded.collect()
+    }
+
+    /// What is stored for an entity that is to be changed.
+    pub async fn stored_config(&self, entity: &ConfigEntity) -> Result<StoredConfig, ZkError> {
+        let path = entity.path();
+        Ok(match self.get(&path).await? {
+            None => StoredConfig { config: Ok(BTreeMap::new()), version: None },
+            Some((data, stat)) => StoredConfig { config: config::decode(&path, &data), version: Some(stat.version) },
+        })
+    }
+
+    /// Replaces the whole configuration of the entity, if it is still what was stored in that version, and tells all brokers.
+    /// Else it fails with `BadVersion`, `NodeExists` or `NoNode`.
+    pub async fn replace_config(
+        &self,
+        entity: &ConfigEntity,
+        config: &BTreeMap<String, String>,
+        version: Option<i32>,
+    ) -> Result<(), ZkError> {
+        let (path, data) = (entity.path(), config::encode(config));
+        let written = match version {
+            Some(version) => self.set(&path, &data, version).await.map(|_| ()),
+            None => self.create_recursive(&path, &data, CreateKind::Persistent).await.map(|_| ()),
+        };
+        match written {
+            // The reply to our own request may have been lost.
+            Err(ZkError::BadVersion { .. } | ZkError::NodeExists { .. })
+                if self.get(&path).await?.is_some_and(|(found, _)| found == data) => {}
+            written => written?,
+        }
+        self.notify_config_change(entity).await
     }
 
     /// Replaces the whole configuration of the entity and tells all brokers. Two writers at once: the last one wins.

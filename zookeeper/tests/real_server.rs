@@ -96,6 +96,34 @@ async fn topics_and_configs_are_written_once_and_read_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_config_is_replaced_only_as_it_was_read() {
+    let server = Server::shared();
+    let zk = cluster(&server, "/replaced").await;
+    let (entity, path) = (ConfigEntity::Topic("t".to_owned()), "/config/topics/t");
+    let one = BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]);
+    let other = BTreeMap::from([("retention.ms".to_owned(), "2".to_owned())]);
+    let read = zk.stored_config(&entity).await.unwrap();
+    assert_eq!((read.config.unwrap(), read.version), (BTreeMap::new(), None));
+    zk.replace_config(&entity, &one, read.version).await.unwrap();
+    assert!(matches!(zk.replace_config(&entity, &other, read.version).await, Err(ZkError::NodeExists { .. })));
+
+    let read = zk.stored_config(&entity).await.unwrap();
+    assert_eq!((read.config.unwrap(), read.version), (one.clone(), Some(0)));
+    zk.replace_config(&entity, &other, read.version).await.unwrap();
+    assert!(matches!(zk.replace_config(&entity, &one, read.version).await, Err(ZkError::BadVersion { .. })));
+    assert_eq!(zk.config(&entity).await.unwrap(), other);
+    // As a request that is sent again, whose reply was lost.
+    zk.replace_config(&entity, &other, read.version).await.unwrap();
+
+    zk.set(path, b"no json", -1).await.unwrap();
+    let read = zk.stored_config(&entity).await.unwrap();
+    assert!(read.config.is_err());
+    assert!(zk.delete(path, -1).await.unwrap());
+    assert!(matches!(zk.replace_config(&entity, &one, read.version).await, Err(ZkError::NoNode { .. })));
+    assert_eq!(zk.stored_config(&entity).await.unwrap().version, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn config_changes_arrive_in_order_and_again_for_a_late_reader() {
     let server = Server::shared();
     let zk = cluster(&server, "/changes").await;
