@@ -248,7 +248,13 @@ impl ReplicaManager {
         let (reads, looked) = loop {
             let reads = match session {
                 None => Reads::Named(&query.partitions),
-                Some(session) => Reads::Pending(session.pending(&self.hosted, &self.around.metadata.image()).await),
+                Some(session) => {
+                    let mut reads = session.pending(&self.hosted, &self.around.metadata.image()).await;
+                    if self.log_dirs.is_any_held_up() {
+                        session.watch_held_up(&mut reads, &self.hosted, &self.io).await;
+                    }
+                    Reads::Pending(reads)
+                }
             };
             let looked = self.read(query, &reads, asked.take()).await;
             // One that became unknown while the fetch waited is told at once.

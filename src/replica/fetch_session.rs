@@ -31,6 +31,7 @@ use crate::metadata::image::Image;
 use crate::model::{TOPIC_NAME_BYTES_MAX, TopicId};
 use crate::replica::fetch::{Outcome, PARTITIONS_A_SLICE, PartitionQuery, is_unknown};
 use crate::replica::hosted::Hosted;
+use crate::replica::io::IoThreads;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher, Partition};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::{ParkedFetch, SessionWatch, WaitsFor};
@@ -138,6 +139,8 @@ impl<L: PartitionLog> CachedPartition<L> {
         }
         if self.hosted.as_ref().is_none_or(|known| known.is_closed()) {
             let found = self.topic.as_ref().and_then(|topic| hosted.get(topic, self.key.partition));
+            // Whoever watches it takes its lock: see `watch_held_up`. It is read with each fetch until then.
+            let found = found.filter(|found| !found.is_held_up());
             self.hosted = found.inspect(|found| found.watch(watch, slot));
         }
         let query = PartitionQuery {
@@ -306,7 +309,9 @@ impl<L: PartitionLog> SessionState<L> {
             self.next_turn += 1;
             self.pending.remove(&turn);
             self.pending.insert(next_turn, read.slot);
-        } else if outcome.as_ref().is_ok_and(|fetched| told.is_settled(fetched, &read.query.params)) {
+        } else if read.hosted.is_some()
+            && outcome.as_ref().is_ok_and(|fetched| told.is_settled(fetched, &read.query.params))
+        {
             self.pending.remove(&turn);
         }
         is_news
@@ -401,6 +406,27 @@ impl<L: PartitionLog> OpenSession<L> {
                 }
             }
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Has those watched, on I/O threads, that could not be without waiting for their disk.
+    pub async fn watch_held_up(&self, reads: &mut [PendingRead<L>], hosted: &Hosted<L>, io: &IoThreads) {
+        for read in reads.iter_mut().filter(|read| read.hosted.is_none()) {
+            let found = read.query.topic.as_ref().and_then(|topic| hosted.get(topic, read.query.partition));
+            let Some(found) = found.filter(|found| found.is_held_up()) else { continue };
+            let (watch, slot, watched) = (Arc::clone(&self.session.watch), read.slot, Arc::clone(&found));
+            let dir = found.parent_dir();
+            if io.run_in(dir.as_deref(), move || watched.watch(&watch, slot)).await.is_err() {
+                return;
+            }
+            let mut state = self.session.state();
+            if state.epoch != self.epoch {
+                return;
+            }
+            if let Some(cached) = state.slot(slot) {
+                cached.hosted = Some(Arc::clone(&found));
+                read.hosted = Some(found);
+            }
         }
     }
 

@@ -10,11 +10,13 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::sections::ReplicaConfig;
+use crate::log::faults::{self, Op};
+use crate::log::testing::Gate;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, FetchReply};
 use crate::replica::isr_changes::IsrAnswer;
-use crate::replica::tests::{Fixture, NOW_MS, TERMS, follower, records, until_all_wait};
+use crate::replica::tests::{Fixture, NOW_MS, TERMS, follower, records, until, until_all_wait};
 
 const CONSUMER: Fetcher = Fetcher::Consumer { read_committed: false, may_read_from_follower: false };
 const FOLLOWER: Fetcher = Fetcher::Follower { broker: BrokerId(2), broker_epoch: BrokerEpoch(-1) };
@@ -473,6 +475,44 @@ async fn a_fetch_that_was_overtaken_before_it_waits_neither_waits_nor_hears_what
     assert!(matches!(latest.park(WaitsFor::Committed, 1), Parking::LooksAgain));
     assert_eq!(latest.pending(&fixture.replicas.hosted, &image).await.len(), 1);
     assert!(matches!(latest.park(WaitsFor::Committed, 1), Parking::Parked(_)));
+}
+
+/// The partition's lock is taken all the while, by an append that waits for the log.
+#[tokio::test]
+async fn a_session_with_a_partition_whose_disk_does_not_answer_keeps_no_thread_waiting() {
+    let fixture = led(1, &[1]).await;
+    let mut fetcher = OneFetcher::new(CONSUMER);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    fetcher.fetch(&fixture, vec![named(0, 0)], Vec::new(), Instant::now()).await;
+    let partition = fixture.replicas.partition("t", 0).expect("hosted");
+    let gate = Arc::new(Gate::default());
+    let at_gate = Arc::clone(&gate);
+    let _fault = faults::below(fixture.dir.path(), move |op, _| {
+        if op == Op::WriteAt {
+            at_gate.pass();
+        }
+        Ok(())
+    });
+    let append = || {
+        let replicas = Arc::clone(&fixture.replicas);
+        std::thread::spawn(move || replicas.append("t", 0, records(1), TERMS, 0))
+    };
+    let first = append();
+    until("it is held up", || partition.is_held_up()).await;
+    let second = append();
+    until("the partition's lock is taken", || partition.is_taken()).await;
+    let others = async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!gate.is_open(), "the disk has not answered");
+        gate.open();
+    };
+    let (reply, ()) = tokio::join!(fetcher.fetch(&fixture, Vec::new(), Vec::new(), deadline), others);
+    assert!(told(&reply)[0].1 > 0);
+    for appending in [first, second] {
+        appending.join().expect("no panic").expect("appended");
+    }
 }
 
 /// The partitions of the largest session are looked at and answered in slices, between which others have the thread;
