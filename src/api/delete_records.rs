@@ -2,6 +2,7 @@
 //! and ReplicaManager.scala (deleteRecords).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::protocol::messages::delete_records::{
 };
 use crate::replica::error::ReplicaError;
 use crate::replica::partition::DeletedRecords;
+use crate::replica::replica_manager::ReplicaManager;
 
 /// Asks for everything below the high watermark to be deleted.
 const HIGH_WATERMARK: i64 = -1;
@@ -96,6 +98,10 @@ async fn settle(
 ) -> Result<Offset, ErrorCode> {
     let Some(reached) = deleted.reached else { return Ok(deleted.low_watermark) };
     reached.wait(deadline).await.map_err(|why| ErrorCode::from(&ReplicaError::from(why)))?;
-    let low_watermark = server.replicas.partition(topic, partition).and_then(|partition| partition.low_watermark());
+    let name = topic.to_owned();
+    let look = move |replicas: &Arc<ReplicaManager>| {
+        replicas.partition(&name, partition).and_then(|partition| partition.low_watermark())
+    };
+    let low_watermark = server.replicas.at(topic, partition, look).await.unwrap_or_else(|why| Err(why.into()));
     low_watermark.map_err(|error| (&error).into())
 }

@@ -19,6 +19,7 @@ use crate::protocol::messages::describe_log_dirs::{
     DescribableLogDirTopic, DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
+use crate::replica::replica_manager::ReplicaManager;
 
 /// Of a log whose partition no controller has spoken of yet. Source: kafka 3.9.1 DescribeLogDirsResponse.java.
 const UNKNOWN_LAG: i64 = -1;
@@ -41,7 +42,7 @@ pub(crate) async fn handle(
             for (logs, is_future) in [(log_dirs.logs(), false), (log_dirs.future_logs(), true)] {
                 for log in logs {
                     context.pause().await;
-                    dirs.add(server, context, &log, is_future)?;
+                    dirs.add(server, context, &log, is_future).await?;
                 }
             }
         }
@@ -70,7 +71,7 @@ async fn add_named(
             let log_dirs = server.replicas.log_dirs();
             for (log, is_future) in [(log_dirs.get(&name), false), (log_dirs.get_future(&name), true)] {
                 if let Some(log) = log {
-                    dirs.add(server, context, &log, is_future)?;
+                    dirs.add(server, context, &log, is_future).await?;
                 }
             }
         }
@@ -91,15 +92,25 @@ impl Dirs {
         Dirs { by_path: paths.collect(), topics: HashMap::new(), results: described.iter().map(result_of).collect() }
     }
 
-    fn add(
+    async fn add(
         &mut self,
         server: &Server,
         context: &RequestContext,
-        log: &Log,
+        log: &Arc<Log>,
         is_future: bool,
     ) -> Result<(), AnswerTooLong> {
         let Some(result) = self.dir_of(&log.parent_dir()) else { return Ok(()) };
         let TopicPartition { topic, partition } = log.topic_partition();
+        let (replicas, looked_at) = (Arc::clone(&server.replicas), Arc::clone(log));
+        let look = move || (looked_at.size(), lag(&replicas, &looked_at, is_future));
+        let may_wait = log.is_held_up() || server.replicas.is_held_up(topic, *partition);
+        let (size, offset_lag) = if may_wait {
+            // Without a thread the broker is shutting down.
+            let looked = server.replicas.io().run_in(Some(&log.parent_dir()), look).await;
+            looked.unwrap_or((0, UNKNOWN_LAG))
+        } else {
+            look()
+        };
         let topics = &mut self.results[result].topics;
         let at = match self.topics.get(&(result, Arc::clone(topic))) {
             Some(at) => *at,
@@ -111,8 +122,8 @@ impl Dirs {
         };
         let described = DescribeLogDirsPartition {
             partition_index: *partition,
-            partition_size: i64::try_from(log.size()).unwrap_or(i64::MAX),
-            offset_lag: lag(server, log, is_future),
+            partition_size: i64::try_from(size).unwrap_or(i64::MAX),
+            offset_lag,
             is_future_key: is_future,
         };
         context.answer.push(&mut topics[at].partitions, described)
@@ -143,9 +154,9 @@ fn result_of(dir: &DescribedDir) -> DescribeLogDirsResult {
 }
 
 /// How far a log is behind the high watermark, or a future log behind the log that it will replace.
-fn lag(server: &Server, log: &Log, is_future: bool) -> i64 {
+fn lag(replicas: &ReplicaManager, log: &Log, is_future: bool) -> i64 {
     let TopicPartition { topic, partition } = log.topic_partition();
-    let hosted = server.replicas.partition(topic, *partition).ok().and_then(|partition| partition.log());
+    let hosted = replicas.partition(topic, *partition).ok().and_then(|partition| partition.log());
     let Some(current) = hosted else { return UNKNOWN_LAG };
     let end = log.log_end_offset().0;
     if is_future { current.log_end_offset().0 - end } else { (current.high_watermark().0 - end).max(0) }

@@ -2,6 +2,7 @@
 //! Source: kafka 3.9 core/src/main/scala/kafka/server/KafkaApis.scala, handleDescribeProducersRequest.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::api::answer::AnswerTooLong;
 use crate::api::errors::Refusal;
@@ -14,6 +15,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
+use crate::replica::error::ReplicaError;
 use crate::replica::replica_manager::ReplicaManager;
 
 pub(crate) async fn handle(
@@ -35,7 +37,13 @@ pub(crate) async fn handle(
                 continue;
             }
             let outcome = match &refused {
-                None => producers(&server.replicas, &topic.name, partition_index).map_err(Refusal::from),
+                None => {
+                    let name = topic.name.clone();
+                    let look = move |replicas: &Arc<ReplicaManager>| producers(replicas, &name, partition_index);
+                    let looked = server.replicas.at(&topic.name, partition_index, look).await;
+                    let shutting_down = |why| Err(ErrorCode::from(&ReplicaError::from(why)));
+                    looked.unwrap_or_else(shutting_down).map_err(Refusal::from)
+                }
                 Some(refused) => Err(refused.clone()),
             };
             context.answer.push(&mut partitions, partition_response(partition_index, outcome))?;

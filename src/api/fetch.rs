@@ -27,6 +27,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
 use crate::replica::fetch_session::SessionRequest;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
+use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::replica_selector::Reader;
 
 /// Before this version a client does not know the storage error, and would give up where it should look elsewhere.
@@ -273,11 +274,15 @@ async fn convert(
     let version = context.api_version;
     let partition = answer.query.partition;
     let Some(topic) = &answer.query.topic else { return Ok(()) };
-    let hosted = server.replicas.partition(topic, partition).ok();
-    let Some(log) = hosted.and_then(|hosted| hosted.log()) else { return Ok(()) };
-    let looked_at = Arc::clone(&log);
-    let config = match server.replicas.at(topic, partition, move |_| looked_at.config()).await {
-        Ok(config) => config,
+    let name = Arc::clone(topic);
+    let look = move |replicas: &Arc<ReplicaManager>| {
+        let log = replicas.partition(&name, partition).ok()?.log()?;
+        let config = log.config();
+        Some((log, config))
+    };
+    let (log, config) = match server.replicas.at(topic, partition, look).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
         Err(why) => {
             answer.data = failed(partition, ErrorCode::from(&ReplicaError::from(why)));
             return Ok(());

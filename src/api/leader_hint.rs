@@ -13,10 +13,13 @@ pub(crate) struct LeaderHint {
     pub endpoint: Option<(Endpoint, Option<String>)>,
 }
 
-/// A hosted partition knows best; otherwise what the controller told last.
+/// A hosted partition knows best, unless its disk does not keep up, so that it would have to be waited for; otherwise what the
+/// controller told last.
 pub(crate) fn leader_hint(server: &Server, topic: &str, partition: i32, listener: &str) -> LeaderHint {
     let image = server.metadata.image();
-    let hosted = server.replicas.partition(topic, partition).ok().map(|partition| partition.leader());
+    let is_at_hand = !server.replicas.is_held_up(topic, partition);
+    let hosted = is_at_hand.then(|| server.replicas.partition(topic, partition).ok()).flatten();
+    let hosted = hosted.map(|partition| partition.leader());
     let (leader, leader_epoch) = match hosted {
         Some((leader, leader_epoch)) => (leader.unwrap_or(BrokerId(-1)), leader_epoch),
         None => image

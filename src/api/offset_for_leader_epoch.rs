@@ -11,7 +11,7 @@ use crate::protocol::messages::offset_for_leader_epoch::{
     OffsetForLeaderTopicResult,
 };
 use crate::replica::error::ReplicaError;
-use crate::replica::partition::Partition;
+use crate::replica::replica_manager::ReplicaManager;
 
 pub(crate) async fn handle(
     server: &Server,
@@ -33,14 +33,11 @@ pub(crate) async fn handle(
 async fn answer(server: &Server, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
     let current = (asked.current_leader_epoch >= 0).then_some(LeaderEpoch(asked.current_leader_epoch));
     let epoch = LeaderEpoch(asked.leader_epoch);
-    let look = move |hosted: Arc<Partition>| hosted.end_offset_for_epoch(epoch, current, true);
-    let end = match server.replicas.partition(topic, asked.partition) {
-        Ok(hosted) => {
-            let looked = server.replicas.at(topic, asked.partition, move |_| look(hosted)).await;
-            looked.unwrap_or_else(|why| Err(ReplicaError::from(why)))
-        }
-        Err(why) => Err(why),
+    let (name, number) = (topic.to_owned(), asked.partition);
+    let look = move |replicas: &Arc<ReplicaManager>| {
+        replicas.partition(&name, number).and_then(|hosted| hosted.end_offset_for_epoch(epoch, current, true))
     };
+    let end = server.replicas.at(topic, number, look).await.unwrap_or_else(|why| Err(ReplicaError::from(why)));
     let mut answer = EpochEndOffset { partition: asked.partition, ..Default::default() };
     match end {
         Ok(end) => {

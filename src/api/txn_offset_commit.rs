@@ -36,13 +36,14 @@ async fn verify(server: &Server, context: &RequestContext, request: &TxnOffsetCo
         return Err(ErrorCode::CoordinatorLoadInProgress);
     }
     let partition = TopicPartition::new(server.metadata.image().shared_name(GROUP_METADATA_TOPIC), number);
-    let hosted = server.replicas.partition(&partition.topic, partition.partition).ok();
-    // Who leads no such log coordinates no such group.
-    let Some(log) = hosted.and_then(|hosted| hosted.leader_log(None).ok()) else {
-        return Err(ErrorCode::NotCoordinator);
-    };
-    let producer = producer(request.producer_id, request.producer_epoch);
     let shutting_down = |why| ErrorCode::from(&ReplicaError::from(why));
+    let find = move |replicas: &Arc<ReplicaManager>| {
+        replicas.partition(GROUP_METADATA_TOPIC, number).and_then(|hosted| hosted.leader_log(None)).ok()
+    };
+    // Who leads no such log coordinates no such group.
+    let found = server.replicas.at(GROUP_METADATA_TOPIC, number, find).await.map_err(shutting_down)?;
+    let log = found.ok_or(ErrorCode::NotCoordinator)?;
+    let producer = producer(request.producer_id, request.producer_epoch);
     let version = transaction_version::<TxnOffsetCommitRequest>(context.api_version);
     let (looked_at, now_ms) = (Arc::clone(&log), context.now_ms);
     let look =
