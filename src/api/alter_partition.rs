@@ -53,6 +53,7 @@ pub(crate) fn asked(request: AlterPartitionRequest, version: i16) -> AlterPartit
         };
         partitions.extend(topic.partitions.into_iter().map(|partition| {
             let with_epochs = partition.new_isr_with_epochs.iter().map(|member| member.broker_id);
+            let told = partition.new_isr_with_epochs.iter().filter(|member| member.broker_epoch >= 0);
             AskedPartition {
                 topic: named.clone(),
                 partition: partition.partition_index,
@@ -61,6 +62,7 @@ pub(crate) fn asked(request: AlterPartitionRequest, version: i16) -> AlterPartit
                     partition_epoch: PartitionEpoch(partition.partition_epoch),
                     // The one field or the other, by the version.
                     isr: partition.new_isr.iter().copied().chain(with_epochs).map(BrokerId).collect(),
+                    epochs: told.map(|member| (BrokerId(member.broker_id), BrokerEpoch(member.broker_epoch))).collect(),
                     recovering: partition.leader_recovery_state == RECOVERING,
                 },
             }
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_version_of_the_request_asks_for_the_same() {
-        let request = |topic_name: &str, topic_id, new_isr: &[i32], with_epochs: &[i32]| AlterPartitionRequest {
+        let request = |topic_name: &str, topic_id, new_isr: &[i32], with_epochs: &[(i32, i64)]| AlterPartitionRequest {
             broker_id: 1,
             broker_epoch: 9,
             topics: vec![AskedTopic {
@@ -143,7 +145,7 @@ mod tests {
                     new_isr: new_isr.to_vec(),
                     new_isr_with_epochs: with_epochs
                         .iter()
-                        .map(|&broker_id| BrokerState { broker_id, broker_epoch: -1 })
+                        .map(|&(broker_id, broker_epoch)| BrokerState { broker_id, broker_epoch })
                         .collect(),
                     leader_recovery_state: 0,
                     partition_epoch: 5,
@@ -151,7 +153,7 @@ mod tests {
             }],
         };
         let id = TopicId([3; 16]);
-        let expected = |topic| AlterPartitions {
+        let expected = |topic, epochs: &[(i32, i64)]| AlterPartitions {
             broker: BrokerId(1),
             broker_epoch: BrokerEpoch(9),
             knows_refused_members: true,
@@ -162,16 +164,17 @@ mod tests {
                     leader_epoch: LeaderEpoch(4),
                     partition_epoch: PartitionEpoch(5),
                     isr: vec![BrokerId(1), BrokerId(2)],
+                    epochs: epochs.iter().map(|(id, epoch)| (BrokerId(*id), BrokerEpoch(*epoch))).collect(),
                     recovering: false,
                 },
             }],
         };
-        let by_name = expected(TopicRef::Name("t".into()));
+        let by_name = expected(TopicRef::Name("t".into()), &[]);
         assert_eq!(asked(request("t", TopicId::ZERO, &[1, 2], &[]), 1), by_name);
         let first = AlterPartitions { knows_refused_members: false, ..by_name };
         assert_eq!(asked(request("t", TopicId::ZERO, &[1, 2], &[]), 0), first);
-        assert_eq!(asked(request("", id, &[1, 2], &[]), 2), expected(TopicRef::Id(id)));
-        assert_eq!(asked(request("", id, &[], &[1, 2]), 3), expected(TopicRef::Id(id)));
+        assert_eq!(asked(request("", id, &[1, 2], &[]), 2), expected(TopicRef::Id(id), &[]));
+        assert_eq!(asked(request("", id, &[], &[(1, -1), (2, 22)]), 3), expected(TopicRef::Id(id), &[(2, 22)]));
     }
 
     #[test]

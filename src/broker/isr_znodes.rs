@@ -2,6 +2,11 @@
 //! the state of the partition themselves, and tell the controller later of all that they have written.
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/server/ZkAlterPartitionManager.scala,
 //! core/src/main/scala/kafka/utils/ReplicationUtils.scala.
+//!
+//! A write that failed is tried again as it is, though whoever is to join may have gone meanwhile, and come back without what he
+//! had: in these protocols no fetch says under which registration it was made, so there is nothing to compare the present one
+//! with. It must happen within this broker's own session: once that has ended, whichever controller sees it decides anew, and
+//! the write finds another version.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

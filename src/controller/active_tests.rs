@@ -758,6 +758,7 @@ fn asking(leader_epoch: i32, partition_epoch: i32, isr: &[i32], recovering: bool
                 leader_epoch: LeaderEpoch(leader_epoch),
                 partition_epoch: PartitionEpoch(partition_epoch),
                 isr: isr.iter().copied().map(BrokerId).collect(),
+                epochs: BTreeMap::new(),
                 recovering,
             },
         }],
@@ -823,6 +824,24 @@ fn what_a_leader_asks_for_is_checked_in_order() {
         let written = expected.as_ref().map_or(vec![1], |(_, isr)| isr.clone());
         assert_eq!(driver.state("t-0"), (1, 4, written), "the leader and its epoch stay");
     }
+}
+
+/// It may have come back without what it had.
+#[test]
+fn a_member_that_has_registered_again_since_the_leader_saw_it_in_sync_joins_no_isr() {
+    let asked_for = |epoch: i64| {
+        let mut asked = asking(4, 4, &[1, 2], false);
+        asked.partitions[0].asked.epochs.insert(BrokerId(2), BrokerEpoch(epoch));
+        asked
+    };
+    let mut driver = altering();
+    driver.brokers(&[(1, 101), (2, 120)]);
+    for epoch in [102, 119, 121] {
+        assert_eq!(driver.alter(asked_for(epoch)), Err(AlterRefusal::IneligibleReplica));
+        assert_eq!(driver.state("t-0"), (1, 4, vec![1]));
+    }
+    assert_eq!(driver.alter(asked_for(120)), Ok((5, vec![1, 2])));
+    assert_eq!(driver.alter(asked_for(102)), Ok((5, vec![1, 2])), "it is in force");
 }
 
 /// It would never ask again, and so it asks again when the member fetches.

@@ -14,6 +14,7 @@
 //! | by another than the leader; an ISR without the leader  | `InvalidRequest`           |
 //! | a member twice, or a new one that is no replica        | `InvalidRequest`           |
 //! | a member that is not live, or is shutting down         | `IneligibleReplica`, or what is in force to a leader of before 3.2 |
+//! | a member as another registration of it than is live    | the same                   |
 //! | anything else                                          | written, if ZooKeeper agrees |
 //!
 //! Kafka has the first two the other way round. Under an older leader epoch the partition epoch is newer only if somebody has
@@ -22,7 +23,8 @@
 //!
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/KafkaController.scala (tryProcessAlterPartition); that the
 //! request comes from the leader, and is about replicas, is checked as in metadata/src/main/java/org/apache/kafka/controller/
-//! ReplicationControlManager.java (validateAlterPartitionData), since no broker would recover from the contrary.
+//! ReplicationControlManager.java (validateAlterPartitionData), since no broker would recover from the contrary; so are the
+//! registrations of members (KIP-903), which Kafka on ZooKeeper does not tell.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -65,6 +67,8 @@ pub struct AskedIsr {
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: PartitionEpoch,
     pub isr: Vec<BrokerId>,
+    /// Of those members of whom the leader says it: the registration under which it has seen them in sync.
+    pub epochs: BTreeMap<BrokerId, BrokerEpoch>,
     /// It was elected unclean and has not recovered.
     pub recovering: bool,
 }
@@ -172,7 +176,11 @@ impl Active {
         let mut refused = Vec::new();
         for (name, asked) in self.named(partitions, &mut altering.unknown) {
             let current = self.cluster.partition(&name).and_then(|known| Some((known.leadership.as_ref()?, known)));
-            let is_eligible = |member| self.cluster.is_electable(member);
+            let is_seen_as_it_is = |member: BrokerId| match asked.epochs.get(&member) {
+                Some(seen) => self.cluster.brokers.get(&member).is_some_and(|live| live.epoch == *seen),
+                None => true,
+            };
+            let is_eligible = |member| self.cluster.is_electable(member) && is_seen_as_it_is(member);
             let outcome = match current {
                 None => Err(AlterRefusal::UnknownTopicOrPartition),
                 Some((current, known)) => {

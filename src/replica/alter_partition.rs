@@ -32,7 +32,11 @@ pub(crate) fn version_max(proposals: &[IsrProposal], protocol: MetadataVersion) 
     if has_ids { i16::MAX } else { TOPIC_IDS_FROM - 1 }
 }
 
-/// Proposals come in the order of their partitions.
+/// Proposals come in the order of their partitions. A JVM broker of a cluster on ZooKeeper tells no epochs of members, and
+/// its controller looks at none. Ours does, and lets nobody in who has registered again since he was proposed: what is
+/// asked for may be asked for again long after. Of those that are in sync the controller knows itself what became of them.
+/// Where followers do not say who they are (below `inter.broker.protocol.version` 3.5-IV1), or the version has no place for it,
+/// nobody can tell. Nor would it help to ask for something else after a failure, since what failed may arrive.
 pub(crate) fn request(
     proposals: &[IsrProposal],
     broker: BrokerId,
@@ -48,8 +52,9 @@ pub(crate) fn request(
             ..Default::default()
         };
         if version >= MEMBER_EPOCHS_FROM {
-            // A broker of a cluster on ZooKeeper tells no epochs of others.
-            let member = |broker_id| BrokerState { broker_id, broker_epoch: -1 };
+            let told = |broker_id| proposal.joining.filter(|(joining, _)| joining.0 == broker_id);
+            let member =
+                |broker_id| BrokerState { broker_id, broker_epoch: told(broker_id).map_or(-1, |(_, epoch)| epoch.0) };
             partition.new_isr_with_epochs = isr.map(member).collect();
         } else {
             partition.new_isr = isr.collect();
@@ -196,6 +201,7 @@ mod tests {
             leader_epoch: LeaderEpoch(4),
             partition_epoch: PartitionEpoch(9),
             isr: vec![BrokerId(1), BrokerId(2)],
+            joining: Some((BrokerId(2), BrokerEpoch(22))),
             number: 0,
         }
     }
@@ -223,7 +229,7 @@ mod tests {
             assert_eq!((first.leader_epoch, first.partition_epoch, first.leader_recovery_state), (4, 9, 0));
             let members: Vec<_> = first.new_isr_with_epochs.iter().map(|m| (m.broker_id, m.broker_epoch)).collect();
             match version {
-                3 => assert_eq!((&first.new_isr[..], &members[..]), (&[][..], &[(1, -1), (2, -1)][..])),
+                3 => assert_eq!((&first.new_isr[..], &members[..]), (&[][..], &[(1, -1), (2, 22)][..])),
                 _ => assert_eq!((&first.new_isr[..], &members[..]), (&[1, 2][..], &[][..])),
             }
         }

@@ -19,9 +19,9 @@ use log::{debug, info};
 use tokio::sync::Notify;
 
 use crate::model::lock::{Guard, Lock};
-use crate::model::{BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
 use crate::replica::isr::IsrChange;
-use crate::replica::leader::OutOfSync;
+use crate::replica::leader::{FollowerFetch, OutOfSync};
 use crate::replica::partition::{Partition, State};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::Moves;
@@ -38,6 +38,8 @@ pub struct IsrProposal {
     /// The version of the state that it is to replace.
     pub partition_epoch: PartitionEpoch,
     pub isr: Vec<BrokerId>,
+    /// Who is to join, and under which registration it had all that it needs; -1 if it did not say.
+    pub joining: Option<(BrokerId, BrokerEpoch)>,
     /// Different for all that this broker asks.
     pub number: u64,
 }
@@ -148,13 +150,15 @@ impl<L: PartitionLog> Partition<L> {
         format!("[Partition {} broker={}]", self.name(), self.around.local)
     }
 
-    /// Asks for the follower that has just fetched, if it may join the ISR and is not in it.
-    pub(super) fn expand_isr(&self, state: &mut State<L>, fetched: BrokerId) {
-        if !state.leadership.may_join(fetched, state.high_watermark, |broker| self.is_alive(broker)) {
+    /// Asks for the follower that has just fetched, if it may join the ISR and is not in it. Until that is settled it may go,
+    /// and come back without what it had: so it is asked for as whoever it was when it fetched (KIP-903).
+    pub(super) fn expand_isr(&self, state: &mut State<L>, fetch: &FollowerFetch) {
+        let FollowerFetch { broker, broker_epoch, .. } = *fetch;
+        if !state.leadership.may_join(broker, state.high_watermark, |broker| self.is_alive(broker)) {
             return;
         }
         let members = state.leadership.isr().members().to_vec();
-        if let Some(isr) = self.propose(state, IsrChange::Expand(fetched)) {
+        if let Some(isr) = self.propose(state, IsrChange::Expand(broker), Some((broker, broker_epoch))) {
             info!("{} Expanding ISR from {} to {}", self.log_prefix(), joined(members), joined(isr));
         }
     }
@@ -182,7 +186,7 @@ impl<L: PartitionLog> Partition<L> {
         }
         let members = state.leadership.isr().members().to_vec();
         let change = IsrChange::Shrink(leaving.iter().map(|member| member.broker).collect());
-        if let Some(isr) = self.propose(&mut state, change) {
+        if let Some(isr) = self.propose(&mut state, change, None) {
             info!(
                 "{} Shrinking ISR from {} to {}. Leader: (highWatermark: {}, endOffset: {}). Out of sync replicas: {}.",
                 self.log_prefix(),
@@ -195,7 +199,12 @@ impl<L: PartitionLog> Partition<L> {
         }
     }
 
-    fn propose(&self, state: &mut State<L>, change: IsrChange) -> Option<Vec<BrokerId>> {
+    fn propose(
+        &self,
+        state: &mut State<L>,
+        change: IsrChange,
+        joining: Option<(BrokerId, BrokerEpoch)>,
+    ) -> Option<Vec<BrokerId>> {
         let changes = &self.around.isr_changes;
         let number = changes.proposed.fetch_add(1, Ordering::Relaxed);
         let isr = state.leadership.propose_isr(change, number)?;
@@ -206,6 +215,7 @@ impl<L: PartitionLog> Partition<L> {
             leader_epoch: state.leadership.leader_epoch(),
             partition_epoch: state.leadership.isr().partition_epoch(),
             isr: isr.clone(),
+            joining,
             number,
         });
         Some(isr)

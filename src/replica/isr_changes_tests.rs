@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::config::log::LogConfig;
 use crate::metadata::image::{Broker, Update};
-use crate::model::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId};
+use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use crate::replica::error::ReplicaError;
 use crate::replica::interleaving_tests::{
     Clock, NOW_MS, TERMS, decision, follower, limits, params, partition, records,
@@ -177,6 +177,26 @@ async fn what_a_follower_had_before_its_broker_went_away_does_not_let_it_in() {
     leader.asked_nothing();
     leader.fetch(2, 3);
     assert_eq!(ids(&leader.asked().isr), [1, 3, 2]);
+}
+
+/// What is asked may be asked again, long after the follower that it is about has gone.
+#[tokio::test]
+async fn a_follower_is_asked_for_as_who_it_was_when_it_fetched() {
+    let leader = Leader::with_isr(&[1]);
+    leader.fetch_as(2, 20, 3).expect("a replica");
+    let proposal = leader.asked();
+    assert_eq!(proposal.joining, Some((BrokerId(2), BrokerEpoch(20))));
+    leader.fetch_as(2, 21, 0).expect("a replica");
+    leader.asked_nothing();
+    assert!(leader.partition.still_wants(&proposal), "it may be in force already");
+    leader.answer(&proposal, IsrAnswer::NotApplied);
+    leader.fetch_as(2, 21, 3).expect("a replica");
+    let again = leader.asked();
+    assert_eq!(again.joining, Some((BrokerId(2), BrokerEpoch(21))));
+    leader.answer(&again, IsrAnswer::NotApplied);
+    // In an older protocol nobody says who he is, whatever he said before.
+    leader.fetch_as(2, -1, 3).expect("a replica");
+    assert_eq!(leader.asked().joining, Some((BrokerId(2), BrokerEpoch(-1))));
 }
 
 #[tokio::test]

@@ -687,7 +687,7 @@ impl<L: PartitionLog> Partition<L> {
         let mut state = self.state();
         state.leadership.follower_fetched(fetch, asked)?;
         // A joining replica counts from now on for what is committed.
-        self.expand_isr(&mut state, fetch.broker);
+        self.expand_isr(&mut state, fetch);
         let min_isr = log.config().min_insync_replicas;
         if self.advance_high_watermark(&mut state, log, min_isr, log.bounds().log_end_offset) {
             state.fetches.moved(Moves::COMMITTED);
