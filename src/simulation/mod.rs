@@ -38,7 +38,7 @@ use crate::simulation::world::World;
 
 const SCHEDULES: u64 = 3_000;
 /// So many of them show each planted fault.
-const PLANTED_SCHEDULES_MAX: u64 = 2_000;
+const PLANTED_SCHEDULES_MAX: u64 = 4_000;
 const STEPS: usize = 200;
 /// A transaction takes many.
 const STEPS_WITH_TRANSACTIONS: usize = 400;
@@ -55,6 +55,10 @@ enum Planted {
     UnagreedShrinks,
     /// Brokers obey LeaderAndIsr requests of earlier leader and controller epochs.
     StaleDecisionsObeyed,
+    /// New controllers take whoever is there for who was there all along.
+    BouncesUnseen,
+    /// Controllers let in whoever was asked for, though he has gone and come back since.
+    LatecomersLetIn,
     /// Controllers take what was asked under earlier epochs for what is asked now.
     LateAlterPartitionsObeyed,
     /// Leaders take for told what they have left out of an answer.
@@ -272,6 +276,8 @@ fn planted_faults_are_found() {
         Planted::EpochsIgnoredInTruncation,
         Planted::UnagreedShrinks,
         Planted::StaleDecisionsObeyed,
+        Planted::BouncesUnseen,
+        Planted::LatecomersLetIn,
         Planted::LateAlterPartitionsObeyed,
         Planted::NewsForgotten,
         Planted::LetGoAtOnce,

@@ -15,8 +15,8 @@ use crate::coordinator::transaction::state::Producer;
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{BrokerEpoch, BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::messages::alter_partition::AlterPartitionRequest;
 use crate::protocol::messages::alter_partition::response::AlterPartitionResponse;
+use crate::protocol::messages::alter_partition::{self, AlterPartitionRequest};
 use crate::protocol::messages::fetch::{FetchRequest, FetchResponse};
 use crate::protocol::messages::leader_and_isr::LeaderAndIsrResponse;
 use crate::protocol::messages::list_offsets::{ListOffsetsRequest, ListOffsetsResponse};
@@ -93,6 +93,18 @@ impl Packet {
             Body::Request(Request::WriteTxnMarkers(asked)) => Some(asked),
             _ => None,
         }
+    }
+
+    /// The ISRs of a partition that it asks for.
+    pub fn isrs_asked(&self, name: &TopicPartition) -> Vec<Vec<i32>> {
+        let Body::Request(Request::AlterPartition(asked)) = &self.body else { return Vec::new() };
+        let of_topic = asked.topics.iter().filter(|topic| *topic.topic_name == *name.topic);
+        let of_partition =
+            of_topic.flat_map(|topic| &topic.partitions).filter(|asked| asked.partition_index == name.partition);
+        let members = |asked: &alter_partition::PartitionData| {
+            asked.new_isr_with_epochs.iter().map(|member| member.broker_id).collect()
+        };
+        of_partition.map(members).collect()
     }
 
     /// Whether it says who is there.

@@ -137,6 +137,9 @@ impl Candidate {
         if self.planted == Planted::LateAlterPartitionsObeyed {
             asked.partitions.iter_mut().for_each(|asked| obey(asked, &office.core));
         }
+        if self.planted == Planted::LatecomersLetIn {
+            asked.partitions.iter_mut().for_each(|asked| asked.asked.epochs.clear());
+        }
         self.inputs.push_back(Input::Request(active::Request::AlterPartitions(asked), Some(packet)));
     }
 
@@ -151,6 +154,12 @@ impl Candidate {
             let request = active::Request::ControlledShutdown { broker: packet.from, broker_epoch };
             self.inputs.push_back(Input::Request(request, Some(packet)));
         }
+    }
+
+    /// Whether what it decides is written.
+    pub fn is_in_office(&self, zookeeper: &ZooKeeper) -> bool {
+        let (Some(session), Some(office)) = (self.session, &self.office) else { return false };
+        zookeeper.admits(session, office.epoch_zk_version).is_ok()
     }
 
     /// Nothing is left to decide of what has been heard of.
@@ -249,7 +258,10 @@ impl Candidate {
         let partitions = partitions.collect();
         let znodes =
             OfficeZnodes { zookeeper: Mutex::new(zookeeper), session, epoch_zk_version, passage: Passage::Answered };
-        let leaderships = at_once(leaderships::read(&znodes, partitions))?;
+        let mut leaderships = at_once(leaderships::read(&znodes, partitions))?;
+        if self.planted == Planted::BouncesUnseen {
+            leaderships.iter_mut().for_each(|read| read.mzxid = i64::MAX);
+        }
         let settings = Settings {
             broker_id: self.broker,
             protocol: MetadataVersion::LATEST,

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use odradek_zookeeper::session::Versioned;
 use odradek_zookeeper::znode::partition_state::PartitionState;
 
-use crate::model::{BrokerId, GenerationId, LeaderEpoch, Offset, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, GenerationId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::memory_log::{MemoryLog, Prefix};
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::checks::transactions::TransactionChecks;
@@ -254,7 +254,7 @@ impl Checks {
         broker: BrokerId,
         leader: impl FnOnce(BrokerId) -> Option<Replica>,
         log_of: impl Fn(BrokerId) -> Option<Arc<MemoryLog>>,
-        lost: &BTreeSet<BrokerId>,
+        lost: &BTreeMap<BrokerId, Option<BrokerEpoch>>,
     ) -> Checked {
         let Some(history) = self.partitions.get_mut(name) else { return Ok(()) };
         let is_news = std::mem::take(&mut history.is_news);
@@ -275,7 +275,7 @@ impl Checks {
         if let Some(owed) = history.owed(epoch) {
             let has = |member: BrokerId| log_of(member).is_some_and(|log| log.prefix(owed.end) == Some(owed));
             let mut touched = in_sync().filter(|member| is_news || *member == broker);
-            if let Some(without) = touched.find(|member| !lost.contains(member) && !has(*member)) {
+            if let Some(without) = touched.find(|member| !lost.contains_key(member) && !has(*member)) {
                 return Err(format!(
                     "{name}: broker {without} is in sync without what is committed up to {}",
                     owed.end

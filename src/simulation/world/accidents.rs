@@ -7,13 +7,13 @@ use odradek_zookeeper::znode::delete_topic;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::model::{BrokerId, Offset, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, Offset, TopicPartition};
 use crate::replica::memory_log::{Fault, MemoryLog};
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::Planted;
 use crate::simulation::clock::NOW_MS;
 use crate::simulation::life::Life;
-use crate::simulation::network::{Body, Packet, Request};
+use crate::simulation::office::Candidate;
 use crate::simulation::world::transactions::TransactionalProducers;
 use crate::simulation::world::{Broker, World, dir_of};
 
@@ -57,7 +57,8 @@ impl Accidents {
             given_up,
             coordination_given_up: given_up,
             kills: rate(0.01),
-            power_losses: rate(0.005),
+            // Nothing else happens for a while after one.
+            power_losses: if rate(1.0) > 1.0 { 0.006 } else { 0.0 },
             expiries: rate(0.01),
             partitions: rate(0.01),
             disk_faults: rate(0.01),
@@ -96,10 +97,20 @@ impl Accidents {
 impl World {
     pub(super) fn accident(&mut self) {
         let at = self.rng.random_range(0..self.brokers.len());
-        // What is lost with a disk is no more than a replica outside the ISR lacks, once the controller knows: until then
-        // nothing else happens.
+        // What is lost with a disk is no more than a replica outside the ISR lacks, once a controller knows: until then nothing
+        // else happens, but that brokers are back and that their ends are noticed, in whichever order.
         if !self.lost.is_empty() {
-            return self.notice_losses();
+            self.notice_losses();
+            let is_back = self.rng.random_bool(0.2);
+            let is_noticed = self.rng.random_bool(0.2);
+            if let Some(at) = self.brokers.iter().position(|broker| is_back && broker.life.is_none()) {
+                self.start(at);
+            }
+            let left = self.brokers.iter_mut().find(|broker| is_noticed && !broker.sessions_left.is_empty());
+            if let Some(session) = left.map(|broker| broker.sessions_left.remove(0)) {
+                self.zookeeper.end_session(session);
+            }
+            return;
         }
         let Accidents { kills, power_losses, expiries, partitions, disk_faults, .. } = self.accidents;
         let Accidents { mut coordinators_lost, notices, starts, heals, .. } = self.accidents;
@@ -117,7 +128,19 @@ impl World {
                 false => self.start(at),
             }
         } else if is_drawn(power_losses) {
-            if self.may_lose(at) {
+            let controls = |broker: &Broker| {
+                let life = broker.life.as_ref();
+                life.is_some_and(|life| life.candidate.is_in_office(&self.zookeeper))
+            };
+            let controller = self.brokers.iter().position(controls).filter(|controller| *controller != at);
+            let killed = controller.filter(|_| self.rng.random_bool(0.3));
+            if self.may_lose(at, killed) {
+                if let Some(killed) = killed {
+                    self.kill(killed);
+                    for session in std::mem::take(&mut self.brokers[killed].sessions_left) {
+                        self.zookeeper.end_session(session);
+                    }
+                }
                 self.lose_power(at);
             }
         } else if is_drawn(notices) {
@@ -208,11 +231,12 @@ impl World {
     /// The machine stops, and what was not flushed may be gone.
     pub(super) fn lose_power(&mut self, at: usize) {
         let share = self.rng.random_range(0.0..1.0);
+        let registered = self.brokers[at].life.as_ref().and_then(|life| life.registered);
         self.end_life(at, |log| {
             let (flushed, end) = (log.flushed().0, log.bounds().log_end_offset.0);
             Offset(flushed + ((end - flushed) as f64 * share) as i64)
         });
-        self.lost.insert(self.brokers[at].id);
+        self.lost.insert(self.brokers[at].id, registered);
         self.heal();
         for session in std::mem::take(&mut self.brokers[at].sessions_left) {
             self.zookeeper.end_session(session);
@@ -239,48 +263,62 @@ impl World {
         self.members.lost(at);
     }
 
-    /// Others have all that is committed, and will have it as long as nothing happens to them: they are well, the
-    /// controller knows that and has nothing else to decide, and nobody is leaving an ISR.
-    pub(super) fn may_lose(&self, at: usize) -> bool {
-        let registered = |broker: &Broker| {
-            let life = broker.life.as_ref()?;
+    /// Whether a broker may lose what it had promised to keep, and another may be killed with it. Of each of its partitions
+    /// somebody is left who is well, has all that is committed, and is in sync for whoever decides next: he has not registered
+    /// since that was written, nobody asks for an ISR without him, and the controller, if there is one, knows all who are left
+    /// and has nothing else to decide.
+    pub(super) fn may_lose(&self, at: usize, killed: Option<usize>) -> bool {
+        let id = self.brokers[at].id;
+        let is_left = |(other, broker): (usize, &'_ Broker)| {
+            let life =
+                broker.life.as_ref().filter(|life| other != at && Some(other) != killed && !life.is_leaving())?;
             let is_open = life.session.is_some_and(|session| self.zookeeper.is_open(session));
             is_open.then_some((broker.id, life.registered?))
         };
-        let registered: Option<BTreeMap<_, _>> = self.brokers.iter().map(registered).collect();
-        let Some(registered) = registered else { return false };
-        let knows_all = |life: &Life| {
+        let left: BTreeMap<BrokerId, BrokerEpoch> = self.brokers.iter().enumerate().filter_map(is_left).collect();
+        let knows_them = |life: &Life| {
             let known = life.candidate.office.as_ref().map(|office| &office.core.cluster().brokers);
-            known.is_some_and(|known| {
-                known.len() == registered.len() && known.values().all(|known| registered[&known.id] == known.epoch)
-            })
+            let knows = |(id, epoch): (&BrokerId, &BrokerEpoch)| {
+                known.and_then(|known| known.get(id)).is_some_and(|known| known.epoch == *epoch)
+            };
+            life.candidate.has_decided() && left.iter().all(knows)
         };
         let mut controllers = self
             .brokers
             .iter()
-            .filter_map(|broker| broker.life.as_ref())
-            .filter(|life| life.candidate.office.is_some());
-        let is_asked = |packet: &Packet| matches!(packet.body, Body::Request(Request::AlterPartition(_)));
+            .enumerate()
+            .filter(|(other, _)| *other != at && Some(*other) != killed)
+            .filter_map(|(_, broker)| broker.life.as_ref())
+            .filter(|life| life.candidate.is_in_office(&self.zookeeper));
         let is_elsewhere = |name: &TopicPartition| {
-            let state = self.zookeeper.partition_state(&name.topic, name.partition);
-            state.is_none_or(|state| state.value.isr.iter().any(|member| *member != self.brokers[at].id.0))
+            let Some((state, stat)) = self.zookeeper.partition_state_read(&name.topic, name.partition) else {
+                return true;
+            };
+            let is_trusted = |member: &i32| left.get(&BrokerId(*member)).is_some_and(|epoch| epoch.0 < stat.mzxid);
+            let is_in = |isr: &[i32]| !isr.contains(&id.0) || isr.iter().any(is_trusted);
+            let asked =
+                self.network.packets.iter().chain(&self.network.late).flat_map(|packet| packet.isrs_asked(name));
+            is_in(&state.isr) && asked.into_iter().all(|isr| is_in(&isr))
         };
-        controllers.next().is_some_and(|life| knows_all(life) && life.candidate.has_decided())
-            && controllers.next().is_none()
-            && !self.brokers.iter().filter_map(|broker| broker.life.as_ref()).any(Life::is_leaving)
-            && !self.network.packets.iter().any(is_asked)
-            && self.names.iter().all(is_elsewhere)
+        controllers.all(knows_them) && self.names.iter().all(is_elsewhere)
     }
 
     pub(super) fn notice_losses(&mut self) {
-        let World { lost, zookeeper, names, .. } = self;
-        lost.retain(|broker| {
+        let World { lost, zookeeper, names, brokers, .. } = self;
+        lost.retain(|id, registered| {
             // Of a topic that is to be deleted nothing is decided any more.
             let is_marked = |name: &TopicPartition| zookeeper.get(&delete_topic::path(&name.topic)).is_some();
-            names.iter().filter(|name| !is_marked(name)).any(|name| {
+            let is_in_sync = names.iter().filter(|name| !is_marked(name)).any(|name| {
                 let state = zookeeper.partition_state(&name.topic, name.partition);
-                state.is_some_and(|state| state.value.isr.contains(&broker.0))
-            })
+                state.is_some_and(|state| state.value.isr.contains(&id.0))
+            });
+            // Whoever takes it for what it was may let it in yet.
+            let takes_it_for_well = |candidate: &Candidate| {
+                let known = candidate.office.as_ref().and_then(|office| office.core.cluster().brokers.get(id));
+                candidate.is_in_office(zookeeper) && known.is_some_and(|known| Some(known.epoch) == *registered)
+            };
+            let mut candidates = brokers.iter().filter_map(|broker| broker.life.as_ref()).map(|life| &life.candidate);
+            is_in_sync || candidates.any(takes_it_for_well)
         });
     }
 

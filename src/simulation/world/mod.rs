@@ -117,8 +117,8 @@ pub(super) struct World {
     members: Members,
     /// In some schedules.
     producers: Option<TransactionalProducers>,
-    /// Brokers that have lost what they had promised to keep, until no ISR has them any more.
-    lost: BTreeSet<BrokerId>,
+    /// Brokers that have lost what they had promised to keep, as who they were then, until no ISR has them any more.
+    lost: BTreeMap<BrokerId, Option<BrokerEpoch>>,
     pub checks: Checks,
     /// What has happened, if somebody wants to know.
     pub trace: Option<Vec<String>>,
@@ -179,7 +179,7 @@ impl World {
             next_offset: 0,
             members: Members::new(planted),
             producers,
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             checks: Checks::default(),
             trace: is_traced.then(Vec::new),
         };
@@ -541,7 +541,15 @@ impl World {
             };
             if written.is_none() {
                 checks.topics_deleted += 1;
-                if let Some(broker) = brokers.iter().find(|broker| broker.disk.contains_key(name)) {
+                let told = zookeeper.get(&znode::topic::path(topic)).map(|znode| {
+                    let topic = Topic::decode(topic, &znode.data).expect("it was written well");
+                    topic.partitions[partition].replicas.clone()
+                });
+                let is_told = |id: BrokerId| told.as_ref().is_some_and(|told| told.contains(&id.0));
+                let has_it = |broker: &&Broker| {
+                    broker.disk.contains_key(name) && (!broker.may_have_strays || is_told(broker.id))
+                };
+                if let Some(broker) = brokers.iter().find(has_it) {
                     return Err(format!("{name} is gone, and broker {} has its log", broker.id));
                 }
             }

@@ -63,7 +63,7 @@ impl World {
                 for session in std::mem::take(&mut self.brokers[at].sessions_left) {
                     self.zookeeper.end_session(session);
                 }
-                let is_lost = self.lost.contains(&self.brokers[at].id);
+                let is_lost = self.lost.contains_key(&self.brokers[at].id);
                 if self.brokers[at].life.is_none() && !is_lost {
                     self.start(at);
                 }
@@ -127,7 +127,8 @@ impl World {
             && self.zookeeper.children(znode::delete_topic::ROOT).is_empty()
             && self.names.iter().all(|name| {
                 let Some(topic) = self.zookeeper.get(&znode::topic::path(&name.topic)) else {
-                    return !self.brokers.iter().any(|broker| broker.disk.contains_key(name));
+                    let has_it = |broker: &Broker| broker.disk.contains_key(name) && !broker.may_have_strays;
+                    return !self.brokers.iter().any(has_it);
                 };
                 let topic = Topic::decode(&name.topic, &topic.data).expect("it was written well");
                 let PartitionAssignment { replicas, adding_replicas, removing_replicas } =
