@@ -368,6 +368,14 @@ async fn everything_is_asked_of(server: Server) {
         let is_there = partition < 1000 && !taken.contains(&partition);
         assert_eq!(found.unwrap().map(|(found, _)| found), is_there.then(|| state.clone()), "{partition}");
     }
+    // A state knows whether a broker registered before or after it was written.
+    let last_written = async || zk.partition_states(&[("t", 998)]).await.remove(0).unwrap().unwrap().1.mzxid;
+    let written = last_written().await;
+    let later = session.register_broker(&broker(2), BrokerJson::V5).await.unwrap();
+    assert!(epoch < written && written < later, "{epoch} {written} {later}");
+    assert_eq!(last_written().await, written);
+    zk.set(&partition_state::path("t", 998), &state.encode(), -1).await.unwrap();
+    assert!(last_written().await > later);
     zk.set("/controller_epoch", b"7", -1).await.unwrap();
     let moved = Err(ZkError::ControllerMoved { epoch_zk_version });
     assert_eq!(fenced.create("/admin/late", b"").await, moved);
