@@ -1124,7 +1124,17 @@ impl Active {
                     self.reassignments.nothing_to_delete(broker, &partition);
                     ReplicaDeletion::Successful
                 }
-                Deleted::Refused => ReplicaDeletion::Ineligible,
+                Deleted::Refused => {
+                    // Of a replica that it is to host it is asked again only when it has found it again.
+                    if self
+                        .cluster
+                        .partition(&partition)
+                        .is_some_and(|known| known.assignment.replicas.contains(&broker))
+                    {
+                        self.reassignments.nothing_to_delete(broker, &partition);
+                    }
+                    ReplicaDeletion::Ineligible
+                }
             };
             self.replica_deletion_ended(&partition, broker, outcome);
         }

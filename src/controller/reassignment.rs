@@ -314,10 +314,10 @@ impl Active {
     }
 
     /// A broker has logs of earlier topics where it is to host replicas. Those that were moved away from it, and that it has not
-    /// said to have deleted, go first, and then it is told of its replicas again. Once: it may not be able to delete them.
+    /// said to have deleted, go first, and then it is told of its replicas again, unless it says that it cannot delete them.
     pub(super) fn earlier_replicas_found(&mut self, broker: BrokerId, names: &[TopicPartition]) {
-        let Some(to_delete) = self.reassignments.to_delete.get_mut(&broker) else { return };
-        let found: Vec<&TopicPartition> = names.iter().filter(|name| to_delete.remove(*name)).collect();
+        let Some(to_delete) = self.reassignments.to_delete.get(&broker) else { return };
+        let found: Vec<&TopicPartition> = names.iter().filter(|name| to_delete.contains(*name)).collect();
         for name in &found {
             self.batch.delete_left_behind(&self.cluster, broker, name);
         }

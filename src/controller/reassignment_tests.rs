@@ -354,9 +354,14 @@ fn a_replica_of_a_topic_that_is_gone_makes_way_for_one_of_the_same_name_and_neve
         driver.on(Event::LeaderAndIsrAnswered { broker, broker_epoch, hosted: vec![(tp("t-0"), hosted)] })
     };
     let (mut driver, _) = again();
-    let said = answer(&mut driver, Hosted::NotBesideEarlier);
-    let told: Vec<Said> = said.into_iter().filter(|said| !matches!(said, Said::Metadata(..))).collect();
-    assert_eq!(told, [deleted(2, "t-0"), lead(2, "t-0", 1, 0, &[1], true)]);
+    for _ in 0..2 {
+        // It may bounce before it has done so.
+        let said = answer(&mut driver, Hosted::NotBesideEarlier);
+        driver.said.clone_from(&said);
+        let told: Vec<Said> = said.into_iter().filter(|said| !matches!(said, Said::Metadata(..))).collect();
+        assert_eq!(told, [deleted(2, "t-0"), lead(2, "t-0", 1, 0, &[1], true)]);
+    }
+    driver.answer_deletions(2, Deleted::Refused);
     assert_eq!(answer(&mut driver, Hosted::NotBesideEarlier), [], "it could not be deleted");
 
     // Nobody knows how, but the earlier one has gone: whatever is there now is of this topic.

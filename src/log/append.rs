@@ -366,7 +366,7 @@ impl State {
         self.active_mut().trim_preallocated(&dir, &config)?;
         self.producers.set_end_offset(base_offset);
         self.snapshots.take_if_possible(&dir, &self.producers)?;
-        let segment = Segment::create_if_possible(&dir, base_offset, &config, now_ms)?;
+        let segment = Segment::create(&dir, base_offset, &config, now_ms)?;
         self.begin(segment);
         Ok(())
     }

@@ -124,17 +124,16 @@ pub(crate) fn spare_descriptors(dir: &Path, count: usize) -> io::Result<Spares> 
     Ok(Spares(()))
 }
 
-/// What takes a descriptor, with a spare one if there is no other.
+/// What takes a descriptor, with a spare one if there is no other. Others may be quicker to take one of them.
 fn opened<T>(op: Op, path: &Path, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    match before(op, path).and_then(|()| open()) {
-        Err(error)
-            if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE))
-                && SPARES.with_borrow_mut(Vec::pop).is_some() =>
-        {
-            open()
-        }
-        opened => opened,
+    let mut opened = before(op, path).and_then(|()| open());
+    while let Err(error) = &opened
+        && matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+        && SPARES.with_borrow_mut(Vec::pop).is_some()
+    {
+        opened = open();
     }
+    opened
 }
 
 /// Opens a file that is there, by what memory knows of the directory if the thread may not wait.

@@ -925,7 +925,7 @@ fn a_crash_forgets_no_producer_though_most_segments_go_at_once() {
 }
 
 #[test]
-fn a_full_disk_keeps_nothing_that_has_expired() {
+fn a_full_disk_keeps_nothing_that_has_expired_but_where_the_log_ends() {
     for preallocate in [false, true] {
         let one = OneLog::new(LogConfig { retention_ms: Some(1000), preallocate, ..small_segments() });
         let log = one.open_clean();
@@ -939,9 +939,21 @@ fn a_full_disk_keeps_nothing_that_has_expired() {
             _ => Ok(()),
         };
         let fault = files::faults::below(one.root.path(), full);
-        assert_eq!(log.delete_old_segments(5000).expect("a full disk is no hindrance"), segments);
-        assert_eq!((log.log_start_offset(), log.segment_count()), (Offset(40), 1));
+        // The last one has the name that a start finds the end of the log by.
+        assert_eq!(log.delete_old_segments(5000).expect("a full disk is no hindrance"), segments - 1);
+        assert_eq!((log.segment_count(), log.log_end_offset()), (1, Offset(40)));
+        let crashed = || {
+            let copy = tempfile::tempdir().expect("a temporary directory");
+            copy_tree(one.root.path(), copy.path());
+            let crashed = OneLog::at(copy, LogConfig::clone(&one.config));
+            let opened = crashed.open_at(false, log.recovery_point(), Offset(0));
+            opened.expect("loadable").log_end_offset()
+        };
+        assert_eq!(crashed(), Offset(40));
         drop(fault);
+        assert_eq!(log.delete_old_segments(5000).expect("there is room again"), 1);
+        assert_eq!((log.log_start_offset(), log.segment_count()), (Offset(40), 1));
+        assert_eq!(crashed(), Offset(40));
         append(&log, batch(&[5000], 100).producer(7, 0, 40)).expect("there is room again");
         assert_eq!(read_all(&log).len(), 1);
     }

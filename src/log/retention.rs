@@ -15,17 +15,16 @@ use crate::model::clock::ms_since_1970;
 impl Log {
     /// Deletes what the topic's settings no longer keep. Returns how many segments went.
     pub fn delete_old_segments(&self, now_ms: i64) -> Result<usize, LogError> {
-        let mut deleted = self.delete_oldest(now_ms, Rule::LogStartOffset)?;
+        let (mut deleted, mut spares) = self.delete_oldest(now_ms, Rule::LogStartOffset)?;
         let config = self.config();
-        if config.delete {
-            if let Some(retention_bytes) = config.retention_bytes {
-                deleted += self.delete_oldest(now_ms, Rule::Size { retention_bytes })?;
-            }
-            if let Some(retention_ms) = config.retention_ms {
-                let expired = self.observe(self.expired(retention_ms, now_ms))?;
-                if !expired.segments.is_empty() {
-                    deleted += self.delete_oldest(now_ms, Rule::Age { retention_ms, expired: &expired })?;
-                }
+        if let Some(retention_bytes) = config.retention_bytes.filter(|_| config.delete && !spares) {
+            let (count, spared) = self.delete_oldest(now_ms, Rule::Size { retention_bytes })?;
+            (deleted, spares) = (deleted + count, spared);
+        }
+        if let Some(retention_ms) = config.retention_ms.filter(|_| config.delete && !spares) {
+            let expired = self.observe(self.expired(retention_ms, now_ms))?;
+            if !expired.segments.is_empty() {
+                deleted += self.delete_oldest(now_ms, Rule::Age { retention_ms, expired: &expired })?.0;
             }
         }
         Ok(deleted)
@@ -48,7 +47,8 @@ impl Log {
         Ok(Expired { segments, truncations, replacements })
     }
 
-    fn delete_oldest(&self, now_ms: i64, rule: Rule<'_>) -> Result<usize, LogError> {
+    /// How many have gone, and whether some stay until the next pass that would go by the rule.
+    fn delete_oldest(&self, now_ms: i64, rule: Rule<'_>) -> Result<(usize, bool), LogError> {
         let renaming = self.begin_renaming();
         let mut state = self.serving()?;
         let count = match rule {
@@ -57,7 +57,7 @@ impl Log {
             rule => state.deletable(rule),
         };
         if count == 0 {
-            return Ok(0);
+            return Ok((0, false));
         }
         let (from, tp) = (state.segments[0].base_offset(), &self.topic_partition);
         let mut has_rolled = false;
@@ -67,9 +67,14 @@ impl Log {
                 (spared, has_rolled) = state.spare_newest_snapshot(count, now_ms)?;
                 spared
             } else {
-                // Something must stay to append to, also when everything has expired.
-                state.roll_over_doomed(now_ms)?;
-                count
+                // Something must stay to append to, also when everything has expired: its name alone says where the log ends.
+                match state.roll_over_doomed(now_ms) {
+                    Err(error) if error.condemns() == Condemned::Nothing => {
+                        log::warn!("[{tp}] {error}; the last segment stays until there is room for another");
+                        count - 1
+                    }
+                    rolled => rolled.map(|()| count)?,
+                }
             };
             let new_start = state.segments[count].base_offset();
             if new_start > state.log_start_offset {
@@ -90,7 +95,7 @@ impl Log {
         if has_rolled {
             self.flush_old_segments(now_ms)?;
         }
-        Ok(count)
+        Ok((count, has_rolled))
     }
 }
 

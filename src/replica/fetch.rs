@@ -250,9 +250,7 @@ impl ReplicaManager {
                 None => Reads::Named(&query.partitions),
                 Some(session) => {
                     let mut reads = session.pending(&self.hosted, &self.around.metadata.image()).await;
-                    if self.log_dirs.is_any_held_up() {
-                        session.watch_held_up(&mut reads, &self.hosted, &self.io).await;
-                    }
+                    session.watch_held_up(&mut reads, &self.hosted, &self.io).await;
                     Reads::Pending(reads)
                 }
             };

@@ -409,11 +409,11 @@ impl<L: PartitionLog> OpenSession<L> {
         }
     }
 
-    /// Has those watched, on I/O threads, that could not be without waiting for their disk.
+    /// Has those watched, on I/O threads, that were not a moment ago since they might have waited for their disk.
     pub async fn watch_held_up(&self, reads: &mut [PendingRead<L>], hosted: &Hosted<L>, io: &IoThreads) {
         for read in reads.iter_mut().filter(|read| read.hosted.is_none()) {
             let found = read.query.topic.as_ref().and_then(|topic| hosted.get(topic, read.query.partition));
-            let Some(found) = found.filter(|found| found.is_held_up()) else { continue };
+            let Some(found) = found else { continue };
             let (watch, slot, watched) = (Arc::clone(&self.session.watch), read.slot, Arc::clone(&found));
             let dir = found.parent_dir();
             if io.run_in(dir.as_deref(), move || watched.watch(&watch, slot)).await.is_err() {

@@ -97,9 +97,15 @@ impl IsrChanges {
     /// All that is wanted, once there is anything. Dropped half way it takes nothing.
     pub async fn next(&self) -> Wanted {
         loop {
-            let (mut confirmed, unsent) = (std::mem::take(&mut *self.confirmed_ones()), self.take());
-            // What a partition wants by now stands for what it wanted before.
-            unsent.iter().for_each(|proposal| drop(confirmed.remove(&proposal.partition)));
+            let (mut confirmed, mut unsent) = (std::mem::take(&mut *self.confirmed_ones()), self.take());
+            // What a partition wants by now stands for what it wanted before, which may have been put back since.
+            unsent.retain(|proposal| {
+                let is_latest = confirmed.get(&proposal.partition).is_none_or(|known| known.number < proposal.number);
+                if is_latest {
+                    confirmed.remove(&proposal.partition);
+                }
+                is_latest
+            });
             if !unsent.is_empty() || !confirmed.is_empty() {
                 return Wanted { unsent, confirmed: confirmed.into_values().collect() };
             }

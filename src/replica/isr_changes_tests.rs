@@ -8,12 +8,14 @@ use tokio::time::timeout;
 
 use crate::config::log::LogConfig;
 use crate::metadata::image::{Broker, Update};
-use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId};
+use crate::model::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
+};
 use crate::replica::error::ReplicaError;
 use crate::replica::interleaving_tests::{
     Clock, NOW_MS, TERMS, decision, follower, limits, params, partition, records,
 };
-use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrProposal};
+use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::leader::Decision;
 use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition::{AppendTerms, Partition, RequiredAcks};
@@ -426,4 +428,27 @@ async fn what_is_wanted_waits_until_it_is_taken_and_a_newer_wish_stands_in_for_a
     assert_eq!(newer.iter().map(|proposal| proposal.leader_epoch).collect::<Vec<_>>(), [LeaderEpoch(7)]);
     changes.put_back(newer.clone());
     assert_eq!(changes.next().await.unsent, newer);
+}
+
+/// What was asked under an earlier decision may be put back after what is wanted now has been looked at.
+#[tokio::test]
+async fn of_two_changes_of_a_partition_the_one_that_was_wanted_last_is_asked_for() {
+    let proposal = |number| IsrProposal {
+        partition: TopicPartition::new("t", 0),
+        topic_id: TopicId::ZERO,
+        controller_epoch: ControllerEpoch(1),
+        leader_epoch: LeaderEpoch(5),
+        partition_epoch: PartitionEpoch(0),
+        isr: vec![BrokerId(1)],
+        joining: None,
+        number,
+    };
+    for (confirmed, put_back) in [(2, 1), (1, 2)] {
+        let changes = IsrChanges::default();
+        changes.confirmed(vec![proposal(confirmed)]);
+        changes.put_back([proposal(put_back)]);
+        let wanted = changes.next().await;
+        let wanted: Vec<u64> = wanted.confirmed.iter().chain(&wanted.unsent).map(|wanted| wanted.number).collect();
+        assert_eq!(wanted, [2]);
+    }
 }
