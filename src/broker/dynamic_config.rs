@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::broker::sections::Section;
+use crate::broker::settings_to_logs::SettingsToLogs;
 use crate::config::dynamic::{Scope, usable};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
@@ -199,6 +200,7 @@ impl DynamicConfig {
         if self.began.elapsed() > ANNOUNCED_FOR {
             self.all_are_unread();
         }
+        let mut to_logs = SettingsToLogs::new(replicas);
         let mut session = None;
         let mut changes = self.zookeeper.config_changes();
         // Whoever creates a topic may find its settings unreadable at any time, and tells nobody.
@@ -238,8 +240,8 @@ impl DynamicConfig {
             // new ones, and the next start reads them all.
             let taken_over = async {
                 match &entity {
-                    Some(entity) => self.take_over(entity, &replicas, &controller).await,
-                    None => self.read_unread(&replicas, &controller).await,
+                    Some(entity) => self.take_over(entity, &mut to_logs, &controller).await,
+                    None => self.read_unread(&mut to_logs, &controller).await,
                 }
             };
             tokio::select! {
@@ -254,14 +256,14 @@ impl DynamicConfig {
         (unread.of_broker, unread.list_of_topics) = (true, true);
     }
 
-    async fn take_over(&self, entity: &ConfigEntity, replicas: &Arc<ReplicaManager>, controller: &Controller) {
+    async fn take_over(&self, entity: &ConfigEntity, to_logs: &mut SettingsToLogs, controller: &Controller) {
         match entity {
             ConfigEntity::Topic(topic) => {
                 let Some(overrides) = self.topic_overrides(topic).await else { return };
                 let (path, config) = (entity.entity_path(), format!("{overrides:?}"));
                 info!("Processing override for entityPath: {} with config: {}", shown(&path), shown(&config));
                 let config = topic_config(&self.config.load().topic_defaults(), topic, &overrides);
-                give(replicas, HashMap::from([(topic.as_str().into(), Arc::new(config))])).await;
+                to_logs.give(&HashMap::from([(topic.as_str().into(), Arc::new(config))]));
                 if overrides
                     .get(UNCLEAN_LEADER_ELECTION_ENABLE)
                     .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
@@ -269,33 +271,33 @@ impl DynamicConfig {
                     controller.unclean_elections_allowed(topic).await;
                 }
             }
-            ConfigEntity::DefaultBroker => drop(self.take_over_broker(replicas).await),
-            ConfigEntity::Broker(id) if *id == self.broker_id.0 => drop(self.take_over_broker(replicas).await),
+            ConfigEntity::DefaultBroker => drop(self.take_over_broker(to_logs).await),
+            ConfigEntity::Broker(id) if *id == self.broker_id.0 => drop(self.take_over_broker(to_logs).await),
             ConfigEntity::Broker(_) => {}
             other => warn!("a change of {} has no effect: quotas are not acted on yet", other.entity_path()),
         }
     }
 
     /// Tries again what could not be read before; what it obeyed meanwhile stays in force until it can be.
-    async fn read_unread(&self, replicas: &Arc<ReplicaManager>, controller: &Controller) {
+    async fn read_unread(&self, to_logs: &mut SettingsToLogs, controller: &Controller) {
         let Unread { of_broker, list_of_topics, topics } = std::mem::take(&mut *self.unread());
-        let has_read_all = of_broker && self.take_over_broker(replicas).await;
+        let has_read_all = of_broker && self.take_over_broker(to_logs).await;
         if list_of_topics && !has_read_all {
             match self.zookeeper.configured_entities("topics").await {
                 Ok(_) => {
                     self.zookeeper.mended(CONFIG_TOPICS);
-                    self.take_over_topics(replicas).await;
+                    self.take_over_topics(to_logs).await;
                 }
                 Err(_) => self.unread().list_of_topics = true,
             }
         }
         for topic in topics {
-            self.take_over(&ConfigEntity::Topic(topic), replicas, controller).await;
+            self.take_over(&ConfigEntity::Topic(topic), to_logs, controller).await;
         }
     }
 
     /// Whether that has made it read those of all topics too.
-    async fn take_over_broker(&self, replicas: &Arc<ReplicaManager>) -> bool {
+    async fn take_over_broker(&self, to_logs: &mut SettingsToLogs) -> bool {
         let before = self.config.load().topic_defaults();
         if let Err(why) = self.read_broker().await {
             debug!("the settings of broker {} stay as they are: {why}", self.broker_id);
@@ -304,21 +306,21 @@ impl DynamicConfig {
         if self.config.load().topic_defaults() == before {
             return false;
         }
-        self.take_over_topics(replicas).await;
+        self.take_over_topics(to_logs).await;
         true
     }
 
     /// Those of each topic with a log here. Whether elections of it may be unclean is for the controller, which reads that for
     /// itself when its session is new.
-    async fn take_over_topics(&self, replicas: &Arc<ReplicaManager>) {
-        let topics: Vec<Arc<str>> = topics_of_logs(replicas).into_iter().collect();
+    async fn take_over_topics(&self, to_logs: &mut SettingsToLogs) {
+        let topics: Vec<Arc<str>> = topics_of_logs(to_logs.replicas()).into_iter().collect();
         let overrides = self.overrides_of(&topics).await;
         let defaults = self.config.load().topic_defaults();
         let read = topics.into_iter().zip(overrides).filter_map(|(topic, overrides)| {
             let config = topic_config(&defaults, &topic, &overrides?);
             Some((topic, Arc::new(config)))
         });
-        give(replicas, read.collect()).await;
+        to_logs.give(&read.collect());
     }
 
     /// Lays what is stored over the file. Of the two layers, one that cannot be read stays as it is. Fails only when
@@ -358,17 +360,6 @@ impl DynamicConfig {
             self.watched.send_replace(config);
         }
         Ok(())
-    }
-}
-
-/// Hands changed settings to the logs; on an I/O thread while a disk does not keep up, since a log of it may be among them.
-async fn give(replicas: &Arc<ReplicaManager>, configs: HashMap<Arc<str>, Arc<LogConfig>>) {
-    if !replicas.log_dirs().is_any_held_up() {
-        return replicas.set_topic_configs(&configs);
-    }
-    let given = Arc::clone(replicas);
-    if replicas.io().run(move || given.set_topic_configs(&configs)).await.is_err() {
-        debug!("settings of topics are not taken over: the broker is shutting down");
     }
 }
 

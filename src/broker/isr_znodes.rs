@@ -17,6 +17,7 @@ use odradek_zookeeper::session::ZooKeeper;
 use odradek_zookeeper::znode::isr_change;
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::model::{BrokerId, PartitionEpoch, TopicPartition};
@@ -76,15 +77,16 @@ async fn write(replicas: &Arc<ReplicaManager>, zookeeper: &ZooKeeper) {
     // What failed waits by itself: it may be one znode that cannot be written.
     let mut failed: Vec<IsrProposal> = Vec::new();
     let mut retry_at = Instant::now();
+    let mut beside = JoinSet::new();
     loop {
         tokio::select! {
-            proposals = replicas.next_isr_changes() => {
+            proposals = replicas.next_isr_changes(&mut beside) => {
                 for (proposal, written) in write_all(zookeeper, replicas.broker(), proposals).await {
                     let Some(answer) = answer(zookeeper, &proposal, written) else { return };
                     if matches!(answer, IsrAnswer::InForce { .. }) {
                         untold.changed(proposal.partition.clone(), Instant::now());
                     }
-                    if replicas.isr_answered(&proposal, answer) == AfterAnswer::AskAgain {
+                    if replicas.isr_answered(&proposal, answer, &mut beside) == AfterAnswer::AskAgain {
                         if failed.is_empty() {
                             retry_at = Instant::now() + RETRY_BACKOFF;
                         }

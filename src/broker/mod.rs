@@ -32,6 +32,7 @@ mod logging;
 pub mod preflight;
 mod registration;
 mod sections;
+mod settings_to_logs;
 mod shutdown;
 mod startup;
 mod zookeeper_settings;

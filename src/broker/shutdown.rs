@@ -46,13 +46,16 @@ impl Broker {
         }
         self.replicas.checkpoint_high_watermarks().await;
         let (io, log_dirs) = (self.io, self.log_dirs);
+        let has_live_dirs = !log_dirs.live_dirs().is_empty();
         let closed = tokio::task::spawn_blocking(move || {
             off_the_network(|| {
                 io.stop();
                 log_dirs.shutdown(wall_clock_ms());
             });
         });
-        if let Err(panicked) = closed.await {
+        // A disk that has failed may never answer, and nothing of it is closed.
+        let patience = if has_live_dirs { Duration::MAX } else { TASKS_PATIENCE };
+        if let Ok(Err(panicked)) = tokio::time::timeout(patience, closed).await {
             warn!("[KafkaServer id={id}] closing the logs failed: {panicked}");
         }
         self.zookeeper.close().await;

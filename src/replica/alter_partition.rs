@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::{error, warn};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::config::metadata_version::MetadataVersion;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
@@ -133,9 +134,10 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut registered = replicas.broker_epoch();
+    let mut beside = JoinSet::new();
     loop {
         let proposals = tokio::select! {
-            proposals = replicas.next_isr_changes() => proposals,
+            proposals = replicas.next_isr_changes(&mut beside) => proposals,
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
         let asked = ask(&replicas, &mut controller, &mut registered, &proposals, protocol);
@@ -154,7 +156,7 @@ pub async fn run(
         } else {
             let (answered, mut again) = answers(proposals, &response, version);
             for (proposal, answer) in answered {
-                if replicas.isr_answered(&proposal, answer) == AfterAnswer::AskAgain {
+                if replicas.isr_answered(&proposal, answer, &mut beside) == AfterAnswer::AskAgain {
                     again.push(proposal);
                 }
             }

@@ -132,7 +132,11 @@ impl ReplicaManager {
         names: Vec<TopicPartition>,
         work: impl FnOnce(&Arc<ReplicaManager>) -> T + Send + 'static,
     ) -> Result<T, ShuttingDown> {
-        let held_up = names.iter().find(|name| self.is_held_up(&name.topic, name.partition));
+        let held_up = names.iter().find(|name| {
+            let hosted = self.hosted.get(&name.topic, name.partition);
+            // Those of a disk that has failed are refused without a look at them.
+            hosted.is_some_and(|hosted| hosted.is_held_up() && !hosted.has_failed_log())
+        });
         let Some(held_up) = held_up else { return Ok(work(self)) };
         self.at(&held_up.topic, held_up.partition, work).await
     }
@@ -143,7 +147,7 @@ impl ReplicaManager {
         let mut changes = Vec::new();
         for (name, decision) in decisions {
             let partition = match self.hosted.get(&name.topic, name.partition) {
-                Some(partition) if partition.is_offline() => {
+                Some(partition) if partition.has_failed_log() || partition.is_offline() => {
                     outcomes.push((name, Err(PartitionRefusal::Storage)));
                     continue;
                 }
@@ -271,11 +275,8 @@ impl ReplicaManager {
         let names = partitions.iter().map(|stop| stop.name.clone()).collect();
         let stopping = self.beside_if_held_up(names, move |this| this.stop_all(partitions));
         let Ok((mut outcomes, deleted)) = stopping.await else { return Err(ControlRefusal::ShuttingDown) };
-        let names: Vec<TopicPartition> = deleted.iter().map(|stop| stop.name.clone()).collect();
-        let log_dirs = Arc::clone(&self.log_dirs);
-        let delete = move || log_dirs.delete(&names, now_ms);
-        let Ok(deletions) = self.io.run(delete).await else { return Err(ControlRefusal::ShuttingDown) };
-        for (stop, deletion) in deleted.into_iter().zip(deletions) {
+        let Ok(deletions) = self.delete_logs(deleted, now_ms).await else { return Err(ControlRefusal::ShuttingDown) };
+        for (stop, deletion) in deletions {
             if let Err(why) = deletion {
                 error!("{}: cannot be deleted: {why}", stop.name);
                 outcomes.push((stop.name, Err(PartitionRefusal::Storage)));
@@ -292,6 +293,33 @@ impl ReplicaManager {
         Ok(outcomes)
     }
 
+    /// Of each directory on threads of its share.
+    async fn delete_logs(
+        &self,
+        stops: Vec<StopReplica>,
+        now_ms: i64,
+    ) -> Result<Vec<(StopReplica, Result<bool, LogError>)>, ShuttingDown> {
+        let mut by_dir: BTreeMap<Option<PathBuf>, Vec<StopReplica>> = BTreeMap::new();
+        for stop in stops {
+            let dir = self.log_dirs.get(&stop.name).map(|log| log.parent_dir());
+            by_dir.entry(dir).or_default().push(stop);
+        }
+        let mut deleting = JoinSet::new();
+        for (dir, stops) in by_dir {
+            let (log_dirs, io) = (Arc::clone(&self.log_dirs), Arc::clone(&self.io));
+            deleting.spawn(async move {
+                let names: Vec<TopicPartition> = stops.iter().map(|stop| stop.name.clone()).collect();
+                let deleted = io.run_in(dir.as_deref(), move || log_dirs.delete(&names, now_ms)).await?;
+                Ok(stops.into_iter().zip(deleted).collect::<Vec<_>>())
+            });
+        }
+        let mut deleted = Vec::new();
+        while let Some(done) = deleting.join_next().await {
+            deleted.extend(done.map_err(|_| ShuttingDown)??);
+        }
+        Ok(deleted)
+    }
+
     /// Gives back what of the replicas is to be deleted; nobody is served from those any more.
     fn stop_all(&self, partitions: Vec<StopReplica>) -> (PartitionOutcomes, Vec<StopReplica>) {
         let mut outcomes = PartitionOutcomes::with_capacity(partitions.len());
@@ -304,7 +332,9 @@ impl ReplicaManager {
             }
             let hosted = self.hosted.get(&stop.name.topic, stop.name.partition);
             let verdict = match &hosted {
-                Some(partition) if partition.is_offline() => Err(PartitionRefusal::Storage),
+                Some(partition) if partition.has_failed_log() || partition.is_offline() => {
+                    Err(PartitionRefusal::Storage)
+                }
                 Some(partition) => judge_stop(stop.leader_epoch, partition.leader_epoch()),
                 None => Ok(()),
             };
@@ -341,9 +371,11 @@ impl ReplicaManager {
         for name in &deleted {
             let Some(hosted) = self.hosted.get(&name.topic, name.partition) else { continue };
             if hosted.is_held_up() {
-                // Others need not wait until these hear of it.
-                let io = Arc::clone(&self.io);
-                tokio::spawn(async move { io.run_in(hosted.parent_dir().as_deref(), move || hosted.wake_all()).await });
+                // Others need not wait until these hear of it. If no thread is free for that disk, fetches that wait find out
+                // at their deadlines.
+                if let Some(dir) = hosted.parent_dir() {
+                    self.io.offer_in(&dir, move || hosted.wake_all());
+                }
             } else {
                 hosted.wake_all();
             }

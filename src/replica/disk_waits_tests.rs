@@ -285,7 +285,8 @@ async fn what_the_controller_says_and_hears_of_a_partition_whose_disk_does_not_a
         isr: proposal.isr.clone(),
     };
     dirs.iter().for_each(|dir| replicas.shrink_isrs(dir));
-    let asked = replicas.next_isr_changes().await;
+    let mut beside = JoinSet::new();
+    let asked = replicas.next_isr_changes(&mut beside).await;
     assert_eq!(asked.len(), 2);
     let gate = Arc::new(Gate::default());
     let at_gate = Arc::clone(&gate);
@@ -304,10 +305,10 @@ async fn what_the_controller_says_and_hears_of_a_partition_whose_disk_does_not_a
 
     // What is put back was asked of a controller that is gone.
     replicas.isr_changes().put_back(asked.clone());
-    let again = replicas.next_isr_changes().await;
+    let again = replicas.next_isr_changes(&mut beside).await;
     assert_eq!(again.iter().map(|proposal| &*proposal.partition.topic).collect::<Vec<_>>(), ["fast"]);
     for proposal in &asked {
-        assert_eq!(replicas.isr_answered(proposal, in_force(proposal)), AfterAnswer::Nothing);
+        assert_eq!(replicas.isr_answered(proposal, in_force(proposal), &mut beside), AfterAnswer::Nothing);
     }
     assert_eq!(replicas.partition("fast", 0).expect("hosted").isr(), [BrokerId(1)]);
     fixture.publish(&[("fast", 0)]).await;

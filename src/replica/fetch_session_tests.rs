@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::*;
@@ -309,7 +310,7 @@ async fn each_fetch_of_a_follower_reads_what_it_is_not_in_sync_with() {
     let far = Instant::now() + Duration::from_secs(60);
     let refusing = async {
         until_all_wait().await;
-        fixture.replicas.isr_answered(&first, IsrAnswer::NotApplied);
+        fixture.replicas.isr_answered(&first, IsrAnswer::NotApplied, &mut JoinSet::new());
         fixture.alive(&[1]).await;
         fixture.alive(&[1, 2]).await;
         fixture.replicas.append("t", 1, records(1), TERMS, NOW_MS).expect("this broker leads");
@@ -320,7 +321,7 @@ async fn each_fetch_of_a_follower_reads_what_it_is_not_in_sync_with() {
     let second = asked_one();
     let (leader_epoch, isr) = (second.leader_epoch, second.isr.clone());
     let in_force = IsrAnswer::InForce { leader_epoch, partition_epoch: PartitionEpoch(1), isr };
-    fixture.replicas.isr_answered(&second, in_force);
+    fixture.replicas.isr_answered(&second, in_force, &mut JoinSet::new());
     one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
     looks();
     one.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;

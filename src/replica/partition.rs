@@ -306,7 +306,7 @@ impl<L: PartitionLog> Partition<L> {
     }
 
     #[cfg(test)]
-    pub(super) fn is_taken(&self) -> bool {
+    pub(crate) fn is_taken(&self) -> bool {
         self.state.is_taken()
     }
 

@@ -1,7 +1,7 @@
 //! All partitions that this broker hosts: the way in for appends, offsets, deletions and what runs by the clock. What the
 //! controller asks is carried out in `decisions.rs`, what fetchers ask in `fetch.rs`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::log::dirs::LogDirs;
 use crate::log::{OffsetQuery, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::model::internal_topics::is_internal_topic;
+use crate::model::lock::off_the_network;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::control::ControllerFence;
 use crate::replica::counters::{ReplicaCounters, add};
@@ -298,9 +299,19 @@ impl ReplicaManager {
 
     /// All that is wanted, once there is anything that still is: what a partition wanted before it was deleted, or before its
     /// leader was chosen anew, might be taken for the wish of the one that has its name, leader epoch and version now.
-    pub async fn next_isr_changes(self: &Arc<Self>) -> Vec<IsrProposal> {
+    ///
+    /// What is done `beside`, of partitions whose disks do not keep up, ends in here.
+    pub async fn next_isr_changes(self: &Arc<Self>, beside: &mut JoinSet<()>) -> Vec<IsrProposal> {
         loop {
-            let wanted = self.isr_changes().next().await;
+            let wanted = tokio::select! {
+                wanted = self.isr_changes().next() => wanted,
+                Some(done) = beside.join_next() => {
+                    if let Err(error) = done && error.is_panic() {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                    continue;
+                }
+            };
             let mut proposals = wanted.confirmed;
             let mut held_up: HashMap<Option<PathBuf>, Vec<(Arc<Partition>, IsrProposal)>> = HashMap::new();
             for proposal in wanted.unsent {
@@ -313,7 +324,7 @@ impl ReplicaManager {
                 }
             }
             for (dir, proposals) in held_up {
-                self.confirm_beside(dir, proposals);
+                beside.spawn(Arc::clone(self).confirm(dir, proposals));
             }
             if !proposals.is_empty() {
                 proposals.sort_by(|one, other| one.partition.cmp(&other.partition));
@@ -323,15 +334,12 @@ impl ReplicaManager {
     }
 
     /// Looks at partitions whose disk does not keep up, so that those of others need not wait.
-    fn confirm_beside(self: &Arc<Self>, dir: Option<PathBuf>, proposals: Vec<(Arc<Partition>, IsrProposal)>) {
-        let replicas = Arc::clone(self);
-        tokio::spawn(async move {
-            let look = move || proposals.into_iter().filter(|(partition, proposal)| partition.still_wants(proposal));
-            let look = move || look().map(|(_, proposal)| proposal).collect::<Vec<_>>();
-            if let Ok(wanted) = replicas.io.run_in(dir.as_deref(), look).await {
-                replicas.isr_changes().confirmed(wanted);
-            }
-        });
+    async fn confirm(self: Arc<Self>, dir: Option<PathBuf>, proposals: Vec<(Arc<Partition>, IsrProposal)>) {
+        let look = move || proposals.into_iter().filter(|(partition, proposal)| partition.still_wants(proposal));
+        let look = move || look().map(|(_, proposal)| proposal).collect::<Vec<_>>();
+        if let Ok(wanted) = self.io.run_in(dir.as_deref(), look).await {
+            self.isr_changes().confirmed(wanted);
+        }
     }
 
     /// The registration of this broker; `None` while there is none.
@@ -339,16 +347,21 @@ impl ReplicaManager {
         self.registered.clone()
     }
 
-    /// Hands an answer to whoever asked. To a partition whose disk does not keep up it is handed beside the others, and what it
-    /// wants to ask again is put back then.
-    pub fn isr_answered(self: &Arc<Self>, proposal: &IsrProposal, answer: IsrAnswer) -> AfterAnswer {
+    /// Hands an answer to whoever asked. To a partition whose disk does not keep up it is handed `beside` the others, and what
+    /// it wants to ask again is put back then.
+    pub fn isr_answered(
+        self: &Arc<Self>,
+        proposal: &IsrProposal,
+        answer: IsrAnswer,
+        beside: &mut JoinSet<()>,
+    ) -> AfterAnswer {
         let TopicPartition { topic, partition } = &proposal.partition;
         let Some(partition) = self.hosted.get(topic, *partition) else { return AfterAnswer::Nothing };
         if !partition.is_held_up() {
             return partition.isr_answered(proposal, answer);
         }
         let (replicas, proposal) = (Arc::clone(self), proposal.clone());
-        tokio::spawn(async move {
+        beside.spawn(async move {
             let (dir, asked) = (partition.parent_dir(), proposal.clone());
             let take = move || partition.isr_answered(&asked, answer);
             if let Ok(AfterAnswer::AskAgain) = replicas.io.run_in(dir.as_deref(), take).await {
@@ -427,51 +440,66 @@ impl ReplicaManager {
         }
     }
 
-    /// Stops serving what was in a log directory that failed. Returns those partitions, for the controller to be told.
-    pub async fn log_dir_failed(&self, path: &Path) -> Vec<TopicPartition> {
-        let (log_dirs, failed) = (Arc::clone(&self.log_dirs), path.to_owned());
-        let drop_logs = move || log_dirs.drop_offline_logs(&failed);
-        let dropped = self.io.run_in(Some(path), drop_logs).await.unwrap_or_default();
+    /// Stops serving what was in a log directory that failed. Returns those partitions.
+    pub async fn log_dir_failed(self: &Arc<Self>, path: &Path) -> Vec<TopicPartition> {
         if self.log_dirs.one(path).is_none() {
             self.counters.late_transactions_in(path, 0);
         }
+        // Somebody may have the lock of a log or a partition who still waits for that disk, and the threads of its share may
+        // all have gone there: these have their own, and nobody else waits for them.
+        let mut giving_up = JoinSet::new();
+        let (log_dirs, failed) = (Arc::clone(&self.log_dirs), path.to_owned());
+        giving_up.spawn_blocking(move || off_the_network(|| log_dirs.drop_offline_logs(&failed)));
         let offline: Vec<_> = self.hosted.all().into_iter().filter(|partition| partition.has_failed_log()).collect();
-        self.fetchers.stop(offline.iter().map(|partition| partition.name()));
-        for partition in &offline {
-            let (stopping, dir) = (Arc::clone(partition), partition.parent_dir());
-            // Somebody may have it who still waits for that disk.
-            let stop = move || {
-                stopping.go_offline();
-                stopping.leader_epoch()
-            };
-            let Ok(leader_epoch) = self.io.run_in(dir.as_deref(), stop).await else { break };
-            if is_internal_topic(&partition.name().topic) {
-                let name = partition.name().clone();
-                self.tell(LeadershipEvent::Resigned { partition: name, leader_epoch: Some(leader_epoch) }).await;
-            }
+        let names: Vec<_> = offline.iter().map(|partition| partition.name().clone()).collect();
+        giving_up.spawn_blocking(move || {
+            off_the_network(|| offline.iter().for_each(|partition| partition.go_offline()));
+            Vec::new()
+        });
+        self.fetchers.stop(&names);
+        for partition in names.into_iter().filter(|name| is_internal_topic(&name.topic)) {
+            // Of whatever epoch: it is led no more until the broker restarts.
+            self.tell(LeadershipEvent::Resigned { partition, leader_epoch: None }).await;
         }
-        dropped
+        giving_up.join_all().await.concat()
     }
 
     /// Gives the changed settings of topics to their logs, those that are being created and those that nobody has decided
     /// about yet among them.
     pub fn set_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
         // First: a log that is not there yet is created by who has heard of this.
-        configs.iter().for_each(|(topic, config)| self.creating.hear(topic, config));
+        self.hear_topic_configs(configs);
         self.give_topic_configs(configs);
     }
 
+    /// What of [`ReplicaManager::set_topic_configs`] is for logs that are being created.
+    pub fn hear_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
+        configs.iter().for_each(|(topic, config)| self.creating.hear(topic, config));
+    }
+
     pub(super) fn give_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
-        for log in self.log_dirs.logs().into_iter().chain(self.log_dirs.future_logs()) {
-            if let Some(config) = configs.get(&log.topic_partition().topic) {
-                log.set_config(Arc::clone(config));
-            }
+        for name in self.partitions_of(configs) {
+            self.give_config(&name, &configs[&name.topic]);
         }
-        for (topic, config) in configs {
-            for partition in self.hosted.of_topic(topic) {
-                partition.set_config(config);
-                self.fetchers.look_whether_throttled(&partition);
-            }
+    }
+
+    /// Whatever of these topics is here: logs, those that move, and partitions. Takes no log's lock.
+    pub fn partitions_of(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) -> BTreeSet<TopicPartition> {
+        let logs = self.log_dirs.logs().into_iter().chain(self.log_dirs.future_logs());
+        let logs = logs.filter(|log| configs.contains_key(&log.topic_partition().topic));
+        let hosted = configs.keys().flat_map(|topic| self.hosted.of_topic(topic));
+        let hosted = hosted.map(|partition| partition.name().clone());
+        logs.map(|log| log.topic_partition().clone()).chain(hosted).collect()
+    }
+
+    /// Gives one partition, and its logs, the settings of its topic.
+    pub fn give_config(&self, name: &TopicPartition, config: &Arc<LogConfig>) {
+        for log in [self.log_dirs.get(name), self.log_dirs.get_future(name)].into_iter().flatten() {
+            log.set_config(Arc::clone(config));
+        }
+        if let Some(partition) = self.hosted.get(&name.topic, name.partition) {
+            partition.set_config(config);
+            self.fetchers.look_whether_throttled(&partition);
         }
     }
 
@@ -483,8 +511,14 @@ impl ReplicaManager {
         self.dir_moves.set_rate(config.alter_log_dirs_bytes_per_second);
     }
 
-    /// Checkpoints the high watermarks of a directory at intervals until shutdown, from the first LeaderAndIsr request on.
-    pub async fn run_high_watermark_checkpoints(self: Arc<Self>, dir: PathBuf, mut shutdown: watch::Receiver<bool>) {
+    /// Checkpoints the high watermarks of a directory at intervals until shutdown, from the first LeaderAndIsr request on, each
+    /// time in its turn.
+    pub async fn run_high_watermark_checkpoints(
+        self: Arc<Self>,
+        dir: PathBuf,
+        turn: Arc<tokio::sync::Mutex<()>>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
         let mut has_decisions = self.has_decisions.subscribe();
         let interval_ms = u64::try_from(self.config.replica_high_watermark_checkpoint_interval_ms).unwrap_or(5_000);
         let dir: Arc<Path> = dir.into();
@@ -493,10 +527,14 @@ impl ReplicaManager {
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(interval_ms.max(1))) => {}
+            let in_turn = async {
+                tokio::time::sleep(Duration::from_millis(interval_ms.max(1))).await;
+                turn.lock().await
+            };
+            let _turn = tokio::select! {
+                turn = in_turn => turn,
                 _ = shutdown.wait_for(|stop| *stop) => return,
-            }
+            };
             self.checkpoint_high_watermarks_in(&dir).await;
         }
     }

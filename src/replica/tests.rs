@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::log::LogConfig;
@@ -347,7 +348,7 @@ async fn an_isr_is_not_asked_for_once_its_partition_is_gone() {
     fixture.lead_with_isr("t", 0, 0, &[1], &[1, 2]).await;
     let query = FetchQuery { fetcher: follower(2), ..fixture.consumer("t", 0, 1) };
     fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
-    let wanted = fixture.replicas.next_isr_changes().await;
+    let wanted = fixture.replicas.next_isr_changes(&mut JoinSet::new()).await;
     assert_eq!(wanted.len(), 1);
     // It could not be asked, and waits to be asked again.
     fixture.replicas.isr_changes().put_back(wanted);
@@ -355,7 +356,8 @@ async fn an_isr_is_not_asked_for_once_its_partition_is_gone() {
     let request = StopReplicas { epochs: epochs(), partitions: vec![stop] };
     assert_eq!(fixture.replicas.stop_replicas(request, NOW_MS).await.expect("current")[0].1, Ok(()));
     fixture.lead_with_isr("t", 0, 0, &[1], &[1, 2]).await;
-    let none = tokio::time::timeout(Duration::from_millis(1), fixture.replicas.next_isr_changes()).await;
+    let none =
+        tokio::time::timeout(Duration::from_millis(1), fixture.replicas.next_isr_changes(&mut JoinSet::new())).await;
     assert!(none.is_err(), "{none:?}");
 }
 

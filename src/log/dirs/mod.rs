@@ -102,6 +102,12 @@ impl LogDirs {
         self.dirs.iter().any(|dir| dir.shared.pace.holds_up())
     }
 
+    /// Those whose disks do not.
+    pub fn held_up_dirs(&self) -> Vec<PathBuf> {
+        let held_up = self.dirs.iter().filter(|dir| dir.shared.pace.holds_up());
+        held_up.map(|dir| dir.shared.path().to_path_buf()).collect()
+    }
+
     pub fn get(&self, tp: &TopicPartition) -> Option<Arc<Log>> {
         self.logs.read().expect("nothing panics under this lock").get(tp).cloned()
     }

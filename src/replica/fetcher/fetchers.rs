@@ -99,9 +99,11 @@ impl Fetchers {
 
     /// The topic's settings have changed.
     pub fn look_whether_throttled(&self, partition: &Partition) {
+        // Before the lock, which all need: it may wait for a disk.
+        let is_throttled = partition.is_throttled_follower();
         let state = self.state();
         if let Some(mailbox) = state.mailbox_of(partition.name()) {
-            mailbox.put(partition.name().clone(), Command::SetThrottled(partition.is_throttled_follower()));
+            mailbox.put(partition.name().clone(), Command::SetThrottled(is_throttled));
         }
     }
 
