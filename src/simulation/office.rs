@@ -44,6 +44,13 @@ enum Input {
     Request(active::Request, Option<Packet>),
 }
 
+/// A broker that was told that it may leave, under the epoch that it asked with, and what it leads all the same.
+pub(super) struct LetGo {
+    pub broker: BrokerId,
+    pub epoch: BrokerEpoch,
+    pub left: Vec<TopicPartition>,
+}
+
 pub(super) struct Candidate {
     broker: BrokerId,
     pub session: Option<SessionId>,
@@ -54,8 +61,7 @@ pub(super) struct Candidate {
     epoch_known: i32,
     planted: Planted,
     unclean_elections: bool,
-    /// Brokers that were told that they may leave, and what they lead all the same.
-    pub let_go: Vec<(BrokerId, Vec<TopicPartition>)>,
+    pub let_go: Vec<LetGo>,
 }
 
 pub(super) struct Office {
@@ -68,7 +74,7 @@ pub(super) struct Office {
     live: BTreeMap<BrokerId, Broker>,
     asked: BTreeMap<RequestId, Packet>,
     requests: u64,
-    let_go: Vec<(BrokerId, Vec<TopicPartition>)>,
+    let_go: Vec<LetGo>,
 }
 
 #[derive(Clone, Copy)]
@@ -148,7 +154,7 @@ impl Candidate {
         if self.office.is_none() {
             network.packets.push(packet.answered(not_the_controller(&packet)));
         } else if self.planted == Planted::LetGoAtOnce {
-            self.let_go.push((packet.from, Vec::new()));
+            self.let_go.push(LetGo { broker: packet.from, epoch: broker_epoch, left: Vec::new() });
             network.packets.push(packet.answered(Reply::StillLed(Some(Vec::new()))));
         } else {
             let request = active::Request::ControlledShutdown { broker: packet.from, broker_epoch };
@@ -463,8 +469,10 @@ impl Office {
             }
             Some(Action::Answer { id, answer: Answer::ControlledShutdown(answer) }) => {
                 if let Some(packet) = self.asked.remove(&id) {
-                    if let (Ok(left), Ok(())) = (&answer, zookeeper.admits(session, self.epoch_zk_version)) {
-                        self.let_go.push((packet.from, left.clone()));
+                    if let (Ok(left), Ok(())) = (&answer, zookeeper.admits(session, self.epoch_zk_version))
+                        && let Body::Request(Request::ControlledShutdown(epoch)) = packet.body
+                    {
+                        self.let_go.push(LetGo { broker: packet.from, epoch, left: left.clone() });
                     }
                     network.packets.push(packet.answered(Reply::StillLed(answer.ok())));
                 }

@@ -36,6 +36,7 @@ use crate::simulation::clock::Clock;
 use crate::simulation::life::{Disk, Life, Replica, epochs};
 use crate::simulation::members::Members;
 use crate::simulation::network::{Body, Network, Packet, Reply, Request};
+use crate::simulation::office::LetGo;
 use crate::simulation::world::accidents::Accidents;
 use crate::simulation::world::packets_shown::shown;
 use crate::simulation::world::transactions::TransactionalProducers;
@@ -515,7 +516,12 @@ impl World {
         }
         let World { brokers, names, checks, lost, .. } = self;
         let let_go = brokers[at].life.as_mut().map(|life| std::mem::take(&mut life.candidate.let_go));
-        for (broker, left) in let_go.unwrap_or_default() {
+        for LetGo { broker, epoch, left } in let_go.unwrap_or_default() {
+            // One that has registered again since may lead again.
+            let asked = brokers.iter().find(|known| known.id == broker).and_then(|known| known.life.as_ref());
+            if asked.is_some_and(|life| life.registered.is_some_and(|registered| registered != epoch)) {
+                continue;
+            }
             let shared: Vec<TopicPartition> =
                 names.iter().filter(|name| &*name.topic != PASSING_TOPIC).cloned().collect();
             checks.let_go(broker, &left, &shared)?;
