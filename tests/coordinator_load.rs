@@ -20,8 +20,8 @@ use support::{Cluster, Kind, PATIENCE, eventually};
 
 const STATE_TOPIC: &str = "__transaction_state";
 const AT_ONCE: usize = 1000;
-/// What a broker takes that coordinates nothing, with room for a buffer to read with.
-const OTHERWISE_KIB: u64 = 64 << 10;
+/// What a broker takes that coordinates nothing, with room for a buffer to read with, and for what its threads leave unused.
+const OTHERWISE_KIB: u64 = 80 << 10;
 /// Of each id, at the worst moment.
 const BYTES_EACH: u64 = 400;
 /// Of this many, one is open; of ten times as many, one is being ended.
