@@ -132,7 +132,9 @@ impl IsrChanges {
     pub fn put_back(&self, proposals: impl IntoIterator<Item = IsrProposal>) {
         let mut unsent = self.unsent();
         for proposal in proposals {
-            unsent.entry(proposal.partition.clone()).or_insert(proposal);
+            if unsent.get(&proposal.partition).is_none_or(|known| known.number < proposal.number) {
+                unsent.insert(proposal.partition.clone(), proposal);
+            }
         }
         self.submitted.notify_one();
     }

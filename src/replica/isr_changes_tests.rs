@@ -450,5 +450,8 @@ async fn of_two_changes_of_a_partition_the_one_that_was_wanted_last_is_asked_for
         let wanted = changes.next().await;
         let wanted: Vec<u64> = wanted.confirmed.iter().chain(&wanted.unsent).map(|wanted| wanted.number).collect();
         assert_eq!(wanted, [2]);
+        changes.put_back([proposal(confirmed)]);
+        changes.put_back([proposal(put_back)]);
+        assert_eq!(changes.take(), [proposal(2)]);
     }
 }
