@@ -189,6 +189,8 @@ pub enum Hosted {
 pub enum Deleted {
     Yes,
     Refused,
+    /// Nor anything else that the request asked for.
+    NotAdmitted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -1135,6 +1137,7 @@ impl Active {
                     }
                     ReplicaDeletion::Ineligible
                 }
+                Deleted::NotAdmitted => ReplicaDeletion::Ineligible,
             };
             self.replica_deletion_ended(&partition, broker, outcome);
         }

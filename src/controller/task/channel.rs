@@ -233,14 +233,18 @@ pub(crate) fn deleted(request: &StopReplicaRequest, response: &StopReplicaRespon
         .iter()
         .map(|partition| TopicPartition::new(partition.topic_name.as_str(), partition.partition_index));
     let before_v3 = from_v1.chain(from_v0).filter(|_| request.delete_partitions);
-    let refused = ErrorCode::from_code(response.error_code).is_error();
+    let is_admitted = !ErrorCode::from_code(response.error_code).is_error();
     let errors = response.partition_errors.iter().filter(|error| ErrorCode::from_code(error.error_code).is_error());
     let errors: HashSet<(&str, i32)> = errors.map(|error| (error.topic_name.as_str(), error.partition_index)).collect();
-    let failed = |partition: &TopicPartition| refused || errors.contains(&(&*partition.topic, partition.partition));
+    let failed = |partition: &TopicPartition| errors.contains(&(&*partition.topic, partition.partition));
     from_v3
         .chain(before_v3)
         .map(|partition| {
-            let outcome = if failed(&partition) { Deleted::Refused } else { Deleted::Yes };
+            let outcome = match failed(&partition) {
+                _ if !is_admitted => Deleted::NotAdmitted,
+                true => Deleted::Refused,
+                false => Deleted::Yes,
+            };
             (partition, outcome)
         })
         .collect()
