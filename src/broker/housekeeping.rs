@@ -2,6 +2,7 @@
 //! directory is blocking work of `log/`, run on an I/O thread of that directory's share.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,23 +172,26 @@ async fn follow_failures(
     // Whoever is told does not wait for these: a disk that has failed one call may not answer another.
     let mut giving_up = JoinSet::new();
     loop {
-        let path = tokio::select! {
-            path = failed_dirs.recv() => match path {
-                Some(path) => path,
-                None => return,
-            },
-            // Waits for ZooKeeper, and must not keep the next failure waiting; one notification stands for all.
-            () = tell(), if untold => {
-                untold = false;
-                continue;
-            }
-            Some(ended) = giving_up.join_next() => {
-                if let Err(error) = ended && error.is_panic() {
-                    std::panic::resume_unwind(error.into_panic());
+        let mut telling = pin!(tell());
+        let failed = loop {
+            tokio::select! {
+                path = failed_dirs.recv() => match path {
+                    Some(path) => break Some(path),
+                    None => return,
+                },
+                // Waits for ZooKeeper, and must not keep the next failure waiting; one notification stands for all.
+                () = &mut telling, if untold => break None,
+                Some(ended) = giving_up.join_next() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
                 }
-                continue;
+                _ = shutdown.wait_for(|stop| *stop) => return,
             }
-            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        let Some(path) = failed else {
+            untold = false;
+            continue;
         };
         error!("Stopping serving logs in dir {}", path.display());
         // Ends the broker: there is nothing left to serve.

@@ -46,16 +46,14 @@ impl Broker {
         }
         self.replicas.checkpoint_high_watermarks().await;
         let (io, log_dirs) = (self.io, self.log_dirs);
-        let has_live_dirs = !log_dirs.live_dirs().is_empty();
-        let closed = tokio::task::spawn_blocking(move || {
-            off_the_network(|| {
-                io.stop();
-                log_dirs.shutdown(wall_clock_ms());
-            });
-        });
         // A disk that has failed may never answer, and nothing of it is closed.
-        let patience = if has_live_dirs { Duration::MAX } else { TASKS_PATIENCE };
-        if let Ok(Err(panicked)) = tokio::time::timeout(patience, closed).await {
+        let patience = if log_dirs.offline_dirs().is_empty() { Duration::MAX } else { TASKS_PATIENCE };
+        let stopped = tokio::task::spawn_blocking(move || off_the_network(|| io.stop()));
+        if tokio::time::timeout(patience, stopped).await.is_err() {
+            warn!("[KafkaServer id={id}] work on a log directory that has failed did not end in time");
+        }
+        let closed = tokio::task::spawn_blocking(move || off_the_network(|| log_dirs.shutdown(wall_clock_ms())));
+        if let Err(panicked) = closed.await {
             warn!("[KafkaServer id={id}] closing the logs failed: {panicked}");
         }
         self.zookeeper.close().await;

@@ -368,17 +368,18 @@ impl ReplicaManager {
     ) -> Result<(), ControlRefusal> {
         let fence = self.admit(epochs).await?;
         let deleted = self.around.metadata.apply(update);
+        let mut held_up: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for name in &deleted {
             let Some(hosted) = self.hosted.get(&name.topic, name.partition) else { continue };
-            if hosted.is_held_up() {
-                // Others need not wait until these hear of it. If no thread is free for that disk, fetches that wait find out
-                // at their deadlines.
-                if let Some(dir) = hosted.parent_dir() {
-                    self.io.offer_in(&dir, move || hosted.wake_all());
-                }
-            } else {
-                hosted.wake_all();
+            match hosted.parent_dir() {
+                Some(dir) if hosted.is_held_up() => held_up.entry(dir).or_default().push(hosted),
+                _ => hosted.wake_all(),
             }
+        }
+        for (dir, hosted) in held_up {
+            // Others need not wait until these hear of it. If no thread is free for that disk, fetches that wait find out at their
+            // deadlines.
+            self.io.offer_in(&dir, move || hosted.iter().for_each(|hosted| hosted.wake_all()));
         }
         if !deleted.is_empty() {
             self.tell(LeadershipEvent::Deleted(deleted)).await;

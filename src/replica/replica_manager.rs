@@ -497,7 +497,9 @@ impl ReplicaManager {
         for log in [self.log_dirs.get(name), self.log_dirs.get_future(name)].into_iter().flatten() {
             log.set_config(Arc::clone(config));
         }
-        if let Some(partition) = self.hosted.get(&name.topic, name.partition) {
+        // One whose log has failed serves nothing any more, and may be locked by whoever waits for that disk.
+        if let Some(partition) = self.hosted.get(&name.topic, name.partition).filter(|hosted| !hosted.has_failed_log())
+        {
             partition.set_config(config);
             self.fetchers.look_whether_throttled(&partition);
         }

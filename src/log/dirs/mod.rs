@@ -91,7 +91,6 @@ impl LogDirs {
         self.live().map(|dir| dir.shared.path().to_path_buf()).collect()
     }
 
-    #[cfg(test)]
     pub fn offline_dirs(&self) -> Vec<PathBuf> {
         let offline = self.dirs.iter().filter(|dir| dir.shared.is_offline());
         offline.map(|dir| dir.shared.path().to_path_buf()).collect()
