@@ -190,37 +190,25 @@ fn old_consumers_get_as_many_converted_batches_as_one_answer_holds_and_in_time_t
 
 /// Whether there is something to read or not. Source: kafka 3.9.1 KafkaApis.scala (maybeConvertFetchedData).
 #[test]
-fn old_consumers_of_a_zstd_topic_are_told_so_before_it_has_records() {
-    const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
-    let cluster = Cluster::start("fetch-zstd", "");
-    let mut client = cluster.broker.client();
-    client.create_topic("zstd", 1, &[("compression.type", "zstd")]);
-    client.until_led("zstd", 1);
-    for version in 0..=10 {
-        let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
-        let topics = vec![FetchTopic { topic: "zstd".to_owned(), partitions, ..Default::default() }];
-        let request = FetchRequest { max_bytes: 1 << 20, topics, session_epoch: -1, ..Default::default() };
-        let response = client.call(&request, version).expect("the broker answers a fetch");
-        let expected = if version < 10 { UNSUPPORTED_COMPRESSION_TYPE } else { 0 };
-        assert_eq!(response.responses[0].partitions[0].error_code, expected, "version {version}");
-    }
-}
-
-/// Whether there is something to convert or not, as above.
-#[test]
-fn old_consumers_of_a_topic_that_is_not_converted_are_told_so_before_it_has_records() {
+fn old_consumers_of_what_is_not_converted_for_them_are_told_so_before_there_are_records() {
     const UNSUPPORTED_VERSION: i16 = 35;
+    const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
     let cluster = Cluster::start("fetch-unconverted", "");
     let mut client = cluster.broker.client();
-    client.create_topic("new", 1, &[("message.downconversion.enable", "false")]);
-    client.until_led("new", 1);
-    for version in 0..=4 {
-        let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
-        let topics = vec![FetchTopic { topic: "new".to_owned(), partitions, ..Default::default() }];
-        let request = FetchRequest { max_bytes: 1 << 20, topics, session_epoch: -1, ..Default::default() };
-        let response = client.call(&request, version).expect("the broker answers a fetch");
-        let expected = if version < 4 { UNSUPPORTED_VERSION } else { 0 };
-        assert_eq!(response.responses[0].partitions[0].error_code, expected, "version {version}");
+    for (topic, setting, first_that_may, error) in [
+        ("zstd", ("compression.type", "zstd"), 10, UNSUPPORTED_COMPRESSION_TYPE),
+        ("new", ("message.downconversion.enable", "false"), 4, UNSUPPORTED_VERSION),
+    ] {
+        client.create_topic(topic, 1, &[setting]);
+        client.until_led(topic, 1);
+        for version in 0..=10 {
+            let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
+            let topics = vec![FetchTopic { topic: topic.to_owned(), partitions, ..Default::default() }];
+            let request = FetchRequest { max_bytes: 1 << 20, topics, session_epoch: -1, ..Default::default() };
+            let response = client.call(&request, version).expect("the broker answers a fetch");
+            let expected = if version < first_that_may { error } else { 0 };
+            assert_eq!(response.responses[0].partitions[0].error_code, expected, "{topic}, version {version}");
+        }
     }
 }
 

@@ -220,6 +220,19 @@ mod tests {
     use crate::replica::control::PartitionRefusal;
     use crate::replica::tests::{Fixture, TERMS, records, until};
 
+    /// One pass behind the other.
+    fn always(dirs: Vec<PathBuf>) -> LogDirsConfig {
+        LogDirsConfig {
+            dirs,
+            log_initial_task_delay_ms: 1,
+            log_retention_check_interval_ms: 1,
+            log_flush_offset_checkpoint_interval_ms: 1,
+            log_flush_start_offset_checkpoint_interval_ms: 1,
+            producer_id_expiration_check_interval_ms: 1,
+            ..LogDirsConfig::default()
+        }
+    }
+
     /// The logs of both directories are walked by each pass, on two I/O threads.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_append_that_a_disk_does_not_take_keeps_the_other_directories_from_no_housekeeping() {
@@ -240,30 +253,14 @@ mod tests {
         let of = |topic| replicas.partition(topic, 0).expect("hosted").log().expect("online");
         let (slow, fast) = (of("slow"), of("rolling"));
         assert!(slow.parent_dir() != fast.parent_dir());
-        let gate = Arc::new(Gate::default());
-        let at_gate = Arc::clone(&gate);
-        let _fault = faults::below(&slow.parent_dir(), move |op, _| {
-            if op == Op::WriteAt {
-                at_gate.pass();
-            }
-            Ok(())
-        });
+        let (gate, _fault) = Gate::of_writes_below(&slow.parent_dir());
         let appending = Arc::clone(replicas);
         let first = std::thread::spawn(move || appending.append("slow", 0, records(1), TERMS, 0));
         until("it is held up", || replicas.is_held_up("slow", 0)).await;
 
-        let config = LogDirsConfig {
-            dirs,
-            log_initial_task_delay_ms: 1,
-            log_retention_check_interval_ms: 1,
-            log_flush_offset_checkpoint_interval_ms: 1,
-            log_flush_start_offset_checkpoint_interval_ms: 1,
-            producer_id_expiration_check_interval_ms: 1,
-            ..LogDirsConfig::default()
-        };
         let (shutdown, shutting_down) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        start_passes(&mut tasks, &config, replicas, &shutting_down);
+        start_passes(&mut tasks, &always(dirs), replicas, &shutting_down);
         while fast.segment_count() < 3 {
             replicas.append("rolling", 0, records(20), TERMS, 0).expect("this broker leads");
         }
@@ -335,18 +332,9 @@ mod tests {
             }
             Ok(())
         });
-        let config = LogDirsConfig {
-            dirs,
-            log_initial_task_delay_ms: 1,
-            log_retention_check_interval_ms: 1,
-            log_flush_offset_checkpoint_interval_ms: 1,
-            log_flush_start_offset_checkpoint_interval_ms: 1,
-            producer_id_expiration_check_interval_ms: 1,
-            ..LogDirsConfig::default()
-        };
         let (shutdown, shutting_down) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        start_passes(&mut tasks, &config, replicas, &shutting_down);
+        start_passes(&mut tasks, &always(dirs), replicas, &shutting_down);
         until("one is held up", || waiting.load(Ordering::SeqCst) > 0).await;
         written.iter().for_each(|written| written.store(0, Ordering::SeqCst));
         until("the others go on", || written.iter().all(|written| written.load(Ordering::SeqCst) > 9)).await;

@@ -100,7 +100,6 @@ async fn give_late(replicas: Arc<ReplicaManager>, late: Late, dir: PathBuf) {
 mod tests {
     use super::*;
     use crate::config::sections::ReplicaConfig;
-    use crate::log::faults::{self, Op};
     use crate::log::testing::Gate;
     use crate::replica::tests::{Fixture, TERMS, records, until};
 
@@ -118,14 +117,7 @@ mod tests {
         let of = |number| replicas.partition("t", number).expect("hosted").log().expect("online");
         let (slow, fast) = (of(0), of(1));
         assert!(slow.parent_dir() != fast.parent_dir());
-        let gate = Arc::new(Gate::default());
-        let at_gate = Arc::clone(&gate);
-        let _fault = faults::below(&slow.parent_dir(), move |op, _| {
-            if op == Op::WriteAt {
-                at_gate.pass();
-            }
-            Ok(())
-        });
+        let (gate, _fault) = Gate::of_writes_below(&slow.parent_dir());
         let appending = Arc::clone(replicas);
         let append = std::thread::spawn(move || appending.append("t", 0, records(1), TERMS, 0));
         until("it is held up", || replicas.is_held_up("t", 0)).await;

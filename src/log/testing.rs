@@ -178,6 +178,19 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// One that what is written below the directory passes.
+    pub fn of_writes_below(dir: &Path) -> (Arc<Gate>, faults::InForce) {
+        let gate = Arc::new(Gate::default());
+        let passed = Arc::clone(&gate);
+        let fault = faults::below(dir, move |op, _| {
+            if op == Op::WriteAt {
+                passed.pass();
+            }
+            Ok(())
+        });
+        (gate, fault)
+    }
+
     pub fn pass(&self) {
         let is_open = self.is_open.lock().expect("unpoisoned");
         // If the test does not get to open it, it ends all the same.

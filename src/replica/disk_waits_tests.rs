@@ -206,14 +206,7 @@ async fn a_disk_that_does_not_keep_up_holds_up_nobody_who_wants_nothing_of_it() 
     assert!(
         fixture.replicas.partition("fast", 0).expect("hosted").log().expect("online").parent_dir() != log.parent_dir()
     );
-    let gate = Arc::new(Gate::default());
-    let at_gate = Arc::clone(&gate);
-    let _fault = faults::below(&log.parent_dir(), move |op, _| {
-        if op == Op::WriteAt {
-            at_gate.pass();
-        }
-        Ok(())
-    });
+    let (gate, _fault) = Gate::of_writes_below(&log.parent_dir());
     // The first one is held up where it is made.
     let replicas = Arc::clone(&fixture.replicas);
     let first = std::thread::spawn(move || replicas.append("slow", 0, records(1), TERMS, 0));
@@ -288,14 +281,7 @@ async fn what_the_controller_says_and_hears_of_a_partition_whose_disk_does_not_a
     let mut beside = JoinSet::new();
     let asked = replicas.next_isr_changes(&mut beside).await;
     assert_eq!(asked.len(), 2);
-    let gate = Arc::new(Gate::default());
-    let at_gate = Arc::clone(&gate);
-    let _fault = faults::below(&log.parent_dir(), move |op, _| {
-        if op == Op::WriteAt {
-            at_gate.pass();
-        }
-        Ok(())
-    });
+    let (gate, _fault) = Gate::of_writes_below(&log.parent_dir());
     let appending = Arc::clone(replicas);
     let first = std::thread::spawn(move || appending.append("slow", 0, records(1), TERMS, 0));
     until("it is held up", || replicas.is_held_up("slow", 0)).await;
