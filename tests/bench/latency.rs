@@ -1,7 +1,8 @@
 //! What others' work does to the latency of small requests at a fixed rate: the compaction of logs that change all the time,
 //! and consumers that read what is not in the page cache. Ours, and a JVM broker in the same run.
 //!
-//! Latency counts from when a request was due, so one that is late makes those behind it late too.
+//! Latency counts from when a request was due, so one that is late makes those behind it late too; but not for how late the
+//! client's own thread gets a processor for it, which is told beside it.
 //!
 //! `cargo bench --bench latency` measures; `cargo test` runs it with tiny inputs and without a JVM. Settings by environment:
 //! `ODRADEK_TEST_DEPS` (where tests/deps.sh installed ZooKeeper and Kafka), `ODRADEK_BINARY` (another build of the broker),
@@ -197,11 +198,15 @@ fn at_fixed_rate(broker: &Broker, beside: &str, seconds: u32, lines: &mut Vec<Li
     let topic = format!("measured-{}", beside.replace(' ', "-"));
     client.create_topic(&topic, 1, 1);
     let mut produced = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("three digits");
-    let mut fetched = produced.clone();
+    let (mut fetched, mut woken) = (produced.clone(), produced.clone());
     let began = Instant::now();
     for number in 0..RATE * seconds {
-        let due = began + Duration::from_secs(1) * number / RATE;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let mut due = began + Duration::from_secs(1) * number / RATE;
+        if let Some(left) = due.checked_duration_since(Instant::now()) {
+            std::thread::sleep(left);
+            woken.saturating_record(due.elapsed().as_micros() as u64);
+            due = Instant::now();
+        }
         let data =
             PartitionProduceData { index: 0, records: Some(Payload::Bytes(keyed(number as usize % 100, 120, 1))) };
         let topic_data = vec![TopicProduceData { name: topic.as_str().into(), partition_data: vec![data] }];
@@ -215,7 +220,7 @@ fn at_fixed_rate(broker: &Broker, beside: &str, seconds: u32, lines: &mut Vec<Li
         assert_eq!(found.responses[0].partitions[0].error_code, 0);
         fetched.saturating_record(acknowledged.elapsed().as_micros() as u64);
     }
-    for (what, latencies) in [("produce", produced), ("fetch", fetched)] {
+    for (what, latencies) in [("produce", produced), ("fetch", fetched), ("client woken", woken)] {
         for quantile in [0.5, 0.99] {
             let value = latencies.value_at_quantile(quantile) as f64 / 1e3;
             let what = format!("{what} p{} {beside}", quantile * 100.0);
