@@ -35,20 +35,20 @@ impl Due {
 /// When a piece of work is due, and how often it has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attempt {
-    due_ms: i64,
+    /// `None` for the first.
+    due: Option<Due>,
     failures: u32,
 }
 
 impl Attempt {
-    /// A clock that was set back must not make anything wait for as long.
     fn is_due(&self, now_ms: i64) -> bool {
-        self.due_ms <= now_ms || self.due_ms > now_ms.saturating_add(LONGEST_DELAY_MS)
+        self.due.is_none_or(|due| due.is_due(now_ms))
     }
 
     fn after_failure(self, now_ms: i64) -> Attempt {
         let doublings = self.failures.min(16);
         let delay_ms = FIRST_DELAY_MS.saturating_mul(1 << doublings).min(LONGEST_DELAY_MS);
-        Attempt { due_ms: now_ms.saturating_add(delay_ms), failures: self.failures.saturating_add(1) }
+        Attempt { due: Some(Due::after(now_ms, delay_ms)), failures: self.failures.saturating_add(1) }
     }
 }
 
