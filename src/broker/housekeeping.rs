@@ -209,16 +209,31 @@ async fn follow_failures(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use rustix::io::Errno;
 
     use super::*;
+    use crate::broker::settings_to_logs::SettingsToLogs;
     use crate::config::sections::ReplicaConfig;
     use crate::log::faults::{self, Op};
     use crate::log::testing::Gate;
     use crate::replica::control::PartitionRefusal;
     use crate::replica::tests::{Fixture, TERMS, records, until};
+
+    /// With ISRs that are looked at all the time.
+    fn over_two_dirs() -> (Fixture, Vec<PathBuf>) {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+        let config = ReplicaConfig {
+            replica_lag_time_max_ms: 2,
+            replica_high_watermark_checkpoint_interval_ms: 1,
+            ..ReplicaConfig::default()
+        };
+        let fixture = Fixture::over(root, dirs.clone(), config);
+        (fixture, dirs)
+    }
 
     /// One pass behind the other.
     fn always(dirs: Vec<PathBuf>) -> LogDirsConfig {
@@ -236,14 +251,7 @@ mod tests {
     /// The logs of both directories are walked by each pass, on two I/O threads.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_append_that_a_disk_does_not_take_keeps_the_other_directories_from_no_housekeeping() {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
-        let config = ReplicaConfig {
-            replica_lag_time_max_ms: 2,
-            replica_high_watermark_checkpoint_interval_ms: 1,
-            ..ReplicaConfig::default()
-        };
-        let fixture = Fixture::over(root, dirs.clone(), config);
+        let (fixture, dirs) = over_two_dirs();
         let replicas = &fixture.replicas;
         fixture.publish(&[("slow", 0), ("rolling", 0)]).await;
         for topic in ["slow", "rolling"] {
@@ -293,14 +301,7 @@ mod tests {
     /// Two I/O threads for either directory; the checkpoints of one are not written while the other's are, again and again.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn passes_over_a_slow_directory_take_turns_and_isrs_are_looked_at_meanwhile() {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
-        let config = ReplicaConfig {
-            replica_lag_time_max_ms: 2,
-            replica_high_watermark_checkpoint_interval_ms: 1,
-            ..ReplicaConfig::default()
-        };
-        let fixture = Fixture::over(root, dirs.clone(), config);
+        let (fixture, dirs) = over_two_dirs();
         let replicas = &fixture.replicas;
         replicas.io().resize(6).expect("threads start");
         fixture.publish(&[("slow", 0), ("fast", 0)]).await;
@@ -423,6 +424,10 @@ mod tests {
             assert_eq!(answered, Err(PartitionRefusal::Storage));
         }
         until("nobody is given its logs", || replicas.log_dirs().logs().len() == 1).await;
+        // Nor do changed settings wait for its partitions, one of which is locked.
+        let settings = HashMap::from([(Arc::from("t"), Arc::default())]);
+        SettingsToLogs::new(Arc::clone(replicas)).give(&settings);
+        assert!(!gate.is_open(), "the disk has not answered");
         fail(other, &fast);
         let ended = tokio::time::timeout(Duration::from_secs(60), following).await;
         ended.expect("within a minute").expect("no panic");

@@ -365,6 +365,7 @@ impl ReplicaManager {
             let (dir, asked) = (partition.parent_dir(), proposal.clone());
             let take = move || partition.isr_answered(&asked, answer);
             if let Ok(AfterAnswer::AskAgain) = replicas.io.run_in(dir.as_deref(), take).await {
+                // A timer, as between any two tries: nothing tells when the controller would answer otherwise.
                 tokio::time::sleep(HELD_UP_RETRY_BACKOFF).await;
                 replicas.isr_changes().put_back([proposal]);
             }
@@ -530,6 +531,7 @@ impl ReplicaManager {
         }
         loop {
             let in_turn = async {
+                // `replica.high.watermark.checkpoint.interval.ms`
                 tokio::time::sleep(Duration::from_millis(interval_ms.max(1))).await;
                 turn.lock().await
             };
