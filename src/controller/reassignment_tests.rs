@@ -361,6 +361,11 @@ fn a_replica_of_a_topic_that_is_gone_makes_way_for_one_of_the_same_name_and_neve
         let told: Vec<Said> = said.into_iter().filter(|said| !matches!(said, Said::Metadata(..))).collect();
         assert_eq!(told, [deleted(2, "t-0"), lead(2, "t-0", 1, 0, &[1], true)]);
     }
+    // What came to nothing as a whole says nothing of the replica.
+    driver.answer_deletions(2, Deleted::NotAdmitted);
+    let said = answer(&mut driver, Hosted::NotBesideEarlier);
+    assert_eq!(stops(&said), [deleted(2, "t-0")]);
+    driver.said = said;
     driver.answer_deletions(2, Deleted::Refused);
     assert_eq!(answer(&mut driver, Hosted::NotBesideEarlier), [], "it could not be deleted");
 

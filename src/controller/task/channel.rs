@@ -256,6 +256,9 @@ mod tests {
     use crate::protocol::messages::leader_and_isr::{
         LeaderAndIsrPartitionError, LeaderAndIsrTopicError, LeaderAndIsrTopicState,
     };
+    use crate::protocol::messages::stop_replica::{
+        StopReplicaPartitionError, StopReplicaPartitionState, StopReplicaTopicState,
+    };
 
     #[test]
     fn an_answer_says_of_each_partition_whether_it_is_hosted() {
@@ -287,5 +290,28 @@ mod tests {
             response.error_code = ErrorCode::StaleControllerEpoch.code();
             assert_eq!(hosted(&request, &response), []);
         }
+    }
+
+    #[test]
+    fn an_answer_says_of_each_partition_whether_it_was_deleted() {
+        let states = (0..2).map(|partition_index| StopReplicaPartitionState {
+            partition_index,
+            delete_partition: true,
+            ..StopReplicaPartitionState::default()
+        });
+        let topic = StopReplicaTopicState { topic_name: "t".to_owned(), partition_states: states.collect() };
+        let request = StopReplicaRequest { topic_states: vec![topic], ..StopReplicaRequest::default() };
+        let error = StopReplicaPartitionError {
+            topic_name: "t".to_owned(),
+            partition_index: 1,
+            error_code: ErrorCode::KafkaStorageError.code(),
+        };
+        let mut response = StopReplicaResponse { error_code: 0, partition_errors: vec![error] };
+        let outcomes = |response: &StopReplicaResponse| -> Vec<Deleted> {
+            deleted(&request, response).into_iter().map(|(_, outcome)| outcome).collect()
+        };
+        assert_eq!(outcomes(&response), [Deleted::Yes, Deleted::Refused]);
+        response.error_code = ErrorCode::StaleBrokerEpoch.code();
+        assert_eq!(outcomes(&response), [Deleted::NotAdmitted; 2]);
     }
 }
