@@ -1,7 +1,7 @@
 //! Changed settings of topics on their way to the logs here. Those of a disk that does not keep up get theirs beside the others,
 //! and of what has changed again meanwhile the latest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,26 +19,49 @@ pub(super) struct SettingsToLogs {
     giving: JoinSet<()>,
 }
 
-type Settings = BTreeMap<TopicPartition, Arc<LogConfig>>;
-
-/// What logs in a directory are still to be given. A directory is in it while a task gives what was in here, too.
 #[derive(Clone, Default)]
-struct Late(Arc<Mutex<HashMap<PathBuf, Settings>>>);
+struct Late(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    /// Whose logs in a directory are still to be given theirs. A directory is in it while a task gives what was in here, too.
+    dirs: HashMap<PathBuf, BTreeSet<TopicPartition>>,
+    /// Of topics, as long as there is any such directory: a log may be in another by the time it is given its own.
+    latest: HashMap<Arc<str>, Arc<LogConfig>>,
+}
 
 impl Late {
-    fn dirs(&self) -> MutexGuard<'_, HashMap<PathBuf, Settings>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// None when nothing is left; then the directory is not late any more.
-    fn take(&self, dir: &Path) -> Option<Settings> {
-        let mut dirs = self.dirs();
-        match dirs.get_mut(dir) {
-            Some(settings) if !settings.is_empty() => Some(std::mem::take(settings)),
+    fn take(&self, dir: &Path) -> Option<BTreeSet<TopicPartition>> {
+        let mut waiting = self.waiting();
+        match waiting.dirs.get_mut(dir) {
+            Some(names) if !names.is_empty() => Some(std::mem::take(names)),
             _ => {
-                dirs.remove(dir);
+                waiting.dirs.remove(dir);
+                if waiting.dirs.is_empty() {
+                    waiting.latest.clear();
+                }
                 None
             }
+        }
+    }
+
+    fn latest(&self, topic: &str) -> Option<Arc<LogConfig>> {
+        self.waiting().latest.get(topic).cloned()
+    }
+
+    /// Gives the latest, and again if that has changed meanwhile.
+    fn give(&self, replicas: &ReplicaManager, name: &TopicPartition) {
+        let mut given: Option<Arc<LogConfig>> = None;
+        while let Some(latest) = self.latest(&name.topic)
+            && given.as_ref().is_none_or(|given| !Arc::ptr_eq(given, &latest))
+        {
+            replicas.give_config(name, &latest);
+            given = Some(latest);
         }
     }
 }
@@ -63,33 +86,37 @@ impl SettingsToLogs {
         }
         let log_dirs = self.replicas.log_dirs();
         let held_up = log_dirs.held_up_dirs();
-        if held_up.is_empty() && self.late.dirs().is_empty() {
+        if held_up.is_empty() && self.late.waiting().dirs.is_empty() {
             return self.replicas.set_topic_configs(configs);
         }
         self.replicas.hear_topic_configs(configs);
+        self.late
+            .waiting()
+            .latest
+            .extend(configs.iter().map(|(topic, config)| (Arc::clone(topic), Arc::clone(config))));
         for name in self.replicas.partitions_of(configs) {
             let config = &configs[&name.topic];
-            let mut dirs = self.late.dirs();
+            let mut waiting = self.late.waiting();
             let logs = [log_dirs.get(&name), log_dirs.get_future(&name)];
             let mut of_logs = logs.iter().flatten().map(|log| log.parent_dir());
-            let late = of_logs.find(|dir| held_up.contains(dir) || dirs.contains_key(dir));
+            let late = of_logs.find(|dir| held_up.contains(dir) || waiting.dirs.contains_key(dir));
             let Some(dir) = late else {
-                drop(dirs);
+                drop(waiting);
                 self.replicas.give_config(&name, config);
                 continue;
             };
-            if !dirs.contains_key(&dir) {
+            if !waiting.dirs.contains_key(&dir) {
                 self.giving.spawn(give_late(Arc::clone(&self.replicas), self.late.clone(), dir.clone()));
             }
-            dirs.entry(dir).or_default().insert(name, Arc::clone(config));
+            waiting.dirs.entry(dir).or_default().insert(name);
         }
     }
 }
 
 async fn give_late(replicas: Arc<ReplicaManager>, late: Late, dir: PathBuf) {
-    while let Some(settings) = late.take(&dir) {
-        let given = Arc::clone(&replicas);
-        let give = move || settings.iter().for_each(|(name, config)| given.give_config(name, config));
+    while let Some(names) = late.take(&dir) {
+        let (given, of) = (Arc::clone(&replicas), late.clone());
+        let give = move || names.iter().for_each(|name| of.give(&given, name));
         if replicas.io().run_in(Some(&dir), give).await.is_err() {
             return debug!("settings of topics are not taken over: the broker is shutting down");
         }
@@ -133,7 +160,7 @@ mod tests {
         assert!(!gate.is_open() && !append.is_finished(), "the disk has not answered");
         gate.open();
         append.join().expect("no panic").expect("appended");
-        until("nothing is late", || to_logs.late.dirs().is_empty()).await;
+        until("nothing is late", || to_logs.late.waiting().dirs.is_empty()).await;
         assert_eq!(slow.config().retention_ms, Some(3));
     }
 }
