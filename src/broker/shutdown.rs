@@ -26,6 +26,7 @@ impl Broker {
     pub async fn shut_down(mut self, has_failed: bool) {
         let id = self.id;
         info!("[KafkaServer id={id}] shutting down");
+        self.replicas.fetchers().take_no_more();
         if !has_failed {
             let config = self.config.load().controller_config();
             self.controlled_shutdown.run(&config).await;

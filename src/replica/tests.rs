@@ -579,6 +579,23 @@ fn a_leader_is_followed_of_which_the_metadata_does_not_know() {
     assert_eq!((leader, follower.leader()), (stranger, (Some(stranger), LeaderEpoch(6))));
 }
 
+/// Its last fetches would have it in sync with whoever it has just made the leader.
+#[tokio::test]
+async fn a_broker_that_shuts_down_follows_nobody_anew() {
+    let fixture = Fixture::new();
+    let follows = |partition| fixture.replicas.fetchers().follows(&TopicPartition::new("t", partition));
+    for (partition, leader) in [(0, 2), (1, 1)] {
+        assert_eq!(fixture.decide("t", partition, leader, 0, &[1, 2]).await, Ok(()));
+    }
+    assert!(follows(0) && !follows(1));
+    fixture.replicas.fetchers().take_no_more();
+    assert!(follows(0), "as before, until something is decided");
+    for partition in 0..3 {
+        assert_eq!(fixture.decide("t", partition, 2, 1, &[1, 2]).await, Ok(()));
+        assert!(!follows(partition));
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_names_a_partition_twice_means_what_it_says_last() {
     let fixture = Fixture::new();

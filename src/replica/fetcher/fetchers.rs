@@ -57,6 +57,7 @@ struct State {
     per_broker: u32,
     /// Counts what was decided of partitions.
     words: u64,
+    takes_no_more: bool,
 }
 
 /// Which fetcher has a partition.
@@ -86,7 +87,7 @@ impl Fetchers {
     ) -> (Arc<Fetchers>, Begun) {
         let (begun, to_run) = mpsc::unbounded_channel();
         let per_broker = per_broker(config.num_replica_fetchers);
-        let state = Lock::new(State { fetchers: BTreeMap::new(), places: HashMap::new(), per_broker, words: 0 });
+        let state = Lock::new(State { fetchers: BTreeMap::new(), places: HashMap::new(), per_broker, words: 0, takes_no_more: false });
         let config = config.clone();
         let fetchers = Fetchers { local, config, metadata, registered, io, log_dirs, throttle, counters, state, begun };
         (Arc::new(fetchers), Begun(to_run))
@@ -128,12 +129,20 @@ impl Fetchers {
         }
     }
 
+    /// From here on nothing is followed under a new leader epoch: a broker that shuts down would be taken for caught up by
+    /// whoever it has just made the leader, and be in sync once it is gone.
+    /// Source: kafka 3.9 core/src/main/scala/kafka/server/ReplicaManager.scala (makeFollowers).
+    pub fn take_no_more(&self) {
+        self.state().takes_no_more = true;
+    }
+
     /// Carries out what a request has decided about partitions. Nothing waits.
     pub fn change(self: &Arc<Self>, changes: Vec<(Arc<Partition>, FetchChange)>) {
         let mut state = self.state();
         for (partition, change) in changes {
             let name = partition.name().clone();
             match change {
+                FetchChange::Follow { .. } if state.takes_no_more => state.stop(&name),
                 FetchChange::Follow { leader, start } => {
                     let number = fetcher_number(&name, state.per_broker);
                     let is_elsewhere = |before: &Place| (before.leader, before.number) != (leader, number);
@@ -217,6 +226,11 @@ impl Fetchers {
             state.fetchers.remove(&(leader, number));
         }
         true
+    }
+
+    #[cfg(test)]
+    pub fn follows(&self, partition: &TopicPartition) -> bool {
+        self.state().places.contains_key(partition)
     }
 
     fn fetcher(self: &Arc<Self>, (leader, number): (BrokerId, u32)) -> FetcherTask {
