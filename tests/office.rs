@@ -112,3 +112,67 @@ async fn an_office_is_taken_with_one_read_a_znode_and_all_that_ends_it_is_counte
     assert_eq!(others.exists("/controller").await, Ok(None));
     others.create("/brokers/topics/last", b"", CreateKind::Persistent).await.expect("the server is well");
 }
+
+/// A list of marked topics that is heard of late would have a topic deleted that has been made again meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_again_where_one_was_deleted_stays() {
+    const ROUNDS: usize = 20;
+    const TOGETHER: usize = 10;
+    let scratch = Scratch::new("made-again");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let address = format!("127.0.0.1:{}", zookeeper.port);
+    let settings = || Settings { session_timeout: Duration::from_secs(20), ..Settings::new(address.clone()) };
+    let others = Session::connect(settings()).await.expect("ZooKeeper answers");
+    others.create_persistent_roots().await.expect("there is room");
+    let zk = Session::connect(settings()).await.expect("ZooKeeper answers");
+    let (controller, task) = Controller::new(BrokerId(1), ControllerConfig::default(), Arc::default());
+    let task = tokio::spawn(task);
+    controller.registered(zk.current_session().await.expect("it is connected")).await;
+    until("there is a controller", || controller.is_active());
+
+    // Without partitions there is nobody to wait for.
+    let create = |name: String| {
+        let others = others.clone();
+        async move {
+            others.create_topic(&name, &Topic { topic_id: None, partitions: BTreeMap::new() }, &BTreeMap::new()).await
+        }
+    };
+    let delete = |name: String| {
+        let others = others.clone();
+        async move {
+            let path = format!("/admin/delete_topics/{name}");
+            others.create(&path, b"", CreateKind::Persistent).await.expect("it is not marked yet");
+            let deleting = async {
+                while others.exists(&path).await.expect("ZooKeeper answers").is_some() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(PATIENCE, deleting).await.unwrap_or_else(|_| panic!("{name} is not deleted"));
+        }
+    };
+    let mut names = Vec::new();
+    for round in 0..ROUNDS {
+        let round = (0..TOGETHER).map(|number| format!("t{round}-{number}"));
+        let again = round.map(|name| {
+            names.push(name.clone());
+            let (first, gone, second) = (create(name.clone()), delete(name.clone()), create(name));
+            tokio::spawn(async move {
+                first.await.expect("it is new");
+                gone.await;
+                second.await.expect("it is new again");
+            })
+        });
+        for again in again.collect::<Vec<_>>() {
+            again.await.expect("no panic");
+        }
+    }
+    // Whatever was marked before has had its turn.
+    create("last".to_owned()).await.expect("it is new");
+    delete("last".to_owned()).await;
+    for name in names {
+        let found = others.exists(&format!("/brokers/topics/{name}")).await.expect("ZooKeeper answers");
+        assert!(found.is_some(), "{name} is gone");
+    }
+    timeout(PATIENCE, controller.shutdown()).await.expect("nothing is waited for");
+    task.await.expect("no panic");
+}

@@ -140,6 +140,7 @@ impl Task {
             Input::TopicChanged { epoch, watch, topic } if self.holds(epoch) => self.topic_changed(watch, topic).await,
             Input::LogDirEvents { epoch, children } if self.holds(epoch) => self.log_dir_events(children).await,
             Input::IsrChanges { epoch, children } if self.holds(epoch) => self.isr_changes(children).await,
+            Input::DeletionsRequested { epoch } if self.holds(epoch) => self.deletions_requested().await,
             Input::PreferredElectionRequested { epoch } if self.holds(epoch) => {
                 self.preferred_election_requested().await
             }
@@ -160,6 +161,7 @@ impl Task {
             | Input::TopicChanged { .. }
             | Input::LogDirEvents { .. }
             | Input::IsrChanges { .. }
+            | Input::DeletionsRequested { .. }
             | Input::PreferredElectionRequested { .. }
             | Input::ReassignmentsRequested { .. }
             | Input::Event { .. }

@@ -61,6 +61,10 @@ enum Input {
         epoch: ControllerEpoch,
         children: Vec<String>,
     },
+    /// `/admin/delete_topics` has changed.
+    DeletionsRequested {
+        epoch: ControllerEpoch,
+    },
     /// There is something in `/admin/preferred_replica_election`.
     PreferredElectionRequested {
         epoch: ControllerEpoch,

@@ -153,10 +153,8 @@ impl Task {
             epoch,
             event: Event::TopicNames(legal_topics(&of_names, names)),
         });
-        self.watch_list(watches, deletions, move |names| Input::Event {
-            epoch,
-            event: Event::DeletionsRequested(names),
-        });
+        // Listed when its turn comes: of what was marked when the watch fired some may be gone since, and made again.
+        self.watch_list(watches, deletions, move |_| Input::DeletionsRequested { epoch });
         let log_dirs = zk.watch_children(znode::log_dir_event::ROOT);
         self.watch_list(watches, log_dirs, move |children| Input::LogDirEvents { epoch, children });
         let isr_changes = zk.watch_children(znode::isr_change::ROOT);
@@ -378,6 +376,12 @@ impl Task {
     }
 
     /// The znode goes whatever came of it, so that the next one is heard of.
+    pub(super) async fn deletions_requested(&mut self) -> Result<(), ZkError> {
+        let Some(office) = &self.office else { return Ok(()) };
+        let marked = office.zookeeper.zk().children(znode::delete_topic::ROOT).await?;
+        self.process(Event::DeletionsRequested(marked)).await
+    }
+
     pub(super) async fn preferred_election_requested(&mut self) -> Result<(), ZkError> {
         let Some(office) = &self.office else { return Ok(()) };
         let asked = office.zookeeper.preferred_election_requested().await?;
