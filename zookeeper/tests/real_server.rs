@@ -582,6 +582,42 @@ async fn requests_wait_out_a_short_interruption() {
     assert_eq!(zk.session_id(), session);
 }
 
+/// Their paths do not fit into one request by which a client that is connected again tells of its watches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_with_many_watches_outlives_a_short_interruption() {
+    let server = Server::shared();
+    let writer = cluster(&server, "/many-watches").await;
+    let (reader, proxy) = server.connect_through_proxy("/many-watches").await;
+    let session = reader.session_id();
+    let path = |number: usize| format!("/brokers/topics/{number:0>100}");
+    let armed = (0..4_000).map(|number| {
+        let mut watch = reader.watch_data(path(number));
+        tokio::spawn(async move {
+            assert_eq!(watch.next().await.unwrap(), None);
+            watch
+        })
+    });
+    let mut watches = Vec::new();
+    for armed in armed.collect::<Vec<_>>() {
+        watches.push(armed.await.unwrap());
+    }
+    proxy.cut();
+    eventually("the connection is lost", async || {
+        let lost = reader.settings().counters.disconnects.load(Ordering::SeqCst);
+        if lost > 0 { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    writer.create(&path(0), b"", CreateKind::Persistent).await.unwrap();
+    proxy.mend();
+    assert!(watches[0].next().await.unwrap().is_some(), "what happened meanwhile is heard of");
+    for number in (1..4_000).step_by(400) {
+        writer.create(&path(number), b"", CreateKind::Persistent).await.unwrap();
+        assert!(watches[number].next().await.unwrap().is_some());
+    }
+    assert_eq!(reader.session_id(), session);
+    assert_eq!(reader.settings().counters.expiries.load(Ordering::SeqCst), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_never_answers_fails_the_start_within_the_connection_timeout() {
     let mut settings = Server::shared().settings("");

@@ -236,6 +236,9 @@ impl Proxy {
                 }
                 tokio::spawn(async move {
                     let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+                    for stream in [&client, &server] {
+                        stream.set_nodelay(true).expect("it is a socket");
+                    }
                     let ((mut asks, mut hears), (mut answers, mut listens)) = (client.split(), server.split());
                     tokio::select! {
                         _ = copy(&mut asks, &mut listens) => {}
