@@ -19,6 +19,18 @@ fn znode(cluster: &Cluster, path: &str) -> Result<String, String> {
     said.lines().find(|line| line.starts_with('{')).map(str::to_owned).ok_or(said)
 }
 
+/// As the server tells it.
+fn broker_epoch(cluster: &Cluster) -> i64 {
+    let address = format!("127.0.0.1:{}", cluster.zookeeper.port);
+    let stat = tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let session = Session::connect(Settings::new(address)).await.expect("ZooKeeper answers");
+        let stat = session.exists("/brokers/ids/0").await.expect("it may be read");
+        session.close().await;
+        stat
+    });
+    stat.expect("the broker is registered").czxid
+}
+
 fn still_serves(client: &mut Client, topic: &str, expected: i64) {
     let outcome = client.produce(topic, 0, batch(Codec::None, [format!("{expected}")]));
     assert_eq!(outcome.expect("the produce is answered"), Ok(expected));
@@ -46,8 +58,13 @@ fn a_restart_of_zookeeper_longer_than_the_session_is_survived() {
     client.create_topic("before", 1, &[]);
     still_serves(&mut client, "before", 0);
     let registered = znode(&cluster, "/brokers/ids/0").expect("the broker is registered");
+    let epoch = broker_epoch(&cluster);
 
     cluster.zookeeper.process.kill();
+    eventually(PATIENCE, "the session runs out by the broker's clock", || match cluster.broker.process().said() {
+        said if said.contains("expired.") => Ok(()),
+        said => Err(said),
+    });
     // Without ZooKeeper, what is led stays led and is served.
     for i in 1..40 {
         still_serves(&mut client, "before", i);
@@ -64,6 +81,8 @@ fn a_restart_of_zookeeper_longer_than_the_session_is_survived() {
         serde_json::from_str::<serde_json::Value>(json).expect("a registration is JSON")["endpoints"].clone()
     };
     assert_eq!(endpoints(&again), endpoints(&registered));
+    // The clock of the server stood meanwhile: what a JVM broker would not have noticed, nobody else does either.
+    assert_eq!(broker_epoch(&cluster), epoch);
     assert!(cluster.broker.process().has_ended().is_none());
 }
 

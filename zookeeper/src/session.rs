@@ -1,8 +1,11 @@
 //! Sessions with ZooKeeper: the one that is current is replaced by a new one when it expires, for as long as the
 //! process lives.
 //!
-//! A handle is either bound to one session and fails with `SessionExpired` from the moment that this session ends, or
-//! it is unbound and waits for the next session. What one session was told must not be carried out under another is
+//! A session that has run out by this client's clock may live on at the servers, whose own clock stands while they do not
+//! run: it is asked for once more before another is made. Nothing of this process outlives the moment all the same.
+//!
+//! A handle is either bound to one session and fails with `SessionExpired` from the moment that this session ends or runs
+//! out, or it is unbound and waits for the next one. What one session was told must not be carried out under another is
 //! done through a bound handle: registering, being the controller and all that a controller writes.
 //!
 //! Every request waits for one of `zookeeper.max.in.flight.requests` permits and is sent again only after a connection
@@ -21,7 +24,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
-use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Error, MultiWriteError, Permission, SessionState};
+use zookeeper_client::{
+    Acl, Acls, AuthId, Client, CreateMode, Error, MultiWriteError, Permission, SessionInfo, SessionState,
+};
 
 /// How long to wait between two attempts at a new session after the old one expired.
 const RECONNECT_BACKOFF: Duration = Duration::from_secs(1);
@@ -87,6 +92,8 @@ impl CreateKind {
 pub(crate) struct Connection {
     pub client: Client,
     pub session_id: i64,
+    /// Counts the clients of this process, which may have had the same session one after the other.
+    generation: u64,
     /// Every earlier session of this process: ephemeral nodes that they own are ours to remove (KAFKA-7165).
     pub former_sessions: Vec<i64>,
     /// Servers before 3.6 do not know how to read many znodes at once; known once one has said so.
@@ -116,12 +123,23 @@ struct Shared {
 pub struct ZooKeeper {
     shared: Arc<Shared>,
     /// The one session that the handle is bound to.
-    session: Option<i64>,
+    session: Option<Bound>,
+}
+
+#[derive(Clone, Copy)]
+struct Bound {
+    session_id: i64,
+    generation: u64,
 }
 
 impl fmt::Debug for ZooKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ZooKeeper({}, session {:x?})", self.shared.settings.connect, self.session)
+        write!(
+            f,
+            "ZooKeeper({}, session {:x?})",
+            self.shared.settings.connect,
+            self.session.map(|bound| bound.session_id)
+        )
     }
 }
 
@@ -160,7 +178,7 @@ impl ZooKeeper {
         if let Some(chroot) = &servers.chroot {
             create_chroot(&root, chroot, &settings).await?;
         }
-        let connection = Arc::new(Connection::new(root, relay, &servers, Vec::new())?);
+        let connection = Arc::new(Connection::new(root, relay, &servers, None)?);
         info!("[ZooKeeperClient Kafka server] Connected, session id {:#x}.", connection.session_id);
         count(&settings.counters.connects);
         let (status, _) = watch::channel(Status::Connected(connection.clone()));
@@ -172,15 +190,16 @@ impl ZooKeeper {
 
     /// A handle bound to the session that is current, or else to the next one.
     pub async fn current_session(&self) -> Result<ZooKeeper, ZkError> {
-        let session = self.connection().await?.session_id;
-        Ok(ZooKeeper { shared: self.shared.clone(), session: Some(session) })
+        let connection = self.connection().await?;
+        let bound = Bound { session_id: connection.session_id, generation: connection.generation };
+        Ok(ZooKeeper { shared: self.shared.clone(), session: Some(bound) })
     }
 
     /// Returns when the session that the handle is bound to has ended; for an unbound one, when there will be no other.
     pub async fn ended(&self) {
         let mut status = self.shared.status.subscribe();
         let has_ended = |status: &Status| match (status, self.session) {
-            (Status::Connected(connection), Some(session)) => connection.session_id != session,
+            (Status::Connected(connection), Some(bound)) => connection.generation != bound.generation,
             (Status::Connected(_), None) => false,
             (Status::Expired, session) => session.is_some(),
             (Status::Closed, _) => true,
@@ -220,7 +239,7 @@ impl ZooKeeper {
     /// The id of the handle's session, for an unbound one of the current session if there is one.
     pub fn session_id(&self) -> Option<i64> {
         match (self.session, &*self.shared.status.borrow()) {
-            (Some(session), _) => Some(session),
+            (Some(bound), _) => Some(bound.session_id),
             (None, Status::Connected(connection)) => Some(connection.session_id),
             (None, _) => None,
         }
@@ -243,7 +262,7 @@ impl ZooKeeper {
         let is_decided = |status: &Status| self.session.is_some() || !matches!(status, Status::Expired);
         let status = status.wait_for(is_decided).await.map_err(|_| ZkError::Closed)?;
         match (&*status, self.session) {
-            (Status::Connected(connection), Some(session)) if connection.session_id != session => {
+            (Status::Connected(connection), Some(bound)) if connection.generation != bound.generation => {
                 Err(ZkError::SessionExpired)
             }
             (Status::Connected(connection), _) => Ok(connection.clone()),
@@ -276,9 +295,12 @@ impl Connection {
         root: Client,
         relay: Option<Relay>,
         servers: &ConnectString,
-        former_sessions: Vec<i64>,
+        former: Option<&Connection>,
     ) -> Result<Connection, ZkError> {
         let session_id = root.session_id().0;
+        let mut former_sessions = former.map(|former| former.former_sessions.clone()).unwrap_or_default();
+        former_sessions.extend(former.map(|former| former.session_id).filter(|former| *former != session_id));
+        let generation = former.map_or(0, |former| former.generation + 1);
         let client = match &servers.chroot {
             None => root,
             Some(chroot) => root.chroot(chroot.as_str()).map_err(|_| {
@@ -286,34 +308,60 @@ impl Connection {
             })?,
         };
         let lacks_multi_read = AtomicBool::new(relay.is_some());
-        Ok(Connection { client, session_id, former_sessions, lacks_multi_read, relay: relay.map(Arc::new) })
+        let relay = relay.map(Arc::new);
+        Ok(Connection { client, session_id, generation, former_sessions, lacks_multi_read, relay })
     }
 }
 
-/// A session whose paths begin at the root of the servers, and what it runs through.
-async fn open(settings: &Settings, servers: &ConnectString) -> Result<(Client, Option<Relay>), ZkError> {
+/// `host:port` of each, as zookeeper-client reads them.
+fn addresses(servers: &ConnectString) -> String {
     let address = |(host, port): &(String, u16)| match host.contains(':') {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),
     };
-    let addresses = servers.servers.iter().map(address).collect::<Vec<_>>().join(",");
-    let client = connected(settings, &addresses).await?;
+    servers.servers.iter().map(address).collect::<Vec<_>>().join(",")
+}
+
+/// A new session, whose paths begin at the root of the servers, and what it runs through.
+async fn open(settings: &Settings, servers: &ConnectString) -> Result<(Client, Option<Relay>), ZkError> {
+    let client = connected(settings, &addresses(servers), None).await?;
     // TLS came with 3.5.
     if settings.tls.is_some() || takes_create2(&client).await? {
         return Ok((client, None));
     }
     info!("[ZooKeeperClient Kafka server] The server is older than 3.5: transactions are rewritten for it.");
     drop(client);
-    let relay = Relay::start(&servers.servers).await.map_err(|error| ZkError::Other {
-        path: "/".to_owned(),
-        reason: format!("listen on the loopback interface for the rewriting of transactions: {error}"),
-    })?;
-    Ok((connected(settings, &relay.address).await?, Some(relay)))
+    let relay = relay(servers).await?;
+    Ok((connected(settings, &relay.address, None).await?, Some(relay)))
 }
 
-async fn connected(settings: &Settings, addresses: &str) -> Result<Client, ZkError> {
+/// The session of before, if the servers still have it.
+async fn resumed(
+    settings: &Settings,
+    servers: &ConnectString,
+    former: &Connection,
+) -> Result<(Client, Option<Relay>), ZkError> {
+    let session = Some(former.client.session().clone());
+    if former.relay.is_none() {
+        return Ok((connected(settings, &addresses(servers), session).await?, None));
+    }
+    let relay = relay(servers).await?;
+    Ok((connected(settings, &relay.address, session).await?, Some(relay)))
+}
+
+async fn relay(servers: &ConnectString) -> Result<Relay, ZkError> {
+    Relay::start(&servers.servers).await.map_err(|error| ZkError::Other {
+        path: "/".to_owned(),
+        reason: format!("listen on the loopback interface for the rewriting of transactions: {error}"),
+    })
+}
+
+async fn connected(settings: &Settings, addresses: &str, session: Option<SessionInfo>) -> Result<Client, ZkError> {
     // A server of 3.4 is spoken to in words that all later ones understand too.
     let mut connector = Client::connector().with_session_timeout(settings.session_timeout).with_server_version(3, 4, 0);
+    if let Some(session) = session {
+        connector = connector.with_session(session);
+    }
     for (scheme, credentials) in &settings.auth {
         connector = connector.with_auth(scheme, credentials);
     }
@@ -445,28 +493,34 @@ async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
         if !replaced(&shared.status, Status::Expired) {
             return;
         }
-        let mut former_sessions = connection.former_sessions.clone();
-        former_sessions.push(connection.session_id);
+        let mut may_resume = matches!(ended, SessionState::Expired);
         connection = loop {
             let opened = async {
-                let (root, relay) = open(&shared.settings, &shared.servers).await?;
-                Connection::new(root, relay, &shared.servers, former_sessions.clone())
+                let (root, relay) = match may_resume {
+                    true => resumed(&shared.settings, &shared.servers, &connection).await?,
+                    false => open(&shared.settings, &shared.servers).await?,
+                };
+                Connection::new(root, relay, &shared.servers, Some(&connection))
             };
-            tokio::select! {
+            let failed = tokio::select! {
                 opened = opened => match opened {
                     Ok(connection) => break Arc::new(connection),
-                    Err(error) => {
-                        warn!("[ZooKeeperClient Kafka server] Error when recreating the session, trying again: {error}");
-                    }
+                    Err(error) => error,
                 },
                 _ = status.wait_for(|status| matches!(status, Status::Closed)) => return,
+            };
+            if may_resume && failed == ZkError::SessionExpired {
+                may_resume = false;
+                continue;
             }
+            warn!("[ZooKeeperClient Kafka server] Error when recreating the session, trying again: {failed}");
             tokio::select! {
                 () = sleep(RECONNECT_BACKOFF) => {}
                 _ = status.wait_for(|status| matches!(status, Status::Closed)) => return,
             }
         };
-        info!("[ZooKeeperClient Kafka server] Connected with a new session, id {:#x}.", connection.session_id);
+        let which = if connection.session_id == id { "the session of before" } else { "a new session" };
+        info!("[ZooKeeperClient Kafka server] Connected with {which}, id {:#x}.", connection.session_id);
         count(&counters.connects);
         if !replaced(&shared.status, Status::Connected(connection.clone())) {
             debug!("closed while a new session was made");
