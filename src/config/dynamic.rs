@@ -9,6 +9,7 @@ use super::definition::{ConfigError, ConfigType, Setting, Standing, Update};
 use super::kafka_config::KafkaConfig;
 use super::keys::{self, DYNAMIC_ONLY, server_setting, setting_behind, without_listener_prefix};
 use super::properties::Properties;
+use super::sections::ListenerLimits;
 use super::topic_settings::{is_broker_twin, topic_setting};
 
 /// Whose settings change.
@@ -160,8 +161,30 @@ pub fn validate_broker(config: &KafkaConfig, proposed: &Properties, scope: Scope
         Scope::Broker => config.with_dynamic(config.dynamic_default(), proposed),
         Scope::ClusterDefault => config.with_dynamic(proposed, config.dynamic_broker()),
     }?;
+    for (current, proposed) in config.listener_limits.iter().zip(&next.listener_limits) {
+        validate_listener_limits(current, proposed)?;
+    }
     validate_cleaner_threads(config.number("log.cleaner.threads"), next.number("log.cleaner.threads"))?;
     THREAD_POOLS.iter().try_for_each(|name| validate_threads(name, config.number(name), next.number(name)))
+}
+
+/// Nobody would be let in any more, and so nobody could take it back.
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/network/SocketServer.scala, ListenerConnectionQuota.
+fn validate_listener_limits(current: &ListenerLimits, proposed: &ListenerLimits) -> Result<(), ConfigError> {
+    let limits = [proposed.max_connections, proposed.max_connection_creation_rate];
+    match keys::PER_LISTENER.iter().zip(limits).find(|(_, limit)| *limit == 0) {
+        Some((name, limit)) if current != proposed => {
+            Err(invalid_dynamic_configuration(&format!("Invalid {name} {limit}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Kafka hands the whole exception to one that takes it for a value.
+fn invalid_dynamic_configuration(why: &str) -> ConfigError {
+    ConfigError::Config(format!(
+        "Invalid value org.apache.kafka.common.config.ConfigException: {why} for configuration Invalid dynamic configuration"
+    ))
 }
 
 /// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/log/LogCleaner.scala, validateReconfiguration.
@@ -192,11 +215,8 @@ fn validate_threads(name: &str, current: i64, proposed: i64) -> Result<(), Confi
         threads if threads > current * 2 => format!("not be greater than double the current value {current}"),
         _ => return Ok(()),
     };
-    // Kafka hands the whole exception to one that takes it for a value.
-    Err(ConfigError::Config(format!(
-        "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed \
-         for {name}={proposed}, value should {bound} for configuration Invalid dynamic configuration"
-    )))
+    let why = format!("Dynamic thread count update validation failed for {name}={proposed}, value should {bound}");
+    Err(invalid_dynamic_configuration(&why))
 }
 
 /// What of a broker's stored settings is used, and a line for each that is not.
@@ -366,6 +386,8 @@ mod tests {
             (Scope::Broker, "message.max.bytes", "-1", "Invalid value -1 for configuration message.max.bytes: Value must be at least 0"),
             (Scope::Broker, "log.retention.ms", "0", "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
             (Scope::Broker, "num.network.threads", "4", "Odradek does not support num.network.threads=4 yet: this setting cannot be changed at run time; set it in server.properties and restart"),
+            (Scope::ClusterDefault, "max.connections", "0", "Invalid value org.apache.kafka.common.config.ConfigException: Invalid max.connections 0 for configuration Invalid dynamic configuration"),
+            (Scope::Broker, "listener.name.plaintext.max.connection.creation.rate", "0", "Invalid value org.apache.kafka.common.config.ConfigException: Invalid max.connection.creation.rate 0 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "num.io.threads", "17", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=17, value should not be greater than double the current value 8 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "num.io.threads", "3", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=3, value should be at least half the current value 8 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "log.cleaner.threads", "3", "Log cleaner threads cannot be increased to more than double the current value 1"),

@@ -125,7 +125,7 @@ impl KafkaConfig {
 
         let listener_limits = listeners
             .iter()
-            .map(|listener| listener_limits(&originals, &listener.listener_name))
+            .map(|listener| listener_limits(&originals, &values, &listener.listener_name))
             .collect::<Result<_, _>>()?;
 
         let config = KafkaConfig {

@@ -52,7 +52,7 @@ fn what_kafka_refuses_at_start_is_refused_with_its_words() {
         assert_eq!((error.to_string().as_str(), error.java_class()), (message, class), "{settings}");
         count += 1;
     }
-    assert_eq!(count, 46);
+    assert_eq!(count, 47);
     assert_eq!(
         KafkaConfig::from_properties(&Properties::new()).expect_err("no ZooKeeper").to_string(),
         "Missing required configuration `zookeeper.connect` which has no default value."

@@ -9,15 +9,19 @@ use super::properties::Properties;
 use super::sections::ListenerLimits;
 
 /// Source: kafka 3.9 core/src/main/scala/kafka/network/SocketServer.scala, ListenerConnectionQuota.
-pub(super) fn listener_limits(originals: &Properties, listener_name: &str) -> Result<ListenerLimits, ConfigError> {
-    let limit = |name: &str| match originals.get(&format!("listener.name.{}.{name}", listener_name.to_lowercase())) {
-        None => Ok(usize::MAX),
-        Some(text) => {
-            let setting = keys::server_setting(name).expect("both are declared in keys.rs");
-            match setting.parse(text)? {
-                Value::Int(limit) => Ok(usize::try_from(limit).unwrap_or(0)),
-                _ => Ok(usize::MAX),
-            }
+pub(super) fn listener_limits(
+    originals: &Properties,
+    values: &BTreeMap<&'static str, Value>,
+    listener_name: &str,
+) -> Result<ListenerLimits, ConfigError> {
+    let limit = |name: &str| {
+        let own = originals.get(&format!("listener.name.{}.{name}", listener_name.to_lowercase()));
+        let setting = keys::server_setting(name).expect("both are declared in keys.rs");
+        let own = own.map(|text| setting.parse(text)).transpose()?;
+        // The broker's counts for each listener by itself too, and so for the one that the broker's does not close.
+        match own.as_ref().or_else(|| values.get(name)) {
+            Some(Value::Int(limit)) => Ok(usize::try_from(*limit).unwrap_or(0)),
+            _ => Ok(usize::MAX),
         }
     };
     let [connections, rate] = keys::PER_LISTENER;
