@@ -5,10 +5,11 @@ mod support;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use odradek::protocol::messages::update_metadata::UpdateMetadataRequest;
 use odradek::record::compression::Codec;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
-use support::client::batch;
+use support::client::{Client, batch};
 use support::{Brokers, Kind, PATIENCE, eventually};
 
 const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
@@ -295,4 +296,24 @@ fn a_move_that_cannot_end_is_shown_and_can_be_cancelled() {
     assert!(cancelled.starts_with("Successfully cancelled partition reassignment for: moved-0\n"), "{cancelled}");
     cluster.brokers[index(lost)].process().signal(rustix::process::Signal::CONT);
     cluster.until_partition("moved", 0, "it is where it was", |found| found.replica_nodes == [was]);
+}
+
+/// A request that its controller has given up may arrive long after, and what is newer has been obeyed by then.
+#[test]
+fn what_arrives_by_a_connection_that_its_controller_has_replaced_is_refused() {
+    const STALE_CONTROLLER_EPOCH: i16 = 11;
+    // Kafka's brokers obey it.
+    let cluster = Brokers::start_as("given-up", &[Kind::Odradek], "");
+    let say = |client: &mut Client, controller_epoch| {
+        let request = UpdateMetadataRequest { controller_epoch, broker_epoch: -1, ..UpdateMetadataRequest::default() };
+        client.call(&request, 7).expect("the broker answers").error_code
+    };
+    let [mut first, mut second] = [(), ()].map(|()| cluster.client(0));
+    for _ in 0..2 {
+        assert_eq!(say(&mut first, 1_000), 0);
+    }
+    assert_eq!(say(&mut second, 1_000), 0);
+    assert_eq!(say(&mut first, 1_000), STALE_CONTROLLER_EPOCH);
+    assert_eq!(say(&mut second, 1_000), 0);
+    assert_eq!(say(&mut first, 1_001), 0, "another controller");
 }

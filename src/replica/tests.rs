@@ -21,7 +21,8 @@ use crate::log::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::image::{Broker, Image, Partition as PartitionImage, TopicUpdate, Update};
 use crate::model::{
-    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
+    BrokerEpoch, BrokerId, ConnectionNumber, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId,
+    TopicPartition,
 };
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::build::{BatchBuilder, TransactionOutcome, end_transaction_marker};
@@ -104,7 +105,11 @@ pub(crate) struct Fixture {
 }
 
 pub(crate) fn epochs() -> ControlEpochs {
-    ControlEpochs { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(-1) }
+    ControlEpochs {
+        controller_epoch: ControllerEpoch(1),
+        broker_epoch: BrokerEpoch(-1),
+        connection: ConnectionNumber(1),
+    }
 }
 
 fn decision(leader: i32, epoch: i32, replicas: &[i32]) -> Decision {
@@ -457,6 +462,7 @@ async fn control_requests_are_fenced_and_partitions_stop_and_go() {
     let from = |controller_epoch, broker_epoch| ControlEpochs {
         controller_epoch: ControllerEpoch(controller_epoch),
         broker_epoch: BrokerEpoch(broker_epoch),
+        ..epochs()
     };
     let name = TopicPartition::new("__consumer_offsets", 0);
     let decide = |epochs, leader, epoch| fixture.decide_from(epochs, "__consumer_offsets", 0, leader, epoch, &[1, 2]);
@@ -519,7 +525,7 @@ async fn a_request_waits_for_the_registration_and_one_for_an_earlier_life_is_nev
     let fixture = Arc::new(Fixture::new());
     let ask = |broker_epoch: i64, leader_epoch: i32| {
         let fixture = Arc::clone(&fixture);
-        let epochs = ControlEpochs { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(broker_epoch) };
+        let epochs = ControlEpochs { broker_epoch: BrokerEpoch(broker_epoch), ..epochs() };
         tokio::spawn(async move { fixture.decide_from(epochs, "t", 0, 1, leader_epoch, &[1]).await })
     };
     let hosted = || fixture.replicas.partition("t", 0).map(|partition| partition.leader_epoch().0).unwrap_or(-1);

@@ -258,6 +258,7 @@ impl FetcherTask {
                 connect_timeout: self.source.socket_timeout,
                 request_timeout: self.source.socket_timeout,
                 receive_buffer_bytes: self.source.receive_buffer_bytes,
+                resets: true,
                 ..ConnectionSettings::default()
             };
             self.connection = Some(Connection::connect(&endpoint.address(), &settings).await?);
