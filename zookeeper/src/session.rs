@@ -226,6 +226,13 @@ impl ZooKeeper {
         }
     }
 
+    /// Whether what this session owns is this process's own: that of the handle, or an earlier one. The servers may have one
+    /// still that was given up here.
+    pub async fn is_own_session(&self, session: i64) -> Result<bool, ZkError> {
+        let connection = self.connection().await?;
+        Ok(connection.session_id == session || connection.former_sessions.contains(&session))
+    }
+
     pub(crate) fn faults(&self) -> &Faults {
         &self.shared.faults
     }
