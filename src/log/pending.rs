@@ -79,6 +79,24 @@ impl<K: Ord> Pending<K> {
         due
     }
 
+    /// The work that is due, and due again later and later, until somebody has done it and it is forgotten.
+    pub fn postpone(&self, now_ms: i64) -> Vec<K>
+    where
+        K: Clone,
+    {
+        let mut pending = self.0.lock().expect("nothing panics under this lock");
+        let mut due = Vec::new();
+        for (key, attempt) in pending.iter_mut().filter(|(_, attempt)| attempt.is_due(now_ms)) {
+            *attempt = attempt.after_failure(now_ms);
+            due.push(key.clone());
+        }
+        due
+    }
+
+    pub fn forget(&self, key: &K) {
+        self.0.lock().expect("nothing panics under this lock").remove(key);
+    }
+
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.0.lock().expect("nothing panics under this lock").is_empty()
@@ -161,5 +179,20 @@ mod tests {
         let [(key, attempt)] = pending.take(now_ms).try_into().expect("due");
         pending.failed(key, attempt, now_ms);
         assert_eq!(pending.take(now_ms - 3_600_000).len(), 1, "a clock that was set back");
+    }
+
+    #[test]
+    fn what_others_do_is_due_later_and_later_until_it_is_forgotten() {
+        let pending = Pending::default();
+        assert!(pending.note("refused"));
+        let due = |now_ms| pending.postpone(now_ms);
+        for (now_ms, expected) in [(0, 1), (999, 0), (1000, 1), (2999, 0), (3000, 1), (6999, 0)] {
+            assert_eq!(due(now_ms).len(), expected, "at {now_ms} ms");
+        }
+        assert!(!pending.note("refused"), "it has been refused again, which does not hasten it");
+        assert_eq!(due(6999), Vec::<&str>::new());
+        assert_eq!(due(7000), ["refused"]);
+        pending.forget(&"refused");
+        assert_eq!(due(i64::MAX), Vec::<&str>::new());
     }
 }

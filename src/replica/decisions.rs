@@ -148,6 +148,7 @@ impl ReplicaManager {
         for (name, decision) in decisions {
             let partition = match self.hosted.get(&name.topic, name.partition) {
                 Some(partition) if partition.has_failed_log() || partition.is_offline() => {
+                    self.log_dirs.forget_refused(&name);
                     outcomes.push((name, Err(PartitionRefusal::Storage)));
                     continue;
                 }
@@ -162,9 +163,11 @@ impl ReplicaManager {
             match partition.judge(&decision, log_topic_id, same_epoch_allowed) {
                 Verdict::Refuse(why) => {
                     debug!("{name}: leader epoch {} is refused: {why:?}", decision.leader_epoch);
+                    self.log_dirs.forget_refused(&name);
                     outcomes.push((name, Err(why.into())));
                 }
                 Verdict::Acknowledge => {
+                    self.log_dirs.forget_refused(&name);
                     self.fetchers.change(vec![(partition, FetchChange::SetTopicId(TopicId::ZERO))]);
                     outcomes.push((name, Ok(())));
                 }
@@ -224,8 +227,26 @@ impl ReplicaManager {
         done.into_iter().map(|((_, partition), outcome)| (partition, outcome)).collect()
     }
 
-    /// One change of role, with whatever it needs of the disk.
+    /// One change of role, with whatever it needs of the disk. What is refused though its disk has not failed is wanted again
+    /// once it may be had: the controller asks once.
     fn carry_out(&self, change: &Change, configs: &HashMap<Arc<str>, Arc<LogConfig>>, now_ms: i64) -> ChangeOutcome {
+        let outcome = self.try_to_carry_out(change, configs, now_ms);
+        let Change { partition, .. } = change;
+        match outcome {
+            Err(PartitionRefusal::Storage) if !partition.is_offline() && !partition.has_failed_log() => {
+                self.log_dirs.note_refused(partition.name());
+            }
+            _ => self.log_dirs.forget_refused(partition.name()),
+        }
+        outcome
+    }
+
+    fn try_to_carry_out(
+        &self,
+        change: &Change,
+        configs: &HashMap<Arc<str>, Arc<LogConfig>>,
+        now_ms: i64,
+    ) -> ChangeOutcome {
         let Change { partition, decision, verdict } = change;
         let name = partition.name();
         let log = match self.log_for(name, decision, configs, now_ms) {
@@ -356,6 +377,7 @@ impl ReplicaManager {
         self.fetchers.stop(&names);
         let closed: Vec<_> = names.iter().filter_map(|name| self.hosted.get(&name.topic, name.partition)).collect();
         self.hosted.remove(&names);
+        names.iter().for_each(|name| self.log_dirs.forget_refused(name));
         closed.iter().for_each(|partition| partition.close());
         (outcomes, deleted)
     }

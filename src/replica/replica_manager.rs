@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use log::{debug, warn};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::log::LogConfig;
@@ -69,6 +69,8 @@ pub struct ReplicaManager {
     /// True once the controller has told which partitions live here: only then are high watermarks checkpointed, or
     /// those of partitions not heard of yet would be lost.
     pub(super) has_decisions: watch::Sender<bool>,
+    /// Notified when the controller is to tell again which partitions live here: some were refused that may be had now.
+    pub(crate) wants_decisions: Notify,
 }
 
 impl ReplicaManager {
@@ -124,6 +126,7 @@ impl ReplicaManager {
             registered,
             events,
             has_decisions: watch::Sender::new(false),
+            wants_decisions: Notify::new(),
         };
         (Arc::new(replicas), told, begun)
     }
