@@ -132,11 +132,7 @@ impl ReplicaManager {
         names: Vec<TopicPartition>,
         work: impl FnOnce(&Arc<ReplicaManager>) -> T + Send + 'static,
     ) -> Result<T, ShuttingDown> {
-        let held_up = names.iter().find(|name| {
-            let hosted = self.hosted.get(&name.topic, name.partition);
-            // Those of a disk that has failed are refused without a look at them.
-            hosted.is_some_and(|hosted| hosted.is_held_up() && !hosted.has_failed_log())
-        });
+        let held_up = names.iter().find(|name| self.is_held_up(&name.topic, name.partition));
         let Some(held_up) = held_up else { return Ok(work(self)) };
         self.at(&held_up.topic, held_up.partition, work).await
     }
@@ -147,7 +143,7 @@ impl ReplicaManager {
         let mut changes = Vec::new();
         for (name, decision) in decisions {
             let partition = match self.hosted.get(&name.topic, name.partition) {
-                Some(partition) if partition.has_failed_log() || partition.is_offline() => {
+                Some(partition) if partition.is_offline() => {
                     outcomes.push((name, Err(PartitionRefusal::Storage)));
                     continue;
                 }
@@ -332,9 +328,7 @@ impl ReplicaManager {
             }
             let hosted = self.hosted.get(&stop.name.topic, stop.name.partition);
             let verdict = match &hosted {
-                Some(partition) if partition.has_failed_log() || partition.is_offline() => {
-                    Err(PartitionRefusal::Storage)
-                }
+                Some(partition) if partition.is_offline() => Err(PartitionRefusal::Storage),
                 Some(partition) => judge_stop(stop.leader_epoch, partition.leader_epoch()),
                 None => Ok(()),
             };
@@ -372,6 +366,8 @@ impl ReplicaManager {
         for name in &deleted {
             let Some(hosted) = self.hosted.get(&name.topic, name.partition) else { continue };
             match hosted.parent_dir() {
+                // It wakes all when it goes offline, and whoever has its lock may wait for its disk for ever.
+                _ if hosted.has_failed_log() => {}
                 Some(dir) if hosted.is_held_up() => held_up.entry(dir).or_default().push(hosted),
                 _ => hosted.wake_all(),
             }

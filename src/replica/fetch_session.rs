@@ -139,8 +139,9 @@ impl<L: PartitionLog> CachedPartition<L> {
         }
         if self.hosted.as_ref().is_none_or(|known| known.is_closed()) {
             let found = self.topic.as_ref().and_then(|topic| hosted.get(topic, self.key.partition));
-            // Whoever watches it takes its lock: see `watch_held_up`. It is read with each fetch until then.
-            let found = found.filter(|found| !found.is_held_up());
+            // Whoever watches it takes its lock: see `watch_held_up`. It is read with each fetch until then, and if its log has
+            // failed for ever.
+            let found = found.filter(|found| !found.is_held_up() && !found.has_failed_log());
             self.hosted = found.inspect(|found| found.watch(watch, slot));
         }
         let query = PartitionQuery {
@@ -369,6 +370,9 @@ impl<L: PartitionLog> OpenSession<L> {
         if state.epoch != self.epoch {
             return Parking::Overtaken;
         }
+        if state.all_pending_from.is_some() {
+            return Parking::LooksAgain;
+        }
         self.session.watch.park(waits_for, missing_bytes).map_or(Parking::LooksAgain, Parking::Parked)
     }
 
@@ -413,7 +417,7 @@ impl<L: PartitionLog> OpenSession<L> {
     pub async fn watch_held_up(&self, reads: &mut [PendingRead<L>], hosted: &Hosted<L>, io: &IoThreads) {
         for read in reads.iter_mut().filter(|read| read.hosted.is_none()) {
             let found = read.query.topic.as_ref().and_then(|topic| hosted.get(topic, read.query.partition));
-            let Some(found) = found else { continue };
+            let Some(found) = found.filter(|found| !found.has_failed_log()) else { continue };
             let (watch, slot, watched) = (Arc::clone(&self.session.watch), read.slot, Arc::clone(&found));
             let dir = found.parent_dir();
             if io.run_in(dir.as_deref(), move || watched.watch(&watch, slot)).await.is_err() {
@@ -546,6 +550,17 @@ impl<L: PartitionLog> FetchSessions<L> {
     /// Sessions that have ended since the last call, if there are any: whoever drops them may need a while.
     pub fn take_ended(&self) -> Option<impl Send + use<L>> {
         self.has_ended.swap(false, Ordering::Acquire).then(|| std::mem::take(&mut self.cache().ended))
+    }
+
+    /// Each session looks at all that it has: there may be some that cannot mark it, since whoever has their locks waits for a
+    /// disk that has failed.
+    pub fn look_at_all(&self) {
+        let sessions: Vec<_> = self.cache().sessions.values().map(|entry| Arc::clone(&entry.session)).collect();
+        for session in sessions {
+            let mut state = session.state();
+            state.all_pending_from = Some(0);
+            session.watch.wake();
+        }
     }
 
     /// Sessions, and the partitions of all of them.

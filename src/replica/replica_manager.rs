@@ -316,7 +316,8 @@ impl ReplicaManager {
             let mut held_up: HashMap<Option<PathBuf>, Vec<(Arc<Partition>, IsrProposal)>> = HashMap::new();
             for proposal in wanted.unsent {
                 let TopicPartition { topic, partition } = &proposal.partition;
-                let Some(partition) = self.hosted.get(topic, *partition) else { continue };
+                let hosted = self.hosted.get(topic, *partition).filter(|hosted| !hosted.has_failed_log());
+                let Some(partition) = hosted else { continue };
                 if partition.is_held_up() {
                     held_up.entry(partition.parent_dir()).or_default().push((partition, proposal));
                 } else if partition.still_wants(&proposal) {
@@ -356,7 +357,8 @@ impl ReplicaManager {
         beside: &mut JoinSet<()>,
     ) -> AfterAnswer {
         let TopicPartition { topic, partition } = &proposal.partition;
-        let Some(partition) = self.hosted.get(topic, *partition) else { return AfterAnswer::Nothing };
+        let hosted = self.hosted.get(topic, *partition).filter(|hosted| !hosted.has_failed_log());
+        let Some(partition) = hosted else { return AfterAnswer::Nothing };
         if !partition.is_held_up() {
             return partition.isr_answered(proposal, answer);
         }
@@ -455,6 +457,11 @@ impl ReplicaManager {
         let names: Vec<_> = offline.iter().map(|partition| partition.name().clone()).collect();
         giving_up.spawn_blocking(move || {
             off_the_network(|| offline.iter().for_each(|partition| partition.go_offline()));
+            Vec::new()
+        });
+        let replicas = Arc::clone(self);
+        giving_up.spawn_blocking(move || {
+            off_the_network(|| replicas.sessions.look_at_all());
             Vec::new()
         });
         self.fetchers.stop(&names);

@@ -296,7 +296,9 @@ impl FetcherTask {
 
     async fn carry_out(&mut self, works: Vec<Work>) -> Result<Vec<Done>, ShuttingDown> {
         let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
-        let works: Vec<(Arc<Partition>, Work)> = works.into_iter().filter_map(with_partition).collect();
+        // What failed is let go of in a moment, and nobody may wait for its lock.
+        let works = works.into_iter().filter_map(with_partition).filter(|(partition, _)| !partition.has_failed_log());
+        let works: Vec<(Arc<Partition>, Work)> = works.collect();
         let bytes: usize = works.iter().map(|(_, work)| appended_bytes(&work.task)).sum();
         let is_short = bytes <= BYTES_AT_ONCE_MAX && works.len() <= PARTITIONS_AT_ONCE_MAX;
         if is_short && !works.iter().any(|(partition, work)| may_wait_for_a_disk(partition, &work.task)) {
