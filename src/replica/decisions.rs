@@ -214,7 +214,13 @@ impl ReplicaManager {
             if heard.is_empty() {
                 break;
             }
-            self.give_topic_configs(&heard);
+            for name in self.partitions_of(&heard) {
+                let config = Arc::clone(&heard[&name.topic]);
+                let of = name.clone();
+                let give = move |this: &Arc<ReplicaManager>| this.give_config(&of, &config);
+                // Without a thread the broker is shutting down.
+                let _ = self.at(&name.topic, name.partition, give).await;
+            }
         }
         done.sort_by_key(|((number, _), _)| *number);
         done.into_iter().map(|((_, partition), outcome)| (partition, outcome)).collect()

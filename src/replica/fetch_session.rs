@@ -174,6 +174,8 @@ struct SessionState<L> {
     slots: Vec<Option<CachedPartition<L>>>,
     free: Vec<u32>,
     by_key: HashMap<PartitionKey, u32>,
+    /// Forgotten, but marking the session still, each in its slot: whoever ends that takes its lock, while its disk keeps up.
+    leaving: Vec<(Arc<Partition<L>>, u32)>,
     /// Slots by turn that a fetch must read: the fetcher does not know all that there is to say of them.
     pending: BTreeMap<u64, u32>,
     next_turn: u64,
@@ -195,6 +197,7 @@ impl<L: PartitionLog> SessionState<L> {
             slots: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::new(),
+            leaving: Vec::new(),
             pending: BTreeMap::new(),
             next_turn: 0,
             all_pending_from: None,
@@ -279,14 +282,23 @@ impl<L: PartitionLog> SessionState<L> {
         });
     }
 
-    fn forget(&mut self, key: &PartitionKey, watch: &Arc<SessionWatch>) {
+    fn forget(&mut self, key: &PartitionKey) {
         let Some(slot) = self.by_key.remove(key) else { return };
         if let Some(cached) = self.slots.get_mut(slot as usize).and_then(Option::take) {
             self.pending.remove(&cached.turn);
-            self.free.push(slot);
-            if let Some(hosted) = cached.hosted {
-                hosted.unwatch(watch, slot);
+            match cached.hosted {
+                Some(hosted) => self.leaving.push((hosted, slot)),
+                None => self.free.push(slot),
             }
+        }
+    }
+
+    /// Ends that partitions mark the session that it has forgotten.
+    fn let_go(&mut self, watch: &SessionWatch) {
+        let SessionState { leaving, free, .. } = self;
+        for (hosted, slot) in leaving.extract_if(.., |(hosted, _)| !hosted.is_held_up() && !hosted.has_failed_log()) {
+            hosted.unwatch(watch, slot);
+            free.push(slot);
         }
     }
 
@@ -610,8 +622,9 @@ impl<L: PartitionLog> FetchSessions<L> {
             state.update(query.clone(), key);
         }
         for query in request.forgotten.iter().filter(|query| !names_no_topic(query)) {
-            state.forget(&key_of(query), &session.watch);
+            state.forget(&key_of(query));
         }
+        state.let_go(&session.watch);
         if state.len() == 0 {
             drop(state);
             self.ending(|cache| cache.remove(session_id));

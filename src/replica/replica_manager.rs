@@ -144,6 +144,14 @@ impl ReplicaManager {
         }
     }
 
+    /// The same for who looks at it on an I/O thread: nothing is asked here of one whose disk does not keep up.
+    pub(super) fn partition_to_look_at(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ReplicaError> {
+        match self.hosted.get(topic, partition) {
+            Some(hosted) if hosted.is_held_up() => Ok(hosted),
+            _ => self.partition(topic, partition),
+        }
+    }
+
     pub fn log_dirs(&self) -> &Arc<LogDirs> {
         &self.log_dirs
     }
@@ -263,11 +271,9 @@ impl ReplicaManager {
         current_leader_epoch: Option<LeaderEpoch>,
         leader_only: bool,
     ) -> Result<Option<TimestampedOffset>, ReplicaError> {
-        let is_held_up = self.is_held_up(topic, partition);
-        let hosted = self.hosted.get(topic, partition).filter(|_| is_held_up);
-        let partition = hosted.map_or_else(|| self.partition(topic, partition), Ok)?;
+        let partition = self.partition_to_look_at(topic, partition)?;
         match query {
-            OffsetQuery::Latest | OffsetQuery::Earliest if !is_held_up => {
+            OffsetQuery::Latest | OffsetQuery::Earliest if !partition.is_held_up() => {
                 partition.find_offset(query, read_committed, current_leader_epoch, leader_only)
             }
             _ => {
@@ -285,7 +291,7 @@ impl ReplicaManager {
         partition: i32,
         before: Option<Offset>,
     ) -> Result<DeletedRecords, ReplicaError> {
-        let partition = self.partition(topic, partition)?;
+        let partition = self.partition_to_look_at(topic, partition)?;
         let dir = partition.parent_dir();
         self.io.run_in(dir.as_deref(), move || partition.delete_records(before)).await?
     }
@@ -477,18 +483,14 @@ impl ReplicaManager {
     pub fn set_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
         // First: a log that is not there yet is created by who has heard of this.
         self.hear_topic_configs(configs);
-        self.give_topic_configs(configs);
+        for name in self.partitions_of(configs) {
+            self.give_config(&name, &configs[&name.topic]);
+        }
     }
 
     /// What of [`ReplicaManager::set_topic_configs`] is for logs that are being created.
     pub fn hear_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
         configs.iter().for_each(|(topic, config)| self.creating.hear(topic, config));
-    }
-
-    pub(super) fn give_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
-        for name in self.partitions_of(configs) {
-            self.give_config(&name, &configs[&name.topic]);
-        }
     }
 
     /// Whatever of these topics is here: logs, those that move, and partitions. Takes no log's lock.

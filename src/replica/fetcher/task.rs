@@ -180,15 +180,23 @@ impl FetcherTask {
             Command::HandOver(word) => {
                 let identity = self.core.identity(name);
                 self.core.unfollow(name);
-                let Some((partition, (topic_id, leader_epoch))) = self.partitions.remove(name).zip(identity) else {
-                    return;
-                };
+                let partition = self.partitions.remove(name).filter(|partition| !partition.has_failed_log());
+                let Some((partition, (topic_id, leader_epoch))) = partition.zip(identity) else { return };
+                let (fetchers, dir, is_held_up) =
+                    (Arc::clone(&self.fetchers), partition.parent_dir(), partition.is_held_up());
                 // Nothing of this fetcher is under way, so the log ends where the other goes on.
-                if let Ok(position) = partition.follower_position(leader_epoch) {
-                    let is_throttled = partition.is_throttled_follower();
-                    let start = Start { topic_id, leader_epoch, position, is_throttled };
-                    self.fetchers.hand_over(partition, start, word);
+                let hand_over = move || {
+                    if let Ok(position) = partition.follower_position(leader_epoch) {
+                        let is_throttled = partition.is_throttled_follower();
+                        fetchers.hand_over(partition, Start { topic_id, leader_epoch, position, is_throttled }, word);
+                    }
+                };
+                if !is_held_up {
+                    return hand_over();
                 }
+                let io = Arc::clone(&self.io);
+                // Of its own: this fetcher may have no partition left, and the others of it wait for other disks.
+                tokio::spawn(async move { io.run_in(dir.as_deref(), hand_over).await });
             }
         }
     }
