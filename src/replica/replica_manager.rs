@@ -132,7 +132,8 @@ impl ReplicaManager {
         self.around.local
     }
 
-    /// A hosted partition, or why there is none.
+    /// A hosted partition, or why there is none. Takes its lock, as does nearly all that there is to ask of it: while its disk
+    /// does not keep up that is for I/O threads, see `at`.
     pub fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ReplicaError> {
         match self.hosted.get(topic, partition) {
             Some(hosted) if hosted.is_offline() => Err(ReplicaError::Offline),
@@ -318,13 +319,17 @@ impl ReplicaManager {
                     continue;
                 }
             };
-            let mut proposals = wanted.confirmed;
+            let mut proposals = Vec::new();
             let mut held_up: HashMap<Option<PathBuf>, Vec<(Arc<Partition>, IsrProposal)>> = HashMap::new();
-            for proposal in wanted.unsent {
+            let confirmed = wanted.confirmed.into_iter().map(|proposal| (proposal, true));
+            for (proposal, is_confirmed) in confirmed.chain(wanted.unsent.into_iter().map(|proposal| (proposal, false)))
+            {
                 let TopicPartition { topic, partition } = &proposal.partition;
                 let hosted = self.hosted.get(topic, *partition).filter(|hosted| !hosted.has_failed_log());
                 let Some(partition) = hosted else { continue };
-                if partition.is_held_up() {
+                if partition.is_held_up() && is_confirmed {
+                    proposals.push(proposal);
+                } else if partition.is_held_up() {
                     held_up.entry(partition.parent_dir()).or_default().push((partition, proposal));
                 } else if partition.still_wants(&proposal) {
                     proposals.push(proposal);
