@@ -68,7 +68,8 @@ fn start_passes(
     });
     every(SWEEP_INTERVAL, SWEEP_INTERVAL, |_, dir, now_ms| {
         dir.tick_flush(now_ms);
-        dir.tick_deletions(now_ms);
+        // Others have given files up meanwhile.
+        dir.tick_deletions(wall_clock_ms());
     });
     every(delay, ms(config.log_flush_offset_checkpoint_interval_ms), |_, dir, _| dir.checkpoint_recovery_points());
     every(delay, ms(config.log_flush_start_offset_checkpoint_interval_ms), |_, dir, _| {

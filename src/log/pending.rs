@@ -10,6 +10,9 @@ use super::error::LogError;
 const FIRST_DELAY_MS: i64 = 1000;
 pub(crate) const LONGEST_DELAY_MS: i64 = 60_000;
 
+/// Two threads that read the clock at different times, which is not set back for that, and what they do between.
+const CLOCK_SLACK_MS: i64 = 60_000;
+
 /// A moment of the wall clock, so long after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
@@ -26,9 +29,10 @@ impl Due {
         Due::after(now_ms, 0)
     }
 
-    /// A clock that was set back to before it all began must not make anything wait for as long.
+    /// A clock that was set back to before it all began must not make anything wait for as long. One that was read a little
+    /// before that began was not set back.
     pub fn is_due(self, now_ms: i64) -> bool {
-        self.due_ms <= now_ms || self.since_ms > now_ms
+        self.due_ms <= now_ms || self.since_ms > now_ms.saturating_add(CLOCK_SLACK_MS)
     }
 }
 
@@ -134,8 +138,9 @@ mod tests {
     #[test]
     fn a_delay_is_no_longer_for_a_clock_that_is_set_back() {
         let due = Due::after(3_600_000, 60_000);
-        let moments = [3_600_000, 3_659_999, 3_660_000, 7_200_000, 3_599_999, 0];
-        assert_eq!(moments.map(|now_ms| due.is_due(now_ms)), [false, false, true, true, true, true]);
+        let moments = [3_600_000, 3_659_999, 3_660_000, 7_200_000, 3_599_999, 3_540_000, 3_539_999, 0];
+        let expected = [false, false, true, true, false, false, true, true];
+        assert_eq!(moments.map(|now_ms| due.is_due(now_ms)), expected);
         assert!(Due::at_once(5).is_due(5));
         assert!(!Due::after(5, i64::MAX).is_due(i64::MAX - 1));
     }
