@@ -3,14 +3,13 @@
 use std::io::{BufWriter, Write};
 use std::time::{Duration, Instant};
 
-use regex::Regex;
-
 use crate::cli::message_formatter::MessageFormatter;
 use crate::cli::options::{self, BOOTSTRAP_SERVER, Options, Stop, Takes, Tool, flag, key_values};
 use crate::cli::stop_signals::StopSignals;
 use crate::cli::{consumer, properties_of_file};
 use crate::client::admin::{EARLIEST, LATEST};
 use crate::client::consumer::Consumer;
+use crate::client::pattern::Pattern;
 use crate::client::settings::ClientProperties;
 use crate::model::TopicPartition;
 
@@ -38,7 +37,7 @@ pub(crate) const TOOL: Tool = Tool {
             "formatter",
             Takes::Value("class"),
             "org.apache.kafka.tools.consumer.DefaultMessageFormatter, LoggingMessageFormatter, NoOpMessageFormatter, \
-             OffsetsMessageFormatter or GroupMetadataMessageFormatter.",
+             OffsetsMessageFormatter, GroupMetadataMessageFormatter or TransactionLogMessageFormatter.",
         ),
         flag(
             "property",
@@ -61,7 +60,7 @@ pub(crate) const TOOL: Tool = Tool {
 #[derive(Debug)]
 enum Wanted {
     Topic(String),
-    Pattern(Regex),
+    Pattern(Pattern),
     /// A timestamp below zero is an end of the log.
     Partition(TopicPartition, i64),
 }
@@ -103,8 +102,9 @@ fn wanted(options: &Options) -> Result<Wanted, Stop> {
         (Some(topic), None) => Ok(Wanted::Topic(topic.to_owned())),
         (None, None) => {
             let text = include.unwrap_or_default();
-            let pattern = Regex::new(&format!("^(?:{text})$"));
-            pattern.map(Wanted::Pattern).map_err(|_| Stop::Usage(format!("{text} is not a regular expression")))
+            Pattern::whole(text)
+                .map(Wanted::Pattern)
+                .map_err(|_| Stop::Usage(format!("{text} is not a regular expression")))
         }
     }
 }
