@@ -6,6 +6,7 @@
 //!
 //! Deliberately unknown here: the broker itself, which `main.rs` starts.
 
+pub(crate) mod api_message_formatter;
 pub(crate) mod broker_api_versions;
 pub(crate) mod cluster_tool;
 pub(crate) mod configs;
@@ -14,6 +15,7 @@ pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
 pub(crate) mod consumer_perf_test;
 pub(crate) mod delete_records;
+pub(crate) mod deprecated_formatters;
 pub(crate) mod dump_log;
 pub(crate) mod end_to_end_latency;
 pub(crate) mod features;
@@ -21,7 +23,6 @@ pub(crate) mod get_offsets;
 pub(crate) mod leader_election;
 pub(crate) mod log_dirs;
 pub(crate) mod message_formatter;
-pub(crate) mod offsets_formatter;
 pub(crate) mod options;
 pub(crate) mod producer_perf_test;
 pub(crate) mod reassign_partitions;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 
-use crate::cli::offsets_formatter::{DecodeMembers, group_key, group_value, offset_key, offset_value};
+use crate::cli::api_message_formatter::{DecodeMembers, group_key, group_value, offset_key, offset_value};
 use crate::cli::options::{Options, Stop};
 use crate::codec::reader::{DecodeError, Reader};
 use crate::coordinator::group::records::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};

@@ -87,7 +87,13 @@ impl Fetchers {
     ) -> (Arc<Fetchers>, Begun) {
         let (begun, to_run) = mpsc::unbounded_channel();
         let per_broker = per_broker(config.num_replica_fetchers);
-        let state = Lock::new(State { fetchers: BTreeMap::new(), places: HashMap::new(), per_broker, words: 0, takes_no_more: false });
+        let state = Lock::new(State {
+            fetchers: BTreeMap::new(),
+            places: HashMap::new(),
+            per_broker,
+            words: 0,
+            takes_no_more: false,
+        });
         let config = config.clone();
         let fetchers = Fetchers { local, config, metadata, registered, io, log_dirs, throttle, counters, state, begun };
         (Arc::new(fetchers), Begun(to_run))
