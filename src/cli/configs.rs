@@ -360,7 +360,7 @@ async fn alter(
         entries_of(cluster, entity, &name, false).await?.into_iter().map(|entry| entry.name).collect();
     let unknown: Vec<&str> = deleted.iter().filter(|key| !known.contains(*key)).map(String::as_str).collect();
     if !unknown.is_empty() {
-        eprintln!("Invalid config(s): {}", unknown.join(","));
+        complain!("Invalid config(s): {}", unknown.join(","));
         return Err(Stop::Reported);
     }
     let set =

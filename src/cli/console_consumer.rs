@@ -204,9 +204,10 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let printing = Printing { formatter, max_messages, timeout, skips_errors: options.has("skip-message-on-error") };
     let outcome = printing.run(&mut consumer, out, &mut printed).await;
     consumer.close().await;
-    eprintln!("Processed a total of {printed} messages");
+    complain!("Processed a total of {printed} messages");
     if options.has("enable-systest-events") {
-        writeln!(out, "shutdown_complete")?;
+        // Whether or not anybody reads it.
+        let _ = writeln!(out, "shutdown_complete");
     }
     outcome
 }
@@ -258,19 +259,25 @@ impl Printing {
                     Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                         return Err(Stop::Failed(format!("Unknown error when running consumer: {error}")));
                     }
-                    Err(error) => return Err(unwritable(error)),
+                    Err(_) => {
+                        tell_unwritable();
+                        return Ok(());
+                    }
                     Ok(()) => {}
                 }
             }
-            out.flush().map_err(unwritable)?;
+            if out.flush().is_err() {
+                tell_unwritable();
+                return Ok(());
+            }
         }
         Ok(())
     }
 }
 
-fn unwritable(_: std::io::Error) -> Stop {
-    eprintln!("Unable to write to standard out, closing consumer.");
-    Stop::Output
+/// That nobody reads on is no failure of the tool.
+fn tell_unwritable() {
+    complain!("Unable to write to standard out, closing consumer.");
 }
 
 #[cfg(test)]

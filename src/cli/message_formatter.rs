@@ -114,9 +114,7 @@ impl MessageFormatter {
     pub(crate) fn new(class: &str, properties: &ClientProperties) -> Result<MessageFormatter, String> {
         if DEPRECATED.contains(&class) {
             let name = class.rsplit(['.', '$']).next().unwrap_or_default();
-            // Whether or not anybody reads it.
-            let _ = writeln!(
-                io::stderr(),
+            complain!(
                 "WARNING: {class} is deprecated and will be removed in the next major release. Please use \
                  org.apache.kafka.tools.consumer.{name} instead"
             );
