@@ -556,7 +556,7 @@ impl Consumer {
             };
             for partition in unknown {
                 let Some(position) = self.positions.get_mut(&partition) else { continue };
-                match (committed.get(&partition), reset) {
+                match (committed.get(&partition).and_then(Option::as_ref), reset) {
                     (Some(committed), _) => position.seek(committed.offset),
                     (None, Some(timestamp)) => position.start = Start::Timestamp(timestamp),
                     (None, None) => {
