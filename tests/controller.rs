@@ -5,10 +5,14 @@ mod support;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
+use odradek::protocol::messages::update_metadata::{
+    UpdateMetadataPartitionState, UpdateMetadataRequest, UpdateMetadataTopicState,
+};
 use odradek::record::compression::Codec;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
-use support::client::batch;
+use support::client::{Client, batch};
 use support::{Brokers, Kind, PATIENCE, eventually};
 
 const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
@@ -295,4 +299,61 @@ fn a_move_that_cannot_end_is_shown_and_can_be_cancelled() {
     assert!(cancelled.starts_with("Successfully cancelled partition reassignment for: moved-0\n"), "{cancelled}");
     cluster.brokers[index(lost)].process().signal(rustix::process::Signal::CONT);
     cluster.until_partition("moved", 0, "it is where it was", |found| found.replica_nodes == [was]);
+}
+
+/// A request that its controller has given up may arrive long after, and what is newer has been obeyed by then.
+#[test]
+fn what_arrives_by_a_connection_that_its_controller_has_replaced_is_refused() {
+    const STALE_CONTROLLER_EPOCH: i16 = 11;
+    // Kafka's brokers obey it.
+    let cluster = Brokers::start_as("given-up", &[Kind::Odradek], "");
+    let say = |client: &mut Client, controller_epoch| {
+        let request = UpdateMetadataRequest { controller_epoch, broker_epoch: -1, ..UpdateMetadataRequest::default() };
+        client.call(&request, 7).expect("the broker answers").error_code
+    };
+    let [mut first, mut second] = [(), ()].map(|()| cluster.client(0));
+    for _ in 0..2 {
+        assert_eq!(say(&mut first, 1_000), 0);
+    }
+    assert_eq!(say(&mut second, 1_000), 0);
+    assert_eq!(say(&mut first, 1_000), STALE_CONTROLLER_EPOCH);
+    assert_eq!(say(&mut second, 1_000), 0);
+    assert_eq!(say(&mut first, 1_001), 0, "another controller");
+}
+
+#[test]
+fn offsets_go_with_their_topic_and_those_of_the_next_one_stay_when_its_deletion_is_heard_of_late() {
+    // Kafka's brokers forget them, so it is ours.
+    let mut cluster = Brokers::start_as("heard-late", &[Kind::Odradek], "");
+    let mut client = cluster.client(0);
+    for (topic, offset) in [("gone", 5), ("t", 7)] {
+        client.create_topic(topic, 1, &[]);
+        client.commit("readers", topic, 0, offset);
+        assert_eq!(client.committed("readers", topic, 0), offset);
+    }
+    let delete = DeleteTopicsRequest { topic_names: vec!["gone".to_owned()], timeout_ms: 30_000, ..Default::default() };
+    assert_eq!(client.call(&delete, 4).expect("DeleteTopics is answered").responses[0].error_code, 0);
+    eventually(PATIENCE, "its offsets are forgotten", || match client.try_committed("readers", "gone", 0)? {
+        -1 => Ok(()),
+        offset => Err(format!("{offset}")),
+    });
+    // What was said of an earlier topic of the name.
+    let deleted = UpdateMetadataPartitionState { leader: -2, ..UpdateMetadataPartitionState::default() };
+    let topic = UpdateMetadataTopicState {
+        topic_name: "t".to_owned(),
+        partition_states: vec![deleted],
+        ..UpdateMetadataTopicState::default()
+    };
+    let request = UpdateMetadataRequest {
+        controller_epoch: 1_000,
+        broker_epoch: -1,
+        topic_states: vec![topic],
+        ..UpdateMetadataRequest::default()
+    };
+    assert_eq!(client.call(&request, 7).expect("the broker answers").error_code, 0);
+    eventually(PATIENCE, "the broker has looked", || match cluster.brokers[0].process().said() {
+        said if said.contains("t was deleted and is there again") => Ok(()),
+        _ => Err(cluster.brokers[0].process().last_words()),
+    });
+    assert_eq!(client.try_committed("readers", "t", 0), Ok(7));
 }

@@ -119,6 +119,38 @@ fn on_a_full_disk_a_broker_starts_after_a_crash_serves_reads_and_deletes_and_goe
 }
 
 #[test]
+fn a_topic_that_is_created_on_a_full_disk_is_led_once_there_is_room() {
+    if !is_inside("a_topic_that_is_created_on_a_full_disk_is_led_once_there_is_room") {
+        return;
+    }
+    // Kafka's brokers give the directory up.
+    let scratch = Scratch::new("refused");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let mut broker = Broker::configure(&scratch, zookeeper.port, "");
+    mount_small_disk(&broker.data);
+    broker.start(Kind::Odradek, &scratch);
+    let mut cluster = Cluster { broker, zookeeper, scratch };
+    let mut client = cluster.broker.client();
+    client.create_topic("before", 1, &[]);
+    let filler = cluster.broker.data.join("filler");
+    let full = fs::write(&filler, vec![0; DISK_BYTES as usize]);
+    assert!(full.is_err(), "all of it is written");
+    let topic = CreatableTopic { name: "t".to_owned(), num_partitions: 2, replication_factor: 1, ..Default::default() };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1, ..Default::default() };
+    client.call(&request, 4).expect("CreateTopics is answered");
+    eventually(PATIENCE, "they are refused", || match cluster.broker.process().said() {
+        said if (0..2).all(|number| said.contains(&format!("t-{number}: leader epoch 0 cannot be served"))) => Ok(()),
+        _ => Err(cluster.broker.process().last_words()),
+    });
+    fs::remove_file(&filler).expect("removable");
+    client.until_led("t", 2);
+    let sent = client.produce("t", 1, batch(Codec::None, ["x".to_owned()])).expect("Produce is answered");
+    assert_eq!(sent, Ok(0));
+    assert!(cluster.broker.stop().success());
+    unmount_small_disk(&cluster.broker.data);
+}
+
+#[test]
 fn with_a_reserve_a_broker_without_room_for_producers_commits_compacts_and_administers_until_there_is_room() {
     if !is_inside(
         "with_a_reserve_a_broker_without_room_for_producers_commits_compacts_and_administers_until_there_is_room",

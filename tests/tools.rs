@@ -156,6 +156,11 @@ const TOPICS: &[Call] = &[
     refuses("kafka-topics.sh --list", "--bootstrap-server must be specified"),
     refuses("kafka-topics.sh %B --bogus", "bogus is not a recognized option"),
     says("kafka-topics.sh %B --list --version", "3.9.1\n"),
+    says("kafka-topics.sh -bootstrap-server %P -list -topic=w", "w\n"),
+    says("kafka-topics.sh --bootstrap-server PLAINTEXT://%P --list", "w\n"),
+    says("kafka-topics.sh %B --list --topic '(?!a).*(?<=w)'", "w\n"),
+    // What nobody reads was written all the same.
+    says("(kafka-topics.sh %B --list; echo $? >%D/status) | true; cat %D/status", "0\n"),
 ];
 
 /// Kafka's tools give up at once where no server has an address.
@@ -217,6 +222,11 @@ const CONFIGS: &[Call] = &[
     refuses(
         "kafka-configs.sh %B --alter --topic t --add-config retention.ms",
         "requirement failed: Invalid entity config: all configs to be added must be in the format \"key=val\".",
+    ),
+    refuses("kafka-configs.sh %B --alter --topic t --add-config retention.ms==1", "requirement failed: Invalid entity"),
+    refuses(
+        "kafka-configs.sh %B --describe --topic t --zk-tls-config-file f",
+        "Only the --zookeeper option can be used with the --zk-tls-config-file option.",
     ),
     refuses(
         "kafka-configs.sh %B --alter --topic t",
@@ -300,7 +310,7 @@ const ADMINISTRATION: &[Call] = &[
         "kafka-leader-election.sh %B --election-type UNCLEAN --topic three --partition 9",
         "",
         1,
-        "Error completing leader election (UNCLEAN) for partition: three-9: …\n",
+        "Error completing leader election (UNCLEAN) for partition: three-9: org.apache.kafka.common.errors.UnknownTopicOrPartitionException: …\n",
         "1 replica(s) could not be elected",
     ),
     refuses(
@@ -451,6 +461,41 @@ const MESSAGES: &[Call] = &[
     ),
     refuses("kafka-console-consumer.sh %B --topic h --isolation-level foo", "foo"),
     says("kafka-console-consumer.sh %B --include 'h|zz' --from-beginning --max-messages 1", "v\n"),
+    says("kafka-console-consumer.sh %B --include '(?!__|g|t|f).*' --from-beginning --max-messages 1", "v\n"),
+    (
+        "(kafka-console-consumer.sh %B --topic h --from-beginning; echo $? >%D/status) | true; cat %D/status",
+        "",
+        0,
+        "0\n",
+        "Unable to write to standard out, closing consumer.",
+    ),
+    says(
+        "(kafka-console-consumer.sh %B --topic h --from-beginning 2>&1; echo $? >%D/status) | true; cat %D/status",
+        "0\n",
+    ),
+    says("kafka-topics.sh %B --create --topic i --partitions 1", "Created topic i.\n"),
+    (
+        "kafka-console-producer.sh %B --topic i --property parse.headers=true --property 'headers.separator=[;|]'",
+        "a:1;b:2|c:3;\tv\r:\tw\n",
+        0,
+        "",
+        "",
+    ),
+    says(
+        "kafka-console-consumer.sh %B --topic i --from-beginning --max-messages 2 --property print.headers=true",
+        "a:1,b:2,c:3\tv\n:\tw\n",
+    ),
+    (
+        "tee %D/delete.json",
+        "{\"partitions\":[{\"topic\":\"i\",\"partition\":0,\"offset\":9}]}\n",
+        0,
+        "{\"partitions\":[{\"topic\":\"i\",\"partition\":0,\"offset\":9}]}\n",
+        "",
+    ),
+    says(
+        "kafka-delete-records.sh %B --offset-json-file %D/delete.json",
+        "Executing records delete operation\nRecords delete operation completed:\npartition: i-0\terror: org.apache.kafka.common.errors.OffsetOutOfRangeException: The requested offset is not within the range of offsets maintained by the server.\n",
+    ),
     refuses("kafka-console-consumer.sh %B --topic h --include h", "Exactly one of --include/--topic is required."),
     refuses(
         "kafka-console-consumer.sh %B --topic h --group grp2 --consumer-property group.id=other",
@@ -462,6 +507,17 @@ const MESSAGES: &[Call] = &[
         0,
         "v\nnull\n",
         "Processed a total of 2 messages",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic __consumer_offsets --from-beginning --timeout-ms 2000 --formatter 'kafka.coordinator.group.GroupMetadataManager$OffsetsMessageFormatter' | grep -m1 '^.grp,h' | sed 's/=[0-9][0-9]*/=N/g'",
+        "",
+        0,
+        "[grp,h,0]::OffsetAndMetadata(offset=N, leaderEpoch=…\n",
+        "WARNING: kafka.coordinator.group.GroupMetadataManager$OffsetsMessageFormatter is deprecated and will be removed in the next major release. Please use org.apache.kafka.tools.consumer.OffsetsMessageFormatter instead",
+    ),
+    says(
+        "kafka-console-consumer.sh %B --topic __consumer_offsets --from-beginning --timeout-ms 2000 --formatter org.apache.kafka.tools.consumer.OffsetsMessageFormatter | grep -m1 grp",
+        "{\"key\":{\"version\":1,\"data\":{\"group\":\"grp\",\"topic\":\"h\",\"partition\":0}},\"value\":{\"version\":…\n",
     ),
     says("kafka-get-offsets.sh %B --topic h", "h:0:3\n"),
     says("kafka-get-offsets.sh %B --topic h --time -2", "h:0:0\n"),
@@ -496,6 +552,7 @@ const GROUPS: &[Call] = &[
     says("kafka-consumer-groups.sh %B --list --state | grep grp", "grp Empty\n"),
     says("kafka-consumer-groups.sh %B --list --type classic | grep grp", "grp Classic\n"),
     says("kafka-consumer-groups.sh %B --list --state Stable", "GROUP STATE\n"),
+    says("kafka-consumer-groups.sh %B --list --state Dead,CompletingRebalance,", "GROUP STATE\n"),
     refuses(
         "kafka-consumer-groups.sh %B --list --state foo",
         "Invalid state list 'foo'. Valid states are: PreparingRebalance, CompletingRebalance, Stable, Dead, Empty, Assigning, Reconciling",
@@ -602,11 +659,11 @@ const GROUPS: &[Call] = &[
     ),
     says(
         "kafka-consumer-groups.sh %B --delete-offsets --group grp --topic none",
-        "Request succeed for deleting offsets with topic none group grp\n\nTOPIC PARTITION STATUS\nnone Not Provided Error: …\n",
+        "Request succeed for deleting offsets with topic none group grp\n\nTOPIC PARTITION STATUS\nnone Not Provided Error: :org.apache.kafka.common.errors.UnknownTopicOrPartitionException: This server does not host this topic-partition.\n",
     ),
     says(
         "kafka-consumer-groups.sh %B --delete-offsets --group none --topic h",
-        "\nError: 'none' does not exist.\n\nTOPIC PARTITION STATUS\nh 0 Error: …\n",
+        "\nError: 'none' does not exist.\n\nTOPIC PARTITION STATUS\nh 0 Error: :org.apache.kafka.common.errors.GroupIdNotFoundException: The group id does not exist.\n",
     ),
     says(
         "kafka-consumer-groups.sh %B --delete-offsets --group grp --topic h",
@@ -614,7 +671,7 @@ const GROUPS: &[Call] = &[
     ),
     says(
         "kafka-consumer-groups.sh %B --delete --group none",
-        "\nError: Deletion of some consumer groups failed:\n* Group 'none' could not be deleted due to: …\n",
+        "\nError: Deletion of some consumer groups failed:\n* Group 'none' could not be deleted due to: java.util.concurrent.ExecutionException: org.apache.kafka.common.errors.GroupIdNotFoundException: The group id does not exist.\n",
     ),
     says(
         "kafka-consumer-groups.sh %B --delete --group new",

@@ -86,6 +86,28 @@ fn a_restart_of_zookeeper_longer_than_the_session_is_survived() {
     assert!(cluster.broker.process().has_ended().is_none());
 }
 
+/// A server that was away counts what is left of each session from its return; those that waited for it have counted on.
+#[test]
+fn an_office_of_a_session_that_was_given_up_and_that_zookeeper_still_has_keeps_nobody_from_being_elected() {
+    // What it says of itself is read from its log, so it is ours.
+    let mut cluster = Cluster::start_as(Kind::Odradek, "outlived", "zookeeper.session.timeout.ms=10000");
+    cluster.zookeeper.process.kill();
+    eventually(PATIENCE, "the broker gives its session up", || match cluster.broker.process().said() {
+        said if said.contains(" expired.") => Ok(()),
+        _ => Err(cluster.broker.process().last_words()),
+    });
+    let Cluster { zookeeper, scratch, .. } = &mut cluster;
+    zookeeper.start_again(scratch);
+    let said = eventually(PATIENCE, "the broker is elected again", || match cluster.broker.process().said() {
+        said if said.contains("elected as the controller. Epoch incremented to 2") => Ok(said),
+        _ => Err(cluster.broker.process().last_words()),
+    });
+    for path in ["/brokers/ids/0", "/controller"] {
+        let left = format!("{path} was left behind by this broker's");
+        assert!(said.contains(&left), "the server did not have {path} any more: {said}");
+    }
+}
+
 #[test]
 fn a_broker_stopped_for_longer_than_its_session_registers_again() {
     let mut cluster = Cluster::start("stopped", "");

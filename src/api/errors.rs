@@ -75,7 +75,7 @@ impl From<ControlRefusal> for ErrorCode {
     fn from(refusal: ControlRefusal) -> ErrorCode {
         match refusal {
             ControlRefusal::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
-            ControlRefusal::StaleControllerEpoch => ErrorCode::StaleControllerEpoch,
+            ControlRefusal::StaleControllerEpoch | ControlRefusal::StaleConnection => ErrorCode::StaleControllerEpoch,
             ControlRefusal::ShuttingDown => ErrorCode::UnknownServerError,
         }
     }

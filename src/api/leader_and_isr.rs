@@ -49,6 +49,7 @@ pub(crate) async fn handle(
     let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
+        connection: context.peer.number,
     };
     let asked = Decisions { epochs, decisions, same_epoch_allowed: request.is_kraft_controller };
     let (error, mut errors): (ErrorCode, Vec<_>) =

@@ -2,6 +2,7 @@
 //! (handleListOffsetRequest) and core/src/main/scala/kafka/log/UnifiedLog.scala (legacyFetchOffsetsBefore).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::api::answer::AnswerTooLong;
 use crate::api::topic_numbers::TopicNumbers;
@@ -14,6 +15,7 @@ use crate::protocol::messages::list_offsets::{
     ListOffsetsTopicResponse,
 };
 use crate::replica::error::ReplicaError;
+use crate::replica::replica_manager::ReplicaManager;
 
 const CONSUMER: i32 = -1;
 /// A debugging consumer may ask any replica.
@@ -54,7 +56,11 @@ pub(crate) async fn handle(
                 if !answered.insert((number, asked.partition_index)) {
                     continue;
                 }
-                old_style(server, request.replica_id, &topic.name, asked, context.now_ms)
+                let (name, asked) = (topic.name.clone(), asked.clone());
+                let (replica_id, number, now_ms) = (request.replica_id, asked.partition_index, context.now_ms);
+                let look = move |replicas: &Arc<ReplicaManager>| old_style(replicas, replica_id, &name, &asked, now_ms);
+                let looked = server.replicas.at(&topic.name, number, look).await;
+                looked.unwrap_or_else(|why| Err(ErrorCode::from(&ReplicaError::from(why))))
             } else if repeated.contains(&(number, asked.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else {
@@ -100,12 +106,12 @@ async fn lookup(
     let current = (asked.current_leader_epoch >= 0).then_some(LeaderEpoch(asked.current_leader_epoch));
     let Some(query) = query else {
         // Nothing is tiered: no offset, once it is clear that this broker may answer at all.
-        server
-            .replicas
-            .partition(topic, asked.partition_index)
-            .and_then(|p| p.leader_log(current))
-            .map_err(|error| code(&error, context.api_version))?;
-        return Ok(answer);
+        let (name, number) = (topic.to_owned(), asked.partition_index);
+        let look = move |replicas: &Arc<ReplicaManager>| {
+            replicas.partition(&name, number).and_then(|hosted| hosted.leader_log(current)).map(drop)
+        };
+        let may_answer = server.replicas.at(topic, number, look).await.unwrap_or_else(|why| Err(why.into()));
+        return may_answer.map(|()| answer).map_err(|error| code(&error, context.api_version));
     };
     let found = server
         .replicas
@@ -134,7 +140,7 @@ fn code(error: &ReplicaError, api_version: i16) -> ErrorCode {
 
 /// Version 0 asks for the offsets at which segments begin, newest first, at most so many, up to a time.
 fn old_style(
-    server: &Server,
+    replicas: &ReplicaManager,
     replica_id: i32,
     topic: &str,
     asked: &ListOffsetsPartition,
@@ -143,7 +149,7 @@ fn old_style(
     if asked.timestamp < EARLIEST {
         return Err(ErrorCode::UnsupportedVersion);
     }
-    let partition = server.replicas.partition(topic, asked.partition_index).map_err(|error| ErrorCode::from(&error))?;
+    let partition = replicas.partition(topic, asked.partition_index).map_err(|error| ErrorCode::from(&error))?;
     let log = match replica_id {
         DEBUGGING_CONSUMER => partition.log().ok_or(ErrorCode::NotLeaderOrFollower)?,
         _ => partition.leader_log(None).map_err(|error| ErrorCode::from(&error))?,

@@ -265,6 +265,7 @@ mod tests {
     use crate::api::answer::AnswerBudget;
     use crate::api::session::ClientSession;
     use crate::metadata::image::tests::{partition, update};
+    use crate::model::ConnectionNumber;
     use crate::network::Peer;
     use crate::network::memory::{ConnectionMemory, MemoryPool};
     use crate::protocol::messages::metadata::MetadataRequestTopic;
@@ -273,7 +274,8 @@ mod tests {
         let address = ([127, 0, 0, 1], 1).into();
         let memory = ConnectionMemory::new(MemoryPool::new(1 << 20, 0));
         let answer = AnswerBudget::new(1 << 20, memory.working_memory());
-        let peer = Peer { listener: "PLAINTEXT".into(), address, session: ClientSession::default(), memory };
+        let number = ConnectionNumber(1);
+        let peer = Peer { listener: "PLAINTEXT".into(), address, number, session: ClientSession::default(), memory };
         RequestContext {
             api_version,
             client_id: String::new(),

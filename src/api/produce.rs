@@ -83,13 +83,14 @@ impl Unacknowledged {
                 for (topic, partition, outcome) in
                     append_held_up(server, &response, held_up, terms, has_id, context.now_ms).await
                 {
-                    let answer = &mut response.responses[topic].partition_responses[partition];
+                    let TopicProduceResponse { name, partition_responses } = &mut response.responses[topic];
+                    let answer = &mut partition_responses[partition];
                     *answer = match outcome {
                         Ok(Appended { info, commit, .. }) => {
                             commits.extend(commit.map(|commit| (topic, partition, commit)));
                             appended(answer.index, &info)
                         }
-                        Err(refusal) => refused(answer.index, refusal),
+                        Err(refusal) => refused(name, answer.index, refusal),
                     };
                 }
             }
@@ -110,7 +111,7 @@ impl Unacknowledged {
                             commits.extend(commit.map(|commit| (topic, partition, commit)));
                             appended(index, &info)
                         }
-                        Err(refusal) => refused(index, refusal),
+                        Err(refusal) => refused(name, index, refusal),
                     };
                 }
             };
@@ -119,8 +120,9 @@ impl Unacknowledged {
         }
         for (topic, partition, commit) in commits {
             if let Err(why) = commit.wait(deadline).await {
-                let answer = &mut response.responses[topic].partition_responses[partition];
-                *answer = refused(answer.index, Refusal::Replica(why.into()));
+                let TopicProduceResponse { name, partition_responses } = &mut response.responses[topic];
+                let answer = &mut partition_responses[partition];
+                *answer = refused(name, answer.index, Refusal::Replica(why.into()));
             }
         }
         finish(server, context, acks, response)
@@ -195,7 +197,7 @@ pub(super) fn start(
                         if let Some(data) = kept.filter(|_| is_again) {
                             again.push((response.responses.len(), answers.len(), data));
                         }
-                        answers.push(refused(index, refusal));
+                        answers.push(refused(&topic.name, index, refusal));
                     }
                 }
             }
@@ -455,7 +457,7 @@ fn appended(index: i32, info: &AppendInfo) -> PartitionProduceResponse {
     }
 }
 
-fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
+fn refused(topic: &str, index: i32, refusal: Refusal) -> PartitionProduceResponse {
     let mut answer = PartitionProduceResponse { index, base_offset: -1, ..Default::default() };
     match refusal {
         Refusal::Code(code) => answer.error_code = code.code(),
@@ -483,13 +485,13 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
         Refusal::Replica(error) => {
             answer.error_code = ErrorCode::from(&error).code();
             if let ReplicaError::Records(records) = &error {
-                answer.error_message = Some(records.to_string());
+                answer.error_message = records.message(topic, index);
                 answer.record_errors = records
                     .rejected_records()
                     .iter()
                     .map(|rejected| BatchIndexAndErrorMessage {
                         batch_index: rejected.batch_index,
-                        batch_index_error_message: Some(rejected.message.clone()),
+                        batch_index_error_message: Some(rejected.message(topic, index)),
                     })
                     .collect();
             }
@@ -525,6 +527,35 @@ fn add_leader_hints(server: &Server, context: &RequestContext, response: &mut Pr
 mod tests {
     use super::*;
     use crate::record::build::BatchBuilder;
+    use crate::record::error::{RecordError, RejectedRecord, Rejection};
+
+    /// Source: kafka 3.9.0-rc3 LogValidator.java and ReplicaManager.scala (appendToLocalLog).
+    #[test]
+    fn what_is_wrong_with_single_records_is_told_in_kafkas_words_and_of_a_whole_batch_only_the_error() {
+        let answer = |error| refused("t", 3, Refusal::Replica(ReplicaError::Records(error)));
+        let rejected = |batch_index| RejectedRecord { batch_index, why: Rejection::NoKey };
+        let told = answer(RecordError::InvalidRecords((0..4).map(rejected).collect()));
+        let words = "Compacted topic cannot accept message without key in topic partition t-3";
+        let first = |index| format!("RecordError(batchIndex={index}, message='{words}')");
+        let all = "One or more records have been rejected due to 4 record errors in total, and only showing the first three \
+                   errors at most:";
+        assert_eq!(told.error_code, ErrorCode::InvalidRecord.code());
+        assert_eq!(told.error_message, Some(format!("{all} [{}, {}, {}]", first(0), first(1), first(2))));
+        assert_eq!(told.record_errors.len(), 4);
+        assert_eq!(told.record_errors[3].batch_index_error_message.as_deref(), Some(words));
+        let told = answer(RecordError::InvalidTimestamps(vec![rejected(0)]));
+        let words = "One or more records have been rejected due to invalid timestamp";
+        assert_eq!(told.error_message.as_deref(), Some(words));
+        for whole in [
+            RecordError::BatchTooLarge { size: 2, max: 1 },
+            RecordError::CrcMismatch { stored: 1, computed: 2 },
+            RecordError::ZstdNotAllowed,
+            RecordError::UnsupportedForLogFormat { magic: 1 },
+            RecordError::InvalidBatch("no batch"),
+        ] {
+            assert_eq!(answer(whole).error_message, None);
+        }
+    }
 
     #[test]
     fn of_a_partition_that_is_named_twice_the_last_counts() {

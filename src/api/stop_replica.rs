@@ -19,6 +19,7 @@ pub(crate) async fn handle(
     let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
+        connection: context.peer.number,
     };
     let by_topic = request.topics.iter().map(|topic| topic.partition_indexes.len());
     let with_epochs = request.topic_states.iter().map(|topic| topic.partition_states.len());

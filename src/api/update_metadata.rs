@@ -9,12 +9,13 @@ use crate::replica::control::ControlEpochs;
 
 pub(crate) async fn handle(
     server: &Server,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: UpdateMetadataRequest,
 ) -> UpdateMetadataResponse {
     let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
+        connection: context.peer.number,
     };
     let outcome = server.replicas.update_metadata(epochs, Update::of(request)).await;
     UpdateMetadataResponse { error_code: code(outcome).code() }

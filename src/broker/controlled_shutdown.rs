@@ -115,6 +115,7 @@ impl ControlledShutdown {
             client_id: self.broker.to_string(),
             connect_timeout: Duration::from_millis(config.controller_socket_timeout_ms),
             request_timeout: Duration::from_millis(u64::try_from(config.request_timeout_ms).unwrap_or(30_000)),
+            resets: true,
             ..ConnectionSettings::default()
         };
         let connection = Connection::connect(&endpoint.address(), &settings).await?;

@@ -66,9 +66,13 @@ fn start_passes(
         dir.tick_retention(now_ms);
         replicas.note_log_start_offsets(dir.path());
     });
-    every(SWEEP_INTERVAL, SWEEP_INTERVAL, |_, dir, now_ms| {
+    every(SWEEP_INTERVAL, SWEEP_INTERVAL, |replicas, dir, now_ms| {
         dir.tick_flush(now_ms);
-        dir.tick_deletions(now_ms);
+        // Others have given files up meanwhile.
+        dir.tick_deletions(wall_clock_ms());
+        if dir.may_take_refused(now_ms) {
+            replicas.wants_decisions.notify_one();
+        }
     });
     every(delay, ms(config.log_flush_offset_checkpoint_interval_ms), |_, dir, _| dir.checkpoint_recovery_points());
     every(delay, ms(config.log_flush_start_offset_checkpoint_interval_ms), |_, dir, _| {
@@ -144,7 +148,8 @@ async fn forget_fetch_sessions(replicas: Arc<ReplicaManager>, mut shutdown: watc
     }
 }
 
-/// Tells the controller that a log directory has failed, however long that takes: it elects other leaders.
+/// Tells the controller that a log directory has failed, however long that takes: it asks this broker for all of its partitions
+/// again, and elects other leaders for those that it does not have.
 async fn tell_of_failure(zookeeper: &ZooKeeper, broker: BrokerId) {
     let path = odradek_zookeeper::znode::log_dir_event::ROOT;
     loop {
@@ -161,7 +166,14 @@ async fn tell_of_failure(zookeeper: &ZooKeeper, broker: BrokerId) {
     }
 }
 
-/// Stops serving what was in a failed directory, and tells the controller; the others go on.
+enum News {
+    Failed(PathBuf),
+    WantsDecisions,
+    Told,
+}
+
+/// Stops serving what was in a failed directory, and tells the controller; the others go on. In the same way the controller is
+/// asked for what was refused before: nothing else makes one of either kind ask again.
 async fn follow_failures(
     mut failed_dirs: mpsc::UnboundedReceiver<PathBuf>,
     replicas: Arc<ReplicaManager>,
@@ -173,14 +185,15 @@ async fn follow_failures(
     let mut giving_up = JoinSet::new();
     loop {
         let mut telling = pin!(tell());
-        let failed = loop {
+        let news = loop {
             tokio::select! {
                 path = failed_dirs.recv() => match path {
-                    Some(path) => break Some(path),
+                    Some(path) => break News::Failed(path),
                     None => return,
                 },
+                () = replicas.wants_decisions.notified() => break News::WantsDecisions,
                 // Waits for ZooKeeper, and must not keep the next failure waiting; one notification stands for all.
-                () = &mut telling, if untold => break None,
+                () = &mut telling, if untold => break News::Told,
                 Some(ended) = giving_up.join_next() => {
                     if let Err(error) = ended && error.is_panic() {
                         std::panic::resume_unwind(error.into_panic());
@@ -189,9 +202,12 @@ async fn follow_failures(
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
         };
-        let Some(path) = failed else {
-            untold = false;
-            continue;
+        let path = match news {
+            News::Failed(path) => path,
+            News::WantsDecisions | News::Told => {
+                untold = matches!(news, News::WantsDecisions);
+                continue;
+            }
         };
         error!("Stopping serving logs in dir {}", path.display());
         // Ends the broker: there is nothing left to serve.

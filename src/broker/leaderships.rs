@@ -1,8 +1,15 @@
 //! What the replicas tell of leadership, for the coordinators that sit on internal topics.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use log::info;
+use odradek_zookeeper::error::ZkError;
+use odradek_zookeeper::session::ZooKeeper;
+use odradek_zookeeper::znode;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::shard::ShardEvent;
@@ -10,13 +17,21 @@ use crate::model::TopicPartition;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::replica::decisions::LeadershipEvent;
 
+/// Between two attempts to learn whether a topic is gone, where ZooKeeper gives no answer.
+const RETRY_BACKOFF: Duration = Duration::from_secs(5);
+
 /// Tells each coordinator of what the replicas tell of its topic.
 pub(crate) async fn forward_leaderships(
     mut told: mpsc::Receiver<LeadershipEvent>,
     groups_told: mpsc::UnboundedSender<ShardEvent>,
     groups: Arc<GroupCoordinator>,
     transactions_told: mpsc::UnboundedSender<ShardEvent>,
+    zookeeper: ZooKeeper,
 ) {
+    // Unbounded: there are only so many partitions. ZooKeeper may be away for long, which holds up nobody else.
+    let (deleted, deleted_told) = mpsc::unbounded_channel();
+    let mut forgetting = JoinSet::new();
+    forgetting.spawn(forget_deleted(deleted_told, groups, zookeeper));
     loop {
         let event = tokio::select! {
             event = told.recv() => event,
@@ -32,7 +47,8 @@ pub(crate) async fn forward_leaderships(
                 (topic, ShardEvent::Resigned { partition, leader_epoch })
             }
             LeadershipEvent::Deleted(partitions) => {
-                groups.partitions_deleted(&partitions);
+                // It ends with ZooKeeper's last session.
+                let _ = deleted.send(partitions);
                 continue;
             }
         };
@@ -42,5 +58,54 @@ pub(crate) async fn forward_leaderships(
             TRANSACTION_STATE_TOPIC => transactions_told.send(leadership),
             _ => continue,
         };
+    }
+}
+
+/// Whoever hears late of a deletion may know positions in the topic that has been made since under the same name: these stay.
+/// Kafka's brokers forget them.
+async fn forget_deleted(
+    mut deleted: mpsc::UnboundedReceiver<Vec<TopicPartition>>,
+    groups: Arc<GroupCoordinator>,
+    zookeeper: ZooKeeper,
+) {
+    while let Some(mut partitions) = deleted.recv().await {
+        let mut gone: HashMap<Arc<str>, bool> = HashMap::new();
+        for partition in &partitions {
+            if !gone.contains_key(&partition.topic) {
+                let Some(is_gone) = is_gone(&zookeeper, &partition.topic).await else { return };
+                if !is_gone {
+                    info!("{} was deleted and is there again; what has been committed of it stays", partition.topic);
+                }
+                gone.insert(Arc::clone(&partition.topic), is_gone);
+            }
+        }
+        partitions.retain(|partition| gone[&partition.topic]);
+        groups.partitions_deleted(&partitions);
+    }
+}
+
+/// `None` once nobody will ever know.
+async fn is_gone(zookeeper: &ZooKeeper, topic: &str) -> Option<bool> {
+    let path = znode::topic::path(topic);
+    loop {
+        // In this order: the mark is the last of a topic that is removed.
+        let found = match zookeeper.is_marked_for_deletion(topic).await {
+            Ok(false) => zookeeper.topic_exists(topic).await,
+            Ok(true) => Ok(false),
+            Err(why) => Err(why),
+        };
+        match found {
+            Ok(exists) => {
+                zookeeper.mended(&path);
+                return Some(!exists);
+            }
+            Err(ZkError::Closed) => return None,
+            // The next request waits for the next session.
+            Err(ZkError::SessionExpired) => {}
+            Err(why) => {
+                zookeeper.complain(&path, "whether the topic is gone, and its offsets with it, is not known", &why);
+                tokio::time::sleep(RETRY_BACKOFF).await;
+            }
+        }
     }
 }

@@ -22,8 +22,15 @@ use crate::model::{BrokerEpoch, BrokerId};
 
 /// Between two attempts to register.
 const RETRY_BACKOFF: Duration = Duration::from_secs(1);
-/// On top of the session timeout, for the server to notice that a predecessor's session has ended.
+/// On top of the session timeout, at the least, for the servers to notice that a predecessor's session has ended.
 const EXPIRY_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a predecessor's session may last. Servers look for those that have ended once in each of their ticks, and a session
+/// lasts two of them at the least.
+fn expiry_patience(zk: &ZooKeeper) -> Duration {
+    let timeout = zk.session_timeout();
+    timeout + EXPIRY_GRACE.max(timeout / 2)
+}
 
 #[derive(Clone, Debug)]
 pub enum RegistrationError {
@@ -117,7 +124,7 @@ impl Registration {
         tasks: &mut JoinSet<()>,
     ) -> Result<Registration, RegistrationError> {
         refuse_taken_endpoints(&zk, &identity).await?;
-        let deadline = Instant::now() + zk.settings().session_timeout + EXPIRY_GRACE;
+        let deadline = Instant::now() + expiry_patience(&zk);
         let (session, broker, epoch) = loop {
             let session = zk.current_session().await?;
             let broker = identity.znode();
@@ -140,7 +147,7 @@ impl Registration {
 /// that no controller knows has nothing true to tell.
 pub async fn wait_for_predecessor(zk: &ZooKeeper, id: BrokerId) -> Result<(), RegistrationError> {
     let path = odradek_zookeeper::znode::broker::path(id.0);
-    let patience = zk.settings().session_timeout + EXPIRY_GRACE;
+    let patience = expiry_patience(zk);
     let mut watch = zk.watch_data(path.as_str());
     let gone = async {
         let mut waiting = false;

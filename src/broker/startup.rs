@@ -386,7 +386,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     tasks.spawn(marker_sender.run(markers_to_send, shutting_down.clone()));
     let (group_leaderships, group_leaderships_told) = mpsc::unbounded_channel();
     let (transaction_leaderships, transaction_leaderships_told) = mpsc::unbounded_channel();
-    tasks.spawn(forward_leaderships(leaderships, group_leaderships, Arc::clone(&groups), transaction_leaderships));
+    let (of_groups, zk) = (Arc::clone(&groups), zookeeper.clone());
+    tasks.spawn(forward_leaderships(leaderships, group_leaderships, of_groups, transaction_leaderships, zk));
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
     tasks.spawn(Arc::clone(&transactions).run(transaction_leaderships_told, shutting_down.clone()));
     let expiration = dynamic.section(KafkaConfig::log_dirs_config);

@@ -8,6 +8,7 @@ use crate::cli::{cluster, properties_of_file};
 use crate::client::admin::{BROKER_LOGGER_RESOURCE, BROKER_RESOURCE, TOPIC_RESOURCE};
 use crate::client::cluster::Cluster;
 use crate::client::error::checked;
+use crate::client::pattern::Pattern;
 use crate::model::BrokerId;
 use crate::protocol::messages::describe_configs::DescribeConfigsResourceResult;
 use crate::protocol::messages::incremental_alter_configs::{
@@ -61,6 +62,7 @@ const DEFAULTS: [(&str, &str); 4] = [
     ("broker-defaults", "brokers"),
     ("ip-defaults", "ips"),
 ];
+const KNOWN_TO_ZOOKEEPER: [&str; 2] = ["users", "brokers"];
 const KNOWN_TYPES: [&str; 7] = ["topics", "clients", "users", "brokers", "ips", "broker-loggers", "client-metrics"];
 
 /// What the command is about.
@@ -106,11 +108,6 @@ fn check(options: &Options) -> Result<Entity, Stop> {
     let defaults = DEFAULTS.iter().filter(|(option, _)| options.has(option));
     let mut types: Vec<&str> = options.values("entity-type");
     let has_specific = named.clone().chain(defaults.clone()).next().is_some();
-    if has_specific && ["entity-type", "entity-name", "entity-default"].iter().any(|option| options.has(option)) {
-        return failed(
-            "--entity-{type,name,default} should not be used in conjunction with specific entity flags".to_owned(),
-        );
-    }
     types.extend(named.clone().chain(defaults.clone()).map(|(_, entity_type)| *entity_type));
     let mut names: Vec<String> = options.values("entity-name").into_iter().map(str::to_owned).collect();
     names.extend(options.has("entity-default").then(String::new));
@@ -118,21 +115,32 @@ fn check(options: &Options) -> Result<Entity, Stop> {
     names.extend(defaults.map(|_| String::new()));
     let distinct: BTreeSet<&str> = types.iter().copied().collect();
     if distinct.len() != types.len() {
-        return failed(format!("Duplicate entity type(s) specified: {}", types.join(",")));
+        // As Scala tells one list from another: each type once less than it stands there.
+        let mut first = BTreeSet::new();
+        let again: Vec<&str> = types.iter().copied().filter(|entity_type| !first.insert(*entity_type)).collect();
+        return failed(format!("Duplicate entity type(s) specified: {}", again.join(",")));
     }
-    if let Some(unknown) = types.iter().find(|entity_type| !KNOWN_TYPES.contains(entity_type)) {
+    let (known, servers) = match options.has("bootstrap-server") || options.has("bootstrap-controller") {
+        true => (&KNOWN_TYPES[..], "--bootstrap-server or --bootstrap-controller"),
+        false => (&KNOWN_TO_ZOOKEEPER[..], "--zookeeper"),
+    };
+    if let Some(unknown) = types.iter().find(|entity_type| !known.contains(entity_type)) {
         return failed(format!(
-            "Invalid entity type {unknown}, the entity type must be one of {} with a --bootstrap-server or \
-             --bootstrap-controller argument",
-            KNOWN_TYPES.join(", ")
+            "Invalid entity type {unknown}, the entity type must be one of {} with a {servers} argument",
+            known.join(", ")
         ));
     }
-    let [entity_type] = types[..] else {
-        return failed(match types.len() {
-            0 => "At least one entity type must be specified".to_owned(),
-            _ => "Only 'users' and 'clients' entity types may be specified together".to_owned(),
-        });
+    let Some(entity_type) = types.first().copied() else {
+        return failed("At least one entity type must be specified".to_owned());
     };
+    if types.len() > 1 && distinct != BTreeSet::from(["users", "clients"]) {
+        return failed("Only 'users' and 'clients' entity types may be specified together".to_owned());
+    }
+    if has_specific && ["entity-type", "entity-name", "entity-default"].iter().any(|option| options.has(option)) {
+        return failed(
+            "--entity-{type,name,default} should not be used in conjunction with specific entity flags".to_owned(),
+        );
+    }
     let servers = ["bootstrap-server", "bootstrap-controller", "zookeeper"];
     match servers.iter().filter(|option| options.has(option)).count() {
         0 => {
@@ -149,6 +157,10 @@ fn check(options: &Options) -> Result<Entity, Stop> {
                 "Only one of --bootstrap-server, --boostrap-controller, and --zookeeper can be specified".to_owned(),
             );
         }
+    }
+    if options.has("zk-tls-config-file") {
+        let message = "Only the --zookeeper option can be used with the --zk-tls-config-file option.";
+        return failed(message.to_owned());
     }
     if !["topics", "brokers", "broker-loggers"].contains(&entity_type) {
         return failed(format!("configs of {entity_type} are not supported yet"));
@@ -192,37 +204,45 @@ fn check(options: &Options) -> Result<Entity, Stop> {
     Ok(Entity { entity_type: entity_type.to_owned(), name })
 }
 
-/// `k=v,k=[v1,v2]`: commas inside brackets belong to the value, the brackets do not.
+/// What Kafka's tools say of a setting that makes no difference any more.
+pub(crate) fn message_format_version_warning(version: &str) -> String {
+    format!(
+        "WARNING: The configuration message.format.version={version} is specified. This configuration will be ignored if \
+         the version is newer than the inter.broker.protocol.version specified in the broker or if the \
+         inter.broker.protocol.version is 3.0 or newer. This configuration is deprecated and it will be removed in Apache \
+         Kafka 4.0."
+    )
+}
+
+/// `k=v,k=[v1,v2]`: what stands before a `]` without a `[` between them parts nothing, and the brackets are no part of the
+/// value. Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/admin/ConfigCommand.scala, parseConfigsToBeAdded.
 fn parse_additions(text: &str) -> Result<BTreeMap<String, String>, Stop> {
-    let mut pairs = vec![String::new()];
-    let mut is_bracketed = false;
-    for character in text.chars() {
-        match character {
-            ',' if !is_bracketed => pairs.push(String::new()),
-            '[' => is_bracketed = true,
-            ']' => is_bracketed = false,
-            other => pairs.last_mut().expect("there is always a pair").push(other),
-        }
-    }
+    const UNBRACKETED: &str = r"(?=[^\]]*(?:\[|$))";
+    let [comma, equals] = [",", r"\s*=\s*"]
+        .map(|separator| Pattern::new(&format!("{separator}{UNBRACKETED}")).expect("the pattern is constant"));
     let mut configs = BTreeMap::new();
-    for pair in pairs {
-        let Some((key, value)) = pair.split_once('=') else {
+    for pair in comma.split(text).map_err(Stop::Failed)? {
+        let parts = equals.split_all(pair).map_err(Stop::Failed)?;
+        let [key, value] = parts[..] else {
             let message = "requirement failed: Invalid entity config: all configs to be added must be in the format \
                            \"key=val\".";
             return Err(Stop::Failed(message.to_owned()));
         };
-        configs.insert(key.trim().to_owned(), value.trim().to_owned());
+        configs.insert(key.trim().to_owned(), value.replace(['[', ']'], "").trim().to_owned());
     }
     Ok(configs)
 }
 
-fn additions(options: &Options) -> Result<BTreeMap<String, String>, Stop> {
+fn additions(options: &Options, out: &mut dyn Write) -> Result<BTreeMap<String, String>, Stop> {
     let mut configs = match options.value("add-config-file") {
         Some(path) => properties_of_file(Some(path))?.into_pairs(),
         None => BTreeMap::new(),
     };
     if let Some(text) = options.value("add-config") {
         configs.extend(parse_additions(text)?);
+    }
+    if let Some(version) = configs.get("message.format.version") {
+        writeln!(out, "{}", message_format_version_warning(version))?;
     }
     let is_plain = |key: &&String| key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
     match configs.keys().find(|key| !is_plain(key)) {
@@ -234,8 +254,12 @@ fn additions(options: &Options) -> Result<BTreeMap<String, String>, Stop> {
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     let entity = check(options)?;
     let cluster = cluster(options, "adminclient-1")?;
+    // What the command line says wrongly is told as it is.
     let outcome = match options.has("alter") {
-        true => alter(options, &cluster, &entity, out).await,
+        true => {
+            let added = additions(options, out)?;
+            alter(options, &cluster, &entity, added, out).await
+        }
         false => describe(options, &cluster, &entity, out).await,
     };
     outcome.map_err(|stop| match stop {
@@ -317,9 +341,14 @@ async fn describe(options: &Options, cluster: &Cluster, entity: &Entity, out: &m
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 
-async fn alter(options: &Options, cluster: &Cluster, entity: &Entity, out: &mut dyn Write) -> Result<(), Stop> {
+async fn alter(
+    options: &Options,
+    cluster: &Cluster,
+    entity: &Entity,
+    added: BTreeMap<String, String>,
+    out: &mut dyn Write,
+) -> Result<(), Stop> {
     let name = entity.name.clone().unwrap_or_default();
-    let added = additions(options)?;
     let deleted: Vec<String> = options
         .values("delete-config")
         .iter()
@@ -331,7 +360,7 @@ async fn alter(options: &Options, cluster: &Cluster, entity: &Entity, out: &mut 
         entries_of(cluster, entity, &name, false).await?.into_iter().map(|entry| entry.name).collect();
     let unknown: Vec<&str> = deleted.iter().filter(|key| !known.contains(*key)).map(String::as_str).collect();
     if !unknown.is_empty() {
-        eprintln!("Invalid config(s): {}", unknown.join(","));
+        complain!("Invalid config(s): {}", unknown.join(","));
         return Err(Stop::Reported);
     }
     let set =
@@ -388,11 +417,23 @@ mod tests {
         assert_eq!(refusal("--topic t"), "Command must include exactly one action: --describe, --alter");
         assert_eq!(refusal("--describe"), "At least one entity type must be specified");
         assert!(refusal("--describe --entity-type cats").starts_with("Invalid entity type cats"));
-        assert!(refusal("--describe --topic t --entity-type topics").starts_with("--entity-{type,name,default}"));
+        assert!(refusal("--describe --topic t --entity-name u").starts_with("--entity-{type,name,default}"));
+        assert_eq!(
+            refusal("--describe --topic t --entity-type brokers"),
+            "Only 'users' and 'clients' entity types may be specified together"
+        );
         assert!(refusal("--describe --broker x").contains("must be a valid integer broker id"));
         assert!(refusal("--alter --topic t").starts_with("At least one of --add-config"));
         assert!(refusal("--alter --entity-type topics --add-config a=b").starts_with("an entity name must be"));
         assert_eq!(refusal("--describe --user u"), "configs of users are not supported yet");
+        assert_eq!(
+            refusal("--describe --entity-type topics --entity-type brokers --entity-type topics"),
+            "Duplicate entity type(s) specified: topics"
+        );
+        assert_eq!(
+            refusal("--describe --topic t --zk-tls-config-file f"),
+            "Only the --zookeeper option can be used with the --zk-tls-config-file option."
+        );
     }
 
     #[test]
@@ -401,8 +442,22 @@ mod tests {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(pairs("a=1,b=[x,y], c = d"), [pair("a", "1"), pair("b", "x,y"), pair("c", "d")]);
         assert_eq!(pairs("a="), [pair("a", "")]);
-        assert!(parse_additions("a").is_err());
-        assert!(matches!(additions(&TOOL.options("--add-config a$b=1")), Err(Stop::Failed(m)) if m.ends_with("a$b")));
+        assert_eq!(pairs("a=b,"), [pair("a", "b")]);
+        assert_eq!(pairs("a=[b=c,d]"), [pair("a", "b=c,d")]);
+        for refused in ["a", "", "a==", "a=b=c", "a=[b,c,d=e", "a=b,,c=d", ",a=b"] {
+            assert!(parse_additions(refused).is_err(), "{refused}");
+        }
+        let added = |line| {
+            let mut out = Vec::new();
+            additions(&TOOL.options(line), &mut out).map(|_| String::from_utf8(out).unwrap())
+        };
+        assert!(matches!(added("--add-config a$b=1"), Err(Stop::Failed(m)) if m.ends_with("a$b")));
+        assert_eq!(added("--add-config retention.ms=1").unwrap(), "");
+        let warning = added("--add-config message.format.version=3.0").unwrap();
+        assert!(
+            warning.starts_with("WARNING: The configuration message.format.version=3.0 is specified. "),
+            "{warning}"
+        );
     }
 
     #[test]

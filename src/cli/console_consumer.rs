@@ -3,14 +3,13 @@
 use std::io::{BufWriter, Write};
 use std::time::{Duration, Instant};
 
-use regex::Regex;
-
 use crate::cli::message_formatter::MessageFormatter;
 use crate::cli::options::{self, BOOTSTRAP_SERVER, Options, Stop, Takes, Tool, flag, key_values};
 use crate::cli::stop_signals::StopSignals;
 use crate::cli::{consumer, properties_of_file};
 use crate::client::admin::{EARLIEST, LATEST};
 use crate::client::consumer::Consumer;
+use crate::client::pattern::Pattern;
 use crate::client::settings::ClientProperties;
 use crate::model::TopicPartition;
 
@@ -38,7 +37,7 @@ pub(crate) const TOOL: Tool = Tool {
             "formatter",
             Takes::Value("class"),
             "org.apache.kafka.tools.consumer.DefaultMessageFormatter, LoggingMessageFormatter, NoOpMessageFormatter, \
-             OffsetsMessageFormatter or GroupMetadataMessageFormatter.",
+             OffsetsMessageFormatter, GroupMetadataMessageFormatter or TransactionLogMessageFormatter.",
         ),
         flag(
             "property",
@@ -61,7 +60,7 @@ pub(crate) const TOOL: Tool = Tool {
 #[derive(Debug)]
 enum Wanted {
     Topic(String),
-    Pattern(Regex),
+    Pattern(Pattern),
     /// A timestamp below zero is an end of the log.
     Partition(TopicPartition, i64),
 }
@@ -103,8 +102,9 @@ fn wanted(options: &Options) -> Result<Wanted, Stop> {
         (Some(topic), None) => Ok(Wanted::Topic(topic.to_owned())),
         (None, None) => {
             let text = include.unwrap_or_default();
-            let pattern = Regex::new(&format!("^(?:{text})$"));
-            pattern.map(Wanted::Pattern).map_err(|_| Stop::Usage(format!("{text} is not a regular expression")))
+            Pattern::whole(text)
+                .map(Wanted::Pattern)
+                .map_err(|_| Stop::Usage(format!("{text} is not a regular expression")))
         }
     }
 }
@@ -204,9 +204,10 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let printing = Printing { formatter, max_messages, timeout, skips_errors: options.has("skip-message-on-error") };
     let outcome = printing.run(&mut consumer, out, &mut printed).await;
     consumer.close().await;
-    eprintln!("Processed a total of {printed} messages");
+    complain!("Processed a total of {printed} messages");
     if options.has("enable-systest-events") {
-        writeln!(out, "shutdown_complete")?;
+        // Whether or not anybody reads it.
+        let _ = writeln!(out, "shutdown_complete");
     }
     outcome
 }
@@ -258,19 +259,25 @@ impl Printing {
                     Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                         return Err(Stop::Failed(format!("Unknown error when running consumer: {error}")));
                     }
-                    Err(error) => return Err(unwritable(error)),
+                    Err(_) => {
+                        tell_unwritable();
+                        return Ok(());
+                    }
                     Ok(()) => {}
                 }
             }
-            out.flush().map_err(unwritable)?;
+            if out.flush().is_err() {
+                tell_unwritable();
+                return Ok(());
+            }
         }
         Ok(())
     }
 }
 
-fn unwritable(_: std::io::Error) -> Stop {
-    eprintln!("Unable to write to standard out, closing consumer.");
-    Stop::Output
+/// That nobody reads on is no failure of the tool.
+fn tell_unwritable() {
+    complain!("Unable to write to standard out, closing consumer.");
 }
 
 #[cfg(test)]

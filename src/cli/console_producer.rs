@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::options::{BOOTSTRAP_SERVER, BROKER_LIST, Options, Stop, Takes, Tool, flag, key_values};
 use crate::cli::{producer, properties_of_file};
+use crate::client::pattern::Pattern;
 use crate::client::producer::OutgoingRecord;
 use crate::client::settings::ClientProperties;
 
@@ -93,7 +94,7 @@ struct LineReader {
     ignores_errors: bool,
     key_separator: String,
     headers_delimiter: String,
-    headers_separator: String,
+    headers_separator: Pattern,
     headers_key_separator: String,
     null_marker: Option<String>,
     line_number: u64,
@@ -106,20 +107,21 @@ impl LineReader {
     fn new(properties: &ClientProperties) -> Result<LineReader, String> {
         let text = |key: &str, default: &str| properties.get(key).unwrap_or(default).to_owned();
         let flag = |key: &str| properties.get(key).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+        let headers_separator = text("headers.separator", ",");
         let reader = LineReader {
             parses_key: flag("parse.key"),
             parses_headers: flag("parse.headers"),
             ignores_errors: flag("ignore.error"),
             key_separator: text("key.separator", "\t"),
             headers_delimiter: text("headers.delimiter", "\t"),
-            headers_separator: text("headers.separator", ","),
+            headers_separator: Pattern::new(&headers_separator)?,
             headers_key_separator: text("headers.key.separator", ":"),
             null_marker: properties.get("null.marker").map(str::to_owned),
             line_number: 0,
         };
         let headers = [
             ("headers.delimiter", &reader.headers_delimiter),
-            ("headers.separator", &reader.headers_separator),
+            ("headers.separator", &headers_separator),
             ("headers.key.separator", &reader.headers_key_separator),
         ];
         let same = |a: (&str, &String), b: (&str, &String)| {
@@ -154,33 +156,21 @@ impl LineReader {
             return Ok(Vec::new());
         }
         let mut headers = Vec::new();
-        let mut rest = Some(text);
-        while let Some(pairs) = rest {
-            let separator = self.headers_separator.as_bytes();
-            let pair = match find(pairs, separator) {
-                Some(at) => {
-                    rest = Some(&pairs[at + separator.len()..]);
-                    &pairs[..at]
-                }
+        for pair in self.headers_separator.split(&String::from_utf8_lossy(text))? {
+            match pair.split_once(&self.headers_key_separator) {
+                None if self.ignores_errors => headers.push((Bytes::copy_from_slice(pair.as_bytes()), None)),
                 None => {
-                    rest = None;
-                    pairs
-                }
-            };
-            match find(pair, self.headers_key_separator.as_bytes()) {
-                None if self.ignores_errors => headers.push((Bytes::copy_from_slice(pair), None)),
-                None => {
-                    let (pair, number) = (String::from_utf8_lossy(pair), self.line_number);
+                    let number = self.line_number;
                     return Err(format!("No header key separator found in pair '{pair}' on line number {number}"));
                 }
-                Some(at) => {
-                    let Some(key) = self.field(&pair[..at]) else {
+                Some((key, value)) => {
+                    let Some(key) = self.field(key.as_bytes()) else {
                         let marker = self.null_marker.as_deref().unwrap_or_default();
                         return Err(format!(
                             "Header keys should not be equal to the null marker '{marker}' as they can't be null"
                         ));
                     };
-                    headers.push((key, self.field(&pair[at + self.headers_key_separator.len()..])));
+                    headers.push((key, self.field(value.as_bytes())));
                 }
             }
         }
@@ -215,31 +205,56 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
+/// Lines that end with `\n`, `\r` or both, as Java's readers take them.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The last line ended with `\r`: an `\n` after it ends no other.
+    after_return: bool,
+}
+
+impl Lines {
+    /// The next line without its end; `None` at the end of the input. A line that ends with `\r` is told at once.
+    fn next(&mut self, input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        loop {
+            let available = match input.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                available => available?,
+            };
+            if available.is_empty() {
+                return Ok((!line.is_empty()).then_some(line));
+            }
+            if std::mem::take(&mut self.after_return) && available[0] == b'\n' {
+                input.consume(1);
+                continue;
+            }
+            let end = available.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            line.extend_from_slice(&available[..end.unwrap_or(available.len())]);
+            self.after_return = end.is_some_and(|at| available[at] == b'\r');
+            let read = end.map_or(available.len(), |at| at + 1);
+            input.consume(read);
+            if end.is_some() {
+                return Ok(Some(line));
+            }
+        }
+    }
+}
+
 /// Reads lines on a thread of its own, since stdin blocks.
 fn lines_of_stdin() -> mpsc::Receiver<io::Result<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel(1024);
     // The thread ends with stdin, with the receiver, or with the process.
     std::thread::spawn(move || {
         let mut input = io::stdin().lock();
+        let mut lines = Lines::default();
         let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();
         loop {
             if prompts {
-                print!(">");
-                let _ = io::stdout().flush();
+                let _ = write!(io::stdout(), ">").and_then(|()| io::stdout().flush());
             }
-            let mut line = Vec::new();
-            let read = input.read_until(b'\n', &mut line);
-            let outcome = match read {
-                Ok(0) => return,
-                Ok(_) => {
-                    if line.last() == Some(&b'\n') {
-                        line.pop();
-                        if line.last() == Some(&b'\r') {
-                            line.pop();
-                        }
-                    }
-                    Ok(line)
-                }
+            let outcome = match lines.next(&mut input) {
+                Ok(None) => return,
+                Ok(Some(line)) => Ok(line),
                 Err(error) => Err(error),
             };
             let is_error = outcome.is_err();
@@ -353,6 +368,38 @@ mod tests {
             reader(&[("headers.separator", ":")]).unwrap_err(),
             "headers.separator and headers.key.separator may not be equal"
         );
+    }
+
+    #[test]
+    fn headers_are_parted_by_a_regular_expression_as_java_splits() {
+        let headers = |separator: &str, line: &str| {
+            let given = [("parse.headers", "true"), ("ignore.error", "true"), ("headers.separator", separator)];
+            reader(&given).unwrap().record(line.as_bytes()).unwrap().headers
+        };
+        let header = |key: &str, value: &str| (bytes(key).unwrap(), bytes(value));
+        assert_eq!(headers("[;|]", "a:1;b:2|c:3\tv"), [header("a", "1"), header("b", "2"), header("c", "3")]);
+        assert_eq!(headers(",", "a:1,,\tv"), [header("a", "1")]);
+        assert_eq!(headers(",", ",\tv"), []);
+        let bare = |key: &str| (bytes(key).unwrap(), None);
+        assert_eq!(headers("", "a:b\tv"), [bare("a"), header("", ""), bare("b")]);
+        assert_eq!(headers(",", "\tv"), [bare("")]);
+        assert!(reader(&[("headers.separator", "[")]).is_err());
+    }
+
+    #[test]
+    fn a_line_ends_with_a_newline_a_return_or_both() {
+        let lines_of = |text: &str, buffer_bytes: usize| {
+            let mut input = io::BufReader::with_capacity(buffer_bytes, text.as_bytes());
+            let mut lines = Lines::default();
+            let next = || lines.next(&mut input).unwrap().map(|line| String::from_utf8(line).unwrap());
+            std::iter::from_fn(next).collect::<Vec<_>>()
+        };
+        for buffer_bytes in [1, 2, 100] {
+            assert_eq!(lines_of("a\nb\rc\r\nd\n\re\r\r\nf", buffer_bytes), ["a", "b", "c", "d", "", "e", "", "f"]);
+            assert_eq!(lines_of("a\r", buffer_bytes), ["a"]);
+            assert_eq!(lines_of("\n", buffer_bytes), [""]);
+        }
+        assert_eq!(lines_of("", 1), [""; 0]);
     }
 
     #[test]

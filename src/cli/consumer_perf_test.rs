@@ -76,7 +76,8 @@ fn strftime_of(java: &str) -> String {
 /// As Java prints a double with four digits, infinity included.
 fn four_digits(value: f64) -> String {
     match value {
-        infinite if infinite.is_infinite() => "Infinity".to_owned(),
+        f64::INFINITY => "Infinity".to_owned(),
+        f64::NEG_INFINITY => "-Infinity".to_owned(),
         value => format!("{value:.4}"),
     }
 }
@@ -90,15 +91,26 @@ struct Read {
     rebalance_ms: u64,
 }
 
-/// The columns of one interval, after its times.
-fn columns(total: &Read, last: &Read, elapsed_ms: u64) -> String {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// Of an interval. No speed is told of a time that was all spent waiting for the group.
+    Interval,
+    /// Of the whole run.
+    Total,
+}
+
+/// The columns of a line, after its times.
+fn columns(line: Line, total: &Read, last: &Read, elapsed_ms: u64) -> String {
     let mb = (total.bytes - last.bytes) as f64 / MB;
     let messages = (total.messages - last.messages) as f64;
-    let rebalance_ms = total.rebalance_ms - last.rebalance_ms;
+    let rebalance_ms = total.rebalance_ms;
     // A negative time is printed as it is, as Kafka's tool does.
     let fetch_ms = elapsed_ms as i64 - rebalance_ms as i64;
     let seconds = elapsed_ms as f64 / 1000.0;
-    let fetch_seconds = fetch_ms as f64 / 1000.0;
+    let fetch_seconds = match fetch_ms {
+        ..=0 if line == Line::Interval => f64::INFINITY,
+        fetch_ms => fetch_ms as f64 / 1000.0,
+    };
     format!(
         "{}, {}, {}, {}, {rebalance_ms}, {fetch_ms}, {}, {}",
         four_digits(total.bytes as f64 / MB),
@@ -170,19 +182,23 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
             read.messages += 1;
             let len = |field: &Option<bytes::Bytes>| field.as_ref().map_or(0, bytes::Bytes::len);
             read.bytes += (len(&record.record.key) + len(&record.record.value)) as u64;
-        }
-        read.rebalance_ms = millis(consumer.rebalance_time);
-        if millis(now - last_report) >= interval_ms {
-            progress.set_position(read.messages);
-            if detailed {
-                let line = columns(&read, &last, millis(now - last_report));
-                let time = Zoned::now().strftime(&format).to_string();
-                progress.suspend(|| writeln!(out, "{time}, 0, {line}"))?;
+            // At the first record that comes when the interval is over, as Kafka's tool does.
+            if millis(now - last_report) >= interval_ms {
+                progress.set_position(read.messages);
+                if detailed {
+                    // The waits after the first interval are told of nowhere but in the total.
+                    let rebalance_ms = if last.messages == 0 { millis(consumer.rebalance_time) } else { 0 };
+                    let read = Read { rebalance_ms, ..read };
+                    let line = columns(Line::Interval, &read, &last, millis(now - last_report));
+                    let time = Zoned::now().strftime(&format).to_string();
+                    progress.suspend(|| writeln!(out, "{time}, 0, {line}"))?;
+                }
+                last = read;
+                last_report = now;
             }
-            last = read;
-            last_report = now;
         }
     }
+    read.rebalance_ms = millis(consumer.rebalance_time);
     progress.finish_and_clear();
     if read.messages < wanted {
         writeln!(
@@ -195,10 +211,10 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     consumer.close().await;
     if !detailed {
         let times = format!("{}, {}", start_time.strftime(&format), end_time.strftime(&format));
-        writeln!(out, "{times}, {}", columns(&read, &Read::default(), millis(elapsed)))?;
+        writeln!(out, "{times}, {}", columns(Line::Total, &read, &Read::default(), millis(elapsed)))?;
     }
     if options.has("print-metrics") {
-        eprintln!("There are no metrics to print: this consumer keeps none.");
+        complain!("There are no metrics to print: this consumer keeps none.");
     }
     Ok(())
 }
@@ -217,12 +233,21 @@ mod tests {
     fn a_row_counts_the_wait_for_the_group_apart() {
         let read = Read { bytes: 10 * 1024 * 1024, messages: 1000, rebalance_ms: 1000 };
         assert_eq!(
-            columns(&read, &Read::default(), 2000),
+            columns(Line::Total, &read, &Read::default(), 2000),
             "10.0000, 5.0000, 1000, 500.0000, 1000, 1000, 10.0000, 1000.0000"
         );
         assert_eq!(
-            columns(&read, &Read::default(), 1000),
+            columns(Line::Total, &read, &Read::default(), 1000),
             "10.0000, 10.0000, 1000, 1000.0000, 1000, 0, Infinity, Infinity"
+        );
+        assert_eq!(
+            columns(Line::Interval, &read, &Read::default(), 500),
+            "10.0000, 20.0000, 1000, 2000.0000, 1000, -500, 0.0000, 0.0000"
+        );
+        let earlier = Read { bytes: 5 * 1024 * 1024, messages: 600, rebalance_ms: 0 };
+        assert_eq!(
+            columns(Line::Interval, &Read { rebalance_ms: 0, ..read }, &earlier, 1000),
+            "10.0000, 5.0000, 1000, 400.0000, 0, 1000, 5.0000, 400.0000"
         );
     }
 }

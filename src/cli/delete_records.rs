@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cli::cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
-use crate::client::error::{described, exception_of};
+use crate::client::error::thrown;
 use crate::model::TopicPartition;
 
 pub(crate) const TOOL: Tool = Tool {
@@ -37,7 +37,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     for (name, outcome) in deleted {
         match outcome {
             Ok(low_watermark) => writeln!(out, "partition: {name}\tlow_watermark: {low_watermark}")?,
-            Err(code) => writeln!(out, "partition: {name}\terror: {}: {}", exception_of(code), described(code))?,
+            Err(code) => writeln!(out, "partition: {name}\terror: {}", thrown(code, None))?,
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::io::Write;
 use crate::cli::cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::client::cluster::Cluster;
-use crate::client::error::described;
+use crate::client::error::told;
 use crate::config::metadata_version::MetadataVersion;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::update_features::{FeatureUpdateKey, UpdateFeaturesRequest, UpdateFeaturesResponse};
@@ -77,7 +77,16 @@ fn updates(command: &str, options: &Options) -> Result<BTreeMap<String, i16>, St
     let mut updates = BTreeMap::new();
     if let Some(version) = options.value("metadata").filter(|_| command != "disable") {
         let known = version.parse::<MetadataVersion>();
-        let known = known.map_err(|_| Stop::Failed(format!("Unsupported metadata.version {version}.")))?;
+        let known = known.map_err(|_| {
+            // Those that a cluster of KRaft may begin with, whatever ours may.
+            let supported = MetadataVersion::ALL.iter();
+            let supported = supported.filter(|v| (MetadataVersion::V3_3_IV0..=MetadataVersion::LATEST).contains(*v));
+            let supported: Vec<&str> = supported.map(|version| version.name()).collect();
+            Stop::Failed(format!(
+                "Unsupported metadata.version {version}. Supported metadata.version are {}",
+                supported.join(", ")
+            ))
+        })?;
         updates.insert(METADATA_VERSION.to_owned(), known.feature_level());
     }
     for text in options.values("feature") {
@@ -130,7 +139,7 @@ async fn update(
     let code_of = |answer: &UpdateFeaturesResponse| ErrorCode::from_code(answer.error_code);
     let answer = cluster.send_to_controller(&request, i16::MAX, code_of).await?;
     let code = ErrorCode::from_code(answer.error_code);
-    let why = |code: ErrorCode, message: Option<String>| message.unwrap_or_else(|| described(code));
+    let why = |code: ErrorCode, message: Option<String>| told(code, message.as_deref()).to_owned();
     let mut failures: BTreeMap<String, String> = BTreeMap::new();
     if code.is_error() {
         let why = why(code, answer.error_message);
@@ -187,7 +196,12 @@ mod tests {
             "Can't parse feature=level string a=x: unable to parse x as a short."
         );
         assert_eq!(refusal("disable", "--feature a --feature a"), "Feature a was specified more than once.");
-        assert_eq!(refusal("upgrade", "--metadata nonsense"), "Unsupported metadata.version nonsense.");
+        assert_eq!(
+            refusal("upgrade", "--metadata nonsense"),
+            "Unsupported metadata.version nonsense. Supported metadata.version are 3.3-IV0, 3.3-IV1, 3.3-IV2, 3.3-IV3, \
+             3.4-IV0, 3.5-IV0, 3.5-IV1, 3.5-IV2, 3.6-IV0, 3.6-IV1, 3.6-IV2, 3.7-IV0, 3.7-IV1, 3.7-IV2, 3.7-IV3, 3.7-IV4, \
+             3.8-IV0, 3.9-IV0"
+        );
         assert_eq!(updates("describe", &TOOL.options("describe")).unwrap(), BTreeMap::new());
     }
 }

@@ -9,10 +9,10 @@ use crate::cli::cluster_of;
 use crate::cli::options::{BOOTSTRAP_SERVER, BROKER_LIST, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::cli::topic_filter::TopicFilter;
 use crate::client::admin::{EARLIEST, LATEST};
-use crate::client::error::{ClientError, described};
+use crate::client::error::{ClientError, thrown};
+use crate::client::pattern::comma_list;
 use crate::model::TopicPartition;
 use crate::model::internal_topics::is_internal_topic;
-use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::list_offsets::ListOffsetsRequest;
 
 pub(crate) const TOOL: Tool = Tool {
@@ -98,8 +98,8 @@ fn parse_rules(options: &Options) -> Result<Vec<Rule>, Stop> {
             return Err(Stop::Failed("--topic-partitions cannot be used with --topic or --partitions".to_owned()));
         }
         let form = Regex::new("^([^:,]*)(?::(?:([0-9]*)|(?:([0-9]*)-([0-9]*))))?$").expect("the pattern is constant");
-        return patterns
-            .split(',')
+        return comma_list(patterns)
+            .into_iter()
             .map(|text| {
                 let invalid = || Stop::Failed(format!("Invalid rule specification: {text}"));
                 let parts = form.captures(text).ok_or_else(invalid)?;
@@ -115,11 +115,13 @@ fn parse_rules(options: &Options) -> Result<Vec<Rule>, Stop> {
     }
     let partitions = match options.value("partitions").filter(|text| !text.is_empty()) {
         None => Wanted::All,
-        Some(text) => Wanted::Ids(text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| {
-            Stop::Failed(format!(
-                "--partitions expects a comma separated list of numeric partition ids, but received: {text}"
-            ))
-        })?),
+        Some(text) => {
+            Wanted::Ids(comma_list(text).into_iter().map(str::parse).collect::<Result<_, _>>().map_err(|_| {
+                Stop::Failed(format!(
+                    "--partitions expects a comma separated list of numeric partition ids, but received: {text}"
+                ))
+            })?)
+        }
     };
     Ok(vec![Rule { topics: filter(options.value("topic").unwrap_or(".*"))?, partitions }])
 }
@@ -168,10 +170,9 @@ async fn run_terse(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
         match result {
             Ok(found) if found.offset < 0 => {}
             Ok(found) => writeln!(out, "{}:{}:{}", partition.topic, partition.partition, found.offset)?,
-            Err(code) => eprintln!(
-                "Skip getting offsets for topic-partition {partition} due to error: {}",
-                described(ErrorCode::from_code(code.code()))
-            ),
+            Err(code) => {
+                complain!("Skip getting offsets for topic-partition {partition} due to error: {}", thrown(*code, None))
+            }
         }
     }
     Ok(())

@@ -6,10 +6,11 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use crate::cli::configured_cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, Options, Stop, Takes, Tool, flag};
+use crate::cli::{cluster_with, properties_of_file};
 use crate::client::cluster::Cluster;
-use crate::client::error::{ClientError, described};
+use crate::client::error::{checked, thrown};
+use crate::client::settings::ClientProperties;
 use crate::model::TopicPartition;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::elect_leaders::{ElectLeadersRequest, ElectLeadersResponse, TopicPartitions};
@@ -37,8 +38,9 @@ pub(crate) const TOOL: Tool = Tool {
     ],
 };
 
-/// How long an election may take. Source: LeaderElectionCommand.main.
-const TIMEOUT_MS: i32 = 30_000;
+/// How long an election may take, and an attempt at it, unless the user's properties say so. Source:
+/// LeaderElectionCommand.main and run.
+const TIMEOUTS: [(&str, &str); 2] = [("default.api.timeout.ms", "30000"), ("request.timeout.ms", "15000")];
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     let missing: Vec<&str> =
@@ -74,9 +76,16 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         }
         (None, None) => None,
     };
-    let file = options.value("admin.config");
-    let cluster = configured_cluster(file, options.required("bootstrap-server")?, "kafka-leader-election")?;
+    let cluster = cluster_with(properties(options)?, options.required("bootstrap-server")?, "kafka-leader-election")?;
     elect(&cluster, election, partitions, out).await
+}
+
+fn properties(options: &Options) -> Result<ClientProperties, Stop> {
+    let mut properties = properties_of_file(options.value("admin.config"))?;
+    for (name, default) in TIMEOUTS {
+        properties.set_if_absent(name, default);
+    }
+    Ok(properties)
 }
 
 fn partitions_in(path: &str) -> Result<BTreeSet<TopicPartition>, Stop> {
@@ -124,10 +133,12 @@ async fn elect(
         }
         topics.into_iter().map(|(topic, partitions)| TopicPartitions { topic, partitions }).collect()
     });
+    let allowed = cluster.settings.connection.request_timeout.min(cluster.settings.api_timeout);
     let request = ElectLeadersRequest {
         election_type: i8::from(election == "UNCLEAN"),
         topic_partitions: asked,
-        timeout_ms: TIMEOUT_MS,
+        // As Kafka's client asks the first time.
+        timeout_ms: i32::try_from(allowed.as_millis()).unwrap_or(i32::MAX),
     };
     // The broker that is not the controller says so for the partitions.
     let code_of = |answer: &ElectLeadersResponse| {
@@ -137,19 +148,24 @@ async fn elect(
         if is_not_controller { ErrorCode::NotController } else { ErrorCode::from_code(answer.error_code) }
     };
     // Before version 1 there was no choice of elections.
-    let answer = cluster.send_to_controller(&request, i16::MAX, code_of).await.inspect_err(|error| {
-        if matches!(error, ClientError::GaveUp { .. }) {
-            let _ = writeln!(out, "Timeout waiting for election results");
+    let answer = cluster.send_to_controller(&request, i16::MAX, code_of).await.and_then(|answer| {
+        checked("elect leaders", answer.error_code, None)?;
+        Ok(answer)
+    });
+    let why = match answer {
+        Ok(answer) => return report(election, answer, out),
+        Err(error) if error.thrown().starts_with(&ErrorCode::RequestTimedOut.exception()) => {
+            "Timeout waiting for election results"
         }
-    })?;
-    let code = ErrorCode::from_code(answer.error_code);
-    if code.is_error() {
-        if code == ErrorCode::ClusterAuthorizationFailed {
-            writeln!(out, "Not authorized to perform leader election")?;
+        Err(error) if error.code() == Some(ErrorCode::ClusterAuthorizationFailed) => {
+            "Not authorized to perform leader election"
         }
-        return Err(ClientError::refused("elect leaders", code, None).into());
-    }
-    report(election, answer, out)
+        Err(error) => {
+            return Err(Stop::Failed(format!("java.util.concurrent.ExecutionException: {}", error.thrown())));
+        }
+    };
+    writeln!(out, "{why}")?;
+    Err(Stop::Failed(why.to_owned()))
 }
 
 fn report(election: &str, answer: ElectLeadersResponse, out: &mut dyn Write) -> Result<(), Stop> {
@@ -160,10 +176,7 @@ fn report(election: &str, answer: ElectLeadersResponse, out: &mut dyn Write) -> 
             match ErrorCode::from_code(result.error_code) {
                 ErrorCode::None => succeeded.push(name.to_string()),
                 ErrorCode::ElectionNotNeeded => noop.push(name.to_string()),
-                code => {
-                    let why = result.error_message.unwrap_or_else(|| described(code));
-                    failed.push((name, format!("{code}: {why}")));
-                }
+                code => failed.push((name, thrown(code, result.error_message.as_deref()))),
             }
         }
     }
@@ -198,6 +211,20 @@ mod tests {
     }
 
     #[test]
+    fn timeouts_are_the_tools_own_unless_the_user_says_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("admin.properties");
+        std::fs::write(&file, "request.timeout.ms=7\n").unwrap();
+        let given = |line: &str| {
+            let properties = properties(&TOOL.options(line)).unwrap();
+            ["default.api.timeout.ms", "request.timeout.ms"].map(|name| properties.get(name).map(str::to_owned))
+        };
+        let ms = |text: &str| Some(text.to_owned());
+        assert_eq!(given("--topic t"), [ms("30000"), ms("15000")]);
+        assert_eq!(given(&format!("--admin.config {}", file.display())), [ms("30000"), ms("7")]);
+    }
+
+    #[test]
     fn the_outcome_of_each_partition_is_told() {
         let result = |partition_id, code: ErrorCode| PartitionResult {
             partition_id,
@@ -219,7 +246,8 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "Successfully completed leader election (PREFERRED) for partitions t-0, t-3\n\
              Valid replica already elected for partitions t-1\n\
-             Error completing leader election (PREFERRED) for partition: t-2: PREFERRED_LEADER_NOT_AVAILABLE: not in sync\n"
+             Error completing leader election (PREFERRED) for partition: t-2: \
+             org.apache.kafka.common.errors.PreferredLeaderNotAvailableException: not in sync\n"
         );
     }
 }

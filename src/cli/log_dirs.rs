@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::cli::cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
-use crate::client::error::exception_of;
 use crate::client::log_dirs::DescribedLogDirs;
 use crate::model::BrokerId;
 
@@ -78,7 +77,7 @@ fn as_json(described: &BTreeMap<i32, DescribedLogDirs>, topics: &BTreeSet<&str>)
                     replica.is_future
                 )
             });
-            let error = dir.error.is_error().then(|| exception_of(dir.error));
+            let error = dir.error.is_error().then(|| dir.error.exception());
             format!(
                 "{{\"partitions\":[{}],\"error\":{},\"logDir\":{}}}",
                 all(replicas.collect()),

@@ -2,10 +2,23 @@
 
 use std::io::{self, Write};
 
-use crate::cli::offsets_formatter::{Kind, json};
+use crate::cli::api_message_formatter::Kind;
+use crate::cli::{api_message_formatter, deprecated_formatters};
 use crate::client::consumer::ConsumedRecord;
 use crate::client::settings::ClientProperties;
 use crate::record::batch::TimestampType;
+
+/// The names of classes that Kafka's tool takes and warns of.
+/// Source: kafka 3.9.1 tools/src/main/java/org/apache/kafka/tools/consumer/ConsoleConsumerOptions.java,
+/// convertDeprecatedClass.
+const DEPRECATED: [&str; 6] = [
+    "kafka.tools.DefaultMessageFormatter",
+    "kafka.tools.LoggingMessageFormatter",
+    "kafka.tools.NoOpMessageFormatter",
+    "kafka.coordinator.transaction.TransactionLog$TransactionLogMessageFormatter",
+    "kafka.coordinator.group.GroupMetadataManager$OffsetsMessageFormatter",
+    "kafka.coordinator.group.GroupMetadataManager$GroupMetadataMessageFormatter",
+];
 
 /// How a consumed record is printed, by the class name that Kafka's tool takes.
 #[derive(Debug)]
@@ -14,8 +27,10 @@ pub(crate) enum MessageFormatter {
     /// The columns, and the same as a log line.
     Logging(Columns),
     NoOp,
-    /// The records of `__consumer_offsets` as JSON.
-    Offsets(Kind),
+    /// The records of an internal topic as JSON.
+    Json(Kind),
+    /// The same as text.
+    Text(Kind),
 }
 
 /// The columns of the default formatter.
@@ -47,6 +62,8 @@ enum Deserializer {
     Long,
     Float,
     Double,
+    Boolean,
+    Uuid,
 }
 
 impl Deserializer {
@@ -58,6 +75,8 @@ impl Deserializer {
             "LongDeserializer" => Deserializer::Long,
             "FloatDeserializer" => Deserializer::Float,
             "DoubleDeserializer" => Deserializer::Double,
+            "BooleanDeserializer" => Deserializer::Boolean,
+            "UUIDDeserializer" => Deserializer::Uuid,
             _ => return Err(format!("the deserializer {class} is not supported")),
         })
     }
@@ -71,15 +90,32 @@ impl Deserializer {
             Deserializer::Long => write!(out, "{}", i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
             Deserializer::Float => write!(out, "{:?}", f32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
             Deserializer::Double => write!(out, "{:?}", f64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            Deserializer::Boolean => match bytes {
+                [flag @ (0 | 1)] => write!(out, "{}", *flag == 1),
+                _ => Err(wrong()),
+            },
+            Deserializer::Uuid => write!(out, "{}", uuid(bytes).ok_or_else(wrong)?),
         }
     }
 }
 
+/// A UUID that is written in at most 36 characters. As Java reads it, each of the five numbers may have fewer digits than
+/// it is printed with, and loses those that it has too many.
+fn uuid(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= 36)?;
+    let numbers: Vec<i64> =
+        text.split('-').map(|digits| i64::from_str_radix(digits, 16)).collect::<Result<_, _>>().ok()?;
+    let [a, b, c, d, e] = numbers[..] else { return None };
+    let low = |number: i64, digits: u32| number & ((1 << (4 * digits)) - 1);
+    Some(format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", low(a, 8), low(b, 4), low(c, 4), low(d, 4), low(e, 12)))
+}
+
 impl MessageFormatter {
     pub(crate) fn new(class: &str, properties: &ClientProperties) -> Result<MessageFormatter, String> {
-        if let Some(name) = class.strip_prefix("kafka.tools.") {
-            eprintln!(
-                "WARNING: kafka.tools.{name} is deprecated and will be removed in the next major release. Please use \
+        if DEPRECATED.contains(&class) {
+            let name = class.rsplit(['.', '$']).next().unwrap_or_default();
+            complain!(
+                "WARNING: {class} is deprecated and will be removed in the next major release. Please use \
                  org.apache.kafka.tools.consumer.{name} instead"
             );
         }
@@ -87,12 +123,12 @@ impl MessageFormatter {
             "DefaultMessageFormatter" => Ok(MessageFormatter::Default(Columns::new(properties)?)),
             "LoggingMessageFormatter" => Ok(MessageFormatter::Logging(Columns::new(properties)?)),
             "NoOpMessageFormatter" => Ok(MessageFormatter::NoOp),
-            "OffsetsMessageFormatter" | "GroupMetadataManager$OffsetsMessageFormatter" => {
-                Ok(MessageFormatter::Offsets(Kind::Offsets))
-            }
-            "GroupMetadataMessageFormatter" | "GroupMetadataManager$GroupMetadataMessageFormatter" => {
-                Ok(MessageFormatter::Offsets(Kind::Groups))
-            }
+            "OffsetsMessageFormatter" => Ok(MessageFormatter::Json(Kind::Offsets)),
+            "GroupMetadataMessageFormatter" => Ok(MessageFormatter::Json(Kind::Groups)),
+            "TransactionLogMessageFormatter" => Ok(MessageFormatter::Json(Kind::Transactions)),
+            "GroupMetadataManager$OffsetsMessageFormatter" => Ok(MessageFormatter::Text(Kind::Offsets)),
+            "GroupMetadataManager$GroupMetadataMessageFormatter" => Ok(MessageFormatter::Text(Kind::Groups)),
+            "TransactionLog$TransactionLogMessageFormatter" => Ok(MessageFormatter::Text(Kind::Transactions)),
             _ => Err(format!("the formatter {class} is not supported")),
         }
     }
@@ -113,12 +149,20 @@ impl MessageFormatter {
                 Ok(())
             }
             MessageFormatter::NoOp => Ok(()),
-            MessageFormatter::Offsets(kind) => match json(*kind, record) {
-                Ok(Some(line)) => writeln!(out, "{line}"),
-                Ok(None) => Ok(()),
-                Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
-            },
+            MessageFormatter::Json(kind) => {
+                line(api_message_formatter::json(*kind, record).map_err(|error| error.to_string()), out)
+            }
+            MessageFormatter::Text(kind) => line(deprecated_formatters::text(*kind, record), out),
         }
+    }
+}
+
+/// A record that cannot be shown is told from an output that cannot be written.
+fn line(shown: Result<Option<String>, String>, out: &mut dyn Write) -> io::Result<()> {
+    match shown {
+        Ok(Some(line)) => writeln!(out, "{line}"),
+        Ok(None) => Ok(()),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
     }
 }
 
@@ -238,6 +282,42 @@ mod tests {
             .write(&record, &mut out)
             .unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn truths_and_uuids_are_read() {
+        let shown = |class: &str, bytes: &[u8]| {
+            let mut out = Vec::new();
+            let class = format!("org.apache.kafka.common.serialization.{class}");
+            Deserializer::of_class(&class)
+                .unwrap()
+                .write(bytes, &mut out)
+                .ok()
+                .map(|()| String::from_utf8(out).unwrap())
+        };
+        assert_eq!(shown("BooleanDeserializer", &[1]).unwrap(), "true");
+        assert_eq!(shown("BooleanDeserializer", &[0]).unwrap(), "false");
+        assert_eq!(shown("BooleanDeserializer", &[2]), None);
+        assert_eq!(shown("BooleanDeserializer", &[]), None);
+        let id = "123e4567-e89b-12d3-a456-426614174000";
+        assert_eq!(shown("UUIDDeserializer", id.to_uppercase().as_bytes()).unwrap(), id);
+        assert_eq!(shown("UUIDDeserializer", b"1-2-3-4-5").unwrap(), "00000001-0002-0003-0004-000000000005");
+        for wrong in ["", "1-2-3-4", "1-2-3-4-5-6", "1-2-3-4-x", "1--3-4-5"] {
+            assert_eq!(shown("UUIDDeserializer", wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_of_classes_choose_the_form() {
+        let chosen = |class: &str| MessageFormatter::new(class, &ClientProperties::default());
+        let json = chosen("org.apache.kafka.tools.consumer.TransactionLogMessageFormatter");
+        assert!(matches!(json, Ok(MessageFormatter::Json(Kind::Transactions))), "{json:?}");
+        let text = chosen("kafka.coordinator.transaction.TransactionLog$TransactionLogMessageFormatter");
+        assert!(matches!(text, Ok(MessageFormatter::Text(Kind::Transactions))), "{text:?}");
+        let text = chosen("kafka.coordinator.group.GroupMetadataManager$OffsetsMessageFormatter");
+        assert!(matches!(text, Ok(MessageFormatter::Text(Kind::Offsets))), "{text:?}");
+        let text = chosen("kafka.coordinator.group.GroupMetadataManager$GroupMetadataMessageFormatter");
+        assert!(matches!(text, Ok(MessageFormatter::Text(Kind::Groups))), "{text:?}");
     }
 
     #[test]

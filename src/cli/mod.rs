@@ -6,6 +6,15 @@
 //!
 //! Deliberately unknown here: the broker itself, which `main.rs` starts.
 
+/// Tells the user on standard error, if anybody reads it.
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
+pub(crate) mod api_message_formatter;
 pub(crate) mod broker_api_versions;
 pub(crate) mod cluster_tool;
 pub(crate) mod configs;
@@ -14,6 +23,7 @@ pub(crate) mod console_producer;
 pub(crate) mod consumer_groups;
 pub(crate) mod consumer_perf_test;
 pub(crate) mod delete_records;
+pub(crate) mod deprecated_formatters;
 pub(crate) mod dump_log;
 pub(crate) mod end_to_end_latency;
 pub(crate) mod features;
@@ -21,7 +31,6 @@ pub(crate) mod get_offsets;
 pub(crate) mod leader_election;
 pub(crate) mod log_dirs;
 pub(crate) mod message_formatter;
-pub(crate) mod offsets_formatter;
 pub(crate) mod options;
 pub(crate) mod producer_perf_test;
 pub(crate) mod reassign_partitions;
@@ -82,7 +91,8 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
     Some(match subcommand {
         "topics" => start(&topic_command::TOOL, arguments, topic_command::run),
         "console-producer" => start(&console_producer::TOOL, arguments, console_producer::run),
-        "console-consumer" => start(&console_consumer::TOOL, arguments, console_consumer::run),
+        // Alone among the tools, this one ends when nobody reads on.
+        "console-consumer" => start_on(&mut io::stdout(), &console_consumer::TOOL, arguments, console_consumer::run),
         "consumer-groups" => start(&consumer_groups::TOOL, arguments, consumer_groups::run),
         "configs" => start(&configs::TOOL, arguments, configs::run),
         // Alone among the tools, these take no arguments for a question.
@@ -111,10 +121,41 @@ pub fn run(subcommand: &str, arguments: &[OsString]) -> Option<i32> {
 }
 
 fn explain(tool: &Tool) -> i32 {
-    tool.print_usage(tool.about, &mut io::stdout()).map_or(1, |()| 0)
+    tool.print_usage(tool.about, &mut Unheeded(io::stdout())).map_or(1, |()| 0)
+}
+
+/// An output whose reader may leave: what is written from then on goes nowhere, and the tool does its work all the same.
+/// Source: the documentation of java.io.PrintStream, which Kafka's tools write to.
+struct Unheeded<W>(W);
+
+/// `done` where nobody reads.
+fn unless_closed<T>(outcome: io::Result<T>, done: T) -> io::Result<T> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(done),
+        outcome => outcome,
+    }
+}
+
+impl<W: Write> Write for Unheeded<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        unless_closed(self.0.write(bytes), bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        unless_closed(self.0.flush(), ())
+    }
 }
 
 fn start(
+    tool: &Tool,
+    arguments: &[OsString],
+    run: impl AsyncFnOnce(&Options, &mut dyn Write) -> Result<(), Stop>,
+) -> i32 {
+    start_on(&mut Unheeded(io::stdout()), tool, arguments, run)
+}
+
+fn start_on(
+    out: &mut dyn Write,
     tool: &Tool,
     arguments: &[OsString],
     run: impl AsyncFnOnce(&Options, &mut dyn Write) -> Result<(), Stop>,
@@ -123,13 +164,12 @@ fn start(
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("start the runtime: {error}");
+            complain!("start the runtime: {error}");
             return 1;
         }
     };
-    let mut out = io::stdout();
     let outcome = match tool.parse(arguments) {
-        Ok(options) => runtime.block_on(run(&options, &mut out)),
+        Ok(options) => runtime.block_on(run(&options, &mut *out)),
         Err(stop) => Err(stop),
     };
     // A thread may still wait for a line on stdin; it ends with the process.
@@ -142,8 +182,8 @@ fn start(
         Err(Stop::Reported | Stop::Output) => (1, out.flush()),
         Err(Stop::Signalled(status)) => (status, out.flush()),
     };
-    // Nobody listens: the status still tells.
-    if told.is_err() { 1 } else { status }
+    // What could not be written where somebody may look for it, the status still tells.
+    if unless_closed(told, ()).is_err() { 1 } else { status }
 }
 
 /// The tools log in Kafka's form, warnings and worse, to stderr; `RUST_LOG` chooses otherwise.
@@ -186,7 +226,10 @@ fn cluster_of(options: &Options, servers: &str, client_id: &str) -> Result<Clust
 
 /// The same with the properties of a file.
 fn configured_cluster(file: Option<&str>, servers: &str, client_id: &str) -> Result<Cluster, Stop> {
-    let mut properties = properties_of_file(file)?;
+    cluster_with(properties_of_file(file)?, servers, client_id)
+}
+
+fn cluster_with(mut properties: ClientProperties, servers: &str, client_id: &str) -> Result<Cluster, Stop> {
     properties.set("bootstrap.servers", servers);
     let settings = ClusterSettings::take(&mut properties, client_id)?;
     warn_of_left_over(&properties);

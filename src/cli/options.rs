@@ -7,6 +7,8 @@ use std::str::FromStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::client::pattern::comma_list;
+
 /// What follows a flag on the command line. The text names the value in the usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takes {
@@ -49,6 +51,16 @@ pub(crate) struct Tool {
     pub(crate) about: &'static str,
     pub(crate) flags: &'static [Flag],
 }
+
+/// The tools whose command line argparse4j reads in Kafka; that of the others joptsimple does.
+const ARGPARSE: [&str; 6] = [
+    "kafka-producer-perf-test",
+    "kafka-verifiable-consumer",
+    "kafka-verifiable-producer",
+    "kafka-transactions",
+    "kafka-features",
+    "kafka-cluster",
+];
 
 /// Why a tool ends before its work is done, or without having done it.
 #[derive(Debug)]
@@ -131,11 +143,46 @@ impl Tool {
         write!(out, "{}", self.command().term_width(110).render_help())
     }
 
+    /// To joptsimple a single dash is as good as two before the name of an option. What follows an option that takes a value
+    /// is its value, whatever it looks like.
+    /// Source: joptsimple 5.0.4 joptsimple/OptionParser.java, handleShortOptionToken.
+    fn with_two_dashes(&self, arguments: &[OsString]) -> Vec<OsString> {
+        let mut spelled = Vec::with_capacity(arguments.len());
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            let word = argument.to_string_lossy();
+            let (bare, is_short) = match (word.strip_prefix("--"), word.strip_prefix('-')) {
+                (Some(""), _) => {
+                    spelled.push(argument.clone());
+                    spelled.extend(rest.by_ref().cloned());
+                    break;
+                }
+                (Some(bare), _) => (bare, false),
+                (None, Some(bare)) => (bare, true),
+                (None, None) => (&*word, false),
+            };
+            let name = bare.split('=').next().unwrap_or_default();
+            let flag = self.flags.iter().find(|flag| word.starts_with('-') && flag.name == name);
+            let is_known = flag.is_some() || matches!(name, "help" | "version");
+            match is_known && is_short {
+                true => spelled.push(OsString::from(format!("--{bare}"))),
+                false => spelled.push(argument.clone()),
+            }
+            let takes_next = matches!(flag, Some(Flag { takes: Takes::Value(_) | Takes::Repeated(_), .. }));
+            if takes_next && !bare.contains('=') {
+                spelled.extend(rest.next().cloned());
+            }
+        }
+        spelled
+    }
+
     /// `--help` and an empty command line end as a usage error whose message is the tool's purpose, as in Kafka.
     pub(crate) fn parse(&self, arguments: &[OsString]) -> Result<Options, Stop> {
         if arguments.is_empty() {
             return Err(Stop::Usage(self.about.to_owned()));
         }
+        let is_argparse = ARGPARSE.contains(&self.script);
+        let arguments = if is_argparse { arguments.to_vec() } else { self.with_two_dashes(arguments) };
         let matches = self.command().try_get_matches_from(arguments).map_err(|error| {
             let name = match error.get(ContextKind::InvalidArg) {
                 Some(ContextValue::String(name)) => name.trim_start_matches('-').split([' ', '=', '[']).next(),
@@ -143,6 +190,10 @@ impl Tool {
             };
             let name = name.unwrap_or_default();
             Stop::Usage(match error.kind() {
+                ErrorKind::UnknownArgument if is_argparse => format!("unrecognized arguments: '--{name}'"),
+                ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues if is_argparse => {
+                    format!("argument --{name}: expected one argument")
+                }
                 ErrorKind::UnknownArgument => format!("{name} is not a recognized option"),
                 ErrorKind::TooManyValues => format!("Option {name} does not take an argument"),
                 ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
@@ -159,7 +210,7 @@ impl Tool {
             return Err(Stop::Version);
         }
         for flag in self.flags {
-            if matches!(flag.takes, Takes::Value(_)) && options.values(flag.name).len() > 1 {
+            if !is_argparse && matches!(flag.takes, Takes::Value(_)) && options.values(flag.name).len() > 1 {
                 let name = flag.name;
                 return Err(Stop::Usage(format!(
                     "Found multiple arguments for option {name}, but you asked for only one"
@@ -191,6 +242,14 @@ impl Options {
             Ok(values) => values.into_iter().flatten().map(String::as_str).collect(),
             Err(error) => unreachable!("the table of flags has no value for {name}: {error}"),
         }
+    }
+
+    /// Those of the flags that stand on the command line, as they first stand there.
+    pub(crate) fn in_order<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        let place = |name: &&str| self.matches.indices_of(name).and_then(|mut places| places.next());
+        let mut given: Vec<&str> = names.iter().copied().filter(|name| self.has(name)).collect();
+        given.sort_by_key(place);
+        given
     }
 
     /// What belongs to no flag. Most tools ignore it, as Kafka's do.
@@ -238,7 +297,7 @@ pub(crate) fn key_values(arguments: &[&str]) -> Vec<(String, String)> {
 
 /// Checks a `host:port,host:port` list.
 pub(crate) fn bootstrap_servers(list: &str) -> Result<Vec<String>, Stop> {
-    let servers: Vec<String> = list.split(',').map(|server| server.trim().to_owned()).collect();
+    let servers: Vec<String> = comma_list(list).into_iter().map(|server| server.trim().to_owned()).collect();
     for server in &servers {
         let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
         if !matches!(port, Some(Ok(_))) {
@@ -293,6 +352,34 @@ mod tests {
     }
 
     #[test]
+    fn one_dash_before_a_known_name_is_as_good_as_two() {
+        let options = parse("-topic -list -shift-by=-10 --property -topic -state -help=x word");
+        assert!(options.is_err(), "help takes no value: {options:?}");
+        let options = parse("-topic -list -shift-by=-10 --property -topic -state -list word").unwrap();
+        assert_eq!((options.value("topic"), options.value("property")), (Some("-list"), Some("-topic")));
+        assert_eq!(options.number::<i64>("shift-by").unwrap(), Some(-10));
+        assert!(options.has("list") && options.value("state") == Some(""));
+        assert_eq!(options.words(), ["word"]);
+        assert!(matches!(parse("-version"), Err(Stop::Version)));
+        assert_eq!(refusal("-bogus"), "b is not a recognized option");
+        assert_eq!(parse("--list -- -topic").unwrap().words(), ["-topic"]);
+    }
+
+    #[test]
+    fn argparse_has_its_own_words() {
+        let tool = Tool { script: "kafka-features", ..TOOL };
+        let parse = |line: &str| tool.parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        let refusal = |line| match parse(line) {
+            Err(Stop::Usage(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refusal("--bogus"), "unrecognized arguments: '--bogus'");
+        assert_eq!(refusal("--topic"), "argument --topic: expected one argument");
+        assert_eq!(parse("--topic a --topic b").unwrap().value("topic"), Some("b"));
+        assert!(parse("-list").is_err());
+    }
+
+    #[test]
     fn mistakes_are_named_as_kafka_names_them() {
         assert_eq!(refusal("--nosuch"), "nosuch is not a recognized option");
         assert_eq!(refusal("--top a"), "top is not a recognized option");
@@ -315,6 +402,7 @@ mod tests {
     #[test]
     fn a_server_without_a_port_is_refused() {
         assert_eq!(bootstrap_servers("a:1,b:2").unwrap(), ["a:1", "b:2"]);
+        assert_eq!(bootstrap_servers("PLAINTEXT://a:1,b:2,").unwrap(), ["PLAINTEXT://a:1", "b:2"]);
         assert!(bootstrap_servers("localhost").is_err());
         assert!(bootstrap_servers(":9092").is_err());
     }

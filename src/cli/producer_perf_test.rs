@@ -52,13 +52,6 @@ fn next_random(state: &mut u64) -> u64 {
 
 impl Payloads {
     fn new(options: &Options, out: &mut dyn Write) -> Result<Payloads, Stop> {
-        let given =
-            ["record-size", "payload-file", "payload-monotonic"].iter().filter(|name| options.has(name)).count();
-        if given != 1 {
-            return Err(Stop::Usage(
-                "exactly one of --record-size, --payload-file and --payload-monotonic is required".to_owned(),
-            ));
-        }
         if let Some(path) = options.value("payload-file") {
             writeln!(out, "Reading payloads from: {path}")?;
             let text = std::fs::read_to_string(path).map_err(|error| Stop::Failed(format!("read {path}: {error}")))?;
@@ -180,10 +173,27 @@ fn locked(stats: &Mutex<Stats>) -> MutexGuard<'_, Stats> {
     stats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What argparse4j and the tool check first, in their order.
+fn check(options: &Options) -> Result<(), Stop> {
+    const PAYLOADS: [&str; 3] = ["record-size", "payload-file", "payload-monotonic"];
+    let payloads = options.in_order(&PAYLOADS);
+    let complaint = if let [first, second, ..] = payloads[..] {
+        format!("argument --{second}: not allowed with argument --{first}")
+    } else if let [word, ..] = options.words()[..] {
+        format!("unrecognized arguments: '{word}'")
+    } else if let Some(missing) = ["throughput", "num-records", "topic"].iter().find(|name| !options.has(name)) {
+        format!("argument --{missing} is required")
+    } else if payloads.is_empty() {
+        "one of the arguments --record-size --payload-file --payload-monotonic is required".to_owned()
+    } else if !options.has("producer-props") && !options.has("producer.config") {
+        "Either --producer-props or --producer.config must be specified.".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Stop::Usage(complaint))
+}
+
 fn properties(options: &Options) -> Result<ClientProperties, Stop> {
-    if !options.has("producer-props") && !options.has("producer.config") {
-        return Err(Stop::Usage("Either --producer-props or --producer.config must be specified.".to_owned()));
-    }
     let mut properties = properties_of_file(options.value("producer.config"))?;
     for property in options.values("producer-props") {
         match property.split_once('=') {
@@ -205,9 +215,8 @@ fn transaction_duration(options: &Options) -> Result<Option<Duration>, Stop> {
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     const WINDOW: Duration = Duration::from_secs(5);
+    check(options)?;
     let topic: Arc<str> = options.required("topic")?.into();
-    options.required("num-records")?;
-    options.required("throughput")?;
     let record_count: u64 = options.number("num-records")?.unwrap_or_default();
     let throughput: f64 = options.number("throughput")?.unwrap_or(-1.0);
     let properties = properties(options)?;
@@ -238,7 +247,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
             let stats = Arc::clone(&stats);
             Box::new(move |outcome| match outcome {
                 Ok(_) => locked(&stats).record(sent_at.elapsed(), size),
-                Err(error) => eprintln!("{error}"),
+                Err(error) => complain!("{error}"),
             })
         };
         producer.send_then(&topic, record, on_settled).await?;
@@ -255,6 +264,10 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
                 progress.suspend(|| writeln!(out, "{}", window_line(&window, elapsed)))?;
             }
         }
+        if throughput == 0.0 && number > 0 && start.elapsed() >= Duration::from_millis(1) {
+            // As Kafka's tool: more than none a second is too many, whatever is waited.
+            std::future::pending::<()>().await;
+        }
         if throughput > 0.0 {
             let due = start + Duration::from_secs_f64((number + 1) as f64 / throughput);
             if due > Instant::now() + Duration::from_millis(1) {
@@ -270,7 +283,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let line = total_line(&locked(&stats), start.elapsed());
     writeln!(out, "{line}")?;
     if options.has("print-metrics") {
-        eprintln!("There are no metrics to print: this producer keeps none.");
+        complain!("There are no metrics to print: this producer keeps none.");
     }
     Ok(())
 }
@@ -299,6 +312,32 @@ mod tests {
             "100 records sent, 10.000000 records/sec (10.00 MB/sec), 50.50 ms avg latency, 100.00 ms max latency, \
              50 ms 50th, 95 ms 95th, 99 ms 99th, 100 ms 99.9th."
         );
+    }
+
+    /// The texts, but for blanks, are what Kafka 3.9.1's tool gives for the same.
+    #[test]
+    fn mistakes_are_told_in_the_words_of_argparse() {
+        let refusal = |line: &str| match check(&TOOL.options(line)) {
+            Err(Stop::Usage(message)) => message,
+            other => panic!("{line}: {other:?}"),
+        };
+        let line = "--topic t --num-records 1 --throughput 1";
+        assert_eq!(refusal("--topic t"), "argument --throughput is required");
+        assert_eq!(refusal("--throughput 1"), "argument --num-records is required");
+        assert_eq!(refusal(line), "one of the arguments --record-size --payload-file --payload-monotonic is required");
+        assert_eq!(
+            refusal(&format!("{line} --payload-file f --record-size 5")),
+            "argument --record-size: not allowed with argument --payload-file"
+        );
+        assert_eq!(
+            refusal(&format!("{line} --payload-file f --payload-monotonic")),
+            "argument --payload-monotonic: not allowed with argument --payload-file"
+        );
+        assert_eq!(
+            refusal(&format!("{line} --record-size 5")),
+            "Either --producer-props or --producer.config must be specified."
+        );
+        assert_eq!(refusal(&format!("extra {line} --record-size 5")), "unrecognized arguments: 'extra'");
     }
 
     #[test]

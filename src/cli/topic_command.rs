@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 
+use crate::cli::configs::message_format_version_warning;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::cli::topic_filter::TopicFilter;
 use crate::cli::{cluster, topic_command_zookeeper};
 use crate::client::admin::{Ongoing, TOPIC_RESOURCE};
 use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, checked};
+use crate::client::pattern::Pattern;
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::{TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -235,10 +237,11 @@ pub(crate) fn parse_replica_assignment(text: &str) -> Result<Vec<Vec<i32>>, Stop
 
 /// `--config` arguments. Keys and values are checked by whoever stores them.
 pub(crate) fn parse_configs(options: &Options) -> Result<BTreeMap<String, String>, Stop> {
+    let equals = Pattern::new(r"\s*=\s*").expect("the pattern is constant");
     let mut configs = BTreeMap::new();
     for argument in options.values("config") {
-        match argument.split('=').map(str::trim).collect::<Vec<_>>()[..] {
-            [key, value] if !value.is_empty() => configs.insert(key.to_owned(), value.to_owned()),
+        match equals.split(argument).map_err(Stop::Failed)?[..] {
+            [key, value] => configs.insert(key.trim().to_owned(), value.trim().to_owned()),
             _ => {
                 let message = "requirement failed: Invalid topic config: all configs to be added must be in the \
                                format \"key=val\".";
@@ -263,6 +266,9 @@ pub(crate) fn warn_of_collisions(topic: &str, out: &mut dyn Write) -> std::io::R
 async fn create(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
     let topic = options.required("topic")?;
     let configs = parse_configs(options)?;
+    if let Some(version) = configs.get("message.format.version") {
+        writeln!(out, "{}", message_format_version_warning(version))?;
+    }
     warn_of_collisions(topic, out)?;
     let partitions: Option<i32> = options.number("partitions")?;
     let replication_factor: Option<i32> = options.number("replication-factor")?;

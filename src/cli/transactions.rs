@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use crate::cli::cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::client::cluster::Cluster;
-use crate::client::error::{ClientError, described};
+use crate::client::error::ClientError;
 use crate::model::clock::wall_clock_ms;
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -62,7 +62,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
 
 fn failed(what: String) -> impl FnOnce(ClientError) -> Stop {
     move |why| {
-        let why = why.code().map_or_else(|| why.to_string(), described);
+        let why = why.told();
         Stop::Failed(format!("{what}: {why}. Enable debug logging for additional detail."))
     }
 }

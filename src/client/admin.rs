@@ -402,12 +402,12 @@ impl Cluster {
         .await
     }
 
-    /// The group's positions; `None` asks for all it has.
+    /// The group's positions; `None` asks for all it has. A commit of a position below zero says that there is none.
     pub async fn committed_offsets(
         &self,
         group: &str,
         partitions: Option<&[TopicPartition]>,
-    ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
+    ) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, ClientError> {
         let topics = partitions.map(|partitions| {
             by_topic(partitions.iter().map(|partition| (partition, ())))
                 .into_iter()
@@ -431,11 +431,10 @@ impl Cluster {
                 let name: std::sync::Arc<str> = topic.name.as_str().into();
                 for partition in topic.partitions {
                     checked(doing(), partition.error_code, None)?;
-                    if partition.committed_offset >= 0 {
-                        let key = TopicPartition::new(name.clone(), partition.partition_index);
-                        let (offset, leader_epoch) = (partition.committed_offset, partition.committed_leader_epoch);
-                        committed.insert(key, CommittedOffset { offset, leader_epoch, metadata: partition.metadata });
-                    }
+                    let key = TopicPartition::new(name.clone(), partition.partition_index);
+                    let (offset, leader_epoch) = (partition.committed_offset, partition.committed_leader_epoch);
+                    let position = CommittedOffset { offset, leader_epoch, metadata: partition.metadata };
+                    committed.insert(key, Some(position).filter(|position| position.offset >= 0));
                 }
             }
             Ok(committed)

@@ -44,6 +44,9 @@ pub struct ConnectionSettings {
     /// SO_SNDBUF and SO_RCVBUF; `None` leaves them to the operating system.
     pub send_buffer_bytes: Option<u32>,
     pub receive_buffer_bytes: Option<u32>,
+    /// What is on its way when the connection is dropped is not to arrive: whoever drops it asks again by another, and what
+    /// came late would be obeyed after what came later. Otherwise the system goes on sending for minutes.
+    pub resets: bool,
 }
 
 impl Default for ConnectionSettings {
@@ -54,6 +57,7 @@ impl Default for ConnectionSettings {
             request_timeout: Duration::from_secs(30),
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
+            resets: false,
         }
     }
 }
@@ -193,6 +197,10 @@ impl Connection {
             .map_err(|_| refused(format!("no answer within {} ms", settings.connect_timeout.as_millis())))?
             .map_err(|error| refused(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| refused(error.to_string()))?;
+        if settings.resets {
+            let socket = socket2::SockRef::from(&stream);
+            socket.set_linger(Some(Duration::ZERO)).map_err(|error| refused(error.to_string()))?;
+        }
         let (read_half, write_half) = stream.into_split();
         let shared = Arc::new(Shared {
             address: address.to_owned(),
@@ -567,6 +575,27 @@ mod tests {
         let error = connection.send_at(&heartbeat(), 1).await.unwrap_err();
         assert!(matches!(error, ClientError::TimedOut { api: "HeartbeatRequest", .. }), "{error}");
         assert!(connection.is_closed());
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_does_not_arrive() {
+        let flood = HeartbeatRequest { member_id: "m".repeat(30_000), ..heartbeat() };
+        for resets in [false, true] {
+            let (connection, mut broker) = connected(ConnectionSettings { resets, ..Default::default() }).await;
+            for _ in 0..FRAMES_QUEUED_MAX {
+                drop(connection.submit(&flood, 1).await.unwrap());
+            }
+            // More are on their way than the broker's socket takes.
+            read_request(&mut broker).await;
+            let tasks = Arc::downgrade(&connection.shared);
+            drop(connection);
+            while tasks.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let mut rest = Vec::new();
+            let end = broker.read_to_end(&mut rest).await.map(drop).map_err(|error| error.kind());
+            assert_eq!(end, if resets { Err(io::ErrorKind::ConnectionReset) } else { Ok(()) });
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use regex::Regex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -14,6 +13,7 @@ use crate::client::admin::{CommittedOffset, EARLIEST, FoundOffsets, LATEST, by_t
 use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, is_retriable_code};
 use crate::client::group::{Group, Joined, Verdict};
+use crate::client::pattern::Pattern;
 use crate::client::settings::{ConsumerSettings, OffsetReset};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -49,7 +49,7 @@ pub enum Rebalance {
 enum Subscription {
     Assigned,
     Topics(Vec<String>),
-    Pattern(Regex),
+    Pattern(Pattern),
 }
 
 /// Where a partition is read next.
@@ -204,7 +204,7 @@ impl Consumer {
     }
 
     /// Takes part in the group for the topics whose whole name matches.
-    pub fn subscribe_pattern(&mut self, pattern: Regex) {
+    pub fn subscribe_pattern(&mut self, pattern: Pattern) {
         self.subscription = Subscription::Pattern(pattern);
     }
 
@@ -556,7 +556,7 @@ impl Consumer {
             };
             for partition in unknown {
                 let Some(position) = self.positions.get_mut(&partition) else { continue };
-                match (committed.get(&partition), reset) {
+                match (committed.get(&partition).and_then(Option::as_ref), reset) {
                     (Some(committed), _) => position.seek(committed.offset),
                     (None, Some(timestamp)) => position.start = Start::Timestamp(timestamp),
                     (None, None) => {

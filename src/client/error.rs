@@ -52,6 +52,26 @@ impl ClientError {
         }
     }
 
+    /// As Java shows what Kafka's clients throw for it.
+    pub(crate) fn thrown(&self) -> String {
+        match self {
+            ClientError::Refused { code, message, .. } => thrown(*code, message.as_deref()),
+            ClientError::TimedOut { .. } | ClientError::GaveUp { .. } => {
+                thrown(ErrorCode::RequestTimedOut, Some(&self.to_string()))
+            }
+            ClientError::UnsupportedVersion { .. } => thrown(ErrorCode::UnsupportedVersion, Some(&self.to_string())),
+            other => format!("org.apache.kafka.common.KafkaException: {other}"),
+        }
+    }
+
+    /// What such an exception says.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            ClientError::Refused { code, message, .. } => told(*code, message.as_deref()).to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the same request may succeed a little later, perhaps at another broker.
     /// Source: kafka 3.9.1 the subclasses of clients/.../common/errors/RetriableException.java.
     pub fn is_retriable(&self) -> bool {
@@ -134,7 +154,7 @@ impl fmt::Display for ClientError {
             ClientError::NoAddress => f.write_str("No resolvable bootstrap urls given in bootstrap.servers"),
             ClientError::NoBroker { servers, last } => write!(f, "none of {servers} answers: {last}"),
             ClientError::Refused { message: Some(message), .. } => f.write_str(message),
-            ClientError::Refused { doing, code, message: None } => write!(f, "{doing}: {}", described(*code)),
+            ClientError::Refused { doing, code, message: None } => write!(f, "{doing}: {} ({code})", code.message()),
             ClientError::GaveUp { doing, after, last } => {
                 write!(f, "{doing}: gave up after {} ms", after.as_millis())?;
                 last.as_ref().map_or(Ok(()), |last| write!(f, ", last: {last}"))
@@ -149,42 +169,29 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// The class of the exception that Kafka's clients make of a code.
-/// Source: kafka 3.9.1 clients/.../common/protocol/Errors.java.
-pub fn exception_of(code: ErrorCode) -> String {
-    let name = match code {
-        ErrorCode::RequestTimedOut => "Timeout".to_owned(),
-        ErrorCode::KafkaStorageError => "KafkaStorage".to_owned(),
-        ErrorCode::TopicAuthorizationFailed => "TopicAuthorization".to_owned(),
-        ErrorCode::InvalidTopicException => "InvalidTopic".to_owned(),
-        other => format!("{other:?}"),
-    };
-    format!("org.apache.kafka.common.errors.{name}Exception")
+/// What Kafka's clients throw for a code, as Java shows it: the class, and what it says.
+pub(crate) fn thrown(code: ErrorCode, message: Option<&str>) -> String {
+    format!("{}: {}", code.exception(), told(code, message))
 }
 
-/// What a code means to a person. Codes that users of the tools rarely meet keep their name.
-pub fn described(code: ErrorCode) -> String {
-    let text = match code {
-        ErrorCode::UnknownTopicOrPartition => "the broker does not host this topic or partition",
-        ErrorCode::OffsetOutOfRange => "the offset is outside the range that the broker keeps",
-        ErrorCode::LeaderNotAvailable => "there is no leader for the partition at the moment",
-        ErrorCode::NotLeaderOrFollower => "the broker does not lead the partition",
-        ErrorCode::RequestTimedOut => "the broker did not finish in time",
-        ErrorCode::MessageTooLarge => "the batch is larger than the broker accepts",
-        ErrorCode::NotEnoughReplicas => "fewer replicas are in sync than min.insync.replicas asks for",
-        ErrorCode::CoordinatorNotAvailable => "the group's coordinator is not available",
-        ErrorCode::NotCoordinator => "the broker does not coordinate the group",
-        ErrorCode::NonEmptyGroup => "the group is not empty",
-        ErrorCode::GroupIdNotFound => "the group id does not exist",
-        ErrorCode::InvalidTopicException => "the topic's name is not valid",
-        ErrorCode::TopicAlreadyExists => "the topic already exists",
-        ErrorCode::NotController => "the broker is not the controller",
-        ErrorCode::TopicAuthorizationFailed => "not authorized for the topic",
-        ErrorCode::GroupAuthorizationFailed => "not authorized for the group",
-        ErrorCode::ClusterAuthorizationFailed => "not authorized for the cluster",
-        ErrorCode::GroupSubscribedToTopic => "the group is subscribed to the topic",
-        ErrorCode::TopicDeletionDisabled => "topic deletion is disabled",
-        _ => return code.name().to_owned(),
-    };
-    format!("{text} ({})", code.name())
+/// What such an exception says.
+pub(crate) fn told(code: ErrorCode, message: Option<&str>) -> &str {
+    message.unwrap_or_else(|| code.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_shown_as_java_shows_what_kafkas_clients_throw() {
+        let text = "org.apache.kafka.common.errors.TimeoutException: The request timed out.";
+        assert_eq!(thrown(ErrorCode::RequestTimedOut, None), text);
+        let record = "org.apache.kafka.common.InvalidRecordException: bad";
+        assert_eq!(thrown(ErrorCode::InvalidRecord, Some("bad")), record);
+        let refused = ClientError::refused("delete group", ErrorCode::NonEmptyGroup, None);
+        assert_eq!(refused.thrown(), "org.apache.kafka.common.errors.GroupNotEmptyException: The group is not empty.");
+        let gave_up = ClientError::GaveUp { doing: "x".to_owned(), after: Duration::from_secs(1), last: None };
+        assert_eq!(gave_up.thrown(), "org.apache.kafka.common.errors.TimeoutException: x: gave up after 1000 ms");
+    }
 }

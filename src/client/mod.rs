@@ -16,6 +16,7 @@ pub mod error;
 pub(crate) mod group;
 pub mod log_dirs;
 pub mod partitioner;
+pub mod pattern;
 pub mod producer;
 pub mod settings;
 pub mod transactions;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client::cluster::Cluster;
-use crate::client::error::{ClientError, described, is_retriable_code};
+use crate::client::error::{ClientError, is_retriable_code};
 use crate::client::partitioner::partition_of_key;
 use crate::client::producer::transactions::Transaction;
 use crate::client::settings::ProducerSettings;
@@ -774,11 +774,7 @@ impl Sender {
                     && self.shared.settings.transactional_id.is_none()
                     && matches!(batch.contents, Contents::Built(_));
                 let doing = format!("expire {} records for {partition}", batch.record_count);
-                let last = Some(Box::new(ClientError::refused(
-                    described(ErrorCode::RequestTimedOut),
-                    ErrorCode::RequestTimedOut,
-                    None,
-                )));
+                let last = Some(Box::new(ClientError::refused("send a batch", ErrorCode::RequestTimedOut, None)));
                 expired.push((batch, ClientError::GaveUp { doing, after: allowed, last }));
             }
         }

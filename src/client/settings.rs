@@ -64,6 +64,13 @@ impl ClientProperties {
     }
 }
 
+/// `PLAINTEXT://host:port` says no more than `host:port`: the protocol that is spoken is another setting.
+/// Source: kafka 3.9.0-rc3 clients/.../common/utils/Utils.java, HOST_PORT_PATTERN.
+fn without_protocol(server: &str) -> &str {
+    let is_plain = |protocol: &str| protocol.chars().all(|c| c.is_ascii_alphanumeric() || "-%._".contains(c));
+    server.split_once("://").filter(|(protocol, _)| is_plain(protocol)).map_or(server, |(_, address)| address)
+}
+
 fn invalid(name: &str, reason: impl Into<String>) -> ClientError {
     ClientError::Setting { name: name.to_owned(), reason: reason.into() }
 }
@@ -93,7 +100,7 @@ impl ClusterSettings {
     pub fn take(properties: &mut ClientProperties, default_client_id: &str) -> Result<ClusterSettings, ClientError> {
         let servers: String = properties.take_or("bootstrap.servers", String::new())?;
         let servers: Vec<String> =
-            servers.split(',').map(|s| s.trim().to_owned()).filter(|server| !server.is_empty()).collect();
+            servers.split(',').map(|s| without_protocol(s.trim()).to_owned()).filter(|s| !s.is_empty()).collect();
         if servers.is_empty() {
             return Err(invalid("bootstrap.servers", "no server is named"));
         }
@@ -292,6 +299,14 @@ mod tests {
         assert!(settings(&[("acks", "1"), ("enable.idempotence", "true")]).is_err());
         assert!(settings(&[("acks", "1"), ("transactional.id", "t")]).is_err());
         assert_eq!(settings(&[]).unwrap().cluster.bootstrap_servers, ["a:9092", "b:9092"]);
+    }
+
+    #[test]
+    fn a_protocol_before_a_server_says_nothing() {
+        let mut given =
+            properties(&[("bootstrap.servers", "PLAINTEXT://a:9092,x-%._1://[::1]:9093, ://b:1,a b://c:1")]);
+        let settings = ClusterSettings::take(&mut given, "test").unwrap();
+        assert_eq!(settings.bootstrap_servers, ["a:9092", "[::1]:9093", "b:1", "a b://c:1"]);
     }
 
     #[test]

@@ -897,12 +897,15 @@ impl Active {
     }
 
     fn replicas_answered(&mut self, broker: BrokerId, hosted: Vec<(TopicPartition, Hosted)>) {
-        let offline = self.cluster.offline_dirs.entry(broker).or_default();
+        let mut offline = self.cluster.offline_dirs.remove(&broker).unwrap_or_default();
         let (mut changed, mut earlier) = (Vec::new(), Vec::new());
         for (partition, hosted) in hosted {
             let news = match hosted {
                 Hosted::Yes => {
-                    self.reassignments.nothing_to_delete(broker, &partition);
+                    // Else it answers what it was told before the replica was moved away.
+                    if self.cluster.is_replica(broker, &partition) {
+                        self.reassignments.nothing_to_delete(broker, &partition);
+                    }
                     offline.remove(&partition)
                 }
                 Hosted::OnOfflineDir => offline.insert(partition.clone()),
@@ -915,8 +918,8 @@ impl Active {
                 changed.push(partition);
             }
         }
-        if offline.is_empty() {
-            self.cluster.offline_dirs.remove(&broker);
+        if !offline.is_empty() {
+            self.cluster.offline_dirs.insert(broker, offline);
         }
         if !changed.is_empty() {
             info!("replicas on broker {broker} whose log directory failed or came back: {}", listed(&changed));
@@ -1128,16 +1131,16 @@ impl Active {
                 }
                 Deleted::Refused => {
                     // Of a replica that it is to host it is asked again only when it has found it again.
-                    if self
-                        .cluster
-                        .partition(&partition)
-                        .is_some_and(|known| known.assignment.replicas.contains(&broker))
-                    {
-                        self.reassignments.nothing_to_delete(broker, &partition);
+                    match self.cluster.is_replica(broker, &partition) {
+                        true => self.reassignments.nothing_to_delete(broker, &partition),
+                        false => self.reassignments.not_deleted(broker, &partition),
                     }
                     ReplicaDeletion::Ineligible
                 }
-                Deleted::NotAdmitted => ReplicaDeletion::Ineligible,
+                Deleted::NotAdmitted => {
+                    self.reassignments.not_deleted(broker, &partition);
+                    ReplicaDeletion::Ineligible
+                }
             };
             self.replica_deletion_ended(&partition, broker, outcome);
         }

@@ -81,8 +81,11 @@ pub(super) struct Reassignments {
     failed: BTreeSet<TopicPartition>,
     /// Replicas that were moved away and that their brokers have not said to have deleted. A broker that was not there, or
     /// did not hear of it, is told when it is back; to Kafka's controller they are gone, and stay on its disk.
-    to_delete: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
+    to_delete: BTreeMap<BrokerId, BTreeMap<TopicPartition, IsUnderWay>>,
 }
+
+/// Whether a request to delete it is not answered yet. Another would delete what has come in its place meanwhile.
+type IsUnderWay = bool;
 
 impl Reassignments {
     pub(super) fn forget(&mut self, topic: &str) {
@@ -98,6 +101,13 @@ impl Reassignments {
     pub(super) fn nothing_to_delete(&mut self, broker: BrokerId, name: &TopicPartition) {
         if let Some(names) = self.to_delete.get_mut(&broker) {
             names.remove(name);
+        }
+    }
+
+    /// The broker has not deleted it, and nothing that asks it to is under way.
+    pub(super) fn not_deleted(&mut self, broker: BrokerId, name: &TopicPartition) {
+        if let Some(is_under_way) = self.to_delete.get_mut(&broker).and_then(|names| names.get_mut(name)) {
+            *is_under_way = false;
         }
     }
 
@@ -295,7 +305,8 @@ impl Active {
     }
 
     fn delete_replica(&mut self, replica: BrokerId, name: &TopicPartition) {
-        self.reassignments.to_delete.entry(replica).or_default().insert(name.clone());
+        let is_told = self.cluster.brokers.contains_key(&replica);
+        self.reassignments.to_delete.entry(replica).or_default().insert(name.clone(), is_told);
         self.batch.stop_replica(&self.cluster, replica, name, true);
     }
 
@@ -303,10 +314,10 @@ impl Active {
     /// now, or be another of the same name.
     pub(super) fn deletions_told_again(&mut self, brokers: &BTreeSet<BrokerId>) {
         for broker in brokers {
-            let names = self.reassignments.to_delete.get(broker).into_iter().flatten();
-            for name in names {
-                let known = self.cluster.partition(name);
-                if known.is_none_or(|known| !known.assignment.replicas.contains(broker)) {
+            for (name, is_under_way) in self.reassignments.to_delete.get_mut(broker).into_iter().flatten() {
+                // What its earlier life was told, this one has not heard.
+                *is_under_way = !self.cluster.is_replica(*broker, name);
+                if *is_under_way {
                     self.batch.delete_left_behind(&self.cluster, *broker, name);
                 }
             }
@@ -315,9 +326,12 @@ impl Active {
 
     /// A broker has logs of earlier topics where it is to host replicas. Those that were moved away from it, and that it has not
     /// said to have deleted, go first, and then it is told of its replicas again, unless it says that it cannot delete them.
+    /// What it says before it has heard of that is no news.
     pub(super) fn earlier_replicas_found(&mut self, broker: BrokerId, names: &[TopicPartition]) {
-        let Some(to_delete) = self.reassignments.to_delete.get(&broker) else { return };
-        let found: Vec<&TopicPartition> = names.iter().filter(|name| to_delete.contains(*name)).collect();
+        let Some(to_delete) = self.reassignments.to_delete.get_mut(&broker) else { return };
+        let is_to_be_told =
+            |name: &&TopicPartition| to_delete.get_mut(*name).is_some_and(|told| !std::mem::replace(told, true));
+        let found: Vec<&TopicPartition> = names.iter().filter(is_to_be_told).collect();
         for name in &found {
             self.batch.delete_left_behind(&self.cluster, broker, name);
         }

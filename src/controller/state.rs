@@ -211,6 +211,11 @@ impl Cluster {
         self.topics.get(&partition.topic)?.partitions.get(&partition.partition)
     }
 
+    /// Whether the broker is to host a replica of it.
+    pub fn is_replica(&self, broker: BrokerId, partition: &TopicPartition) -> bool {
+        self.partition(partition).is_some_and(|known| known.assignment.replicas.contains(&broker))
+    }
+
     pub fn partition_mut(&mut self, partition: &TopicPartition) -> Option<&mut Partition> {
         self.topics.get_mut(&partition.topic)?.partitions.get_mut(&partition.partition)
     }

@@ -39,6 +39,8 @@ pub(crate) struct LogDir {
     pub overdue: Pending<TopicPartition>,
     /// Partitions whose topic id or leader epochs are not on the disk yet.
     pub unwritten: Pending<TopicPartition>,
+    /// Partitions that the controller wanted here, and that were refused for want of something that may be there again.
+    pub refused: Pending<TopicPartition>,
     /// Segments, by base offset, whose indexes led a reader astray.
     pub wrong_indexes: Pending<(TopicPartition, Offset)>,
     pub reserve: Reserve,
@@ -94,6 +96,7 @@ impl LogDir {
             rolled: Pending::default(),
             overdue: Pending::default(),
             unwritten: Pending::default(),
+            refused: Pending::default(),
             wrong_indexes: Pending::default(),
             reserve: Reserve::of(reserved_bytes),
             pace: Pace::default(),
@@ -176,6 +179,10 @@ impl LogDir {
 
     pub fn note_rolled(&self, tp: &TopicPartition) {
         self.rolled.note(tp.clone());
+    }
+
+    pub fn note_refused(&self, tp: &TopicPartition) {
+        self.refused.note(tp.clone());
     }
 
     pub fn note_unwritten(&self, tp: &TopicPartition) {

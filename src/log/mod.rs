@@ -529,7 +529,8 @@ impl Log {
     }
 
     /// A producer wants to open a transaction here: whoever asks its coordinator tells `transaction_verified`. `None` if it
-    /// has one open, under that epoch.
+    /// has one open, under that epoch, or if nothing is written here any more. Like those two it takes no lock then: who has
+    /// it may wait for a disk that has failed.
     pub fn begin_verification(
         &self,
         producer_id: ProducerId,
@@ -538,17 +539,24 @@ impl Log {
         version: TransactionVersion,
         now_ms: i64,
     ) -> Option<VerificationGuard> {
+        if self.is_offline() {
+            return None;
+        }
         self.locked().producers.begin_verification(producer_id, epoch, base_sequence, version, now_ms)
     }
 
     /// The coordinator has confirmed the transaction, and will end it by that version of the protocol.
     pub fn transaction_verified(&self, guard: VerificationGuard, version: TransactionVersion) {
-        self.locked().producers.verified(guard, version);
+        if !self.is_offline() {
+            self.locked().producers.verified(guard, version);
+        }
     }
 
     /// The coordinator knows no such producer.
     pub fn transaction_refused(&self, guard: VerificationGuard) {
-        self.locked().producers.refused(guard);
+        if !self.is_offline() {
+            self.locked().producers.refused(guard);
+        }
     }
 
     /// Producers with a transaction open to which nothing has been written for that long.

@@ -839,3 +839,52 @@ fn a_copy_does_not_go_on_behind_damage() {
         assert!(!log.is_offline() && dirs.has_future(&tp()));
     }
 }
+
+/// The copy is on a disk that fails while an append to another log there waits for it.
+#[test]
+fn a_log_is_compacted_again_whose_copy_was_on_a_disk_that_has_failed_and_hangs() {
+    let fixture = Fixture::new(2);
+    let dirs = Arc::new(fixture.start());
+    let log = create(&dirs);
+    fill(&log, 5);
+    let id = Some(TopicId(uuid(8)));
+    let other = TopicPartition::new("u", 0);
+    let other = dirs.get_or_create(&other, id, Arc::new(small_segments()), true, 0).expect("creatable");
+    fill(&other, 1);
+    let to = fixture.dir_of(&other);
+    assert_ne!(fixture.dir_of(&log), to);
+    dirs.begin_move(&tp(), fixture.path(to), 0).expect("asked");
+    assert_eq!(log.cleaning_pauses.load(Ordering::Relaxed), 1);
+    let gate = Arc::new(Gate::default());
+    let at_gate = Arc::clone(&gate);
+    let _fault = faults::below(&fixture.config.dirs[to], move |op, path| match op {
+        Op::WriteAt if path.to_string_lossy().contains("u-0") => {
+            at_gate.pass();
+            Ok(())
+        }
+        Op::WriteAt => Err(Errno::IO.into()),
+        _ => Ok(()),
+    });
+    let appending = std::thread::spawn({
+        let other = Arc::clone(&other);
+        move || drop(append_in_epoch(&other, batch(&[1], 100), 0))
+    });
+    let until = |is_so: &dyn Fn() -> bool| {
+        let began = std::time::Instant::now();
+        while !is_so() {
+            assert!(began.elapsed().as_secs() < 60, "not within a minute");
+            std::thread::yield_now();
+        }
+    };
+    until(&|| other.is_held_up());
+    assert!(dirs.get_future(&tp()).expect("there").copy_from(&log, 300, 0).is_err());
+    let dropping = std::thread::spawn({
+        let (dirs, failed) = (Arc::clone(&dirs), fixture.config.dirs[to].clone());
+        move || dirs.drop_offline_logs(&failed)
+    });
+    until(&|| log.cleaning_pauses.load(Ordering::Relaxed) == 0);
+    assert!(!gate.is_open() && !dropping.is_finished(), "the disk has not answered");
+    gate.open();
+    appending.join().expect("no panic");
+    assert_eq!(dropping.join().expect("no panic").len(), 2);
+}

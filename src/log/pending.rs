@@ -10,6 +10,9 @@ use super::error::LogError;
 const FIRST_DELAY_MS: i64 = 1000;
 pub(crate) const LONGEST_DELAY_MS: i64 = 60_000;
 
+/// Two threads that read the clock at different times, which is not set back for that, and what they do between.
+const CLOCK_SLACK_MS: i64 = 60_000;
+
 /// A moment of the wall clock, so long after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
@@ -26,9 +29,10 @@ impl Due {
         Due::after(now_ms, 0)
     }
 
-    /// A clock that was set back to before it all began must not make anything wait for as long.
+    /// A clock that was set back to before it all began must not make anything wait for as long. One that was read a little
+    /// before that began was not set back.
     pub fn is_due(self, now_ms: i64) -> bool {
-        self.due_ms <= now_ms || self.since_ms > now_ms
+        self.due_ms <= now_ms || self.since_ms > now_ms.saturating_add(CLOCK_SLACK_MS)
     }
 }
 
@@ -77,6 +81,24 @@ impl<K: Ord> Pending<K> {
         let (due, later): (Vec<_>, Vec<_>) = all.partition(|(_, attempt)| attempt.is_due(now_ms));
         pending.extend(later);
         due
+    }
+
+    /// The work that is due, and due again later and later, until somebody has done it and it is forgotten.
+    pub fn postpone(&self, now_ms: i64) -> Vec<K>
+    where
+        K: Clone,
+    {
+        let mut pending = self.0.lock().expect("nothing panics under this lock");
+        let mut due = Vec::new();
+        for (key, attempt) in pending.iter_mut().filter(|(_, attempt)| attempt.is_due(now_ms)) {
+            *attempt = attempt.after_failure(now_ms);
+            due.push(key.clone());
+        }
+        due
+    }
+
+    pub fn forget(&self, key: &K) {
+        self.0.lock().expect("nothing panics under this lock").remove(key);
     }
 
     #[cfg(test)]
@@ -134,8 +156,9 @@ mod tests {
     #[test]
     fn a_delay_is_no_longer_for_a_clock_that_is_set_back() {
         let due = Due::after(3_600_000, 60_000);
-        let moments = [3_600_000, 3_659_999, 3_660_000, 7_200_000, 3_599_999, 0];
-        assert_eq!(moments.map(|now_ms| due.is_due(now_ms)), [false, false, true, true, true, true]);
+        let moments = [3_600_000, 3_659_999, 3_660_000, 7_200_000, 3_599_999, 3_540_000, 3_539_999, 0];
+        let expected = [false, false, true, true, false, false, true, true];
+        assert_eq!(moments.map(|now_ms| due.is_due(now_ms)), expected);
         assert!(Due::at_once(5).is_due(5));
         assert!(!Due::after(5, i64::MAX).is_due(i64::MAX - 1));
     }
@@ -161,5 +184,20 @@ mod tests {
         let [(key, attempt)] = pending.take(now_ms).try_into().expect("due");
         pending.failed(key, attempt, now_ms);
         assert_eq!(pending.take(now_ms - 3_600_000).len(), 1, "a clock that was set back");
+    }
+
+    #[test]
+    fn what_others_do_is_due_later_and_later_until_it_is_forgotten() {
+        let pending = Pending::default();
+        assert!(pending.note("refused"));
+        let due = |now_ms| pending.postpone(now_ms);
+        for (now_ms, expected) in [(0, 1), (999, 0), (1000, 1), (2999, 0), (3000, 1), (6999, 0)] {
+            assert_eq!(due(now_ms).len(), expected, "at {now_ms} ms");
+        }
+        assert!(!pending.note("refused"), "it has been refused again, which does not hasten it");
+        assert_eq!(due(6999), Vec::<&str>::new());
+        assert_eq!(due(7000), ["refused"]);
+        pending.forget(&"refused");
+        assert_eq!(due(i64::MAX), Vec::<&str>::new());
     }
 }

@@ -51,6 +51,8 @@ newtype! {
     ProducerEpoch(i16);
     /// Counts the rebalances of one consumer group; -1 for a member that takes no part in them.
     GenerationId(i32);
+    /// Counts the connections that this broker has accepted; on one listener in the order in which they were opened.
+    ConnectionNumber(u64);
 }
 
 /// The name of a partition's directory, which begins with the topic's, is no longer than that on any file system: no broker

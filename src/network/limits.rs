@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
+use crate::model::ConnectionNumber;
+
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     pub max_connections: usize,
@@ -46,6 +48,7 @@ pub struct ConnectionCounter {
 struct Counts {
     limits: ConnectionLimits,
     total: usize,
+    accepted: u64,
     by_address: HashMap<IpAddr, usize>,
     by_listener: HashMap<Arc<str>, usize>,
     creations: Creations,
@@ -80,6 +83,13 @@ pub struct Place {
     counter: Arc<ConnectionCounter>,
     listener: Arc<str>,
     address: IpAddr,
+    number: ConnectionNumber,
+}
+
+impl Place {
+    pub fn number(&self) -> ConnectionNumber {
+        self.number
+    }
 }
 
 /// Why a connection is closed before its first byte.
@@ -107,6 +117,7 @@ impl ConnectionCounter {
         let counts = Counts {
             limits,
             total: 0,
+            accepted: 0,
             by_address: HashMap::new(),
             by_listener: HashMap::new(),
             creations: Creations::default(),
@@ -182,8 +193,10 @@ impl ConnectionCounter {
         }
         *of_address += 1;
         counts.total += 1;
+        counts.accepted += 1;
         *counts.by_listener.entry(Arc::clone(listener)).or_default() += 1;
-        Ok(Place { counter: Arc::clone(self), listener: Arc::clone(listener), address })
+        let number = ConnectionNumber(counts.accepted);
+        Ok(Place { counter: Arc::clone(self), listener: Arc::clone(listener), address, number })
     }
 }
 

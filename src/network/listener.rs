@@ -173,6 +173,7 @@ pub async fn accept<S: Service>(
         let peer = Arc::new(Peer {
             listener: Arc::clone(&name),
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+            number: place.number(),
             session: service.open_session(),
             memory: ConnectionMemory::new(Arc::clone(&shared.memory)),
         });

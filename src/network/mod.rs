@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::codec::reader::Reader;
 use crate::codec::writer::{Chunk, FileRegion};
+use crate::model::ConnectionNumber;
 use crate::network::connection::ConnectionBounds;
 use crate::network::counters::NetworkCounters;
 use crate::network::limits::ConnectionCounter;
@@ -47,6 +48,7 @@ pub struct Peer<S> {
     /// Name of the listener that accepted the connection, upper case.
     pub listener: Arc<str>,
     pub address: SocketAddr,
+    pub number: ConnectionNumber,
     /// The service's own: what it has learnt of the client. Requests of one connection may share it at once.
     pub session: S,
     pub memory: Arc<ConnectionMemory>,

@@ -13,7 +13,7 @@ use crate::record::batch::{
     SIZE_MIN, TimestampType, i32_at, stored_and_computed_crc,
 };
 use crate::record::compression::Codec;
-use crate::record::error::{RecordError, RejectedRecord};
+use crate::record::error::{RecordError, RejectedRecord, Rejection};
 use crate::record::header_fields as fields;
 use crate::record::prepared::{Messages, Prepared, PreparedBatch};
 use crate::record::read::{INFLATED_RECORD_BYTES_MAX, InflatedMessages, InflatedRecords, MessageSet, inner_timestamp};
@@ -44,7 +44,7 @@ pub fn prepare(records: Bytes, rules: &AppendRules, now_ms: i64) -> Result<Prepa
     }
     let keeps_codec = set.source_codec == target.codec || set.source_codec == Codec::None && set.first.is_control;
     let keeps_format = set.first.magic == rules.log_format && !(is_compressed && rules.log_format == 0);
-    let walked = walk(&records, &set, rules, now_ms)?;
+    let walked = walk(&records, &set, keeps_codec && keeps_format, rules, now_ms)?;
 
     let batch = if !keeps_codec || !keeps_format || is_compressed && !walked.offsets_are_in_order {
         rebuilt(&records, &set, target, rules, now_ms)?
@@ -215,37 +215,37 @@ impl<'r> RecordChecks<'r> {
     }
 
     #[inline(always)]
-    fn check(&mut self, has_key: bool, timestamp: i64) {
+    fn check(&mut self, has_key: bool, timestamp: i64, offset: i64, name: impl FnOnce() -> String) {
         if !self.nothing_to_check {
-            self.check_fully(has_key, timestamp);
+            self.check_fully(has_key, timestamp, offset, name);
         }
         self.max_timestamp = self.max_timestamp.max(timestamp);
         self.count += 1;
     }
 
-    fn check_fully(&mut self, has_key: bool, timestamp: i64) {
+    fn check_fully(&mut self, has_key: bool, timestamp: i64, offset: i64, name: impl FnOnce() -> String) {
         if self.rules.compacted && !has_key {
-            self.reject(|| "a compacted topic accepts no record without a key".to_owned());
+            self.reject(|| Rejection::NoKey);
         } else if self.rules.timestamp_type == TimestampType::CreateTime && timestamp != NO_TIMESTAMP {
             // Wraps as Kafka's arithmetic does, so that absurd timestamps meet the same end.
             let age_ms = self.now_ms.wrapping_sub(timestamp);
             let (before, after) = (self.rules.timestamp_before_max_ms, self.rules.timestamp_after_max_ms);
             if age_ms > before || age_ms.wrapping_neg() > after {
                 self.any_invalid_timestamp = true;
-                let (from, to) = (self.now_ms.wrapping_sub(before), self.now_ms.wrapping_add(after));
-                self.reject(|| format!("timestamp {timestamp} is out of the accepted range [{from}, {to}]"));
+                let (first, last) = (self.now_ms.wrapping_sub(before), self.now_ms.wrapping_add(after));
+                self.reject(|| Rejection::TimestampOutOfRange { timestamp, offset, first, last });
             }
         } else if self.batch_type == TimestampType::LogAppendTime {
             self.any_invalid_timestamp = true;
-            self.reject(|| "a producer must not mark its batches with log append time".to_owned());
+            self.reject(|| Rejection::LogAppendTime { record: name() });
         }
     }
 
     #[cold]
-    fn reject(&mut self, message: impl FnOnce() -> String) {
+    fn reject(&mut self, why: impl FnOnce() -> Rejection) {
         if self.rejected.len() < RECORD_ERRORS_MAX {
             let batch_index = i32::try_from(self.count).unwrap_or(i32::MAX);
-            self.rejected.push(RejectedRecord { batch_index, message: message() });
+            self.rejected.push(RejectedRecord { batch_index, why: why() });
         }
     }
 
@@ -269,8 +269,8 @@ struct Walked {
     offsets_are_in_order: bool,
 }
 
-/// Checks all records of all batches.
-fn walk(records: &[u8], set: &SentSet, rules: &AppendRules, now_ms: i64) -> Result<Walked, RecordError> {
+/// Checks all records of all batches. They are appended `as_sent` if their offsets are in order.
+fn walk(records: &[u8], set: &SentSet, as_sent: bool, rules: &AppendRules, now_ms: i64) -> Result<Walked, RecordError> {
     let mut walked = Walked { count: 0, max_timestamp: NO_TIMESTAMP, offsets_are_in_order: true };
     for batch in Batches::new(records) {
         let batch = batch?;
@@ -279,10 +279,11 @@ fn walk(records: &[u8], set: &SentSet, rules: &AppendRules, now_ms: i64) -> Resu
         let mut checks = RecordChecks::new(rules, header, now_ms);
         match (header.magic, header.codec) {
             (2, Codec::None) => walk_v2(&batch, &mut checks)?,
-            (2, _) => walked.offsets_are_in_order = walk_compressed_v2(&batch, &mut checks)?,
+            (2, _) => walked.offsets_are_in_order = walk_compressed_v2(&batch, as_sent, &mut checks)?,
             (_, Codec::None) => {
                 let message = LegacyMessage::read(batch.bytes)?;
-                checks.check(message.key.is_some(), message.timestamp);
+                let name = || legacy_name(batch.bytes, message.offset, header);
+                checks.check(message.key.is_some(), message.timestamp, message.offset, name);
             }
             _ => walked.offsets_are_in_order = walk_message_set(&batch, &mut checks)?,
         }
@@ -299,7 +300,13 @@ fn walk_v2(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<(), Recor
     for _ in 0..batch.header.record_count {
         let (record, after) = RawRecord::first_of(rest)?;
         rest = after;
-        checks.check(record.key.is_some(), times.timestamp(record.timestamp_delta));
+        let timestamp = times.timestamp(record.timestamp_delta);
+        let offset = batch.header.base_offset.wrapping_add(i64::from(record.offset_delta));
+        let name = || {
+            let [key, value] = [record.key, record.value].map(|field| field.map_or(0, <[u8]>::len));
+            format!("DefaultRecord(offset={offset}, timestamp={timestamp}, key={key} bytes, value={value} bytes)")
+        };
+        checks.check(record.key.is_some(), timestamp, offset, name);
     }
     if !rest.is_empty() {
         return Err(MalformedRecord("bytes are left over after the declared number of records").into());
@@ -308,14 +315,22 @@ fn walk_v2(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<(), Recor
 }
 
 /// True if the offsets are in order.
-fn walk_compressed_v2(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<bool, RecordError> {
+fn walk_compressed_v2(batch: &Batch<'_>, as_sent: bool, checks: &mut RecordChecks<'_>) -> Result<bool, RecordError> {
     let times = RecordTimes::of(&batch.header);
     let mut records = InflatedRecords::new(batch)?;
     let mut in_order = true;
     while let Some(record) = records.skim()? {
         let offset = batch.header.base_offset.wrapping_add(i64::from(record.offset_delta));
         in_order &= offset == checks.count;
-        checks.check(record.has_key, times.timestamp(record.timestamp_delta));
+        let timestamp = times.timestamp(record.timestamp_delta);
+        let name = || {
+            // Of records that it appends as they came Kafka does not read the fields, and shows what lengths they declare.
+            let (of, null) = if as_sent { ("PartialDefaultRecord", "-1") } else { ("DefaultRecord", "0") };
+            let bytes = |len: Option<usize>| len.map_or(null.to_owned(), |len| len.to_string());
+            let (key, value) = (bytes(record.key_len), bytes(record.value_len));
+            format!("{of}(offset={offset}, timestamp={timestamp}, key={key} bytes, value={value} bytes)")
+        };
+        checks.check(record.key_len.is_some(), timestamp, offset, name);
     }
     Ok(in_order)
 }
@@ -335,7 +350,7 @@ fn walk_message_set(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<
         }
         last_inner_offset = offset;
         if entry.get(fields::MAGIC) != Some(&header.magic) {
-            checks.reject(|| "an inner message has another magic than its set".to_owned());
+            checks.reject(|| Rejection::OtherMagic { record: legacy_name(entry, offset, header), magic: header.magic });
             checks.count += 1;
             continue;
         }
@@ -344,10 +359,29 @@ fn walk_message_set(batch: &Batch<'_>, checks: &mut RecordChecks<'_>) -> Result<
             return Err(RecordError::InnerCrcMismatch { stored, computed });
         }
         let message = LegacyMessage::read(entry)?;
-        checks.check(message.key.is_some(), inner_timestamp(&message, header));
+        let name = || legacy_name(entry, offset, header);
+        checks.check(message.key.is_some(), inner_timestamp(&message, header), offset, name);
     }
     let set = MessageSet::new(header, checks.count, last_inner_offset)?;
     Ok(in_order && set.base_offset.wrapping_add(first_inner_offset) == 0)
+}
+
+/// As Kafka names a message of magic 0 or 1, which is not compressed itself.
+fn legacy_name(entry: &[u8], offset: i64, set: &BatchHeader) -> String {
+    let Ok(message) = LegacyMessage::read(entry) else { return format!("LegacyRecordBatch(offset={offset})") };
+    let attributes = entry.get(fields::legacy::ATTRIBUTES).copied().unwrap_or_default() as i8;
+    let (crc, _) = LegacyMessage::crcs_of(entry);
+    let time = match (message.magic, set.timestamp_type) {
+        (0, _) => String::new(),
+        (_, TimestampType::CreateTime) => format!("CreateTime={}, ", message.timestamp),
+        (_, TimestampType::LogAppendTime) => format!("LogAppendTime={}, ", inner_timestamp(&message, set)),
+    };
+    let [key, value] = [message.key, message.value].map(|field| field.map_or(0, <[u8]>::len));
+    format!(
+        "LegacyRecordBatch(offset={offset}, Record(magic={}, attributes={attributes}, compression=NONE, crc={crc}, \
+         {time}key={key} bytes, value={value} bytes))",
+        message.magic
+    )
 }
 
 #[cfg(test)]

@@ -278,6 +278,11 @@ fn timestamps_are_held_against_the_clock() {
                 Ok(_) => assert!(fits, "{codec} {timestamp}"),
                 Err(RecordError::InvalidTimestamps(rejected)) => {
                     assert!(!fits && rejected.len() == 1 && rejected[0].batch_index == 1, "{codec} {timestamp}");
+                    let words = format!(
+                        "Timestamp {timestamp} of message with offset 1 is out of range. The timestamp should be within \
+                         [4900, 5010]"
+                    );
+                    assert_eq!(rejected[0].message("t", 0), words);
                 }
                 Err(error) => panic!("{error}"),
             }
@@ -298,7 +303,26 @@ fn batches_marked_with_append_time_are_the_brokers_business() {
     assert_eq!((header.timestamp_type, header.max_timestamp), (TimestampType::CreateTime, 4000));
     assert!(Batch::first_of(&written(&prepared)).unwrap().unwrap().crc_is_valid());
     let append_time = AppendRules { timestamp_type: TimestampType::LogAppendTime, ..AppendRules::default() };
-    assert_eq!(refused(marked.clone(), &append_time).rejected_records().len(), 2);
+    let record = "(offset=1, timestamp=4000, key=";
+    let words = |of: &str, lens: &str| {
+        let name = format!("{of}{record}{lens} bytes)");
+        format!("Invalid timestamp type in message {name}. Producer should not set timestamp type to LogAppendTime.")
+    };
+    let second = |rules| {
+        let refused = refused(marked.clone(), rules);
+        assert_eq!(refused.rejected_records().len(), 2);
+        refused.rejected_records()[1].message("t", 0)
+    };
+    assert_eq!(second(&append_time), words("DefaultRecord", "0 bytes, value=0"));
+    let mut builder = BatchBuilder::new().log_append_time(4000).compression(Codec::Gzip, None);
+    builder.append(3000, None, None, &[]);
+    builder.append(3001, None, Some(b"value"), &[]);
+    let compressed = builder.build();
+    let second = |rules| refused(compressed.clone(), rules).rejected_records()[1].message("t", 0);
+    assert_eq!(second(&append_time), words("PartialDefaultRecord", "-1 bytes, value=5"));
+    let codec = TopicCompression::Codec { codec: Codec::Lz4, level: None };
+    let anew = AppendRules { compression: codec, ..append_time.clone() };
+    assert_eq!(second(&anew), words("DefaultRecord", "0 bytes, value=5"));
     let without_time = patched(&marked, 35, &(-1_i64).to_be_bytes());
     assert!(matches!(refused(without_time, &AppendRules::default()), RecordError::InvalidTimestamps(_)));
 }

@@ -10,7 +10,41 @@ use crate::record::read::ReadError;
 pub struct RejectedRecord {
     /// Position of the record in its batch, from 0.
     pub batch_index: i32,
-    pub message: String,
+    pub why: Rejection,
+}
+
+/// What is wrong with a record. Names of records are as Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// In a compacted topic.
+    NoKey,
+    /// Of the times that may enter, the first and the last.
+    TimestampOutOfRange { timestamp: i64, offset: i64, first: i64, last: i64 },
+    /// Only brokers say when a record was appended.
+    LogAppendTime { record: String },
+    /// An inner message has another magic than its set.
+    OtherMagic { record: String, magic: u8 },
+}
+
+impl RejectedRecord {
+    /// Producers show these words, so they are Kafka's.
+    pub fn message(&self, topic: &str, partition: i32) -> String {
+        match &self.why {
+            Rejection::NoKey => {
+                format!("Compacted topic cannot accept message without key in topic partition {topic}-{partition}")
+            }
+            Rejection::TimestampOutOfRange { timestamp, offset, first, last } => format!(
+                "Timestamp {timestamp} of message with offset {offset} is out of range. The timestamp should be within \
+                 [{first}, {last}]"
+            ),
+            Rejection::LogAppendTime { record } => format!(
+                "Invalid timestamp type in message {record}. Producer should not set timestamp type to LogAppendTime."
+            ),
+            Rejection::OtherMagic { record, magic } => format!(
+                "Record {record}'s magic does not match outer magic {magic} in topic partition {topic}-{partition}"
+            ),
+        }
+    }
 }
 
 /// Why records were refused. Beside each variant the name of the protocol's error that stands for it.
@@ -53,6 +87,29 @@ impl RecordError {
             _ => &[],
         }
     }
+
+    /// What is told beside the error, if single records are to blame; of the others Kafka says no more than what its error
+    /// says. Producers show these words, so they are Kafka's.
+    pub fn message(&self, topic: &str, partition: i32) -> Option<String> {
+        match self {
+            RecordError::InvalidRecords(rejected) => {
+                let shown = rejected.iter().take(3).map(|record| {
+                    let message = record.message(topic, partition);
+                    format!("RecordError(batchIndex={}, message='{message}')", record.batch_index)
+                });
+                Some(format!(
+                    "One or more records have been rejected due to {} record errors in total, \
+                     and only showing the first three errors at most: [{}]",
+                    rejected.len(),
+                    shown.collect::<Vec<_>>().join(", ")
+                ))
+            }
+            RecordError::InvalidTimestamps(_) => {
+                Some("One or more records have been rejected due to invalid timestamp".to_owned())
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for RecordError {
@@ -76,30 +133,14 @@ impl fmt::Display for RecordError {
             }
             RecordError::InvalidBatch(what) => f.write_str(what),
             RecordError::Malformed(malformed) => malformed.fmt(f),
-            // Producers show these words, so they are Kafka's.
-            RecordError::InvalidRecords(rejected) => {
-                let shown: Vec<String> = rejected.iter().take(3).map(RejectedRecord::to_string).collect();
-                write!(
-                    f,
-                    "One or more records have been rejected due to {} record errors in total, \
-                     and only showing the first three errors at most: [{}]",
-                    rejected.len(),
-                    shown.join(", ")
-                )
-            }
-            RecordError::InvalidTimestamps(_) => {
-                f.write_str("One or more records have been rejected due to invalid timestamp")
+            RecordError::InvalidRecords(rejected) => write!(f, "{} records of a batch are refused", rejected.len()),
+            RecordError::InvalidTimestamps(rejected) => {
+                write!(f, "{} records of a batch are refused, some for their timestamps", rejected.len())
             }
             RecordError::UnknownCodec { id } => write!(f, "unknown compression codec id {id}"),
             RecordError::Decompression(what) => write!(f, "decompress a record batch: {what}"),
             RecordError::CannotRebuild(why) => write!(f, "write a record batch anew for its topic: {why}"),
         }
-    }
-}
-
-impl fmt::Display for RejectedRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RecordError(batchIndex={}, message='{}')", self.batch_index, self.message)
     }
 }
 

@@ -317,7 +317,8 @@ impl Drop for Window<'_> {
 pub(crate) struct SkimmedRecord {
     pub timestamp_delta: i64,
     pub offset_delta: i32,
-    pub has_key: bool,
+    pub key_len: Option<usize>,
+    pub value_len: Option<usize>,
 }
 
 /// What stands in front of a record's fields: its key, its value and its headers, as they are stored.
@@ -401,7 +402,8 @@ impl<'a> InflatedRecords<'a> {
         let skimmed = SkimmedRecord {
             timestamp_delta: record.timestamp_delta,
             offset_delta: record.offset_delta,
-            has_key: record.key.is_some(),
+            key_len: record.key.map(<[u8]>::len),
+            value_len: record.value.map(<[u8]>::len),
         };
         self.window.consume(length);
         Ok(Some(skimmed))
@@ -410,10 +412,10 @@ impl<'a> InflatedRecords<'a> {
     fn skim_large(&mut self, length: usize) -> Result<SkimmedRecord, ReadError> {
         let mut left = length;
         let RecordHead { timestamp_delta, offset_delta, .. } = self.head(&mut left)?;
-        let has_key = self.skip_field(&mut left)?;
-        self.skip_field(&mut left)?;
+        let key_len = self.skip_field(&mut left)?;
+        let value_len = self.skip_field(&mut left)?;
         self.skip_headers(left)?;
-        Ok(SkimmedRecord { timestamp_delta, offset_delta, has_key })
+        Ok(SkimmedRecord { timestamp_delta, offset_delta, key_len, value_len })
     }
 
     /// The numbers of the next record. Its fields are the next to be taken or passed over.
@@ -438,7 +440,7 @@ impl<'a> InflatedRecords<'a> {
             left = left.checked_sub(key_len).ok_or(MalformedRecord("a field is longer than its record"))?;
             self.take(key_len, each)?;
         }
-        let has_value = self.skip_field(&mut left)?;
+        let has_value = self.skip_field(&mut left)?.is_some();
         self.skip_headers(left)?;
         Ok((key_len >= 0, has_value))
     }
@@ -469,7 +471,7 @@ impl<'a> InflatedRecords<'a> {
             return Err(MalformedRecord("a record has more headers than bytes").into());
         }
         for _ in 0..header_count {
-            if !self.skip_field(&mut left)? {
+            if self.skip_field(&mut left)?.is_none() {
                 return Err(MalformedRecord("a header has a null key").into());
             }
             self.skip_field(&mut left)?;
@@ -498,12 +500,12 @@ impl<'a> InflatedRecords<'a> {
     }
 
     /// Passes over a length and its bytes; false if the field is null.
-    fn skip_field(&mut self, left: &mut usize) -> Result<bool, ReadError> {
+    fn skip_field(&mut self, left: &mut usize) -> Result<Option<usize>, ReadError> {
         let length = self.numbers(left, |cursor| cursor.varint())?;
-        let Ok(length) = usize::try_from(length) else { return Ok(false) };
+        let Ok(length) = usize::try_from(length) else { return Ok(None) };
         *left = left.checked_sub(length).ok_or(MalformedRecord("a field is longer than its record"))?;
         self.window.skip(length)?;
-        Ok(true)
+        Ok(Some(length))
     }
 }
 

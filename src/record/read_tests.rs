@@ -67,7 +67,7 @@ fn a_record_larger_than_the_window_reads_back_and_is_skimmed() {
         let mut skimmed = InflatedRecords::new(&batch).unwrap();
         for i in 0..3 {
             let record = skimmed.skim().unwrap().unwrap();
-            assert_eq!((record.offset_delta, record.has_key), (i, wanted[i as usize].key.is_some()));
+            assert_eq!((record.offset_delta, record.key_len.is_some()), (i, wanted[i as usize].key.is_some()));
         }
         assert!(skimmed.skim().unwrap().is_none());
     }

@@ -1,14 +1,15 @@
 //! What the controller asks of this broker, whatever version it asked in, and the fences that every such request passes.
 
-use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
+use crate::model::{BrokerEpoch, ConnectionNumber, ControllerEpoch, LeaderEpoch, TopicPartition};
 use crate::replica::leader::{Decision, DecisionRefusal};
 
-/// The epochs that every control request carries.
+/// The epochs that every control request carries, and the connection that it came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlEpochs {
     pub controller_epoch: ControllerEpoch,
     /// The registration of this broker that the controller means; -1 when its version cannot say.
     pub broker_epoch: BrokerEpoch,
+    pub connection: ConnectionNumber,
 }
 
 /// A LeaderAndIsr request.
@@ -42,6 +43,8 @@ pub enum ControlRefusal {
     StaleBrokerEpoch,
     /// It comes from a controller that has been replaced.
     StaleControllerEpoch,
+    /// Its controller has given it up: it speaks by another connection since.
+    StaleConnection,
     ShuttingDown,
 }
 
@@ -71,20 +74,18 @@ pub fn judge_stop(asked: LeaderEpoch, current: LeaderEpoch) -> Result<(), Partit
     if asked.0 < 0 || asked >= current { Ok(()) } else { Err(PartitionRefusal::StaleStop) }
 }
 
-/// The newest controller this broker has heard of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The newest controller this broker has heard of, and the youngest connection that it has been obeyed by: a controller has
+/// one at a time, and asks again by the next what it was not answered by the last. What arrives by an earlier one after that
+/// is older than what has been done since, and no epoch of it need say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ControllerFence {
     latest: ControllerEpoch,
-}
-
-impl Default for ControllerFence {
-    fn default() -> ControllerFence {
-        ControllerFence { latest: ControllerEpoch(0) }
-    }
+    connection: ConnectionNumber,
 }
 
 impl ControllerFence {
-    /// Refuses what was meant for an earlier registration of this broker, then what comes from a replaced controller.
+    /// Refuses what was meant for an earlier registration of this broker, then what comes from a replaced controller, then
+    /// what comes by a connection that its controller has replaced.
     /// A newer controller is believed from its first request on, even if that achieves nothing else. A broker epoch
     /// greater than our own is fine: the controller may learn of a registration first.
     pub fn admit(&mut self, epochs: ControlEpochs, own_broker_epoch: BrokerEpoch) -> Result<(), ControlRefusal> {
@@ -94,7 +95,10 @@ impl ControllerFence {
         if epochs.controller_epoch < self.latest {
             return Err(ControlRefusal::StaleControllerEpoch);
         }
-        self.latest = epochs.controller_epoch;
+        if epochs.controller_epoch == self.latest && epochs.connection < self.connection {
+            return Err(ControlRefusal::StaleConnection);
+        }
+        (self.latest, self.connection) = (epochs.controller_epoch, epochs.connection);
         Ok(())
     }
 
@@ -109,7 +113,11 @@ mod tests {
     use super::*;
 
     fn epochs(controller_epoch: i32, broker_epoch: i64) -> ControlEpochs {
-        ControlEpochs { controller_epoch: ControllerEpoch(controller_epoch), broker_epoch: BrokerEpoch(broker_epoch) }
+        ControlEpochs {
+            controller_epoch: ControllerEpoch(controller_epoch),
+            broker_epoch: BrokerEpoch(broker_epoch),
+            connection: ConnectionNumber(1),
+        }
     }
 
     #[test]
@@ -131,6 +139,27 @@ mod tests {
         assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Ok(()));
         assert_eq!(fence.admit(epochs(6, -1), BrokerEpoch(1)), Ok(()));
         assert_eq!(fence.admit(epochs(5, -1), BrokerEpoch(1)), Err(ControlRefusal::StaleControllerEpoch));
+    }
+
+    #[test]
+    fn what_a_controller_has_given_up_is_refused_once_it_is_obeyed_by_another_connection() {
+        let by = |connection, controller_epoch| ControlEpochs {
+            connection: ConnectionNumber(connection),
+            ..epochs(controller_epoch, -1)
+        };
+        let own = BrokerEpoch(1);
+        let mut fence = ControllerFence::default();
+        for connection in [7, 7, 9, 9] {
+            assert_eq!(fence.admit(by(connection, 5), own), Ok(()), "connection {connection}");
+        }
+        assert_eq!(fence.admit(by(7, 5), own), Err(ControlRefusal::StaleConnection));
+        let for_another_life = ControlEpochs { broker_epoch: BrokerEpoch(0), ..by(12, 5) };
+        assert_eq!(fence.admit(for_another_life, own), Err(ControlRefusal::StaleBrokerEpoch));
+        assert_eq!(fence.admit(by(9, 5), own), Ok(()), "what is not obeyed replaces no connection");
+        assert_eq!(fence.admit(by(8, 6), own), Ok(()), "another controller has connections of its own");
+        assert_eq!(fence.admit(by(9, 6), own), Ok(()));
+        assert_eq!(fence.admit(by(8, 6), own), Err(ControlRefusal::StaleConnection));
+        assert_eq!(fence.admit(by(10, 5), own), Err(ControlRefusal::StaleControllerEpoch));
     }
 
     #[test]

@@ -132,11 +132,7 @@ impl ReplicaManager {
         names: Vec<TopicPartition>,
         work: impl FnOnce(&Arc<ReplicaManager>) -> T + Send + 'static,
     ) -> Result<T, ShuttingDown> {
-        let held_up = names.iter().find(|name| {
-            let hosted = self.hosted.get(&name.topic, name.partition);
-            // Those of a disk that has failed are refused without a look at them.
-            hosted.is_some_and(|hosted| hosted.is_held_up() && !hosted.has_failed_log())
-        });
+        let held_up = names.iter().find(|name| self.is_held_up(&name.topic, name.partition));
         let Some(held_up) = held_up else { return Ok(work(self)) };
         self.at(&held_up.topic, held_up.partition, work).await
     }
@@ -147,7 +143,8 @@ impl ReplicaManager {
         let mut changes = Vec::new();
         for (name, decision) in decisions {
             let partition = match self.hosted.get(&name.topic, name.partition) {
-                Some(partition) if partition.has_failed_log() || partition.is_offline() => {
+                Some(partition) if partition.is_offline() => {
+                    self.log_dirs.forget_refused(&name);
                     outcomes.push((name, Err(PartitionRefusal::Storage)));
                     continue;
                 }
@@ -162,9 +159,11 @@ impl ReplicaManager {
             match partition.judge(&decision, log_topic_id, same_epoch_allowed) {
                 Verdict::Refuse(why) => {
                     debug!("{name}: leader epoch {} is refused: {why:?}", decision.leader_epoch);
+                    self.log_dirs.forget_refused(&name);
                     outcomes.push((name, Err(why.into())));
                 }
                 Verdict::Acknowledge => {
+                    self.log_dirs.forget_refused(&name);
                     self.fetchers.change(vec![(partition, FetchChange::SetTopicId(TopicId::ZERO))]);
                     outcomes.push((name, Ok(())));
                 }
@@ -218,14 +217,38 @@ impl ReplicaManager {
             if heard.is_empty() {
                 break;
             }
-            self.give_topic_configs(&heard);
+            for name in self.partitions_of(&heard) {
+                let config = Arc::clone(&heard[&name.topic]);
+                let of = name.clone();
+                let give = move |this: &Arc<ReplicaManager>| this.give_config(&of, &config);
+                // Without a thread the broker is shutting down.
+                let _ = self.at(&name.topic, name.partition, give).await;
+            }
         }
         done.sort_by_key(|((number, _), _)| *number);
         done.into_iter().map(|((_, partition), outcome)| (partition, outcome)).collect()
     }
 
-    /// One change of role, with whatever it needs of the disk.
+    /// One change of role, with whatever it needs of the disk. What is refused though its disk has not failed is wanted again
+    /// once it may be had: the controller asks once.
     fn carry_out(&self, change: &Change, configs: &HashMap<Arc<str>, Arc<LogConfig>>, now_ms: i64) -> ChangeOutcome {
+        let outcome = self.try_to_carry_out(change, configs, now_ms);
+        let Change { partition, .. } = change;
+        match outcome {
+            Err(PartitionRefusal::Storage) if !partition.is_offline() && !partition.has_failed_log() => {
+                self.log_dirs.note_refused(partition.name());
+            }
+            _ => self.log_dirs.forget_refused(partition.name()),
+        }
+        outcome
+    }
+
+    fn try_to_carry_out(
+        &self,
+        change: &Change,
+        configs: &HashMap<Arc<str>, Arc<LogConfig>>,
+        now_ms: i64,
+    ) -> ChangeOutcome {
         let Change { partition, decision, verdict } = change;
         let name = partition.name();
         let log = match self.log_for(name, decision, configs, now_ms) {
@@ -332,9 +355,7 @@ impl ReplicaManager {
             }
             let hosted = self.hosted.get(&stop.name.topic, stop.name.partition);
             let verdict = match &hosted {
-                Some(partition) if partition.has_failed_log() || partition.is_offline() => {
-                    Err(PartitionRefusal::Storage)
-                }
+                Some(partition) if partition.is_offline() => Err(PartitionRefusal::Storage),
                 Some(partition) => judge_stop(stop.leader_epoch, partition.leader_epoch()),
                 None => Ok(()),
             };
@@ -356,6 +377,7 @@ impl ReplicaManager {
         self.fetchers.stop(&names);
         let closed: Vec<_> = names.iter().filter_map(|name| self.hosted.get(&name.topic, name.partition)).collect();
         self.hosted.remove(&names);
+        names.iter().for_each(|name| self.log_dirs.forget_refused(name));
         closed.iter().for_each(|partition| partition.close());
         (outcomes, deleted)
     }
@@ -372,6 +394,8 @@ impl ReplicaManager {
         for name in &deleted {
             let Some(hosted) = self.hosted.get(&name.topic, name.partition) else { continue };
             match hosted.parent_dir() {
+                // It wakes all when it goes offline, and whoever has its lock may wait for its disk for ever.
+                _ if hosted.has_failed_log() => {}
                 Some(dir) if hosted.is_held_up() => held_up.entry(dir).or_default().push(hosted),
                 _ => hosted.wake_all(),
             }

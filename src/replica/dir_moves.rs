@@ -119,7 +119,8 @@ async fn carry_on(replicas: &Arc<ReplicaManager>, moves: &DirMoves) {
         tokio::time::sleep(THROTTLED_PAUSE).await;
     }
     let (log_dirs, name) = (Arc::clone(replicas.log_dirs()), partition.clone());
-    let step = replicas.io().run(move || log_dirs.move_on(&name, is_first, wall_clock_ms())).await;
+    let dir = log_dirs.get(&partition).map(|log| log.parent_dir());
+    let step = replicas.io().run_in(dir.as_deref(), move || log_dirs.move_on(&name, is_first, wall_clock_ms())).await;
     match step {
         Ok(Ok(Step::Copied(bytes))) => {
             moves.throttle.record(bytes as usize, Instant::now());
@@ -155,7 +156,7 @@ impl ReplicaManager {
     /// refused now.
     pub async fn move_to_dir(&self, name: TopicPartition, path: Arc<str>, now_ms: i64) -> Result<(), MoveRefusal> {
         self.log_dirs.check_target(&name, &path).map_err(MoveRefusal::Target)?;
-        let hosted = self.partition(&name.topic, name.partition);
+        let hosted = self.partition_to_look_at(&name.topic, name.partition);
         if let Err(ReplicaError::Offline) = hosted {
             return Err(MoveRefusal::Replica(ReplicaError::Offline));
         }
@@ -164,7 +165,8 @@ impl ReplicaManager {
             return Err(MoveRefusal::Replica(hosted.err().unwrap_or(ReplicaError::NotLeaderOrFollower)));
         }
         let (log_dirs, asked) = (Arc::clone(&self.log_dirs), name.clone());
-        let begun = self.io.run(move || log_dirs.begin_move(&asked, &path, now_ms)).await;
+        let dir = self.log_dirs.get(&name).map(|log| log.parent_dir());
+        let begun = self.io.run_in(dir.as_deref(), move || log_dirs.begin_move(&asked, &path, now_ms)).await;
         let refused = |why: ReplicaError| Err(MoveRefusal::Replica(why));
         match begun {
             Ok(Ok(MoveBegun::Moving)) => {

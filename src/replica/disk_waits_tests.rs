@@ -1,7 +1,9 @@
 //! Who waits for a disk, and who does not.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::task::JoinSet;
@@ -12,10 +14,15 @@ use crate::log::OffsetQuery;
 use crate::log::faults::{self, Op};
 use crate::log::testing::Gate;
 use crate::metadata::image::LEADER_DURING_DELETE;
-use crate::model::{BrokerId, Offset, PartitionEpoch};
+use crate::model::{BrokerId, Offset, PartitionEpoch, TopicPartition};
 use crate::replica::error::ReplicaError;
+use crate::replica::fetch::{FetchQuery, PartitionQuery};
+use crate::replica::fetch_session::SessionRequest;
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrProposal};
+use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::tests::{Fixture, TERMS, epochs, records, until};
+
+const LATEST: OffsetQuery = OffsetQuery::Latest;
 
 /// The network threads of these tests are those of their runtimes; I/O threads have names.
 fn is_io_thread() -> bool {
@@ -307,4 +314,103 @@ async fn what_the_controller_says_and_hears_of_a_partition_whose_disk_does_not_a
         appending.join().expect("no panic").expect("appended");
     }
     until("it has heard", || slow.isr() == [BrokerId(1)]).await;
+}
+
+/// As many as the directory has threads wait for the disk when another call to it fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_failed_directory_held_is_refused_at_once_though_its_disk_does_not_answer() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+    let fixture = Arc::new(Fixture::over(root, dirs, ReplicaConfig::default()));
+    let replicas = &fixture.replicas;
+    fixture.publish(&[("t", 0), ("t", 1), ("t", 2)]).await;
+    for number in 0..3 {
+        assert_eq!(fixture.decide("t", number, 1, 0, &[1]).await, Ok(()));
+        replicas.append("t", number, records(2), TERMS, 0).expect("this broker leads");
+    }
+    let of = |number| replicas.parent_dir("t", number).expect("hosted");
+    let (hung, failing, other) =
+        [(0, 1, 2), (0, 2, 1), (1, 2, 0)].into_iter().find(|(one, two, _)| of(*one) == of(*two)).expect("two of three");
+    let dir = of(hung);
+    let from = |offset: i64, min_bytes| {
+        let mut query = fixture.consumer("t", offset, min_bytes);
+        let of = |partition| PartitionQuery { partition, ..query.partitions[0].clone() };
+        query.partitions = [hung, failing, other].map(of).to_vec();
+        query
+    };
+    let in_session = |session_id, session_epoch| SessionRequest {
+        session_id,
+        session_epoch,
+        uses_topic_ids: false,
+        forgotten: Vec::new(),
+    };
+    let now = std::time::Instant::now;
+    let full = replicas.fetch_in_session(&in_session(0, 0), from(2, 0), Instant::now(), now()).await;
+    let (waiting, session) = (Arc::clone(replicas), in_session(full.session_id, 1));
+    let query = FetchQuery { partitions: Vec::new(), ..from(2, 1) };
+    let parked = tokio::spawn(async move {
+        let far = Instant::now() + Duration::from_secs(60);
+        waiting.fetch_in_session(&session, query, far, now()).await
+    });
+    until("a fetch waits", || replicas.counters.fetches_parked.load(Ordering::Relaxed) > 0).await;
+
+    let disk = fixture.hang("t", hung, Some(Errno::IO)).await;
+    let waiting = Arc::clone(replicas);
+    let in_the_way = tokio::spawn(async move { waiting.find_offset("t", hung, LATEST, None, None, true).await });
+    replicas.append("t", failing, records(1), TERMS, 0).expect_err("the disk fails it");
+    let giving_up = Arc::clone(replicas);
+    let giving_up = tokio::spawn(async move { giving_up.log_dir_failed(&dir).await });
+
+    let reply = parked.await.expect("no panic");
+    let refused: Vec<_> = reply.answers.iter().filter(|(_, outcome)| outcome.is_err()).collect();
+    assert!(refused.iter().all(|(_, outcome)| matches!(outcome, Err(ReplicaError::Offline))), "{refused:?}");
+    assert_eq!(refused.iter().map(|(query, _)| query.partition).collect::<BTreeSet<_>>(), [hung, failing].into());
+    let outcomes = replicas.fetch(&from(0, 1), Instant::now(), now()).await;
+    assert!(matches!(outcomes[..], [Err(ReplicaError::Offline), Err(ReplicaError::Offline), Ok(_)]), "{outcomes:?}");
+    for number in [hung, failing] {
+        assert!(!replicas.is_held_up("t", number), "nobody waits for it");
+        let appended = replicas.append("t", number, records(1), TERMS, 0);
+        assert!(matches!(appended, Err(ReplicaError::Offline)), "{appended:?}");
+        let found = replicas.find_offset("t", number, LATEST, None, None, true).await;
+        assert!(matches!(found, Err(ReplicaError::Offline)), "{found:?}");
+        let deleted = replicas.delete_records("t", number, None).await;
+        assert!(matches!(deleted, Err(ReplicaError::Offline)), "{deleted:?}");
+        let look = move |replicas: &Arc<ReplicaManager>| replicas.partition("t", number).map(drop);
+        let looked = replicas.at("t", number, look).await.expect("it is not shut down");
+        assert!(matches!(looked, Err(ReplicaError::Offline)), "{looked:?}");
+    }
+    assert!(!disk.has_answered() && !giving_up.is_finished() && !in_the_way.is_finished());
+    disk.answer();
+    giving_up.await.expect("no panic");
+    in_the_way.await.expect("no panic").expect_err("it has failed");
+}
+
+/// One network thread, and two I/O threads, of which one is for either directory.
+#[tokio::test]
+async fn who_asks_for_what_a_disk_keeps_waiting_keeps_no_network_thread_waiting() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+    let fixture = Arc::new(Fixture::over(root, dirs.clone(), ReplicaConfig::default()));
+    let replicas = &fixture.replicas;
+    fixture.publish(&[("slow", 0), ("fast", 0)]).await;
+    for topic in ["slow", "fast"] {
+        assert_eq!(fixture.decide(topic, 0, 1, 0, &[1]).await, Ok(()));
+        replicas.append(topic, 0, records(2), TERMS, 0).expect("this broker leads");
+    }
+    let target = replicas.parent_dir("fast", 0).expect("hosted").to_string_lossy().into();
+    let disk = fixture.hang("slow", 0, None).await;
+    let mut asking = JoinSet::new();
+    let deleting = Arc::clone(replicas);
+    asking.spawn(async move { deleting.delete_records("slow", 0, None).await.is_ok() });
+    let moving = Arc::clone(replicas);
+    asking.spawn(async move { moving.move_to_dir(TopicPartition::new("slow", 0), target, 0).await.is_ok() });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    replicas.io().run(|| ()).await.expect("a thread is left for others");
+    assert!(!disk.has_answered() && asking.try_join_next().is_none(), "they wait");
+    for appended in disk.answer() {
+        appended.expect("appended");
+    }
+    assert_eq!(asking.join_all().await, [true, true]);
 }

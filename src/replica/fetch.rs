@@ -324,6 +324,7 @@ impl ReplicaManager {
         for (asked, outcome) in query.partitions.iter().zip(&outcomes) {
             let hosted = asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
             match (hosted, outcome) {
+                (Some(partition), Ok(_)) if partition.has_failed_log() => parked.wake(),
                 (Some(partition), Ok(fetched)) if is_any_held_up && partition.is_held_up() => {
                     let (dir, parked, fetcher, end) =
                         (partition.parent_dir(), Arc::clone(&parked), query.fetcher, fetched.end);
@@ -363,6 +364,7 @@ impl ReplicaManager {
                 }
             }
             let partition = match hosted {
+                Some(hosted) if hosted.has_failed_log() => return Err(ReplicaError::Offline),
                 Some(hosted) => Arc::clone(hosted),
                 None => self.partition(topic, asked.partition)?,
             };

@@ -139,8 +139,9 @@ impl<L: PartitionLog> CachedPartition<L> {
         }
         if self.hosted.as_ref().is_none_or(|known| known.is_closed()) {
             let found = self.topic.as_ref().and_then(|topic| hosted.get(topic, self.key.partition));
-            // Whoever watches it takes its lock: see `watch_held_up`. It is read with each fetch until then.
-            let found = found.filter(|found| !found.is_held_up());
+            // Whoever watches it takes its lock: see `watch_held_up`. It is read with each fetch until then, and if its log has
+            // failed for ever.
+            let found = found.filter(|found| !found.is_held_up() && !found.has_failed_log());
             self.hosted = found.inspect(|found| found.watch(watch, slot));
         }
         let query = PartitionQuery {
@@ -173,6 +174,8 @@ struct SessionState<L> {
     slots: Vec<Option<CachedPartition<L>>>,
     free: Vec<u32>,
     by_key: HashMap<PartitionKey, u32>,
+    /// Forgotten, but marking the session still, each in its slot: whoever ends that takes its lock, while its disk keeps up.
+    leaving: Vec<(Arc<Partition<L>>, u32)>,
     /// Slots by turn that a fetch must read: the fetcher does not know all that there is to say of them.
     pending: BTreeMap<u64, u32>,
     next_turn: u64,
@@ -194,6 +197,7 @@ impl<L: PartitionLog> SessionState<L> {
             slots: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::new(),
+            leaving: Vec::new(),
             pending: BTreeMap::new(),
             next_turn: 0,
             all_pending_from: None,
@@ -278,14 +282,23 @@ impl<L: PartitionLog> SessionState<L> {
         });
     }
 
-    fn forget(&mut self, key: &PartitionKey, watch: &Arc<SessionWatch>) {
+    fn forget(&mut self, key: &PartitionKey) {
         let Some(slot) = self.by_key.remove(key) else { return };
         if let Some(cached) = self.slots.get_mut(slot as usize).and_then(Option::take) {
             self.pending.remove(&cached.turn);
-            self.free.push(slot);
-            if let Some(hosted) = cached.hosted {
-                hosted.unwatch(watch, slot);
+            match cached.hosted {
+                Some(hosted) => self.leaving.push((hosted, slot)),
+                None => self.free.push(slot),
             }
+        }
+    }
+
+    /// Ends that partitions mark the session that it has forgotten.
+    fn let_go(&mut self, watch: &SessionWatch) {
+        let SessionState { leaving, free, .. } = self;
+        for (hosted, slot) in leaving.extract_if(.., |(hosted, _)| !hosted.is_held_up() && !hosted.has_failed_log()) {
+            hosted.unwatch(watch, slot);
+            free.push(slot);
         }
     }
 
@@ -369,6 +382,9 @@ impl<L: PartitionLog> OpenSession<L> {
         if state.epoch != self.epoch {
             return Parking::Overtaken;
         }
+        if state.all_pending_from.is_some() {
+            return Parking::LooksAgain;
+        }
         self.session.watch.park(waits_for, missing_bytes).map_or(Parking::LooksAgain, Parking::Parked)
     }
 
@@ -413,7 +429,7 @@ impl<L: PartitionLog> OpenSession<L> {
     pub async fn watch_held_up(&self, reads: &mut [PendingRead<L>], hosted: &Hosted<L>, io: &IoThreads) {
         for read in reads.iter_mut().filter(|read| read.hosted.is_none()) {
             let found = read.query.topic.as_ref().and_then(|topic| hosted.get(topic, read.query.partition));
-            let Some(found) = found else { continue };
+            let Some(found) = found.filter(|found| !found.has_failed_log()) else { continue };
             let (watch, slot, watched) = (Arc::clone(&self.session.watch), read.slot, Arc::clone(&found));
             let dir = found.parent_dir();
             if io.run_in(dir.as_deref(), move || watched.watch(&watch, slot)).await.is_err() {
@@ -548,6 +564,17 @@ impl<L: PartitionLog> FetchSessions<L> {
         self.has_ended.swap(false, Ordering::Acquire).then(|| std::mem::take(&mut self.cache().ended))
     }
 
+    /// Each session looks at all that it has: there may be some that cannot mark it, since whoever has their locks waits for a
+    /// disk that has failed.
+    pub fn look_at_all(&self) {
+        let sessions: Vec<_> = self.cache().sessions.values().map(|entry| Arc::clone(&entry.session)).collect();
+        for session in sessions {
+            let mut state = session.state();
+            state.all_pending_from = Some(0);
+            session.watch.wake();
+        }
+    }
+
     /// Sessions, and the partitions of all of them.
     #[cfg(test)]
     pub fn size(&self) -> (usize, usize) {
@@ -595,8 +622,9 @@ impl<L: PartitionLog> FetchSessions<L> {
             state.update(query.clone(), key);
         }
         for query in request.forgotten.iter().filter(|query| !names_no_topic(query)) {
-            state.forget(&key_of(query), &session.watch);
+            state.forget(&key_of(query));
         }
+        state.let_go(&session.watch);
         if state.len() == 0 {
             drop(state);
             self.ending(|cache| cache.remove(session_id));

@@ -516,6 +516,31 @@ async fn a_session_with_a_partition_whose_disk_does_not_answer_keeps_no_thread_w
     }
 }
 
+/// Of the two partitions one is forgotten, whose lock is taken.
+#[tokio::test]
+async fn what_a_session_forgets_is_let_go_of_when_its_disk_keeps_up_again() {
+    let fixture = led(2, &[1]).await;
+    let mut fetcher = OneFetcher::new(CONSUMER);
+    fetcher.fetch(&fixture, vec![named(0, 0), named(1, 0)], Vec::new(), Instant::now()).await;
+    fetcher.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    let leaving = || {
+        let cache = fixture.replicas.sessions.cache();
+        let all = cache.sessions.values().map(|entry| entry.session.state().leaving.len());
+        all.sum::<usize>()
+    };
+    let disk = fixture.hang("t", 0, None).await;
+    fetcher.fetch(&fixture, Vec::new(), vec![named(0, 0)], Instant::now()).await;
+    assert!(!disk.has_answered() && leaving() == 1);
+    for appended in disk.answer() {
+        appended.expect("appended");
+    }
+    let reply = fetcher.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    assert_eq!(told(&reply), []);
+    until("it keeps up", || !fixture.replicas.is_held_up("t", 0)).await;
+    fetcher.fetch(&fixture, Vec::new(), Vec::new(), Instant::now()).await;
+    assert_eq!(leaving(), 0);
+}
+
 /// The partitions of the largest session are looked at and answered in slices, between which others have the thread;
 /// and a fetcher that changes makes all of them to be read.
 #[tokio::test]

@@ -98,28 +98,35 @@ impl<L: PartitionLog> Partition<L> {
 
     async fn flush_for_all(self: Arc<Partition<L>>, io: Arc<IoThreads>) {
         while let Some(mut served) = self.flushes.next() {
-            let outcome = loop {
+            loop {
                 let flushing = Arc::clone(&self);
-                let outcome = io.run_in(self.parent_dir().as_deref(), move || flushing.flush()).await;
-                match outcome.unwrap_or(Outcome::Never(NotCommitted::NotLeader)) {
-                    Outcome::Again if served.iter().any(|waiter| !waiter.reply.is_closed()) => {
-                        tokio::time::sleep(RETRY).await;
-                        served.retain(|waiter| !waiter.reply.is_closed());
+                let flush = move || {
+                    let outcome = flushing.flush();
+                    if outcome == Outcome::Again && served.iter().any(|waiter| !waiter.reply.is_closed()) {
+                        return Some(served);
                     }
-                    outcome => break outcome,
-                }
-            };
-            for waiter in served {
-                let is_there = |end| waiter.until <= end && self.has_kept(waiter.leader_epoch, waiter.until);
-                let answer = match outcome {
-                    Outcome::Until(end) if is_there(end) => Ok(()),
-                    // It was cut off meanwhile.
-                    Outcome::Until(_) | Outcome::Again => Err(NotCommitted::NotLeader),
-                    Outcome::Never(why) => Err(why),
+                    served.into_iter().for_each(|waiter| flushing.answer(waiter, outcome));
+                    None
                 };
-                waiter.answer(answer);
+                // Without a thread the broker is shutting down, and nobody is answered.
+                let Ok(Some(again)) = io.run_in(self.parent_dir().as_deref(), flush).await else { break };
+                served = again;
+                tokio::time::sleep(RETRY).await;
+                served.retain(|waiter| !waiter.reply.is_closed());
             }
         }
+    }
+
+    /// Takes the partition's lock.
+    fn answer(&self, waiter: Waiter, outcome: Outcome) {
+        let is_there = |end| waiter.until <= end && self.has_kept(waiter.leader_epoch, waiter.until);
+        let answer = match outcome {
+            Outcome::Until(end) if is_there(end) => Ok(()),
+            // It was cut off meanwhile.
+            Outcome::Until(_) | Outcome::Again => Err(NotCommitted::NotLeader),
+            Outcome::Never(why) => Err(why),
+        };
+        waiter.answer(answer);
     }
 
     fn flush(&self) -> Outcome {

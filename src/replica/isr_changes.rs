@@ -69,7 +69,7 @@ pub enum AfterAnswer {
 #[derive(Debug, Default)]
 pub struct Wanted {
     pub unsent: Vec<IsrProposal>,
-    /// Of partitions whose disks do not keep up: these have been looked at, and still want it.
+    /// Of partitions whose disks do not keep up: these have been looked at, and wanted it still.
     pub confirmed: Vec<IsrProposal>,
 }
 
@@ -117,9 +117,9 @@ impl IsrChanges {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These are still wanted, as a look at their partitions has shown.
-    pub fn confirmed(&self, proposals: Vec<IsrProposal>) {
-        self.confirmed_ones().extend(proposals.into_iter().map(|proposal| (proposal.partition.clone(), proposal)));
+    /// These are still wanted, as a look at their partitions has shown. Of two looks at one the later may end first.
+    pub fn confirmed(&self, proposals: impl IntoIterator<Item = IsrProposal>) {
+        put_latest(&mut self.confirmed_ones(), proposals);
         self.submitted.notify_one();
     }
 
@@ -130,13 +130,16 @@ impl IsrChanges {
 
     /// What could not be asked; a newer proposal of the same partition stands in its place.
     pub fn put_back(&self, proposals: impl IntoIterator<Item = IsrProposal>) {
-        let mut unsent = self.unsent();
-        for proposal in proposals {
-            if unsent.get(&proposal.partition).is_none_or(|known| known.number < proposal.number) {
-                unsent.insert(proposal.partition.clone(), proposal);
-            }
-        }
+        put_latest(&mut self.unsent(), proposals);
         self.submitted.notify_one();
+    }
+}
+
+fn put_latest(into: &mut BTreeMap<TopicPartition, IsrProposal>, proposals: impl IntoIterator<Item = IsrProposal>) {
+    for proposal in proposals {
+        if into.get(&proposal.partition).is_none_or(|known| known.number < proposal.number) {
+            into.insert(proposal.partition.clone(), proposal);
+        }
     }
 }
 

@@ -453,5 +453,8 @@ async fn of_two_changes_of_a_partition_the_one_that_was_wanted_last_is_asked_for
         changes.put_back([proposal(confirmed)]);
         changes.put_back([proposal(put_back)]);
         assert_eq!(changes.take(), [proposal(2)]);
+        changes.confirmed(vec![proposal(confirmed)]);
+        changes.confirmed(vec![proposal(put_back)]);
+        assert_eq!(changes.next().await.confirmed, [proposal(2)], "whichever look ends first");
     }
 }

@@ -266,9 +266,10 @@ impl<L: PartitionLog> Partition<L> {
         }
     }
 
-    /// Whether the disk of its log does not keep up, so that whoever looks at the partition may wait. Takes no lock.
+    /// Whether the disk of its log does not keep up, so that whoever looks at the partition may wait. One that has failed is not
+    /// waited for: what it held is refused without a look. Takes no lock.
     pub fn is_held_up(&self) -> bool {
-        self.log_at_hand.load().as_ref().is_some_and(|log| log.is_held_up())
+        self.log_at_hand.load().as_ref().is_some_and(|log| log.is_held_up() && !log.is_offline())
     }
 
     /// The entry of `log.dirs` that its log is in. Takes no lock.
@@ -276,8 +277,9 @@ impl<L: PartitionLog> Partition<L> {
         self.log_at_hand.load().as_ref().and_then(|log| log.parent_dir())
     }
 
+    /// Takes no lock if its log has failed: whoever has it may wait for that disk for ever.
     pub fn is_offline(&self) -> bool {
-        self.state().is_offline()
+        self.has_failed_log() || self.state().is_offline()
     }
 
     /// Whether its log, or the directory that it is in, is not served any more. Takes no lock.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use log::{debug, warn};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::log::LogConfig;
@@ -69,6 +69,8 @@ pub struct ReplicaManager {
     /// True once the controller has told which partitions live here: only then are high watermarks checkpointed, or
     /// those of partitions not heard of yet would be lost.
     pub(super) has_decisions: watch::Sender<bool>,
+    /// Notified when the controller is to tell again which partitions live here: some were refused that may be had now.
+    pub(crate) wants_decisions: Notify,
 }
 
 impl ReplicaManager {
@@ -124,6 +126,7 @@ impl ReplicaManager {
             registered,
             events,
             has_decisions: watch::Sender::new(false),
+            wants_decisions: Notify::new(),
         };
         (Arc::new(replicas), told, begun)
     }
@@ -132,7 +135,8 @@ impl ReplicaManager {
         self.around.local
     }
 
-    /// A hosted partition, or why there is none.
+    /// A hosted partition, or why there is none. Takes its lock, as does nearly all that there is to ask of it: while its disk
+    /// does not keep up that is for I/O threads, see `at`.
     pub fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ReplicaError> {
         match self.hosted.get(topic, partition) {
             Some(hosted) if hosted.is_offline() => Err(ReplicaError::Offline),
@@ -141,6 +145,14 @@ impl ReplicaManager {
                 Err(ReplicaError::NotLeaderOrFollower)
             }
             None => Err(ReplicaError::UnknownTopicOrPartition),
+        }
+    }
+
+    /// The same for who looks at it on an I/O thread: nothing is asked here of one whose disk does not keep up.
+    pub(super) fn partition_to_look_at(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ReplicaError> {
+        match self.hosted.get(topic, partition) {
+            Some(hosted) if hosted.is_held_up() => Ok(hosted),
+            _ => self.partition(topic, partition),
         }
     }
 
@@ -263,11 +275,9 @@ impl ReplicaManager {
         current_leader_epoch: Option<LeaderEpoch>,
         leader_only: bool,
     ) -> Result<Option<TimestampedOffset>, ReplicaError> {
-        let is_held_up = self.is_held_up(topic, partition);
-        let hosted = self.hosted.get(topic, partition).filter(|_| is_held_up);
-        let partition = hosted.map_or_else(|| self.partition(topic, partition), Ok)?;
+        let partition = self.partition_to_look_at(topic, partition)?;
         match query {
-            OffsetQuery::Latest | OffsetQuery::Earliest if !is_held_up => {
+            OffsetQuery::Latest | OffsetQuery::Earliest if !partition.is_held_up() => {
                 partition.find_offset(query, read_committed, current_leader_epoch, leader_only)
             }
             _ => {
@@ -285,7 +295,7 @@ impl ReplicaManager {
         partition: i32,
         before: Option<Offset>,
     ) -> Result<DeletedRecords, ReplicaError> {
-        let partition = self.partition(topic, partition)?;
+        let partition = self.partition_to_look_at(topic, partition)?;
         let dir = partition.parent_dir();
         self.io.run_in(dir.as_deref(), move || partition.delete_records(before)).await?
     }
@@ -312,12 +322,17 @@ impl ReplicaManager {
                     continue;
                 }
             };
-            let mut proposals = wanted.confirmed;
+            let mut proposals = Vec::new();
             let mut held_up: HashMap<Option<PathBuf>, Vec<(Arc<Partition>, IsrProposal)>> = HashMap::new();
-            for proposal in wanted.unsent {
+            let confirmed = wanted.confirmed.into_iter().map(|proposal| (proposal, true));
+            for (proposal, is_confirmed) in confirmed.chain(wanted.unsent.into_iter().map(|proposal| (proposal, false)))
+            {
                 let TopicPartition { topic, partition } = &proposal.partition;
-                let Some(partition) = self.hosted.get(topic, *partition) else { continue };
-                if partition.is_held_up() {
+                let hosted = self.hosted.get(topic, *partition).filter(|hosted| !hosted.has_failed_log());
+                let Some(partition) = hosted else { continue };
+                if partition.is_held_up() && is_confirmed {
+                    proposals.push(proposal);
+                } else if partition.is_held_up() {
                     held_up.entry(partition.parent_dir()).or_default().push((partition, proposal));
                 } else if partition.still_wants(&proposal) {
                     proposals.push(proposal);
@@ -356,7 +371,8 @@ impl ReplicaManager {
         beside: &mut JoinSet<()>,
     ) -> AfterAnswer {
         let TopicPartition { topic, partition } = &proposal.partition;
-        let Some(partition) = self.hosted.get(topic, *partition) else { return AfterAnswer::Nothing };
+        let hosted = self.hosted.get(topic, *partition).filter(|hosted| !hosted.has_failed_log());
+        let Some(partition) = hosted else { return AfterAnswer::Nothing };
         if !partition.is_held_up() {
             return partition.isr_answered(proposal, answer);
         }
@@ -457,6 +473,11 @@ impl ReplicaManager {
             off_the_network(|| offline.iter().for_each(|partition| partition.go_offline()));
             Vec::new()
         });
+        let replicas = Arc::clone(self);
+        giving_up.spawn_blocking(move || {
+            off_the_network(|| replicas.sessions.look_at_all());
+            Vec::new()
+        });
         self.fetchers.stop(&names);
         for partition in names.into_iter().filter(|name| is_internal_topic(&name.topic)) {
             // Of whatever epoch: it is led no more until the broker restarts.
@@ -470,18 +491,14 @@ impl ReplicaManager {
     pub fn set_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
         // First: a log that is not there yet is created by who has heard of this.
         self.hear_topic_configs(configs);
-        self.give_topic_configs(configs);
+        for name in self.partitions_of(configs) {
+            self.give_config(&name, &configs[&name.topic]);
+        }
     }
 
     /// What of [`ReplicaManager::set_topic_configs`] is for logs that are being created.
     pub fn hear_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
         configs.iter().for_each(|(topic, config)| self.creating.hear(topic, config));
-    }
-
-    pub(super) fn give_topic_configs(&self, configs: &HashMap<Arc<str>, Arc<LogConfig>>) {
-        for name in self.partitions_of(configs) {
-            self.give_config(&name, &configs[&name.topic]);
-        }
     }
 
     /// Whatever of these topics is here: logs, those that move, and partitions. Takes no log's lock.

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -17,11 +19,14 @@ use crate::config::log::LogConfig;
 use crate::config::sections::{LogDirsConfig, ReplicaConfig};
 use crate::log::dirs::LogDirs;
 use crate::log::error::LogError;
+use crate::log::faults::{self, Op};
+use crate::log::testing::Gate;
 use crate::log::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::image::{Broker, Image, Partition as PartitionImage, TopicUpdate, Update};
 use crate::model::{
-    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
+    BrokerEpoch, BrokerId, ConnectionNumber, ControllerEpoch, LeaderEpoch, Offset, PartitionEpoch, TopicId,
+    TopicPartition,
 };
 use crate::record::append_rules::{AcceptedSets, AppendOrigin};
 use crate::record::build::{BatchBuilder, TransactionOutcome, end_transaction_marker};
@@ -103,8 +108,31 @@ pub(crate) struct Fixture {
     pub dir: tempfile::TempDir,
 }
 
+/// What appends to one partition wait for.
+pub(crate) struct Hung {
+    gate: Arc<Gate>,
+    _fault: faults::InForce,
+    appending: Vec<JoinHandle<Result<Appended, ReplicaError>>>,
+}
+
+impl Hung {
+    pub fn has_answered(&self) -> bool {
+        self.gate.is_open()
+    }
+
+    /// The disk answers. What has become of the appends.
+    pub fn answer(self) -> Vec<Result<Appended, ReplicaError>> {
+        self.gate.open();
+        self.appending.into_iter().map(|appending| appending.join().expect("no panic")).collect()
+    }
+}
+
 pub(crate) fn epochs() -> ControlEpochs {
-    ControlEpochs { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(-1) }
+    ControlEpochs {
+        controller_epoch: ControllerEpoch(1),
+        broker_epoch: BrokerEpoch(-1),
+        connection: ConnectionNumber(1),
+    }
 }
 
 fn decision(leader: i32, epoch: i32, replicas: &[i32]) -> Decision {
@@ -215,6 +243,32 @@ impl Fixture {
         let isr = isr.iter().copied().map(BrokerId).collect();
         let decision = Decision { isr, ..decision(1, epoch, replicas) };
         assert_eq!(self.carry_out(epochs(), topic, partition, decision).await, Ok(Ok(())));
+    }
+
+    /// Two appends to a partition that this broker leads: one has the log's lock and waits for the disk, the other has the
+    /// partition's and waits for that. What is written to other logs of the directory may fail.
+    pub async fn hang(&self, topic: &str, partition: i32, others: Option<Errno>) -> Hung {
+        let (gate, name) = (Arc::new(Gate::default()), format!("{topic}-{partition}"));
+        let at_gate = Arc::clone(&gate);
+        let hosted = self.replicas.partition(topic, partition).expect("hosted");
+        let dir = self.replicas.parent_dir(topic, partition).expect("it has a log");
+        let fault = faults::below(&dir, move |op, path| match op {
+            Op::WriteAt if path.to_string_lossy().contains(&name) => {
+                at_gate.pass();
+                Ok(())
+            }
+            Op::WriteAt => others.map_or(Ok(()), |errno| Err(errno.into())),
+            _ => Ok(()),
+        });
+        let append = || {
+            let (replicas, topic) = (Arc::clone(&self.replicas), topic.to_owned());
+            std::thread::spawn(move || replicas.append(&topic, partition, records(1), TERMS, 0))
+        };
+        let first = append();
+        until("it is held up", || self.replicas.is_held_up(topic, partition)).await;
+        let second = append();
+        until("the partition's lock is taken", || hosted.is_taken()).await;
+        Hung { gate, _fault: fault, appending: vec![first, second] }
     }
 
     /// Tells that these brokers are there, and of no topic.
@@ -457,6 +511,7 @@ async fn control_requests_are_fenced_and_partitions_stop_and_go() {
     let from = |controller_epoch, broker_epoch| ControlEpochs {
         controller_epoch: ControllerEpoch(controller_epoch),
         broker_epoch: BrokerEpoch(broker_epoch),
+        ..epochs()
     };
     let name = TopicPartition::new("__consumer_offsets", 0);
     let decide = |epochs, leader, epoch| fixture.decide_from(epochs, "__consumer_offsets", 0, leader, epoch, &[1, 2]);
@@ -519,7 +574,7 @@ async fn a_request_waits_for_the_registration_and_one_for_an_earlier_life_is_nev
     let fixture = Arc::new(Fixture::new());
     let ask = |broker_epoch: i64, leader_epoch: i32| {
         let fixture = Arc::clone(&fixture);
-        let epochs = ControlEpochs { controller_epoch: ControllerEpoch(1), broker_epoch: BrokerEpoch(broker_epoch) };
+        let epochs = ControlEpochs { broker_epoch: BrokerEpoch(broker_epoch), ..epochs() };
         tokio::spawn(async move { fixture.decide_from(epochs, "t", 0, 1, leader_epoch, &[1]).await })
     };
     let hosted = || fixture.replicas.partition("t", 0).map(|partition| partition.leader_epoch().0).unwrap_or(-1);

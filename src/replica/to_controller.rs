@@ -39,6 +39,7 @@ impl ToController {
         let settings = ConnectionSettings {
             client_id: broker.to_string(),
             request_timeout: Duration::from_millis(config.controller_socket_timeout_ms),
+            resets: true,
             ..ConnectionSettings::default()
         };
         ToController {

@@ -291,6 +291,11 @@ impl SessionWatch {
         Some(parked)
     }
 
+    /// The session has something to look at.
+    pub fn wake(&self) {
+        self.heard().wake();
+    }
+
     /// The slots of the session's partitions that have changed since the last call.
     pub fn take_marks(&self) -> Vec<u32> {
         let mut heard = self.heard();

@@ -55,6 +55,8 @@ enum Planted {
     UnagreedShrinks,
     /// Brokers obey LeaderAndIsr requests of earlier leader and controller epochs.
     StaleDecisionsObeyed,
+    /// And whatever a controller has given up and asked again since.
+    GivenUpRequestsObeyed,
     /// New controllers take whoever is there for who was there all along.
     BouncesUnseen,
     /// Controllers let in whoever was asked for, though he has gone and come back since.
@@ -276,6 +278,7 @@ fn planted_faults_are_found() {
         Planted::EpochsIgnoredInTruncation,
         Planted::UnagreedShrinks,
         Planted::StaleDecisionsObeyed,
+        Planted::GivenUpRequestsObeyed,
         Planted::BouncesUnseen,
         Planted::LatecomersLetIn,
         Planted::LateAlterPartitionsObeyed,

@@ -4,16 +4,14 @@
 //! would be changed behind its back by the same question that comes later. Nothing in the protocol tells the two apart; a
 //! connection that is closed mostly does. So it is with markers: those of one transaction look like those of the producer's
 //! next, as long as they have the same coordinator, and so do requests of clients, which are not in this network. Markers that
-//! their coordinator does not send again may come at any time. And nobody remembers a replica that was deleted, which an
-//! earlier decision about it would make again; nor who was there in an earlier picture of one controller, and who in a later.
+//! their coordinator does not send again may come at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api;
-use crate::controller::requests::{ControlRequest, Outgoing};
+use crate::controller::requests::Outgoing;
 use crate::coordinator::transaction::state::Producer;
 use crate::model::transaction_version::TransactionVersion;
-use crate::model::{BrokerEpoch, BrokerId, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, ConnectionNumber, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::alter_partition::response::AlterPartitionResponse;
 use crate::protocol::messages::alter_partition::{self, AlterPartitionRequest};
@@ -27,6 +25,12 @@ use crate::protocol::messages::write_txn_markers::{WriteTxnMarkersRequest, Write
 /// By which a reply finds who called; no two calls have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CallId(u64);
+
+impl CallId {
+    pub fn connection(self) -> ConnectionNumber {
+        ConnectionNumber(self.0)
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(super) enum Request {
@@ -105,35 +109,6 @@ impl Packet {
             asked.new_isr_with_epochs.iter().map(|member| member.broker_id).collect()
         };
         of_partition.map(members).collect()
-    }
-
-    /// Whether it says who is there.
-    pub fn is_metadata(&self) -> bool {
-        let Body::Request(Request::Control(Outgoing { request, .. })) = &self.body else { return false };
-        matches!(request, ControlRequest::UpdateMetadata(_))
-    }
-
-    /// Whether it stops that replica.
-    pub fn stops(&self, name: &TopicPartition) -> bool {
-        let Body::Request(Request::Control(Outgoing { request: ControlRequest::StopReplica(request), .. })) =
-            &self.body
-        else {
-            return false;
-        };
-        api::stop_replica::partitions(request).iter().any(|stop| stop.name == *name)
-    }
-
-    /// Whether it is a decision about one of these.
-    pub fn decides_about(&self, partitions: &[TopicPartition]) -> bool {
-        let Body::Request(Request::Control(Outgoing { request: ControlRequest::LeaderAndIsr(request), .. })) =
-            &self.body
-        else {
-            return false;
-        };
-        request.topic_states.iter().any(|decided| {
-            let is_decided = |number| decided.partition_states.iter().any(|state| state.partition_index == number);
-            partitions.iter().any(|name| *name.topic == *decided.topic_name && is_decided(name.partition))
-        })
     }
 
     pub fn answered(&self, reply: Reply) -> Packet {

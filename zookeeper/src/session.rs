@@ -245,6 +245,22 @@ impl ZooKeeper {
         }
     }
 
+    /// How long the servers keep a session that they do not hear of, as they have said: `zookeeper.session.timeout.ms` within
+    /// their bounds.
+    pub fn session_timeout(&self) -> Duration {
+        match &*self.shared.status.borrow() {
+            Status::Connected(connection) => connection.client.session_timeout(),
+            Status::Expired | Status::Closed => self.shared.settings.session_timeout,
+        }
+    }
+
+    /// Whether what this session owns is this process's own: that of the handle, or an earlier one. The servers may have one
+    /// still that was given up here.
+    pub async fn is_own_session(&self, session: i64) -> Result<bool, ZkError> {
+        let connection = self.connection().await?;
+        Ok(connection.session_id == session || connection.former_sessions.contains(&session))
+    }
+
     pub(crate) fn faults(&self) -> &Faults {
         &self.shared.faults
     }

@@ -814,3 +814,13 @@ async fn over_tls_a_certificate_of_the_client_is_its_login() {
     println!("{error}");
     assert!(matches!(error, ZkError::NotConnected { .. }), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_say_how_long_they_keep_a_session() {
+    let server = Server::shared();
+    for (wanted_ms, granted_ms) in [(3000, 3000), (60_000, 5000)] {
+        let settings = Settings { session_timeout: Duration::from_millis(wanted_ms), ..server.settings("/granted") };
+        let zk = ZooKeeper::connect(settings).await.unwrap();
+        assert_eq!(zk.session_timeout(), Duration::from_millis(granted_ms), "of {wanted_ms} ms");
+    }
+}

@@ -8,7 +8,7 @@ use crate::cli::options::{Options, Stop};
 use crate::cli::table::print_rows;
 use crate::client::admin::by_topic;
 use crate::client::cluster::Cluster;
-use crate::client::error::{ClientError, described, is_retriable_code};
+use crate::client::error::{ClientError, is_retriable_code, thrown};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
@@ -85,7 +85,7 @@ pub(super) async fn delete_offsets(options: &Options, cluster: &Cluster, out: &m
     }
     for ((topic, partition), code) in statuses {
         let partition = if partition == NOT_PROVIDED { "Not Provided".to_owned() } else { partition.to_string() };
-        let status = if code.is_error() { format!("Error: {}", described(code)) } else { "Successful".to_owned() };
+        let status = if code.is_error() { format!("Error: :{}", thrown(code, None)) } else { "Successful".to_owned() };
         rows.push(vec![topic, partition, status]);
     }
     writeln!(out)?;

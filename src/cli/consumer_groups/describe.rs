@@ -18,9 +18,9 @@ use crate::protocol::messages::describe_groups::DescribedGroup;
 fn print_state_notice(group: &str, state: &str, row_count: usize, out: &mut dyn Write) -> std::io::Result<bool> {
     match state {
         "Dead" => writeln!(out, "\nError: Consumer group '{group}' does not exist.")?,
-        "Empty" => eprintln!("\nConsumer group '{group}' has no active members."),
+        "Empty" => complain!("\nConsumer group '{group}' has no active members."),
         "PreparingRebalance" | "CompletingRebalance" | "Assigning" | "Reconciling" => {
-            eprintln!("\nWarning: Consumer group '{group}' is rebalancing.");
+            complain!("\nWarning: Consumer group '{group}' is rebalancing.");
         }
         _ => {}
     }
@@ -72,12 +72,12 @@ fn print_offsets(group: &str, rows: &[OffsetRow], out: &mut dyn Write) -> std::i
 /// What each member owns, the busiest member first, then what nobody owns.
 fn offset_rows(
     group: &DescribedGroup,
-    committed: &BTreeMap<TopicPartition, CommittedOffset>,
+    committed: &BTreeMap<TopicPartition, Option<CommittedOffset>>,
     ends: &FoundOffsets,
 ) -> Result<Vec<OffsetRow>, ClientError> {
     let row = |partition: &TopicPartition, owner| OffsetRow {
         partition: Some(partition.clone()),
-        current: committed.get(partition).map(|committed| committed.offset),
+        current: committed.get(partition).and_then(Option::as_ref).map(|committed| committed.offset),
         end: ends.get(partition).and_then(|found| found.ok()).map(|found| found.offset),
         owner,
     };
@@ -204,12 +204,16 @@ mod tests {
 
     #[test]
     fn a_description_has_a_row_per_partition_and_dashes_for_what_is_not_known() {
-        let committed = |offset| CommittedOffset { offset, leader_epoch: -1, metadata: None };
-        let committed =
-            BTreeMap::from([(TopicPartition::new("t", 1), committed(3)), (TopicPartition::new("t", 0), committed(2))]);
+        let committed = |offset| Some(CommittedOffset { offset, leader_epoch: -1, metadata: None });
+        let committed = BTreeMap::from([
+            (TopicPartition::new("t", 1), committed(3)),
+            (TopicPartition::new("t", 0), committed(2)),
+            (TopicPartition::new("t", 2), None),
+        ]);
         let ends = FoundOffsets::from([
             (TopicPartition::new("t", 0), Ok(FoundOffset { offset: 12, leader_epoch: 0 })),
             (TopicPartition::new("t", 1), Err(ErrorCode::UnknownTopicOrPartition)),
+            (TopicPartition::new("t", 2), Ok(FoundOffset { offset: 5, leader_epoch: 0 })),
         ]);
         let rows = offset_rows(&DescribedGroup::default(), &committed, &ends).unwrap();
         let mut out = Vec::new();
@@ -217,7 +221,8 @@ mod tests {
         let expected = "\n\
             GROUP           TOPIC           PARTITION  CURRENT-OFFSET  LOG-END-OFFSET  LAG             CONSUMER-ID     HOST            CLIENT-ID\n\
             g               t               0          2               12              10              -               -               -\n\
-            g               t               1          3               -               -               -               -               -\n";
+            g               t               1          3               -               -               -               -               -\n\
+            g               t               2          -               5               -               -               -               -\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

@@ -11,7 +11,8 @@ use crate::cli::cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::cli::table::{print_rows, width_of};
 use crate::client::cluster::Cluster;
-use crate::client::error::{checked, described};
+use crate::client::error::checked;
+use crate::client::pattern::comma_list;
 use crate::model::TopicPartition;
 use crate::protocol::messages::delete_groups::DeleteGroupsRequest;
 use crate::protocol::messages::metadata::MetadataResponseTopic;
@@ -165,7 +166,8 @@ async fn group_ids(options: &Options, cluster: &Cluster) -> Result<Vec<String>, 
 /// Kafka's spelling of the names in a comma list.
 fn filter_of(option: Option<&str>, known: &[&str], what: &str) -> Result<Vec<String>, Stop> {
     let Some(text) = option.filter(|text| !text.is_empty()) else { return Ok(Vec::new()) };
-    text.split(',')
+    comma_list(text)
+        .into_iter()
         .map(|name| {
             let found = known.iter().find(|known| known.eq_ignore_ascii_case(name.trim()));
             found.map(|name| (*name).to_owned()).ok_or_else(|| {
@@ -236,8 +238,8 @@ async fn delete(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Re
     }
     writeln!(out, "\nError: Deletion of some consumer groups failed:")?;
     for (id, error) in failed {
-        let why = error.code().map_or_else(|| error.to_string(), described);
-        writeln!(out, "* Group '{id}' could not be deleted due to: {why}")?;
+        let why = error.thrown();
+        writeln!(out, "* Group '{id}' could not be deleted due to: java.util.concurrent.ExecutionException: {why}")?;
     }
     if !deleted.is_empty() {
         writeln!(out, "\nThese consumer groups were deleted successfully: '{}'", deleted.join("', '"))?;
@@ -296,6 +298,15 @@ mod tests {
             Err(Stop::Usage(message)) => message,
             other => panic!("{line}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn empty_names_at_the_end_of_a_filter_are_none() {
+        let states = |text| filter_of(Some(text), &STATES, "state").map_err(|_| ());
+        let expected = ["Dead", "CompletingRebalance"].map(str::to_owned).to_vec();
+        assert_eq!(states("Dead,completingrebalance,"), Ok(expected));
+        assert_eq!(states(",,"), Ok(Vec::new()));
+        assert_eq!((states("Dead,,Empty"), states(" ")), (Err(()), Err(())));
     }
 
     #[test]

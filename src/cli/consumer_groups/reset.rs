@@ -180,7 +180,7 @@ async fn new_offsets(options: &Options, cluster: &Cluster, group: &str, out: &mu
         return offsets_at(cluster, &partitions, LATEST, "ending offset").await;
     }
     if let Some(shift) = options.number::<i64>("shift-by")? {
-        let requested = partitions.iter().map(|partition| match committed.get(partition) {
+        let requested = partitions.iter().map(|partition| match committed.get(partition).and_then(Option::as_ref) {
             Some(committed) => Ok((partition.clone(), committed.offset.saturating_add(shift))),
             None => Err(Stop::Usage(format!(
                 "Cannot shift offset for partition {partition} since there is no current committed offset"
@@ -198,7 +198,13 @@ async fn new_offsets(options: &Options, cluster: &Cluster, group: &str, out: &mu
     // --to-current
     let (with, without): (Vec<_>, Vec<_>) = partitions.into_iter().partition(|p| committed.contains_key(p));
     let mut offsets = offsets_at(cluster, &without, LATEST, "ending offset").await?;
-    offsets.extend(with.into_iter().filter_map(|p| committed.get(&p).map(|committed| (p.clone(), committed.offset))));
+    for partition in with {
+        let current = committed
+            .get(&partition)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| Stop::Failed(format!("Expected a valid current offset for topic partition: {partition}")))?;
+        offsets.insert(partition, current.offset);
+    }
     Ok(offsets)
 }
 
@@ -226,7 +232,7 @@ fn parse_plan(text: &str, groups: &[&str]) -> Result<BTreeMap<String, Offsets>, 
 pub(super) async fn reset(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
     let executes = options.has("execute");
     if !executes && !options.has("dry-run") {
-        eprintln!(
+        complain!(
             "WARN: No action will be performed as the --execute option is missing.In a future major release, the \
              default behavior of this command will be to prompt the user before executing the reset rather than doing \
              a dry run. You should add the --dry-run option explicitly if you are scripting this command and want to \

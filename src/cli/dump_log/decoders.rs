@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 
-use crate::cli::offsets_formatter::{DecodeMembers, group_key, group_value, offset_key, offset_value};
+use crate::cli::api_message_formatter::{DecodeMembers, group_key, group_value, offset_key, offset_value};
 use crate::cli::options::{Options, Stop};
 use crate::codec::reader::{DecodeError, Reader};
 use crate::coordinator::group::records::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
@@ -40,7 +40,8 @@ impl Plain {
             writeln!(out, "{class} is deprecated. Please use org.apache.kafka.tools.api.{name} instead")?;
         }
         match class.rsplit('.').next().unwrap_or_default() {
-            "" | "StringDecoder" => Ok(Plain::Text),
+            // Of the default one, which leaves bytes as they are, Kafka prints which array in memory they are.
+            "" | "StringDecoder" | "DefaultDecoder" => Ok(Plain::Text),
             "LongDecoder" => Ok(Plain::Long),
             "IntegerDecoder" => Ok(Plain::Integer),
             _ => Err(Stop::Failed(format!("The decoder {class} is not supported"))),
@@ -148,4 +149,21 @@ fn of_transaction(key: &[u8], record: &RecordView<'_>) -> Result<Shown, DecodeEr
         value.transaction_timeout_ms
     );
     Ok((Some(shown_key), Some(payload)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoders_are_known_by_their_old_names_too() {
+        let mut out = Vec::new();
+        let decoder = Plain::of_class("kafka.serializer.DefaultDecoder", &mut out).unwrap();
+        assert_eq!(decoder, Plain::Text);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "kafka.serializer.DefaultDecoder is deprecated. Please use org.apache.kafka.tools.api.DefaultDecoder instead\n"
+        );
+        assert!(Plain::of_class("org.apache.kafka.tools.api.NoDecoder", &mut Vec::new()).is_err());
+    }
 }

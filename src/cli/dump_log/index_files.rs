@@ -22,21 +22,21 @@ pub(super) struct TimeIndexErrors {
 impl TimeIndexErrors {
     pub(super) fn tell(&self) {
         for (path, pairs) in &self.mismatches {
-            eprintln!("Found timestamp mismatch in :{}", path.display());
+            complain!("Found timestamp mismatch in :{}", path.display());
             for (index, log) in pairs {
-                eprintln!("  Index timestamp: {index}, log timestamp: {log}");
+                complain!("  Index timestamp: {index}, log timestamp: {log}");
             }
         }
         for (path, pairs) in &self.out_of_order {
-            eprintln!("Found out of order timestamp in :{}", path.display());
+            complain!("Found out of order timestamp in :{}", path.display());
             for (index, previous) in pairs {
-                eprintln!("  Index timestamp: {index}, Previously indexed timestamp: {previous}");
+                complain!("  Index timestamp: {index}, Previously indexed timestamp: {previous}");
             }
         }
         for pairs in self.not_found.values() {
-            eprintln!("The following indexed offsets are not found in the log.");
+            complain!("The following indexed offsets are not found in the log.");
             for (index, log) in pairs {
-                eprintln!("Indexed offset: {index}, found log offset: {log}");
+                complain!("Indexed offset: {index}, found log offset: {log}");
             }
         }
     }
@@ -53,12 +53,12 @@ fn check_sanity<T>(
     last_is_sound: Result<(), String>,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
-    let path = absolute(path);
-    last_is_sound.map_err(|why| Stop::Failed(format!("Corrupt index found, index file ({}) {why}", path.display())))?;
+    let full = absolute(path);
+    last_is_sound.map_err(|why| Stop::Failed(format!("Corrupt index found, index file ({}) {why}", full.display())))?;
     if !index.bytes.is_multiple_of(index.entry_bytes) {
         return Err(Stop::Failed(format!(
             "Index file {} is corrupt, found {} bytes which is neither positive nor a multiple of {}",
-            path.display(),
+            full.display(),
             index.bytes,
             index.entry_bytes
         )));
@@ -199,4 +199,19 @@ fn batch_at(log: &SegmentFile, path: &Path, from: u32, offset: Offset) -> Result
         Ok(GoesOn::No)
     })?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sound_index_is_told_of_as_it_was_named() {
+        let index = |bytes| IndexEntries { entries: vec![()], bytes, entry_bytes: 8 };
+        let mut out = Vec::new();
+        check_sanity(Path::new("t-0/0.index"), &index(8), Ok(()), &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "t-0/0.index passed sanity check.\n");
+        let torn = check_sanity(Path::new("0.index"), &index(9), Ok(()), &mut Vec::new());
+        assert!(matches!(torn, Err(Stop::Failed(why)) if why.starts_with("Index file /")));
+    }
 }

@@ -11,6 +11,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
+use crate::client::pattern::comma_list;
 use crate::log::dump;
 use crate::model::Offset;
 use crate::record::batch::{NO_SEQUENCE, incremented_sequence};
@@ -98,16 +99,16 @@ struct Findings {
 impl Findings {
     fn tell(&self) {
         for (path, pairs) in &self.index_mismatches {
-            eprintln!("Mismatches in :{}", path.display());
+            complain!("Mismatches in :{}", path.display());
             for (index, log) in pairs.iter().rev() {
-                eprintln!("  Index offset: {index}, log offset: {log}");
+                complain!("  Index offset: {index}, log offset: {log}");
             }
         }
         self.time_index.tell();
         for (path, pairs) in &self.gaps {
-            eprintln!("Non-consecutive offsets in {}", path.display());
+            complain!("Non-consecutive offsets in {}", path.display());
             for (first, second) in pairs.iter().rev() {
-                eprintln!("  {first} is followed by {second}");
+                complain!("  {first} is followed by {second}");
             }
         }
     }
@@ -139,7 +140,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         bytes_max: limit("max-bytes", NO_LIMIT)?,
     };
     let mut findings = Findings::default();
-    for file in files.split(',') {
+    for file in comma_list(files) {
         let dumped = dump_file(Path::new(file), &wanted, &mut findings, &mut out);
         out.flush()?;
         dumped?;
@@ -170,7 +171,7 @@ fn dump_file(path: &Path, wanted: &Wanted<'_>, findings: &mut Findings, out: &mu
         }
         _ => {
             out.flush()?;
-            eprintln!("Ignoring unknown file {}", path.display());
+            complain!("Ignoring unknown file {}", path.display());
             Ok(())
         }
     }
@@ -195,7 +196,7 @@ fn dump_snapshot(path: &Path, out: &mut dyn Write) -> Result<(), Stop> {
         Ok(producers) => producers,
         Err(error) => {
             out.flush()?;
-            eprintln!("{error}");
+            complain!("{error}");
             return Ok(());
         }
     };

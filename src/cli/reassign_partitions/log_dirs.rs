@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cli::options::Stop;
 use crate::cli::reassign_partitions::{failed, joined, plural, terse};
 use crate::client::cluster::Cluster;
-use crate::client::error::{ClientError, described};
+use crate::client::error::{ClientError, thrown};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 
@@ -141,7 +141,12 @@ async fn begun(cluster: &Cluster, targets: &Targets) -> Result<BTreeSet<Replica>
                 ErrorCode::None => drop(begun.insert((broker, name))),
                 // It is on its way to that broker.
                 ErrorCode::ReplicaNotAvailable => {}
-                code => return Err(failed(format!("Failed to alter dir for {name}-{broker}: {}", described(code)))),
+                code => {
+                    let why = thrown(code, None);
+                    return Err(failed(format!(
+                        "Failed to alter dir for {name}-{broker}\nCaused by: java.util.concurrent.ExecutionException: {why}"
+                    )));
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes
 use crate::cli::reassign_partitions::log_dirs::Targets;
 use crate::client::admin::{BROKER_RESOURCE, Ongoing, TOPIC_RESOURCE};
 use crate::client::cluster::Cluster;
-use crate::client::error::{ClientError, described};
+use crate::client::error::{ClientError, told};
 use crate::controller::assignment::{Candidate, Start, assign};
 use crate::model::{BrokerId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -289,6 +289,7 @@ async fn alter(
     cluster: &Cluster,
     asked: BTreeMap<TopicPartition, Option<Vec<i32>>>,
 ) -> Result<BTreeMap<TopicPartition, String>, ClientError> {
+    let names: Vec<TopicPartition> = asked.keys().cloned().collect();
     let mut topics: BTreeMap<String, Vec<ReassignablePartition>> = BTreeMap::new();
     for (name, replicas) in asked {
         let partition = ReassignablePartition { partition_index: name.partition, replicas };
@@ -300,14 +301,16 @@ async fn alter(
     let answer = cluster.send_to_controller(&request, i16::MAX, code_of).await?;
     let code = ErrorCode::from_code(answer.error_code);
     if code.is_error() {
-        return Err(ClientError::refused("reassign partitions", code, answer.error_message));
+        // It is said of each.
+        let why = told(code, answer.error_message.as_deref());
+        return Ok(names.into_iter().map(|name| (name, why.to_owned())).collect());
     }
     let mut refused = BTreeMap::new();
     for topic in answer.responses {
         for partition in topic.partitions {
             let code = ErrorCode::from_code(partition.error_code);
             if code.is_error() {
-                let why = partition.error_message.unwrap_or_else(|| described(code));
+                let why = told(code, partition.error_message.as_deref()).to_owned();
                 refused.insert(TopicPartition::new(topic.name.as_str(), partition.partition_index), why);
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{debug, info, warn};
 use odradek_zookeeper::election::Election;
 use odradek_zookeeper::error::ZkError;
 use odradek_zookeeper::session::ZooKeeper;
@@ -260,7 +260,7 @@ impl Task {
             self.resign("/controller is gone");
             return self.stand_for_election().await;
         };
-        let is_own = Some(stat.ephemeral_owner) == session.session_id();
+        let is_own = session.is_own_session(stat.ephemeral_owner).await?;
         match znode::controller::decode(&data) {
             Ok(current) => {
                 session.mended(znode::controller::PATH);
@@ -273,11 +273,7 @@ impl Task {
         }
         match (is_own, self.office.is_some()) {
             (false, true) => self.resign("/controller belongs to another broker"),
-            // Won, but never taken or given up since: nobody can be elected as long as it stands.
-            (true, false) => {
-                session.delete(znode::controller::PATH, stat.version).await?;
-                return self.stand_for_election().await;
-            }
+            (true, false) => return self.stand_for_election().await,
             (true, true) | (false, false) => {}
         }
         Ok(())
@@ -285,10 +281,27 @@ impl Task {
 
     async fn stand_for_election(&mut self) -> Result<(), ZkError> {
         let Some(session) = self.session.clone() else { return Ok(()) };
-        if self.office.is_some() || session.exists(znode::controller::PATH).await?.is_some() {
+        if self.office.is_some() {
             return Ok(());
         }
         let prefix = self.log_prefix();
+        if let Some(stat) = session.exists(znode::controller::PATH).await? {
+            if !session.is_own_session(stat.ephemeral_owner).await? {
+                return Ok(());
+            }
+            // Won, but never taken, or given up since, perhaps with a session that the servers still have: nobody can be
+            // elected as long as it stands.
+            warn!(
+                "{prefix} {} was left behind by this broker's session {:#x}; removing it",
+                znode::controller::PATH,
+                stat.ephemeral_owner
+            );
+            match session.delete(znode::controller::PATH, stat.version).await {
+                // Whatever is there by now, the election says so.
+                Ok(_) | Err(ZkError::BadVersion { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         match session.elect_controller(self.broker_id.0, wall_clock_ms(), self.epoch_known.0).await? {
             Election::Lost => debug!("{prefix} another broker won the election"),
             Election::Won { epoch, epoch_zk_version } => {

@@ -55,6 +55,7 @@ impl Channels {
             client_id: controller.to_string(),
             connect_timeout: Duration::from_millis(config.controller_socket_timeout_ms),
             request_timeout: Duration::from_millis(u64::try_from(config.request_timeout_ms).unwrap_or(30_000)),
+            resets: true,
             ..ConnectionSettings::default()
         };
         Channels { controller, epoch, listener, settings, answers, channels: HashMap::new(), tasks: JoinSet::new() }

@@ -51,6 +51,7 @@ impl MarkerSender {
         let settings = ConnectionSettings {
             client_id: format!("broker-{broker}-txn-marker-sender"),
             request_timeout: Duration::from_millis(config.request_timeout_ms),
+            resets: true,
             ..ConnectionSettings::default()
         };
         let listener = config.inter_broker_listener_name.clone();

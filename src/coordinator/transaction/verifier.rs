@@ -144,6 +144,7 @@ impl Verifier {
         let settings = ConnectionSettings {
             client_id: broker.to_string(),
             request_timeout: Duration::from_millis(config.request_timeout_ms),
+            resets: true,
             ..ConnectionSettings::default()
         };
         let listener = config.inter_broker_listener_name.clone();

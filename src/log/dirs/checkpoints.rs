@@ -66,12 +66,21 @@ impl OneDir<'_> {
     }
 
     fn checkpoint(&self, checkpoint: &Checkpoint) {
-        if !self.dir.is_loaded.load(Ordering::Acquire) {
-            return;
-        }
-        if let Err(error) = self.dir.shared.observe(self.all.write_checkpoint(self.dir, checkpoint)) {
+        if let Err(error) = self.try_checkpoint(checkpoint) {
             log::log!(error.level(), "{error}");
         }
+    }
+
+    /// As `checkpoint_recovery_points`, but for whoever wants to know whether the directory takes anything.
+    pub(super) fn try_recovery_points(&self) -> Result<(), LogError> {
+        self.try_checkpoint(&RECOVERY_POINTS)
+    }
+
+    fn try_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        if !self.dir.is_loaded.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.dir.shared.observe(self.all.write_checkpoint(self.dir, checkpoint))
     }
 }
 

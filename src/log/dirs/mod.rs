@@ -142,12 +142,10 @@ impl LogDirs {
             let mut logs = map.write().expect("nothing panics under this lock");
             dropped.extend(logs.extract_if(|_, log| log.is_in(shared)));
         }
-        // Behind the lock, which everybody needs: an append may still wait for that disk.
-        for (tp, log) in &dropped {
-            log.abandon();
-            // Whether it is the copy or what was copied, nothing is any more.
-            self.resume_cleaning(tp);
-        }
+        // Whether it is the copy or what was copied, nothing is any more. The other of the two may be on a disk that serves.
+        dropped.iter().for_each(|(tp, _)| self.resume_cleaning(tp));
+        // Behind the lock, which everybody needs, and last: an append may still wait for that disk.
+        dropped.iter().for_each(|(_, log)| log.abandon());
         dropped.into_iter().map(|(tp, _)| tp).collect()
     }
 

@@ -110,6 +110,24 @@ impl OneDir<'_> {
         }
     }
 
+    /// Whether partitions that were refused may be had by now, as far as a checkpoint can be written. For each of them this
+    /// is looked at later and later.
+    pub fn may_take_refused(&self, now_ms: i64) -> bool {
+        let due = self.dir.shared.refused.postpone(now_ms);
+        let Some(first) = due.first() else { return false };
+        match self.try_recovery_points() {
+            Ok(()) => {
+                let (dir, others) = (self.path().display(), due.len() - 1);
+                log::info!("{dir} may have room for {first}, which it refused, and {others} other partitions");
+                true
+            }
+            Err(error) => {
+                log::debug!("{first} and others stay refused: {error}");
+                false
+            }
+        }
+    }
+
     pub fn tick_producer_expiration(&self, now_ms: i64) {
         for log in self.logs() {
             log.expire_producers(now_ms);

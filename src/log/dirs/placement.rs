@@ -68,6 +68,19 @@ impl LogDirs {
         Err(last_error.unwrap_or_else(|| self.dirs[0].shared.offline_error()))
     }
 
+    /// The controller's decision about a partition could not be carried out, for no fault of a disk.
+    pub fn note_refused(&self, tp: &TopicPartition) {
+        match self.get(tp) {
+            Some(log) => log.parent().note_refused(tp),
+            None => self.live().for_each(|dir| dir.shared.note_refused(tp)),
+        }
+    }
+
+    /// It has been, or is wanted no more.
+    pub fn forget_refused(&self, tp: &TopicPartition) {
+        self.dirs.iter().for_each(|dir| dir.shared.refused.forget(tp));
+    }
+
     fn serve(&self, dir: &Dir, log: Arc<Log>) -> Arc<Log> {
         let tp = log.topic_partition();
         self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), log.clone());

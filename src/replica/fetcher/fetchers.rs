@@ -316,6 +316,33 @@ fn fetcher_number(name: &TopicPartition, per_broker: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{LeaderEpoch, Offset};
+    use crate::replica::follower::Position;
+    use crate::replica::tests::Fixture;
+
+    #[tokio::test]
+    async fn a_partition_whose_disk_does_not_answer_is_handed_over_without_its_fetcher_waiting() {
+        let fixture = Fixture::new();
+        fixture.publish(&[("t", 0)]).await;
+        assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, Ok(()));
+        let partition = fixture.replicas.partition("t", 0).expect("hosted");
+        let fetcher = fixture.replicas.fetchers().fetcher((BrokerId(2), 0));
+        let position = Position {
+            log_start_offset: Offset(0),
+            high_watermark: Offset(0),
+            log_end_offset: Offset(0),
+            last_epoch: None,
+        };
+        let start = Start { topic_id: TopicId::ZERO, leader_epoch: LeaderEpoch(0), position, is_throttled: false };
+        fetcher.mailbox.put(partition.name().clone(), Command::Follow(Arc::clone(&partition), start));
+        fetcher.mailbox.put(partition.name().clone(), Command::HandOver(1));
+        let disk = fixture.hang("t", 0, None).await;
+        fetcher.run().await;
+        assert!(!disk.has_answered(), "it has no partition left, and ends");
+        for appended in disk.answer() {
+            appended.expect("appended");
+        }
+    }
 
     /// Expected values computed with `Utils.abs(31 * topic.hashCode() + partition) % n` in a JVM.
     #[test]

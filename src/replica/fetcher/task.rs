@@ -180,15 +180,23 @@ impl FetcherTask {
             Command::HandOver(word) => {
                 let identity = self.core.identity(name);
                 self.core.unfollow(name);
-                let Some((partition, (topic_id, leader_epoch))) = self.partitions.remove(name).zip(identity) else {
-                    return;
-                };
+                let partition = self.partitions.remove(name).filter(|partition| !partition.has_failed_log());
+                let Some((partition, (topic_id, leader_epoch))) = partition.zip(identity) else { return };
+                let (fetchers, dir, is_held_up) =
+                    (Arc::clone(&self.fetchers), partition.parent_dir(), partition.is_held_up());
                 // Nothing of this fetcher is under way, so the log ends where the other goes on.
-                if let Ok(position) = partition.follower_position(leader_epoch) {
-                    let is_throttled = partition.is_throttled_follower();
-                    let start = Start { topic_id, leader_epoch, position, is_throttled };
-                    self.fetchers.hand_over(partition, start, word);
+                let hand_over = move || {
+                    if let Ok(position) = partition.follower_position(leader_epoch) {
+                        let is_throttled = partition.is_throttled_follower();
+                        fetchers.hand_over(partition, Start { topic_id, leader_epoch, position, is_throttled }, word);
+                    }
+                };
+                if !is_held_up {
+                    return hand_over();
                 }
+                let io = Arc::clone(&self.io);
+                // Of its own: this fetcher may have no partition left, and the others of it wait for other disks.
+                tokio::spawn(async move { io.run_in(dir.as_deref(), hand_over).await });
             }
         }
     }
@@ -258,6 +266,7 @@ impl FetcherTask {
                 connect_timeout: self.source.socket_timeout,
                 request_timeout: self.source.socket_timeout,
                 receive_buffer_bytes: self.source.receive_buffer_bytes,
+                resets: true,
                 ..ConnectionSettings::default()
             };
             self.connection = Some(Connection::connect(&endpoint.address(), &settings).await?);
@@ -296,7 +305,9 @@ impl FetcherTask {
 
     async fn carry_out(&mut self, works: Vec<Work>) -> Result<Vec<Done>, ShuttingDown> {
         let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
-        let works: Vec<(Arc<Partition>, Work)> = works.into_iter().filter_map(with_partition).collect();
+        // What failed is let go of in a moment, and nobody may wait for its lock.
+        let works = works.into_iter().filter_map(with_partition).filter(|(partition, _)| !partition.has_failed_log());
+        let works: Vec<(Arc<Partition>, Work)> = works.collect();
         let bytes: usize = works.iter().map(|(_, work)| appended_bytes(&work.task)).sum();
         let is_short = bytes <= BYTES_AT_ONCE_MAX && works.len() <= PARTITIONS_AT_ONCE_MAX;
         if is_short && !works.iter().any(|(partition, work)| may_wait_for_a_disk(partition, &work.task)) {

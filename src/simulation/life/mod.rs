@@ -27,7 +27,7 @@ use crate::log::{FirstBatch, OffsetQuery};
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::image::Update;
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, is_internal_topic};
-use crate::model::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
+use crate::model::{BrokerEpoch, BrokerId, ConnectionNumber, ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::Payload;
 use crate::protocol::messages::alter_partition::response::AlterPartitionResponse;
@@ -241,18 +241,32 @@ impl Life {
         true
     }
 
+    /// A controller sends nothing before it has been answered, or has given its connection up: each call has one of its own.
+    pub fn epochs(&self, controller_epoch: i32, broker_epoch: i64, call: CallId) -> ControlEpochs {
+        ControlEpochs {
+            controller_epoch: ControllerEpoch(controller_epoch),
+            broker_epoch: BrokerEpoch(broker_epoch),
+            connection: match self.planted {
+                Planted::GivenUpRequestsObeyed => ConnectionNumber(0),
+                _ => call.connection(),
+            },
+        }
+    }
+
     /// Carries out a request of a controller, as `replica/decisions.rs` does. `None` while this broker is not registered:
     /// the request waits for that.
     pub fn leader_and_isr(
         &mut self,
         request: &LeaderAndIsrRequest,
         version: i16,
+        call: CallId,
         disk: &mut Disk,
         is_offline: impl Fn(&TopicPartition) -> bool,
     ) -> Option<LeaderAndIsrResponse> {
         let topic_ids = api::leader_and_isr::topic_ids(request);
         let decisions = last_of_each(api::leader_and_isr::decisions(request));
-        if let Err(refusal) = self.fence.admit(epochs(request.controller_epoch, request.broker_epoch), self.registered?)
+        let epochs = self.epochs(request.controller_epoch, request.broker_epoch, call);
+        if let Err(refusal) = self.fence.admit(epochs, self.registered?)
             && self.planted != Planted::StaleDecisionsObeyed
         {
             let error = ErrorCode::from(refusal);
@@ -292,9 +306,14 @@ impl Life {
     }
 
     /// The same for replicas that are not wanted here any more. `None` while this broker is not registered.
-    pub fn stop_replicas(&mut self, request: &StopReplicaRequest, disk: &mut Disk) -> Option<StopReplicaResponse> {
-        if let Err(refusal) = self.fence.admit(epochs(request.controller_epoch, request.broker_epoch), self.registered?)
-        {
+    pub fn stop_replicas(
+        &mut self,
+        request: &StopReplicaRequest,
+        call: CallId,
+        disk: &mut Disk,
+    ) -> Option<StopReplicaResponse> {
+        let epochs = self.epochs(request.controller_epoch, request.broker_epoch, call);
+        if let Err(refusal) = self.fence.admit(epochs, self.registered?) {
             let error_code = ErrorCode::from(refusal).code();
             return Some(StopReplicaResponse { error_code, partition_errors: Vec::new() });
         }
@@ -705,10 +724,6 @@ fn obeyed(partition: &Replica, decision: &mut Decision) -> Verdict {
         decision.partition_epoch = decision.partition_epoch.max(leadership.isr().partition_epoch());
     });
     if decision.leader == partition.local() { Verdict::Lead } else { Verdict::Follow }
-}
-
-pub(super) fn epochs(controller_epoch: i32, broker_epoch: i64) -> ControlEpochs {
-    ControlEpochs { controller_epoch: ControllerEpoch(controller_epoch), broker_epoch: BrokerEpoch(broker_epoch) }
 }
 
 /// What a follower is told of a partition, with the bytes that would be sent.

@@ -257,7 +257,6 @@ impl World {
                 let names_it = |packet: &Packet| {
                     let markers = packet.markers().into_iter().flat_map(|asked| &asked.markers);
                     markers.flat_map(|marker| &marker.topics).any(|topic| topic.name == PASSING_TOPIC)
-                        || packet.stops(&name)
                 };
                 self.network.forget(names_it);
                 let place = self.names.iter().position(|known| *known == name).expect("it is one of them");

@@ -19,7 +19,6 @@ use odradek_zookeeper::znode::topic::{PartitionAssignment, Topic};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::api;
 use crate::config::log::LogConfig;
 use crate::controller::requests::ControlRequest;
 use crate::coordinator::group::requests::CommitAnswer;
@@ -33,7 +32,7 @@ use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::Commit;
 use crate::simulation::checks::{Checked, Checks};
 use crate::simulation::clock::Clock;
-use crate::simulation::life::{Disk, Life, Replica, epochs};
+use crate::simulation::life::{Disk, Life, Replica};
 use crate::simulation::members::Members;
 use crate::simulation::network::{Body, Network, Packet, Reply, Request};
 use crate::simulation::office::LetGo;
@@ -407,26 +406,17 @@ impl World {
             Body::Request(Request::Control(outgoing)) => match &outgoing.request {
                 ControlRequest::LeaderAndIsr(request) => {
                     let is_offline = |name: &TopicPartition| dirs_failed.contains(&dir_of(name, names));
-                    let response = life.leader_and_isr(request, outgoing.version, disk, is_offline);
+                    let response = life.leader_and_isr(request, outgoing.version, packet.call, disk, is_offline);
                     disk.values().for_each(|log| log.set_config(Arc::clone(config)));
                     response.map(Reply::LeaderAndIsr)
                 }
                 ControlRequest::UpdateMetadata(announcement) => {
-                    let (from, to, call) = (packet.from, packet.to, packet.call);
-                    network.forget(|earlier| {
-                        (earlier.from, earlier.to) == (from, to) && earlier.call < call && earlier.is_metadata()
-                    });
                     let request = announcement.request();
-                    let epochs = epochs(request.controller_epoch, request.broker_epoch);
+                    let epochs = life.epochs(request.controller_epoch, request.broker_epoch, packet.call);
                     life.update_metadata(epochs, Update::of(request)).map(|()| Reply::Received)
                 }
                 ControlRequest::StopReplica(request) => {
-                    let (to, call) = (packet.to, packet.call);
-                    let stopped = api::stop_replica::partitions(request).into_iter();
-                    let deleted: Vec<_> = stopped.filter(|stop| stop.delete).map(|stop| stop.name).collect();
-                    network
-                        .forget(|earlier| earlier.to == to && earlier.call < call && earlier.decides_about(&deleted));
-                    life.stop_replicas(request, disk).map(Reply::StopReplica)
+                    life.stop_replicas(request, packet.call, disk).map(Reply::StopReplica)
                 }
             },
             Body::Request(Request::AlterPartition(request)) => {
