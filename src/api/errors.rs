@@ -71,14 +71,15 @@ pub(crate) fn code(outcome: Result<(), impl Into<ErrorCode>>) -> ErrorCode {
     outcome.map_or_else(Into::into, |()| ErrorCode::None)
 }
 
-impl From<ControlRefusal> for ErrorCode {
-    fn from(refusal: ControlRefusal) -> ErrorCode {
-        match refusal {
-            ControlRefusal::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
-            ControlRefusal::StaleControllerEpoch | ControlRefusal::StaleConnection => ErrorCode::StaleControllerEpoch,
-            ControlRefusal::ShuttingDown => ErrorCode::UnknownServerError,
-        }
-    }
+/// The error of a control request that is refused. None for what arrives by a connection that its controller has replaced:
+/// nobody waits for its answer, and who does all the same opens another and asks again by that.
+pub(crate) fn refused(refusal: ControlRefusal) -> Option<ErrorCode> {
+    Some(match refusal {
+        ControlRefusal::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
+        ControlRefusal::StaleControllerEpoch => ErrorCode::StaleControllerEpoch,
+        ControlRefusal::StaleConnection => return None,
+        ControlRefusal::ShuttingDown => ErrorCode::UnknownServerError,
+    })
 }
 
 impl From<PartitionRefusal> for ErrorCode {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use log::warn;
 
 use crate::api::answer::AnswerTooLong;
-use crate::api::errors::code;
-use crate::api::{RequestContext, Server};
+use crate::api::errors::{code, refused};
+use crate::api::{Handled, RequestContext, Server};
 use crate::controller::topic_validation::validate_name;
 use crate::model::shown::shown;
 use crate::model::{
@@ -29,7 +29,7 @@ pub(crate) async fn handle(
     server: &Server,
     context: &RequestContext,
     request: LeaderAndIsrRequest,
-) -> Result<LeaderAndIsrResponse, AnswerTooLong> {
+) -> Result<Handled<LeaderAndIsrResponse>, AnswerTooLong> {
     let topic_ids = topic_ids(&request);
     let (mut decisions, mut impossible) = (Vec::new(), Vec::new());
     for (name, decision) in self::decisions(&request) {
@@ -59,12 +59,12 @@ pub(crate) async fn handle(
             }
             // An error of the whole request stands on each partition too.
             Err(refusal) => {
-                let error = ErrorCode::from(refusal);
+                let Some(error) = refused(refusal) else { return Ok(Handled::Close) };
                 (error, names.into_iter().map(|name| (name, error)).collect())
             }
         };
     errors.extend(impossible);
-    Ok(respond(context.api_version, error, errors, &topic_ids))
+    Ok(Handled::Reply(respond(context.api_version, error, errors, &topic_ids)))
 }
 
 /// A partition has a directory, and a word in each checkpoint, by its name: one that could not be a topic's may lead out of

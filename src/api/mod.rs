@@ -201,10 +201,10 @@ impl<M: Message> Outcome for M {
     }
 }
 
-impl<M: Message> Outcome for Result<M, AnswerTooLong> {
-    type Response = M;
-    fn handled(self) -> Handled<M> {
-        self.map_or_else(Handled::TooLong, Handled::Reply)
+impl<O: Outcome> Outcome for Result<O, AnswerTooLong> {
+    type Response = O::Response;
+    fn handled(self) -> Handled<O::Response> {
+        self.map_or_else(Handled::TooLong, Outcome::handled)
     }
 }
 

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use crate::api::answer::AnswerTooLong;
-use crate::api::errors::code;
-use crate::api::{RequestContext, Server};
+use crate::api::errors::{code, refused};
+use crate::api::{Handled, RequestContext, Server};
 use crate::model::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicPartition};
-use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::stop_replica::{StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse};
 use crate::replica::control::{ControlEpochs, StopReplica, StopReplicas};
 
@@ -15,7 +14,7 @@ pub(crate) async fn handle(
     server: &Server,
     context: &RequestContext,
     request: StopReplicaRequest,
-) -> Result<StopReplicaResponse, AnswerTooLong> {
+) -> Result<Handled<StopReplicaResponse>, AnswerTooLong> {
     let epochs = ControlEpochs {
         controller_epoch: ControllerEpoch(request.controller_epoch),
         broker_epoch: BrokerEpoch(request.broker_epoch),
@@ -31,7 +30,7 @@ pub(crate) async fn handle(
         context.answer.charge(size_of::<StopReplicaPartitionError>() + stop.name.topic.len())?;
     }
     let asked = StopReplicas { epochs, partitions };
-    Ok(match server.replicas.stop_replicas(asked, context.now_ms).await {
+    Ok(Handled::Reply(match server.replicas.stop_replicas(asked, context.now_ms).await {
         Ok(outcomes) => StopReplicaResponse {
             error_code: 0,
             partition_errors: outcomes
@@ -44,9 +43,10 @@ pub(crate) async fn handle(
                 .collect(),
         },
         Err(refusal) => {
-            StopReplicaResponse { error_code: ErrorCode::from(refusal).code(), partition_errors: Vec::new() }
+            let Some(error) = refused(refusal) else { return Ok(Handled::Close) };
+            StopReplicaResponse { error_code: error.code(), partition_errors: Vec::new() }
         }
-    })
+    }))
 }
 
 /// Versions 0 to 2 say once for all partitions whether to delete them, and carry no leader epochs.
