@@ -71,13 +71,14 @@ pub(crate) fn code(outcome: Result<(), impl Into<ErrorCode>>) -> ErrorCode {
     outcome.map_or_else(Into::into, |()| ErrorCode::None)
 }
 
-/// The error of a control request that is refused. None for what arrives by a connection that its controller has replaced:
-/// nobody waits for its answer, and who does all the same opens another and asks again by that.
+/// The error of a control request that is refused. None where the connection is to be closed, so that its controller asks again
+/// by another: if it has replaced this one, it does not even listen; if this broker is without a registration, its session
+/// may turn out to have been there all the time, and nobody says again what has been answered.
 pub(crate) fn refused(refusal: ControlRefusal) -> Option<ErrorCode> {
     Some(match refusal {
         ControlRefusal::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
         ControlRefusal::StaleControllerEpoch => ErrorCode::StaleControllerEpoch,
-        ControlRefusal::StaleConnection => return None,
+        ControlRefusal::StaleConnection | ControlRefusal::NotRegistered => return None,
         ControlRefusal::ShuttingDown => ErrorCode::UnknownServerError,
     })
 }

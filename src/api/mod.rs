@@ -54,7 +54,7 @@ pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_transactions;
 pub mod elect_leaders;
-mod errors;
+pub(crate) mod errors;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod groups;

@@ -5,8 +5,8 @@
 //!
 //! A write that failed is tried again as it is, though whoever is to join may have gone meanwhile, and come back without what he
 //! had: in these protocols no fetch says under which registration it was made, so there is nothing to compare the present one
-//! with. It must happen within this broker's own session: once that has ended, whichever controller sees it decides anew, and
-//! the write finds another version.
+//! with. It must happen within this broker's own session: once the servers have ended that, whichever controller sees it decides
+//! anew, and the write finds another version.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -68,25 +68,26 @@ async fn forget_deleted(
     groups: Arc<GroupCoordinator>,
     zookeeper: ZooKeeper,
 ) {
-    while let Some(mut partitions) = deleted.recv().await {
-        let mut gone: HashMap<Arc<str>, bool> = HashMap::new();
-        for partition in &partitions {
-            if !gone.contains_key(&partition.topic) {
-                let Some(is_gone) = is_gone(&zookeeper, &partition.topic).await else { return };
-                if !is_gone {
-                    info!("{} was deleted and is there again; what has been committed of it stays", partition.topic);
-                }
-                gone.insert(Arc::clone(&partition.topic), is_gone);
+    while let Some(partitions) = deleted.recv().await {
+        let mut by_topic: HashMap<Arc<str>, Vec<TopicPartition>> = HashMap::new();
+        for partition in partitions {
+            by_topic.entry(Arc::clone(&partition.topic)).or_default().push(partition);
+        }
+        for (topic, partitions) in by_topic {
+            match is_gone(&zookeeper, &topic).await {
+                // At once: it may be made again while others are asked about.
+                Some(true) => groups.partitions_deleted(&partitions),
+                Some(false) => info!("{topic} was deleted and is there again; what has been committed of it stays"),
+                None => return,
             }
         }
-        partitions.retain(|partition| gone[&partition.topic]);
-        groups.partitions_deleted(&partitions);
     }
 }
 
 /// `None` once nobody will ever know.
 async fn is_gone(zookeeper: &ZooKeeper, topic: &str) -> Option<bool> {
     let path = znode::topic::path(topic);
+    let mut is_latest = false;
     loop {
         // In this order: the mark is the last of a topic that is removed.
         let found = match zookeeper.is_marked_for_deletion(topic).await {
@@ -94,8 +95,17 @@ async fn is_gone(zookeeper: &ZooKeeper, topic: &str) -> Option<bool> {
             Ok(true) => Ok(false),
             Err(why) => Err(why),
         };
+        let found = match found {
+            // The controller may have seen the mark by a server that is ahead of this broker's.
+            Ok(true) if !is_latest => zookeeper.sync().await.map(|()| {
+                is_latest = true;
+                None
+            }),
+            found => found.map(Some),
+        };
         match found {
-            Ok(exists) => {
+            Ok(None) => {}
+            Ok(Some(exists)) => {
                 zookeeper.mended(&path);
                 return Some(!exists);
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::definition::{ConfigError, Standing, Value};
 use super::kafka_config::KafkaConfig;
 use super::keys::SERVER;
-use super::listeners::{EndPoint, SecurityProtocol, is_host, normalised};
+use super::listeners::{EndPoint, SecurityProtocol, is_host};
 use super::metadata_version::MetadataVersion;
 use super::properties::Properties;
 use super::section_values::{LEADER_SELECTOR, RACK_AWARE_SELECTOR};
@@ -207,8 +207,8 @@ impl KafkaConfig {
     fn validate_early_start_listeners(&self) -> Result<(), ConfigError> {
         let Some(names) = self.text("early.start.listeners") else { return Ok(()) };
         for name in super::definition::split_list(names).iter().filter(|name| !name.is_empty()) {
-            let name = normalised(name)?;
-            if !self.listeners.iter().any(|listener| listener.listener_name == name) {
+            // Kafka takes these names as they are written.
+            if !self.listeners.iter().any(|listener| listener.listener_name == *name) {
                 return Err(ConfigError::Config(format!(
                     "early.start.listeners contains listener {name}, but this is not contained in listeners or \
                      controller.listener.names"

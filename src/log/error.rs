@@ -110,6 +110,13 @@ impl LogError {
         }
     }
 
+    /// Room or descriptors, of which there may be enough again.
+    pub fn may_pass(&self) -> bool {
+        let LogError::Io { source, .. } = self else { return false };
+        let passing = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        Errno::from_io_error(source).is_some_and(|errno| passing.contains(&errno))
+    }
+
     /// A disk is needed, for which the thread may not wait.
     pub(crate) fn would_wait(&self) -> bool {
         matches!(self, LogError::Io { source, .. } if source.kind() == io::ErrorKind::WouldBlock)

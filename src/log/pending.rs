@@ -83,18 +83,21 @@ impl<K: Ord> Pending<K> {
         due
     }
 
-    /// The work that is due, and due again later and later, until somebody has done it and it is forgotten.
+    /// All of the work, once some of it is due, and due again later and later, until somebody has done it and it is forgotten.
     pub fn postpone(&self, now_ms: i64) -> Vec<K>
     where
         K: Clone,
     {
         let mut pending = self.0.lock().expect("nothing panics under this lock");
-        let mut due = Vec::new();
-        for (key, attempt) in pending.iter_mut().filter(|(_, attempt)| attempt.is_due(now_ms)) {
-            *attempt = attempt.after_failure(now_ms);
-            due.push(key.clone());
+        if !pending.values().any(|attempt| attempt.is_due(now_ms)) {
+            return Vec::new();
         }
-        due
+        pending.values_mut().for_each(|attempt| *attempt = attempt.after_failure(now_ms));
+        pending.keys().cloned().collect()
+    }
+
+    pub fn contains(&self, key: &K) -> bool {
+        self.0.lock().expect("nothing panics under this lock").contains_key(key)
     }
 
     pub fn forget(&self, key: &K) {
@@ -196,7 +199,10 @@ mod tests {
         }
         assert!(!pending.note("refused"), "it has been refused again, which does not hasten it");
         assert_eq!(due(6999), Vec::<&str>::new());
-        assert_eq!(due(7000), ["refused"]);
+        pending.note("later");
+        assert_eq!(due(7000), ["later", "refused"]);
+        assert_eq!(due(7001), Vec::<&str>::new(), "they go together");
+        pending.forget(&"later");
         pending.forget(&"refused");
         assert_eq!(due(i64::MAX), Vec::<&str>::new());
     }

@@ -39,12 +39,14 @@ pub struct StopReplica {
 /// Why a control request is refused as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlRefusal {
-    /// It was meant for an earlier registration of this broker, or this broker is not registered.
+    /// It was meant for an earlier registration of this broker.
     StaleBrokerEpoch,
     /// It comes from a controller that has been replaced.
     StaleControllerEpoch,
     /// Its controller has given it up: it speaks by another connection since.
     StaleConnection,
+    /// This broker has no registration, and has waited long for one.
+    NotRegistered,
     ShuttingDown,
 }
 

@@ -232,35 +232,24 @@ impl ReplicaManager {
     /// One change of role, with whatever it needs of the disk. What is refused though its disk has not failed is wanted again
     /// once it may be had: the controller asks once.
     fn carry_out(&self, change: &Change, configs: &HashMap<Arc<str>, Arc<LogConfig>>, now_ms: i64) -> ChangeOutcome {
-        let outcome = self.try_to_carry_out(change, configs, now_ms);
-        let Change { partition, .. } = change;
-        match outcome {
-            Err(PartitionRefusal::Storage) if !partition.is_offline() && !partition.has_failed_log() => {
-                self.log_dirs.note_refused(partition.name());
-            }
-            _ => self.log_dirs.forget_refused(partition.name()),
-        }
-        outcome
-    }
-
-    fn try_to_carry_out(
-        &self,
-        change: &Change,
-        configs: &HashMap<Arc<str>, Arc<LogConfig>>,
-        now_ms: i64,
-    ) -> ChangeOutcome {
         let Change { partition, decision, verdict } = change;
         let name = partition.name();
-        let log = match self.log_for(name, decision, configs, now_ms) {
-            Ok(log) => log,
+        let (outcome, may_pass) = match self.log_for(name, decision, configs, now_ms) {
+            Ok(log) => {
+                let outcome = change_role(partition, decision, *verdict, &log);
+                // A coordinator that is told of an election takes what it can read for all there is.
+                log.await_truncation();
+                (outcome, true)
+            }
             Err(why) => {
                 error!("{name}: leader epoch {} cannot be served: {why}", decision.leader_epoch);
-                return Err(refused_by_log(partition, &why));
+                (Err(refused_by_log(partition, &why)), why.may_pass())
             }
         };
-        let outcome = change_role(partition, decision, *verdict, &log);
-        // A coordinator that is told of an election takes what it can read for all there is.
-        log.await_truncation();
+        match outcome {
+            Err(PartitionRefusal::Storage) if may_pass && !partition.is_offline() => self.log_dirs.note_refused(name),
+            _ => self.log_dirs.forget_refused(name),
+        }
         outcome
     }
 
@@ -277,7 +266,9 @@ impl ReplicaManager {
             Some(log) => log,
             None => {
                 let config = configs.get(&name.topic).cloned().unwrap_or_default();
-                self.log_dirs.get_or_create(name, topic_id, config, decision.is_new, now_ms)?
+                // The controller says once that it is new.
+                let is_new = decision.is_new || self.log_dirs.has_refused(name);
+                self.log_dirs.get_or_create(name, topic_id, config, is_new, now_ms)?
             }
         };
         match topic_id {
@@ -413,8 +404,8 @@ impl ReplicaManager {
     }
 
     /// Lets a request in under the control lock, which is held until it is carried out. While this broker is not
-    /// registered, at its start and after its session has expired, there is no life of it that a request could be meant
-    /// for: the request waits for the registration, and only then is it judged.
+    /// registered, at its start and after its session has run out, nobody knows for which life of it a request is meant: the
+    /// request waits for the registration, and only then is it judged.
     async fn admit(
         &self,
         epochs: ControlEpochs,
@@ -424,7 +415,7 @@ impl ReplicaManager {
             match tokio::time::timeout(REGISTRATION_WAIT_MAX, registered.wait_for(Option::is_some)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Err(ControlRefusal::ShuttingDown),
-                Err(_) => return Err(ControlRefusal::StaleBrokerEpoch),
+                Err(_) => return Err(ControlRefusal::NotRegistered),
             }
             let mut fence = self.fence.lock().await;
             // The registration may have ended while the request waited for its turn.

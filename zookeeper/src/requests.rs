@@ -184,6 +184,11 @@ impl ZooKeeper {
         Ok(request!(self, path, |client| client.check_stat(path))?.map(Stat::from))
     }
 
+    /// What is read from here on is no older than what any other client has read before.
+    pub async fn sync(&self) -> Result<(), ZkError> {
+        request!(self, "/", |client| client.sync("/"))
+    }
+
     /// Names of the children in no particular order; none when the node does not exist.
     pub async fn children(&self, path: &str) -> Result<Vec<String>, ZkError> {
         let outcome = request!(self, path, |client| client.list_children(path));

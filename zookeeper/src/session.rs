@@ -503,13 +503,13 @@ async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
             }
             _ => {
                 warn!("[ZooKeeperClient Kafka server] Session {id:#x} expired.");
-                count(&counters.expiries);
             }
         }
         if !replaced(&shared.status, Status::Expired) {
             return;
         }
-        let mut may_resume = matches!(ended, SessionState::Expired);
+        let has_run_out = matches!(ended, SessionState::Expired);
+        let mut may_resume = has_run_out;
         connection = loop {
             let opened = async {
                 let (root, relay) = match may_resume {
@@ -535,7 +535,11 @@ async fn keep_session(shared: Arc<Shared>, mut connection: Arc<Connection>) {
                 _ = status.wait_for(|status| matches!(status, Status::Closed)) => return,
             }
         };
-        let which = if connection.session_id == id { "the session of before" } else { "a new session" };
+        let is_new = connection.session_id != id;
+        if has_run_out && is_new {
+            count(&counters.expiries);
+        }
+        let which = if is_new { "a new session" } else { "the session of before" };
         info!("[ZooKeeperClient Kafka server] Connected with {which}, id {:#x}.", connection.session_id);
         count(&counters.connects);
         if !replaced(&shared.status, Status::Connected(connection.clone())) {

@@ -296,10 +296,11 @@ impl Task {
                 znode::controller::PATH,
                 stat.ephemeral_owner
             );
-            match session.delete(znode::controller::PATH, stat.version).await {
-                // Whatever is there by now, the election says so.
-                Ok(_) | Err(ZkError::BadVersion { .. }) => {}
-                Err(error) => return Err(error),
+            // Of the time in which it stood: the election of a successor raises it, whose znode is not to be removed.
+            let epoch = session.controller_epoch().await?;
+            let stands = session.exists(znode::controller::PATH).await?;
+            if stands.is_some_and(|standing| standing.czxid == stat.czxid) {
+                session.resign_controller(epoch.map_or(0, |epoch| epoch.version)).await?;
             }
         }
         match session.elect_controller(self.broker_id.0, wall_clock_ms(), self.epoch_known.0).await? {

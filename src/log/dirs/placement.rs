@@ -76,6 +76,11 @@ impl LogDirs {
         }
     }
 
+    /// Nothing of it is here: where a directory that has failed might have had it, it was not taken for new.
+    pub fn has_refused(&self, tp: &TopicPartition) -> bool {
+        self.dirs.iter().any(|dir| dir.shared.refused.contains(tp))
+    }
+
     /// It has been, or is wanted no more.
     pub fn forget_refused(&self, tp: &TopicPartition) {
         self.dirs.iter().for_each(|dir| dir.shared.refused.forget(tp));

@@ -43,7 +43,9 @@ use crate::protocol::messages::offset_for_leader_epoch::{
 };
 use crate::protocol::messages::stop_replica::{StopReplicaPartitionError, StopReplicaRequest, StopReplicaResponse};
 use crate::replica::alter_partition;
-use crate::replica::control::{ControlEpochs, ControllerFence, PartitionRefusal, StopReplica, judge_stop};
+use crate::replica::control::{
+    ControlEpochs, ControlRefusal, ControllerFence, PartitionRefusal, StopReplica, judge_stop,
+};
 use crate::replica::decisions::{LeadershipEvent, change_role, last_of_each};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{Outcome, PartitionQuery};
@@ -269,7 +271,7 @@ impl Life {
         if let Err(refusal) = self.fence.admit(epochs, self.registered?)
             && self.planted != Planted::StaleDecisionsObeyed
         {
-            let error = ErrorCode::from(refusal);
+            let error = refused(refusal);
             let errors = decisions.into_iter().map(|(name, _)| (name, error)).collect();
             return Some(api::leader_and_isr::respond(version, error, errors, &topic_ids));
         }
@@ -314,7 +316,7 @@ impl Life {
     ) -> Option<StopReplicaResponse> {
         let epochs = self.epochs(request.controller_epoch, request.broker_epoch, call);
         if let Err(refusal) = self.fence.admit(epochs, self.registered?) {
-            let error_code = ErrorCode::from(refusal).code();
+            let error_code = refused(refusal).code();
             return Some(StopReplicaResponse { error_code, partition_errors: Vec::new() });
         }
         let mut partition_errors = Vec::new();
@@ -748,4 +750,9 @@ pub(super) fn at_once<F: Future>(future: F) -> F::Output {
         Poll::Ready(outcome) => outcome,
         Poll::Pending => panic!("it waits"),
     }
+}
+
+/// Of an old connection, whose end nobody here would see, too.
+fn refused(refusal: ControlRefusal) -> ErrorCode {
+    api::errors::refused(refusal).unwrap_or(ErrorCode::StaleControllerEpoch)
 }
