@@ -192,14 +192,12 @@ impl Fetchers {
     /// has it now is done with what it is at.
     pub fn resize(&self, num_replica_fetchers: usize) {
         let mut state = self.state();
-        let state = &mut *state;
         state.per_broker = per_broker(num_replica_fetchers);
-        for (name, place) in &mut state.places {
+        for (name, place) in &state.places {
             if fetcher_number(name, state.per_broker) == place.number {
                 continue;
             }
-            state.words += 1;
-            place.word = state.words;
+            // The first hand-over that is heard counts, for whatever number there is by then.
             if let Some(mailbox) = state.fetchers.get(&(place.leader, place.number)) {
                 mailbox.put(name.clone(), Command::HandOver(place.word));
             }
@@ -356,5 +354,28 @@ mod tests {
         assert_eq!(number("polygenelubricants", 0, 7), 0);
         assert_eq!(number("polygenelubricants", 1, 7), (i32::MAX % 7) as u32);
         assert_eq!(number("whatever", 3, 1), 0);
+    }
+
+    /// A change may at most double them, so that a greater one is made of two.
+    #[tokio::test]
+    async fn a_partition_is_handed_over_though_the_number_changes_again_before_its_fetcher_has_heard() {
+        let fixture = Fixture::new();
+        let fetchers = fixture.replicas.fetchers();
+        for number in 0..8 {
+            assert_eq!(fixture.decide("t", number, 2, 0, &[1, 2]).await, Ok(()));
+        }
+        fetchers.resize(2);
+        let asked: Vec<(TopicPartition, u64)> =
+            fetchers.state().places.iter().map(|(name, place)| (name.clone(), place.word)).collect();
+        fetchers.resize(4);
+        for (name, word) in asked {
+            let partition = fixture.replicas.partition(&name.topic, name.partition).expect("hosted");
+            let leader_epoch = LeaderEpoch(0);
+            let position = partition.follower_position(leader_epoch).expect("it follows");
+            let start = Start { topic_id: TopicId::ZERO, leader_epoch, position, is_throttled: false };
+            fetchers.hand_over(partition, start, word);
+            let number = fetchers.state().places[&name].number;
+            assert_eq!(number, fetcher_number(&name, 4), "{name}");
+        }
     }
 }
