@@ -417,7 +417,7 @@ impl Log {
 
     /// Remembers the topic's id; it is on the disk soon. Refuses another one than the directory has.
     pub fn assign_topic_id(&self, id: TopicId) -> Result<(), LogError> {
-        let mut state = self.serving()?;
+        let mut state = self.usable()?;
         match state.topic_id {
             Some(on_disk) if on_disk == id => Ok(()),
             Some(on_disk) => Err(LogError::InconsistentTopicId { on_disk, given: id }),

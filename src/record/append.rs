@@ -378,7 +378,7 @@ fn legacy_name(entry: &[u8], offset: i64, set: &BatchHeader) -> String {
     };
     let [key, value] = [message.key, message.value].map(|field| field.map_or(0, <[u8]>::len));
     format!(
-        "LegacyRecordBatch(offset={offset}, Record(magic={}, attributes={attributes}, compression=NONE, crc={crc}, \
+        "LegacyRecordBatch(offset={offset}, Record(magic={}, attributes={attributes}, compression=none, crc={crc}, \
          {time}key={key} bytes, value={value} bytes))",
         message.magic
     )

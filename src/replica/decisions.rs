@@ -26,7 +26,7 @@ use crate::replica::fetcher::fetchers::FetchChange;
 use crate::replica::fetcher::state::Start;
 use crate::replica::io::ShuttingDown;
 use crate::replica::leader::{Decision, DecisionRefusal, Verdict};
-use crate::replica::partition::Partition;
+use crate::replica::partition::{Disk, Partition};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::replica_manager::ReplicaManager;
 
@@ -267,7 +267,7 @@ impl ReplicaManager {
             None => {
                 let config = configs.get(&name.topic).cloned().unwrap_or_default();
                 // The controller says once that it is new.
-                let is_new = decision.is_new || self.log_dirs.has_refused(name);
+                let is_new = decision.is_new || self.log_dirs.has_refused_new(name);
                 self.log_dirs.get_or_create(name, topic_id, config, is_new, now_ms)?
             }
         };
@@ -384,11 +384,11 @@ impl ReplicaManager {
         let mut held_up: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for name in &deleted {
             let Some(hosted) = self.hosted.get(&name.topic, name.partition) else { continue };
-            match hosted.parent_dir() {
+            match (hosted.disk(), hosted.parent_dir()) {
                 // It wakes all when it goes offline, and whoever has its lock may wait for its disk for ever.
-                _ if hosted.has_failed_log() => {}
-                Some(dir) if hosted.is_held_up() => held_up.entry(dir).or_default().push(hosted),
-                _ => hosted.wake_all(),
+                (Disk::Failed, _) => {}
+                (Disk::HeldUp, Some(dir)) => held_up.entry(dir).or_default().push(hosted),
+                (Disk::HeldUp | Disk::KeepsUp, _) => hosted.wake_all(),
             }
         }
         for (dir, hosted) in held_up {

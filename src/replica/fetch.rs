@@ -16,7 +16,7 @@ use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{
     NO_SESSION, OpenSession, Opened, Parking, PendingRead, SessionRefusal, SessionRequest,
 };
-use crate::replica::partition::{FetchLimits, FetchParams, Fetched, Fetcher, Partition};
+use crate::replica::partition::{Disk, FetchLimits, FetchParams, Fetched, Fetcher, Partition};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::replica_selector::Reader;
 use crate::replica::waiters::ParkedFetch;
@@ -320,12 +320,12 @@ impl ReplicaManager {
     /// Registers a fetch with each partition that it names.
     async fn park(&self, query: &FetchQuery, outcomes: Vec<Outcome>, missing_bytes: i64) -> Arc<ParkedFetch> {
         let parked = ParkedFetch::new(missing_bytes);
-        let is_any_held_up = self.log_dirs.is_any_held_up();
         for (asked, outcome) in query.partitions.iter().zip(&outcomes) {
             let hosted = asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
+            let disk = hosted.as_ref().map_or(Disk::KeepsUp, |partition| partition.disk());
             match (hosted, outcome) {
-                (Some(partition), Ok(_)) if partition.has_failed_log() => parked.wake(),
-                (Some(partition), Ok(fetched)) if is_any_held_up && partition.is_held_up() => {
+                (Some(_), Ok(_)) if disk == Disk::Failed => parked.wake(),
+                (Some(partition), Ok(fetched)) if disk == Disk::HeldUp => {
                     let (dir, parked, fetcher, end) =
                         (partition.parent_dir(), Arc::clone(&parked), query.fetcher, fetched.end);
                     // Without a thread the broker is shutting down, and the fetch ends with its deadline.

@@ -222,6 +222,16 @@ pub(super) struct State<L> {
     deletions: OffsetWaiters,
 }
 
+/// How the disk of a partition does, for whoever may not wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    KeepsUp,
+    /// Whoever looks at the partition may wait.
+    HeldUp,
+    /// Whoever looks at it may wait for ever, and it has nothing to give.
+    Failed,
+}
+
 impl<L: PartitionLog> Partition<L> {
     pub fn new(name: TopicPartition, around: Arc<Surroundings>) -> Partition<L> {
         let leadership = Leadership::new(around.local);
@@ -269,7 +279,21 @@ impl<L: PartitionLog> Partition<L> {
     /// Whether the disk of its log does not keep up, so that whoever looks at the partition may wait. One that has failed is not
     /// waited for: what it held is refused without a look. Takes no lock.
     pub fn is_held_up(&self) -> bool {
-        self.log_at_hand.load().as_ref().is_some_and(|log| log.is_held_up() && !log.is_offline())
+        self.disk() == Disk::HeldUp
+    }
+
+    /// How the disk of its log does, seen at once: one that fails between two looks would be taken for one that keeps up. Takes
+    /// no lock.
+    pub(super) fn disk(&self) -> Disk {
+        let log = self.log_at_hand.load();
+        let Some(log) = log.as_ref() else { return Disk::KeepsUp };
+        // What fails while it does not keep up stays held up.
+        let is_held_up = log.is_held_up();
+        match (log.is_offline(), is_held_up) {
+            (true, _) => Disk::Failed,
+            (false, true) => Disk::HeldUp,
+            (false, false) => Disk::KeepsUp,
+        }
     }
 
     /// The entry of `log.dirs` that its log is in. Takes no lock.

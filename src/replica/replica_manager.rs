@@ -31,7 +31,7 @@ use crate::replica::fetcher::fetchers::{Begun, Fetchers};
 use crate::replica::hosted::Hosted;
 use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
-use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Partition, RequiredAcks, Surroundings};
+use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Disk, Partition, RequiredAcks, Surroundings};
 use crate::replica::throttle::Throttle;
 use crate::replica::waiters::Commit;
 
@@ -328,14 +328,15 @@ impl ReplicaManager {
             for (proposal, is_confirmed) in confirmed.chain(wanted.unsent.into_iter().map(|proposal| (proposal, false)))
             {
                 let TopicPartition { topic, partition } = &proposal.partition;
-                let hosted = self.hosted.get(topic, *partition).filter(|hosted| !hosted.has_failed_log());
-                let Some(partition) = hosted else { continue };
-                if partition.is_held_up() && is_confirmed {
-                    proposals.push(proposal);
-                } else if partition.is_held_up() {
-                    held_up.entry(partition.parent_dir()).or_default().push((partition, proposal));
-                } else if partition.still_wants(&proposal) {
-                    proposals.push(proposal);
+                let Some(partition) = self.hosted.get(topic, *partition) else { continue };
+                match partition.disk() {
+                    Disk::Failed => {}
+                    Disk::HeldUp if is_confirmed => proposals.push(proposal),
+                    Disk::HeldUp => {
+                        held_up.entry(partition.parent_dir()).or_default().push((partition, proposal));
+                    }
+                    Disk::KeepsUp if partition.still_wants(&proposal) => proposals.push(proposal),
+                    Disk::KeepsUp => {}
                 }
             }
             for (dir, proposals) in held_up {
@@ -371,10 +372,11 @@ impl ReplicaManager {
         beside: &mut JoinSet<()>,
     ) -> AfterAnswer {
         let TopicPartition { topic, partition } = &proposal.partition;
-        let hosted = self.hosted.get(topic, *partition).filter(|hosted| !hosted.has_failed_log());
-        let Some(partition) = hosted else { return AfterAnswer::Nothing };
-        if !partition.is_held_up() {
-            return partition.isr_answered(proposal, answer);
+        let Some(partition) = self.hosted.get(topic, *partition) else { return AfterAnswer::Nothing };
+        match partition.disk() {
+            Disk::Failed => return AfterAnswer::Nothing,
+            Disk::KeepsUp => return partition.isr_answered(proposal, answer),
+            Disk::HeldUp => {}
         }
         let (replicas, proposal) = (Arc::clone(self), proposal.clone());
         beside.spawn(async move {

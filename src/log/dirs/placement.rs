@@ -76,9 +76,11 @@ impl LogDirs {
         }
     }
 
-    /// Nothing of it is here: where a directory that has failed might have had it, it was not taken for new.
-    pub fn has_refused(&self, tp: &TopicPartition) -> bool {
-        self.dirs.iter().any(|dir| dir.shared.refused.contains(tp))
+    /// It has been refused for want of room, and nothing of it is here: where a directory that has failed might have had it, it
+    /// was not taken for new. What could not be opened is here, whatever becomes of its directory.
+    pub fn has_refused_new(&self, tp: &TopicPartition) -> bool {
+        let is_unloadable = |dir: &Dir| dir.unloadable.lock().expect("nothing panics under this lock").contains_key(tp);
+        self.dirs.iter().any(|dir| dir.shared.refused.contains(tp)) && !self.dirs.iter().any(is_unloadable)
     }
 
     /// It has been, or is wanted no more.

@@ -28,7 +28,7 @@ use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::fetcher::state::{Done, Fetcher, Next, Question, Start, Task, Work};
 use crate::replica::fetcher::work::done;
 use crate::replica::io::{IoThreads, ShuttingDown};
-use crate::replica::partition::Partition;
+use crate::replica::partition::{Disk, Partition};
 use crate::replica::throttle::Throttle;
 
 /// The last version without topic ids.
@@ -180,10 +180,10 @@ impl FetcherTask {
             Command::HandOver(word) => {
                 let identity = self.core.identity(name);
                 self.core.unfollow(name);
-                let partition = self.partitions.remove(name).filter(|partition| !partition.has_failed_log());
-                let Some((partition, (topic_id, leader_epoch))) = partition.zip(identity) else { return };
-                let (fetchers, dir, is_held_up) =
-                    (Arc::clone(&self.fetchers), partition.parent_dir(), partition.is_held_up());
+                let Some((partition, (topic_id, leader_epoch))) = self.partitions.remove(name).zip(identity) else {
+                    return;
+                };
+                let (fetchers, dir, disk) = (Arc::clone(&self.fetchers), partition.parent_dir(), partition.disk());
                 // Nothing of this fetcher is under way, so the log ends where the other goes on.
                 let hand_over = move || {
                     if let Ok(position) = partition.follower_position(leader_epoch) {
@@ -191,8 +191,10 @@ impl FetcherTask {
                         fetchers.hand_over(partition, Start { topic_id, leader_epoch, position, is_throttled }, word);
                     }
                 };
-                if !is_held_up {
-                    return hand_over();
+                match disk {
+                    Disk::Failed => return,
+                    Disk::KeepsUp => return hand_over(),
+                    Disk::HeldUp => {}
                 }
                 let io = Arc::clone(&self.io);
                 // Of its own: this fetcher may have no partition left, and the others of it wait for other disks.
