@@ -113,7 +113,8 @@ fn parse_rules(options: &Options) -> Result<Vec<Rule>, Stop> {
             })
             .collect();
     }
-    let partitions = match options.value("partitions").filter(|text| !text.is_empty()) {
+    // None at all, as of a lone comma, are all.
+    let partitions = match options.value("partitions").filter(|text| !comma_list(text).is_empty()) {
         None => Wanted::All,
         Some(text) => {
             Wanted::Ids(comma_list(text).into_iter().map(str::parse).collect::<Result<_, _>>().map_err(|_| {

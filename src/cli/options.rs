@@ -145,7 +145,7 @@ impl Tool {
 
     /// To joptsimple a single dash is as good as two before the name of an option. What follows an option that takes a value
     /// is its value, whatever it looks like.
-    /// Source: joptsimple 5.0.4 joptsimple/OptionParser.java, handleShortOptionToken.
+    /// Source: joptsimple 5.0.4 joptsimple/OptionParser.java, handleShortOptionToken; NoArgumentOptionSpec.java, handleOption.
     fn with_two_dashes(&self, arguments: &[OsString]) -> Vec<OsString> {
         let mut spelled = Vec::with_capacity(arguments.len());
         let mut rest = arguments.iter();
@@ -163,11 +163,16 @@ impl Tool {
             };
             let name = bare.split('=').next().unwrap_or_default();
             let flag = self.flags.iter().find(|flag| word.starts_with('-') && flag.name == name);
-            let is_known = flag.is_some() || matches!(name, "help" | "version");
-            match is_known && is_short {
-                true => spelled.push(OsString::from(format!("--{bare}"))),
-                false => spelled.push(argument.clone()),
-            }
+            let is_switch = match flag {
+                Some(flag) => matches!(flag.takes, Takes::Nothing),
+                None => word.starts_with('-') && matches!(name, "help" | "version"),
+            };
+            spelled.push(match (is_switch, flag.is_some() && is_short) {
+                // What a switch is given counts for nothing.
+                (true, _) => OsString::from(format!("--{name}")),
+                (false, true) => OsString::from(format!("--{bare}")),
+                (false, false) => argument.clone(),
+            });
             let takes_next = matches!(flag, Some(Flag { takes: Takes::Value(_) | Takes::Repeated(_), .. }));
             if takes_next && !bare.contains('=') {
                 spelled.extend(rest.next().cloned());
@@ -183,7 +188,9 @@ impl Tool {
         }
         let is_argparse = ARGPARSE.contains(&self.script);
         let arguments = if is_argparse { arguments.to_vec() } else { self.with_two_dashes(arguments) };
-        let matches = self.command().try_get_matches_from(arguments).map_err(|error| {
+        // argparse takes the beginning of a name for it, if it is that of no other.
+        let command = self.command().infer_long_args(is_argparse);
+        let matches = command.try_get_matches_from(arguments).map_err(|error| {
             let name = match error.get(ContextKind::InvalidArg) {
                 Some(ContextValue::String(name)) => name.trim_start_matches('-').split([' ', '=', '[']).next(),
                 _ => None,

@@ -15,6 +15,7 @@ use crate::cli::{producer, properties_of_file};
 use crate::client::error::ClientError;
 use crate::client::producer::{OutgoingRecord, Sent};
 use crate::model::clock::wall_clock_ms;
+use crate::protocol::error_code::ErrorCode;
 
 pub(crate) const TOOL: Tool = Tool {
     script: "kafka-verifiable-producer",
@@ -56,8 +57,9 @@ fn settled_line(topic: &str, settled: &Settled) -> String {
             line("producer_send_success", &format!("{of},\"partition\":{partition},\"offset\":{offset}"))
         }
         Err(error) => {
-            let exception = error.code().map_or("UNKNOWN_SERVER_ERROR", |code| code.name());
-            let fields = format!("{of},\"exception\":{},\"message\":{}", text(exception), text(&error.to_string()));
+            let exception = error.code().unwrap_or(ErrorCode::UnknownServerError).exception();
+            let exception = text(&format!("class {exception}"));
+            let fields = format!("{of},\"exception\":{exception},\"message\":{}", text(&error.told()));
             line("producer_send_error", &fields)
         }
     }
@@ -145,7 +147,6 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::error_code::ErrorCode;
 
     #[test]
     fn lines_are_json_with_kafkas_names() {
@@ -158,7 +159,8 @@ mod tests {
         let error = ClientError::refused("send", ErrorCode::NotEnoughReplicas, None);
         let failed = parsed(Settled { key: Some("1".to_owned()), value: value_of(None, 0), outcome: Err(error) });
         assert_eq!((&failed["name"], &failed["key"]), (&"producer_send_error".into(), &"1".into()));
-        assert_eq!(failed["exception"], "NOT_ENOUGH_REPLICAS");
+        assert_eq!(failed["exception"], "class org.apache.kafka.common.errors.NotEnoughReplicasException");
+        assert_eq!(failed["message"], ErrorCode::NotEnoughReplicas.message());
         let complete: Value = serde_json::from_str(&line("startup_complete", "")).unwrap();
         assert!(complete["timestamp"].is_i64());
     }
