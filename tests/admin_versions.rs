@@ -6,6 +6,7 @@ mod support;
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::message::Message;
 use odradek::protocol::messages::create_acls::{AclCreation, CreateAclsRequest};
+use odradek::protocol::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
 use odradek::protocol::messages::delete_acls::{DeleteAclsFilter, DeleteAclsRequest};
 use odradek::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use odradek::protocol::messages::describe_acls::DescribeAclsRequest;
@@ -187,6 +188,17 @@ fn producers_are_described(client: &mut Client, producer_id: i64) {
     }
 }
 
+fn what_is_created_has_no_error(client: &mut Client) {
+    for version in CreateTopicsRequest::VERSIONS.skip(1) {
+        let topic =
+            CreatableTopic { name: "new".into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, validate_only: true };
+        let response = client.call(&request, version).expect("CreateTopics is answered");
+        let created = &response.topics[0];
+        assert_eq!((name_of(created.error_code), &created.error_message), ("NONE", &None), "version {version}");
+    }
+}
+
 fn the_cluster_is_described(client: &mut Client, port: u16) {
     for version in DescribeClusterRequest::VERSIONS {
         for (asked, expected) in [(false, NO_OPERATIONS), (true, CLUSTER_OPERATIONS)] {
@@ -313,6 +325,7 @@ fn every_version_of_every_admin_api_is_answered() {
     leader_epochs_end_somewhere(&mut client);
     access_rights_are_refused_for_want_of_an_authorizer(&mut client);
     producers_are_described(&mut client, producer_id);
+    what_is_created_has_no_error(&mut client);
     the_cluster_is_described(&mut client, cluster.broker.port);
     metadata_is_told(&mut client, cluster.broker.port);
     settings_of_no_topic_are_refused(&mut client);

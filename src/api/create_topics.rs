@@ -203,6 +203,7 @@ fn accepted(server: &Server, name: &str, created: &Created, overrides: &Properti
     });
     CreatableTopicResult {
         name: name.to_owned(),
+        error_message: None,
         topic_id: created.id,
         num_partitions: created.partitions,
         replication_factor: created.replication_factor,

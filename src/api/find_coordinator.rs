@@ -50,9 +50,10 @@ pub(crate) async fn handle(
         return Ok(FindCoordinatorResponse { coordinators, ..Default::default() });
     }
     let (node, error, message) = parts(find(server, context, request.key_type, &request.key, &mut false).await);
+    let standard = if error.is_error() { error.message() } else { error.name() };
     Ok(FindCoordinatorResponse {
         error_code: error.code(),
-        error_message: Some(message.unwrap_or_else(|| error.name().to_owned())),
+        error_message: Some(message.unwrap_or_else(|| standard.to_owned())),
         node_id: node.id,
         host: node.host,
         port: node.port,
