@@ -623,6 +623,24 @@ fn a_marker_for_a_topic_that_nobody_heard_of_is_looked_into() {
     assert!(said.contains(&Said::Stop(1, "fresh-0".to_owned(), true)), "{said:?}");
 }
 
+/// Behind the first time, another topic may have the name.
+#[test]
+fn the_znodes_of_a_topic_are_deleted_once_whatever_else_is_looked_into_meanwhile() {
+    let mut driver = Driver::elected(&[1], &[("known", found(&[]))], &[]);
+    let deletions = |actions: Vec<Action>| -> Vec<Action> {
+        actions.into_iter().filter(|action| matches!(action, Action::DeleteTopic(_))).collect()
+    };
+    let marked = Event::DeletionsRequested(vec!["known".to_owned(), "fresh".to_owned()]);
+    assert_eq!(deletions(driver.active.on_event(marked)), [Action::DeleteTopic("known".into())]);
+    driver.topics.insert("fresh".to_owned(), found(&[]));
+    let read = Event::TopicsRead(vec![driver.read("fresh")]);
+    assert_eq!(deletions(driver.active.on_event(read)), [Action::DeleteTopic("fresh".into())]);
+    // What is in the way of it may go.
+    let not_deleted = Event::TopicNotDeleted { topic: "known".into() };
+    assert_eq!(deletions(driver.active.on_event(not_deleted)), []);
+    assert_eq!(deletions(driver.active.on_event(Event::Retry)), [Action::DeleteTopic("known".into())]);
+}
+
 #[test]
 fn a_marked_topic_that_is_not_understood_waits_for_its_repair_under_a_new_controller_too() {
     let elected = || {

@@ -126,6 +126,8 @@ pub struct Deletion {
     /// Halted until a broker comes back.
     pub ineligible: bool,
     pub replicas: BTreeMap<(i32, BrokerId), ReplicaDeletion>,
+    /// Its znodes are being deleted.
+    pub znodes_go: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -37,6 +37,7 @@ impl Active {
     /// Starts, repeats or completes every deletion that can go on.
     pub(super) fn resume_deletions(&mut self) {
         let mut due = Vec::new();
+        let mut without_replicas = Vec::new();
         for (name, topic) in &self.cluster.topics {
             let Some(deletion) = &topic.deletion else { continue };
             if self.reassignments.is_moving(name) {
@@ -45,14 +46,22 @@ impl Active {
             let state = |partition: &TopicPartition, broker| deletion.replicas.get(&(partition.partition, broker));
             if replicas(topic).all(|(name, broker)| state(&name, broker) == Some(&ReplicaDeletion::Successful)) {
                 if !self.undeleted.contains(name) {
-                    self.awaited += 1;
-                    self.actions.push(Action::DeleteTopic(Arc::clone(name)));
+                    without_replicas.push(Arc::clone(name));
                 }
                 continue;
             }
             let in_progress = deletion.replicas.values().any(|state| *state == ReplicaDeletion::Started);
             if !deletion.ineligible && !in_progress {
                 due.push(Arc::clone(name));
+            }
+        }
+        for name in without_replicas {
+            let topic = self.cluster.topics.get_mut(&name);
+            let Some(deletion) = topic.and_then(|topic| topic.deletion.as_mut()) else { continue };
+            // Once: behind it, the name may be that of another topic.
+            if !std::mem::replace(&mut deletion.znodes_go, true) {
+                self.awaited += 1;
+                self.actions.push(Action::DeleteTopic(name));
             }
         }
         if !due.is_empty() {
@@ -163,6 +172,9 @@ impl Active {
     /// It waits for its next try and holds up no other.
     pub(super) fn topic_not_deleted(&mut self, topic: Arc<str>) {
         self.awaited = self.awaited.saturating_sub(1);
+        if let Some(deletion) = self.cluster.topics.get_mut(&topic).and_then(|topic| topic.deletion.as_mut()) {
+            deletion.znodes_go = false;
+        }
         self.undeleted.insert(topic);
     }
 
