@@ -114,6 +114,7 @@ async fn is_gone(zookeeper: &ZooKeeper, topic: &str) -> Option<bool> {
             Err(ZkError::SessionExpired) => {}
             Err(why) => {
                 zookeeper.complain(&path, "whether the topic is gone, and its offsets with it, is not known", &why);
+                // A timer: nothing tells when what ZooKeeper refuses, such as an ACL, is put right.
                 tokio::time::sleep(RETRY_BACKOFF).await;
             }
         }

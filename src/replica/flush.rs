@@ -111,6 +111,7 @@ impl<L: PartitionLog> Partition<L> {
                 // Without a thread the broker is shutting down, and nobody is answered.
                 let Ok(Some(again)) = io.run_in(self.parent_dir().as_deref(), flush).await else { break };
                 served = again;
+                // A timer: a disk does not tell when it has room again.
                 tokio::time::sleep(RETRY).await;
                 served.retain(|waiter| !waiter.reply.is_closed());
             }
