@@ -266,12 +266,19 @@ impl Wire for Option<String> {
     }
     fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
         let length = if encoding.flexible { reader.length_compact()? } else { reader.length_i16()? };
-        if let Some(length) = length
-            && length > STRING_BYTES_MAX
-        {
-            return Err(DecodeError::InvalidLength(length as i64));
-        }
-        *self = length.map(|length| reader.text(length)).transpose()?;
+        let check = |bytes: usize| match bytes {
+            ..=STRING_BYTES_MAX => Ok(()),
+            _ => Err(DecodeError::InvalidLength(bytes as i64)),
+        };
+        let Some(length) = length else {
+            *self = None;
+            return Ok(());
+        };
+        check(length)?;
+        let text = reader.text(length)?;
+        // What was not UTF-8 has grown, and there must be a place for it in what is answered or stored.
+        check(text.len())?;
+        *self = Some(text);
         Ok(())
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {

@@ -81,4 +81,19 @@ mod tests {
             }
         }
     }
+
+    /// What nobody could write again, whoever asks for it, is not taken.
+    #[test]
+    fn text_that_becomes_too_long_for_any_message_is_refused() {
+        let request = |bytes: usize| {
+            let mut request = vec![0x7f, 0xff];
+            request[..2].copy_from_slice(&(bytes as u16).to_be_bytes());
+            request.extend(vec![0xff; bytes]);
+            request.extend([0, 0, 0, 1, 0, 0]);
+            HeartbeatRequest::decode(&mut Reader::new(request.into()), 0)
+        };
+        let longest = i16::MAX as usize / 3;
+        assert_eq!(request(longest).map(|request| request.group_id.len()), Ok(3 * longest));
+        assert_eq!(request(longest + 1), Err(DecodeError::InvalidLength(3 * longest as i64 + 3)));
+    }
 }
