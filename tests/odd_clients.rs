@@ -1,5 +1,5 @@
-//! What no client of Kafka's own sends and a JVM broker serves all the same: text that is not UTF-8. The file holds against
-//! JVM brokers too (see `tests/support`), which it was checked with.
+//! What no client of Kafka's own sends and a JVM broker serves all the same: text that is not UTF-8, tagged fields in
+//! any order. The file holds against JVM brokers too (see `tests/support`), which it was checked with.
 
 mod support;
 
@@ -11,6 +11,7 @@ use odradek::codec::reader::Reader;
 use odradek::protocol::message::{Message, Request};
 use odradek::protocol::messages::api_versions::ApiVersionsRequest;
 use odradek::protocol::messages::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
+use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use odradek::protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use odradek::protocol::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -133,6 +134,35 @@ fn text_that_is_not_utf8_is_served_and_stored_as_a_jvm_reads_it() {
     let described = &described.groups[0];
     assert_eq!((&*described.group_id, &*described.group_state), ("gr\u{fffd}p", "Stable"));
     assert_eq!(described.members[0].client_id, "b\u{fffd}ro");
+}
+
+/// And more than once.
+/// Source: kafka 3.9.0-rc3 generator/src/main/java/org/apache/kafka/message/MessageDataGenerator.java
+/// (generateClassReader).
+#[test]
+fn tagged_fields_are_read_in_any_order() {
+    let cluster = Cluster::start("odd-tags", "");
+    let mut client = cluster.broker.client();
+    client.create_topic(TOPIC, 1, &[]);
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.broker.port)).expect("the broker accepts");
+    let in_frame = |body: Vec<u8>| [&(body.len() as i32).to_be_bytes()[..], &body].concat();
+
+    let head = [0, 18, 0, 3, 0, 0, 0, CORRELATION_ID as u8, 0, 4, b't', b'e', b's', b't'];
+    let tags = [3, 9, 1, b'x', 3, 0, 9, 2, b'x', b'y'];
+    let versions = in_frame([&head[..], &tags, &[2, b'a', 2, b'1'], &tags].concat());
+    assert_eq!(answer::<ApiVersionsRequest>(&mut stream, &versions, 3).error_code, 0);
+
+    let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
+    let topics = vec![FetchTopic { topic: TOPIC.into(), partitions, ..Default::default() }];
+    let request = FetchRequest { max_bytes: 1 << 20, topics, session_epoch: -1, ..Default::default() };
+    let mut body = frame(&request, 12, CORRELATION_ID)[4..].to_vec();
+    assert_eq!(body.pop(), Some(0), "no tagged field is written");
+    // The id of a cluster, which no broker with ZooKeeper looks at, is field 0.
+    body.extend([5, 9, 0, 0, 2, 2, b'c', 7, 1, b'x', 0, 1, 0, 9, 0]);
+    let given = raw_answer(&mut stream, &in_frame(body), 5);
+    let response = <FetchRequest as Request>::Response::decode(&mut Reader::new(given), 12).expect("well-formed");
+    let of_partition = &response.responses[0].partitions[0];
+    assert_eq!((response.error_code, of_partition.error_code, of_partition.high_watermark), (0, 0, 0));
 }
 
 /// In what is said of members and in what is stored. Source: OpenJDK 17 java/net/Inet6Address.java (toString).

@@ -13,8 +13,6 @@ pub enum DecodeError {
     InvalidLength(i64),
     /// A variable-length integer longer than its type.
     VarintTooLong,
-    /// A tagged field that appears twice or out of order.
-    TagOutOfOrder(u32),
     /// What the bytes declare would take more memory once it is read than their number allows.
     OverBudget,
 }
@@ -27,7 +25,6 @@ impl fmt::Display for DecodeError {
             }
             DecodeError::InvalidLength(length) => write!(f, "{length} is not a valid length here"),
             DecodeError::VarintTooLong => write!(f, "a variable-length integer does not end"),
-            DecodeError::TagOutOfOrder(tag) => write!(f, "tagged field {tag} is repeated or out of order"),
             DecodeError::OverBudget => write!(f, "it would take many times its bytes in memory"),
         }
     }
