@@ -19,6 +19,7 @@ use crate::api::long_work::LongWork;
 use crate::broker::Broker;
 use crate::broker::controlled_shutdown::ControlledShutdown;
 use crate::broker::counters::Counters;
+use crate::broker::deletions::forget_missed;
 use crate::broker::dynamic_config::DynamicConfig;
 use crate::broker::features;
 use crate::broker::housekeeping;
@@ -358,6 +359,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         Arc::clone(&counters.replica),
     );
     tasks.spawn(features::follow(zookeeper.clone(), publish_features, shutting_down.clone()));
+    let (of_replicas, zk) = (Arc::clone(&replicas), zookeeper.clone());
+    tasks.spawn(forget_missed(of_replicas, zk, cluster_id.clone(), shutting_down.clone()));
     tasks.spawn(Fetchers::run(fetchers, shutting_down.clone()));
     for _ in 0..moves_at_once {
         tasks.spawn(dir_moves::run(Arc::clone(&replicas), shutting_down.clone()));

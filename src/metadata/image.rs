@@ -164,6 +164,24 @@ impl Image {
         (next, deleted)
     }
 
+    /// The image without those of the topics that are in it still as they are given, and the partitions that are gone with them.
+    pub fn without(&self, topics: &[Arc<Topic>]) -> (Image, Vec<TopicPartition>) {
+        let (mut next, mut deleted) = (self.clone(), Vec::new());
+        for gone in topics {
+            if !self.topic(&gone.name).is_some_and(|known| Arc::ptr_eq(known, gone)) {
+                continue;
+            }
+            next.topics.remove_mut(&gone.name);
+            if next.names_by_id.get(&gone.id) == Some(&gone.name) {
+                next.names_by_id.remove_mut(&gone.id);
+            }
+            next.partition_count -= gone.partitions.len();
+            let numbers = gone.partitions.iter().map(|partition| partition.partition);
+            deleted.extend(numbers.map(|partition| TopicPartition { topic: Arc::clone(&gone.name), partition }));
+        }
+        (next, deleted)
+    }
+
     fn merge(&mut self, update: TopicUpdate, deleted: &mut Vec<TopicPartition>) {
         let known = self.topics.get(&update.name);
         let name = known.map_or(update.name, |topic| Arc::clone(&topic.name));
@@ -368,6 +386,21 @@ pub(crate) mod tests {
         let (image, deleted) = image.with(going);
         assert_eq!(deleted, [0, 1].map(|number| TopicPartition::new("a", number)));
         assert_eq!((image.topic("a"), image.topic_by_id(second), image.partition_count()), (None, None, 0));
+    }
+
+    #[test]
+    fn a_topic_is_taken_out_unless_it_has_been_told_of_since() {
+        let all =
+            || update(vec![partition("a", 0, 1), partition("a", 3, 1), partition("b", 0, 1), partition("c", 0, 1)]);
+        let (before, _) = Image::default().with(all());
+        let gone: Vec<Arc<Topic>> = ["a", "b"].into_iter().filter_map(|name| before.topic(name).cloned()).collect();
+        let (image, _) = before.with(update(vec![partition("b", 0, 2)]));
+        let (image, deleted) = image.without(&gone);
+        assert_eq!(deleted, [0, 3].map(|number| TopicPartition::new("a", number)));
+        assert!(image.topic("a").is_none() && image.topic_by_id(id_of("a")).is_none());
+        assert!(image.topic_by_id(id_of("b")).is_some() && image.topic("c").is_some());
+        assert_eq!((image.topics().len(), image.partition_count()), (2, 2));
+        assert_eq!(image.without(&gone).1, []);
     }
 
     #[test]
