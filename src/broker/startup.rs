@@ -39,6 +39,7 @@ use crate::config::log::LogConfig;
 use crate::config::sections::SocketConfig;
 use crate::controller::task::Controller;
 use crate::controller::task::topic_administration::Topics;
+use crate::controller::task::topic_ids::KnownTopics;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::replica_log::{ReplicaLog, partition_count};
 use crate::coordinator::transaction::marker_sender::MarkerSender;
@@ -409,7 +410,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         tasks.spawn(isr_znodes::run(Arc::clone(&replicas), zookeeper.clone(), shutting_down.clone()));
     }
     let to_controller = ToController::new(id, Arc::clone(&metadata), &controller_config).into();
-    let (controller, controlling) = Controller::new(id, controller_config, Arc::clone(&counters.controller));
+    let known = KnownTopics { metadata: Arc::clone(&metadata), log_dirs: Some(Arc::clone(&log_dirs)) };
+    let (controller, controlling) = Controller::new(id, controller_config, known, Arc::clone(&counters.controller));
     let mut controller_task = JoinSet::new();
     controller_task.spawn(controlling);
     let decisive = dynamic.section(KafkaConfig::controller_config);
