@@ -925,16 +925,26 @@ impl Active {
             info!("replicas on broker {broker} whose log directory failed or came back: {}", listed(&changed));
             let unchanged = self.settle(&changed);
             self.batch.metadata(unchanged);
+            // Deletions may have waited for one that it was told of before.
+            if changed.iter().any(|name| self.cluster.is_going(name) && self.cluster.is_replica_online(name, broker)) {
+                self.deletions_possible_again(&BTreeSet::from([broker]));
+            }
         }
         self.earlier_replicas_found(broker, &earlier);
     }
 
-    /// Telling a broker again about all of its replicas makes it say which of them it can no longer host.
+    /// Telling a broker again about all of its replicas makes it say which of them it can no longer host. Those that are going
+    /// it is told to delete: it may be able to by now, and of what its disk has lost it says that it is not.
     fn log_dirs_failed(&mut self, brokers: &BTreeSet<BrokerId>) {
-        for name in self.cluster.partitions_on(brokers) {
-            if self.cluster.is_going(&name) {
-                continue;
+        let (going, staying): (Vec<_>, Vec<_>) =
+            self.cluster.partitions_on(brokers).into_iter().partition(|name| self.cluster.is_going(name));
+        for name in going {
+            for broker in brokers {
+                self.cluster.offline_dirs.get_mut(broker).map(|offline| offline.remove(&name));
             }
+        }
+        self.deletions_possible_again(brokers);
+        for name in staying {
             let Some(known) = self.cluster.partition(&name) else { continue };
             let replicas = known.assignment.replicas.iter().copied();
             let affected: Vec<BrokerId> = replicas.filter(|replica| brokers.contains(replica)).collect();

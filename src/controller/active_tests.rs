@@ -271,6 +271,11 @@ impl Driver {
         self.on(Event::StopReplicaAnswered { broker: BrokerId(of), broker_epoch, deleted: asked })
     }
 
+    pub(super) fn answer_leadership(&mut self, of: i32, name: &str, hosted: Hosted) -> Vec<Said> {
+        let broker_epoch = self.active.cluster().brokers[&BrokerId(of)].epoch;
+        self.on(Event::LeaderAndIsrAnswered { broker: BrokerId(of), broker_epoch, hosted: vec![(tp(name), hosted)] })
+    }
+
     pub(super) fn state(&self, name: &str) -> (i32, i32, Vec<i32>) {
         let state = &self.states[&tp(name)];
         let isr = state.isr.iter().map(|id| id.0).collect();
@@ -610,6 +615,39 @@ fn a_topic_with_an_offline_replica_is_deleted_when_that_returns() {
     assert!(!driver.done.contains(&Action::DeleteTopic("t".into())));
     driver.brokers(&[(1, 101), (2, 200)]);
     driver.answer_deletions(2, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
+/// An operator deletes it to make room: once there is some, its broker says so as if a directory had failed.
+#[test]
+fn a_topic_with_a_replica_that_a_full_disk_refused_is_deleted_once_there_is_room() {
+    let topics = [("t", found(&[&[1], &[1]]))];
+    let states = [("t-0", leadership(1, 0, &[1])), ("t-1", leadership(1, 0, &[1]))];
+    let refused = || {
+        let mut driver = Driver::elected(&[1], &topics, &states);
+        driver.answer_leadership(1, "t-0", Hosted::OnOfflineDir);
+        driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+        driver.answer_deletions(1, Deleted::Yes);
+        assert!(!driver.done.contains(&Action::DeleteTopic("t".into())));
+        driver
+    };
+    let mut driver = refused();
+    let said = driver.on(Event::LogDirsFailed(BTreeSet::from([BrokerId(1)])));
+    assert!(said.contains(&Said::Stop(1, "t-0".to_owned(), true)), "{said:?}");
+    assert!(!said.contains(&Said::Stop(1, "t-1".to_owned(), true)), "it is done: {said:?}");
+    driver.answer_deletions(1, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+
+    // A disk that has failed refuses that too, and is not asked for ever.
+    let mut driver = refused();
+    driver.on(Event::LogDirsFailed(BTreeSet::from([BrokerId(1)])));
+    assert_eq!(driver.answer_deletions(1, Deleted::Refused), []);
+
+    // It was told of the replica again before the topic was to be deleted, and answers behind that.
+    let mut driver = refused();
+    let said = driver.answer_leadership(1, "t-0", Hosted::Yes);
+    assert!(said.contains(&Said::Stop(1, "t-0".to_owned(), true)), "{said:?}");
+    driver.answer_deletions(1, Deleted::Yes);
     assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
 }
 

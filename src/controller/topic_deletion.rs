@@ -1,13 +1,13 @@
 //! Deleting topics: brokers forget the metadata, every replica is stopped and deleted, then the znodes go.
-//! A replica that is offline halts its topic until the replica comes back, so the deletion survives any restart: the
-//! marker in `/admin/delete_topics` is the last to go.
+//! A replica that is offline halts its topic until its broker comes back or tells of its disks, so the deletion survives
+//! any restart: the marker in `/admin/delete_topics` is the last to go.
 //!
-//! | replica    | StopReplica succeeded | StopReplica refused | broker lost | broker back    |
-//! |------------|-----------------------|---------------------|-------------|----------------|
-//! | (none yet) | -                     | -                   | Ineligible  | told to delete |
-//! | Started    | Successful            | Ineligible          | Ineligible  | -              |
-//! | Ineligible | -                     | -                   | Ineligible  | told to delete |
-//! | Successful | -                     | -                   | Successful  | -              |
+//! | replica    | StopReplica succeeded | StopReplica refused | broker lost | broker, or a disk, back |
+//! |------------|-----------------------|---------------------|-------------|-------------------------|
+//! | (none yet) | -                     | -                   | Ineligible  | told to delete          |
+//! | Started    | Successful            | Ineligible          | Ineligible  | -                       |
+//! | Ineligible | -                     | -                   | Ineligible  | told to delete          |
+//! | Successful | -                     | -                   | Successful  | -                       |
 //!
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/TopicDeletionManager.scala.
 use std::collections::BTreeSet;
@@ -146,7 +146,7 @@ impl Active {
         self.resume_deletions();
     }
 
-    /// Brokers came back: topics that waited for them go on.
+    /// Brokers came back, or a disk of theirs: topics that waited for them go on.
     pub(super) fn deletions_possible_again(&mut self, brokers: &BTreeSet<BrokerId>) {
         let mut any = false;
         for topic in self.cluster.topics.values_mut().filter(|topic| topic.deletion.is_some()) {
