@@ -968,17 +968,19 @@ impl Active {
         let names: BTreeSet<String> = names.into_iter().collect();
         let gone: Vec<Arc<str>> =
             self.cluster.topics.keys().filter(|name| !names.contains(&***name)).cloned().collect();
+        let mut unknown = Vec::new();
         for topic in gone {
-            // Topics that we delete ourselves are forgotten when that is done.
             if !self.cluster.is_queued_for_deletion(&topic) {
                 info!("topic {topic} is gone from ZooKeeper");
                 self.forget(&topic);
+            } else if !self.undeleted.contains(&topic) {
+                // Nothing is forgotten of a wish to delete it for a list that is older than the topic.
+                unknown.push(topic.to_string());
             }
         }
         // A marker for a topic that has gone before it was understood is looked into again.
-        let doubtful = self.doubtful.iter().filter(|name| !names.contains(*name)).cloned();
-        let new = names.iter().filter(|name| !self.cluster.topics.contains_key(name.as_str())).cloned();
-        let unknown: Vec<String> = new.chain(doubtful).collect();
+        unknown.extend(self.doubtful.iter().filter(|name| !names.contains(*name)).cloned());
+        unknown.extend(names.into_iter().filter(|name| !self.cluster.topics.contains_key(name.as_str())));
         if !unknown.is_empty() {
             self.actions.push(Action::ReadTopics(unknown));
         }
@@ -989,6 +991,7 @@ impl Active {
         let mut deletions = Vec::new();
         for read in topics {
             let (name, found) = (Arc::clone(&read.name), read.found.is_some());
+            self.give_up_deletion_of_another(&read);
             new_partitions.extend(self.add_topic(read));
             if self.doubtful.remove(&*name) {
                 match found {

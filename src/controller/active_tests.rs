@@ -651,6 +651,49 @@ fn a_topic_with_a_replica_that_a_full_disk_refused_is_deleted_once_there_is_room
     assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
 }
 
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/KafkaController.scala (processTopicChange).
+#[test]
+fn a_halted_deletion_of_a_topic_that_somebody_else_has_deleted_is_not_that_of_the_next_one_of_its_name() {
+    let halted = || {
+        let topics = [("t", found(&[&[1, 2]]))];
+        let mut driver = Driver::elected(&[1], &topics, &[("t-0", leadership(1, 4, &[1]))]);
+        driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+        driver.answer_deletions(1, Deleted::Yes);
+        driver.done.clear();
+        driver
+    };
+    let another = || TopicFound { id: Some(TopicId([8; 16])), ..found(&[&[1, 2]]) };
+    let assert_lives_on = |mut driver: Driver| {
+        assert_eq!(driver.done, [Action::DeleteMarkers(vec!["t".to_owned()])]);
+        assert_eq!(driver.state("t-0"), (1, 0, vec![1]));
+        let said = driver.brokers(&[(1, 101), (2, 200)]);
+        assert!(!said.iter().any(|said| matches!(said, Said::Stop(..))), "{said:?}");
+        assert_eq!(driver.active.cluster().topics["t"].id, TopicId([8; 16]));
+    };
+    let mut driver = halted();
+    driver.topics.clear();
+    driver.states.clear();
+    driver.on(Event::TopicNames(vec![]));
+    driver.create("t", another());
+    assert_lives_on(driver);
+
+    // It is made again before anybody has heard that it was gone.
+    let mut driver = halted();
+    driver.topics.insert("t".to_owned(), another());
+    driver.states.clear();
+    let read = Event::TopicsRead(vec![driver.read("t")]);
+    driver.on(read);
+    assert_lives_on(driver);
+
+    // A list that was read before the topic was made.
+    let mut driver = halted();
+    driver.on(Event::TopicNames(vec![]));
+    let said = driver.brokers(&[(1, 101), (2, 200)]);
+    assert!(said.contains(&Said::Stop(2, "t-0".to_owned(), true)), "{said:?}");
+    driver.answer_deletions(2, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
 #[test]
 fn a_marker_for_a_topic_that_nobody_heard_of_is_looked_into() {
     let mut driver = Driver::elected(&[1], &[], &[]);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use log::info;
 
-use crate::controller::active::{Action, Active, listed};
+use crate::controller::active::{Action, Active, TopicRead, listed};
 use crate::controller::state::{ReplicaDeletion, Topic};
 use crate::model::{BrokerId, TopicPartition};
 
@@ -202,6 +202,19 @@ impl Active {
         }
         if !unknown.is_empty() {
             self.actions.push(Action::ReadTopics(unknown));
+        }
+    }
+
+    /// A topic whose deletion has halted and that somebody else has deleted is forgotten, and its marker with it: whatever has
+    /// its name from here on is another. In Kafka the marker stays, and the next controller deletes that one too.
+    pub(super) fn give_up_deletion_of_another(&mut self, read: &TopicRead) {
+        let deletion = self.cluster.topics.get(&read.name).and_then(|topic| topic.deletion.as_ref());
+        let is_it = read.found.as_ref().is_some_and(|found| self.is_same_topic(&read.name, found));
+        if deletion.is_some_and(|deletion| !deletion.znodes_go) && !is_it {
+            info!("topic {} is deleted no longer, since somebody else has deleted it", read.name);
+            self.forget(&read.name);
+            self.undeleted.remove(&read.name);
+            self.actions.push(Action::DeleteMarkers(vec![read.name.to_string()]));
         }
     }
 }
