@@ -755,7 +755,9 @@ async fn a_partition_in_a_failed_log_directory_answers_a_storage_error_until_the
     assert_eq!(dropped, vec![TopicPartition::new("t", 0)]);
     assert_eq!(commit.wait(soon()).await, Err(waiters::NotCommitted::Offline));
     assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::Offline)));
-    assert_eq!(fixture.decide("t", 0, 1, 1, &[1, 2]).await, Err(PartitionRefusal::Storage));
+    for epoch in [0, 1] {
+        assert_eq!(fixture.decide("t", 0, 1, epoch, &[1, 2]).await, Err(PartitionRefusal::Storage), "epoch {epoch}");
+    }
     std::fs::remove_file(fixture.dir.path()).expect("it is ours");
 }
 
