@@ -239,7 +239,8 @@ impl ReplicaManager {
                 let outcome = change_role(partition, decision, *verdict, &log);
                 // A coordinator that is told of an election takes what it can read for all there is.
                 log.await_truncation();
-                (outcome, true)
+                // There was all that it takes: what the log refuses now is for good.
+                (outcome, false)
             }
             Err(why) => {
                 error!("{name}: leader epoch {} cannot be served: {why}", decision.leader_epoch);

@@ -761,6 +761,18 @@ async fn a_partition_in_a_failed_log_directory_answers_a_storage_error_until_the
     std::fs::remove_file(fixture.dir.path()).expect("it is ours");
 }
 
+/// Its directory has just failed: one that is new gets an empty log in another, and this one has records.
+#[tokio::test]
+async fn a_log_that_is_given_up_while_its_partition_changes_roles_is_not_one_that_there_was_no_room_for() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.decide("t", 0, 1, 0, &[1]).await.expect("decided");
+    fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
+    fixture.replicas.partition("t", 0).expect("hosted").log().expect("online").abandon();
+    assert_eq!(fixture.decide("t", 0, 1, 1, &[1]).await, Err(PartitionRefusal::Storage));
+    assert!(!fixture.replicas.log_dirs().has_refused_new(&TopicPartition::new("t", 0)));
+}
+
 /// Followers in lockstep: whatever the interleaving, what a consumer sees is on every replica of the ISR.
 #[tokio::test]
 async fn the_high_watermark_never_passes_a_follower_and_never_goes_back() {
