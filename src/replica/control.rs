@@ -83,6 +83,8 @@ pub fn judge_stop(asked: LeaderEpoch, current: LeaderEpoch) -> Result<(), Partit
 pub struct ControllerFence {
     latest: ControllerEpoch,
     connection: ConnectionNumber,
+    /// Of this broker when it last obeyed.
+    registration: BrokerEpoch,
 }
 
 impl ControllerFence {
@@ -102,6 +104,11 @@ impl ControllerFence {
         }
         (self.latest, self.connection) = (epochs.controller_epoch, epochs.connection);
         Ok(())
+    }
+
+    /// True once in each registration: what is told from here on is told to one that knows nothing.
+    pub fn begins(&mut self, registration: BrokerEpoch) -> bool {
+        std::mem::replace(&mut self.registration, registration) != registration
     }
 
     #[cfg(test)]

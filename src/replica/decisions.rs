@@ -422,6 +422,10 @@ impl ReplicaManager {
             // The registration may have ended while the request waited for its turn.
             let Some(own) = *registered.borrow() else { continue };
             fence.admit(epochs, own)?;
+            if fence.begins(own) {
+                // It hears of all that it is to host, and has not heard of what it was to host no more.
+                self.log_dirs.forget_all_refused();
+            }
             return Ok(fence);
         }
     }

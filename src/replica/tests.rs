@@ -773,6 +773,30 @@ async fn a_log_that_is_given_up_while_its_partition_changes_roles_is_not_one_tha
     assert!(!fixture.replicas.log_dirs().has_refused_new(&TopicPartition::new("t", 0)));
 }
 
+/// What a broker has not heard of while it had no session, it hears of with all that it is to host.
+#[tokio::test]
+async fn what_there_was_no_room_for_is_asked_for_until_it_is_had_or_the_broker_registers_again() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0), ("u", 0)]).await;
+    let full = faults::below(fixture.dir.path(), |op, _| match op {
+        Op::MakeDir => Err(Errno::NOSPC.into()),
+        _ => Ok(()),
+    });
+    for topic in ["t", "u"] {
+        assert_eq!(fixture.decide(topic, 0, 1, 0, &[1]).await, Err(PartitionRefusal::Storage));
+    }
+    let is_wanted = |topic| fixture.replicas.log_dirs().has_refused_new(&TopicPartition::new(topic, 0));
+    assert!(is_wanted("t") && is_wanted("u"));
+    drop(full);
+    fixture.decide("u", 0, 1, 0, &[1]).await.expect("decided");
+    assert!(is_wanted("t") && !is_wanted("u"));
+    fixture.broker_epoch.send_replace(Some(BrokerEpoch(200)));
+    let of_the_next = ControlEpochs { broker_epoch: BrokerEpoch(200), ..epochs() };
+    let decided = fixture.decide_from(of_the_next, "u", 0, 1, 1, &[1]).await;
+    assert_eq!(decided, Ok(Ok(())));
+    assert!(!is_wanted("t"), "another broker may have it by now");
+}
+
 /// Followers in lockstep: whatever the interleaving, what a consumer sees is on every replica of the ISR.
 #[tokio::test]
 async fn the_high_watermark_never_passes_a_follower_and_never_goes_back() {

@@ -85,6 +85,10 @@ impl LogDirs {
         self.dirs.iter().for_each(|dir| dir.shared.refused.forget(tp));
     }
 
+    pub fn forget_all_refused(&self) {
+        self.dirs.iter().for_each(|dir| dir.shared.refused.forget_all());
+    }
+
     fn serve(&self, dir: &Dir, log: Arc<Log>) -> Arc<Log> {
         let tp = log.topic_partition();
         self.logs.write().expect("nothing panics under this lock").insert(tp.clone(), log.clone());
