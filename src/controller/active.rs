@@ -925,16 +925,26 @@ impl Active {
             info!("replicas on broker {broker} whose log directory failed or came back: {}", listed(&changed));
             let unchanged = self.settle(&changed);
             self.batch.metadata(unchanged);
+            // Deletions may have waited for one that it was told of before.
+            if changed.iter().any(|name| self.cluster.is_going(name) && self.cluster.is_replica_online(name, broker)) {
+                self.deletions_possible_again(&BTreeSet::from([broker]));
+            }
         }
         self.earlier_replicas_found(broker, &earlier);
     }
 
-    /// Telling a broker again about all of its replicas makes it say which of them it can no longer host.
+    /// Telling a broker again about all of its replicas makes it say which of them it can no longer host. Those that are going
+    /// it is told to delete: it may be able to by now, and of what its disk has lost it says that it is not.
     fn log_dirs_failed(&mut self, brokers: &BTreeSet<BrokerId>) {
-        for name in self.cluster.partitions_on(brokers) {
-            if self.cluster.is_going(&name) {
-                continue;
+        let (going, staying): (Vec<_>, Vec<_>) =
+            self.cluster.partitions_on(brokers).into_iter().partition(|name| self.cluster.is_going(name));
+        for name in going {
+            for broker in brokers {
+                self.cluster.offline_dirs.get_mut(broker).map(|offline| offline.remove(&name));
             }
+        }
+        self.deletions_possible_again(brokers);
+        for name in staying {
             let Some(known) = self.cluster.partition(&name) else { continue };
             let replicas = known.assignment.replicas.iter().copied();
             let affected: Vec<BrokerId> = replicas.filter(|replica| brokers.contains(replica)).collect();
@@ -958,17 +968,19 @@ impl Active {
         let names: BTreeSet<String> = names.into_iter().collect();
         let gone: Vec<Arc<str>> =
             self.cluster.topics.keys().filter(|name| !names.contains(&***name)).cloned().collect();
+        let mut unknown = Vec::new();
         for topic in gone {
-            // Topics that we delete ourselves are forgotten when that is done.
             if !self.cluster.is_queued_for_deletion(&topic) {
                 info!("topic {topic} is gone from ZooKeeper");
                 self.forget(&topic);
+            } else if !self.undeleted.contains(&topic) {
+                // Nothing is forgotten of a wish to delete it for a list that is older than the topic.
+                unknown.push(topic.to_string());
             }
         }
         // A marker for a topic that has gone before it was understood is looked into again.
-        let doubtful = self.doubtful.iter().filter(|name| !names.contains(*name)).cloned();
-        let new = names.iter().filter(|name| !self.cluster.topics.contains_key(name.as_str())).cloned();
-        let unknown: Vec<String> = new.chain(doubtful).collect();
+        unknown.extend(self.doubtful.iter().filter(|name| !names.contains(*name)).cloned());
+        unknown.extend(names.into_iter().filter(|name| !self.cluster.topics.contains_key(name.as_str())));
         if !unknown.is_empty() {
             self.actions.push(Action::ReadTopics(unknown));
         }
@@ -979,6 +991,7 @@ impl Active {
         let mut deletions = Vec::new();
         for read in topics {
             let (name, found) = (Arc::clone(&read.name), read.found.is_some());
+            self.give_up_deletion_of_another(&read);
             new_partitions.extend(self.add_topic(read));
             if self.doubtful.remove(&*name) {
                 match found {

@@ -271,6 +271,11 @@ impl Driver {
         self.on(Event::StopReplicaAnswered { broker: BrokerId(of), broker_epoch, deleted: asked })
     }
 
+    pub(super) fn answer_leadership(&mut self, of: i32, name: &str, hosted: Hosted) -> Vec<Said> {
+        let broker_epoch = self.active.cluster().brokers[&BrokerId(of)].epoch;
+        self.on(Event::LeaderAndIsrAnswered { broker: BrokerId(of), broker_epoch, hosted: vec![(tp(name), hosted)] })
+    }
+
     pub(super) fn state(&self, name: &str) -> (i32, i32, Vec<i32>) {
         let state = &self.states[&tp(name)];
         let isr = state.isr.iter().map(|id| id.0).collect();
@@ -609,6 +614,82 @@ fn a_topic_with_an_offline_replica_is_deleted_when_that_returns() {
     driver.answer_deletions(1, Deleted::Yes);
     assert!(!driver.done.contains(&Action::DeleteTopic("t".into())));
     driver.brokers(&[(1, 101), (2, 200)]);
+    driver.answer_deletions(2, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
+/// An operator deletes it to make room: once there is some, its broker says so as if a directory had failed.
+#[test]
+fn a_topic_with_a_replica_that_a_full_disk_refused_is_deleted_once_there_is_room() {
+    let topics = [("t", found(&[&[1], &[1]]))];
+    let states = [("t-0", leadership(1, 0, &[1])), ("t-1", leadership(1, 0, &[1]))];
+    let refused = || {
+        let mut driver = Driver::elected(&[1], &topics, &states);
+        driver.answer_leadership(1, "t-0", Hosted::OnOfflineDir);
+        driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+        driver.answer_deletions(1, Deleted::Yes);
+        assert!(!driver.done.contains(&Action::DeleteTopic("t".into())));
+        driver
+    };
+    let mut driver = refused();
+    let said = driver.on(Event::LogDirsFailed(BTreeSet::from([BrokerId(1)])));
+    assert!(said.contains(&Said::Stop(1, "t-0".to_owned(), true)), "{said:?}");
+    assert!(!said.contains(&Said::Stop(1, "t-1".to_owned(), true)), "it is done: {said:?}");
+    driver.answer_deletions(1, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+
+    // A disk that has failed refuses that too, and is not asked for ever.
+    let mut driver = refused();
+    driver.on(Event::LogDirsFailed(BTreeSet::from([BrokerId(1)])));
+    assert_eq!(driver.answer_deletions(1, Deleted::Refused), []);
+
+    // It was told of the replica again before the topic was to be deleted, and answers behind that.
+    let mut driver = refused();
+    let said = driver.answer_leadership(1, "t-0", Hosted::Yes);
+    assert!(said.contains(&Said::Stop(1, "t-0".to_owned(), true)), "{said:?}");
+    driver.answer_deletions(1, Deleted::Yes);
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/KafkaController.scala (processTopicChange).
+#[test]
+fn a_halted_deletion_of_a_topic_that_somebody_else_has_deleted_is_not_that_of_the_next_one_of_its_name() {
+    let halted = || {
+        let topics = [("t", found(&[&[1, 2]]))];
+        let mut driver = Driver::elected(&[1], &topics, &[("t-0", leadership(1, 4, &[1]))]);
+        driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+        driver.answer_deletions(1, Deleted::Yes);
+        driver.done.clear();
+        driver
+    };
+    let another = || TopicFound { id: Some(TopicId([8; 16])), ..found(&[&[1, 2]]) };
+    let assert_lives_on = |mut driver: Driver| {
+        assert_eq!(driver.done, [Action::DeleteMarkers(vec!["t".to_owned()])]);
+        assert_eq!(driver.state("t-0"), (1, 0, vec![1]));
+        let said = driver.brokers(&[(1, 101), (2, 200)]);
+        assert!(!said.iter().any(|said| matches!(said, Said::Stop(..))), "{said:?}");
+        assert_eq!(driver.active.cluster().topics["t"].id, TopicId([8; 16]));
+    };
+    let mut driver = halted();
+    driver.topics.clear();
+    driver.states.clear();
+    driver.on(Event::TopicNames(vec![]));
+    driver.create("t", another());
+    assert_lives_on(driver);
+
+    // It is made again before anybody has heard that it was gone.
+    let mut driver = halted();
+    driver.topics.insert("t".to_owned(), another());
+    driver.states.clear();
+    let read = Event::TopicsRead(vec![driver.read("t")]);
+    driver.on(read);
+    assert_lives_on(driver);
+
+    // A list that was read before the topic was made.
+    let mut driver = halted();
+    driver.on(Event::TopicNames(vec![]));
+    let said = driver.brokers(&[(1, 101), (2, 200)]);
+    assert!(said.contains(&Said::Stop(2, "t-0".to_owned(), true)), "{said:?}");
     driver.answer_deletions(2, Deleted::Yes);
     assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
 }

@@ -1,13 +1,13 @@
 //! Deleting topics: brokers forget the metadata, every replica is stopped and deleted, then the znodes go.
-//! A replica that is offline halts its topic until the replica comes back, so the deletion survives any restart: the
-//! marker in `/admin/delete_topics` is the last to go.
+//! A replica that is offline halts its topic until its broker comes back or tells of its disks, so the deletion survives
+//! any restart: the marker in `/admin/delete_topics` is the last to go.
 //!
-//! | replica    | StopReplica succeeded | StopReplica refused | broker lost | broker back    |
-//! |------------|-----------------------|---------------------|-------------|----------------|
-//! | (none yet) | -                     | -                   | Ineligible  | told to delete |
-//! | Started    | Successful            | Ineligible          | Ineligible  | -              |
-//! | Ineligible | -                     | -                   | Ineligible  | told to delete |
-//! | Successful | -                     | -                   | Successful  | -              |
+//! | replica    | StopReplica succeeded | StopReplica refused | broker lost | broker, or a disk, back |
+//! |------------|-----------------------|---------------------|-------------|-------------------------|
+//! | (none yet) | -                     | -                   | Ineligible  | told to delete          |
+//! | Started    | Successful            | Ineligible          | Ineligible  | -                       |
+//! | Ineligible | -                     | -                   | Ineligible  | told to delete          |
+//! | Successful | -                     | -                   | Successful  | -                       |
 //!
 //! Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/TopicDeletionManager.scala.
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use log::info;
 
-use crate::controller::active::{Action, Active, listed};
+use crate::controller::active::{Action, Active, TopicRead, listed};
 use crate::controller::state::{ReplicaDeletion, Topic};
 use crate::model::{BrokerId, TopicPartition};
 
@@ -146,7 +146,7 @@ impl Active {
         self.resume_deletions();
     }
 
-    /// Brokers came back: topics that waited for them go on.
+    /// Brokers came back, or a disk of theirs: topics that waited for them go on.
     pub(super) fn deletions_possible_again(&mut self, brokers: &BTreeSet<BrokerId>) {
         let mut any = false;
         for topic in self.cluster.topics.values_mut().filter(|topic| topic.deletion.is_some()) {
@@ -202,6 +202,19 @@ impl Active {
         }
         if !unknown.is_empty() {
             self.actions.push(Action::ReadTopics(unknown));
+        }
+    }
+
+    /// A topic whose deletion has halted and that somebody else has deleted is forgotten, and its marker with it: whatever has
+    /// its name from here on is another. In Kafka the marker stays, and the next controller deletes that one too.
+    pub(super) fn give_up_deletion_of_another(&mut self, read: &TopicRead) {
+        let deletion = self.cluster.topics.get(&read.name).and_then(|topic| topic.deletion.as_ref());
+        let is_it = read.found.as_ref().is_some_and(|found| self.is_same_topic(&read.name, found));
+        if deletion.is_some_and(|deletion| !deletion.znodes_go) && !is_it {
+            info!("topic {} is deleted no longer, since somebody else has deleted it", read.name);
+            self.forget(&read.name);
+            self.undeleted.remove(&read.name);
+            self.actions.push(Action::DeleteMarkers(vec![read.name.to_string()]));
         }
     }
 }

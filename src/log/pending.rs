@@ -104,6 +104,10 @@ impl<K: Ord> Pending<K> {
         self.0.lock().expect("nothing panics under this lock").remove(key);
     }
 
+    pub fn forget_all(&self) {
+        self.0.lock().expect("nothing panics under this lock").clear();
+    }
+
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.0.lock().expect("nothing panics under this lock").is_empty()

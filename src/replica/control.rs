@@ -85,6 +85,8 @@ pub struct ControllerFence {
     connection: ConnectionNumber,
     /// Which controller has told the metadata last, and to which registration of this broker.
     told_by: (ControllerEpoch, BrokerEpoch),
+    /// Of this broker when it last obeyed.
+    registration: BrokerEpoch,
 }
 
 impl ControllerFence {
@@ -110,6 +112,11 @@ impl ControllerFence {
         }
         (self.latest, self.connection) = (epochs.controller_epoch, epochs.connection);
         Ok(())
+    }
+
+    /// True once in each registration: what is told from here on is told to one that knows nothing.
+    pub fn begins(&mut self, registration: BrokerEpoch) -> bool {
+        std::mem::replace(&mut self.registration, registration) != registration
     }
 
     #[cfg(test)]

@@ -266,7 +266,8 @@ impl ReplicaManager {
                 let outcome = change_role(partition, decision, *verdict, &log);
                 // A coordinator that is told of an election takes what it can read for all there is.
                 log.await_truncation();
-                (outcome, true)
+                // There was all that it takes: what the log refuses now is for good.
+                (outcome, false)
             }
             Err(why) => {
                 error!("{name}: leader epoch {} cannot be served: {why}", decision.leader_epoch);
@@ -472,6 +473,10 @@ impl ReplicaManager {
             // The registration may have ended while the request waited for its turn.
             let Some(own) = *registered.borrow() else { continue };
             fence.admit(epochs, own)?;
+            if fence.begins(own) {
+                // It hears of all that it is to host, and has not heard of what it was to host no more.
+                self.log_dirs.forget_all_refused();
+            }
             return Ok(fence);
         }
     }

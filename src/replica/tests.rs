@@ -755,8 +755,46 @@ async fn a_partition_in_a_failed_log_directory_answers_a_storage_error_until_the
     assert_eq!(dropped, vec![TopicPartition::new("t", 0)]);
     assert_eq!(commit.wait(soon()).await, Err(waiters::NotCommitted::Offline));
     assert!(matches!(fixture.produce("t", RequiredAcks::Leader), Err(ReplicaError::Offline)));
-    assert_eq!(fixture.decide("t", 0, 1, 1, &[1, 2]).await, Err(PartitionRefusal::Storage));
+    for epoch in [0, 1] {
+        assert_eq!(fixture.decide("t", 0, 1, epoch, &[1, 2]).await, Err(PartitionRefusal::Storage), "epoch {epoch}");
+    }
     std::fs::remove_file(fixture.dir.path()).expect("it is ours");
+}
+
+/// Its directory has just failed: one that is new gets an empty log in another, and this one has records.
+#[tokio::test]
+async fn a_log_that_is_given_up_while_its_partition_changes_roles_is_not_one_that_there_was_no_room_for() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0)]).await;
+    fixture.decide("t", 0, 1, 0, &[1]).await.expect("decided");
+    fixture.produce("t", RequiredAcks::Leader).expect("this broker leads");
+    fixture.replicas.partition("t", 0).expect("hosted").log().expect("online").abandon();
+    assert_eq!(fixture.decide("t", 0, 1, 1, &[1]).await, Err(PartitionRefusal::Storage));
+    assert!(!fixture.replicas.log_dirs().has_refused_new(&TopicPartition::new("t", 0)));
+}
+
+/// What a broker has not heard of while it had no session, it hears of with all that it is to host.
+#[tokio::test]
+async fn what_there_was_no_room_for_is_asked_for_until_it_is_had_or_the_broker_registers_again() {
+    let fixture = Fixture::new();
+    fixture.publish(&[("t", 0), ("u", 0)]).await;
+    let full = faults::below(fixture.dir.path(), |op, _| match op {
+        Op::MakeDir => Err(Errno::NOSPC.into()),
+        _ => Ok(()),
+    });
+    for topic in ["t", "u"] {
+        assert_eq!(fixture.decide(topic, 0, 1, 0, &[1]).await, Err(PartitionRefusal::Storage));
+    }
+    let is_wanted = |topic| fixture.replicas.log_dirs().has_refused_new(&TopicPartition::new(topic, 0));
+    assert!(is_wanted("t") && is_wanted("u"));
+    drop(full);
+    fixture.decide("u", 0, 1, 0, &[1]).await.expect("decided");
+    assert!(is_wanted("t") && !is_wanted("u"));
+    fixture.broker_epoch.send_replace(Some(BrokerEpoch(200)));
+    let of_the_next = ControlEpochs { broker_epoch: BrokerEpoch(200), ..epochs() };
+    let decided = fixture.decide_from(of_the_next, "u", 0, 1, 1, &[1]).await;
+    assert_eq!(decided, Ok(Ok(())));
+    assert!(!is_wanted("t"), "another broker may have it by now");
 }
 
 /// Followers in lockstep: whatever the interleaving, what a consumer sees is on every replica of the ISR.

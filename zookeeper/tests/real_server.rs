@@ -8,6 +8,7 @@ use odradek_zookeeper::fenced::{Committed, Write};
 use odradek_zookeeper::requests::Request;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper};
 use odradek_zookeeper::settings::{SaslDigest, Settings, Tls};
+use odradek_zookeeper::watch::DataWatch;
 use odradek_zookeeper::znode::broker::{Broker, BrokerJson, Endpoint};
 use odradek_zookeeper::znode::config::ConfigEntity;
 use odradek_zookeeper::znode::partition_state::{self, PartitionState};
@@ -616,6 +617,42 @@ async fn a_session_with_many_watches_outlives_a_short_interruption() {
     }
     assert_eq!(reader.session_id(), session);
     assert_eq!(reader.settings().counters.connects.load(Ordering::SeqCst), 2, "it has not run out in between");
+}
+
+/// What it tells of them takes several requests, and the connection ends when the first has been answered: by what that
+/// answer says, the session has seen all that happened to the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_heard_of_though_the_connection_ends_while_the_watches_are_told() {
+    let server = Server::shared();
+    let writer = cluster(&server, "/told-in-part").await;
+    let (reader, proxy) = server.connect_through_proxy("/told-in-part").await;
+    let session = reader.session_id();
+    // Three to a request.
+    let paths: Vec<String> = (0..9).map(|number| format!("/brokers/topics/{number:0>60000}")).collect();
+    let mut watches = Vec::new();
+    for path in &paths {
+        writer.create(path, b"", CreateKind::Persistent).await.unwrap();
+        let mut watch = reader.watch_data(path.as_str());
+        assert_eq!(watch.next().await.unwrap().unwrap().0, b"");
+        watches.push(watch);
+    }
+    proxy.cut();
+    eventually("the connection is lost", async || {
+        let lost = reader.settings().counters.disconnects.load(Ordering::SeqCst);
+        if lost > 0 { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    for path in &paths {
+        writer.set(path, b"new", -1).await.unwrap();
+    }
+    proxy.mend_for_requests(2).await;
+    proxy.mend();
+    let heard = futures_util::future::join_all(watches.iter_mut().map(DataWatch::next));
+    let heard = tokio::time::timeout(Duration::from_secs(30), heard).await.expect("all changes are heard of");
+    for data in heard {
+        assert_eq!(data.unwrap().unwrap().0, b"new");
+    }
+    assert_eq!(reader.session_id(), session);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -198,7 +198,9 @@ pub(crate) fn hosted(request: &LeaderAndIsrRequest, response: &LeaderAndIsrRespo
         return Vec::new();
     }
     let verdict = |code: i16| match ErrorCode::from_code(code) {
-        ErrorCode::None => Some(Hosted::Yes),
+        // It has heard of that or more before, and the answer was lost: what is offline is told from that first, here as in
+        // kafka 3.9.0-rc3 core/src/main/scala/kafka/server/ReplicaManager.scala (becomeLeaderOrFollower).
+        ErrorCode::None | ErrorCode::StaleControllerEpoch => Some(Hosted::Yes),
         ErrorCode::KafkaStorageError => Some(Hosted::OnOfflineDir),
         ErrorCode::InconsistentTopicId => Some(Hosted::NotBesideEarlier),
         _ => None,
@@ -271,7 +273,8 @@ mod tests {
             ErrorCode::None,
             ErrorCode::KafkaStorageError,
             ErrorCode::InconsistentTopicId,
-            ErrorCode::StaleBrokerEpoch,
+            ErrorCode::StaleControllerEpoch,
+            ErrorCode::UnknownTopicOrPartition,
         ];
         let errors = |topic_name: &str| -> Vec<LeaderAndIsrPartitionError> {
             let error = |(partition_index, code): (i32, ErrorCode)| LeaderAndIsrPartitionError {
@@ -284,7 +287,7 @@ mod tests {
         let by_name = LeaderAndIsrResponse { partition_errors: errors("t"), ..LeaderAndIsrResponse::default() };
         let of_topic = LeaderAndIsrTopicError { topic_id: id, partition_errors: errors("") };
         let by_id = LeaderAndIsrResponse { topics: vec![of_topic], ..LeaderAndIsrResponse::default() };
-        let expected = [Hosted::Yes, Hosted::OnOfflineDir, Hosted::NotBesideEarlier];
+        let expected = [Hosted::Yes, Hosted::OnOfflineDir, Hosted::NotBesideEarlier, Hosted::Yes];
         let expected: Vec<_> = (0..).zip(expected).map(|(at, hosted)| (TopicPartition::new("t", at), hosted)).collect();
         for mut response in [by_name, by_id] {
             assert_eq!(hosted(&request, &response), expected);

@@ -68,12 +68,9 @@ impl LogDirs {
         Err(last_error.unwrap_or_else(|| self.dirs[0].shared.offline_error()))
     }
 
-    /// The controller's decision about a partition could not be carried out, for no fault of a disk.
+    /// There is no log of the partition, since one could not be created or opened, for no fault of a disk.
     pub fn note_refused(&self, tp: &TopicPartition) {
-        match self.get(tp) {
-            Some(log) => log.parent().note_refused(tp),
-            None => self.live().for_each(|dir| dir.shared.note_refused(tp)),
-        }
+        self.live().for_each(|dir| dir.shared.note_refused(tp));
     }
 
     /// It has been refused for want of room, and nothing of it is here: where a directory that has failed might have had it, it
@@ -86,6 +83,10 @@ impl LogDirs {
     /// It has been, or is wanted no more.
     pub fn forget_refused(&self, tp: &TopicPartition) {
         self.dirs.iter().for_each(|dir| dir.shared.refused.forget(tp));
+    }
+
+    pub fn forget_all_refused(&self) {
+        self.dirs.iter().for_each(|dir| dir.shared.refused.forget_all());
     }
 
     fn serve(&self, dir: &Dir, log: Arc<Log>) -> Arc<Log> {

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// The server's tick; sessions may be as short as two of them.
 const TICK_MS: u32 = 250;
+/// Source: ZooKeeper 3.8.4 ClientCnxn.java, NOTIFICATION_XID.
+const NOTIFICATION_XID: i32 = -1;
 pub const SESSION_TIMEOUT: Duration = Duration::from_millis(1000);
 
 pub struct Server {
@@ -220,44 +222,92 @@ fn settings(port: u16, chroot: &str) -> Settings {
 
 pub struct Proxy {
     port: u16,
-    open: watch::Sender<bool>,
+    open: watch::Sender<Open>,
+    cut_short: Arc<Notify>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Not,
+    Whole,
+    /// A connection passes so many requests, and is ended when they have been answered.
+    ForRequests(usize),
 }
 
 impl Proxy {
     async fn start(target: u16, answer_bytes_max: u32) -> Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("a bound socket").port();
-        let (open, is_open) = watch::channel(true);
+        let (open, is_open) = watch::channel(Open::Whole);
+        let cut_short = Arc::new(Notify::new());
+        let has_cut_short = Arc::clone(&cut_short);
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let mut is_open = is_open.clone();
-                if !*is_open.borrow() {
-                    continue;
-                }
+                let (mut is_open, has_cut_short) = (is_open.clone(), Arc::clone(&has_cut_short));
+                let requests_max = match *is_open.borrow() {
+                    Open::Not => continue,
+                    Open::Whole => None,
+                    Open::ForRequests(requests) => Some(requests),
+                };
                 tokio::spawn(async move {
                     let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
                     for stream in [&client, &server] {
                         stream.set_nodelay(true).expect("it is a socket");
                     }
                     let ((mut asks, mut hears), (mut answers, mut listens)) = (client.split(), server.split());
+                    if let Some(requests) = requests_max {
+                        pass_requests(&mut asks, &mut listens, requests).await;
+                        pass_answers(&mut answers, &mut hears, requests).await;
+                        // What the client has sent besides is read, or it might lose what it has not read yet.
+                        let _ = hears.shutdown().await;
+                        let _ = copy(&mut asks, &mut tokio::io::sink()).await;
+                        has_cut_short.notify_one();
+                        return;
+                    }
                     tokio::select! {
                         _ = copy(&mut asks, &mut listens) => {}
                         _ = copy_answers(&mut answers, &mut hears, answer_bytes_max) => {}
-                        _ = is_open.wait_for(|open| !open) => {}
+                        _ = is_open.wait_for(|open| *open == Open::Not) => {}
                     }
                 });
             }
         });
-        Proxy { port, open }
+        Proxy { port, open, cut_short }
     }
 
     /// Breaks every connection and refuses new ones.
     pub fn cut(&self) {
-        self.open.send_replace(false);
+        self.open.send_replace(Open::Not);
     }
 
     pub fn mend(&self) {
-        self.open.send_replace(true);
+        self.open.send_replace(Open::Whole);
+    }
+
+    /// Lets the client connect again, and returns when its connection has ended behind the answers to its first requests.
+    pub async fn mend_for_requests(&self, requests: usize) {
+        self.open.send_replace(Open::ForRequests(requests));
+        self.cut_short.notified().await;
+    }
+}
+
+async fn pass_requests(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), requests: usize) {
+    for _ in 0..requests {
+        let Ok(bytes) = from.read_u32().await else { return };
+        let _ = to.write_u32(bytes).await;
+        let _ = copy(&mut (&mut *from).take(u64::from(bytes)), to).await;
+    }
+}
+
+/// The first answers the connect request, and has no header; what tells of a change is no answer.
+async fn pass_answers(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), answers: usize) {
+    let mut passed = 0;
+    while passed < answers {
+        let (Ok(bytes), Ok(first)) = (from.read_u32().await, from.read_i32().await) else { return };
+        let _ = to.write_u32(bytes).await;
+        let _ = to.write_i32(first).await;
+        let _ = copy(&mut (&mut *from).take(u64::from(bytes) - 4), to).await;
+        passed += usize::from(passed == 0 || first != NOTIFICATION_XID);
     }
 }
 

@@ -131,6 +131,7 @@ impl Builder {
             configured_connection_timeout: self.connection_timeout,
 
             last_zxid: session.last_zxid,
+            untold_since: None,
             last_recv: now,
             last_send: now,
             last_ping: None,
@@ -166,6 +167,9 @@ pub struct Session {
     configured_connection_timeout: Duration,
 
     last_zxid: i64,
+    /// What had been seen when not all watches were told to a server any more. Until all are again, what is seen says nothing
+    /// of what happened to the others.
+    untold_since: Option<i64>,
     last_recv: Instant,
     last_send: Instant,
     last_ping: Option<Instant>,
@@ -656,7 +660,8 @@ impl Session {
         #[cfg(any(feature = "sasl-digest-md5", feature = "sasl-gssapi"))]
         self.send_sasl(depot, endpoint.host)?;
         self.send_authes(depot);
-        self.watch_manager.resend_watches(self.last_zxid, depot);
+        let untold_since = *self.untold_since.get_or_insert(self.last_zxid);
+        self.watch_manager.resend_watches(untold_since, depot);
         self.last_send = Instant::now();
         self.last_recv = self.last_send;
         self.last_ping = None;
@@ -668,6 +673,7 @@ impl Session {
             },
             _ => {
                 info!("succeeds to establish session to {}", endpoint);
+                self.untold_since = None;
                 Ok(conn)
             },
         }
