@@ -6,7 +6,7 @@ pub(crate) use std::fs::File;
 use std::fs::{self, DirEntry, Metadata, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -16,7 +16,7 @@ use rustix::process::{Flock, FlockType};
 
 #[cfg(test)]
 use self::faults::before;
-use super::file_names::with_suffix;
+use super::file_names::{offset_of, with_suffix};
 #[cfg(test)]
 use super::forgetful_disk;
 use crate::model::lock::about_to_wait_for_disk;
@@ -189,6 +189,48 @@ pub(crate) fn create_dir_all(path: &Path) -> io::Result<()> {
 /// The entries of a directory.
 pub(crate) fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
     opened(Op::List, dir, || fs::read_dir(dir)?.collect())
+}
+
+/// What an entry of a directory is, or what it is linked to: as in java.io.File, links are followed.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Dir,
+    File,
+    BrokenLink,
+    Other,
+}
+
+/// Only what is linked costs a look.
+pub(crate) fn kind_of(entry: &DirEntry) -> io::Result<Kind> {
+    let mut kind = entry.file_type()?;
+    if kind.is_symlink() {
+        match metadata(&entry.path()) {
+            Ok(target) => kind = target.file_type(),
+            Err(_) => return Ok(Kind::BrokenLink),
+        }
+    }
+    Ok(match () {
+        () if kind.is_dir() => Kind::Dir,
+        () if kind.is_file() => Kind::File,
+        () => Kind::Other,
+    })
+}
+
+/// By which a file or a directory is the same under all its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Identity {
+        Identity { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
+    Ok(Identity::of(&metadata(path)?))
 }
 
 pub(crate) fn exists(path: &Path) -> io::Result<bool> {
@@ -406,16 +448,32 @@ pub(crate) fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Removes a file or a whole directory; a missing one is fine.
+/// Removes a file or a whole directory; a missing one is fine. Of a directory that is linked goes what a JVM broker takes away: the
+/// files of segments, and the link.
+/// Source: kafka 3.9 core/.../log/LocalLog.scala (deleteAllSegments), clients/.../Utils.java (delete).
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     before(Op::Removal, path)?;
     #[cfg(test)]
     forgetful_disk::changing(path);
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let removed = match (path.is_dir(), path.is_symlink()) {
+        (true, true) => remove_linked(path),
+        (true, false) => fs::remove_dir_all(path),
+        (false, _) => fs::remove_file(path),
+    };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+fn remove_linked(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().and_then(offset_of).is_some() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_file(dir)
 }
 
 /// Removes a file; a missing one is fine.

@@ -91,6 +91,15 @@ fn look_at(path: &str, dir: &DirSurvey, id: Option<i32>, cluster: Option<&Cluste
             ),
         );
     }
+    if !dir.broken_links.is_empty() {
+        report.warn(
+            ABOUT,
+            format!(
+                "{path} has links that lead nowhere, and partitions there would be offline: {}",
+                few(&dir.broken_links)
+            ),
+        );
+    }
     dir.damaged.iter().for_each(|what| report.warn(ABOUT, format!("{what}: what it said is made up for")));
 
     let bytes: u64 = dir.partitions.iter().map(|partition| partition.bytes).sum();
