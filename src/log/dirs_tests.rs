@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -113,6 +113,46 @@ fn a_directory_in_use_is_refused() {
     let (_dirs, _failures) = fixture.open();
     let (sender, _) = unbounded_channel();
     assert!(matches!(LogDirs::open(&fixture.config, sender, Arc::default()), Err(LogError::StartRefused { .. })));
+}
+
+/// NFS makes one kind of lock of the other, with another owner (Linux, fs/nfs/file.c, nfs_flock): who asks for both comes in
+/// his own way. And a lock of a process is gone when the process closes the file, however often it has opened it.
+#[test]
+fn a_directory_is_locked_as_a_jvm_locks_it_and_stays_so() {
+    let fixture = Fixture::new(1);
+    fs::create_dir_all(&fixture.config.dirs[0]).expect("writable");
+    let other = fs::File::create(fixture.path(0, ".lock")).expect("writable");
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("free");
+    let inode = fs::metadata(fixture.path(0, ".lock")).expect("there").ino();
+    let is_locked = || {
+        let locks = fs::read_to_string("/proc/locks").expect("Linux has it");
+        let is_ours = |line: &&str| line.contains("POSIX") && line.contains(&format!(":{inode} "));
+        locks.lines().filter(is_ours).count() == 1
+    };
+    let (dirs, _failures) = fixture.open();
+    assert!(is_locked());
+    let (sender, _) = unbounded_channel();
+    assert!(matches!(LogDirs::open(&fixture.config, sender, Arc::default()), Err(LogError::StartRefused { .. })));
+    assert!(is_locked());
+    assert_eq!(survey(&fixture.config.dirs[0]).expect("readable").lock_holder, i32::try_from(std::process::id()).ok());
+    assert!(is_locked());
+    drop(dirs);
+    assert!(!is_locked());
+    fixture.open();
+}
+
+#[test]
+fn a_directory_named_twice_is_refused() {
+    let mut fixture = Fixture::new(2);
+    fs::create_dir_all(&fixture.config.dirs[0]).expect("writable");
+    symlink(&fixture.config.dirs[0], &fixture.config.dirs[1]).expect("writable");
+    let twice = [fixture.config.dirs.clone(), vec![fixture.path(0, ""), fixture.path(0, "../d0")]];
+    for dirs in twice {
+        fixture.config.dirs = dirs;
+        let (sender, _) = unbounded_channel();
+        let refused = LogDirs::open(&fixture.config, sender, Arc::default()).expect_err("one is enough");
+        assert!(refused.to_string().contains("Duplicate log directory found"), "{refused}");
+    }
 }
 
 /// A JVM broker follows links (LogManager.scala and LogLoader.java, isDirectory and isFile). Who does not would find nothing, and

@@ -52,9 +52,10 @@ pub struct SurveyedPartition {
 /// Looks at a directory that exists.
 pub fn survey(root: &Path) -> Result<DirSurvey, LogError> {
     files::may_use(root).doing("use", root)?;
+    let lock = root.join(file_names::LOCK);
     let space = files::volume(root).doing("measure", root)?;
     let mut survey = DirSurvey {
-        lock_holder: lock_holder(&root.join(file_names::LOCK))?,
+        lock_holder: files::lock_holder(&lock).doing("look at the lock of", &lock)?,
         had_clean_shutdown: files::exists(&root.join(file_names::CLEAN_SHUTDOWN)).unwrap_or(false),
         metadata: MetaProperties::read(&root.join(file_names::META_PROPERTIES)),
         damaged: Vec::new(),
@@ -153,16 +154,6 @@ fn survey_partition(
 fn is_known(name: &str) -> bool {
     let name = name.strip_suffix(".tmp").unwrap_or(name);
     name == file_names::LEADER_EPOCH_CHECKPOINT || name == file_names::PARTITION_METADATA
-}
-
-/// Who has the lock that brokers take, JVM's and ours.
-fn lock_holder(path: &Path) -> Result<Option<i32>, LogError> {
-    let file = match files::open(path) {
-        Ok(file) => file,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(why) => return Err(why).doing("open", path),
-    };
-    files::lock_holder(&file).doing("look at the lock of", path)
 }
 
 #[cfg(test)]
