@@ -155,6 +155,23 @@ fn a_directory_named_twice_is_refused() {
     }
 }
 
+/// Tools name a directory by it, as a JVM broker tells it.
+#[test]
+fn the_path_of_a_directory_is_what_java_makes_of_it() {
+    let fixture = Fixture::new(1);
+    let root = fixture.config.dirs[0].display().to_string();
+    for (set, told) in [("/", ""), ("//x//y/", "/x/y"), ("/./x/.", "/./x/."), ("/x/../y", "/x/../y")] {
+        let config = LogDirsConfig { dirs: vec![PathBuf::from(format!("/{root}{set}"))], ..fixture.config.clone() };
+        fs::create_dir_all(format!("{root}/x")).expect("writable");
+        let (sender, _) = unbounded_channel();
+        let dirs = LogDirs::open(&config, sender, Arc::default()).expect("openable");
+        let told = format!("{root}{told}");
+        let paths: Vec<String> = dirs.live_dirs().iter().map(|dir| dir.display().to_string()).collect();
+        assert_eq!(paths, [told.clone()]);
+        assert_eq!(dirs.check_target(&TopicPartition::new("t", 0), &told), Ok(()));
+    }
+}
+
 /// A JVM broker follows links (LogManager.scala and LogLoader.java, isDirectory and isFile). Who does not would find nothing, and
 /// be made to create an empty log.
 #[test]

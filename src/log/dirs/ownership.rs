@@ -2,6 +2,9 @@
 //! Source: kafka 3.9 metadata/.../properties/MetaPropertiesEnsemble.java.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
@@ -31,7 +34,7 @@ impl LogDirs {
         let mut dirs = Vec::with_capacity(config.dirs.len());
         let mut found = BTreeSet::new();
         for path in &config.dirs {
-            let path = std::path::absolute(path).doing("resolve", path)?;
+            let path = absolute(path).doing("resolve", path)?;
             let shared = Arc::new(LogDir::new(
                 path,
                 failures.clone(),
@@ -154,6 +157,14 @@ impl LogDirs {
 fn listed(config: &LogDirsConfig) -> String {
     let listed: Vec<String> = config.dirs.iter().map(|dir| dir.display().to_string()).collect();
     listed.join(", ")
+}
+
+/// As tools name a directory, and java.io.File (getAbsolutePath) with them: without empty names, and with `.` and `..`.
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let path = if path.is_absolute() { path.to_path_buf() } else { std::env::current_dir()?.join(path) };
+    let names = path.as_os_str().as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let absolute: Vec<u8> = names.flat_map(|name| [b"/", name].concat()).collect();
+    Ok(if absolute.is_empty() { PathBuf::from("/") } else { OsString::from_vec(absolute).into() })
 }
 
 /// `None` if it is one of those that were found before.
