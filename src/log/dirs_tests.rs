@@ -167,7 +167,7 @@ fn the_path_of_a_directory_is_what_java_makes_of_it() {
         let dirs = LogDirs::open(&config, sender, Arc::default()).expect("openable");
         let told = format!("{root}{told}");
         let paths: Vec<String> = dirs.live_dirs().iter().map(|dir| dir.display().to_string()).collect();
-        assert_eq!(paths, [told.clone()]);
+        assert_eq!(paths, std::slice::from_ref(&told));
         assert_eq!(dirs.check_target(&TopicPartition::new("t", 0), &told), Ok(()));
     }
 }
@@ -196,8 +196,7 @@ fn what_is_linked_is_served_recovered_and_deleted_like_any_other() {
     fs::rename(&segment, fixture.root.path().join("segment")).expect("writable");
     symlink(fixture.root.path().join("segment"), &segment).expect("writable");
 
-    let mut records = 20;
-    for _ in 0..2 {
+    for records in [20, 21] {
         let (dirs, mut failures) = fixture.start();
         assert_eq!(dirs.logs().len(), 2);
         assert!(failures.try_recv().is_err() && !fixture.path(1 - linked, "t-0").exists());
@@ -205,7 +204,6 @@ fn what_is_linked_is_served_recovered_and_deleted_like_any_other() {
             assert_eq!(read_all(&log).len(), records, "{}", log.topic_partition());
             append(&log, batch(&[0], 100)).expect("appended");
         }
-        records += 1;
         // Killed in the middle of an append.
         drop(dirs);
         let last = names_in(&elsewhere).into_iter().rfind(|name| name.ends_with(".log")).expect("there are some");
