@@ -48,8 +48,9 @@ impl MetaProperties {
         for (key, value) in parse_properties(&content) {
             properties.set(&key, value);
         }
+        // Of a number no blank is taken away, as in Java (Integer.parseInt): such a directory is offline there too.
         let wrong = |what: String| LogError::Corrupt { context: format!("{}: {what}", path.display()) };
-        match properties.get("version").map_or(Ok(0), |v| v.trim().parse::<i32>()) {
+        match properties.get("version").map_or(Ok(0), |version| version.parse::<i32>()) {
             Ok(0) => {}
             Ok(1) => {
                 return Err(LogError::StartRefused {
@@ -61,7 +62,7 @@ impl MetaProperties {
             }
             _ => return Err(wrong("the version is not supported".into())),
         }
-        if properties.get("broker.id").is_some_and(|id| id.trim().parse::<i32>().is_err()) {
+        if properties.get("broker.id").is_some_and(|id| id.parse::<i32>().is_err()) {
             return Err(wrong("broker.id is not a number".into()));
         }
         Ok(Some(properties))
@@ -188,7 +189,15 @@ mod tests {
         assert_eq!(MetaProperties::read(&path).expect("missing"), None);
         std::fs::write(&path, "broker.id=1\n").expect("writable");
         assert!(MetaProperties::read(&path).expect("valid").is_some());
-        for bad in ["version=1\nnode.id=1\n", "version=7\n", "version=x\n", "broker.id=one\n"] {
+        for bad in [
+            "version=1\nnode.id=1\n",
+            "version=7\n",
+            "version=x\n",
+            "version=0 \n",
+            "broker.id=one\n",
+            "broker.id=3 \n",
+            "broker.id=3\t\n",
+        ] {
             std::fs::write(&path, bad).expect("writable");
             assert!(MetaProperties::read(&path).is_err(), "{bad}");
         }

@@ -1,6 +1,8 @@
 //! The rules of log dirs as a whole.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::dirs::LogDirs;
 use super::dirs::startup::LoadProgress;
+use super::dirs::survey::survey;
 use super::error::LogError;
 use super::files::faults::{self, Op, fail};
 use super::testing::*;
@@ -17,7 +20,7 @@ use crate::config::sections::LogDirsConfig;
 use crate::model::{BrokerId, Offset, TopicId, TopicPartition};
 
 struct Fixture {
-    _root: TempDir,
+    root: TempDir,
     config: LogDirsConfig,
 }
 
@@ -31,7 +34,7 @@ impl Fixture {
             topic_defaults: small_segments(),
             ..LogDirsConfig::default()
         };
-        Fixture { _root: root, config }
+        Fixture { root, config }
     }
 
     fn open(&self) -> (LogDirs, UnboundedReceiver<PathBuf>) {
@@ -134,6 +137,198 @@ fn a_directory_in_use_is_refused() {
     let (_dirs, _failures) = fixture.open();
     let (sender, _) = unbounded_channel();
     assert!(matches!(LogDirs::open(&fixture.config, sender, Arc::default()), Err(LogError::StartRefused { .. })));
+}
+
+/// NFS makes one kind of lock of the other, with another owner (Linux, fs/nfs/file.c, nfs_flock): who asks for both comes in
+/// his own way. And a lock of a process is gone when the process closes the file, however often it has opened it.
+#[test]
+fn a_directory_is_locked_as_a_jvm_locks_it_and_stays_so() {
+    let fixture = Fixture::new(1);
+    fs::create_dir_all(&fixture.config.dirs[0]).expect("writable");
+    let other = fs::File::create(fixture.path(0, ".lock")).expect("writable");
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("free");
+    let inode = fs::metadata(fixture.path(0, ".lock")).expect("there").ino();
+    let is_locked = || {
+        let locks = fs::read_to_string("/proc/locks").expect("Linux has it");
+        let is_ours = |line: &&str| line.contains("POSIX") && line.contains(&format!(":{inode} "));
+        locks.lines().filter(is_ours).count() == 1
+    };
+    let (dirs, _failures) = fixture.open();
+    assert!(is_locked());
+    let (sender, _) = unbounded_channel();
+    assert!(matches!(LogDirs::open(&fixture.config, sender, Arc::default()), Err(LogError::StartRefused { .. })));
+    assert!(is_locked());
+    assert_eq!(survey(&fixture.config.dirs[0]).expect("readable").lock_holder, i32::try_from(std::process::id()).ok());
+    assert!(is_locked());
+    drop(dirs);
+    assert!(!is_locked());
+    fixture.open();
+}
+
+#[test]
+fn a_directory_named_twice_is_refused() {
+    let mut fixture = Fixture::new(2);
+    fs::create_dir_all(&fixture.config.dirs[0]).expect("writable");
+    symlink(&fixture.config.dirs[0], &fixture.config.dirs[1]).expect("writable");
+    let twice = [fixture.config.dirs.clone(), vec![fixture.path(0, ""), fixture.path(0, "../d0")]];
+    for dirs in twice {
+        fixture.config.dirs = dirs;
+        let (sender, _) = unbounded_channel();
+        let refused = LogDirs::open(&fixture.config, sender, Arc::default()).expect_err("one is enough");
+        assert!(refused.to_string().contains("Duplicate log directory found"), "{refused}");
+    }
+}
+
+/// Tools name a directory by it, as a JVM broker tells it.
+#[test]
+fn the_path_of_a_directory_is_what_java_makes_of_it() {
+    let fixture = Fixture::new(1);
+    let root = fixture.config.dirs[0].display().to_string();
+    for (set, told) in [("/", ""), ("//x//y/", "/x/y"), ("/./x/.", "/./x/."), ("/x/../y", "/x/../y")] {
+        let config = LogDirsConfig { dirs: vec![PathBuf::from(format!("/{root}{set}"))], ..fixture.config.clone() };
+        fs::create_dir_all(format!("{root}/x")).expect("writable");
+        let (sender, _) = unbounded_channel();
+        let dirs = LogDirs::open(&config, sender, Arc::default()).expect("openable");
+        let told = format!("{root}{told}");
+        let paths: Vec<String> = dirs.live_dirs().iter().map(|dir| dir.display().to_string()).collect();
+        assert_eq!(paths, std::slice::from_ref(&told));
+        assert_eq!(dirs.check_target(&TopicPartition::new("t", 0), &told), Ok(()));
+    }
+}
+
+/// A JVM broker follows links (LogManager.scala and LogLoader.java, isDirectory and isFile). Who does not would find nothing, and
+/// be made to create an empty log.
+#[test]
+fn what_is_linked_is_served_recovered_and_deleted_like_any_other() {
+    let fixture = Fixture::new(2);
+    let (dirs, _failures) = fixture.start();
+    for partition in 0..2 {
+        let log = create(&dirs, "t", partition);
+        for i in 0..20 {
+            append(&log, batch(&[i], 100)).expect("appended");
+        }
+    }
+    let at = |partition: i32| fixture.config.dirs.iter().position(|dir| dir.join(format!("t-{partition}")).exists());
+    let (linked, other) = (at(0).expect("somewhere"), at(1).expect("somewhere"));
+    dirs.shutdown(0);
+    drop(dirs);
+    let link = fixture.path(linked, "t-0");
+    let elsewhere = fixture.root.path().join("elsewhere");
+    fs::rename(&link, &elsewhere).expect("writable");
+    symlink(&elsewhere, &link).expect("writable");
+    let segment = fixture.path(other, "t-1/00000000000000000000.log");
+    fs::rename(&segment, fixture.root.path().join("segment")).expect("writable");
+    symlink(fixture.root.path().join("segment"), &segment).expect("writable");
+
+    for records in [20, 21] {
+        let (dirs, mut failures) = fixture.start();
+        assert_eq!(dirs.logs().len(), 2);
+        assert!(failures.try_recv().is_err() && !fixture.path(1 - linked, "t-0").exists());
+        for log in dirs.logs() {
+            assert_eq!(read_all(&log).len(), records, "{}", log.topic_partition());
+            append(&log, batch(&[0], 100)).expect("appended");
+        }
+        // Killed in the middle of an append.
+        drop(dirs);
+        let last = names_in(&elsewhere).into_iter().rfind(|name| name.ends_with(".log")).expect("there are some");
+        let mut torn = fs::OpenOptions::new().append(true).open(elsewhere.join(last)).expect("writable");
+        torn.write_all(&[0; 100]).expect("writable");
+    }
+    let found = survey(&fixture.config.dirs[linked]).expect("readable");
+    assert_eq!(found.partitions.iter().map(|one| one.topic_partition.to_string()).collect::<Vec<_>>(), ["t-0"]);
+
+    let (dirs, _failures) = fixture.start();
+    let notes = elsewhere.join("notes");
+    fs::write(&notes, "not of a log").expect("writable");
+    assert!(delete(&dirs, &TopicPartition::new("t", 0)).expect("deleted"));
+    assert!(!link.is_symlink() && names_in(&elsewhere).iter().any(|name| name.ends_with(".log")));
+    dirs.tick_deletions(100_000);
+    let is_of_segment = |name: &String| super::file_names::offset_of(name).is_some();
+    assert!(notes.exists() && !names_in(&elsewhere).iter().any(is_of_segment), "{:?}", names_in(&elsewhere));
+    assert!(!names_in(&fixture.config.dirs[linked]).iter().any(|name| name.starts_with("t-0")));
+    append(&create(&dirs, "t", 0), batch(&[1], 100)).expect("appended");
+    assert!(!names_in(&elsewhere).iter().any(is_of_segment));
+}
+
+#[test]
+fn links_that_lead_nowhere_cost_only_what_they_stand_for() {
+    let fixture = Fixture::new(2);
+    let (dirs, _failures) = fixture.start();
+    for partition in 0..6 {
+        for i in 0..20 {
+            append(&create(&dirs, "t", partition), batch(&[i], 100)).expect("appended");
+        }
+    }
+    dirs.shutdown(0);
+    drop(dirs);
+    let path = |partition: i32, name: &str| {
+        let dir = format!("t-{partition}");
+        let at = fixture.config.dirs.iter().position(|parent| parent.join(&dir).exists()).expect("somewhere");
+        fixture.path(at, &dir).join(name)
+    };
+    let moved = [path(0, "").components().collect(), path(1, "00000000000000000000.log")];
+    let away: [PathBuf; 2] = [0, 1].map(|at| fixture.root.path().join(format!("away{at}")));
+    for (from, to) in moved.iter().zip(&away) {
+        fs::rename(from, to).expect("writable");
+        // Whose disk is not mounted.
+        symlink(fixture.root.path().join("mnt").join(to.file_name().expect("named")), from).expect("writable");
+    }
+    for (dir, name) in [(0, "nobody's"), (1, "t-9.0123456789abcdef0123456789abcdef-delete")] {
+        symlink(fixture.root.path().join("gone"), fixture.path(dir, name)).expect("writable");
+    }
+    let surveys = fixture.config.dirs.iter().map(|dir| survey(dir).expect("readable"));
+    let mut broken: Vec<String> = surveys.flat_map(|survey| survey.broken_links).collect();
+    broken.sort();
+    assert_eq!(
+        broken,
+        ["nobody's", "t-0", "t-1/00000000000000000000.log", "t-9.0123456789abcdef0123456789abcdef-delete"]
+    );
+
+    let (dirs, mut failures) = fixture.start();
+    assert_eq!((dirs.logs().len(), failures.try_recv().is_err()), (4, true));
+    let take = |partition| {
+        let tp = TopicPartition::new("t", partition);
+        dirs.get_or_create(&tp, None, Arc::new(small_segments()), true, 0)
+    };
+    for partition in 0..2 {
+        assert!(matches!(take(partition), Err(LogError::Io { .. })), "nothing is created in its place");
+    }
+    let is_there = |dir: &PathBuf| fs::symlink_metadata(dir.join("t-0")).is_ok();
+    assert_eq!(fixture.config.dirs.iter().filter(|dir| is_there(dir)).count(), 1);
+    dirs.tick_deletions(1_000_000);
+    assert!(!names_in(&fixture.config.dirs[1]).iter().any(|name| name.ends_with("-delete")));
+    assert!(failures.try_recv().is_err());
+    // It is mounted.
+    fs::create_dir(fixture.root.path().join("mnt")).expect("writable");
+    for from in &away {
+        let to = fixture.root.path().join("mnt").join(from.file_name().expect("named"));
+        fs::rename(from, to).expect("writable");
+    }
+    for partition in 0..2 {
+        assert_eq!(read_all(&take(partition).expect("it can be opened")).len(), 20);
+    }
+}
+
+/// The longer of two goes on and the other is deleted: here that would be the same.
+#[test]
+fn a_directory_that_is_there_under_two_roots_is_not_taken_for_two() {
+    let fixture = Fixture::new(2);
+    let (dirs, _failures) = fixture.start();
+    append(&create(&dirs, "t", 0), batch(&[1, 2, 3], 100)).expect("appended");
+    dirs.shutdown(0);
+    drop(dirs);
+    let at = fixture.config.dirs.iter().position(|dir| dir.join("t-0").exists()).expect("somewhere");
+    symlink(fixture.path(at, "t-0"), fixture.path(1 - at, "t-0")).expect("writable");
+    let (dirs, _failures) = fixture.open();
+    let refused = load(&dirs);
+    assert!(
+        matches!(&refused, Err(LogError::StartRefused { context }) if context.contains("Duplicate")),
+        "{refused:?}"
+    );
+    drop(dirs);
+    fs::remove_file(fixture.path(1 - at, "t-0")).expect("removable");
+    let (dirs, _failures) = fixture.start();
+    assert_eq!(read_all(&dirs.logs()[0]).len(), 1);
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //! connections or holds a lock. In tests each call may be counted, made to wait or to fail; see `faults`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 pub(crate) use std::fs::File;
 use std::fs::{self, DirEntry, Metadata, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustix::fs::{Access, Advice, CWD, FallocateFlags, FlockOperation, Mode, OFlags, ResolveFlags, StatVfs};
@@ -16,7 +18,7 @@ use rustix::process::{Flock, FlockType};
 
 #[cfg(test)]
 use self::faults::before;
-use super::file_names::with_suffix;
+use super::file_names::{offset_of, with_suffix};
 #[cfg(test)]
 use super::forgetful_disk;
 use crate::model::lock::about_to_wait_for_disk;
@@ -191,6 +193,48 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
     opened(Op::List, dir, || fs::read_dir(dir)?.collect())
 }
 
+/// What an entry of a directory is, or what it is linked to: as in java.io.File, links are followed.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Dir,
+    File,
+    BrokenLink,
+    Other,
+}
+
+/// Only what is linked costs a look.
+pub(crate) fn kind_of(entry: &DirEntry) -> io::Result<Kind> {
+    let mut kind = entry.file_type()?;
+    if kind.is_symlink() {
+        match metadata(&entry.path()) {
+            Ok(target) => kind = target.file_type(),
+            Err(_) => return Ok(Kind::BrokenLink),
+        }
+    }
+    Ok(match () {
+        () if kind.is_dir() => Kind::Dir,
+        () if kind.is_file() => Kind::File,
+        () => Kind::Other,
+    })
+}
+
+/// By which a file or a directory is the same under all its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Identity {
+        Identity { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
+    Ok(Identity::of(&metadata(path)?))
+}
+
 pub(crate) fn exists(path: &Path) -> io::Result<bool> {
     may_ask()?;
     before(Op::Stat, path)?;
@@ -318,22 +362,58 @@ pub(crate) fn set_modified(file: &File, modified: SystemTime) -> io::Result<()> 
     file.set_modified(modified)
 }
 
-/// Takes the kind of lock that a JVM takes, so that each sees the other's, and one that also holds within a process.
-/// False if somebody has either.
-pub(crate) fn lock(file: &File) -> io::Result<bool> {
-    before(Op::Lock, file)?;
-    let exclusive = FlockOperation::NonBlockingLockExclusive;
-    match rustix::fs::flock(file, exclusive).and_then(|()| rustix::fs::fcntl_lock(file, exclusive)) {
-        Ok(()) => Ok(true),
-        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+/// The lock that a JVM takes on a file, so that each sees the other's: by fcntl, and by nothing else, since NFS makes the same of
+/// flock, for another owner. It does not keep out who is in the same process, and is gone when the process closes any descriptor of
+/// the file. So whoever is about to open one looks at `LOCKED` first, as a JVM does.
+/// Source: OpenJDK sun/nio/ch/FileLockTable.java; Linux, fs/nfs/file.c (nfs_flock).
+#[derive(Debug)]
+pub(crate) struct FileLock {
+    file: Option<File>,
+    identity: Identity,
+}
+
+/// What this process has locked.
+static LOCKED: Mutex<BTreeSet<Identity>> = Mutex::new(BTreeSet::new());
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // In this order: nobody opens the file before this descriptor has gone.
+        drop(self.file.take());
+        LOCKED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.identity);
+    }
+}
+
+/// Locks a file, which is made if it is not there. `None` if somebody has the lock.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<FileLock>> {
+    let mut locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if exists(path)? && locked.contains(&identity(path)?) {
+        return Ok(None);
+    }
+    let file = open_or_create(path)?;
+    before(Op::Lock, &file)?;
+    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            let identity = Identity::of(&metadata_of(&file)?);
+            locked.insert(identity);
+            Ok(Some(FileLock { file: Some(file), identity }))
+        }
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Who has that lock; 0 if it cannot be seen from here.
-pub(crate) fn lock_holder(file: &File) -> io::Result<Option<i32>> {
-    before(Op::Lock, file)?;
-    let held = rustix::process::fcntl_getlk(file, &Flock::from(FlockType::ReadLock))?;
+/// Which process has that lock; 0 if it cannot be seen from here.
+pub(crate) fn lock_holder(path: &Path) -> io::Result<Option<i32>> {
+    let locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !exists(path)? {
+        return Ok(None);
+    }
+    if locked.contains(&identity(path)?) {
+        return Ok(Some(rustix::process::getpid().as_raw_nonzero().get()));
+    }
+    let file = open(path)?;
+    before(Op::Lock, &file)?;
+    let held = rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::ReadLock))?;
     Ok(held.map(|held| held.pid.map_or(0, |pid| pid.as_raw_nonzero().get())))
 }
 
@@ -406,16 +486,32 @@ pub(crate) fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Removes a file or a whole directory; a missing one is fine.
+/// Removes a file or a whole directory; a missing one is fine. Of a directory that is linked goes what a JVM broker takes away: the
+/// files of segments, and the link.
+/// Source: kafka 3.9 core/.../log/LocalLog.scala (deleteAllSegments), clients/.../Utils.java (delete).
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     before(Op::Removal, path)?;
     #[cfg(test)]
     forgetful_disk::changing(path);
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let removed = match (path.is_dir(), path.is_symlink()) {
+        (true, true) => remove_linked(path),
+        (true, false) => fs::remove_dir_all(path),
+        (false, _) => fs::remove_file(path),
+    };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+fn remove_linked(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().and_then(offset_of).is_some() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_file(dir)
 }
 
 /// Removes a file; a missing one is fine.

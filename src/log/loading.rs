@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use super::append::producer_batch_of;
 use super::error::{IoContext, LogError};
 use super::file_names::{self, offset_file};
+use super::files::Kind;
 use super::leader_epochs::LeaderEpochs;
 use super::log_dir::LogDir;
 use super::producer_state::Producers;
@@ -265,14 +266,20 @@ impl Files {
     }
 }
 
-/// Plain files only. A name that is not text is none of ours.
+/// Plain files only, and of those that are linked the ones that are there: without a segment the log would have a hole. A name that
+/// is not text is none of ours.
 pub(super) fn file_names_in(dir: &Path) -> Result<Vec<String>, LogError> {
     let mut names = Vec::new();
     for entry in files::list(dir).doing("list", dir)? {
-        if entry.file_type().doing("list", dir)?.is_file()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            names.push(name);
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        match files::kind_of(&entry).doing("list", dir)? {
+            Kind::File => names.push(name),
+            Kind::BrokenLink if file_names::offset_of(&name).is_some() => {
+                let path = entry.path();
+                files::metadata(&path).doing("follow the link", &path)?;
+                names.push(name);
+            }
+            _ => {}
         }
     }
     Ok(names)

@@ -1,15 +1,15 @@
 //! What stands in the log directories, and whether the machine has room for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit};
 
 use crate::broker::preflight::cluster::Cluster;
 use crate::broker::preflight::report::{Report, few, size};
-use crate::config::kafka_config::KafkaConfig;
 use crate::log::dirs::survey::{DirSurvey, SurveyedPartition, survey as survey_dir};
 use crate::log::error::LogError;
+use crate::model::TopicId;
 
 const ABOUT: &str = "log directories";
 
@@ -20,8 +20,7 @@ const RESIDENT_BYTES_A_PARTITION: u64 = 10 << 10;
 /// A log directory; without a survey it does not exist.
 pub type Surveyed = (PathBuf, Result<Option<DirSurvey>, LogError>);
 
-pub fn survey(config: &KafkaConfig) -> Vec<Surveyed> {
-    let dirs = config.log_dirs_config().dirs;
+pub fn survey(dirs: Vec<PathBuf>) -> Vec<Surveyed> {
     let survey = |dir: PathBuf| {
         let found = if dir.exists() { survey_dir(&dir).map(Some) } else { Ok(None) };
         (dir, found)
@@ -48,15 +47,31 @@ pub fn look(surveyed: &[Surveyed], id: Option<i32>, cluster: Option<&Cluster>, r
             Err(why) => report.warn(ABOUT, format!("{why}: the directory would be offline")),
         }
     }
-    let mut places: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    let mut places: BTreeMap<_, Vec<(String, Option<TopicId>)>> = BTreeMap::new();
     let live = |partition: &&SurveyedPartition| !(partition.is_future || partition.is_stray || partition.is_deleting);
     for (path, dir) in usable(surveyed) {
         for partition in dir.partitions.iter().filter(live) {
-            places.entry(&partition.topic_partition).or_default().push(path.display().to_string());
+            places
+                .entry(&partition.topic_partition)
+                .or_default()
+                .push((path.display().to_string(), partition.topic_id));
         }
     }
     for (name, places) in places.iter().filter(|(_, places)| places.len() > 1) {
-        report.refuse(ABOUT, format!("{name} is in {}: one of them must go", places.join(" and in ")));
+        let ids: BTreeSet<_> = places.iter().filter_map(|(_, id)| *id).collect();
+        let paths: Vec<&str> = places.iter().map(|(path, _)| path.as_str()).collect();
+        let found = format!("{name} is in {}", paths.join(" and in "));
+        if ids.len() > 1 {
+            report.refuse(ABOUT, format!("{found}, of two topics of that name: one of them must go"));
+        } else {
+            report.warn(
+                ABOUT,
+                format!(
+                    "{found}: the longer would go on if the other is its beginning, as a move leaves it that is cut short, and \
+                     the start be refused if not; a JVM broker does not start with both"
+                ),
+            );
+        }
     }
     look_at_the_machine(places.len().max(cluster.map_or(0, |cluster| cluster.hosted.len())), report);
 }
@@ -91,6 +106,15 @@ fn look_at(path: &str, dir: &DirSurvey, id: Option<i32>, cluster: Option<&Cluste
             ),
         );
     }
+    if !dir.broken_links.is_empty() {
+        report.warn(
+            ABOUT,
+            format!(
+                "{path} has links that lead nowhere, and partitions there would be offline: {}",
+                few(&dir.broken_links)
+            ),
+        );
+    }
     dir.damaged.iter().for_each(|what| report.warn(ABOUT, format!("{what}: what it said is made up for")));
 
     let bytes: u64 = dir.partitions.iter().map(|partition| partition.bytes).sum();
@@ -117,10 +141,7 @@ fn look_at(path: &str, dir: &DirSurvey, id: Option<i32>, cluster: Option<&Cluste
     };
     let future = named(&|partition| partition.is_future);
     if !future.is_empty() {
-        report.warn(
-            ABOUT,
-            format!("{path}: moves between directories have begun, which do not go on here so far: {}", few(&future)),
-        );
+        report.note(ABOUT, format!("{path}: moves to this directory have begun, and would go on: {}", few(&future)));
     }
     let strays = named(&|partition| partition.is_stray);
     if !strays.is_empty() {
@@ -191,4 +212,45 @@ fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_a_start_settles_by_itself_does_not_stand_against_it() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs: Vec<PathBuf> = ["a", "b"].map(|name| root.path().join(name)).into();
+        let moved = "moved-0.0123456789abcdef0123456789abcdef-future";
+        for name in ["a/twice-0", "b/twice-0", &format!("b/{moved}"), "a/other-0", "b/other-0"] {
+            fs::create_dir_all(root.path().join(name)).expect("writable");
+        }
+        symlink(root.path().join("gone"), root.path().join("a/linked-0")).expect("writable");
+        let told = || {
+            let mut report = Report::default();
+            look(&survey(dirs.clone()), None, None, &mut report);
+            report
+        };
+        let text = told().to_text();
+        assert_eq!(told().exit_status(), 1, "{text}");
+        let dir = |name: &str| root.path().join(name).display().to_string();
+        for what in [
+            format!("WARN twice-0 is in {} and in {}: the longer would go on", dir("a"), dir("b")),
+            format!("       {}: moves to this directory have begun, and would go on: moved-0", dir("b")),
+            format!("WARN {} has links that lead nowhere", dir("a")),
+        ] {
+            assert!(text.contains(&what), "nothing of {what} in\n{text}");
+        }
+        for (place, id) in [("a", "AAAAAAAAAAAAAAAAAAAAAQ"), ("b", "AAAAAAAAAAAAAAAAAAAAAg")] {
+            let text = format!("version: 0\ntopic_id: {id}");
+            fs::write(root.path().join(place).join("other-0/partition.metadata"), text).expect("writable");
+        }
+        let text = told().to_text();
+        let what = format!("NO   other-0 is in {} and in {}, of two topics", dir("a"), dir("b"));
+        assert!(text.contains(&what), "nothing of {what} in\n{text}");
+    }
 }

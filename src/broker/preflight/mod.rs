@@ -43,7 +43,7 @@ fn look(properties: &Properties, report: &mut Report) {
         Err(why) => return report.refuse("settings", why.to_string()),
     };
     settings::look(&config, report);
-    let surveyed = directories::survey(&config);
+    let surveyed = directories::survey(config.log_dirs_config().dirs);
     let id = match config.broker_id() {
         -1 => directories::stored_broker_id(&surveyed),
         id => Some(id),

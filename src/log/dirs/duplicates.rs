@@ -1,5 +1,6 @@
 //! Two directories of one partition, which a crash leaves in the middle of a move, of ours or of a JVM broker.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -80,6 +81,14 @@ impl LogDirs {
         now_ms: i64,
     ) -> Result<Arc<Log>, LogError> {
         let tp = second.topic_partition();
+        if is_same(&first.dir(), &second.dir()).doing("look at", &first.dir())? {
+            let context = format!(
+                "Duplicate log directories for {tp} are found in both {} and {}, which are one and the same: one must be a link",
+                first.dir().display(),
+                second.dir().display()
+            );
+            return Err(LogError::StartRefused { context });
+        }
         let second_is_younger = age(&second.dir()) > age(&first.dir());
         let first_end = first.parent().observe(first.sound_end(second))?;
         let second_end = second.parent().observe(second.sound_end(first))?;
@@ -135,6 +144,10 @@ impl LogDirs {
 fn rename(dir: &Dir, from: &Path, to: &Path) -> Result<(), LogError> {
     dir.shared.observe(files::rename(from, to).doing("rename", from))?;
     dir.shared.observe(files::sync_path(dir.shared.path()).doing("fsync", dir.shared.path()))
+}
+
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    Ok(files::identity(one)? == files::identity(other)?)
 }
 
 /// When a directory was made, where the file system knows. The one that a log moves to is made later.

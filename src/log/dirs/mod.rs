@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use super::Log;
 use super::broker_metadata::MetaProperties;
 use super::cleaner::PausedCleaning;
-use super::files::File;
+use super::files::FileLock;
 use super::loading::LoadInput;
 use super::log_dir::LogDir;
 use crate::config::log::LogConfig;
@@ -50,7 +50,7 @@ pub struct LogDirs {
 struct Dir {
     shared: Arc<LogDir>,
     /// Holds the lock on the `.lock` file; dropped when the directory fails or the broker stops.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<FileLock>>,
     metadata: Mutex<Option<MetaProperties>>,
     had_clean_shutdown: AtomicBool,
     is_loaded: AtomicBool,

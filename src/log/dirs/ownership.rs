@@ -1,6 +1,10 @@
 //! Takes the directories: creates and locks them, and checks by `meta.properties` that they are this broker's.
 //! Source: kafka 3.9 metadata/.../properties/MetaPropertiesEnsemble.java.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
@@ -13,7 +17,7 @@ use crate::log::broker_metadata::MetaProperties;
 use crate::log::counters::LogCounters;
 use crate::log::error::{IoContext, LogError};
 use crate::log::file_names;
-use crate::log::files::{self, File};
+use crate::log::files::{self, FileLock, Identity};
 use crate::log::log_dir::LogDir;
 use crate::log::producer_state::ProducerLimits;
 use crate::model::BrokerId;
@@ -28,8 +32,9 @@ impl LogDirs {
     ) -> Result<LogDirs, LogError> {
         let producer_limits = ProducerLimits::new(config.producer_ids_max, config.producer_ids_total_max);
         let mut dirs = Vec::with_capacity(config.dirs.len());
+        let mut found = BTreeSet::new();
         for path in &config.dirs {
-            let path = std::path::absolute(path).doing("resolve", path)?;
+            let path = absolute(path).doing("resolve", path)?;
             let shared = Arc::new(LogDir::new(
                 path,
                 failures.clone(),
@@ -38,8 +43,12 @@ impl LogDirs {
                 Arc::clone(&counters),
                 config.reserved_bytes,
             ));
-            let (lock, metadata) = match prepare_dir(shared.path()) {
-                Ok((lock, metadata)) => (Some(lock), metadata),
+            let (lock, metadata) = match prepare_dir(shared.path(), &mut found) {
+                Ok(Some((lock, metadata))) => (Some(lock), metadata),
+                Ok(None) => {
+                    let context = format!("Duplicate log directory found: {}", listed(config));
+                    return Err(LogError::StartRefused { context });
+                }
                 Err(refused @ LogError::StartRefused { .. }) => return Err(refused),
                 Err(error) => {
                     shared.fail(&error);
@@ -56,10 +65,9 @@ impl LogDirs {
             });
         }
         if dirs.iter().all(|dir| dir.shared.is_offline()) {
-            let listed: Vec<String> = config.dirs.iter().map(|dir| dir.display().to_string()).collect();
             let context = format!(
                 "Shutdown broker because none of the specified log dirs from {} can be created or validated",
-                listed.join(", ")
+                listed(config)
             );
             return Err(LogError::StartRefused { context });
         }
@@ -147,22 +155,41 @@ impl LogDirs {
     }
 }
 
-fn prepare_dir(path: &Path) -> Result<(File, Option<MetaProperties>), LogError> {
+fn listed(config: &LogDirsConfig) -> String {
+    let listed: Vec<String> = config.dirs.iter().map(|dir| dir.display().to_string()).collect();
+    listed.join(", ")
+}
+
+/// As tools name a directory, and java.io.File (getAbsolutePath) with them: without empty names, and with `.` and `..`.
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let path = if path.is_absolute() { path.to_path_buf() } else { std::env::current_dir()?.join(path) };
+    let names = path.as_os_str().as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let absolute: Vec<u8> = names.flat_map(|name| [b"/", name].concat()).collect();
+    Ok(if absolute.is_empty() { PathBuf::from("/") } else { OsString::from_vec(absolute).into() })
+}
+
+/// `None` if it is one of those that were found before.
+fn prepare_dir(
+    path: &Path,
+    found: &mut BTreeSet<Identity>,
+) -> Result<Option<(FileLock, Option<MetaProperties>)>, LogError> {
     if !files::exists(path).doing("look for", path)? {
         log::info!("Log directory {} not found, creating it.", path.display());
         files::create_dir_all(path).doing("create", path)?;
     }
     files::list(path).doing("list", path)?;
+    if !found.insert(files::identity(path).doing("look at", path)?) {
+        return Ok(None);
+    }
     let lock_path = path.join(file_names::LOCK);
-    let lock = files::open_or_create(&lock_path).doing("open", &lock_path)?;
-    if !files::lock(&lock).doing("lock", &lock_path)? {
+    let Some(lock) = files::lock(&lock_path).doing("lock", &lock_path)? else {
         let context = format!(
             "Failed to acquire lock on file .lock in {}. A Kafka instance in another process or thread is using this \
              directory.",
             path.display()
         );
         return Err(LogError::StartRefused { context });
-    }
+    };
     let metadata = MetaProperties::read(&path.join(file_names::META_PROPERTIES))?;
-    Ok((lock, metadata))
+    Ok(Some((lock, metadata)))
 }

@@ -11,6 +11,7 @@ use crate::config::log::LogConfig;
 use crate::log::counters::add;
 use crate::log::error::{Condemned, IoContext, LogError};
 use crate::log::file_names::{self, DirKind};
+use crate::log::files::Kind;
 use crate::log::loading::{self, LoadInput};
 use crate::log::pending::Due;
 use crate::log::{Log, checkpoint, files};
@@ -255,10 +256,18 @@ pub(super) const NOT_PARTITIONS: [&str; 2] = ["__cluster_metadata-0", "remote-lo
 fn partition_dirs(root: &Path) -> Result<Vec<(String, DirKind, TopicPartition)>, LogError> {
     let mut dirs = Vec::new();
     for entry in files::list(root).doing("list", root)? {
-        if !entry.file_type().doing("list", root)?.is_dir() {
-            continue;
-        }
         let name = entry.file_name().to_string_lossy().into_owned();
+        match files::kind_of(&entry).doing("list", root)? {
+            Kind::Dir => {}
+            // The log is where nobody finds it now: it is one that cannot be opened, and is not made anew.
+            Kind::BrokenLink => {
+                log::warn!("{} is a link that leads nowhere", entry.path().display());
+                if file_names::parse_dir_name(&name).is_none() {
+                    continue;
+                }
+            }
+            Kind::File | Kind::Other => continue,
+        }
         if NOT_PARTITIONS.contains(&name.as_str()) {
             continue;
         }

@@ -8,7 +8,7 @@ use crate::log::broker_metadata::MetaProperties;
 use crate::log::checkpoint;
 use crate::log::error::{IoContext, LogError};
 use crate::log::file_names::{self, DirKind};
-use crate::log::files;
+use crate::log::files::{self, Kind};
 use crate::log::partition_metadata;
 use crate::model::{Offset, TopicId, TopicPartition};
 
@@ -25,6 +25,8 @@ pub struct DirSurvey {
     pub partitions: Vec<SurveyedPartition>,
     /// Directories that no broker makes: it would not start with them.
     pub foreign: Vec<String>,
+    /// Links that lead nowhere, whatever they stand for.
+    pub broken_links: Vec<String>,
     /// For whom the broker runs as.
     pub free_bytes: u64,
     pub total_bytes: u64,
@@ -50,14 +52,16 @@ pub struct SurveyedPartition {
 /// Looks at a directory that exists.
 pub fn survey(root: &Path) -> Result<DirSurvey, LogError> {
     files::may_use(root).doing("use", root)?;
+    let lock = root.join(file_names::LOCK);
     let space = files::volume(root).doing("measure", root)?;
     let mut survey = DirSurvey {
-        lock_holder: lock_holder(&root.join(file_names::LOCK))?,
+        lock_holder: files::lock_holder(&lock).doing("look at the lock of", &lock)?,
         had_clean_shutdown: files::exists(&root.join(file_names::CLEAN_SHUTDOWN)).unwrap_or(false),
         metadata: MetaProperties::read(&root.join(file_names::META_PROPERTIES)),
         damaged: Vec::new(),
         partitions: Vec::new(),
         foreign: Vec::new(),
+        broken_links: Vec::new(),
         free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
         total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
     };
@@ -75,8 +79,14 @@ pub fn survey(root: &Path) -> Result<DirSurvey, LogError> {
     }
     for entry in files::list(root).doing("list", root)? {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !entry.file_type().doing("list", root)?.is_dir() || NOT_PARTITIONS.contains(&name.as_str()) {
-            continue;
+        match files::kind_of(&entry).doing("list", root)? {
+            Kind::Dir if NOT_PARTITIONS.contains(&name.as_str()) => continue,
+            Kind::Dir => {}
+            Kind::BrokenLink => {
+                survey.broken_links.push(name);
+                continue;
+            }
+            Kind::File | Kind::Other => continue,
         }
         let Some((topic_partition, kind)) = file_names::parse_dir_name(&name) else {
             survey.foreign.push(name);
@@ -84,13 +94,17 @@ pub fn survey(root: &Path) -> Result<DirSurvey, LogError> {
         };
         let recovery_point = recovery_points.get(&topic_partition).copied().unwrap_or(Offset(0));
         match survey_partition(&entry.path(), topic_partition, kind, recovery_point) {
-            Ok(partition) => survey.partitions.push(partition),
+            Ok((partition, broken_links)) => {
+                survey.broken_links.extend(broken_links.into_iter().map(|link| format!("{name}/{link}")));
+                survey.partitions.push(partition);
+            }
             // A broker that runs removes it meanwhile.
             Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(why) => survey.damaged.push(why.to_string()),
         }
     }
     survey.foreign.sort_unstable();
+    survey.broken_links.sort_unstable();
     survey.partitions.sort_unstable_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
     Ok(survey)
 }
@@ -100,7 +114,7 @@ fn survey_partition(
     topic_partition: TopicPartition,
     kind: DirKind,
     recovery_point: Offset,
-) -> Result<SurveyedPartition, LogError> {
+) -> Result<(SurveyedPartition, Vec<String>), LogError> {
     let mut partition = SurveyedPartition {
         topic_partition,
         is_future: kind == DirKind::Future,
@@ -112,9 +126,14 @@ fn survey_partition(
         unknown_files: Vec::new(),
     };
     let mut segments: Vec<(Offset, u64)> = Vec::new();
+    let mut broken_links = Vec::new();
     for entry in files::list(dir).doing("list", dir)? {
-        let bytes = files::metadata(&entry.path()).doing("look at", &entry.path())?.len();
         let name = entry.file_name().to_string_lossy().into_owned();
+        if matches!(files::kind_of(&entry).doing("list", dir)?, Kind::BrokenLink) {
+            broken_links.push(name);
+            continue;
+        }
+        let bytes = files::metadata(&entry.path()).doing("look at", &entry.path())?.len();
         partition.bytes += bytes;
         match file_names::offset_of(&name) {
             Some(base) if name.ends_with(".log") => segments.push((base, bytes)),
@@ -128,23 +147,13 @@ fn survey_partition(
     let ends = segments.iter().skip(1).map(|(base, _)| *base).chain([Offset(i64::MAX)]);
     let unflushed = segments.iter().zip(ends).filter(|(_, end)| *end > recovery_point);
     partition.unflushed_bytes = unflushed.map(|((_, bytes), _)| bytes).sum();
-    Ok(partition)
+    Ok((partition, broken_links))
 }
 
 /// What stands beside the segments.
 fn is_known(name: &str) -> bool {
     let name = name.strip_suffix(".tmp").unwrap_or(name);
     name == file_names::LEADER_EPOCH_CHECKPOINT || name == file_names::PARTITION_METADATA
-}
-
-/// Who has the lock that brokers take, JVM's and ours.
-fn lock_holder(path: &Path) -> Result<Option<i32>, LogError> {
-    let file = match files::open(path) {
-        Ok(file) => file,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(why) => return Err(why).doing("open", path),
-    };
-    files::lock_holder(&file).doing("look at the lock of", path)
 }
 
 #[cfg(test)]
