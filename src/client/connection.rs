@@ -151,6 +151,14 @@ impl Shared {
         }
     }
 
+    /// Closes the connection, which is of no use any more.
+    fn timed_out(&self, api: &'static str) -> ClientError {
+        let after = self.settings.request_timeout;
+        let error = ClientError::TimedOut { address: self.address.clone(), api, after };
+        self.close(error.clone());
+        error
+    }
+
     fn disconnected(&self, reason: impl Into<String>) -> ClientError {
         ClientError::Disconnected { address: self.address.clone(), reason: reason.into() }
     }
@@ -174,11 +182,8 @@ impl<R: Request> InFlight<R> {
             Ok(Ok(reply)) => reply?,
             Ok(Err(_)) => return Err(self.shared.disconnected("closed before the answer came")),
             Err(_) => {
-                let after = self.shared.settings.request_timeout;
-                let error = ClientError::TimedOut { address: address.clone(), api: R::NAME, after };
                 self.shared.waiting().replies.remove(&self.correlation_id);
-                self.shared.close(error.clone());
-                return Err(error);
+                return Err(self.shared.timed_out(R::NAME));
             }
         };
         let decode_error = |error| ClientError::Decode { address: address.clone(), api: R::NAME, error };
@@ -344,22 +349,31 @@ impl Connection {
             }
             waiting.replies.insert(correlation_id, reply_to);
         }
-        if self.frames.send(frame).await.is_err() {
+        if let Err(error) = self.queue::<R>(frame, deadline).await {
             self.shared.waiting().replies.remove(&correlation_id);
-            return Err(self.shared.disconnected("closed"));
+            return Err(error);
         }
         let shared = Arc::clone(&self.shared);
         Ok(InFlight { shared, reply, correlation_id, version, deadline, request: PhantomData })
     }
 
+    /// A broker that takes nothing any more costs its connection, as one does that does not answer.
+    async fn queue<R: Request>(&self, frame: Vec<Bytes>, deadline: Instant) -> Result<(), ClientError> {
+        match timeout_at(deadline, self.frames.send(frame)).await {
+            Ok(queued) => queued.map_err(|_| self.shared.disconnected("closed")),
+            Err(_) => Err(self.shared.timed_out(R::NAME)),
+        }
+    }
+
     /// Queues a request that gets no answer: a produce with acks=0.
     pub async fn submit_unanswered<R: Request>(&self, request: &R, version: i16) -> Result<(), ClientError> {
+        let deadline = Instant::now() + self.shared.settings.request_timeout;
         let correlation_id = self.shared.next_correlation_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
         let frame = self.frame::<R>(version, correlation_id, |body| request.encode(body, version))?;
         if let Some(error) = &self.shared.waiting().closed {
             return Err(error.clone());
         }
-        self.frames.send(frame).await.map_err(|_| self.shared.disconnected("closed"))
+        self.queue::<R>(frame, deadline).await
     }
 
     fn frame<R: Request>(
@@ -631,6 +645,31 @@ mod tests {
         assert_eq!(connected.peer_addr().unwrap(), live.local_addr().unwrap());
         let error = Connection::connect(&black_hole.to_string(), &settings).await.expect_err("nobody answers");
         assert!(error.to_string().contains("no answer within 1000 ms"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_takes_nothing_any_more_costs_its_connection() {
+        let settings = ConnectionSettings { request_timeout: Duration::from_millis(50), ..Default::default() };
+        let flood = HeartbeatRequest { member_id: "m".repeat(30_000), ..heartbeat() };
+        let hung = Duration::from_secs(20);
+        for is_answered in [false, true] {
+            let (connection, _broker) = connected(settings.clone()).await;
+            let refused = timeout(hung, async {
+                loop {
+                    let submitted = match is_answered {
+                        false => connection.submit_unanswered(&flood, 1).await,
+                        true => connection.submit(&flood, 1).await.map(drop),
+                    };
+                    match submitted {
+                        Ok(()) => {}
+                        Err(error) => return error,
+                    }
+                }
+            });
+            let error = refused.await.expect("it does not wait for ever");
+            assert!(matches!(error, ClientError::TimedOut { api: "HeartbeatRequest", .. }), "{error}");
+            assert!(connection.is_closed());
+        }
     }
 
     #[tokio::test]
