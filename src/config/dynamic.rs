@@ -249,6 +249,17 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
     (used, complaints)
 }
 
+/// What of a broker's stored settings a JVM broker uses and we do not: passwords, as it has encrypted them.
+pub fn encrypted(stored: &Properties, scope: Scope) -> Properties {
+    let is_used = |name: &str| {
+        let is_misplaced = is_read_only(name) || needs_listener_prefix(name);
+        !is_misplaced && !(scope == Scope::ClusterDefault && is_per_broker(name))
+    };
+    let is_password = |name: &str| setting_behind(name).is_some_and(|one| one.config_type == ConfigType::Password);
+    let passwords = stored.iter().filter(|(name, _)| is_used(name) && is_password(name));
+    passwords.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
 /// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
 /// logs are opened, which is at the next start, as in Kafka.
@@ -504,5 +515,9 @@ mod tests {
         assert_eq!(used, properties(&[("log.retention.ms", "5"), ("plug.in", "kept")]));
         assert_eq!(complaints.len(), 5);
         assert!(usable(&stored, Scope::Broker).0.contains_key("listeners"));
+        // A JVM broker has a use for the password of its own listener alone.
+        assert_eq!(encrypted(&stored, Scope::ClusterDefault), Properties::new());
+        let password = properties(&[("listener.name.a.ssl.keystore.password", "encrypted")]);
+        assert_eq!(encrypted(&stored, Scope::Broker), password);
     }
 }
