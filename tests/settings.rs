@@ -246,6 +246,11 @@ fn passwords_that_a_jvm_broker_has_stored_outlive_changes_of_other_settings() {
     assert_eq!(stored(), properties(&[(RATE, "8"), (PASSWORD, "encrypted"), (JAAS, "too")]));
     assert_eq!(change(client, BROKER, "0", &[(RATE, DELETE, None), (JAAS, DELETE, None)]), (0, None));
     assert_eq!(stored(), properties(&[(PASSWORD, "encrypted")]));
+    // We could not encrypt it.
+    let (code, message) = change(client, BROKER, "0", &[(JAAS, SET, Some("secret"))]);
+    assert_eq!(code, INVALID_REQUEST);
+    assert!(message.as_ref().is_some_and(|text| text.contains(JAAS) && !text.contains("secret")), "{message:?}");
+    assert_eq!(stored(), properties(&[(PASSWORD, "encrypted")]));
 }
 
 #[test]

@@ -132,7 +132,7 @@ pub fn validate_broker(config: &KafkaConfig, proposed: &Properties, scope: Scope
         named(&needs_listener_prefix),
     )?;
     for (name, text) in proposed {
-        if let Some(setting) = dynamic_setting(name) {
+        if let Some(setting) = setting_behind(name) {
             setting.parse(text)?;
         }
     }
@@ -148,7 +148,7 @@ pub fn validate_broker(config: &KafkaConfig, proposed: &Properties, scope: Scope
     };
     for (name, value) in proposed {
         // What stands there already was put there by a broker that acts on it. What no broker knows may be a plug-in's.
-        let is_known = dynamic_setting(name).is_some();
+        let is_known = setting_behind(name).is_some();
         if stored.get(name) != Some(value) && is_known && !is_applied_at_run_time(name) {
             return Err(ConfigError::Unsupported {
                 name: name.clone(),
@@ -397,6 +397,8 @@ mod tests {
             (Scope::ClusterDefault, "listener.name.a.ssl.client.auth", "none", "Cannot update these configs at default cluster level, broker id must be specified: Set(listener.name.a.ssl.client.auth)"),
             (Scope::Broker, "message.max.bytes", "-1", "Invalid value -1 for configuration message.max.bytes: Value must be at least 0"),
             (Scope::Broker, "log.retention.ms", "0", "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
+            (Scope::Broker, "listener.name.a.scram-sha-256.sasl.jaas.config", "secret", "Odradek does not support listener.name.a.scram-sha-256.sasl.jaas.config=[hidden] yet: this setting cannot be changed at run time; set it in server.properties and restart"),
+            (Scope::Broker, "listener.name.a.plain.connections.max.reauth.ms", "x", "Invalid value x for configuration connections.max.reauth.ms: Not a number of type LONG"),
             (Scope::Broker, "num.network.threads", "4", "Odradek does not support num.network.threads=4 yet: this setting cannot be changed at run time; set it in server.properties and restart"),
             (Scope::ClusterDefault, "max.connections", "0", "Invalid value org.apache.kafka.common.config.ConfigException: Invalid max.connections 0 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "listener.name.plaintext.max.connection.creation.rate", "0", "Invalid value org.apache.kafka.common.config.ConfigException: Invalid max.connection.creation.rate 0 for configuration Invalid dynamic configuration"),
