@@ -213,6 +213,10 @@ fn changes_are_refused_in_kafkas_words() {
                for num.io.threads=17, value should not be greater than double the current value 8 for configuration \
                Invalid dynamic configuration";
     assert_eq!(change(client, BROKER, "0", &[("num.io.threads", SET, Some("17"))]), (INVALID_REQUEST, text(why)));
+    let (code, message) = change(client, BROKER, "0", &[("log.cleaner.threads", SET, Some("3"))]);
+    let why = "Invalid value org.apache.kafka.common.config.ConfigException: Log cleaner threads cannot be increased to more \
+               than double the current value 1 for configuration Invalid dynamic configuration";
+    assert_eq!((code, message), (INVALID_REQUEST, text(why)));
     // A JVM broker may change these.
     if Kind::under_test() == Kind::Odradek {
         let (code, message) = change(client, BROKER, "0", &[("num.network.threads", SET, Some("4"))]);

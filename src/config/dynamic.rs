@@ -200,7 +200,7 @@ fn validate_cleaner_threads(current: i64, proposed: i64) -> Result<(), ConfigErr
         }
         _ => return Ok(()),
     };
-    Err(ConfigError::Config(format!("Log cleaner threads {refusal}")))
+    Err(invalid_dynamic_configuration(&format!("Log cleaner threads {refusal}")))
 }
 
 /// The pools whose threads may be halved or doubled with one change, and no more.
@@ -404,7 +404,7 @@ mod tests {
             (Scope::Broker, "listener.name.plaintext.max.connection.creation.rate", "0", "Invalid value org.apache.kafka.common.config.ConfigException: Invalid max.connection.creation.rate 0 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "num.io.threads", "17", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=17, value should not be greater than double the current value 8 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "num.io.threads", "3", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=3, value should be at least half the current value 8 for configuration Invalid dynamic configuration"),
-            (Scope::Broker, "log.cleaner.threads", "3", "Log cleaner threads cannot be increased to more than double the current value 1"),
+            (Scope::Broker, "log.cleaner.threads", "3", "Invalid value org.apache.kafka.common.config.ConfigException: Log cleaner threads cannot be increased to more than double the current value 1 for configuration Invalid dynamic configuration"),
         ];
         for (scope, name, value, expected) in cases {
             let refusal = validate_broker(&config(), &properties(&[(name, value)]), scope).expect_err(name);
