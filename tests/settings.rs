@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use odradek::protocol::messages::alter_configs::AlterableConfig as LegacyConfig;
 use odradek::protocol::messages::alter_configs::{AlterConfigsRequest, AlterConfigsResource as LegacyResource};
 use odradek::protocol::messages::describe_configs::{
@@ -13,6 +15,9 @@ use odradek::protocol::messages::incremental_alter_configs::{
 };
 use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
 use odradek::record::compression::Codec;
+use odradek_zookeeper::session::ZooKeeper as Session;
+use odradek_zookeeper::settings::Settings;
+use odradek_zookeeper::znode::config::ConfigEntity;
 use support::client::{Client, batch};
 use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, eventually, tied};
 
@@ -208,12 +213,48 @@ fn changes_are_refused_in_kafkas_words() {
                for num.io.threads=17, value should not be greater than double the current value 8 for configuration \
                Invalid dynamic configuration";
     assert_eq!(change(client, BROKER, "0", &[("num.io.threads", SET, Some("17"))]), (INVALID_REQUEST, text(why)));
+    let (code, message) = change(client, BROKER, "0", &[("log.cleaner.threads", SET, Some("3"))]);
+    let why = "Invalid value org.apache.kafka.common.config.ConfigException: Log cleaner threads cannot be increased to more \
+               than double the current value 1 for configuration Invalid dynamic configuration";
+    assert_eq!((code, message), (INVALID_REQUEST, text(why)));
     // A JVM broker may change these.
     if Kind::under_test() == Kind::Odradek {
         let (code, message) = change(client, BROKER, "0", &[("num.network.threads", SET, Some("4"))]);
         assert_eq!(code, INVALID_REQUEST);
         assert!(message.is_some_and(|text| text.contains("num.network.threads=4")));
     }
+}
+
+/// Whoever goes back to a JVM broker has its listeners still.
+#[test]
+fn passwords_that_a_jvm_broker_has_stored_outlive_changes_of_other_settings() {
+    const RATE: &str = "leader.replication.throttled.rate";
+    const PASSWORD: &str = "listener.name.a.ssl.keystore.password";
+    const JAAS: &str = "listener.name.a.scram-sha-256.sasl.jaas.config";
+    let cluster = Cluster::start_as(Kind::Odradek, "settings-passwords", "");
+    let client = &mut cluster.broker.client();
+    assert_eq!(change(client, BROKER, "0", &[(RATE, SET, Some("7"))]), (0, None));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let zk = runtime
+        .block_on(Session::connect(Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port))))
+        .expect("ZooKeeper runs");
+    let entity = ConfigEntity::Broker(0);
+    let stored = || runtime.block_on(zk.config(&entity)).expect("it is stored");
+    let properties = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let written = properties(&[(RATE, "7"), (PASSWORD, "encrypted"), (JAAS, "too"), ("num.partitions", "3")]);
+    runtime.block_on(zk.set_config(&entity, &written)).expect("written");
+    assert_eq!(change(client, BROKER, "0", &[(RATE, SET, Some("8"))]), (0, None));
+    // Kafka drops what no broker may change at run time.
+    assert_eq!(stored(), properties(&[(RATE, "8"), (PASSWORD, "encrypted"), (JAAS, "too")]));
+    assert_eq!(change(client, BROKER, "0", &[(RATE, DELETE, None), (JAAS, DELETE, None)]), (0, None));
+    assert_eq!(stored(), properties(&[(PASSWORD, "encrypted")]));
+    // We could not encrypt it.
+    let (code, message) = change(client, BROKER, "0", &[(JAAS, SET, Some("secret"))]);
+    assert_eq!(code, INVALID_REQUEST);
+    assert!(message.as_ref().is_some_and(|text| text.contains(JAAS) && !text.contains("secret")), "{message:?}");
+    assert_eq!(stored(), properties(&[(PASSWORD, "encrypted")]));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use odradek::record::compression::Codec;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
 use regex::Regex;
-use support::client::{Client, batch};
+use support::client::{Client, batch, values};
 use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
 
 /// A call, its standard input, its exit status, its standard output, and what its standard error contains.
@@ -820,6 +820,30 @@ fn a_tool_waits_for_the_leaders_of_a_broker_that_has_just_started() {
             "",
         );
         assert_eq!(offsets.as_deref(), Ok("t:0:0\nt:1:1\nt:2:0\n"), "start {start}");
+    }
+}
+
+/// Many short lines fill a batch that is too large for the topic.
+#[test]
+fn lines_that_the_topic_takes_one_by_one_are_written_though_a_batch_of_them_is_too_large() {
+    let cluster = Cluster::start("tools-split", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("small", 1, &[("max.message.bytes", "2000")]);
+    let lines: Vec<String> = (0..1000).map(|number| format!("line {number} of a thousand")).collect();
+    let address = cluster.broker.address();
+    let mut written = Vec::new();
+    for idempotence in ["enable.idempotence=true", "enable.idempotence=false"] {
+        let arguments = ["--bootstrap-server", &address, "--topic", "small", "--producer-property", idempotence];
+        let said = cluster.script("kafka-console-producer.sh", &arguments, &(lines.join("\n") + "\n"));
+        assert!(said.is_ok(), "{said:?}");
+        written.extend(lines.clone());
+        let mut found = values(&client.read_all("small", 0, 0).expect("answered"));
+        if idempotence.ends_with("false") {
+            // With several requests in flight it keeps no order, as Kafka's does not.
+            found[lines.len()..].sort();
+            written[lines.len()..].sort();
+        }
+        assert!(found == written, "{idempotence}: {} of {} lines", found.len(), written.len());
     }
 }
 

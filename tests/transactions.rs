@@ -27,9 +27,10 @@ use odradek::protocol::messages::txn_offset_commit::{
 use odradek::protocol::messages::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
 };
+use odradek::record::compression::Codec;
 use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
-use support::client::{Client, frame};
+use support::client::{Client, batch, frame};
 use support::transactional::{
     Jvm, Producer, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
     until_transactions_are_coordinated,
@@ -425,6 +426,46 @@ fn offsets_in_transactions(client: &mut Client) {
             if (found.error_code, found.committed_offset) == (0, offset) { Ok(()) } else { Err(format!("{found:?}")) }
         });
     }
+}
+
+/// It would read again what the open transaction has consumed.
+#[test]
+fn our_consumer_waits_for_offsets_of_an_open_transaction() {
+    let cluster = Cluster::start("transactions-stable", "");
+    let client = &mut cluster.broker.client();
+    client.create_topic("orders", 1, &[]);
+    let written = batch(Codec::None, ["one".to_owned(), "two".to_owned()]);
+    client.produce("orders", 0, written).expect("answered").expect("appended");
+    client.until_coordinated("g");
+    until_transactions_are_coordinated(client);
+    let me = Producer::begin(client, "offsets");
+    let add = AddOffsetsToTxnRequest {
+        transactional_id: me.id.clone(),
+        producer_id: me.me.producer_id,
+        producer_epoch: me.me.producer_epoch,
+        group_id: "g".to_owned(),
+    };
+    let mut add_to = || client.call(&add, 3).expect("AddOffsetsToTxn is answered").error_code;
+    assert_eq!(settled("the offsets are added", &mut add_to, |code| *code), 0);
+    let position = TxnOffsetCommitRequestPartition { committed_offset: 1, ..Default::default() };
+    let commit = TxnOffsetCommitRequest {
+        transactional_id: me.id.clone(),
+        group_id: "g".to_owned(),
+        producer_id: me.me.producer_id,
+        producer_epoch: me.me.producer_epoch,
+        topics: vec![TxnOffsetCommitRequestTopic { name: "orders".to_owned(), partitions: vec![position] }],
+        ..Default::default()
+    };
+    let told = client.call(&commit, 3).expect("TxnOffsetCommit is answered");
+    assert_eq!(told.topics[0].partitions[0].error_code, 0);
+    let address = cluster.broker.address();
+    let consumer = |more: &[&str]| {
+        let to_read = ["--bootstrap-server", &address, "--topic", "orders", "--group", "g", "--from-beginning"];
+        cluster.script("kafka-console-consumer.sh", &[&to_read[..], more].concat(), "")
+    };
+    assert_eq!(consumer(&["--timeout-ms", "3000"]).as_deref(), Ok(""));
+    assert_eq!(me.end(client, true), ErrorCode::None);
+    assert_eq!(consumer(&["--max-messages", "1"]).as_deref(), Ok("two\n"));
 }
 
 fn descriptions(client: &mut Client, producer_id: i64) {

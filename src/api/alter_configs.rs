@@ -277,13 +277,18 @@ async fn alter_broker(server: &Server, name: &str, change: &Change, validate_onl
         }
     };
     let valid = |stored: &Properties| {
-        let proposed = match change {
+        let mut proposed = match change {
             Change::Replace(proposed) => proposed.clone(),
             // Like Kafka, an incremental change also drops what is stored and cannot be used.
             Change::Steps(steps) => dynamic::change_broker(&dynamic::usable(stored, scope).0, steps).map_err(unfit)?,
         };
         dynamic::validate_broker(&server.config.load(), &proposed, scope)
             .map_err(|why| Refusal::invalid_request(why.to_string()))?;
+        if let Change::Steps(steps) = change {
+            // A JVM broker is to find its passwords again; who wants one deleted has said so.
+            let kept = dynamic::encrypted(stored, scope).into_iter();
+            proposed.extend(kept.filter(|(name, _)| steps.iter().all(|(step, _)| step != name)));
+        }
         Ok(proposed)
     };
     let note = |proposed: &Properties| {

@@ -75,8 +75,8 @@ pub(crate) async fn follow_connection_limits(
     }
 }
 
-/// `producer.id.expiration.ms`, until told to stop.
-pub(crate) async fn follow_producer_expiration(
+/// `producer.id.expiration.ms` and `log.segment.delete.delay.ms`, until told to stop.
+pub(crate) async fn follow_log_dirs_settings(
     mut log_dirs: Section<LogDirsConfig>,
     dirs: Arc<LogDirs>,
     mut shutdown: watch::Receiver<bool>,
@@ -84,6 +84,7 @@ pub(crate) async fn follow_producer_expiration(
     loop {
         // The directories were opened before what is stored in ZooKeeper was read.
         dirs.set_producer_id_expiration(log_dirs.current().producer_id_expiration_ms);
+        dirs.set_file_delete_delay(log_dirs.current().topic_defaults.file_delete_delay_ms);
         tokio::select! {
             changed = log_dirs.changed() => if changed.is_none() {
                 return;

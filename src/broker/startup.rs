@@ -30,7 +30,7 @@ use crate::broker::local_host::canonical_host_name;
 use crate::broker::registration::{self, Identity, Registration};
 use crate::broker::sections::{
     follow_advertised_listeners, follow_cleaner_settings, follow_connection_limits, follow_controller_settings,
-    follow_io_threads, follow_producer_expiration, follow_replica_settings,
+    follow_io_threads, follow_log_dirs_settings, follow_replica_settings,
 };
 use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::kafka_config::KafkaConfig;
@@ -337,6 +337,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     let (own_configs, defaults) = dynamic.topic_configs().await.doing("read the topics' settings")?;
     // The directories were opened before what is stored in ZooKeeper was read.
     log_dirs.set_recovery_threads(log_dirs_config.num_recovery_threads_per_data_dir);
+    log_dirs.set_file_delete_delay(log_dirs_config.topic_defaults.file_delete_delay_ms);
     let has_topics = !own_configs.is_empty();
     load_logs(&log_dirs, own_configs, defaults).await?;
 
@@ -395,7 +396,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     tasks.spawn(Arc::clone(&groups).run(group_leaderships_told, shutting_down.clone()));
     tasks.spawn(Arc::clone(&transactions).run(transaction_leaderships_told, shutting_down.clone()));
     let expiration = dynamic.section(KafkaConfig::log_dirs_config);
-    tasks.spawn(follow_producer_expiration(expiration, Arc::clone(&log_dirs), shutting_down.clone()));
+    tasks.spawn(follow_log_dirs_settings(expiration, Arc::clone(&log_dirs), shutting_down.clone()));
     let cleaner = dynamic.section(KafkaConfig::cleaner_config);
     tasks.spawn(follow_cleaner_settings(cleaner, Arc::clone(&log_dirs), shutting_down.clone()));
     let sockets = dynamic.section(KafkaConfig::socket_config);

@@ -49,6 +49,15 @@ pub type FoundOffsets = BTreeMap<TopicPartition, Result<FoundOffset, ErrorCode>>
 /// Partitions that are moving to other replicas.
 pub type Ongoing = BTreeMap<TopicPartition, OngoingPartitionReassignment>;
 
+/// Which of a group's positions is meant while a transaction that commits others is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// The one that counts until then.
+    AsKnown,
+    /// None: it is waited for, as whoever reads on from there must (KIP-447).
+    Stable,
+}
+
 /// A group's position in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
@@ -407,6 +416,7 @@ impl Cluster {
         &self,
         group: &str,
         partitions: Option<&[TopicPartition]>,
+        committed: Committed,
     ) -> Result<BTreeMap<TopicPartition, Option<CommittedOffset>>, ClientError> {
         let topics = partitions.map(|partitions| {
             by_topic(partitions.iter().map(|partition| (partition, ())))
@@ -423,7 +433,10 @@ impl Cluster {
             let coordinator = self.coordinator(group).await?;
             // From version 8 on, groups come in batches; one group needs none of that.
             let version = coordinator.version_of::<OffsetFetchRequest>(7)?;
-            let answer = coordinator.send_at(request, version).await?;
+            // Older brokers cannot be asked for it; Kafka's consumer takes what they say.
+            let require_stable = committed == Committed::Stable && version >= 7;
+            let answer =
+                coordinator.send_at(&OffsetFetchRequest { require_stable, ..request.clone() }, version).await?;
             let doing = || format!("fetch offsets of group {group}");
             checked(doing(), answer.error_code, None)?;
             let mut committed = BTreeMap::new();

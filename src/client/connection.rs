@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -150,6 +151,14 @@ impl Shared {
         }
     }
 
+    /// Closes the connection, which is of no use any more.
+    fn timed_out(&self, api: &'static str) -> ClientError {
+        let after = self.settings.request_timeout;
+        let error = ClientError::TimedOut { address: self.address.clone(), api, after };
+        self.close(error.clone());
+        error
+    }
+
     fn disconnected(&self, reason: impl Into<String>) -> ClientError {
         ClientError::Disconnected { address: self.address.clone(), reason: reason.into() }
     }
@@ -173,11 +182,8 @@ impl<R: Request> InFlight<R> {
             Ok(Ok(reply)) => reply?,
             Ok(Err(_)) => return Err(self.shared.disconnected("closed before the answer came")),
             Err(_) => {
-                let after = self.shared.settings.request_timeout;
-                let error = ClientError::TimedOut { address: address.clone(), api: R::NAME, after };
                 self.shared.waiting().replies.remove(&self.correlation_id);
-                self.shared.close(error.clone());
-                return Err(error);
+                return Err(self.shared.timed_out(R::NAME));
             }
         };
         let decode_error = |error| ClientError::Decode { address: address.clone(), api: R::NAME, error };
@@ -192,10 +198,13 @@ impl Connection {
     /// Connects without asking for versions: whoever sends names the version, as brokers among each other do.
     pub async fn connect(address: &str, settings: &ConnectionSettings) -> Result<Connection, ClientError> {
         let refused = |reason: String| ClientError::Connect { address: address.to_owned(), reason };
-        let stream = timeout(settings.connect_timeout, connect_to_any(address, settings))
-            .await
-            .map_err(|_| refused(format!("no answer within {} ms", settings.connect_timeout.as_millis())))?
-            .map_err(|error| refused(error.to_string()))?;
+        let stream = timeout(settings.connect_timeout, async {
+            let deadline = Instant::now() + settings.connect_timeout;
+            connect_to_any(addresses_of(address).await?, settings, deadline).await
+        })
+        .await
+        .unwrap_or_else(|_| Err(no_answer(settings)))
+        .map_err(|error| refused(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| refused(error.to_string()))?;
         if settings.resets {
             let socket = socket2::SockRef::from(&stream);
@@ -340,22 +349,31 @@ impl Connection {
             }
             waiting.replies.insert(correlation_id, reply_to);
         }
-        if self.frames.send(frame).await.is_err() {
+        if let Err(error) = self.queue::<R>(frame, deadline).await {
             self.shared.waiting().replies.remove(&correlation_id);
-            return Err(self.shared.disconnected("closed"));
+            return Err(error);
         }
         let shared = Arc::clone(&self.shared);
         Ok(InFlight { shared, reply, correlation_id, version, deadline, request: PhantomData })
     }
 
+    /// A broker that takes nothing any more costs its connection, as one does that does not answer.
+    async fn queue<R: Request>(&self, frame: Vec<Bytes>, deadline: Instant) -> Result<(), ClientError> {
+        match timeout_at(deadline, self.frames.send(frame)).await {
+            Ok(queued) => queued.map_err(|_| self.shared.disconnected("closed")),
+            Err(_) => Err(self.shared.timed_out(R::NAME)),
+        }
+    }
+
     /// Queues a request that gets no answer: a produce with acks=0.
     pub async fn submit_unanswered<R: Request>(&self, request: &R, version: i16) -> Result<(), ClientError> {
+        let deadline = Instant::now() + self.shared.settings.request_timeout;
         let correlation_id = self.shared.next_correlation_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
         let frame = self.frame::<R>(version, correlation_id, |body| request.encode(body, version))?;
         if let Some(error) = &self.shared.waiting().closed {
             return Err(error.clone());
         }
-        self.frames.send(frame).await.map_err(|_| self.shared.disconnected("closed"))
+        self.queue::<R>(frame, deadline).await
     }
 
     fn frame<R: Request>(
@@ -386,23 +404,48 @@ impl Connection {
     }
 }
 
-/// Tries every address that the name stands for.
-async fn connect_to_any(address: &str, settings: &ConnectionSettings) -> io::Result<TcpStream> {
+/// What the name stands for, IPv4 first, as a JVM has it unless it is told otherwise.
+async fn addresses_of(name: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<SocketAddr> = lookup_host(name).await?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    Ok(addresses)
+}
+
+/// Tries every address. One that does not answer has its share of the time that is left, so that the others are tried too:
+/// a name may have an IPv6 address that a filter drops everything for.
+/// Source: kafka 3.9 clients/.../ClusterConnectionStates.java, moveToNextAddress; there each has the whole time for itself.
+async fn connect_to_any(
+    addresses: Vec<SocketAddr>,
+    settings: &ConnectionSettings,
+    deadline: Instant,
+) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
-    for resolved in lookup_host(address).await? {
-        let socket = if resolved.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(bytes) = settings.send_buffer_bytes {
-            socket.set_send_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = settings.receive_buffer_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        match socket.connect(resolved).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let now = Instant::now();
+        let share = deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX);
+        match timeout_at(now + share, connect_to(*address, settings)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = no_answer(settings),
         }
     }
     Err(last)
+}
+
+fn no_answer(settings: &ConnectionSettings) -> io::Error {
+    let waited = format!("no answer within {} ms", settings.connect_timeout.as_millis());
+    io::Error::new(io::ErrorKind::TimedOut, waited)
+}
+
+async fn connect_to(address: SocketAddr, settings: &ConnectionSettings) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(bytes) = settings.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = settings.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.connect(address).await
 }
 
 /// Hands every frame to whoever waits for it. Returns why it stopped.
@@ -575,6 +618,58 @@ mod tests {
         let error = connection.send_at(&heartbeat(), 1).await.unwrap_err();
         assert!(matches!(error, ClientError::TimedOut { api: "HeartbeatRequest", .. }), "{error}");
         assert!(connection.is_closed());
+    }
+
+    /// Its backlog is full, so that the system drops whatever asks for more.
+    fn silent() -> (socket2::Socket, SocketAddr, Vec<std::net::TcpStream>) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let wait = Duration::from_millis(100);
+        let waiting = std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, wait).ok()).collect();
+        (socket, address, waiting)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_keeps_nobody_from_the_next() {
+        let (_silent, black_hole, _waiting) = silent();
+        let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = ConnectionSettings { connect_timeout: Duration::from_secs(1), ..Default::default() };
+        let connect = async |addresses| {
+            let deadline = Instant::now() + settings.connect_timeout;
+            timeout_at(deadline, connect_to_any(addresses, &settings, deadline)).await
+        };
+        let both = vec![black_hole, live.local_addr().unwrap()];
+        let connected = connect(both).await.expect("in time").expect("one of them answers");
+        assert_eq!(connected.peer_addr().unwrap(), live.local_addr().unwrap());
+        let error = Connection::connect(&black_hole.to_string(), &settings).await.expect_err("nobody answers");
+        assert!(error.to_string().contains("no answer within 1000 ms"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_takes_nothing_any_more_costs_its_connection() {
+        let settings = ConnectionSettings { request_timeout: Duration::from_millis(50), ..Default::default() };
+        let flood = HeartbeatRequest { member_id: "m".repeat(30_000), ..heartbeat() };
+        let hung = Duration::from_secs(20);
+        for is_answered in [false, true] {
+            let (connection, _broker) = connected(settings.clone()).await;
+            let refused = timeout(hung, async {
+                loop {
+                    let submitted = match is_answered {
+                        false => connection.submit_unanswered(&flood, 1).await,
+                        true => connection.submit(&flood, 1).await.map(drop),
+                    };
+                    match submitted {
+                        Ok(()) => {}
+                        Err(error) => return error,
+                    }
+                }
+            });
+            let error = refused.await.expect("it does not wait for ever");
+            assert!(matches!(error, ClientError::TimedOut { api: "HeartbeatRequest", .. }), "{error}");
+            assert!(connection.is_closed());
+        }
     }
 
     #[tokio::test]

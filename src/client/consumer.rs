@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::client::admin::{CommittedOffset, EARLIEST, FoundOffsets, LATEST, by_topic};
+use crate::client::admin::{Committed, CommittedOffset, EARLIEST, FoundOffsets, LATEST, by_topic};
 use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, is_retriable_code};
 use crate::client::group::{Group, Joined, Verdict};
@@ -542,7 +542,7 @@ impl Consumer {
             let committed = match &self.group {
                 None => BTreeMap::new(),
                 Some(group) => {
-                    let ask = self.cluster.committed_offsets(&group.id, Some(&unknown));
+                    let ask = self.cluster.committed_offsets(&group.id, Some(&unknown), Committed::Stable);
                     match timeout_at(deadline, ask).await {
                         Ok(committed) => committed?,
                         Err(_) => return Ok(()),

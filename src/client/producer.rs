@@ -24,9 +24,10 @@ use crate::protocol::message::Payload;
 use crate::protocol::messages::init_producer_id::InitProducerIdRequest;
 use crate::protocol::messages::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
 use crate::protocol::transaction_version::versions_of;
+use crate::record::batch::incremented_sequence;
 use crate::record::build::{BatchBuilder, Header};
 use crate::record::compression::Codec;
-use crate::record::read;
+use crate::record::read::{self, Record};
 
 /// The longest pause before a batch is sent again.
 const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -126,6 +127,7 @@ struct Queue {
 }
 
 struct Batch {
+    /// How many records of its partition came before.
     ordinal: u64,
     contents: Contents,
     record_count: i32,
@@ -369,9 +371,9 @@ impl Shared {
                 attempts: 0,
                 deliveries: Vec::new(),
             });
-            queue.next_ordinal += 1;
             state.outstanding += 1;
         }
+        queue.next_ordinal += 1;
         let batch_count = queue.batches.len();
         let Some(batch) = queue.batches.back_mut() else { unreachable!("a batch was just added") };
         let Contents::Open(builder) = &mut batch.contents else { unreachable!("only open batches have place") };
@@ -719,6 +721,7 @@ impl Sender {
         let queue = state.queues.entry(partition.clone()).or_default();
         let mut is_retriable = error.is_retriable();
         let is_transactional = settings.transactional_id.is_some();
+        let mut is_behind = false;
         if settings.is_idempotent {
             match code {
                 // An earlier batch came back first; this one follows it again. If it is the first, the broker knows
@@ -726,7 +729,8 @@ impl Sender {
                 Some(ErrorCode::OutOfOrderSequenceNumber) => {
                     let follows = queue.batches.front().is_some_and(|first| first.ordinal < batch.ordinal);
                     let is_first = !follows && queue.in_flight == 0;
-                    is_retriable = !is_transactional || !is_first;
+                    is_behind = !is_first;
+                    is_retriable = !is_transactional || is_behind;
                     self.needs_identity |= !is_transactional && is_first;
                 }
                 Some(ErrorCode::UnknownProducerId | ErrorCode::InvalidProducerEpoch) if !is_transactional => {
@@ -736,12 +740,20 @@ impl Sender {
                 _ => {}
             }
         }
-        batch.attempts += 1;
+        // What came back for an earlier one is no attempt of its own: that one may come back, or be split, many times.
+        batch.attempts += u32::from(!is_behind);
         let has_time = batch.created.elapsed() < settings.delivery_timeout;
         // What failed it has given up all that waited, and this is of it too.
         let failure = state.transaction.as_ref().and_then(|transaction| transaction.failure().cloned());
         if let Some(failure) = failure {
             self.shared.settle(state, batch, Err(failure));
+        } else if code == Some(ErrorCode::MessageTooLarge) && batch.record_count > 1 {
+            log::warn!(
+                "Got error produce response on topic-partition {partition}, splitting and retrying. Error: {error}"
+            );
+            queue.is_starting_over = queue.in_flight > 0;
+            state.outstanding += 1;
+            halves(batch, self.shared.codec).into_iter().for_each(|half| queue.put_back(half));
         } else if is_retriable && settings.acks != 0 && has_time && batch.attempts <= settings.retries {
             log::warn!(
                 "Got error produce response on topic-partition {partition}, retrying ({} attempts left). Error: {error}",
@@ -750,7 +762,9 @@ impl Sender {
             queue.is_starting_over = queue.in_flight > 0;
             // Doubles up to a second, as retry.backoff.max.ms has it by default.
             let backoff = settings.cluster.retry_backoff;
-            let pause = backoff.saturating_mul(1 << (batch.attempts - 1).min(10)).min(backoff.max(RETRY_BACKOFF_MAX));
+            let pause = backoff
+                .saturating_mul(1 << batch.attempts.saturating_sub(1).min(10))
+                .min(backoff.max(RETRY_BACKOFF_MAX));
             queue.not_before = Some(Instant::now() + pause);
             queue.put_back(batch);
         } else {
@@ -797,7 +811,7 @@ fn build(batch: &mut Batch, queue: &mut Queue, identity: Option<Identity>, is_tr
         }
     };
     if identity.is_some() {
-        queue.next_sequence = crate::record::batch::incremented_sequence(sequence, batch.record_count);
+        queue.next_sequence = incremented_sequence(sequence, batch.record_count);
     }
     batch.contents = Contents::Built(builder.build());
 }
@@ -805,14 +819,59 @@ fn build(batch: &mut Batch, queue: &mut Queue, identity: Option<Identity>, is_tr
 /// Turns a built batch into an open one, so that it can be built under another producer id.
 fn reopen(batch: &mut Batch, codec: Codec) {
     let Contents::Built(bytes) = &batch.contents else { return };
-    let mut builder = BatchBuilder::new().compression(codec, None);
-    for record in read::records(bytes) {
-        let record = record.expect("the batch was built here");
+    let builder = rebuilt(BatchBuilder::new().compression(codec, None), records_of(bytes));
+    batch.contents = Contents::Open(Box::new(builder));
+}
+
+/// What a broker found too large, in two batches. Its sequences go on to be those of its records: whatever was sent after it
+/// follows the second half.
+/// Source: kafka 3.9.1 clients/.../producer/internals/ProducerBatch.java, split, which makes batches of `batch.size` again.
+fn halves(batch: Batch, codec: Codec) -> [Batch; 2] {
+    let Contents::Built(bytes) = &batch.contents else { unreachable!("only a built batch is sent") };
+    let header = *read::batches(bytes).flatten().next().expect("the batch was built here").header();
+    let of_first = batch.record_count / 2;
+    let count = usize::try_from(of_first).expect("a part of a count");
+    let contents = |records: &mut dyn Iterator<Item = Record>, sequence| {
+        let mut builder = BatchBuilder::new().compression(codec, None);
+        if header.producer_id >= 0 {
+            builder = builder
+                .producer(header.producer_id, header.producer_epoch, sequence)
+                .transactional(header.is_transactional);
+        }
+        Contents::Built(rebuilt(builder, records).build())
+    };
+    let mut records = records_of(bytes);
+    let first = contents(&mut records.by_ref().take(count), header.base_sequence);
+    let second = contents(&mut records, incremented_sequence(header.base_sequence, of_first));
+    let mut deliveries = batch.deliveries;
+    let of_second = deliveries.split_off(count.min(deliveries.len()));
+    let room = batch.room / 2;
+    let Batch { ordinal, record_count, created, .. } = batch;
+    [
+        Batch { ordinal, contents: first, record_count: of_first, room, created, attempts: 0, deliveries },
+        Batch {
+            ordinal: ordinal + u64::from(of_first.unsigned_abs()),
+            contents: second,
+            record_count: record_count - of_first,
+            room: batch.room - room,
+            created,
+            attempts: 0,
+            deliveries: of_second,
+        },
+    ]
+}
+
+fn records_of(built: &Bytes) -> impl Iterator<Item = Record> {
+    read::records(built).map(|record| record.expect("the batch was built here"))
+}
+
+fn rebuilt(mut builder: BatchBuilder, records: impl Iterator<Item = Record>) -> BatchBuilder {
+    for record in records {
         let headers: Vec<Header<'_>> =
             record.headers.iter().map(|(key, value)| (key.as_ref(), value.as_deref())).collect();
         builder.append(record.timestamp, record.key.as_deref(), record.value.as_deref(), &headers);
     }
-    batch.contents = Contents::Open(Box::new(builder));
+    builder
 }
 
 #[cfg(test)]
@@ -878,6 +937,61 @@ mod tests {
         assert_eq!(order, [0, 1, 2, 3]);
         queue.is_starting_over = true;
         assert!(!queue.is_ready(Instant::now(), Duration::ZERO, true));
+    }
+
+    /// Kafka's makes batches of batch.size again, so that they are refused for ever where the topic takes less.
+    #[tokio::test]
+    async fn a_batch_that_is_too_large_is_sent_in_halves_until_one_record_is() {
+        let producer = transactional_producer();
+        let mut sender = Sender::new(Arc::clone(&producer.shared));
+        let partition = TopicPartition::new("a", 0);
+        let too_large = ClientError::refused("produce", ErrorCode::MessageTooLarge, None);
+        let mut whole = batch(10, &["a", "b", "c"]);
+        let told: Arc<Mutex<Vec<(i64, bool)>>> = Arc::default();
+        let heard = |record| {
+            let told = Arc::clone(&told);
+            Box::new(move |sent: Result<Sent, ClientError>| {
+                told.lock().unwrap().push((record, sent.is_ok()));
+            })
+        };
+        whole.deliveries = (0..3).map(|record| heard(record) as OnSettled).collect();
+        whole.room = 7;
+        {
+            let mut state = producer.shared.state();
+            state.outstanding = 1;
+            state.transaction = Some(transactions::Transaction::default());
+            let queue = state.queues.entry(partition.clone()).or_default();
+            queue.next_sequence = i32::MAX;
+            build(&mut whole, queue, Some(Identity { producer_id: 7, producer_epoch: 2 }), true);
+            assert_eq!(queue.next_sequence, 2);
+            queue.put_back(batch(13, &["d"]));
+        }
+        sender.retry_or_give_up(partition.clone(), whole, too_large.clone());
+        let take = || {
+            let mut state = producer.shared.state();
+            let outstanding = state.outstanding;
+            let queue = state.queues.get_mut(&partition).unwrap();
+            (outstanding, queue.batches.drain(..).collect::<Vec<_>>())
+        };
+        let (outstanding, mut waiting) = take();
+        assert_eq!(outstanding, 2);
+        assert_eq!(
+            waiting.iter().map(|batch| (batch.ordinal, batch.room)).collect::<Vec<_>>(),
+            [(10, 3), (11, 4), (13, 0)]
+        );
+        assert_eq!(sequence(&waiting[0]), (7, i32::MAX, 1));
+        assert_eq!(sequence(&waiting[1]), (7, 0, 2));
+        sender.retry_or_give_up(partition.clone(), waiting.swap_remove(1), too_large.clone());
+        let (outstanding, mut quarters) = take();
+        assert_eq!(outstanding, 3);
+        assert_eq!(quarters.iter().map(sequence).collect::<Vec<_>>(), [(7, 0, 1), (7, 1, 1)]);
+        assert_eq!(quarters.iter().map(|batch| batch.ordinal).collect::<Vec<_>>(), [11, 12]);
+        sender.retry_or_give_up(partition.clone(), quarters.remove(1), too_large);
+        assert_eq!(
+            (take().1.len(), &*told.lock().unwrap()),
+            (0, &vec![(2, false)]),
+            "one record is too large for good"
+        );
     }
 
     /// It was in flight when another batch failed the transaction, or its partition could not be added.

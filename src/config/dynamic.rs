@@ -132,7 +132,7 @@ pub fn validate_broker(config: &KafkaConfig, proposed: &Properties, scope: Scope
         named(&needs_listener_prefix),
     )?;
     for (name, text) in proposed {
-        if let Some(setting) = dynamic_setting(name) {
+        if let Some(setting) = setting_behind(name) {
             setting.parse(text)?;
         }
     }
@@ -148,7 +148,7 @@ pub fn validate_broker(config: &KafkaConfig, proposed: &Properties, scope: Scope
     };
     for (name, value) in proposed {
         // What stands there already was put there by a broker that acts on it. What no broker knows may be a plug-in's.
-        let is_known = dynamic_setting(name).is_some();
+        let is_known = setting_behind(name).is_some();
         if stored.get(name) != Some(value) && is_known && !is_applied_at_run_time(name) {
             return Err(ConfigError::Unsupported {
                 name: name.clone(),
@@ -200,7 +200,7 @@ fn validate_cleaner_threads(current: i64, proposed: i64) -> Result<(), ConfigErr
         }
         _ => return Ok(()),
     };
-    Err(ConfigError::Config(format!("Log cleaner threads {refusal}")))
+    Err(invalid_dynamic_configuration(&format!("Log cleaner threads {refusal}")))
 }
 
 /// The pools whose threads may be halved or doubled with one change, and no more.
@@ -247,6 +247,17 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
         }
     }
     (used, complaints)
+}
+
+/// What of a broker's stored settings a JVM broker uses and we do not: passwords, as it has encrypted them.
+pub fn encrypted(stored: &Properties, scope: Scope) -> Properties {
+    let is_used = |name: &str| {
+        let is_misplaced = is_read_only(name) || needs_listener_prefix(name);
+        !is_misplaced && !(scope == Scope::ClusterDefault && is_per_broker(name))
+    };
+    let is_password = |name: &str| setting_behind(name).is_some_and(|one| one.config_type == ConfigType::Password);
+    let passwords = stored.iter().filter(|(name, _)| is_used(name) && is_password(name));
+    passwords.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
@@ -386,12 +397,14 @@ mod tests {
             (Scope::ClusterDefault, "listener.name.a.ssl.client.auth", "none", "Cannot update these configs at default cluster level, broker id must be specified: Set(listener.name.a.ssl.client.auth)"),
             (Scope::Broker, "message.max.bytes", "-1", "Invalid value -1 for configuration message.max.bytes: Value must be at least 0"),
             (Scope::Broker, "log.retention.ms", "0", "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
+            (Scope::Broker, "listener.name.a.scram-sha-256.sasl.jaas.config", "secret", "Odradek does not support listener.name.a.scram-sha-256.sasl.jaas.config=[hidden] yet: this setting cannot be changed at run time; set it in server.properties and restart"),
+            (Scope::Broker, "listener.name.a.plain.connections.max.reauth.ms", "x", "Invalid value x for configuration connections.max.reauth.ms: Not a number of type LONG"),
             (Scope::Broker, "num.network.threads", "4", "Odradek does not support num.network.threads=4 yet: this setting cannot be changed at run time; set it in server.properties and restart"),
             (Scope::ClusterDefault, "max.connections", "0", "Invalid value org.apache.kafka.common.config.ConfigException: Invalid max.connections 0 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "listener.name.plaintext.max.connection.creation.rate", "0", "Invalid value org.apache.kafka.common.config.ConfigException: Invalid max.connection.creation.rate 0 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "num.io.threads", "17", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=17, value should not be greater than double the current value 8 for configuration Invalid dynamic configuration"),
             (Scope::Broker, "num.io.threads", "3", "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=3, value should be at least half the current value 8 for configuration Invalid dynamic configuration"),
-            (Scope::Broker, "log.cleaner.threads", "3", "Log cleaner threads cannot be increased to more than double the current value 1"),
+            (Scope::Broker, "log.cleaner.threads", "3", "Invalid value org.apache.kafka.common.config.ConfigException: Log cleaner threads cannot be increased to more than double the current value 1 for configuration Invalid dynamic configuration"),
         ];
         for (scope, name, value, expected) in cases {
             let refusal = validate_broker(&config(), &properties(&[(name, value)]), scope).expect_err(name);
@@ -504,5 +517,9 @@ mod tests {
         assert_eq!(used, properties(&[("log.retention.ms", "5"), ("plug.in", "kept")]));
         assert_eq!(complaints.len(), 5);
         assert!(usable(&stored, Scope::Broker).0.contains_key("listeners"));
+        // A JVM broker has a use for the password of its own listener alone.
+        assert_eq!(encrypted(&stored, Scope::ClusterDefault), Properties::new());
+        let password = properties(&[("listener.name.a.ssl.keystore.password", "encrypted")]);
+        assert_eq!(encrypted(&stored, Scope::Broker), password);
     }
 }

@@ -412,6 +412,21 @@ fn a_deleted_log_is_gone_at_once_and_its_files_after_the_delay() {
     assert_eq!(names_in(&fixture.config.dirs[0]).iter().filter(|name| *name == "t-0").count(), 1);
 }
 
+/// `log.segment.delete.delay.ms`.
+#[test]
+fn the_delay_of_deletions_may_change_while_logs_are_open() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let doomed = || names_in(&fixture.config.dirs[0]).iter().filter(|name| name.ends_with("-delete")).count();
+    create(&dirs, "t", 0);
+    dirs.set_file_delete_delay(7);
+    assert!(delete(&dirs, &TopicPartition::new("t", 0)).expect("deleted"));
+    dirs.tick_deletions(1000 + 6);
+    assert_eq!(doomed(), 1);
+    dirs.tick_deletions(1000 + 7);
+    assert_eq!(doomed(), 0);
+}
+
 /// A JVM broker opens it once more, and takes a missing one for damage.
 #[test]
 fn a_deleted_log_has_its_indexes_after_a_clean_shutdown() {

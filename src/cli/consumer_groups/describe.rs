@@ -6,7 +6,7 @@ use std::io::Write;
 use super::group_ids;
 use crate::cli::options::{Options, Stop};
 use crate::cli::table::{print_rows, width_of};
-use crate::client::admin::{CommittedOffset, FoundOffsets, LATEST, by_topic};
+use crate::client::admin::{Committed, CommittedOffset, FoundOffsets, LATEST, by_topic};
 use crate::client::cluster::{Cluster, Node};
 use crate::client::error::ClientError;
 use crate::client::group::assigned_partitions;
@@ -120,7 +120,7 @@ pub(super) async fn describe(options: &Options, cluster: &Cluster, out: &mut dyn
                 print_group_state(&group, &coordinator, out)?;
             }
         } else {
-            let committed = cluster.committed_offsets(&id, None).await?;
+            let committed = cluster.committed_offsets(&id, None, Committed::AsKnown).await?;
             let mut asked: BTreeMap<TopicPartition, i64> =
                 committed.keys().map(|partition| (partition.clone(), LATEST)).collect();
             for member in &group.members {

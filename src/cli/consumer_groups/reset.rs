@@ -8,7 +8,7 @@ use regex::Regex;
 use super::{group_ids, partitions_of_arguments};
 use crate::cli::options::{Options, Stop};
 use crate::cli::table::print_rows;
-use crate::client::admin::{EARLIEST, LATEST};
+use crate::client::admin::{Committed, EARLIEST, LATEST};
 use crate::client::cluster::Cluster;
 use crate::model::TopicPartition;
 use crate::protocol::error_code::ErrorCode;
@@ -165,7 +165,7 @@ async fn new_offsets(options: &Options, cluster: &Cluster, group: &str, out: &mu
             }
         };
     }
-    let committed = cluster.committed_offsets(group, None).await?;
+    let committed = cluster.committed_offsets(group, None, Committed::AsKnown).await?;
     let partitions = match options.has("all-topics") {
         true => committed.keys().cloned().collect(),
         false => partitions_of_arguments(options, cluster).await?,

@@ -130,7 +130,7 @@ impl LogDirs {
         rename(dir, &input.dir, &path)?;
         dir.unloadable.lock().expect("nothing panics under this lock").remove(tp);
         if !is_copy {
-            dir.shared.doom(Due::after(now_ms, self.topic_defaults.file_delete_delay_ms), [path]);
+            dir.shared.doom(Due::after(now_ms, self.file_delete_delay_ms()), [path]);
             return Ok(());
         }
         let future = loading::load(LoadInput { dir: path, ..input }, Arc::clone(&dir.shared), now_ms, &|_| {})?;

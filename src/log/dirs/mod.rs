@@ -15,7 +15,7 @@ pub mod survey;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::Log;
@@ -24,7 +24,6 @@ use super::cleaner::PausedCleaning;
 use super::files::FileLock;
 use super::loading::LoadInput;
 use super::log_dir::LogDir;
-use crate::config::log::LogConfig;
 use crate::model::TopicPartition;
 
 #[derive(Debug)]
@@ -34,7 +33,8 @@ pub struct LogDirs {
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
     /// Copies of logs that move to another directory, and will take their place.
     future_logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
-    topic_defaults: Arc<LogConfig>,
+    /// `log.segment.delete.delay.ms`: so long the directory of a deleted log is kept.
+    file_delete_delay_ms: AtomicI64,
     /// Compaction leaves logs alone that are copied.
     pauses: Mutex<HashMap<TopicPartition, PausedCleaning>>,
     /// Where the logs of partitions are to be created that are not here yet.

@@ -210,7 +210,7 @@ impl LogDirs {
         current.has_left();
         drop(files_held);
         future.abandon();
-        let due = Due::after(now_ms, self.topic_defaults.file_delete_delay_ms);
+        let due = Due::after(now_ms, self.file_delete_delay_ms());
         match from.shared.observe(renamed) {
             Ok(()) => from.shared.doom(due, [doomed]),
             Err(error) => {
@@ -263,7 +263,7 @@ impl LogDirs {
             return;
         }
         let (path, doomed) = (future.dir(), dir.shared.path().join(file_names::deleting_dir_name(tp)));
-        let due = Due::after(now_ms, self.topic_defaults.file_delete_delay_ms);
+        let due = Due::after(now_ms, self.file_delete_delay_ms());
         match dir.shared.observe(files::rename(&path, &doomed).doing("rename", &path)) {
             Ok(()) => {
                 log::info!("[{tp}] The copy in {} is given up and scheduled for deletion", path.display());

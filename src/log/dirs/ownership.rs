@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -76,7 +76,7 @@ impl LogDirs {
             recovery_threads_per_dir: AtomicUsize::new(config.num_recovery_threads_per_data_dir),
             logs: RwLock::default(),
             future_logs: RwLock::default(),
-            topic_defaults: Arc::new(config.topic_defaults.clone()),
+            file_delete_delay_ms: AtomicI64::new(config.topic_defaults.file_delete_delay_ms),
             pauses: Mutex::default(),
             preferred: Mutex::default(),
             placements: std::array::from_fn(|_| Mutex::default()),

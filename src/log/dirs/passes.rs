@@ -44,6 +44,15 @@ impl LogDirs {
         self.recovery_threads_per_dir.store(per_dir, Ordering::Relaxed);
     }
 
+    /// `log.segment.delete.delay.ms` for what is deleted from now on.
+    pub fn set_file_delete_delay(&self, ms: i64) {
+        self.file_delete_delay_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn file_delete_delay_ms(&self) -> i64 {
+        self.file_delete_delay_ms.load(Ordering::Relaxed)
+    }
+
     /// `producer.id.expiration.ms` from now on.
     pub fn set_producer_id_expiration(&self, ms: i64) {
         self.dirs.iter().for_each(|dir| dir.shared.set_producer_id_expiration_ms(ms));

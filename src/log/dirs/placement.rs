@@ -194,7 +194,7 @@ impl LogDirs {
                 deleted = Err(error);
                 continue;
             }
-            let due = Due::after(now_ms, self.topic_defaults.file_delete_delay_ms);
+            let due = Due::after(now_ms, self.file_delete_delay_ms());
             dir.shared.doom(due, [renamed.clone()]);
             log::info!("Log for partition {tp} is renamed to {} and is scheduled for deletion", renamed.display());
             deleted = deleted.map(|_| Some(dir.shared.clone()));

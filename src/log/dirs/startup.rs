@@ -140,7 +140,7 @@ impl LogDirs {
         for (name, kind, topic_partition) in partition_dirs(root)? {
             match kind {
                 DirKind::Deleting => {
-                    let due = Due::after(now_ms, self.topic_defaults.file_delete_delay_ms);
+                    let due = Due::after(now_ms, self.file_delete_delay_ms());
                     dir.shared.doom(due, [root.join(name)]);
                 }
                 DirKind::Stray => {
