@@ -106,7 +106,7 @@ impl From<&ReplicaError> for ErrorCode {
             ReplicaError::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
             ReplicaError::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
             ReplicaError::InconsistentTopicId => ErrorCode::InconsistentTopicId,
-            ReplicaError::Offline => ErrorCode::KafkaStorageError,
+            ReplicaError::Offline | ReplicaError::DiskIsSilent => ErrorCode::KafkaStorageError,
             ReplicaError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
             ReplicaError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
             ReplicaError::TimedOut => ErrorCode::RequestTimedOut,

@@ -27,7 +27,6 @@ use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
 use crate::replica::fetch_session::SessionRequest;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
-use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::replica_selector::Reader;
 
 /// Before this version a client does not know the storage error, and would give up where it should look elsewhere.
@@ -101,6 +100,10 @@ pub(crate) async fn handle(
         context.pause().await;
         let data = match outcome {
             Ok(fetched) => partition_data(query.partition, fetched, fetcher),
+            // It asks again, as it does when there is nothing new. A follower would take the bounds that are missing for true.
+            Err(ReplicaError::DiskIsSilent) if matches!(fetcher, Fetcher::Consumer { .. }) => {
+                failed(query.partition, ErrorCode::None)
+            }
             Err(error) => failed(query.partition, (&error).into()),
         };
         answers.push(Answer { query, data });
@@ -274,20 +277,22 @@ async fn convert(
     let version = context.api_version;
     let partition = answer.query.partition;
     let Some(topic) = &answer.query.topic else { return Ok(()) };
-    let name = Arc::clone(topic);
-    let look = move |replicas: &Arc<ReplicaManager>| {
+    let (name, replicas) = (Arc::clone(topic), Arc::clone(&server.replicas));
+    let look = move || {
         let log = replicas.partition(&name, partition).ok()?.log()?;
         let config = log.config();
         Some((log, config))
     };
-    let (log, config) = match server.replicas.at(topic, partition, look).await {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(()),
-        Err(why) => {
-            answer.data = failed(partition, ErrorCode::from(&ReplicaError::from(why)));
-            return Ok(());
-        }
+    let looked = match server.replicas.is_held_up(topic, partition) {
+        true => server.replicas.ask_disk(server.replicas.parent_dir(topic, partition), look).await,
+        false => Some(look()),
     };
+    // What nobody can tell yet is asked for again.
+    let Some(found) = looked else {
+        answer.data.records = Some(Payload::default());
+        return Ok(());
+    };
+    let Some((log, config)) = found else { return Ok(()) };
     if matches!(config.compression, TopicCompression::Zstd { .. }) {
         answer.data = failed(partition, ErrorCode::UnsupportedCompressionType);
         return Ok(());

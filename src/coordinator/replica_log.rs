@@ -199,7 +199,7 @@ fn failure(error: ReplicaError) -> AppendFailure {
         ReplicaError::NotEnoughReplicas { .. } => AppendFailure::NotEnoughReplicas,
         ReplicaError::NotEnoughReplicasAfterAppend => AppendFailure::NotEnoughReplicasAfterAppend,
         ReplicaError::TimedOut => AppendFailure::TimedOut,
-        ReplicaError::Offline => AppendFailure::StorageError,
+        ReplicaError::Offline | ReplicaError::DiskIsSilent => AppendFailure::StorageError,
         ReplicaError::Records(RecordError::BatchTooLarge { .. }) => AppendFailure::MessageTooLarge,
         ReplicaError::Log(LogError::RecordListTooLarge { .. }) => AppendFailure::RecordListTooLarge,
         ReplicaError::Log(LogError::InvalidProducerEpoch { .. }) => AppendFailure::InvalidProducerEpoch,

@@ -38,8 +38,8 @@ pub(crate) fn what_follows(region: &FileRegion) -> FileRegion {
     FileRegion { position: end.next_multiple_of(PAGE_BYTES), ..region.clone() }
 }
 
-/// Brings a region into the page cache. Waits for the disk.
-pub(crate) fn read_ahead(region: &FileRegion) -> io::Result<()> {
+/// Brings a region into the page cache. Waits for the disk, and says so of each piece that it has given.
+pub(crate) fn read_ahead(region: &FileRegion, mut step: impl FnMut()) -> io::Result<()> {
     let Some(len) = NonZeroU64::new(u64::from(region.len)) else { return Ok(()) };
     begin_to_read(&region.file, region.position, len);
     let mut buffer = vec![0_u8; READ_AHEAD_BYTES.min(region.len as usize)];
@@ -53,6 +53,7 @@ pub(crate) fn read_ahead(region: &FileRegion) -> io::Result<()> {
         }
         left -= read;
         position += read as u64;
+        step();
     }
     Ok(())
 }
@@ -87,7 +88,7 @@ mod tests {
         // A directory in memory has nothing that is not.
         let middle = FileRegion { position: 512 << 10, ..region.clone() };
         assert_eq!(is_cached(&region), begins_cached(&middle));
-        read_ahead(&region).expect("readable");
+        read_ahead(&region, || ()).expect("readable");
         assert!(is_cached(&region));
     }
 
@@ -99,7 +100,7 @@ mod tests {
         assert!(is_cached(&region) && begins_cached(&region));
         let beyond = FileRegion { position: 1 << 30, ..region.clone() };
         assert!(begins_cached(&beyond), "there is nothing to wait for beyond the end");
-        assert!(read_ahead(&region).is_ok());
+        assert!(read_ahead(&region, || ()).is_ok());
         assert!(is_cached(&FileRegion { len: 0, ..region }));
     }
 }

@@ -1,6 +1,7 @@
 //! Who waits for a disk, and who does not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,11 +17,12 @@ use crate::log::testing::Gate;
 use crate::metadata::image::LEADER_DURING_DELETE;
 use crate::model::{BrokerId, Offset, PartitionEpoch, TopicPartition};
 use crate::replica::error::ReplicaError;
-use crate::replica::fetch::{FetchQuery, PartitionQuery};
+use crate::replica::fetch::{FetchQuery, FetchReply, Outcome, PartitionQuery};
 use crate::replica::fetch_session::SessionRequest;
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrProposal};
+use crate::replica::partition::Fetcher;
 use crate::replica::replica_manager::ReplicaManager;
-use crate::replica::tests::{Fixture, TERMS, epochs, records, until};
+use crate::replica::tests::{Fixture, TERMS, epochs, follower, records, until};
 
 const LATEST: OffsetQuery = OffsetQuery::Latest;
 
@@ -58,7 +60,8 @@ async fn a_reader_of_what_is_not_in_memory_waits_for_an_io_thread() {
     });
     for from in [0, 1000, 2500, 3999] {
         let query = fixture.consumer("rolling", from, 1);
-        let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+        let far = Instant::now() + Duration::from_secs(60);
+        let outcomes = fixture.replicas.fetch(&query, far, std::time::Instant::now()).await;
         assert!(outcomes[0].as_ref().expect("it may be read").bytes() > 0);
     }
     let waits = waits.lock().expect("unpoisoned");
@@ -79,7 +82,8 @@ async fn a_disk_that_has_lost_what_a_reader_is_to_get_is_not_used_any_more() {
         _ => Ok(()),
     });
     let query = fixture.consumer("t", 0, 1);
-    fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+    let far = Instant::now() + Duration::from_secs(60);
+    fixture.replicas.fetch(&query, far, std::time::Instant::now()).await;
     assert!(log.is_offline());
     let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
     assert!(matches!(outcomes[0], Err(ReplicaError::Offline)), "{outcomes:?}");
@@ -160,6 +164,211 @@ async fn of_a_disk_from_which_much_cannot_be_sent_one_region_is_read_again_at_a_
     .await;
 }
 
+/// What I/O threads read below the directory waits at the gate, and is in memory once that is open. How often that was.
+fn of_cold_reads_below(dir: &Path) -> (Arc<Gate>, Arc<AtomicUsize>, faults::InForce) {
+    let (gate, reads) = (Arc::new(Gate::default()), Arc::new(AtomicUsize::new(0)));
+    let (at_gate, counted) = (Arc::clone(&gate), Arc::clone(&reads));
+    let fault = faults::below(dir, move |op, _| {
+        if !matches!(op, Op::Open | Op::Read | Op::Stat) || at_gate.is_open() {
+            return Ok(());
+        }
+        if !faults::may_wait() {
+            return Err(Errno::AGAIN.into());
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        at_gate.pass();
+        Ok(())
+    });
+    (gate, reads, fault)
+}
+
+/// Broker 1 leads `slow` and `fast`, with two records each, in different directories, and broker 2 is in sync.
+async fn slow_and_fast(config: ReplicaConfig) -> Arc<Fixture> {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+    let fixture = Arc::new(Fixture::over(root, dirs, config));
+    fixture.publish(&[("slow", 0), ("fast", 0)]).await;
+    for topic in ["slow", "fast"] {
+        fixture.lead_with_isr(topic, 0, 0, &[1, 2], &[1, 2]).await;
+        fixture.replicas.append(topic, 0, records(2), TERMS, 0).expect("this broker leads");
+    }
+    assert!(fixture.replicas.parent_dir("slow", 0) != fixture.replicas.parent_dir("fast", 0));
+    fixture
+}
+
+fn of_both(fixture: &Fixture, fetcher: Fetcher, from_fast: i64) -> FetchQuery {
+    let [slow, fast] = [("slow", 0), ("fast", from_fast)].map(|(topic, from)| fixture.consumer(topic, from, 1));
+    FetchQuery { fetcher, partitions: [slow.partitions, fast.partitions].concat(), ..fast }
+}
+
+fn in_session(session_id: i32, session_epoch: i32) -> SessionRequest {
+    SessionRequest { session_id, session_epoch, uses_topic_ids: false, forgotten: Vec::new() }
+}
+
+/// How many bytes there are of each that something is told of.
+fn bytes_of(reply: &FetchReply) -> BTreeMap<&str, usize> {
+    let bytes = |outcome: &Outcome| outcome.as_ref().expect("it may be read").bytes();
+    reply.answers.iter().map(|(query, outcome)| (query.topic.as_deref().expect("known"), bytes(outcome))).collect()
+}
+
+/// As that of one who follows many partitions begins, or of one who has fallen behind.
+#[tokio::test]
+async fn a_disk_that_does_not_answer_takes_no_follower_out_of_the_isrs_of_other_disks() {
+    const LAG: Duration = Duration::from_millis(1500);
+    let config = ReplicaConfig { replica_lag_time_max_ms: LAG.as_millis() as i64, ..ReplicaConfig::default() };
+    let fixture = slow_and_fast(config).await;
+    let replicas = &fixture.replicas;
+    let [slow_dir, fast_dir] = ["slow", "fast"].map(|topic| replicas.parent_dir(topic, 0).expect("hosted"));
+    let (gate, reads, _fault) = of_cold_reads_below(&slow_dir);
+    let (began, now) = (Instant::now(), std::time::Instant::now);
+    let fetch = async |session_id, epoch, partitions| {
+        let query = FetchQuery { partitions, ..of_both(&fixture, follower(2), 0) };
+        let deadline = Instant::now() + Duration::from_millis(100);
+        replicas.fetch_in_session(&in_session(session_id, epoch), query, deadline, now()).await
+    };
+    let full = fetch(0, 0, of_both(&fixture, follower(2), 0).partitions).await;
+    let of_fast = bytes_of(&full)["fast"];
+    assert_eq!(bytes_of(&full), [("slow", 0), ("fast", of_fast)].into());
+    assert!(of_fast > 0);
+    // Which it has, from now on.
+    let mut moved = vec![of_both(&fixture, follower(2), 2).partitions.remove(1)];
+    let mut epoch = 0;
+    while began.elapsed() < LAG * 2 {
+        epoch += 1;
+        fetch(full.session_id, epoch, std::mem::take(&mut moved)).await;
+    }
+    assert!(epoch > 3, "none but the first waited for the disk");
+    assert!(!gate.is_open());
+    assert_eq!(reads.load(Ordering::SeqCst), 1, "it was asked once");
+    [&slow_dir, &fast_dir].into_iter().for_each(|dir| replicas.shrink_isrs(dir));
+    let asked = replicas.next_isr_changes(&mut JoinSet::new()).await;
+    assert_eq!(asked.iter().map(|proposal| &*proposal.partition.topic).collect::<Vec<_>>(), ["slow"]);
+    gate.open();
+    let query = FetchQuery { partitions: Vec::new(), ..of_both(&fixture, follower(2), 2) };
+    let far = Instant::now() + Duration::from_secs(60);
+    let reply = replicas.fetch_in_session(&in_session(full.session_id, epoch + 1), query, far, now()).await;
+    assert!(bytes_of(&reply)["slow"] > 0, "{reply:?}");
+}
+
+/// Of two at once: neither waits for the other.
+#[tokio::test]
+async fn who_waits_for_nothing_but_silent_disks_is_answered_as_soon_as_one_speaks() {
+    let fixture = slow_and_fast(ReplicaConfig::default()).await;
+    let replicas = &fixture.replicas;
+    let now = std::time::Instant::now;
+    let mut gates = Vec::new();
+    for topic in ["slow", "fast"] {
+        let caught_up = FetchQuery { fetcher: follower(2), ..fixture.consumer(topic, 2, 1) };
+        replicas.fetch(&caught_up, Instant::now(), now()).await;
+        let log = replicas.partition(topic, 0).expect("hosted").log().expect("online");
+        // Nobody has the files open.
+        for _ in 0..2 {
+            log.close_idle_files(0).expect("flushed");
+        }
+        gates.push(of_cold_reads_below(&log.parent_dir()));
+    }
+    let consumer = fixture.consumer("slow", 0, 1).fetcher;
+    // All is told but the records.
+    let outcomes = replicas.fetch(&of_both(&fixture, consumer, 0), Instant::now(), now()).await;
+    let told = |outcome: &Outcome| {
+        let fetched = outcome.as_ref().expect("it may be read");
+        (fetched.bytes() > 0, fetched.bounds.high_watermark)
+    };
+    assert_eq!(outcomes.iter().map(told).collect::<Vec<_>>(), [(false, Offset(2)); 2]);
+    assert_eq!(gates.iter().map(|(_, asked, _)| asked.load(Ordering::SeqCst)).collect::<Vec<_>>(), [1, 1]);
+    let waiting = Arc::clone(&fixture);
+    let fetching = tokio::spawn(async move {
+        let far = Instant::now() + Duration::from_secs(60);
+        waiting.replicas.fetch(&of_both(&waiting, consumer, 0), far, now()).await
+    });
+    until("it waits", || replicas.counters.fetches_parked.load(Ordering::Relaxed) > 0).await;
+    gates[1].0.open();
+    let outcomes = fetching.await.expect("no panic");
+    assert_eq!(outcomes.iter().map(told).collect::<Vec<_>>(), [(false, Offset(2)), (true, Offset(2))]);
+    assert!(!gates[0].0.is_open());
+    gates[0].0.open();
+}
+
+/// Neither its appends nor what asks for its lock.
+#[tokio::test]
+async fn a_disk_that_takes_no_appends_keeps_no_reader_of_another_waiting() {
+    let fixture = slow_and_fast(ReplicaConfig::default()).await;
+    let replicas = &fixture.replicas;
+    let consumer = fixture.consumer("slow", 0, 1).fetcher;
+    let now = std::time::Instant::now;
+    for topic in ["slow", "fast"] {
+        let caught_up = FetchQuery { fetcher: follower(2), ..fixture.consumer(topic, 2, 1) };
+        replicas.fetch(&caught_up, Instant::now(), now()).await;
+    }
+    let soon = || Instant::now() + Duration::from_secs(5);
+    let disk = fixture.hang("slow", 0, None).await;
+    for _ in 0..3 {
+        let outcomes = replicas.fetch(&of_both(&fixture, consumer, 0), soon(), now()).await;
+        assert!(
+            matches!(&outcomes[..], [Err(ReplicaError::DiskIsSilent), Ok(fast)] if fast.bytes() > 0),
+            "{outcomes:?}"
+        );
+    }
+    // In a session nothing is told of it, but by the answer that begins it.
+    let query = of_both(&fixture, consumer, 0);
+    let full = replicas.fetch_in_session(&in_session(0, 0), query, soon(), now()).await;
+    let none_named = || FetchQuery { partitions: Vec::new(), ..of_both(&fixture, consumer, 0) };
+    let reply = replicas.fetch_in_session(&in_session(full.session_id, 1), none_named(), soon(), now()).await;
+    assert_eq!(bytes_of(&reply).into_keys().collect::<Vec<_>>(), ["fast"]);
+    // One who wants nothing else waits for it.
+    let waiting = Arc::clone(&fixture);
+    let alone = tokio::spawn(async move {
+        let far = Instant::now() + Duration::from_secs(60);
+        waiting.replicas.fetch(&waiting.consumer("slow", 0, 1), far, now()).await
+    });
+    until("it waits", || replicas.counters.fetches_parked.load(Ordering::Relaxed) > 0).await;
+    assert!(!disk.has_answered());
+    for appended in disk.answer() {
+        appended.expect("appended");
+    }
+    let outcomes = alone.await.expect("no panic");
+    assert!(outcomes[0].as_ref().expect("it has answered").bytes() > 0);
+    let mut told = BTreeMap::new();
+    for epoch in 2..10 {
+        let reply = replicas.fetch_in_session(&in_session(full.session_id, epoch), none_named(), soon(), now()).await;
+        told.extend(bytes_of(&reply).into_iter().map(|(topic, bytes)| (topic.to_owned(), bytes)));
+        if told.contains_key("slow") {
+            break;
+        }
+    }
+    assert!(told["slow"] > 0);
+}
+
+/// As one is on which appends wait for each other, and who reads for them all.
+#[tokio::test]
+async fn what_a_disk_gives_later_than_anybody_waits_is_not_asked_for_again() {
+    let fixture = slow_and_fast(ReplicaConfig::default()).await;
+    let replicas = &fixture.replicas;
+    let consumer = fixture.consumer("slow", 0, 1).fetcher;
+    for topic in ["slow", "fast"] {
+        let caught_up = FetchQuery { fetcher: follower(2), ..fixture.consumer(topic, 2, 1) };
+        replicas.fetch(&caught_up, Instant::now(), std::time::Instant::now()).await;
+    }
+    let of_slow = async || {
+        let soon = Instant::now() + Duration::from_secs(5);
+        let outcomes = replicas.fetch(&of_both(&fixture, consumer, 0), soon, std::time::Instant::now()).await;
+        assert!(outcomes[1].as_ref().expect("it may be read").bytes() > 0);
+        match &outcomes[0] {
+            Err(ReplicaError::DiskIsSilent) => None,
+            outcome => Some(outcome.as_ref().expect("it may be read").bytes()),
+        }
+    };
+    let disk = fixture.hang("slow", 0, None).await;
+    assert_eq!(of_slow().await, None);
+    let answers = replicas.disks.answers();
+    disk.answer();
+    answers.await;
+    let disk = fixture.hang("slow", 0, None).await;
+    assert!(of_slow().await.expect("it was given") > 0);
+    assert_eq!(of_slow().await, None, "that was all");
+    assert!(!disk.has_answered());
+}
+
 /// Whether the disk keeps up again by the time that they are made.
 #[tokio::test]
 async fn appends_to_a_disk_that_did_not_keep_up_are_made_by_io_threads_those_of_other_disks_meanwhile() {
@@ -232,7 +441,8 @@ async fn a_disk_that_does_not_keep_up_holds_up_nobody_who_wants_nothing_of_it() 
                 assert!(found.expect("it is found").is_some());
             } else {
                 let query = fixture.consumer("slow", 0, 1);
-                let outcomes = fixture.replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+                let far = Instant::now() + Duration::from_secs(60);
+                let outcomes = fixture.replicas.fetch(&query, far, std::time::Instant::now()).await;
                 assert!(outcomes[0].is_ok(), "{outcomes:?}");
             }
         });
@@ -337,12 +547,6 @@ async fn what_a_failed_directory_held_is_refused_at_once_though_its_disk_does_no
         let of = |partition| PartitionQuery { partition, ..query.partitions[0].clone() };
         query.partitions = [hung, failing, other].map(of).to_vec();
         query
-    };
-    let in_session = |session_id, session_epoch| SessionRequest {
-        session_id,
-        session_epoch,
-        uses_topic_ids: false,
-        forgotten: Vec::new(),
     };
     let now = std::time::Instant::now;
     let full = replicas.fetch_in_session(&in_session(0, 0), from(2, 0), Instant::now(), now()).await;

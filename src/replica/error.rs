@@ -24,6 +24,8 @@ pub enum ReplicaError {
     InconsistentTopicId,
     /// The partition's log directory is offline.
     Offline,
+    /// Its disk has not answered yet; nothing is known but that.
+    DiskIsSilent,
     /// The ISR is smaller than `min.insync.replicas`; nothing was appended.
     NotEnoughReplicas {
         in_sync: usize,
@@ -60,6 +62,7 @@ impl fmt::Display for ReplicaError {
             ReplicaError::UnknownLeaderEpoch => f.write_str("the request carries a newer leader epoch"),
             ReplicaError::InconsistentTopicId => f.write_str("the log belongs to another incarnation of the topic"),
             ReplicaError::Offline => f.write_str("the partition is in an offline log directory"),
+            ReplicaError::DiskIsSilent => f.write_str("the disk that the partition is on does not answer"),
             ReplicaError::NotEnoughReplicas { in_sync } => {
                 write!(f, "the ISR of {in_sync} is smaller than min.insync.replicas")
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{debug, warn};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::codec::writer::FileRegion;
@@ -12,10 +13,12 @@ use crate::log::{FirstBatch, without_waiting};
 use crate::model::TopicId;
 use crate::replica::cached::{begins_cached, is_cached, read_ahead, what_follows};
 use crate::replica::counters::add;
+use crate::replica::disks::{Asked, PATIENCE, Work};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{
     NO_SESSION, OpenSession, Opened, Parking, PendingRead, SessionRefusal, SessionRequest,
 };
+use crate::replica::late_reads::Wanted;
 use crate::replica::partition::{Disk, FetchLimits, FetchParams, Fetched, Fetcher, Partition};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::replica_selector::Reader;
@@ -85,11 +88,15 @@ impl Reads<'_> {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&PartitionQuery, Option<&Arc<Partition>>)> {
-        (0..self.len()).map(|at| match self {
+    fn get(&self, at: usize) -> (&PartitionQuery, Option<&Arc<Partition>>) {
+        match self {
             Reads::Named(queries) => (&queries[at], None),
             Reads::Pending(reads) => (&reads[at].query, reads[at].hosted.as_ref()),
-        })
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&PartitionQuery, Option<&Arc<Partition>>)> {
+        (0..self.len()).map(|at| self.get(at))
     }
 }
 
@@ -106,6 +113,8 @@ struct Looked {
     refused: usize,
     /// Of those, what counts for the leader's replication quota.
     throttled_bytes: usize,
+    /// Of some there may be more than their disks have given in time.
+    is_left_out: bool,
 }
 
 impl Looked {
@@ -119,7 +128,16 @@ impl Looked {
             unknown: 0,
             refused: 0,
             throttled_bytes: 0,
+            is_left_out: false,
         }
+    }
+
+    fn of(reads: &Reads<'_>, outcomes: Vec<Outcome>) -> Looked {
+        let mut looked = Looked::new(outcomes.len());
+        for ((asked, _), outcome) in reads.iter().zip(outcomes) {
+            looked.push(&asked.params, outcome);
+        }
+        looked
     }
 
     fn push(&mut self, asked: &FetchParams, outcome: Outcome) {
@@ -131,6 +149,7 @@ impl Looked {
                 self.waited_for_bytes = self.waited_for_bytes.zip(waited_for).map(|(before, more)| before + more);
                 self.must_tell |= fetched.diverging.is_some() || fetched.preferred_read_replica.is_some();
             }
+            Err(ReplicaError::DiskIsSilent) => self.is_left_out = true,
             Err(_) => {
                 self.refused += 1;
                 match is_unknown(&outcome) {
@@ -140,6 +159,16 @@ impl Looked {
             }
         }
         self.outcomes.push(outcome);
+    }
+
+    /// Before a fetch is answered that must not be yet.
+    fn missing_bytes(&self, min_bytes: usize) -> i64 {
+        if self.bytes >= min_bytes {
+            return 0;
+        }
+        // A fetch that has fallen behind the last segment is answered with whatever there was room for.
+        let Some(waited_for) = self.waited_for_bytes else { return 0 };
+        i64::try_from((min_bytes as u64).saturating_sub(waited_for)).unwrap_or(i64::MAX)
     }
 }
 
@@ -246,28 +275,33 @@ impl ReplicaManager {
         let mut asked = Some(asked);
         let mut unknown_at_first = None;
         let (reads, looked) = loop {
+            let answers = self.disks.answers();
+            tokio::pin!(answers);
             let reads = match session {
                 None => Reads::Named(&query.partitions),
                 Some(session) => {
                     let mut reads = session.pending(&self.hosted, &self.around.metadata.image()).await;
-                    session.watch_held_up(&mut reads, &self.hosted, &self.io).await;
+                    session.watch_held_up(&mut reads, &self.hosted, &self.disks).await;
                     Reads::Pending(reads)
                 }
             };
-            let looked = self.read(query, &reads, asked.take()).await;
+            let mut looked = self.read(query, &reads, deadline, asked.take()).await;
             // One that became unknown while the fetch waited is told at once.
             let may_be_unknown = *unknown_at_first.get_or_insert(looked.unknown);
             let is_alone = looked.unknown == session.map_or(reads.len(), OpenSession::len);
             let must_tell = looked.must_tell || looked.unknown > may_be_unknown;
-            if is_last || is_alone || must_tell || looked.bytes >= query.min_bytes {
-                break (reads, looked);
+            let must_answer = is_last || is_alone || must_tell;
+            let mut missing_bytes = if must_answer { 0 } else { looked.missing_bytes(query.min_bytes) };
+            if missing_bytes == 0 && looked.bytes > 0 {
+                self.warm_up(&reads, &mut looked).await;
+                if looked.bytes == 0 && !must_answer {
+                    missing_bytes = looked.missing_bytes(query.min_bytes);
+                }
             }
-            // A fetch that has fallen behind the last segment is answered with whatever there was room for.
-            let Some(waited_for) = looked.waited_for_bytes else { break (reads, looked) };
-            let missing_bytes = i64::try_from((query.min_bytes as u64).saturating_sub(waited_for)).unwrap_or(i64::MAX);
             if missing_bytes == 0 {
                 break (reads, looked);
             }
+            let is_left_out = looked.is_left_out;
             add(&self.counters.fetches_parked, 1);
             // What was read is dropped: it is read again with what has arrived since.
             let parking = match session {
@@ -280,7 +314,10 @@ impl ReplicaManager {
             is_last = match parking {
                 Parking::Parked(parked) => {
                     give_way(parked.is_finished()).await;
-                    let is_woken = parked.wait(deadline).await;
+                    let is_woken = tokio::select! {
+                        is_woken = parked.wait(deadline) => is_woken,
+                        () = answers, if is_left_out => true,
+                    };
                     parked.finish();
                     !is_woken || session.is_some_and(|session| !session.is_current())
                 }
@@ -295,9 +332,6 @@ impl ReplicaManager {
             }
         };
         self.count(query.fetcher, &looked);
-        if looked.bytes > 0 {
-            self.warm_up(&reads, &looked.outcomes).await;
-        }
         (reads, looked.outcomes)
     }
 
@@ -320,7 +354,8 @@ impl ReplicaManager {
     /// Registers a fetch with each partition that it names.
     async fn park(&self, query: &FetchQuery, outcomes: Vec<Outcome>, missing_bytes: i64) -> Arc<ParkedFetch> {
         let parked = ParkedFetch::new(missing_bytes);
-        for (asked, outcome) in query.partitions.iter().zip(&outcomes) {
+        let mut held_up = Vec::new();
+        for (place, (asked, outcome)) in query.partitions.iter().zip(&outcomes).enumerate() {
             let hosted = asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
             let disk = hosted.as_ref().map_or(Disk::KeepsUp, |partition| partition.disk());
             match (hosted, outcome) {
@@ -328,20 +363,30 @@ impl ReplicaManager {
                 (Some(partition), Ok(fetched)) if disk == Disk::HeldUp => {
                     let (dir, parked, fetcher, end) =
                         (partition.parent_dir(), Arc::clone(&parked), query.fetcher, fetched.end);
-                    // Without a thread the broker is shutting down, and the fetch ends with its deadline.
-                    let _ = self.io.run_in(dir.as_deref(), move || partition.park_fetch(&parked, fetcher, end)).await;
+                    let run = Box::new(move |_: &Asked| partition.park_fetch(&parked, fetcher, end));
+                    held_up.push(Work { dir, place, run });
                 }
                 (Some(partition), Ok(fetched)) => partition.park_fetch(&parked, query.fetcher, fetched.end),
+                // It is looked at again when its disk has answered.
+                (_, Err(ReplicaError::DiskIsSilent)) => {}
                 (_, Err(_)) if is_unknown(outcome) => {}
                 // It went away since it was read.
                 (None, _) | (_, Err(_)) => parked.wake(),
             }
         }
+        // Where the disk does not answer, the fetch ends with its deadline.
+        self.disks.ask(held_up, Instant::now() + PATIENCE).await;
         parked
     }
 
     /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
-    async fn read(&self, query: &FetchQuery, reads: &Reads<'_>, asked: Option<std::time::Instant>) -> Looked {
+    async fn read(
+        &self,
+        query: &FetchQuery,
+        reads: &Reads<'_>,
+        deadline: Instant,
+        asked: Option<std::time::Instant>,
+    ) -> Looked {
         add(&self.counters.partitions_read, reads.len());
         let image = self.around.metadata.image();
         let reader = query.reader.as_ref().filter(|_| self.config.rack_aware_reads);
@@ -377,13 +422,27 @@ impl ReplicaManager {
             Ok(Found::Here(partition))
         };
         let mut looked = Looked::new(reads.len());
-        for read in reads.iter() {
+        let mut beside = Vec::new();
+        for (place, read) in reads.iter().enumerate() {
             if looked.outcomes.len() % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
                 tokio::task::yield_now().await;
             }
+            let PartitionQuery { params, topic_id, .. } = read.0;
             let outcome = match find(read) {
-                Ok(Found::Here(partition)) => self.read_one(partition, query.fetcher, read.0, limits).await,
-                Ok(Found::HeldUp(partition)) => self.read_beside(partition, query.fetcher, read.0, limits).await,
+                Ok(Found::Here(partition)) => {
+                    match without_waiting(|| partition.fetch(query.fetcher, params, *topic_id, limits)) {
+                        // The way to the batches, through indexes and headers, is not in memory.
+                        Err(why) if why.would_wait() => {
+                            beside.push((place, partition));
+                            Err(ReplicaError::DiskIsSilent)
+                        }
+                        read => read,
+                    }
+                }
+                Ok(Found::HeldUp(partition)) => {
+                    beside.push((place, partition));
+                    Err(ReplicaError::DiskIsSilent)
+                }
                 Ok(Found::Elsewhere(elsewhere)) => Ok(*elsewhere),
                 Err(refused) => Err(refused),
             };
@@ -393,36 +452,94 @@ impl ReplicaManager {
                     limits.first_batch = FirstBatch::IfItFits;
                 }
             }
-            looked.push(&read.0.params, outcome);
+            looked.push(params, outcome);
         }
-        looked
+        if beside.is_empty() {
+            return looked;
+        }
+        // Those who wait for nothing else have time until their deadline.
+        let is_enough = looked.bytes >= query.min_bytes || looked.must_tell;
+        let patience = Instant::now() + PATIENCE;
+        let until = if is_enough { patience } else { patience.max(deadline) };
+        let limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
+        self.read_beside(query.fetcher, reads, looked.outcomes, beside, limits, until).await
     }
 
-    /// On an I/O thread if the way to the batches, through indexes and headers, is not in memory.
-    async fn read_one(
-        &self,
-        partition: Arc<Partition>,
-        fetcher: Fetcher,
-        asked: &PartitionQuery,
-        limits: FetchLimits,
-    ) -> Outcome {
-        let (params, topic_id) = (&asked.params, asked.topic_id);
-        match without_waiting(|| partition.fetch(fetcher, params, topic_id, limits)) {
-            Err(why) if why.would_wait() => self.read_beside(partition, fetcher, asked, limits).await,
-            read => read,
-        }
-    }
-
-    /// On an I/O thread.
+    /// Has these read by I/O threads. Of what all have to give together as much is taken as there is room for, in the order of
+    /// the partitions.
     async fn read_beside(
         &self,
-        partition: Arc<Partition>,
         fetcher: Fetcher,
-        asked: &PartitionQuery,
+        reads: &Reads<'_>,
+        mut outcomes: Vec<Outcome>,
+        beside: Vec<(usize, Arc<Partition>)>,
         limits: FetchLimits,
-    ) -> Outcome {
-        let (dir, params, topic_id) = (partition.parent_dir(), asked.params.clone(), asked.topic_id);
-        self.io.run_in(dir.as_deref(), move || partition.fetch(fetcher, &params, topic_id, limits)).await?
+        until: Instant,
+    ) -> Looked {
+        let mut works = Vec::with_capacity(beside.len());
+        for (place, partition) in &beside {
+            let PartitionQuery { params, topic_id, .. } = reads.get(*place).0.clone();
+            let wanted = Wanted { partition: Arc::clone(partition), fetcher, params, topic_id };
+            if let Some(read) = self.late_reads.take(&wanted) {
+                outcomes[*place] = Ok(read);
+                continue;
+            }
+            let (late_reads, runtime) = (Arc::clone(&self.late_reads), Handle::current());
+            let read = move |asked: &Asked| {
+                let outcome = wanted.partition.fetch(fetcher, &wanted.params, topic_id, limits);
+                match outcome {
+                    Ok(fetched) if asked.is_left() => {
+                        late_reads.keep(wanted, fetched, &runtime);
+                        Err(ReplicaError::DiskIsSilent)
+                    }
+                    outcome => outcome,
+                }
+            };
+            works.push(Work { dir: partition.parent_dir(), place: *place, run: Box::new(read) });
+        }
+        for (place, outcome) in self.disks.ask(works, until).await {
+            outcomes[place] = outcome;
+        }
+        let mut is_left_out = false;
+        for (count, (place, partition)) in beside.into_iter().enumerate() {
+            if count % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
+            if !matches!(outcomes[place], Err(ReplicaError::DiskIsSilent)) {
+                continue;
+            }
+            is_left_out = true;
+            if !partition.is_held_up() {
+                // All but its records is in memory.
+                let PartitionQuery { params, topic_id, .. } = reads.get(place).0;
+                let no_room = FetchLimits { bytes_left: 0, first_batch: FirstBatch::Cut, ..limits };
+                let told = without_waiting(|| partition.fetch(fetcher, params, *topic_id, no_room));
+                if !told.as_ref().is_err_and(ReplicaError::would_wait) {
+                    outcomes[place] = told;
+                }
+            }
+        }
+        let (mut bytes_left, mut is_first) = (limits.bytes_left, limits.first_batch == FirstBatch::Whole);
+        for fetched in outcomes.iter_mut().flatten() {
+            let Some(bytes) = fetched.region().map(|region| region.len) else { continue };
+            if bytes <= bytes_left || is_first {
+                bytes_left = bytes_left.saturating_sub(bytes);
+                is_first = false;
+            } else {
+                fetched.batches = None;
+            }
+        }
+        Looked { is_left_out, ..Looked::of(reads, outcomes) }
+    }
+
+    /// What this comes to on an I/O thread, for a fetch; `None` if the disk does not answer it.
+    pub async fn ask_disk<T: Send + 'static>(
+        &self,
+        dir: Option<PathBuf>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let work = Work { dir, place: 0, run: Box::new(move |_: &Asked| work()) };
+        self.disks.ask(vec![work], Instant::now() + PATIENCE).await.pop().map(|(_, outcome)| outcome)
     }
 
     /// What was found in a log could not be sent: an I/O thread reads it, one region of each directory at a time, and the
@@ -433,7 +550,7 @@ impl ReplicaManager {
         let dir = source.dir().to_owned();
         let read = move || {
             let _doubted = doubted;
-            source.observe_read(read_ahead(&region));
+            source.observe_read(read_ahead(&region, || ()));
         };
         if !self.io.offer_in(&dir, read) {
             debug!("what could not be sent is not read again: the I/O threads have too much to do");
@@ -441,32 +558,49 @@ impl ReplicaManager {
     }
 
     /// Lets I/O threads bring what is not cached into memory, so that sending it holds up no connection; and what a
-    /// sequential reader will ask for next, so that finding it holds up none either.
-    async fn warm_up(&self, reads: &Reads<'_>, outcomes: &[Outcome]) {
-        for ((asked, hosted), outcome) in reads.iter().zip(outcomes) {
-            let Ok(fetched) = outcome else { continue };
-            let (Some(batches), Some(region)) = (&fetched.batches, fetched.region()) else { continue };
-            if !is_cached(region) {
-                let region = region.clone();
-                let named = || asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
-                let Some(hosted) = hosted.cloned().or_else(named) else { continue };
-                let dir = hosted.parent_dir();
-                let read = move || hosted.log().map_or(Ok(()), |log| log.observe_read(read_ahead(&region)));
-                match self.io.run_in(dir.as_deref(), read).await {
-                    Ok(Ok(())) => {}
-                    // Sending it will meet the same error, and ends the connection.
-                    Ok(Err(why)) => warn!("read ahead of a fetch: {why}"),
-                    Err(_) => return,
-                }
-            }
-            if batches.reached_limit {
+    /// sequential reader will ask for next, so that finding it holds up none either. What a disk does not give in time is
+    /// left to a later fetch.
+    async fn warm_up(&self, reads: &Reads<'_>, looked: &mut Looked) {
+        let mut works = Vec::new();
+        let mut is_cold = HashSet::new();
+        for (place, ((asked, hosted), outcome)) in reads.iter().zip(&looked.outcomes).enumerate() {
+            let Some(region) = outcome.as_ref().ok().and_then(Fetched::region) else { continue };
+            if is_cached(region) {
                 continue;
             }
+            let named = || asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
+            let Some(hosted) = hosted.cloned().or_else(named) else { continue };
+            let (dir, region) = (hosted.parent_dir(), region.clone());
+            let run = Box::new(move |asked: &Asked| {
+                let read = read_ahead(&region, || asked.step());
+                hosted.log_at_hand().map_or(Ok(()), |log| log.observe_read(read))
+            });
+            works.push(Work { dir, place, run });
+            is_cold.insert(place);
+        }
+        for (place, read) in self.disks.ask(works, Instant::now() + PATIENCE).await {
+            is_cold.remove(&place);
+            if let Err(why) = read {
+                // Sending it will meet the same error, and ends the connection.
+                warn!("read ahead of a fetch: {why}");
+            }
+        }
+        if !is_cold.is_empty() {
+            let mut outcomes = std::mem::take(&mut looked.outcomes);
+            for place in is_cold {
+                if let Ok(fetched) = &mut outcomes[place] {
+                    fetched.batches = None;
+                }
+            }
+            *looked = Looked { is_left_out: true, ..Looked::of(reads, outcomes) };
+        }
+        for batches in looked.outcomes.iter().flatten().filter_map(|fetched| fetched.batches.as_ref()) {
+            let Some(region) = batches.region.as_ref().filter(|_| !batches.reached_limit) else { continue };
             let next = what_follows(region);
             if !begins_cached(&next) {
                 // It is only a matter of speed: the next fetch looks again.
                 let source = next.source.clone();
-                let read = move || drop(read_ahead(&next));
+                let read = move || drop(read_ahead(&next, || ()));
                 let _ = match source {
                     Some(source) => self.io.offer_in(source.dir(), read),
                     None => self.io.offer(read),

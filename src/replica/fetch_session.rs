@@ -29,9 +29,10 @@ use log::info;
 use crate::log::Log;
 use crate::metadata::image::Image;
 use crate::model::{TOPIC_NAME_BYTES_MAX, TopicId};
+use crate::replica::disks::{Asked, Disks, PATIENCE, Work};
+use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{Outcome, PARTITIONS_A_SLICE, PartitionQuery, is_unknown};
 use crate::replica::hosted::Hosted;
-use crate::replica::io::IoThreads;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher, Partition};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::waiters::{ParkedFetch, SessionWatch, WaitsFor};
@@ -426,27 +427,35 @@ impl<L: PartitionLog> OpenSession<L> {
     }
 
     /// Has those watched, on I/O threads, that were not a moment ago since they might have waited for their disk.
-    pub async fn watch_held_up(&self, reads: &mut [PendingRead<L>], hosted: &Hosted<L>, io: &IoThreads) {
-        for read in reads.iter_mut().filter(|read| read.hosted.is_none()) {
+    pub async fn watch_held_up(&self, reads: &mut [PendingRead<L>], hosted: &Hosted<L>, disks: &Disks) {
+        let (mut works, mut found_at) = (Vec::new(), HashMap::new());
+        for (place, read) in reads.iter().enumerate().filter(|(_, read)| read.hosted.is_none()) {
             let found = read.query.topic.as_ref().and_then(|topic| hosted.get(topic, read.query.partition));
             let Some(found) = found.filter(|found| !found.has_failed_log()) else { continue };
             let (watch, slot, watched) = (Arc::clone(&self.session.watch), read.slot, Arc::clone(&found));
-            let dir = found.parent_dir();
-            if io.run_in(dir.as_deref(), move || watched.watch(&watch, slot)).await.is_err() {
-                return;
-            }
-            let mut state = self.session.state();
-            if state.epoch != self.epoch {
-                return;
-            }
-            if let Some(cached) = state.slot(slot) {
+            let run = Box::new(move |_: &Asked| watched.watch(&watch, slot));
+            works.push(Work { dir: found.parent_dir(), place, run });
+            found_at.insert(place, found);
+        }
+        if works.is_empty() {
+            return;
+        }
+        let watched = disks.ask(works, tokio::time::Instant::now() + PATIENCE).await;
+        let mut state = self.session.state();
+        if state.epoch != self.epoch {
+            return;
+        }
+        for (place, ()) in watched {
+            let read = &mut reads[place];
+            if let Some((cached, found)) = state.slot(read.slot).zip(found_at.remove(&place)) {
                 cached.hosted = Some(Arc::clone(&found));
                 read.hosted = Some(found);
             }
         }
     }
 
-    /// Takes note of what the fetcher is told and drops the rest from the answer. Partitions that are not known come last.
+    /// Takes note of what the fetcher is told and drops the rest from the answer. Partitions that are not known come last; of
+    /// those whose disks do not answer nothing is said, and they stay to be told.
     pub async fn close(
         &self,
         reads: Vec<PendingRead<L>>,
@@ -461,6 +470,9 @@ impl<L: PartitionLog> OpenSession<L> {
                     return Err(SessionRefusal::WrongEpoch);
                 }
                 for (read, outcome) in told.by_ref().take(PARTITIONS_A_SLICE) {
+                    if matches!(outcome, Err(ReplicaError::DiskIsSilent)) {
+                        continue;
+                    }
                     if state.answer(&read, &outcome) {
                         let answers = if is_unknown(&outcome) { &mut unknown } else { &mut known };
                         answers.push((read.query, outcome));

@@ -25,12 +25,14 @@ use crate::replica::control::ControllerFence;
 use crate::replica::counters::{ReplicaCounters, add};
 use crate::replica::decisions::{Creating, Inherited, LeadershipEvent, TopicConfigs};
 use crate::replica::dir_moves::DirMoves;
+use crate::replica::disks::Disks;
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
 use crate::replica::fetcher::fetchers::{Begun, Fetchers};
 use crate::replica::hosted::Hosted;
 use crate::replica::io::{IoThreads, ShuttingDown};
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
+use crate::replica::late_reads::LateReads;
 use crate::replica::partition::{AppendTerms, Appended, DeletedRecords, Disk, Partition, RequiredAcks, Surroundings};
 use crate::replica::throttle::Throttle;
 use crate::replica::waiters::Commit;
@@ -58,6 +60,9 @@ pub struct ReplicaManager {
     pub(super) creating: Creating,
     pub(super) inherited: Inherited,
     pub(super) io: Arc<IoThreads>,
+    /// As fetches see them.
+    pub(super) disks: Disks,
+    pub(super) late_reads: Arc<LateReads>,
     pub(super) dir_moves: DirMoves,
     /// Directories from which something could not be sent, while it is read again.
     pub(super) doubted: Arc<Mutex<HashSet<PathBuf>>>,
@@ -122,6 +127,8 @@ impl ReplicaManager {
             topic_configs,
             creating: Creating::default(),
             inherited: Inherited::default(),
+            disks: Disks::new(Arc::clone(&io)),
+            late_reads: Arc::default(),
             io,
             doubted: Arc::default(),
             fence: tokio::sync::Mutex::default(),

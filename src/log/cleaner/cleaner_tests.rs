@@ -18,8 +18,8 @@ use crate::log::testing::*;
 use crate::log::{FirstBatch, ReadUntil};
 use crate::model::LeaderEpoch;
 use crate::record::append_rules::AppendOrigin;
-use crate::record::batch::Batch;
-use crate::record::build::BatchBuilder;
+use crate::record::batch::{Batch, BatchHeader, TimestampType};
+use crate::record::build::{BatchBuilder, MessageSetBuilder};
 use crate::record::compression::Codec;
 use crate::record::read::{self, Record};
 
@@ -129,8 +129,7 @@ fn shown(log: &Log) -> Vec<String> {
 
 fn map_of(records: &[Record]) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut map = BTreeMap::new();
-    for record in records {
-        let key = record.key.as_ref().expect("compacted").to_vec();
+    for (key, record) in records.iter().filter_map(|record| Some((record.key.as_ref()?.to_vec(), record))) {
         match &record.value {
             Some(value) => drop(map.insert(key, value.to_vec())),
             None => drop(map.remove(&key)),
@@ -284,6 +283,72 @@ fn a_producers_last_sequence_outlives_its_records() {
     append_as(&log, batch(5, &["d"]), AppendOrigin::Client);
     let gap = prepared_as(batch(9, &["d"]), AppendOrigin::Client);
     assert!(log.append_as_leader(&mut gap.clone(), LeaderEpoch(0), AppendOrigin::Client, NOW_MS).is_err());
+}
+
+/// A replica that copies the log has no other word of that: with the active segment empty, nothing is behind the gap.
+/// Source: KAFKA-17076.
+#[test]
+fn where_the_log_ends_is_told_by_its_last_batch_when_nothing_of_that_is_left() {
+    let old_set = |magic: u8, codec: Codec, count: i64| {
+        let mut set = MessageSetBuilder::new(magic, codec, None, TimestampType::CreateTime, 2);
+        (0..count).for_each(|at| set.append(2 + at, NOW_MS, None, Some(b"v")));
+        bytes::Bytes::from(set.build())
+    };
+    let keyless = |codec: Codec| {
+        let mut builder = BatchBuilder::new().compression(codec, None).base_offset(2);
+        (0..3).for_each(|_| builder.append(NOW_MS, None, Some(b"v"), &[]));
+        builder.build()
+    };
+    let out_of_date = {
+        let tombstone = keyed(&[("a", None)]).base_offset(2).build();
+        let header = BatchHeader::read(&tombstone).expect("sound").expect("whole");
+        let mut builder = BatchBuilder::rewriting(&header, Some(NOW_MS - 1));
+        builder.append(NOW_MS, Some(b"a"), None, &[]);
+        builder.build()
+    };
+    let all = &["0 a=1", "1 b=1"][..];
+    let cases = [
+        (keyless(Codec::None), all, None),
+        (keyless(Codec::Lz4), all, None),
+        (out_of_date, &all[1..], None),
+        // Of these none can be empty.
+        (old_set(0, Codec::None, 1), all, Some("2 -=v")),
+        (old_set(1, Codec::None, 1), all, Some("2 -=v")),
+        (old_set(0, Codec::Gzip, 2), all, Some("3 -=v")),
+        (old_set(1, Codec::Gzip, 3), all, Some("4 -=v")),
+    ];
+    for (what, (last, before, left)) in cases.into_iter().enumerate() {
+        let fixture = Fixture::new(&compacted());
+        let log = fixture.log("t");
+        put(&log, &[("a", Some("1")), ("b", Some("1"))]);
+        log.append_as_follower(&last, log.leader_epoch(), Offset(2), NOW_MS).expect("appended");
+        let end = log.log_end_offset();
+        log.update_high_watermark(end);
+        log.roll(NOW_MS).expect("rolled");
+        assert!(fixture.clean(NOW_MS));
+        let left: Vec<&str> = before.iter().copied().chain(left).collect();
+        assert_eq!(
+            (shown(&log), log.cleaned_to()),
+            (left.into_iter().map(str::to_string).collect(), Some(end)),
+            "{what}"
+        );
+
+        let copy = fixture.log("copy");
+        for (_, bytes) in read_all(&log) {
+            copy.append_as_follower(&bytes, copy.leader_epoch(), copy.log_end_offset(), NOW_MS).expect("appended");
+        }
+        assert_eq!(copy.log_end_offset(), end, "{what}");
+
+        // With others behind it, it goes.
+        put(&log, &[("c", Some("1"))]);
+        log.roll(NOW_MS).expect("rolled");
+        fixture.clean_all(NOW_MS);
+        assert_eq!(
+            read_all(&log).iter().map(|(header, _)| header.base_offset).collect::<Vec<_>>(),
+            [0, end.0],
+            "{what}"
+        );
+    }
 }
 
 #[test]
@@ -833,21 +898,22 @@ impl History {
         let rng = &mut self.rng;
         let codec = Codec::ALL[rng.random_range(0..Codec::ALL.len())];
         let mut builder = BatchBuilder::new().compression(codec, None);
+        let has_keys = rng.random_bool(0.8);
         for _ in 0..rng.random_range(1..8) {
-            let key = vec![b'k'; rng.random_range(1..12)];
+            let key = has_keys.then(|| vec![b'k'; rng.random_range(1..12)]);
             let value = vec![rng.random_range(b'a'..=b'z'); rng.random_range(0..60)];
             let value = rng.random_bool(0.8).then_some(value);
-            builder.append(NOW_MS + rng.random_range(0..1000), Some(&key), value.as_deref(), &[]);
+            builder.append(NOW_MS + rng.random_range(0..1000), key.as_deref(), value.as_deref(), &[]);
         }
         let from = log.log_end_offset();
         append_as(log, builder, AppendOrigin::Client);
         let bytes = read_bytes(log, from, 1 << 20);
         for record in read::records(&bytes) {
             let record = record.expect("readable");
-            let key = record.key.as_ref().expect("keyed").to_vec();
-            match &record.value {
-                Some(value) => drop(self.map.insert(key, value.to_vec())),
-                None => drop(self.map.remove(&key)),
+            match (record.key.as_ref().map(|key| key.to_vec()), &record.value) {
+                (Some(key), Some(value)) => drop(self.map.insert(key, value.to_vec())),
+                (Some(key), None) => drop(self.map.remove(&key)),
+                (None, _) => {}
             }
             self.appended.insert(record.offset, record);
         }
@@ -861,10 +927,12 @@ impl History {
             assert_eq!(self.appended.get(&record.offset), Some(record), "{what}");
         }
         assert_eq!(map_of(&read), self.map, "{what}");
+        let end = read_all(log).last().map_or(0, |(header, _)| header.next_offset());
+        assert_eq!(end, log.log_end_offset().0, "{what}");
         // Below where compaction has come no key is there twice.
         let Some(cleaned_to) = log.cleaned_to() else { return };
         let mut seen = std::collections::HashSet::new();
-        for record in read.iter().filter(|record| record.offset < cleaned_to.0) {
+        for record in read.iter().filter(|record| record.key.is_some() && record.offset < cleaned_to.0) {
             assert!(seen.insert(record.key.clone()), "{what}: {record:?}");
         }
     }

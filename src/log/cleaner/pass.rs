@@ -74,6 +74,9 @@ struct LastOfProducer {
 struct Rules<'a> {
     map: &'a OffsetMap,
     producers: &'a HashMap<i64, LastOfProducer>,
+    /// Up to where this round compacts at most. A batch that ends here is what tells where the log ends if the active segment
+    /// is empty, or becomes so.
+    end: Offset,
     /// Tombstones of old formats stay.
     retains_legacy_tombstones: bool,
 }
@@ -132,7 +135,7 @@ impl<'a> Pass<'a> {
             groups.len()
         );
         for group in groups {
-            self.clean_group(group, &map, &mut transactions, legacy_horizon_ms)?;
+            self.clean_group(group, first_uncleanable, &map, &mut transactions, legacy_horizon_ms)?;
         }
         self.stats.seconds = began.elapsed().as_secs_f64();
         Ok((end, self.stats))
@@ -266,6 +269,7 @@ impl<'a> Pass<'a> {
     fn clean_group(
         &mut self,
         group: std::ops::Range<usize>,
+        end: Offset,
         map: &OffsetMap,
         transactions: &mut Transactions,
         legacy_horizon_ms: i64,
@@ -282,7 +286,7 @@ impl<'a> Pass<'a> {
             modified = source.modified;
             transactions.add_aborted(&self.log.aborted_between(segment, segment, self.end_of(at))?);
             let retains_legacy_tombstones = ms_since_1970(modified) > legacy_horizon_ms;
-            let rules = Rules { map, producers, retains_legacy_tombstones };
+            let rules = Rules { map, producers, end, retains_legacy_tombstones };
             log::debug!("Cleaner: Cleaning {} into the segment at {base_offset}", source.path.display());
             self.clean_into(&mut output, &source, segment, &rules, transactions)?;
             output.txns.extend(transactions.take_observed());
@@ -333,9 +337,10 @@ impl<'a> Pass<'a> {
             true => is_void && horizon_ms.is_some_and(|horizon_ms| horizon_ms <= self.now_ms),
             false => is_void,
         };
-        let is_last_of_producer = rules.is_last_of_its_producer(header);
+        let ends_round = header.next_offset() == rules.end.0;
+        let stays_empty = ends_round || rules.is_last_of_its_producer(header);
         self.stats.bytes_read += header.size_in_bytes as u64;
-        if goes && !is_last_of_producer {
+        if goes && !stays_empty {
             return Ok(());
         }
         let selected = if goes {
@@ -344,7 +349,12 @@ impl<'a> Pass<'a> {
             self.batches.select(batch, |_| true).map_err(unreadable)?
         } else {
             let (now_ms, mut keyless) = (self.now_ms, 0);
-            let stays = |record: &KeyedRecord| rules.retain(record, header, horizon_ms, now_ms, &mut keyless);
+            // Which no old batch can do without records.
+            let ends_old_round =
+                |record: &KeyedRecord| ends_round && header.magic < 2 && record.offset == header.last_offset;
+            let stays = |record: &KeyedRecord| {
+                rules.retain(record, header, horizon_ms, now_ms, &mut keyless) || ends_old_round(record)
+            };
             let selected = self.batches.select(batch, stays).map_err(unreadable)?;
             self.stats.keyless_records += keyless;
             selected
@@ -352,7 +362,7 @@ impl<'a> Pass<'a> {
         self.stats.records_read += u64::from(selected.records);
         self.stats.records_retained += u64::from(selected.retained);
         if selected.retained == 0 {
-            if !is_last_of_producer {
+            if !stays_empty {
                 return Ok(());
             }
             let bytes = emptied(header);
