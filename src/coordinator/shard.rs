@@ -737,10 +737,10 @@ impl<C: Core> Shards<C> {
         let mut loads = Loads::new();
         let mut rounds = tokio::time::interval(interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut events_open = true;
+        let (mut events_open, mut waiting) = (true, Vec::new());
+        let mut next = self.fire_timers();
         while !*shutdown.borrow() {
-            let next = self.fire_timers();
-            let sleep = async {
+            let sleep = async move {
                 match next {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
@@ -751,12 +751,12 @@ impl<C: Core> Shards<C> {
                     Some(event) => self.leadership_changed(event, &mut work, &mut loads),
                     None => events_open = false,
                 },
-                Some(waiting) = waiting_appends.recv() => {
+                _ = waiting_appends.recv_many(&mut waiting, APPENDS_IN_A_ROW) => for waiting in waiting.drain(..) {
                     let shards = Arc::clone(&self);
                     work.spawn(async move {
                         shards.wait(waiting).await;
                     });
-                }
+                },
                 Some(done) = work.join_next() => {
                     if let Err(error) = done && error.is_panic() {
                         // Not to be survived: the state behind it may be half applied.
@@ -764,8 +764,9 @@ impl<C: Core> Shards<C> {
                     }
                 }
                 _ = rounds.tick() => self.round(&mut round),
-                _ = self.alarm.earlier.notified() => {}
-                () = sleep => {}
+                // Nobody looks at all shards for anything else: whatever starts an earlier timer tells it.
+                _ = self.alarm.earlier.notified() => next = self.fire_timers(),
+                () = sleep => next = self.fire_timers(),
                 changed = shutdown.changed() => if changed.is_err() { break },
             }
         }
