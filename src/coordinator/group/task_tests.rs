@@ -604,6 +604,22 @@ async fn while_all_wait_for_a_disk_who_wants_something_deleted_is_told_to_come_a
     log.until_batches(before + BEHIND_MAX + 1).await;
 }
 
+/// As in Kafka, which makes each append at once.
+#[tokio::test(start_paused = true)]
+async fn while_the_disk_keeps_up_nobody_is_refused_for_all_that_is_forgotten_at_once() {
+    let log = Arc::new(MemoryLog::default());
+    let groups: Vec<String> = (0..2 * BEHIND_MAX).map(|number| format!("g{number}")).collect();
+    let broker = elected(&log, settings()).await;
+    commit_of_each(&broker, &groups).await;
+    let joined = broker.groups.join("other", join("")).await;
+    broker.groups.partitions_deleted(&[TopicPartition::new("orders", 0)]);
+    assert!(log.batch_count() < 2 * groups.len() - BEHIND_MAX, "most are still to be made");
+    commit_of_each(&broker, &["h".to_owned()]).await;
+    assert_eq!(broker.groups.delete("h"), Ok(()));
+    assert!(broker.groups.sync("other", sync(&caller(&joined), Vec::new())).await.is_ok());
+    log.until_batches(2 * groups.len() + 3).await;
+}
+
 /// Source: KAFKA-17058, which the older coordinator has not.
 #[tokio::test(start_paused = true)]
 async fn a_group_with_more_offsets_than_one_batch_holds_does_not_come_back_when_it_is_deleted() {
