@@ -2,7 +2,7 @@
 //! Knows nothing of elections: whoever calls has made sure that this broker is their coordinator.
 //! Source: kafka 3.9 GroupCoordinator.scala (the handle functions).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,8 +30,8 @@ pub(crate) struct Groups {
     groups: BTreeMap<Arc<str>, Group>,
     /// Of all groups.
     bytes: usize,
-    /// The latest member ids handed out, oldest first, with their groups. Most have been joined with by now.
-    handed_out: VecDeque<(Arc<str>, Arc<str>)>,
+    /// The pending member ids of all groups with their groups, by the requests that they were handed out to: the oldest first.
+    handed_out: BTreeMap<ReplyTo, (Arc<str>, Arc<str>)>,
     /// The groups with offsets in open transactions, by the producer.
     in_transactions: HashMap<ProducerId, BTreeSet<Arc<str>>>,
 }
@@ -50,6 +50,9 @@ impl Groups {
         let group = self.groups.get_mut(group_id)?;
         self.bytes -= group.bytes();
         let result = change(group);
+        for handed_out_to in group.take_no_longer_pending() {
+            self.handed_out.remove(&handed_out_to);
+        }
         if group.state() == GroupState::Dead || group.is_blank() {
             self.groups.remove(group_id);
         } else {
@@ -108,7 +111,7 @@ impl Groups {
             handed_out.map(|member_id| (Arc::clone(group.group_id()), member_id))
         });
         if let Some(handed_out) = handed_out {
-            self.handed_out.push_back(handed_out);
+            self.handed_out.insert(reply, handed_out);
             self.take_back_oldest(turn);
         }
     }
@@ -119,7 +122,7 @@ impl Groups {
         let partitions = usize::try_from(turn.settings.offsets_topic_num_partitions).unwrap_or(0).max(1);
         let kept = (turn.settings.group_max_pending_members / partitions).max(1);
         while self.handed_out.len() > kept
-            && let Some((group_id, member_id)) = self.handed_out.pop_front()
+            && let Some((_, (group_id, member_id))) = self.handed_out.pop_first()
         {
             self.change(&group_id, |group| {
                 if group.is_pending(&member_id) {
@@ -247,6 +250,9 @@ impl Groups {
         let mut bytes = 0;
         self.groups.retain(|_, group| {
             change(group);
+            for handed_out_to in group.take_no_longer_pending() {
+                self.handed_out.remove(&handed_out_to);
+            }
             let stays = group.state() != GroupState::Dead;
             bytes += if stays { group.bytes() } else { 0 };
             stays
@@ -262,6 +268,8 @@ impl Groups {
     /// What `bytes` must be.
     #[cfg(test)]
     pub(super) fn counted_bytes(&self) -> usize {
+        let pending = self.groups.values().map(|group| group.pending_members.len()).sum::<usize>();
+        assert_eq!(self.handed_out.len(), pending, "what is handed out and pending");
         self.groups.values().map(Group::bytes).sum()
     }
 }

@@ -118,7 +118,7 @@ impl Group {
                 self.group_id,
                 self.state
             );
-            self.add_pending(&new_id);
+            self.add_pending(&new_id, reply);
             turn.start_timer(&self.group_id, TimerKind::Pending(Arc::clone(&new_id)), join.session_timeout_ms);
             turn.answer_join(reply, JoinAnswer::refused(new_id, GroupError::MemberIdRequired));
         } else {
@@ -132,7 +132,7 @@ impl Group {
     }
 
     fn join_again(&mut self, join: Join, reply: ReplyTo, turn: &mut Turn<'_>) {
-        if self.pending_members.contains(&join.member_id) {
+        if self.pending_members.contains_key(&join.member_id) {
             if join.group_instance_id.is_some() {
                 // Only dynamic members are asked to join again, so nobody can come here honestly.
                 let refusal = JoinAnswer::refused(join.member_id, GroupError::UnknownServerError);
@@ -635,7 +635,7 @@ impl Group {
         let member_id = if leaving.member_id.is_empty() {
             let current = instance.and_then(|instance| self.static_members.get(instance));
             Arc::clone(current.ok_or(GroupError::UnknownMemberId)?)
-        } else if self.pending_members.contains(&leaving.member_id) {
+        } else if self.pending_members.contains_key(&leaving.member_id) {
             self.pending_member_is_gone(&leaving.member_id, turn);
             return Ok(());
         } else {
@@ -697,7 +697,7 @@ impl Group {
             TimerKind::Join => self.join_phase_is_over(turn),
             TimerKind::Sync => self.sync_phase_is_over(turn),
             TimerKind::Pending(member_id) => {
-                if self.pending_members.contains(member_id) {
+                if self.pending_members.contains_key(member_id) {
                     log::info!("Pending member {member_id} of group {} did not join in time", self.group_id);
                     self.pending_member_is_gone(member_id, turn);
                 }

@@ -350,7 +350,7 @@ impl World {
 fn check_indexes(group: &Group) {
     let id = group.group_id();
     let members: usize = group.members.iter().map(|(member_id, member)| member.bytes(member_id)).sum();
-    let pending: usize = group.pending_members.iter().map(|member_id| pending_bytes(member_id)).sum();
+    let pending: usize = group.pending_members.keys().map(|member_id| pending_bytes(member_id)).sum();
     assert_eq!(group.member_bytes, members + pending, "{id}: what its members take");
     assert_eq!(group.offsets().bytes(), group.offsets().counted_bytes(), "{id}: what its offsets take");
     assert_eq!(group.leader.is_some(), !group.members.is_empty(), "{id}: a leader if and only if there are members");
@@ -363,7 +363,7 @@ fn check_indexes(group: &Group) {
         .filter_map(|(member_id, member)| Some((member.group_instance_id.as_ref()?, member_id)))
         .collect();
     assert_eq!(statics, group.static_members.iter().collect(), "{id}: the static members");
-    assert!(group.pending_members.iter().all(|id| !group.members.contains_key(id)), "{id}: pending is not joined");
+    assert!(group.pending_members.keys().all(|id| !group.members.contains_key(id)), "{id}: pending is not joined");
     assert!(group.pending_sync.iter().all(|id| group.members.contains_key(id)), "{id}: only members are to sync");
     let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
     for protocol in group.members.values().flat_map(|member| &member.protocols) {

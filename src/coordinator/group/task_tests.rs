@@ -1003,6 +1003,42 @@ async fn all_groups_together_are_bounded_and_those_that_are_there_go_on() {
     assert_eq!(broker.groups.join("newcomer", join("")).await.error, None);
 }
 
+/// Asks for a member id, under which nobody joins.
+async fn hand_out(broker: &Broker, group: &str) -> Arc<str> {
+    let asking = Join { require_known_member_id: true, session_timeout_ms: 1_800_000, ..join("") };
+    let asked = broker.groups.join(group, asking).await;
+    assert_eq!(asked.error, Some(GroupError::MemberIdRequired));
+    asked.member_id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_id_that_is_not_waited_for_any_more_is_not_held_and_takes_no_place() {
+    let log = Arc::new(MemoryLog::default());
+    let limits = GroupConfig { group_max_pending_members: 50 * 100, ..settings() };
+    let broker = elected(&log, limits).await;
+    let waits = hand_out(&broker, "g").await;
+    for round in 0..300 {
+        let gone = hand_out(&broker, "h").await;
+        match round % 3 {
+            0 => {
+                let member_id = Arc::from(&*gone);
+                let leaving = Leaving { member_id, group_instance_id: None, reason: None };
+                assert_eq!(broker.groups.leave("h", &[leaving]), Ok(vec![Ok(())]));
+            }
+            1 => assert_eq!(broker.groups.delete("h"), Ok(())),
+            _ => {
+                assert_eq!(broker.groups.join("h", join(&gone)).await.error, None);
+                let leaving = Leaving { member_id: Arc::from(&*gone), group_instance_id: None, reason: None };
+                assert_eq!(broker.groups.leave("h", &[leaving]), Ok(vec![Ok(())]));
+                assert_eq!(broker.groups.delete("h"), Ok(()));
+            }
+        }
+        assert_eq!(Arc::strong_count(&gone), 1, "round {round}");
+    }
+    assert_eq!(broker.groups.counters().pending_members_evicted.load(Ordering::Relaxed), 0);
+    assert_eq!(broker.groups.join("g", join(&waits)).await.error, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn member_ids_that_nobody_joins_with_are_taken_back_the_oldest_first_and_their_groups_with_them() {
     let log = Arc::new(MemoryLog::default());
