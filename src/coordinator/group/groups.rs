@@ -15,7 +15,9 @@ use crate::coordinator::group::records::{self, GroupBatch};
 use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, Sync};
 use crate::coordinator::group::state::{GROUP_BYTES, Group, GroupState};
-use crate::coordinator::group::turn::{AppendId, GroupEffect, GroupVocabulary, ReplyTo, TimerKey, Turn};
+use crate::coordinator::group::turn::{
+    AppendId, COORDINATOR_MAX_BYTES, GroupEffect, GroupVocabulary, ReplyTo, TimerKey, Turn,
+};
 use crate::coordinator::topic_log::AppendOutcome;
 use crate::coordinator::transaction::state::Producer;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
@@ -71,12 +73,18 @@ impl Groups {
         self.change(group_id, change).expect("inserted above if it was missing")
     }
 
-    /// Whether the broker may hold `growth` bytes more for groups. What is no growth is always welcome.
-    fn has_room_for(&self, growth: usize, turn: &mut Turn<'_>) -> bool {
+    /// So many bytes more the broker may hold for groups.
+    fn room(&self, turn: &Turn<'_>) -> usize {
         let held = turn.bytes_elsewhere.saturating_add(self.bytes as u64);
-        let has_room = growth == 0 || held.saturating_add(growth as u64) <= turn.settings.group_coordinator_max_bytes;
+        let room = turn.settings.group_coordinator_max_bytes.saturating_sub(held);
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    /// Whether there is room for them. What is no growth is always welcome.
+    fn has_room_for(&self, group_id: &str, growth: usize, turn: &mut Turn<'_>) -> bool {
+        let has_room = growth == 0 || growth <= self.room(turn);
         if !has_room {
-            turn.effect(GroupEffect::RefusedForSize);
+            turn.refused_for_size(group_id, COORDINATOR_MAX_BYTES);
         }
         has_room
     }
@@ -100,7 +108,7 @@ impl Groups {
             Some(group) => group.growth_by(&join),
             None => self.growth_by_group(group_id) + Group::new(Arc::from(""), 0).growth_by(&join),
         };
-        if !self.has_room_for(growth, turn) {
+        if !self.has_room_for(group_id, growth, turn) {
             let refusal = JoinAnswer::refused(join.member_id, GroupError::GroupMaxSizeReached);
             return turn.answer_join(reply, refusal);
         }
@@ -134,7 +142,8 @@ impl Groups {
     }
 
     pub(crate) fn sync(&mut self, group_id: &str, sync: Sync, reply: ReplyTo, turn: &mut Turn<'_>) {
-        if self.change(group_id, |group| group.sync(sync, reply, turn)).is_none() {
+        let room = self.room(turn);
+        if self.change(group_id, |group| group.sync(sync, room, reply, turn)).is_none() {
             turn.answer_sync(reply, Err(GroupError::UnknownMemberId));
         }
     }
@@ -166,7 +175,7 @@ impl Groups {
         let producer_id = commit.transaction.map(|producer| producer.id);
         let growth: usize = commit.offsets.iter().map(|offset| known.growth_by(offset, producer_id)).sum();
         let growth = self.growth_by_group(group_id) + growth;
-        if !self.has_room_for(growth, turn) {
+        if !self.has_room_for(group_id, growth, turn) {
             return turn.answer_commit(reply, CommitAnswer::Refused(GroupError::InvalidCommitOffsetSize));
         }
         let pending = self.change_or_create(group_id, turn.now.wall_ms, |group| {

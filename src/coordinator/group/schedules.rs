@@ -10,6 +10,7 @@ use crate::config::sections::GroupConfig;
 use crate::coordinator::core::{Core, Now};
 use crate::coordinator::group::groups::Groups;
 use crate::coordinator::group::offsets::FoundOffset;
+use crate::coordinator::group::pending::PendingAppend;
 use crate::coordinator::group::records::{CommittedOffset, DecodedRecord, GroupRecord};
 use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, Join, Leaving, OffsetToCommit, Protocol, Sync};
@@ -351,7 +352,10 @@ fn check_indexes(group: &Group) {
     let id = group.group_id();
     let members: usize = group.members.iter().map(|(member_id, member)| member.bytes(member_id)).sum();
     let pending: usize = group.pending_members.keys().map(|member_id| pending_bytes(member_id)).sum();
-    assert_eq!(group.member_bytes, members + pending, "{id}: what its members take");
+    let growth =
+        |append: &PendingAppend| if let PendingAppend::Assignment { growth, .. } = append { *growth } else { 0 };
+    let assigned: usize = group.appending.values().map(growth).sum();
+    assert_eq!(group.member_bytes, members + pending + assigned, "{id}: what its members take");
     assert_eq!(group.offsets().bytes(), group.offsets().counted_bytes(), "{id}: what its offsets take");
     assert_eq!(group.leader.is_some(), !group.members.is_empty(), "{id}: a leader if and only if there are members");
     assert!(group.leader.iter().all(|leader| group.members.contains_key(leader)), "{id}: the leader is a member");

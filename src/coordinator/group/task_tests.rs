@@ -977,14 +977,24 @@ async fn all_groups_together_are_bounded_and_those_that_are_there_go_on() {
     let broker = elected(&log, limits).await;
     let member = broker.join_and_sync("real").await;
     assert_eq!(broker.groups.commit_offsets("real", commit(&member, 1)).await, CommitAnswer::Stored(Ok(())));
-    let mut refused = 0;
+    let (mut joined, mut refused) = (Vec::new(), 0);
     for stranger in 0..300 {
-        let joined = broker.groups.join(&format!("stranger-{stranger}"), join_with_metadata("", 1_000)).await;
-        refused += usize::from(joined.error == Some(GroupError::GroupMaxSizeReached));
+        let group = format!("stranger-{stranger}");
+        let answer = broker.groups.join(&group, join_with_metadata("", 1_000)).await;
+        match answer.error {
+            Some(error) => refused += usize::from(error == GroupError::GroupMaxSizeReached),
+            None => joined.push((group, caller(&answer))),
+        }
         assert!(broker.groups.census().bytes <= LIMIT, "{:?}", broker.groups.census());
     }
     assert!((100..300).contains(&refused), "{refused}");
     assert!(broker.groups.census().bytes > LIMIT - 5_000, "{:?}", broker.groups.census());
+    for (group, stranger) in &joined {
+        let assignments = vec![(Arc::clone(&stranger.member_id), Bytes::from(vec![0; 5_000]))];
+        let synced = broker.groups.sync(group, sync(stranger, assignments)).await;
+        assert!(broker.groups.census().bytes <= LIMIT, "{:?}", broker.groups.census());
+        assert_eq!(synced, Err(GroupError::UnknownServerError), "as when its group has too much for itself");
+    }
     for stranger in 0..30 {
         let answer = broker.groups.commit_offsets(&format!("new-{stranger}"), commit(&nobody(), 1)).await;
         if stranger >= 10 {
@@ -995,12 +1005,37 @@ async fn all_groups_together_are_bounded_and_those_that_are_there_go_on() {
     assert_eq!(broker.groups.heartbeat("real", &member), Ok(()));
     let again = broker.groups.join("real", join(&member.member_id)).await;
     assert_eq!(again.error, None);
+    let assignments = vec![(Arc::clone(&again.member_id), Bytes::from_static(b"all of it"))];
+    assert!(broker.groups.sync("real", sync(&caller(&again), assignments)).await.is_ok(), "as much as it has");
     // The strangers are silent, so their sessions end and the round that follows makes room.
     for _ in 0..150 {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let _ = broker.groups.heartbeat("real", &caller(&again));
     }
     assert_eq!(broker.groups.join("newcomer", join("")).await.error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn assignments_on_their_way_into_the_log_are_counted() {
+    const LIMIT: u64 = 200_000;
+    let log = Arc::new(MemoryLog::default());
+    let limits = GroupConfig { group_coordinator_max_bytes: LIMIT, ..settings() };
+    let broker = elected(&log, limits).await;
+    log.be_slow();
+    let mut syncing = tokio::task::JoinSet::new();
+    for stranger in 0..50 {
+        let group = format!("stranger-{stranger}");
+        let stranger = caller(&broker.groups.join(&group, join("")).await);
+        let assignments = vec![(Arc::clone(&stranger.member_id), Bytes::from(vec![0; 5_000]))];
+        let groups = Arc::clone(&broker.groups);
+        syncing.spawn(async move { groups.sync(&group, sync(&stranger, assignments)).await.is_ok() });
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(broker.groups.census().bytes > LIMIT - 10_000, "{:?}", broker.groups.census());
+    while log.finish(None) {}
+    let stored = syncing.join_all().await.into_iter().filter(|is_stored| *is_stored).count();
+    assert!((10..50).contains(&stored), "{stored}");
+    assert!(broker.groups.census().bytes <= LIMIT, "{:?}", broker.groups.census());
 }
 
 /// Asks for a member id, under which nobody joins.
