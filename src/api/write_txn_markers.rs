@@ -72,6 +72,8 @@ impl Markers {
     /// Waits for the replicas of all of them.
     pub(crate) async fn answer(mut self, groups: &GroupCoordinator, deadline: Instant) -> WriteTxnMarkersResponse {
         for Waiting { producer_id, topic, partition, outcome, marker, commit } in std::mem::take(&mut self.waiting) {
+            // There may be very many, none of which has to wait. All are told of, whether or not the sender hears of it.
+            tokio::task::coop::consume_budget().await;
             let mut code = match commit {
                 None => ErrorCode::None,
                 Some(commit) => match commit.wait(deadline).await {

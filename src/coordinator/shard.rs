@@ -55,9 +55,14 @@ const CONCURRENT_LOADS: usize = 4;
 /// By log directory: a disk that does not answer keeps the partitions of no other from being read.
 type Loads = HashMap<Option<PathBuf>, Arc<Semaphore>>;
 
-/// So many appends of a shard may wait for its disk. Whoever wants one more is told to come again. The tombstones of what
-/// memory has forgotten come on top, bounded by what it held: meanwhile it forgets no more but for topics that are deleted.
+/// So many appends of a shard may wait for its disk while that does not keep up. Whoever wants one more is told to come again.
+/// The tombstones of what memory has forgotten come on top, bounded by what it held: meanwhile it forgets no more but for
+/// topics that are deleted.
 pub(crate) const BEHIND_MAX: usize = 1000;
+
+/// And so many bytes wait for who makes the appends while it does keep up: then they are made soon, but one may take a while.
+/// Tombstones are not counted here either.
+const WANTED_BYTES_MAX: usize = 4 << 20;
 
 /// So many steps wait for a shard to be loaded, each with what a request has said.
 const WHEN_LOADED_MAX: usize = 1000;
@@ -140,6 +145,8 @@ pub(crate) struct Shard<C: Core> {
     next_append: u64,
     /// Appends to be made as soon as nobody holds the lock, by whoever `is_writing`.
     outbox: VecDeque<Outgoing>,
+    /// Of those in the outbox that the core waits for.
+    wanted_bytes: usize,
     /// Somebody makes an append, without the lock, and will look at the outbox again.
     is_writing: bool,
     /// Told by him, if somebody waits for it.
@@ -183,6 +190,12 @@ struct Outgoing {
     origin: AppendOrigin,
     required_acks: i16,
     deadline: Instant,
+}
+
+impl Outgoing {
+    fn wanted_bytes(&self) -> usize {
+        if self.appender.append.is_some() { self.batch.len() } else { 0 }
+    }
 }
 
 pub(crate) struct WaitingAppend {
@@ -291,6 +304,7 @@ impl<C: Core> Shard<C> {
             next_reply: 0,
             next_append: 0,
             outbox: VecDeque::new(),
+            wanted_bytes: 0,
             is_writing: false,
             written: None,
             handed_on: Arc::default(),
@@ -325,9 +339,15 @@ impl<C: Core> Shard<C> {
         true
     }
 
-    /// Whether nothing more may be wanted of its disk.
-    pub(crate) fn is_full(&self) -> bool {
-        self.outbox.len() + self.handed_on.load(Ordering::Acquire) >= BEHIND_MAX
+    fn next_outgoing(&mut self) -> Option<Outgoing> {
+        let next = self.outbox.pop_front()?;
+        self.wanted_bytes -= next.wanted_bytes();
+        Some(next)
+    }
+
+    fn drop_outgoing(&mut self) {
+        self.outbox.clear();
+        self.wanted_bytes = 0;
     }
 
     /// Whether an earlier append is still to be made where it may wait for a disk.
@@ -432,10 +452,17 @@ impl<C: Core> Shards<C> {
         loading
     }
 
+    /// Whether the disk of the shard does not keep up, and so much waits for it that nothing more may be forgotten. What waits
+    /// only for who makes the appends is made soon, however much it is.
+    pub(crate) fn is_full(&self, shard: &Shard<C>) -> bool {
+        let handed_on = shard.handed_on.load(Ordering::Acquire);
+        shard.outbox.len() + handed_on >= BEHIND_MAX && (handed_on > 0 || self.log.is_held_up(shard.partition))
+    }
+
     /// A round: one step of every core that this broker speaks for, but for those with a full shard, which have the next one.
     fn round(&self, mut step: impl FnMut(&mut C, &mut Turn<'_, C::Vocabulary>)) {
         for mut shard in self.every_shard() {
-            if shard.ownership == Ownership::Owned && !shard.is_full() {
+            if shard.ownership == Ownership::Owned && !self.is_full(&shard) {
                 self.step(&mut shard, None, &mut step);
                 self.make_appends(shard);
             }
@@ -561,7 +588,7 @@ impl<C: Core> Shards<C> {
             C::NAME
         );
         shard.ownership = Ownership::NotOwned;
-        shard.outbox.clear();
+        shard.drop_outgoing();
         self.turn(shard, now, |core, turn| core.unload(turn));
     }
 
@@ -597,7 +624,7 @@ impl<C: Core> Shards<C> {
         let owned_epoch = shard.leader_epoch.filter(|_| shard.ownership == Ownership::Owned);
         let leader_epoch = owned_epoch.ok_or(AppendFailure::NotLeaderOrFollower)?;
         // What is forgotten already must not come back.
-        if append.is_some() && shard.is_full() {
+        if append.is_some() && (shard.wanted_bytes >= WANTED_BYTES_MAX || self.is_full(shard)) {
             return Err(AppendFailure::NotEnoughReplicas);
         }
         let batch = C::encode(of, records, &self.settings, now.wall_ms).map_err(|error| {
@@ -606,7 +633,9 @@ impl<C: Core> Shards<C> {
         })?;
         let appender = Appender { of: Arc::clone(of), append, load: shard.load, leader_epoch };
         let (origin, deadline) = (C::origin(records), now.instant + self.terms.append_timeout);
-        shard.outbox.push_back(Outgoing { appender, batch, origin, required_acks, deadline });
+        let wanted = Outgoing { appender, batch, origin, required_acks, deadline };
+        shard.wanted_bytes += wanted.wanted_bytes();
+        shard.outbox.push_back(wanted);
         Ok(())
     }
 
@@ -616,7 +645,7 @@ impl<C: Core> Shards<C> {
         let mut made = 0;
         while !shard.outbox.is_empty() {
             if shard.is_behind() || self.log.is_held_up(shard.partition) {
-                while let Some(next) = shard.outbox.pop_front() {
+                while let Some(next) = shard.next_outgoing() {
                     self.hand_on(&mut shard, next);
                 }
                 return;
@@ -628,7 +657,7 @@ impl<C: Core> Shards<C> {
                 return self.alarm.earlier.notify_one();
             }
             made += 1;
-            let Some(Outgoing { appender, batch, origin, required_acks, .. }) = shard.outbox.pop_front() else {
+            let Some(Outgoing { appender, batch, origin, required_acks, .. }) = shard.next_outgoing() else {
                 return;
             };
             let (partition, timeout) = (shard.partition, self.terms.append_timeout);
@@ -737,10 +766,10 @@ impl<C: Core> Shards<C> {
         let mut loads = Loads::new();
         let mut rounds = tokio::time::interval(interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut events_open = true;
+        let (mut events_open, mut waiting) = (true, Vec::new());
+        let mut next = self.fire_timers();
         while !*shutdown.borrow() {
-            let next = self.fire_timers();
-            let sleep = async {
+            let sleep = async move {
                 match next {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
@@ -751,12 +780,12 @@ impl<C: Core> Shards<C> {
                     Some(event) => self.leadership_changed(event, &mut work, &mut loads),
                     None => events_open = false,
                 },
-                Some(waiting) = waiting_appends.recv() => {
+                _ = waiting_appends.recv_many(&mut waiting, APPENDS_IN_A_ROW) => for waiting in waiting.drain(..) {
                     let shards = Arc::clone(&self);
                     work.spawn(async move {
                         shards.wait(waiting).await;
                     });
-                }
+                },
                 Some(done) = work.join_next() => {
                     if let Err(error) = done && error.is_panic() {
                         // Not to be survived: the state behind it may be half applied.
@@ -764,8 +793,9 @@ impl<C: Core> Shards<C> {
                     }
                 }
                 _ = rounds.tick() => self.round(&mut round),
-                _ = self.alarm.earlier.notified() => {}
-                () = sleep => {}
+                // Nobody looks at all shards for anything else: whatever starts an earlier timer tells it.
+                _ = self.alarm.earlier.notified() => next = self.fire_timers(),
+                () = sleep => next = self.fire_timers(),
                 changed = shutdown.changed() => if changed.is_err() { break },
             }
         }
@@ -798,9 +828,18 @@ impl<C: Core> Shards<C> {
         self.alarm.next.store(u64::MAX, Ordering::Release);
         let now = (self.clock)().instant;
         let mut next: Option<Instant> = None;
-        for mut shard in self.every_shard() {
+        'shards: for partition in 0..self.partition_count() {
+            let Some(mut shard) = self.shard(partition) else { continue };
+            let mut fired = 0;
             while let Some(timer) = shard.timers.expired(now) {
                 self.step(&mut shard, None, |core, turn| core.timer_fired(&timer, turn));
+                fired += 1;
+                if fired % APPENDS_IN_A_ROW == 0 {
+                    // Not all of them at once: many may be due.
+                    self.make_appends(shard);
+                    let Some(locked) = self.shard(partition) else { continue 'shards };
+                    shard = locked;
+                }
             }
             next = [next, shard.timers.next_deadline()].into_iter().flatten().min();
             self.make_appends(shard);
@@ -1008,7 +1047,7 @@ impl<C: Core> Shards<C> {
             leader_epoch.map(|epoch| epoch.0)
         );
         shard.ownership = Ownership::NotOwned;
-        shard.outbox.clear();
+        shard.drop_outgoing();
         let (unloaded, _) = self.step(&mut shard, None, |core, turn| core.unload(turn));
         count(&self.counters.unloads);
         log::info!("Finished unloading {}-{partition}: {unloaded} given up", C::TOPIC);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::coordinator::core::{AppendId, Core, TimerKey, Turn, Vocabulary};
-use crate::coordinator::shard::{NotServing, ShardEvent, Shards, TopicTerms, now};
+use crate::coordinator::shard::{BEHIND_MAX, Clock, NotServing, ShardEvent, Shards, TopicTerms, now};
 use crate::coordinator::topic_log::{AppendOutcome, Appending, Committing, CoordinatorLog};
 use crate::log::testing::Gate;
 use crate::model::{LeaderEpoch, Offset};
@@ -34,9 +34,15 @@ impl Vocabulary for Nothing {
     type Effect = ();
 }
 
-/// Under which leader epoch it was loaded.
 #[derive(Default)]
-struct Epoch(Option<LeaderEpoch>);
+struct Epoch {
+    /// Under which leader epoch it was loaded.
+    loaded_in: Option<LeaderEpoch>,
+    /// Each of them wants an append.
+    timers_fired: usize,
+    appends_made: usize,
+    appends_refused: usize,
+}
 
 impl Core for Epoch {
     type Vocabulary = Nothing;
@@ -54,7 +60,7 @@ impl Core for Epoch {
     }
 
     fn load(&mut self, (): (), _: LeaderEpoch, turn: &mut Turn<'_, Nothing>) -> usize {
-        self.0 = Some(turn.leader_epoch);
+        self.loaded_in = Some(turn.leader_epoch);
         let _ = turn.settings.begun.lock().expect("unpoisoned").send(());
         turn.settings.gate.pass();
         1
@@ -65,12 +71,20 @@ impl Core for Epoch {
         1
     }
 
-    fn appended(&mut self, _: &str, _: AppendId, _: AppendOutcome, _: &mut Turn<'_, Nothing>) {}
+    fn appended(&mut self, _: &str, _: AppendId, outcome: AppendOutcome, _: &mut Turn<'_, Nothing>) {
+        match outcome {
+            Ok(_) => self.appends_made += 1,
+            Err(_) => self.appends_refused += 1,
+        }
+    }
 
-    fn timer_fired(&mut self, _: &TimerKey<()>, _: &mut Turn<'_, Nothing>) {}
+    fn timer_fired(&mut self, timer: &TimerKey<()>, turn: &mut Turn<'_, Nothing>) {
+        self.timers_fired += 1;
+        turn.append(&timer.of, ());
+    }
 
     fn bytes(&self) -> u64 {
-        if self.0.is_some() { 100 } else { 0 }
+        if self.loaded_in.is_some() { 100 } else { 0 }
     }
 }
 
@@ -146,18 +160,131 @@ fn want(shards: &Arc<Shards<Epoch>>) {
     });
 }
 
-#[test]
-fn who_appends_gets_away_though_others_want_more_all_the_time() {
+/// Of a topic with one partition, which it speaks for.
+fn loaded(log: Arc<dyn CoordinatorLog>, clock: Clock) -> Arc<Shards<Epoch>> {
     let gate = Arc::new(Gate::default());
     gate.open();
     let settings = Loading { gate, begun: Mutex::new(mpsc::channel().0) };
     let terms = TopicTerms { load_buffer_bytes: 1000, required_acks: -1, append_timeout: Duration::ZERO };
-    let log = Arc::new(Busy::default());
-    let shards: Arc<Shards<Epoch>> =
-        Shards::new(settings, terms, 1, Arc::clone(&log) as _, Arc::default(), Box::new(|()| {}), Box::new(now));
-    log.shards.set(Arc::downgrade(&shards)).expect("it is told once");
+    let shards = Shards::new(settings, terms, 1, log, Arc::default(), Box::new(|()| {}), clock);
     let load = shards.start_load(0, LeaderEpoch(3)).expect("it is due");
     shards.load(0, LeaderEpoch(3), load);
+    shards
+}
+
+/// Sees how many timers have fired whose appends are still to be made.
+#[derive(Default)]
+struct Watching {
+    shards: OnceLock<Weak<Shards<Epoch>>>,
+    appended: AtomicUsize,
+    most_behind: AtomicUsize,
+}
+
+impl CoordinatorLog for Watching {
+    fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
+        let shards = self.shards.get().and_then(Weak::upgrade).expect("they append");
+        let fired = shards.owned(0).expect("it is loaded").core().timers_fired;
+        let behind = fired - self.appended.fetch_add(1, Ordering::Relaxed);
+        self.most_behind.fetch_max(behind, Ordering::Relaxed);
+        Appending::Done(Ok(Offset(0)))
+    }
+
+    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn log_start_offset(&self, _: i32) -> Option<Offset> {
+        Some(Offset(0))
+    }
+
+    fn read(&self, _: i32, _: Offset, _: u32) -> Result<Bytes, String> {
+        Ok(Bytes::new())
+    }
+}
+
+#[test]
+fn the_appends_of_many_timers_are_made_as_they_fire_and_none_is_refused() {
+    const TIMERS: usize = 3 * BEHIND_MAX;
+    let log = Arc::new(Watching::default());
+    let shards = loaded(Arc::clone(&log) as _, Box::new(now));
+    log.shards.set(Arc::downgrade(&shards)).expect("it is told once");
+    shards.now(shards.owned(0).expect("it is loaded"), |_, turn| {
+        for number in 0..TIMERS {
+            turn.start_timer(&Arc::from(number.to_string()), (), 0);
+        }
+    });
+    for _ in 0..TIMERS {
+        shards.fire_timers();
+        if log.appended.load(Ordering::Relaxed) == TIMERS {
+            break;
+        }
+    }
+    let refused = shards.owned(0).expect("it is loaded").core().appends_refused;
+    assert_eq!((log.appended.load(Ordering::Relaxed), refused), (TIMERS, 0));
+    let most_behind = log.most_behind.load(Ordering::Relaxed);
+    assert!(most_behind <= 64, "{most_behind} at once");
+}
+
+/// Whose appends wait for replicas, who have them soon.
+#[derive(Default)]
+struct Replicated(AtomicUsize);
+
+impl CoordinatorLog for Replicated {
+    fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Appending::Waiting(Box::pin(async {
+            tokio::task::yield_now().await;
+            Ok(Offset(0))
+        }))
+    }
+
+    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn log_start_offset(&self, _: i32) -> Option<Offset> {
+        Some(Offset(0))
+    }
+
+    fn read(&self, _: i32, _: Offset, _: u32) -> Result<Bytes, String> {
+        Ok(Bytes::new())
+    }
+}
+
+/// Each look takes the locks of all shards, and asks what time it is.
+#[tokio::test]
+async fn an_append_that_waits_for_replicas_has_nobody_look_at_all_timers() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let clock = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        now()
+    };
+    let shards = loaded(Arc::new(Replicated::default()), Box::new(clock));
+    let (_elections, told) = tokio::sync::mpsc::unbounded_channel();
+    let (_running, shutdown) = watch::channel(false);
+    tokio::spawn(Arc::clone(&shards).run(told, shutdown, Duration::from_secs(60), |_, _| {}));
+    // Its first look, and the first round.
+    let idle = asked.load(Ordering::Relaxed);
+    while asked.load(Ordering::Relaxed) < idle + 2 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    let before = asked.load(Ordering::Relaxed);
+    for number in 1..=100 {
+        want(&shards);
+        while shards.owned(0).expect("it is loaded").core().appends_made < number {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(asked.load(Ordering::Relaxed) - before, 200, "when it is wanted and when it is made");
+}
+
+#[test]
+fn who_appends_gets_away_though_others_want_more_all_the_time() {
+    let log = Arc::new(Busy::default());
+    let shards = loaded(Arc::clone(&log) as _, Box::new(now));
+    log.shards.set(Arc::downgrade(&shards)).expect("it is told once");
     want(&shards);
     let first = log.appended.load(Ordering::Relaxed);
     assert!((1..100).contains(&first), "{first}");
@@ -184,7 +311,7 @@ fn who_asks_a_shard_that_takes_over_what_it_has_read_is_told_so_at_once() {
         gate.open();
         loading.join().expect("no panic");
     });
-    assert_eq!(shards.owned(0).expect("it is loaded").core().0, Some(LeaderEpoch(4)));
+    assert_eq!(shards.owned(0).expect("it is loaded").core().loaded_in, Some(LeaderEpoch(4)));
     assert_eq!(shards.bytes(), 100);
 }
 
@@ -202,7 +329,7 @@ async fn a_shard_of_a_topic_that_has_grown_is_not_loaded_until_it_is_elected_aft
         elections.send(event).expect("it runs");
     };
     let until_asked = async |expected: Result<Option<LeaderEpoch>, NotServing>| {
-        while shards.owned(0).map(|shard| shard.core().0) != expected {
+        while shards.owned(0).map(|shard| shard.core().loaded_in) != expected {
             tokio::task::yield_now().await;
         }
     };

@@ -14,8 +14,12 @@ use crate::coordinator::core::TimerKey;
 #[derive(Debug)]
 pub(crate) struct TimerQueue<K> {
     timers: HashMap<TimerKey<K>, Timer>,
-    /// When to look at which timer. May name timers that were cancelled or moved.
-    queue: BinaryHeap<Reverse<Queued<K>>>,
+    /// When to look at which timer, by its number. That of a timer that was cancelled or moved earlier may still be there,
+    /// though not its key, which may be as long as whoever chose it likes.
+    queue: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// By the number under which each timer is queued.
+    keys: HashMap<u64, TimerKey<K>>,
+    next_number: u64,
 }
 
 impl<K> Default for TimerQueue<K>
@@ -23,7 +27,7 @@ where
     K: Eq + Hash,
 {
     fn default() -> TimerQueue<K> {
-        TimerQueue { timers: HashMap::new(), queue: BinaryHeap::new() }
+        TimerQueue { timers: HashMap::new(), queue: BinaryHeap::new(), keys: HashMap::new(), next_number: 0 }
     }
 }
 
@@ -32,24 +36,7 @@ struct Timer {
     deadline: Instant,
     /// When the queue will look at it: not after `deadline`.
     queued_at: Instant,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Queued<K> {
-    at: Instant,
-    key: TimerKey<K>,
-}
-
-impl<K: Eq> Ord for Queued<K> {
-    fn cmp(&self, other: &Queued<K>) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
-    }
-}
-
-impl<K: Eq> PartialOrd for Queued<K> {
-    fn partial_cmp(&self, other: &Queued<K>) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
+    number: u64,
 }
 
 impl<K: Clone + Eq + Hash> TimerQueue<K> {
@@ -59,46 +46,51 @@ impl<K: Clone + Eq + Hash> TimerQueue<K> {
                 running.get_mut().deadline = deadline;
             }
             entry => {
-                let key = entry.key().clone();
-                entry.insert_entry(Timer { deadline, queued_at: deadline });
-                self.queue.push(Reverse(Queued { at: deadline, key }));
+                let (key, number) = (entry.key().clone(), self.next_number);
+                self.next_number += 1;
+                if let Entry::Occupied(later) = &entry {
+                    self.keys.remove(&later.get().number);
+                }
+                entry.insert_entry(Timer { deadline, queued_at: deadline, number });
+                self.keys.insert(number, key);
+                self.queue.push(Reverse((deadline, number)));
                 self.drop_leftovers();
             }
         }
     }
 
     pub(crate) fn cancel(&mut self, key: &TimerKey<K>) {
-        self.timers.remove(key);
+        if let Some(timer) = self.timers.remove(key) {
+            self.keys.remove(&timer.number);
+        }
     }
 
     /// When to call `expired` next; it may find nothing then.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.queue.peek().map(|Reverse(queued)| queued.at)
+        self.queue.peek().map(|Reverse((at, _))| *at)
     }
 
     /// A timer whose time has come, which is then no longer running.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<TimerKey<K>> {
-        while self.queue.peek().is_some_and(|Reverse(queued)| queued.at <= now) {
-            let Reverse(Queued { at, key }) = self.queue.pop()?;
-            let Some(timer) = self.timers.get_mut(&key) else { continue };
-            if timer.queued_at != at {
-                continue;
-            }
+        while self.queue.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Reverse((_, number)) = self.queue.pop()?;
+            let Some(key) = self.keys.get(&number) else { continue };
+            let timer = self.timers.get_mut(key).expect("its number is forgotten with it");
             if timer.deadline <= now {
-                self.timers.remove(&key);
-                return Some(key);
+                self.timers.remove(key);
+                return self.keys.remove(&number);
             }
             timer.queued_at = timer.deadline;
-            self.queue.push(Reverse(Queued { at: timer.deadline, key }));
+            self.queue.push(Reverse((timer.deadline, number)));
         }
         None
     }
 
-    /// Cancelled timers stay queued until their time, unless they outnumber the running ones.
+    /// Numbers of cancelled timers stay queued until their time, unless they outnumber the running ones.
     fn drop_leftovers(&mut self) {
         if self.queue.len() > 2 * self.timers.len() + 64 {
-            let timers = &self.timers;
-            self.queue.retain(|Reverse(queued)| timers.get(&queued.key).is_some_and(|t| t.queued_at == queued.at));
+            let keys = &self.keys;
+            self.queue.retain(|Reverse((_, number))| keys.contains_key(number));
         }
     }
 
@@ -155,6 +147,17 @@ mod tests {
         timers.start(key("b"), at(35));
         assert_eq!(timers.expired(at(50)), Some(key("b")));
         assert_eq!(timers.expired(at(50)), Some(key("a")));
+    }
+
+    #[test]
+    fn the_name_of_a_cancelled_timer_is_not_kept() {
+        let start = Instant::now();
+        let mut timers = TimerQueue::default();
+        let name = key(&"a".repeat(1000));
+        timers.start(name.clone(), start + Duration::from_secs(300));
+        timers.start(name.clone(), start + Duration::from_secs(200));
+        timers.cancel(&name);
+        assert_eq!((Arc::strong_count(&name.of), Arc::strong_count(&name.kind)), (1, 1));
     }
 
     #[test]

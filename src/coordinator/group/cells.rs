@@ -148,7 +148,7 @@ impl Bench {
         let assignments =
             assignments.iter().map(|(id, bytes)| (Arc::from(*id), Bytes::from_static(bytes.as_bytes()))).collect();
         let sync = Sync { caller, protocol_type: None, protocol_name: None, assignments };
-        self.step(|group, reply, turn| group.sync(sync, reply, turn)).0
+        self.step(|group, reply, turn| group.sync(sync, usize::MAX, reply, turn)).0
     }
 
     fn heartbeat(&mut self, caller: &Caller) -> Result<(), GroupError> {
@@ -363,7 +363,7 @@ fn every_event_in_every_state() {
                 caller: b.me("b"), protocol_type: Some(Arc::from("test")), protocol_name: Some(Arc::from("other")),
                 assignments: Vec::new(),
             };
-            let (r, ()) = b.step(|group, reply, turn| group.sync(sync, reply, turn)); b.synced(r)
+            let (r, ()) = b.step(|group, reply, turn| group.sync(sync, usize::MAX, reply, turn)); b.synced(r)
         }, [UNKNOWN, "InconsistentGroupProtocol", "InconsistentGroupProtocol", "InconsistentGroupProtocol", GONE]),
         // Heartbeat
         ("a member beats", |b| said(b.heartbeat(&b.me("b")).err()),

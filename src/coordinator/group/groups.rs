@@ -2,7 +2,7 @@
 //! Knows nothing of elections: whoever calls has made sure that this broker is their coordinator.
 //! Source: kafka 3.9 GroupCoordinator.scala (the handle functions).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +15,9 @@ use crate::coordinator::group::records::{self, GroupBatch};
 use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, JoinAnswer, Leaving, Sync};
 use crate::coordinator::group::state::{GROUP_BYTES, Group, GroupState};
-use crate::coordinator::group::turn::{AppendId, GroupEffect, GroupVocabulary, ReplyTo, TimerKey, Turn};
+use crate::coordinator::group::turn::{
+    AppendId, COORDINATOR_MAX_BYTES, GroupEffect, GroupVocabulary, ReplyTo, TimerKey, Turn,
+};
 use crate::coordinator::topic_log::AppendOutcome;
 use crate::coordinator::transaction::state::Producer;
 use crate::model::internal_topics::GROUP_METADATA_TOPIC;
@@ -30,8 +32,8 @@ pub(crate) struct Groups {
     groups: BTreeMap<Arc<str>, Group>,
     /// Of all groups.
     bytes: usize,
-    /// The latest member ids handed out, oldest first, with their groups. Most have been joined with by now.
-    handed_out: VecDeque<(Arc<str>, Arc<str>)>,
+    /// The pending member ids of all groups with their groups, by the requests that they were handed out to: the oldest first.
+    handed_out: BTreeMap<ReplyTo, (Arc<str>, Arc<str>)>,
     /// The groups with offsets in open transactions, by the producer.
     in_transactions: HashMap<ProducerId, BTreeSet<Arc<str>>>,
 }
@@ -50,6 +52,9 @@ impl Groups {
         let group = self.groups.get_mut(group_id)?;
         self.bytes -= group.bytes();
         let result = change(group);
+        for handed_out_to in group.take_no_longer_pending() {
+            self.handed_out.remove(&handed_out_to);
+        }
         if group.state() == GroupState::Dead || group.is_blank() {
             self.groups.remove(group_id);
         } else {
@@ -68,12 +73,18 @@ impl Groups {
         self.change(group_id, change).expect("inserted above if it was missing")
     }
 
-    /// Whether the broker may hold `growth` bytes more for groups. What is no growth is always welcome.
-    fn has_room_for(&self, growth: usize, turn: &mut Turn<'_>) -> bool {
+    /// So many bytes more the broker may hold for groups.
+    fn room(&self, turn: &Turn<'_>) -> usize {
         let held = turn.bytes_elsewhere.saturating_add(self.bytes as u64);
-        let has_room = growth == 0 || held.saturating_add(growth as u64) <= turn.settings.group_coordinator_max_bytes;
+        let room = turn.settings.group_coordinator_max_bytes.saturating_sub(held);
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    /// Whether there is room for them. What is no growth is always welcome.
+    fn has_room_for(&self, group_id: &str, growth: usize, turn: &mut Turn<'_>) -> bool {
+        let has_room = growth == 0 || growth <= self.room(turn);
         if !has_room {
-            turn.effect(GroupEffect::RefusedForSize);
+            turn.refused_for_size(group_id, COORDINATOR_MAX_BYTES);
         }
         has_room
     }
@@ -97,7 +108,7 @@ impl Groups {
             Some(group) => group.growth_by(&join),
             None => self.growth_by_group(group_id) + Group::new(Arc::from(""), 0).growth_by(&join),
         };
-        if !self.has_room_for(growth, turn) {
+        if !self.has_room_for(group_id, growth, turn) {
             let refusal = JoinAnswer::refused(join.member_id, GroupError::GroupMaxSizeReached);
             return turn.answer_join(reply, refusal);
         }
@@ -108,7 +119,7 @@ impl Groups {
             handed_out.map(|member_id| (Arc::clone(group.group_id()), member_id))
         });
         if let Some(handed_out) = handed_out {
-            self.handed_out.push_back(handed_out);
+            self.handed_out.insert(reply, handed_out);
             self.take_back_oldest(turn);
         }
     }
@@ -119,7 +130,7 @@ impl Groups {
         let partitions = usize::try_from(turn.settings.offsets_topic_num_partitions).unwrap_or(0).max(1);
         let kept = (turn.settings.group_max_pending_members / partitions).max(1);
         while self.handed_out.len() > kept
-            && let Some((group_id, member_id)) = self.handed_out.pop_front()
+            && let Some((_, (group_id, member_id))) = self.handed_out.pop_first()
         {
             self.change(&group_id, |group| {
                 if group.is_pending(&member_id) {
@@ -131,7 +142,8 @@ impl Groups {
     }
 
     pub(crate) fn sync(&mut self, group_id: &str, sync: Sync, reply: ReplyTo, turn: &mut Turn<'_>) {
-        if self.change(group_id, |group| group.sync(sync, reply, turn)).is_none() {
+        let room = self.room(turn);
+        if self.change(group_id, |group| group.sync(sync, room, reply, turn)).is_none() {
             turn.answer_sync(reply, Err(GroupError::UnknownMemberId));
         }
     }
@@ -163,7 +175,7 @@ impl Groups {
         let producer_id = commit.transaction.map(|producer| producer.id);
         let growth: usize = commit.offsets.iter().map(|offset| known.growth_by(offset, producer_id)).sum();
         let growth = self.growth_by_group(group_id) + growth;
-        if !self.has_room_for(growth, turn) {
+        if !self.has_room_for(group_id, growth, turn) {
             return turn.answer_commit(reply, CommitAnswer::Refused(GroupError::InvalidCommitOffsetSize));
         }
         let pending = self.change_or_create(group_id, turn.now.wall_ms, |group| {
@@ -247,6 +259,9 @@ impl Groups {
         let mut bytes = 0;
         self.groups.retain(|_, group| {
             change(group);
+            for handed_out_to in group.take_no_longer_pending() {
+                self.handed_out.remove(&handed_out_to);
+            }
             let stays = group.state() != GroupState::Dead;
             bytes += if stays { group.bytes() } else { 0 };
             stays
@@ -262,6 +277,8 @@ impl Groups {
     /// What `bytes` must be.
     #[cfg(test)]
     pub(super) fn counted_bytes(&self) -> usize {
+        let pending = self.groups.values().map(|group| group.pending_members.len()).sum::<usize>();
+        assert_eq!(self.handed_out.len(), pending, "what is handed out and pending");
         self.groups.values().map(Group::bytes).sum()
     }
 }

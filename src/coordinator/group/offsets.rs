@@ -28,7 +28,9 @@ pub(super) struct PartitionOffset {
     /// How many commits are on their way into the log.
     pub(super) storing: u32,
     /// Recorded inside transactions that are open, one for each producer. Until they end there is no stable offset.
-    undecided: Vec<(ProducerId, RecordedOffset)>,
+    undecided: BTreeMap<ProducerId, RecordedOffset>,
+    /// What those take in memory: a partition may be in very many transactions.
+    undecided_bytes: usize,
 }
 
 /// A partition, without its metadata; and a topic, without its name: the structures and their place in the maps.
@@ -45,10 +47,27 @@ impl PartitionOffset {
     }
 
     fn bytes(&self) -> usize {
-        let undecided = self.undecided.iter().map(|(_, offset)| PARTITION_BYTES + offset.committed.metadata.len());
         let recorded = self.recorded.as_ref().map_or(0, |recorded| recorded.committed.metadata.len());
-        PARTITION_BYTES + recorded + undecided.sum::<usize>()
+        PARTITION_BYTES + recorded + self.undecided_bytes
     }
+
+    fn put_undecided(&mut self, producer_id: ProducerId, recorded: RecordedOffset) {
+        self.take_undecided(producer_id);
+        self.undecided_bytes += undecided_bytes(&recorded);
+        self.undecided.insert(producer_id, recorded);
+    }
+
+    fn take_undecided(&mut self, producer_id: ProducerId) -> Option<RecordedOffset> {
+        let recorded = self.undecided.remove(&producer_id)?;
+        self.undecided_bytes -= undecided_bytes(&recorded);
+        Some(recorded)
+    }
+}
+
+fn undecided_bytes(recorded: &RecordedOffset) -> usize {
+    #[cfg(test)]
+    tests::LOOKED_AT.set(tests::LOOKED_AT.get() + 1);
+    PARTITION_BYTES + recorded.committed.metadata.len()
 }
 
 /// What OffsetFetch finds for one partition.
@@ -77,8 +96,13 @@ impl GroupOffsets {
     /// What `bytes` must be.
     #[cfg(test)]
     pub(super) fn counted_bytes(&self) -> usize {
-        let partitions = self.topics.values().flat_map(BTreeMap::values).map(PartitionOffset::bytes);
-        partitions.sum::<usize>() + self.topics.keys().map(|topic| TOPIC_BYTES + topic.len()).sum::<usize>()
+        let bytes_of = |partition: &PartitionOffset| {
+            let undecided: usize = partition.undecided.values().map(undecided_bytes).sum();
+            assert_eq!(partition.undecided_bytes, undecided);
+            partition.bytes()
+        };
+        self.topics.values().flat_map(BTreeMap::values).map(bytes_of).sum::<usize>()
+            + self.topics.keys().map(|topic| TOPIC_BYTES + topic.len()).sum::<usize>()
     }
 
     pub(crate) fn find(&self, topic: &str, partition: i32, require_stable: bool) -> FoundOffset<'_> {
@@ -132,9 +156,9 @@ impl GroupOffsets {
         let Some(known) = partitions.get(&offset.partition) else { return PARTITION_BYTES + undecided + metadata };
         // What it replaces. In a transaction that is what is committed only in the end: one such offset a partition is no
         // growth, since who is there must go on.
-        let mine = transaction.and_then(|id| known.undecided.iter().find(|(producer, _)| *producer == id));
+        let mine = transaction.and_then(|id| known.undecided.get(&id));
         let replaced = match (transaction, mine) {
-            (Some(_), Some((_, mine))) => Some(mine),
+            (Some(_), Some(mine)) => Some(mine),
             (Some(_), None) if !known.undecided.is_empty() => None,
             (Some(_), None) | (None, _) => known.recorded.as_ref(),
         };
@@ -191,10 +215,7 @@ impl GroupOffsets {
         recorded: RecordedOffset,
     ) {
         self.in_transactions.entry(producer_id).or_default().insert((Arc::clone(topic), partition));
-        self.change(topic, partition, |entry| {
-            entry.undecided.retain(|(producer, _)| *producer != producer_id);
-            entry.undecided.push((producer_id, recorded));
-        });
+        self.change(topic, partition, |entry| entry.put_undecided(producer_id, recorded));
     }
 
     pub(super) fn start_storing(&mut self, offset: &OffsetToCommit) {
@@ -233,15 +254,13 @@ impl GroupOffsets {
 
     /// What the producer has recorded before the marker counts now, or is forgotten.
     pub(super) fn transaction_ended(&mut self, producer_id: ProducerId, outcome: TransactionOutcome, marker: Offset) {
-        let is_decided = |(producer, recorded): &(ProducerId, RecordedOffset)| {
-            *producer == producer_id && recorded.appended_at < marker
-        };
         let mut partitions = self.in_transactions.remove(&producer_id).unwrap_or_default();
         partitions.retain(|(topic, partition)| {
             self.change(topic, *partition, |entry| {
-                let at = entry.undecided.iter().position(is_decided);
                 // Recorded behind the marker, it waits for the next.
-                let Some((_, recorded)) = at.map(|at| entry.undecided.remove(at)) else { return true };
+                let is_decided = entry.undecided.get(&producer_id).is_some_and(|mine| mine.appended_at < marker);
+                let decided = if is_decided { entry.take_undecided(producer_id) } else { None };
+                let Some(recorded) = decided else { return true };
                 let is_newer = entry.recorded.as_ref().is_none_or(|known| known.appended_at < recorded.appended_at);
                 if outcome == TransactionOutcome::Commit && is_newer {
                     entry.recorded = Some(recorded);
@@ -261,7 +280,7 @@ impl GroupOffsets {
             return false;
         }
         let PartitionOffset { undecided, .. } = self.change(topic, partition, std::mem::take);
-        for (producer_id, _) in undecided {
+        for producer_id in undecided.into_keys() {
             if let Some(partitions) = self.in_transactions.get_mut(&producer_id) {
                 partitions.remove(&(Arc::clone(topic), partition));
                 if partitions.is_empty() {
@@ -295,22 +314,49 @@ impl GroupOffsets {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::model::LeaderEpoch;
+
+    thread_local! {
+        /// How many undecided offsets were looked at for their size.
+        pub(super) static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn committed(offset: i64) -> CommittedOffset {
+        CommittedOffset {
+            offset: Offset(offset),
+            leader_epoch: LeaderEpoch(-1),
+            metadata: "a note".into(),
+            commit_timestamp_ms: 0,
+            expire_timestamp_ms: None,
+        }
+    }
+
+    #[test]
+    fn transactions_of_one_partition_cost_what_they_are_however_many_are_open() {
+        const OPEN: usize = 1_000;
+        let (mut offsets, topic) = (GroupOffsets::default(), Arc::from("a"));
+        LOOKED_AT.set(0);
+        for offset in 0..OPEN as i64 {
+            let recorded = RecordedOffset { appended_at: Offset(offset), committed: committed(offset) };
+            offsets.record_in_transaction(ProducerId(offset), &topic, 0, recorded);
+        }
+        for offset in 0..OPEN as i64 {
+            offsets.transaction_ended(ProducerId(offset), TransactionOutcome::Commit, Offset(i64::MAX));
+        }
+        assert!(LOOKED_AT.get() <= 2 * OPEN, "{}", LOOKED_AT.get());
+        assert_eq!(offsets.bytes(), offsets.counted_bytes());
+        assert_eq!(offsets.find("a", 0, true), FoundOffset::Committed(&committed(OPEN as i64 - 1)));
+    }
 
     #[test]
     fn what_is_committed_is_told_in_turns_and_each_partition_once() {
         let mut offsets = GroupOffsets::default();
         let all = [("a", 1), ("a", 7), ("b", 0), ("c", -3), ("c", 2)];
         for (topic, partition) in all {
-            let committed = CommittedOffset {
-                offset: Offset(1),
-                leader_epoch: LeaderEpoch(-1),
-                metadata: "".into(),
-                commit_timestamp_ms: 0,
-                expire_timestamp_ms: None,
-            };
-            let offset = OffsetToCommit { topic: topic.into(), partition, committed };
+            let offset = OffsetToCommit { topic: topic.into(), partition, committed: committed(1) };
             offsets.start_storing(&offset);
             offsets.end_storing(offset, Some(Offset(5)));
         }

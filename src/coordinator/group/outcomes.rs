@@ -10,7 +10,8 @@ impl Group {
     /// The fate of an append is known. On success, the offset of its first record.
     pub(crate) fn appended(&mut self, append: AppendId, outcome: Result<Offset, AppendFailure>, turn: &mut Turn<'_>) {
         match self.appending.remove(&append) {
-            Some(PendingAppend::Assignment { generation_id, assignments }) => {
+            Some(PendingAppend::Assignment { generation_id, assignments, growth }) => {
+                self.member_bytes -= growth;
                 self.assignment_stored(generation_id, &assignments, outcome, turn);
             }
             Some(PendingAppend::StaticReplacement(replacement)) => {

@@ -16,8 +16,8 @@ use crate::record::build::TransactionOutcome;
 pub(super) enum PendingAppend {
     /// A generation without members: nobody waits for it.
     EmptyGeneration,
-    /// The leader's assignment.
-    Assignment { generation_id: GenerationId, assignments: HashMap<Arc<str>, Bytes> },
+    /// The leader's assignment, for which `growth` bytes are counted with those of the members.
+    Assignment { generation_id: GenerationId, assignments: HashMap<Arc<str>, Bytes>, growth: usize },
     /// A static member came back under a new id, without a rebalance.
     StaticReplacement(Box<StaticReplacement>),
     /// Committed offsets.

@@ -13,7 +13,9 @@ use crate::coordinator::group::requests::{
     Caller, Join, JoinAnswer, Leaving, Sync, SyncAnswer, Synced, without_repeats,
 };
 use crate::coordinator::group::state::{Group, GroupState, InitialDelay};
-use crate::coordinator::group::turn::{GroupEffect, ReplyTo, TimerKind, Turn};
+use crate::coordinator::group::turn::{
+    COORDINATOR_MAX_BYTES, GroupEffect, MAX_METADATA_BYTES, ReplyTo, TimerKind, Turn,
+};
 use crate::coordinator::topic_log::AppendFailure;
 use crate::model::{GenerationId, Offset};
 
@@ -38,7 +40,7 @@ impl Group {
         } else if self.growth_by(&join) > 0
             && self.member_bytes + self.growth_by(&join) > turn.settings.group_max_metadata_bytes
         {
-            turn.effect(GroupEffect::RefusedForSize);
+            turn.refused_for_size(&self.group_id, MAX_METADATA_BYTES);
             turn.answer_join(reply, JoinAnswer::refused(join.member_id, GroupError::GroupMaxSizeReached));
         } else if !self.supports(&join.protocol_type, &join.protocols) {
             turn.answer_join(reply, JoinAnswer::refused(join.member_id, GroupError::InconsistentGroupProtocol));
@@ -118,7 +120,7 @@ impl Group {
                 self.group_id,
                 self.state
             );
-            self.add_pending(&new_id);
+            self.add_pending(&new_id, reply);
             turn.start_timer(&self.group_id, TimerKind::Pending(Arc::clone(&new_id)), join.session_timeout_ms);
             turn.answer_join(reply, JoinAnswer::refused(new_id, GroupError::MemberIdRequired));
         } else {
@@ -132,7 +134,7 @@ impl Group {
     }
 
     fn join_again(&mut self, join: Join, reply: ReplyTo, turn: &mut Turn<'_>) {
-        if self.pending_members.contains(&join.member_id) {
+        if self.pending_members.contains_key(&join.member_id) {
             if join.group_instance_id.is_some() {
                 // Only dynamic members are asked to join again, so nobody can come here honestly.
                 let refusal = JoinAnswer::refused(join.member_id, GroupError::UnknownServerError);
@@ -443,8 +445,8 @@ impl Group {
 
     // Sync
 
-    /// Answers `reply` now, or when the leader's assignment is stored.
-    pub(crate) fn sync(&mut self, sync: Sync, reply: ReplyTo, turn: &mut Turn<'_>) {
+    /// Answers `reply` now, or when the leader's assignment is stored, which may take `room` bytes more than the last one.
+    pub(crate) fn sync(&mut self, sync: Sync, room: usize, reply: ReplyTo, turn: &mut Turn<'_>) {
         if let Err(error) = self.check_sync(&sync) {
             return turn.answer_sync(reply, Err(error));
         }
@@ -459,7 +461,7 @@ impl Group {
                     turn.answer_sync(older, Err(GroupError::RebalanceInProgress));
                 }
                 if self.is_leader(&member_id) {
-                    self.store_assignment(sync.assignments, turn);
+                    self.store_assignment(sync.assignments, room, turn);
                 }
             }
             GroupState::Stable => {
@@ -486,7 +488,7 @@ impl Group {
         Ok(Synced { protocol_type, protocol_name, assignment })
     }
 
-    fn store_assignment(&mut self, assignments: Vec<(Arc<str>, Bytes)>, turn: &mut Turn<'_>) {
+    fn store_assignment(&mut self, assignments: Vec<(Arc<str>, Bytes)>, room: usize, turn: &mut Turn<'_>) {
         // A leader that asks again waits for the same answer: each would otherwise hold another copy of it all.
         let is_stored_already = |pending: &PendingAppend| matches!(pending, PendingAppend::Assignment { generation_id, .. } if *generation_id == self.generation_id);
         if self.appending.values().any(is_stored_already) {
@@ -495,8 +497,14 @@ impl Group {
         let mut assignments: HashMap<Arc<str>, Bytes> = assignments.into_iter().collect();
         assignments.retain(|member_id, _| self.members.contains_key(member_id));
         let assigned: usize = assignments.values().map(Bytes::len).sum();
-        if self.member_bytes + assigned > turn.settings.group_max_metadata_bytes {
-            turn.effect(GroupEffect::RefusedForSize);
+        let held: usize = self.members.values().map(|member| member.assignment.len()).sum();
+        let growth = assigned.saturating_sub(held);
+        let exceeds_metadata = growth > 0 && self.member_bytes + growth > turn.settings.group_max_metadata_bytes;
+        if exceeds_metadata || growth > room {
+            turn.refused_for_size(
+                &self.group_id,
+                if exceeds_metadata { MAX_METADATA_BYTES } else { COORDINATOR_MAX_BYTES },
+            );
             return self.assignment_failed(AppendFailure::MessageTooLarge, turn);
         }
         let omitted = self.members.len() - assignments.len();
@@ -518,7 +526,9 @@ impl Group {
         }
         let record = self.record(|member_id, _| assignments.get(member_id).cloned().unwrap_or_default());
         let append = turn.append(&self.group_id, vec![record].into());
-        let pending = PendingAppend::Assignment { generation_id: self.generation_id, assignments };
+        // While the fate of the append is not known, nobody else may have the room.
+        self.member_bytes += growth;
+        let pending = PendingAppend::Assignment { generation_id: self.generation_id, assignments, growth };
         self.appending.insert(append, pending);
     }
 
@@ -635,7 +645,7 @@ impl Group {
         let member_id = if leaving.member_id.is_empty() {
             let current = instance.and_then(|instance| self.static_members.get(instance));
             Arc::clone(current.ok_or(GroupError::UnknownMemberId)?)
-        } else if self.pending_members.contains(&leaving.member_id) {
+        } else if self.pending_members.contains_key(&leaving.member_id) {
             self.pending_member_is_gone(&leaving.member_id, turn);
             return Ok(());
         } else {
@@ -697,7 +707,7 @@ impl Group {
             TimerKind::Join => self.join_phase_is_over(turn),
             TimerKind::Sync => self.sync_phase_is_over(turn),
             TimerKind::Pending(member_id) => {
-                if self.pending_members.contains(member_id) {
+                if self.pending_members.contains_key(member_id) {
                     log::info!("Pending member {member_id} of group {} did not join in time", self.group_id);
                     self.pending_member_is_gone(member_id, turn);
                 }

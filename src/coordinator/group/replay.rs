@@ -1,7 +1,7 @@
 //! Groups out of the log: what the records of one partition of `__consumer_offsets` add up to.
 //! Source: kafka 3.9 GroupMetadataManager.scala (doLoadGroupsAndOffsets).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::coordinator::group::offsets::RecordedOffset;
@@ -21,7 +21,7 @@ pub(crate) struct Replay {
     /// Offsets inside transactions whose end has not been read yet.
     in_transactions: HashMap<ProducerId, HashMap<OffsetKey, RecordedOffset>>,
     /// Whose transactions those are, by what they have an offset of.
-    producers_of: HashMap<OffsetKey, Vec<ProducerId>>,
+    producers_of: HashMap<OffsetKey, BTreeSet<ProducerId>>,
 }
 
 impl Replay {
@@ -78,7 +78,7 @@ impl Replay {
             (Some(producer_id), Some(recorded)) => {
                 let offsets = self.in_transactions.entry(producer_id).or_default();
                 if offsets.insert(key.clone(), recorded).is_none() {
-                    self.producers_of.entry(key).or_default().push(producer_id);
+                    self.producers_of.entry(key).or_default().insert(producer_id);
                 }
             }
             (Some(producer_id), None) => {
@@ -102,7 +102,7 @@ impl Replay {
 
     fn leave_transaction(&mut self, key: &OffsetKey, producer_id: ProducerId) {
         if let Some(producers) = self.producers_of.get_mut(key) {
-            producers.retain(|producer| *producer != producer_id);
+            producers.remove(&producer_id);
             if producers.is_empty() {
                 self.producers_of.remove(key);
             }

@@ -10,6 +10,7 @@ use crate::config::sections::GroupConfig;
 use crate::coordinator::core::{Core, Now};
 use crate::coordinator::group::groups::Groups;
 use crate::coordinator::group::offsets::FoundOffset;
+use crate::coordinator::group::pending::PendingAppend;
 use crate::coordinator::group::records::{CommittedOffset, DecodedRecord, GroupRecord};
 use crate::coordinator::group::replay::Replay;
 use crate::coordinator::group::requests::{Caller, Commit, Join, Leaving, OffsetToCommit, Protocol, Sync};
@@ -350,8 +351,11 @@ impl World {
 fn check_indexes(group: &Group) {
     let id = group.group_id();
     let members: usize = group.members.iter().map(|(member_id, member)| member.bytes(member_id)).sum();
-    let pending: usize = group.pending_members.iter().map(|member_id| pending_bytes(member_id)).sum();
-    assert_eq!(group.member_bytes, members + pending, "{id}: what its members take");
+    let pending: usize = group.pending_members.keys().map(|member_id| pending_bytes(member_id)).sum();
+    let growth =
+        |append: &PendingAppend| if let PendingAppend::Assignment { growth, .. } = append { *growth } else { 0 };
+    let assigned: usize = group.appending.values().map(growth).sum();
+    assert_eq!(group.member_bytes, members + pending + assigned, "{id}: what its members take");
     assert_eq!(group.offsets().bytes(), group.offsets().counted_bytes(), "{id}: what its offsets take");
     assert_eq!(group.leader.is_some(), !group.members.is_empty(), "{id}: a leader if and only if there are members");
     assert!(group.leader.iter().all(|leader| group.members.contains_key(leader)), "{id}: the leader is a member");
@@ -363,7 +367,7 @@ fn check_indexes(group: &Group) {
         .filter_map(|(member_id, member)| Some((member.group_instance_id.as_ref()?, member_id)))
         .collect();
     assert_eq!(statics, group.static_members.iter().collect(), "{id}: the static members");
-    assert!(group.pending_members.iter().all(|id| !group.members.contains_key(id)), "{id}: pending is not joined");
+    assert!(group.pending_members.keys().all(|id| !group.members.contains_key(id)), "{id}: pending is not joined");
     assert!(group.pending_sync.iter().all(|id| group.members.contains_key(id)), "{id}: only members are to sync");
     let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
     for protocol in group.members.values().flat_map(|member| &member.protocols) {

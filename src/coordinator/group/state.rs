@@ -88,8 +88,11 @@ pub(crate) struct Group {
     pub(super) members: BTreeMap<Arc<str>, Member>,
     /// Member id by group instance id. Each value is a key of `members`.
     pub(super) static_members: HashMap<Arc<str>, Arc<str>>,
-    /// Member ids handed out that nobody has joined with yet. None is a key of `members`.
-    pub(super) pending_members: BTreeSet<Arc<str>>,
+    /// Member ids handed out that nobody has joined with yet, with the requests that they were handed out to. None is a key
+    /// of `members`.
+    pub(super) pending_members: BTreeMap<Arc<str>, ReplyTo>,
+    /// Of those that were pending and are no more, for whoever holds all that are.
+    no_longer_pending: Vec<ReplyTo>,
     /// Members of this generation that have not sent SyncGroup yet.
     pub(super) pending_sync: BTreeSet<Arc<str>>,
     /// How many members have a JoinGroup waiting.
@@ -138,7 +141,8 @@ impl Group {
             leader: None,
             members: BTreeMap::new(),
             static_members: HashMap::new(),
-            pending_members: BTreeSet::new(),
+            pending_members: BTreeMap::new(),
+            no_longer_pending: Vec::new(),
             pending_sync: BTreeSet::new(),
             awaiting_join: 0,
             protocol_counts: HashMap::new(),
@@ -231,7 +235,11 @@ impl Group {
     }
 
     pub(super) fn is_pending(&self, member_id: &str) -> bool {
-        self.pending_members.contains(member_id)
+        self.pending_members.contains_key(member_id)
+    }
+
+    pub(super) fn take_no_longer_pending(&mut self) -> Vec<ReplyTo> {
+        std::mem::take(&mut self.no_longer_pending)
     }
 
     pub(crate) fn member_count(&self) -> usize {
@@ -269,7 +277,8 @@ impl Group {
         }
         count(&mut self.protocol_counts, &member.protocols);
         self.awaiting_join += usize::from(member.awaiting_join.is_some());
-        if self.pending_members.remove(&member_id) {
+        if let Some(handed_out_to) = self.pending_members.remove(&member_id) {
+            self.no_longer_pending.push(handed_out_to);
             self.member_bytes -= pending_bytes(&member_id);
         }
         self.member_bytes += member.bytes(&member_id);
@@ -298,15 +307,18 @@ impl Group {
         if self.is_leader(member_id) {
             self.leader = self.members.keys().next().cloned();
         }
-        if let Some(id) = self.pending_members.take(member_id) {
+        if let Some((id, handed_out_to)) = self.pending_members.remove_entry(member_id) {
+            self.no_longer_pending.push(handed_out_to);
             self.member_bytes -= pending_bytes(&id);
             turn.cancel_timer(&self.group_id, TimerKind::Pending(id));
         }
     }
 
-    /// Hands out a member id, which somebody may join with.
-    pub(super) fn add_pending(&mut self, member_id: &Arc<str>) {
-        if self.pending_members.insert(Arc::clone(member_id)) {
+    /// Hands out a member id, which nobody has, for somebody to join with.
+    pub(super) fn add_pending(&mut self, member_id: &Arc<str>, handed_out_to: ReplyTo) {
+        if let Some(earlier) = self.pending_members.insert(Arc::clone(member_id), handed_out_to) {
+            self.no_longer_pending.push(earlier);
+        } else {
             self.member_bytes += pending_bytes(member_id);
         }
     }
@@ -406,7 +418,8 @@ impl Group {
             turn.cancel_timer(&self.group_id, TimerKind::Session(Arc::clone(member_id)));
         }
         self.awaiting_join = 0;
-        for member_id in std::mem::take(&mut self.pending_members) {
+        for (member_id, handed_out_to) in std::mem::take(&mut self.pending_members) {
+            self.no_longer_pending.push(handed_out_to);
             turn.cancel_timer(&self.group_id, TimerKind::Pending(member_id));
         }
         turn.cancel_timer(&self.group_id, TimerKind::Join);

@@ -124,8 +124,8 @@ impl GroupCoordinator {
     }
 
     /// The shard, for a request by which something is forgotten: memory does so at once, whenever the log follows.
-    fn with_room(shard: Guard<'_, Shard<Groups>>) -> Result<Guard<'_, Shard<Groups>>, GroupError> {
-        if shard.is_full() { Err(GroupError::CoordinatorNotAvailable) } else { Ok(shard) }
+    fn with_room<'a>(&self, shard: Guard<'a, Shard<Groups>>) -> Result<Guard<'a, Shard<Groups>>, GroupError> {
+        if self.shards.is_full(&shard) { Err(GroupError::CoordinatorNotAvailable) } else { Ok(shard) }
     }
 
     // What the requests ask for
@@ -228,7 +228,7 @@ impl GroupCoordinator {
     }
 
     pub(crate) fn delete(&self, group_id: &str) -> Result<(), GroupError> {
-        let shard = GroupCoordinator::with_room(self.shard_of(group_id)?)?;
+        let shard = self.with_room(self.shard_of(group_id)?)?;
         self.shards.now(shard, |groups, turn| groups.delete(group_id, turn))
     }
 
@@ -238,7 +238,7 @@ impl GroupCoordinator {
         group_id: &str,
         partitions: &[(Arc<str>, i32)],
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let shard = GroupCoordinator::with_room(self.shard_of_named(group_id)?)?;
+        let shard = self.with_room(self.shard_of_named(group_id)?)?;
         self.shards.now(shard, |groups, turn| groups.delete_offsets(group_id, partitions, turn))
     }
 

@@ -604,6 +604,22 @@ async fn while_all_wait_for_a_disk_who_wants_something_deleted_is_told_to_come_a
     log.until_batches(before + BEHIND_MAX + 1).await;
 }
 
+/// As in Kafka, which makes each append at once.
+#[tokio::test(start_paused = true)]
+async fn while_the_disk_keeps_up_nobody_is_refused_for_all_that_is_forgotten_at_once() {
+    let log = Arc::new(MemoryLog::default());
+    let groups: Vec<String> = (0..2 * BEHIND_MAX).map(|number| format!("g{number}")).collect();
+    let broker = elected(&log, settings()).await;
+    commit_of_each(&broker, &groups).await;
+    let joined = broker.groups.join("other", join("")).await;
+    broker.groups.partitions_deleted(&[TopicPartition::new("orders", 0)]);
+    assert!(log.batch_count() < 2 * groups.len() - BEHIND_MAX, "most are still to be made");
+    commit_of_each(&broker, &["h".to_owned()]).await;
+    assert_eq!(broker.groups.delete("h"), Ok(()));
+    assert!(broker.groups.sync("other", sync(&caller(&joined), Vec::new())).await.is_ok());
+    log.until_batches(2 * groups.len() + 3).await;
+}
+
 /// Source: KAFKA-17058, which the older coordinator has not.
 #[tokio::test(start_paused = true)]
 async fn a_group_with_more_offsets_than_one_batch_holds_does_not_come_back_when_it_is_deleted() {
@@ -961,14 +977,24 @@ async fn all_groups_together_are_bounded_and_those_that_are_there_go_on() {
     let broker = elected(&log, limits).await;
     let member = broker.join_and_sync("real").await;
     assert_eq!(broker.groups.commit_offsets("real", commit(&member, 1)).await, CommitAnswer::Stored(Ok(())));
-    let mut refused = 0;
+    let (mut joined, mut refused) = (Vec::new(), 0);
     for stranger in 0..300 {
-        let joined = broker.groups.join(&format!("stranger-{stranger}"), join_with_metadata("", 1_000)).await;
-        refused += usize::from(joined.error == Some(GroupError::GroupMaxSizeReached));
+        let group = format!("stranger-{stranger}");
+        let answer = broker.groups.join(&group, join_with_metadata("", 1_000)).await;
+        match answer.error {
+            Some(error) => refused += usize::from(error == GroupError::GroupMaxSizeReached),
+            None => joined.push((group, caller(&answer))),
+        }
         assert!(broker.groups.census().bytes <= LIMIT, "{:?}", broker.groups.census());
     }
     assert!((100..300).contains(&refused), "{refused}");
     assert!(broker.groups.census().bytes > LIMIT - 5_000, "{:?}", broker.groups.census());
+    for (group, stranger) in &joined {
+        let assignments = vec![(Arc::clone(&stranger.member_id), Bytes::from(vec![0; 5_000]))];
+        let synced = broker.groups.sync(group, sync(stranger, assignments)).await;
+        assert!(broker.groups.census().bytes <= LIMIT, "{:?}", broker.groups.census());
+        assert_eq!(synced, Err(GroupError::UnknownServerError), "as when its group has too much for itself");
+    }
     for stranger in 0..30 {
         let answer = broker.groups.commit_offsets(&format!("new-{stranger}"), commit(&nobody(), 1)).await;
         if stranger >= 10 {
@@ -979,12 +1005,73 @@ async fn all_groups_together_are_bounded_and_those_that_are_there_go_on() {
     assert_eq!(broker.groups.heartbeat("real", &member), Ok(()));
     let again = broker.groups.join("real", join(&member.member_id)).await;
     assert_eq!(again.error, None);
+    let assignments = vec![(Arc::clone(&again.member_id), Bytes::from_static(b"all of it"))];
+    assert!(broker.groups.sync("real", sync(&caller(&again), assignments)).await.is_ok(), "as much as it has");
     // The strangers are silent, so their sessions end and the round that follows makes room.
     for _ in 0..150 {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let _ = broker.groups.heartbeat("real", &caller(&again));
     }
     assert_eq!(broker.groups.join("newcomer", join("")).await.error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn assignments_on_their_way_into_the_log_are_counted() {
+    const LIMIT: u64 = 200_000;
+    let log = Arc::new(MemoryLog::default());
+    let limits = GroupConfig { group_coordinator_max_bytes: LIMIT, ..settings() };
+    let broker = elected(&log, limits).await;
+    log.be_slow();
+    let mut syncing = tokio::task::JoinSet::new();
+    for stranger in 0..50 {
+        let group = format!("stranger-{stranger}");
+        let stranger = caller(&broker.groups.join(&group, join("")).await);
+        let assignments = vec![(Arc::clone(&stranger.member_id), Bytes::from(vec![0; 5_000]))];
+        let groups = Arc::clone(&broker.groups);
+        syncing.spawn(async move { groups.sync(&group, sync(&stranger, assignments)).await.is_ok() });
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(broker.groups.census().bytes > LIMIT - 10_000, "{:?}", broker.groups.census());
+    while log.finish(None) {}
+    let stored = syncing.join_all().await.into_iter().filter(|is_stored| *is_stored).count();
+    assert!((10..50).contains(&stored), "{stored}");
+    assert!(broker.groups.census().bytes <= LIMIT, "{:?}", broker.groups.census());
+}
+
+/// Asks for a member id, under which nobody joins.
+async fn hand_out(broker: &Broker, group: &str) -> Arc<str> {
+    let asking = Join { require_known_member_id: true, session_timeout_ms: 1_800_000, ..join("") };
+    let asked = broker.groups.join(group, asking).await;
+    assert_eq!(asked.error, Some(GroupError::MemberIdRequired));
+    asked.member_id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_id_that_is_not_waited_for_any_more_is_not_held_and_takes_no_place() {
+    let log = Arc::new(MemoryLog::default());
+    let limits = GroupConfig { group_max_pending_members: 50 * 100, ..settings() };
+    let broker = elected(&log, limits).await;
+    let waits = hand_out(&broker, "g").await;
+    for round in 0..300 {
+        let gone = hand_out(&broker, "h").await;
+        match round % 3 {
+            0 => {
+                let member_id = Arc::from(&*gone);
+                let leaving = Leaving { member_id, group_instance_id: None, reason: None };
+                assert_eq!(broker.groups.leave("h", &[leaving]), Ok(vec![Ok(())]));
+            }
+            1 => assert_eq!(broker.groups.delete("h"), Ok(())),
+            _ => {
+                assert_eq!(broker.groups.join("h", join(&gone)).await.error, None);
+                let leaving = Leaving { member_id: Arc::from(&*gone), group_instance_id: None, reason: None };
+                assert_eq!(broker.groups.leave("h", &[leaving]), Ok(vec![Ok(())]));
+                assert_eq!(broker.groups.delete("h"), Ok(()));
+            }
+        }
+        assert_eq!(Arc::strong_count(&gone), 1, "round {round}");
+    }
+    assert_eq!(broker.groups.counters().pending_members_evicted.load(Ordering::Relaxed), 0);
+    assert_eq!(broker.groups.join("g", join(&waits)).await.error, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use crate::coordinator::core::{self, Vocabulary};
 pub(crate) use crate::coordinator::core::{AppendId, ReplyTo};
 use crate::coordinator::group::records::GroupBatch;
 use crate::coordinator::group::requests::{CommitAnswer, JoinAnswer, SyncAnswer};
+use crate::model::shown::shown;
 
 #[derive(Debug)]
 pub(crate) struct GroupVocabulary;
@@ -54,7 +55,17 @@ pub(crate) enum GroupEffect {
     PendingMemberEvicted,
 }
 
+/// The settings that bound what is held of groups.
+pub(super) const COORDINATOR_MAX_BYTES: &str = "group.coordinator.max.bytes";
+pub(super) const MAX_METADATA_BYTES: &str = "group.max.metadata.bytes";
+
 impl Turn<'_> {
+    /// Something of the group would take more than the setting allows. Its client may not say why it fails.
+    pub(super) fn refused_for_size(&mut self, group_id: &str, setting: &str) {
+        log::warn!("Group {} is refused what it wants to add: it would exceed {setting}", shown(group_id));
+        self.effect(GroupEffect::RefusedForSize);
+    }
+
     pub(super) fn answer_join(&mut self, reply: ReplyTo, answer: JoinAnswer) {
         self.answer(reply, Answer::Join(answer));
     }

@@ -20,6 +20,7 @@ use crate::coordinator::transaction::turn::{
     Answer, AppendId, ReplyTo, TimerKey, TransactionEffect, TransactionVocabulary, Turn,
 };
 use crate::model::internal_topics::TRANSACTION_STATE_TOPIC;
+use crate::model::shown::quoted;
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, TopicPartition};
 use crate::record::build::BatchBuilder;
@@ -59,10 +60,15 @@ impl Transactions {
     }
 
     /// Whether the broker may hold `growth` bytes more, up to a limit. What is no growth is always welcome.
-    fn has_room_for(&self, growth: usize, limit: u64, turn: &mut Turn<'_>) -> bool {
+    fn has_room_for(&self, transactional_id: &str, growth: usize, limit: u64, turn: &mut Turn<'_>) -> bool {
         let held = turn.bytes_elsewhere.saturating_add(self.bytes as u64);
         let has_room = growth == 0 || held.saturating_add(growth as u64) <= limit;
         if !has_room {
+            log::warn!(
+                "{} is refused what it wants to add: it would exceed transaction.coordinator.max.bytes, or three quarters of \
+                 it with a new id",
+                quoted(transactional_id)
+            );
             turn.effect(TransactionEffect::RefusedForSize);
         }
         has_room
@@ -78,7 +84,7 @@ impl Transactions {
             };
             // The rest is for the partitions of those that are there.
             let limit = turn.settings.transaction_coordinator_max_bytes / 4 * 3;
-            if !self.has_room_for(TRANSACTION_BYTES + transactional_id.len(), limit, turn) {
+            if !self.has_room_for(transactional_id, TRANSACTION_BYTES + transactional_id.len(), limit, turn) {
                 return turn.answer_producer(reply, Err(TransactionError::TooMuchHeld));
             }
             self.insert(Transaction::new(Arc::from(transactional_id), producer_id, turn.now.wall_ms));
@@ -98,7 +104,8 @@ impl Transactions {
         let is_new = |known: &Transaction, partition: &TopicPartition| !known.stored().partitions.contains(partition);
         let new = self.get(transactional_id).map_or(0, |known| partitions.iter().filter(|p| is_new(known, p)).count());
         // Twice: as it is, and as it will be.
-        if !self.has_room_for(2 * PARTITION_BYTES * new, turn.settings.transaction_coordinator_max_bytes, turn) {
+        let limit = turn.settings.transaction_coordinator_max_bytes;
+        if !self.has_room_for(transactional_id, 2 * PARTITION_BYTES * new, limit, turn) {
             return turn.answer_other(reply, Err(TransactionError::TooMuchHeld));
         }
         let change =
