@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod internal_topics;
 pub mod lock;
 pub mod shown;
+pub mod signals;
 pub mod transaction_version;
 
 macro_rules! newtype {
