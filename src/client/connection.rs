@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::client::error::ClientError;
 use crate::codec::reader::Reader;
 use crate::codec::writer::{Chunk, Writer};
+use crate::model::endpoint::ipv4_first;
 use crate::model::transaction_version::{TRANSACTION_VERSION, TransactionVersion};
 use crate::protocol::api_keys::ApiKey;
 use crate::protocol::error_code::ErrorCode;
@@ -386,10 +387,11 @@ impl Connection {
     }
 }
 
-/// Tries every address that the name stands for.
+/// Tries every address that the name stands for, as long as there is time: a JVM's order finds the broker where the way by
+/// the other family leads nowhere.
 async fn connect_to_any(address: &str, settings: &ConnectionSettings) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
-    for resolved in lookup_host(address).await? {
+    for resolved in ipv4_first(lookup_host(address).await?) {
         let socket = if resolved.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(bytes) = settings.send_buffer_bytes {
             socket.set_send_buffer_size(bytes)?;

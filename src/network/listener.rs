@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Duration;
 
+use crate::model::endpoint::ipv4_first;
 use crate::network::connection;
 use crate::network::counters::count;
 use crate::network::limits::Rejection;
@@ -103,7 +104,7 @@ fn bind_socket(settings: &ListenerSettings) -> io::Result<Socket> {
         // Both families by one socket, or IPv4 alone where there is no IPv6.
         vec![([0u16; 8], settings.port).into(), ([0u8; 4], settings.port).into()]
     } else {
-        (settings.host.trim_matches(['[', ']']), settings.port).to_socket_addrs()?.collect()
+        ipv4_first((settings.host.trim_matches(['[', ']']), settings.port).to_socket_addrs()?)
     };
     let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
     for address in candidates {
