@@ -317,8 +317,7 @@ async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
     let log_dirs = Arc::new(log_dirs);
 
     // Whatever is stored for this broker lies over its file from here on.
-    let dynamic =
-        DynamicConfig::load(zookeeper.clone(), id, config).await.doing("read the broker's stored settings")?;
+    let dynamic = DynamicConfig::load(zookeeper.clone(), id, config).await?;
     let bound = bind(&dynamic.config().load().socket_config())?;
     Ok(Foundation { counters, zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic: Arc::new(dynamic), bound })
 }
