@@ -8,7 +8,7 @@ use odradek::protocol::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 use odradek::record::compression::Codec;
-use odradek_zookeeper::session::ZooKeeper as Session;
+use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
 use support::client::{Client, batch};
 use support::{Broker, Kind, PATIENCE, Scratch, ZooKeeper, eventually, free_port, repository, tied};
@@ -111,6 +111,45 @@ fn a_second_broker_of_an_id_ends_and_the_first_serves_on() {
     client.create_topic("t", 1, &[]);
     let outcome = client.produce("t", 0, batch(Codec::None, ["on".to_owned()]));
     assert_eq!(outcome.expect("Produce is answered"), Ok(0));
+}
+
+/// Clients and those who look whether a broker is ready would wait at a port that takes them before it can answer.
+#[test]
+fn a_port_takes_connections_once_there_is_somebody_to_answer_and_is_the_brokers_before() {
+    if Kind::under_test() != Kind::Odradek {
+        return; // A JVM broker does not wait for the one before it, but ends.
+    }
+    let scratch = Scratch::new("not-yet");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let runtime = Runtime::new().expect("a runtime");
+    let settings = Settings::new(format!("127.0.0.1:{}", zookeeper.port));
+    let earlier = runtime.block_on(Session::connect(settings)).expect("it runs");
+    runtime.block_on(async {
+        earlier.create_persistent_roots().await.expect("they can be made");
+        earlier.create("/brokers/ids/0", b"{}", CreateKind::Ephemeral).await.expect("nobody has it");
+    });
+    let mut broker = Broker::configure(&scratch, zookeeper.port, "zookeeper.session.timeout.ms=60000");
+    broker.process = Some(broker.spawn(Kind::Odradek, &scratch));
+    let process = broker.process();
+    eventually(PATIENCE, "it waits for the broker before it", || {
+        if process.said().contains("/brokers/ids/0 still exists") { Ok(()) } else { Err(process.last_words()) }
+    });
+    let refused = std::net::TcpStream::connect(("127.0.0.1", broker.port)).map_err(|error| error.kind());
+    assert_eq!(refused.map(drop), Err(std::io::ErrorKind::ConnectionRefused));
+    runtime.block_on(earlier.close());
+    broker.until_serving(Kind::Odradek, &scratch);
+
+    // Whoever wants the same port is told before anything else is done.
+    let other_scratch = Scratch::new("same-port");
+    let other = Broker::configure_as(1, &other_scratch, zookeeper.port, "");
+    let text = std::fs::read_to_string(&other.config).expect("it was just written");
+    let text = text.replace(&other.port.to_string(), &broker.port.to_string());
+    std::fs::write(&other.config, text).expect("it can be written");
+    let mut process = other.spawn(Kind::Odradek, &other_scratch);
+    let status = eventually(PATIENCE, "the second ends", || process.has_ended().ok_or_else(|| process.last_words()));
+    assert_eq!(status.code(), Some(1), "{}", process.last_words());
+    let expected = format!("Socket server failed to bind to 127.0.0.1:{} (listener PLAINTEXT)", broker.port);
+    assert!(process.said().contains(&expected), "{}", process.last_words());
 }
 
 #[test]

@@ -19,7 +19,7 @@ use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
 use odradek_zookeeper::znode::config::ConfigEntity;
 use support::client::{Client, batch};
-use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, eventually, tied};
+use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, tied};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -28,6 +28,7 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 
 const DYNAMIC_TOPIC: i8 = 1;
+const DYNAMIC_BROKER: i8 = 2;
 const DYNAMIC_DEFAULT_BROKER: i8 = 3;
 const DEFAULT: i8 = 5;
 
@@ -351,4 +352,48 @@ fn a_configuration_that_cannot_work_stops_the_start() {
         let said = refused_start("refused-start", settings);
         assert!(said.contains(words), "{settings}: {said}");
     }
+}
+
+/// What JVM brokers have left in ZooKeeper: a setting that is not for us, and one that keeps data.
+#[test]
+fn a_stored_setting_that_is_not_supported_costs_the_others_nothing() {
+    if Kind::under_test() != Kind::Odradek {
+        return; // A JVM broker would look for the class.
+    }
+    let scratch = Scratch::new("stored");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let settings = Settings::new(format!("127.0.0.1:{}", zookeeper.port));
+    let session = runtime.block_on(Session::connect(settings)).expect("it runs");
+    let store = |entity: &ConfigEntity, pairs: &[(&str, &str)]| {
+        let settings = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        runtime.block_on(async {
+            session.create_persistent_roots().await.expect("they can be made");
+            session.set_config(entity, &settings).await.expect("it can be written");
+        });
+    };
+    store(&ConfigEntity::DefaultBroker, &[("metric.reporters", "com.example.R"), ("log.retention.ms", "-1")]);
+    store(&ConfigEntity::Broker(0), &[("listeners", "SSL://127.0.0.1:1"), ("message.max.bytes", "3000")]);
+    let mut broker = Broker::configure(&scratch, zookeeper.port, "log.retention.hours=168");
+    broker.start(Kind::Odradek, &scratch);
+    let mut client = broker.client();
+    let dynamic = |client: &mut Client, name: &str| setting(client, BROKER, "0", name);
+    assert_eq!(dynamic(&mut client, "log.retention.ms"), Some((text("-1"), DYNAMIC_DEFAULT_BROKER)));
+    assert_eq!(dynamic(&mut client, "message.max.bytes"), Some((text("3000"), DYNAMIC_BROKER)));
+    let said = broker.process().said();
+    for expected in ["the stored setting metric.reporters of a broker is ignored: ", "the stored setting listeners "] {
+        assert!(said.contains(expected), "{said}");
+    }
+    let preflight =
+        std::process::Command::new(env!("CARGO_BIN_EXE_odradek")).arg("preflight").arg(&broker.config).output();
+    let printed = String::from_utf8_lossy(&preflight.expect("it runs").stdout).into_owned();
+    for expected in ["the stored setting metric.reporters of a broker is ignored: ", "the stored setting listeners "] {
+        assert!(printed.contains(expected), "{printed}");
+    }
+
+    // So it is with what changes later, be it of the same znode.
+    client.create_topic("t", 1, &[]);
+    until_produced(&mut client, "t", 5000, Err(MESSAGE_TOO_LARGE));
+    store(&ConfigEntity::Broker(0), &[("listeners", "SSL://127.0.0.1:1"), ("message.max.bytes", "9000")]);
+    until_produced(&mut client, "t", 5000, Ok(()));
 }

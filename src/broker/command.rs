@@ -5,12 +5,13 @@ use std::ffi::OsString;
 use std::fs;
 
 use log::{error, info, warn};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use crate::broker::{jvm_environment, logging, startup};
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::properties::{self, Properties};
 use crate::model::lock::mark_network_thread;
+use crate::model::signals::EndSignal;
 
 const USAGE: &str = "USAGE: kafka-server-start.sh [-daemon] server.properties [--override property=value]*";
 
@@ -126,34 +127,38 @@ async fn run(config: KafkaConfig) -> i32 {
     if let Some(reason) = &reason {
         error!("shutting down: {reason}");
     }
-    // A second signal ends the wait for a clean end.
-    tokio::select! {
-        () = broker.shut_down(reason.is_some()) => i32::from(reason.is_some()),
-        () = signals.next() => 1,
+    // As in a JVM, more signals are told of and cut nothing short: an ExecStop of systemd and systemd itself each send one.
+    let ended = broker.shut_down(reason.is_some());
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            () = &mut ended => return i32::from(reason.is_some()),
+            () = signals.next() => {}
+        }
     }
 }
 
 /// TERM, INT and HUP stop the broker, as they stop the JVM.
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+    terminate: EndSignal,
+    interrupt: EndSignal,
+    hang_up: EndSignal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Signals> {
         Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            terminate: EndSignal::listen(SignalKind::terminate())?,
+            interrupt: EndSignal::listen(SignalKind::interrupt())?,
+            hang_up: EndSignal::listen(SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) {
         tokio::select! {
-            _ = self.terminate.recv() => info!("Terminating process due to signal SIGTERM"),
-            _ = self.interrupt.recv() => info!("Terminating process due to signal SIGINT"),
-            _ = self.hang_up.recv() => info!("Terminating process due to signal SIGHUP"),
+            () = self.terminate.came() => info!("Terminating process due to signal SIGTERM"),
+            () = self.interrupt.came() => info!("Terminating process due to signal SIGINT"),
+            () = self.hang_up.came() => info!("Terminating process due to signal SIGHUP"),
         }
     }
 }

@@ -17,7 +17,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::broker::sections::Section;
 use crate::broker::settings_to_logs::SettingsToLogs;
-use crate::config::dynamic::{Scope, usable};
+use crate::broker::startup::{Doing, StartError};
+use crate::config::definition::ConfigError;
+use crate::config::dynamic::under_stored;
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::log::LogConfig;
 use crate::config::properties::Properties;
@@ -59,17 +61,19 @@ const ANNOUNCED_FOR: Duration = Duration::from_secs(5 * 60);
 const UNREAD_BACKOFF: Duration = Duration::from_secs(5);
 
 impl DynamicConfig {
-    /// Reads the broker's stored settings and lays them over those it was started with.
+    /// Reads the broker's stored settings and lays them over those it was started with. Where they contradict each other the start
+    /// is refused: of those that keep data some may be among them.
     pub async fn load(
         zookeeper: ZooKeeper,
         broker_id: BrokerId,
         static_config: KafkaConfig,
-    ) -> Result<DynamicConfig, ZkError> {
+    ) -> Result<DynamicConfig, StartError> {
         let config = Arc::new(ArcSwap::from_pointee(static_config));
         let (watched, _) = watch::channel(config.load_full());
         let dynamic =
             DynamicConfig { zookeeper, broker_id, config, watched, unread: Mutex::default(), began: Instant::now() };
-        dynamic.read_broker().await?;
+        let stored = dynamic.stored().await.doing("read the broker's stored settings")?;
+        dynamic.put_in_force(&stored).doing("lay the broker's stored settings over its file")?;
         Ok(dynamic)
     }
 
@@ -299,9 +303,16 @@ impl DynamicConfig {
     /// Whether that has made it read those of all topics too.
     async fn take_over_broker(&self, to_logs: &mut SettingsToLogs) -> bool {
         let before = self.config.load().topic_defaults();
-        if let Err(why) = self.read_broker().await {
-            debug!("the settings of broker {} stay as they are: {why}", self.broker_id);
-            return false;
+        match self.stored().await {
+            Ok(stored) => {
+                if let Err(why) = self.put_in_force(&stored) {
+                    error!("the stored settings of the broker could not be applied: {why}");
+                }
+            }
+            Err(why) => {
+                debug!("the settings of broker {} stay as they are: {why}", self.broker_id);
+                return false;
+            }
         }
         if self.config.load().topic_defaults() == before {
             return false;
@@ -323,9 +334,9 @@ impl DynamicConfig {
         to_logs.give(&read.collect());
     }
 
-    /// Lays what is stored over the file. Of the two layers, one that cannot be read stays as it is. Fails only when
-    /// there is no ZooKeeper any more.
-    async fn read_broker(&self) -> Result<(), ZkError> {
+    /// What is stored for all brokers and for this one. Of the two layers, one that cannot be read stays as it is. Fails only
+    /// when there is no ZooKeeper any more.
+    async fn stored(&self) -> Result<[Properties; 2], ZkError> {
         let entities = [ConfigEntity::DefaultBroker, ConfigEntity::Broker(self.broker_id.0)];
         let stored = loop {
             let stored = self.zookeeper.configs(&entities).await;
@@ -354,7 +365,11 @@ impl DynamicConfig {
                 }
             }
         }
-        if let Some(config) = overlaid(&current, &layers[0], &layers[1]) {
+        Ok(layers)
+    }
+
+    fn put_in_force(&self, [default, broker]: &[Properties; 2]) -> Result<(), ConfigError> {
+        if let Some(config) = overlaid(&self.config.load(), default, broker)? {
             let config = Arc::new(config);
             self.config.store(Arc::clone(&config));
             self.watched.send_replace(config);
@@ -378,27 +393,23 @@ impl TopicConfigs for DynamicConfig {
     }
 }
 
-/// The configuration under what is stored now. None if nothing changes, or if the whole would not be valid.
-fn overlaid(current: &KafkaConfig, default: &Properties, broker: &Properties) -> Option<KafkaConfig> {
-    let (default, complaints_of_default) = usable(default, Scope::ClusterDefault);
-    let (broker, complaints_of_broker) = usable(broker, Scope::Broker);
-    for complaint in complaints_of_default.into_iter().chain(complaints_of_broker) {
+/// The configuration under what is stored now; None if nothing changes.
+fn overlaid(
+    current: &KafkaConfig,
+    default: &Properties,
+    broker: &Properties,
+) -> Result<Option<KafkaConfig>, ConfigError> {
+    let (config, complaints) = under_stored(current, default, broker)?;
+    for complaint in complaints {
         error!("{complaint}");
     }
-    if (&default, &broker) == (current.dynamic_default(), current.dynamic_broker()) {
-        return None;
+    let layers = [config.dynamic_default(), config.dynamic_broker()];
+    if layers == [current.dynamic_default(), current.dynamic_broker()] {
+        return Ok(None);
     }
-    match current.with_dynamic(&default, &broker) {
-        Ok(config) => {
-            let names: BTreeSet<&str> = default.keys().chain(broker.keys()).map(String::as_str).collect();
-            info!("dynamic settings in force: {}", names.into_iter().collect::<Vec<_>>().join(", "));
-            Some(config)
-        }
-        Err(why) => {
-            error!("the stored settings of the broker could not be applied: {why}");
-            None
-        }
-    }
+    let names: BTreeSet<&str> = layers.into_iter().flat_map(|layer| layer.keys()).map(String::as_str).collect();
+    info!("dynamic settings in force: {}", names.into_iter().collect::<Vec<_>>().join(", "));
+    Ok(Some(config))
 }
 
 /// A bad value that is stored does not take the topic away: it is named and left out.
@@ -424,18 +435,20 @@ mod tests {
 
     #[test]
     fn stored_settings_lie_over_those_of_the_file() {
+        let none = Properties::new();
         let default = properties(&[("message.max.bytes", "7"), ("num.partitions", "9")]);
-        let overlaid_once = overlaid(&config(), &default, &Properties::new()).expect("something changes");
+        let overlaid_once = overlaid(&config(), &default, &none).expect("valid").expect("something changes");
         assert_eq!(overlaid_once.topic_defaults().max_message_bytes, 7);
         assert_eq!(overlaid_once.dynamic_default(), &properties(&[("message.max.bytes", "7")]));
-        assert!(overlaid(&overlaid_once, &default, &Properties::new()).is_none(), "nothing changes any more");
-        let removed = overlaid(&overlaid_once, &Properties::new(), &Properties::new()).expect("taken back");
+        assert!(overlaid(&overlaid_once, &default, &none).expect("valid").is_none(), "nothing changes any more");
+        let removed = overlaid(&overlaid_once, &none, &none).expect("valid").expect("taken back");
         assert_eq!(removed.topic_defaults(), config().topic_defaults());
     }
 
     #[test]
     fn stored_settings_that_contradict_the_rest_are_not_applied() {
-        assert!(overlaid(&config(), &properties(&[("log.retention.ms", "0")]), &Properties::new()).is_none());
+        let stored = properties(&[("log.retention.ms", "0"), ("metric.reporters", "com.example.R")]);
+        assert!(overlaid(&config(), &stored, &Properties::new()).expect("valid").is_none());
     }
 
     #[test]

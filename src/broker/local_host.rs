@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use crate::model::host_address::host_address;
 
+use crate::model::endpoint::ipv4_first;
+
 /// What the system knows of names, so that the rules can be tested without its files and servers.
 trait Names {
     /// The name that the kernel has for this machine.
@@ -48,9 +50,8 @@ fn canonical(names: &impl Names) -> Result<String, String> {
         _ => {
             let unknown = |why: String| format!("java.net.UnknownHostException: {node}: {node}: {why}");
             let found = names.addresses(&node).map_err(|why| unknown(reason(&why)))?;
-            // A JVM prefers IPv4 unless it is told otherwise, and keeps the resolver's order within a family.
-            let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
-            *first.ok_or_else(|| unknown("Name or service not known".to_owned()))?
+            let first = ipv4_first(found).into_iter().next();
+            first.ok_or_else(|| unknown("Name or service not known".to_owned()))?
         }
     };
     let leads_back = |name: &String| {

@@ -55,7 +55,7 @@ use crate::model::{BrokerId, TopicId};
 use crate::network::Shared;
 use crate::network::connection::{ANSWERS_AFTER_CLOSE, ConnectionBounds};
 use crate::network::limits::{ConnectionCounter, ConnectionLimits, ListenerLimits};
-use crate::network::listener::{self, BoundListener, ListenerSettings};
+use crate::network::listener::{self, BoundListener, Listener, ListenerSettings};
 use crate::network::memory::MemoryPool;
 use crate::replica::alter_partition;
 use crate::replica::decisions::TopicConfigs;
@@ -163,11 +163,20 @@ fn bind(config: &SocketConfig) -> Result<Vec<BoundListener>, StartError> {
             send_buffer_bytes: unless_stock(config.socket_send_buffer_bytes),
             receive_buffer_bytes: unless_stock(config.socket_receive_buffer_bytes),
         };
-        let listener = BoundListener::bind(settings).map_err(|why| StartError(why.to_string()))?;
-        info!("Awaiting socket connections on {}:{}.", endpoint.host.as_deref().unwrap_or("0.0.0.0"), endpoint.port);
-        bound.push(listener);
+        bound.push(BoundListener::bind(settings).map_err(|why| StartError(why.to_string()))?);
     }
     Ok(bound)
+}
+
+fn listen(bound: Vec<BoundListener>) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::with_capacity(bound.len());
+    for bound in bound {
+        let ListenerSettings { host, port, .. } = bound.settings.clone();
+        listeners.push(bound.listen().map_err(|why| StartError(why.to_string()))?);
+        let host = if host.is_empty() { "0.0.0.0" } else { &host };
+        info!("Awaiting socket connections on {host}:{port}.");
+    }
+    Ok(listeners)
 }
 
 /// The broker id: configured, or stored in the log directories, or taken from ZooKeeper.
@@ -310,8 +319,7 @@ async fn lay_foundation(config: KafkaConfig) -> Result<Foundation, StartError> {
     let log_dirs = Arc::new(log_dirs);
 
     // Whatever is stored for this broker lies over its file from here on.
-    let dynamic =
-        DynamicConfig::load(zookeeper.clone(), id, config).await.doing("read the broker's stored settings")?;
+    let dynamic = DynamicConfig::load(zookeeper.clone(), id, config).await?;
     let bound = bind(&dynamic.config().load().socket_config())?;
     Ok(Foundation { counters, zookeeper, cluster_id, id, log_dirs, failed_dirs, dynamic: Arc::new(dynamic), bound })
 }
@@ -449,7 +457,7 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
     });
     let connections = Arc::clone(&shared.connections);
     tasks.spawn(follow_connection_limits(sockets, connections, shutting_down.clone()));
-    for listener in bound {
+    for listener in listen(bound)? {
         let (server, shared) = (Arc::clone(&server), Arc::clone(&shared));
         tasks.spawn(listener::accept(listener, server, shared, shutting_down.clone()));
     }

@@ -2,27 +2,28 @@
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use crate::cli::options::Stop;
+use crate::model::signals::EndSignal;
 
 /// SIGINT and SIGTERM, which end nothing by themselves any more.
 pub(crate) struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
+    interrupt: EndSignal,
+    terminate: EndSignal,
 }
 
 impl StopSignals {
     pub(crate) fn listen() -> io::Result<StopSignals> {
         let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
-        Ok(StopSignals { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+        Ok(StopSignals { interrupt: EndSignal::listen(interrupt)?, terminate: EndSignal::listen(terminate)? })
     }
 
     /// What the tool ends with, once a signal has come.
     pub(crate) async fn recv(&mut self) -> Stop {
         let came = tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
+            () = self.interrupt.came() => SignalKind::interrupt(),
+            () = self.terminate.came() => SignalKind::terminate(),
         };
         Stop::Signalled(128 + came.as_raw_value())
     }

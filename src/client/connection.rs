@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::client::error::ClientError;
 use crate::codec::reader::Reader;
 use crate::codec::writer::{Chunk, Writer};
+use crate::model::endpoint::ipv4_first;
 use crate::model::transaction_version::{TRANSACTION_VERSION, TransactionVersion};
 use crate::protocol::api_keys::ApiKey;
 use crate::protocol::error_code::ErrorCode;
@@ -406,9 +407,7 @@ impl Connection {
 
 /// What the name stands for, IPv4 first, as a JVM has it unless it is told otherwise.
 async fn addresses_of(name: &str) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses: Vec<SocketAddr> = lookup_host(name).await?.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6);
-    Ok(addresses)
+    Ok(ipv4_first(lookup_host(name).await?))
 }
 
 /// Tries every address. One that does not answer has its share of the time that is left, so that the others are tried too:

@@ -260,6 +260,61 @@ pub fn encrypted(stored: &Properties, scope: Scope) -> Properties {
     passwords.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
+/// The configuration under what can be used of a broker's stored settings, and a line for each that cannot. One that is not
+/// supported, or that alone contradicts the rest, stays as it is in force or, at the start, is left out: the others may be what
+/// keeps data from being deleted. For the same reason an error where no single one is to blame.
+pub fn under_stored(
+    current: &KafkaConfig,
+    default: &Properties,
+    broker: &Properties,
+) -> Result<(KafkaConfig, Vec<String>), ConfigError> {
+    let (default, mut complaints) = usable(default, Scope::ClusterDefault);
+    let (broker, complaints_of_broker) = usable(broker, Scope::Broker);
+    complaints.extend(complaints_of_broker);
+    let in_force = [current.dynamic_default(), current.dynamic_broker()];
+    let mut layers = [default, broker];
+    loop {
+        let (at, name, why) = match current.read_dynamic(&layers[0], &layers[1]) {
+            Ok(config) => {
+                // What stands in the file as well is not for this to judge.
+                let blamed = config.unsupported().into_iter().find_map(|why| match &why {
+                    ConfigError::Unsupported { name, .. } => {
+                        let at = layers.iter().rposition(|layer| layer.contains_key(name))?;
+                        Some((at, name.clone(), why))
+                    }
+                    _ => None,
+                });
+                match blamed {
+                    Some(blamed) => blamed,
+                    None => return Ok((config, complaints)),
+                }
+            }
+            Err(why) => {
+                let mut all = (0..layers.len()).flat_map(|at| layers[at].keys().map(move |name| (at, name)));
+                let is_to_blame = |(at, name): &(usize, &String)| {
+                    let mut without = layers.clone();
+                    put_back(&mut without[*at], in_force[*at], name);
+                    current.read_dynamic(&without[0], &without[1]).is_ok()
+                };
+                match all.find(is_to_blame) {
+                    Some((at, name)) => (at, name.clone(), why),
+                    None => return Err(why),
+                }
+            }
+        };
+        put_back(&mut layers[at], in_force[at], &name);
+        complaints.push(format!("the stored setting {name} of a broker is ignored: {why}"));
+    }
+}
+
+/// The setting is what it was or, if that is what it is, not there any more.
+fn put_back(layer: &mut Properties, in_force: &Properties, name: &str) {
+    match in_force.get(name) {
+        Some(was) if layer.get(name) != Some(was) => layer.insert(name.to_owned(), was.clone()),
+        _ => layer.remove(name),
+    };
+}
+
 /// What else than the defaults of topics is acted on when it changes: each is watched by `broker/sections.rs`.
 /// There is no pool of ours that `background.threads` would bound, and `num.recovery.threads.per.data.dir` counts when
 /// logs are opened, which is at the next start, as in Kafka.
@@ -521,5 +576,42 @@ mod tests {
         assert_eq!(encrypted(&stored, Scope::ClusterDefault), Properties::new());
         let password = properties(&[("listener.name.a.ssl.keystore.password", "encrypted")]);
         assert_eq!(encrypted(&stored, Scope::Broker), password);
+    }
+
+    #[test]
+    fn a_stored_setting_that_is_not_supported_or_contradicts_the_rest_costs_the_others_nothing() {
+        let default = properties(&[("log.retention.ms", "-1"), ("metric.reporters", "com.example.R")]);
+        let broker = properties(&[
+            ("listeners", "SSL://:1"),
+            ("max.connections.per.ip", "0"),
+            ("message.max.bytes", "7"),
+            ("metric.reporters", "com.example.S"),
+        ]);
+        // Two contradictions at once: neither alone is to blame.
+        assert!(under_stored(&config(), &default, &broker).is_err());
+
+        let broker = broker.into_iter().filter(|(name, _)| name != "max.connections.per.ip").collect();
+        let (config_now, complaints) = under_stored(&config(), &default, &broker).expect("each is found");
+        assert_eq!(config_now.dynamic_default(), &properties(&[("log.retention.ms", "-1")]));
+        assert_eq!(config_now.dynamic_broker(), &properties(&[("message.max.bytes", "7")]));
+        let named = |name: &str| complaints.iter().filter(|line| line.contains(&format!("setting {name} "))).count();
+        assert_eq!((complaints.len(), named("listeners"), named("metric.reporters")), (3, 1, 2), "{complaints:?}");
+
+        // While the broker runs, what it was is safer than what the file says.
+        let contradicting = properties(&[("log.retention.ms", "0"), ("log.segment.bytes", "77")]);
+        let (later, complaints) =
+            under_stored(&config_now, &contradicting, &Properties::new()).expect("one is to blame");
+        let kept = properties(&[("log.retention.ms", "-1"), ("log.segment.bytes", "77")]);
+        assert_eq!((later.dynamic_default(), complaints.len()), (&kept, 1));
+        let (at_start, complaints) =
+            under_stored(&config(), &contradicting, &Properties::new()).expect("one is to blame");
+        assert_eq!(at_start.dynamic_default(), &properties(&[("log.segment.bytes", "77")]));
+        assert_eq!(
+            complaints,
+            [
+                "the stored setting log.retention.ms of a broker is ignored: requirement failed: log.retention.ms must be \
+              unlimited (-1) or, greater than or equal to 1"
+            ]
+        );
     }
 }

@@ -62,8 +62,16 @@ impl KafkaConfig {
         dynamic_default: &Properties,
         dynamic_broker: &Properties,
     ) -> Result<KafkaConfig, ConfigError> {
-        KafkaConfig::from_layers(self.static_properties.clone(), dynamic_default.clone(), dynamic_broker.clone())?
-            .supported()
+        self.read_dynamic(dynamic_default, dynamic_broker)?.supported()
+    }
+
+    /// The same where a JVM broker would take them, whatever [`KafkaConfig::unsupported`] says.
+    pub(super) fn read_dynamic(
+        &self,
+        dynamic_default: &Properties,
+        dynamic_broker: &Properties,
+    ) -> Result<KafkaConfig, ConfigError> {
+        KafkaConfig::from_layers(self.static_properties.clone(), dynamic_default.clone(), dynamic_broker.clone())
     }
 
     fn from_layers(

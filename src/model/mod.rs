@@ -18,6 +18,7 @@ pub mod host_address;
 pub mod internal_topics;
 pub mod lock;
 pub mod shown;
+pub mod signals;
 pub mod transaction_version;
 
 macro_rules! newtype {

@@ -1,4 +1,4 @@
-//! Binds the listeners and accepts their connections.
+//! Binds the listeners, opens them and accepts their connections.
 
 use std::fmt;
 use std::io;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Duration;
 
+use crate::model::endpoint::ipv4_first;
 use crate::network::connection;
 use crate::network::counters::count;
 use crate::network::limits::Rejection;
@@ -52,41 +53,63 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// A bound listener that accepts nobody yet: clients wait in its backlog.
+impl ListenerSettings {
+    fn failed(&self, error: io::Error) -> BindError {
+        BindError { listener: self.name.clone(), address: format!("{}:{}", self.host, self.port), error }
+    }
+}
+
+/// An address that is taken for this broker. Whoever connects is refused: to wait for an answer in its backlog, perhaps for the
+/// recovery of all logs, would cost more than to try elsewhere, and who looks whether the broker is ready would think so.
 #[derive(Debug)]
 pub struct BoundListener {
     pub settings: ListenerSettings,
-    listener: TcpListener,
+    socket: Socket,
 }
 
 impl BoundListener {
     pub fn bind(settings: ListenerSettings) -> Result<BoundListener, BindError> {
-        let address = format!("{}:{}", settings.host, settings.port);
-        let bound = bind_socket(&settings);
-        match bound {
-            Ok(listener) => Ok(BoundListener { settings, listener }),
-            Err(error) => Err(BindError { listener: settings.name, address, error }),
+        match bind_socket(&settings) {
+            Ok(socket) => Ok(BoundListener { settings, socket }),
+            Err(error) => Err(settings.failed(error)),
         }
     }
 
     /// The address with the port that the system chose where the setting said 0.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Of two that have bound one address meanwhile, which `SO_REUSEADDR` lets them, the first takes it.
+    pub fn listen(self) -> Result<Listener, BindError> {
+        let BoundListener { settings, socket } = self;
+        let listening = socket.listen(settings.backlog).and_then(|()| TcpListener::from_std(socket.into()));
+        match listening {
+            Ok(listener) => Ok(Listener { settings, listener }),
+            Err(error) => Err(settings.failed(error)),
+        }
     }
 }
 
-fn bind_socket(settings: &ListenerSettings) -> io::Result<TcpListener> {
+/// One that takes connections.
+#[derive(Debug)]
+pub struct Listener {
+    settings: ListenerSettings,
+    listener: TcpListener,
+}
+
+fn bind_socket(settings: &ListenerSettings) -> io::Result<Socket> {
     use std::net::ToSocketAddrs;
     let candidates: Vec<SocketAddr> = if settings.host.is_empty() {
         // Both families by one socket, or IPv4 alone where there is no IPv6.
         vec![([0u16; 8], settings.port).into(), ([0u8; 4], settings.port).into()]
     } else {
-        (settings.host.trim_matches(['[', ']']), settings.port).to_socket_addrs()?.collect()
+        ipv4_first((settings.host.trim_matches(['[', ']']), settings.port).to_socket_addrs()?)
     };
     let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
     for address in candidates {
         match bind_address(address, settings) {
-            Ok(listener) => return Ok(listener),
+            Ok(socket) => return Ok(socket),
             Err(error) => failure = error,
         }
         if failure.kind() == io::ErrorKind::AddrInUse {
@@ -104,7 +127,7 @@ fn client_address(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn bind_address(address: SocketAddr, settings: &ListenerSettings) -> io::Result<TcpListener> {
+fn bind_address(address: SocketAddr, settings: &ListenerSettings) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && settings.host.is_empty() {
         socket.set_only_v6(false)?;
@@ -116,18 +139,17 @@ fn bind_address(address: SocketAddr, settings: &ListenerSettings) -> io::Result<
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(settings.backlog)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Accepts connections until the shutdown signal, then waits for their tasks to end.
 pub async fn accept<S: Service>(
-    bound: BoundListener,
+    listener: Listener,
     service: Arc<S>,
     shared: Arc<Shared>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let BoundListener { settings, listener } = bound;
+    let Listener { settings, listener } = listener;
     let name: Arc<str> = settings.name.as_str().into();
     let mut connections = JoinSet::new();
     // Descriptors, and that was said.

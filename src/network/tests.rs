@@ -143,21 +143,41 @@ impl Harness {
     }
 }
 
+fn at_port(port: u16) -> ListenerSettings {
+    ListenerSettings {
+        name: "PLAINTEXT".into(),
+        host: "127.0.0.1".into(),
+        port,
+        backlog: 50,
+        send_buffer_bytes: None,
+        receive_buffer_bytes: None,
+    }
+}
+
+#[tokio::test]
+async fn a_bound_port_refuses_connections_until_it_listens_and_the_first_to_listen_has_it() {
+    let first = BoundListener::bind(at_port(0)).expect("a port is free");
+    let address = first.local_address().expect("it has one");
+    let refused = TcpStream::connect(address).await.map_err(|error| error.kind());
+    assert_eq!(refused.map(drop), Err(std::io::ErrorKind::ConnectionRefused));
+    let in_use = format!("Socket server failed to bind to {address} (listener PLAINTEXT): Address already in use");
+    let second = BoundListener::bind(at_port(address.port())).expect("neither listens yet");
+    let first = first.listen().expect("it is the first");
+    let refusal = second.listen().expect_err("it is the second").to_string();
+    assert!(refusal.starts_with(&in_use), "{refusal}");
+    let refusal = BoundListener::bind(at_port(address.port())).expect_err("the first listens").to_string();
+    assert!(refusal.starts_with(&in_use), "{refusal}");
+    TcpStream::connect(address).await.expect("it listens");
+    drop(first);
+}
+
 /// Serves connections of a port of its own, until the sender goes.
 pub fn listen<S: Service>(
     service: &Arc<S>,
     bounds: ConnectionBounds,
     memory_bytes: usize,
 ) -> (std::net::SocketAddr, Arc<Shared>, watch::Sender<bool>) {
-    let bound = BoundListener::bind(ListenerSettings {
-        name: "PLAINTEXT".into(),
-        host: "127.0.0.1".into(),
-        port: 0,
-        backlog: 50,
-        send_buffer_bytes: None,
-        receive_buffer_bytes: None,
-    })
-    .expect("a port is free");
+    let bound = BoundListener::bind(at_port(0)).expect("a port is free");
     let address = bound.local_address().unwrap();
     let counter = ConnectionCounter::new(ConnectionLimits {
         max_connections: usize::MAX,
@@ -174,7 +194,12 @@ pub fn listen<S: Service>(
         memory: MemoryPool::new(memory_bytes, bounds.request_max_bytes),
         counters: Arc::default(),
     });
-    tokio::spawn(accept(bound, Arc::clone(service), Arc::clone(&shared), receiver));
+    tokio::spawn(accept(
+        bound.listen().expect("nobody else has it"),
+        Arc::clone(service),
+        Arc::clone(&shared),
+        receiver,
+    ));
     (address, shared, shutdown)
 }
 

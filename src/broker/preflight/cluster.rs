@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::broker::preflight::report::{Report, few};
 use crate::broker::zookeeper_settings::zookeeper_settings;
 use crate::config::definition::Standing;
-use crate::config::dynamic::{Scope, usable};
+use crate::config::dynamic::under_stored;
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::keys::setting_behind;
 use crate::config::properties::Properties;
@@ -204,14 +204,26 @@ impl Looker<'_> {
 
     /// What is stored for this broker and for all; gives what all have, which decides defaults of topics.
     async fn look_at_stored_settings(&mut self) -> Result<Properties, ZkError> {
-        let mut defaults = Properties::new();
         let entities = [Some(ConfigEntity::DefaultBroker), self.id.map(ConfigEntity::Broker)];
-        for entity in entities.into_iter().flatten() {
-            let stored = self.zookeeper.config(&entity).await;
-            let Some(stored) = self.understood(stored)? else { continue };
-            let scope = if entity == ConfigEntity::DefaultBroker { Scope::ClusterDefault } else { Scope::Broker };
-            let (used, complaints) = usable(&stored, scope);
-            complaints.into_iter().for_each(|complaint| self.report.warn(ABOUT, complaint));
+        let mut layers = [Properties::new(), Properties::new()];
+        for (layer, entity) in layers.iter_mut().zip(&entities) {
+            let Some(entity) = entity else { continue };
+            let stored = self.zookeeper.config(entity).await;
+            *layer = self.understood(stored)?.unwrap_or_default();
+        }
+        let config = match under_stored(self.config, &layers[0], &layers[1]) {
+            Ok((config, complaints)) => {
+                complaints.into_iter().for_each(|complaint| self.report.warn(ABOUT, complaint));
+                config
+            }
+            Err(why) => {
+                self.report.refuse(ABOUT, format!("the stored settings of the broker cannot be applied: {why}"));
+                return Ok(Properties::new());
+            }
+        };
+        let mut defaults = Properties::new();
+        for (used, entity) in [config.dynamic_default(), config.dynamic_broker()].into_iter().zip(&entities) {
+            let Some(entity) = entity else { continue };
             let not_yet: Vec<&String> = used
                 .keys()
                 .filter(|name| setting_behind(name).is_none_or(|setting| setting.standing == Standing::NotYet))
@@ -220,7 +232,7 @@ impl Looker<'_> {
                 let path = entity.path();
                 self.report.warn(ABOUT, format!("settings in {path} that are not acted on: {}", few(&not_yet)));
             }
-            defaults.extend(used);
+            defaults.extend(used.clone());
         }
         Ok(defaults)
     }
