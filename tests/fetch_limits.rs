@@ -8,6 +8,9 @@ use std::process::Command;
 use bytes::Bytes;
 use odradek::protocol::message::Payload;
 use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use odradek::protocol::messages::write_txn_markers::{
+    WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
+};
 use odradek::record::build::BatchBuilder;
 use support::client::{Client, TIMESTAMP, batch};
 use support::{Cluster, Kind, deps, repository, tied};
@@ -184,6 +187,35 @@ fn old_consumers_get_as_many_converted_batches_as_one_answer_holds_and_in_time_t
             if waiting.is_empty() {
                 break;
             }
+        }
+    }
+}
+
+/// Where little room is left for each of many partitions, as where one has more than markers in its way.
+#[test]
+fn old_consumers_get_what_is_behind_a_marker_of_every_partition() {
+    const PARTITIONS: i32 = 10;
+    let cluster = Cluster::start("fetch-behind-markers", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("old", PARTITIONS, &[]);
+    let order: Vec<i32> = (0..PARTITIONS).collect();
+    let topics = vec![WritableTxnMarkerTopic { name: "old".to_owned(), partition_indexes: order.clone() }];
+    let markers = vec![WritableTxnMarker { producer_id: 7, transaction_result: true, topics, ..Default::default() }];
+    let written = client.call(&WriteTxnMarkersRequest { markers }, 0).expect("answered");
+    let written = written.markers.iter().flat_map(|marker| &marker.topics).flat_map(|topic| &topic.partitions);
+    assert_eq!(written.map(|partition| partition.error_code).collect::<Vec<_>>(), [0; PARTITIONS as usize]);
+    for &partition in &order {
+        client.produce("old", partition, batch_of(500_000)).expect("answered").expect("appended");
+    }
+    for version in 0..=3 {
+        let mut waiting = order.clone();
+        for round in 0.. {
+            let got = fetch(&mut client, version, "old", &order, 50 << 20);
+            waiting.retain(|partition| !got.iter().any(|(of, bytes)| of == partition && *bytes >= 400_000));
+            if waiting.is_empty() {
+                break;
+            }
+            assert!(round < 100, "version {version}: {waiting:?} are still waiting: {got:?}");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use odradek::config::sections::ControllerConfig;
 use odradek::controller::counters::ControllerCounters;
 use odradek::controller::task::Controller;
+use odradek::controller::task::topic_ids::KnownTopics;
 use odradek::model::BrokerId;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
@@ -70,7 +71,8 @@ async fn an_office_is_taken_with_one_read_a_znode_and_all_that_ends_it_is_counte
 
     let zk = Session::connect(settings()).await.expect("ZooKeeper answers");
     let counters = Arc::new(ControllerCounters::default());
-    let (controller, task) = Controller::new(BrokerId(1), ControllerConfig::default(), Arc::clone(&counters));
+    let (controller, task) =
+        Controller::new(BrokerId(1), ControllerConfig::default(), KnownTopics::default(), Arc::clone(&counters));
     let task = tokio::spawn(task);
     let before = received(&zookeeper);
     controller.registered(zk.current_session().await.expect("it is connected")).await;
@@ -125,7 +127,8 @@ async fn a_topic_made_again_where_one_was_deleted_stays() {
     let others = Session::connect(settings()).await.expect("ZooKeeper answers");
     others.create_persistent_roots().await.expect("there is room");
     let zk = Session::connect(settings()).await.expect("ZooKeeper answers");
-    let (controller, task) = Controller::new(BrokerId(1), ControllerConfig::default(), Arc::default());
+    let (controller, task) =
+        Controller::new(BrokerId(1), ControllerConfig::default(), KnownTopics::default(), Arc::default());
     let task = tokio::spawn(task);
     controller.registered(zk.current_session().await.expect("it is connected")).await;
     until("there is a controller", || controller.is_active());

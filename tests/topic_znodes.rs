@@ -12,13 +12,15 @@ use odradek::controller::task::topic_administration::{Mode, Topics, Wish};
 use odradek::controller::topic_validation::TopicError;
 use odradek::model::BrokerId;
 use odradek::protocol::messages::create_topics::{CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest};
+use odradek::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use odradek::record::compression::Codec;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
+use odradek_zookeeper::znode;
 use odradek_zookeeper::znode::broker::{Broker as Registration, BrokerJson};
 use odradek_zookeeper::znode::config::ConfigEntity;
 use support::client::batch;
-use support::{Cluster, Kind, PATIENCE, Scratch, ZooKeeper, eventually};
+use support::{Cluster, Kind, PATIENCE, Scratch, ZooKeeper, eventually, usurp};
 use tokio::runtime::Runtime;
 
 const BROKERS: [i32; 2] = [1, 2];
@@ -166,4 +168,93 @@ fn a_topic_that_no_znode_can_hold_is_refused_and_nothing_of_it_stays() {
     client.create_topic("small", 1, &[]);
     let metadata = client.metadata(&["huge"]).expect("the broker answers Metadata");
     assert_eq!(metadata.topics[0].error_code, 3, "{:?}", metadata.topics[0]);
+}
+
+/// As tools and brokers write it that know no ids.
+async fn strip(zk: &Session, topic: &str) {
+    let path = znode::topic::path(topic);
+    let mut found = zk.topic(topic).await.expect("it can be read").expect("it is there").value;
+    assert!(found.topic_id.take().is_some());
+    zk.set(&path, &found.encode(), -1).await.expect("anybody may");
+}
+
+async fn until_identified(zk: &Session, topic: &str) -> String {
+    let identified = async {
+        loop {
+            match zk.topic(topic).await.expect("it can be read").expect("it is there").value.topic_id {
+                Some(id) => return id,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, identified).await.expect("the topic has an id")
+}
+
+/// In another office, or by another broker after a restart: a new id would be another topic's to all who host it or read it.
+#[test]
+fn a_topic_whose_znode_has_lost_its_id_has_it_again_once_there_is_a_controller_that_knows_ids() {
+    let mut cluster = Cluster::start_as(Kind::Odradek, "lost-id", "");
+    let runtime = Runtime::new().expect("a runtime");
+    let zk = runtime.block_on(Session::connect(Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port))));
+    let zk = zk.expect("it runs");
+    cluster.broker.client().create_topic("t", 2, &[]);
+    let id = runtime.block_on(until_identified(&zk, "t"));
+    let goes_on = |cluster: &Cluster, expected: i64| {
+        let mut client = cluster.broker.client();
+        client.until_led("t", 2);
+        let produced = client.produce("t", 0, batch(Codec::None, ["x".to_owned()]));
+        assert_eq!(produced.expect("the produce is answered"), Ok(expected));
+        let partition = FetchPartition { fetch_offset: expected, partition_max_bytes: 1 << 20, ..Default::default() };
+        let topic_id = id.parse().expect("an id");
+        let topics = vec![FetchTopic { topic_id, partitions: vec![partition], ..Default::default() }];
+        let request = FetchRequest { topics, max_bytes: 1 << 20, ..Default::default() };
+        let fetched = &client.call(&request, 13).expect("the fetch is answered").responses[0].partitions[0];
+        assert_eq!((fetched.error_code, fetched.high_watermark), (0, expected + 1));
+    };
+    goes_on(&cluster, 0);
+
+    runtime.block_on(async {
+        let usurper = usurp(cluster.zookeeper.port).await;
+        strip(&zk, "t").await;
+        usurper.delete("/controller", None).await.expect("it is there");
+    });
+    assert_eq!(runtime.block_on(until_identified(&zk, "t")), id, "the broker has been told of it");
+    goes_on(&cluster, 1);
+
+    cluster.broker.stop();
+    runtime.block_on(strip(&zk, "t"));
+    cluster.start_broker(Kind::Odradek);
+    assert_eq!(runtime.block_on(until_identified(&zk, "t")), id, "the broker has a log of it");
+    goes_on(&cluster, 2);
+}
+
+#[test]
+fn a_topic_that_is_made_again_by_who_knows_no_ids_is_another() {
+    let mut cluster = Cluster::start_as(Kind::Odradek, "another-id", "");
+    let runtime = Runtime::new().expect("a runtime");
+    let zk = runtime.block_on(Session::connect(Settings::new(format!("127.0.0.1:{}", cluster.zookeeper.port))));
+    let zk = zk.expect("it runs");
+    cluster.broker.client().create_topic("t", 1, &[]);
+    let first = runtime.block_on(until_identified(&zk, "t"));
+    let make_again = async || {
+        let mut found = zk.topic("t").await.expect("it can be read").expect("it is there").value;
+        found.topic_id = None;
+        let (_, epoch) = zk.get(znode::controller_epoch::PATH).await.expect("it may be read").expect("it is there");
+        zk.fenced(epoch.version).delete_recursive(&znode::topic::path("t")).await.expect("anybody may");
+        let created = zk.create(&znode::topic::path("t"), &found.encode(), CreateKind::Persistent).await;
+        created.expect("nobody else writes it");
+    };
+    runtime.block_on(async {
+        let usurper = usurp(cluster.zookeeper.port).await;
+        make_again().await;
+        usurper.delete("/controller", None).await.expect("it is there");
+    });
+    let second = runtime.block_on(until_identified(&zk, "t"));
+    assert_ne!(second, first);
+    cluster.broker.stop();
+    runtime.block_on(make_again());
+    // It has the log of another topic, and so does not lead this one.
+    cluster.broker.process = Some(cluster.broker.spawn(Kind::Odradek, &cluster.scratch));
+    let third = runtime.block_on(until_identified(&zk, "t"));
+    assert!(![first, second].contains(&third));
 }

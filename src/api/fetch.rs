@@ -334,7 +334,9 @@ async fn convert(
     Ok(())
 }
 
-/// Reads the region as far as `bytes_max`, or its first batch, and converts that.
+/// Reads the region as far as `bytes_max`, or its first batch, and converts that. Of what leaves nothing, as markers
+/// and batches that compaction has emptied do, there may be any number: it looks behind them, twice as far each time.
+/// Otherwise the consumer would hear that what is behind is too large for it.
 fn down_converted(
     log: &Log,
     region: &FileRegion,
@@ -348,22 +350,35 @@ fn down_converted(
             ErrorCode::KafkaStorageError
         })
     };
-    let mut source = vec![0; bytes_max.max(HEADER_BYTES_V2).min(region.len as usize)];
-    read(&mut source, region.position)?;
-    if let Ok(Some(first)) = BatchHeader::read(&source)
-        && first.size_in_bytes > source.len()
-    {
-        let have = source.len();
-        source.resize(first.size_in_bytes.min(region.len as usize), 0);
-        read(&mut source[have..], region.position + have as u64)?;
-    }
-    let conversion = DownConversion::new(Bytes::from(source), to_magic, fetch_offset.0);
-    let conversion = conversion.map_err(|why| {
-        if let ConvertError::Read(why) = &why {
-            warn!("convert batches for an old consumer: {why}");
+    let convert = |from: usize, bytes_max: usize| {
+        let (position, len) = (region.position + from as u64, region.len as usize - from);
+        let mut source = vec![0; bytes_max.min(len)];
+        read(&mut source, position)?;
+        if let Ok(Some(first)) = BatchHeader::read(&source)
+            && first.size_in_bytes > source.len()
+        {
+            let have = source.len();
+            source.resize(first.size_in_bytes.min(len), 0);
+            read(&mut source[have..], position + have as u64)?;
         }
-        ErrorCode::from(&why)
-    })?;
+        DownConversion::new(Bytes::from(source), to_magic, fetch_offset.0).map_err(|why| {
+            if let ConvertError::Read(why) = &why {
+                warn!("convert batches for an old consumer: {why}");
+            }
+            ErrorCode::from(&why)
+        })
+    };
+    let (mut from, mut bytes_max) = (0, bytes_max.max(HEADER_BYTES_V2));
+    let mut conversion = convert(from, bytes_max)?;
+    while let Some(passed_over @ 1..) = conversion.passed_over() {
+        from += passed_over;
+        bytes_max = (2 * bytes_max).min(CONVERTED_BYTES_MAX);
+        let next = convert(from, bytes_max)?;
+        if next.passed_over() == Some(0) {
+            break; // No whole batch is left.
+        }
+        conversion = next;
+    }
     Ok(conversion.map(Chunk::Bytes).collect())
 }
 
@@ -386,8 +401,10 @@ mod tests {
     use super::*;
     use crate::config::log::LogConfig;
     use crate::log::faults::{self, Op};
-    use crate::log::testing::{OneLog, append, batch};
+    use crate::log::testing::{OneLog, append, batch, marker, prepared_as};
     use crate::log::{FirstBatch, ReadUntil};
+    use crate::record::append_rules::AppendOrigin;
+    use crate::record::read;
 
     #[test]
     fn a_disk_from_which_nothing_can_be_read_to_convert_it_is_not_used_any_more() {
@@ -402,5 +419,49 @@ mod tests {
         let _fault = faults::below(one.root.path(), broken);
         assert_eq!(convert(), Err(ErrorCode::KafkaStorageError));
         assert!(one.parent.is_offline());
+    }
+
+    /// Source: kafka 3.9.0-rc3 LazyDownConversionRecords.java, whose iterator goes over the whole region.
+    #[test]
+    fn what_converts_is_found_behind_any_number_of_markers() {
+        const TOO_LARGE: &[u8] = &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 61];
+        const ROOM: usize = 1000;
+        for (markers, value_bytes) in [1, 2, 12, 13, 100].into_iter().flat_map(|count| [(count, 700), (count, 20_000)])
+        {
+            let case = format!("{value_bytes} bytes behind {markers} markers");
+            let one = OneLog::new(LogConfig::default());
+            let log = one.open_clean();
+            log.follow(LeaderEpoch(0)).expect("the first epoch");
+            for _ in 0..markers {
+                let mut marker = prepared_as(marker(7, true, 1), AppendOrigin::Coordinator);
+                log.append_as_leader(&mut marker, LeaderEpoch(0), AppendOrigin::Coordinator, 0).expect("appended");
+            }
+            for _ in 0..10 {
+                append(&log, batch(&[1], value_bytes)).expect("appended");
+            }
+            let converted = |bytes_max: usize| {
+                let bytes_max = u32::try_from(bytes_max).expect("small");
+                let read = log.read(Offset(0), bytes_max, ReadUntil::LogEnd, FirstBatch::Cut).expect("readable");
+                let region = read.region.expect("there are records");
+                let chunks = down_converted(&log, &region, ROOM, 1, Offset(0)).expect("readable");
+                let pieces = chunks.into_iter().map(|chunk| match chunk {
+                    Chunk::Bytes(bytes) => bytes,
+                    Chunk::File(_) => panic!("what is converted is in memory"),
+                });
+                let bytes = Bytes::from(pieces.collect::<Vec<_>>().concat());
+                let offsets: Vec<i64> = read::records(&bytes).map(|record| record.expect("readable").offset).collect();
+                (offsets, bytes)
+            };
+            let (marker_bytes, data_bytes) = (78 * markers, batch(&[1], value_bytes).build().len());
+            let (offsets, bytes) = converted(1 << 20);
+            assert_eq!(offsets.first(), Some(&(markers as i64)), "{case}");
+            let held_at_most = data_bytes.max(2 * (ROOM + marker_bytes));
+            assert!(bytes.len() <= held_at_most, "{case}: {} bytes are held", bytes.len());
+            let (offsets, _) = converted(marker_bytes + data_bytes);
+            assert_eq!(offsets, [markers as i64], "{case}, if it just fits");
+            for too_few in [marker_bytes + data_bytes - 1, marker_bytes] {
+                assert_eq!(converted(too_few), (Vec::new(), Bytes::from_static(TOO_LARGE)), "{case}, of {too_few}");
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ use crate::coordinator::transaction::verifier::Verifier;
 use crate::metadata::cache::MetadataCache;
 use crate::metadata::features::FinalizedFeatures;
 use crate::model::BrokerId;
+use crate::model::host_address::host_address;
 use crate::network::Peer;
 use crate::protocol::message::Message;
 use crate::replica::replica_manager::ReplicaManager;
@@ -168,7 +169,7 @@ impl RequestContext {
 
     /// The client's address as the JVM prints an `InetAddress` without a name: `/10.0.0.1`.
     pub fn client_host(&self) -> String {
-        format!("/{}", self.peer.address.ip())
+        format!("/{}", host_address(&self.peer.address))
     }
 
     pub fn address(&self) -> SocketAddr {

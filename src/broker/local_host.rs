@@ -3,9 +3,10 @@
 //! OpenJDK 17 java/net/InetAddress.java, getLocalHost and getHostFromNameService.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use crate::model::endpoint::ipv4_first;
+use crate::model::host_address::host_address;
 
 /// What the system knows of names, so that the rules can be tested without its files and servers.
 trait Names {
@@ -56,28 +57,13 @@ fn canonical(names: &impl Names) -> Result<String, String> {
         names.addresses(name).is_ok_and(|found| found.iter().any(|candidate| candidate.ip() == address.ip()))
     };
     // A name that does not lead back to the address may be anybody's, so the address stands for itself.
-    Ok(names.name(address.ip()).ok().filter(leads_back).unwrap_or_else(|| java_text(&address)))
+    Ok(names.name(address.ip()).ok().filter(leads_back).unwrap_or_else(|| host_address(&address)))
 }
 
 /// The resolver's own words, without those that the standard library puts before them.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_owned()
-}
-
-/// `InetAddress.getHostAddress`: an IPv6 address with all its groups, and the number of its interface if it needs one.
-fn java_text(address: &SocketAddr) -> String {
-    match address {
-        SocketAddr::V4(address) => address.ip().to_string(),
-        SocketAddr::V6(address) => {
-            let groups: Vec<String> = address.ip().segments().iter().map(|group| format!("{group:x}")).collect();
-            let scope = |address: &SocketAddrV6| match address.scope_id() {
-                0 => String::new(),
-                id => format!("%{id}"),
-            };
-            groups.join(":") + &scope(address)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::replica::replica_manager::ReplicaManager;
 pub mod command;
 mod controlled_shutdown;
 mod counters;
+mod deletions;
 mod dynamic_config;
 mod features;
 mod housekeeping;

@@ -33,6 +33,7 @@ impl Broker {
         }
         drop(self.registration);
         self.shutdown.send_replace(true);
+        self.log_dirs.end_passes();
         let tasks = &mut self.tasks;
         let ended = tokio::time::timeout(TASKS_PATIENCE, async { while tasks.join_next().await.is_some() {} }).await;
         if ended.is_err() {

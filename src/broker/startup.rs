@@ -19,6 +19,7 @@ use crate::api::long_work::LongWork;
 use crate::broker::Broker;
 use crate::broker::controlled_shutdown::ControlledShutdown;
 use crate::broker::counters::Counters;
+use crate::broker::deletions::forget_missed;
 use crate::broker::dynamic_config::DynamicConfig;
 use crate::broker::features;
 use crate::broker::housekeeping;
@@ -38,6 +39,7 @@ use crate::config::log::LogConfig;
 use crate::config::sections::SocketConfig;
 use crate::controller::task::Controller;
 use crate::controller::task::topic_administration::Topics;
+use crate::controller::task::topic_ids::KnownTopics;
 use crate::coordinator::group::task::GroupCoordinator;
 use crate::coordinator::replica_log::{ReplicaLog, partition_count};
 use crate::coordinator::transaction::marker_sender::MarkerSender;
@@ -366,6 +368,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         Arc::clone(&counters.replica),
     );
     tasks.spawn(features::follow(zookeeper.clone(), publish_features, shutting_down.clone()));
+    let (of_replicas, zk) = (Arc::clone(&replicas), zookeeper.clone());
+    tasks.spawn(forget_missed(of_replicas, zk, cluster_id.clone(), shutting_down.clone()));
     tasks.spawn(Fetchers::run(fetchers, shutting_down.clone()));
     for _ in 0..moves_at_once {
         tasks.spawn(dir_moves::run(Arc::clone(&replicas), shutting_down.clone()));
@@ -414,7 +418,8 @@ async fn assemble(foundation: Foundation) -> Result<Broker, StartError> {
         tasks.spawn(isr_znodes::run(Arc::clone(&replicas), zookeeper.clone(), shutting_down.clone()));
     }
     let to_controller = ToController::new(id, Arc::clone(&metadata), &controller_config).into();
-    let (controller, controlling) = Controller::new(id, controller_config, Arc::clone(&counters.controller));
+    let known = KnownTopics { metadata: Arc::clone(&metadata), log_dirs: Some(Arc::clone(&log_dirs)) };
+    let (controller, controlling) = Controller::new(id, controller_config, known, Arc::clone(&counters.controller));
     let mut controller_task = JoinSet::new();
     controller_task.spawn(controlling);
     let decisive = dynamic.section(KafkaConfig::controller_config);

@@ -3,4 +3,5 @@
 //! Knows nothing of messages, versions or headers.
 
 pub mod reader;
+pub mod text;
 pub mod writer;

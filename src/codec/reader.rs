@@ -2,6 +2,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::codec::text::text_of;
+
 /// What the bytes did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodeError {
@@ -11,10 +13,6 @@ pub enum DecodeError {
     InvalidLength(i64),
     /// A variable-length integer longer than its type.
     VarintTooLong,
-    /// A string that is not UTF-8.
-    InvalidUtf8,
-    /// A tagged field that appears twice or out of order.
-    TagOutOfOrder(u32),
     /// What the bytes declare would take more memory once it is read than their number allows.
     OverBudget,
 }
@@ -27,8 +25,6 @@ impl fmt::Display for DecodeError {
             }
             DecodeError::InvalidLength(length) => write!(f, "{length} is not a valid length here"),
             DecodeError::VarintTooLong => write!(f, "a variable-length integer does not end"),
-            DecodeError::InvalidUtf8 => write!(f, "a string is not UTF-8"),
-            DecodeError::TagOutOfOrder(tag) => write!(f, "tagged field {tag} is repeated or out of order"),
             DecodeError::OverBudget => write!(f, "it would take many times its bytes in memory"),
         }
     }
@@ -125,18 +121,18 @@ impl Reader {
         Ok(taken)
     }
 
-    /// The next `length` bytes as UTF-8 text.
+    /// The next `length` bytes as text, which is longer, by up to three times, where they are not UTF-8.
     pub fn text(&mut self, length: usize) -> Result<String, DecodeError> {
         if length > self.remaining() {
             return Err(DecodeError::Truncated { needed: length, remaining: self.remaining() });
         }
+        let bytes = self.bytes.slice(self.position..self.position + length);
+        let text = text_of(&bytes);
         if length > 0 {
-            self.charge(length, 1)?;
+            self.charge(text.len(), 1)?;
         }
-        let slice = self.bytes.get(self.position..self.position + length).unwrap_or_default();
-        let text = std::str::from_utf8(slice).map_err(|_| DecodeError::InvalidUtf8)?.to_owned();
         self.position += length;
-        Ok(text)
+        Ok(text.into_owned())
     }
 
     /// Unsigned LEB128 of at most 32 bits (KIP-482).
@@ -215,6 +211,54 @@ mod tests {
         let part = reader.within(4, |part| part.charge(MEMORY_BASE, 1));
         assert_eq!(part, Ok(()), "a part has the budget of the whole");
         assert_eq!(reader.charge(10 * MEMORY_PER_BYTE, 1), Err(DecodeError::OverBudget), "and uses it up");
+    }
+
+    /// As `new String(bytes, UTF_8)` of OpenJDK 17 and 25 has it: the number of replacements decides, by its hash,
+    /// which partition a group is in.
+    #[test]
+    fn text_that_is_not_utf8_is_what_a_jvm_makes_of_it() {
+        const CASES: &[(&[u8], &str)] = &[
+            (b"b\xfcro", "b\u{fffd}ro"),
+            (b"\xff\0", "\u{fffd}\0"),
+            (b"gr\xc3\xbcn \xf0\x9f\x98\x80", "gr\u{fc}n \u{1f600}"),
+            // Cut short, at the end or by what follows: one for what is there.
+            (b"\xc3", "\u{fffd}"),
+            (b"\xe2\x82", "\u{fffd}"),
+            (b"\xe2\x82A", "\u{fffd}A"),
+            (b"\xf0\x9f\x98", "\u{fffd}"),
+            (b"\xf0\x9f\x98\xc3\xbc", "\u{fffd}\u{fc}"),
+            // Overlong forms, and what is beyond the last code point: one for each byte.
+            (b"\xc0\x80", "\u{fffd}\u{fffd}"),
+            (b"\xe0\x80\x80", "\u{fffd}\u{fffd}\u{fffd}"),
+            (b"\xf0\x80\x80\x80", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+            (b"\xf4\x90\x80\x80", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+            (b"\xf5\x80\x80\x80", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+            (b"\xfd\x80", "\u{fffd}\u{fffd}"),
+            (b"\x80\xbf", "\u{fffd}\u{fffd}"),
+            // Surrogates: one for each, whole or cut short.
+            (b"\xed\xa0\x80", "\u{fffd}"),
+            (b"\xed\xbf\xbf", "\u{fffd}"),
+            (b"\xed\xa0\x80\xed\xb0\x80", "\u{fffd}\u{fffd}"),
+            (b"\xed\xa0", "\u{fffd}"),
+            (b"\xed\xa0A", "\u{fffd}A"),
+            (b"\xed\x9f\xbf", "\u{d7ff}"),
+            (b"\xed", "\u{fffd}"),
+            (b"\xedA", "\u{fffd}A"),
+        ];
+        for (bytes, text) in CASES {
+            let mut reader = reader(bytes);
+            assert_eq!(reader.text(bytes.len()).as_deref(), Ok(*text), "{bytes:x?}");
+            assert_eq!((reader.remaining(), reader.memory_taken()), (0, text.len() + ALLOCATION));
+        }
+    }
+
+    #[test]
+    fn text_that_grows_is_charged_as_long_as_it_becomes() {
+        let mut reader = reader(&[0xff; 100]);
+        reader.budget = 299 + ALLOCATION;
+        assert_eq!(reader.text(100), Err(DecodeError::OverBudget));
+        reader.budget = 300 + ALLOCATION;
+        assert_eq!(reader.text(100), Ok("\u{fffd}".repeat(100)));
     }
 
     #[test]

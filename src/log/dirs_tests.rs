@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::dirs::LogDirs;
 use super::dirs::startup::LoadProgress;
 use super::error::LogError;
-use super::files::faults::{Op, fail};
+use super::files::faults::{self, Op, fail};
 use super::testing::*;
 use crate::config::log::LogConfig;
 use crate::config::sections::LogDirsConfig;
@@ -102,6 +102,30 @@ fn logs_go_to_the_directory_with_the_fewest_and_survive_both_kinds_of_restart() 
             dirs.checkpoint_log_start_offsets();
         }
     }
+}
+
+#[test]
+fn a_pass_ends_when_the_broker_stops_and_what_it_has_not_written_is_written_as_the_logs_are_closed() {
+    let fixture = Fixture::new(1);
+    let (dirs, _failures) = fixture.start();
+    let dirs = Arc::new(dirs);
+    for partition in 0..20 {
+        create(&dirs, "t", partition).assign_topic_id(TopicId::random()).expect("it has none yet");
+    }
+    let written = || (0..20).filter(|i| fixture.path(0, &format!("t-{i}/partition.metadata")).exists()).count();
+    let stopping = Arc::clone(&dirs);
+    let fault = faults::below(&fixture.config.dirs[0], move |op, _| {
+        if op == Op::Rename {
+            stopping.end_passes();
+        }
+        Ok(())
+    });
+    dirs.tick_flush(1000);
+    assert_eq!(written(), 1);
+    drop(fault);
+    dirs.shutdown(0);
+    assert_eq!(written(), 20);
+    assert!(fixture.path(0, ".kafka_cleanshutdown").exists());
 }
 
 #[test]

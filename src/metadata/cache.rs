@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::metadata::image::{Image, Update};
+use crate::metadata::image::{Image, Topic, Update};
 use crate::model::TopicPartition;
 
 /// How long an answer waits for what the controller tells first. Kafka's brokers take no request until they have started
@@ -57,13 +57,26 @@ impl MetadataCache {
 
     /// Publishes the image that follows from `update`, and returns the partitions that it deleted.
     pub fn apply(&self, update: Update) -> Vec<TopicPartition> {
-        let deleted = {
-            let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let (image, deleted) = self.image.load().with(update);
+        self.publish(|image| {
+            let (image, deleted) = image.with(update);
             self.first_update.get_or_init(Instant::now);
             if image.topics().len() != 0 {
                 self.expects_topics.store(false, Ordering::Release);
             }
+            (image, deleted)
+        })
+    }
+
+    /// Publishes the image without those of the topics of which nothing has been told since they were found in it, and returns
+    /// the partitions that are gone with them.
+    pub fn forget(&self, topics: &[Arc<Topic>]) -> Vec<TopicPartition> {
+        self.publish(|image| image.without(topics))
+    }
+
+    fn publish(&self, next: impl FnOnce(&Image) -> (Image, Vec<TopicPartition>)) -> Vec<TopicPartition> {
+        let deleted = {
+            let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let (image, deleted) = next(&self.image.load());
             self.image.store(Arc::new(image));
             deleted
         };

@@ -86,7 +86,7 @@ pub struct Update {
     pub controller: BrokerId,
     /// Replaces the list of live brokers.
     pub brokers: Vec<Broker>,
-    /// Merged: topics and partitions that are not mentioned stay as they are.
+    /// Merged: topics and partitions that are not mentioned stay as they are, but for those of an earlier topic of the name.
     pub topics: Vec<TopicUpdate>,
 }
 
@@ -164,15 +164,37 @@ impl Image {
         (next, deleted)
     }
 
+    /// The image without those of the topics that are in it still as they are given, and the partitions that are gone with them.
+    pub fn without(&self, topics: &[Arc<Topic>]) -> (Image, Vec<TopicPartition>) {
+        let (mut next, mut deleted) = (self.clone(), Vec::new());
+        for gone in topics {
+            if !self.topic(&gone.name).is_some_and(|known| Arc::ptr_eq(known, gone)) {
+                continue;
+            }
+            next.topics.remove_mut(&gone.name);
+            if next.names_by_id.get(&gone.id) == Some(&gone.name) {
+                next.names_by_id.remove_mut(&gone.id);
+            }
+            next.partition_count -= gone.partitions.len();
+            let numbers = gone.partitions.iter().map(|partition| partition.partition);
+            deleted.extend(numbers.map(|partition| TopicPartition { topic: Arc::clone(&gone.name), partition }));
+        }
+        (next, deleted)
+    }
+
     fn merge(&mut self, update: TopicUpdate, deleted: &mut Vec<TopicPartition>) {
         let known = self.topics.get(&update.name);
         let name = known.map_or(update.name, |topic| Arc::clone(&topic.name));
         let previous_id = known.map_or(TopicId::ZERO, |topic| topic.id);
-        let before = known.map_or(&[][..], |topic| &topic.partitions);
-        let partitions = merged(before, update.partitions, |partition| {
-            deleted.push(TopicPartition { topic: Arc::clone(&name), partition });
-        });
-        self.partition_count = self.partition_count + partitions.len() - before.len();
+        let mut before = known.map_or(&[][..], |topic| &topic.partitions);
+        self.partition_count -= before.len();
+        let mut delete = |partition| deleted.push(TopicPartition { topic: Arc::clone(&name), partition });
+        // Another topic has taken the name, and nobody has told of the end of the one before.
+        if previous_id != update.id && !previous_id.is_zero() && !update.id.is_zero() {
+            std::mem::take(&mut before).iter().for_each(|partition| delete(partition.partition));
+        }
+        let partitions = merged(before, update.partitions, delete);
+        self.partition_count += partitions.len();
         if previous_id != update.id || partitions.is_empty() {
             // Only if it is still this topic's: an id is never given to two topics, but an image must not depend on that.
             if self.names_by_id.get(&previous_id) == Some(&name) {
@@ -340,6 +362,45 @@ pub(crate) mod tests {
         let (image, _) = image.with(recreated);
         assert!(image.topic_by_id(id_of("a")).is_none());
         assert_eq!(image.topic_name(TopicId([9; 16])).map(|name| &**name), Some("a"));
+    }
+
+    #[test]
+    fn nothing_of_a_topic_is_left_in_another_one_of_its_name() {
+        let named = |numbers: &[i32], id| {
+            let mut update = update(numbers.iter().map(|number| partition("a", *number, 2)).collect());
+            update.topics[0].id = id;
+            update
+        };
+        let (first, second, third) = (id_of("a"), TopicId([9; 16]), TopicId::ZERO);
+        let (image, _) = Image::default().with(named(&[0, 1, 2], first));
+        let (image, deleted) = image.with(named(&[0], second));
+        assert_eq!(deleted, [0, 1, 2].map(|number| TopicPartition::new("a", number)));
+        assert_eq!((image.topic("a").map(|topic| topic.partitions.len()), image.partition_count()), (Some(1), 1));
+        // Who knows no ids says nothing of another topic, nor does the first who knows them.
+        for id in [third, second] {
+            let (image, deleted) = image.with(named(&[1], id));
+            assert_eq!((deleted.len(), image.partition_count()), (0, 2));
+        }
+        let mut going = named(&[1], first);
+        going.topics[0].partitions[0].leader = LEADER_DURING_DELETE;
+        let (image, deleted) = image.with(going);
+        assert_eq!(deleted, [0, 1].map(|number| TopicPartition::new("a", number)));
+        assert_eq!((image.topic("a"), image.topic_by_id(second), image.partition_count()), (None, None, 0));
+    }
+
+    #[test]
+    fn a_topic_is_taken_out_unless_it_has_been_told_of_since() {
+        let all =
+            || update(vec![partition("a", 0, 1), partition("a", 3, 1), partition("b", 0, 1), partition("c", 0, 1)]);
+        let (before, _) = Image::default().with(all());
+        let gone: Vec<Arc<Topic>> = ["a", "b"].into_iter().filter_map(|name| before.topic(name).cloned()).collect();
+        let (image, _) = before.with(update(vec![partition("b", 0, 2)]));
+        let (image, deleted) = image.without(&gone);
+        assert_eq!(deleted, [0, 3].map(|number| TopicPartition::new("a", number)));
+        assert!(image.topic("a").is_none() && image.topic_by_id(id_of("a")).is_none());
+        assert!(image.topic_by_id(id_of("b")).is_some() && image.topic("c").is_some());
+        assert_eq!((image.topics().len(), image.partition_count()), (2, 2));
+        assert_eq!(image.without(&gone).1, []);
     }
 
     #[test]

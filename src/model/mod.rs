@@ -1,5 +1,6 @@
 //! The nouns that every room shares, as newtypes: two `i64` side by side in a signature are a bug waiting. Beside them
-//! what every room must mean alike: where a broker listens, which topics are internal, what time it is.
+//! what every room must mean alike: where a broker listens, how the address of a host is written, which
+//! topics are internal, what time it is.
 //! Knows nothing of wire, disk or ZooKeeper encodings beyond the textual form of a topic id.
 
 use std::cmp::Ordering;
@@ -13,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub mod clock;
 pub mod endpoint;
+pub mod host_address;
 pub mod internal_topics;
 pub mod lock;
 pub mod shown;

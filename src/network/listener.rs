@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -119,6 +119,14 @@ fn bind_socket(settings: &ListenerSettings) -> io::Result<Socket> {
     Err(failure)
 }
 
+/// An IPv4 client of a socket for both families is one, and a link-local IPv6 client has its interface.
+fn client_address(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
 fn bind_address(address: SocketAddr, settings: &ListenerSettings) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && settings.host.is_empty() {
@@ -194,7 +202,7 @@ pub async fn accept<S: Service>(
         count(&shared.counters.connections_accepted, 1);
         let peer = Arc::new(Peer {
             listener: Arc::clone(&name),
-            address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+            address: client_address(address),
             number: place.number(),
             session: service.open_session(),
             memory: ConnectionMemory::new(Arc::clone(&shared.memory)),
@@ -219,4 +227,23 @@ fn configure(stream: &tokio::net::TcpStream, settings: &ListenerSettings) -> io:
         socket.set_send_buffer_size(bytes)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Source: OpenJDK 17 java.base/share/native/libnet/net_util.c (NET_SockaddrToInetAddress).
+    #[test]
+    fn a_client_has_the_address_that_a_jvm_sees() {
+        for (accepted, seen) in [
+            ("127.0.0.1:9", "127.0.0.1:9"),
+            ("[::ffff:10.0.0.1]:9", "10.0.0.1:9"),
+            ("[::1]:9", "[::1]:9"),
+            ("[fe80::1%2]:9", "[fe80::1%2]:9"),
+        ] {
+            let [accepted, seen]: [SocketAddr; 2] = [accepted, seen].map(|text| text.parse().expect("an address"));
+            assert_eq!(client_address(accepted), seen);
+        }
+    }
 }

@@ -266,12 +266,19 @@ impl Wire for Option<String> {
     }
     fn read_into(&mut self, reader: &mut Reader, encoding: Encoding) -> Result<(), DecodeError> {
         let length = if encoding.flexible { reader.length_compact()? } else { reader.length_i16()? };
-        if let Some(length) = length
-            && length > STRING_BYTES_MAX
-        {
-            return Err(DecodeError::InvalidLength(length as i64));
-        }
-        *self = length.map(|length| reader.text(length)).transpose()?;
+        let check = |bytes: usize| match bytes {
+            ..=STRING_BYTES_MAX => Ok(()),
+            _ => Err(DecodeError::InvalidLength(bytes as i64)),
+        };
+        let Some(length) = length else {
+            *self = None;
+            return Ok(());
+        };
+        check(length)?;
+        let text = reader.text(length)?;
+        // What was not UTF-8 has grown, and there must be a place for it in what is answered or stored.
+        check(text.len())?;
+        *self = Some(text);
         Ok(())
     }
     fn write(&self, writer: &mut Writer, encoding: Encoding) -> Result<(), EncodeError> {
@@ -436,19 +443,15 @@ impl<T: Wire> Wire for Vec<T> {
     }
 }
 
-/// Reads the tagged section: each field that `known` takes is read from its own bytes, the others are skipped.
+/// Reads the tagged section: each field that `known` takes is read from its own bytes, the others are skipped. Their
+/// order is nobody's concern, as it is none of Kafka's readers'.
 pub fn read_tagged(
     reader: &mut Reader,
     mut known: impl FnMut(u32, &mut Reader) -> Result<(), DecodeError>,
 ) -> Result<(), DecodeError> {
     let count = reader.uvarint()?;
-    let mut previous: Option<u32> = None;
     for _ in 0..count {
         let tag = reader.uvarint()?;
-        if previous.is_some_and(|previous| tag <= previous) {
-            return Err(DecodeError::TagOutOfOrder(tag));
-        }
-        previous = Some(tag);
         let size = reader.uvarint()? as usize;
         reader.within(size, |field| known(tag, field))?;
     }
@@ -573,7 +576,7 @@ macro_rules! wire_struct {
                             let versions: std::ops::RangeInclusive<i16> =
                                 $crate::protocol::message::field_attribute!(versions; $($attribute)*);
                             if TAG == Some(tag) && versions.contains(&encoding.version) {
-                                $crate::protocol::message::Wire::read_into(&mut self.$field, reader, encoding)?;
+                                self.$field = $crate::protocol::message::Wire::read(reader, encoding)?;
                                 return Ok(());
                             }
                         })*

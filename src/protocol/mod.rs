@@ -81,4 +81,43 @@ mod tests {
             }
         }
     }
+
+    /// Source: kafka 3.9.0-rc3 generator/src/main/java/org/apache/kafka/message/MessageDataGenerator.java, whose
+    /// readers look at each tag by itself.
+    #[test]
+    fn tagged_fields_come_in_any_order_and_of_one_that_comes_twice_the_last_holds() {
+        let read = |tags: &[u8]| {
+            let mut bytes = encoded(&FetchResponse::default(), 16).to_vec();
+            assert_eq!(bytes.pop(), Some(0), "no tagged field is written");
+            bytes.extend(tags);
+            FetchResponse::decode(&mut Reader::new(bytes.into()), 16)
+        };
+        let endpoints = |ids: &[u8]| {
+            let each = ids.iter().flat_map(|&id| [0, 0, 0, id, 2, b'h', 0, 0, 0, 9, 0, 0]);
+            let value: Vec<u8> = [ids.len() as u8 + 1].into_iter().chain(each).collect();
+            [&[0, value.len() as u8][..], &value].concat()
+        };
+        let ids = |response: Result<FetchResponse, DecodeError>| {
+            response.map(|response| response.node_endpoints.iter().map(|node| node.node_id).collect::<Vec<_>>())
+        };
+        assert_eq!(ids(read(&[&[3, 7, 1, 0][..], &endpoints(&[1, 2]), &[5, 0]].concat())), Ok(vec![1, 2]));
+        assert_eq!(ids(read(&[&[2][..], &endpoints(&[1, 2]), &endpoints(&[3])].concat())), Ok(vec![3]));
+        assert_eq!(ids(read(&[&[2][..], &endpoints(&[1, 2]), &endpoints(&[])].concat())), Ok(vec![]));
+        assert_eq!(ids(read(&[4, 7, 1, 0, 7, 0, 6, 0, 7, 0])), Ok(vec![]));
+    }
+
+    /// What nobody could write again, whoever asks for it, is not taken.
+    #[test]
+    fn text_that_becomes_too_long_for_any_message_is_refused() {
+        let request = |bytes: usize| {
+            let mut request = vec![0x7f, 0xff];
+            request[..2].copy_from_slice(&(bytes as u16).to_be_bytes());
+            request.extend(vec![0xff; bytes]);
+            request.extend([0, 0, 0, 1, 0, 0]);
+            HeartbeatRequest::decode(&mut Reader::new(request.into()), 0)
+        };
+        let longest = i16::MAX as usize / 3;
+        assert_eq!(request(longest).map(|request| request.group_id.len()), Ok(3 * longest));
+        assert_eq!(request(longest + 1), Err(DecodeError::InvalidLength(3 * longest as i64 + 3)));
+    }
 }

@@ -55,6 +55,7 @@ pub struct DownConversion {
     first: Option<Bytes>,
     /// What of the promise is still to come.
     left: usize,
+    passed_over: Option<usize>,
     filler_has_begun: bool,
 }
 
@@ -62,27 +63,36 @@ impl DownConversion {
     /// Converts the first batch that leaves anything. An error in a later one ends the conversion: the consumer comes
     /// back for that batch and gets the error then.
     pub fn new(source: Bytes, to_magic: u8, fetch_offset: i64) -> Result<DownConversion, ConvertError> {
-        let mut conversion =
-            DownConversion { to_magic, fetch_offset, source, first: None, left: 0, filler_has_begun: false };
-        let (source_len, has_batches) = (conversion.source.len(), conversion.next_batch().is_some());
+        let source_len = source.len();
+        let mut conversion = DownConversion {
+            to_magic,
+            fetch_offset,
+            source,
+            first: None,
+            left: 0,
+            passed_over: None,
+            filler_has_begun: false,
+        };
         conversion.first = conversion.converted(0)?;
-        conversion.left = match &conversion.first {
-            Some(first) => source_len.max(first.len()),
+        let passed_over = source_len - conversion.source.len();
+        (conversion.left, conversion.passed_over) = match &conversion.first {
+            Some(first) => (source_len.max(first.len()), None),
             // A reply without bytes would be asked for again for ever: this one tells of a batch beyond the limit.
-            None if has_batches => LOG_OVERHEAD,
-            None => 0,
+            None if passed_over > 0 => (LOG_OVERHEAD, Some(passed_over)),
+            None => (0, Some(0)),
         };
         Ok(conversion)
+    }
+
+    /// How many bytes of whole batches there are, if none of them leaves anything.
+    pub fn passed_over(&self) -> Option<usize> {
+        self.passed_over
     }
 
     /// How many bytes are still to come; before the first piece, what the reply must promise.
     #[cfg(test)]
     pub fn remaining_bytes(&self) -> usize {
         self.left
-    }
-
-    fn next_batch(&self) -> Option<Batch<'_>> {
-        Batch::first_of(&self.source).ok().flatten()
     }
 
     /// The next batches together, `source_bytes_max` of them or a single one, and more if these leave nothing.

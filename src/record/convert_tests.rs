@@ -1,6 +1,7 @@
 use super::*;
 use crate::record::batch::TimestampType;
 use crate::record::build::{BatchBuilder, TransactionOutcome, end_transaction_marker};
+use crate::record::cleaning;
 use crate::record::read::{self, Record};
 
 fn batch(codec: Codec, base_offset: i64, records: i64) -> Bytes {
@@ -77,6 +78,19 @@ fn control_batches_are_left_out_and_never_make_an_empty_reply() {
     let only_markers = all(DownConversion::new(marker.repeat(3).into(), 1, 0).unwrap());
     assert_eq!(only_markers[..], [&[0xff; 8][..], &[0, 0, 0, 61]].concat());
     assert_eq!(DownConversion::new(Bytes::new(), 1, 0).unwrap().remaining_bytes(), 0);
+}
+
+#[test]
+fn what_leaves_nothing_is_told_from_what_is_not_whole() {
+    let marker = end_transaction_marker(1, 0, TransactionOutcome::Commit, 0, 5);
+    let data = batch(Codec::Gzip, 1, 5);
+    let emptied = cleaning::emptied(&Batch::first_of(&data).unwrap().unwrap().header);
+    let passed_over = |parts: &[&[u8]]| DownConversion::new(parts.concat().into(), 1, 0).unwrap().passed_over();
+    let cut = &data[..data.len() - 1];
+    assert_eq!(passed_over(&[&marker, &emptied]), Some(marker.len() + emptied.len()));
+    assert_eq!(passed_over(&[&marker, &emptied, cut]), Some(marker.len() + emptied.len()));
+    assert_eq!(passed_over(&[cut]), Some(0));
+    assert_eq!(passed_over(&[&marker, &emptied, &data]), None);
 }
 
 #[test]

@@ -83,9 +83,17 @@ pub fn judge_stop(asked: LeaderEpoch, current: LeaderEpoch) -> Result<(), Partit
 pub struct ControllerFence {
     latest: ControllerEpoch,
     connection: ConnectionNumber,
+    /// Which controller has told the metadata last, and to which registration of this broker.
+    told_by: (ControllerEpoch, BrokerEpoch),
 }
 
 impl ControllerFence {
+    /// Whether what has been admitted is the first that its controller tells this registration of the metadata.
+    pub fn begins_to_tell(&mut self, epochs: ControlEpochs) -> bool {
+        let teller = (epochs.controller_epoch, epochs.broker_epoch);
+        std::mem::replace(&mut self.told_by, teller) != teller
+    }
+
     /// Refuses what was meant for an earlier registration of this broker, then what comes from a replaced controller, then
     /// what comes by a connection that its controller has replaced.
     /// A newer controller is believed from its first request on, even if that achieves nothing else. A broker epoch
@@ -162,6 +170,14 @@ mod tests {
         assert_eq!(fence.admit(by(9, 6), own), Ok(()));
         assert_eq!(fence.admit(by(8, 6), own), Err(ControlRefusal::StaleConnection));
         assert_eq!(fence.admit(by(10, 5), own), Err(ControlRefusal::StaleControllerEpoch));
+    }
+
+    #[test]
+    fn each_controller_begins_to_tell_once_and_again_when_this_broker_has_registered_anew() {
+        let mut fence = ControllerFence::default();
+        let begins = [(1, 100), (1, 100), (2, 100), (2, 100), (2, 105), (2, 105), (3, 105)];
+        let begins = begins.map(|(controller, broker)| fence.begins_to_tell(epochs(controller, broker)));
+        assert_eq!(begins, [true, false, true, false, true, false, true]);
     }
 
     #[test]

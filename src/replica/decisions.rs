@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::config::log::LogConfig;
 use crate::log::Log;
 use crate::log::error::LogError;
-use crate::metadata::image::Update;
+use crate::metadata::image::{Image, Topic, Update};
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::lock::{Guard, Lock};
 use crate::model::{LeaderEpoch, TOPIC_NAME_BYTES_MAX, TopicId, TopicPartition};
@@ -59,6 +60,32 @@ pub trait TopicConfigs: Send + Sync {
 /// for these logs too.
 #[derive(Debug, Default)]
 pub(super) struct Creating(Lock<HashMap<Arc<str>, Option<Arc<LogConfig>>>>);
+
+/// What this broker knew of the cluster when a controller, new in its office or new to this registration of the broker, began
+/// to tell it: topics that have been deleted in between are not named by anybody any more.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    /// The latest has whatever is left of those before it.
+    image: Lock<Option<Arc<Image>>>,
+    is_there: Notify,
+}
+
+impl Inherited {
+    fn put(&self, image: Arc<Image>) {
+        *self.image.lock().expect("nothing panics under it") = Some(image);
+        self.is_there.notify_one();
+    }
+
+    async fn next(&self) -> Arc<Image> {
+        loop {
+            let image = self.image.lock().expect("nothing panics under it").take();
+            match image {
+                Some(image) => return image,
+                None => self.is_there.notified().await,
+            }
+        }
+    }
+}
 
 impl Creating {
     fn topics(&self) -> Guard<'_, HashMap<Arc<str>, Option<Arc<LogConfig>>>> {
@@ -379,8 +406,34 @@ impl ReplicaManager {
         epochs: ControlEpochs,
         update: Update,
     ) -> Result<(), ControlRefusal> {
-        let fence = self.admit(epochs).await?;
+        let mut fence = self.admit(epochs).await?;
+        let before = fence.begins_to_tell(epochs).then(|| self.around.metadata.image());
         let deleted = self.around.metadata.apply(update);
+        if let Some(before) = before.filter(|before| before.topics().len() > 0) {
+            self.inherited.put(before);
+        }
+        self.topics_deleted(deleted).await;
+        drop(fence);
+        Ok(())
+    }
+
+    /// Waits until a controller begins to tell of the cluster, and gives what was known before; for one who waits.
+    pub(crate) async fn inherited(&self) -> Arc<Image> {
+        self.inherited.next().await
+    }
+
+    /// Forgets those of the topics of which nothing has been told since they were found in the metadata, and says how many
+    /// partitions they had.
+    pub(crate) async fn forget_topics(&self, topics: &[Arc<Topic>]) -> usize {
+        let fence = self.fence.lock().await;
+        let deleted = self.around.metadata.forget(topics);
+        let count = deleted.len();
+        self.topics_deleted(deleted).await;
+        drop(fence);
+        count
+    }
+
+    async fn topics_deleted(&self, deleted: Vec<TopicPartition>) {
         let mut held_up: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for name in &deleted {
             let Some(hosted) = self.hosted.get(&name.topic, name.partition) else { continue };
@@ -399,8 +452,6 @@ impl ReplicaManager {
         if !deleted.is_empty() {
             self.tell(LeadershipEvent::Deleted(deleted)).await;
         }
-        drop(fence);
-        Ok(())
     }
 
     /// Lets a request in under the control lock, which is held until it is carried out. While this broker is not

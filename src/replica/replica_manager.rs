@@ -23,7 +23,7 @@ use crate::model::lock::off_the_network;
 use crate::model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
 use crate::replica::control::ControllerFence;
 use crate::replica::counters::{ReplicaCounters, add};
-use crate::replica::decisions::{Creating, LeadershipEvent, TopicConfigs};
+use crate::replica::decisions::{Creating, Inherited, LeadershipEvent, TopicConfigs};
 use crate::replica::dir_moves::DirMoves;
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{FetchSessions, SessionLimits};
@@ -56,6 +56,7 @@ pub struct ReplicaManager {
     pub(super) log_dirs: Arc<LogDirs>,
     pub(super) topic_configs: Arc<dyn TopicConfigs>,
     pub(super) creating: Creating,
+    pub(super) inherited: Inherited,
     pub(super) io: Arc<IoThreads>,
     pub(super) dir_moves: DirMoves,
     /// Directories from which something could not be sent, while it is read again.
@@ -120,6 +121,7 @@ impl ReplicaManager {
             log_dirs,
             topic_configs,
             creating: Creating::default(),
+            inherited: Inherited::default(),
             io,
             doubted: Arc::default(),
             fence: tokio::sync::Mutex::default(),

@@ -71,6 +71,8 @@ enum Planted {
     UncleanElections,
     /// Brokers say that they have deleted what they have not.
     LogsKept,
+    /// Brokers know for ever what was deleted when nobody told them.
+    MissedDeletionsIgnored,
     /// Coordinators take whoever commits to be in the generation that is in force.
     GenerationsIgnored,
     /// Followers do not hear that a write has failed.
@@ -286,6 +288,7 @@ fn planted_faults_are_found() {
         Planted::LetGoAtOnce,
         Planted::UncleanElections,
         Planted::LogsKept,
+        Planted::MissedDeletionsIgnored,
         Planted::GenerationsIgnored,
         Planted::FailuresIgnored,
         Planted::AnsweredBeforeReplicated,
@@ -299,8 +302,12 @@ fn planted_faults_are_found() {
     ] {
         let shown = Shown::default();
         let theme = planted.is_of_transactions().then_some(Theme::Transactions);
-        // Hardly any schedule shows this one.
-        let first = if planted == Planted::GenerationsIgnored { 2_400 } else { 0 };
+        // Hardly any schedule shows these.
+        let first = match planted {
+            Planted::GenerationsIgnored => 2_400,
+            Planted::MissedDeletionsIgnored => 1_600,
+            _ => 0,
+        };
         let found = first_that_fails(first..first + PLANTED_SCHEDULES_MAX, theme, None, planted, &shown);
         let seed = found.unwrap_or_else(|| panic!("{planted:?} is not found"));
         let runtime = runtime();

@@ -25,7 +25,9 @@ use odradek::config::log::LogConfig;
 use odradek::config::sections::LogDirsConfig;
 use odradek::log::dirs::LogDirs;
 use odradek::protocol::messages::metadata::MetadataResponsePartition;
+use odradek_zookeeper::znode::{controller, controller_epoch};
 use rustix::process::{Pid, Signal, kill_process};
+use zookeeper_client::{Acls, CreateMode};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -332,6 +334,24 @@ impl ZooKeeper {
         std::thread::sleep(away); // The time away is what the test is about.
         self.start_again(scratch);
     }
+}
+
+/// Takes the office of the controller for a client that does nothing with it. What its holder still writes is refused; who
+/// deletes `/controller`, or closes the client, has another elected.
+pub async fn usurp(zookeeper: u16) -> zookeeper_client::Client {
+    let client = zookeeper_client::Client::connect(&format!("127.0.0.1:{zookeeper}")).await.expect("ZooKeeper answers");
+    let (epoch, stat) = client.get_data(controller_epoch::PATH).await.expect("there has been a controller");
+    let epoch: i32 = String::from_utf8_lossy(&epoch).parse().expect("an epoch is a number");
+    let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+    let mut writer = client.new_multi_writer();
+    let written = [
+        writer.add_set_data(controller_epoch::PATH, (epoch + 1).to_string().as_bytes(), Some(stat.version)),
+        writer.add_delete(controller::PATH, None),
+        writer.add_create(controller::PATH, &controller::encode(99, 0), &options),
+    ];
+    written.into_iter().for_each(|added| added.expect("the paths are well formed"));
+    writer.commit().await.expect("nobody else is at it");
+    client
 }
 
 /// One broker with its directory; it may be stopped, killed and started again, as another kind too.

@@ -17,6 +17,7 @@ use crate::controller::active::Event;
 use crate::controller::counters::{ControllerCounters, count};
 use crate::controller::task::Input;
 use crate::controller::task::office::Office;
+use crate::controller::task::topic_ids::KnownTopics;
 use crate::controller::task::watches::reap;
 use crate::model::clock::wall_clock_ms;
 use crate::model::{BrokerId, ControllerEpoch};
@@ -31,6 +32,7 @@ const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Task {
     pub(super) broker_id: BrokerId,
     pub(super) config: ControllerConfig,
+    pub(super) known: KnownTopics,
     pub(super) counters: Arc<ControllerCounters>,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) published: watch::Sender<Option<ControllerEpoch>>,
@@ -360,6 +362,7 @@ mod tests {
         Task {
             broker_id: BrokerId(1),
             config,
+            known: KnownTopics::default(),
             counters: Arc::default(),
             inputs: mpsc::channel(1).0,
             published: watch::channel(None).0,

@@ -10,6 +10,7 @@ use crate::config::sections::ControllerConfig;
 use crate::controller::active::{Answer, Event, Request, TopicRead};
 use crate::controller::counters::ControllerCounters;
 use crate::controller::task::candidacy::Task;
+use crate::controller::task::topic_ids::KnownTopics;
 use crate::model::{BrokerId, ControllerEpoch};
 
 mod candidacy;
@@ -18,6 +19,7 @@ pub mod cluster;
 pub(crate) mod leaderships;
 mod office;
 pub mod topic_administration;
+pub mod topic_ids;
 mod watches;
 
 /// Events that wait for the controller; whoever brings one beyond that waits too.
@@ -94,6 +96,7 @@ impl Controller {
     pub fn new(
         broker_id: BrokerId,
         config: ControllerConfig,
+        known: KnownTopics,
         counters: Arc<ControllerCounters>,
     ) -> (Controller, impl Future<Output = ()> + Send) {
         let (inputs, queue) = mpsc::channel(EVENTS_QUEUED_MAX);
@@ -101,6 +104,7 @@ impl Controller {
         let task = Task {
             broker_id,
             config,
+            known,
             counters,
             inputs: inputs.clone(),
             published,

@@ -136,6 +136,7 @@ impl Task {
             }
             found.extend(topic.filter(|topic| topic.found.is_some()));
         }
+        self.keep_ids(&office.zookeeper, &mut found).await?;
         let leaderships = office.zookeeper.leaderships(&found).await?;
         let latest = leaderships.iter().map(|read| read.leadership.controller_epoch).max();
         if let Some(latest) = latest.filter(|latest| *latest > epoch) {
@@ -311,6 +312,9 @@ impl Task {
             topics.extend(topic);
         }
         self.office = Some(office);
+        if let Some(office) = &self.office {
+            self.keep_ids(&office.zookeeper, &mut topics).await?;
+        }
         Ok(Event::TopicsRead(topics))
     }
 
@@ -356,7 +360,9 @@ impl Task {
         if !is_current(&office.topic_watches, &topic.name, watch) {
             return Ok(());
         }
-        self.process(Event::TopicsRead(vec![topic])).await
+        let mut topics = vec![topic];
+        self.keep_ids(&office.zookeeper, &mut topics).await?;
+        self.process(Event::TopicsRead(topics)).await
     }
 
     /// Brokers that lost a log directory: telling them about their replicas again makes them say which are affected.

@@ -1086,6 +1086,29 @@ fn an_empty_group_keeps_its_offsets_from_the_time_it_became_empty_and_dies_with_
     assert_eq!(bench.records.last(), Some(&GroupRecord::Metadata(None)));
 }
 
+/// An operator's reset, or a consumer that assigns its partitions itself under the id of a group that has long had no
+/// members. Kafka forgets what they commit with the group's older offsets (KIP-211, GroupMetadata.scala,
+/// removeExpiredOffsets).
+#[test]
+fn an_offset_committed_for_a_group_long_empty_is_kept_as_long_as_any_other() {
+    let mut bench = consuming(subscription(&["orders"]));
+    assert_eq!(bench.leave("a", None), Ok(()));
+    let empty_since = bench.elapsed_ms;
+    bench.elapsed_ms = empty_since + RETENTION_MS - 60_000;
+    let mut reset = to_commit("orders", 0, 9);
+    reset.committed.commit_timestamp_ms = WALL_START_MS + i64::try_from(bench.elapsed_ms).expect("fits");
+    let commit = Commit { caller: anybody(-1), offsets: vec![reset], transaction: None, must_be_verified: false };
+    bench.step(|group, reply, turn| group.commit_offsets(commit, reply, turn));
+    bench.elapsed_ms = empty_since + RETENTION_MS;
+    assert_eq!(bench.expire(), (false, vec!["orders-0".into()]));
+    assert_eq!(bench.state(), GroupState::Empty);
+    bench.elapsed_ms = empty_since + 2 * RETENTION_MS - 60_001;
+    assert_eq!(bench.expire(), (false, vec!["orders-0".into()]));
+    bench.elapsed_ms = empty_since + 2 * RETENTION_MS - 60_000;
+    assert_eq!(bench.expire(), (true, vec![]));
+    assert_eq!(bench.records.last(), Some(&GroupRecord::Metadata(None)));
+}
+
 #[test]
 fn offsets_of_a_group_without_members_of_its_own_expire_by_their_commit_and_leave_no_group_record() {
     let mut bench = Bench::new();

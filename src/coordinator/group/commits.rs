@@ -148,7 +148,7 @@ impl Group {
 
     fn expired_offsets(&self, now_ms: i64, retention_ms: i64) -> Vec<(Arc<str>, i32)> {
         let is_consumer_group = self.protocol_type.as_deref() == Some(CONSUMER);
-        // The time from which an offset's retention counts, and the topics that are in use.
+        // The time before which no offset's retention counts, and the topics that are in use.
         let (since_ms, subscribed) = match (&self.protocol_type, self.state) {
             // Nobody has read for this group since it became empty. Old records do not say when that was.
             (Some(_), GroupState::Empty) => (self.state_since_ms, None),
@@ -159,12 +159,14 @@ impl Group {
             (None, _) => (None, None),
             _ => return Vec::new(),
         };
+        // An offset may have been committed since, by an operator or by a consumer that is no member.
+        let counts_from_ms = |commit_ms: i64| since_ms.map_or(commit_ms, |since_ms| since_ms.max(commit_ms));
         let is_expired = |entry: &PartitionOffset| {
             let Some(RecordedOffset { committed, .. }) = &entry.recorded else { return false };
             entry.is_stable()
                 && match committed.expire_timestamp_ms {
                     Some(expires_ms) => now_ms >= expires_ms,
-                    None => now_ms.saturating_sub(since_ms.unwrap_or(committed.commit_timestamp_ms)) >= retention_ms,
+                    None => now_ms.saturating_sub(counts_from_ms(committed.commit_timestamp_ms)) >= retention_ms,
                 }
         };
         self.offsets

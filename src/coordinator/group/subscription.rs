@@ -11,6 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use bytes::Bytes;
 
 use crate::codec::reader::{DecodeError, Reader};
+use crate::codec::text::text_of;
 
 /// Topics by their hashes, sorted: names would take many times the metadata they stand in, and nothing bounds their number
 /// but its size. Of two topics with one hash a group subscribes to both or to none, so the offsets of one may be kept
@@ -66,7 +67,7 @@ fn read(metadata: Bytes, hashes: &mut Vec<u64>) -> Result<(), DecodeError> {
     for _ in 0..reader.length_i32()?.ok_or(DecodeError::InvalidLength(-1))? {
         let length = reader.length_i16()?.ok_or(DecodeError::InvalidLength(-1))?;
         let topic = reader.take(length)?;
-        hashes.push(hash(std::str::from_utf8(&topic).map_err(|_| DecodeError::InvalidUtf8)?));
+        hashes.push(hash(&text_of(&topic)));
     }
     if let Some(length) = reader.length_i32()? {
         reader.take(length)?;
@@ -104,6 +105,13 @@ mod tests {
         for length in 0..members[0].len() - 8 {
             assert_eq!(SubscribedTopics::of([members[0].slice(..length)].into_iter()), Err(0), "{length}");
         }
+    }
+
+    #[test]
+    fn a_topic_that_is_not_utf8_is_no_reason_to_take_the_others_for_unknown() {
+        let latin = [0, 1, 0, 0, 0, 2, 0, 3, b'g', 0xfc, b'n', 0, 1, b'a', 0xff, 0xff, 0xff, 0xff];
+        let topics = SubscribedTopics::of([Bytes::copy_from_slice(&latin)].into_iter()).expect("well-formed");
+        assert_eq!(["a", "g\u{fffd}n", "gn"].map(|topic| topics.contains(topic)), [true, true, false]);
     }
 
     #[test]

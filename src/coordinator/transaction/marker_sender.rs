@@ -108,10 +108,16 @@ impl MarkerSender {
                 },
                 () = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
                     retry_at = None;
-                    queues.route_parked(&self.metadata.image());
-                    let topics = queues.unknown_topics();
-                    if !topics.is_empty() && looking.is_empty() {
-                        looking.spawn(partitions_of(self.zookeeper.clone(), topics));
+                    let image = self.metadata.image();
+                    queues.route_parked(&image);
+                    if looking.is_empty() {
+                        let topics = queues.unknown_topics();
+                        if !topics.is_empty() {
+                            looking.spawn(partitions_of(self.zookeeper.clone(), topics));
+                        }
+                    } else {
+                        // It is slow, or away; the leader may know by now.
+                        queues.route_denied(&image);
                     }
                 }
                 Some(found) = looking.join_next() => {
@@ -119,6 +125,7 @@ impl MarkerSender {
                         let is_gone = |p: &TopicPartition| asked.contains(&p.topic) && !there.contains(p);
                         self.tell(queues.gone(is_gone));
                     }
+                    queues.route_denied(&self.metadata.image());
                 }
                 changed = changes.changed(), if queues.has_parked() => {
                     if changed.is_err() { return }
@@ -158,13 +165,17 @@ impl MarkerSender {
     }
 }
 
-/// All partitions of these topics as ZooKeeper has them: the metadata may not have been told of all yet. A topic that is
-/// being deleted has none any more.
+/// All partitions of these topics as ZooKeeper has them now: the metadata may not have been told of all yet, and no server of it
+/// that is behind may say that they are gone. A topic that is being deleted has none any more.
 async fn partitions_of(
     zookeeper: ZooKeeper,
     topics: BTreeSet<Arc<str>>,
 ) -> Option<(BTreeSet<Arc<str>>, BTreeSet<TopicPartition>)> {
     let mut partitions = BTreeSet::new();
+    if let Err(why) = zookeeper.sync().await {
+        log::warn!("whether topics are gone, and need no more markers, is not known: {why}");
+        return None;
+    }
     for topic in &topics {
         let there = match zookeeper.is_marked_for_deletion(topic).await {
             Ok(true) => Ok(None),

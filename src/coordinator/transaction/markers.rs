@@ -40,6 +40,8 @@ pub(crate) struct MarkerQueues {
     parked: Vec<Markers>,
     /// Of partitions that the metadata does not know.
     unknown: Vec<Markers>,
+    /// Of partitions that their leader does not know. The metadata may be behind, and the partition gone, or the leader.
+    denied: Vec<Markers>,
 }
 
 #[derive(Debug)]
@@ -116,13 +118,20 @@ impl MarkerQueues {
 
     /// Whether there is something that only time, or another leader, will help.
     pub(crate) fn has_parked(&self) -> bool {
-        !self.parked.is_empty() || !self.unknown.is_empty()
+        !self.parked.is_empty() || !self.unknown.is_empty() || !self.denied.is_empty()
     }
 
     /// Looks for the leaders of what had none.
     pub(crate) fn route_parked(&mut self, image: &Image) {
         let again = [std::mem::take(&mut self.parked), std::mem::take(&mut self.unknown)].into_iter().flatten();
         for markers in again.collect::<Vec<_>>() {
+            self.route(markers, image);
+        }
+    }
+
+    /// The same for what its leader does not know.
+    pub(crate) fn route_denied(&mut self, image: &Image) {
+        for markers in std::mem::take(&mut self.denied) {
             self.route(markers, image);
         }
     }
@@ -191,9 +200,15 @@ impl MarkerQueues {
                 told.extend(self.done(markers, MarkersFate::Fenced));
                 continue;
             }
-            let (written, again) =
+            let (written, again): (BTreeSet<_>, BTreeSet<_>) =
                 markers.partitions.iter().cloned().partition(|partition| code_of(partition).is_some_and(is_done));
-            let again = Markers { partitions: again, ..markers.clone() };
+            let (denied, again) =
+                again.into_iter().partition(|partition| code_of(partition) == Some(ErrorCode::UnknownTopicOrPartition));
+            let of = |partitions| Markers { partitions, ..markers.clone() };
+            let (denied, again) = (of(denied), of(again));
+            if !denied.partitions.is_empty() {
+                self.denied.push(denied);
+            }
             if !again.partitions.is_empty() {
                 complain(&again, code_of);
                 self.parked.push(again);
@@ -203,23 +218,24 @@ impl MarkerQueues {
         told
     }
 
-    /// The partitions that the metadata does not know, once each. They may be gone with their topics, or not have been told
-    /// of yet.
+    /// The topics of partitions that the metadata, or their leaders, do not know. They may be gone, or not have been told of yet.
     pub(crate) fn unknown_topics(&self) -> BTreeSet<Arc<str>> {
-        self.unknown.iter().flat_map(|markers| &markers.partitions).map(|p| Arc::clone(&p.topic)).collect()
+        let unknown = self.unknown.iter().chain(&self.denied);
+        unknown.flat_map(|markers| &markers.partitions).map(|p| Arc::clone(&p.topic)).collect()
     }
 
     /// These partitions are gone: nobody will read of them how a transaction ended.
     pub(crate) fn gone(&mut self, is_gone: impl Fn(&TopicPartition) -> bool) -> Vec<Told> {
-        let mut told = Vec::new();
-        for markers in std::mem::take(&mut self.unknown) {
-            let (gone, kept): (BTreeSet<_>, BTreeSet<_>) = markers.partitions.iter().cloned().partition(&is_gone);
-            if !kept.is_empty() {
-                self.unknown.push(Markers { partitions: kept, ..markers.clone() });
-            }
-            told.extend(self.done(Markers { partitions: gone, ..markers }, MarkersFate::Written));
+        let mut gone = Vec::new();
+        for list in [&mut self.unknown, &mut self.denied] {
+            list.retain_mut(|markers| {
+                let (of_it, kept) = std::mem::take(&mut markers.partitions).into_iter().partition(&is_gone);
+                gone.push(Markers { partitions: of_it, ..markers.clone() });
+                markers.partitions = kept;
+                !markers.partitions.is_empty()
+            });
         }
-        told
+        gone.into_iter().filter_map(|gone| self.done(gone, MarkersFate::Written)).collect()
     }
 
     fn done(&mut self, markers: Markers, fate: MarkersFate) -> Option<Told> {
@@ -253,8 +269,7 @@ fn is_fenced(code: ErrorCode) -> bool {
 fn complain(again: &Markers, code_of: impl Fn(&TopicPartition) -> Option<ErrorCode>) {
     let odd = again.partitions.iter().find_map(|partition| match code_of(partition) {
         Some(
-            ErrorCode::UnknownTopicOrPartition
-            | ErrorCode::NotLeaderOrFollower
+            ErrorCode::NotLeaderOrFollower
             | ErrorCode::NotEnoughReplicas
             | ErrorCode::NotEnoughReplicasAfterAppend
             | ErrorCode::RequestTimedOut
@@ -409,6 +424,34 @@ mod tests {
         assert_eq!(queues.unknown_topics(), ["b"].map(Arc::from).into());
         queues.route_parked(&image(&[("b", 0, 2)]));
         assert_eq!(queues.due(), [(BrokerId(2), vec![markers("t", 7, &[("b", 0)])])]);
+    }
+
+    /// The metadata of this broker may be behind: its leader would deny a partition that is gone for ever.
+    #[test]
+    fn of_what_its_leader_does_not_know_zookeeper_decides_whether_it_is_gone() {
+        let image = image(&[("a", 0, 1), ("a", 1, 1), ("b", 0, 1)]);
+        let mut queues = MarkerQueues::default();
+        let all = [("a", 0), ("a", 1), ("b", 0)];
+        let denied = |partitions: &[(&'static str, i32)]| -> Vec<_> {
+            partitions.iter().map(|(topic, number)| (7, *topic, *number, ErrorCode::UnknownTopicOrPartition)).collect()
+        };
+        queues.send(markers("t", 7, &all), &image);
+        let (broker, asked) = queues.due().remove(0);
+        assert_eq!(queues.answered(broker, asked, Some(&answer(&denied(&all)))), []);
+        queues.route_parked(&image);
+        assert_eq!((queues.due(), queues.has_parked()), (Vec::new(), true), "ZooKeeper is asked first");
+        assert_eq!(queues.unknown_topics(), ["a", "b"].map(Arc::from).into());
+        let heard = queues.gone(|partition| &*partition.topic == "b");
+        assert_eq!(heard, [told("t", 7, &[("b", 0)], MarkersFate::Written)]);
+        // The leader is about to hear of the others.
+        queues.route_denied(&image);
+        let (broker, asked) = queues.due().remove(0);
+        assert_eq!((broker, &asked[..]), (BrokerId(1), &[markers("t", 7, &all[..2])][..]));
+        let said = [(7, "a", 0, ErrorCode::None), (7, "a", 1, ErrorCode::UnknownTopicOrPartition)];
+        assert_eq!(queues.answered(broker, asked, Some(&answer(&said))).len(), 1);
+        let heard = queues.gone(|_| true);
+        assert_eq!(heard, [told("t", 7, &[("a", 1)], MarkersFate::Written)]);
+        assert_eq!((queues.len(), queues.has_parked()), (0, false));
     }
 
     #[test]

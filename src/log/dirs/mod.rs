@@ -42,6 +42,8 @@ pub struct LogDirs {
     /// Each keeps two threads from creating or deleting the same partition; which one, its name decides. Only I/O
     /// threads take them.
     placements: [Mutex<()>; PLACEMENTS],
+    /// The broker stops: what passes have yet to do is done when the logs are closed, by several threads.
+    passes_end: AtomicBool,
 }
 
 #[derive(Debug)]

@@ -72,6 +72,7 @@ impl LogDirs {
             pauses: Mutex::default(),
             preferred: Mutex::default(),
             placements: std::array::from_fn(|_| Mutex::default()),
+            passes_end: AtomicBool::new(false),
         })
     }
 

@@ -30,6 +30,15 @@ impl LogDirs {
         self.each().for_each(|dir| dir.write_recovery_points_moved_back(now_ms));
     }
 
+    /// Passes that are under way end with the log that they are at.
+    pub fn end_passes(&self) {
+        self.passes_end.store(true, Ordering::Release);
+    }
+
+    fn passes_end(&self) -> bool {
+        self.passes_end.load(Ordering::Acquire)
+    }
+
     /// `num.recovery.threads.per.data.dir` for the logs that are opened from now on.
     pub fn set_recovery_threads(&self, per_dir: usize) {
         self.recovery_threads_per_dir.store(per_dir, Ordering::Relaxed);
@@ -49,6 +58,9 @@ impl OneDir<'_> {
         let mut of_deletions = Complaints::about("delete old segments");
         let mut of_flushes = Complaints::about("flush before the files are closed");
         for log in self.logs() {
+            if self.all.passes_end() {
+                break;
+            }
             // Of the others it is the cleaner's work, so that neither takes segments from the other.
             let outcome = if log.config().compact { Ok(0) } else { log.delete_old_segments(now_ms) };
             match outcome {
@@ -67,6 +79,10 @@ impl OneDir<'_> {
         let shared = &self.dir.shared;
         let mut complaints = Complaints::about("remove what was deleted");
         for path in shared.take_doomed(now_ms) {
+            if self.all.passes_end() {
+                shared.doom(Due::after(now_ms, LONGEST_DELAY_MS), [path]);
+                continue;
+            }
             match shared.observe(files::remove_all(&path).doing("delete", &path)) {
                 Ok(()) => log::debug!("Deleted {}", path.display()),
                 Err(error) => {
@@ -149,6 +165,9 @@ impl OneDir<'_> {
         let mut complaints = Complaints::about(doing);
         let mut due = pending.take(now_ms);
         due.retain(|(tp, attempt)| {
+            if self.all.passes_end() {
+                return false;
+            }
             let Err(error) = self.all.get(tp).map_or(Ok(()), |log| work(&log)) else { return true };
             complaints.note(tp, &error);
             if !error.is_storage_failure() {

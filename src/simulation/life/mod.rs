@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use odradek_zookeeper::znode::log_dir_event;
+use odradek_zookeeper::znode::{self, delete_topic, log_dir_event, topic};
 
 use crate::api;
 use crate::api::fetch::Names;
@@ -25,7 +25,7 @@ use crate::coordinator::transaction::task::TransactionCoordinator;
 use crate::coordinator::transaction::transactions::Transactions;
 use crate::log::{FirstBatch, OffsetQuery};
 use crate::metadata::cache::MetadataCache;
-use crate::metadata::image::Update;
+use crate::metadata::image::{Image, Topic, Update};
 use crate::model::internal_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC, is_internal_topic};
 use crate::model::{BrokerEpoch, BrokerId, ConnectionNumber, ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
 use crate::protocol::error_code::ErrorCode;
@@ -119,6 +119,8 @@ pub(super) struct Life {
     pub registered: Option<BrokerEpoch>,
     pub around: Arc<Surroundings>,
     fence: ControllerFence,
+    /// What was known when a controller began to tell, until it is known what of that is gone.
+    inherited: Option<Arc<Image>>,
     pub hosted: Arc<Hosted<MemoryLog>>,
     /// The same, by name.
     replicas: BTreeMap<TopicPartition, Replica>,
@@ -174,6 +176,7 @@ impl Life {
             registered: None,
             around,
             fence: ControllerFence::default(),
+            inherited: None,
             hosted,
             replicas: BTreeMap::new(),
             sessions: FetchSessions::new(SessionLimits::of_slots(SESSIONS_MAX)),
@@ -359,12 +362,43 @@ impl Life {
         if self.fence.admit(epochs, self.registered?).is_err() {
             return Some(());
         }
+        if self.fence.begins_to_tell(epochs) && self.planted != Planted::MissedDeletionsIgnored {
+            self.inherited = Some(self.around.metadata.image());
+        }
         let deleted = self.around.metadata.apply(update);
+        self.topics_deleted(&deleted);
+        Some(())
+    }
+
+    fn topics_deleted(&self, deleted: &[TopicPartition]) {
         deleted.iter().filter_map(|name| self.replica(name)).for_each(|replica| replica.wake_all());
         if !deleted.is_empty() {
-            self.groups.partitions_deleted(&deleted);
+            self.groups.partitions_deleted(deleted);
         }
-        Some(())
+    }
+
+    /// What `broker/deletions.rs` does of topics that were deleted when nobody told it.
+    pub fn step_inherited(&mut self, zookeeper: &ZooKeeper) -> bool {
+        let Some(inherited) = self.inherited.take() else { return false };
+        let (there, gone): (Vec<Arc<Topic>>, Vec<_>) =
+            inherited.topics().cloned().partition(|known| zookeeper.get(&topic::path(&known.name)).is_some());
+        let deleted = self.around.metadata.forget(&gone);
+        self.topics_deleted(&deleted);
+        if there.iter().any(|known| zookeeper.get(&delete_topic::path(&known.name)).is_some()) {
+            self.inherited = Some(inherited);
+        }
+        !deleted.is_empty()
+    }
+
+    /// Whether the topics that it knows are those that there are.
+    pub fn knows_topics_of(&self, zookeeper: &ZooKeeper) -> bool {
+        self.around.metadata.image().topics().all(|known| {
+            zookeeper.get(&topic::path(&known.name)).is_some_and(|znode| {
+                let found = znode::topic::Topic::decode(&known.name, &znode.data).expect("it was written well");
+                found.topic_id == Some(known.id.to_string())
+                    && known.partitions.iter().all(|known| found.partitions.contains_key(&known.partition))
+            })
+        })
     }
 
     /// A fetch of a follower, in its session, as `replica/fetch.rs` and `api/fetch.rs` answer one that does not wait.

@@ -456,8 +456,11 @@ impl Life {
         }
         match queues.has_parked() {
             true if retry_at.is_some_and(|at| at <= now) => {
-                (*retry_at, *is_unknown_looked_for) = (None, true);
+                *retry_at = None;
                 queues.route_parked(&metadata.image());
+                if std::mem::replace(is_unknown_looked_for, true) {
+                    queues.route_denied(&metadata.image());
+                }
                 is_done = true;
             }
             true => {
@@ -473,7 +476,7 @@ impl Life {
         is_done
     }
 
-    /// It looks in ZooKeeper whether partitions are gone that the metadata does not know.
+    /// It looks in ZooKeeper whether partitions are gone that the metadata, or their leaders, do not know.
     pub fn step_unknown(&mut self, zookeeper: &ZooKeeper) -> bool {
         let MarkerTask { queues, is_unknown_looked_for, .. } = &mut self.markers;
         if !std::mem::take(is_unknown_looked_for) {
@@ -488,6 +491,7 @@ impl Life {
             found.is_none_or(|found| !found.partitions.contains_key(&partition.partition))
         };
         let told = queues.gone(is_gone);
+        queues.route_denied(&self.around.metadata.image());
         self.tell(told);
         !topics.is_empty()
     }

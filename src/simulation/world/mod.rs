@@ -345,7 +345,7 @@ impl World {
                 true
             }
             9 => life.step_dirs(zookeeper),
-            13 => life.step_unknown(zookeeper),
+            13 => life.step_unknown(zookeeper) | life.step_inherited(zookeeper),
             _ => step_session(life, zookeeper, network),
         }
     }

@@ -113,7 +113,7 @@ impl World {
     }
 
     /// Every replica is in sync with the same records, and nobody else has any; groups and transactions have their
-    /// coordinators, and no marker is missing.
+    /// coordinators, and no marker is missing; nobody knows a topic that is gone.
     pub(super) fn is_at_rest(&self) -> bool {
         let lives = || self.brokers.iter().filter_map(|broker| broker.life.as_ref());
         let coordinators = (0..self.brokers.len()).filter(|at| self.coordinator_epoch(*at).is_some()).count();
@@ -125,6 +125,7 @@ impl World {
             && lives()
                 .all(|life| life.candidate.is_idle() && !life.is_leaving() && life.unended_transactions() == (0, 0))
             && self.zookeeper.children(znode::delete_topic::ROOT).is_empty()
+            && lives().all(|life| life.knows_topics_of(&self.zookeeper))
             && self.names.iter().all(|name| {
                 let Some(topic) = self.zookeeper.get(&znode::topic::path(&name.topic)) else {
                     let has_it = |broker: &Broker| broker.disk.contains_key(name) && !broker.may_have_strays;
