@@ -5,9 +5,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
-use crate::model::host_address::host_address;
-
 use crate::model::endpoint::ipv4_first;
+use crate::model::host_address::host_address;
 
 /// What the system knows of names, so that the rules can be tested without its files and servers.
 trait Names {
