@@ -251,12 +251,11 @@ pub fn usable(stored: &Properties, scope: Scope) -> (Properties, Vec<String>) {
 
 /// What of a broker's stored settings a JVM broker uses and we do not: passwords, as it has encrypted them.
 pub fn encrypted(stored: &Properties, scope: Scope) -> Properties {
-    let is_used = |name: &str| {
-        let is_misplaced = is_read_only(name) || needs_listener_prefix(name);
-        !is_misplaced && !(scope == Scope::ClusterDefault && is_per_broker(name))
+    let is_misplaced = |name: &str| {
+        is_read_only(name) || needs_listener_prefix(name) || scope == Scope::ClusterDefault && is_per_broker(name)
     };
     let is_password = |name: &str| setting_behind(name).is_some_and(|one| one.config_type == ConfigType::Password);
-    let passwords = stored.iter().filter(|(name, _)| is_used(name) && is_password(name));
+    let passwords = stored.iter().filter(|(name, _)| !is_misplaced(name) && is_password(name));
     passwords.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
