@@ -272,35 +272,33 @@ pub fn under_stored(
     complaints.extend(complaints_of_broker);
     let in_force = [current.dynamic_default(), current.dynamic_broker()];
     let mut layers = [default, broker];
+    // What is refused without them is not for this to judge.
+    let refused_anyway: Vec<String> = current.unsupported().iter().map(ConfigError::to_string).collect();
     loop {
-        let (at, name, why) = match current.read_dynamic(&layers[0], &layers[1]) {
+        let why = match current.read_dynamic(&layers[0], &layers[1]) {
             Ok(config) => {
-                // What stands in the file as well is not for this to judge.
-                let blamed = config.unsupported().into_iter().find_map(|why| match &why {
-                    ConfigError::Unsupported { name, .. } => {
-                        let at = layers.iter().rposition(|layer| layer.contains_key(name))?;
-                        Some((at, name.clone(), why))
-                    }
-                    _ => None,
-                });
-                match blamed {
-                    Some(blamed) => blamed,
-                    None => return Ok((config, complaints)),
-                }
+                let refused = config.unsupported().into_iter().find(|why| !refused_anyway.contains(&why.to_string()));
+                let Some(why) = refused else { return Ok((config, complaints)) };
+                why
             }
-            Err(why) => {
-                let mut all = (0..layers.len()).flat_map(|at| layers[at].keys().map(move |name| (at, name)));
-                let is_to_blame = |(at, name): &(usize, &String)| {
-                    let mut without = layers.clone();
-                    put_back(&mut without[*at], in_force[*at], name);
-                    current.read_dynamic(&without[0], &without[1]).is_ok()
-                };
-                match all.find(is_to_blame) {
-                    Some((at, name)) => (at, name.clone(), why),
-                    None => return Err(why),
-                }
-            }
+            Err(why) => why,
         };
+        let named = match &why {
+            ConfigError::Unsupported { name, .. } => {
+                layers.iter().rposition(|layer| layer.contains_key(name)).map(|at| (at, name.clone()))
+            }
+            _ => None,
+        };
+        // A listener may be refused for what another setting makes of it.
+        let mut all = (0..layers.len()).flat_map(|at| layers[at].keys().map(move |name| (at, name.clone())));
+        let is_to_blame = |(at, name): &(usize, String)| {
+            let mut without = layers.clone();
+            put_back(&mut without[*at], in_force[*at], name);
+            let said = why.to_string();
+            let config = current.read_dynamic(&without[0], &without[1]);
+            config.is_ok_and(|config| config.unsupported().iter().all(|other| other.to_string() != said))
+        };
+        let Some((at, name)) = named.or_else(|| all.find(is_to_blame)) else { return Err(why) };
         put_back(&mut layers[at], in_force[at], &name);
         complaints.push(format!("the stored setting {name} of a broker is ignored: {why}"));
     }
@@ -595,6 +593,15 @@ mod tests {
         assert_eq!(config_now.dynamic_broker(), &properties(&[("message.max.bytes", "7")]));
         let named = |name: &str| complaints.iter().filter(|line| line.contains(&format!("setting {name} "))).count();
         assert_eq!((complaints.len(), named("listeners"), named("metric.reporters")), (3, 1, 2), "{complaints:?}");
+
+        // What makes another thing of a listener of the file is left out, and with it whatever else does.
+        let map = properties(&[("listener.security.protocol.map", "PLAINTEXT:SSL"), ("log.retention.ms", "-1")]);
+        let (config_now_too, complaints) = under_stored(&config(), &Properties::new(), &map).expect("it is found");
+        assert_eq!(config_now_too.dynamic_broker(), &properties(&[("log.retention.ms", "-1")]));
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        let both = map.into_iter().chain([("listeners".to_owned(), "PLAINTEXT://:1".to_owned())]).collect();
+        let (config_now_too, complaints) = under_stored(&config(), &Properties::new(), &both).expect("they are found");
+        assert_eq!(config_now_too.unsupported().len(), 0, "{complaints:?}");
 
         // While the broker runs, what it was is safer than what the file says.
         let contradicting = properties(&[("log.retention.ms", "0"), ("log.segment.bytes", "77")]);
