@@ -339,6 +339,37 @@ async fn a_disk_that_takes_no_appends_keeps_no_reader_of_another_waiting() {
     assert!(told["slow"] > 0);
 }
 
+/// It has all that there is, and says so with a fetch that finds nothing new and so may last for long.
+#[tokio::test]
+async fn a_follower_that_asks_while_a_disk_does_not_answer_has_asked_once_that_does() {
+    for is_incremental in [false, true] {
+        let fixture = slow_and_fast(ReplicaConfig::default()).await;
+        let replicas = &fixture.replicas;
+        let now = std::time::Instant::now;
+        let from = |offset| FetchQuery { fetcher: follower(2), ..fixture.consumer("slow", offset, 1) };
+        let full = replicas.fetch_in_session(&in_session(0, 0), from(2), Instant::now(), now()).await;
+        let log = replicas.partition("slow", 0).expect("hosted").log().expect("online");
+        assert_eq!(log.bounds().high_watermark, Offset(2));
+        let disk = fixture.hang("slow", 0, None).await;
+        // It is left, and from then on not asked for anything.
+        replicas.fetch(&fixture.consumer("slow", 0, 1), Instant::now(), now()).await;
+        let before = replicas.counters.fetches_parked.load(Ordering::Relaxed);
+        let request = if is_incremental { in_session(full.session_id, 1) } else { in_session(0, -1) };
+        let (waiting, query) = (Arc::clone(replicas), from(4));
+        let fetching = tokio::spawn(async move {
+            let far = Instant::now() + Duration::from_secs(600);
+            waiting.fetch_in_session(&request, query, far, now()).await
+        });
+        until("it waits", || replicas.counters.fetches_parked.load(Ordering::Relaxed) > before).await;
+        for appended in disk.answer() {
+            appended.expect("appended");
+        }
+        until("all is committed", || log.bounds().high_watermark == Offset(4)).await;
+        assert!(!fetching.is_finished());
+        fetching.abort();
+    }
+}
+
 /// As one is on which appends wait for each other, and who reads for them all.
 #[tokio::test]
 async fn what_a_disk_gives_later_than_anybody_waits_is_not_asked_for_again() {

@@ -95,8 +95,37 @@ impl Reads<'_> {
         }
     }
 
+    /// By which a fetch knows it each time that it looks.
+    fn key(&self, at: usize) -> usize {
+        match self {
+            Reads::Named(_) => at,
+            Reads::Pending(reads) => reads[at].slot as usize,
+        }
+    }
+
     fn iter(&self) -> impl Iterator<Item = (&PartitionQuery, Option<&Arc<Partition>>)> {
         (0..self.len()).map(|at| self.get(at))
+    }
+}
+
+/// Of which partitions a follower's fetch says that it asked for them.
+struct Asking {
+    asked: std::time::Instant,
+    /// Of those that it was not said of yet, since their disks did not answer; `None` at the first look: of all. What is read
+    /// again says nothing new of the follower, and the log may have grown since it asked.
+    of: Option<HashSet<usize>>,
+}
+
+impl Asking {
+    fn of(&self, key: usize) -> Option<std::time::Instant> {
+        self.of.as_ref().is_none_or(|of| of.contains(&key)).then_some(self.asked)
+    }
+
+    fn looked(&mut self, reads: &Reads<'_>, outcomes: &[Outcome]) {
+        let is_silent = |outcome: &Outcome| matches!(outcome, Err(ReplicaError::DiskIsSilent));
+        let silent = outcomes.iter().enumerate().filter(|(_, outcome)| is_silent(outcome));
+        let left = silent.map(|(place, _)| reads.key(place)).filter(|&key| self.of(key).is_some()).collect();
+        self.of = Some(left);
     }
 }
 
@@ -272,7 +301,7 @@ impl ReplicaManager {
         asked: std::time::Instant,
     ) -> (Reads<'a>, Vec<Outcome>) {
         let mut is_last = deadline <= Instant::now();
-        let mut asked = Some(asked);
+        let mut asking = Asking { asked, of: None };
         let mut unknown_at_first = None;
         let (reads, looked) = loop {
             let answers = self.disks.answers();
@@ -285,7 +314,8 @@ impl ReplicaManager {
                     Reads::Pending(reads)
                 }
             };
-            let mut looked = self.read(query, &reads, deadline, asked.take()).await;
+            let mut looked = self.read(query, &reads, deadline, &asking).await;
+            asking.looked(&reads, &looked.outcomes);
             // One that became unknown while the fetch waited is told at once.
             let may_be_unknown = *unknown_at_first.get_or_insert(looked.unknown);
             let is_alone = looked.unknown == session.map_or(reads.len(), OpenSession::len);
@@ -380,13 +410,7 @@ impl ReplicaManager {
     }
 
     /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
-    async fn read(
-        &self,
-        query: &FetchQuery,
-        reads: &Reads<'_>,
-        deadline: Instant,
-        asked: Option<std::time::Instant>,
-    ) -> Looked {
+    async fn read(&self, query: &FetchQuery, reads: &Reads<'_>, deadline: Instant, asking: &Asking) -> Looked {
         add(&self.counters.partitions_read, reads.len());
         let image = self.around.metadata.image();
         let reader = query.reader.as_ref().filter(|_| self.config.rack_aware_reads);
@@ -395,7 +419,7 @@ impl ReplicaManager {
             LimitRule::Soft => FirstBatch::Whole,
         };
         let is_any_held_up = self.log_dirs.is_any_held_up();
-        let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
+        let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked: None };
         // Where it is read, or what is told instead.
         let find = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
             let Some(topic) = &asked.topic else { return Err(ReplicaError::UnknownTopicId) };
@@ -428,19 +452,20 @@ impl ReplicaManager {
                 tokio::task::yield_now().await;
             }
             let PartitionQuery { params, topic_id, .. } = read.0;
+            limits.asked = asking.of(reads.key(place));
             let outcome = match find(read) {
                 Ok(Found::Here(partition)) => {
                     match without_waiting(|| partition.fetch(query.fetcher, params, *topic_id, limits)) {
                         // The way to the batches, through indexes and headers, is not in memory.
                         Err(why) if why.would_wait() => {
-                            beside.push((place, partition));
+                            beside.push((place, partition, limits.asked));
                             Err(ReplicaError::DiskIsSilent)
                         }
                         read => read,
                     }
                 }
                 Ok(Found::HeldUp(partition)) => {
-                    beside.push((place, partition));
+                    beside.push((place, partition, limits.asked));
                     Err(ReplicaError::DiskIsSilent)
                 }
                 Ok(Found::Elsewhere(elsewhere)) => Ok(*elsewhere),
@@ -461,7 +486,7 @@ impl ReplicaManager {
         let is_enough = looked.bytes >= query.min_bytes || looked.must_tell;
         let patience = Instant::now() + PATIENCE;
         let until = if is_enough { patience } else { patience.max(deadline) };
-        let limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
+        let limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked: None };
         self.read_beside(query.fetcher, reads, looked.outcomes, beside, limits, until).await
     }
 
@@ -472,12 +497,12 @@ impl ReplicaManager {
         fetcher: Fetcher,
         reads: &Reads<'_>,
         mut outcomes: Vec<Outcome>,
-        beside: Vec<(usize, Arc<Partition>)>,
+        beside: Vec<(usize, Arc<Partition>, Option<std::time::Instant>)>,
         limits: FetchLimits,
         until: Instant,
     ) -> Looked {
         let mut works = Vec::with_capacity(beside.len());
-        for (place, partition) in &beside {
+        for (place, partition, asked) in &beside {
             let PartitionQuery { params, topic_id, .. } = reads.get(*place).0.clone();
             let wanted = Wanted { partition: Arc::clone(partition), fetcher, params, topic_id };
             if let Some(read) = self.late_reads.take(&wanted) {
@@ -485,6 +510,7 @@ impl ReplicaManager {
                 continue;
             }
             let (late_reads, runtime) = (Arc::clone(&self.late_reads), Handle::current());
+            let limits = FetchLimits { asked: *asked, ..limits };
             let read = move |asked: &Asked| {
                 let outcome = wanted.partition.fetch(fetcher, &wanted.params, topic_id, limits);
                 match outcome {
@@ -501,7 +527,7 @@ impl ReplicaManager {
             outcomes[place] = outcome;
         }
         let mut is_left_out = false;
-        for (count, (place, partition)) in beside.into_iter().enumerate() {
+        for (count, (place, partition, asked)) in beside.into_iter().enumerate() {
             if count % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
                 tokio::task::yield_now().await;
             }
@@ -512,7 +538,7 @@ impl ReplicaManager {
             if !partition.is_held_up() {
                 // All but its records is in memory.
                 let PartitionQuery { params, topic_id, .. } = reads.get(place).0;
-                let no_room = FetchLimits { bytes_left: 0, first_batch: FirstBatch::Cut, ..limits };
+                let no_room = FetchLimits { bytes_left: 0, first_batch: FirstBatch::Cut, asked };
                 let told = without_waiting(|| partition.fetch(fetcher, params, *topic_id, no_room));
                 if !told.as_ref().is_err_and(ReplicaError::would_wait) {
                     outcomes[place] = told;

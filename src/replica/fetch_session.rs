@@ -110,7 +110,7 @@ pub(crate) struct OpenSession<L = Log> {
 
 /// One partition of a session that is to be read.
 pub(crate) struct PendingRead<L = Log> {
-    slot: u32,
+    pub slot: u32,
     pub query: PartitionQuery,
     pub hosted: Option<Arc<Partition<L>>>,
 }
