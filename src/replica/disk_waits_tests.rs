@@ -300,6 +300,7 @@ async fn a_disk_that_takes_no_appends_keeps_no_reader_of_another_waiting() {
         let caught_up = FetchQuery { fetcher: follower(2), ..fixture.consumer(topic, 2, 1) };
         replicas.fetch(&caught_up, Instant::now(), now()).await;
     }
+    replicas.fetch(&fixture.consumer("slow", 2, 1), Instant::now(), now()).await;
     let soon = || Instant::now() + Duration::from_secs(5);
     let disk = fixture.hang("slow", 0, None).await;
     for _ in 0..3 {
@@ -309,6 +310,8 @@ async fn a_disk_that_takes_no_appends_keeps_no_reader_of_another_waiting() {
             "{outcomes:?}"
         );
     }
+    // Which is told as it was before.
+    assert_eq!(replicas.last_bounds("slow", 0).map(|bounds| bounds.high_watermark), Some(Offset(2)));
     // In a session nothing is told of it, but by the answer that begins it.
     let query = of_both(&fixture, consumer, 0);
     let full = replicas.fetch_in_session(&in_session(0, 0), query, soon(), now()).await;
