@@ -16,6 +16,7 @@ use crate::log::faults::{self, Op};
 use crate::log::testing::Gate;
 use crate::metadata::image::LEADER_DURING_DELETE;
 use crate::model::{BrokerId, Offset, PartitionEpoch, TopicPartition};
+use crate::replica::disks::LeftOut;
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, FetchReply, Outcome, PartitionQuery};
 use crate::replica::fetch_session::SessionRequest;
@@ -371,6 +372,25 @@ async fn a_follower_that_asks_while_a_disk_does_not_answer_has_asked_once_that_d
         assert!(!fetching.is_finished());
         fetching.abort();
     }
+}
+
+/// A disk stops answering between a fetch's look at a partition and its waiting for it.
+#[tokio::test]
+async fn a_fetch_that_waits_knows_of_what_it_could_not_be_registered_with() {
+    let fixture = slow_and_fast(ReplicaConfig::default()).await;
+    let replicas = &fixture.replicas;
+    let query = of_both(&fixture, follower(2), 0);
+    let look = async || replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+    let seen = look().await;
+    assert!(seen.iter().all(Result::is_ok), "{seen:?}");
+    let disk = fixture.hang("slow", 0, None).await;
+    look().await;
+    let (parked, left_out) = replicas.park(&query, seen, 1).await;
+    assert_eq!((parked.is_finished(), left_out), (false, LeftOut::Silent));
+    disk.answer();
+    until("it has answered", || replicas.disks.silent_dirs().is_empty()).await;
+    let (parked, left_out) = replicas.park(&query, look().await, 1).await;
+    assert_eq!((parked.is_finished(), left_out), (false, LeftOut::Nothing));
 }
 
 /// As one is on which appends wait for each other, and who reads for them all.
