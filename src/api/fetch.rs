@@ -100,9 +100,20 @@ pub(crate) async fn handle(
         context.pause().await;
         let data = match outcome {
             Ok(fetched) => partition_data(query.partition, fetched, fetcher),
-            // It asks again, as it does when there is nothing new. A follower would take the bounds that are missing for true.
+            // It asks again, as it does when there is nothing new. A follower would take the bounds for those of now.
             Err(ReplicaError::DiskIsSilent) if matches!(fetcher, Fetcher::Consumer { .. }) => {
-                failed(query.partition, ErrorCode::None)
+                let known = query.topic.as_ref();
+                let bounds = known.and_then(|topic| server.replicas.last_bounds(topic, query.partition));
+                let nothing = failed(query.partition, ErrorCode::None);
+                match bounds {
+                    Some(bounds) => PartitionData {
+                        high_watermark: bounds.high_watermark.0,
+                        last_stable_offset: bounds.last_stable_offset.0,
+                        log_start_offset: bounds.log_start_offset.0,
+                        ..nothing
+                    },
+                    None => nothing,
+                }
             }
             Err(error) => failed(query.partition, (&error).into()),
         };

@@ -16,6 +16,7 @@ use crate::log::faults::{self, Op};
 use crate::log::testing::Gate;
 use crate::metadata::image::LEADER_DURING_DELETE;
 use crate::model::{BrokerId, Offset, PartitionEpoch, TopicPartition};
+use crate::replica::disks::LeftOut;
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, FetchReply, Outcome, PartitionQuery};
 use crate::replica::fetch_session::SessionRequest;
@@ -300,6 +301,7 @@ async fn a_disk_that_takes_no_appends_keeps_no_reader_of_another_waiting() {
         let caught_up = FetchQuery { fetcher: follower(2), ..fixture.consumer(topic, 2, 1) };
         replicas.fetch(&caught_up, Instant::now(), now()).await;
     }
+    replicas.fetch(&fixture.consumer("slow", 2, 1), Instant::now(), now()).await;
     let soon = || Instant::now() + Duration::from_secs(5);
     let disk = fixture.hang("slow", 0, None).await;
     for _ in 0..3 {
@@ -309,6 +311,8 @@ async fn a_disk_that_takes_no_appends_keeps_no_reader_of_another_waiting() {
             "{outcomes:?}"
         );
     }
+    // Which is told as it was before.
+    assert_eq!(replicas.last_bounds("slow", 0).map(|bounds| bounds.high_watermark), Some(Offset(2)));
     // In a session nothing is told of it, but by the answer that begins it.
     let query = of_both(&fixture, consumer, 0);
     let full = replicas.fetch_in_session(&in_session(0, 0), query, soon(), now()).await;
@@ -337,6 +341,56 @@ async fn a_disk_that_takes_no_appends_keeps_no_reader_of_another_waiting() {
         }
     }
     assert!(told["slow"] > 0);
+}
+
+/// It has all that there is, and says so with a fetch that finds nothing new and so may last for long.
+#[tokio::test]
+async fn a_follower_that_asks_while_a_disk_does_not_answer_has_asked_once_that_does() {
+    for is_incremental in [false, true] {
+        let fixture = slow_and_fast(ReplicaConfig::default()).await;
+        let replicas = &fixture.replicas;
+        let now = std::time::Instant::now;
+        let from = |offset| FetchQuery { fetcher: follower(2), ..fixture.consumer("slow", offset, 1) };
+        let full = replicas.fetch_in_session(&in_session(0, 0), from(2), Instant::now(), now()).await;
+        let log = replicas.partition("slow", 0).expect("hosted").log().expect("online");
+        assert_eq!(log.bounds().high_watermark, Offset(2));
+        let disk = fixture.hang("slow", 0, None).await;
+        // It is left, and from then on not asked for anything.
+        replicas.fetch(&fixture.consumer("slow", 0, 1), Instant::now(), now()).await;
+        let before = replicas.counters.fetches_parked.load(Ordering::Relaxed);
+        let request = if is_incremental { in_session(full.session_id, 1) } else { in_session(0, -1) };
+        let (waiting, query) = (Arc::clone(replicas), from(4));
+        let fetching = tokio::spawn(async move {
+            let far = Instant::now() + Duration::from_secs(600);
+            waiting.fetch_in_session(&request, query, far, now()).await
+        });
+        until("it waits", || replicas.counters.fetches_parked.load(Ordering::Relaxed) > before).await;
+        for appended in disk.answer() {
+            appended.expect("appended");
+        }
+        until("all is committed", || log.bounds().high_watermark == Offset(4)).await;
+        assert!(!fetching.is_finished());
+        fetching.abort();
+    }
+}
+
+/// A disk stops answering between a fetch's look at a partition and its waiting for it.
+#[tokio::test]
+async fn a_fetch_that_waits_knows_of_what_it_could_not_be_registered_with() {
+    let fixture = slow_and_fast(ReplicaConfig::default()).await;
+    let replicas = &fixture.replicas;
+    let query = of_both(&fixture, follower(2), 0);
+    let look = async || replicas.fetch(&query, Instant::now(), std::time::Instant::now()).await;
+    let seen = look().await;
+    assert!(seen.iter().all(Result::is_ok), "{seen:?}");
+    let disk = fixture.hang("slow", 0, None).await;
+    look().await;
+    let (parked, left_out) = replicas.park(&query, seen, 1).await;
+    assert_eq!((parked.is_finished(), left_out), (false, LeftOut::Silent));
+    disk.answer();
+    until("it has answered", || replicas.disks.silent_dirs().is_empty()).await;
+    let (parked, left_out) = replicas.park(&query, look().await, 1).await;
+    assert_eq!((parked.is_finished(), left_out), (false, LeftOut::Nothing));
 }
 
 /// As one is on which appends wait for each other, and who reads for them all.

@@ -5,7 +5,7 @@
 //! until that is answered no other fetch asks the disk for anything. So one that hangs costs the fetches that are under way a
 //! moment, and those that come later nothing; and what waits for it is no more than what those that were under way asked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use crate::replica::fetch::PARTITIONS_A_SLICE;
 use crate::replica::io::IoThreads;
 
 /// A disk that takes longer for one answer is left until it has given it. As long as fetchers by default wait for records.
@@ -26,6 +27,16 @@ pub(crate) struct Work<T> {
     /// Which of the partitions it is.
     pub place: usize,
     pub run: Box<dyn FnOnce(&Asked) -> T + Send>,
+}
+
+/// What a fetch goes on without, and so hears nothing of while it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LeftOut {
+    Nothing,
+    /// What silent disks have: it looks again when one has answered.
+    Silent,
+    /// There was no time for something: whether anybody else asks that disk or not, it looks again a little later.
+    Slow,
 }
 
 pub(crate) struct Disks {
@@ -118,6 +129,29 @@ impl Disks {
         self.silent.answers.notified()
     }
 
+    /// The directories whose disks are not to be asked.
+    pub fn silent_dirs(&self) -> HashSet<Option<PathBuf>> {
+        self.silent.dirs().keys().cloned().collect()
+    }
+
+    /// What it is to a fetch that nothing of this directory was done for it. To be asked afterwards, with an eye on
+    /// [`Disks::answers`] since before: then no answer is missed.
+    pub fn left_out(&self, dir: &Option<PathBuf>) -> LeftOut {
+        if self.silent.dirs().contains_key(dir) { LeftOut::Silent } else { LeftOut::Slow }
+    }
+
+    /// Has all this done as [`Disks::ask`] does, where it matters to a fetch that all of it is.
+    pub async fn ask_all<T: Send + 'static>(&self, works: Vec<Work<T>>) -> (Vec<(usize, T)>, LeftOut) {
+        let mut dirs: HashMap<usize, Option<PathBuf>> =
+            works.iter().map(|work| (work.place, work.dir.clone())).collect();
+        let done = self.ask(works, Instant::now() + PATIENCE).await;
+        for (place, _) in &done {
+            dirs.remove(place);
+        }
+        let left_out = dirs.values().map(|dir| self.left_out(dir)).max();
+        (done, left_out.unwrap_or(LeftOut::Nothing))
+    }
+
     /// Has all this done, at the disks of different directories at once, and gives what has come of it, by places. Left out
     /// is what is asked of a disk that does not answer, and all that has not begun at `until` but for the first of each.
     pub async fn ask<T: Send + 'static>(&self, works: Vec<Work<T>>, until: Instant) -> Vec<(usize, T)> {
@@ -126,7 +160,10 @@ impl Disks {
         }
         let mut outcomes = Vec::with_capacity(works.len());
         let mut by_dir: BTreeMap<Option<PathBuf>, Vec<Work<T>>> = BTreeMap::new();
-        for work in works {
+        for (count, work) in works.into_iter().enumerate() {
+            if count % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
             by_dir.entry(work.dir.clone()).or_default().push(work);
         }
         let (tell, mut told) = mpsc::unbounded_channel();
@@ -239,6 +276,32 @@ mod tests {
         let mut done = disks().ask(works.into(), Instant::now()).await;
         done.sort_unstable();
         assert_eq!(done, [(1, 10), (2, 20)]);
+    }
+
+    /// The first of one directory takes all the time that there is, that of the other never ends.
+    #[tokio::test]
+    async fn who_goes_on_without_something_knows_whether_anybody_tells_when_there_is_more_of_it() {
+        let disks = disks();
+        let slow = |asked: &Asked| {
+            let began = Instant::now();
+            while began.elapsed() < PATIENCE * 2 {
+                asked.step();
+                std::thread::yield_now();
+            }
+        };
+        let works = vec![work("slow", 0, slow), work("slow", 1, |_| ())];
+        assert_eq!(disks.ask_all(works).await, (vec![(0, ())], LeftOut::Slow));
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let hangs = move |_: &Asked| {
+            let _ = wait.recv();
+        };
+        let works = vec![work("hung", 0, hangs), work("hung", 1, |_| ()), work("fast", 2, |_| ())];
+        assert_eq!(disks.ask_all(works).await, (vec![(2, ())], LeftOut::Silent));
+        assert_eq!(disks.silent_dirs(), [Some("hung".into())].into());
+        let answers = disks.answers();
+        drop(release);
+        answers.await;
+        assert_eq!(disks.ask_all(vec![work("hung", 1, |_| ())]).await, (vec![(1, ())], LeftOut::Nothing));
     }
 
     /// Whoever hangs up has not waited for long enough to tell.

@@ -13,7 +13,7 @@ use crate::log::{FirstBatch, without_waiting};
 use crate::model::TopicId;
 use crate::replica::cached::{begins_cached, is_cached, read_ahead, what_follows};
 use crate::replica::counters::add;
-use crate::replica::disks::{Asked, PATIENCE, Work};
+use crate::replica::disks::{Asked, LeftOut, PATIENCE, Work};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch_session::{
     NO_SESSION, OpenSession, Opened, Parking, PendingRead, SessionRefusal, SessionRequest,
@@ -95,8 +95,37 @@ impl Reads<'_> {
         }
     }
 
+    /// By which a fetch knows it each time that it looks.
+    fn key(&self, at: usize) -> usize {
+        match self {
+            Reads::Named(_) => at,
+            Reads::Pending(reads) => reads[at].slot as usize,
+        }
+    }
+
     fn iter(&self) -> impl Iterator<Item = (&PartitionQuery, Option<&Arc<Partition>>)> {
         (0..self.len()).map(|at| self.get(at))
+    }
+}
+
+/// Of which partitions a follower's fetch says that it asked for them.
+struct Asking {
+    asked: std::time::Instant,
+    /// Of those that it was not said of yet, since their disks did not answer; `None` at the first look: of all. What is read
+    /// again says nothing new of the follower, and the log may have grown since it asked.
+    of: Option<HashSet<usize>>,
+}
+
+impl Asking {
+    fn of(&self, key: usize) -> Option<std::time::Instant> {
+        self.of.as_ref().is_none_or(|of| of.contains(&key)).then_some(self.asked)
+    }
+
+    fn looked(&mut self, reads: &Reads<'_>, outcomes: &[Outcome]) {
+        let is_silent = |outcome: &Outcome| matches!(outcome, Err(ReplicaError::DiskIsSilent));
+        let silent = outcomes.iter().enumerate().filter(|(_, outcome)| is_silent(outcome));
+        let left = silent.map(|(place, _)| reads.key(place)).filter(|&key| self.of(key).is_some()).collect();
+        self.of = Some(left);
     }
 }
 
@@ -113,8 +142,8 @@ struct Looked {
     refused: usize,
     /// Of those, what counts for the leader's replication quota.
     throttled_bytes: usize,
-    /// Of some there may be more than their disks have given in time.
-    is_left_out: bool,
+    /// Of which there may be more than their disks have given in time.
+    left_out: LeftOut,
 }
 
 impl Looked {
@@ -128,7 +157,7 @@ impl Looked {
             unknown: 0,
             refused: 0,
             throttled_bytes: 0,
-            is_left_out: false,
+            left_out: LeftOut::Nothing,
         }
     }
 
@@ -149,7 +178,7 @@ impl Looked {
                 self.waited_for_bytes = self.waited_for_bytes.zip(waited_for).map(|(before, more)| before + more);
                 self.must_tell |= fetched.diverging.is_some() || fetched.preferred_read_replica.is_some();
             }
-            Err(ReplicaError::DiskIsSilent) => self.is_left_out = true,
+            Err(ReplicaError::DiskIsSilent) => self.left_out = self.left_out.max(LeftOut::Silent),
             Err(_) => {
                 self.refused += 1;
                 match is_unknown(&outcome) {
@@ -272,20 +301,22 @@ impl ReplicaManager {
         asked: std::time::Instant,
     ) -> (Reads<'a>, Vec<Outcome>) {
         let mut is_last = deadline <= Instant::now();
-        let mut asked = Some(asked);
+        let mut asking = Asking { asked, of: None };
         let mut unknown_at_first = None;
         let (reads, looked) = loop {
             let answers = self.disks.answers();
             tokio::pin!(answers);
+            let mut left_out = LeftOut::Nothing;
             let reads = match session {
                 None => Reads::Named(&query.partitions),
                 Some(session) => {
                     let mut reads = session.pending(&self.hosted, &self.around.metadata.image()).await;
-                    session.watch_held_up(&mut reads, &self.hosted, &self.disks).await;
+                    left_out = session.watch_held_up(&mut reads, &self.hosted, &self.disks).await;
                     Reads::Pending(reads)
                 }
             };
-            let mut looked = self.read(query, &reads, deadline, asked.take()).await;
+            let mut looked = self.read(query, &reads, deadline, &asking).await;
+            asking.looked(&reads, &looked.outcomes);
             // One that became unknown while the fetch waited is told at once.
             let may_be_unknown = *unknown_at_first.get_or_insert(looked.unknown);
             let is_alone = looked.unknown == session.map_or(reads.len(), OpenSession::len);
@@ -301,11 +332,15 @@ impl ReplicaManager {
             if missing_bytes == 0 {
                 break (reads, looked);
             }
-            let is_left_out = looked.is_left_out;
+            left_out = left_out.max(looked.left_out);
             add(&self.counters.fetches_parked, 1);
             // What was read is dropped: it is read again with what has arrived since.
             let parking = match session {
-                None => Parking::Parked(self.park(query, looked.outcomes, missing_bytes).await),
+                None => {
+                    let (parked, unheard) = self.park(query, looked.outcomes, missing_bytes).await;
+                    left_out = left_out.max(unheard);
+                    Parking::Parked(parked)
+                }
                 Some(session) => {
                     drop((reads, looked));
                     session.park(query.fetcher.waits_for(), missing_bytes)
@@ -314,9 +349,13 @@ impl ReplicaManager {
             is_last = match parking {
                 Parking::Parked(parked) => {
                     give_way(parked.is_finished()).await;
+                    let until = match left_out {
+                        LeftOut::Slow => deadline.min(Instant::now() + PATIENCE),
+                        LeftOut::Nothing | LeftOut::Silent => deadline,
+                    };
                     let is_woken = tokio::select! {
-                        is_woken = parked.wait(deadline) => is_woken,
-                        () = answers, if is_left_out => true,
+                        is_woken = parked.wait(until) => is_woken || until < deadline,
+                        () = answers, if left_out != LeftOut::Nothing => true,
                     };
                     parked.finish();
                     !is_woken || session.is_some_and(|session| !session.is_current())
@@ -351,8 +390,13 @@ impl ReplicaManager {
         }
     }
 
-    /// Registers a fetch with each partition that it names.
-    async fn park(&self, query: &FetchQuery, outcomes: Vec<Outcome>, missing_bytes: i64) -> Arc<ParkedFetch> {
+    /// Registers a fetch with each partition that it names, but for those whose disks do not let it in time.
+    pub(super) async fn park(
+        &self,
+        query: &FetchQuery,
+        outcomes: Vec<Outcome>,
+        missing_bytes: i64,
+    ) -> (Arc<ParkedFetch>, LeftOut) {
         let parked = ParkedFetch::new(missing_bytes);
         let mut held_up = Vec::new();
         for (place, (asked, outcome)) in query.partitions.iter().zip(&outcomes).enumerate() {
@@ -374,19 +418,12 @@ impl ReplicaManager {
                 (None, _) | (_, Err(_)) => parked.wake(),
             }
         }
-        // Where the disk does not answer, the fetch ends with its deadline.
-        self.disks.ask(held_up, Instant::now() + PATIENCE).await;
-        parked
+        let (_, left_out) = self.disks.ask_all(held_up).await;
+        (parked, left_out)
     }
 
     /// Source: kafka 3.9.0-rc3 ReplicaManager.scala (readFromLog).
-    async fn read(
-        &self,
-        query: &FetchQuery,
-        reads: &Reads<'_>,
-        deadline: Instant,
-        asked: Option<std::time::Instant>,
-    ) -> Looked {
+    async fn read(&self, query: &FetchQuery, reads: &Reads<'_>, deadline: Instant, asking: &Asking) -> Looked {
         add(&self.counters.partitions_read, reads.len());
         let image = self.around.metadata.image();
         let reader = query.reader.as_ref().filter(|_| self.config.rack_aware_reads);
@@ -395,7 +432,7 @@ impl ReplicaManager {
             LimitRule::Soft => FirstBatch::Whole,
         };
         let is_any_held_up = self.log_dirs.is_any_held_up();
-        let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
+        let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked: None };
         // Where it is read, or what is told instead.
         let find = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
             let Some(topic) = &asked.topic else { return Err(ReplicaError::UnknownTopicId) };
@@ -428,19 +465,20 @@ impl ReplicaManager {
                 tokio::task::yield_now().await;
             }
             let PartitionQuery { params, topic_id, .. } = read.0;
+            limits.asked = asking.of(reads.key(place));
             let outcome = match find(read) {
                 Ok(Found::Here(partition)) => {
                     match without_waiting(|| partition.fetch(query.fetcher, params, *topic_id, limits)) {
                         // The way to the batches, through indexes and headers, is not in memory.
                         Err(why) if why.would_wait() => {
-                            beside.push((place, partition));
+                            beside.push((place, partition, limits.asked));
                             Err(ReplicaError::DiskIsSilent)
                         }
                         read => read,
                     }
                 }
                 Ok(Found::HeldUp(partition)) => {
-                    beside.push((place, partition));
+                    beside.push((place, partition, limits.asked));
                     Err(ReplicaError::DiskIsSilent)
                 }
                 Ok(Found::Elsewhere(elsewhere)) => Ok(*elsewhere),
@@ -461,7 +499,7 @@ impl ReplicaManager {
         let is_enough = looked.bytes >= query.min_bytes || looked.must_tell;
         let patience = Instant::now() + PATIENCE;
         let until = if is_enough { patience } else { patience.max(deadline) };
-        let limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked };
+        let limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked: None };
         self.read_beside(query.fetcher, reads, looked.outcomes, beside, limits, until).await
     }
 
@@ -472,19 +510,28 @@ impl ReplicaManager {
         fetcher: Fetcher,
         reads: &Reads<'_>,
         mut outcomes: Vec<Outcome>,
-        beside: Vec<(usize, Arc<Partition>)>,
+        beside: Vec<(usize, Arc<Partition>, Option<std::time::Instant>)>,
         limits: FetchLimits,
         until: Instant,
     ) -> Looked {
-        let mut works = Vec::with_capacity(beside.len());
-        for (place, partition) in &beside {
+        let silent = self.disks.silent_dirs();
+        let mut works = Vec::new();
+        for (count, (place, partition, asked)) in beside.iter().enumerate() {
+            if count % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
             let PartitionQuery { params, topic_id, .. } = reads.get(*place).0.clone();
             let wanted = Wanted { partition: Arc::clone(partition), fetcher, params, topic_id };
             if let Some(read) = self.late_reads.take(&wanted) {
                 outcomes[*place] = Ok(read);
                 continue;
             }
+            let dir = partition.parent_dir();
+            if silent.contains(&dir) {
+                continue;
+            }
             let (late_reads, runtime) = (Arc::clone(&self.late_reads), Handle::current());
+            let limits = FetchLimits { asked: *asked, ..limits };
             let read = move |asked: &Asked| {
                 let outcome = wanted.partition.fetch(fetcher, &wanted.params, topic_id, limits);
                 match outcome {
@@ -495,24 +542,24 @@ impl ReplicaManager {
                     outcome => outcome,
                 }
             };
-            works.push(Work { dir: partition.parent_dir(), place: *place, run: Box::new(read) });
+            works.push(Work { dir, place: *place, run: Box::new(read) });
         }
         for (place, outcome) in self.disks.ask(works, until).await {
             outcomes[place] = outcome;
         }
-        let mut is_left_out = false;
-        for (count, (place, partition)) in beside.into_iter().enumerate() {
+        let mut left_out = LeftOut::Nothing;
+        for (count, (place, partition, asked)) in beside.into_iter().enumerate() {
             if count % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
                 tokio::task::yield_now().await;
             }
             if !matches!(outcomes[place], Err(ReplicaError::DiskIsSilent)) {
                 continue;
             }
-            is_left_out = true;
+            left_out = left_out.max(self.disks.left_out(&partition.parent_dir()));
             if !partition.is_held_up() {
                 // All but its records is in memory.
                 let PartitionQuery { params, topic_id, .. } = reads.get(place).0;
-                let no_room = FetchLimits { bytes_left: 0, first_batch: FirstBatch::Cut, ..limits };
+                let no_room = FetchLimits { bytes_left: 0, first_batch: FirstBatch::Cut, asked };
                 let told = without_waiting(|| partition.fetch(fetcher, params, *topic_id, no_room));
                 if !told.as_ref().is_err_and(ReplicaError::would_wait) {
                     outcomes[place] = told;
@@ -529,7 +576,7 @@ impl ReplicaManager {
                 fetched.batches = None;
             }
         }
-        Looked { is_left_out, ..Looked::of(reads, outcomes) }
+        Looked { left_out, ..Looked::of(reads, outcomes) }
     }
 
     /// What this comes to on an I/O thread, for a fetch; `None` if the disk does not answer it.
@@ -561,22 +608,29 @@ impl ReplicaManager {
     /// sequential reader will ask for next, so that finding it holds up none either. What a disk does not give in time is
     /// left to a later fetch.
     async fn warm_up(&self, reads: &Reads<'_>, looked: &mut Looked) {
+        let silent = self.disks.silent_dirs();
         let mut works = Vec::new();
         let mut is_cold = HashSet::new();
         for (place, ((asked, hosted), outcome)) in reads.iter().zip(&looked.outcomes).enumerate() {
+            if place % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
             let Some(region) = outcome.as_ref().ok().and_then(Fetched::region) else { continue };
             if is_cached(region) {
                 continue;
             }
             let named = || asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
             let Some(hosted) = hosted.cloned().or_else(named) else { continue };
+            is_cold.insert(place);
             let (dir, region) = (hosted.parent_dir(), region.clone());
+            if silent.contains(&dir) {
+                continue;
+            }
             let run = Box::new(move |asked: &Asked| {
                 let read = read_ahead(&region, || asked.step());
                 hosted.log_at_hand().map_or(Ok(()), |log| log.observe_read(read))
             });
             works.push(Work { dir, place, run });
-            is_cold.insert(place);
         }
         for (place, read) in self.disks.ask(works, Instant::now() + PATIENCE).await {
             is_cold.remove(&place);
@@ -592,9 +646,15 @@ impl ReplicaManager {
                     fetched.batches = None;
                 }
             }
-            *looked = Looked { is_left_out: true, ..Looked::of(reads, outcomes) };
+            // A fetch that nothing is left to waits for silent disks alone: others give the first that they are asked for.
+            let left_out = looked.left_out.max(LeftOut::Silent);
+            *looked = Looked { left_out, ..Looked::of(reads, outcomes) };
         }
-        for batches in looked.outcomes.iter().flatten().filter_map(|fetched| fetched.batches.as_ref()) {
+        for (place, outcome) in looked.outcomes.iter().enumerate() {
+            if place % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
+            let Some(batches) = outcome.as_ref().ok().and_then(|fetched| fetched.batches.as_ref()) else { continue };
             let Some(region) = batches.region.as_ref().filter(|_| !batches.reached_limit) else { continue };
             let next = what_follows(region);
             if !begins_cached(&next) {

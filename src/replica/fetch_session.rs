@@ -29,7 +29,7 @@ use log::info;
 use crate::log::Log;
 use crate::metadata::image::Image;
 use crate::model::{TOPIC_NAME_BYTES_MAX, TopicId};
-use crate::replica::disks::{Asked, Disks, PATIENCE, Work};
+use crate::replica::disks::{Asked, Disks, LeftOut, Work};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{Outcome, PARTITIONS_A_SLICE, PartitionQuery, is_unknown};
 use crate::replica::hosted::Hosted;
@@ -110,7 +110,7 @@ pub(crate) struct OpenSession<L = Log> {
 
 /// One partition of a session that is to be read.
 pub(crate) struct PendingRead<L = Log> {
-    slot: u32,
+    pub slot: u32,
     pub query: PartitionQuery,
     pub hosted: Option<Arc<Partition<L>>>,
 }
@@ -187,6 +187,26 @@ struct SessionState<L> {
 impl<L> Session<L> {
     fn state(&self) -> MutexGuard<'_, SessionState<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L: PartitionLog> Session<L> {
+    fn key(&self, read: &PendingRead<L>) -> PartitionKey {
+        PartitionKey::of(&read.query, self.uses_topic_ids)
+    }
+
+    /// This partition marks the session, which may have forgotten it and have another in its slot by now.
+    fn watched(&self, slot: u32, key: &PartitionKey, found: Arc<Partition<L>>) -> Option<Arc<Partition<L>>> {
+        let is_wanted = |cached: &&mut CachedPartition<L>| {
+            let known = cached.hosted.as_ref();
+            cached.key == *key && known.is_none_or(|known| known.is_closed() || Arc::ptr_eq(known, &found))
+        };
+        if let Some(cached) = self.state().slot(slot).filter(is_wanted) {
+            cached.hosted = Some(Arc::clone(&found));
+            return Some(found);
+        }
+        found.unwatch(&self.watch, slot);
+        None
     }
 }
 
@@ -427,31 +447,39 @@ impl<L: PartitionLog> OpenSession<L> {
     }
 
     /// Has those watched, on I/O threads, that were not a moment ago since they might have waited for their disk.
-    pub async fn watch_held_up(&self, reads: &mut [PendingRead<L>], hosted: &Hosted<L>, disks: &Disks) {
-        let (mut works, mut found_at) = (Vec::new(), HashMap::new());
-        for (place, read) in reads.iter().enumerate().filter(|(_, read)| read.hosted.is_none()) {
+    pub async fn watch_held_up(&self, reads: &mut [PendingRead<L>], hosted: &Hosted<L>, disks: &Disks) -> LeftOut {
+        let silent = disks.silent_dirs();
+        let (mut works, mut unheard) = (Vec::new(), LeftOut::Nothing);
+        for (place, read) in reads.iter().enumerate() {
+            if place % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
+            if read.hosted.is_some() {
+                continue;
+            }
             let found = read.query.topic.as_ref().and_then(|topic| hosted.get(topic, read.query.partition));
             let Some(found) = found.filter(|found| !found.has_failed_log()) else { continue };
-            let (watch, slot, watched) = (Arc::clone(&self.session.watch), read.slot, Arc::clone(&found));
-            let run = Box::new(move |_: &Asked| watched.watch(&watch, slot));
-            works.push(Work { dir: found.parent_dir(), place, run });
-            found_at.insert(place, found);
+            let dir = found.parent_dir();
+            if silent.contains(&dir) {
+                unheard = LeftOut::Silent;
+                continue;
+            }
+            let (session, slot, key) = (Arc::downgrade(&self.session), read.slot, self.session.key(read));
+            let run = Box::new(move |_: &Asked| {
+                let session = session.upgrade()?;
+                found.watch(&session.watch, slot);
+                session.watched(slot, &key, found)
+            });
+            works.push(Work { dir, place, run });
         }
         if works.is_empty() {
-            return;
+            return unheard;
         }
-        let watched = disks.ask(works, tokio::time::Instant::now() + PATIENCE).await;
-        let mut state = self.session.state();
-        if state.epoch != self.epoch {
-            return;
+        let (watched, left_out) = disks.ask_all(works).await;
+        for (place, found) in watched {
+            reads[place].hosted = found;
         }
-        for (place, ()) in watched {
-            let read = &mut reads[place];
-            if let Some((cached, found)) = state.slot(read.slot).zip(found_at.remove(&place)) {
-                cached.hosted = Some(Arc::clone(&found));
-                read.hosted = Some(found);
-            }
-        }
+        unheard.max(left_out)
     }
 
     /// Takes note of what the fetcher is told and drops the rest from the answer. Partitions that are not known come last; of

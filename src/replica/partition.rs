@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -201,6 +201,8 @@ pub struct Partition<L = Log> {
     pub(super) flushes: SharedFlush,
     /// That of the state, for who may not wait for the lock: somebody may have it who waits for a disk.
     log_at_hand: ArcSwapOption<L>,
+    /// As a fetch saw them last, for who may not wait for the log.
+    seen_bounds: Mutex<Option<Bounds>>,
     /// Its replica was stopped and deleted here.
     is_closed: AtomicBool,
 }
@@ -252,6 +254,7 @@ impl<L: PartitionLog> Partition<L> {
             state: Lock::new(state),
             flushes: SharedFlush::default(),
             log_at_hand: ArcSwapOption::empty(),
+            seen_bounds: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }
     }
@@ -309,6 +312,15 @@ impl<L: PartitionLog> Partition<L> {
     /// Whether its log, or the directory that it is in, is not served any more. Takes no lock.
     pub(super) fn has_failed_log(&self) -> bool {
         self.log_at_hand.load().as_ref().is_some_and(|log| log.is_offline())
+    }
+
+    fn seen_bounds(&self) -> MutexGuard<'_, Option<Bounds>> {
+        self.seen_bounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bounds that a fetch saw last, if one has since this broker hosts it. Waits for no disk.
+    pub fn last_bounds(&self) -> Option<Bounds> {
+        *self.seen_bounds()
     }
 
     /// That of the state, for who may not wait for the lock.
@@ -609,6 +621,7 @@ impl<L: PartitionLog> Partition<L> {
             let diverging = diverging_epoch(&*log, &bounds, params)?;
             (log, state.leadership.leader_epoch(), is_in_sync, bounds, diverging)
         };
+        *self.seen_bounds() = Some(bounds);
         let end = fetcher.end(&bounds);
         if diverging.is_some() {
             return Ok(Fetched {

@@ -16,7 +16,7 @@ use crate::config::log::LogConfig;
 use crate::config::metadata_version::MetadataVersion;
 use crate::config::sections::ReplicaConfig;
 use crate::log::dirs::LogDirs;
-use crate::log::{OffsetQuery, TimestampedOffset};
+use crate::log::{Bounds, OffsetQuery, TimestampedOffset};
 use crate::metadata::cache::MetadataCache;
 use crate::model::internal_topics::is_internal_topic;
 use crate::model::lock::off_the_network;
@@ -212,6 +212,11 @@ impl ReplicaManager {
     /// Whether a disk does not keep up, so that whoever looks at the partition may wait. Takes no lock.
     pub fn is_held_up(&self, topic: &str, partition: i32) -> bool {
         self.log_dirs.is_any_held_up() && self.hosted.get(topic, partition).is_some_and(|hosted| hosted.is_held_up())
+    }
+
+    /// The bounds of the partition that a fetch saw last. Waits for no disk.
+    pub fn last_bounds(&self, topic: &str, partition: i32) -> Option<Bounds> {
+        self.hosted.get(topic, partition).and_then(|hosted| hosted.last_bounds())
     }
 
     /// The log directory that the partition is in. Takes no lock.
