@@ -150,6 +150,47 @@ fn a_topic_that_is_created_on_a_full_disk_is_led_once_there_is_room() {
     unmount_small_disk(&cluster.broker.data);
 }
 
+/// Which elects nobody when a replica is back: it waits to be asked.
+#[test]
+fn a_topic_that_is_created_on_a_full_disk_is_led_once_there_is_room_under_a_jvm_controller_too() {
+    if !is_inside("a_topic_that_is_created_on_a_full_disk_is_led_once_there_is_room_under_a_jvm_controller_too") {
+        return;
+    }
+    let scratch = Scratch::new("full-under-jvm");
+    let zookeeper = ZooKeeper::start(&scratch);
+    let settings = "auto.leader.rebalance.enable=false";
+    let brokers: Vec<Broker> = (0..2).map(|id| Broker::configure_as(id, &scratch, zookeeper.port, settings)).collect();
+    mount_small_disk(&brokers[1].data);
+    let mut cluster = Brokers { brokers, zookeeper, scratch };
+    for (id, kind) in [Kind::Jvm("3.9.1"), Kind::Odradek].into_iter().enumerate() {
+        cluster.start_broker(id, kind);
+    }
+    cluster.until_all_know(&[0, 1]);
+    let filler = cluster.brokers[1].data.join("filler");
+    let full = fs::write(&filler, vec![0; DISK_BYTES as usize]);
+    assert!(full.is_err(), "all of it is written");
+    let assignment = |partition_index| CreatableReplicaAssignment { partition_index, broker_ids: vec![1] };
+    let topic = CreatableTopic {
+        name: "t".to_owned(),
+        num_partitions: -1,
+        replication_factor: -1,
+        assignments: (0..2).map(assignment).collect(),
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1, ..Default::default() };
+    cluster.client(0).call(&request, 4).expect("CreateTopics is answered");
+    eventually(PATIENCE, "they are refused", || match cluster.brokers[1].process().said() {
+        said if (0..2).all(|number| said.contains(&format!("t-{number}: leader epoch 0 cannot be served"))) => Ok(()),
+        _ => Err(cluster.brokers[1].process().last_words()),
+    });
+    fs::remove_file(&filler).expect("removable");
+    let mut client = cluster.client(1);
+    client.until_led("t", 2);
+    let sent = client.produce("t", 1, batch(Codec::None, ["x".to_owned()])).expect("Produce is answered");
+    assert_eq!(sent, Ok(0));
+    unmount_small_disk(&cluster.brokers[1].data);
+}
+
 #[test]
 fn with_a_reserve_a_broker_without_room_for_producers_commits_compacts_and_administers_until_there_is_room() {
     if !is_inside(

@@ -26,6 +26,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// that it refused to write may be written.
 const TELL_BACKOFF: Duration = Duration::from_secs(5);
 
+/// After which a controller has elected a leader, if it does.
+const ELECTION_WAIT: Duration = Duration::from_secs(2);
+const ELECTION_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Elections that are asked for at once: their names fit into a znode.
+const ELECTIONS_MAX: usize = 1000;
+
 pub(crate) fn start(
     tasks: &mut JoinSet<()>,
     config: &LogDirsConfig,
@@ -35,6 +42,7 @@ pub(crate) fn start(
     shutdown: watch::Receiver<bool>,
 ) {
     start_passes(tasks, config, &replicas, &shutdown);
+    tasks.spawn(ask_for_leaders(Arc::clone(&replicas), zookeeper.clone(), shutdown.clone()));
     let broker = replicas.broker();
     let tell = async move || tell_of_failure(&zookeeper, broker).await;
     tasks.spawn(follow_failures(failed_dirs, replicas, tell, shutdown));
@@ -163,6 +171,44 @@ async fn tell_of_failure(zookeeper: &ZooKeeper, broker: BrokerId) {
                 tokio::time::sleep(TELL_BACKOFF).await;
             }
         }
+    }
+}
+
+/// Asks the controller to elect those leaders that it might have elected by now, later and later. A JVM controller
+/// elects nobody when it hears that a replica is back which it took for one on a failed directory.
+/// Source: kafka 3.9.0-rc3 core/.../controller/KafkaController.scala (processLeaderAndIsrResponseReceived).
+async fn ask_for_leaders(replicas: Arc<ReplicaManager>, zookeeper: ZooKeeper, mut shutdown: watch::Receiver<bool>) {
+    let path = odradek_zookeeper::znode::preferred_replica_election::PATH;
+    let asking = async {
+        let mut leaderless = replicas.leaderless.subscribe();
+        loop {
+            if leaderless.wait_for(|leaderless| !leaderless.is_empty()).await.is_err() {
+                return;
+            }
+            let mut wait = ELECTION_WAIT;
+            loop {
+                // Nothing tells that a controller does not elect.
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(ELECTION_WAIT_MAX);
+                let names = replicas.still_leaderless();
+                let Some(first) = names.first() else { break };
+                info!("the controller is asked for leaders of {first} and {} other partitions", names.len() - 1);
+                let named: Vec<(&str, i32)> =
+                    names.iter().map(|name| (&*name.topic, name.partition)).take(ELECTIONS_MAX).collect();
+                match zookeeper.request_preferred_election(&named).await {
+                    Ok(()) => zookeeper.mended(path),
+                    Err(ZkError::Closed) => return,
+                    Err(ZkError::SessionExpired) => {}
+                    Err(why) => {
+                        zookeeper.complain(path, "partitions that have a replica again stay without a leader", &why)
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        _ = shutdown.wait_for(|stop| *stop) => {}
     }
 }
 

@@ -100,8 +100,9 @@ impl<K: Ord> Pending<K> {
         self.0.lock().expect("nothing panics under this lock").contains_key(key)
     }
 
-    pub fn forget(&self, key: &K) {
-        self.0.lock().expect("nothing panics under this lock").remove(key);
+    /// True if it was known.
+    pub fn forget(&self, key: &K) -> bool {
+        self.0.lock().expect("nothing panics under this lock").remove(key).is_some()
     }
 
     pub fn forget_all(&self) {

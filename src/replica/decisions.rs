@@ -276,7 +276,14 @@ impl ReplicaManager {
         };
         match outcome {
             Err(PartitionRefusal::Storage) if may_pass && !partition.is_offline() => self.log_dirs.note_refused(name),
-            _ => self.log_dirs.forget_refused(name),
+            _ => {
+                let was_refused = self.log_dirs.forget_refused(name);
+                let (local, is_led) = (self.broker(), decision.leader.0 >= 0);
+                let may_lead = decision.assignment.first() == Some(&local) && decision.isr.contains(&local);
+                if was_refused && outcome.is_ok() && may_lead && !is_led {
+                    self.leaderless.send_modify(|leaderless| _ = leaderless.insert(name.clone()));
+                }
+            }
         }
         outcome
     }
@@ -396,7 +403,7 @@ impl ReplicaManager {
         self.fetchers.stop(&names);
         let closed: Vec<_> = names.iter().filter_map(|name| self.hosted.get(&name.topic, name.partition)).collect();
         self.hosted.remove(&names);
-        names.iter().for_each(|name| self.log_dirs.forget_refused(name));
+        names.iter().for_each(|name| _ = self.log_dirs.forget_refused(name));
         closed.iter().for_each(|partition| partition.close());
         (outcomes, deleted)
     }

@@ -77,6 +77,9 @@ pub struct ReplicaManager {
     pub(super) has_decisions: watch::Sender<bool>,
     /// Notified when the controller is to tell again which partitions live here: some were refused that may be had now.
     pub(crate) wants_decisions: Notify,
+    /// Partitions that were refused, and that nobody leads though this broker, which is to lead them before others, has
+    /// them by now and is in sync.
+    pub(crate) leaderless: watch::Sender<BTreeSet<TopicPartition>>,
 }
 
 impl ReplicaManager {
@@ -136,12 +139,23 @@ impl ReplicaManager {
             events,
             has_decisions: watch::Sender::new(false),
             wants_decisions: Notify::new(),
+            leaderless: watch::Sender::default(),
         };
         (Arc::new(replicas), told, begun)
     }
 
     pub fn broker(&self) -> BrokerId {
         self.around.local
+    }
+
+    /// Those of `leaderless` of which the cluster still says that nobody leads them; the others are forgotten.
+    pub fn still_leaderless(&self) -> BTreeSet<TopicPartition> {
+        let image = self.around.metadata.image();
+        let has_none = |name: &TopicPartition| {
+            image.partition(&name.topic, name.partition).is_some_and(|known| known.leader.0 < 0)
+        };
+        self.leaderless.send_modify(|leaderless| leaderless.retain(has_none));
+        self.leaderless.borrow().clone()
     }
 
     /// A hosted partition, or why there is none. Takes its lock, as does nearly all that there is to ask of it: while its disk

@@ -797,6 +797,31 @@ async fn what_there_was_no_room_for_is_asked_for_until_it_is_had_or_the_broker_r
     assert!(!is_wanted("t"), "another broker may have it by now");
 }
 
+/// A JVM controller has taken its leader for one on a failed directory, and elects nobody when it is back.
+#[tokio::test]
+async fn a_leader_is_asked_for_where_there_is_room_by_now_and_none_has_been_elected() {
+    let fixture = Fixture::new();
+    let leaderless = || fixture.replicas.still_leaderless().into_iter().map(|name| name.topic).collect::<Vec<_>>();
+    let names = ["led", "of-another", "t"];
+    fixture.publish(&names.map(|topic| (topic, 0))).await;
+    let full = faults::below(fixture.dir.path(), |op, _| match op {
+        Op::MakeDir => Err(Errno::NOSPC.into()),
+        _ => Ok(()),
+    });
+    for topic in names {
+        assert_eq!(fixture.decide(topic, 0, 1, 0, &[1, 2]).await, Err(PartitionRefusal::Storage));
+    }
+    drop(full);
+    let update = fixture.image_of(BrokerId(-1), &names.map(|topic| (topic, 0)));
+    assert_eq!(fixture.replicas.update_metadata(epochs(), update).await, Ok(()));
+    for (topic, leader, replicas) in [("led", 1, [1, 2]), ("of-another", -1, [2, 1]), ("t", -1, [1, 2])] {
+        assert_eq!(fixture.decide(topic, 0, leader, 1, &replicas).await, Ok(()));
+    }
+    assert_eq!(leaderless(), ["t".into()]);
+    fixture.publish(&[("t", 0)]).await;
+    assert_eq!(leaderless(), [] as [Arc<str>; 0]);
+}
+
 /// Followers in lockstep: whatever the interleaving, what a consumer sees is on every replica of the ISR.
 #[tokio::test]
 async fn the_high_watermark_never_passes_a_follower_and_never_goes_back() {

@@ -4,7 +4,7 @@ use crate::error::ZkError;
 use crate::session::{CreateKind, ZooKeeper};
 use crate::watch::{ChildrenWatch, retried};
 use crate::znode::config::ConfigEntity;
-use crate::znode::{config_change, isr_change, log_dir_event};
+use crate::znode::{config_change, isr_change, log_dir_event, preferred_replica_election};
 use log::debug;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -48,6 +48,12 @@ impl ZooKeeper {
         let path = format!("{}/{}", isr_change::ROOT, isr_change::PREFIX);
         let data = isr_change::encode(partitions);
         self.create_recursive(&path, &data, CreateKind::PersistentSequential).await.map(|_| ())
+    }
+
+    /// Asks the controller to let the preferred replicas of partitions lead. Fails while somebody else is asking.
+    pub async fn request_preferred_election(&self, partitions: &[(&str, i32)]) -> Result<(), ZkError> {
+        let data = preferred_replica_election::encode(partitions);
+        self.create_recursive(preferred_replica_election::PATH, &data, CreateKind::Persistent).await.map(|_| ())
     }
 
     pub fn config_changes(&self) -> ConfigChanges {

@@ -80,9 +80,9 @@ impl LogDirs {
         self.dirs.iter().any(|dir| dir.shared.refused.contains(tp)) && !self.dirs.iter().any(is_unloadable)
     }
 
-    /// It has been, or is wanted no more.
-    pub fn forget_refused(&self, tp: &TopicPartition) {
-        self.dirs.iter().for_each(|dir| dir.shared.refused.forget(tp));
+    /// It is here, or is wanted no more. True if it had been refused.
+    pub fn forget_refused(&self, tp: &TopicPartition) -> bool {
+        self.dirs.iter().filter(|dir| dir.shared.refused.forget(tp)).count() > 0
     }
 
     pub fn forget_all_refused(&self) {
