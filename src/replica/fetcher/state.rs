@@ -208,8 +208,6 @@ pub(crate) struct Fetcher {
     unsettled: BTreeSet<TopicPartition>,
     delayed: BTreeSet<(Instant, TopicPartition)>,
     throttled: BTreeSet<TopicPartition>,
-    /// Whose disks do not answer.
-    aside: BTreeSet<TopicPartition>,
     /// Throttled partitions that are not in sync are not fetched now.
     is_quota_exceeded: bool,
     /// The leader was not reached.
@@ -231,7 +229,6 @@ impl Fetcher {
             unsettled: BTreeSet::new(),
             delayed: BTreeSet::new(),
             throttled: BTreeSet::new(),
-            aside: BTreeSet::new(),
             is_quota_exceeded: false,
             paused_until: None,
             asked: Asked::default(),
@@ -295,7 +292,6 @@ impl Fetcher {
         let Some(gone) = self.followed.remove(partition) else { return };
         self.unsettled.remove(partition);
         self.throttled.remove(partition);
-        self.aside.remove(partition);
         if let Some(due) = gone.delayed_until {
             self.delayed.remove(&(due, partition.clone()));
         }
@@ -325,28 +321,12 @@ impl Fetcher {
         }
     }
 
-    /// Nothing is asked of a partition that is set aside, nor asked for it.
-    pub fn set_aside(&mut self, partition: &TopicPartition, is_aside: bool) {
-        let has_changed = match is_aside && self.followed.contains_key(partition) {
-            true => self.aside.insert(partition.clone()),
-            false => self.aside.remove(partition),
-        };
-        if has_changed {
-            self.look_at(partition);
-        }
-    }
-
-    /// Something is being done to its log.
-    pub fn is_busy(&self, partition: &TopicPartition) -> bool {
-        self.followed.get(partition).is_some_and(|followed| followed.phase == Phase::Busy)
-    }
-
     /// Puts a partition among those for which there is something to do.
     fn look_at(&mut self, partition: &TopicPartition) {
         let Some(followed) = self.followed.get(partition) else { return };
         self.changed.insert(partition.clone());
         let is_unsettled = matches!(followed.phase, Phase::Truncating | Phase::OutOfRange | Phase::PastStart);
-        if is_unsettled && followed.delayed_until.is_none() && !self.aside.contains(partition) {
+        if is_unsettled && followed.delayed_until.is_none() {
             self.unsettled.insert(partition.clone());
         } else {
             self.unsettled.remove(partition);
@@ -481,9 +461,6 @@ impl Fetcher {
     /// What the leader is to know of a partition, if it is to be fetched.
     fn wanted(&self, partition: &TopicPartition) -> Option<Sent> {
         let followed = self.followed.get(partition).filter(|followed| followed.is_ready())?;
-        if self.aside.contains(partition) {
-            return None;
-        }
         if self.is_quota_exceeded && self.throttled.contains(partition) && !followed.is_in_sync() {
             return None;
         }

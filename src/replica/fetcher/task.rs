@@ -2,14 +2,14 @@
 //! threads what comes of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use tokio::sync::{Notify, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::client::connection::{Connection, ConnectionSettings};
 use crate::client::error::ClientError;
@@ -23,7 +23,6 @@ use crate::protocol::messages::fetch::{FetchRequest, FetchResponse, ReplicaState
 use crate::protocol::messages::list_offsets::ListOffsetsResponse;
 use crate::protocol::messages::offset_for_leader_epoch::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use crate::replica::counters::{ReplicaCounters, add};
-use crate::replica::disks::PATIENCE;
 use crate::replica::fetcher::answers::{epoch_ends, offsets};
 use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::fetcher::state::{Done, Fetcher, Next, Question, Start, Task, Work};
@@ -93,10 +92,6 @@ pub(super) struct Source {
 /// thread and back.
 const BYTES_AT_ONCE_MAX: usize = 256 * 1024;
 const PARTITIONS_AT_ONCE_MAX: usize = 64;
-
-/// What was done to the logs of a directory.
-type DoneIn = (Option<PathBuf>, Result<Vec<Done>, ShuttingDown>);
-
 pub(super) struct FetcherTask {
     pub source: Source,
     pub core: Fetcher,
@@ -110,14 +105,6 @@ pub(super) struct FetcherTask {
     pub counters: Arc<ReplicaCounters>,
     pub fetchers: Arc<Fetchers>,
     pub partitions: BTreeMap<TopicPartition, Arc<Partition>>,
-    /// What is being done to logs, for each directory by itself.
-    pub jobs: JoinSet<DoneIn>,
-    /// How many those of each directory are.
-    pub under_way: HashMap<Option<PathBuf>, usize>,
-    /// Directories whose disks are not waited for any more, with the partitions that are set aside until they answer.
-    pub left: HashMap<Option<PathBuf>, Vec<TopicPartition>>,
-    /// Once what is being done to their logs is done.
-    pub handed_over_later: BTreeMap<TopicPartition, u64>,
     pub connection: Option<Connection>,
     /// The leader was not reached, and that was said.
     pub complained: bool,
@@ -141,19 +128,22 @@ impl FetcherTask {
             if self.core.is_empty() && self.fetchers.end(self.source.leader, self.source.number, &self.mailbox) {
                 break;
             }
-            let carried_out = match self.next() {
-                Next::Work(works) => self.carry_out(works).await,
-                Next::Wait(until) => self.wait(until).await,
+            let works = match self.next() {
+                Next::Work(works) => works,
+                Next::Wait(until) => {
+                    self.wait(until).await;
+                    continue;
+                }
                 Next::Ask(question) => {
                     let told = self.ask(question).await;
                     // What has changed meanwhile decides what the answer is good for.
                     self.hear();
-                    let works = self.take_in(told);
-                    self.carry_out(works).await
+                    self.take_in(told)
                 }
             };
-            if carried_out.is_err() {
-                break;
+            if !works.is_empty() {
+                let Ok(done) = self.carry_out(works).await else { break };
+                self.core.on_done(done, Instant::now());
             }
         }
         info!("{} Stopped", self.name);
@@ -180,22 +170,13 @@ impl FetcherTask {
                     self.core.unfollow(name);
                 }
                 self.core.follow(name.clone(), &start);
-                self.handed_over_later.remove(name);
-                if let Some(aside) = self.left.get_mut(&partition.parent_dir()) {
-                    aside.push(name.clone());
-                    self.core.set_aside(name, true);
-                }
             }
             Command::Unfollow => {
                 self.partitions.remove(name);
-                self.handed_over_later.remove(name);
                 self.core.unfollow(name);
             }
             Command::SetTopicId(topic_id) => self.core.set_topic_id(name, topic_id),
             Command::SetThrottled(is_throttled) => self.core.set_throttled(name, is_throttled),
-            Command::HandOver(word) if self.core.is_busy(name) => {
-                self.handed_over_later.insert(name.clone(), word);
-            }
             Command::HandOver(word) => {
                 let identity = self.core.identity(name);
                 self.core.unfollow(name);
@@ -203,7 +184,7 @@ impl FetcherTask {
                     return;
                 };
                 let (fetchers, dir, disk) = (Arc::clone(&self.fetchers), partition.parent_dir(), partition.disk());
-                // Nothing of this fetcher is under way for it, so the log ends where the other goes on.
+                // Nothing of this fetcher is under way, so the log ends where the other goes on.
                 let hand_over = move || {
                     if let Ok(position) = partition.follower_position(leader_epoch) {
                         let is_throttled = partition.is_throttled_follower();
@@ -222,17 +203,15 @@ impl FetcherTask {
         }
     }
 
-    async fn wait(&mut self, until: Option<Instant>) -> Result<(), ShuttingDown> {
-        let until = async move {
-            match until {
-                None => std::future::pending().await,
-                Some(until) => tokio::time::sleep_until(until.into()).await,
+    async fn wait(&self, until: Option<Instant>) {
+        match until {
+            None => self.mailbox.arrival.notified().await,
+            Some(until) => {
+                tokio::select! {
+                    () = self.mailbox.arrival.notified() => {}
+                    () = tokio::time::sleep_until(until.into()) => {}
+                }
             }
-        };
-        tokio::select! {
-            () = self.mailbox.arrival.notified() => Ok(()),
-            () = until => Ok(()),
-            Some(done) = self.jobs.join_next() => self.take_done(done),
         }
     }
 
@@ -326,58 +305,7 @@ impl FetcherTask {
 
     // ---- the logs ----
 
-    /// Waits for disks while they answer. Where one does not, its partitions are set aside until it has.
-    async fn carry_out(&mut self, works: Vec<Work>) -> Result<(), ShuttingDown> {
-        self.begin(works);
-        let until = tokio::time::Instant::now() + PATIENCE;
-        while self.under_way.keys().any(|dir| !self.left.contains_key(dir)) {
-            match tokio::time::timeout_at(until, self.jobs.join_next()).await {
-                Ok(Some(done)) => self.take_done(done)?,
-                Ok(None) => break,
-                Err(_) => self.leave_the_silent(),
-            }
-        }
-        while let Some(done) = self.jobs.try_join_next() {
-            self.take_done(done)?;
-        }
-        Ok(())
-    }
-
-    fn leave_the_silent(&mut self) {
-        let silent: Vec<_> = self.under_way.keys().filter(|dir| !self.left.contains_key(*dir)).cloned().collect();
-        for dir in silent {
-            let of_dir = self.partitions.iter().filter(|(_, partition)| partition.parent_dir() == dir);
-            let aside: Vec<TopicPartition> = of_dir.map(|(name, _)| name.clone()).collect();
-            let shown = dir.as_deref().unwrap_or(Path::new("")).display();
-            info!("{} {} partitions wait until {shown} answers", self.name, aside.len());
-            aside.iter().for_each(|name| self.core.set_aside(name, true));
-            self.left.insert(dir, aside);
-        }
-    }
-
-    fn take_done(&mut self, done: Result<DoneIn, JoinError>) -> Result<(), ShuttingDown> {
-        let (dir, outcomes) = done.map_err(|_| ShuttingDown)?;
-        self.core.on_done(outcomes?, Instant::now());
-        let left = self.under_way.get_mut(&dir).map_or(0, |jobs| {
-            *jobs -= 1;
-            *jobs
-        });
-        if left == 0 {
-            self.under_way.remove(&dir);
-            let aside = self.left.remove(&dir).unwrap_or_default();
-            aside.iter().for_each(|name| self.core.set_aside(name, false));
-        }
-        let is_due = |(name, _): &(&TopicPartition, &u64)| !self.core.is_busy(name);
-        let due: Vec<_> =
-            self.handed_over_later.iter().filter(is_due).map(|(name, word)| (name.clone(), *word)).collect();
-        for (name, word) in due {
-            self.handed_over_later.remove(&name);
-            self.obey(&name, Command::HandOver(word));
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self, works: Vec<Work>) {
+    async fn carry_out(&mut self, works: Vec<Work>) -> Result<Vec<Done>, ShuttingDown> {
         let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
         // What failed is let go of in a moment, and nobody may wait for its lock.
         let works = works.into_iter().filter_map(with_partition).filter(|(partition, _)| !partition.has_failed_log());
@@ -385,18 +313,17 @@ impl FetcherTask {
         let bytes: usize = works.iter().map(|(_, work)| appended_bytes(&work.task)).sum();
         let is_short = bytes <= BYTES_AT_ONCE_MAX && works.len() <= PARTITIONS_AT_ONCE_MAX;
         if is_short && !works.iter().any(|(partition, work)| may_wait_for_a_disk(partition, &work.task)) {
-            let done = all_done(works, &self.throttle, wall_clock_ms());
-            return self.core.on_done(done, Instant::now());
+            return Ok(all_done(works, &self.throttle, wall_clock_ms()));
         }
         let mut by_dir: HashMap<Option<PathBuf>, Vec<(Arc<Partition>, Work)>> = HashMap::new();
         for (partition, work) in works {
             by_dir.entry(partition.parent_dir()).or_default().push((partition, work));
         }
+        let mut jobs = JoinSet::new();
         for (dir, works) in by_dir {
-            *self.under_way.entry(dir.clone()).or_default() += 1;
             let (log_dirs, throttle, io) =
                 (Arc::clone(&self.log_dirs), Arc::clone(&self.throttle), Arc::clone(&self.io));
-            self.jobs.spawn(async move {
+            jobs.spawn(async move {
                 let mut cut_in: BTreeSet<PathBuf> = dir.iter().cloned().collect();
                 let carry_out = move || {
                     let now_ms = wall_clock_ms();
@@ -410,10 +337,14 @@ impl FetcherTask {
                     }
                     outcomes
                 };
-                let done = io.run_in(dir.as_deref(), carry_out).await;
-                (dir, done)
+                io.run_in(dir.as_deref(), carry_out).await
             });
         }
+        let mut outcomes = Vec::new();
+        while let Some(done) = jobs.join_next().await {
+            outcomes.extend(done.map_err(|_| ShuttingDown)??);
+        }
+        Ok(outcomes)
     }
 }
 
@@ -456,18 +387,9 @@ fn may_wait_for_a_disk(partition: &Partition, task: &Task) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::config::log::LogConfig;
-    use crate::config::sections::ReplicaConfig;
-    use crate::log::testing::Gate;
-    use crate::model::{LeaderEpoch, Offset};
-    use crate::protocol::message::Payload;
-    use crate::protocol::messages::fetch::{FetchableTopicResponse, PartitionData};
-    use crate::replica::follower::Position;
     use crate::replica::follower_tests::{batch, following, from_leader};
-    use crate::replica::tests::Fixture;
 
     #[test]
     fn an_append_that_begins_a_segment_is_not_made_among_connections() {
@@ -480,96 +402,5 @@ mod tests {
         assert!(!may_wait(batch(4, 10, 10)));
         assert!(may_wait(batch(4, 10, 11)));
         assert!(may_wait([batch(4, 10, 10), batch(4, 20, 1)].concat()));
-    }
-
-    /// More than is appended at once.
-    const MANY: usize = 30_000;
-
-    fn over_two_dirs() -> Fixture {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
-        Fixture::over(root, dirs, ReplicaConfig::default())
-    }
-
-    /// Two partitions in either directory, which all have the leader's first ten records. Those whose topics come first are in
-    /// the same.
-    async fn fetching(fixture: &Fixture) -> (FetcherTask, [String; 4]) {
-        let mut fetcher = fixture.replicas.fetchers().fetcher((BrokerId(2), 0));
-        let mut topics = ["a", "b", "c", "d"].map(str::to_owned);
-        for topic in &topics {
-            assert_eq!(fixture.decide(topic, 0, 2, 0, &[1, 2]).await, Ok(()));
-            let partition = fixture.replicas.partition(topic, 0).expect("hosted");
-            let (log_start_offset, high_watermark, log_end_offset) = (Offset(0), Offset(0), Offset(0));
-            let last_epoch = Some(LeaderEpoch(0));
-            let position = Position { log_start_offset, high_watermark, log_end_offset, last_epoch };
-            let start = Start { topic_id: TopicId::ZERO, leader_epoch: LeaderEpoch(0), position, is_throttled: false };
-            fetcher.mailbox.put(partition.name().clone(), Command::Follow(partition, start));
-        }
-        asked(&mut fetcher);
-        is_answered(&mut fetcher, &topics, 0, 10).await;
-        topics.sort_by_key(|topic| fixture.replicas.parent_dir(topic, 0));
-        let [one, other] = [1, 2].map(|at| fixture.replicas.parent_dir(&topics[at], 0));
-        assert!(one != other);
-        (fetcher, topics)
-    }
-
-    /// What it wants from where on of which partition, and which it wants no more.
-    fn asked(fetcher: &mut FetcherTask) -> (BTreeMap<String, i64>, BTreeSet<String>) {
-        fetcher.hear();
-        let Next::Ask(Question::Fetch { request, .. }) = fetcher.next() else { panic!("it does not fetch") };
-        let wanted = request.topics.into_iter().map(|topic| (topic.topic, topic.partitions[0].fetch_offset));
-        (wanted.collect(), request.forgotten_topics_data.into_iter().map(|topic| topic.topic).collect())
-    }
-
-    async fn is_answered(fetcher: &mut FetcherTask, topics: &[String], from: i64, records: usize) {
-        let records = Bytes::from(batch(0, from, records));
-        let of_topic = |topic: &String| {
-            let data = PartitionData { records: Some(Payload::Bytes(records.clone())), ..Default::default() };
-            FetchableTopicResponse { topic: topic.clone(), partitions: vec![data], ..Default::default() }
-        };
-        let responses = topics.iter().map(of_topic).collect();
-        let works =
-            fetcher.take_in(Ok(Told::Fetched(FetchResponse { session_id: 7, responses, ..Default::default() })));
-        fetcher.carry_out(works).await.expect("it is not shut down");
-    }
-
-    async fn until_done(fetcher: &mut FetcherTask) {
-        while !fetcher.under_way.is_empty() {
-            fetcher.wait(None).await.expect("it is not shut down");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_does_not_answer_holds_up_what_is_fetched_for_no_other() {
-        let fixture = over_two_dirs();
-        let (mut fetcher, [slow, beside, fast, other]) = fetching(&fixture).await;
-        let all = [&slow, &beside, &fast, &other].map(|topic| (topic.clone(), 10));
-        assert_eq!(asked(&mut fetcher), (all.into(), [].into()));
-        let (gate, _fault) = Gate::of_writes_below(&fixture.replicas.parent_dir(&slow, 0).expect("it has a log"));
-        is_answered(&mut fetcher, &[slow.clone(), fast.clone()], 10, MANY).await;
-        let many = MANY as i64;
-        let gone = [slow.clone(), beside.clone()];
-        assert_eq!(asked(&mut fetcher), ([(fast.clone(), many + 10)].into(), gone.into()));
-        is_answered(&mut fetcher, std::slice::from_ref(&fast), many + 10, MANY).await;
-        assert_eq!(asked(&mut fetcher), ([(fast, many * 2 + 10)].into(), [].into()));
-        assert!(!gate.is_open(), "it was not waited for");
-        gate.open();
-        until_done(&mut fetcher).await;
-        assert_eq!(asked(&mut fetcher), ([(slow, many + 10), (beside, 10)].into(), [].into()));
-    }
-
-    #[tokio::test]
-    async fn a_partition_is_handed_over_once_what_is_being_done_to_its_log_is_done() {
-        let fixture = over_two_dirs();
-        let (mut fetcher, [slow, ..]) = fetching(&fixture).await;
-        asked(&mut fetcher);
-        let (gate, _fault) = Gate::of_writes_below(&fixture.replicas.parent_dir(&slow, 0).expect("it has a log"));
-        is_answered(&mut fetcher, std::slice::from_ref(&slow), 10, MANY).await;
-        let name = TopicPartition::new(slow.as_str(), 0);
-        fetcher.obey(&name, Command::HandOver(1));
-        assert!(fetcher.core.identity(&name).is_some() && !gate.is_open());
-        gate.open();
-        until_done(&mut fetcher).await;
-        assert!(fetcher.core.identity(&name).is_none());
     }
 }
