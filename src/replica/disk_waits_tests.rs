@@ -389,8 +389,9 @@ async fn a_fetch_that_waits_knows_of_what_it_could_not_be_registered_with() {
     assert_eq!((parked.is_finished(), left_out), (false, LeftOut::Silent));
     disk.answer();
     until("it has answered", || replicas.disks.silent_dirs().is_empty()).await;
-    let (parked, left_out) = replicas.park(&query, look().await, 1).await;
-    assert_eq!((parked.is_finished(), left_out), (false, LeftOut::Nothing));
+    // Whether it goes on at once depends on what the look found: it may be what was read late, and old.
+    let (_, left_out) = replicas.park(&query, look().await, 1).await;
+    assert_eq!(left_out, LeftOut::Nothing);
 }
 
 /// As one is on which appends wait for each other, and who reads for them all.
