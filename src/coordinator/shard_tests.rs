@@ -123,21 +123,12 @@ fn shards(gate: &Arc<Gate>) -> (Arc<Shards<Epoch>>, mpsc::Receiver<()>, Arc<Atom
     (Shards::new(settings, terms, 1, log, Arc::default(), Box::new(|()| {}), Box::new(now)), has_begun, count)
 }
 
-const APPENDS: usize = 1000;
+/// Nothing, and appends become what is said here.
+struct Made<F>(F);
 
-/// Whoever appends finds that somebody else wants to meanwhile.
-#[derive(Default)]
-struct Busy {
-    shards: OnceLock<Weak<Shards<Epoch>>>,
-    appended: AtomicUsize,
-}
-
-impl CoordinatorLog for Busy {
+impl<F: Fn() -> Appending + Send + Sync + 'static> CoordinatorLog for Made<F> {
     fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
-        if self.appended.fetch_add(1, Ordering::Relaxed) + 1 < APPENDS {
-            want(&self.shards.get().and_then(Weak::upgrade).expect("they append"));
-        }
-        Appending::Done(Ok(Offset(0)))
+        (self.0)()
     }
 
     fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
@@ -153,6 +144,24 @@ impl CoordinatorLog for Busy {
     }
 }
 
+const APPENDS: usize = 1000;
+
+/// Whoever appends finds that somebody else wants to meanwhile.
+#[derive(Default)]
+struct Busy {
+    shards: OnceLock<Weak<Shards<Epoch>>>,
+    appended: AtomicUsize,
+}
+
+impl Busy {
+    fn append(&self) -> Appending {
+        if self.appended.fetch_add(1, Ordering::Relaxed) + 1 < APPENDS {
+            want(&self.shards.get().and_then(Weak::upgrade).expect("they append"));
+        }
+        Appending::Done(Ok(Offset(0)))
+    }
+}
+
 fn want(shards: &Arc<Shards<Epoch>>) {
     let shard = shards.owned(0).expect("it is loaded");
     shards.now(shard, |_, turn| {
@@ -161,7 +170,8 @@ fn want(shards: &Arc<Shards<Epoch>>) {
 }
 
 /// Of a topic with one partition, which it speaks for.
-fn loaded(log: Arc<dyn CoordinatorLog>, clock: Clock) -> Arc<Shards<Epoch>> {
+fn loaded(append: impl Fn() -> Appending + Send + Sync + 'static, clock: Clock) -> Arc<Shards<Epoch>> {
+    let log = Arc::new(Made(append));
     let gate = Arc::new(Gate::default());
     gate.open();
     let settings = Loading { gate, begun: Mutex::new(mpsc::channel().0) };
@@ -180,25 +190,13 @@ struct Watching {
     most_behind: AtomicUsize,
 }
 
-impl CoordinatorLog for Watching {
-    fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
+impl Watching {
+    fn append(&self) -> Appending {
         let shards = self.shards.get().and_then(Weak::upgrade).expect("they append");
         let fired = shards.owned(0).expect("it is loaded").core().timers_fired;
         let behind = fired - self.appended.fetch_add(1, Ordering::Relaxed);
         self.most_behind.fetch_max(behind, Ordering::Relaxed);
         Appending::Done(Ok(Offset(0)))
-    }
-
-    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn log_start_offset(&self, _: i32) -> Option<Offset> {
-        Some(Offset(0))
-    }
-
-    fn read(&self, _: i32, _: Offset, _: u32) -> Result<Bytes, String> {
-        Ok(Bytes::new())
     }
 }
 
@@ -206,7 +204,13 @@ impl CoordinatorLog for Watching {
 fn the_appends_of_many_timers_are_made_as_they_fire_and_none_is_refused() {
     const TIMERS: usize = 3 * BEHIND_MAX;
     let log = Arc::new(Watching::default());
-    let shards = loaded(Arc::clone(&log) as _, Box::new(now));
+    let shards = loaded(
+        {
+            let log = Arc::clone(&log);
+            move || log.append()
+        },
+        Box::new(now),
+    );
     log.shards.set(Arc::downgrade(&shards)).expect("it is told once");
     shards.now(shards.owned(0).expect("it is loaded"), |_, turn| {
         for number in 0..TIMERS {
@@ -225,32 +229,6 @@ fn the_appends_of_many_timers_are_made_as_they_fire_and_none_is_refused() {
     assert!(most_behind <= 64, "{most_behind} at once");
 }
 
-/// Whose appends wait for replicas, who have them soon.
-#[derive(Default)]
-struct Replicated(AtomicUsize);
-
-impl CoordinatorLog for Replicated {
-    fn append(&self, _: i32, _: LeaderEpoch, _: Bytes, _: AppendOrigin, _: i16, _: Duration) -> Appending {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Appending::Waiting(Box::pin(async {
-            tokio::task::yield_now().await;
-            Ok(Offset(0))
-        }))
-    }
-
-    fn all_replicated(&self, _: i32, _: LeaderEpoch) -> Committing {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn log_start_offset(&self, _: i32) -> Option<Offset> {
-        Some(Offset(0))
-    }
-
-    fn read(&self, _: i32, _: Offset, _: u32) -> Result<Bytes, String> {
-        Ok(Bytes::new())
-    }
-}
-
 /// Each look takes the locks of all shards, and asks what time it is.
 #[tokio::test]
 async fn an_append_that_waits_for_replicas_has_nobody_look_at_all_timers() {
@@ -260,7 +238,14 @@ async fn an_append_that_waits_for_replicas_has_nobody_look_at_all_timers() {
         counted.fetch_add(1, Ordering::Relaxed);
         now()
     };
-    let shards = loaded(Arc::new(Replicated::default()), Box::new(clock));
+    // Replicas have it soon.
+    let append = || {
+        Appending::Waiting(Box::pin(async {
+            tokio::task::yield_now().await;
+            Ok(Offset(0))
+        }))
+    };
+    let shards = loaded(append, Box::new(clock));
     let (_elections, told) = tokio::sync::mpsc::unbounded_channel();
     let (_running, shutdown) = watch::channel(false);
     tokio::spawn(Arc::clone(&shards).run(told, shutdown, Duration::from_secs(60), |_, _| {}));
@@ -283,7 +268,13 @@ async fn an_append_that_waits_for_replicas_has_nobody_look_at_all_timers() {
 #[test]
 fn who_appends_gets_away_though_others_want_more_all_the_time() {
     let log = Arc::new(Busy::default());
-    let shards = loaded(Arc::clone(&log) as _, Box::new(now));
+    let shards = loaded(
+        {
+            let log = Arc::clone(&log);
+            move || log.append()
+        },
+        Box::new(now),
+    );
     log.shards.set(Arc::downgrade(&shards)).expect("it is told once");
     want(&shards);
     let first = log.appended.load(Ordering::Relaxed);
