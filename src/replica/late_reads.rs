@@ -45,6 +45,7 @@ impl LateReads {
         self.kept().push((Instant::now(), wanted, fetched));
         let this = Arc::clone(self);
         runtime.spawn(async move {
+            // A timer: nobody may come for it, and nothing tells that.
             tokio::time::sleep(KEPT_FOR).await;
             this.kept().retain(|(since, ..)| since.elapsed() < KEPT_FOR);
         });

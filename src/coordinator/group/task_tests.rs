@@ -1030,6 +1030,7 @@ async fn assignments_on_their_way_into_the_log_are_counted() {
         let groups = Arc::clone(&broker.groups);
         syncing.spawn(async move { groups.sync(&group, sync(&stranger, assignments)).await.is_ok() });
     }
+    // The clock goes on once all of them wait.
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert!(broker.groups.census().bytes > LIMIT - 10_000, "{:?}", broker.groups.census());
     while log.finish(None) {}
