@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use odradek::model::transaction_version::TRANSACTION_VERSION;
@@ -272,11 +273,15 @@ impl Cluster {
             self.network.is_broker(process.id(), id);
             self.brokers[id].process = Some(process);
         }
-        for id in down {
-            self.brokers[id].until_serving(self.kinds[id], &self.scratch);
-            // A JVM broker may have had to be started twice.
-            self.network.is_broker(self.brokers[id].process().id(), id);
-        }
+        // Each may need another of them to lead what it leads (min.insync.replicas), which may have to be started twice.
+        let began = Instant::now();
+        eventually(PATIENCE, "the brokers that were started answer for the cluster", || {
+            for &id in &down {
+                self.brokers[id].start_again_if_refused(self.kinds[id], &self.scratch, began);
+                self.network.is_broker(self.brokers[id].process().id(), id);
+            }
+            down.iter().try_for_each(|id| self.brokers[*id].serves().map_err(|error| format!("broker {id}: {error}")))
+        });
     }
 
     /// Ends all faults.

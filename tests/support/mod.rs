@@ -412,30 +412,38 @@ impl Broker {
         self.until_serving(kind, scratch);
     }
 
-    /// Waits until it answers, for each partition that it leads too. A broker that was killed leaves its registration
-    /// behind until its session ends; one that refuses to start meanwhile, as Kafka does, is started again.
+    /// Waits until it answers, for each partition that it leads too.
     pub fn until_serving(&mut self, kind: Kind, scratch: &Scratch) {
         let began = Instant::now();
         eventually(PATIENCE, &format!("broker {} answers for the cluster", self.id), || {
-            let process = self.process.as_mut().expect("the broker was started");
-            if let Some(status) = process.has_ended() {
-                assert!(began.elapsed() < PATIENCE / 2, "the broker ended ({status}); {}", process.last_words());
-                // A JVM broker also gives up when its session ends while it starts, which a busy machine makes it do.
-                let said = process.said();
-                assert!(
-                    said.contains("NodeExists") || said.contains("SessionExpired"),
-                    "the broker ended ({status}) when started; {}",
-                    process.last_words()
-                );
-                self.process = Some(self.spawn(kind, scratch));
-            }
-            let mut client = client::Client::connect(self.port).map_err(|error| error.to_string())?;
-            let metadata = client.metadata(&[]).map_err(|error| error.to_string())?;
-            if metadata.brokers.is_empty() || metadata.controller_id < 0 {
-                return Err(format!("{metadata:?}"));
-            }
-            client.leads_its_partitions(self.id)
+            self.start_again_if_refused(kind, scratch, began);
+            self.serves()
         });
+    }
+
+    /// A broker that was killed leaves its registration behind until its session ends; one that refuses to start
+    /// meanwhile, as Kafka does, is started again.
+    pub fn start_again_if_refused(&mut self, kind: Kind, scratch: &Scratch, began: Instant) {
+        let process = self.process.as_mut().expect("the broker was started");
+        let Some(status) = process.has_ended() else { return };
+        assert!(began.elapsed() < PATIENCE / 2, "the broker ended ({status}); {}", process.last_words());
+        // A JVM broker also gives up when its session ends while it starts, which a busy machine makes it do.
+        let said = process.said();
+        assert!(
+            said.contains("NodeExists") || said.contains("SessionExpired"),
+            "the broker ended ({status}) when started; {}",
+            process.last_words()
+        );
+        self.process = Some(self.spawn(kind, scratch));
+    }
+
+    pub fn serves(&self) -> Result<(), String> {
+        let mut client = client::Client::connect(self.port).map_err(|error| error.to_string())?;
+        let metadata = client.metadata(&[]).map_err(|error| error.to_string())?;
+        if metadata.brokers.is_empty() || metadata.controller_id < 0 {
+            return Err(format!("{metadata:?}"));
+        }
+        client.leads_its_partitions(self.id)
     }
 
     pub fn process(&mut self) -> &mut Process {
