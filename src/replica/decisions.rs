@@ -416,12 +416,37 @@ impl ReplicaManager {
     ) -> Result<(), ControlRefusal> {
         let mut fence = self.admit(epochs).await?;
         let before = fence.begins_to_tell(epochs).then(|| self.around.metadata.image());
+        let not_assigned = self.hosted.not_assigned(&update.topics, self.broker());
         let deleted = self.around.metadata.apply(update);
         if let Some(before) = before.filter(|before| before.topics().len() > 0) {
             self.inherited.put(before);
         }
         self.topics_deleted(deleted).await;
+        let given_up = if not_assigned.is_empty() { Ok(()) } else { self.give_up(not_assigned).await };
         drop(fence);
+        given_up.map_err(|ShuttingDown| ControlRefusal::ShuttingDown)
+    }
+
+    /// Who was to stop these was lost on its way.
+    async fn give_up(self: &Arc<Self>, not_assigned: Vec<(Arc<Partition>, LeaderEpoch)>) -> Result<(), ShuttingDown> {
+        let names = not_assigned.iter().map(|(partition, _)| partition.name().clone()).collect();
+        let giving_up = self.beside_if_held_up(names, move |this| {
+            let given_up = not_assigned.into_iter().filter(|(partition, epoch)| partition.give_up(*epoch));
+            let given_up: Vec<_> = given_up.map(|(partition, epoch)| (partition.name().clone(), epoch)).collect();
+            let names: Vec<TopicPartition> = given_up.iter().map(|(name, _)| name.clone()).collect();
+            this.fetchers.stop(&names);
+            this.hosted.remove(&names);
+            given_up
+        });
+        for (partition, leader_epoch) in giving_up.await? {
+            warn!(
+                "{partition} is assigned to other brokers in leader epoch {leader_epoch}, and no controller has stopped it \
+                 here: it is no longer hosted here, and its log is kept"
+            );
+            if is_internal_topic(&partition.topic) {
+                self.tell(LeadershipEvent::Resigned { partition, leader_epoch: Some(leader_epoch) }).await;
+            }
+        }
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use rpds::HashTrieMapSync;
 
 use crate::log::Log;
-use crate::model::{TOPIC_NAME_BYTES_MAX, TopicPartition};
+use crate::metadata::image::TopicUpdate;
+use crate::model::{BrokerId, LeaderEpoch, TOPIC_NAME_BYTES_MAX, TopicPartition};
 use crate::replica::partition::Partition;
 use crate::replica::partition_log::PartitionLog;
 
@@ -40,6 +41,18 @@ impl<L: PartitionLog> Hosted<L> {
 
     pub fn of_topic(&self, topic: &str) -> Vec<Arc<Partition<L>>> {
         self.topics.load().get(topic).map(|partitions| partitions.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What is hosted here although the controller tells of it that this broker is no replica, with the leader epoch that
+    /// it tells: the request that would have stopped it was lost with an earlier controller, and no other will come.
+    pub fn not_assigned(&self, told: &[TopicUpdate], local: BrokerId) -> Vec<(Arc<Partition<L>>, LeaderEpoch)> {
+        let topics = self.topics.load();
+        let told_of = told.iter().filter_map(|told| Some((topics.get(&told.name)?, &told.partitions)));
+        let elsewhere = told_of.flat_map(|(hosted, told)| {
+            let elsewhere = told.iter().filter(|told| !told.assignment.contains(&local));
+            elsewhere.filter_map(|told| Some((Arc::clone(hosted.get(&told.partition)?), told.leader_epoch)))
+        });
+        elsewhere.collect()
     }
 
     /// Adds partitions. The caller holds the control lock.

@@ -462,6 +462,26 @@ impl<L: PartitionLog> Partition<L> {
         state.answer_all(NotCommitted::NotLeader);
     }
 
+    /// The same for a replica that is assigned to other brokers in this epoch, and whose log is kept. False, and nothing
+    /// changes, when it has been told of a later one.
+    pub fn give_up(&self, epoch: LeaderEpoch) -> bool {
+        let mut state = self.state();
+        if state.offline || epoch < state.leadership.leader_epoch() {
+            return false;
+        }
+        self.is_closed.store(true, Ordering::Release);
+        state.leadership = Leadership::new(self.around.local);
+        if let Some(log) = state.log.take() {
+            // It goes on from there if the replica is assigned to this broker once more.
+            if let Err(why) = log.follow(epoch) {
+                warn!("{}: {why}", self.name);
+                log.end_appends();
+            }
+        }
+        state.answer_all(NotCommitted::NotLeader);
+        true
+    }
+
     /// Wakes those who wait; the replica stays.
     pub fn wake_all(&self) {
         self.state().fetches.moved(Moves::ALL);

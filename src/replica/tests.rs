@@ -545,6 +545,44 @@ async fn control_requests_are_fenced_and_partitions_stop_and_go() {
     assert_eq!(told, expected);
 }
 
+/// The controller that moved it away was gone before it had said so to this broker, and the next tells it only to those who
+/// have it now.
+#[tokio::test]
+async fn what_is_assigned_to_others_is_not_served_any_more_though_nobody_has_stopped_it() {
+    let mut fixture = Fixture::new();
+    let topic = "__consumer_offsets";
+    let name = TopicPartition::new(topic, 0);
+    fixture.publish(&[(topic, 0)]).await;
+    assert_eq!(fixture.decide(topic, 0, 1, 3, &[1, 2]).await, Ok(()));
+    let appended = fixture.produce(topic, RequiredAcks::AllInSync).expect("led");
+    let mut commit = appended.commit.expect("broker 2 has not got it");
+    let moved = |epoch, assignment: &[i32]| {
+        let mut update = fixture.image_of(BrokerId(2), &[(topic, 0)]);
+        let told = &mut update.topics[0].partitions[0];
+        told.leader_epoch = LeaderEpoch(epoch);
+        told.assignment = assignment.iter().copied().map(BrokerId).collect();
+        fixture.replicas.update_metadata(epochs(), update)
+    };
+    for (epoch, assignment) in [(4, &[1, 2]), (2, &[2, 3])] {
+        assert_eq!(moved(epoch, assignment).await, Ok(()));
+        assert!(fixture.replicas.partition(topic, 0).is_ok(), "it will be told, or has been told of a later epoch");
+        assert_eq!(commit.outcome(), None);
+    }
+    assert_eq!(moved(4, &[2, 3]).await, Ok(()));
+    assert!(matches!(fixture.replicas.partition(topic, 0), Err(ReplicaError::NotLeaderOrFollower)));
+    assert_eq!(commit.outcome(), Some(Err(waiters::NotCommitted::NotLeader)));
+    let log = fixture.replicas.log_dirs().get(&name).expect("kept");
+    assert_eq!(log.log_end_offset(), Offset(3));
+    assert_eq!(fixture.decide(topic, 0, 2, 4, &[2, 1]).await, Ok(()), "moved back, it goes on from there");
+    let mut told = Vec::new();
+    while let Ok(event) = fixture.events.try_recv() {
+        told.push(event);
+    }
+    let elected = LeadershipEvent::Elected { partition: name.clone(), leader_epoch: LeaderEpoch(3) };
+    let resigned = LeadershipEvent::Resigned { partition: name, leader_epoch: Some(LeaderEpoch(4)) };
+    assert_eq!(told, [elected, resigned.clone(), resigned], "when given up, and when followed again");
+}
+
 /// Coordinators append what they know from the log as of an epoch.
 #[tokio::test]
 async fn an_append_that_expects_an_epoch_is_refused_once_that_leadership_has_ended_even_if_another_has_begun() {

@@ -73,6 +73,8 @@ enum Planted {
     LogsKept,
     /// Brokers know for ever what was deleted when nobody told them.
     MissedDeletionsIgnored,
+    /// Brokers go on with what was moved away when nobody told them to stop it.
+    LostStopsIgnored,
     /// Coordinators take whoever commits to be in the generation that is in force.
     GenerationsIgnored,
     /// Followers do not hear that a write has failed.
@@ -289,6 +291,7 @@ fn planted_faults_are_found() {
         Planted::UncleanElections,
         Planted::LogsKept,
         Planted::MissedDeletionsIgnored,
+        Planted::LostStopsIgnored,
         Planted::GenerationsIgnored,
         Planted::FailuresIgnored,
         Planted::AnsweredBeforeReplicated,
@@ -306,6 +309,7 @@ fn planted_faults_are_found() {
         let first = match planted {
             Planted::GenerationsIgnored => 2_400,
             Planted::MissedDeletionsIgnored => 1_600,
+            Planted::LostStopsIgnored => 2_000,
             _ => 0,
         };
         let found = first_that_fails(first..first + PLANTED_SCHEDULES_MAX, theme, None, planted, &shown);

@@ -365,8 +365,22 @@ impl Life {
         if self.fence.begins_to_tell(epochs) && self.planted != Planted::MissedDeletionsIgnored {
             self.inherited = Some(self.around.metadata.image());
         }
+        let not_assigned = self.hosted.not_assigned(&update.topics, self.id);
         let deleted = self.around.metadata.apply(update);
         self.topics_deleted(&deleted);
+        for (partition, epoch) in not_assigned {
+            let name = partition.name();
+            if self.planted == Planted::LostStopsIgnored || !partition.give_up(epoch) {
+                continue;
+            }
+            self.change_fetch(name.clone(), FetchChange::Stop);
+            self.hosted.remove(std::slice::from_ref(name));
+            self.replicas.remove(name);
+            if is_internal_topic(&name.topic) {
+                let (partition, leader_epoch) = (name.clone(), Some(epoch));
+                self.leadership_changed(LeadershipEvent::Resigned { partition, leader_epoch });
+            }
+        }
         Some(())
     }
 

@@ -12,6 +12,7 @@ use crate::replica::memory_log::MemoryLog;
 use crate::replica::partition_log::PartitionLog;
 use crate::simulation::Theme;
 use crate::simulation::checks::Checked;
+use crate::simulation::life::Life;
 use crate::simulation::world::accidents::Accidents;
 use crate::simulation::world::{Broker, PRODUCED, ROUNDS_TO_REST_MAX, World};
 
@@ -113,7 +114,7 @@ impl World {
     }
 
     /// Every replica is in sync with the same records, and nobody else has any; groups and transactions have their
-    /// coordinators, and no marker is missing; nobody knows a topic that is gone.
+    /// coordinators, and no marker is missing; nobody knows a topic that is gone, or serves what was moved away.
     pub(super) fn is_at_rest(&self) -> bool {
         let lives = || self.brokers.iter().filter_map(|broker| broker.life.as_ref());
         let coordinators = (0..self.brokers.len()).filter(|at| self.coordinator_epoch(*at).is_some()).count();
@@ -145,10 +146,12 @@ impl World {
                 };
                 let with_log_ids: BTreeSet<i32> = with_log().map(|broker| broker.id.0).collect();
                 let logs: Vec<_> = with_log().map(|broker| &broker.disk[name]).collect();
+                let serves = |life: &Life| life.hosted.get(&name.topic, name.partition).is_some();
+                let is_served_elsewhere = lives().any(|life| !all.contains(&life.id.0) && serves(life));
                 let is_same = |log: &&Arc<MemoryLog>| {
                     log.whole() == logs[0].whole() && log.bounds().high_watermark == log.whole().end
                 };
-                !is_moving && isr == all && with_log_ids == all && logs.iter().all(is_same)
+                !is_moving && !is_served_elsewhere && isr == all && with_log_ids == all && logs.iter().all(is_same)
             })
     }
 }
