@@ -138,7 +138,6 @@ fn a_topic_that_was_deleted_under_a_controller_that_told_nobody_is_gone_under_th
     client.until_led("stays", 1);
 }
 
-/// With the topics, what groups have committed would go.
 #[test]
 fn what_a_zookeeper_does_not_have_that_has_lost_more_is_not_taken_for_deleted() {
     let mut cluster = Cluster::start_as(Kind::Odradek, "wiped", "");

@@ -119,7 +119,6 @@ async fn forget_gone(
     answered(zookeeper, topic::ROOT, what, || zookeeper.sync()).await?;
     let found = answered(zookeeper, cluster_id::PATH, what, || zookeeper.cluster_id()).await?;
     if found.as_deref() != Some(cluster_id) {
-        // What groups have committed would be gone with the topics.
         error!(
             "{} says {found:?} instead of {cluster_id}: ZooKeeper has lost what it had, or is another cluster's; \
              the topics that it does not have are not taken for deleted",

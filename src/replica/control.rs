@@ -90,9 +90,10 @@ pub struct ControllerFence {
 }
 
 impl ControllerFence {
-    /// Whether what has been admitted is the first that its controller tells this registration of the metadata.
-    pub fn begins_to_tell(&mut self, epochs: ControlEpochs) -> bool {
-        let teller = (epochs.controller_epoch, epochs.broker_epoch);
+    /// Whether what has been admitted is the first that its controller tells this registration of the metadata. Which that is,
+    /// requests of old versions do not say.
+    pub fn begins_to_tell(&mut self, controller: ControllerEpoch) -> bool {
+        let teller = (controller, self.registration);
         std::mem::replace(&mut self.told_by, teller) != teller
     }
 
@@ -183,7 +184,10 @@ mod tests {
     fn each_controller_begins_to_tell_once_and_again_when_this_broker_has_registered_anew() {
         let mut fence = ControllerFence::default();
         let begins = [(1, 100), (1, 100), (2, 100), (2, 100), (2, 105), (2, 105), (3, 105)];
-        let begins = begins.map(|(controller, broker)| fence.begins_to_tell(epochs(controller, broker)));
+        let begins = begins.map(|(controller, broker)| {
+            fence.begins(BrokerEpoch(broker));
+            fence.begins_to_tell(ControllerEpoch(controller))
+        });
         assert_eq!(begins, [true, false, true, false, true, false, true]);
     }
 

@@ -27,7 +27,7 @@ use crate::replica::fetcher::fetchers::FetchChange;
 use crate::replica::fetcher::state::Start;
 use crate::replica::io::ShuttingDown;
 use crate::replica::leader::{Decision, DecisionRefusal, Verdict};
-use crate::replica::partition::{Disk, Partition};
+use crate::replica::partition::{Disk, Elsewhere, Partition};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::replica_manager::ReplicaManager;
 
@@ -415,34 +415,33 @@ impl ReplicaManager {
         update: Update,
     ) -> Result<(), ControlRefusal> {
         let mut fence = self.admit(epochs).await?;
-        let before = fence.begins_to_tell(epochs).then(|| self.around.metadata.image());
-        let not_assigned = self.hosted.not_assigned(&update.topics, self.broker());
+        let before = fence.begins_to_tell(epochs.controller_epoch).then(|| self.around.metadata.image());
+        let elsewhere = self.hosted.elsewhere(&update.topics, self.broker());
         let deleted = self.around.metadata.apply(update);
         if let Some(before) = before.filter(|before| before.topics().len() > 0) {
             self.inherited.put(before);
         }
         self.topics_deleted(deleted).await;
-        let given_up = if not_assigned.is_empty() { Ok(()) } else { self.give_up(not_assigned).await };
+        let given_up = if elsewhere.is_empty() { Ok(()) } else { self.give_up(elsewhere).await };
         drop(fence);
         given_up.map_err(|ShuttingDown| ControlRefusal::ShuttingDown)
     }
 
-    /// Who was to stop these was lost on its way.
-    async fn give_up(self: &Arc<Self>, not_assigned: Vec<(Arc<Partition>, LeaderEpoch)>) -> Result<(), ShuttingDown> {
-        let names = not_assigned.iter().map(|(partition, _)| partition.name().clone()).collect();
+    async fn give_up(self: &Arc<Self>, elsewhere: Vec<(Arc<Partition>, Elsewhere)>) -> Result<(), ShuttingDown> {
+        let names = elsewhere.iter().map(|(partition, _)| partition.name().clone()).collect();
         let giving_up = self.beside_if_held_up(names, move |this| {
-            let given_up = not_assigned.into_iter().filter(|(partition, epoch)| partition.give_up(*epoch));
-            let given_up: Vec<_> = given_up.map(|(partition, epoch)| (partition.name().clone(), epoch)).collect();
+            // Whoever has the lock of one that has failed may wait for its disk for ever.
+            let given_up =
+                elsewhere.iter().filter(|(partition, told)| !partition.has_failed_log() && partition.give_up(*told));
+            let given_up: Vec<_> =
+                given_up.map(|(partition, told)| (partition.name().clone(), told.leader_epoch)).collect();
             let names: Vec<TopicPartition> = given_up.iter().map(|(name, _)| name.clone()).collect();
             this.fetchers.stop(&names);
             this.hosted.remove(&names);
             given_up
         });
         for (partition, leader_epoch) in giving_up.await? {
-            warn!(
-                "{partition} is assigned to other brokers in leader epoch {leader_epoch}, and no controller has stopped it \
-                 here: it is no longer hosted here, and its log is kept"
-            );
+            info!("{partition} is on other brokers from leader epoch {leader_epoch} on: it is no longer hosted here");
             if is_internal_topic(&partition.topic) {
                 self.tell(LeadershipEvent::Resigned { partition, leader_epoch: Some(leader_epoch) }).await;
             }
@@ -456,19 +455,26 @@ impl ReplicaManager {
     }
 
     /// Forgets those of the topics of which nothing has been told since they were found in the metadata, and says how many
-    /// partitions they had.
+    /// partitions they had. What groups have committed of them stays: no controller has said that they are deleted, and a
+    /// ZooKeeper that was set back to an earlier state does not have them either.
     pub(crate) async fn forget_topics(&self, topics: &[Arc<Topic>]) -> usize {
         let fence = self.fence.lock().await;
-        let deleted = self.around.metadata.forget(topics);
-        let count = deleted.len();
-        self.topics_deleted(deleted).await;
+        let forgotten = self.around.metadata.forget(topics);
+        self.wake_all(&forgotten);
         drop(fence);
-        count
+        forgotten.len()
     }
 
     async fn topics_deleted(&self, deleted: Vec<TopicPartition>) {
+        self.wake_all(&deleted);
+        if !deleted.is_empty() {
+            self.tell(LeadershipEvent::Deleted(deleted)).await;
+        }
+    }
+
+    fn wake_all(&self, gone: &[TopicPartition]) {
         let mut held_up: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for name in &deleted {
+        for name in gone {
             let Some(hosted) = self.hosted.get(&name.topic, name.partition) else { continue };
             match (hosted.disk(), hosted.parent_dir()) {
                 // It wakes all when it goes offline, and whoever has its lock may wait for its disk for ever.
@@ -481,9 +487,6 @@ impl ReplicaManager {
             // Others need not wait until these hear of it. If no thread is free for that disk, fetches that wait find out at their
             // deadlines.
             self.io.offer_in(&dir, move || hosted.iter().for_each(|hosted| hosted.wake_all()));
-        }
-        if !deleted.is_empty() {
-            self.tell(LeadershipEvent::Deleted(deleted)).await;
         }
     }
 

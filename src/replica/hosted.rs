@@ -8,9 +8,9 @@ use arc_swap::ArcSwap;
 use rpds::HashTrieMapSync;
 
 use crate::log::Log;
-use crate::metadata::image::TopicUpdate;
-use crate::model::{BrokerId, LeaderEpoch, TOPIC_NAME_BYTES_MAX, TopicPartition};
-use crate::replica::partition::Partition;
+use crate::metadata::image::{LEADER_DURING_DELETE, TopicUpdate};
+use crate::model::{BrokerId, TOPIC_NAME_BYTES_MAX, TopicPartition};
+use crate::replica::partition::{Elsewhere, Partition};
 use crate::replica::partition_log::PartitionLog;
 
 type Partitions<L> = BTreeMap<i32, Arc<Partition<L>>>;
@@ -43,16 +43,22 @@ impl<L: PartitionLog> Hosted<L> {
         self.topics.load().get(topic).map(|partitions| partitions.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// What is hosted here although the controller tells of it that this broker is no replica, with the leader epoch that
-    /// it tells: the request that would have stopped it was lost with an earlier controller, and no other will come.
-    pub fn not_assigned(&self, told: &[TopicUpdate], local: BrokerId) -> Vec<(Arc<Partition<L>>, LeaderEpoch)> {
+    /// What is hosted here although the controller tells that others are the replicas, and that another leads if anybody does.
+    /// The request that stops it is on its way, or was lost with an earlier controller, and no other will come.
+    pub fn elsewhere(&self, told: &[TopicUpdate], local: BrokerId) -> Vec<(Arc<Partition<L>>, Elsewhere)> {
         let topics = self.topics.load();
-        let told_of = told.iter().filter_map(|told| Some((topics.get(&told.name)?, &told.partitions)));
-        let elsewhere = told_of.flat_map(|(hosted, told)| {
-            let elsewhere = told.iter().filter(|told| !told.assignment.contains(&local));
-            elsewhere.filter_map(|told| Some((Arc::clone(hosted.get(&told.partition)?), told.leader_epoch)))
-        });
-        elsewhere.collect()
+        let mut elsewhere = Vec::new();
+        for told in told {
+            let Some(hosted) = topics.get(&told.name) else { continue };
+            let others =
+                told.partitions.iter().filter(|told| told.leader != local && !told.assignment.contains(&local));
+            elsewhere.extend(others.filter_map(|other| {
+                let is_deleted = other.leader == LEADER_DURING_DELETE;
+                let told = Elsewhere { topic_id: told.id, leader_epoch: other.leader_epoch, is_deleted };
+                Some((Arc::clone(hosted.get(&other.partition)?), told))
+            }));
+        }
+        elsewhere
     }
 
     /// Adds partitions. The caller holds the control lock.

@@ -194,6 +194,16 @@ impl Fetched {
     }
 }
 
+/// What the controller tells of a partition whose replicas are all on other brokers.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere {
+    /// Zero when the controller keeps no ids.
+    pub topic_id: TopicId,
+    pub leader_epoch: LeaderEpoch,
+    /// Its topic is being deleted, and the leader epoch says nothing.
+    pub is_deleted: bool,
+}
+
 pub struct Partition<L = Log> {
     name: TopicPartition,
     pub(super) around: Arc<Surroundings>,
@@ -462,19 +472,21 @@ impl<L: PartitionLog> Partition<L> {
         state.answer_all(NotCommitted::NotLeader);
     }
 
-    /// The same for a replica that is assigned to other brokers in this epoch, and whose log is kept. False, and nothing
-    /// changes, when it has been told of a later one.
-    pub fn give_up(&self, epoch: LeaderEpoch) -> bool {
+    /// The same for a replica that others have instead, but that its log is kept. False, and nothing changes, when it is this
+    /// broker's by a later leader epoch.
+    pub fn give_up(&self, told: Elsewhere) -> bool {
         let mut state = self.state();
-        if state.offline || epoch < state.leadership.leader_epoch() {
+        let topic_id = state.log.as_ref().and_then(|log| log.topic_id());
+        let is_another = !told.topic_id.is_zero() && topic_id.is_some_and(|id| id != told.topic_id);
+        let is_over = is_another || told.is_deleted;
+        if state.offline || (!is_over && told.leader_epoch < state.leadership.leader_epoch()) {
             return false;
         }
         self.is_closed.store(true, Ordering::Release);
         state.leadership = Leadership::new(self.around.local);
         if let Some(log) = state.log.take() {
             // It goes on from there if the replica is assigned to this broker once more.
-            if let Err(why) = log.follow(epoch) {
-                warn!("{}: {why}", self.name);
+            if is_over || log.follow(told.leader_epoch).is_err() {
                 log.end_appends();
             }
         }

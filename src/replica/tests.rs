@@ -556,31 +556,37 @@ async fn what_is_assigned_to_others_is_not_served_any_more_though_nobody_has_sto
     assert_eq!(fixture.decide(topic, 0, 1, 3, &[1, 2]).await, Ok(()));
     let appended = fixture.produce(topic, RequiredAcks::AllInSync).expect("led");
     let mut commit = appended.commit.expect("broker 2 has not got it");
-    let moved = |epoch, assignment: &[i32]| {
-        let mut update = fixture.image_of(BrokerId(2), &[(topic, 0)]);
+    let told = |leader, epoch, assignment: &[i32], id| {
+        let mut update = fixture.image_of(BrokerId(leader), &[(topic, 0)]);
+        update.topics[0].id = id;
         let told = &mut update.topics[0].partitions[0];
         told.leader_epoch = LeaderEpoch(epoch);
         told.assignment = assignment.iter().copied().map(BrokerId).collect();
         fixture.replicas.update_metadata(epochs(), update)
     };
-    for (epoch, assignment) in [(4, &[1, 2]), (2, &[2, 3])] {
-        assert_eq!(moved(epoch, assignment).await, Ok(()));
-        assert!(fixture.replicas.partition(topic, 0).is_ok(), "it will be told, or has been told of a later epoch");
+    for (leader, epoch, assignment) in [(2, 4, &[1, 2]), (2, 2, &[2, 3]), (1, 4, &[2, 3])] {
+        assert_eq!(told(leader, epoch, assignment, TOPIC_ID).await, Ok(()));
+        let why = "it will be told, or has been told of a later epoch, or leads until another is elected";
+        assert!(fixture.replicas.partition(topic, 0).is_ok(), "{why}");
         assert_eq!(commit.outcome(), None);
     }
-    assert_eq!(moved(4, &[2, 3]).await, Ok(()));
+    assert_eq!(told(2, 4, &[2, 3], TOPIC_ID).await, Ok(()));
     assert!(matches!(fixture.replicas.partition(topic, 0), Err(ReplicaError::NotLeaderOrFollower)));
     assert_eq!(commit.outcome(), Some(Err(waiters::NotCommitted::NotLeader)));
     let log = fixture.replicas.log_dirs().get(&name).expect("kept");
     assert_eq!(log.log_end_offset(), Offset(3));
-    assert_eq!(fixture.decide(topic, 0, 2, 4, &[2, 1]).await, Ok(()), "moved back, it goes on from there");
-    let mut told = Vec::new();
+    assert_eq!(fixture.decide(topic, 0, 1, 4, &[1, 2]).await, Ok(()), "moved back, it goes on from there");
+    assert_eq!(told(2, 0, &[2, 3], TopicId([9; 16])).await, Ok(()));
+    assert!(fixture.replicas.partition(topic, 0).is_err(), "another topic of its name");
+    let mut events = Vec::new();
     while let Ok(event) = fixture.events.try_recv() {
-        told.push(event);
+        events.push(event);
     }
-    let elected = LeadershipEvent::Elected { partition: name.clone(), leader_epoch: LeaderEpoch(3) };
-    let resigned = LeadershipEvent::Resigned { partition: name, leader_epoch: Some(LeaderEpoch(4)) };
-    assert_eq!(told, [elected, resigned.clone(), resigned], "when given up, and when followed again");
+    let elected = |epoch| LeadershipEvent::Elected { partition: name.clone(), leader_epoch: LeaderEpoch(epoch) };
+    let resigned =
+        |epoch| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch: Some(LeaderEpoch(epoch)) };
+    let deleted = LeadershipEvent::Deleted(vec![name.clone()]);
+    assert_eq!(events, [elected(3), resigned(4), elected(4), deleted, resigned(0)]);
 }
 
 /// Coordinators append what they know from the log as of an epoch.

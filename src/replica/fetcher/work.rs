@@ -26,12 +26,14 @@ fn carry_out<L: PartitionLog>(
     let mut must_ask_again = false;
     match task {
         Task::Append(_) if partition.has_unflushed() => partition.flush_before_acknowledgement(now_ms)?,
-        Task::Append(from_leader) => {
-            let info = partition.append_from_leader(&from_leader, now_ms)?;
-            if info.flush_due {
-                partition.flush_before_acknowledgement(now_ms)?;
-            }
-        }
+        Task::Append(from_leader) => match partition.append_from_leader(&from_leader, now_ms) {
+            Ok(info) if info.flush_due => partition.flush_before_acknowledgement(now_ms)?,
+            Ok(_) => {}
+            // What was on its way to the disk when this was asked for has arrived there, and is not asked for again.
+            Err(ReplicaError::Log(LogError::UnexpectedOffset { .. }))
+                if partition.follower_position(leader_epoch)?.log_end_offset != from_leader.fetch_offset => {}
+            Err(why) => return Err(why),
+        },
         Task::Truncate(offset) => drop(partition.truncate(offset, leader_epoch, now_ms)?),
         Task::TruncateByEpoch { leader, fallback } => {
             let truncation = partition.truncate_by_epoch(leader, fallback, leader_epoch, now_ms)?;
@@ -111,5 +113,20 @@ mod tests {
         let next = Task::Append(from_leader(10, batch(4, 10, 10), 0, 0));
         let settled = done(partition, work(next), NOW_MS).outcome.expect("appended and flushed");
         assert_eq!((settled.position.log_end_offset, end()), (Offset(20), Offset(20)));
+    }
+
+    /// As when another leader is elected while they are: what is asked of that one begins where the disk ends.
+    #[test]
+    fn what_reaches_the_disk_after_it_was_asked_for_again_is_not_appended_twice() {
+        let config = LogConfig { flush_before_acknowledgement: true, ..LogConfig::default() };
+        let follower = following(config);
+        let partition = &follower.partition;
+        partition.append_from_leader(&from_leader(0, batch(4, 0, 10), 0, 0), NOW_MS).expect("appended");
+        let asked = partition.follower_position(EPOCH).expect("it follows").log_end_offset;
+        partition.flush_before_acknowledgement(NOW_MS).expect("flushed");
+        let task = Task::Append(from_leader(asked.0, batch(4, asked.0, 10), 0, 0));
+        let work = Work { partition: partition.name().clone(), stay: 2, leader_epoch: EPOCH, task };
+        let settled = done(partition, work, NOW_MS).outcome.expect("it goes on from there");
+        assert_eq!((asked, settled.position.log_end_offset), (Offset(0), Offset(10)));
     }
 }

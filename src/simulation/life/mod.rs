@@ -359,25 +359,27 @@ impl Life {
 
     /// The same for metadata. `None` while this broker is not registered.
     pub fn update_metadata(&mut self, epochs: ControlEpochs, update: Update) -> Option<()> {
-        if self.fence.admit(epochs, self.registered?).is_err() {
+        let own = self.registered?;
+        if self.fence.admit(epochs, own).is_err() {
             return Some(());
         }
-        if self.fence.begins_to_tell(epochs) && self.planted != Planted::MissedDeletionsIgnored {
+        self.fence.begins(own);
+        if self.fence.begins_to_tell(epochs.controller_epoch) && self.planted != Planted::MissedDeletionsIgnored {
             self.inherited = Some(self.around.metadata.image());
         }
-        let not_assigned = self.hosted.not_assigned(&update.topics, self.id);
+        let elsewhere = self.hosted.elsewhere(&update.topics, self.id);
         let deleted = self.around.metadata.apply(update);
         self.topics_deleted(&deleted);
-        for (partition, epoch) in not_assigned {
+        for (partition, told) in elsewhere {
             let name = partition.name();
-            if self.planted == Planted::LostStopsIgnored || !partition.give_up(epoch) {
+            if self.planted == Planted::LostStopsIgnored || !partition.give_up(told) {
                 continue;
             }
             self.change_fetch(name.clone(), FetchChange::Stop);
             self.hosted.remove(std::slice::from_ref(name));
             self.replicas.remove(name);
             if is_internal_topic(&name.topic) {
-                let (partition, leader_epoch) = (name.clone(), Some(epoch));
+                let (partition, leader_epoch) = (name.clone(), Some(told.leader_epoch));
                 self.leadership_changed(LeadershipEvent::Resigned { partition, leader_epoch });
             }
         }
@@ -397,7 +399,7 @@ impl Life {
         let (there, gone): (Vec<Arc<Topic>>, Vec<_>) =
             inherited.topics().cloned().partition(|known| zookeeper.get(&topic::path(&known.name)).is_some());
         let deleted = self.around.metadata.forget(&gone);
-        self.topics_deleted(&deleted);
+        deleted.iter().filter_map(|name| self.replica(name)).for_each(|replica| replica.wake_all());
         if there.iter().any(|known| zookeeper.get(&delete_topic::path(&known.name)).is_some()) {
             self.inherited = Some(inherited);
         }
