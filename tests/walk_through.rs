@@ -242,6 +242,45 @@ fn the_tutorial_works_word_for_word_with_our_scripts() {
     shell.stop();
 }
 
+/// Under a `KAFKA_HOME` that has of Kafka's scripts the one that starts a broker.
+#[test]
+fn the_script_of_the_swap_puts_ours_in_a_jvm_brokers_place_and_back() {
+    let shell = Shell::new("swap-script");
+    let (home, start) = (shell.scratch.path("kafka"), shell.scratch.path("kafka/bin/kafka-server-start.sh"));
+    fs::create_dir_all(home.join("bin")).expect("the scratch directory can be written");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -daemon ] && shift\n\
+         nohup java -Xmx256M -cp '{}/*' kafka.Kafka \"$@\" >>'{}' 2>&1 </dev/null &\n",
+        deps("kafka-3.9.2").display(),
+        shell.scratch.path("logs/kafkaServer.out").display(),
+    );
+    fs::write(&start, script).expect("the scratch directory can be written");
+    fs::set_permissions(&start, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    let settings = shell.scratch.path("server.properties");
+    let sample = fs::read_to_string(&settings).expect("it was just written");
+    fs::write(&settings, format!("{sample}\ninter.broker.protocol.version=3.9\n")).expect("writable");
+    shell.start(&format!("{} -daemon config/server.properties", start.display()));
+    shell.says(
+        "bin/kafka-topics.sh --create --bootstrap-server localhost:9092 --replication-factor 1 --partitions 1 --topic t",
+        "",
+    );
+    let is_ours = || shell.processes().iter().any(|(_, line)| line.starts_with("odradek java kafka.Kafka"));
+    let mut sent = String::new();
+    for (round, successor) in ["", &home.display().to_string(), ""].into_iter().enumerate() {
+        let value = format!("before swap {round}\n");
+        shell.says("bin/kafka-console-producer.sh --bootstrap-server localhost:9092 --topic t", &value);
+        sent.push_str(&value);
+        let said = shell.says(&format!("bin/swap-broker.sh config/server.properties localhost:9092 {successor}"), "");
+        assert!(said.contains("broker 0 has been replaced"), "{said}");
+        assert_eq!((said.contains("odradek preflight"), is_ours()), (successor.is_empty(), successor.is_empty()));
+        let consume = "bin/kafka-console-consumer.sh --bootstrap-server localhost:9092 --topic t --from-beginning";
+        assert_eq!(shell.says(&format!("{consume} --max-messages {}", round + 1), ""), sent);
+    }
+    let refused = shell.run("bin/swap-broker.sh config/other.properties localhost:9092", "");
+    assert_eq!(refused.status.code(), Some(1), "no such file");
+    shell.stop();
+}
+
 #[test]
 fn the_tutorial_works_word_for_word_with_the_tools_of_kafka_2_8() {
     let cluster = Cluster::start("tutorial-28", "");
