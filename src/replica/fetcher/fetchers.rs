@@ -237,7 +237,7 @@ impl Fetchers {
         self.state().places.contains_key(partition)
     }
 
-    fn fetcher(self: &Arc<Self>, (leader, number): (BrokerId, u32)) -> FetcherTask {
+    pub(super) fn fetcher(self: &Arc<Self>, (leader, number): (BrokerId, u32)) -> FetcherTask {
         let (local, config) = (self.local, &self.config);
         let protocol = config.inter_broker_protocol_version;
         let version = protocol.fetch_request_version();
@@ -278,6 +278,11 @@ impl Fetchers {
             counters: Arc::clone(&self.counters),
             fetchers: Arc::clone(self),
             partitions: BTreeMap::new(),
+            jobs: JoinSet::new(),
+            under_way: HashMap::new(),
+            left: HashMap::new(),
+            slow_until: HashMap::new(),
+            handed_over_later: BTreeMap::new(),
             connection: None,
             complained: false,
         }

@@ -196,6 +196,10 @@ impl Followed {
 #[derive(Debug, Default)]
 struct Asked(BTreeMap<TopicPartition, u64>);
 
+/// How long the leader may keep a fetch that leaves out partitions whose disk does not answer: when it has, they are asked for
+/// with the next one.
+const WAIT_MAX_MS_WITH_SOME_ASIDE: i32 = 50;
+
 pub(crate) struct Fetcher {
     settings: Settings,
     followed: BTreeMap<TopicPartition, Followed>,
@@ -208,6 +212,8 @@ pub(crate) struct Fetcher {
     unsettled: BTreeSet<TopicPartition>,
     delayed: BTreeSet<(Instant, TopicPartition)>,
     throttled: BTreeSet<TopicPartition>,
+    /// Whose disks do not answer.
+    aside: BTreeSet<TopicPartition>,
     /// Throttled partitions that are not in sync are not fetched now.
     is_quota_exceeded: bool,
     /// The leader was not reached.
@@ -229,6 +235,7 @@ impl Fetcher {
             unsettled: BTreeSet::new(),
             delayed: BTreeSet::new(),
             throttled: BTreeSet::new(),
+            aside: BTreeSet::new(),
             is_quota_exceeded: false,
             paused_until: None,
             asked: Asked::default(),
@@ -292,6 +299,7 @@ impl Fetcher {
         let Some(gone) = self.followed.remove(partition) else { return };
         self.unsettled.remove(partition);
         self.throttled.remove(partition);
+        self.aside.remove(partition);
         if let Some(due) = gone.delayed_until {
             self.delayed.remove(&(due, partition.clone()));
         }
@@ -321,12 +329,28 @@ impl Fetcher {
         }
     }
 
+    /// Nothing is asked of a partition that is set aside, nor asked for it.
+    pub fn set_aside(&mut self, partition: &TopicPartition, is_aside: bool) {
+        let has_changed = match is_aside && self.followed.contains_key(partition) {
+            true => self.aside.insert(partition.clone()),
+            false => self.aside.remove(partition),
+        };
+        if has_changed {
+            self.look_at(partition);
+        }
+    }
+
+    /// Something is being done to its log.
+    pub fn is_busy(&self, partition: &TopicPartition) -> bool {
+        self.followed.get(partition).is_some_and(|followed| followed.phase == Phase::Busy)
+    }
+
     /// Puts a partition among those for which there is something to do.
     fn look_at(&mut self, partition: &TopicPartition) {
         let Some(followed) = self.followed.get(partition) else { return };
         self.changed.insert(partition.clone());
         let is_unsettled = matches!(followed.phase, Phase::Truncating | Phase::OutOfRange | Phase::PastStart);
-        if is_unsettled && followed.delayed_until.is_none() {
+        if is_unsettled && followed.delayed_until.is_none() && !self.aside.contains(partition) {
             self.unsettled.insert(partition.clone());
         } else {
             self.unsettled.remove(partition);
@@ -461,6 +485,9 @@ impl Fetcher {
     /// What the leader is to know of a partition, if it is to be fetched.
     fn wanted(&self, partition: &TopicPartition) -> Option<Sent> {
         let followed = self.followed.get(partition).filter(|followed| followed.is_ready())?;
+        if self.aside.contains(partition) {
+            return None;
+        }
         if self.is_quota_exceeded && self.throttled.contains(partition) && !followed.is_in_sync() {
             return None;
         }
@@ -552,7 +579,10 @@ impl Fetcher {
             false => (0, -1),
         };
         let request = FetchRequest {
-            max_wait_ms: self.settings.wait_max_ms,
+            max_wait_ms: match self.aside.is_empty() {
+                true => self.settings.wait_max_ms,
+                false => self.settings.wait_max_ms.min(WAIT_MAX_MS_WITH_SOME_ASIDE),
+            },
             min_bytes: self.settings.min_bytes,
             max_bytes: self.settings.response_max_bytes,
             session_id,

@@ -2,14 +2,14 @@
 //! threads what comes of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::client::connection::{Connection, ConnectionSettings};
 use crate::client::error::ClientError;
@@ -23,6 +23,7 @@ use crate::protocol::messages::fetch::{FetchRequest, FetchResponse, ReplicaState
 use crate::protocol::messages::list_offsets::ListOffsetsResponse;
 use crate::protocol::messages::offset_for_leader_epoch::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use crate::replica::counters::{ReplicaCounters, add};
+use crate::replica::disks::PATIENCE;
 use crate::replica::fetcher::answers::{epoch_ends, offsets};
 use crate::replica::fetcher::fetchers::Fetchers;
 use crate::replica::fetcher::state::{Done, Fetcher, Next, Question, Start, Task, Work};
@@ -92,6 +93,14 @@ pub(super) struct Source {
 /// thread and back.
 const BYTES_AT_ONCE_MAX: usize = 256 * 1024;
 const PARTITIONS_AT_ONCE_MAX: usize = 64;
+
+/// How long a disk that took longer than anybody waits for is not waited for at all: what else is fetched would stand still each
+/// time that it does.
+const SLOW_FOR: Duration = Duration::from_secs(5);
+
+/// What was done to the logs of a directory.
+type DoneIn = (Option<PathBuf>, Result<Vec<Done>, ShuttingDown>);
+
 pub(super) struct FetcherTask {
     pub source: Source,
     pub core: Fetcher,
@@ -105,6 +114,16 @@ pub(super) struct FetcherTask {
     pub counters: Arc<ReplicaCounters>,
     pub fetchers: Arc<Fetchers>,
     pub partitions: BTreeMap<TopicPartition, Arc<Partition>>,
+    /// What is being done to logs, for each directory by itself.
+    pub jobs: JoinSet<DoneIn>,
+    /// How many those of each directory are, and since when there are any.
+    pub under_way: HashMap<Option<PathBuf>, (usize, Instant)>,
+    /// Directories whose disks are not waited for any more, with the partitions that are set aside until they answer.
+    pub left: HashMap<Option<PathBuf>, BTreeSet<TopicPartition>>,
+    /// Until when disks that took long are not waited for at all.
+    pub slow_until: HashMap<Option<PathBuf>, Instant>,
+    /// Once what is being done to their logs is done.
+    pub handed_over_later: BTreeMap<TopicPartition, u64>,
     pub connection: Option<Connection>,
     /// The leader was not reached, and that was said.
     pub complained: bool,
@@ -128,22 +147,19 @@ impl FetcherTask {
             if self.core.is_empty() && self.fetchers.end(self.source.leader, self.source.number, &self.mailbox) {
                 break;
             }
-            let works = match self.next() {
-                Next::Work(works) => works,
-                Next::Wait(until) => {
-                    self.wait(until).await;
-                    continue;
-                }
+            let carried_out = match self.next() {
+                Next::Work(works) => self.carry_out(works).await,
+                Next::Wait(until) => self.wait(until).await,
                 Next::Ask(question) => {
                     let told = self.ask(question).await;
                     // What has changed meanwhile decides what the answer is good for.
                     self.hear();
-                    self.take_in(told)
+                    let works = self.take_in(told);
+                    self.carry_out(works).await
                 }
             };
-            if !works.is_empty() {
-                let Ok(done) = self.carry_out(works).await else { break };
-                self.core.on_done(done, Instant::now());
+            if carried_out.is_err() {
+                break;
             }
         }
         info!("{} Stopped", self.name);
@@ -170,13 +186,22 @@ impl FetcherTask {
                     self.core.unfollow(name);
                 }
                 self.core.follow(name.clone(), &start);
+                self.handed_over_later.remove(name);
+                if let Some(aside) = self.left.get_mut(&partition.parent_dir()) {
+                    aside.insert(name.clone());
+                    self.core.set_aside(name, true);
+                }
             }
             Command::Unfollow => {
                 self.partitions.remove(name);
+                self.handed_over_later.remove(name);
                 self.core.unfollow(name);
             }
             Command::SetTopicId(topic_id) => self.core.set_topic_id(name, topic_id),
             Command::SetThrottled(is_throttled) => self.core.set_throttled(name, is_throttled),
+            Command::HandOver(word) if self.core.is_busy(name) => {
+                self.handed_over_later.insert(name.clone(), word);
+            }
             Command::HandOver(word) => {
                 let identity = self.core.identity(name);
                 self.core.unfollow(name);
@@ -184,7 +209,7 @@ impl FetcherTask {
                     return;
                 };
                 let (fetchers, dir, disk) = (Arc::clone(&self.fetchers), partition.parent_dir(), partition.disk());
-                // Nothing of this fetcher is under way, so the log ends where the other goes on.
+                // Nothing of this fetcher is under way for it, so the log ends where the other goes on.
                 let hand_over = move || {
                     if let Ok(position) = partition.follower_position(leader_epoch) {
                         let is_throttled = partition.is_throttled_follower();
@@ -203,15 +228,17 @@ impl FetcherTask {
         }
     }
 
-    async fn wait(&self, until: Option<Instant>) {
-        match until {
-            None => self.mailbox.arrival.notified().await,
-            Some(until) => {
-                tokio::select! {
-                    () = self.mailbox.arrival.notified() => {}
-                    () = tokio::time::sleep_until(until.into()) => {}
-                }
+    async fn wait(&mut self, until: Option<Instant>) -> Result<(), ShuttingDown> {
+        let until = async move {
+            match until {
+                None => std::future::pending().await,
+                Some(until) => tokio::time::sleep_until(until.into()).await,
             }
+        };
+        tokio::select! {
+            () = self.mailbox.arrival.notified() => Ok(()),
+            () = until => Ok(()),
+            Some(done) = self.jobs.join_next() => self.take_done(done),
         }
     }
 
@@ -305,7 +332,68 @@ impl FetcherTask {
 
     // ---- the logs ----
 
-    async fn carry_out(&mut self, works: Vec<Work>) -> Result<Vec<Done>, ShuttingDown> {
+    /// Waits for disks while they answer. Where one does not, its partitions are set aside until it has.
+    async fn carry_out(&mut self, works: Vec<Work>) -> Result<(), ShuttingDown> {
+        self.begin(works);
+        let now = Instant::now();
+        self.slow_until.retain(|_, until| *until > now);
+        self.leave(|task, dir| task.slow_until.contains_key(dir));
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while self.under_way.keys().any(|dir| !self.left.contains_key(dir)) {
+            match tokio::time::timeout_at(until, self.jobs.join_next()).await {
+                Ok(Some(done)) => self.take_done(done)?,
+                Ok(None) => break,
+                Err(_) => self.leave(|_, _| true),
+            }
+        }
+        while let Some(done) = self.jobs.try_join_next() {
+            self.take_done(done)?;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, is_left: impl Fn(&FetcherTask, &Option<PathBuf>) -> bool) {
+        let waited_for = self.under_way.keys().filter(|dir| !self.left.contains_key(*dir));
+        let left: Vec<_> = waited_for.filter(|dir| is_left(self, dir)).cloned().collect();
+        for dir in left {
+            let of_dir = self.partitions.iter().filter(|(_, partition)| partition.parent_dir() == dir);
+            let aside: BTreeSet<TopicPartition> = of_dir.map(|(name, _)| name.clone()).collect();
+            if !self.slow_until.contains_key(&dir) {
+                let shown = dir.as_deref().unwrap_or(Path::new("")).display();
+                info!("{} {} partitions wait until {shown} answers", self.name, aside.len());
+            }
+            aside.iter().for_each(|name| self.core.set_aside(name, true));
+            self.left.insert(dir, aside);
+        }
+    }
+
+    fn take_done(&mut self, done: Result<DoneIn, JoinError>) -> Result<(), ShuttingDown> {
+        let (dir, outcomes) = done.map_err(|_| ShuttingDown)?;
+        let now = Instant::now();
+        self.core.on_done(outcomes?, now);
+        let is_last = self.under_way.get_mut(&dir).is_none_or(|(jobs, since)| {
+            *jobs -= 1;
+            if now.duration_since(*since) >= PATIENCE {
+                self.slow_until.insert(dir.clone(), now + SLOW_FOR);
+            }
+            *jobs == 0
+        });
+        if is_last {
+            self.under_way.remove(&dir);
+            let aside = self.left.remove(&dir).unwrap_or_default();
+            aside.iter().for_each(|name| self.core.set_aside(name, false));
+        }
+        let is_due = |(name, _): &(&TopicPartition, &u64)| !self.core.is_busy(name);
+        let due: Vec<_> =
+            self.handed_over_later.iter().filter(is_due).map(|(name, word)| (name.clone(), *word)).collect();
+        for (name, word) in due {
+            self.handed_over_later.remove(&name);
+            self.obey(&name, Command::HandOver(word));
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, works: Vec<Work>) {
         let with_partition = |work: Work| Some((Arc::clone(self.partitions.get(&work.partition)?), work));
         // What failed is let go of in a moment, and nobody may wait for its lock.
         let works = works.into_iter().filter_map(with_partition).filter(|(partition, _)| !partition.has_failed_log());
@@ -313,17 +401,18 @@ impl FetcherTask {
         let bytes: usize = works.iter().map(|(_, work)| appended_bytes(&work.task)).sum();
         let is_short = bytes <= BYTES_AT_ONCE_MAX && works.len() <= PARTITIONS_AT_ONCE_MAX;
         if is_short && !works.iter().any(|(partition, work)| may_wait_for_a_disk(partition, &work.task)) {
-            return Ok(all_done(works, &self.throttle, wall_clock_ms()));
+            let done = all_done(works, &self.throttle, wall_clock_ms());
+            return self.core.on_done(done, Instant::now());
         }
         let mut by_dir: HashMap<Option<PathBuf>, Vec<(Arc<Partition>, Work)>> = HashMap::new();
         for (partition, work) in works {
             by_dir.entry(partition.parent_dir()).or_default().push((partition, work));
         }
-        let mut jobs = JoinSet::new();
         for (dir, works) in by_dir {
+            self.under_way.entry(dir.clone()).or_insert((0, Instant::now())).0 += 1;
             let (log_dirs, throttle, io) =
                 (Arc::clone(&self.log_dirs), Arc::clone(&self.throttle), Arc::clone(&self.io));
-            jobs.spawn(async move {
+            self.jobs.spawn(async move {
                 let mut cut_in: BTreeSet<PathBuf> = dir.iter().cloned().collect();
                 let carry_out = move || {
                     let now_ms = wall_clock_ms();
@@ -337,14 +426,10 @@ impl FetcherTask {
                     }
                     outcomes
                 };
-                io.run_in(dir.as_deref(), carry_out).await
+                let done = io.run_in(dir.as_deref(), carry_out).await;
+                (dir, done)
             });
         }
-        let mut outcomes = Vec::new();
-        while let Some(done) = jobs.join_next().await {
-            outcomes.extend(done.map_err(|_| ShuttingDown)??);
-        }
-        Ok(outcomes)
     }
 }
 
@@ -387,9 +472,18 @@ fn may_wait_for_a_disk(partition: &Partition, task: &Task) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::config::log::LogConfig;
+    use crate::config::sections::ReplicaConfig;
+    use crate::log::testing::Gate;
+    use crate::model::{LeaderEpoch, Offset};
+    use crate::protocol::message::Payload;
+    use crate::protocol::messages::fetch::{FetchableTopicResponse, PartitionData};
+    use crate::replica::follower::Position;
     use crate::replica::follower_tests::{batch, following, from_leader};
+    use crate::replica::tests::Fixture;
 
     #[test]
     fn an_append_that_begins_a_segment_is_not_made_among_connections() {
@@ -402,5 +496,126 @@ mod tests {
         assert!(!may_wait(batch(4, 10, 10)));
         assert!(may_wait(batch(4, 10, 11)));
         assert!(may_wait([batch(4, 10, 10), batch(4, 20, 1)].concat()));
+    }
+
+    /// More than is appended at once.
+    const MANY: usize = 30_000;
+
+    fn over_two_dirs() -> Fixture {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
+        Fixture::over(root, dirs, ReplicaConfig::default())
+    }
+
+    /// Two partitions in either directory, which all have the leader's first ten records. Those whose topics come first are in
+    /// the same.
+    async fn fetching(fixture: &Fixture) -> (FetcherTask, [String; 4]) {
+        let mut fetcher = fixture.replicas.fetchers().fetcher((BrokerId(2), 0));
+        let mut topics = ["a", "b", "c", "d"].map(str::to_owned);
+        for topic in &topics {
+            assert_eq!(fixture.decide(topic, 0, 2, 0, &[1, 2]).await, Ok(()));
+            let partition = fixture.replicas.partition(topic, 0).expect("hosted");
+            let (log_start_offset, high_watermark, log_end_offset) = (Offset(0), Offset(0), Offset(0));
+            let last_epoch = Some(LeaderEpoch(0));
+            let position = Position { log_start_offset, high_watermark, log_end_offset, last_epoch };
+            let start = Start { topic_id: TopicId::ZERO, leader_epoch: LeaderEpoch(0), position, is_throttled: false };
+            fetcher.mailbox.put(partition.name().clone(), Command::Follow(partition, start));
+        }
+        asked(&mut fetcher);
+        is_answered(&mut fetcher, &topics, 0, 10).await;
+        topics.sort_by_key(|topic| fixture.replicas.parent_dir(topic, 0));
+        let [one, other] = [1, 2].map(|at| fixture.replicas.parent_dir(&topics[at], 0));
+        assert!(one != other);
+        (fetcher, topics)
+    }
+
+    /// What it wants from where on of which partition, and which it wants no more.
+    fn asked(fetcher: &mut FetcherTask) -> (BTreeMap<String, i64>, BTreeSet<String>) {
+        fetcher.hear();
+        let Next::Ask(Question::Fetch { request, .. }) = fetcher.next() else { panic!("it does not fetch") };
+        let wanted = request.topics.into_iter().map(|topic| (topic.topic, topic.partitions[0].fetch_offset));
+        (wanted.collect(), request.forgotten_topics_data.into_iter().map(|topic| topic.topic).collect())
+    }
+
+    async fn is_answered(fetcher: &mut FetcherTask, topics: &[String], from: i64, records: usize) {
+        let records = Bytes::from(batch(0, from, records));
+        let of_topic = |topic: &String| {
+            let data = PartitionData { records: Some(Payload::Bytes(records.clone())), ..Default::default() };
+            FetchableTopicResponse { topic: topic.clone(), partitions: vec![data], ..Default::default() }
+        };
+        let responses = topics.iter().map(of_topic).collect();
+        let works =
+            fetcher.take_in(Ok(Told::Fetched(FetchResponse { session_id: 7, responses, ..Default::default() })));
+        fetcher.carry_out(works).await.expect("it is not shut down");
+    }
+
+    async fn until_done(fetcher: &mut FetcherTask) {
+        while !fetcher.under_way.is_empty() {
+            fetcher.wait(None).await.expect("it is not shut down");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_holds_up_what_is_fetched_for_no_other() {
+        let fixture = over_two_dirs();
+        let (mut fetcher, [slow, beside, fast, other]) = fetching(&fixture).await;
+        let all = [&slow, &beside, &fast, &other].map(|topic| (topic.clone(), 10));
+        assert_eq!(asked(&mut fetcher), (all.into(), [].into()));
+        let (gate, _fault) = Gate::of_writes_below(&fixture.replicas.parent_dir(&slow, 0).expect("it has a log"));
+        is_answered(&mut fetcher, &[slow.clone(), fast.clone()], 10, MANY).await;
+        let many = MANY as i64;
+        let gone = [slow.clone(), beside.clone()];
+        assert_eq!(asked(&mut fetcher), ([(fast.clone(), many + 10)].into(), gone.into()));
+        is_answered(&mut fetcher, std::slice::from_ref(&fast), many + 10, MANY).await;
+        assert_eq!(asked(&mut fetcher), ([(fast, many * 2 + 10)].into(), [].into()));
+        assert!(!gate.is_open(), "it was not waited for");
+        gate.open();
+        until_done(&mut fetcher).await;
+        assert_eq!(asked(&mut fetcher), ([(slow.clone(), many + 10), (beside, 10)].into(), [].into()));
+        // What took long once is not waited for again, however short it takes now.
+        is_answered(&mut fetcher, std::slice::from_ref(&slow), many + 10, MANY).await;
+        let is_left = fetcher.left.len();
+        until_done(&mut fetcher).await;
+        assert_eq!((is_left, fetcher.left.len()), (1, 0));
+    }
+
+    /// Its log goes on, and what the old leader sent arrives there late or not at all.
+    #[tokio::test]
+    async fn what_another_leader_sends_is_appended_behind_what_a_disk_was_slow_to_take() {
+        let fixture = over_two_dirs();
+        let (mut fetcher, [slow, ..]) = fetching(&fixture).await;
+        asked(&mut fetcher);
+        let dir = fixture.replicas.parent_dir(&slow, 0).expect("it has a log");
+        let (gate, fault) = Gate::of_writes_below(&dir);
+        is_answered(&mut fetcher, std::slice::from_ref(&slow), 10, MANY).await;
+        let (decided, ()) = tokio::join!(fixture.decide(&slow, 0, 2, 1, &[1, 2]), async { gate.open() });
+        assert_eq!(decided, Ok(()));
+        drop(fault);
+        let partition = fixture.replicas.partition(&slow, 0).expect("hosted");
+        let position = partition.follower_position(LeaderEpoch(1)).expect("it follows");
+        let end = position.log_end_offset.0;
+        let start = Start { topic_id: TopicId::ZERO, leader_epoch: LeaderEpoch(1), position, is_throttled: false };
+        fetcher.mailbox.put(partition.name().clone(), Command::Follow(Arc::clone(&partition), start));
+        fetcher.hear();
+        until_done(&mut fetcher).await;
+        assert_eq!(asked(&mut fetcher).0.get(&slow), Some(&end));
+        is_answered(&mut fetcher, std::slice::from_ref(&slow), end, 10).await;
+        until_done(&mut fetcher).await;
+        assert_eq!(partition.follower_position(LeaderEpoch(1)).expect("it follows").log_end_offset.0, end + 10);
+    }
+
+    #[tokio::test]
+    async fn a_partition_is_handed_over_once_what_is_being_done_to_its_log_is_done() {
+        let fixture = over_two_dirs();
+        let (mut fetcher, [slow, ..]) = fetching(&fixture).await;
+        asked(&mut fetcher);
+        let (gate, _fault) = Gate::of_writes_below(&fixture.replicas.parent_dir(&slow, 0).expect("it has a log"));
+        is_answered(&mut fetcher, std::slice::from_ref(&slow), 10, MANY).await;
+        let name = TopicPartition::new(slow.as_str(), 0);
+        fetcher.obey(&name, Command::HandOver(1));
+        assert!(fetcher.core.identity(&name).is_some() && !gate.is_open());
+        gate.open();
+        until_done(&mut fetcher).await;
+        assert!(fetcher.core.identity(&name).is_none());
     }
 }
