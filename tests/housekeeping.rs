@@ -1,18 +1,20 @@
 //! What a broker does by the clock while nobody asks for it: retention by size and by time, the removal of files, the
-//! checkpoints, the forgetting of producers.
+//! checkpoints, the forgetting of producers and of transactional ids.
 
 mod support;
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use odradek::protocol::messages::describe_producers::{DescribeProducersRequest, TopicRequest};
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::record::build::BatchBuilder;
 use odradek::record::compression::Codec;
 use support::client::{Client, batch};
-use support::{Cluster, PATIENCE, eventually};
+use support::transactional::{Producer, state_of, until_state, until_transactions_are_coordinated};
+use support::{Cluster, Kind, PATIENCE, eventually};
 
 const BATCHES: i64 = 30;
 const BATCH_VALUE: usize = 500;
@@ -150,4 +152,60 @@ fn what_is_due_by_the_clock_is_done() {
     retention_by_time(&cluster, &mut client);
     start_offsets_are_checkpointed(&cluster, &mut client, start);
     producers_are_forgotten(&mut client);
+}
+
+#[test]
+fn a_transactional_id_that_nobody_uses_is_forgotten_for_good() {
+    use ErrorCode::TransactionalIdNotFound;
+    let settings = "transaction.state.log.num.partitions=2\ntransactional.id.expiration.ms=100\n\
+        transaction.remove.expired.transaction.cleanup.interval.ms=100";
+    let mut cluster = Cluster::start("housekeeping-transactions", settings);
+    let mut client = cluster.broker.client();
+    client.create_topic("orders", 1, &[]);
+    until_transactions_are_coordinated(&mut client);
+    // On a busy machine an id may go before it is used.
+    let opened = |client: &mut Client, id: &str| {
+        eventually(PATIENCE, "a transaction is opened", || {
+            let me = Producer::begin(client, id);
+            match me.try_add(client, "orders", 0) {
+                ErrorCode::None => Ok(me),
+                code => Err(code.to_string()),
+            }
+        })
+    };
+    let until_forgotten = |client: &mut Client, id: &str| {
+        eventually(PATIENCE, &format!("{id} is forgotten"), || match state_of(client, id) {
+            Err(TransactionalIdNotFound) => Ok(()),
+            found => Err(format!("{found:?}")),
+        });
+    };
+    let open = opened(&mut client, "open");
+    let idle = Producer::begin(&mut client, "idle");
+    let [committed, aborted] = [("committed", true), ("aborted", false)].map(|(id, commits)| {
+        let me = opened(&mut client, id);
+        assert_eq!(me.end(&mut client, commits), ErrorCode::None);
+        me
+    });
+    for gone in [&idle, &committed, &aborted] {
+        until_forgotten(&mut client, &gone.id);
+        assert_eq!(gone.try_add(&mut client, "orders", 0), ErrorCode::InvalidProducerIdMapping);
+    }
+    assert_eq!(state_of(&mut client, "open").as_deref(), Ok("Ongoing"));
+
+    // What a broker would keep for long is not there any more.
+    cluster.broker.stop();
+    let mut text = fs::read_to_string(&cluster.broker.config).expect("it was written");
+    text.push_str("transactional.id.expiration.ms=604800000\n");
+    fs::write(&cluster.broker.config, text).expect("it can be written");
+    cluster.start_broker(Kind::under_test());
+    let mut client = cluster.broker.client();
+    for gone in [&idle, &committed, &aborted] {
+        assert_eq!(state_of(&mut client, &gone.id), Err(TransactionalIdNotFound), "{}", gone.id);
+        let next = Producer::begin(&mut client, &gone.id);
+        assert_ne!(next.me.producer_id, gone.me.producer_id, "{}", gone.id);
+        assert_eq!(next.me.producer_epoch, 0, "{}", gone.id);
+    }
+    assert_eq!(state_of(&mut client, "open").as_deref(), Ok("Ongoing"));
+    assert_eq!(open.end(&mut client, true), ErrorCode::None);
+    until_state(&mut client, "open", "CompleteCommit", &[]);
 }

@@ -4,14 +4,16 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use bytes::Bytes;
+use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
 use odradek::record::compression::Codec;
 use odradek::record::read::batches;
 use regex::Regex;
 use support::client::batch;
+use support::transactional::{Producer, until_stable, until_transactions_are_coordinated};
 use support::{Brokers, Cluster, Kind, PATIENCE, Process, Scratch, eventually, jvm_tool, our_tool};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +189,54 @@ fn replicas_are_compared_batch_by_batch() {
     });
     assert_eq!(ours, kafkas);
     assert!(ours.iter().any(|line| line.contains("t-0 has unmatched checksum at offset 1; replica")), "{ours:?}");
+}
+
+#[test]
+fn a_console_consumer_reads_what_its_isolation_level_lets_it() {
+    let cluster = Cluster::start("console-isolation", "transaction.state.log.num.partitions=1");
+    let mut client = cluster.broker.client();
+    client.create_topic("orders", 1, &[]);
+    until_transactions_are_coordinated(&mut client);
+    for (id, committed) in [("committed", true), ("aborted", false)] {
+        let mut me = Producer::begin(&mut client, id);
+        me.add(&mut client, "orders", 0);
+        (0..2).for_each(|_| me.append(&mut client, 0));
+        assert_eq!(me.end(&mut client, committed), ErrorCode::None);
+        until_stable(&mut client, 0, if committed { 3 } else { 6 });
+    }
+    client.produce("orders", 0, batch(Codec::None, ["plain".to_owned()])).expect("answered").expect("appended");
+    let mut open = Producer::begin(&mut client, "open");
+    open.add(&mut client, "orders", 0);
+    open.append(&mut client, 0);
+    client.produce("orders", 0, batch(Codec::None, ["behind".to_owned()])).expect("answered").expect("appended");
+
+    let address = cluster.broker.address();
+    let common = "--topic orders --partition 0 --offset earliest --timeout-ms 8000 --property print.offset=true";
+    let levels =
+        ["", "--isolation-level read_uncommitted", "--isolation-level read_committed", "--isolation-level none"];
+    let start = |whose: Whose, level: &str| {
+        let arguments = format!("--bootstrap-server {address} {common} {level}");
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        let mut command = tool(whose, "kafka-console-consumer.sh", "consumer.ConsoleConsumer", &arguments);
+        let [out, err] = [Stdio::piped(), Stdio::piped()];
+        command.stdout(out).stderr(err).spawn().expect("it starts")
+    };
+    // Each waits for what does not come, all at once.
+    let running = levels.map(|level| [Ours, Kafkas].map(|whose| start(whose, level)));
+    let told = running.map(|both| {
+        both.map(|one| {
+            let ended = one.wait_with_output().expect("it ends");
+            let [out, err] = [ended.stdout, ended.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+            let count = err.lines().find(|line| line.starts_with("Processed a total of ")).map(str::to_owned);
+            ((ended.status.code(), out, count), err)
+        })
+    });
+    let all = "Offset:0\t0\nOffset:1\t1\nOffset:3\t0\nOffset:4\t1\nOffset:6\tplain\nOffset:7\t0\nOffset:8\tbehind\n";
+    let committed = "Offset:0\t0\nOffset:1\t1\nOffset:6\tplain\n";
+    for ((level, [ours, kafkas]), expected) in levels.iter().zip(told).zip([all, all, committed, ""]) {
+        assert_eq!(ours.0, kafkas.0, "{level}: {}{}", ours.1, kafkas.1);
+        assert_eq!(ours.0.1, expected, "{level}: {}", ours.1);
+    }
 }
 
 /// Of a topic's only partition: how many records are there in transactions, and how many of these are ended, as each marker

@@ -229,11 +229,12 @@ fn the_tutorial_works_word_for_word_with_our_scripts() {
     shell.stop();
     // As a unit made for a JVM broker has it.
     shell.start(
-        "KAFKA_HEAP_OPTS='-Xmx6g -Xms6g' JMX_PORT=9999 KAFKA_OPTS=-javaagent:/opt/agent.jar=9404 \
+        "KAFKA_HEAP_OPTS='-Xmx6g -Xms6g' JMX_PORT=9999 KAFKA_LOG4J_OPTS=-Dlog4j.configuration=file:/etc/kafka/log4j.properties \
+         KAFKA_OPTS=-javaagent:/opt/agent.jar=9404 \
          bin/kafka-run-class.sh -daemon -name kafkaServer -loggc kafka.Kafka config/server.properties",
     );
     let said = fs::read_to_string(shell.scratch.path("logs/kafkaServer.out")).expect("the broker's log");
-    let named = "without effect here: JMX_PORT, KAFKA_HEAP_OPTS, -javaagent of KAFKA_OPTS";
+    let named = "without effect here: JMX_PORT, KAFKA_HEAP_OPTS, KAFKA_LOG4J_OPTS, -javaagent of KAFKA_OPTS";
     assert_eq!(said.lines().filter(|line| line.contains(named)).count(), 1, "{said}");
     let list = "bin/kafka-run-class.sh org.apache.kafka.tools.TopicCommand --bootstrap-server localhost:9092 --list --exclude-internal";
     assert_eq!(shell.says(list, ""), "Hello-Kafka\nperf\n");

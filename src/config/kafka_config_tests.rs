@@ -97,6 +97,14 @@ fn families_of_settings_are_derived() {
     let old = [("inter.broker.protocol.version", "2.8"), ("log.message.format.version", "0.10.2")];
     assert_eq!(defaults(&old).message_format_version, MetadataVersion::V0_10_2_IV0);
     assert_eq!(defaults(&old[1..]).message_format_version, MetadataVersion::V3_0_IV1);
+    // What a topic says counts up to the protocol, and from 3.0 on not at all.
+    let of_topic = |broker: &[(&str, &str)], version: &str| {
+        let topic = [("message.format.version".to_owned(), version.to_owned())].into();
+        defaults(broker).with_overrides(&topic).expect("a version").message_format_version
+    };
+    assert_eq!(of_topic(&old, "2.4"), MetadataVersion::V2_4_IV1);
+    assert_eq!(of_topic(&old, "3.0"), MetadataVersion::V0_10_2_IV0);
+    assert_eq!(of_topic(&[("inter.broker.protocol.version", "3.0")], "0.10.2"), MetadataVersion::V3_0_IV1);
     let dirs = config(&[("log.dirs", "/a, /b,,"), ("log.dir", "/c")]).log_dirs_config().dirs;
     assert_eq!(dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
     assert_eq!(config(&[("zookeeper.connection.timeout.ms", "5")]).zookeeper_config().connection_timeout_ms, 5);

@@ -51,8 +51,9 @@ pub struct LogConfig {
     pub message_downconversion_enable: bool,
     /// Fixed at 3.0 unless `inter.broker.protocol.version` is older.
     pub message_format_version: MetadataVersion,
-    /// `inter.broker.protocol.version` is 3.0 or newer, so a topic's own message format is ignored.
-    pub message_format_version_is_fixed: bool,
+    /// Up to which a topic's own message format counts: `inter.broker.protocol.version`, or none where that is 3.0 or newer.
+    /// Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigHandler.scala, excludedConfigs.
+    pub newest_message_format_version: Option<MetadataVersion>,
     pub delete_retention_ms: i64,
     pub min_compaction_lag_ms: i64,
     pub max_compaction_lag_ms: i64,
@@ -99,7 +100,7 @@ impl Default for LogConfig {
             message_timestamp_after_max_ms: i64::MAX,
             message_downconversion_enable: true,
             message_format_version: MetadataVersion::V3_0_IV1,
-            message_format_version_is_fixed: true,
+            newest_message_format_version: None,
             delete_retention_ms: 24 * 3_600_000,
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX,
@@ -198,7 +199,9 @@ impl LogConfig {
             ("message.timestamp.after.max.ms", Value::Long(ms)) => self.message_timestamp_after_max_ms = ms,
             ("message.downconversion.enable", Value::Boolean(enable)) => self.message_downconversion_enable = enable,
             ("message.format.version", Value::String(text)) => {
-                if let (false, Ok(version)) = (self.message_format_version_is_fixed, text.parse()) {
+                if let Ok(version) = text.parse()
+                    && self.newest_message_format_version.is_some_and(|newest| version <= newest)
+                {
                     self.message_format_version = version;
                 }
             }
@@ -428,7 +431,8 @@ mod tests {
             _ if row.default == Some("false") => "true",
             _ => "17",
         };
-        let defaults = LogConfig { message_format_version_is_fixed: false, ..LogConfig::default() };
+        let defaults =
+            LogConfig { newest_message_format_version: Some(MetadataVersion::V2_8_IV1), ..LogConfig::default() };
         for row in topic_settings::TOPIC {
             let config = defaults.with_overrides(&overrides(&[(row.name, other(row))])).expect(row.name);
             assert_eq!(config.text_of(row.name).as_deref(), Some(other(row)), "{}", row.name);

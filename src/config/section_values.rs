@@ -67,7 +67,8 @@ impl KafkaConfig {
             message_timestamp_after_max_ms: or_difference("log.message.timestamp.after.max.ms"),
             message_downconversion_enable: self.boolean("log.message.downconversion.enable"),
             message_format_version: self.message_format_version,
-            message_format_version_is_fixed: self.inter_broker_protocol_version >= MetadataVersion::V3_0_IV1,
+            newest_message_format_version: Some(self.inter_broker_protocol_version)
+                .filter(|version| *version < MetadataVersion::V3_0_IV1),
             delete_retention_ms: self.number("log.cleaner.delete.retention.ms"),
             min_compaction_lag_ms: self.number("log.cleaner.min.compaction.lag.ms"),
             max_compaction_lag_ms: self.number("log.cleaner.max.compaction.lag.ms"),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
@@ -122,19 +122,25 @@ pub fn version_2() -> Vec<(String, i16)> {
     vec![("transaction.version".to_owned(), 2)]
 }
 
-/// Of each commit in a log, as far as that is written: the epoch of what is committed, and that of the marker, which in version
-/// 2 of the protocol is the producer's next.
-pub fn commits(log: &Path) -> Vec<(i16, i16)> {
-    let mut segments: Vec<_> = fs::read_dir(log).expect("the log is there").flatten().map(|file| file.path()).collect();
+/// What is in the segments of a log, one after the other.
+pub fn segments(log: &Path) -> io::Result<Bytes> {
+    let mut segments: Vec<_> = fs::read_dir(log)?.flatten().map(|file| file.path()).collect();
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
     segments.sort();
     let mut bytes = Vec::new();
     for segment in segments {
-        bytes.extend(fs::read(segment).expect("it can be read"));
+        bytes.extend(fs::read(segment)?);
     }
+    Ok(bytes.into())
+}
+
+/// Of each commit in a log, as far as that is written: the epoch of what is committed, and that of the marker, which in version
+/// 2 of the protocol is the producer's next.
+pub fn commits(log: &Path) -> Vec<(i16, i16)> {
+    let bytes = segments(log).expect("the log is there");
     let mut open: HashMap<i64, i16> = HashMap::new();
     let mut commits = Vec::new();
-    for batch in batches(&Bytes::from(bytes)).map_while(Result::ok).filter(|batch| batch.header().is_transactional) {
+    for batch in batches(&bytes).map_while(Result::ok).filter(|batch| batch.header().is_transactional) {
         let header = *batch.header();
         if !header.is_control {
             open.insert(header.producer_id, header.producer_epoch);
@@ -204,6 +210,10 @@ impl Producer {
     }
 
     pub fn add(&self, client: &mut Client, topic: &str, partition: i32) {
+        assert_eq!(self.try_add(client, topic, partition), ErrorCode::None);
+    }
+
+    pub fn try_add(&self, client: &mut Client, topic: &str, partition: i32) -> ErrorCode {
         let topics = vec![AddPartitionsToTxnTopic { name: topic.to_owned(), partitions: vec![partition] }];
         let request = AddPartitionsToTxnRequest {
             v3_and_below_transactional_id: self.id.clone(),
@@ -220,7 +230,7 @@ impl Producer {
             },
             |code| *code,
         );
-        assert_eq!(code, 0);
+        ErrorCode::from_code(code)
     }
 
     pub fn batch(&self, sequence: i32) -> Bytes {
@@ -318,6 +328,17 @@ pub fn until_stable(client: &mut Client, partition: i32, expected: i64) {
 pub fn id_coordinated_by(brokers: &Brokers, broker: i32) -> String {
     let ids = (0..).map(|number| format!("id-{number}"));
     ids.take(100).find(|id| Producer::coordinator(brokers, id) == broker).expect("some partition is led there")
+}
+
+/// The state that a coordinator knows a transactional id in, or that it knows none.
+pub fn state_of(client: &mut Client, id: &str) -> Result<String, ErrorCode> {
+    let request = DescribeTransactionsRequest { transactional_ids: vec![id.to_owned()] };
+    let ask = || client.call(&request, 0).expect("DescribeTransactions is answered").transaction_states.remove(0);
+    let told = settled("a coordinator answers", ask, |told| told.error_code);
+    match told.error_code {
+        0 => Ok(told.transaction_state),
+        code => Err(ErrorCode::from_code(code)),
+    }
 }
 
 pub fn until_state(client: &mut Client, id: &str, state: &str, topics: &[(String, Vec<i32>)]) {

@@ -16,6 +16,7 @@ use crate::config::definition::Standing;
 use crate::config::dynamic::under_stored;
 use crate::config::kafka_config::KafkaConfig;
 use crate::config::keys::setting_behind;
+use crate::config::metadata_version::MetadataVersion;
 use crate::config::properties::Properties;
 use crate::config::topic_settings::topic_setting;
 use crate::metadata::features::{incompatible, supported};
@@ -243,6 +244,14 @@ impl Looker<'_> {
             let entities = self.zookeeper.configured_entities(kind).await;
             with_quotas.extend(self.understood(entities)?.unwrap_or_default());
         }
+        let users = with_quotas.iter().filter(|entity| matches!(entity, ConfigEntity::User(_)));
+        let clients: Vec<String> = users.map(|user| format!("{}/clients", user.entity_path())).collect();
+        let paths: Vec<String> = clients.iter().map(|clients| format!("/config/{clients}")).collect();
+        for (clients, names) in clients.iter().zip(self.zookeeper.children_of_many(&paths).await) {
+            let names = self.understood(names)?.unwrap_or_default();
+            with_quotas
+                .extend(names.iter().filter_map(|name| ConfigEntity::from_entity_path(&format!("{clients}/{name}"))));
+        }
         let stored = self.zookeeper.configs(&with_quotas).await;
         let mut limited = Vec::new();
         for (entity, stored) in with_quotas.iter().zip(stored) {
@@ -251,6 +260,7 @@ impl Looker<'_> {
             }
         }
         if !limited.is_empty() {
+            limited.sort_unstable();
             self.report.warn(ABOUT, format!("quotas and credentials that are not acted on: {}", few(&limited)));
         }
         Ok(())
@@ -292,7 +302,7 @@ impl Looker<'_> {
         let default_min_isr = defaults.get("min.insync.replicas").and_then(|text| text.trim().parse().ok());
         let default_min_isr = default_min_isr.unwrap_or(self.config.topic_defaults().min_insync_replicas);
         let entities: Vec<ConfigEntity> = topics.keys().cloned().map(ConfigEntity::Topic).collect();
-        let (mut min_isr, mut tiered) = (HashMap::new(), Vec::new());
+        let (mut min_isr, mut tiered, mut in_old_format) = (HashMap::new(), Vec::new(), Vec::new());
         let mut not_acted_on: BTreeSet<String> = BTreeSet::new();
         for (topic, stored) in topics.keys().zip(self.zookeeper.configs(&entities).await) {
             let Some(stored) = self.understood(stored)? else { continue };
@@ -300,6 +310,10 @@ impl Looker<'_> {
             min_isr.insert(topic.clone(), usize::try_from(number.unwrap_or(default_min_isr)).unwrap_or(1));
             if stored.get("remote.storage.enable").is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
                 tiered.push(topic);
+            }
+            let format = stored.get("message.format.version").map_or("", |text| text.trim());
+            if format.parse().is_ok_and(|version: MetadataVersion| version.highest_supported_magic() < 2) {
+                in_old_format.push(format!("{topic} ({format})"));
             }
             not_acted_on.extend(
                 stored
@@ -313,6 +327,17 @@ impl Looker<'_> {
         if !not_acted_on.is_empty() {
             let names: Vec<&String> = not_acted_on.iter().collect();
             self.report.warn(ABOUT, format!("settings of topics that are not acted on: {}", few(&names)));
+        }
+        if !in_old_format.is_empty() {
+            // Source: kafka 3.9 core/src/main/scala/kafka/server/ConfigHandler.scala, excludedConfigs.
+            let is_ignored = self.config.inter_broker_protocol_version() >= MetadataVersion::V3_0_IV1;
+            let what = match is_ignored {
+                true => {
+                    "topics whose message.format.version no broker heeds since inter.broker.protocol.version is 3.0"
+                }
+                false => "topics that are written in an old format until inter.broker.protocol.version is 3.0",
+            };
+            self.report.note(ABOUT, format!("{what}: {}", few(&in_old_format)));
         }
         Ok(min_isr)
     }

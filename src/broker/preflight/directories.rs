@@ -222,6 +222,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn want_of_room_is_told() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut surveyed = survey(vec![root.path().to_owned()]);
+        let mut told = |free: u64| {
+            let Ok(Some(dir)) = &mut surveyed[0].1 else { panic!("it is there") };
+            (dir.free_bytes, dir.total_bytes) = (free, 2000 << 30);
+            let mut report = Report::default();
+            look(&surveyed, None, None, &mut report);
+            report.to_text()
+        };
+        let path = root.path().display();
+        let text = told(99 << 30);
+        assert!(text.contains(&format!("WARN {path} has 99.0 GiB free of 2.0 TiB")), "{text}");
+        let text = told(100 << 30);
+        assert!(text.contains(&format!("     {path} has 100.0 GiB free")), "{text}");
+
+        // More partitions than any machine has room for.
+        let mut report = Report::default();
+        look_at_the_machine(1 << 40, &mut report);
+        let text = report.to_text();
+        for what in ["WARN 1099511627776 partitions need some 10240.0 TiB of memory", "WARN ulimit -Hn is "] {
+            assert!(text.contains(what), "nothing of {what} in\n{text}");
+        }
+        let mut report = Report::default();
+        look_at_the_machine(0, &mut report);
+        assert!(!report.to_text().contains("WARN 0 partitions"), "{}", report.to_text());
+    }
+
+    #[test]
     fn what_a_start_settles_by_itself_does_not_stand_against_it() {
         let root = tempfile::tempdir().expect("a temporary directory");
         let dirs: Vec<PathBuf> = ["a", "b"].map(|name| root.path().join(name)).into();

@@ -34,6 +34,8 @@ struct Bench {
     answers: Vec<CommitAnswer>,
     /// Of all groups, unless it is 0.
     max_bytes: u64,
+    /// How long it has been since the first step.
+    wall_ms: i64,
     /// What a load would read.
     log: Vec<u8>,
     log_end: i64,
@@ -47,7 +49,7 @@ impl Bench {
         let settings = GroupConfig { group_coordinator_max_bytes, ..GroupConfig::default() };
         let mut actions = VecDeque::new();
         let mut turn = Turn {
-            now: Now { instant: Instant::now(), wall_ms: WALL_MS },
+            now: Now { instant: Instant::now(), wall_ms: WALL_MS + self.wall_ms },
             settings: &settings,
             leader_epoch: LeaderEpoch(0),
             actions: &mut actions,
@@ -92,7 +94,7 @@ impl Bench {
             offset: Offset(offset),
             leader_epoch: LeaderEpoch(-1),
             metadata: "".into(),
-            commit_timestamp_ms: WALL_MS,
+            commit_timestamp_ms: WALL_MS + self.wall_ms,
             expire_timestamp_ms: None,
         };
         let offsets = vec![OffsetToCommit { topic: "orders".into(), partition: 0, committed }];
@@ -135,12 +137,20 @@ impl Bench {
     /// What the next coordinator makes of the log.
     fn reload(&self) -> Bench {
         let mut next = Bench { log: self.log.clone(), log_end: self.log_end, ..Bench::default() };
+        next.load();
+        next
+    }
+
+    fn load(&mut self) {
         let (bytes, mut replay) = (Bytes::from(self.log.clone()), Replay::default());
         for batch in batches(&bytes) {
             Groups::replay(&mut replay, batch.expect("our own batch")).expect("our own records");
         }
-        next.step(|groups, _, turn| groups.load(replay, LeaderEpoch(1), turn));
-        next
+        self.step(|groups, _, turn| groups.load(replay, LeaderEpoch(1), turn));
+    }
+
+    fn expire(&mut self) {
+        self.step(|groups, _, turn| groups.expire(turn));
     }
 }
 
@@ -249,6 +259,56 @@ fn a_deleted_offset_waits_for_no_marker() {
     bench.store();
     bench.marker(7, Committed);
     assert_eq!((bench.found(true), bench.groups.producers_waited_for()), (Some(Ok(6)), 0));
+}
+
+/// Source: kafka 3.9 GroupMetadata.scala, getExpiredOffsets.
+#[test]
+fn an_offset_past_its_retention_stays_until_the_marker_decides_what_follows_it() {
+    for (outcome, found) in [(Committed, Some(Ok(9))), (Abort, None)] {
+        let mut bench = Bench::default();
+        bench.commit(None, 5);
+        bench.store();
+        bench.wall_ms = GroupConfig::default().offsets_retention_ms;
+        bench.commit(Some(7), 9);
+        bench.expire();
+        assert_eq!(bench.found(false), Some(Ok(5)), "it is on its way");
+        bench.store();
+        bench.expire();
+        assert_eq!((bench.found(false), bench.found(true)), (Some(Ok(5)), UNSTABLE));
+        bench.marker(7, outcome);
+        bench.expire();
+        assert_eq!((bench.found(true), bench.reload().found(true)), (found, found), "{outcome:?}");
+        bench.wall_ms *= 2;
+        bench.expire();
+        assert!(bench.groups.get("g").is_none() && bench.reload().groups.get("g").is_none(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn what_is_decided_while_another_coordinates_is_not_waited_for() {
+    for (outcome, found) in [(Committed, Some(Ok(9))), (Abort, Some(Ok(5)))] {
+        let mut bench = Bench::default();
+        bench.commit(None, 5);
+        bench.store();
+        bench.commit(Some(7), 9);
+        bench.store();
+        // Its fate is told to whoever does not coordinate any more.
+        bench.commit(Some(7), 9);
+        let late = bench.write();
+        bench.step(|groups, _, turn| groups.unload(turn));
+        assert_eq!((bench.groups.producers_waited_for(), bench.groups.bytes()), (0, 0));
+        bench.told(late);
+        bench.put(&end_transaction_marker(7, 0, outcome, 0, WALL_MS));
+        bench.load();
+        assert_eq!((bench.found(false), bench.found(true)), (found, found), "{outcome:?}");
+        assert_eq!(bench.groups.producers_waited_for(), 0, "no marker need come");
+        // Nor is what it hears of another transaction of that producer taken for the end of this one.
+        bench.commit(Some(7), 11);
+        bench.store();
+        assert_eq!(bench.found(true), UNSTABLE);
+        bench.marker(7, Abort);
+        assert_eq!((bench.found(true), bench.groups.producers_waited_for()), (found, 0));
+    }
 }
 
 /// Source: kafka 3.9 OffsetMetadataManager.java (replay, deleteAllOffsets); its older coordinator forgets them in memory alone.
