@@ -51,7 +51,7 @@ const FEW_PARTITIONS: &str = "transaction.state.log.num.partitions=5";
 fn what_a_java_client_commits_is_seen_whole_and_nothing_else() {
     let mut cluster = Cluster::start("transactions", FEW_PARTITIONS);
     cluster.broker.client().create_topic("orders", 2, &[]);
-    let mut jvm = Jvm::start(&cluster.scratch, &cluster.broker.address(), "kafka-3.9.1");
+    let mut jvm = Jvm::start(&cluster.scratch, &cluster.broker.address(), "kafka-3.9.2");
     jvm.all_ok(&["init a t 60000", "begin a", "send a orders 0 1 3", "send a orders 1 4 2", "commit a"]);
     jvm.all_ok(&["begin a", "send a orders 0 6 2", "abort a", "begin a", "send a orders 1 8 1", "send a orders 0 9 1"]);
     // What is open is not seen, nor what comes behind it.
@@ -613,12 +613,12 @@ fn taken_over(first: Kind, second: Kind) {
 
 #[test]
 fn a_jvm_brokers_transactions_go_on_under_ours() {
-    taken_over(Kind::Jvm("3.9.1"), Kind::Odradek);
+    taken_over(Kind::Jvm("3.9.2"), Kind::Odradek);
 }
 
 #[test]
 fn our_transactions_go_on_under_a_jvm_broker() {
-    taken_over(Kind::Odradek, Kind::Jvm("3.9.1"));
+    taken_over(Kind::Odradek, Kind::Jvm("3.9.2"));
 }
 
 #[test]
@@ -699,12 +699,12 @@ fn whoever_is_elected_coordinates_what_the_one_before_began() {
     assert_eq!((next.error_code, next.producer_id, next.producer_epoch), (0, me.me.producer_id, 1));
 }
 
-fn transact_across(kinds: &[Kind]) {
-    let brokers = Brokers::start_as(
-        "transactions-across",
-        kinds,
-        "transaction.state.log.num.partitions=4\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000",
+fn transact_across(kinds: &[Kind], protocol: &str) {
+    let settings = format!(
+        "transaction.state.log.num.partitions=4\ninter.broker.protocol.version={protocol}\n\
+         transaction.abort.timed.out.transaction.cleanup.interval.ms=1000"
     );
+    let brokers = Brokers::start_as("transactions-across", kinds, &settings);
     brokers.client(0).create_topic("orders", 4, &[]);
     let leader =
         |partition| brokers.until_partition("orders", partition, "led", |found| found.leader_id >= 0).leader_id;
@@ -736,12 +736,17 @@ fn transact_across(kinds: &[Kind]) {
 
 #[test]
 fn a_broker_coordinates_what_another_leads() {
-    transact_across(&[Kind::Odradek, Kind::Odradek]);
+    transact_across(&[Kind::Odradek, Kind::Odradek], "3.9");
 }
 
 #[test]
-fn ours_and_a_jvm_broker_coordinate_for_each_other() {
-    transact_across(&[Kind::Odradek, Kind::Jvm("3.9.1")]);
+fn ours_and_a_jvm_broker_of_3_9_coordinate_for_each_other() {
+    transact_across(&[Kind::Odradek, Kind::Jvm("3.9.2")], "3.9");
+}
+
+#[test]
+fn ours_and_a_jvm_broker_of_3_6_coordinate_for_each_other() {
+    transact_across(&[Kind::Odradek, Kind::Jvm("3.6.2")], "3.6");
 }
 
 /// No producer is given another one: 32,767 is there to fence it.
@@ -898,7 +903,7 @@ fn our_tool_says_of_transactions_what_kafkas_says() {
     let both = |arguments: &str| {
         let words: Vec<&str> = ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.split(' ')).collect();
         let ours = ours(arguments).expect("it ends well");
-        let theirs = cluster.jvm_tool("3.9.1", "org.apache.kafka.tools.TransactionsCommand", &words);
+        let theirs = cluster.jvm_tool("3.9.2", "org.apache.kafka.tools.TransactionsCommand", &words);
         let mut theirs: Vec<String> = theirs.expect("it ends well").lines().map(str::to_owned).collect();
         let mut lines: Vec<String> = ours.lines().map(str::to_owned).collect();
         theirs[1..].sort_unstable();
