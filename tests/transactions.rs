@@ -32,7 +32,7 @@ use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
 use support::client::{Client, batch, frame};
 use support::transactional::{
-    Jvm, Producer, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
+    Jvm, Producer, high_watermark, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
     until_transactions_are_coordinated,
 };
 use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
@@ -621,6 +621,31 @@ fn our_transactions_go_on_under_a_jvm_broker() {
     taken_over(Kind::Odradek, Kind::Jvm("3.9.2"));
 }
 
+fn delete_topic(brokers: &Brokers, topic: &str) {
+    let request = DeleteTopicsRequest { topic_names: vec![topic.into()], timeout_ms: 30_000, ..Default::default() };
+    let told = at_controller(brokers).call(&request, 4).expect("DeleteTopics is answered");
+    assert_eq!(told.responses[0].error_code, 0);
+    let runtime = Runtime::new().expect("a runtime");
+    let settings = Settings::new(format!("127.0.0.1:{}", brokers.zookeeper.port));
+    let session = runtime.block_on(Session::connect(settings)).expect("ZooKeeper serves");
+    let path = format!("/brokers/topics/{topic}");
+    eventually(PATIENCE, "the topic is gone", || match runtime.block_on(session.exists(&path)) {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    for broker in &brokers.brokers {
+        eventually(PATIENCE, "each broker has heard of it", || {
+            let told = broker.client().metadata(&[topic]).map_err(|error| error.to_string())?.topics.remove(0);
+            let is_unknown = told.error_code == ErrorCode::UnknownTopicOrPartition.code();
+            if is_unknown { Ok(()) } else { Err(format!("{told:?}")) }
+        });
+    }
+}
+
+fn at_controller(brokers: &Brokers) -> Client {
+    brokers.client(brokers.client(0).metadata(&[]).expect("it answers").controller_id)
+}
+
 #[test]
 fn a_transaction_ends_though_leaders_die_and_topics_go() {
     let mut brokers = Brokers::start("transactions-without-leader", 2, FEW_PARTITIONS);
@@ -648,20 +673,7 @@ fn a_transaction_ends_though_leaders_die_and_topics_go() {
     assert_eq!(told.responses[0].partition_responses[0].error_code, 0);
 
     // One topic goes, and one leader.
-    let delete = DeleteTopicsRequest { topic_names: vec!["passing".into()], timeout_ms: 30_000, ..Default::default() };
-    let asked = brokers.client(0).call(&delete, 4).expect("DeleteTopics is answered").responses[0].error_code;
-    if asked != 0 {
-        // The other one is the controller.
-        let told = brokers.client(1).call(&delete, 4).expect("DeleteTopics is answered");
-        assert_eq!(told.responses[0].error_code, 0);
-    }
-    let runtime = Runtime::new().expect("a runtime");
-    let settings = Settings::new(format!("127.0.0.1:{}", brokers.zookeeper.port));
-    let session = runtime.block_on(Session::connect(settings)).expect("ZooKeeper serves");
-    eventually(PATIENCE, "the topic is gone", || match runtime.block_on(session.exists("/brokers/topics/passing")) {
-        Ok(None) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    delete_topic(&brokers, "passing");
     brokers.brokers[1].kill();
     assert_eq!(me.end(&mut coordinating, true), ErrorCode::None);
     until_stable(&mut coordinating, here, 2);
@@ -673,6 +685,86 @@ fn a_transaction_ends_though_leaders_die_and_topics_go() {
     brokers.start_broker(1, Kind::Odradek);
     until_stable(&mut brokers.client(1), there, 2);
     until_state(&mut brokers.client(0), &me.id, "CompleteCommit", &[]);
+}
+
+/// Its markers meet no log, or one that knows nothing of it; and so does what its producer has sent.
+#[test]
+fn a_transaction_ends_though_its_topic_is_made_anew() {
+    use ErrorCode::{InvalidProducerEpoch, InvalidTxnState, None, TransactionAbortable};
+    let brokers = Brokers::start("transactions-anew", 2, FEW_PARTITIONS);
+    let make = || {
+        // The controller may have more to forget than its znode.
+        eventually(PATIENCE, "the topic is made", || {
+            let made = at_controller(&brokers).try_create_topic("orders", 2, &[]);
+            match made.map_err(|error| error.to_string())? {
+                0 => Ok(()),
+                code => Err(format!("error {code}")),
+            }
+        });
+        [0, 1].map(|partition| brokers.until_partition("orders", partition, "led", |_| true).leader_id)
+    };
+    let mut leaders = make();
+    assert_ne!(leaders[0], leaders[1], "one partition is led where the transaction is coordinated, one is not");
+    // Of Produce; with 12 its producer follows version 2 of the protocol.
+    for (version, refused) in [(9, InvalidTxnState), (11, TransactionAbortable), (12, InvalidProducerEpoch)] {
+        for (committed, ends_first) in [(true, true), (true, false), (false, true), (false, false)] {
+            let id = format!("{version}-{committed}-{ends_first}");
+            let mut coordinating = brokers.client(Producer::coordinator(&brokers, &id));
+            let write = |me: &mut Producer, coordinating: &mut Client, leaders: [i32; 2], sequence| {
+                for (partition, leader) in (0..).zip(leaders) {
+                    me.sequence = sequence;
+                    if version < 12 {
+                        me.add(coordinating, "orders", partition);
+                        me.append(&mut brokers.client(leader), partition);
+                    } else {
+                        me.write(&mut brokers.client(leader), partition);
+                    }
+                }
+            };
+            let end = |me: &mut Producer, coordinating: &mut Client| {
+                let ended = if version < 12 {
+                    me.end(coordinating, committed)
+                } else {
+                    me.end_and_bump(coordinating, committed)
+                };
+                assert_eq!(ended, None, "{id}");
+            };
+            let state = if committed { "CompleteCommit" } else { "CompleteAbort" };
+            let mut me = Producer::begin(&mut coordinating, &id);
+            write(&mut me, &mut coordinating, leaders, 0);
+            let before = Producer { id: id.clone(), me: me.me.clone(), sequence: 0 };
+            delete_topic(&brokers, "orders");
+            if ends_first {
+                end(&mut me, &mut coordinating);
+                until_state(&mut coordinating, &id, state, &[]);
+            }
+            leaders = make();
+            if !ends_first {
+                // What comes late is of the transaction still.
+                for (partition, leader) in (0..).zip(leaders) {
+                    let late = before.send(&mut brokers.client(leader), version, partition, 0);
+                    assert_eq!(late, None, "{id}: {partition}");
+                }
+                end(&mut me, &mut coordinating);
+                until_state(&mut coordinating, &id, state, &[]);
+            }
+            let length = if ends_first { 0 } else { 2 };
+            for (partition, leader) in (0..).zip(leaders) {
+                let mut leader = brokers.client(leader);
+                assert_eq!(before.send(&mut leader, version, partition, 1), refused, "{id}: {partition}");
+                until_stable(&mut leader, partition, length);
+                assert_eq!(high_watermark(&mut leader, partition), Ok(length), "{id}: {partition}");
+            }
+            write(&mut me, &mut coordinating, leaders, if version < 12 { 1 } else { 0 });
+            end(&mut me, &mut coordinating);
+            for (partition, leader) in (0..).zip(leaders) {
+                let mut leader = brokers.client(leader);
+                until_stable(&mut leader, partition, length + 2);
+                assert_eq!(high_watermark(&mut leader, partition), Ok(length + 2), "{id}: {partition}");
+            }
+            until_state(&mut coordinating, &id, state, &[]);
+        }
+    }
 }
 
 #[test]
