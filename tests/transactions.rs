@@ -127,6 +127,55 @@ fn what_clients_of_other_releases_commit_is_seen_and_nothing_else() {
     }
 }
 
+/// What Flink writes down of a transaction before it commits is the producer's id and epoch; whoever commits has these alone,
+/// and does it again whenever it cannot know that it has.
+fn resumed_as_flink_does(kind: Kind, jars: &str) {
+    let mut cluster = Cluster::start_as(kind, "transactions-resumed", FEW_PARTITIONS);
+    cluster.broker.client().create_topic("orders", 1, &[]);
+    let start = |cluster: &Cluster| Jvm::start(&cluster.scratch, &cluster.broker.address(), jars);
+    let mut jvm = start(&cluster);
+    jvm.all_ok(&["init a sink 60000", "begin a", "send a orders 0 1 3", "offsets a g orders 0 7", "flush a"]);
+    let identity = jvm.told("identity a");
+    drop(jvm);
+    cluster.broker.kill();
+    cluster.start_broker(kind);
+
+    let resume = format!("resume a sink {identity}");
+    let mut jvm = start(&cluster);
+    assert_eq!(jvm.told("read committed orders 0"), "nothing");
+    jvm.all_ok(&[&resume, "commit a"]);
+    assert_eq!(jvm.told("read committed orders 0"), "1,2,3");
+    until_position(&mut jvm, "7");
+    drop(jvm);
+    cluster.broker.kill();
+    cluster.start_broker(kind);
+    let mut jvm = start(&cluster);
+    jvm.all_ok(&[&resume, "commit a", &resume, "commit a", &resume]);
+    assert_eq!(jvm.told("abort a"), "InvalidTxnStateException", "it is committed");
+    assert_eq!(jvm.told("read committed orders 0"), "1,2,3");
+
+    // The next one ends what is open and is whoever has the id from then on.
+    jvm.all_ok(&["init b sink 60000", &resume]);
+    assert_eq!(jvm.told("commit a"), "ProducerFencedException");
+    jvm.all_ok(&["begin b", "send b orders 0 4 2", "flush b"]);
+    let identity = jvm.told("identity b");
+    jvm.all_ok(&[&format!("resume a sink {identity}"), "abort a"]);
+    assert_eq!(jvm.told("read committed orders 0"), "1,2,3");
+    assert_eq!(jvm.told("read uncommitted orders 0"), "1,2,3,4,5");
+}
+
+#[test]
+fn a_transaction_is_committed_by_who_knows_its_producer_alone() {
+    for jars in ["clients-2.8.2", "kafka-3.9.2", "clients-4.1.0"] {
+        resumed_as_flink_does(Kind::Odradek, jars);
+    }
+}
+
+#[test]
+fn a_jvm_broker_takes_what_a_resumed_producer_asks_in_the_same_way() {
+    resumed_as_flink_does(Kind::Jvm("3.9.2"), "kafka-3.9.2");
+}
+
 #[test]
 fn what_librdkafka_commits_is_seen_and_nothing_else() {
     let cluster = Cluster::start("transactions-librdkafka", FEW_PARTITIONS);
