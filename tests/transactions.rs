@@ -32,7 +32,7 @@ use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
 use support::client::{Client, batch, frame};
 use support::transactional::{
-    Jvm, Producer, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
+    Jvm, Producer, high_watermark, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
     until_transactions_are_coordinated,
 };
 use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
@@ -51,7 +51,7 @@ const FEW_PARTITIONS: &str = "transaction.state.log.num.partitions=5";
 fn what_a_java_client_commits_is_seen_whole_and_nothing_else() {
     let mut cluster = Cluster::start("transactions", FEW_PARTITIONS);
     cluster.broker.client().create_topic("orders", 2, &[]);
-    let mut jvm = Jvm::start(&cluster.scratch, &cluster.broker.address(), "kafka-3.9.1");
+    let mut jvm = Jvm::start(&cluster.scratch, &cluster.broker.address(), "kafka-3.9.2");
     jvm.all_ok(&["init a t 60000", "begin a", "send a orders 0 1 3", "send a orders 1 4 2", "commit a"]);
     jvm.all_ok(&["begin a", "send a orders 0 6 2", "abort a", "begin a", "send a orders 1 8 1", "send a orders 0 9 1"]);
     // What is open is not seen, nor what comes behind it.
@@ -125,6 +125,55 @@ fn what_clients_of_other_releases_commit_is_seen_and_nothing_else() {
         expected.extend([first, first + 1].map(|value| value.to_string()));
         assert_eq!(jvm.told("read committed orders 0"), expected.join(","), "{release}");
     }
+}
+
+/// What Flink writes down of a transaction before it commits is the producer's id and epoch; whoever commits has these alone,
+/// and does it again whenever it cannot know that it has.
+fn resumed_as_flink_does(kind: Kind, jars: &str) {
+    let mut cluster = Cluster::start_as(kind, "transactions-resumed", FEW_PARTITIONS);
+    cluster.broker.client().create_topic("orders", 1, &[]);
+    let start = |cluster: &Cluster| Jvm::start(&cluster.scratch, &cluster.broker.address(), jars);
+    let mut jvm = start(&cluster);
+    jvm.all_ok(&["init a sink 60000", "begin a", "send a orders 0 1 3", "offsets a g orders 0 7", "flush a"]);
+    let identity = jvm.told("identity a");
+    drop(jvm);
+    cluster.broker.kill();
+    cluster.start_broker(kind);
+
+    let resume = format!("resume a sink {identity}");
+    let mut jvm = start(&cluster);
+    assert_eq!(jvm.told("read committed orders 0"), "nothing");
+    jvm.all_ok(&[&resume, "commit a"]);
+    assert_eq!(jvm.told("read committed orders 0"), "1,2,3");
+    until_position(&mut jvm, "7");
+    drop(jvm);
+    cluster.broker.kill();
+    cluster.start_broker(kind);
+    let mut jvm = start(&cluster);
+    jvm.all_ok(&[&resume, "commit a", &resume, "commit a", &resume]);
+    assert_eq!(jvm.told("abort a"), "InvalidTxnStateException", "it is committed");
+    assert_eq!(jvm.told("read committed orders 0"), "1,2,3");
+
+    // The next one ends what is open and is whoever has the id from then on.
+    jvm.all_ok(&["init b sink 60000", &resume]);
+    assert_eq!(jvm.told("commit a"), "ProducerFencedException");
+    jvm.all_ok(&["begin b", "send b orders 0 4 2", "flush b"]);
+    let identity = jvm.told("identity b");
+    jvm.all_ok(&[&format!("resume a sink {identity}"), "abort a"]);
+    assert_eq!(jvm.told("read committed orders 0"), "1,2,3");
+    assert_eq!(jvm.told("read uncommitted orders 0"), "1,2,3,4,5");
+}
+
+#[test]
+fn a_transaction_is_committed_by_who_knows_its_producer_alone() {
+    for jars in ["clients-2.8.2", "kafka-3.9.2", "clients-4.1.0"] {
+        resumed_as_flink_does(Kind::Odradek, jars);
+    }
+}
+
+#[test]
+fn a_jvm_broker_takes_what_a_resumed_producer_asks_in_the_same_way() {
+    resumed_as_flink_does(Kind::Jvm("3.9.2"), "kafka-3.9.2");
 }
 
 #[test]
@@ -613,12 +662,37 @@ fn taken_over(first: Kind, second: Kind) {
 
 #[test]
 fn a_jvm_brokers_transactions_go_on_under_ours() {
-    taken_over(Kind::Jvm("3.9.1"), Kind::Odradek);
+    taken_over(Kind::Jvm("3.9.2"), Kind::Odradek);
 }
 
 #[test]
 fn our_transactions_go_on_under_a_jvm_broker() {
-    taken_over(Kind::Odradek, Kind::Jvm("3.9.1"));
+    taken_over(Kind::Odradek, Kind::Jvm("3.9.2"));
+}
+
+fn delete_topic(brokers: &Brokers, topic: &str) {
+    let request = DeleteTopicsRequest { topic_names: vec![topic.into()], timeout_ms: 30_000, ..Default::default() };
+    let told = at_controller(brokers).call(&request, 4).expect("DeleteTopics is answered");
+    assert_eq!(told.responses[0].error_code, 0);
+    let runtime = Runtime::new().expect("a runtime");
+    let settings = Settings::new(format!("127.0.0.1:{}", brokers.zookeeper.port));
+    let session = runtime.block_on(Session::connect(settings)).expect("ZooKeeper serves");
+    let path = format!("/brokers/topics/{topic}");
+    eventually(PATIENCE, "the topic is gone", || match runtime.block_on(session.exists(&path)) {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    for broker in &brokers.brokers {
+        eventually(PATIENCE, "each broker has heard of it", || {
+            let told = broker.client().metadata(&[topic]).map_err(|error| error.to_string())?.topics.remove(0);
+            let is_unknown = told.error_code == ErrorCode::UnknownTopicOrPartition.code();
+            if is_unknown { Ok(()) } else { Err(format!("{told:?}")) }
+        });
+    }
+}
+
+fn at_controller(brokers: &Brokers) -> Client {
+    brokers.client(brokers.client(0).metadata(&[]).expect("it answers").controller_id)
 }
 
 #[test]
@@ -648,20 +722,7 @@ fn a_transaction_ends_though_leaders_die_and_topics_go() {
     assert_eq!(told.responses[0].partition_responses[0].error_code, 0);
 
     // One topic goes, and one leader.
-    let delete = DeleteTopicsRequest { topic_names: vec!["passing".into()], timeout_ms: 30_000, ..Default::default() };
-    let asked = brokers.client(0).call(&delete, 4).expect("DeleteTopics is answered").responses[0].error_code;
-    if asked != 0 {
-        // The other one is the controller.
-        let told = brokers.client(1).call(&delete, 4).expect("DeleteTopics is answered");
-        assert_eq!(told.responses[0].error_code, 0);
-    }
-    let runtime = Runtime::new().expect("a runtime");
-    let settings = Settings::new(format!("127.0.0.1:{}", brokers.zookeeper.port));
-    let session = runtime.block_on(Session::connect(settings)).expect("ZooKeeper serves");
-    eventually(PATIENCE, "the topic is gone", || match runtime.block_on(session.exists("/brokers/topics/passing")) {
-        Ok(None) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    delete_topic(&brokers, "passing");
     brokers.brokers[1].kill();
     assert_eq!(me.end(&mut coordinating, true), ErrorCode::None);
     until_stable(&mut coordinating, here, 2);
@@ -673,6 +734,86 @@ fn a_transaction_ends_though_leaders_die_and_topics_go() {
     brokers.start_broker(1, Kind::Odradek);
     until_stable(&mut brokers.client(1), there, 2);
     until_state(&mut brokers.client(0), &me.id, "CompleteCommit", &[]);
+}
+
+/// Its markers meet no log, or one that knows nothing of it; and so does what its producer has sent.
+#[test]
+fn a_transaction_ends_though_its_topic_is_made_anew() {
+    use ErrorCode::{InvalidProducerEpoch, InvalidTxnState, None, TransactionAbortable};
+    let brokers = Brokers::start("transactions-anew", 2, FEW_PARTITIONS);
+    let make = || {
+        // The controller may have more to forget than its znode.
+        eventually(PATIENCE, "the topic is made", || {
+            let made = at_controller(&brokers).try_create_topic("orders", 2, &[]);
+            match made.map_err(|error| error.to_string())? {
+                0 => Ok(()),
+                code => Err(format!("error {code}")),
+            }
+        });
+        [0, 1].map(|partition| brokers.until_partition("orders", partition, "led", |_| true).leader_id)
+    };
+    let mut leaders = make();
+    assert_ne!(leaders[0], leaders[1], "one partition is led where the transaction is coordinated, one is not");
+    // Of Produce; with 12 its producer follows version 2 of the protocol.
+    for (version, refused) in [(9, InvalidTxnState), (11, TransactionAbortable), (12, InvalidProducerEpoch)] {
+        for (committed, ends_first) in [(true, true), (true, false), (false, true), (false, false)] {
+            let id = format!("{version}-{committed}-{ends_first}");
+            let mut coordinating = brokers.client(Producer::coordinator(&brokers, &id));
+            let write = |me: &mut Producer, coordinating: &mut Client, leaders: [i32; 2], sequence| {
+                for (partition, leader) in (0..).zip(leaders) {
+                    me.sequence = sequence;
+                    if version < 12 {
+                        me.add(coordinating, "orders", partition);
+                        me.append(&mut brokers.client(leader), partition);
+                    } else {
+                        me.write(&mut brokers.client(leader), partition);
+                    }
+                }
+            };
+            let end = |me: &mut Producer, coordinating: &mut Client| {
+                let ended = if version < 12 {
+                    me.end(coordinating, committed)
+                } else {
+                    me.end_and_bump(coordinating, committed)
+                };
+                assert_eq!(ended, None, "{id}");
+            };
+            let state = if committed { "CompleteCommit" } else { "CompleteAbort" };
+            let mut me = Producer::begin(&mut coordinating, &id);
+            write(&mut me, &mut coordinating, leaders, 0);
+            let before = Producer { id: id.clone(), me: me.me.clone(), sequence: 0 };
+            delete_topic(&brokers, "orders");
+            if ends_first {
+                end(&mut me, &mut coordinating);
+                until_state(&mut coordinating, &id, state, &[]);
+            }
+            leaders = make();
+            if !ends_first {
+                // What comes late is of the transaction still.
+                for (partition, leader) in (0..).zip(leaders) {
+                    let late = before.send(&mut brokers.client(leader), version, partition, 0);
+                    assert_eq!(late, None, "{id}: {partition}");
+                }
+                end(&mut me, &mut coordinating);
+                until_state(&mut coordinating, &id, state, &[]);
+            }
+            let length = if ends_first { 0 } else { 2 };
+            for (partition, leader) in (0..).zip(leaders) {
+                let mut leader = brokers.client(leader);
+                assert_eq!(before.send(&mut leader, version, partition, 1), refused, "{id}: {partition}");
+                until_stable(&mut leader, partition, length);
+                assert_eq!(high_watermark(&mut leader, partition), Ok(length), "{id}: {partition}");
+            }
+            write(&mut me, &mut coordinating, leaders, if version < 12 { 1 } else { 0 });
+            end(&mut me, &mut coordinating);
+            for (partition, leader) in (0..).zip(leaders) {
+                let mut leader = brokers.client(leader);
+                until_stable(&mut leader, partition, length + 2);
+                assert_eq!(high_watermark(&mut leader, partition), Ok(length + 2), "{id}: {partition}");
+            }
+            until_state(&mut coordinating, &id, state, &[]);
+        }
+    }
 }
 
 #[test]
@@ -699,12 +840,12 @@ fn whoever_is_elected_coordinates_what_the_one_before_began() {
     assert_eq!((next.error_code, next.producer_id, next.producer_epoch), (0, me.me.producer_id, 1));
 }
 
-fn transact_across(kinds: &[Kind]) {
-    let brokers = Brokers::start_as(
-        "transactions-across",
-        kinds,
-        "transaction.state.log.num.partitions=4\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000",
+fn transact_across(kinds: &[Kind], protocol: &str) {
+    let settings = format!(
+        "transaction.state.log.num.partitions=4\ninter.broker.protocol.version={protocol}\n\
+         transaction.abort.timed.out.transaction.cleanup.interval.ms=1000"
     );
+    let brokers = Brokers::start_as("transactions-across", kinds, &settings);
     brokers.client(0).create_topic("orders", 4, &[]);
     let leader =
         |partition| brokers.until_partition("orders", partition, "led", |found| found.leader_id >= 0).leader_id;
@@ -736,12 +877,17 @@ fn transact_across(kinds: &[Kind]) {
 
 #[test]
 fn a_broker_coordinates_what_another_leads() {
-    transact_across(&[Kind::Odradek, Kind::Odradek]);
+    transact_across(&[Kind::Odradek, Kind::Odradek], "3.9");
 }
 
 #[test]
-fn ours_and_a_jvm_broker_coordinate_for_each_other() {
-    transact_across(&[Kind::Odradek, Kind::Jvm("3.9.1")]);
+fn ours_and_a_jvm_broker_of_3_9_coordinate_for_each_other() {
+    transact_across(&[Kind::Odradek, Kind::Jvm("3.9.2")], "3.9");
+}
+
+#[test]
+fn ours_and_a_jvm_broker_of_3_6_coordinate_for_each_other() {
+    transact_across(&[Kind::Odradek, Kind::Jvm("3.6.2")], "3.6");
 }
 
 /// No producer is given another one: 32,767 is there to fence it.
@@ -898,7 +1044,7 @@ fn our_tool_says_of_transactions_what_kafkas_says() {
     let both = |arguments: &str| {
         let words: Vec<&str> = ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.split(' ')).collect();
         let ours = ours(arguments).expect("it ends well");
-        let theirs = cluster.jvm_tool("3.9.1", "org.apache.kafka.tools.TransactionsCommand", &words);
+        let theirs = cluster.jvm_tool("3.9.2", "org.apache.kafka.tools.TransactionsCommand", &words);
         let mut theirs: Vec<String> = theirs.expect("it ends well").lines().map(str::to_owned).collect();
         let mut lines: Vec<String> = ours.lines().map(str::to_owned).collect();
         theirs[1..].sort_unstable();

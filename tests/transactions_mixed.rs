@@ -59,11 +59,11 @@ fn sees(jvm: &mut Jvm, expected: &[Vec<String>; 2], when: &str) {
 }
 
 fn each_kind_ends_what_the_other_has_begun(jvm_version: &'static str, protocol: &str) {
-    let kinds = [Kind::Odradek, Kind::named(&format!("jvm-{jvm_version}"))];
+    let kinds = [Kind::Odradek, Kind::Jvm(jvm_version)];
     let settings = format!("{SETTINGS}\ninter.broker.protocol.version={protocol}");
-    let mut cluster = Brokers::start_as(&format!("mixed-transactions-{jvm_version}"), &kinds, &settings);
+    let mut cluster = Brokers::start_as(&format!("mixed-transactions-{protocol}"), &kinds, &settings);
     create_topic(&cluster);
-    let mut jvm = Jvm::start(&cluster.scratch, &cluster.addresses(), "kafka-3.9.1");
+    let mut jvm = Jvm::start(&cluster.scratch, &cluster.addresses(), "kafka-3.9.2");
     let mut expected = [Vec::new(), Vec::new()];
     let mut position = 0;
     jvm.all_ok(&["init a t 60000"]);
@@ -133,10 +133,21 @@ fn each_kind_ends_what_the_other_has_begun(jvm_version: &'static str, protocol: 
 
 #[test]
 fn each_kind_ends_what_the_other_has_begun_with_3_9() {
-    each_kind_ends_what_the_other_has_begun("3.9.1", "3.9");
+    each_kind_ends_what_the_other_has_begun("3.9.2", "3.9");
+}
+
+#[test]
+fn each_kind_ends_what_the_other_has_begun_with_3_6() {
+    each_kind_ends_what_the_other_has_begun("3.6.2", "3.6");
 }
 
 #[test]
 fn each_kind_ends_what_the_other_has_begun_with_2_8() {
     each_kind_ends_what_the_other_has_begun("2.8.2", "2.8");
+}
+
+/// Markers go in version 0 of WriteTxnMarkers, producer ids come from ZooKeeper, and leaders write their ISR there.
+#[test]
+fn each_kind_ends_what_the_other_has_begun_in_the_protocol_of_2_4() {
+    each_kind_ends_what_the_other_has_begun("2.8.2", "2.4");
 }

@@ -30,6 +30,10 @@ const FIRST_OF_BROKERS: i16 = 4;
 /// Clients before it know a fenced producer by an older code.
 const FIRST_WITH_PRODUCER_FENCED: i16 = 2;
 
+/// Of AddPartitionsToTxn. Brokers before it know no transaction that can be aborted, and would tell their clients of an unknown
+/// error, as they do where a JVM broker of 3.9 coordinates.
+const FIRST_WITH_ABORTABLE: i16 = 5;
+
 pub(super) fn producer(id: i64, epoch: i16) -> Producer {
     Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) }
 }
@@ -218,10 +222,12 @@ async fn ask<'a>(
     if transaction.verify_only {
         let verified = server.transactions.verify(transactional_id, producer, &asked);
         let mut open = verified.as_deref().unwrap_or_default().iter();
+        let knows_abortable = context.api_version >= FIRST_WITH_ABORTABLE;
+        let unopened = unverified(Unverified::Refused(TransactionError::TransactionAbortable), knows_abortable);
         return Asked::Answered(results(&topics, |_, _| match (&verified, open.next()) {
             (Err(error), _) => ErrorCode::from(*error),
             (Ok(_), Some(true)) => ErrorCode::None,
-            (Ok(_), _) => ErrorCode::from(TransactionError::TransactionAbortable),
+            (Ok(_), _) => unopened,
         }));
     }
     let version = transaction_version::<AddPartitionsToTxnRequest>(context.api_version);

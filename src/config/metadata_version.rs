@@ -175,7 +175,7 @@ impl MetadataVersion {
     }
 
     pub fn write_txn_markers_request_version(self) -> i16 {
-        if self >= MetadataVersion::V2_8_IV1 { 1 } else { 0 }
+        if self >= V2_8_IV0 { 1 } else { 0 }
     }
 
     pub fn controlled_shutdown_request_version(self) -> i16 {
@@ -355,40 +355,41 @@ mod tests {
     /// The table of versions by protocol version; a row is listed where something changes.
     #[test]
     fn request_versions_follow_the_table() {
-        // LeaderAndIsr, StopReplica, UpdateMetadata, Fetch, OffsetForLeaderEpoch, ListOffsets, ControlledShutdown
-        let table: &[(MetadataVersion, [i16; 7])] = &[
-            (V0_8_2, [0, 0, 0, 0, 0, 0, 0]),
-            (V0_9_0, [0, 0, 1, 1, 0, 0, 1]),
-            (V0_10_0_IV0, [0, 0, 1, 2, 0, 0, 1]),
-            (V0_10_0_IV1, [0, 0, 2, 2, 0, 0, 1]),
-            (V0_10_1_IV1, [0, 0, 2, 3, 0, 0, 1]),
-            (V0_10_1_IV2, [0, 0, 2, 3, 0, 1, 1]),
-            (V0_10_2_IV0, [0, 0, 3, 3, 0, 1, 1]),
-            (V0_11_0_IV0, [0, 0, 3, 4, 0, 2, 1]),
-            (V0_11_0_IV1, [0, 0, 3, 5, 0, 2, 1]),
-            (V1_0_IV0, [1, 0, 4, 5, 0, 2, 1]),
-            (V1_1_IV0, [1, 0, 4, 7, 0, 2, 1]),
-            (V2_0_IV0, [1, 0, 4, 7, 1, 2, 1]),
-            (V2_0_IV1, [1, 0, 4, 8, 1, 3, 1]),
-            (V2_1_IV1, [1, 0, 4, 8, 2, 4, 1]),
-            (V2_1_IV2, [1, 0, 4, 10, 2, 4, 1]),
-            (V2_2_IV0, [2, 1, 5, 10, 2, 4, 2]),
-            (V2_2_IV1, [2, 1, 5, 10, 2, 5, 2]),
-            (V2_3_IV1, [2, 1, 5, 11, 3, 5, 2]),
-            (V2_4_IV0, [3, 1, 5, 11, 3, 5, 2]),
-            (V2_4_IV1, [4, 2, 6, 11, 3, 5, 3]),
-            (V2_6_IV0, [4, 3, 6, 11, 3, 5, 3]),
-            (V2_7_IV1, [4, 3, 6, 12, 3, 5, 3]),
-            (V2_8_IV0, [4, 3, 6, 12, 4, 6, 3]),
-            (V2_8_IV1, [5, 3, 7, 12, 4, 6, 3]),
-            (V3_0_IV1, [5, 3, 7, 12, 4, 7, 3]),
-            (V3_1_IV0, [5, 3, 7, 13, 4, 7, 3]),
-            (V3_2_IV0, [6, 3, 7, 13, 4, 7, 3]),
-            (V3_4_IV0, [7, 4, 8, 13, 4, 7, 3]),
-            (V3_5_IV0, [7, 4, 8, 14, 4, 8, 3]),
-            (V3_5_IV1, [7, 4, 8, 15, 4, 8, 3]),
-            (V3_7_IV4, [7, 4, 8, 16, 4, 8, 3]),
-            (V3_9_IV0, [7, 4, 8, 17, 4, 9, 3]),
+        // LeaderAndIsr, StopReplica, UpdateMetadata, Fetch, OffsetForLeaderEpoch, ListOffsets, ControlledShutdown,
+        // WriteTxnMarkers
+        let table: &[(MetadataVersion, [i16; 8])] = &[
+            (V0_8_2, [0, 0, 0, 0, 0, 0, 0, 0]),
+            (V0_9_0, [0, 0, 1, 1, 0, 0, 1, 0]),
+            (V0_10_0_IV0, [0, 0, 1, 2, 0, 0, 1, 0]),
+            (V0_10_0_IV1, [0, 0, 2, 2, 0, 0, 1, 0]),
+            (V0_10_1_IV1, [0, 0, 2, 3, 0, 0, 1, 0]),
+            (V0_10_1_IV2, [0, 0, 2, 3, 0, 1, 1, 0]),
+            (V0_10_2_IV0, [0, 0, 3, 3, 0, 1, 1, 0]),
+            (V0_11_0_IV0, [0, 0, 3, 4, 0, 2, 1, 0]),
+            (V0_11_0_IV1, [0, 0, 3, 5, 0, 2, 1, 0]),
+            (V1_0_IV0, [1, 0, 4, 5, 0, 2, 1, 0]),
+            (V1_1_IV0, [1, 0, 4, 7, 0, 2, 1, 0]),
+            (V2_0_IV0, [1, 0, 4, 7, 1, 2, 1, 0]),
+            (V2_0_IV1, [1, 0, 4, 8, 1, 3, 1, 0]),
+            (V2_1_IV1, [1, 0, 4, 8, 2, 4, 1, 0]),
+            (V2_1_IV2, [1, 0, 4, 10, 2, 4, 1, 0]),
+            (V2_2_IV0, [2, 1, 5, 10, 2, 4, 2, 0]),
+            (V2_2_IV1, [2, 1, 5, 10, 2, 5, 2, 0]),
+            (V2_3_IV1, [2, 1, 5, 11, 3, 5, 2, 0]),
+            (V2_4_IV0, [3, 1, 5, 11, 3, 5, 2, 0]),
+            (V2_4_IV1, [4, 2, 6, 11, 3, 5, 3, 0]),
+            (V2_6_IV0, [4, 3, 6, 11, 3, 5, 3, 0]),
+            (V2_7_IV1, [4, 3, 6, 12, 3, 5, 3, 0]),
+            (V2_8_IV0, [4, 3, 6, 12, 4, 6, 3, 1]),
+            (V2_8_IV1, [5, 3, 7, 12, 4, 6, 3, 1]),
+            (V3_0_IV1, [5, 3, 7, 12, 4, 7, 3, 1]),
+            (V3_1_IV0, [5, 3, 7, 13, 4, 7, 3, 1]),
+            (V3_2_IV0, [6, 3, 7, 13, 4, 7, 3, 1]),
+            (V3_4_IV0, [7, 4, 8, 13, 4, 7, 3, 1]),
+            (V3_5_IV0, [7, 4, 8, 14, 4, 8, 3, 1]),
+            (V3_5_IV1, [7, 4, 8, 15, 4, 8, 3, 1]),
+            (V3_7_IV4, [7, 4, 8, 16, 4, 8, 3, 1]),
+            (V3_9_IV0, [7, 4, 8, 17, 4, 9, 3, 1]),
         ];
         for version in MetadataVersion::ALL.iter().copied() {
             let (_, expected) = table.iter().rev().find(|(from, _)| version >= *from).unwrap_or(&table[0]);
@@ -400,6 +401,7 @@ mod tests {
                 version.offset_for_leader_epoch_request_version(),
                 version.list_offsets_request_version(),
                 version.controlled_shutdown_request_version(),
+                version.write_txn_markers_request_version(),
             ];
             assert_eq!(actual, *expected, "{version}");
         }

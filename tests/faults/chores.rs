@@ -1,6 +1,6 @@
 //! What operators ask of a cluster while something happens to it. It is asked before, and done once the cluster is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use odradek::model::transaction_version::TRANSACTION_VERSION;
@@ -31,7 +31,7 @@ const TOPIC_ALREADY_EXISTS: i16 = 36;
 const UPGRADE: i8 = 1;
 const SAFE_DOWNGRADE: i8 = 2;
 /// What the coordinators of transactions and of groups know.
-const INTERNAL: [&str; 2] = ["__transaction_state", "__consumer_offsets"];
+pub const INTERNAL: [&str; 2] = ["__transaction_state", "__consumer_offsets"];
 /// So many logs move to the other directory of their broker at once.
 const LOGS_MAX: usize = 4;
 
@@ -54,8 +54,7 @@ pub enum Chore {
 impl Chore {
     /// Something that there is to do in a cluster that is whole.
     pub fn choose(cluster: &Cluster, rng: &mut impl Rng) -> Chore {
-        let count = |name: &str| cluster.partitions().keys().filter(|(topic, _)| **topic == *name).count();
-        let partitions = count(MOVED);
+        let partitions = replicas(cluster, MOVED).len();
         match rng.random_range(0..7) {
             0 if partitions < PARTITIONS_MAX => Chore::Grow(partitions + 1),
             1 => {
@@ -89,16 +88,30 @@ impl Chore {
                 });
                 Chore::FollowTransactionVersion(2 - now)
             }
-            4 => {
-                let topic = *INTERNAL.choose(rng).expect("there are two");
-                let mut most = || sample(rng, BROKERS - 1..=BROKERS);
-                Chore::Reassign(topic, (0..count(topic) as i32).map(|partition| (partition, most())).collect())
-            }
+            4 => Chore::move_internal(INTERNAL.choose(rng).copied().expect("there are two"), cluster, rng),
             _ => {
                 let mut two = || sample(rng, 2..=2);
                 Chore::Reassign(MOVED, (0..partitions as i32).map(|partition| (partition, two())).collect())
             }
         }
+    }
+
+    /// Each partition of an internal topic goes to other brokers, most of all that there are.
+    pub fn move_internal(topic: &'static str, cluster: &Cluster, rng: &mut impl Rng) -> Chore {
+        let sorted = |replicas: &[i32]| BTreeSet::from_iter(replicas.iter().copied());
+        let mut others = |(partition, now): (i32, Vec<i32>)| loop {
+            let most = sample(rng, BROKERS - 1..=BROKERS);
+            if sorted(&most) != sorted(&now) {
+                break (partition, most);
+            }
+        };
+        Chore::Reassign(topic, replicas(cluster, topic).into_iter().map(&mut others).collect())
+    }
+
+    /// A topic is on all brokers, of which this one is to lead it.
+    pub fn prefer(topic: &'static str, broker: usize, cluster: &Cluster) -> Chore {
+        let all: Vec<i32> = (broker..broker + BROKERS).map(|id| (id % BROKERS) as i32).collect();
+        Chore::Reassign(topic, replicas(cluster, topic).into_keys().map(|partition| (partition, all.clone())).collect())
     }
 
     /// Some of the logs of a broker change their directory.
@@ -208,6 +221,12 @@ impl Chore {
         };
         if done { Ok(()) } else { Err(format!("{partitions:?}")) }
     }
+}
+
+/// Where each partition of a topic is.
+fn replicas(cluster: &Cluster, topic: &str) -> BTreeMap<i32, Vec<i32>> {
+    let all = cluster.partitions().into_iter().filter(|((name, _), _)| **name == *topic);
+    all.map(|((_, partition), found)| (partition, found.replica_nodes)).collect()
 }
 
 /// So many brokers, in any order.

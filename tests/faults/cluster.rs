@@ -101,6 +101,10 @@ pub struct Cluster {
     topics: &'static [&'static str],
     /// Which versions of the transaction protocol have been finalized while clients were there, or none, which is 0.
     pub transaction_versions: BTreeSet<i16>,
+    /// Topics that have gone to other brokers.
+    pub reassigned: BTreeSet<&'static str>,
+    /// Whether it was a JVM that coordinated a transaction, and one that led where that wrote.
+    pub markers_went: BTreeSet<(bool, bool)>,
     pub zookeepers: Vec<ZooKeeper>,
     pub network: Network,
     pub scratch: Scratch,
@@ -147,6 +151,8 @@ impl Cluster {
             histories: 0,
             topics: &[],
             transaction_versions: BTreeSet::new(),
+            reassigned: BTreeSet::new(),
+            markers_went: BTreeSet::new(),
             zookeepers,
             network,
             scratch,
@@ -261,7 +267,7 @@ impl Cluster {
         assert!(in_order, "broker {broker} ended with {status} after TERM");
     }
 
-    fn is_jvm(&self, broker: usize) -> bool {
+    pub fn is_jvm(&self, broker: usize) -> bool {
         matches!(self.kinds[broker], Kind::Jvm(_))
     }
 
@@ -391,6 +397,24 @@ impl Cluster {
     /// No JVM broker is among them.
     pub fn is_ours_alone(&self) -> bool {
         (0..BROKERS).all(|id| !self.is_jvm(id))
+    }
+
+    pub fn is_mixed(&self) -> bool {
+        !self.is_ours_alone() && !(0..BROKERS).all(|id| self.is_jvm(id))
+    }
+
+    /// In a cluster that is whole: from whom to whom the markers go that end what is transformed now.
+    pub fn note_markers(&mut self) {
+        let partitions = self.partitions();
+        for those in self.cast().transforming {
+            for id in those.transactional_ids {
+                let coordinator = self.is_jvm(self.coordinator(Coordinated::Transactions, id));
+                let written = partitions.iter().filter(|((topic, _), _)| **topic == *those.output);
+                let leaders = written.map(|(_, found)| self.is_jvm(found.leader_id as usize));
+                let went: Vec<_> = leaders.map(|leader| (coordinator, leader)).collect();
+                self.markers_went.extend(went);
+            }
+        }
     }
 
     /// Which version of the transaction protocol a broker tells its clients to follow.

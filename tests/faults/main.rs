@@ -30,8 +30,8 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
-use chores::Chore;
-use cluster::{Clients, Cluster, Partition, kinds};
+use chores::{Chore, INTERNAL};
+use cluster::{BROKERS, Clients, Cluster, Partition, TRANSFORMED, kinds};
 use history::{Held, History, doubled, violations};
 use nemesis::{FAULTS, Fault};
 use support::{PATIENCE, eventually};
@@ -60,23 +60,46 @@ fn whatever_fails_the_cluster_is_whole_again_and_keeps_its_promises() {
     let mut each_once = FAULTS;
     each_once.shuffle(&mut rng);
     let count = number("ODRADEK_FAULTS_COUNT").map_or(FAULTS.len(), |count| count as usize);
+    // What coordinators know moves, whatever chance decides.
+    let mut moved = INTERNAL.into_iter();
     for fault in each_once.into_iter().take(count) {
-        round(&[fault], began, &mut rng, &mut cluster, &mut history);
+        round(&[fault], moved.next(), began, &mut rng, &mut cluster, &mut history);
     }
+    assert!(INTERNAL.iter().take(count).all(|topic| cluster.reassigned.contains(topic)), "{:?}", cluster.reassigned);
     while began.elapsed() < duration {
         let faults: Vec<Fault> = FAULTS.sample(&mut rng, 2).copied().collect();
         // Brokers stop in order in a cluster that is whole.
         let count = if faults.contains(&Fault::RollingBounce) || rng.random() { 1 } else { 2 };
-        round(&faults[..count], began, &mut rng, &mut cluster, &mut history);
+        round(&faults[..count], None, began, &mut rng, &mut cluster, &mut history);
+    }
+    if cluster.is_mixed() {
+        println!("markers went, of a JVM and to one: {:?}", cluster.markers_went);
+        if count >= FAULTS.len() {
+            markers_go_both_ways(&mut cluster, &mut history);
+        }
     }
     check(&mut cluster, &mut history);
 }
 
-/// Faults come, stay for a time, and go; the cluster heals, and the clients get on.
-fn round(faults: &[Fault], began: Instant, rng: &mut StdRng, cluster: &mut Cluster, history: &mut History) {
+/// Faults come, stay for a time, and go; the cluster heals, and the clients get on. Meanwhile an internal topic moves, or
+/// something is done that chance decides.
+fn round(
+    faults: &[Fault],
+    moved: Option<&'static str>,
+    began: Instant,
+    rng: &mut StdRng,
+    cluster: &mut Cluster,
+    history: &mut History,
+) {
+    if cluster.is_mixed() {
+        cluster.note_markers();
+    }
     let mut aimed: Vec<_> = faults.iter().map(|fault| fault.aim(cluster, rng)).collect();
     aimed.sort_by_key(|aimed| !aimed.comes_first());
-    let chore = Chore::choose(cluster, rng);
+    let chore = match moved {
+        Some(topic) => Chore::move_internal(topic, cluster, rng),
+        None => Chore::choose(cluster, rng),
+    };
     println!("{:7.3} s: {chore:?}; {aimed:?}", began.elapsed().as_secs_f64());
     if let Chore::FollowTransactionVersion(version) = chore {
         cluster.transaction_versions.insert(version);
@@ -89,8 +112,29 @@ fn round(faults: &[Fault], began: Instant, rng: &mut StdRng, cluster: &mut Clust
     drop(asked);
     cluster.until_whole();
     chore.until_done(cluster);
+    if let Chore::Reassign(topic, _) = chore {
+        cluster.reassigned.insert(topic);
+    }
     cluster.until_whole();
     until_progress(cluster, history);
+}
+
+/// If chance has not seen to it, a broker of each kind coordinates what is written to logs that the other leads.
+fn markers_go_both_ways(cluster: &mut Cluster, history: &mut History) {
+    for (coordinator, leader) in [(false, true), (true, false)] {
+        if cluster.markers_went.contains(&(coordinator, leader)) {
+            continue;
+        }
+        for (topic, is_jvm) in [(INTERNAL[0], coordinator), (TRANSFORMED, leader)] {
+            let broker = (0..BROKERS).find(|id| cluster.is_jvm(*id) == is_jvm).expect("there are both");
+            Chore::prefer(topic, broker, cluster).until_done(cluster);
+        }
+        Chore::Elect.until_done(cluster);
+        cluster.until_whole();
+        cluster.note_markers();
+        assert!(cluster.markers_went.contains(&(coordinator, leader)), "{:?}", cluster.markers_went);
+        until_progress(cluster, history);
+    }
 }
 
 /// Waits until records of each producer to each partition are acknowledged, and those that are transformed in transactions

@@ -1,4 +1,5 @@
 import java.io.*;
+import java.lang.reflect.*;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.*;
@@ -14,6 +15,8 @@ import org.apache.kafka.common.serialization.*;
  *
  * <pre>java Transactions.java BOOTSTRAP
  * init NAME TRANSACTIONAL_ID TIMEOUT_MS     a producer of that name, ready for transactions
+ * identity NAME                             its producer id and epoch
+ * resume NAME TRANSACTIONAL_ID PRODUCER_ID EPOCH  one with the transaction of another open, as Flink's two-phase commit makes it
  * begin|commit|abort|flush|close NAME
  * in-sync NAME TOPIC                        how many replicas of each partition the producer knows to be in sync, the fewest
  * send NAME TOPIC PARTITION FIRST COUNT     COUNT records with values FIRST, FIRST+1, ...
@@ -47,16 +50,23 @@ public class Transactions {
     static String done(String[] words) throws Exception {
         KafkaProducer<String, String> producer = words.length > 1 ? producers.get(words[1]) : null;
         switch (words[0]) {
-            case "init": {
-                Properties settings = settings();
-                settings.put("transactional.id", words[2]);
-                settings.put("transaction.timeout.ms", words[3]);
-                settings.put("linger.ms", "0");
-                settings.put("metadata.max.age.ms", "500");
-                producer = new KafkaProducer<>(settings, new StringSerializer(), new StringSerializer());
-                KafkaProducer<String, String> before = producers.put(words[1], producer);
-                if (before != null) before.close(Duration.ZERO);
-                producer.initTransactions();
+            case "init": named(words[1], words[2], words[3]).initTransactions(); return "ok";
+            case "identity": {
+                Object identity = get(get(producer, "transactionManager"), "producerIdAndEpoch");
+                return get(identity, "producerId") + " " + get(identity, "epoch");
+            }
+            case "resume": {
+                // Source: flink-connector-kafka, FlinkKafkaInternalProducer.java (resumeTransaction): nobody asks for an id.
+                Object manager = get(named(words[1], words[2], "60000"), "transactionManager");
+                synchronized (manager) {
+                    transition(manager, "INITIALIZING");
+                    Field identity = field(manager, "producerIdAndEpoch");
+                    Constructor<?> identify = identity.getType().getConstructor(long.class, short.class);
+                    identity.set(manager, identify.newInstance(Long.parseLong(words[3]), Short.parseShort(words[4])));
+                    transition(manager, "READY");
+                    transition(manager, "IN_TRANSACTION");
+                    field(manager, "transactionStarted").set(manager, true);
+                }
                 return "ok";
             }
             case "begin": producer.beginTransaction(); return "ok";
@@ -91,6 +101,38 @@ public class Transactions {
                 }
             }
             default: return "unknown";
+        }
+    }
+
+    /** A producer of that name, instead of the one that has it. */
+    static KafkaProducer<String, String> named(String name, String transactionalId, String timeoutMs) {
+        Properties settings = settings();
+        settings.put("transactional.id", transactionalId);
+        settings.put("transaction.timeout.ms", timeoutMs);
+        settings.put("linger.ms", "0");
+        settings.put("metadata.max.age.ms", "500");
+        KafkaProducer<String, String> producer = new KafkaProducer<>(settings, new StringSerializer(), new StringSerializer());
+        KafkaProducer<String, String> before = producers.put(name, producer);
+        if (before != null) before.close(Duration.ZERO);
+        return producer;
+    }
+
+    static Field field(Object of, String name) throws ReflectiveOperationException {
+        Field field = of.getClass().getDeclaredField(name);
+        field.setAccessible(true);
+        return field;
+    }
+
+    static Object get(Object of, String name) throws ReflectiveOperationException {
+        return field(of, name).get(of);
+    }
+
+    static void transition(Object manager, String to) throws ReflectiveOperationException {
+        for (Class<?> state : manager.getClass().getDeclaredClasses()) {
+            if (!state.getSimpleName().equals("State")) continue;
+            Method transition = manager.getClass().getDeclaredMethod("transitionTo", state);
+            transition.setAccessible(true);
+            for (Object one : state.getEnumConstants()) if (one.toString().equals(to)) transition.invoke(manager, one);
         }
     }
 

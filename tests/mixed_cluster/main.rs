@@ -101,20 +101,21 @@ fn every_role(name: &str, kinds: [Kind; 3], protocol: &str, (one, other): (i32, 
     logs::explain_all(&mut world);
 }
 
-/// The road of an upgrade: brokers of 2.8 in the protocol of 2.4, which are replaced by those of 3.9 on the way, and the
-/// protocol follows, one broker after the other.
+/// The road of an upgrade: brokers of 2.8 in the protocol of 2.4, which are replaced by those of 3.6 and of 3.9 on the way, and
+/// the protocol follows, one broker after the other.
 fn the_protocol_is_raised(name: &str, kinds: [Kind; 3], controller: i32) {
     let _alone = alone();
     let mut world = World::start(name, &kinds, "2.4");
     let mut clients = Clients::start(&mut world);
     assert_eq!(world.topic_id(clients::KEPT), None);
     steps::feature_says(&world, 1, 0);
-    for (protocol, form_of_feature) in [("2.8", 1), ("3.9", 2)] {
+    for (protocol, version, form_of_feature) in [("2.8", "2.8.2", 1), ("3.6", "3.6.2", 2), ("3.9", "3.9.2", 2)] {
         // A broker speaks what all others understand: first all are of the new release, then each says so.
+        let newer = Kind::Jvm(version);
         for id in world.ids() {
-            if protocol == "3.9" && world.kinds[id as usize] == Kind::Jvm("2.8.2") {
+            if ![Kind::Odradek, newer].contains(&world.kinds[id as usize]) {
                 world.stops(id);
-                world.kinds[id as usize] = Kind::Jvm("3.9.2");
+                world.kinds[id as usize] = newer;
                 world.starts(id);
                 clients.go_on(&mut world);
             }

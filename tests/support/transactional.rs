@@ -309,9 +309,18 @@ impl Producer {
 
 /// Where readers of committed records end.
 pub fn stable_end(client: &mut Client, partition: i32) -> Result<i64, String> {
+    end(client, partition, 1)
+}
+
+/// Where all others do.
+pub fn high_watermark(client: &mut Client, partition: i32) -> Result<i64, String> {
+    end(client, partition, 0)
+}
+
+fn end(client: &mut Client, partition: i32, isolation_level: i8) -> Result<i64, String> {
     let partitions = vec![ListOffsetsPartition { partition_index: partition, timestamp: -1, ..Default::default() }];
     let topics = vec![ListOffsetsTopic { name: "orders".to_owned(), partitions }];
-    let request = ListOffsetsRequest { replica_id: -1, isolation_level: 1, topics };
+    let request = ListOffsetsRequest { replica_id: -1, isolation_level, topics };
     let told = client.call(&request, 5).map_err(|error| error.to_string())?;
     let found = &told.topics[0].partitions[0];
     if found.error_code == 0 { Ok(found.offset) } else { Err(format!("{found:?}")) }

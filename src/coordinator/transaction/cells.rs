@@ -41,6 +41,8 @@ struct Bench {
     held: VecDeque<(Arc<str>, AppendId, Vec<TransactionRecord>)>,
     hold_appends: bool,
     fail_appends: Option<AppendFailure>,
+    /// The last append failed: what is in force may differ from what is in the log.
+    has_failed: bool,
     /// Every batch that the log has.
     log: Vec<Vec<TransactionRecord>>,
     answers: HashMap<ReplyTo, Answer>,
@@ -62,6 +64,7 @@ impl Bench {
             held: VecDeque::new(),
             hold_appends: false,
             fail_appends: None,
+            has_failed: false,
             log: Vec::new(),
             answers: HashMap::new(),
             effects: VecDeque::new(),
@@ -96,6 +99,7 @@ impl Bench {
                 }
                 Action::Append { of, append, records } => {
                     let outcome = self.fail_appends.map_or(Ok(Offset(0)), Err);
+                    self.has_failed = outcome.is_err();
                     if outcome.is_ok() {
                         self.log.push(records);
                     }
@@ -113,10 +117,50 @@ impl Bench {
 
     fn finish_append(&mut self, outcome: Result<Offset, AppendFailure>) {
         let (of, append, records) = self.held.pop_front().expect("an append is held");
+        self.has_failed = outcome.is_err();
         if outcome.is_ok() {
             self.log.push(records);
         }
         self.step(|core, _, turn| core.appended(&of, append, outcome, turn));
+    }
+
+    /// What those are told by it that wait.
+    fn tells(&mut self, act: impl FnOnce(&mut Bench)) -> String {
+        let (waiting, answered) = (self.next_reply, self.answers.len());
+        let before: Vec<ReplyTo> =
+            (0..waiting).map(ReplyTo).filter(|reply| !self.answers.contains_key(reply)).collect();
+        act(self);
+        let told: Vec<ReplyTo> = before.into_iter().filter(|reply| self.answers.contains_key(reply)).collect();
+        assert!(self.answers.len() - answered == told.len() && told.len() <= 1, "{told:?}");
+        told.first().map_or("nobody is told".to_owned(), |reply| self.told(*reply))
+    }
+
+    /// What comes of the append that is on its way, if one is.
+    fn finish(&mut self, outcome: Result<Offset, AppendFailure>) -> String {
+        if self.held.is_empty() { "nothing".to_owned() } else { self.tells(|b| b.finish_append(outcome)) }
+    }
+
+    fn fire(&mut self, kind: TimerKind) -> String {
+        let timer = TimerKey { of: Arc::from("t"), kind };
+        self.step(|core, _, turn| core.timer_fired(&timer, turn));
+        "fired".to_owned()
+    }
+
+    fn refuse_markers(&mut self, producer: Producer) -> String {
+        self.effects.clear();
+        self.answered(producer, 5, &[("a", 0), ("b", 1)], MarkersFate::Fenced);
+        let are_sent = self.effects.iter().any(|effect| matches!(effect, TransactionEffect::SendMarkers(_)));
+        if are_sent { "sent again" } else { "heard" }.to_owned()
+    }
+
+    /// Goes on as a coordinator elected in the next epoch.
+    fn load(&mut self) -> String {
+        *self = self.reload();
+        if self.effects.iter().any(|effect| matches!(effect, TransactionEffect::SendMarkers(_))) {
+            return "sends markers".to_owned();
+        }
+        let is_timed = self.timers.is_running(&TimerKey { of: Arc::from("t"), kind: TimerKind::Timeout });
+        if is_timed { "is timed" } else { "rests" }.to_owned()
     }
 
     /// Lets time pass and fires what is due, in order.
@@ -256,24 +300,37 @@ impl Bench {
         if state == State::Empty {
             return bench;
         }
+        if state == State::Beginning {
+            bench.hold_appends = true;
+            assert_eq!(bench.init(), "waits");
+            return bench;
+        }
         bench.hold_appends = state == State::Opening;
         let told = bench.add_as(version, ME, &[("a", 0), ("b", 1)]);
         assert_eq!(told, if state == State::Opening { "waits" } else { "ok" });
         let outcome = match state {
-            State::Unknown | State::Empty | State::Opening | State::Ongoing => return bench,
+            State::Unknown | State::Empty | State::Beginning | State::Opening | State::Ongoing => return bench,
             State::Fencing => {
                 bench.hold_appends = true;
                 bench.pass(60_001);
                 return bench;
             }
-            State::PrepareCommit | State::CompleteCommit => Commit,
+            State::Ending => {
+                bench.hold_appends = true;
+                assert_eq!(bench.end_as(version, ME, Commit), "waits");
+                return bench;
+            }
+            State::PrepareCommit | State::CompleteCommit | State::Completing | State::Retrying => Commit,
             State::PrepareAbort | State::CompleteAbort => Abort,
         };
         let ended = if version.bumps_epoch() { NEXT } else { ME };
         assert_eq!(bench.end_as(version, ME, outcome), format!("{}/{}", ended.id, ended.epoch));
-        if matches!(state, State::CompleteCommit | State::CompleteAbort) {
+        bench.hold_appends = state == State::Completing;
+        bench.fail_appends = (state == State::Retrying).then_some(AppendFailure::NotEnoughReplicas);
+        if !matches!(state, State::PrepareCommit | State::PrepareAbort) {
             bench.answered(ended, 5, &[("a", 0), ("b", 1)], MarkersFate::Written);
         }
+        bench.fail_appends = None;
         bench
     }
 
@@ -309,84 +366,136 @@ enum State {
     /// Dead, or never there.
     Unknown,
     Empty,
+    /// Another producer's epoch is on its way into the log.
+    Beginning,
     /// A first partition is on its way into the log.
     Opening,
     Ongoing,
     /// PrepareEpochFence: an abort with a higher epoch is on its way into the log.
     Fencing,
+    /// A commit is.
+    Ending,
     PrepareCommit,
     PrepareAbort,
+    /// All markers are written, which is on its way into the log.
+    Completing,
+    /// It could not be written down, and is tried again later.
+    Retrying,
     CompleteCommit,
     CompleteAbort,
 }
 
-#[test]
-fn every_event_in_every_state() {
-    use State::*;
-    let columns =
-        [Unknown, Empty, Opening, Ongoing, Fencing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort];
-    const MAPPING: &str = "InvalidProducerIdMapping";
-    const FENCED: &str = "ProducerFenced";
-    const AGAIN: &str = "ConcurrentTransactions";
-    const NOT_SO: &str = "InvalidTxnState";
-    type Row = (&'static str, fn(&mut Bench) -> String, [&'static str; 9]);
-    #[rustfmt::skip]
-    let rows: [Row; 17] = [
-        ("another producer begins", |b| b.init(),
-            ["1000/0, Empty 1000/0", "1000/1, Empty 1000/1", AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
-             AGAIN, AGAIN, "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
-        ("the producer goes on after an error", |b| b.init_as(Some(ME)),
-            ["1000/0, Empty 1000/0", "1000/1, Empty 1000/1", AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
-             AGAIN, AGAIN, "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
-        ("a producer with another id goes on", |b| b.init_as(Some(producer(7, 0))),
-            ["1000/0, Empty 1000/0", FENCED, AGAIN, FENCED, AGAIN, AGAIN, AGAIN, FENCED, FENCED]),
-        ("a producer with another epoch goes on", |b| b.init_as(Some(producer(FIRST_ID, 3))),
-            ["1000/0, Empty 1000/0", FENCED, AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
-             AGAIN, AGAIN, FENCED, FENCED]),
-        ("partitions are added", |b| b.add(ME, &[("c", 0)]),
-            [MAPPING, "ok, Ongoing 1000/0", AGAIN, "ok", FENCED, AGAIN, AGAIN, "ok, Ongoing 1000/0", "ok, Ongoing 1000/0"]),
-        ("known partitions are added", |b| b.add(ME, &[("b", 1)]),
-            [MAPPING, "ok, Ongoing 1000/0", AGAIN, "ok", FENCED, AGAIN, AGAIN, "ok, Ongoing 1000/0", "ok, Ongoing 1000/0"]),
-        ("another id adds partitions", |b| b.add(producer(7, 0), &[("c", 0)]), [MAPPING; 9]),
-        ("another epoch adds partitions", |b| b.add(producer(FIRST_ID, 3), &[("c", 0)]),
-            [MAPPING, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED]),
-        ("a commit", |b| b.end(ME, Commit),
-            [MAPPING, NOT_SO, AGAIN, "ok, PrepareCommit 1000/0", FENCED, AGAIN, AGAIN, "ok", NOT_SO]),
-        ("an abort", |b| b.end(ME, Abort),
-            [MAPPING, NOT_SO, AGAIN, "ok, PrepareAbort 1000/0", FENCED, AGAIN, AGAIN, NOT_SO, "ok"]),
-        ("another id commits", |b| b.end(producer(7, 0), Commit), [MAPPING; 9]),
-        ("another epoch commits", |b| b.end(producer(FIRST_ID, 3), Commit),
-            [MAPPING, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED]),
-        ("a partition is verified", |b| b.verify(ME, ("a", 0)),
-            [MAPPING, "[false]", "[false]", "[true]", FENCED, AGAIN, AGAIN, "[false]", "[false]"]),
-        ("all markers are written", |b| {
-            b.answered(ME, 5, &[("a", 0), ("b", 1)], MarkersFate::Written); "heard".to_owned()
-        }, ["heard", "heard", "heard", "heard", "heard", "heard, CompleteCommit 1000/0", "heard, CompleteAbort 1000/0",
-            "heard", "heard"]),
-        ("markers of an older coordinator are written", |b| {
-            b.answered(ME, 4, &[("a", 0), ("b", 1)], MarkersFate::Written); "heard".to_owned()
-        }, ["heard"; 9]),
-        ("the time is up", |b| {
-            let timer = TimerKey { of: Arc::from("t"), kind: TimerKind::Timeout };
-            b.step(|core, _, turn| core.timer_fired(&timer, turn)); "fired".to_owned()
-        }, ["fired", "fired", "fired", "fired, PrepareAbort 1000/1", "fired", "fired", "fired", "fired", "fired"]),
-        ("it has not been used for long", |b| {
-            b.elapsed_ms += 604_800_000; b.step(|core, _, turn| core.expire(turn)); "looked".to_owned()
-        }, ["looked", "looked, gone", "looked", "looked", "looked", "looked", "looked", "looked, gone", "looked, gone"]),
-    ];
+const STATES: [State; 13] = [
+    State::Unknown,
+    State::Empty,
+    State::Beginning,
+    State::Opening,
+    State::Ongoing,
+    State::Fencing,
+    State::Ending,
+    State::PrepareCommit,
+    State::PrepareAbort,
+    State::Completing,
+    State::Retrying,
+    State::CompleteCommit,
+    State::CompleteAbort,
+];
+
+/// What happens, and what comes of it in each state: what is told, and the state if that is another.
+type Row = (&'static str, fn(&mut Bench) -> String, [&'static str; 13]);
+
+fn walk(version: TransactionVersion, rows: &[Row]) {
     for (event, perform, expected) in rows {
-        for (state, expected) in columns.into_iter().zip(expected) {
-            let mut bench = Bench::in_state(state);
+        for (state, expected) in STATES.into_iter().zip(expected) {
+            let mut bench = Bench::in_state_of(version, state);
             let before = bench.state();
             let mut outcome = perform(&mut bench);
             if bench.state() != before {
                 outcome = format!("{outcome}, {}", bench.state());
             }
-            assert_eq!(outcome, expected, "{event}, in {state:?}");
-            // Whatever happens, one who asks next is answered from what the log has.
-            let _ = bench.reload();
+            assert_eq!(outcome, *expected, "{event}, in {state:?}");
+            // What the log has is what whoever is elected next knows.
+            let reloaded = bench.reload();
+            if bench.held.is_empty() && !bench.has_failed {
+                let [found, known] = [&reloaded, &bench].map(|bench| bench.core.get("t").map(|t| t.stored()));
+                assert_eq!(found, known, "{event}, in {state:?}");
+            }
         }
     }
+}
+
+const MAPPING: &str = "InvalidProducerIdMapping";
+const FENCED: &str = "ProducerFenced";
+const AGAIN: &str = "ConcurrentTransactions";
+const NOT_SO: &str = "InvalidTxnState";
+const UNAVAILABLE: &str = "CoordinatorNotAvailable";
+
+#[test]
+fn every_event_in_every_state() {
+    #[rustfmt::skip]
+    let rows: [Row; 23] = [
+        ("another producer begins", |b| b.init(),
+            ["1000/0, Empty 1000/0", "1000/1, Empty 1000/1", AGAIN, AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
+             AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
+        ("the producer goes on after an error", |b| b.init_as(Some(ME)),
+            ["1000/0, Empty 1000/0", "1000/1, Empty 1000/1", AGAIN, AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
+             AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
+        ("a producer with another id goes on", |b| b.init_as(Some(producer(7, 0))),
+            ["1000/0, Empty 1000/0", FENCED, AGAIN, AGAIN, FENCED, AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, FENCED, FENCED]),
+        ("a producer with another epoch goes on", |b| b.init_as(Some(producer(FIRST_ID, 3))),
+            ["1000/0, Empty 1000/0", FENCED, AGAIN, AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
+             AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, FENCED, FENCED]),
+        ("partitions are added", |b| b.add(ME, &[("c", 0)]),
+            [MAPPING, "ok, Ongoing 1000/0", AGAIN, AGAIN, "ok", FENCED, AGAIN, AGAIN, AGAIN, AGAIN, AGAIN,
+             "ok, Ongoing 1000/0", "ok, Ongoing 1000/0"]),
+        ("known partitions are added", |b| b.add(ME, &[("b", 1)]),
+            [MAPPING, "ok, Ongoing 1000/0", AGAIN, AGAIN, "ok", FENCED, AGAIN, AGAIN, AGAIN, AGAIN, AGAIN,
+             "ok, Ongoing 1000/0", "ok, Ongoing 1000/0"]),
+        ("another id adds partitions", |b| b.add(producer(7, 0), &[("c", 0)]), [MAPPING; 13]),
+        ("another epoch adds partitions", |b| b.add(producer(FIRST_ID, 3), &[("c", 0)]),
+            [MAPPING, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED]),
+        ("a commit", |b| b.end(ME, Commit),
+            [MAPPING, NOT_SO, AGAIN, AGAIN, "ok, PrepareCommit 1000/0", FENCED, AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, "ok", NOT_SO]),
+        ("an abort", |b| b.end(ME, Abort),
+            [MAPPING, NOT_SO, AGAIN, AGAIN, "ok, PrepareAbort 1000/0", FENCED, AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, NOT_SO, "ok"]),
+        ("another id commits", |b| b.end(producer(7, 0), Commit), [MAPPING; 13]),
+        ("another epoch commits", |b| b.end(producer(FIRST_ID, 3), Commit),
+            [MAPPING, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED]),
+        ("a partition is verified", |b| b.verify(ME, ("a", 0)),
+            [MAPPING, "[false]", "[false]", "[false]", "[true]", FENCED, "[true]", AGAIN, AGAIN, AGAIN, AGAIN, "[false]", "[false]"]),
+        ("all markers are written", |b| {
+            b.answered(ME, 5, &[("a", 0), ("b", 1)], MarkersFate::Written); "heard".to_owned()
+        }, ["heard", "heard", "heard", "heard", "heard", "heard", "heard", "heard, CompleteCommit 1000/0",
+            "heard, CompleteAbort 1000/0", "heard", "heard, CompleteCommit 1000/0", "heard", "heard"]),
+        ("markers of an older coordinator are written", |b| {
+            b.answered(ME, 4, &[("a", 0), ("b", 1)], MarkersFate::Written); "heard".to_owned()
+        }, ["heard"; 13]),
+        ("markers are refused as outdated", |b| b.refuse_markers(ME), ["heard"; 13]),
+        ("markers are refused since this coordinator was elected again", |b| { b.leader_epoch = 7; b.refuse_markers(ME) },
+            ["heard", "heard", "heard", "heard", "heard", "heard", "heard", "sent again", "sent again", "heard",
+             "heard, CompleteCommit 1000/0", "heard", "heard"]),
+        ("the time is up", |b| b.fire(TimerKind::Timeout),
+            ["fired", "fired", "fired", "fired", "fired, PrepareAbort 1000/1", "fired", "fired", "fired", "fired", "fired",
+             "fired", "fired", "fired"]),
+        ("it is time to complete it", |b| b.fire(TimerKind::Complete),
+            ["fired", "fired", "fired", "fired", "fired", "fired", "fired", "fired", "fired", "fired",
+             "fired, CompleteCommit 1000/0", "fired", "fired"]),
+        ("it has not been used for long", |b| {
+            b.elapsed_ms += 604_800_000; b.step(|core, _, turn| core.expire(turn)); "looked".to_owned()
+        }, ["looked", "looked, gone", "looked", "looked", "looked", "looked", "looked", "looked", "looked", "looked", "looked",
+            "looked, gone", "looked, gone"]),
+        ("what is on its way is in the log", |b| b.finish(Ok(Offset(9))),
+            ["nothing", "nothing", "1000/1, Empty 1000/1", "ok, Ongoing 1000/0", "nothing", "nobody is told, PrepareAbort 1000/1",
+             "1000/0, PrepareCommit 1000/0", "nothing", "nothing", "nobody is told, CompleteCommit 1000/0", "nothing", "nothing",
+             "nothing"]),
+        ("what is on its way does not get there", |b| b.finish(Err(AppendFailure::NotEnoughReplicas)),
+            ["nothing", "nothing", UNAVAILABLE, UNAVAILABLE, "nothing", "nobody is told", UNAVAILABLE, "nothing", "nothing",
+             "nobody is told", "nothing", "nothing", "nothing"]),
+        ("another broker is elected", |b| b.load(),
+            ["rests", "rests", "rests", "rests", "is timed", "is timed, Ongoing 1000/0", "is timed", "sends markers",
+             "sends markers", "sends markers", "sends markers", "rests", "rests"]),
+    ];
+    walk(V0, &rows);
 }
 
 #[test]
@@ -569,17 +678,26 @@ fn an_end_that_could_not_be_written_is_tried_again() {
 }
 
 #[test]
-fn whoever_waits_is_told_when_another_broker_speaks_for_it() {
-    let mut bench = Bench::in_state(State::Empty);
-    bench.hold_appends = true;
-    bench.add(ME, &[("a", 0)]);
-    let waiting = ReplyTo(bench.next_reply - 1);
-    let (_, count) = bench.step(|core, _, turn| core.unload(turn));
-    assert_eq!((count, bench.told(waiting)), (1, "NotCoordinator".to_owned()));
-    assert_eq!(bench.core.bytes(), 0);
-    // An append of an earlier load that ends late is nobody's.
-    bench.finish_append(Ok(Offset(0)));
-    assert_eq!(bench.state(), "gone");
+fn every_state_is_let_go_when_another_broker_speaks_for_it() {
+    use State::{Beginning, Completing, Ending, Opening, PrepareAbort, PrepareCommit, Retrying, Unknown};
+    for (version, state) in [V0, V2].into_iter().flat_map(|version| STATES.map(|state| (version, state))) {
+        let mut bench = Bench::in_state_of(version, state);
+        let waits = matches!(state, Beginning | Opening | Ending);
+        let told = bench.tells(|b| {
+            let (_, count) = b.step(|core, _, turn| core.unload(turn));
+            assert_eq!(count, usize::from(state != Unknown));
+        });
+        assert_eq!(told, if waits { "NotCoordinator" } else { "nobody is told" }, "{state:?}");
+        let stops = bench.effects.contains(&TransactionEffect::StopMarkers(Arc::from("t")));
+        let sends = matches!(state, PrepareCommit | PrepareAbort | Completing | Retrying);
+        assert_eq!(stops, sends, "{state:?}: its markers are sent no more");
+        let is_running = |kind| bench.timers.is_running(&TimerKey { of: Arc::from("t"), kind });
+        assert_eq!([TimerKind::Timeout, TimerKind::Complete].map(is_running), [false; 2], "{state:?}");
+        assert_eq!(bench.core.bytes(), 0, "{state:?}");
+        // An append of an earlier load that ends late is nobody's.
+        assert!(["nothing", "nobody is told"].contains(&&*bench.finish(Ok(Offset(9)))), "{state:?}");
+        assert_eq!(bench.state(), "gone", "{state:?}");
+    }
 }
 
 #[test]
@@ -725,60 +843,52 @@ fn long_ids_are_forgotten_by_more_batches() {
 /// one that is known is told to ask again while its last transaction is being ended, where Kafka fences it.
 #[test]
 fn every_event_of_version_2_in_every_state() {
-    use State::*;
-    let columns = [Empty, Opening, Ongoing, Fencing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort];
-    const FENCED: &str = "ProducerFenced";
-    const AGAIN: &str = "ConcurrentTransactions";
-    const NOT_SO: &str = "InvalidTxnState";
-    type Row = (&'static str, fn(&mut Bench) -> String, [&'static str; 8]);
     #[rustfmt::skip]
-    let rows: [Row; 12] = [
+    let rows: [Row; 15] = [
         ("a commit", |b| b.end_and_bump(ME, Commit),
-            [NOT_SO, AGAIN, "1000/1, PrepareCommit 1000/1", FENCED, AGAIN, FENCED, "1000/1", FENCED]),
+            [MAPPING, NOT_SO, AGAIN, AGAIN, "1000/1, PrepareCommit 1000/1", FENCED, AGAIN, AGAIN, FENCED, AGAIN, AGAIN,
+             "1000/1", FENCED]),
         ("an abort", |b| b.end_and_bump(ME, Abort),
-            ["1000/1, CompleteAbort 1000/1", AGAIN, "1000/1, PrepareAbort 1000/1", FENCED, AGAIN, AGAIN, NOT_SO, "1000/1"]),
+            [MAPPING, "1000/1, CompleteAbort 1000/1", AGAIN, AGAIN, "1000/1, PrepareAbort 1000/1", FENCED, AGAIN, AGAIN, AGAIN,
+             AGAIN, AGAIN, NOT_SO, "1000/1"]),
         ("a commit of the next epoch", |b| b.end_and_bump(NEXT, Commit),
-            [FENCED, FENCED, FENCED, AGAIN, AGAIN, AGAIN, NOT_SO, NOT_SO]),
+            [MAPPING, FENCED, FENCED, FENCED, FENCED, AGAIN, FENCED, AGAIN, AGAIN, AGAIN, AGAIN, NOT_SO, NOT_SO]),
         ("an abort of the next epoch", |b| b.end_and_bump(NEXT, Abort),
-            [FENCED, FENCED, FENCED, AGAIN, AGAIN, AGAIN, "1000/2, CompleteAbort 1000/2", "1000/2, CompleteAbort 1000/2"]),
-        ("a commit of two epochs later", |b| b.end_and_bump(producer(FIRST_ID, 2), Commit), [FENCED; 8]),
-        ("another id commits", |b| b.end_and_bump(producer(7, 0), Commit), ["InvalidProducerIdMapping"; 8]),
+            [MAPPING, FENCED, FENCED, FENCED, FENCED, AGAIN, FENCED, AGAIN, AGAIN, AGAIN, AGAIN,
+             "1000/2, CompleteAbort 1000/2", "1000/2, CompleteAbort 1000/2"]),
+        ("a commit of two epochs later", |b| b.end_and_bump(producer(FIRST_ID, 2), Commit),
+            [MAPPING, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED]),
+        ("another id commits", |b| b.end_and_bump(producer(7, 0), Commit), [MAPPING; 13]),
         ("a commit of version 0", |b| b.end(ME, Commit),
-            [NOT_SO, AGAIN, "ok, PrepareCommit 1000/0", FENCED, FENCED, FENCED, FENCED, FENCED]),
+            [MAPPING, NOT_SO, AGAIN, AGAIN, "ok, PrepareCommit 1000/0", FENCED, AGAIN, FENCED, FENCED, FENCED, FENCED, FENCED,
+             FENCED]),
         ("a write", |b| b.write(ME, &[("c", 0)]),
-            ["ok, Ongoing 1000/0", AGAIN, "ok", FENCED, FENCED, FENCED, FENCED, FENCED]),
+            [MAPPING, "ok, Ongoing 1000/0", AGAIN, AGAIN, "ok", FENCED, AGAIN, FENCED, FENCED, FENCED, FENCED, FENCED, FENCED]),
         ("a write of the next epoch", |b| b.write(NEXT, &[("c", 0)]),
-            [FENCED, FENCED, FENCED, AGAIN, AGAIN, AGAIN, "ok, Ongoing 1000/1", "ok, Ongoing 1000/1"]),
+            [MAPPING, FENCED, FENCED, FENCED, FENCED, AGAIN, FENCED, AGAIN, AGAIN, AGAIN, AGAIN,
+             "ok, Ongoing 1000/1", "ok, Ongoing 1000/1"]),
         ("another producer begins", |b| b.init(),
-            ["1000/1, Empty 1000/1", AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN, AGAIN, AGAIN,
-             "1000/2, Empty 1000/2", "1000/2, Empty 1000/2"]),
+            ["1000/0, Empty 1000/0", "1000/1, Empty 1000/1", AGAIN, AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
+             AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, "1000/2, Empty 1000/2", "1000/2, Empty 1000/2"]),
         ("the producer goes on after an error, having heard of no end", |b| b.init_as(Some(ME)),
-            ["1000/1, Empty 1000/1", AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN, AGAIN, AGAIN,
-             "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
+            ["1000/0, Empty 1000/0", "1000/1, Empty 1000/1", AGAIN, AGAIN, "ConcurrentTransactions, PrepareAbort 1000/1", AGAIN,
+             AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, "1000/1, Empty 1000/1", "1000/1, Empty 1000/1"]),
         ("all markers are written", |b| {
             b.answered(NEXT, 5, &[("a", 0), ("b", 1)], MarkersFate::Written); "heard".to_owned()
-        }, ["heard", "heard", "heard", "heard", "heard, CompleteCommit 1000/1", "heard, CompleteAbort 1000/1", "heard", "heard"]),
+        }, ["heard", "heard", "heard", "heard", "heard", "heard", "heard", "heard, CompleteCommit 1000/1",
+            "heard, CompleteAbort 1000/1", "heard", "heard, CompleteCommit 1000/1", "heard", "heard"]),
+        ("what is on its way is in the log", |b| b.finish(Ok(Offset(9))),
+            ["nothing", "nothing", "1000/1, Empty 1000/1", "ok, Ongoing 1000/0", "nothing", "nobody is told, PrepareAbort 1000/1",
+             "1000/1, PrepareCommit 1000/1", "nothing", "nothing", "nobody is told, CompleteCommit 1000/1", "nothing", "nothing",
+             "nothing"]),
+        ("what is on its way does not get there", |b| b.finish(Err(AppendFailure::NotEnoughReplicas)),
+            ["nothing", "nothing", UNAVAILABLE, UNAVAILABLE, "nothing", "nobody is told", UNAVAILABLE, "nothing", "nothing",
+             "nobody is told", "nothing", "nothing", "nothing"]),
+        ("another broker is elected", |b| b.load(),
+            ["rests", "rests", "rests", "rests", "is timed", "is timed, Ongoing 1000/0", "is timed", "sends markers",
+             "sends markers", "sends markers", "sends markers", "rests", "rests"]),
     ];
-    for (event, perform, expected) in rows {
-        for (state, expected) in columns.into_iter().zip(expected) {
-            let mut bench = Bench::in_state_of(V2, state);
-            let before = bench.state();
-            let mut outcome = perform(&mut bench);
-            if bench.state() != before {
-                outcome = format!("{outcome}, {}", bench.state());
-            }
-            assert_eq!(outcome, expected, "{event}, in {state:?}");
-            // What the log has is what whoever is elected next knows.
-            let reloaded = bench.reload();
-            if !matches!(state, Opening | Fencing) {
-                assert_eq!(
-                    reloaded.core.get("t").map(|t| t.stored()),
-                    bench.core.get("t").map(|t| t.stored()),
-                    "{event}"
-                );
-            }
-        }
-    }
+    walk(V2, &rows);
 }
 
 #[test]

@@ -392,7 +392,9 @@ impl Transaction {
 
     pub(crate) fn timer_fired(&mut self, kind: TimerKind, turn: &mut Turn<'_>) {
         match kind {
-            TimerKind::Complete => self.complete(turn),
+            TimerKind::Complete if self.stored.partitions.is_empty() && self.pending.is_none() => self.complete(turn),
+            // Markers are missing, or it is being written down.
+            TimerKind::Complete => {}
             TimerKind::Timeout if self.stored.state != TransactionState::Ongoing => {}
             TimerKind::Timeout if self.is_changing() => self.look_again_at_timeout(turn),
             TimerKind::Timeout => {
