@@ -519,6 +519,34 @@ const MESSAGES: &[Call] = &[
         "kafka-console-consumer.sh %B --topic __consumer_offsets --from-beginning --timeout-ms 2000 --formatter org.apache.kafka.tools.consumer.OffsetsMessageFormatter | grep -m1 grp",
         "{\"key\":{\"version\":1,\"data\":{\"group\":\"grp\",\"topic\":\"h\",\"partition\":0}},\"value\":{\"version\":…\n",
     ),
+    // By default a pattern matches no internal topic.
+    says(
+        "kafka-console-consumer.sh %B --include '__consumer_offsets|h' --from-beginning --timeout-ms 2000",
+        "v\nnull\nv3\n",
+    ),
+    (
+        "kafka-console-consumer.sh %B --include __consumer_offsets --from-beginning --max-messages 1 --consumer-property exclude.internal.topics=false --formatter org.apache.kafka.tools.consumer.NoOpMessageFormatter",
+        "",
+        0,
+        "",
+        "Processed a total of 1 messages",
+    ),
+    // One that cannot be printed counts as read, the others do not.
+    (
+        "kafka-console-consumer.sh %B --topic h --group half --from-beginning --value-deserializer org.apache.kafka.common.serialization.LongDeserializer",
+        "",
+        1,
+        "",
+        "Processed a total of 1 messages",
+    ),
+    // Where Kafka's tool finds out record by record that nobody reads, and takes the first for read.
+    (
+        "(kafka-console-consumer.sh %B --topic h --group unread --from-beginning; echo $? >%D/status) | true; cat %D/status",
+        "",
+        0,
+        "0\n",
+        "Unable to write to standard out, closing consumer.",
+    ),
     says("kafka-get-offsets.sh %B --topic h", "h:0:3\n"),
     says("kafka-get-offsets.sh %B --topic h --time -2", "h:0:0\n"),
     says("kafka-get-offsets.sh %B --topic h --time earliest-local", "h:0:0\n"),
@@ -564,6 +592,23 @@ const GROUPS: &[Call] = &[
         "\nGROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID\ngrp h 0 2 3 1 - - -\n",
         "Consumer group 'grp' has no active members.",
     ),
+    says(
+        "kafka-consumer-groups.sh %B --describe --group half --group unread --group half",
+        "\nGROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID\nhalf h 0 1 3 2 - - -\n\nGROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID\nunread h 0 0 3 3 - - -\n",
+    ),
+    says(
+        "kafka-consumer-groups.sh %B --reset-offsets --group unread --group unread --topic h --shift-by 1 --execute",
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\nunread h 0 1\n",
+    ),
+    says(
+        "kafka-consumer-groups.sh %B --delete --group unread --group unread",
+        "Deletion of requested consumer groups ('unread') was successful.\n",
+    ),
+    says(
+        "kafka-consumer-groups.sh %B --delete-offsets --group half --group half --topic h",
+        "\nError: Executing consumer group command failed due to Found multiple arguments for option group…\n",
+    ),
+    refuses("kafka-consumer-groups.sh %B --delete --group half --state", "[state]"),
     says(
         "kafka-consumer-groups.sh %B --describe --group grp --state",
         "\nGROUP COORDINATOR (ID) ASSIGNMENT-STRATEGY STATE #MEMBERS\ngrp %P (0) Empty 0\n",

@@ -221,7 +221,7 @@ impl Columns {
             write!(out, "{}", separator(after_timestamp))?;
         }
         if self.prints_partition {
-            write!(out, "Partition:{}{}", consumed.partition, separator(after_partition))?;
+            write!(out, "Partition:{}{}", consumed.partition.partition, separator(after_partition))?;
         }
         if self.prints_offset {
             write!(out, "Offset:{}{}", record.offset, separator(after_offset))?;
@@ -257,13 +257,14 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::model::TopicPartition;
     use crate::record::read::Record;
 
     fn printed(pairs: &[(&str, &str)]) -> String {
         let mut properties = ClientProperties::default();
         properties.extend(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let record = ConsumedRecord {
-            partition: 2,
+            partition: TopicPartition::new("t", 2),
             timestamp_type: Some(TimestampType::CreateTime),
             record: Record {
                 offset: 7,

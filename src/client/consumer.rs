@@ -32,7 +32,7 @@ const MISSING_TOPIC_INTERVAL: Duration = Duration::from_secs(1);
 /// A record as a consumer gets it.
 #[derive(Clone, Debug)]
 pub struct ConsumedRecord {
-    pub partition: i32,
+    pub partition: TopicPartition,
     /// `None` for messages of magic 0, which carry no time.
     pub timestamp_type: Option<TimestampType>,
     pub record: Record,
