@@ -424,7 +424,10 @@ impl Consumer {
         for topic in metadata.topics {
             let Some(name) = topic.name else { continue };
             let wanted = match &self.subscription {
-                Subscription::Pattern(pattern) => pattern.is_match(&name),
+                // Source: kafka 3.9.0-rc3 clients/.../consumer/internals/ConsumerMetadata.java, retainTopic.
+                Subscription::Pattern(pattern) => {
+                    (!topic.is_internal || self.settings.includes_internal_topics) && pattern.is_match(&name)
+                }
                 _ => true,
             };
             match ErrorCode::from_code(topic.error_code) {

@@ -228,6 +228,8 @@ pub struct ConsumerSettings {
     pub fetch_wait: Duration,
     pub poll_records_max: usize,
     pub is_read_committed: bool,
+    /// Whether a pattern may match internal topics.
+    pub includes_internal_topics: bool,
     pub allows_auto_topic_creation: bool,
     pub checks_crc: bool,
 }
@@ -273,6 +275,7 @@ impl ConsumerSettings {
             fetch_wait: properties.take_ms("fetch.max.wait.ms", 500)?,
             poll_records_max: properties.take_or("max.poll.records", 500)?,
             is_read_committed,
+            includes_internal_topics: !properties.take_or("exclude.internal.topics", true)?,
             allows_auto_topic_creation: properties.take_or("allow.auto.create.topics", true)?,
             checks_crc: properties.take_or("check.crcs", true)?,
             cluster,
