@@ -403,6 +403,13 @@ const MESSAGES: &[Call] = &[
         "",
     ),
     (
+        "kafka-console-producer.sh %B --topic g --line-reader com.example.LineMessageReader",
+        "x\n",
+        1,
+        "",
+        "com.example.LineMessageReader",
+    ),
+    (
         "kafka-console-producer.sh %B --topic g --property parse.key=true --property key.separator=:",
         "nokey\n",
         1,
@@ -441,6 +448,21 @@ const MESSAGES: &[Call] = &[
         0,
         "",
         "Processed a total of 0 messages",
+    ),
+    (
+        "kafka-console-consumer.sh %B --topic h --partition 0 --offset latest --timeout-ms 300",
+        "",
+        0,
+        "",
+        "org.apache.kafka.common.errors.TimeoutException",
+    ),
+    refuses("kafka-console-consumer.sh %B --topic h --formatter com.example.DefaultMessageFormatter", "com.example"),
+    (
+        "kafka-console-consumer.sh %B --topic h --partition 0 --offset 2 --max-messages 1 --value-deserializer com.example.IntegerDeserializer",
+        "",
+        0,
+        "v3\n",
+        "Unable to instantiate a deserializer from com.example.IntegerDeserializer",
     ),
     refuses(
         "kafka-console-consumer.sh %B --topic h --partition 0 --offset -3",

@@ -37,8 +37,9 @@ pub(crate) const TOOL: Tool = Tool {
         flag(
             "formatter",
             Takes::Value("class"),
-            "org.apache.kafka.tools.consumer.DefaultMessageFormatter, LoggingMessageFormatter, NoOpMessageFormatter, \
-             OffsetsMessageFormatter, GroupMetadataMessageFormatter or TransactionLogMessageFormatter.",
+            "With its package, which is org.apache.kafka.tools.consumer: DefaultMessageFormatter, LoggingMessageFormatter, \
+             NoOpMessageFormatter, OffsetsMessageFormatter, GroupMetadataMessageFormatter or \
+             TransactionLogMessageFormatter.",
         ),
         flag(
             "property",

@@ -119,16 +119,30 @@ impl MessageFormatter {
                  org.apache.kafka.tools.consumer.{name} instead"
             );
         }
-        match class.rsplit('.').next().unwrap_or_default() {
-            "DefaultMessageFormatter" => Ok(MessageFormatter::Default(Columns::new(properties)?)),
-            "LoggingMessageFormatter" => Ok(MessageFormatter::Logging(Columns::new(properties)?)),
-            "NoOpMessageFormatter" => Ok(MessageFormatter::NoOp),
-            "OffsetsMessageFormatter" => Ok(MessageFormatter::Json(Kind::Offsets)),
-            "GroupMetadataMessageFormatter" => Ok(MessageFormatter::Json(Kind::Groups)),
-            "TransactionLogMessageFormatter" => Ok(MessageFormatter::Json(Kind::Transactions)),
-            "GroupMetadataManager$OffsetsMessageFormatter" => Ok(MessageFormatter::Text(Kind::Offsets)),
-            "GroupMetadataManager$GroupMetadataMessageFormatter" => Ok(MessageFormatter::Text(Kind::Groups)),
-            "TransactionLog$TransactionLogMessageFormatter" => Ok(MessageFormatter::Text(Kind::Transactions)),
+        match class {
+            "org.apache.kafka.tools.consumer.DefaultMessageFormatter" | "kafka.tools.DefaultMessageFormatter" => {
+                Ok(MessageFormatter::Default(Columns::new(properties)?))
+            }
+            "org.apache.kafka.tools.consumer.LoggingMessageFormatter" | "kafka.tools.LoggingMessageFormatter" => {
+                Ok(MessageFormatter::Logging(Columns::new(properties)?))
+            }
+            "org.apache.kafka.tools.consumer.NoOpMessageFormatter" | "kafka.tools.NoOpMessageFormatter" => {
+                Ok(MessageFormatter::NoOp)
+            }
+            "org.apache.kafka.tools.consumer.OffsetsMessageFormatter" => Ok(MessageFormatter::Json(Kind::Offsets)),
+            "org.apache.kafka.tools.consumer.GroupMetadataMessageFormatter" => Ok(MessageFormatter::Json(Kind::Groups)),
+            "org.apache.kafka.tools.consumer.TransactionLogMessageFormatter" => {
+                Ok(MessageFormatter::Json(Kind::Transactions))
+            }
+            "kafka.coordinator.group.GroupMetadataManager$OffsetsMessageFormatter" => {
+                Ok(MessageFormatter::Text(Kind::Offsets))
+            }
+            "kafka.coordinator.group.GroupMetadataManager$GroupMetadataMessageFormatter" => {
+                Ok(MessageFormatter::Text(Kind::Groups))
+            }
+            "kafka.coordinator.transaction.TransactionLog$TransactionLogMessageFormatter" => {
+                Ok(MessageFormatter::Text(Kind::Transactions))
+            }
             _ => Err(format!("the formatter {class} is not supported")),
         }
     }
@@ -311,6 +325,8 @@ mod tests {
     #[test]
     fn names_of_classes_choose_the_form() {
         let chosen = |class: &str| MessageFormatter::new(class, &ClientProperties::default());
+        assert!(chosen("com.example.DefaultMessageFormatter").is_err());
+        assert!(chosen("DefaultMessageFormatter").is_err());
         let json = chosen("org.apache.kafka.tools.consumer.TransactionLogMessageFormatter");
         assert!(matches!(json, Ok(MessageFormatter::Json(Kind::Transactions))), "{json:?}");
         let text = chosen("kafka.coordinator.transaction.TransactionLog$TransactionLogMessageFormatter");

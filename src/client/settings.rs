@@ -202,6 +202,8 @@ impl ProducerSettings {
     }
 }
 
+const RANGE_ASSIGNOR: &str = "org.apache.kafka.clients.consumer.RangeAssignor";
+
 /// Where a consumer starts when it has no position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetReset {
@@ -251,8 +253,8 @@ impl ConsumerSettings {
             _ => return Err(invalid("isolation.level", format!("invalid value {isolation}"))),
         };
         let strategy: Option<String> = properties.take("partition.assignment.strategy")?;
-        if strategy.as_ref().is_some_and(|names| !names.contains("RangeAssignor")) {
-            return Err(invalid("partition.assignment.strategy", "only RangeAssignor is supported"));
+        if strategy.as_ref().is_some_and(|names| !names.split(',').any(|name| name.trim() == RANGE_ASSIGNOR)) {
+            return Err(invalid("partition.assignment.strategy", format!("only {RANGE_ASSIGNOR} is supported")));
         }
         let protocol: Option<String> = properties.take("group.protocol")?;
         if protocol.is_some_and(|name| !name.eq_ignore_ascii_case("classic")) {
@@ -318,6 +320,18 @@ mod tests {
         let settings = ConsumerSettings::take(&mut given, "test").unwrap();
         assert_eq!(settings.auto_commit_interval, Some(Duration::from_secs(5)));
         assert_eq!(given.left_over(), ["interceptor.classes", "no.such"]);
+    }
+
+    #[test]
+    fn assignors_are_known_by_their_whole_names() {
+        let given = |names: &str| {
+            ConsumerSettings::take(&mut properties(&[("partition.assignment.strategy", names)]), "test").is_ok()
+        };
+        let package = "org.apache.kafka.clients.consumer";
+        assert!(given(&format!("{package}.RangeAssignor")));
+        assert!(given(&format!("{package}.StickyAssignor, {package}.RangeAssignor")));
+        assert!(!given(&format!("{package}.StickyAssignor")));
+        assert!(!given("com.example.RangeAssignor"));
     }
 
     #[test]
