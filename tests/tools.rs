@@ -503,6 +503,15 @@ const MESSAGES: &[Call] = &[
         "",
         "",
     ),
+    ("kafka-console-producer.sh %B --topic j", "ä\\b\n", 0, "", ""),
+    says(
+        "kafka-console-consumer.sh %B --topic j --from-beginning --max-messages 1 --value-deserializer org.apache.kafka.common.serialization.BytesDeserializer",
+        "\\xC3\\xA4\\x5Cb\n",
+    ),
+    says(
+        "kafka-console-consumer.sh %B --topic j --from-beginning --max-messages 1 --value-deserializer org.apache.kafka.common.serialization.StringDeserializer --property value.deserializer.value.deserializer.encoding=ISO-8859-1",
+        "Ã¤\\b\n",
+    ),
     says(
         "kafka-console-consumer.sh %B --topic i --from-beginning --max-messages 2 --property print.headers=true",
         "a:1,b:2,c:3\tv\n:\tw\n",
