@@ -333,14 +333,14 @@ impl Cluster {
         Ok((leaders, refused))
     }
 
-    /// Configs of topics or brokers. A broker's are asked of that broker.
+    /// Configs of topics or brokers, or why there are none, by name. A broker's are asked of that broker.
     pub async fn describe_configs(
         &self,
         resource_type: i8,
         names: &[String],
         include_synonyms: bool,
-    ) -> Result<Vec<DescribeConfigsResult>, ClientError> {
-        let mut results = Vec::new();
+    ) -> Result<BTreeMap<String, Result<DescribeConfigsResult, ClientError>>, ClientError> {
+        let mut results = BTreeMap::new();
         let is_broker = matches!(resource_type, BROKER_RESOURCE | BROKER_LOGGER_RESOURCE);
         let asks: Vec<&[String]> = if is_broker { names.chunks(1).collect() } else { vec![names] };
         for ask in asks.into_iter().filter(|ask| !ask.is_empty()) {
@@ -363,14 +363,11 @@ impl Cluster {
                 }
                 None => self.send_to_any(&request).await?,
             };
-            for result in answer.results.into_vec() {
-                checked(
-                    format!("describe configs of {}", result.resource_name),
-                    result.error_code,
-                    result.error_message.clone(),
-                )?;
-                results.push(result);
-            }
+            results.extend(answer.results.into_vec().into_iter().map(|mut result| {
+                let doing = format!("describe configs of {}", result.resource_name);
+                let refusal = checked(doing, result.error_code, result.error_message.take());
+                (result.resource_name.clone(), refusal.map(|()| result))
+            }));
         }
         Ok(results)
     }

@@ -262,7 +262,7 @@ impl Cluster {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bytes::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -284,7 +284,7 @@ mod tests {
     };
 
     /// Reads one request of the API and answers it.
-    async fn answer<M: Message>(socket: &mut TcpStream, key: ApiKey, response: M) {
+    pub(crate) async fn answer<M: Message>(socket: &mut TcpStream, key: ApiKey, response: M) {
         let length = socket.read_i32().await.unwrap();
         let mut frame = vec![0; usize::try_from(length).unwrap()];
         socket.read_exact(&mut frame).await.unwrap();
@@ -298,15 +298,16 @@ mod tests {
         socket.write_all(&body).await.unwrap();
     }
 
-    async fn cluster_of(listener: &TcpListener) -> Cluster {
+    pub(crate) async fn cluster_of(listener: &TcpListener) -> Cluster {
         let mut properties = ClientProperties::default();
         properties.set("bootstrap.servers", listener.local_addr().unwrap().to_string());
         Cluster::new(ClusterSettings::take(&mut properties, "test").unwrap()).unwrap()
     }
 
-    async fn answer_versions(socket: &mut TcpStream) {
+    pub(crate) async fn answer_versions(socket: &mut TcpStream) {
         let knows = |key: ApiKey, max_version| ApiVersion { api_key: key.code(), min_version: 0, max_version };
-        let api_keys = vec![knows(ApiKey::Metadata, 8), knows(ApiKey::ListOffsets, 5)];
+        let known = [(ApiKey::Metadata, 8), (ApiKey::ListOffsets, 5), (ApiKey::DescribeConfigs, 4)];
+        let api_keys = known.map(|(key, version)| knows(key, version)).to_vec();
         answer(socket, ApiKey::ApiVersions, ApiVersionsResponse { api_keys, ..Default::default() }).await;
     }
 
