@@ -99,6 +99,14 @@ const TOPICS: &[Call] = &[
         "Error while executing topic command : Topic 'Optional[none]' does not exist as expected\n",
     ),
     says("kafka-topics.sh %B --describe --topic none --if-exists", ""),
+    says(
+        "kafka-topics.sh %B --describe --topic w --topic-id AAAAAAAAAAAAAAAAAAAAAQ --if-exists",
+        "Only topic id will be used when both --topic and --topic-id are specified and topicId is not Uuid.ZERO_UUID\n",
+    ),
+    fails(
+        "kafka-topics.sh %B --describe --topic w --topic-id AAAAAAAAAAAAAAAAAAAAAQ",
+        "Error while executing topic command : TopicId 'AAAAAAAAAAAAAAAAAAAAAQ' does not exist as expected\n",
+    ),
     refuses("kafka-topics.sh %B --describe --if-exists", "--topic or --topic-id is required to describe a topic"),
     fails(
         "kafka-topics.sh %B --describe --topic-id AAAAAAAAAAAAAAAAAAAAAQ",

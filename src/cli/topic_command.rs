@@ -149,7 +149,7 @@ fn check(options: &Options) -> Result<(), Stop> {
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     check(options)?;
-    if options.has("topic-id") && options.has("topic") {
+    if ["describe", "if-exists", "topic-id", "topic"].iter().all(|name| options.has(name)) {
         writeln!(
             out,
             "Only topic id will be used when both --topic and --topic-id are specified and topicId is not Uuid.ZERO_UUID"
