@@ -305,6 +305,15 @@ const ADMINISTRATION: &[Call] = &[
         "kafka-reassign-partitions.sh %B --list --verify",
         "Command must include exactly one action: --generate, --execute, --verify, --cancel, --list",
     ),
+    // Kafka's words about JSON of the wrong kind are those of its library.
+    fails(
+        "echo '{\"partitions\":[{\"topic\":\"three\",\"partition\":0,\"replicas\":[0],\"log_dirs\":\"any\"}]}' >%D/odd.json; kafka-reassign-partitions.sh %B --execute --reassignment-json-file %D/odd.json",
+        "Error: Expected …\n",
+    ),
+    fails(
+        "echo '{\"topics\":{\"topic\":\"three\"}}' >%D/odd.json; kafka-reassign-partitions.sh %B --generate --broker-list 0 --topics-to-move-json-file %D/odd.json",
+        "Error: Expected JSON array, received {\"topic\":\"three\"}…\n",
+    ),
     refuses(
         "kafka-reassign-partitions.sh %B --list --throttle 5",
         "Option \"[throttle]\" can't be used with action \"[list]\"",
