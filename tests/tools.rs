@@ -14,7 +14,7 @@ use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
 use regex::Regex;
 use support::client::{Client, batch, values};
-use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
+use support::{Broker, Brokers, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
 
 /// A call, its standard input, its exit status, its standard output, and what its standard error contains.
 ///

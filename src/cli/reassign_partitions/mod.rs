@@ -448,7 +448,7 @@ async fn execute(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> R
     }
     if let Some(rate) = throttle {
         let moves = moves(&ongoing, &proposed, &current);
-        set_throttles(cluster, &moves, rate).await?;
+        set_throttles(cluster, &moves, &live, rate).await?;
         writeln!(out, "The inter-broker throttle limit was set to {rate} B/s")?;
     }
     if let Some(rate) = log_dirs_throttle {
@@ -525,6 +525,7 @@ fn throttled(
 async fn set_throttles(
     cluster: &Cluster,
     moves: &BTreeMap<TopicPartition, Move>,
+    live: &BTreeSet<i32>,
     rate: i64,
 ) -> Result<(), ClientError> {
     let leaders = throttled(moves, |one| &one.sources);
@@ -537,7 +538,8 @@ async fn set_throttles(
     let brokers: BTreeSet<i32> =
         moves.values().flat_map(|one| one.sources.iter().chain(&one.destinations)).copied().collect();
     let rates = [(LEADER_RATE, Some(rate.to_string())), (FOLLOWER_RATE, Some(rate.to_string()))];
-    for broker in brokers {
+    // A broker that is gone changes nothing by itself, and keeps Kafka's tool from moving anything away from it.
+    for broker in brokers.intersection(live) {
         alter_configs(cluster, BROKER_RESOURCE, &broker.to_string(), &rates).await?;
     }
     Ok(())
