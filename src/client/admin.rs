@@ -148,7 +148,7 @@ impl Cluster {
         let mut found = found.into_inner().expect("no holder panics");
         match listed {
             Ok(()) => {}
-            Err(error @ ClientError::GaveUp { .. }) if !found.is_empty() => {
+            Err(error @ ClientError::GaveUp { .. }) => {
                 log::debug!("{error}");
                 let missing: Vec<TopicPartition> = asked.keys().filter(|p| !found.contains_key(*p)).cloned().collect();
                 found.extend(missing.into_iter().map(|partition| (partition, Err(ErrorCode::RequestTimedOut))));
