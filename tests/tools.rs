@@ -9,6 +9,8 @@ use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use odradek::protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use odradek::record::compression::Codec;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
@@ -993,4 +995,73 @@ fn a_partition_without_a_leader_keeps_no_tool_from_the_others() {
     let arguments = ["--bootstrap-server", &address, "--topic", "x", "--command-config", &hasty];
     let told = cluster.script("kafka-get-offsets.sh", &arguments, "");
     assert_eq!(told.as_deref(), Ok("x:0:1\nx:2:1\n"));
+    // Nor is it a failure that there is none of all that were asked for.
+    let told = cluster.script("kafka-get-offsets.sh", &[&arguments[..], &["--partitions", "1"]].concat(), "");
+    assert_eq!(told.as_deref(), Ok(""));
+}
+
+/// As Connect's workers are one; their positions are none in partitions.
+#[test]
+fn a_group_that_is_none_of_consumers_is_told_from_one() {
+    let cluster = Cluster::start("tools-workers", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("t", 1, &[]);
+    client.until_coordinated("workers");
+    let protocols = vec![JoinGroupRequestProtocol { name: "default".to_owned(), metadata: Bytes::new() }];
+    let request = JoinGroupRequest {
+        group_id: "workers".to_owned(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        protocol_type: "connect".to_owned(),
+        protocols,
+        ..Default::default()
+    };
+    eventually(PATIENCE, "the worker has joined", || {
+        let joined = client.call(&request, 3).map_err(|error| error.to_string())?;
+        if joined.error_code == 0 { Ok(()) } else { Err(format!("{joined:?}")) }
+    });
+    let address = cluster.broker.address();
+    let groups = |arguments: &str| {
+        let arguments: Vec<&str> = ["--bootstrap-server", &address].into_iter().chain(arguments.split(' ')).collect();
+        cluster.script("kafka-consumer-groups.sh", &arguments, "").expect("it ends well")
+    };
+    let is_none = "java.lang.IllegalArgumentException: GroupId workers is not a consumer group (connect).";
+    let failed = "\nError: Executing consumer group command failed due to ";
+    for form in ["", " --members", " --state"] {
+        assert_eq!(groups(&format!("--describe --group workers{form}")), format!("{failed}{is_none}\n"));
+    }
+    let reset = groups("--reset-offsets --group workers --topic t --to-earliest --execute");
+    assert_eq!(reset, format!("{failed}java.util.concurrent.ExecutionException: {is_none}\n"));
+}
+
+/// Kafka's tool waits for the settings of a dead broker until it gives up, and nothing moves.
+#[test]
+fn replicas_are_moved_away_from_a_dead_broker_under_a_throttle() {
+    let mut cluster = Brokers::start("tools-dead", 3, "");
+    let mut client = cluster.client(0);
+    client.create_replicated_topic("t", 1, 3, &[]);
+    cluster.until_partition("t", 0, "everybody is in sync", |found| found.isr_nodes.len() == 3);
+    cluster.brokers[2].kill();
+    cluster.until_partition("t", 0, "the dead broker is missed", |found| !found.isr_nodes.contains(&2));
+    eventually(PATIENCE, "the dead broker is not listed", || {
+        let metadata = cluster.client(0).metadata(&[]).map_err(|error| error.to_string())?;
+        if metadata.brokers.len() == 2 { Ok(()) } else { Err(format!("{metadata:?}")) }
+    });
+    let path = cluster.scratch.path("move.json");
+    fs::write(&path, r#"{"partitions":[{"topic":"t","partition":0,"replicas":[1,0]}]}"#).expect("it can be written");
+    let (file, address) = (path.display().to_string(), cluster.brokers[0].address());
+    let script = |script: &str, arguments: &str| {
+        let arguments: Vec<&str> = ["--bootstrap-server", &address].into_iter().chain(arguments.split(' ')).collect();
+        cluster.script(script, &arguments, "")
+    };
+    let move_away = format!("--execute --throttle 5000 --reassignment-json-file {file}");
+    let told = script("kafka-reassign-partitions.sh", &move_away).expect("it is taken up");
+    assert!(told.contains("The inter-broker throttle limit was set to 5000 B/s\n"), "{told}");
+    assert!(told.ends_with("Successfully started partition reassignment for t-0\n"), "{told}");
+    for live in ["0", "1"] {
+        let set = script("kafka-configs.sh", &format!("--describe --broker {live}")).expect("it is told");
+        for rate in ["leader", "follower"] {
+            assert!(set.contains(&format!(" {rate}.replication.throttled.rate=5000 ")), "{live}: {set}");
+        }
+    }
 }

@@ -66,6 +66,11 @@ pub struct CommittedOffset {
     pub metadata: Option<String>,
 }
 
+/// Whether such a group is one of consumers, as one without members may be.
+pub(crate) fn is_of_consumers(protocol_type: &str) -> bool {
+    matches!(protocol_type, "" | "consumer")
+}
+
 /// Groups partitions by topic, in order.
 pub(crate) fn by_topic<'a, T>(
     partitions: impl IntoIterator<Item = (&'a TopicPartition, T)>,
@@ -389,7 +394,7 @@ impl Cluster {
             groups.extend(answer.groups.into_iter().map(|group| (group.group_id.clone(), group)));
         }
         // Groups of other kinds, as Connect's workers, have no offsets to show.
-        Ok(groups.into_values().filter(|group| matches!(group.protocol_type.as_str(), "" | "consumer")).collect())
+        Ok(groups.into_values().filter(|group| is_of_consumers(&group.protocol_type)).collect())
     }
 
     /// State and members of a group, and its coordinator.
