@@ -415,6 +415,11 @@ const ADMINISTRATION: &[Call] = &[
         "kafka-verifiable-producer.sh %B --topic fast --max-messages 2 --value-prefix 7 | sed 's/\"timestamp\":[0-9]*,//; s/,\"partition.*//; s/,\"avg.*//' | LC_ALL=C sort",
         "{\"name\":\"producer_send_success\",\"key\":null,\"value\":\"7.0\",\"topic\":\"fast\"\n{\"name\":\"producer_send_success\",\"key\":null,\"value\":\"7.1\",\"topic\":\"fast\"\n{\"name\":\"shutdown_complete\"}\n{\"name\":\"startup_complete\"}\n{\"name\":\"tool_data\",\"sent\":2,\"acked\":2,\"target_throughput\":-1\n",
     ),
+    // More than none a second is too many, whatever is waited.
+    says(
+        "timeout 2 kafka-verifiable-producer.sh %B --topic fast --throughput 0 --max-messages 1000 >%D/still; echo $?; grep -q producer_send_success %D/still && echo sent",
+        "124\nsent\n",
+    ),
     refuses("kafka-e2e-latency.sh %P fast 3 0 10", "Latency testing requires synchronous acknowledgement."),
     says(
         "kafka-cluster.sh unregister --id 3 -b %P",
