@@ -196,6 +196,9 @@ const NOWHERE: &[Call] = &[
         "kafka-broker-api-versions.sh --bootstrap-server nohost.invalid:1",
         "No resolvable bootstrap urls given in bootstrap.servers",
     ),
+    // Alone among them it gives up at once, too, where nobody listens.
+    refuses("kafka-broker-api-versions.sh --bootstrap-server localhost:1", "localhost:1"),
+    says("kafka-broker-api-versions.sh --bootstrap-server localhost:1,%P | grep -c ' (id: 0 rack: '", "1\n"),
     (
         "kafka-console-producer.sh --bootstrap-server nohost.invalid:1 --topic a",
         "x\n",

@@ -160,6 +160,32 @@ impl Cluster {
         allow_auto_topic_creation: bool,
     ) -> Result<MetadataResponse, ClientError> {
         let connection = self.any().await?;
+        self.metadata_over(&connection, topics, allow_auto_topic_creation).await
+    }
+
+    /// The brokers that the first bootstrap server lists that answers. Each is asked once.
+    pub async fn bootstrap(&self) -> Result<Vec<Node>, ClientError> {
+        let mut last = String::new();
+        for server in &self.settings.bootstrap_servers {
+            let asked = async {
+                let connection = self.connection_at(server).await?;
+                self.metadata_over(&connection, Some(&[]), false).await
+            };
+            match asked.await {
+                Ok(_) => return Ok(self.nodes()),
+                Err(error @ ClientError::NoMetadata { .. }) => return Err(error),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err(ClientError::NoBroker { servers: self.settings.bootstrap_servers.join(","), last })
+    }
+
+    async fn metadata_over(
+        &self,
+        connection: &Connection,
+        topics: Option<&[String]>,
+        allow_auto_topic_creation: bool,
+    ) -> Result<MetadataResponse, ClientError> {
         let version = connection.version_of::<MetadataRequest>(i16::MAX)?;
         let topic = |name: &String| MetadataRequestTopic { name: Some(name.clone()), ..Default::default() };
         let request = MetadataRequest {
