@@ -801,6 +801,17 @@ const GROUPS: &[Call] = &[
 /// Kafka's clients keep metrics, and the tools print them; ours say that there are none.
 const PERFORMANCE: &[Call] = &[
     (
+        "kafka-producer-perf-test.sh --topic h --num-records 2 --record-size 2000000 --throughput -1 --producer-props bootstrap.servers=%P",
+        "",
+        0,
+        "0 records sent, 0.000000 records/sec (0.00 MB/sec), NaN ms avg latency, 0.00 ms max latency, 0 ms 50th, 0 ms 95th, 0 ms 99th, 0 ms 99.9th.\n",
+        "org.apache.kafka.common.errors.RecordTooLargeException: ",
+    ),
+    says(
+        "printf 'aXXbXc' >%D/payloads; kafka-producer-perf-test.sh --topic h --num-records 1 --payload-file %D/payloads --payload-delimiter 'X+' --throughput -1 --producer-props bootstrap.servers=%P | head -2",
+        "Reading payloads from: %D/payloads\nNumber of messages read: 3\n",
+    ),
+    (
         "kafka-producer-perf-test.sh --topic h --num-records 3 --record-size 10 --throughput -1 --producer-props bootstrap.servers=%P --print-metrics | wc -l",
         "",
         0,

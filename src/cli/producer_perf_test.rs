@@ -63,6 +63,10 @@ impl Payloads {
             let text = text.trim_end_matches(delimiter);
             let payloads: Vec<Bytes> = text.split(delimiter).map(|line| Bytes::from(line.to_owned())).collect();
             writeln!(out, "Number of messages read: {}", payloads.len())?;
+            if payloads.is_empty() {
+                let why = "no payload File Path or record Size or payload-monotonic option provided";
+                return Err(Stop::Failed(why.to_owned()));
+            }
             return Ok(Payloads::Chosen { payloads, state: 0 });
         }
         Ok(match options.number("record-size")? {
@@ -245,12 +249,18 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         let sent_at = Instant::now();
         let on_settled = {
             let stats = Arc::clone(&stats);
-            Box::new(move |outcome| match outcome {
+            Box::new(move |outcome: Result<Sent, ClientError>| match outcome {
                 Ok(_) => locked(&stats).record(sent_at.elapsed(), size),
-                Err(error) => complain!("{error}"),
+                Err(error) => complain!("{}", error.thrown()),
             })
         };
-        producer.send_then(&topic, record, on_settled).await?;
+        match producer.send_then(&topic, record, on_settled).await {
+            // One that is refused at once is as good as one that fails later. A transaction does not survive it.
+            Err(error @ (ClientError::Refused { .. } | ClientError::GaveUp { .. })) if transaction_start.is_none() => {
+                complain!("{}", error.thrown());
+            }
+            sent => sent?,
+        }
         if transaction_start.zip(transaction_duration).is_some_and(|(start, duration)| sent_at - start >= duration) {
             producer.commit_transaction().await?;
             transaction_start = None;
