@@ -40,8 +40,10 @@ ProducerPerformance) run=("$bin/kafka-producer-perf-test.sh") ;;
 ReassignPartitionsCommand) run=("$bin/kafka-reassign-partitions.sh") ;;
 ReplicaVerificationTool) run=("$bin/kafka-replica-verification.sh") ;;
 TopicCommand) run=("$bin/kafka-topics.sh") ;;
+TransactionsCommand) run=("$bin/kafka-transactions.sh") ;;
 VerifiableConsumer) run=("$bin/kafka-verifiable-consumer.sh") ;;
 VerifiableProducer) run=("$bin/kafka-verifiable-producer.sh") ;;
+QuorumPeerMain) run=("$bin/zookeeper-server-start.sh") ;;
 ZooKeeperMainWithTlsSupportForKafka) run=("$bin/zookeeper-shell.sh") ;;
 *) echo "There is no $class here: what Odradek has is in $bin" >&2 && exit 1 ;;
 esac

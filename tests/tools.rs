@@ -9,12 +9,14 @@ use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use odradek::protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use odradek::record::compression::Codec;
 use odradek_zookeeper::session::{CreateKind, ZooKeeper as Session};
 use odradek_zookeeper::settings::Settings;
 use regex::Regex;
 use support::client::{Client, batch, values};
-use support::{Broker, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
+use support::{Broker, Brokers, Cluster, Kind, PATIENCE, Process, Scratch, ZooKeeper, eventually, repository, tied};
 
 /// A call, its standard input, its exit status, its standard output, and what its standard error contains.
 ///
@@ -99,6 +101,14 @@ const TOPICS: &[Call] = &[
         "Error while executing topic command : Topic 'Optional[none]' does not exist as expected\n",
     ),
     says("kafka-topics.sh %B --describe --topic none --if-exists", ""),
+    says(
+        "kafka-topics.sh %B --describe --topic w --topic-id AAAAAAAAAAAAAAAAAAAAAQ --if-exists",
+        "Only topic id will be used when both --topic and --topic-id are specified and topicId is not Uuid.ZERO_UUID\n",
+    ),
+    fails(
+        "kafka-topics.sh %B --describe --topic w --topic-id AAAAAAAAAAAAAAAAAAAAAQ",
+        "Error while executing topic command : TopicId 'AAAAAAAAAAAAAAAAAAAAAQ' does not exist as expected\n",
+    ),
     refuses("kafka-topics.sh %B --describe --if-exists", "--topic or --topic-id is required to describe a topic"),
     fails(
         "kafka-topics.sh %B --describe --topic-id AAAAAAAAAAAAAAAAAAAAAQ",
@@ -186,6 +196,9 @@ const NOWHERE: &[Call] = &[
         "kafka-broker-api-versions.sh --bootstrap-server nohost.invalid:1",
         "No resolvable bootstrap urls given in bootstrap.servers",
     ),
+    // Alone among them it gives up at once, too, where nobody listens.
+    refuses("kafka-broker-api-versions.sh --bootstrap-server localhost:1", "localhost:1"),
+    says("kafka-broker-api-versions.sh --bootstrap-server localhost:1,%P | grep -c ' (id: 0 rack: '", "1\n"),
     (
         "kafka-console-producer.sh --bootstrap-server nohost.invalid:1 --topic a",
         "x\n",
@@ -297,6 +310,15 @@ const ADMINISTRATION: &[Call] = &[
         "kafka-reassign-partitions.sh %B --list --verify",
         "Command must include exactly one action: --generate, --execute, --verify, --cancel, --list",
     ),
+    // Kafka's words about JSON of the wrong kind are those of its library.
+    fails(
+        "echo '{\"partitions\":[{\"topic\":\"three\",\"partition\":0,\"replicas\":[0],\"log_dirs\":\"any\"}]}' >%D/odd.json; kafka-reassign-partitions.sh %B --execute --reassignment-json-file %D/odd.json",
+        "Error: Expected …\n",
+    ),
+    fails(
+        "echo '{\"topics\":{\"topic\":\"three\"}}' >%D/odd.json; kafka-reassign-partitions.sh %B --generate --broker-list 0 --topics-to-move-json-file %D/odd.json",
+        "Error: Expected JSON array, received {\"topic\":\"three\"}…\n",
+    ),
     refuses(
         "kafka-reassign-partitions.sh %B --list --throttle 5",
         "Option \"[throttle]\" can't be used with action \"[list]\"",
@@ -344,7 +366,17 @@ const ADMINISTRATION: &[Call] = &[
         "1 out of 1 operation(s) failed.",
     ),
     refuses("kafka-features.sh %B upgrade", "You must specify at least one feature to upgrade"),
+    refuses("kafka-features.sh %B describe --feature a", "unrecognized arguments: '--feature'"),
+    refuses("kafka-features.sh describe %B", "unrecognized arguments: '--bootstrap-server'"),
+    refuses("kafka-features.sh %B describe this and that", "unrecognized arguments: 'this and that'"),
+    refuses("kafka-transactions.sh %B list --topic three", "unrecognized arguments: '--topic'"),
+    refuses("kafka-transactions.sh %B abort --topic three", "argument --partition is required"),
     says("kafka-cluster.sh cluster-id %B | cut -c 1-11", "Cluster ID:\n"),
+    refuses("kafka-cluster.sh %B cluster-id", "unrecognized arguments: '--bootstrap-server'"),
+    says(
+        "kafka-run-class.sh org.apache.kafka.tools.TransactionsCommand %B list | cut -f 1-2",
+        "TransactionalId\tCoordinator\n",
+    ),
     says("kafka-verifiable-producer.sh >%D/usage", ""),
     says("kafka-verifiable-consumer.sh >%D/usage", ""),
     refuses("kafka-verifiable-consumer.sh %B --topic three", "argument --group-id is required"),
@@ -386,6 +418,11 @@ const ADMINISTRATION: &[Call] = &[
         "kafka-verifiable-producer.sh %B --topic fast --max-messages 2 --value-prefix 7 | sed 's/\"timestamp\":[0-9]*,//; s/,\"partition.*//; s/,\"avg.*//' | LC_ALL=C sort",
         "{\"name\":\"producer_send_success\",\"key\":null,\"value\":\"7.0\",\"topic\":\"fast\"\n{\"name\":\"producer_send_success\",\"key\":null,\"value\":\"7.1\",\"topic\":\"fast\"\n{\"name\":\"shutdown_complete\"}\n{\"name\":\"startup_complete\"}\n{\"name\":\"tool_data\",\"sent\":2,\"acked\":2,\"target_throughput\":-1\n",
     ),
+    // More than none a second is too many, whatever is waited.
+    says(
+        "timeout 2 kafka-verifiable-producer.sh %B --topic fast --throughput 0 --max-messages 1000 >%D/still; echo $?; grep -q producer_send_success %D/still && echo sent",
+        "124\nsent\n",
+    ),
     refuses("kafka-e2e-latency.sh %P fast 3 0 10", "Latency testing requires synchronous acknowledgement."),
     says(
         "kafka-cluster.sh unregister --id 3 -b %P",
@@ -401,6 +438,13 @@ const MESSAGES: &[Call] = &[
         0,
         "",
         "",
+    ),
+    (
+        "kafka-console-producer.sh %B --topic g --line-reader com.example.LineMessageReader",
+        "x\n",
+        1,
+        "",
+        "com.example.LineMessageReader",
     ),
     (
         "kafka-console-producer.sh %B --topic g --property parse.key=true --property key.separator=:",
@@ -442,6 +486,21 @@ const MESSAGES: &[Call] = &[
         "",
         "Processed a total of 0 messages",
     ),
+    (
+        "kafka-console-consumer.sh %B --topic h --partition 0 --offset latest --timeout-ms 300",
+        "",
+        0,
+        "",
+        "org.apache.kafka.common.errors.TimeoutException",
+    ),
+    refuses("kafka-console-consumer.sh %B --topic h --formatter com.example.DefaultMessageFormatter", "com.example"),
+    (
+        "kafka-console-consumer.sh %B --topic h --partition 0 --offset 2 --max-messages 1 --value-deserializer com.example.IntegerDeserializer",
+        "",
+        0,
+        "v3\n",
+        "Unable to instantiate a deserializer from com.example.IntegerDeserializer",
+    ),
     refuses(
         "kafka-console-consumer.sh %B --topic h --partition 0 --offset -3",
         "The provided offset value '-3' is incorrect. Valid values are 'earliest', 'latest', or a non-negative long.",
@@ -481,6 +540,15 @@ const MESSAGES: &[Call] = &[
         "",
         "",
     ),
+    ("kafka-console-producer.sh %B --topic j", "ä\\b\n", 0, "", ""),
+    says(
+        "kafka-console-consumer.sh %B --topic j --from-beginning --max-messages 1 --value-deserializer org.apache.kafka.common.serialization.BytesDeserializer",
+        "\\xC3\\xA4\\x5Cb\n",
+    ),
+    says(
+        "kafka-console-consumer.sh %B --topic j --from-beginning --max-messages 1 --value-deserializer org.apache.kafka.common.serialization.StringDeserializer --property value.deserializer.value.deserializer.encoding=ISO-8859-1",
+        "Ã¤\\b\n",
+    ),
     says(
         "kafka-console-consumer.sh %B --topic i --from-beginning --max-messages 2 --property print.headers=true",
         "a:1,b:2,c:3\tv\n:\tw\n",
@@ -518,6 +586,34 @@ const MESSAGES: &[Call] = &[
     says(
         "kafka-console-consumer.sh %B --topic __consumer_offsets --from-beginning --timeout-ms 2000 --formatter org.apache.kafka.tools.consumer.OffsetsMessageFormatter | grep -m1 grp",
         "{\"key\":{\"version\":1,\"data\":{\"group\":\"grp\",\"topic\":\"h\",\"partition\":0}},\"value\":{\"version\":…\n",
+    ),
+    // By default a pattern matches no internal topic.
+    says(
+        "kafka-console-consumer.sh %B --include '__consumer_offsets|h' --from-beginning --timeout-ms 2000",
+        "v\nnull\nv3\n",
+    ),
+    (
+        "kafka-console-consumer.sh %B --include __consumer_offsets --from-beginning --max-messages 1 --consumer-property exclude.internal.topics=false --formatter org.apache.kafka.tools.consumer.NoOpMessageFormatter",
+        "",
+        0,
+        "",
+        "Processed a total of 1 messages",
+    ),
+    // One that cannot be printed counts as read, the others do not.
+    (
+        "kafka-console-consumer.sh %B --topic h --group half --from-beginning --value-deserializer org.apache.kafka.common.serialization.LongDeserializer",
+        "",
+        1,
+        "",
+        "Processed a total of 1 messages",
+    ),
+    // Where Kafka's tool finds out record by record that nobody reads, and takes the first for read.
+    (
+        "(kafka-console-consumer.sh %B --topic h --group unread --from-beginning; echo $? >%D/status) | true; cat %D/status",
+        "",
+        0,
+        "0\n",
+        "Unable to write to standard out, closing consumer.",
     ),
     says("kafka-get-offsets.sh %B --topic h", "h:0:3\n"),
     says("kafka-get-offsets.sh %B --topic h --time -2", "h:0:0\n"),
@@ -564,6 +660,23 @@ const GROUPS: &[Call] = &[
         "\nGROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID\ngrp h 0 2 3 1 - - -\n",
         "Consumer group 'grp' has no active members.",
     ),
+    says(
+        "kafka-consumer-groups.sh %B --describe --group half --group unread --group half",
+        "\nGROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID\nhalf h 0 1 3 2 - - -\n\nGROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID\nunread h 0 0 3 3 - - -\n",
+    ),
+    says(
+        "kafka-consumer-groups.sh %B --reset-offsets --group unread --group unread --topic h --shift-by 1 --execute",
+        "\nGROUP TOPIC PARTITION NEW-OFFSET\nunread h 0 1\n",
+    ),
+    says(
+        "kafka-consumer-groups.sh %B --delete --group unread --group unread",
+        "Deletion of requested consumer groups ('unread') was successful.\n",
+    ),
+    says(
+        "kafka-consumer-groups.sh %B --delete-offsets --group half --group half --topic h",
+        "\nError: Executing consumer group command failed due to Found multiple arguments for option group…\n",
+    ),
+    refuses("kafka-consumer-groups.sh %B --delete --group half --state", "[state]"),
     says(
         "kafka-consumer-groups.sh %B --describe --group grp --state",
         "\nGROUP COORDINATOR (ID) ASSIGNMENT-STRATEGY STATE #MEMBERS\ngrp %P (0) Empty 0\n",
@@ -687,6 +800,17 @@ const GROUPS: &[Call] = &[
 
 /// Kafka's clients keep metrics, and the tools print them; ours say that there are none.
 const PERFORMANCE: &[Call] = &[
+    (
+        "kafka-producer-perf-test.sh --topic h --num-records 2 --record-size 2000000 --throughput -1 --producer-props bootstrap.servers=%P",
+        "",
+        0,
+        "0 records sent, 0.000000 records/sec (0.00 MB/sec), NaN ms avg latency, 0.00 ms max latency, 0 ms 50th, 0 ms 95th, 0 ms 99th, 0 ms 99.9th.\n",
+        "org.apache.kafka.common.errors.RecordTooLargeException: ",
+    ),
+    says(
+        "printf 'aXXbXc' >%D/payloads; kafka-producer-perf-test.sh --topic h --num-records 1 --payload-file %D/payloads --payload-delimiter 'X+' --throughput -1 --producer-props bootstrap.servers=%P | head -2",
+        "Reading payloads from: %D/payloads\nNumber of messages read: 3\n",
+    ),
     (
         "kafka-producer-perf-test.sh --topic h --num-records 3 --record-size 10 --throughput -1 --producer-props bootstrap.servers=%P --print-metrics | wc -l",
         "",
@@ -890,4 +1014,73 @@ fn a_partition_without_a_leader_keeps_no_tool_from_the_others() {
     let arguments = ["--bootstrap-server", &address, "--topic", "x", "--command-config", &hasty];
     let told = cluster.script("kafka-get-offsets.sh", &arguments, "");
     assert_eq!(told.as_deref(), Ok("x:0:1\nx:2:1\n"));
+    // Nor is it a failure that there is none of all that were asked for.
+    let told = cluster.script("kafka-get-offsets.sh", &[&arguments[..], &["--partitions", "1"]].concat(), "");
+    assert_eq!(told.as_deref(), Ok(""));
+}
+
+/// As Connect's workers are one; their positions are none in partitions.
+#[test]
+fn a_group_that_is_none_of_consumers_is_told_from_one() {
+    let cluster = Cluster::start("tools-workers", "");
+    let mut client = cluster.broker.client();
+    client.create_topic("t", 1, &[]);
+    client.until_coordinated("workers");
+    let protocols = vec![JoinGroupRequestProtocol { name: "default".to_owned(), metadata: Bytes::new() }];
+    let request = JoinGroupRequest {
+        group_id: "workers".to_owned(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        protocol_type: "connect".to_owned(),
+        protocols,
+        ..Default::default()
+    };
+    eventually(PATIENCE, "the worker has joined", || {
+        let joined = client.call(&request, 3).map_err(|error| error.to_string())?;
+        if joined.error_code == 0 { Ok(()) } else { Err(format!("{joined:?}")) }
+    });
+    let address = cluster.broker.address();
+    let groups = |arguments: &str| {
+        let arguments: Vec<&str> = ["--bootstrap-server", &address].into_iter().chain(arguments.split(' ')).collect();
+        cluster.script("kafka-consumer-groups.sh", &arguments, "").expect("it ends well")
+    };
+    let is_none = "java.lang.IllegalArgumentException: GroupId workers is not a consumer group (connect).";
+    let failed = "\nError: Executing consumer group command failed due to ";
+    for form in ["", " --members", " --state"] {
+        assert_eq!(groups(&format!("--describe --group workers{form}")), format!("{failed}{is_none}\n"));
+    }
+    let reset = groups("--reset-offsets --group workers --topic t --to-earliest --execute");
+    assert_eq!(reset, format!("{failed}java.util.concurrent.ExecutionException: {is_none}\n"));
+}
+
+/// Kafka's tool waits for the settings of a dead broker until it gives up, and nothing moves.
+#[test]
+fn replicas_are_moved_away_from_a_dead_broker_under_a_throttle() {
+    let mut cluster = Brokers::start("tools-dead", 3, "");
+    let mut client = cluster.client(0);
+    client.create_replicated_topic("t", 1, 3, &[]);
+    cluster.until_partition("t", 0, "everybody is in sync", |found| found.isr_nodes.len() == 3);
+    cluster.brokers[2].kill();
+    cluster.until_partition("t", 0, "the dead broker is missed", |found| !found.isr_nodes.contains(&2));
+    eventually(PATIENCE, "the dead broker is not listed", || {
+        let metadata = cluster.client(0).metadata(&[]).map_err(|error| error.to_string())?;
+        if metadata.brokers.len() == 2 { Ok(()) } else { Err(format!("{metadata:?}")) }
+    });
+    let path = cluster.scratch.path("move.json");
+    fs::write(&path, r#"{"partitions":[{"topic":"t","partition":0,"replicas":[1,0]}]}"#).expect("it can be written");
+    let (file, address) = (path.display().to_string(), cluster.brokers[0].address());
+    let script = |script: &str, arguments: &str| {
+        let arguments: Vec<&str> = ["--bootstrap-server", &address].into_iter().chain(arguments.split(' ')).collect();
+        cluster.script(script, &arguments, "")
+    };
+    let move_away = format!("--execute --throttle 5000 --reassignment-json-file {file}");
+    let told = script("kafka-reassign-partitions.sh", &move_away).expect("it is taken up");
+    assert!(told.contains("The inter-broker throttle limit was set to 5000 B/s\n"), "{told}");
+    assert!(told.ends_with("Successfully started partition reassignment for t-0\n"), "{told}");
+    for live in ["0", "1"] {
+        let set = script("kafka-configs.sh", &format!("--describe --broker {live}")).expect("it is told");
+        for rate in ["leader", "follower"] {
+            assert!(set.contains(&format!(" {rate}.replication.throttled.rate=5000 ")), "{live}: {set}");
+        }
+    }
 }

@@ -93,8 +93,8 @@ impl Shell {
         found
     }
 
-    fn start(&self, broker: &str) {
-        self.says("bin/zookeeper-server-start.sh -daemon config/zookeeper.properties", "");
+    fn start(&self, zookeeper: &str, broker: &str) {
+        self.says(zookeeper, "");
         eventually(PATIENCE, "ZooKeeper listens", || {
             std::net::TcpStream::connect(("localhost", self.zookeeper)).map(drop).map_err(|e| e.to_string())
         });
@@ -146,7 +146,10 @@ fn words(line: &str) -> String {
 #[test]
 fn the_tutorial_works_word_for_word_with_our_scripts() {
     let shell = Shell::new("tutorial");
-    shell.start("bin/kafka-server-start.sh -daemon config/server.properties");
+    shell.start(
+        "bin/zookeeper-server-start.sh -daemon config/zookeeper.properties",
+        "bin/kafka-server-start.sh -daemon config/server.properties",
+    );
     // As of Kafka 2.2 and later.
     let created = shell.says(
         "bin/kafka-topics.sh --create --bootstrap-server localhost:9092 --replication-factor 1 --partitions 1 --topic Hello-Kafka",
@@ -227,8 +230,10 @@ fn the_tutorial_works_word_for_word_with_our_scripts() {
 
     // What was sent is there after a restart of both.
     shell.stop();
-    // As a unit made for a JVM broker has it.
+    // As units made for JVMs have it.
     shell.start(
+        "bin/kafka-run-class.sh -daemon -name zookeeper -loggc org.apache.zookeeper.server.quorum.QuorumPeerMain \
+         config/zookeeper.properties",
         "KAFKA_HEAP_OPTS='-Xmx6g -Xms6g' JMX_PORT=9999 KAFKA_LOG4J_OPTS=-Dlog4j.configuration=file:/etc/kafka/log4j.properties \
          KAFKA_OPTS=-javaagent:/opt/agent.jar=9404 \
          bin/kafka-run-class.sh -daemon -name kafkaServer -loggc kafka.Kafka config/server.properties",
@@ -260,7 +265,7 @@ fn the_script_of_the_swap_puts_ours_in_a_jvm_brokers_place_and_back() {
     let settings = shell.scratch.path("server.properties");
     let sample = fs::read_to_string(&settings).expect("it was just written");
     fs::write(&settings, format!("{sample}\ninter.broker.protocol.version=3.9\n")).expect("writable");
-    shell.start(&format!("{} -daemon config/server.properties", start.display()));
+    shell.start("bin/zookeeper-server-start.sh -daemon config/zookeeper.properties", &format!("{} -daemon config/server.properties", start.display()));
     shell.says(
         "bin/kafka-topics.sh --create --bootstrap-server localhost:9092 --replication-factor 1 --partitions 1 --topic t",
         "",

@@ -245,12 +245,13 @@ pub(crate) mod tests {
     use super::*;
     use crate::codec::writer::Writer;
     use crate::coordinator::transaction::records::PartitionsSchema;
+    use crate::model::TopicPartition;
     use crate::record::batch::TimestampType;
     use crate::record::read::Record;
 
     pub(crate) fn consumed(key: Option<Bytes>, value: Option<Bytes>) -> ConsumedRecord {
         ConsumedRecord {
-            partition: 0,
+            partition: TopicPartition::new("t", 0),
             timestamp_type: Some(TimestampType::CreateTime),
             record: Record { offset: 0, timestamp: 0, key, value, headers: Vec::new() },
         }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
-use crate::cli::cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Tool};
-use crate::client::cluster::Node;
+use crate::cli::{cluster_with, properties_of_file};
+use crate::client::cluster::{Cluster, Node};
 use crate::client::connection::Connection;
 use crate::client::error::{ClientError, checked};
 use crate::protocol::messages::api_versions::ApiVersionsResponse;
@@ -110,9 +111,14 @@ const APIS: &[(i16, &str, i16, bool)] = &[
 ];
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
-    let cluster = cluster(options, "admin-client")?;
-    cluster.retried("find brokers", || cluster.metadata(Some(&[]), false)).await?;
-    for node in cluster.nodes() {
+    let servers = options.required("bootstrap-server")?;
+    let mut properties = properties_of_file(options.value("command-config"))?;
+    properties.set_if_absent("request.timeout.ms", "5000");
+    let mut cluster = cluster_with(properties, servers, "admin-client")?;
+    let connection = &mut cluster.settings.connection;
+    // What could not be sent that long has failed, for want of a connection too.
+    connection.connect_timeout = connection.connect_timeout.min(connection.request_timeout);
+    for node in brokers(&cluster).await? {
         let rack = node.rack.as_deref().unwrap_or("null");
         write!(out, "{} (id: {} rack: {rack}) -> ", node.address(), node.id)?;
         match versions_of(&node, &cluster.settings.connection).await {
@@ -121,6 +127,17 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         }
     }
     Ok(())
+}
+
+/// Whoever does not answer is not asked again, only who knows of no brokers yet.
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/admin/BrokerApiVersionsCommand.scala, awaitBrokers.
+async fn brokers(cluster: &Cluster) -> Result<Vec<Node>, ClientError> {
+    loop {
+        match cluster.bootstrap().await {
+            Err(ClientError::NoMetadata { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+            found => return found,
+        }
+    }
 }
 
 async fn versions_of(

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use crate::cli::configured_cluster;
-use crate::cli::options::{Options, Stop, Takes, Tool, flag};
+use crate::cli::options::{Options, Stop, Subcommand, Takes, Tool, flag};
 
 pub(crate) const TOOL: Tool = Tool {
     script: "kafka-cluster",
@@ -17,6 +17,11 @@ pub(crate) const TOOL: Tool = Tool {
         flag("id", Takes::Value("ID"), "The ID of the broker to unregister; also -i."),
     ],
 };
+
+const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand { name: "cluster-id", needs: &[], takes: &["bootstrap-server", "bootstrap-controller", "config"] },
+    Subcommand { name: "unregister", needs: &[], takes: &["bootstrap-server", "bootstrap-controller", "config", "id"] },
+];
 
 /// Alone among the tools this one has short flags too.
 pub(crate) fn spelled_out(arguments: &[OsString]) -> Vec<OsString> {
@@ -31,11 +36,7 @@ pub(crate) fn spelled_out(arguments: &[OsString]) -> Vec<OsString> {
 }
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
-    let command = match options.words()[..] {
-        [command @ ("cluster-id" | "unregister")] => command,
-        [other, ..] => return Err(Stop::Usage(format!("invalid choice: '{other}'"))),
-        [] => return Err(Stop::Usage("too few arguments".to_owned())),
-    };
+    let command = options.subcommand(&[], SUBCOMMANDS)?;
     if options.has("bootstrap-controller") {
         return Err(Stop::Failed("--bootstrap-controller exists for KRaft only; use --bootstrap-server".to_owned()));
     }

@@ -10,7 +10,7 @@ use crate::client::cluster::Cluster;
 use crate::client::error::checked;
 use crate::client::pattern::Pattern;
 use crate::model::BrokerId;
-use crate::protocol::messages::describe_configs::DescribeConfigsResourceResult;
+use crate::protocol::messages::describe_configs::{DescribeConfigsResourceResult, DescribeConfigsResult};
 use crate::protocol::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -277,6 +277,7 @@ async fn entries_of(
 ) -> Result<Vec<DescribeConfigsResourceResult>, Stop> {
     let results = cluster.describe_configs(entity.resource_type(), &[name.to_owned()], true).await?;
     let source = entity.dynamic_source(name).filter(|_| !all);
+    let results: Vec<DescribeConfigsResult> = results.into_values().collect::<Result<_, _>>()?;
     let mut entries: Vec<_> = results
         .into_iter()
         .flat_map(|result| result.configs)

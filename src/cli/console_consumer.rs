@@ -8,10 +8,11 @@ use crate::cli::options::{self, BOOTSTRAP_SERVER, Options, Stop, Takes, Tool, fl
 use crate::cli::stop_signals::StopSignals;
 use crate::cli::{consumer, properties_of_file};
 use crate::client::admin::{EARLIEST, LATEST};
-use crate::client::consumer::Consumer;
+use crate::client::consumer::{ConsumedRecord, Consumer};
 use crate::client::pattern::Pattern;
 use crate::client::settings::ClientProperties;
 use crate::model::TopicPartition;
+use crate::protocol::error_code::ErrorCode;
 
 pub(crate) const TOOL: Tool = Tool {
     script: "kafka-console-consumer",
@@ -36,8 +37,9 @@ pub(crate) const TOOL: Tool = Tool {
         flag(
             "formatter",
             Takes::Value("class"),
-            "org.apache.kafka.tools.consumer.DefaultMessageFormatter, LoggingMessageFormatter, NoOpMessageFormatter, \
-             OffsetsMessageFormatter, GroupMetadataMessageFormatter or TransactionLogMessageFormatter.",
+            "With its package, which is org.apache.kafka.tools.consumer: DefaultMessageFormatter, LoggingMessageFormatter, \
+             NoOpMessageFormatter, OffsetsMessageFormatter, GroupMetadataMessageFormatter or \
+             TransactionLogMessageFormatter.",
         ),
         flag(
             "property",
@@ -239,45 +241,55 @@ impl Printing {
                 Ok(records) => records,
                 Err(error) => {
                     // Kafka's tool tells and ends with status 0.
-                    log::error!("Error processing message, terminating consumer process: {error}");
+                    let thrown = error.thrown();
+                    log::error!("Error processing message, terminating consumer process: {thrown}");
                     return Ok(());
                 }
             };
             if records.is_empty() && self.timeout.is_some_and(|timeout| last_message.elapsed() >= timeout) {
-                log::error!("Error processing message, terminating consumer process: no message within --timeout-ms");
+                let class = ErrorCode::RequestTimedOut.exception();
+                log::error!("Error processing message, terminating consumer process: {class}");
                 return Ok(());
             }
             if !records.is_empty() {
                 last_message = Instant::now();
             }
-            for record in records {
+            for (index, record) in records.iter().enumerate() {
                 *printed += 1;
-                match self.formatter.write(&record, &mut out) {
+                match self.formatter.write(record, &mut out) {
                     Err(error) if error.kind() == std::io::ErrorKind::InvalidData && self.skips_errors => {
                         log::error!("Error processing message, skipping this message: {error}");
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                        let printed = if out.flush().is_ok() { index + 1 } else { 0 };
+                        give_back(consumer, &records[printed..]);
                         return Err(Stop::Failed(format!("Unknown error when running consumer: {error}")));
                     }
-                    Err(_) => {
-                        tell_unwritable();
-                        return Ok(());
-                    }
+                    Err(_) => return unwritable(consumer, &records),
                     Ok(()) => {}
                 }
             }
             if out.flush().is_err() {
-                tell_unwritable();
-                return Ok(());
+                return unwritable(consumer, &records);
             }
         }
         Ok(())
     }
 }
 
-/// That nobody reads on is no failure of the tool.
-fn tell_unwritable() {
+/// That nobody reads on is no failure of the tool. How many of the records somebody has read is not known.
+fn unwritable(consumer: &mut Consumer, records: &[ConsumedRecord]) -> Result<(), Stop> {
+    give_back(consumer, records);
     complain!("Unable to write to standard out, closing consumer.");
+    Ok(())
+}
+
+/// What was not printed is not committed: whoever comes next in the group reads on with the first of it.
+/// Source: kafka 3.9.0-rc3 tools/src/main/java/org/apache/kafka/tools/consumer/ConsoleConsumer.java, resetUnconsumedOffsets.
+fn give_back(consumer: &mut Consumer, records: &[ConsumedRecord]) {
+    for record in records.iter().rev() {
+        consumer.seek(&record.partition, record.record.offset);
+    }
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(crate) const TOOL: Tool = Tool {
         flag("max-block-ms", Takes::Value("max block on send"), "Longest wait of a send (max.block.ms). 60000."),
         flag("max-memory-bytes", Takes::Value("total memory in bytes"), "Buffered (buffer.memory). 33554432."),
         flag("max-partition-memory-bytes", Takes::Value("bytes per partition"), "As --batch-size. Default: 16384."),
-        flag("line-reader", Takes::Value("reader_class"), "Only Kafka's LineMessageReader is supported."),
+        flag("line-reader", Takes::Value("reader_class"), "Only kafka.tools.ConsoleProducer$LineMessageReader."),
         flag("socket-buffer-size", Takes::Value("size"), "Of the socket (send.buffer.bytes). Default: 102400."),
         flag(
             "property",
@@ -49,6 +49,8 @@ pub(crate) const TOOL: Tool = Tool {
         flag("producer.config", Takes::Value("config file"), "Properties file of the producer."),
     ],
 };
+
+const LINE_READER: &str = "kafka.tools.ConsoleProducer$LineMessageReader";
 
 /// Option, setting, and the tool's default where the setting's own is another.
 const SETTINGS: &[(&str, &str, &str)] = &[
@@ -273,9 +275,9 @@ fn described_bytes(field: &Option<Bytes>) -> String {
 pub(crate) async fn run(options: &Options, _out: &mut dyn Write) -> Result<(), Stop> {
     let topic: Arc<str> = options.required("topic")?.into();
     if let Some(class) = options.value("line-reader")
-        && !class.ends_with("LineMessageReader")
+        && class != LINE_READER
     {
-        return Err(Stop::Failed(format!("the line reader {class} is not supported, only LineMessageReader")));
+        return Err(Stop::Failed(format!("the line reader {class} is not supported, only {LINE_READER}")));
     }
     let mut reader_properties = properties_of_file(options.value("reader-config"))?;
     reader_properties.extend(key_values(&options.values("property")));

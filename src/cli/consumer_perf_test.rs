@@ -35,42 +35,57 @@ pub(crate) const TOOL: Tool = Tool {
 
 const MB: f64 = 1024.0 * 1024.0;
 
-/// The common letters of java.text.SimpleDateFormat as those of strftime.
-fn strftime_of(java: &str) -> String {
+/// The common letters of java.text.SimpleDateFormat as those of strftime. How often a letter stands says how it is written.
+fn strftime_of(java: &str) -> Result<String, String> {
     let mut format = String::new();
     let mut letters = java.chars().peekable();
     let mut is_quoted = false;
     while let Some(letter) = letters.next() {
-        if letter == '\'' {
+        if letter == '\'' && letters.next_if_eq(&'\'').is_some() {
+            format.push('\'');
+        } else if letter == '\'' {
             is_quoted = !is_quoted;
-            continue;
-        }
-        let directive = match letter {
-            _ if is_quoted => None,
-            'y' => Some("%Y"),
-            'M' => Some("%m"),
-            'd' => Some("%d"),
-            'H' => Some("%H"),
-            'h' => Some("%I"),
-            'm' => Some("%M"),
-            's' => Some("%S"),
-            'S' => Some("%3f"),
-            'a' => Some("%p"),
-            'E' => Some("%a"),
-            'z' => Some("%Z"),
-            'Z' => Some("%z"),
-            _ => None,
-        };
-        match directive {
-            Some(directive) => {
-                while letters.next_if_eq(&letter).is_some() {}
-                format.push_str(directive);
+        } else if letter == '%' {
+            format.push_str("%%");
+        } else if is_quoted || !letter.is_ascii_alphabetic() {
+            format.push(letter);
+        } else {
+            let mut count = 1;
+            while letters.next_if_eq(&letter).is_some() {
+                count += 1;
             }
-            None if letter == '%' => format.push_str("%%"),
-            None => format.push(letter),
+            format.push_str(match (letter, count) {
+                ('y', 2) => "%y",
+                ('y', _) => "%Y",
+                ('M' | 'L', 1) => "%-m",
+                ('M' | 'L', 2) => "%m",
+                ('M' | 'L', 3) => "%b",
+                ('M' | 'L', _) => "%B",
+                ('d', 1) => "%-d",
+                ('d', _) => "%d",
+                ('H', 1) => "%-H",
+                ('H', _) => "%H",
+                ('h', 1) => "%-I",
+                ('h', _) => "%I",
+                ('m', 1) => "%-M",
+                ('m', _) => "%M",
+                ('s', 1) => "%-S",
+                ('s', _) => "%S",
+                ('S', _) => "%3f",
+                ('a', _) => "%p",
+                ('E', 1..=3) => "%a",
+                ('E', _) => "%A",
+                ('u', _) => "%u",
+                ('z', _) => "%Z",
+                ('Z', _) => "%z",
+                ('G' | 'Y' | 'w' | 'W' | 'D' | 'F' | 'k' | 'K' | 'X', _) => {
+                    return Err(format!("the letter {letter} of --date-format is not supported"));
+                }
+                _ => return Err(format!("Illegal pattern character '{letter}'")),
+            });
         }
     }
-    format
+    if is_quoted { Err("Unterminated quote".to_owned()) } else { Ok(format) }
 }
 
 /// As Java prints a double with four digits, infinity included.
@@ -143,6 +158,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         return Err(Stop::Failed("Reporting interval must be greater than 0.".to_owned()));
     }
     let format = strftime_of(options.value("date-format").unwrap_or("yyyy-MM-dd HH:mm:ss:SSS"));
+    let format = format.map_err(Stop::Failed)?;
     let mut properties = properties_of_file(options.value("consumer.config"))?;
     properties.set("bootstrap.servers", servers);
     let made_up = format!("perf-consumer-{}", rand::random_range(0..100_000));
@@ -225,8 +241,20 @@ mod tests {
 
     #[test]
     fn times_follow_javas_letters() {
-        assert_eq!(strftime_of("yyyy-MM-dd HH:mm:ss:SSS"), "%Y-%m-%d %H:%M:%S:%3f");
-        assert_eq!(strftime_of("yyyy-MM-dd'T'HH:mm"), "%Y-%m-%dT%H:%M");
+        let time: Zoned = "2026-02-03T16:05:06.007[UTC]".parse().unwrap();
+        let shown = |java: &str| strftime_of(java).map(|format| time.strftime(&format).to_string());
+        for (java, expected) in [
+            ("yyyy-MM-dd HH:mm:ss:SSS", "2026-02-03 16:05:06:007"),
+            ("yyyy-MM-dd'T'HH:mm", "2026-02-03T16:05"),
+            ("EEEE, d. MMMM yy", "Tuesday, 3. February 26"),
+            ("E dd MMM y, h:m:s a", "Tue 03 Feb 2026, 4:5:6 PM"),
+            ("hh 'o''clock' '%'", "04 o'clock %"),
+        ] {
+            assert_eq!(shown(java).as_deref(), Ok(expected), "{java}");
+        }
+        assert_eq!(shown("b"), Err("Illegal pattern character 'b'".to_owned()));
+        assert_eq!(shown("'"), Err("Unterminated quote".to_owned()));
+        assert!(shown("XXX").is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use crate::cli::cluster;
-use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
+use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Subcommand, Takes, Tool, flag};
 use crate::client::cluster::Cluster;
 use crate::client::error::told;
 use crate::config::metadata_version::MetadataVersion;
@@ -31,17 +31,20 @@ const UPGRADE: i8 = 1;
 const SAFE_DOWNGRADE: i8 = 2;
 const UNSAFE_DOWNGRADE: i8 = 3;
 
+const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand { name: "describe", needs: &[], takes: &[] },
+    Subcommand { name: "upgrade", needs: &[], takes: &["metadata", "feature", "dry-run"] },
+    Subcommand { name: "downgrade", needs: &[], takes: &["metadata", "feature", "unsafe", "dry-run"] },
+    Subcommand { name: "disable", needs: &[], takes: &["feature", "unsafe", "dry-run"] },
+];
+
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
+    let command = options.subcommand(&["bootstrap-server", "bootstrap-controller", "command-config"], SUBCOMMANDS)?;
     if options.has("bootstrap-controller") {
         return Err(Stop::Failed("--bootstrap-controller exists for KRaft only; use --bootstrap-server".to_owned()));
     }
     let servers = options.value("bootstrap-server");
     servers.ok_or_else(|| Stop::Usage("one of the arguments --bootstrap-server is required".to_owned()))?;
-    let command = match options.words()[..] {
-        [command @ ("describe" | "upgrade" | "downgrade" | "disable")] => command,
-        [other, ..] => return Err(Stop::Usage(format!("invalid choice: '{other}'"))),
-        [] => return Err(Stop::Usage("too few arguments".to_owned())),
-    };
     let updates = updates(command, options)?;
     let cluster = cluster(options, "adminclient-1")?;
     match command {

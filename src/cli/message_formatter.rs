@@ -1,5 +1,6 @@
 //! The formatters that the console consumer prints records with.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use crate::cli::api_message_formatter::Kind;
@@ -55,36 +56,65 @@ pub(crate) struct Columns {
 /// How bytes become text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deserializer {
-    /// As they are.
+    /// As they are: without a deserializer, or with one of byte arrays, of which Kafka prints which array in memory they are.
+    None,
     Bytes,
+    ByteBuffer,
+    String(Charset),
     Short,
     Integer,
     Long,
     Float,
     Double,
     Boolean,
-    Uuid,
+    Uuid(Charset),
+    Void,
 }
 
 impl Deserializer {
-    fn of_class(class: &str) -> Result<Deserializer, String> {
-        Ok(match class.rsplit('.').next().unwrap_or_default() {
-            "StringDeserializer" | "ByteArrayDeserializer" | "BytesDeserializer" => Deserializer::Bytes,
+    /// By the property of this name, and those that begin with it. Without a class that there is, bytes stay as they are.
+    /// Source: kafka 3.9.0-rc3 tools/src/main/java/org/apache/kafka/tools/consumer/DefaultMessageFormatter.java,
+    /// getDeserializerProperty; clients/.../common/serialization/StringDeserializer.java, configure.
+    fn of_property(key: &str, properties: &ClientProperties) -> Result<Deserializer, String> {
+        let Some(class) = properties.get(key) else { return Ok(Deserializer::None) };
+        let charset = || {
+            let own = if key == "key.deserializer" { key } else { "value.deserializer" };
+            let encoding = [format!("{key}.{own}.encoding"), format!("{key}.deserializer.encoding")];
+            let given = encoding.iter().find_map(|name| Some((name, properties.get(name)?)));
+            given.map_or(Ok(Charset::Utf8), |(name, encoding)| {
+                Charset::of_name(encoding).ok_or_else(|| format!("{name}: the encoding {encoding} is not supported"))
+            })
+        };
+        Ok(match class.strip_prefix("org.apache.kafka.common.serialization.").unwrap_or_default() {
+            "StringDeserializer" => Deserializer::String(charset()?),
+            "ByteArrayDeserializer" => Deserializer::None,
+            "BytesDeserializer" => Deserializer::Bytes,
+            "ByteBufferDeserializer" => Deserializer::ByteBuffer,
             "ShortDeserializer" => Deserializer::Short,
             "IntegerDeserializer" => Deserializer::Integer,
             "LongDeserializer" => Deserializer::Long,
             "FloatDeserializer" => Deserializer::Float,
             "DoubleDeserializer" => Deserializer::Double,
             "BooleanDeserializer" => Deserializer::Boolean,
-            "UUIDDeserializer" => Deserializer::Uuid,
-            _ => return Err(format!("the deserializer {class} is not supported")),
+            "UUIDDeserializer" => Deserializer::Uuid(charset()?),
+            "VoidDeserializer" => Deserializer::Void,
+            "ListDeserializer" => return Err(format!("the deserializer {class} is not supported")),
+            _ => {
+                log::error!("Unable to instantiate a deserializer from {class}");
+                Deserializer::None
+            }
         })
     }
 
     fn write(self, bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, format!("{} bytes are no {self:?}", bytes.len()));
         match self {
-            Deserializer::Bytes => out.write_all(bytes),
+            Deserializer::None => out.write_all(bytes),
+            Deserializer::Bytes => write_escaped(bytes, out),
+            Deserializer::ByteBuffer => {
+                write!(out, "java.nio.HeapByteBuffer[pos=0 lim={0} cap={0}]", bytes.len())
+            }
+            Deserializer::String(charset) => out.write_all(charset.decoded(bytes).as_bytes()),
             Deserializer::Short => write!(out, "{}", i16::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
             Deserializer::Integer => write!(out, "{}", i32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
             Deserializer::Long => write!(out, "{}", i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
@@ -94,15 +124,74 @@ impl Deserializer {
                 [flag @ (0 | 1)] => write!(out, "{}", *flag == 1),
                 _ => Err(wrong()),
             },
-            Deserializer::Uuid => write!(out, "{}", uuid(bytes).ok_or_else(wrong)?),
+            Deserializer::Uuid(charset) => write!(out, "{}", uuid(&charset.decoded(bytes)).ok_or_else(wrong)?),
+            Deserializer::Void => Err(wrong()),
+        }
+    }
+}
+
+/// Source: kafka 3.9.0-rc3 clients/.../common/utils/Bytes.java, toString.
+fn write_escaped(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    bytes.iter().try_for_each(|byte| match byte {
+        b'\\' => out.write_all(b"\\x5C"),
+        b' '..=b'~' => out.write_all(&[*byte]),
+        _ => write!(out, "\\x{byte:02X}"),
+    })
+}
+
+/// Those that every Java knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Charset {
+    Utf8,
+    Latin1,
+    Ascii,
+    /// With a mark of the order of its bytes, or the upper one first.
+    Utf16,
+    Utf16Be,
+    Utf16Le,
+}
+
+impl Charset {
+    fn of_name(name: &str) -> Option<Charset> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            "utf-8" | "utf8" => Charset::Utf8,
+            "iso-8859-1" | "iso8859_1" | "latin1" => Charset::Latin1,
+            "us-ascii" | "ascii" => Charset::Ascii,
+            "utf-16" | "utf_16" => Charset::Utf16,
+            "utf-16be" => Charset::Utf16Be,
+            "utf-16le" => Charset::Utf16Le,
+            _ => return None,
+        })
+    }
+
+    fn decoded(self, bytes: &[u8]) -> Cow<'_, str> {
+        let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| -> String {
+            let (whole, rest) = bytes.as_chunks();
+            let read = char::decode_utf16(whole.iter().copied().map(unit)).map(|read| read.unwrap_or('\u{fffd}'));
+            read.chain(rest.iter().map(|_| '\u{fffd}')).collect()
+        };
+        match self {
+            Charset::Utf8 => String::from_utf8_lossy(bytes),
+            Charset::Latin1 => bytes.iter().map(|byte| char::from(*byte)).collect(),
+            Charset::Ascii => {
+                bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '\u{fffd}' }).collect()
+            }
+            Charset::Utf16 => match bytes {
+                [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes).into(),
+                [0xfe, 0xff, rest @ ..] | rest => utf16(rest, u16::from_be_bytes).into(),
+            },
+            Charset::Utf16Be => utf16(bytes, u16::from_be_bytes).into(),
+            Charset::Utf16Le => utf16(bytes, u16::from_le_bytes).into(),
         }
     }
 }
 
 /// A UUID that is written in at most 36 characters. As Java reads it, each of the five numbers may have fewer digits than
 /// it is printed with, and loses those that it has too many.
-fn uuid(text: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= 36)?;
+fn uuid(text: &str) -> Option<String> {
+    if text.len() > 36 {
+        return None;
+    }
     let numbers: Vec<i64> =
         text.split('-').map(|digits| i64::from_str_radix(digits, 16)).collect::<Result<_, _>>().ok()?;
     let [a, b, c, d, e] = numbers[..] else { return None };
@@ -119,16 +208,30 @@ impl MessageFormatter {
                  org.apache.kafka.tools.consumer.{name} instead"
             );
         }
-        match class.rsplit('.').next().unwrap_or_default() {
-            "DefaultMessageFormatter" => Ok(MessageFormatter::Default(Columns::new(properties)?)),
-            "LoggingMessageFormatter" => Ok(MessageFormatter::Logging(Columns::new(properties)?)),
-            "NoOpMessageFormatter" => Ok(MessageFormatter::NoOp),
-            "OffsetsMessageFormatter" => Ok(MessageFormatter::Json(Kind::Offsets)),
-            "GroupMetadataMessageFormatter" => Ok(MessageFormatter::Json(Kind::Groups)),
-            "TransactionLogMessageFormatter" => Ok(MessageFormatter::Json(Kind::Transactions)),
-            "GroupMetadataManager$OffsetsMessageFormatter" => Ok(MessageFormatter::Text(Kind::Offsets)),
-            "GroupMetadataManager$GroupMetadataMessageFormatter" => Ok(MessageFormatter::Text(Kind::Groups)),
-            "TransactionLog$TransactionLogMessageFormatter" => Ok(MessageFormatter::Text(Kind::Transactions)),
+        match class {
+            "org.apache.kafka.tools.consumer.DefaultMessageFormatter" | "kafka.tools.DefaultMessageFormatter" => {
+                Ok(MessageFormatter::Default(Columns::new(properties)?))
+            }
+            "org.apache.kafka.tools.consumer.LoggingMessageFormatter" | "kafka.tools.LoggingMessageFormatter" => {
+                Ok(MessageFormatter::Logging(Columns::new(properties)?))
+            }
+            "org.apache.kafka.tools.consumer.NoOpMessageFormatter" | "kafka.tools.NoOpMessageFormatter" => {
+                Ok(MessageFormatter::NoOp)
+            }
+            "org.apache.kafka.tools.consumer.OffsetsMessageFormatter" => Ok(MessageFormatter::Json(Kind::Offsets)),
+            "org.apache.kafka.tools.consumer.GroupMetadataMessageFormatter" => Ok(MessageFormatter::Json(Kind::Groups)),
+            "org.apache.kafka.tools.consumer.TransactionLogMessageFormatter" => {
+                Ok(MessageFormatter::Json(Kind::Transactions))
+            }
+            "kafka.coordinator.group.GroupMetadataManager$OffsetsMessageFormatter" => {
+                Ok(MessageFormatter::Text(Kind::Offsets))
+            }
+            "kafka.coordinator.group.GroupMetadataManager$GroupMetadataMessageFormatter" => {
+                Ok(MessageFormatter::Text(Kind::Groups))
+            }
+            "kafka.coordinator.transaction.TransactionLog$TransactionLogMessageFormatter" => {
+                Ok(MessageFormatter::Text(Kind::Transactions))
+            }
             _ => Err(format!("the formatter {class} is not supported")),
         }
     }
@@ -179,7 +282,7 @@ impl Columns {
             properties.get(key).map_or(default, |value| value.trim().eq_ignore_ascii_case("true"))
         };
         let text = |key: &str, default: &str| properties.get(key).unwrap_or(default).to_owned();
-        let deserializer = |key: &str| properties.get(key).map_or(Ok(Deserializer::Bytes), Deserializer::of_class);
+        let deserializer = |key: &str| Deserializer::of_property(key, properties);
         Ok(Columns {
             prints_timestamp: flag("print.timestamp", false),
             prints_partition: flag("print.partition", false),
@@ -221,7 +324,7 @@ impl Columns {
             write!(out, "{}", separator(after_timestamp))?;
         }
         if self.prints_partition {
-            write!(out, "Partition:{}{}", consumed.partition, separator(after_partition))?;
+            write!(out, "Partition:{}{}", consumed.partition.partition, separator(after_partition))?;
         }
         if self.prints_offset {
             write!(out, "Offset:{}{}", record.offset, separator(after_offset))?;
@@ -257,13 +360,14 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::model::TopicPartition;
     use crate::record::read::Record;
 
     fn printed(pairs: &[(&str, &str)]) -> String {
         let mut properties = ClientProperties::default();
         properties.extend(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let record = ConsumedRecord {
-            partition: 2,
+            partition: TopicPartition::new("t", 2),
             timestamp_type: Some(TimestampType::CreateTime),
             record: Record {
                 offset: 7,
@@ -284,17 +388,51 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    /// By a class of Kafka's, set by the property `of`.
+    fn shown(of: &str, class: &str, more: &[(&str, &str)], bytes: &[u8]) -> Option<String> {
+        let mut properties = ClientProperties::default();
+        properties.set(of, format!("org.apache.kafka.common.serialization.{class}"));
+        properties.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let mut out = Vec::new();
+        let deserializer = Deserializer::of_property(of, &properties).unwrap();
+        deserializer.write(bytes, &mut out).ok().map(|()| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn texts_are_read_in_the_encoding_that_is_asked_for_and_bytes_are_escaped() {
+        let [value, key, headers] = ["value", "key", "headers"].map(|field| format!("{field}.deserializer"));
+        let text = |of: &str, setting: &str, encoding: &str, bytes: &[u8]| {
+            shown(of, "StringDeserializer", &[(&format!("{of}.{setting}"), encoding)], bytes).unwrap()
+        };
+        assert_eq!(text(&value, "value.deserializer.encoding", "ISO-8859-1", b"a\xe4"), "aä");
+        assert_eq!(text(&key, "key.deserializer.encoding", "UTF-16", b"\xff\xfea\x00"), "a");
+        assert_eq!(text(&key, "deserializer.encoding", "utf-16", b"\x00a\x00"), "a\u{fffd}");
+        assert_eq!(text(&headers, "value.deserializer.encoding", "UTF-16LE", b"a\x00"), "a");
+        assert_eq!(text(&value, "deserializer.encoding", "US-ASCII", b"a\xe4"), "a\u{fffd}");
+        // The settings of another's, and one that Kafka's formatter keeps from its deserializer.
+        assert_eq!(text(&value, "key.deserializer.encoding", "UTF-16", b"a"), "a");
+        assert_eq!(text(&value, "encoding", "UTF-16", b"a\xff"), "a\u{fffd}");
+        assert_eq!(shown(&value, "BytesDeserializer", &[], b"a \\~\x7f\x00\xe4").unwrap(), "a \\x5C~\\x7F\\x00\\xE4");
+        let buffer = "java.nio.HeapByteBuffer[pos=0 lim=3 cap=3]";
+        assert_eq!(shown(&value, "ByteBufferDeserializer", &[], b"abc").unwrap(), buffer);
+        assert_eq!(shown(&value, "VoidDeserializer", &[], b"abc"), None);
+        let mut properties = ClientProperties::default();
+        properties.set("value.deserializer", "org.apache.kafka.common.serialization.StringDeserializer");
+        properties.set("value.deserializer.deserializer.encoding", "EBCDIC");
+        let refused = Deserializer::of_property("value.deserializer", &properties).unwrap_err();
+        assert_eq!(refused, "value.deserializer.deserializer.encoding: the encoding EBCDIC is not supported");
+    }
+
+    #[test]
+    fn a_class_that_there_is_not_leaves_bytes_as_they_are() {
+        let mut properties = ClientProperties::default();
+        properties.set("value.deserializer", "com.example.IntegerDeserializer");
+        assert_eq!(Deserializer::of_property("value.deserializer", &properties), Ok(Deserializer::None));
+    }
+
     #[test]
     fn truths_and_uuids_are_read() {
-        let shown = |class: &str, bytes: &[u8]| {
-            let mut out = Vec::new();
-            let class = format!("org.apache.kafka.common.serialization.{class}");
-            Deserializer::of_class(&class)
-                .unwrap()
-                .write(bytes, &mut out)
-                .ok()
-                .map(|()| String::from_utf8(out).unwrap())
-        };
+        let shown = |class: &str, bytes: &[u8]| shown("value.deserializer", class, &[], bytes);
         assert_eq!(shown("BooleanDeserializer", &[1]).unwrap(), "true");
         assert_eq!(shown("BooleanDeserializer", &[0]).unwrap(), "false");
         assert_eq!(shown("BooleanDeserializer", &[2]), None);
@@ -310,6 +448,8 @@ mod tests {
     #[test]
     fn names_of_classes_choose_the_form() {
         let chosen = |class: &str| MessageFormatter::new(class, &ClientProperties::default());
+        assert!(chosen("com.example.DefaultMessageFormatter").is_err());
+        assert!(chosen("DefaultMessageFormatter").is_err());
         let json = chosen("org.apache.kafka.tools.consumer.TransactionLogMessageFormatter");
         assert!(matches!(json, Ok(MessageFormatter::Json(Kind::Transactions))), "{json:?}");
         let text = chosen("kafka.coordinator.transaction.TransactionLog$TransactionLogMessageFormatter");

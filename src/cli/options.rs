@@ -62,6 +62,14 @@ const ARGPARSE: [&str; 6] = [
     "kafka-cluster",
 ];
 
+/// One of the things that a tool does, and which flags go with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subcommand {
+    pub(crate) name: &'static str,
+    pub(crate) needs: &'static [&'static str],
+    pub(crate) takes: &'static [&'static str],
+}
+
 /// Why a tool ends before its work is done, or without having done it.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -264,6 +272,41 @@ impl Options {
         self.matches.get_many::<String>("words").into_iter().flatten().map(String::as_str).collect()
     }
 
+    /// Which of its subcommands an argparse4j tool is to run. The tool's own flags stand before the subcommand, and those of
+    /// the subcommand behind it.
+    /// Source: argparse4j 0.7.0 net/sourceforge/argparse4j/internal/ArgumentParserImpl.java, parseArgs.
+    pub(crate) fn subcommand(&self, own: &[&str], subcommands: &[Subcommand]) -> Result<&'static str, Stop> {
+        let places = |name: &str| self.matches.indices_of(name).into_iter().flatten();
+        let at = places("words").next().unwrap_or(usize::MAX);
+        let words = self.words();
+        let named = words.first().map(|word| (*word, subcommands.iter().find(|one| one.name == *word)));
+        let behind = match named {
+            Some((_, Some(subcommand))) => [subcommand.needs, subcommand.takes].concat(),
+            _ => Vec::new(),
+        };
+        let given = self.matches.ids().map(clap::Id::as_str).filter(|name| *name != "words" && self.has(name));
+        let stands_wrong = |name: &&str, place: usize| !if place < at { own } else { &behind[..] }.contains(name);
+        let wrong = given.flat_map(|name| places(name).map(move |place| (name, place)));
+        let wrong = wrong.filter(|(name, place)| stands_wrong(name, *place)).min_by_key(|(_, place)| *place);
+        let unrecognized = |what: &str| Err(Stop::Usage(format!("unrecognized arguments: '{what}'")));
+        match (named, wrong) {
+            (_, Some((name, place))) if place < at => unrecognized(&format!("--{name}")),
+            (None, _) => Err(Stop::Usage("too few arguments".to_owned())),
+            (Some((word, None)), _) => {
+                let all: Vec<String> = subcommands.iter().map(|one| format!("'{}'", one.name)).collect();
+                Err(Stop::Usage(format!("invalid choice: '{word}' (choose from {})", all.join(", "))))
+            }
+            (_, Some((name, _))) => unrecognized(&format!("--{name}")),
+            (Some((_, Some(subcommand))), None) => match &words[1..] {
+                [] => match subcommand.needs.iter().find(|name| !self.has(name)) {
+                    Some(name) => Err(Stop::Usage(format!("argument --{name} is required"))),
+                    None => Ok(subcommand.name),
+                },
+                extra => unrecognized(&extra.join(" ")),
+            },
+        }
+    }
+
     pub(crate) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Stop> {
         self.value(name)
             .map(|text| {
@@ -384,6 +427,35 @@ mod tests {
         assert_eq!(refusal("--topic"), "argument --topic: expected one argument");
         assert_eq!(parse("--topic a --topic b").unwrap().value("topic"), Some("b"));
         assert!(parse("-list").is_err());
+    }
+
+    #[test]
+    fn a_subcommand_takes_its_own_flags_and_no_words() {
+        let tool = Tool { script: "kafka-features", ..TOOL };
+        let subcommands = [
+            Subcommand { name: "one", needs: &["topic"], takes: &["list"] },
+            Subcommand { name: "other", needs: &[], takes: &["shift-by"] },
+        ];
+        let chosen = |line: &str| match tool.options(line).subcommand(&["state", "property"], &subcommands) {
+            Ok(name) => name.to_owned(),
+            Err(Stop::Usage(message)) => message,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(chosen("--property a --property b one --topic t --list"), "one");
+        assert_eq!(chosen("other"), "other");
+        assert_eq!(chosen("--property a"), "too few arguments");
+        assert_eq!(chosen("neither"), "invalid choice: 'neither' (choose from 'one', 'other')");
+        assert_eq!(chosen("one --list"), "argument --topic is required");
+        for (line, unrecognized) in [
+            ("one --topic t --shift-by 1", "--shift-by"),
+            ("one --topic t --property a", "--property"),
+            ("--property a other --property b", "--property"),
+            ("--topic t one", "--topic"),
+            ("--list", "--list"),
+            ("other --shift-by 1 more words", "more words"),
+        ] {
+            assert_eq!(chosen(line), format!("unrecognized arguments: '{unrecognized}'"), "{line}");
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::options::{Options, Stop, Takes, Tool, flag};
 use crate::cli::{producer, properties_of_file};
-use crate::client::producer::OutgoingRecord;
+use crate::client::error::ClientError;
+use crate::client::pattern::Pattern;
+use crate::client::producer::{OutgoingRecord, Sent};
 use crate::client::settings::ClientProperties;
 
 pub(crate) const TOOL: Tool = Tool {
@@ -41,6 +43,12 @@ enum Payloads {
     Monotonic,
 }
 
+/// The delimiter is a regular expression.
+fn split(text: &str, delimiter: &str) -> Result<Vec<Bytes>, String> {
+    let payloads = Pattern::new(delimiter)?;
+    Ok(payloads.split(text)?.into_iter().map(|payload| Bytes::from(payload.to_owned())).collect())
+}
+
 /// SplitMix64: cheap enough to be no part of what is measured.
 fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -54,15 +62,17 @@ impl Payloads {
     fn new(options: &Options, out: &mut dyn Write) -> Result<Payloads, Stop> {
         if let Some(path) = options.value("payload-file") {
             writeln!(out, "Reading payloads from: {path}")?;
-            let text = std::fs::read_to_string(path).map_err(|error| Stop::Failed(format!("read {path}: {error}")))?;
+            let text = std::fs::read(path).map_err(|error| Stop::Failed(format!("read {path}: {error}")))?;
             if text.is_empty() {
                 return Err(Stop::Failed("File does not exist or empty file provided.".to_owned()));
             }
-            let delimiter = options.value("payload-delimiter").filter(|text| *text != "\\n").unwrap_or("\n");
-            // As Java splits: what is empty at the end does not count.
-            let text = text.trim_end_matches(delimiter);
-            let payloads: Vec<Bytes> = text.split(delimiter).map(|line| Bytes::from(line.to_owned())).collect();
+            let delimiter = options.value("payload-delimiter").unwrap_or("\\n");
+            let payloads = split(&String::from_utf8_lossy(&text), delimiter).map_err(Stop::Failed)?;
             writeln!(out, "Number of messages read: {}", payloads.len())?;
+            if payloads.is_empty() {
+                let why = "no payload File Path or record Size or payload-monotonic option provided";
+                return Err(Stop::Failed(why.to_owned()));
+            }
             return Ok(Payloads::Chosen { payloads, state: 0 });
         }
         Ok(match options.number("record-size")? {
@@ -245,12 +255,18 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
         let sent_at = Instant::now();
         let on_settled = {
             let stats = Arc::clone(&stats);
-            Box::new(move |outcome| match outcome {
+            Box::new(move |outcome: Result<Sent, ClientError>| match outcome {
                 Ok(_) => locked(&stats).record(sent_at.elapsed(), size),
-                Err(error) => complain!("{error}"),
+                Err(error) => complain!("{}", error.thrown()),
             })
         };
-        producer.send_then(&topic, record, on_settled).await?;
+        match producer.send_then(&topic, record, on_settled).await {
+            // One that is refused at once is as good as one that fails later. A transaction does not survive it.
+            Err(error @ (ClientError::Refused { .. } | ClientError::GaveUp { .. })) if transaction_start.is_none() => {
+                complain!("{}", error.thrown());
+            }
+            sent => sent?,
+        }
         if transaction_start.zip(transaction_duration).is_some_and(|(start, duration)| sent_at - start >= duration) {
             producer.commit_transaction().await?;
             transaction_start = None;
@@ -338,6 +354,16 @@ mod tests {
             "Either --producer-props or --producer.config must be specified."
         );
         assert_eq!(refusal(&format!("extra {line} --record-size 5")), "unrecognized arguments: 'extra'");
+    }
+
+    #[test]
+    fn payloads_are_parted_by_a_regular_expression() {
+        let parts = |text: &str, delimiter: &str| split(text, delimiter).unwrap();
+        assert_eq!(parts("a\nb\n\n", "\\n"), ["a", "b"]);
+        assert_eq!(parts("a|b.c", "[|.]"), ["a", "b", "c"]);
+        assert_eq!(parts("aXXb", "X+"), ["a", "b"]);
+        assert_eq!(parts("\n", "\\n"), [""; 0]);
+        assert!(split("a", "[").is_err());
     }
 
     #[test]

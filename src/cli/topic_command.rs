@@ -149,7 +149,7 @@ fn check(options: &Options) -> Result<(), Stop> {
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     check(options)?;
-    if options.has("topic-id") && options.has("topic") {
+    if ["describe", "if-exists", "topic-id", "topic"].iter().all(|name| options.has(name)) {
         writeln!(
             out,
             "Only topic id will be used when both --topic and --topic-id are specified and topicId is not Uuid.ZERO_UUID"
@@ -384,7 +384,7 @@ pub(crate) struct DescribedTopic {
     pub(crate) topic_id: TopicId,
     /// Those that are not the built-in defaults.
     pub(crate) configs: Vec<(String, String)>,
-    pub(crate) min_insync_replicas: usize,
+    pub(crate) min_insync_replicas: Option<usize>,
     pub(crate) partitions: Vec<DescribedPartition>,
     pub(crate) is_marked_for_deletion: bool,
     /// Whether there are columns for eligible leaders, as 3.8 and later print them.
@@ -416,28 +416,24 @@ impl DescribedPartition {
 const CONFIG_SOURCE_DEFAULT: i8 = 5;
 
 impl DescribedTopic {
-    fn new(
-        topic: &MetadataResponseTopic,
-        configs: Option<&DescribeConfigsResult>,
-        ongoing: &Ongoing,
-    ) -> DescribedTopic {
+    fn new(topic: &MetadataResponseTopic, configs: &DescribeConfigsResult, ongoing: &Ongoing) -> DescribedTopic {
         let name = topic.name.clone().unwrap_or_default();
         let moving = |partition: &MetadataResponsePartition| {
             let ongoing = ongoing.get(&TopicPartition::new(name.as_str(), partition.partition_index))?;
             Some((ongoing.adding_replicas.clone(), ongoing.removing_replicas.clone()))
         };
-        let entries = configs.map_or(&[][..], |result| &result.configs);
-        let value = |name: &str| entries.iter().find(|entry| entry.name == name).and_then(|entry| entry.value.clone());
+        let value = |name: &str| configs.configs.iter().find(|entry| entry.name == name)?.value.clone();
         DescribedTopic {
             partitions: topic.partitions.iter().map(|one| DescribedPartition::new(one, moving(one))).collect(),
             name,
             topic_id: topic.topic_id,
-            configs: entries
+            configs: configs
+                .configs
                 .iter()
                 .filter(|entry| entry.config_source != CONFIG_SOURCE_DEFAULT)
                 .map(|entry| (entry.name.clone(), entry.value.clone().unwrap_or_else(|| "null".to_owned())))
                 .collect(),
-            min_insync_replicas: value("min.insync.replicas").and_then(|text| text.parse().ok()).unwrap_or(1),
+            min_insync_replicas: value("min.insync.replicas").and_then(|text| text.parse().ok()),
             is_marked_for_deletion: false,
             has_eligible_leaders: true,
         }
@@ -490,8 +486,9 @@ pub(crate) fn print_description(
             || options.has("under-replicated-partitions") && partition.replication_factor() > isr
             || options.has("unavailable-partitions")
                 && !partition.leader.is_some_and(|leader| live_brokers.contains(&leader))
-            || options.has("under-min-isr-partitions") && (!has_leader || isr < topic.min_insync_replicas)
-            || options.has("at-min-isr-partitions") && isr == topic.min_insync_replicas;
+            || options.has("under-min-isr-partitions")
+                && (!has_leader || topic.min_insync_replicas.is_some_and(|min| isr < min))
+            || options.has("at-min-isr-partitions") && topic.min_insync_replicas == Some(isr);
         if is_wanted {
             let leader = partition.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
             write!(out, "\tTopic: {}\tPartition: {}\tLeader: {leader}", topic.name, partition.index)?;
@@ -534,12 +531,7 @@ async fn describe(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> 
         }
     };
     let topics = cluster.describe_topics(&names).await?;
-    let configs = match cluster.describe_configs(TOPIC_RESOURCE, &names, false).await {
-        Ok(configs) => configs,
-        // A topic that went away meanwhile has none.
-        Err(ClientError::Refused { code: ErrorCode::UnknownTopicOrPartition, .. }) => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
+    let mut configs = cluster.describe_configs(TOPIC_RESOURCE, &names, false).await?;
     let ongoing = match cluster.partition_reassignments().await {
         Ok(ongoing) => ongoing,
         Err(ClientError::UnsupportedVersion { .. }) => Ongoing::new(),
@@ -549,9 +541,14 @@ async fn describe(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> 
     let live: HashSet<i32> = cluster.nodes().iter().map(|node| node.id.0).collect();
     for topic in &topics {
         let name = topic.name.as_deref().unwrap_or_default();
-        let described =
-            DescribedTopic::new(topic, configs.iter().find(|result| result.resource_name == name), &ongoing);
-        print_description(&described, options, &live, out)?;
+        let configs = match configs.remove(name) {
+            Some(Ok(configs)) => configs,
+            // It went away meanwhile.
+            Some(Err(ClientError::Refused { code: ErrorCode::UnknownTopicOrPartition, .. })) => continue,
+            Some(Err(error)) => return Err(error.into()),
+            None => return Err(Stop::Failed(format!("The node response did not contain the configs of topic {name}"))),
+        };
+        print_description(&DescribedTopic::new(topic, &configs, &ongoing), options, &live, out)?;
     }
     Ok(())
 }
@@ -560,7 +557,13 @@ async fn describe(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> 
 mod tests {
     use std::ffi::OsString;
 
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::client::cluster::tests::{answer, answer_versions, cluster_of};
+    use crate::protocol::api_keys::ApiKey;
+    use crate::protocol::messages::describe_configs::{DescribeConfigsResourceResult, DescribeConfigsResponse};
+    use crate::protocol::messages::metadata::{MetadataResponse, MetadataResponseBroker};
 
     fn parse(line: &str) -> Options {
         TOOL.parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>()).unwrap()
@@ -610,7 +613,7 @@ mod tests {
             name: "t".to_owned(),
             topic_id: TopicId::ZERO,
             configs: vec![("segment.bytes".to_owned(), "1".to_owned()), ("a".to_owned(), "b".to_owned())],
-            min_insync_replicas: 2,
+            min_insync_replicas: Some(2),
             partitions: vec![
                 DescribedPartition { index: 0, leader: Some(1), replicas: vec![1, 2], isr: vec![1, 2], moving: None },
                 DescribedPartition { index: 1, leader: None, replicas: vec![2, 1], isr: vec![2], moving: None },
@@ -636,6 +639,66 @@ mod tests {
         assert_eq!(printed("--describe --at-min-isr-partitions"), first);
     }
 
+    #[tokio::test]
+    async fn a_topic_that_goes_away_meanwhile_takes_no_settings_of_others_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = i32::from(listener.local_addr().unwrap().port());
+        let cluster = cluster_of(&listener).await;
+        let topic = |name: &str| MetadataResponseTopic {
+            name: Some(name.to_owned()),
+            partitions: vec![MetadataResponsePartition {
+                leader_id: 7,
+                replica_nodes: vec![7, 8],
+                isr_nodes: vec![7],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let metadata = MetadataResponse {
+            brokers: vec![MetadataResponseBroker {
+                node_id: 7,
+                host: "127.0.0.1".to_owned(),
+                port,
+                ..Default::default()
+            }],
+            controller_id: 7,
+            topics: vec![topic("gone"), topic("t")],
+            ..Default::default()
+        };
+        let min_isr = DescribeConfigsResourceResult {
+            name: "min.insync.replicas".to_owned(),
+            value: Some("2".to_owned()),
+            config_source: 1,
+            ..Default::default()
+        };
+        let of = |name: &str, error_code, configs| DescribeConfigsResult {
+            error_code,
+            resource_type: TOPIC_RESOURCE,
+            resource_name: name.to_owned(),
+            configs,
+            ..Default::default()
+        };
+        let results =
+            vec![of("gone", ErrorCode::UnknownTopicOrPartition.code(), Vec::new()), of("t", 0, vec![min_isr])];
+        let configs = DescribeConfigsResponse { results: results.into(), ..Default::default() };
+        let broker = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            answer_versions(&mut socket).await;
+            answer(&mut socket, ApiKey::Metadata, metadata.clone()).await;
+            answer(&mut socket, ApiKey::Metadata, metadata).await;
+            answer(&mut socket, ApiKey::DescribeConfigs, configs).await;
+            socket
+        };
+        let mut out = Vec::new();
+        let options = parse("--describe --under-min-isr-partitions");
+        let (described, _socket) = tokio::join!(describe(&options, &cluster, &mut out), broker);
+        described.unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "\tTopic: t\tPartition: 0\tLeader: 7\tReplicas: 7,8\tIsr: 7\tElr: N/A\tLastKnownElr: N/A\n"
+        );
+    }
+
     #[test]
     fn replicas_that_are_being_added_are_shown_and_not_counted() {
         let partition =
@@ -647,7 +710,7 @@ mod tests {
             name: "t".to_owned(),
             topic_id: TopicId::ZERO,
             configs: Vec::new(),
-            min_insync_replicas: 1,
+            min_insync_replicas: Some(1),
             partitions: vec![moving],
             is_marked_for_deletion: false,
             has_eligible_leaders: true,

@@ -205,7 +205,7 @@ async fn describe(options: &Options, zookeeper: &ZooKeeper, names: &[String], ou
         let described = DescribedTopic {
             name: name.clone(),
             topic_id: topic.topic_id.as_deref().and_then(|id| id.parse().ok()).unwrap_or(TopicId::ZERO),
-            min_insync_replicas: configs.get("min.insync.replicas").and_then(|text| text.parse().ok()).unwrap_or(1),
+            min_insync_replicas: configs.get("min.insync.replicas").and_then(|text| text.parse().ok()),
             configs: configs.into_iter().collect(),
             partitions,
             is_marked_for_deletion: zookeeper.is_marked_for_deletion(name).await?,

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use crate::cli::cluster;
-use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
+use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Subcommand, Takes, Tool, flag};
 use crate::client::cluster::Cluster;
 use crate::client::error::ClientError;
 use crate::model::clock::wall_clock_ms;
@@ -39,24 +39,37 @@ pub(crate) const TOOL: Tool = Tool {
     ],
 };
 
+const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand { name: "list", needs: &[], takes: &["duration-filter"] },
+    Subcommand { name: "describe", needs: &["transactional-id"], takes: &[] },
+    Subcommand { name: "describe-producers", needs: &["topic", "partition"], takes: &["broker-id"] },
+    Subcommand {
+        name: "abort",
+        needs: &["topic", "partition"],
+        takes: &["start-offset", "producer-id", "producer-epoch", "coordinator-epoch"],
+    },
+    Subcommand {
+        name: "find-hanging",
+        needs: &[],
+        takes: &["broker-id", "max-transaction-timeout", "topic", "partition"],
+    },
+];
+
 /// So many are asked about at once.
 const BATCH: usize = 500;
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
-    let command = match options.words()[..] {
-        [] => return Err(Stop::Usage("too few arguments".to_owned())),
-        [command, ..] => command,
-    };
+    let command = options.subcommand(&["bootstrap-server", "command-config"], SUBCOMMANDS)?;
+    if !options.has("bootstrap-server") {
+        return Err(Stop::Usage("argument --bootstrap-server is required".to_owned()));
+    }
     let cluster = cluster(options, "adminclient-1")?;
     match command {
         "list" => list(options, &cluster, out).await,
         "describe" => describe(options, &cluster, out).await,
         "describe-producers" => describe_producers(options, &cluster, out).await,
         "abort" => abort(options, &cluster).await,
-        "find-hanging" => find_hanging(options, &cluster, out).await,
-        other => Err(Stop::Usage(format!(
-            "invalid choice: '{other}' (choose from 'list', 'describe', 'describe-producers', 'abort', 'find-hanging')"
-        ))),
+        _ => find_hanging(options, &cluster, out).await,
     }
 }
 

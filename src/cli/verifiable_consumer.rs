@@ -155,7 +155,7 @@ impl Reading<'_> {
         let count = records.len();
         let mut by_partition: BTreeMap<i32, Vec<ConsumedRecord>> = BTreeMap::new();
         for record in records {
-            by_partition.entry(record.partition).or_default().push(record);
+            by_partition.entry(record.partition.partition).or_default().push(record);
         }
         let mut positions = BTreeMap::new();
         let mut summaries = Vec::new();
@@ -184,7 +184,7 @@ impl Reading<'_> {
     fn record_fields(&self, read: &ConsumedRecord) -> String {
         let text = |bytes: &Option<Bytes>| Value::from(bytes.as_deref().map(String::from_utf8_lossy));
         let (key, value, topic) = (text(&read.record.key), text(&read.record.value), Value::from(self.topic));
-        let (partition, offset) = (read.partition, read.record.offset);
+        let (partition, offset) = (read.partition.partition, read.record.offset);
         format!("\"key\":{key},\"value\":{value},\"topic\":{topic},\"partition\":{partition},\"offset\":{offset}")
     }
 

@@ -95,7 +95,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
     let mut outcome = Ok(());
     let start = Instant::now();
     writeln!(out, "{}", line("startup_complete", ""))?;
-    while messages_max.is_none_or(|max| sent < max) {
+    'sending: while messages_max.is_none_or(|max| sent < max) {
         let key = repeating_keys.map(|keys| (sent % keys).to_string());
         let value = value_of(prefix, sent);
         let elapsed_ms = i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -114,21 +114,32 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
             let _ = told.send(Settled { key, value, outcome: Err(error) });
         }
         let due = match throughput {
-            1.. => start + Duration::from_secs_f64(sent as f64 / throughput as f64),
-            _ => Instant::now(),
+            1.. => Some(start + Duration::from_secs_f64(sent as f64 / throughput as f64)),
+            // As Kafka's tool: more than none a second is too many, whatever is waited.
+            0 if sent > 1 && elapsed_ms > 0 => None,
+            _ => Some(Instant::now()),
         };
-        // Lets the producer work in any case.
-        tokio::select! {
-            biased;
-            stop = signals.recv() => {
-                outcome = Err(stop);
-                break;
+        let is_due = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
             }
-            () = tokio::time::sleep_until(due.into()) => {}
-        }
-        while let Ok(settled) = settled.try_recv() {
-            acked += u64::from(settled.outcome.is_ok());
-            writeln!(out, "{}", settled_line(&topic, &settled))?;
+        };
+        tokio::pin!(is_due);
+        // Lets the producer work in any case.
+        loop {
+            tokio::select! {
+                biased;
+                stop = signals.recv() => {
+                    outcome = Err(stop);
+                    break 'sending;
+                }
+                Some(settled) = settled.recv() => {
+                    acked += u64::from(settled.outcome.is_ok());
+                    writeln!(out, "{}", settled_line(&topic, &settled))?;
+                }
+                () = &mut is_due => break,
+            }
         }
     }
     producer.flush().await;

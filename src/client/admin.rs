@@ -66,6 +66,11 @@ pub struct CommittedOffset {
     pub metadata: Option<String>,
 }
 
+/// Whether such a group is one of consumers, as one without members may be.
+pub(crate) fn is_of_consumers(protocol_type: &str) -> bool {
+    matches!(protocol_type, "" | "consumer")
+}
+
 /// Groups partitions by topic, in order.
 pub(crate) fn by_topic<'a, T>(
     partitions: impl IntoIterator<Item = (&'a TopicPartition, T)>,
@@ -148,7 +153,7 @@ impl Cluster {
         let mut found = found.into_inner().expect("no holder panics");
         match listed {
             Ok(()) => {}
-            Err(error @ ClientError::GaveUp { .. }) if !found.is_empty() => {
+            Err(error @ ClientError::GaveUp { .. }) => {
                 log::debug!("{error}");
                 let missing: Vec<TopicPartition> = asked.keys().filter(|p| !found.contains_key(*p)).cloned().collect();
                 found.extend(missing.into_iter().map(|partition| (partition, Err(ErrorCode::RequestTimedOut))));
@@ -333,14 +338,14 @@ impl Cluster {
         Ok((leaders, refused))
     }
 
-    /// Configs of topics or brokers. A broker's are asked of that broker.
+    /// Configs of topics or brokers, or why there are none, by name. A broker's are asked of that broker.
     pub async fn describe_configs(
         &self,
         resource_type: i8,
         names: &[String],
         include_synonyms: bool,
-    ) -> Result<Vec<DescribeConfigsResult>, ClientError> {
-        let mut results = Vec::new();
+    ) -> Result<BTreeMap<String, Result<DescribeConfigsResult, ClientError>>, ClientError> {
+        let mut results = BTreeMap::new();
         let is_broker = matches!(resource_type, BROKER_RESOURCE | BROKER_LOGGER_RESOURCE);
         let asks: Vec<&[String]> = if is_broker { names.chunks(1).collect() } else { vec![names] };
         for ask in asks.into_iter().filter(|ask| !ask.is_empty()) {
@@ -363,14 +368,11 @@ impl Cluster {
                 }
                 None => self.send_to_any(&request).await?,
             };
-            for result in answer.results.into_vec() {
-                checked(
-                    format!("describe configs of {}", result.resource_name),
-                    result.error_code,
-                    result.error_message.clone(),
-                )?;
-                results.push(result);
-            }
+            results.extend(answer.results.into_vec().into_iter().map(|mut result| {
+                let doing = format!("describe configs of {}", result.resource_name);
+                let refusal = checked(doing, result.error_code, result.error_message.take());
+                (result.resource_name.clone(), refusal.map(|()| result))
+            }));
         }
         Ok(results)
     }
@@ -392,7 +394,7 @@ impl Cluster {
             groups.extend(answer.groups.into_iter().map(|group| (group.group_id.clone(), group)));
         }
         // Groups of other kinds, as Connect's workers, have no offsets to show.
-        Ok(groups.into_values().filter(|group| matches!(group.protocol_type.as_str(), "" | "consumer")).collect())
+        Ok(groups.into_values().filter(|group| is_of_consumers(&group.protocol_type)).collect())
     }
 
     /// State and members of a group, and its coordinator.

@@ -160,6 +160,32 @@ impl Cluster {
         allow_auto_topic_creation: bool,
     ) -> Result<MetadataResponse, ClientError> {
         let connection = self.any().await?;
+        self.metadata_over(&connection, topics, allow_auto_topic_creation).await
+    }
+
+    /// The brokers that the first bootstrap server lists that answers. Each is asked once.
+    pub async fn bootstrap(&self) -> Result<Vec<Node>, ClientError> {
+        let mut last = String::new();
+        for server in &self.settings.bootstrap_servers {
+            let asked = async {
+                let connection = self.connection_at(server).await?;
+                self.metadata_over(&connection, Some(&[]), false).await
+            };
+            match asked.await {
+                Ok(_) => return Ok(self.nodes()),
+                Err(error @ ClientError::NoMetadata { .. }) => return Err(error),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err(ClientError::NoBroker { servers: self.settings.bootstrap_servers.join(","), last })
+    }
+
+    async fn metadata_over(
+        &self,
+        connection: &Connection,
+        topics: Option<&[String]>,
+        allow_auto_topic_creation: bool,
+    ) -> Result<MetadataResponse, ClientError> {
         let version = connection.version_of::<MetadataRequest>(i16::MAX)?;
         let topic = |name: &String| MetadataRequestTopic { name: Some(name.clone()), ..Default::default() };
         let request = MetadataRequest {
@@ -262,7 +288,7 @@ impl Cluster {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bytes::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -284,7 +310,7 @@ mod tests {
     };
 
     /// Reads one request of the API and answers it.
-    async fn answer<M: Message>(socket: &mut TcpStream, key: ApiKey, response: M) {
+    pub(crate) async fn answer<M: Message>(socket: &mut TcpStream, key: ApiKey, response: M) {
         let length = socket.read_i32().await.unwrap();
         let mut frame = vec![0; usize::try_from(length).unwrap()];
         socket.read_exact(&mut frame).await.unwrap();
@@ -298,15 +324,16 @@ mod tests {
         socket.write_all(&body).await.unwrap();
     }
 
-    async fn cluster_of(listener: &TcpListener) -> Cluster {
+    pub(crate) async fn cluster_of(listener: &TcpListener) -> Cluster {
         let mut properties = ClientProperties::default();
         properties.set("bootstrap.servers", listener.local_addr().unwrap().to_string());
         Cluster::new(ClusterSettings::take(&mut properties, "test").unwrap()).unwrap()
     }
 
-    async fn answer_versions(socket: &mut TcpStream) {
+    pub(crate) async fn answer_versions(socket: &mut TcpStream) {
         let knows = |key: ApiKey, max_version| ApiVersion { api_key: key.code(), min_version: 0, max_version };
-        let api_keys = vec![knows(ApiKey::Metadata, 8), knows(ApiKey::ListOffsets, 5)];
+        let known = [(ApiKey::Metadata, 8), (ApiKey::ListOffsets, 5), (ApiKey::DescribeConfigs, 4)];
+        let api_keys = known.map(|(key, version)| knows(key, version)).to_vec();
         answer(socket, ApiKey::ApiVersions, ApiVersionsResponse { api_keys, ..Default::default() }).await;
     }
 

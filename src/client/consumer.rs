@@ -32,7 +32,7 @@ const MISSING_TOPIC_INTERVAL: Duration = Duration::from_secs(1);
 /// A record as a consumer gets it.
 #[derive(Clone, Debug)]
 pub struct ConsumedRecord {
-    pub partition: i32,
+    pub partition: TopicPartition,
     /// `None` for messages of magic 0, which carry no time.
     pub timestamp_type: Option<TimestampType>,
     pub record: Record,
@@ -94,6 +94,8 @@ struct Answer {
     decoded: VecDeque<ConsumedRecord>,
     /// Where the log goes on after what was decoded, skipped records included.
     next_offset: i64,
+    /// What is wrong with what came behind the whole batches.
+    fault: Option<ClientError>,
     /// Only with read_committed.
     aborted: AbortedBatches,
 }
@@ -422,7 +424,10 @@ impl Consumer {
         for topic in metadata.topics {
             let Some(name) = topic.name else { continue };
             let wanted = match &self.subscription {
-                Subscription::Pattern(pattern) => pattern.is_match(&name),
+                // Source: kafka 3.9.0-rc3 clients/.../consumer/internals/ConsumerMetadata.java, retainTopic.
+                Subscription::Pattern(pattern) => {
+                    (!topic.is_internal || self.settings.includes_internal_topics) && pattern.is_match(&name)
+                }
                 _ => true,
             };
             match ErrorCode::from_code(topic.error_code) {
@@ -683,11 +688,7 @@ impl Consumer {
                     continue;
                 }
                 match ErrorCode::from_code(data.error_code) {
-                    ErrorCode::None => {
-                        if let Some(answer) = Answer::new(key, position, data)? {
-                            self.answers.push_back(answer);
-                        }
-                    }
+                    ErrorCode::None => self.answers.extend(Answer::new(key, position, data)),
                     ErrorCode::OffsetOutOfRange => {
                         let timestamp = match self.settings.offset_reset {
                             OffsetReset::Earliest => EARLIEST,
@@ -712,6 +713,8 @@ impl Consumer {
         Ok(())
     }
 
+    /// What cannot be read is told when nothing comes before it, and again until the caller seeks past it.
+    /// Source: kafka 3.9.0-rc3 clients/.../consumer/internals/CompletedFetch.java, fetchRecords.
     fn take_buffered(&mut self, records_max: usize) -> Result<Vec<ConsumedRecord>, ClientError> {
         let mut records = Vec::new();
         while let Some(answer) = self.answers.front_mut() {
@@ -723,11 +726,16 @@ impl Consumer {
                 if let Some(record) = answer.decoded.pop_front() {
                     position.offset = record.record.offset + 1;
                     records.push(record);
-                } else if !answer.decode_batch(position.offset, &self.settings)? {
-                    break;
+                    continue;
+                }
+                match answer.decode_batch(position.offset, &self.settings) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) if records.is_empty() => return Err(error),
+                    Err(_) => return Ok(records),
                 }
             }
-            if !answer.decoded.is_empty() || !answer.rest.is_empty() {
+            if !answer.decoded.is_empty() || !answer.rest.is_empty() || answer.fault.is_some() {
                 break;
             }
             position.offset = position.offset.max(answer.next_offset);
@@ -775,68 +783,78 @@ enum News {
 
 impl Answer {
     /// Moves the fetch position behind the answer's last whole batch. `None` if it brings nothing.
-    fn new(
-        partition: TopicPartition,
-        position: &mut Position,
-        data: PartitionData,
-    ) -> Result<Option<Answer>, ClientError> {
+    fn new(partition: TopicPartition, position: &mut Position, data: PartitionData) -> Option<Answer> {
         let rest = match data.records {
             Some(Payload::Bytes(bytes)) => bytes,
             _ => Bytes::new(),
         };
         let mut next_offset = position.fetch_offset;
         let mut whole = 0;
+        let mut fault = None;
         for batch in read::batches(&rest) {
-            let batch = batch.map_err(|error| unreadable(&partition, next_offset, error.to_string()))?;
-            next_offset = next_offset.max(batch.header().next_offset());
-            position.leader_epoch = batch.header().partition_leader_epoch;
-            whole += batch.header().size_in_bytes;
-        }
-        if whole == 0 {
-            if !rest.is_empty() {
-                let reason = "a batch is larger than the fetch size".to_owned();
-                return Err(unreadable(&partition, next_offset, reason));
+            match batch {
+                Ok(batch) => {
+                    next_offset = next_offset.max(batch.header().next_offset());
+                    position.leader_epoch = batch.header().partition_leader_epoch;
+                    whole += batch.header().size_in_bytes;
+                }
+                Err(error) => {
+                    fault = Some(unreadable(&partition, next_offset, error.to_string()));
+                    break;
+                }
             }
-            return Ok(None);
+        }
+        if whole == 0 && fault.is_none() {
+            if rest.is_empty() {
+                return None;
+            }
+            let reason = "a batch is larger than the fetch size".to_owned();
+            fault = Some(unreadable(&partition, next_offset, reason));
         }
         position.fetch_offset = next_offset;
         position.answers_buffered += 1;
-        Ok(Some(Answer {
+        Some(Answer {
             partition,
             rest: rest.slice(..whole),
             decoded: VecDeque::new(),
             next_offset,
+            fault,
             aborted: AbortedBatches::new(data.aborted_transactions.unwrap_or_default()),
-        }))
+        })
     }
 
     /// Decodes the next batch; false when there is none. Records before `from` and what readers never see are left out.
+    /// A batch that cannot be read stays the next one, once the records before its damage have been taken.
     fn decode_batch(&mut self, from: i64, settings: &ConsumerSettings) -> Result<bool, ClientError> {
         let fail = |reason: String| unreadable(&self.partition, from, reason);
         let bytes = self.rest.clone();
         let Some(batch) = read::batches(&bytes).next() else {
             self.rest = Bytes::new();
-            return Ok(false);
+            return self.fault.clone().map_or(Ok(false), Err);
         };
         let batch = batch.map_err(|error| fail(error.to_string()))?;
         let header = *batch.header();
-        self.rest = self.rest.slice(header.size_in_bytes..);
+        let behind = self.rest.slice(header.size_in_bytes..);
         if settings.checks_crc && !batch.crc_is_valid() {
             return Err(fail("the checksum does not match".to_owned()));
         }
-        if settings.is_read_committed && header.has_producer_id() && self.aborted.hides(&header) {
-            return Ok(true);
-        }
-        if header.is_control {
+        let is_hidden = settings.is_read_committed && header.has_producer_id() && self.aborted.hides(&header);
+        if is_hidden || header.is_control {
+            self.rest = behind;
             return Ok(true);
         }
         let timestamp_type = (header.magic > 0).then_some(header.timestamp_type);
         for record in batch.records().map_err(|error| fail(error.to_string()))? {
-            let record = record.map_err(|error| fail(error.to_string()))?;
+            let record = match record {
+                Ok(record) => record,
+                Err(error) if self.decoded.is_empty() => return Err(fail(error.to_string())),
+                Err(_) => return Ok(true),
+            };
             if record.offset >= from {
-                self.decoded.push_back(ConsumedRecord { partition: self.partition.partition, timestamp_type, record });
+                self.decoded.push_back(ConsumedRecord { partition: self.partition.clone(), timestamp_type, record });
             }
         }
+        self.rest = behind;
         Ok(true)
     }
 }
@@ -849,11 +867,12 @@ fn unreadable(partition: &TopicPartition, offset: i64, reason: String) -> Client
 mod tests {
     use super::*;
     use crate::client::settings::ClientProperties;
+    use crate::protocol::messages::fetch::FetchableTopicResponse;
     use crate::record::build::BatchBuilder;
 
     fn settings(isolation: &str) -> ConsumerSettings {
         let mut properties = ClientProperties::default();
-        properties.set("bootstrap.servers", "a:1");
+        properties.set("bootstrap.servers", "127.0.0.1:1");
         properties.set("isolation.level", isolation);
         ConsumerSettings::take(&mut properties, "test").unwrap()
     }
@@ -892,7 +911,7 @@ mod tests {
             ..Default::default()
         };
         let settings = settings(isolation);
-        let Some(mut answer) = Answer::new(TopicPartition::new("t", 0), &mut position, data)? else {
+        let Some(mut answer) = Answer::new(TopicPartition::new("t", 0), &mut position, data) else {
             return Ok((Vec::new(), position.fetch_offset));
         };
         while answer.decode_batch(from, &settings)? {}
@@ -923,5 +942,37 @@ mod tests {
         *damaged.last_mut().unwrap() ^= 1;
         let error = read("read_uncommitted", 0, damaged.into()).unwrap_err();
         assert!(error.to_string().contains("checksum"), "{error}");
+    }
+
+    fn damaged(mut batch: Vec<u8>, at: usize) -> Vec<u8> {
+        batch[at] ^= 0x40;
+        batch
+    }
+
+    /// As Kafka's consumer: what can be read comes first, and the position stays at what cannot.
+    #[tokio::test]
+    async fn what_stands_before_a_damaged_batch_is_read_and_the_damage_told_until_it_is_passed() {
+        let (good, bad) = (batch(0, -1, false, &["a", "b"]), batch(2, -1, false, &["c"]).to_vec());
+        let checksum = damaged(bad.clone(), bad.len() - 1);
+        let magic = damaged(bad, 16);
+        for behind in [checksum, magic] {
+            let partition = TopicPartition::new("t", 0);
+            let mut consumer = Consumer::new(settings("read_uncommitted")).unwrap();
+            consumer.assign([partition.clone()]);
+            consumer.seek(&partition, 0);
+            let records = Some(Payload::Bytes([good.to_vec(), behind].concat().into()));
+            let data = PartitionData { records, ..Default::default() };
+            let topic = FetchableTopicResponse { topic: "t".to_owned(), partitions: vec![data], ..Default::default() };
+            let fetched = FetchResponse { responses: vec![topic], ..Default::default() };
+            consumer.take_fetched((BrokerId(0), vec![(partition.clone(), 0)], Ok(fetched))).unwrap();
+            let offsets = |records: Vec<ConsumedRecord>| records.iter().map(|r| r.record.offset).collect::<Vec<_>>();
+            assert_eq!(offsets(consumer.take_buffered(500).unwrap()), [0, 1]);
+            for _ in 0..2 {
+                assert!(matches!(consumer.take_buffered(500), Err(ClientError::Records { offset: 2, .. })));
+                assert_eq!(consumer.committable()[&partition].offset, 2);
+            }
+            consumer.seek(&partition, 3);
+            assert_eq!(offsets(consumer.take_buffered(500).unwrap()), [0; 0]);
+        }
     }
 }

@@ -229,8 +229,12 @@ impl Producer {
         let shared = &self.shared;
         let size = record.size();
         if size > shared.settings.request_bytes_max {
-            let doing = format!("send a record of {size} bytes, more than max.request.size");
-            return Err(ClientError::refused(doing, ErrorCode::MessageTooLarge, None));
+            let why = format!(
+                "The message is {size} bytes when serialized which is larger than {}, which is the value of the \
+                 max.request.size configuration.",
+                shared.settings.request_bytes_max
+            );
+            return Err(ClientError::refused("send", ErrorCode::MessageTooLarge, Some(why)));
         }
         let room = u32::try_from(size).unwrap_or(u32::MAX).min(shared.room_total);
         if shared.room.try_acquire_many(room).map(|permit| permit.forget()).is_err() {

@@ -202,6 +202,8 @@ impl ProducerSettings {
     }
 }
 
+const RANGE_ASSIGNOR: &str = "org.apache.kafka.clients.consumer.RangeAssignor";
+
 /// Where a consumer starts when it has no position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetReset {
@@ -228,6 +230,8 @@ pub struct ConsumerSettings {
     pub fetch_wait: Duration,
     pub poll_records_max: usize,
     pub is_read_committed: bool,
+    /// Whether a pattern may match internal topics.
+    pub includes_internal_topics: bool,
     pub allows_auto_topic_creation: bool,
     pub checks_crc: bool,
 }
@@ -249,8 +253,8 @@ impl ConsumerSettings {
             _ => return Err(invalid("isolation.level", format!("invalid value {isolation}"))),
         };
         let strategy: Option<String> = properties.take("partition.assignment.strategy")?;
-        if strategy.as_ref().is_some_and(|names| !names.contains("RangeAssignor")) {
-            return Err(invalid("partition.assignment.strategy", "only RangeAssignor is supported"));
+        if strategy.as_ref().is_some_and(|names| !names.split(',').any(|name| name.trim() == RANGE_ASSIGNOR)) {
+            return Err(invalid("partition.assignment.strategy", format!("only {RANGE_ASSIGNOR} is supported")));
         }
         let protocol: Option<String> = properties.take("group.protocol")?;
         if protocol.is_some_and(|name| !name.eq_ignore_ascii_case("classic")) {
@@ -273,6 +277,7 @@ impl ConsumerSettings {
             fetch_wait: properties.take_ms("fetch.max.wait.ms", 500)?,
             poll_records_max: properties.take_or("max.poll.records", 500)?,
             is_read_committed,
+            includes_internal_topics: !properties.take_or("exclude.internal.topics", true)?,
             allows_auto_topic_creation: properties.take_or("allow.auto.create.topics", true)?,
             checks_crc: properties.take_or("check.crcs", true)?,
             cluster,
@@ -315,6 +320,18 @@ mod tests {
         let settings = ConsumerSettings::take(&mut given, "test").unwrap();
         assert_eq!(settings.auto_commit_interval, Some(Duration::from_secs(5)));
         assert_eq!(given.left_over(), ["interceptor.classes", "no.such"]);
+    }
+
+    #[test]
+    fn assignors_are_known_by_their_whole_names() {
+        let given = |names: &str| {
+            ConsumerSettings::take(&mut properties(&[("partition.assignment.strategy", names)]), "test").is_ok()
+        };
+        let package = "org.apache.kafka.clients.consumer";
+        assert!(given(&format!("{package}.RangeAssignor")));
+        assert!(given(&format!("{package}.StickyAssignor, {package}.RangeAssignor")));
+        assert!(!given(&format!("{package}.StickyAssignor")));
+        assert!(!given("com.example.RangeAssignor"));
     }
 
     #[test]

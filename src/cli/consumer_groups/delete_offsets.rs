@@ -18,7 +18,10 @@ use crate::protocol::messages::offset_delete::{
 const NOT_PROVIDED: i32 = -1;
 
 pub(super) async fn delete_offsets(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
-    let group = options.value("group").unwrap_or_default();
+    let [group] = options.values("group")[..] else {
+        let why = "Found multiple arguments for option group, but you asked for only one";
+        return Err(Stop::Failed(why.to_owned()));
+    };
     let (mut partitions, whole) = partitions_named(options)?;
     let mut statuses: BTreeMap<(String, i32), ErrorCode> = BTreeMap::new();
     for topic in whole {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use super::group_ids;
+use super::{described, group_ids};
 use crate::cli::options::{Options, Stop};
 use crate::cli::table::{print_rows, width_of};
 use crate::client::admin::{Committed, CommittedOffset, FoundOffsets, LATEST, by_topic};
@@ -11,7 +11,6 @@ use crate::client::cluster::{Cluster, Node};
 use crate::client::error::ClientError;
 use crate::client::group::assigned_partitions;
 use crate::model::TopicPartition;
-use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_groups::DescribedGroup;
 
 /// Says what there is to say of the group as such. Whether its rows are to be printed.
@@ -103,14 +102,15 @@ fn offset_rows(
 }
 
 pub(super) async fn describe(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
-    let ids: BTreeSet<String> = group_ids(options, cluster).await?.into_iter().collect();
-    for id in ids {
-        let (group, coordinator) = match cluster.describe_group(&id).await {
-            Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => {
-                writeln!(out, "\nError: Consumer group '{id}' does not exist.")?;
-                continue;
-            }
-            described => described?,
+    let mut groups = BTreeMap::new();
+    for id in group_ids(options, cluster).await? {
+        let group = described(cluster, &id).await?.map_err(Stop::Failed)?;
+        groups.insert(id, group);
+    }
+    for (id, group) in groups {
+        let Some((group, coordinator)) = group else {
+            writeln!(out, "\nError: Consumer group '{id}' does not exist.")?;
+            continue;
         };
         if options.has("members") {
             print_state_notice(&id, &group.group_state, group.members.len(), out)?;
@@ -201,6 +201,7 @@ fn print_group_state(group: &DescribedGroup, coordinator: &Node, out: &mut dyn W
 mod tests {
     use super::*;
     use crate::client::admin::FoundOffset;
+    use crate::protocol::error_code::ErrorCode;
 
     #[test]
     fn a_description_has_a_row_per_partition_and_dashes_for_what_is_not_known() {

@@ -4,17 +4,21 @@ mod delete_offsets;
 mod describe;
 mod reset;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
 
 use crate::cli::cluster;
 use crate::cli::options::{BOOTSTRAP_SERVER, COMMAND_CONFIG, Options, Stop, Takes, Tool, flag};
 use crate::cli::table::{print_rows, width_of};
-use crate::client::cluster::Cluster;
+use crate::client::admin::is_of_consumers;
+use crate::client::cluster::{Cluster, Node};
 use crate::client::error::checked;
 use crate::client::pattern::comma_list;
 use crate::model::TopicPartition;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::delete_groups::DeleteGroupsRequest;
+use crate::protocol::messages::describe_groups::DescribedGroup;
 use crate::protocol::messages::metadata::MetadataResponseTopic;
 
 pub(crate) const TOOL: Tool = Tool {
@@ -82,10 +86,17 @@ fn check(options: &Options) -> Result<(), Stop> {
             return usage("Option [describe] does not take a value for [state]");
         }
     }
-    for (option, needs) in [("members", "describe"), ("verbose", "describe"), ("offsets", "describe"), ("type", "list")]
-    {
-        if options.has(option) && !options.has(needs) {
-            return Err(Stop::Usage(format!("Option [{option}] is available only with [{needs}]")));
+    let available: [(&str, &[&str]); 5] = [
+        ("members", &["describe"]),
+        ("verbose", &["describe"]),
+        ("offsets", &["describe"]),
+        ("state", &["describe", "list"]),
+        ("type", &["list"]),
+    ];
+    for (option, actions) in available {
+        if options.has(option) && !actions.iter().any(|action| options.has(action)) {
+            let actions = actions.join("] or [");
+            return Err(Stop::Usage(format!("Option [{option}] is available only with [{actions}]")));
         }
     }
     if options.has("delete") {
@@ -154,12 +165,27 @@ async fn run_action(options: &Options, out: &mut dyn Write) -> Result<(), Stop> 
     }
 }
 
-/// The groups that `--group` or `--all-groups` names.
+/// The groups that `--group` or `--all-groups` names, each once.
 async fn group_ids(options: &Options, cluster: &Cluster) -> Result<Vec<String>, Stop> {
     if options.has("all-groups") {
-        Ok(cluster.list_groups(&[], &[]).await?.into_iter().map(|group| group.group_id).collect())
-    } else {
-        Ok(options.values("group").into_iter().map(str::to_owned).collect())
+        return Ok(cluster.list_groups(&[], &[]).await?.into_iter().map(|group| group.group_id).collect());
+    }
+    let mut seen = BTreeSet::new();
+    let named = options.values("group").into_iter().filter(|id| seen.insert(*id));
+    Ok(named.map(str::to_owned).collect())
+}
+
+/// A group and its coordinator, or what is said of one that is none of consumers. `None` for one that there is not.
+/// Source: kafka 3.9.0-rc3 clients/.../admin/internals/DescribeConsumerGroupsHandler.java.
+async fn described(cluster: &Cluster, id: &str) -> Result<Result<Option<(DescribedGroup, Node)>, String>, Stop> {
+    match cluster.describe_group(id).await {
+        Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => Ok(Ok(None)),
+        Err(error) => Err(error.into()),
+        Ok((group, _)) if !is_of_consumers(&group.protocol_type) => {
+            let kind = group.protocol_type;
+            Ok(Err(format!("java.lang.IllegalArgumentException: GroupId {id} is not a consumer group ({kind}).")))
+        }
+        Ok(found) => Ok(Ok(Some(found))),
     }
 }
 
@@ -326,6 +352,10 @@ mod tests {
         );
         assert_eq!(refusal("--list --group g"), "Option \"[group]\" can't be used with option \"[list]\"");
         assert_eq!(refusal("--list --members"), "Option [members] is available only with [describe]");
+        let state = "Option [state] is available only with [describe] or [list]";
+        for action in ["--delete", "--delete-offsets --topic t", "--reset-offsets --topic t --to-latest"] {
+            assert_eq!(refusal(&format!("{action} --group g --state")), state);
+        }
         assert!(check(&TOOL.options("--bootstrap-server a:1 --list --state Stable")).is_ok());
     }
 }

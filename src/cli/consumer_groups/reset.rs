@@ -5,13 +5,12 @@ use std::io::Write;
 
 use regex::Regex;
 
-use super::{group_ids, partitions_of_arguments};
+use super::{described, group_ids, partitions_of_arguments};
 use crate::cli::options::{Options, Stop};
 use crate::cli::table::print_rows;
 use crate::client::admin::{Committed, EARLIEST, LATEST};
 use crate::client::cluster::Cluster;
 use crate::model::TopicPartition;
-use crate::protocol::error_code::ErrorCode;
 
 type Offsets = BTreeMap<TopicPartition, i64>;
 
@@ -241,11 +240,9 @@ pub(super) async fn reset(options: &Options, cluster: &Cluster, out: &mut dyn Wr
     }
     let mut prepared: BTreeMap<String, Offsets> = BTreeMap::new();
     for id in group_ids(options, cluster).await? {
-        let state = match cluster.describe_group(&id).await {
-            Ok((group, _)) => group.group_state,
-            Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => "Dead".to_owned(),
-            Err(error) => return Err(error.into()),
-        };
+        let group = described(cluster, &id).await?;
+        let group = group.map_err(|why| Stop::Failed(format!("java.util.concurrent.ExecutionException: {why}")))?;
+        let state = group.map_or_else(|| "Dead".to_owned(), |(group, _)| group.group_state);
         if !matches!(state.as_str(), "Empty" | "Dead") {
             writeln!(
                 out,

@@ -36,16 +36,20 @@ type Shown = (Option<String>, Option<String>);
 
 impl Plain {
     fn of_class(class: &str, out: &mut dyn Write) -> Result<Plain, Stop> {
-        if let Some(name) = class.strip_prefix("kafka.serializer.") {
-            writeln!(out, "{class} is deprecated. Please use org.apache.kafka.tools.api.{name} instead")?;
-        }
-        match class.rsplit('.').next().unwrap_or_default() {
+        const PACKAGE: &str = "org.apache.kafka.tools.api";
+        let deprecated = class.strip_prefix("kafka.serializer.");
+        let name = deprecated.or(class.strip_prefix(PACKAGE).and_then(|name| name.strip_prefix('.')));
+        let decoder = match name {
             // Of the default one, which leaves bytes as they are, Kafka prints which array in memory they are.
-            "" | "StringDecoder" | "DefaultDecoder" => Ok(Plain::Text),
-            "LongDecoder" => Ok(Plain::Long),
-            "IntegerDecoder" => Ok(Plain::Integer),
-            _ => Err(Stop::Failed(format!("The decoder {class} is not supported"))),
+            Some("StringDecoder" | "DefaultDecoder") => Plain::Text,
+            Some("LongDecoder") => Plain::Long,
+            Some("IntegerDecoder") => Plain::Integer,
+            _ => return Err(Stop::Failed(format!("The decoder {class} is not supported"))),
+        };
+        if let Some(name) = deprecated {
+            writeln!(out, "{class} is deprecated. Please use {PACKAGE}.{name} instead")?;
         }
+        Ok(decoder)
     }
 
     fn shown(self, bytes: &[u8]) -> Result<String, Stop> {
@@ -66,9 +70,9 @@ impl Decoder {
         if options.has("transaction-log-decoder") {
             return Ok(Decoder::Transactions);
         }
-        let value = Plain::of_class(options.value("value-decoder-class").unwrap_or_default(), out)?;
-        let key = Plain::of_class(options.value("key-decoder-class").unwrap_or_default(), out)?;
-        Ok(Decoder::Plain(key, value))
+        let mut plain = |flag| options.value(flag).map_or(Ok(Plain::Text), |class| Plain::of_class(class, out));
+        let value = plain("value-decoder-class")?;
+        Ok(Decoder::Plain(plain("key-decoder-class")?, value))
     }
 
     pub(super) fn shown(self, record: &RecordView<'_>) -> Result<Shown, Stop> {
@@ -164,6 +168,8 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "kafka.serializer.DefaultDecoder is deprecated. Please use org.apache.kafka.tools.api.DefaultDecoder instead\n"
         );
-        assert!(Plain::of_class("org.apache.kafka.tools.api.NoDecoder", &mut Vec::new()).is_err());
+        for none in ["org.apache.kafka.tools.api.NoDecoder", "com.example.LongDecoder", "LongDecoder", ""] {
+            assert!(Plain::of_class(none, &mut Vec::new()).is_err(), "{none}");
+        }
     }
 }

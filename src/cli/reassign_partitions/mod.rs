@@ -157,9 +157,22 @@ fn json_of(options: &Options, flag: &str) -> Result<Value, Stop> {
     let text = std::fs::read(path).map_err(|error| failed(format!("read {path}: {error}")))?;
     let parsed: Value =
         serde_json::from_slice(&text).map_err(|error| failed(format!("{path} is not JSON: {error}")))?;
+    if !parsed.is_object() {
+        return Err(failed(format!("Expected JSON object, received {parsed}")));
+    }
     match parsed.get("version").map_or(Some(1), Value::as_i64) {
         Some(1) => Ok(parsed),
         _ => Err(failed(format!("Not supported version field value {}", parsed["version"]))),
+    }
+}
+
+/// A list that may be left out, but be nothing else.
+/// Source: kafka 3.9.0-rc3 server-common/src/main/java/org/apache/kafka/server/util/json/JsonValue.java, asJsonArray.
+fn list_in<'a>(object: &'a Value, name: &str) -> Result<Option<&'a Vec<Value>>, String> {
+    match object.get(name) {
+        None => Ok(None),
+        Some(Value::Array(list)) => Ok(Some(list)),
+        Some(other) => Err(format!("Expected JSON array, received {other}")),
     }
 }
 
@@ -177,7 +190,7 @@ struct Asked {
 
 fn parse_reassignment(data: &Value) -> Result<Asked, String> {
     let (mut partitions, mut targets) = (Vec::new(), Targets::new());
-    for entry in data.get("partitions").and_then(Value::as_array).into_iter().flatten() {
+    for entry in list_in(data, "partitions")?.into_iter().flatten() {
         let topic = entry.get("topic").and_then(Value::as_str);
         let partition = entry.get("partition").and_then(number);
         let replicas = entry.get("replicas").and_then(Value::as_array);
@@ -186,7 +199,7 @@ fn parse_reassignment(data: &Value) -> Result<Asked, String> {
             return Err(format!("{entry} lacks a topic, a partition or replicas"));
         };
         let name = TopicPartition::new(topic, partition);
-        if let Some(log_dirs) = entry.get("log_dirs").and_then(Value::as_array) {
+        if let Some(log_dirs) = list_in(entry, "log_dirs")? {
             if log_dirs.len() != replicas.len() {
                 return Err(format!(
                     "Size of replicas list {replicas:?} is different from size of log dirs list {} for partition {name}",
@@ -349,7 +362,7 @@ async fn generate(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> 
         return Err(failed(format!("Broker list contains duplicate entries: {twice:?}")));
     }
     let data = json_of(options, "topics-to-move-json-file")?;
-    let entries = data.get("topics").and_then(Value::as_array).into_iter().flatten();
+    let entries = list_in(&data, "topics").map_err(Stop::Failed)?.into_iter().flatten();
     let topics: Option<Vec<String>> =
         entries.map(|entry| entry.get("topic").and_then(Value::as_str).map(str::to_owned)).collect();
     let topics = topics.ok_or_else(|| failed("an entry of \"topics\" lacks a topic"))?;
@@ -435,7 +448,7 @@ async fn execute(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> R
     }
     if let Some(rate) = throttle {
         let moves = moves(&ongoing, &proposed, &current);
-        set_throttles(cluster, &moves, rate).await?;
+        set_throttles(cluster, &moves, &live, rate).await?;
         writeln!(out, "The inter-broker throttle limit was set to {rate} B/s")?;
     }
     if let Some(rate) = log_dirs_throttle {
@@ -512,6 +525,7 @@ fn throttled(
 async fn set_throttles(
     cluster: &Cluster,
     moves: &BTreeMap<TopicPartition, Move>,
+    live: &BTreeSet<i32>,
     rate: i64,
 ) -> Result<(), ClientError> {
     let leaders = throttled(moves, |one| &one.sources);
@@ -524,7 +538,8 @@ async fn set_throttles(
     let brokers: BTreeSet<i32> =
         moves.values().flat_map(|one| one.sources.iter().chain(&one.destinations)).copied().collect();
     let rates = [(LEADER_RATE, Some(rate.to_string())), (FOLLOWER_RATE, Some(rate.to_string()))];
-    for broker in brokers {
+    // A broker that is gone changes nothing by itself, and keeps Kafka's tool from moving anything away from it.
+    for broker in brokers.intersection(live) {
         alter_configs(cluster, BROKER_RESOURCE, &broker.to_string(), &rates).await?;
     }
     Ok(())
@@ -703,6 +718,12 @@ mod tests {
         let moved = r#"{"partitions":[{"topic":"t","partition":0,"replicas":[1],"log_dirs":["/d"]}]}"#;
         let asked = parse_reassignment(&serde_json::from_str(moved).unwrap()).unwrap();
         assert_eq!(asked.log_dirs, Targets::from([((1, TopicPartition::new("t", 0)), "/d".to_owned())]));
+        for (field, wrong) in [("[\"/d\"]", "\"/d\""), ("[\"/d\"]", "null"), ("[1]", "1"), ("[1]", "[\"1\"]")] {
+            assert!(parsed(&moved.replace(field, wrong)).is_err(), "{field} as {wrong}");
+        }
+        let not_a_list = r#"{"partitions":{"topic":"t","partition":0,"replicas":[1]}}"#;
+        assert!(parsed(not_a_list).unwrap_err().starts_with("Expected JSON array, received {"));
+        assert_eq!(parsed(r#"{"partitions":null}"#), Err("Expected JSON array, received null".to_owned()));
         let too_many = moved.replace("[1]", "[1,2]");
         assert!(parsed(&too_many).unwrap_err().starts_with("Size of replicas list [1, 2] is different from"));
     }
