@@ -38,6 +38,11 @@ impl Prepared {
         &self.batches
     }
 
+    /// Whether a marker is among them.
+    pub fn ends_transaction(&self) -> bool {
+        self.batches.iter().any(|batch| batch.header.is_control)
+    }
+
     /// Old producers may send nothing at all; that succeeds and appends nothing.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
