@@ -44,15 +44,22 @@ pub(crate) struct Disks {
     silent: Arc<Silent>,
 }
 
-/// The directories whose disks were left and have not answered yet: of each, how many fetches have left it.
+/// The directories whose disks were left and have not answered yet.
 #[derive(Default)]
 struct Silent {
-    dirs: Mutex<HashMap<Option<PathBuf>, usize>>,
+    dirs: Mutex<HashMap<Option<PathBuf>, Left>>,
     answers: Notify,
 }
 
+struct Left {
+    /// How many have left it.
+    fetches: usize,
+    /// When the first did.
+    since: Instant,
+}
+
 impl Silent {
-    fn dirs(&self) -> MutexGuard<'_, HashMap<Option<PathBuf>, usize>> {
+    fn dirs(&self) -> MutexGuard<'_, HashMap<Option<PathBuf>, Left>> {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,7 +96,8 @@ impl Asked {
 
     fn leave(&self) {
         if !self.is_left.swap(true, Ordering::AcqRel) {
-            *self.silent.dirs().entry(self.dir.clone()).or_default() += 1;
+            let mut dirs = self.silent.dirs();
+            dirs.entry(self.dir.clone()).or_insert_with(|| Left { fetches: 0, since: Instant::now() }).fetches += 1;
         }
     }
 }
@@ -101,9 +109,9 @@ impl Drop for Asked {
         }
         {
             let mut dirs = self.silent.dirs();
-            let left = dirs.get_mut(&self.dir).map_or(0, |fetches| {
-                *fetches -= 1;
-                *fetches
+            let left = dirs.get_mut(&self.dir).map_or(0, |left| {
+                left.fetches -= 1;
+                left.fetches
             });
             if left > 0 {
                 return;
@@ -143,6 +151,13 @@ impl Disks {
     /// The directories whose disks are not to be asked.
     pub fn silent_dirs(&self) -> HashSet<Option<PathBuf>> {
         self.silent.dirs().keys().cloned().collect()
+    }
+
+    /// Those that have been silent for longer than that.
+    pub fn dirs_silent_for(&self, time: Duration) -> HashSet<Option<PathBuf>> {
+        let dirs = self.silent.dirs();
+        let silent = dirs.iter().filter(|(_, left)| left.since.elapsed() > time);
+        silent.map(|(dir, _)| dir.clone()).collect()
     }
 
     /// What it is to a fetch that nothing of this directory was done for it. To be asked afterwards, with an eye on
