@@ -396,4 +396,24 @@ fn a_stored_setting_that_is_not_supported_costs_the_others_nothing() {
     until_produced(&mut client, "t", 5000, Err(MESSAGE_TOO_LARGE));
     store(&ConfigEntity::Broker(0), &[("listeners", "SSL://127.0.0.1:1"), ("message.max.bytes", "9000")]);
     until_produced(&mut client, "t", 5000, Ok(()));
+
+    // A JVM broker is to find it again, whatever else is changed meanwhile.
+    let changed = |client: &mut Client, name: &str, entity: &ConfigEntity, unsupported: &str, source: i8| {
+        let steps = [("message.max.bytes", SET, Some("4000")), ("log.retention.ms", DELETE, None)];
+        assert_eq!(change(client, BROKER, name, &steps), (0, None));
+        let stored = runtime.block_on(session.config(entity)).expect("it is stored");
+        let mut expected = ["message.max.bytes", unsupported];
+        expected.sort_unstable();
+        assert!(stored.keys().eq(&expected), "{stored:?}");
+        eventually(PATIENCE, "it is in force", || match dynamic(client, "message.max.bytes") {
+            Some((Some(value), from)) if (value.as_str(), from) == ("4000", source) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    };
+    changed(&mut client, "0", &ConfigEntity::Broker(0), "listeners", DYNAMIC_BROKER);
+    assert_eq!(change(&mut client, BROKER, "0", &[("message.max.bytes", DELETE, None)]), (0, None));
+    changed(&mut client, "", &ConfigEntity::DefaultBroker, "metric.reporters", DYNAMIC_DEFAULT_BROKER);
+    let (code, _) = change(&mut client, BROKER, "", &[("metric.reporters", SET, Some("com.example.R"))]);
+    assert_eq!(code, INVALID_REQUEST, "nobody asks for it in vain");
+    assert_eq!(change(&mut client, BROKER, "", &[("metric.reporters", DELETE, None)]), (0, None));
 }

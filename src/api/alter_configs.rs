@@ -277,18 +277,24 @@ async fn alter_broker(server: &Server, name: &str, change: &Change, validate_onl
         }
     };
     let valid = |stored: &Properties| {
-        let mut proposed = match change {
-            Change::Replace(proposed) => proposed.clone(),
-            // Like Kafka, an incremental change also drops what is stored and cannot be used.
-            Change::Steps(steps) => dynamic::change_broker(&dynamic::usable(stored, scope).0, steps).map_err(unfit)?,
+        let config = server.config.load();
+        let valid = |proposed: &Properties| {
+            let refused = |why: ConfigError| Refusal::invalid_request(why.to_string());
+            dynamic::validate_broker(&config, proposed, scope).map_err(refused)
         };
-        dynamic::validate_broker(&server.config.load(), &proposed, scope)
-            .map_err(|why| Refusal::invalid_request(why.to_string()))?;
-        if let Change::Steps(steps) = change {
-            // A JVM broker is to find its passwords again; who wants one deleted has said so.
-            let kept = dynamic::encrypted(stored, scope).into_iter();
-            proposed.extend(kept.filter(|(name, _)| steps.iter().all(|(step, _)| step != name)));
-        }
+        let steps = match change {
+            Change::Replace(proposed) => return valid(proposed).map(|()| proposed.clone()),
+            Change::Steps(steps) => steps,
+        };
+        // Like Kafka, an incremental change also drops what is stored and cannot be used.
+        let mut proposed = dynamic::change_broker(&dynamic::usable(stored, scope).0, steps).map_err(unfit)?;
+        // A JVM broker is to find again what it uses and we do not, its passwords too; who wants it otherwise has said so.
+        let mut kept = dynamic::left_out(&config, stored, scope);
+        kept.extend(dynamic::encrypted(stored, scope));
+        kept.retain(|name, _| steps.iter().all(|(step, _)| step != name));
+        proposed.retain(|name, _| !kept.contains_key(name));
+        valid(&proposed)?;
+        proposed.extend(kept);
         Ok(proposed)
     };
     let note = |proposed: &Properties| {

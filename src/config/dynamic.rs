@@ -256,7 +256,7 @@ pub fn encrypted(stored: &Properties, scope: Scope) -> Properties {
     };
     let is_password = |name: &str| setting_behind(name).is_some_and(|one| one.config_type == ConfigType::Password);
     let passwords = stored.iter().filter(|(name, _)| !is_misplaced(name) && is_password(name));
-    passwords.map(|(name, value)| (name.clone(), value.clone())).collect()
+    passwords.map(owned).collect()
 }
 
 /// The configuration under what can be used of a broker's stored settings, and a line for each that cannot. One that is not
@@ -302,6 +302,25 @@ pub fn under_stored(
         put_back(&mut layers[at], in_force[at], &name);
         complaints.push(format!("the stored setting {name} of a broker is ignored: {why}"));
     }
+}
+
+/// What of a broker's stored settings could be used, and is not: see [`under_stored`].
+pub fn left_out(config: &KafkaConfig, stored: &Properties, scope: Scope) -> Properties {
+    let (stored, _) = usable(stored, scope);
+    let (default, broker) = match scope {
+        Scope::Broker => (config.dynamic_default(), &stored),
+        Scope::ClusterDefault => (&stored, config.dynamic_broker()),
+    };
+    let Ok((under, _)) = under_stored(config, default, broker) else { return Properties::new() };
+    let used = match scope {
+        Scope::Broker => under.dynamic_broker(),
+        Scope::ClusterDefault => under.dynamic_default(),
+    };
+    stored.iter().filter(|(name, value)| used.get(*name) != Some(value)).map(owned).collect()
+}
+
+fn owned((name, value): (&String, &String)) -> (String, String) {
+    (name.clone(), value.clone())
 }
 
 /// The setting is what it was or, if that is what it is, not there any more.

@@ -8,6 +8,7 @@
 //!   [`replica_log`] is that log on the replicas of this broker.
 //! - [`transaction`] is the transaction coordinator: its core, the records of `__transaction_state`, its door, and who
 //!   sends the markers.
+//! - `refusals` keeps those who are refused for what the broker holds from filling its log.
 //! - [`producer_ids`] hands out the ids of idempotent producers.
 //!
 //! Invariant: state that a client was told of is in the log first; what is loaded after an election is exactly
@@ -19,6 +20,7 @@ pub mod group;
 pub(crate) mod partitioner;
 pub mod producer_ids;
 pub(crate) mod record_error;
+mod refusals;
 pub mod replica_log;
 pub mod shard;
 #[cfg(test)]

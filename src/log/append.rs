@@ -116,7 +116,13 @@ impl State {
         if prepared.is_empty() {
             return Ok((self.empty_append(), Rolled::No));
         }
-        prepared.assign(first_offset.0, leader_epoch.0, now_ms);
+        // Of now, not of the request: what was read after it may have been appended before it.
+        // Source: kafka 3.9.0-rc3 UnifiedLog.scala (append), LogValidator.java, which asks the clock under the log's lock.
+        let append_time_ms = match prepared.timestamp_type() {
+            TimestampType::LogAppendTime => (self.parent.wall_clock)().max(now_ms),
+            TimestampType::CreateTime => now_ms,
+        };
+        prepared.assign(first_offset.0, leader_epoch.0, append_time_ms);
         let bytes = self.check_size(prepared.size_in_bytes())?;
         let mut aborts = 0;
         for batch in prepared.batches() {

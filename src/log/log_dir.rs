@@ -15,6 +15,7 @@ use super::pending::{Due, Pending};
 use super::producer_state::ProducerLimits;
 use super::reserve::Reserve;
 use crate::codec::writer::RegionSource;
+use crate::model::clock::wall_clock_ms;
 use crate::model::{Offset, TopicPartition};
 
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct LogDir {
     pub wrong_indexes: Pending<(TopicPartition, Offset)>,
     pub reserve: Reserve,
     pub pace: Pace,
+    /// What dates records in topics that stamp them; tests move it.
+    pub wall_clock: fn() -> i64,
     /// How many logs and copies of logs are in it.
     logs: AtomicUsize,
     doomed: Mutex<Vec<Doomed>>,
@@ -100,6 +103,7 @@ impl LogDir {
             wrong_indexes: Pending::default(),
             reserve: Reserve::of(reserved_bytes),
             pace: Pace::default(),
+            wall_clock: wall_clock_ms,
             logs: AtomicUsize::new(0),
             doomed: Mutex::default(),
             truncated: Pending::default(),

@@ -1,5 +1,6 @@
 //! The rules of one log, one by one.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,8 +17,9 @@ use super::{FirstBatch, OffsetQuery, ReadUntil, TimestampedOffset};
 use crate::config::log::LogConfig;
 use crate::config::metadata_version::MetadataVersion;
 use crate::model::{LeaderEpoch, Offset, TopicId};
-use crate::record::append_rules::AppendOrigin;
-use crate::record::batch::Batches;
+use crate::record::append::prepare;
+use crate::record::append_rules::{AppendOrigin, AppendRules};
+use crate::record::batch::{Batches, TimestampType};
 use crate::record::compression::Codec;
 
 #[test]
@@ -33,6 +35,27 @@ fn appended_batches_get_offsets_and_the_leader_epoch_and_are_read_back() {
     assert!(read.iter().all(|(header, _)| header.partition_leader_epoch == 3));
     log.write_small_files().expect("written");
     assert_eq!(std::fs::read_to_string(one.dir().join("leader-epoch-checkpoint")).expect("written"), "0\n1\n3 0\n");
+}
+
+#[test]
+fn a_log_that_dates_its_records_does_so_in_the_order_of_their_offsets() {
+    thread_local!(static CLOCK: Cell<i64> = const { Cell::new(0) });
+    let mut one = OneLog::new(LogConfig::default());
+    Arc::get_mut(&mut one.parent).expect("nobody else has it").wall_clock = || CLOCK.get();
+    let log = one.open_clean();
+    log.follow(LeaderEpoch(0)).expect("the first epoch");
+    let rules = AppendRules { timestamp_type: TimestampType::LogAppendTime, ..AppendRules::default() };
+    // The one that was read first is held up; and at last somebody sets the clock back.
+    let times = [(5_000, 4_000), (5_001, 1_000), (10, 7_000)].map(|(clock_ms, requested_ms)| {
+        CLOCK.set(clock_ms);
+        let mut prepared = prepare(batch(&[1, 2], 5).build(), &rules, requested_ms).expect("a valid batch");
+        let appended = log.append_as_leader(&mut prepared, LeaderEpoch(0), AppendOrigin::Client, requested_ms);
+        let appended = appended.expect("appended");
+        assert_eq!(appended.max_timestamp_ms, appended.log_append_time_ms);
+        appended.log_append_time_ms
+    });
+    assert_eq!(times, [5_000, 5_001, 7_000]);
+    assert_eq!(read_all(&log).iter().map(|(header, _)| header.max_timestamp).collect::<Vec<_>>(), times);
 }
 
 #[test]

@@ -38,6 +38,15 @@ impl Prepared {
         &self.batches
     }
 
+    /// Whether a marker is among them.
+    pub fn ends_transaction(&self) -> bool {
+        self.batches.iter().any(|batch| batch.header.is_control)
+    }
+
+    pub fn timestamp_type(&self) -> TimestampType {
+        self.timestamp_type
+    }
+
     /// Old producers may send nothing at all; that succeeds and appends nothing.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
@@ -52,10 +61,11 @@ impl Prepared {
         self.batches.iter().map(PreparedBatch::size_in_bytes).sum()
     }
 
-    /// Gives the records their place in the log. Cheap, and may be repeated with other values.
-    pub fn assign(&mut self, first_offset: i64, leader_epoch: i32, now_ms: i64) {
+    /// Gives the records their place in the log and, if the topic stamps them itself, their time. Cheap, and may be repeated
+    /// with other values.
+    pub fn assign(&mut self, first_offset: i64, leader_epoch: i32, append_time_ms: i64) {
         self.max_timestamp = NO_TIMESTAMP;
-        let append_time = (self.timestamp_type == TimestampType::LogAppendTime).then_some(now_ms);
+        let append_time = (self.timestamp_type == TimestampType::LogAppendTime).then_some(append_time_ms);
         self.log_append_time_ms = append_time.unwrap_or(NO_TIMESTAMP);
         let mut next_offset = first_offset;
         for batch in &mut self.batches {

@@ -165,6 +165,52 @@ async fn of_a_disk_from_which_much_cannot_be_sent_one_region_is_read_again_at_a_
     .await;
 }
 
+/// What it is told of who leads by now waits for the disk too.
+#[tokio::test]
+async fn consumers_of_a_disk_that_is_silent_for_too_long_look_for_another_leader() {
+    const LAG: Duration = Duration::from_secs(30);
+    let config = ReplicaConfig { replica_lag_time_max_ms: LAG.as_millis() as i64, ..ReplicaConfig::default() };
+    let fixture = slow_and_fast(config).await;
+    let replicas = &fixture.replicas;
+    let (consumer, now) = (fixture.consumer("slow", 0, 1).fetcher, std::time::Instant::now);
+    let caught_up = FetchQuery { fetcher: follower(2), ..fixture.consumer("fast", 2, 1) };
+    replicas.fetch(&caught_up, Instant::now(), now()).await;
+    let disk = fixture.hang("slow", 0, None).await;
+    tokio::time::pause();
+    let told = async |fetcher| {
+        let outcomes = replicas.fetch(&of_both(&fixture, fetcher, 0), Instant::now(), now()).await;
+        let [slow, fast] = outcomes.try_into().expect("one for each");
+        assert!(fast.is_ok(), "{fast:?}");
+        slow.expect_err("its disk does not answer")
+    };
+    let full =
+        replicas.fetch_in_session(&in_session(0, 0), of_both(&fixture, consumer, 0), Instant::now(), now()).await;
+    let refused_in_session = async |epoch| {
+        let query = FetchQuery { partitions: Vec::new(), ..of_both(&fixture, consumer, 0) };
+        let reply = replicas.fetch_in_session(&in_session(full.session_id, epoch), query, Instant::now(), now()).await;
+        let refused = reply.answers.into_iter().filter_map(|(query, outcome)| Some((query.topic?, outcome.err()?)));
+        refused.map(|(topic, why)| (topic.to_string(), why)).collect::<Vec<_>>()
+    };
+    tokio::time::advance(LAG - Duration::from_secs(1)).await;
+    assert!(matches!(told(consumer).await, ReplicaError::DiskIsSilent));
+    assert_eq!(refused_in_session(1).await.len(), 0);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert!(matches!(told(consumer).await, ReplicaError::Offline));
+    for epoch in [2, 3] {
+        let refused = refused_in_session(epoch).await;
+        assert!(matches!(&refused[..], [(topic, ReplicaError::Offline)] if topic == "slow"), "{refused:?}");
+    }
+    assert!(matches!(told(follower(2)).await, ReplicaError::DiskIsSilent), "it asks the controller");
+    assert!(!disk.has_answered());
+    tokio::time::resume();
+    for appended in disk.answer() {
+        appended.expect("appended");
+    }
+    until("the disk has answered", || !replicas.is_any_disk_silent()).await;
+    let outcomes = replicas.fetch(&of_both(&fixture, consumer, 0), Instant::now(), now()).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
 /// What I/O threads read below the directory waits at the gate, and is in memory once that is open. How often that was.
 fn of_cold_reads_below(dir: &Path) -> (Arc<Gate>, Arc<AtomicUsize>, faults::InForce) {
     let (gate, reads) = (Arc::new(Gate::default()), Arc::new(AtomicUsize::new(0)));

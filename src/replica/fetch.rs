@@ -303,7 +303,7 @@ impl ReplicaManager {
         let mut is_last = deadline <= Instant::now();
         let mut asking = Asking { asked, of: None };
         let mut unknown_at_first = None;
-        let (reads, looked) = loop {
+        let (reads, mut looked) = loop {
             let answers = self.disks.answers();
             tokio::pin!(answers);
             let mut left_out = LeftOut::Nothing;
@@ -370,8 +370,36 @@ impl ReplicaManager {
                 add(&self.counters.fetches_expired, 1);
             }
         };
+        if let Fetcher::Consumer { .. } = query.fetcher {
+            self.refuse_long_silent(&reads, &mut looked).await;
+        }
         self.count(query.fetcher, &looked);
         (reads, looked.outcomes)
+    }
+
+    /// Of a disk that is silent for as long as takes a follower out of an ISR a consumer hears what it would if that had failed,
+    /// and looks who leads: what this broker is told of another leader waits for the disk too. A JVM broker would leave the
+    /// whole fetch without an answer.
+    async fn refuse_long_silent(&self, reads: &Reads<'_>, looked: &mut Looked) {
+        let dirs = self.disks.dirs_silent_for(self.around.replica_lag_time_max);
+        if dirs.is_empty() {
+            return;
+        }
+        for (place, outcome) in looked.outcomes.iter_mut().enumerate() {
+            if place % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
+            if matches!(outcome, Err(ReplicaError::DiskIsSilent))
+                && self.hosted(reads.get(place)).is_some_and(|hosted| dirs.contains(&hosted.parent_dir()))
+            {
+                *outcome = Err(ReplicaError::Offline);
+                looked.refused += 1;
+            }
+        }
+    }
+
+    fn hosted(&self, (asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)) -> Option<Arc<Partition>> {
+        hosted.cloned().or_else(|| self.hosted.get(asked.topic.as_ref()?, asked.partition))
     }
 
     /// Counts what a fetcher is told.
@@ -434,16 +462,14 @@ impl ReplicaManager {
         let is_any_held_up = self.log_dirs.is_any_held_up();
         let mut limits = FetchLimits { bytes_left: query.bytes_max, first_batch, asked: None };
         // Where it is read, or what is told instead.
-        let find = |(asked, hosted): (&PartitionQuery, Option<&Arc<Partition>>)| {
+        let find = |read: (&PartitionQuery, Option<&Arc<Partition>>)| {
+            let (asked, hosted) = read;
             let Some(topic) = &asked.topic else { return Err(ReplicaError::UnknownTopicId) };
             if image.partition(topic, asked.partition).is_none() {
                 return Err(ReplicaError::UnknownTopicOrPartition);
             }
-            if is_any_held_up {
-                let hosted = hosted.cloned().or_else(|| self.hosted.get(topic, asked.partition));
-                if let Some(held_up) = hosted.filter(|hosted| hosted.is_held_up()) {
-                    return Ok(Found::HeldUp(held_up));
-                }
+            if is_any_held_up && let Some(held_up) = self.hosted(read).filter(|hosted| hosted.is_held_up()) {
+                return Ok(Found::HeldUp(held_up));
             }
             let partition = match hosted {
                 Some(hosted) if hosted.has_failed_log() => return Err(ReplicaError::Offline),
@@ -580,13 +606,18 @@ impl ReplicaManager {
     }
 
     /// What this comes to on an I/O thread, for a fetch; `None` if the disk does not answer it.
-    pub async fn ask_disk<T: Send + 'static>(
+    pub(crate) async fn ask_disk<T: Send + 'static>(
         &self,
         dir: Option<PathBuf>,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&Asked) -> T + Send + 'static,
     ) -> Option<T> {
-        let work = Work { dir, place: 0, run: Box::new(move |_: &Asked| work()) };
+        let work = Work { dir, place: 0, run: Box::new(work) };
         self.disks.ask(vec![work], Instant::now() + PATIENCE).await.pop().map(|(_, outcome)| outcome)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_any_disk_silent(&self) -> bool {
+        !self.disks.silent_dirs().is_empty()
     }
 
     /// What was found in a log could not be sent: an I/O thread reads it, one region of each directory at a time, and the
@@ -611,7 +642,7 @@ impl ReplicaManager {
         let silent = self.disks.silent_dirs();
         let mut works = Vec::new();
         let mut is_cold = HashSet::new();
-        for (place, ((asked, hosted), outcome)) in reads.iter().zip(&looked.outcomes).enumerate() {
+        for (place, (read, outcome)) in reads.iter().zip(&looked.outcomes).enumerate() {
             if place % PARTITIONS_A_SLICE == PARTITIONS_A_SLICE - 1 {
                 tokio::task::yield_now().await;
             }
@@ -619,8 +650,7 @@ impl ReplicaManager {
             if is_cached(region) {
                 continue;
             }
-            let named = || asked.topic.as_ref().and_then(|topic| self.hosted.get(topic, asked.partition));
-            let Some(hosted) = hosted.cloned().or_else(named) else { continue };
+            let Some(hosted) = self.hosted(read) else { continue };
             is_cold.insert(place);
             let (dir, region) = (hosted.parent_dir(), region.clone());
             if silent.contains(&dir) {

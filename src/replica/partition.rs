@@ -556,6 +556,8 @@ impl<L: PartitionLog> Partition<L> {
         let committed = match state.high_watermark >= info.log_end_offset {
             // With what was appended before, and waited for a replica that is not waited for any more.
             true if has_moved && (info.duplicate || before < info.first_offset) => Moved::Unknown,
+            // With all that its transaction wrote, to who reads what is committed alone.
+            true if prepared.ends_transaction() => Moved::Unknown,
             // Every append counts its own bytes, also when another's, later in the log, has moved the high watermark past
             // it.
             true => arrived,

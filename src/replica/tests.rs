@@ -34,6 +34,7 @@ use crate::replica::control::{ControlEpochs, ControlRefusal, Decisions, Partitio
 use crate::replica::decisions::{Changed, LeadershipEvent, TopicConfigs, change_role};
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
+use crate::replica::fetch_session::SessionRequest;
 use crate::replica::fetcher::fetchers::FetchChange;
 use crate::replica::interleaving_tests;
 use crate::replica::io::IoThreads;
@@ -446,6 +447,50 @@ async fn a_fetch_at_the_end_waits_for_the_next_append() {
     assert_eq!(outcomes[0].as_ref().expect("it may be read").bytes(), records(3).len());
     let nothing = fixture.replicas.fetch(&fixture.consumer("t", 3, 1), Instant::now(), std::time::Instant::now()).await;
     assert_eq!(nothing[0].as_ref().expect("it may be read").bytes(), 0, "the deadline has passed");
+}
+
+/// Whose last batch is short: what it is enough with has been in the log before.
+#[tokio::test]
+async fn a_fetch_that_waits_for_what_is_committed_is_told_of_a_whole_transaction() {
+    const ENOUGH: usize = 10_000;
+    let now = std::time::Instant::now;
+    for in_session in [false, true] {
+        let fixture = Fixture::new();
+        fixture.publish(&[("t", 0)]).await;
+        assert_eq!(fixture.decide("t", 0, 1, 0, &[1]).await, Ok(()));
+        let fetcher = Fetcher::Consumer { read_committed: true, may_read_from_follower: false };
+        let query = FetchQuery { fetcher, ..fixture.consumer("t", 0, ENOUGH) };
+        let session = |session_id, session_epoch| SessionRequest {
+            session_id,
+            session_epoch,
+            uses_topic_ids: false,
+            forgotten: Vec::new(),
+        };
+        let full = fixture.replicas.fetch_in_session(&session(0, 0), query.clone(), Instant::now(), now()).await;
+        let terms = AppendTerms { origin: AppendOrigin::Coordinator, ..TERMS };
+        let append = |batch| drop(fixture.replicas.append("t", 0, batch, terms, NOW_MS).expect("this broker leads"));
+        let mut batch = BatchBuilder::new().producer(7, 0, 0).transactional(true);
+        batch.append(NOW_MS, None, Some(&[b'x'; 2 * ENOUGH]), &[]);
+        append(batch.build());
+
+        let replicas = Arc::clone(&fixture.replicas);
+        let waiting = tokio::spawn(async move {
+            if in_session {
+                let query = FetchQuery { partitions: Vec::new(), ..query };
+                let reply = replicas.fetch_in_session(&session(full.session_id, 1), query, soon(), now()).await;
+                reply.answers.into_iter().map(|(_, outcome)| outcome).collect()
+            } else {
+                replicas.fetch(&query, soon(), now()).await
+            }
+        });
+        let counters = &fixture.replicas.counters;
+        until("it waits", || counters.fetches_parked.load(Ordering::Relaxed) > 0).await;
+        until_all_wait().await;
+        append(end_transaction_marker(7, 0, TransactionOutcome::Commit, 0, NOW_MS));
+        let outcomes: Vec<_> = waiting.await.expect("no panic");
+        assert!(outcomes[0].as_ref().expect("it may be read").bytes() > 2 * ENOUGH);
+        assert_eq!(counters.fetches_expired.load(Ordering::Relaxed), 0, "in a session: {in_session}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! Settings that the cluster remembers, and how brokers hear that they changed.
-use crate::error::{ZkError, ZnodeError};
+use crate::error::{ZkError, ZnodeError, is_connection_loss};
 use crate::session::{CreateKind, ZooKeeper};
 use crate::znode::config::{self, ConfigEntity};
 use crate::znode::config_change;
 use std::collections::BTreeMap;
+use zookeeper_client::{Error, MultiWriteError};
 
 /// A stored configuration, if it can be understood, and the version of its znode; `None` when there is none.
 #[derive(Debug)]
@@ -51,28 +52,85 @@ impl ZooKeeper {
         version: Option<i32>,
     ) -> Result<(), ZkError> {
         let (path, data) = (entity.path(), config::encode(config));
-        let written = match version {
-            Some(version) => self.set(&path, &data, version).await.map(|_| ()),
-            None => self.create_recursive(&path, &data, CreateKind::Persistent).await.map(|_| ()),
-        };
-        match written {
+        match self.write_and_notify(entity, &data, version).await {
             // The reply to our own request may have been lost.
             Err(ZkError::BadVersion { .. } | ZkError::NodeExists { .. })
-                if self.get(&path).await?.is_some_and(|(found, _)| found == data) => {}
-            written => written?,
+                if self.get(&path).await?.is_some_and(|(found, _)| found == data) =>
+            {
+                self.notify_config_change(entity).await
+            }
+            written => written,
         }
-        self.notify_config_change(entity).await
     }
 
     /// Replaces the whole configuration of the entity and tells all brokers. Two writers at once: the last one wins.
     pub async fn set_config(&self, entity: &ConfigEntity, config: &BTreeMap<String, String>) -> Result<(), ZkError> {
-        self.set_or_create(&entity.path(), &config::encode(config)).await?;
-        self.notify_config_change(entity).await
+        let data = config::encode(config);
+        loop {
+            match self.write_and_notify(entity, &data, Some(-1)).await {
+                Err(ZkError::NoNode { .. }) => {}
+                written => return written,
+            }
+            match self.write_and_notify(entity, &data, None).await {
+                Err(ZkError::NodeExists { .. }) => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// Sets the znode of the entity, or creates it if there is no version, and tells brokers, or does neither: of what is stored
+    /// and not told of nobody hears before the next change.
+    async fn write_and_notify(&self, entity: &ConfigEntity, data: &[u8], version: Option<i32>) -> Result<(), ZkError> {
+        const CONFIG: usize = 0;
+        let path = entity.path();
+        let (change_path, change) = config_change(entity);
+        self.fits(&path, data.len() + change_path.len() + change.len())?;
+        loop {
+            let (permit, connection) = self.admitted().await?;
+            let committed = async {
+                let mut writer = connection.client.new_multi_writer();
+                match version {
+                    Some(version) => writer.add_set_data(&path, data, Some(version))?,
+                    None => {
+                        writer.add_create(
+                            &path,
+                            data,
+                            &CreateKind::Persistent.mode().with_acls(self.acls_for(&path)),
+                        )?;
+                    }
+                }
+                let sequential = CreateKind::PersistentSequential.mode().with_acls(self.acls_for(&change_path));
+                writer.add_create(&change_path, &change, &sequential)?;
+                writer.commit().await
+            }
+            .await;
+            drop(permit);
+            let (at, source) = match committed {
+                Ok(_) => return Ok(()),
+                Err(MultiWriteError::RequestFailed { source }) => (CONFIG, source),
+                Err(MultiWriteError::OperationFailed { index, source }) => (index, source),
+            };
+            match source {
+                source if is_connection_loss(&source) => {}
+                // There is nothing to set.
+                Error::NoNode if at == CONFIG && version.is_some() => return Err(ZkError::from_client(&path, source)),
+                Error::NoNode => {
+                    let missing = match path.rsplit_once('/') {
+                        Some((parent, _)) if at == CONFIG => parent,
+                        _ => config_change::ROOT,
+                    };
+                    match self.create_recursive(missing, b"", CreateKind::Persistent).await {
+                        Ok(_) | Err(ZkError::NodeExists { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                source => return Err(ZkError::from_client(if at == CONFIG { &path } else { &change_path }, source)),
+            }
+        }
     }
 
     pub async fn notify_config_change(&self, entity: &ConfigEntity) -> Result<(), ZkError> {
-        let path = format!("{}/{}", config_change::ROOT, config_change::PREFIX);
-        let data = config_change::encode(&entity.entity_path());
+        let (path, data) = config_change(entity);
         self.create_recursive(&path, &data, CreateKind::PersistentSequential).await.map(|_| ())
     }
 
@@ -81,4 +139,10 @@ impl ZooKeeper {
         let names = self.children(&format!("/config/{entity_type}")).await?;
         Ok(names.iter().filter_map(|name| ConfigEntity::from_entity_path(&format!("{entity_type}/{name}"))).collect())
     }
+}
+
+/// What tells brokers of a change: the beginning of its path, and its data.
+fn config_change(entity: &ConfigEntity) -> (String, Vec<u8>) {
+    let path = format!("{}/{}", config_change::ROOT, config_change::PREFIX);
+    (path, config_change::encode(&entity.entity_path()))
 }

@@ -125,6 +125,41 @@ async fn a_config_is_replaced_only_as_it_was_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_config_is_stored_and_told_of_or_neither() {
+    let server = Server::shared();
+    let zk = cluster(&server, "/told").await;
+    let entity = ConfigEntity::Topic("t".to_owned());
+    let config = |value: &str| BTreeMap::from([("retention.ms".to_owned(), value.to_owned())]);
+    let written = async || zk.exists(&entity.path()).await.unwrap().expect("it is stored").mzxid;
+    let told = async || {
+        let changes = zk.children("/config/changes").await.unwrap();
+        let last = changes.into_iter().max().expect("one is told of");
+        zk.exists(&format!("/config/changes/{last}")).await.unwrap().expect("it is there").czxid
+    };
+    zk.replace_config(&entity, &config("1"), None).await.unwrap();
+    assert_eq!(told().await, written().await, "created");
+    zk.replace_config(&entity, &config("2"), Some(0)).await.unwrap();
+    assert_eq!(told().await, written().await, "replaced");
+    zk.set_config(&entity, &config("3")).await.unwrap();
+    assert_eq!(told().await, written().await, "set");
+    let before = told().await;
+    assert!(zk.replace_config(&entity, &config("4"), Some(0)).await.is_err());
+    assert_eq!(told().await, before, "what is refused is not told of");
+
+    // Somebody has removed all of it.
+    for change in zk.children("/config/changes").await.unwrap() {
+        assert!(zk.delete(&format!("/config/changes/{change}"), -1).await.unwrap());
+    }
+    for gone in ["/config/changes", "/config/topics/t", "/config/topics"] {
+        assert!(zk.delete(gone, -1).await.unwrap());
+    }
+    assert!(matches!(zk.replace_config(&entity, &config("5"), Some(0)).await, Err(ZkError::NoNode { .. })));
+    zk.set_config(&entity, &config("5")).await.unwrap();
+    assert_eq!(told().await, written().await, "created where nothing was");
+    assert_eq!(zk.config(&entity).await.unwrap(), config("5"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn config_changes_arrive_in_order_and_again_for_a_late_reader() {
     let server = Server::shared();
     let zk = cluster(&server, "/changes").await;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use log::warn;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::sections::GroupConfig;
@@ -15,9 +16,11 @@ use crate::coordinator::group::requests::{Caller, Commit, CommitAnswer, Join, Jo
 use crate::coordinator::group::state::{GroupDescription, GroupState};
 use crate::coordinator::group::turn::{Answer, GroupEffect};
 use crate::coordinator::partitioner::partition_for;
+use crate::coordinator::refusals::Refusals;
 use crate::coordinator::shard::{Clock, NotServing, Shard, ShardEvent, Shards, TopicTerms, now};
 use crate::coordinator::topic_log::CoordinatorLog;
 use crate::model::lock::Guard;
+use crate::model::shown::shown;
 use crate::model::{Offset, ProducerId, TopicPartition};
 use crate::record::build::TransactionOutcome;
 
@@ -78,13 +81,19 @@ impl GroupCoordinator {
             required_acks: settings.offsets_commit_required_acks,
             append_timeout: Duration::from_millis(u64::try_from(settings.offsets_commit_timeout_ms).unwrap_or(0)),
         };
-        let counted = Arc::clone(&counters);
+        let (counted, refusals) = (Arc::clone(&counters), Refusals::default());
         let effect = Box::new(move |effect| match effect {
             GroupEffect::RebalanceCompleted => count(&counted.completed_rebalances),
             GroupEffect::OffsetsCommitted(offsets) => add(&counted.offsets_committed, offsets as u64),
             GroupEffect::OffsetsExpired(offsets) => add(&counted.offsets_expired, offsets as u64),
             GroupEffect::OffsetsDeleted(offsets) => add(&counted.offsets_deleted, offsets as u64),
-            GroupEffect::RefusedForSize => count(&counted.refused_for_size),
+            GroupEffect::RefusedForSize { group_id, setting } => {
+                count(&counted.refused_for_size);
+                // Its client may not say why it fails.
+                if refusals.is_news(&group_id, Instant::now()) {
+                    warn!("Group {} is refused what it wants to add: it would exceed {setting}", shown(&group_id));
+                }
+            }
             GroupEffect::PendingMemberEvicted => count(&counted.pending_members_evicted),
         });
         let shards = Shards::new(settings, terms, partition_count, log, Arc::clone(&counters.shards), effect, clock);

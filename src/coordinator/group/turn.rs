@@ -7,7 +7,6 @@ use crate::coordinator::core::{self, Vocabulary};
 pub(crate) use crate::coordinator::core::{AppendId, ReplyTo};
 use crate::coordinator::group::records::GroupBatch;
 use crate::coordinator::group::requests::{CommitAnswer, JoinAnswer, SyncAnswer};
-use crate::model::shown::shown;
 
 #[derive(Debug)]
 pub(crate) struct GroupVocabulary;
@@ -44,14 +43,18 @@ pub(crate) enum TimerKind {
     Pending(Arc<str>),
 }
 
-/// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is counted, and said.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GroupEffect {
     RebalanceCompleted,
     OffsetsCommitted(usize),
     OffsetsExpired(usize),
     OffsetsDeleted(usize),
-    RefusedForSize,
+    /// Something would take more than the setting allows.
+    RefusedForSize {
+        group_id: Box<str>,
+        setting: &'static str,
+    },
     PendingMemberEvicted,
 }
 
@@ -61,9 +64,8 @@ pub(super) const MAX_METADATA_BYTES: &str = "group.max.metadata.bytes";
 
 impl Turn<'_> {
     /// Something of the group would take more than the setting allows. Its client may not say why it fails.
-    pub(super) fn refused_for_size(&mut self, group_id: &str, setting: &str) {
-        log::warn!("Group {} is refused what it wants to add: it would exceed {setting}", shown(group_id));
-        self.effect(GroupEffect::RefusedForSize);
+    pub(super) fn refused_for_size(&mut self, group_id: &str, setting: &'static str) {
+        self.effect(GroupEffect::RefusedForSize { group_id: group_id.into(), setting });
     }
 
     pub(super) fn answer_join(&mut self, reply: ReplyTo, answer: JoinAnswer) {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use log::warn;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::sections::TransactionConfig;
 use crate::coordinator::counters::{TransactionCounters, add, count};
 use crate::coordinator::partitioner::partition_for;
+use crate::coordinator::refusals::Refusals;
 use crate::coordinator::shard::{Asked, Clock, NotServing, Shard, ShardEvent, Shards, TopicTerms, now};
 use crate::coordinator::topic_log::CoordinatorLog;
 use crate::coordinator::transaction::error::TransactionError;
@@ -17,6 +19,7 @@ use crate::coordinator::transaction::state::{Producer, StoredTransaction};
 use crate::coordinator::transaction::transactions::Transactions;
 use crate::coordinator::transaction::turn::{Answer, TransactionEffect};
 use crate::model::lock::Guard;
+use crate::model::shown::quoted;
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, ProducerId, TopicPartition};
 use crate::record::build::TransactionOutcome;
@@ -102,7 +105,7 @@ impl TransactionCoordinator {
             append_timeout: Duration::from_millis(settings.request_timeout_ms),
         };
         let (markers, to_send) = mpsc::unbounded_channel();
-        let counted = Arc::clone(&counters);
+        let (counted, refusals) = (Arc::clone(&counters), Refusals::default());
         let effect = Box::new(move |effect| match effect {
             // Nobody sends any more once the broker shuts down; whoever loads the partition next does.
             TransactionEffect::SendMarkers(to_write) => drop(markers.send(MarkersToSend::Send(to_write))),
@@ -112,7 +115,16 @@ impl TransactionCoordinator {
             TransactionEffect::Completed => count(&counted.completed),
             TransactionEffect::TimedOut => count(&counted.timed_out),
             TransactionEffect::Expired(ids) => add(&counted.expired, ids as u64),
-            TransactionEffect::RefusedForSize => count(&counted.refused_for_size),
+            TransactionEffect::RefusedForSize(transactional_id) => {
+                count(&counted.refused_for_size);
+                if refusals.is_news(&transactional_id, Instant::now()) {
+                    warn!(
+                        "{} is refused what it wants to add: it would exceed transaction.coordinator.max.bytes, or three \
+                         quarters of it with a new id",
+                        quoted(&transactional_id)
+                    );
+                }
+            }
         });
         let shards = Shards::new(settings, terms, partition_count, log, Arc::clone(&counters.shards), effect, clock);
         (Arc::new(TransactionCoordinator { shards, counters }), to_send)

@@ -20,7 +20,6 @@ use crate::coordinator::transaction::turn::{
     Answer, AppendId, ReplyTo, TimerKey, TransactionEffect, TransactionVocabulary, Turn,
 };
 use crate::model::internal_topics::TRANSACTION_STATE_TOPIC;
-use crate::model::shown::quoted;
 use crate::model::transaction_version::TransactionVersion;
 use crate::model::{LeaderEpoch, TopicPartition};
 use crate::record::build::BatchBuilder;
@@ -64,12 +63,7 @@ impl Transactions {
         let held = turn.bytes_elsewhere.saturating_add(self.bytes as u64);
         let has_room = growth == 0 || held.saturating_add(growth as u64) <= limit;
         if !has_room {
-            log::warn!(
-                "{} is refused what it wants to add: it would exceed transaction.coordinator.max.bytes, or three quarters of \
-                 it with a new id",
-                quoted(transactional_id)
-            );
-            turn.effect(TransactionEffect::RefusedForSize);
+            turn.effect(TransactionEffect::RefusedForSize(transactional_id.into()));
         }
         has_room
     }

@@ -51,7 +51,8 @@ pub(crate) enum TransactionEffect {
     Completed,
     TimedOut,
     Expired(usize),
-    RefusedForSize,
+    /// An id, or partitions of one, would take more than the broker may hold.
+    RefusedForSize(Box<str>),
 }
 
 impl Turn<'_> {

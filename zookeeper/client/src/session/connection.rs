@@ -1,7 +1,8 @@
 use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use async_net::TcpStream;
@@ -193,12 +194,20 @@ impl Connector {
             #[cfg(feature = "tls")]
             return match self.tls.as_ref() {
                 None => return Err(Error::new(ErrorKind::Unsupported, "tls not configured")),
-                Some(client) => client.connect(endpoint.host, endpoint.port).await.map(Connection::new_tls),
+                Some(client) => {
+                    let stream = self.connect_host(endpoint).await?;
+                    client.connect(endpoint.host, stream).await.map(Connection::new_tls)
+                },
             };
             #[cfg(not(feature = "tls"))]
             return Err(Error::new(ErrorKind::Unsupported, "tls not supported"));
         }
-        TcpStream::connect((endpoint.host, endpoint.port)).await.map(Connection::new_raw)
+        self.connect_host(endpoint).await.map(Connection::new_raw)
+    }
+
+    async fn connect_host(&self, endpoint: EndpointRef<'_>) -> Result<TcpStream> {
+        let deadline = Instant::now() + self.timeout;
+        connect_to_any(async_net::resolve((endpoint.host, endpoint.port)).await?, deadline).await
     }
 
     pub async fn connect(&self, endpoint: EndpointRef<'_>, deadline: &mut Deadline) -> Result<Connection> {
@@ -246,11 +255,30 @@ impl Connector {
     }
 }
 
+/// Tries every address. One that does not answer has its share of the time that is left, so that the others are tried too.
+async fn connect_to_any(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<TcpStream> {
+    let mut last = Error::new(ErrorKind::NotFound, "the name stands for no address");
+    for (address, left) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+        let now = Instant::now();
+        let connected = select! {
+            biased;
+            r = TcpStream::connect(*address) => r,
+            _ = Timer::at(now + deadline.saturating_duration_since(now) / left) => Err(Error::new(ErrorKind::TimedOut, format!("no answer from {address} in time"))),
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(err) => last = err,
+        }
+    }
+    Err(last)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
+    use std::time::{Duration, Instant};
 
-    use super::Connector;
+    use super::{connect_to_any, Connector};
     use crate::deadline::Deadline;
     use crate::endpoint::EndpointRef;
 
@@ -260,5 +288,21 @@ mod tests {
         let endpoint = EndpointRef::new("host1", 2181, true);
         let err = connector.connect(endpoint, &mut Deadline::never()).await.unwrap_err();
         assert_eq!(err.kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_keeps_nobody_from_the_next() {
+        // Its backlog is full, so that the system drops whatever asks for more.
+        let full = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = full.local_addr().unwrap();
+        let wait = Duration::from_millis(100);
+        let _waiting: Vec<_> =
+            std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&silent, wait).ok()).collect();
+        let live = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = live.local_addr().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let connected = async_io::block_on(connect_to_any(vec![silent, address], deadline)).unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), address);
+        assert!(Instant::now() < deadline);
     }
 }

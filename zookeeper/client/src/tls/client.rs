@@ -162,8 +162,7 @@ impl TlsClient {
         }
     }
 
-    pub async fn connect(&self, host: &str, port: u16) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect((host, port)).await?;
+    pub async fn connect(&self, host: &str, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         let domain = ServerName::try_from(host).unwrap().to_owned();
         self.inner.connect(domain, stream).await
     }
@@ -361,7 +360,7 @@ mod tests {
         let client = options.into_client().unwrap();
 
         let (_server_stream, _client_stream) =
-            join!(listener.accept(), async { client.connect(host, listener.local_port()).await.unwrap() });
+            join!(listener.accept(), async { connect(&client, host, listener.local_port()).await });
     }
 
     #[asyncs::test]
@@ -383,9 +382,14 @@ mod tests {
         hostname_verification(false, MISTMATCH_HOSTNAME, true).await;
     }
 
+    async fn connect(client: &TlsClient, host: &str, port: u16) -> super::TlsStream<TcpStream> {
+        let stream = TcpStream::connect((host, port)).await.unwrap();
+        client.connect(host, stream).await.unwrap()
+    }
+
     async fn assert_client_name(listener: &TlsListener, client: &TlsClient, client_name: &str) {
         let (server_stream, _client_stream) =
-            join!(listener.accept(), async { client.connect(HOSTNAME, listener.local_port()).await.unwrap() });
+            join!(listener.accept(), async { connect(client, HOSTNAME, listener.local_port()).await });
 
         let (_, state) = server_stream.get_ref();
         let peer_cert = state.peer_certificates().unwrap();
