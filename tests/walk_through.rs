@@ -265,7 +265,10 @@ fn the_script_of_the_swap_puts_ours_in_a_jvm_brokers_place_and_back() {
     let settings = shell.scratch.path("server.properties");
     let sample = fs::read_to_string(&settings).expect("it was just written");
     fs::write(&settings, format!("{sample}\ninter.broker.protocol.version=3.9\n")).expect("writable");
-    shell.start("bin/zookeeper-server-start.sh -daemon config/zookeeper.properties", &format!("{} -daemon config/server.properties", start.display()));
+    shell.start(
+        "bin/zookeeper-server-start.sh -daemon config/zookeeper.properties",
+        &format!("{} -daemon config/server.properties", start.display()),
+    );
     shell.says(
         "bin/kafka-topics.sh --create --bootstrap-server localhost:9092 --replication-factor 1 --partitions 1 --topic t",
         "",
