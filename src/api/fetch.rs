@@ -23,12 +23,10 @@ use crate::protocol::messages::fetch::{
 };
 use crate::record::batch::{BatchHeader, HEADER_BYTES_V2};
 use crate::record::convert::{ConvertError, DownConversion};
-use crate::replica::disks::Asked;
 use crate::replica::error::ReplicaError;
 use crate::replica::fetch::{FetchQuery, LimitRule, PartitionQuery};
 use crate::replica::fetch_session::SessionRequest;
 use crate::replica::partition::{FetchParams, Fetched, Fetcher};
-use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::replica_selector::Reader;
 
 /// Before this version a client does not know the storage error, and would give up where it should look elsewhere.
@@ -297,10 +295,7 @@ async fn convert(
         Some((log, config))
     };
     let looked = match server.replicas.is_held_up(topic, partition) {
-        true => {
-            let dir = server.replicas.parent_dir(topic, partition);
-            server.replicas.ask_disk(dir, move |_| look()).await
-        }
+        true => server.replicas.ask_disk(server.replicas.parent_dir(topic, partition), look).await,
         false => Some(look()),
     };
     // What nobody can tell yet is asked for again.
@@ -330,8 +325,11 @@ async fn convert(
         return Ok(());
     }
     let (region, fetch_offset, bytes_max) = (region.clone(), answer.query.params.fetch_offset, conversion.bytes_max);
-    match converted(&server.replicas, log, region, bytes_max, to_magic, fetch_offset).await {
-        Some(Ok(chunks)) => {
+    let dir = log.parent_dir();
+    let convert = move || down_converted(&log, &region, bytes_max, to_magic, fetch_offset);
+    let converted = server.replicas.io().run_in(Some(&dir), convert).await;
+    match converted {
+        Ok(Ok(chunks)) => {
             let bytes = chunks.iter().map(Chunk::len).sum();
             match context.answer.charge(bytes) {
                 Ok(()) => {
@@ -346,31 +344,16 @@ async fn convert(
                 Err(too_long) => return Err(too_long),
             }
         }
-        Some(Err(error)) => answer.data = failed(partition, error),
-        None => answer.data.records = Some(Payload::default()),
+        Ok(Err(error)) => answer.data = failed(partition, error),
+        Err(why) => answer.data = failed(partition, ErrorCode::from(&ReplicaError::from(why))),
     }
     Ok(())
-}
-
-/// `None` if the disk does not give the region in time.
-async fn converted(
-    replicas: &ReplicaManager,
-    log: Arc<Log>,
-    region: FileRegion,
-    bytes_max: usize,
-    to_magic: u8,
-    fetch_offset: Offset,
-) -> Option<Result<Vec<Chunk>, ErrorCode>> {
-    let dir = log.parent_dir();
-    let convert = move |asked: &Asked| down_converted(asked, &log, &region, bytes_max, to_magic, fetch_offset);
-    replicas.ask_disk(Some(dir), convert).await
 }
 
 /// Reads the region as far as `bytes_max`, or its first batch, and converts that. Of what leaves nothing, as markers
 /// and batches that compaction has emptied do, there may be any number: it looks behind them, twice as far each time.
 /// Otherwise the consumer would hear that what is behind is too large for it.
 fn down_converted(
-    asked: &Asked,
     log: &Log,
     region: &FileRegion,
     bytes_max: usize,
@@ -394,8 +377,7 @@ fn down_converted(
             source.resize(first.size_in_bytes.min(len), 0);
             read(&mut source[have..], position + have as u64)?;
         }
-        let source = Bytes::from(source);
-        asked.beside(|| DownConversion::new(source, to_magic, fetch_offset.0)).map_err(|why| {
+        DownConversion::new(Bytes::from(source), to_magic, fetch_offset.0).map_err(|why| {
             if let ConvertError::Read(why) = &why {
                 warn!("convert batches for an old consumer: {why}");
             }
@@ -413,7 +395,7 @@ fn down_converted(
         }
         conversion = next;
     }
-    Ok(asked.beside(|| conversion.map(Chunk::Bytes).collect()))
+    Ok(conversion.map(Chunk::Bytes).collect())
 }
 
 /// Neighbours of one topic share its entry, as in Kafka's answers.
@@ -434,13 +416,11 @@ mod tests {
 
     use super::*;
     use crate::config::log::LogConfig;
-    use crate::config::sections::ReplicaConfig;
     use crate::log::faults::{self, Op};
-    use crate::log::testing::{Gate, OneLog, append, batch, marker, prepared_as};
+    use crate::log::testing::{OneLog, append, batch, marker, prepared_as};
     use crate::log::{FirstBatch, ReadUntil};
     use crate::record::append_rules::AppendOrigin;
     use crate::record::read;
-    use crate::replica::tests::{Fixture, TERMS, records, until};
 
     #[test]
     fn a_disk_from_which_nothing_can_be_read_to_convert_it_is_not_used_any_more() {
@@ -449,50 +429,12 @@ mod tests {
         append(&log, batch(&[1, 2], 50)).expect("appended");
         let read = log.read(Offset(0), 1 << 20, ReadUntil::LogEnd, FirstBatch::Whole).expect("readable");
         let region = read.region.expect("there are records");
-        let convert =
-            || down_converted(&Asked::default(), &log, &region, 1 << 20, 0, Offset(0)).map(|chunks| chunks.is_empty());
+        let convert = || down_converted(&log, &region, 1 << 20, 0, Offset(0)).map(|chunks| chunks.is_empty());
         assert_eq!(convert(), Ok(false));
         let broken = |op, _: &Path| if op == Op::Read { Err(Errno::IO.into()) } else { Ok(()) };
         let _fault = faults::below(one.root.path(), broken);
         assert_eq!(convert(), Err(ErrorCode::KafkaStorageError));
         assert!(one.parent.is_offline());
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_does_not_answer_keeps_no_conversion_of_what_another_has_waiting() {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        let dirs = ["one", "other"].map(|name| root.path().join(name)).to_vec();
-        let fixture = Fixture::over(root, dirs, ReplicaConfig::default());
-        fixture.publish(&[("slow", 0), ("fast", 0)]).await;
-        let mut found = Vec::new();
-        for topic in ["slow", "fast"] {
-            assert_eq!(fixture.decide(topic, 0, 1, 0, &[1]).await, Ok(()));
-            fixture.replicas.append(topic, 0, records(2), TERMS, 0).expect("this broker leads");
-            let log = fixture.replicas.partition(topic, 0).expect("hosted").log().expect("online");
-            let read = log.read(Offset(0), 1 << 20, ReadUntil::LogEnd, FirstBatch::Whole).expect("readable");
-            found.push((log, read.region.expect("there are records")));
-        }
-        let gate = Arc::new(Gate::default());
-        let at_gate = Arc::clone(&gate);
-        let _fault = faults::below(&found[0].0.parent_dir(), move |op, _| {
-            if op == Op::Read {
-                at_gate.pass();
-            }
-            Ok(())
-        });
-        let convert = async |(log, region): &(Arc<Log>, FileRegion)| {
-            let converted = converted(&fixture.replicas, Arc::clone(log), region.clone(), 1 << 20, 0, Offset(0));
-            let in_time = tokio::time::timeout(Duration::from_secs(20), converted).await;
-            in_time.expect("nobody waits for the disk").map(|chunks| !chunks.expect("readable").is_empty())
-        };
-        // More often than the directory has threads.
-        for _ in 0..3 {
-            assert_eq!((convert(&found[0]).await, convert(&found[1]).await), (None, Some(true)));
-        }
-        assert!(!gate.is_open());
-        gate.open();
-        until("the disk has answered", || !fixture.replicas.is_any_disk_silent()).await;
-        assert_eq!(convert(&found[0]).await, Some(true));
     }
 
     /// Source: kafka 3.9.0-rc3 LazyDownConversionRecords.java, whose iterator goes over the whole region.
@@ -517,7 +459,7 @@ mod tests {
                 let bytes_max = u32::try_from(bytes_max).expect("small");
                 let read = log.read(Offset(0), bytes_max, ReadUntil::LogEnd, FirstBatch::Cut).expect("readable");
                 let region = read.region.expect("there are records");
-                let chunks = down_converted(&Asked::default(), &log, &region, ROOM, 1, Offset(0)).expect("readable");
+                let chunks = down_converted(&log, &region, ROOM, 1, Offset(0)).expect("readable");
                 let pieces = chunks.into_iter().map(|chunk| match chunk {
                     Chunk::Bytes(bytes) => bytes,
                     Chunk::File(_) => panic!("what is converted is in memory"),

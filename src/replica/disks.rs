@@ -65,28 +65,17 @@ impl Silent {
 }
 
 /// What one fetch asks of one disk. If it is left, the directory is silent until the last has let go of this.
-#[derive(Default)]
 pub(crate) struct Asked {
     dir: Option<PathBuf>,
     silent: Arc<Silent>,
     steps: AtomicUsize,
     is_left: AtomicBool,
-    is_beside: AtomicBool,
 }
 
 impl Asked {
     /// The disk has given a part of what it was asked for.
     pub fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Does what the disk has no part in: it is not left for that, however long it takes.
-    pub fn beside<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.is_beside.store(true, Ordering::Relaxed);
-        let done = work();
-        self.step();
-        self.is_beside.store(false, Ordering::Relaxed);
-        done
     }
 
     /// The fetch has gone on without it.
@@ -198,9 +187,8 @@ impl Disks {
             if self.silent.dirs().contains_key(&dir) {
                 continue;
             }
-            let mut asked = Asked::default();
-            (asked.dir, asked.silent) = (dir, Arc::clone(&self.silent));
-            let asked = Arc::new(asked);
+            let (silent, steps) = (Arc::clone(&self.silent), AtomicUsize::new(0));
+            let asked = Arc::new(Asked { dir, silent, steps, is_left: AtomicBool::new(false) });
             waits.insert(number, Wait { asked: Arc::clone(&asked), steps: 0, until: Instant::now() + PATIENCE });
             // It may last longer than the fetch.
             tokio::spawn(in_turn(Arc::clone(&self.io), asked, number, works, until, tell.clone()));
@@ -229,9 +217,8 @@ impl Wait {
         if now < self.until {
             return true;
         }
-        let is_beside = self.asked.is_beside.load(Ordering::Relaxed);
         let steps = self.asked.steps.load(Ordering::Relaxed);
-        if steps == std::mem::replace(&mut self.steps, steps) && !is_beside {
+        if steps == std::mem::replace(&mut self.steps, steps) {
             self.asked.leave();
             return false;
         }
@@ -276,7 +263,6 @@ async fn in_turn<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::tests::until_all_wait;
 
     fn disks() -> Arc<Disks> {
         Arc::new(Disks::new(Arc::new(IoThreads::start(2, 16).expect("threads start"))))
@@ -297,32 +283,6 @@ mod tests {
             7
         };
         assert_eq!(disks().ask(vec![work("one", 3, in_pieces)], Instant::now()).await, [(3, 7)]);
-    }
-
-    #[tokio::test]
-    async fn a_disk_is_not_left_for_what_it_has_no_part_in() {
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        let (tell, began) = tokio::sync::oneshot::channel();
-        let beside = move |asked: &Asked| {
-            asked.beside(|| {
-                let _ = tell.send(());
-                wait.recv().is_ok()
-            })
-        };
-        let disks = disks();
-        let asking = Arc::clone(&disks);
-        let works = vec![work("one", 3, beside)];
-        let asked = tokio::spawn(async move { asking.ask(works, Instant::now()).await });
-        began.await.expect("it begins");
-        tokio::time::pause();
-        for _ in 0..3 {
-            tokio::time::advance(PATIENCE * 2).await;
-            until_all_wait().await;
-        }
-        assert!(disks.silent_dirs().is_empty());
-        tokio::time::resume();
-        release.send(()).expect("it waits");
-        assert_eq!(asked.await.expect("no panic"), [(3, true)]);
     }
 
     #[tokio::test]

@@ -606,18 +606,13 @@ impl ReplicaManager {
     }
 
     /// What this comes to on an I/O thread, for a fetch; `None` if the disk does not answer it.
-    pub(crate) async fn ask_disk<T: Send + 'static>(
+    pub async fn ask_disk<T: Send + 'static>(
         &self,
         dir: Option<PathBuf>,
-        work: impl FnOnce(&Asked) -> T + Send + 'static,
+        work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let work = Work { dir, place: 0, run: Box::new(work) };
+        let work = Work { dir, place: 0, run: Box::new(move |_: &Asked| work()) };
         self.disks.ask(vec![work], Instant::now() + PATIENCE).await.pop().map(|(_, outcome)| outcome)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_any_disk_silent(&self) -> bool {
-        !self.disks.silent_dirs().is_empty()
     }
 
     /// What was found in a log could not be sent: an I/O thread reads it, one region of each directory at a time, and the

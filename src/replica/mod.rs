@@ -14,7 +14,7 @@ pub mod control;
 pub mod counters;
 pub mod decisions;
 pub mod dir_moves;
-pub mod disks;
+mod disks;
 pub mod error;
 pub mod fetch;
 pub mod fetch_session;
