@@ -377,6 +377,11 @@ impl ReplicaManager {
         (reads, looked.outcomes)
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_any_disk_silent(&self) -> bool {
+        !self.disks.silent_dirs().is_empty()
+    }
+
     /// Of a disk that is silent for as long as takes a follower out of an ISR a consumer hears what it would if that had failed,
     /// and looks who leads: what this broker is told of another leader waits for the disk too. A JVM broker would leave the
     /// whole fetch without an answer.

@@ -98,8 +98,8 @@ const PARTITIONS_AT_ONCE_MAX: usize = 64;
 /// time that it does.
 const SLOW_FOR: Duration = Duration::from_secs(5);
 
-/// What was done to the logs of a directory.
-type DoneIn = (Option<PathBuf>, Result<Vec<Done>, ShuttingDown>);
+/// What was done to the logs of a directory, and how long that took.
+type DoneIn = (Option<PathBuf>, Duration, Result<Vec<Done>, ShuttingDown>);
 
 pub(super) struct FetcherTask {
     pub source: Source,
@@ -116,8 +116,8 @@ pub(super) struct FetcherTask {
     pub partitions: BTreeMap<TopicPartition, Arc<Partition>>,
     /// What is being done to logs, for each directory by itself.
     pub jobs: JoinSet<DoneIn>,
-    /// How many those of each directory are, and since when there are any.
-    pub under_way: HashMap<Option<PathBuf>, (usize, Instant)>,
+    /// How many those of each directory are.
+    pub under_way: HashMap<Option<PathBuf>, usize>,
     /// Directories whose disks are not waited for any more, with the partitions that are set aside until they answer.
     pub left: HashMap<Option<PathBuf>, BTreeSet<TopicPartition>>,
     /// Until when disks that took long are not waited for at all.
@@ -368,14 +368,14 @@ impl FetcherTask {
     }
 
     fn take_done(&mut self, done: Result<DoneIn, JoinError>) -> Result<(), ShuttingDown> {
-        let (dir, outcomes) = done.map_err(|_| ShuttingDown)?;
+        let (dir, took, outcomes) = done.map_err(|_| ShuttingDown)?;
         let now = Instant::now();
         self.core.on_done(outcomes?, now);
-        let is_last = self.under_way.get_mut(&dir).is_none_or(|(jobs, since)| {
+        if took >= PATIENCE {
+            self.slow_until.insert(dir.clone(), now + SLOW_FOR);
+        }
+        let is_last = self.under_way.get_mut(&dir).is_none_or(|jobs| {
             *jobs -= 1;
-            if now.duration_since(*since) >= PATIENCE {
-                self.slow_until.insert(dir.clone(), now + SLOW_FOR);
-            }
             *jobs == 0
         });
         if is_last {
@@ -409,7 +409,7 @@ impl FetcherTask {
             by_dir.entry(partition.parent_dir()).or_default().push((partition, work));
         }
         for (dir, works) in by_dir {
-            self.under_way.entry(dir.clone()).or_insert((0, Instant::now())).0 += 1;
+            *self.under_way.entry(dir.clone()).or_default() += 1;
             let (log_dirs, throttle, io) =
                 (Arc::clone(&self.log_dirs), Arc::clone(&self.throttle), Arc::clone(&self.io));
             self.jobs.spawn(async move {
@@ -426,8 +426,9 @@ impl FetcherTask {
                     }
                     outcomes
                 };
+                let began = Instant::now();
                 let done = io.run_in(dir.as_deref(), carry_out).await;
-                (dir, done)
+                (dir, began.elapsed(), done)
             });
         }
     }
