@@ -894,6 +894,7 @@ impl Active {
         // Even if no partition changed, everybody learns that the brokers are gone.
         self.batch.metadata(unchanged);
         self.replicas_lost(brokers);
+        self.nobody_waits_for(brokers);
     }
 
     fn replicas_answered(&mut self, broker: BrokerId, hosted: Vec<(TopicPartition, Hosted)>) {
@@ -1136,6 +1137,7 @@ impl Active {
     }
 
     fn replicas_deleted(&mut self, broker: BrokerId, deleted: Vec<(TopicPartition, Deleted)>) {
+        let mut answered = BTreeSet::new();
         for (partition, deleted) in deleted {
             let outcome = match deleted {
                 Deleted::Yes => {
@@ -1156,7 +1158,9 @@ impl Active {
                 }
             };
             self.replica_deletion_ended(&partition, broker, outcome);
+            answered.insert(partition);
         }
+        self.replicas_moved_away(&answered);
         self.resume_deletions();
     }
 }

@@ -82,6 +82,13 @@ impl Assignment {
         let (adding, removing) = (without(&origin), without(target));
         Assignment { replicas, adding, removing }
     }
+
+    /// The same, in which others stand that are to go whether it comes about or is cancelled: both added and removed, they are
+    /// part of neither the target nor the origin, to Kafka's controller too.
+    pub fn beside(&self, leaving: &[BrokerId]) -> Assignment {
+        let with = |ids: &[BrokerId]| ids.iter().chain(leaving).copied().collect();
+        Assignment { replicas: with(&self.replicas), adding: with(&self.adding), removing: with(&self.removing) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
