@@ -790,6 +790,10 @@ impl Active {
             self.undecided.extract_if(.., |partition| asked.contains(&partition.topic)).collect();
         let verdict = |topic: &str| if allowed.contains(topic) { Unclean::Allowed } else { Unclean::Refused };
         let unchanged = self.settle_with(Cause::Settling, &partitions, verdict);
+        // It is how a replica hears that it leads no more, and how it is heard of one that its directory has failed.
+        for name in &unchanged {
+            self.tell_replicas(name, None, false);
+        }
         self.batch.metadata(unchanged);
     }
 

@@ -510,6 +510,21 @@ fn a_lost_broker_leads_no_longer_though_it_is_no_replica() {
     }
 }
 
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ReplicaStateMachine.scala (startup).
+#[test]
+fn replicas_of_a_partition_without_a_leader_hear_of_that_from_each_new_controller_and_when_they_start() {
+    let topics = [("t", found(&[&[2, 1]]))];
+    let states = [("t-0", leadership(-1, 1, &[2]))];
+    let told = Said::Lead(1, "t-0".to_owned(), -1, 1, vec![2], false);
+    let mut driver = Driver::elected(&[1], &topics, &states);
+    assert!(driver.said.contains(&told), "{:?}", driver.said);
+    driver.answer_leadership(1, "t-0", Hosted::OnOfflineDir);
+    assert!(!driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(1)));
+    let mut driver = Driver::elected(&[3], &topics, &states);
+    let said = driver.brokers(&[(1, 101), (3, 103)]);
+    assert!(said.contains(&told), "{said:?}");
+}
+
 #[test]
 fn deletion_stops_deletes_and_then_removes_the_znodes() {
     let mut driver = Driver::elected(
