@@ -208,6 +208,8 @@ pub enum Action {
     Connect(Broker),
     /// Close it and drop what was not sent.
     Disconnect(BrokerId),
+    /// The broker listens elsewhere now, where its channel is to connect to the next time.
+    Readdress(Broker),
     Send(Outgoing),
     /// Read these topics and keep watching them; answered by [`Event::TopicsRead`].
     ReadTopics(Vec<String>),
@@ -812,6 +814,9 @@ impl Active {
                 Some(known) if known.epoch > broker.epoch => {}
                 Some(known) => {
                     if known.endpoints != broker.endpoints || known.features != broker.features {
+                        if known.endpoints != broker.endpoints {
+                            self.actions.push(Action::Readdress(broker.clone()));
+                        }
                         *known = broker;
                         modified = true;
                     }

@@ -526,6 +526,18 @@ fn replicas_of_a_partition_without_a_leader_hear_of_that_from_each_new_controlle
 }
 
 #[test]
+fn a_broker_that_listens_elsewhere_is_told_so_there() {
+    let mut driver = Driver::elected(&[1, 2], &[], &[]);
+    driver.done.clear();
+    let mut moved = broker(2, 102);
+    moved.endpoints[0].port = 9093;
+    for _ in 0..2 {
+        driver.on(Event::Brokers(vec![broker(1, 101), moved.clone()]));
+        assert_eq!(driver.done, [Action::Readdress(moved.clone())]);
+    }
+}
+
+#[test]
 fn deletion_stops_deletes_and_then_removes_the_znodes() {
     let mut driver = Driver::elected(
         &[1],
