@@ -852,6 +852,7 @@ impl Active {
         self.send();
         for broker in brokers {
             self.cluster.offline_dirs.remove(&broker.id);
+            self.cluster.beside_earlier.remove(&broker.id);
             self.actions.push(Action::Connect(broker.clone()));
             self.cluster.brokers.insert(broker.id, broker);
         }
@@ -896,6 +897,7 @@ impl Active {
             self.cluster.brokers.remove(id);
             self.cluster.shutting_down.remove(id);
             self.cluster.offline_dirs.remove(id);
+            self.cluster.beside_earlier.remove(id);
             self.actions.push(Action::Disconnect(*id));
         }
         let affected = self.cluster.partitions_on(brokers);
@@ -908,7 +910,8 @@ impl Active {
 
     fn replicas_answered(&mut self, broker: BrokerId, hosted: Vec<(TopicPartition, Hosted)>) {
         let mut offline = self.cluster.offline_dirs.remove(&broker).unwrap_or_default();
-        let (mut changed, mut earlier) = (Vec::new(), Vec::new());
+        let mut beside_earlier = self.cluster.beside_earlier.remove(&broker).unwrap_or_default();
+        let (mut changed, mut earlier, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
         for (partition, hosted) in hosted {
             let news = match hosted {
                 Hosted::Yes => {
@@ -916,13 +919,22 @@ impl Active {
                     if self.cluster.is_replica(broker, &partition) {
                         self.reassignments.nothing_to_delete(broker, &partition);
                     }
-                    offline.remove(&partition)
+                    offline.remove(&partition) | beside_earlier.remove(&partition)
                 }
                 Hosted::OnOfflineDir => offline.insert(partition.clone()),
-                Hosted::NotBesideEarlier => {
+                Hosted::NotBesideEarlier if self.reassignments.is_to_delete(broker, &partition) => {
                     earlier.push(partition);
                     continue;
                 }
+                // Nobody has said that this log may go; but it keeps the replica from serving, whom another may replace.
+                Hosted::NotBesideEarlier
+                    if self.cluster.is_replica(broker, &partition) && !self.cluster.is_going(&partition) =>
+                {
+                    let is_news = beside_earlier.insert(partition.clone());
+                    in_the_way.extend(is_news.then(|| partition.clone()));
+                    is_news
+                }
+                Hosted::NotBesideEarlier => continue,
             };
             if news {
                 changed.push(partition);
@@ -931,8 +943,18 @@ impl Active {
         if !offline.is_empty() {
             self.cluster.offline_dirs.insert(broker, offline);
         }
+        if !beside_earlier.is_empty() {
+            self.cluster.beside_earlier.insert(broker, beside_earlier);
+        }
+        if !in_the_way.is_empty() {
+            warn!(
+                "broker {broker} has logs of earlier topics where it is to host these; it does so once it has started without \
+                 them: {}",
+                listed(&in_the_way)
+            );
+        }
         if !changed.is_empty() {
-            info!("replicas on broker {broker} whose log directory failed or came back: {}", listed(&changed));
+            info!("replicas that broker {broker} cannot host, or can again: {}", listed(&changed));
             let unchanged = self.settle(&changed);
             self.batch.metadata(unchanged);
             // Deletions may have waited for one that it was told of before.

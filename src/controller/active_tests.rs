@@ -499,6 +499,29 @@ fn a_replica_on_a_failed_directory_gives_up_the_lead_until_it_is_back() {
     assert!(driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(2)));
 }
 
+/// Nobody has said that its log may go.
+#[test]
+fn a_replica_that_cannot_be_hosted_beside_an_earlier_one_gives_up_the_lead_until_it_is() {
+    let topics = [("t", found(&[&[1, 2]]))];
+    let states = [("t-0", leadership(1, 5, &[1, 2]))];
+    let mut driver = Driver::elected(&[1, 2, 3], &topics, &states);
+    assert_eq!(driver.answer_leadership(3, "t-0", Hosted::NotBesideEarlier), [], "it is no replica");
+    driver.answer_leadership(1, "t-0", Hosted::NotBesideEarlier);
+    assert_eq!(driver.state("t-0"), (2, 6, vec![2]));
+    assert_eq!(driver.answer_leadership(1, "t-0", Hosted::NotBesideEarlier), [], "that is known");
+    driver.answer_leadership(1, "t-0", Hosted::Yes);
+    assert!(driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(1)));
+
+    // It is deleted as any other.
+    driver.answer_leadership(1, "t-0", Hosted::NotBesideEarlier);
+    let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    for id in [1, 2] {
+        driver.said.clone_from(&said);
+        driver.answer_deletions(id, Deleted::Yes);
+    }
+    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
+}
+
 /// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ControllerContext.scala (partitionsWithOfflineLeader).
 #[test]
 fn a_lost_broker_leads_no_longer_though_it_is_no_replica() {

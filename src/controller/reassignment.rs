@@ -124,6 +124,10 @@ impl Reassignments {
         }
     }
 
+    pub(super) fn is_to_delete(&self, broker: BrokerId, name: &TopicPartition) -> bool {
+        self.to_delete.get(&broker).is_some_and(|names| names.contains_key(name))
+    }
+
     fn is_being_deleted(&self, broker: BrokerId, name: &TopicPartition) -> bool {
         self.to_delete.get(&broker).and_then(|names| names.get(name)).is_some_and(|is_under_way| *is_under_way)
     }
@@ -334,6 +338,9 @@ impl Active {
     fn delete_replica(&mut self, replica: BrokerId, name: &TopicPartition) {
         let is_told = self.cluster.brokers.contains_key(&replica);
         self.reassignments.to_delete.entry(replica).or_default().insert(name.clone(), is_told);
+        if let Some(beside_earlier) = self.cluster.beside_earlier.get_mut(&replica) {
+            beside_earlier.remove(name);
+        }
         self.batch.stop_replica(&self.cluster, replica, name, true);
     }
 

@@ -482,12 +482,13 @@ fn a_replica_of_a_topic_that_is_gone_makes_way_for_one_of_the_same_name_and_neve
     assert_eq!(stops(&said), [deleted(2, "t-0")]);
     driver.said = said;
     driver.answer_deletions(2, Deleted::Refused);
-    assert_eq!(answer(&mut driver, Hosted::NotBesideEarlier), [], "it could not be deleted");
+    let said = answer(&mut driver, Hosted::NotBesideEarlier);
+    assert_eq!((leads(&said), stops(&said)), (vec![], vec![]), "it could not be deleted");
 
     // Nobody knows how, but the earlier one has gone: whatever is there now is of this topic.
     let (mut driver, others) = again();
     answer(&mut driver, Hosted::Yes);
-    assert_eq!(answer(&mut driver, Hosted::NotBesideEarlier), []);
+    assert_eq!(stops(&answer(&mut driver, Hosted::NotBesideEarlier)), []);
     assert_eq!(stops(&driver.brokers(&[&others[..], &[(2, 201)]].concat())), []);
 }
 
@@ -532,6 +533,22 @@ fn a_topic_that_is_to_be_deleted_while_it_moves_has_a_leader_again_when_its_only
     assert!(leads(&said).contains(&lead(1, "t-0", 1, 8, &[1], false)), "{said:?}");
     let said = driver.in_sync("t-0", &[1, 3]);
     assert!(said.contains(&deleted(3, "t-0")), "{said:?}");
+}
+
+/// Only a controller that is gone knew of it, and 1 and 3 may have been away when it was moved.
+#[test]
+fn a_deletion_takes_with_it_what_earlier_moves_have_left_on_other_brokers() {
+    let topics = [("t", found(&[&[2], &[2]])), ("u", found(&[&[3]]))];
+    let states = [("t-0", leadership(2, 5, &[2])), ("t-1", leadership(2, 5, &[2])), ("u-0", leadership(3, 5, &[3]))];
+    let mut driver = Driver::elected(&[1, 2, 3], &topics, &states);
+    let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    assert!(stops(&said).iter().all(|said| matches!(said, Said::Stop(2, ..))), "{said:?}");
+    driver.done.clear();
+    let said = driver.answer_deletions(2, Deleted::Yes);
+    let left = [deleted(1, "t-0"), deleted(1, "t-1"), deleted(3, "t-0"), deleted(3, "t-1")];
+    assert_eq!((stops(&said), &driver.done[..]), (left.to_vec(), &[Action::DeleteTopic("t".into())][..]));
+    driver.said = said;
+    assert_eq!(driver.answer_deletions(3, Deleted::Refused), [], "nobody waits for it");
 }
 
 #[test]

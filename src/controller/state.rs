@@ -112,7 +112,7 @@ pub enum Liveness {
     Online,
     /// Its broker has asked to leave: it still serves, but is elected no more and counts as in sync no more.
     Leaving,
-    /// Its broker is gone, or its log directory has failed.
+    /// Its broker is gone, or its log directory has failed, or there is something in its way.
     Offline,
 }
 
@@ -165,6 +165,8 @@ pub struct Cluster {
     pub shutting_down: BTreeSet<BrokerId>,
     /// Replicas whose log directory failed.
     pub offline_dirs: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
+    /// Replicas that logs of earlier topics of their name keep from being hosted.
+    pub beside_earlier: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
     /// Ids and removals go through [`Cluster::identify`] and [`Cluster::forget`].
     pub topics: BTreeMap<Arc<str>, Topic>,
     /// Of the topics that have an id.
@@ -191,14 +193,17 @@ impl Cluster {
                 self.names.remove(&topic.id);
             }
         }
-        for offline in self.offline_dirs.values_mut() {
+        for offline in self.offline_dirs.values_mut().chain(self.beside_earlier.values_mut()) {
             offline.retain(|partition| &*partition.topic != topic);
         }
     }
 
     pub fn liveness(&self, partition: &TopicPartition, broker: BrokerId) -> Liveness {
-        let is_dir_offline = self.offline_dirs.get(&broker).is_some_and(|offline| offline.contains(partition));
-        if is_dir_offline || !self.brokers.contains_key(&broker) {
+        let is_among = |of: &BTreeMap<BrokerId, BTreeSet<TopicPartition>>| {
+            of.get(&broker).is_some_and(|replicas| replicas.contains(partition))
+        };
+        let is_unhosted = is_among(&self.offline_dirs) || is_among(&self.beside_earlier);
+        if is_unhosted || !self.brokers.contains_key(&broker) {
             Liveness::Offline
         } else if self.is_electable(broker) {
             Liveness::Online
