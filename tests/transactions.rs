@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::Write;
+use std::process::Output;
 
 use odradek::protocol::error_code::ErrorCode;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
@@ -35,7 +36,7 @@ use support::transactional::{
     Jvm, Producer, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
     until_transactions_are_coordinated,
 };
-use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
+use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, jvm_tool, our_tool, repository, tied};
 use tokio::runtime::Runtime;
 
 fn until_position(jvm: &mut Jvm, expected: &str) {
@@ -862,8 +863,18 @@ fn a_transaction_of_the_last_epoch_ends_with_another_id() {
 }
 
 /// Of a line of a table, the cells.
-fn cells(line: &str) -> Vec<&str> {
-    line.split('\t').map(str::trim).filter(|cell| !cell.is_empty()).collect()
+fn cells(line: &str) -> Vec<String> {
+    line.split('\t').map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+}
+
+/// What kafka-transactions.sh and Kafka's own say, in that order, to words that stand behind the cluster's address.
+fn both_of_transactions(cluster: &Cluster, arguments: &str) -> [Output; 2] {
+    let tools = [our_tool("kafka-transactions.sh"), jvm_tool("3.9.1", "org.apache.kafka.tools.TransactionsCommand")];
+    let address = cluster.broker.address();
+    tools.map(|mut tool| {
+        let words = ["--bootstrap-server", &address].into_iter().chain(arguments.split_whitespace());
+        tool.args(words).output().expect("it runs")
+    })
 }
 
 #[test]
@@ -874,55 +885,126 @@ fn our_tool_says_of_transactions_what_kafkas_says() {
     );
     let mut cluster = Cluster::start("transactions-tool", &settings);
     let mut client = cluster.broker.client();
-    client.create_topic("orders", 2, &[]);
+    client.create_topic("orders", 3, &[]);
     until_transactions_are_coordinated(&mut client);
     let mut open = Producer::begin(&mut client, "open");
     open.add(&mut client, "orders", 1);
     open.append(&mut client, 1);
-    // It never told its coordinator.
-    let hanging = Producer::begin(&mut client, "hanging");
-    assert_eq!(hanging.send(&mut client, 11, 0, 0), ErrorCode::None);
+    let idle = Producer::begin(&mut client, "idle");
+    assert_eq!(idle.me.producer_epoch, 0);
+    // They never told their coordinator.
+    for (id, partition) in [("hanging", 0), ("too", 2)] {
+        let hanging = Producer::begin(&mut client, id);
+        assert_eq!(hanging.send(&mut client, 11, partition, 0), ErrorCode::None);
+    }
 
-    // Both are years old by the time of their records.
+    // All are years old by the time of their records.
     eventually(PATIENCE, "a transaction that is late is named", || {
         let said = cluster.broker.process().said();
         let named = said.contains("orders-0 has a transaction of producer");
         if named { Ok(()) } else { Err(said) }
     });
 
-    let bootstrap = cluster.broker.address();
-    let ours = |arguments: &str| {
-        let arguments: Vec<&str> = ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.split(' ')).collect();
-        cluster.script("kafka-transactions.sh", &arguments, "")
+    // The duration is that of the moment: where it stands, which column nobody compares.
+    let both = |arguments: &str, duration: Option<usize>| {
+        let [ours, kafkas] = both_of_transactions(&cluster, arguments).map(|told| {
+            let said = String::from_utf8_lossy(&told.stderr);
+            assert!(told.status.success(), "{arguments}: {said}");
+            let out = String::from_utf8(told.stdout).expect("it is text");
+            let mut rows: Vec<Vec<String>> = out.lines().map(cells).collect();
+            if let Some(column) = duration {
+                for row in &mut rows[1..] {
+                    row.remove(column).parse::<u64>().expect("a duration is a number");
+                }
+            }
+            rows[1..].sort_unstable();
+            // Where nothing changes from one call to the next, columns are equally wide too.
+            let mut lines: Vec<String> = out.lines().map(str::to_owned).collect();
+            lines[1..].sort_unstable();
+            (rows, duration.is_none().then_some(lines))
+        });
+        assert_eq!(ours, kafkas, "{arguments}");
+        ours.0
     };
-    let both = |arguments: &str| {
-        let words: Vec<&str> = ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.split(' ')).collect();
-        let ours = ours(arguments).expect("it ends well");
-        let theirs = cluster.jvm_tool("3.9.1", "org.apache.kafka.tools.TransactionsCommand", &words);
-        let mut theirs: Vec<String> = theirs.expect("it ends well").lines().map(str::to_owned).collect();
-        let mut lines: Vec<String> = ours.lines().map(str::to_owned).collect();
-        theirs[1..].sort_unstable();
-        lines[1..].sort_unstable();
-        assert_eq!(lines, theirs, "{arguments}");
-        lines
-    };
-    both("list");
-    let producers = both("describe-producers --topic orders --partition 0");
-    assert_eq!(cells(&producers[1])[5], "0", "it begins there");
-    let described = ours("describe --transactional-id open").expect("it ends well");
-    let described = cells(described.lines().nth(1).expect("a line"));
-    assert_eq!((described[1], described[4], described[5], described[8]), ("open", "Ongoing", "60000", "orders-1"));
-    let missing = ours("describe --transactional-id nobody").expect_err("nobody has it");
-    assert!(missing.contains("Failed to describe transaction state of transactional-id `nobody`"), "{missing}");
+    // What has not begun has no duration that would be too short.
+    let all = ["hanging", "idle", "open", "too"];
+    for (arguments, expected) in [
+        ("list", &all[..]),
+        ("list --duration-filter -1", &all),
+        ("list --duration-filter 0", &all),
+        ("list --duration-filter 1000000", &["hanging", "idle", "too"]),
+    ] {
+        let rows = both(arguments, None);
+        assert_eq!(rows[1..].iter().map(|row| &*row[0]).collect::<Vec<_>>(), expected, "{arguments}");
+    }
+    let producers = both("describe-producers --topic orders --partition 0", None);
+    assert_eq!(producers[1][5], "0", "it begins there");
+    assert_eq!(both("describe-producers --topic orders --partition 0 --broker-id 0", None), producers);
+    let described = both("describe --transactional-id open", Some(7));
+    let [row] = &described[1..] else { panic!("{described:?}") };
+    assert_eq!((&*row[1], &*row[4], &*row[5], &*row[7]), ("open", "Ongoing", "60000", "orders-1"));
+    let described = both("describe --transactional-id idle", None);
+    assert_eq!(described[1][4..8], ["Empty", "60000", "None", "None"].map(str::to_owned));
 
-    let found = ours("find-hanging --topic orders --max-transaction-timeout 0").expect("it ends well");
-    let found: Vec<Vec<&str>> = found.lines().skip(1).map(cells).collect();
-    let [hung] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((hung[0], hung[1], hung[5]), ("orders", "0", "0"));
-    assert_eq!(stable_end(&mut client, 0), Ok(0));
-    ours("abort --topic orders --partition 0 --start-offset 0").expect("it ends well");
-    until_stable(&mut client, 0, 2);
-    let none = ours("abort --topic orders --partition 0 --start-offset 0").expect_err("it is gone");
-    assert!(none.contains("Could not find any open transactions starting at offset 0"), "{none}");
+    for arguments in [
+        "find-hanging --topic orders",
+        "find-hanging --topic orders --max-transaction-timeout 0",
+        "find-hanging --broker-id 0",
+        "find-hanging --topic orders --broker-id 0 --max-transaction-timeout 1",
+    ] {
+        let hung = both(arguments, Some(7));
+        let hung = hung[1..].iter().map(|row| (&*row[0], &*row[1], &*row[5])).collect::<Vec<_>>();
+        assert_eq!(hung, [("orders", "0", "0"), ("orders", "2", "0")], "{arguments}");
+    }
+    let hung = both("find-hanging --topic orders --partition 2", Some(7));
+    assert_eq!((hung.len(), &*hung[1][1]), (2, "2"));
+    let late = both("find-hanging --topic orders --max-transaction-timeout 35000000", None);
+    assert_eq!(late.len(), 1, "none is as old as that: {late:?}");
+
+    // In what is missing, or not there, they agree to the word; how to call them is for each to say.
+    for arguments in [
+        "find-hanging",
+        "find-hanging --partition 0",
+        "find-hanging --broker-id 0 --partition 0",
+        "find-hanging --topic missing",
+        "abort --topic orders --partition 0",
+        "abort --topic orders --partition 0 --producer-id 1",
+        "abort --topic orders --partition 0 --producer-id 1 --producer-epoch 0",
+        "abort --topic orders --partition 0 --start-offset 7",
+        "describe --transactional-id nobody",
+        "describe",
+        "describe-producers --topic orders",
+        "describe-producers --partition 0",
+        "abort --topic orders --start-offset 0",
+        "abort --partition 0 --start-offset 0",
+    ] {
+        let [ours, kafkas] = both_of_transactions(&cluster, arguments).map(|told| {
+            let said = String::from_utf8_lossy(&told.stderr).into_owned();
+            let said = said.lines().filter(|line| !line.starts_with(['[', ' ']) && !line.starts_with("usage: "));
+            let said: Vec<String> = said.map(|line| line.replace("kafka-transactions.sh: error: ", "")).collect();
+            (told.status.code(), said)
+        });
+        assert_eq!((ours.0, &*ours.1[0]), (kafkas.0, &*kafkas.1[0]), "{arguments}: {ours:?} {kafkas:?}");
+        assert_eq!(ours.0, Some(1), "{arguments}");
+    }
+
+    // Each tool ends one.
+    assert_eq!((stable_end(&mut client, 0), stable_end(&mut client, 2)), (Ok(0), Ok(0)));
+    for (tool, partition) in [(0, 0), (1, 2)] {
+        let arguments = ["--topic", "orders", "--partition", &partition.to_string(), "--start-offset", "0"];
+        let address = cluster.broker.address();
+        let words = [&["--bootstrap-server", &address, "abort"], &arguments[..]].concat();
+        let said = match tool {
+            0 => cluster.script("kafka-transactions.sh", &words, ""),
+            _ => cluster.jvm_tool("3.9.1", "org.apache.kafka.tools.TransactionsCommand", &words),
+        };
+        assert_eq!(said.as_deref(), Ok(""));
+        until_stable(&mut client, partition, 2);
+    }
+    let producers = [0, 2].map(|p| both(&format!("describe-producers --topic orders --partition {p}"), None));
+    for producers in producers {
+        assert_eq!((&*producers[1][2], &*producers[1][5]), ("0", "None"), "{producers:?}");
+    }
+    assert_eq!(both("find-hanging --broker-id 0 --max-transaction-timeout 0", None).len(), 1);
     assert_eq!(open.end(&mut client, true), ErrorCode::None);
 }
