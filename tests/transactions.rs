@@ -13,6 +13,7 @@ use odradek::protocol::messages::add_partitions_to_txn::{
 };
 use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
 use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
+use odradek::protocol::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use odradek::protocol::messages::end_txn::EndTxnRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
@@ -653,12 +654,38 @@ fn a_transaction_ends_though_leaders_die_and_topics_go() {
     let asked = brokers.client(0).call(&delete, 4).expect("DeleteTopics is answered").responses[0].error_code;
     if asked != 0 {
         // The other one is the controller.
+/// What a topic has of its own.
+fn settings_of(client: &mut Client, topic: &str) -> Vec<(String, Option<String>)> {
+    const TOPIC: i8 = 2;
+    const OF_THE_TOPIC: i8 = 1;
+    let resource =
+        DescribeConfigsResource { resource_type: TOPIC, resource_name: topic.to_owned(), configuration_keys: None };
+    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+    let told = client.call(&request, 4).expect("DescribeConfigs is answered");
+    let told = &told.results[0];
+    assert_eq!(told.error_code, 0, "{told:?}");
+    let own = told.configs.iter().filter(|config| config.config_source == OF_THE_TOPIC);
+    let mut own: Vec<_> = own.map(|config| (config.name.clone(), config.value.clone())).collect();
+    own.sort_unstable();
+    own
+}
+
         let told = brokers.client(1).call(&delete, 4).expect("DeleteTopics is answered");
         assert_eq!(told.responses[0].error_code, 0);
     }
     let runtime = Runtime::new().expect("a runtime");
     let settings = Settings::new(format!("127.0.0.1:{}", brokers.zookeeper.port));
     let session = runtime.block_on(Session::connect(settings)).expect("ZooKeeper serves");
+    // Whoever makes the topic gives it the same settings.
+    let expected = [
+        ("cleanup.policy", "compact"),
+        ("compression.type", "uncompressed"),
+        ("min.insync.replicas", "1"),
+        ("segment.bytes", "104857600"),
+        ("unclean.leader.election.enable", "false"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+    assert_eq!(settings_of(&mut client, "__transaction_state"), expected, "made by {first:?}");
     eventually(PATIENCE, "the topic is gone", || match runtime.block_on(session.exists("/brokers/topics/passing")) {
         Ok(None) => Ok(()),
         other => Err(format!("{other:?}")),
