@@ -7,20 +7,21 @@ use std::io::Write;
 use std::process::Output;
 
 use odradek::protocol::error_code::ErrorCode;
+use odradek::protocol::message::Message;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use odradek::protocol::messages::add_partitions_to_txn::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
 use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
-use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::EndTxnRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
 use odradek::protocol::messages::list_transactions::ListTransactionsRequest;
 use odradek::protocol::messages::metadata::MetadataRequest;
 use odradek::protocol::messages::offset_fetch::{
-    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use odradek::protocol::messages::produce::ProduceRequest;
 use odradek::protocol::messages::txn_offset_commit::{
@@ -33,6 +34,7 @@ use odradek::record::compression::Codec;
 use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
 use support::client::{Client, batch, frame};
+use support::member::Member;
 use support::transactional::{
     Jvm, Producer, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
     until_transactions_are_coordinated,
@@ -155,9 +157,7 @@ fn every_version_is_answered_in_success_and_in_refusal() {
         .find(|topic| topic.name.as_deref() == Some("__transaction_state"))
         .expect("it was made");
     assert_eq!((topic.is_internal, topic.partitions.len()), (true, 5));
-    let empty = FindCoordinatorRequest { key_type: 1, ..Default::default() };
-    let refused = client.call(&empty, 3).expect("FindCoordinator is answered");
-    assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+    coordinators_are_found(&mut client, cluster.broker.port);
 
     for version in 0..=5 {
         let id = format!("init-{version}");
@@ -194,7 +194,7 @@ fn every_version_is_answered_in_success_and_in_refusal() {
 
     let me = init(&mut client, "t", 4);
     let add = |version: i16, id: &str, epoch: i16, topics: &[(&str, i32)]| {
-        let topics = topics.iter().map(|(name, partition)| AddPartitionsToTxnTopic {
+        let asked = topics.iter().map(|(name, partition)| AddPartitionsToTxnTopic {
             name: (*name).to_owned(),
             partitions: vec![*partition],
         });
@@ -202,14 +202,18 @@ fn every_version_is_answered_in_success_and_in_refusal() {
             v3_and_below_transactional_id: id.to_owned(),
             v3_and_below_producer_id: me.producer_id,
             v3_and_below_producer_epoch: epoch,
-            v3_and_below_topics: topics.collect(),
+            v3_and_below_topics: asked.collect(),
             ..Default::default()
         };
         let told = cluster.broker.client().call(&request, version).expect("AddPartitionsToTxn is answered");
-        let codes = told.results_by_topic_v3_and_below.into_iter().flat_map(|topic| {
-            topic.results_by_partition.into_iter().map(|partition| ErrorCode::from_code(partition.partition_error_code))
-        });
-        codes.collect::<Vec<_>>()
+        // A JVM broker tells them in any order.
+        let code = |(name, partition): &(&str, i32)| {
+            let of_topic = told.results_by_topic_v3_and_below.iter().filter(|topic| topic.name == *name);
+            let mut found = of_topic.flat_map(|topic| &topic.results_by_partition);
+            let found = found.find(|found| found.partition_index == *partition).expect("each is answered");
+            ErrorCode::from_code(found.partition_error_code)
+        };
+        topics.iter().map(code).collect::<Vec<_>>()
     };
     let end = |version: i16, id: &str, epoch: i16, committed: bool| {
         let request = EndTxnRequest {
@@ -257,7 +261,7 @@ fn every_version_is_answered_in_success_and_in_refusal() {
         assert_eq!(end(version, "t", 0, commits), None, "asked again");
     }
     assert_eq!(end(4, "t", 0, false), ErrorCode::None);
-    offsets_in_transactions(&mut client);
+    offsets_in_transactions(&cluster, &mut client);
     for version in 4..=5 {
         use ErrorCode::{InvalidProducerIdMapping, OperationNotAttempted, TopicAuthorizationFailed};
         let added = |id: &str, topics: &[&str]| {
@@ -327,7 +331,52 @@ fn every_version_is_answered_in_success_and_in_refusal() {
     }
 }
 
-fn offsets_in_transactions(client: &mut Client) {
+/// Whoever may not begin a transaction, one without a name, is told so by its coordinator.
+fn coordinators_are_found(client: &mut Client, port: u16) {
+    for version in FindCoordinatorRequest::VERSIONS {
+        // Version 0 knows coordinators of groups alone.
+        let key_type = i8::from(version > 0);
+        if version < 4 {
+            for key in ["t", ""] {
+                let request = FindCoordinatorRequest { key: key.to_owned(), key_type, ..Default::default() };
+                let told = settled(
+                    "there is a coordinator",
+                    || client.call(&request, version).expect("FindCoordinator is answered"),
+                    |told| told.error_code,
+                );
+                let found = (told.error_code, told.node_id, &*told.host, told.port);
+                assert_eq!(found, (0, 0, "127.0.0.1", i32::from(port)), "version {version}, {key:?}");
+                assert_eq!(
+                    told.error_message.as_deref(),
+                    Some(if version > 0 { "NONE" } else { "" }),
+                    "version {version}"
+                );
+            }
+            continue;
+        }
+        let mut find = |key_type, keys: &[&str]| {
+            let coordinator_keys = keys.iter().map(|key| (*key).to_owned()).collect();
+            let request = FindCoordinatorRequest { coordinator_keys, key_type, ..Default::default() };
+            client.call(&request, version).expect("FindCoordinator is answered").coordinators
+        };
+        let found = find(key_type, &["t", "", "other", "t"]);
+        for one in &found {
+            let here = (0, 0, "127.0.0.1", i32::from(port));
+            assert_eq!((one.error_code, one.node_id, &*one.host, one.port), here, "version {version}, {one:?}");
+            assert_eq!(one.error_message.as_deref(), Some(""), "version {version}");
+        }
+        // A JVM broker repeats what a request repeats.
+        let keys: &[&str] =
+            if Kind::under_test() == Kind::Odradek { &["t", "", "other"] } else { &["t", "", "other", "t"] };
+        assert_eq!(found.iter().map(|one| &*one.key).collect::<Vec<_>>(), keys, "version {version}");
+        assert_eq!(find(key_type, &[]), [], "version {version}");
+        let share = &find(2, &["s"])[0];
+        let refused = if version < 6 { ErrorCode::InvalidRequest } else { ErrorCode::CoordinatorNotAvailable };
+        assert_eq!((ErrorCode::from_code(share.error_code), share.node_id, &*share.host), (refused, -1, ""));
+    }
+}
+
+fn offsets_in_transactions(cluster: &Cluster, client: &mut Client) {
     use ErrorCode::{
         InvalidGroupId, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, None, OffsetMetadataTooLarge,
         ProducerFenced, TransactionAbortable, UnknownMemberId, UnknownTopicOrPartition, UnstableOffsetCommit,
@@ -384,9 +433,11 @@ fn offsets_in_transactions(client: &mut Client) {
                 topics: vec![TxnOffsetCommitRequestTopic { name: "orders".to_owned(), partitions }],
                 ..Default::default()
             };
-            let told = client.call(&request, version).expect("TxnOffsetCommit is answered");
-            let codes = told.topics[0].partitions.iter().map(|partition| ErrorCode::from_code(partition.error_code));
-            codes.collect::<Vec<_>>()
+            let mut told =
+                client.call(&request, version).expect("TxnOffsetCommit is answered").topics.remove(0).partitions;
+            // A JVM broker tells them in any order.
+            told.sort_by_key(|partition| partition.partition_index);
+            told.iter().map(|partition| ErrorCode::from_code(partition.error_code)).collect::<Vec<_>>()
         };
         let mut long = partition(1, 5);
         long.committed_metadata = Some("x".repeat(4097));
@@ -399,18 +450,11 @@ fn offsets_in_transactions(client: &mut Client) {
             assert_eq!(commit("g", "", 4, vec![partition(0, 1)]), [UnknownMemberId]);
         }
 
-        let mut fetched = |require_stable| {
-            let topics = vec![OffsetFetchRequestTopics { name: "orders".to_owned(), partition_indexes: vec![0] }];
-            let group =
-                OffsetFetchRequestGroup { group_id: "g".to_owned(), topics: Some(topics), ..Default::default() };
-            let request = OffsetFetchRequest { groups: vec![group], require_stable, ..Default::default() };
-            let told = client.call(&request, 8).expect("OffsetFetch is answered");
-            let found = &told.groups[0].topics[0].partitions[0];
-            (ErrorCode::from_code(found.error_code), found.committed_offset)
-        };
         let before = if version == 0 { -1 } else { offset - 1 };
-        assert_eq!(fetched(true), (UnstableOffsetCommit, -1));
-        assert_eq!(fetched(false), (None, before));
+        for fetch in 7..=9 {
+            assert_eq!(fetched(client, fetch, true), (UnstableOffsetCommit, -1), "OffsetFetch {fetch}");
+            assert_eq!(fetched(client, fetch, false), (None, before), "OffsetFetch {fetch}");
+        }
         let end = EndTxnRequest {
             transactional_id: "offsets".to_owned(),
             producer_id: me.producer_id,
@@ -418,16 +462,53 @@ fn offsets_in_transactions(client: &mut Client) {
             committed: true,
         };
         assert_eq!(client.call(&end, 3).expect("EndTxn is answered").error_code, 0);
-        eventually(PATIENCE, "the offset counts", || {
+        for fetch in 7..=9 {
+            eventually(PATIENCE, "the offset counts", || {
+                let found = fetched(client, fetch, true);
+                if found == (None, offset) { Ok(()) } else { Err(format!("{found:?}")) }
+            });
+        }
+    }
+    let me = Producer { id: "offsets".to_owned(), me, sequence: 0 };
+    for version in 3..=4 {
+        let request = AddOffsetsToTxnRequest {
+            transactional_id: me.id.clone(),
+            producer_id: me.me.producer_id,
+            producer_epoch: me.me.producer_epoch,
+            group_id: "static".to_owned(),
+        };
+        let mut add = || client.call(&request, version).expect("AddOffsetsToTxn is answered").error_code;
+        assert_eq!(settled("the offsets are added", &mut add, |code| *code), 0);
+        Member::commits_while_it_is_one("static", &me, version, &|| cluster.broker.client());
+        assert_eq!(me.end(client, false), None);
+    }
+}
+
+/// Of `g`, what it has committed in the first partition of `orders`. The group had the whole request to itself before version 8.
+fn fetched(client: &mut Client, version: i16, require_stable: bool) -> (ErrorCode, i64) {
+    let told = match version {
+        7 => {
+            let topics = vec![OffsetFetchRequestTopic { name: "orders".to_owned(), partition_indexes: vec![0] }];
+            let request = OffsetFetchRequest {
+                group_id: "g".to_owned(),
+                topics: Some(topics),
+                require_stable,
+                ..Default::default()
+            };
+            let found = &client.call(&request, version).expect("OffsetFetch is answered").topics[0].partitions[0];
+            (found.error_code, found.committed_offset)
+        }
+        _ => {
             let topics = vec![OffsetFetchRequestTopics { name: "orders".to_owned(), partition_indexes: vec![0] }];
             let group =
                 OffsetFetchRequestGroup { group_id: "g".to_owned(), topics: Some(topics), ..Default::default() };
-            let request = OffsetFetchRequest { groups: vec![group], require_stable: true, ..Default::default() };
-            let told = client.call(&request, 8).expect("OffsetFetch is answered");
+            let request = OffsetFetchRequest { groups: vec![group], require_stable, ..Default::default() };
+            let told = client.call(&request, version).expect("OffsetFetch is answered");
             let found = &told.groups[0].topics[0].partitions[0];
-            if (found.error_code, found.committed_offset) == (0, offset) { Ok(()) } else { Err(format!("{found:?}")) }
-        });
-    }
+            (found.error_code, found.committed_offset)
+        }
+    };
+    (ErrorCode::from_code(told.0), told.1)
 }
 
 /// It would read again what the open transaction has consumed.
@@ -573,12 +654,38 @@ fn a_broker_that_is_told_not_to_verify_takes_what_comes() {
     assert_eq!(stable_end(&mut client, 0), Ok(0), "it hangs");
 }
 
+/// What a topic has of its own.
+fn settings_of(client: &mut Client, topic: &str) -> Vec<(String, Option<String>)> {
+    const TOPIC: i8 = 2;
+    const OF_THE_TOPIC: i8 = 1;
+    let resource =
+        DescribeConfigsResource { resource_type: TOPIC, resource_name: topic.to_owned(), configuration_keys: None };
+    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+    let told = client.call(&request, 4).expect("DescribeConfigs is answered");
+    let told = &told.results[0];
+    assert_eq!(told.error_code, 0, "{told:?}");
+    let own = told.configs.iter().filter(|config| config.config_source == OF_THE_TOPIC);
+    let mut own: Vec<_> = own.map(|config| (config.name.clone(), config.value.clone())).collect();
+    own.sort_unstable();
+    own
+}
+
 /// A transaction that is open, one that is being ended, and what was ended before, taken over by another kind of broker.
 fn taken_over(first: Kind, second: Kind) {
     let mut cluster = Cluster::start_as(first, "transactions-taken-over", FEW_PARTITIONS);
     let mut client = cluster.broker.client();
     client.create_topic("orders", 2, &[]);
     until_transactions_are_coordinated(&mut client);
+    // Whoever makes the topic gives it the same settings.
+    let expected = [
+        ("cleanup.policy", "compact"),
+        ("compression.type", "uncompressed"),
+        ("min.insync.replicas", "1"),
+        ("segment.bytes", "104857600"),
+        ("unclean.leader.election.enable", "false"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+    assert_eq!(settings_of(&mut client, "__transaction_state"), expected, "made by {first:?}");
     let mut open = Producer::begin(&mut client, "open");
     for committed in [true, false] {
         open.add(&mut client, "orders", 0);
@@ -654,38 +761,12 @@ fn a_transaction_ends_though_leaders_die_and_topics_go() {
     let asked = brokers.client(0).call(&delete, 4).expect("DeleteTopics is answered").responses[0].error_code;
     if asked != 0 {
         // The other one is the controller.
-/// What a topic has of its own.
-fn settings_of(client: &mut Client, topic: &str) -> Vec<(String, Option<String>)> {
-    const TOPIC: i8 = 2;
-    const OF_THE_TOPIC: i8 = 1;
-    let resource =
-        DescribeConfigsResource { resource_type: TOPIC, resource_name: topic.to_owned(), configuration_keys: None };
-    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
-    let told = client.call(&request, 4).expect("DescribeConfigs is answered");
-    let told = &told.results[0];
-    assert_eq!(told.error_code, 0, "{told:?}");
-    let own = told.configs.iter().filter(|config| config.config_source == OF_THE_TOPIC);
-    let mut own: Vec<_> = own.map(|config| (config.name.clone(), config.value.clone())).collect();
-    own.sort_unstable();
-    own
-}
-
         let told = brokers.client(1).call(&delete, 4).expect("DeleteTopics is answered");
         assert_eq!(told.responses[0].error_code, 0);
     }
     let runtime = Runtime::new().expect("a runtime");
     let settings = Settings::new(format!("127.0.0.1:{}", brokers.zookeeper.port));
     let session = runtime.block_on(Session::connect(settings)).expect("ZooKeeper serves");
-    // Whoever makes the topic gives it the same settings.
-    let expected = [
-        ("cleanup.policy", "compact"),
-        ("compression.type", "uncompressed"),
-        ("min.insync.replicas", "1"),
-        ("segment.bytes", "104857600"),
-        ("unclean.leader.election.enable", "false"),
-    ];
-    let expected = expected.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
-    assert_eq!(settings_of(&mut client, "__transaction_state"), expected, "made by {first:?}");
     eventually(PATIENCE, "the topic is gone", || match runtime.block_on(session.exists("/brokers/topics/passing")) {
         Ok(None) => Ok(()),
         other => Err(format!("{other:?}")),
