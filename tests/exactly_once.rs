@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use odradek::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use odradek::protocol::messages::metadata::MetadataRequest;
+use odradek::record::read::batches;
 use rustix::process::Signal;
-use support::transactional::{commits, features, until_finalized, version_2};
+use support::transactional::{commits, features, segments, until_finalized, version_2};
 use support::{Brokers, Kind, PATIENCE, Process, deps, eventually, free_port, repository, tied};
 
 /// Frequent segments, so that changelogs are compacted, in little memory.
@@ -203,6 +204,22 @@ fn stable(cluster: &Brokers, topic: &str) -> Result<(i64, i64), String> {
     Ok((stable, all))
 }
 
+/// Each broker has compacted its replica, transactions and all: fewer records are in it than there were.
+fn until_compacted(cluster: &Brokers, log: &str) {
+    for broker in &cluster.brokers {
+        eventually(PATIENCE, &format!("broker {} has compacted {log}", broker.id), || {
+            // A segment may be replaced while it is looked for.
+            let bytes = segments(&broker.data.join(log)).map_err(|error| error.to_string())?;
+            let (mut records, mut end) = (0, 0);
+            for batch in batches(&bytes).map_while(Result::ok) {
+                records += i64::from(batch.header().record_count);
+                end = batch.header().base_offset + i64::from(batch.header().last_offset_delta) + 1;
+            }
+            if records < end { Ok(()) } else { Err(format!("{records} records up to {end}")) }
+        });
+    }
+}
+
 /// `java` of little memory, with these classes of ours before those of a release.
 fn java(classes: &Path, jars: &Path) -> Command {
     let mut command = tied("java");
@@ -300,6 +317,9 @@ fn streams(release: Release, brokers: i16) {
     for topic in ["counted", "joined"] {
         until_all_is_stable(&stage.cluster, topic);
         assert_followed(release, &stage.cluster, topic);
+    }
+    for partition in 0..2 {
+        until_compacted(&stage.cluster, &format!("streams-counts-changelog-{partition}"));
     }
 }
 

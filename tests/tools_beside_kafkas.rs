@@ -211,7 +211,7 @@ fn a_console_consumer_reads_what_its_isolation_level_lets_it() {
     client.produce("orders", 0, batch(Codec::None, ["behind".to_owned()])).expect("answered").expect("appended");
 
     let address = cluster.broker.address();
-    let common = "--topic orders --partition 0 --offset earliest --timeout-ms 8000 --property print.offset=true";
+    let common = "--topic orders --partition 0 --offset earliest --timeout-ms 15000 --property print.offset=true";
     let levels =
         ["", "--isolation-level read_uncommitted", "--isolation-level read_committed", "--isolation-level none"];
     let start = |whose: Whose, level: &str| {

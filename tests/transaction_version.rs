@@ -22,6 +22,7 @@ use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
 use odradek_zookeeper::znode::broker::{Broker as Registration, BrokerJson, Endpoint};
 use support::client::Client;
+use support::member::Member;
 use support::transactional::{
     Jvm, Producer, commits, features, finalized, id_coordinated_by, init, settled, stable_end, until_finalized,
     until_stable, until_state, until_transactions_are_coordinated, version_2,
@@ -306,6 +307,8 @@ fn the_new_versions_are_answered_in_success_and_in_refusal() {
     assert_eq!(commit(&mut client, &me, 3), None);
     assert_eq!(me.end_and_bump(&mut client, true), None);
     position(3);
+    Member::commits_while_it_is_one("static", &me, 5, &|| cluster.broker.client());
+    assert_eq!(me.end_and_bump(&mut client, false), None);
 
     // A broker that is told not to verify adds all the same: nobody else would.
     let settings = format!("{FEW_PARTITIONS}\ntransaction.partition.verification.enable=false");

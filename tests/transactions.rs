@@ -4,13 +4,16 @@
 mod support;
 
 use std::io::Write;
+use std::process::Output;
 
 use odradek::protocol::error_code::ErrorCode;
+use odradek::protocol::message::Message;
 use odradek::protocol::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use odradek::protocol::messages::add_partitions_to_txn::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
 use odradek::protocol::messages::delete_topics::DeleteTopicsRequest;
+use odradek::protocol::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use odradek::protocol::messages::describe_transactions::DescribeTransactionsRequest;
 use odradek::protocol::messages::end_txn::EndTxnRequest;
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
@@ -18,7 +21,7 @@ use odradek::protocol::messages::init_producer_id::InitProducerIdRequest;
 use odradek::protocol::messages::list_transactions::ListTransactionsRequest;
 use odradek::protocol::messages::metadata::MetadataRequest;
 use odradek::protocol::messages::offset_fetch::{
-    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use odradek::protocol::messages::produce::ProduceRequest;
 use odradek::protocol::messages::txn_offset_commit::{
@@ -31,11 +34,12 @@ use odradek::record::compression::Codec;
 use odradek_zookeeper::session::ZooKeeper as Session;
 use odradek_zookeeper::settings::Settings;
 use support::client::{Client, batch, frame};
+use support::member::Member;
 use support::transactional::{
     Jvm, Producer, high_watermark, id_coordinated_by, init, settled, stable_end, until_stable, until_state,
     until_transactions_are_coordinated,
 };
-use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, repository, tied};
+use support::{Brokers, Cluster, Kind, PATIENCE, deps, eventually, jvm_tool, our_tool, repository, tied};
 use tokio::runtime::Runtime;
 
 fn until_position(jvm: &mut Jvm, expected: &str) {
@@ -134,7 +138,8 @@ fn resumed_as_flink_does(kind: Kind, jars: &str) {
     cluster.broker.client().create_topic("orders", 1, &[]);
     let start = |cluster: &Cluster| Jvm::start(&cluster.scratch, &cluster.broker.address(), jars);
     let mut jvm = start(&cluster);
-    jvm.all_ok(&["init a sink 60000", "begin a", "send a orders 0 1 3", "offsets a g orders 0 7", "flush a"]);
+    // Long enough for all that comes before the commit, on a machine that is busy.
+    jvm.all_ok(&["init a sink 600000", "begin a", "send a orders 0 1 3", "offsets a g orders 0 7", "flush a"]);
     let identity = jvm.told("identity a");
     drop(jvm);
     cluster.broker.kill();
@@ -144,7 +149,10 @@ fn resumed_as_flink_does(kind: Kind, jars: &str) {
     let mut jvm = start(&cluster);
     assert_eq!(jvm.told("read committed orders 0"), "nothing");
     jvm.all_ok(&[&resume, "commit a"]);
-    assert_eq!(jvm.told("read committed orders 0"), "1,2,3");
+    eventually(PATIENCE, "what is committed is read", || match jvm.told("read committed orders 0") {
+        told if told == "1,2,3" => Ok(()),
+        told => Err(told),
+    });
     until_position(&mut jvm, "7");
     drop(jvm);
     cluster.broker.kill();
@@ -202,9 +210,7 @@ fn every_version_is_answered_in_success_and_in_refusal() {
         .find(|topic| topic.name.as_deref() == Some("__transaction_state"))
         .expect("it was made");
     assert_eq!((topic.is_internal, topic.partitions.len()), (true, 5));
-    let empty = FindCoordinatorRequest { key_type: 1, ..Default::default() };
-    let refused = client.call(&empty, 3).expect("FindCoordinator is answered");
-    assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+    coordinators_are_found(&mut client, cluster.broker.port);
 
     for version in 0..=5 {
         let id = format!("init-{version}");
@@ -241,7 +247,7 @@ fn every_version_is_answered_in_success_and_in_refusal() {
 
     let me = init(&mut client, "t", 4);
     let add = |version: i16, id: &str, epoch: i16, topics: &[(&str, i32)]| {
-        let topics = topics.iter().map(|(name, partition)| AddPartitionsToTxnTopic {
+        let asked = topics.iter().map(|(name, partition)| AddPartitionsToTxnTopic {
             name: (*name).to_owned(),
             partitions: vec![*partition],
         });
@@ -249,14 +255,18 @@ fn every_version_is_answered_in_success_and_in_refusal() {
             v3_and_below_transactional_id: id.to_owned(),
             v3_and_below_producer_id: me.producer_id,
             v3_and_below_producer_epoch: epoch,
-            v3_and_below_topics: topics.collect(),
+            v3_and_below_topics: asked.collect(),
             ..Default::default()
         };
         let told = cluster.broker.client().call(&request, version).expect("AddPartitionsToTxn is answered");
-        let codes = told.results_by_topic_v3_and_below.into_iter().flat_map(|topic| {
-            topic.results_by_partition.into_iter().map(|partition| ErrorCode::from_code(partition.partition_error_code))
-        });
-        codes.collect::<Vec<_>>()
+        // A JVM broker tells them in any order.
+        let code = |(name, partition): &(&str, i32)| {
+            let of_topic = told.results_by_topic_v3_and_below.iter().filter(|topic| topic.name == *name);
+            let mut found = of_topic.flat_map(|topic| &topic.results_by_partition);
+            let found = found.find(|found| found.partition_index == *partition).expect("each is answered");
+            ErrorCode::from_code(found.partition_error_code)
+        };
+        topics.iter().map(code).collect::<Vec<_>>()
     };
     let end = |version: i16, id: &str, epoch: i16, committed: bool| {
         let request = EndTxnRequest {
@@ -304,7 +314,7 @@ fn every_version_is_answered_in_success_and_in_refusal() {
         assert_eq!(end(version, "t", 0, commits), None, "asked again");
     }
     assert_eq!(end(4, "t", 0, false), ErrorCode::None);
-    offsets_in_transactions(&mut client);
+    offsets_in_transactions(&cluster, &mut client);
     for version in 4..=5 {
         use ErrorCode::{InvalidProducerIdMapping, OperationNotAttempted, TopicAuthorizationFailed};
         let added = |id: &str, topics: &[&str]| {
@@ -374,7 +384,52 @@ fn every_version_is_answered_in_success_and_in_refusal() {
     }
 }
 
-fn offsets_in_transactions(client: &mut Client) {
+/// Whoever may not begin a transaction, one without a name, is told so by its coordinator.
+fn coordinators_are_found(client: &mut Client, port: u16) {
+    for version in FindCoordinatorRequest::VERSIONS {
+        // Version 0 knows coordinators of groups alone.
+        let key_type = i8::from(version > 0);
+        if version < 4 {
+            for key in ["t", ""] {
+                let request = FindCoordinatorRequest { key: key.to_owned(), key_type, ..Default::default() };
+                let told = settled(
+                    "there is a coordinator",
+                    || client.call(&request, version).expect("FindCoordinator is answered"),
+                    |told| told.error_code,
+                );
+                let found = (told.error_code, told.node_id, &*told.host, told.port);
+                assert_eq!(found, (0, 0, "127.0.0.1", i32::from(port)), "version {version}, {key:?}");
+                assert_eq!(
+                    told.error_message.as_deref(),
+                    Some(if version > 0 { "NONE" } else { "" }),
+                    "version {version}"
+                );
+            }
+            continue;
+        }
+        let mut find = |key_type, keys: &[&str]| {
+            let coordinator_keys = keys.iter().map(|key| (*key).to_owned()).collect();
+            let request = FindCoordinatorRequest { coordinator_keys, key_type, ..Default::default() };
+            client.call(&request, version).expect("FindCoordinator is answered").coordinators
+        };
+        let found = find(key_type, &["t", "", "other", "t"]);
+        for one in &found {
+            let here = (0, 0, "127.0.0.1", i32::from(port));
+            assert_eq!((one.error_code, one.node_id, &*one.host, one.port), here, "version {version}, {one:?}");
+            assert_eq!(one.error_message.as_deref(), Some(""), "version {version}");
+        }
+        // A JVM broker repeats what a request repeats.
+        let keys: &[&str] =
+            if Kind::under_test() == Kind::Odradek { &["t", "", "other"] } else { &["t", "", "other", "t"] };
+        assert_eq!(found.iter().map(|one| &*one.key).collect::<Vec<_>>(), keys, "version {version}");
+        assert_eq!(find(key_type, &[]), [], "version {version}");
+        let share = &find(2, &["s"])[0];
+        let refused = if version < 6 { ErrorCode::InvalidRequest } else { ErrorCode::CoordinatorNotAvailable };
+        assert_eq!((ErrorCode::from_code(share.error_code), share.node_id, &*share.host), (refused, -1, ""));
+    }
+}
+
+fn offsets_in_transactions(cluster: &Cluster, client: &mut Client) {
     use ErrorCode::{
         InvalidGroupId, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, None, OffsetMetadataTooLarge,
         ProducerFenced, TransactionAbortable, UnknownMemberId, UnknownTopicOrPartition, UnstableOffsetCommit,
@@ -431,9 +486,11 @@ fn offsets_in_transactions(client: &mut Client) {
                 topics: vec![TxnOffsetCommitRequestTopic { name: "orders".to_owned(), partitions }],
                 ..Default::default()
             };
-            let told = client.call(&request, version).expect("TxnOffsetCommit is answered");
-            let codes = told.topics[0].partitions.iter().map(|partition| ErrorCode::from_code(partition.error_code));
-            codes.collect::<Vec<_>>()
+            let mut told =
+                client.call(&request, version).expect("TxnOffsetCommit is answered").topics.remove(0).partitions;
+            // A JVM broker tells them in any order.
+            told.sort_by_key(|partition| partition.partition_index);
+            told.iter().map(|partition| ErrorCode::from_code(partition.error_code)).collect::<Vec<_>>()
         };
         let mut long = partition(1, 5);
         long.committed_metadata = Some("x".repeat(4097));
@@ -446,18 +503,11 @@ fn offsets_in_transactions(client: &mut Client) {
             assert_eq!(commit("g", "", 4, vec![partition(0, 1)]), [UnknownMemberId]);
         }
 
-        let mut fetched = |require_stable| {
-            let topics = vec![OffsetFetchRequestTopics { name: "orders".to_owned(), partition_indexes: vec![0] }];
-            let group =
-                OffsetFetchRequestGroup { group_id: "g".to_owned(), topics: Some(topics), ..Default::default() };
-            let request = OffsetFetchRequest { groups: vec![group], require_stable, ..Default::default() };
-            let told = client.call(&request, 8).expect("OffsetFetch is answered");
-            let found = &told.groups[0].topics[0].partitions[0];
-            (ErrorCode::from_code(found.error_code), found.committed_offset)
-        };
         let before = if version == 0 { -1 } else { offset - 1 };
-        assert_eq!(fetched(true), (UnstableOffsetCommit, -1));
-        assert_eq!(fetched(false), (None, before));
+        for fetch in 7..=9 {
+            assert_eq!(fetched(client, fetch, true), (UnstableOffsetCommit, -1), "OffsetFetch {fetch}");
+            assert_eq!(fetched(client, fetch, false), (None, before), "OffsetFetch {fetch}");
+        }
         let end = EndTxnRequest {
             transactional_id: "offsets".to_owned(),
             producer_id: me.producer_id,
@@ -465,16 +515,53 @@ fn offsets_in_transactions(client: &mut Client) {
             committed: true,
         };
         assert_eq!(client.call(&end, 3).expect("EndTxn is answered").error_code, 0);
-        eventually(PATIENCE, "the offset counts", || {
+        for fetch in 7..=9 {
+            eventually(PATIENCE, "the offset counts", || {
+                let found = fetched(client, fetch, true);
+                if found == (None, offset) { Ok(()) } else { Err(format!("{found:?}")) }
+            });
+        }
+    }
+    let me = Producer { id: "offsets".to_owned(), me, sequence: 0 };
+    for version in 3..=4 {
+        let request = AddOffsetsToTxnRequest {
+            transactional_id: me.id.clone(),
+            producer_id: me.me.producer_id,
+            producer_epoch: me.me.producer_epoch,
+            group_id: "static".to_owned(),
+        };
+        let mut add = || client.call(&request, version).expect("AddOffsetsToTxn is answered").error_code;
+        assert_eq!(settled("the offsets are added", &mut add, |code| *code), 0);
+        Member::commits_while_it_is_one("static", &me, version, &|| cluster.broker.client());
+        assert_eq!(me.end(client, false), None);
+    }
+}
+
+/// Of `g`, what it has committed in the first partition of `orders`. The group had the whole request to itself before version 8.
+fn fetched(client: &mut Client, version: i16, require_stable: bool) -> (ErrorCode, i64) {
+    let told = match version {
+        7 => {
+            let topics = vec![OffsetFetchRequestTopic { name: "orders".to_owned(), partition_indexes: vec![0] }];
+            let request = OffsetFetchRequest {
+                group_id: "g".to_owned(),
+                topics: Some(topics),
+                require_stable,
+                ..Default::default()
+            };
+            let found = &client.call(&request, version).expect("OffsetFetch is answered").topics[0].partitions[0];
+            (found.error_code, found.committed_offset)
+        }
+        _ => {
             let topics = vec![OffsetFetchRequestTopics { name: "orders".to_owned(), partition_indexes: vec![0] }];
             let group =
                 OffsetFetchRequestGroup { group_id: "g".to_owned(), topics: Some(topics), ..Default::default() };
-            let request = OffsetFetchRequest { groups: vec![group], require_stable: true, ..Default::default() };
-            let told = client.call(&request, 8).expect("OffsetFetch is answered");
+            let request = OffsetFetchRequest { groups: vec![group], require_stable, ..Default::default() };
+            let told = client.call(&request, version).expect("OffsetFetch is answered");
             let found = &told.groups[0].topics[0].partitions[0];
-            if (found.error_code, found.committed_offset) == (0, offset) { Ok(()) } else { Err(format!("{found:?}")) }
-        });
-    }
+            (found.error_code, found.committed_offset)
+        }
+    };
+    (ErrorCode::from_code(told.0), told.1)
 }
 
 /// It would read again what the open transaction has consumed.
@@ -620,12 +707,38 @@ fn a_broker_that_is_told_not_to_verify_takes_what_comes() {
     assert_eq!(stable_end(&mut client, 0), Ok(0), "it hangs");
 }
 
+/// What a topic has of its own.
+fn settings_of(client: &mut Client, topic: &str) -> Vec<(String, Option<String>)> {
+    const TOPIC: i8 = 2;
+    const OF_THE_TOPIC: i8 = 1;
+    let resource =
+        DescribeConfigsResource { resource_type: TOPIC, resource_name: topic.to_owned(), configuration_keys: None };
+    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+    let told = client.call(&request, 4).expect("DescribeConfigs is answered");
+    let told = &told.results[0];
+    assert_eq!(told.error_code, 0, "{told:?}");
+    let own = told.configs.iter().filter(|config| config.config_source == OF_THE_TOPIC);
+    let mut own: Vec<_> = own.map(|config| (config.name.clone(), config.value.clone())).collect();
+    own.sort_unstable();
+    own
+}
+
 /// A transaction that is open, one that is being ended, and what was ended before, taken over by another kind of broker.
 fn taken_over(first: Kind, second: Kind) {
     let mut cluster = Cluster::start_as(first, "transactions-taken-over", FEW_PARTITIONS);
     let mut client = cluster.broker.client();
     client.create_topic("orders", 2, &[]);
     until_transactions_are_coordinated(&mut client);
+    // Whoever makes the topic gives it the same settings.
+    let expected = [
+        ("cleanup.policy", "compact"),
+        ("compression.type", "uncompressed"),
+        ("min.insync.replicas", "1"),
+        ("segment.bytes", "104857600"),
+        ("unclean.leader.election.enable", "false"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+    assert_eq!(settings_of(&mut client, "__transaction_state"), expected, "made by {first:?}");
     let mut open = Producer::begin(&mut client, "open");
     for committed in [true, false] {
         open.add(&mut client, "orders", 0);
@@ -1008,8 +1121,18 @@ fn a_transaction_of_the_last_epoch_ends_with_another_id() {
 }
 
 /// Of a line of a table, the cells.
-fn cells(line: &str) -> Vec<&str> {
-    line.split('\t').map(str::trim).filter(|cell| !cell.is_empty()).collect()
+fn cells(line: &str) -> Vec<String> {
+    line.split('\t').map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+}
+
+/// What kafka-transactions.sh and Kafka's own say, in that order, to words that stand behind the cluster's address.
+fn both_of_transactions(cluster: &Cluster, arguments: &str) -> [Output; 2] {
+    let tools = [our_tool("kafka-transactions.sh"), jvm_tool("3.9.1", "org.apache.kafka.tools.TransactionsCommand")];
+    let address = cluster.broker.address();
+    tools.map(|mut tool| {
+        let words = ["--bootstrap-server", &address].into_iter().chain(arguments.split_whitespace());
+        tool.args(words).output().expect("it runs")
+    })
 }
 
 #[test]
@@ -1020,55 +1143,126 @@ fn our_tool_says_of_transactions_what_kafkas_says() {
     );
     let mut cluster = Cluster::start("transactions-tool", &settings);
     let mut client = cluster.broker.client();
-    client.create_topic("orders", 2, &[]);
+    client.create_topic("orders", 3, &[]);
     until_transactions_are_coordinated(&mut client);
     let mut open = Producer::begin(&mut client, "open");
     open.add(&mut client, "orders", 1);
     open.append(&mut client, 1);
-    // It never told its coordinator.
-    let hanging = Producer::begin(&mut client, "hanging");
-    assert_eq!(hanging.send(&mut client, 11, 0, 0), ErrorCode::None);
+    let idle = Producer::begin(&mut client, "idle");
+    assert_eq!(idle.me.producer_epoch, 0);
+    // They never told their coordinator.
+    for (id, partition) in [("hanging", 0), ("too", 2)] {
+        let hanging = Producer::begin(&mut client, id);
+        assert_eq!(hanging.send(&mut client, 11, partition, 0), ErrorCode::None);
+    }
 
-    // Both are years old by the time of their records.
+    // All are years old by the time of their records.
     eventually(PATIENCE, "a transaction that is late is named", || {
         let said = cluster.broker.process().said();
         let named = said.contains("orders-0 has a transaction of producer");
         if named { Ok(()) } else { Err(said) }
     });
 
-    let bootstrap = cluster.broker.address();
-    let ours = |arguments: &str| {
-        let arguments: Vec<&str> = ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.split(' ')).collect();
-        cluster.script("kafka-transactions.sh", &arguments, "")
+    // The duration is that of the moment: where it stands, which column nobody compares.
+    let both = |arguments: &str, duration: Option<usize>| {
+        let [ours, kafkas] = both_of_transactions(&cluster, arguments).map(|told| {
+            let said = String::from_utf8_lossy(&told.stderr);
+            assert!(told.status.success(), "{arguments}: {said}");
+            let out = String::from_utf8(told.stdout).expect("it is text");
+            let mut rows: Vec<Vec<String>> = out.lines().map(cells).collect();
+            if let Some(column) = duration {
+                for row in &mut rows[1..] {
+                    row.remove(column).parse::<u64>().expect("a duration is a number");
+                }
+            }
+            rows[1..].sort_unstable();
+            // Where nothing changes from one call to the next, columns are equally wide too.
+            let mut lines: Vec<String> = out.lines().map(str::to_owned).collect();
+            lines[1..].sort_unstable();
+            (rows, duration.is_none().then_some(lines))
+        });
+        assert_eq!(ours, kafkas, "{arguments}");
+        ours.0
     };
-    let both = |arguments: &str| {
-        let words: Vec<&str> = ["--bootstrap-server", &bootstrap].into_iter().chain(arguments.split(' ')).collect();
-        let ours = ours(arguments).expect("it ends well");
-        let theirs = cluster.jvm_tool("3.9.2", "org.apache.kafka.tools.TransactionsCommand", &words);
-        let mut theirs: Vec<String> = theirs.expect("it ends well").lines().map(str::to_owned).collect();
-        let mut lines: Vec<String> = ours.lines().map(str::to_owned).collect();
-        theirs[1..].sort_unstable();
-        lines[1..].sort_unstable();
-        assert_eq!(lines, theirs, "{arguments}");
-        lines
-    };
-    both("list");
-    let producers = both("describe-producers --topic orders --partition 0");
-    assert_eq!(cells(&producers[1])[5], "0", "it begins there");
-    let described = ours("describe --transactional-id open").expect("it ends well");
-    let described = cells(described.lines().nth(1).expect("a line"));
-    assert_eq!((described[1], described[4], described[5], described[8]), ("open", "Ongoing", "60000", "orders-1"));
-    let missing = ours("describe --transactional-id nobody").expect_err("nobody has it");
-    assert!(missing.contains("Failed to describe transaction state of transactional-id `nobody`"), "{missing}");
+    // What has not begun has no duration that would be too short.
+    let all = ["hanging", "idle", "open", "too"];
+    for (arguments, expected) in [
+        ("list", &all[..]),
+        ("list --duration-filter -1", &all),
+        ("list --duration-filter 0", &all),
+        ("list --duration-filter 1000000", &["hanging", "idle", "too"]),
+    ] {
+        let rows = both(arguments, None);
+        assert_eq!(rows[1..].iter().map(|row| &*row[0]).collect::<Vec<_>>(), expected, "{arguments}");
+    }
+    let producers = both("describe-producers --topic orders --partition 0", None);
+    assert_eq!(producers[1][5], "0", "it begins there");
+    assert_eq!(both("describe-producers --topic orders --partition 0 --broker-id 0", None), producers);
+    let described = both("describe --transactional-id open", Some(7));
+    let [row] = &described[1..] else { panic!("{described:?}") };
+    assert_eq!((&*row[1], &*row[4], &*row[5], &*row[7]), ("open", "Ongoing", "60000", "orders-1"));
+    let described = both("describe --transactional-id idle", None);
+    assert_eq!(described[1][4..8], ["Empty", "60000", "None", "None"].map(str::to_owned));
 
-    let found = ours("find-hanging --topic orders --max-transaction-timeout 0").expect("it ends well");
-    let found: Vec<Vec<&str>> = found.lines().skip(1).map(cells).collect();
-    let [hung] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((hung[0], hung[1], hung[5]), ("orders", "0", "0"));
-    assert_eq!(stable_end(&mut client, 0), Ok(0));
-    ours("abort --topic orders --partition 0 --start-offset 0").expect("it ends well");
-    until_stable(&mut client, 0, 2);
-    let none = ours("abort --topic orders --partition 0 --start-offset 0").expect_err("it is gone");
-    assert!(none.contains("Could not find any open transactions starting at offset 0"), "{none}");
+    for arguments in [
+        "find-hanging --topic orders",
+        "find-hanging --topic orders --max-transaction-timeout 0",
+        "find-hanging --broker-id 0",
+        "find-hanging --topic orders --broker-id 0 --max-transaction-timeout 1",
+    ] {
+        let hung = both(arguments, Some(7));
+        let hung = hung[1..].iter().map(|row| (&*row[0], &*row[1], &*row[5])).collect::<Vec<_>>();
+        assert_eq!(hung, [("orders", "0", "0"), ("orders", "2", "0")], "{arguments}");
+    }
+    let hung = both("find-hanging --topic orders --partition 2", Some(7));
+    assert_eq!((hung.len(), &*hung[1][1]), (2, "2"));
+    let late = both("find-hanging --topic orders --max-transaction-timeout 35000000", None);
+    assert_eq!(late.len(), 1, "none is as old as that: {late:?}");
+
+    // In what is missing, or not there, they agree to the word; how to call them is for each to say.
+    for arguments in [
+        "find-hanging",
+        "find-hanging --partition 0",
+        "find-hanging --broker-id 0 --partition 0",
+        "find-hanging --topic missing",
+        "abort --topic orders --partition 0",
+        "abort --topic orders --partition 0 --producer-id 1",
+        "abort --topic orders --partition 0 --producer-id 1 --producer-epoch 0",
+        "abort --topic orders --partition 0 --start-offset 7",
+        "describe --transactional-id nobody",
+        "describe",
+        "describe-producers --topic orders",
+        "describe-producers --partition 0",
+        "abort --topic orders --start-offset 0",
+        "abort --partition 0 --start-offset 0",
+    ] {
+        let [ours, kafkas] = both_of_transactions(&cluster, arguments).map(|told| {
+            let said = String::from_utf8_lossy(&told.stderr).into_owned();
+            let said = said.lines().filter(|line| !line.starts_with(['[', ' ']) && !line.starts_with("usage: "));
+            let said: Vec<String> = said.map(|line| line.replace("kafka-transactions.sh: error: ", "")).collect();
+            (told.status.code(), said)
+        });
+        assert_eq!((ours.0, &*ours.1[0]), (kafkas.0, &*kafkas.1[0]), "{arguments}: {ours:?} {kafkas:?}");
+        assert_eq!(ours.0, Some(1), "{arguments}");
+    }
+
+    // Each tool ends one.
+    assert_eq!((stable_end(&mut client, 0), stable_end(&mut client, 2)), (Ok(0), Ok(0)));
+    for (tool, partition) in [(0, 0), (1, 2)] {
+        let arguments = ["--topic", "orders", "--partition", &partition.to_string(), "--start-offset", "0"];
+        let address = cluster.broker.address();
+        let words = [&["--bootstrap-server", &address, "abort"], &arguments[..]].concat();
+        let said = match tool {
+            0 => cluster.script("kafka-transactions.sh", &words, ""),
+            _ => cluster.jvm_tool("3.9.1", "org.apache.kafka.tools.TransactionsCommand", &words),
+        };
+        assert_eq!(said.as_deref(), Ok(""));
+        until_stable(&mut client, partition, 2);
+    }
+    let producers = [0, 2].map(|p| both(&format!("describe-producers --topic orders --partition {p}"), None));
+    for producers in producers {
+        assert_eq!((&*producers[1][2], &*producers[1][5]), ("0", "None"), "{producers:?}");
+    }
+    assert_eq!(both("find-hanging --broker-id 0 --max-transaction-timeout 0", None).len(), 1);
     assert_eq!(open.end(&mut client, true), ErrorCode::None);
 }

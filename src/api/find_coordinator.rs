@@ -78,8 +78,6 @@ async fn find(
 ) -> Result<Node, Refusal> {
     let (name, partition) = match key_type {
         GROUP => (GROUP_METADATA_TOPIC, server.groups.partition_for(key)),
-        // Nobody may begin a transaction under such an id.
-        TRANSACTION if key.is_empty() => return Err(ErrorCode::InvalidRequest.into()),
         TRANSACTION => (TRANSACTION_STATE_TOPIC, server.transactions.partition_for(key)),
         SHARE if context.api_version >= 6 => return Err(ErrorCode::CoordinatorNotAvailable.into()),
         _ => return Err(ErrorCode::InvalidRequest.into()),

@@ -319,6 +319,11 @@ impl Options {
         self.value(name).ok_or_else(|| Stop::Usage(format!("Missing required argument \"[{name}]\"")))
     }
 
+    /// The same in the words of Kafka's newer parser.
+    pub(crate) fn required_argument(&self, name: &str) -> Result<&str, Stop> {
+        self.value(name).ok_or_else(|| Stop::Usage(format!("argument --{name} is required")))
+    }
+
     /// Where brokers are, of a tool that takes `BOOTSTRAP_SERVER` and `BROKER_LIST`; `missing` is what it says without.
     pub(crate) fn servers(&self, missing: &str) -> Result<String, Stop> {
         let given = self.value("bootstrap-server").or(self.value("broker-list"));

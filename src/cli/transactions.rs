@@ -81,8 +81,8 @@ fn failed(what: String) -> impl FnOnce(ClientError) -> Stop {
 }
 
 fn the_partition(options: &Options) -> Result<TopicPartition, Stop> {
-    let topic = options.required("topic")?;
-    options.required("partition")?;
+    let topic = options.required_argument("topic")?;
+    options.required_argument("partition")?;
     Ok(TopicPartition::new(topic, options.number("partition")?.unwrap_or(0)))
 }
 
@@ -117,9 +117,15 @@ async fn list(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Resu
 }
 
 async fn describe(options: &Options, cluster: &Cluster, out: &mut dyn Write) -> Result<(), Stop> {
-    let id = options.required("transactional-id")?;
+    let id = options.required_argument("transactional-id")?;
     let what = format!("Failed to describe transaction state of transactional-id `{id}`");
-    let (coordinator, state) = cluster.describe_transaction(id).await.map_err(failed(what))?;
+    let (coordinator, state) = cluster.describe_transaction(id).await.map_err(|why| match why.code() {
+        Some(ErrorCode::TransactionalIdNotFound) => Stop::Failed(format!(
+            "{what}: DescribeTransactions request for transactionalId `{id}` failed because the ID could not be found. \
+             Enable debug logging for additional detail."
+        )),
+        _ => failed(what)(why),
+    })?;
     let started = Some(state.transaction_start_time_ms).filter(|ms| *ms >= 0);
     let or_none = |ms: Option<i64>| ms.map_or("None".to_owned(), |ms| ms.to_string());
     let partitions = state

@@ -52,11 +52,7 @@ const POLL: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), Stop> {
     let servers = options.servers("one of the arguments --bootstrap-server --broker-list is required")?;
-    let required = |name: &str| {
-        let missing = || Stop::Usage(format!("argument --{name} is required"));
-        options.value(name).ok_or_else(missing)
-    };
-    let (topic, group) = (required("topic")?, required("group-id")?);
+    let (topic, group) = (options.required_argument("topic")?, options.required_argument("group-id")?);
     let auto_commits = options.has("enable-autocommit");
     let session_timeout_ms: i32 = options.number("session-timeout")?.unwrap_or(30_000);
     let messages_max = options.number::<i32>("max-messages")?.and_then(|max| usize::try_from(max).ok());

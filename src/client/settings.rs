@@ -47,6 +47,17 @@ impl ClientProperties {
         Ok(self.take(key)?.unwrap_or(default))
     }
 
+    /// Of any case, as in Kafka.
+    fn take_bool(&mut self, key: &str, default: bool) -> Result<bool, ClientError> {
+        let text: Option<String> = self.take(key)?;
+        match text.map(|text| text.trim().to_ascii_lowercase()).as_deref() {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(text) => Err(invalid(key, format!("invalid value {text}"))),
+        }
+    }
+
     fn take_ms(&mut self, key: &str, default_ms: u64) -> Result<Duration, ClientError> {
         Ok(Duration::from_millis(self.take_or(key, default_ms)?))
     }
@@ -261,7 +272,7 @@ impl ConsumerSettings {
             return Err(invalid("group.protocol", "only classic is supported"));
         }
         let auto_commit_interval = properties.take_ms("auto.commit.interval.ms", 5_000)?;
-        let auto_commits = properties.take_or("enable.auto.commit", true)?;
+        let auto_commits = properties.take_bool("enable.auto.commit", true)?;
         let group_id: Option<String> = properties.take("group.id")?;
         Ok(ConsumerSettings {
             auto_commit_interval: (auto_commits && group_id.is_some()).then_some(auto_commit_interval),
@@ -277,9 +288,9 @@ impl ConsumerSettings {
             fetch_wait: properties.take_ms("fetch.max.wait.ms", 500)?,
             poll_records_max: properties.take_or("max.poll.records", 500)?,
             is_read_committed,
-            includes_internal_topics: !properties.take_or("exclude.internal.topics", true)?,
-            allows_auto_topic_creation: properties.take_or("allow.auto.create.topics", true)?,
-            checks_crc: properties.take_or("check.crcs", true)?,
+            includes_internal_topics: !properties.take_bool("exclude.internal.topics", true)?,
+            allows_auto_topic_creation: properties.take_bool("allow.auto.create.topics", true)?,
+            checks_crc: properties.take_bool("check.crcs", true)?,
             cluster,
         })
     }

@@ -84,7 +84,7 @@ public class Streams {
         settings.put("session.timeout.ms", "6000");
         settings.put("heartbeat.interval.ms", "1000");
         settings.put(StreamsConfig.producerPrefix("transaction.timeout.ms"), "10000");
-        settings.put(StreamsConfig.topicPrefix("segment.bytes"), "100000");
+        settings.put(StreamsConfig.topicPrefix("segment.bytes"), "20000");
         settings.put(StreamsConfig.topicPrefix("min.cleanable.dirty.ratio"), "0.1");
         KafkaStreams streams = new KafkaStreams(builder.build(), settings);
         // As an application does that is to outlive what it cannot get on with.

@@ -70,7 +70,9 @@ impl Decoder {
         if options.has("transaction-log-decoder") {
             return Ok(Decoder::Transactions);
         }
-        let mut plain = |flag| options.value(flag).map_or(Ok(Plain::Text), |class| Plain::of_class(class, out));
+        // The option alone means the default.
+        let class = |flag| options.value(flag).filter(|class| !class.is_empty());
+        let mut plain = |flag| class(flag).map_or(Ok(Plain::Text), |class| Plain::of_class(class, out));
         let value = plain("value-decoder-class")?;
         Ok(Decoder::Plain(plain("key-decoder-class")?, value))
     }
