@@ -208,8 +208,6 @@ pub enum Action {
     Connect(Broker),
     /// Close it and drop what was not sent.
     Disconnect(BrokerId),
-    /// The broker listens elsewhere now, where its channel is to connect to the next time.
-    Readdress(Broker),
     Send(Outgoing),
     /// Read these topics and keep watching them; answered by [`Event::TopicsRead`].
     ReadTopics(Vec<String>),
@@ -567,8 +565,8 @@ impl Active {
     }
 
     fn living_partitions_of<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) -> Vec<TopicPartition> {
-        let named = topics.into_iter().flat_map(Topic::named).map(|(name, _)| name);
-        named.filter(|name| !self.cluster.is_going(name)).collect()
+        let living = topics.into_iter().filter(|topic| topic.deletion.is_none());
+        living.flat_map(|topic| topic.named().map(|(name, _)| name)).collect()
     }
 
     /// A broker that is about to leave hears of what it leads, or led until now; what it followed it has stopped.
@@ -792,10 +790,6 @@ impl Active {
             self.undecided.extract_if(.., |partition| asked.contains(&partition.topic)).collect();
         let verdict = |topic: &str| if allowed.contains(topic) { Unclean::Allowed } else { Unclean::Refused };
         let unchanged = self.settle_with(Cause::Settling, &partitions, verdict);
-        // It is how a replica hears that it leads no more, and how it is heard of one that its directory has failed.
-        for name in &unchanged {
-            self.tell_replicas(name, None, false);
-        }
         self.batch.metadata(unchanged);
     }
 
@@ -814,9 +808,6 @@ impl Active {
                 Some(known) if known.epoch > broker.epoch => {}
                 Some(known) => {
                     if known.endpoints != broker.endpoints || known.features != broker.features {
-                        if known.endpoints != broker.endpoints {
-                            self.actions.push(Action::Readdress(broker.clone()));
-                        }
                         *known = broker;
                         modified = true;
                     }
@@ -852,7 +843,6 @@ impl Active {
         self.send();
         for broker in brokers {
             self.cluster.offline_dirs.remove(&broker.id);
-            self.cluster.beside_earlier.remove(&broker.id);
             self.actions.push(Action::Connect(broker.clone()));
             self.cluster.brokers.insert(broker.id, broker);
         }
@@ -897,7 +887,6 @@ impl Active {
             self.cluster.brokers.remove(id);
             self.cluster.shutting_down.remove(id);
             self.cluster.offline_dirs.remove(id);
-            self.cluster.beside_earlier.remove(id);
             self.actions.push(Action::Disconnect(*id));
         }
         let affected = self.cluster.partitions_on(brokers);
@@ -905,13 +894,11 @@ impl Active {
         // Even if no partition changed, everybody learns that the brokers are gone.
         self.batch.metadata(unchanged);
         self.replicas_lost(brokers);
-        self.nobody_waits_for(brokers);
     }
 
     fn replicas_answered(&mut self, broker: BrokerId, hosted: Vec<(TopicPartition, Hosted)>) {
         let mut offline = self.cluster.offline_dirs.remove(&broker).unwrap_or_default();
-        let mut beside_earlier = self.cluster.beside_earlier.remove(&broker).unwrap_or_default();
-        let (mut changed, mut earlier, mut in_the_way) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut changed, mut earlier) = (Vec::new(), Vec::new());
         for (partition, hosted) in hosted {
             let news = match hosted {
                 Hosted::Yes => {
@@ -919,22 +906,13 @@ impl Active {
                     if self.cluster.is_replica(broker, &partition) {
                         self.reassignments.nothing_to_delete(broker, &partition);
                     }
-                    offline.remove(&partition) | beside_earlier.remove(&partition)
+                    offline.remove(&partition)
                 }
                 Hosted::OnOfflineDir => offline.insert(partition.clone()),
-                Hosted::NotBesideEarlier if self.reassignments.is_to_delete(broker, &partition) => {
+                Hosted::NotBesideEarlier => {
                     earlier.push(partition);
                     continue;
                 }
-                // Nobody has said that this log may go; but it keeps the replica from serving, whom another may replace.
-                Hosted::NotBesideEarlier
-                    if self.cluster.is_replica(broker, &partition) && !self.cluster.is_going(&partition) =>
-                {
-                    let is_news = beside_earlier.insert(partition.clone());
-                    in_the_way.extend(is_news.then(|| partition.clone()));
-                    is_news
-                }
-                Hosted::NotBesideEarlier => continue,
             };
             if news {
                 changed.push(partition);
@@ -943,18 +921,8 @@ impl Active {
         if !offline.is_empty() {
             self.cluster.offline_dirs.insert(broker, offline);
         }
-        if !beside_earlier.is_empty() {
-            self.cluster.beside_earlier.insert(broker, beside_earlier);
-        }
-        if !in_the_way.is_empty() {
-            warn!(
-                "broker {broker} has logs of earlier topics where it is to host these; it does so once it has started without \
-                 them: {}",
-                listed(&in_the_way)
-            );
-        }
         if !changed.is_empty() {
-            info!("replicas that broker {broker} cannot host, or can again: {}", listed(&changed));
+            info!("replicas on broker {broker} whose log directory failed or came back: {}", listed(&changed));
             let unchanged = self.settle(&changed);
             self.batch.metadata(unchanged);
             // Deletions may have waited for one that it was told of before.
@@ -1168,7 +1136,6 @@ impl Active {
     }
 
     fn replicas_deleted(&mut self, broker: BrokerId, deleted: Vec<(TopicPartition, Deleted)>) {
-        let mut answered = BTreeSet::new();
         for (partition, deleted) in deleted {
             let outcome = match deleted {
                 Deleted::Yes => {
@@ -1189,9 +1156,7 @@ impl Active {
                 }
             };
             self.replica_deletion_ended(&partition, broker, outcome);
-            answered.insert(partition);
         }
-        self.replicas_moved_away(&answered);
         self.resume_deletions();
     }
 }

@@ -499,67 +499,6 @@ fn a_replica_on_a_failed_directory_gives_up_the_lead_until_it_is_back() {
     assert!(driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(2)));
 }
 
-/// Nobody has said that its log may go.
-#[test]
-fn a_replica_that_cannot_be_hosted_beside_an_earlier_one_gives_up_the_lead_until_it_is() {
-    let topics = [("t", found(&[&[1, 2]]))];
-    let states = [("t-0", leadership(1, 5, &[1, 2]))];
-    let mut driver = Driver::elected(&[1, 2, 3], &topics, &states);
-    assert_eq!(driver.answer_leadership(3, "t-0", Hosted::NotBesideEarlier), [], "it is no replica");
-    driver.answer_leadership(1, "t-0", Hosted::NotBesideEarlier);
-    assert_eq!(driver.state("t-0"), (2, 6, vec![2]));
-    assert_eq!(driver.answer_leadership(1, "t-0", Hosted::NotBesideEarlier), [], "that is known");
-    driver.answer_leadership(1, "t-0", Hosted::Yes);
-    assert!(driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(1)));
-
-    // It is deleted as any other.
-    driver.answer_leadership(1, "t-0", Hosted::NotBesideEarlier);
-    let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
-    for id in [1, 2] {
-        driver.said.clone_from(&said);
-        driver.answer_deletions(id, Deleted::Yes);
-    }
-    assert!(driver.done.contains(&Action::DeleteTopic("t".into())));
-}
-
-/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ControllerContext.scala (partitionsWithOfflineLeader).
-#[test]
-fn a_lost_broker_leads_no_longer_though_it_is_no_replica() {
-    for before in [leadership(3, 4, &[3, 1]), leadership(1, 4, &[1, 3])] {
-        let mut driver = Driver::elected(&[1, 2, 3], &[("t", found(&[&[1, 2]]))], &[("t-0", before)]);
-        let said = driver.brokers(&[(1, 101), (2, 102)]);
-        assert_eq!(driver.state("t-0"), (1, 5, vec![1]));
-        assert!(said.contains(&Said::Lead(1, "t-0".to_owned(), 1, 5, vec![1], false)), "{said:?}");
-    }
-}
-
-/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ReplicaStateMachine.scala (startup).
-#[test]
-fn replicas_of_a_partition_without_a_leader_hear_of_that_from_each_new_controller_and_when_they_start() {
-    let topics = [("t", found(&[&[2, 1]]))];
-    let states = [("t-0", leadership(-1, 1, &[2]))];
-    let told = Said::Lead(1, "t-0".to_owned(), -1, 1, vec![2], false);
-    let mut driver = Driver::elected(&[1], &topics, &states);
-    assert!(driver.said.contains(&told), "{:?}", driver.said);
-    driver.answer_leadership(1, "t-0", Hosted::OnOfflineDir);
-    assert!(!driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(1)));
-    let mut driver = Driver::elected(&[3], &topics, &states);
-    let said = driver.brokers(&[(1, 101), (3, 103)]);
-    assert!(said.contains(&told), "{said:?}");
-}
-
-#[test]
-fn a_broker_that_listens_elsewhere_is_told_so_there() {
-    let mut driver = Driver::elected(&[1, 2], &[], &[]);
-    driver.done.clear();
-    let mut moved = broker(2, 102);
-    moved.endpoints[0].port = 9093;
-    for _ in 0..2 {
-        driver.on(Event::Brokers(vec![broker(1, 101), moved.clone()]));
-        assert_eq!(driver.done, [Action::Readdress(moved.clone())]);
-    }
-}
-
 #[test]
 fn deletion_stops_deletes_and_then_removes_the_znodes() {
     let mut driver = Driver::elected(

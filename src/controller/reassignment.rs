@@ -9,14 +9,7 @@
 //! | taken up            | the three lists, into the topic        |                                                       |
 //! | goes on             | a new leader epoch                     | all lead or follow; those added are new until in sync  |
 //! | target is in sync   | leader and ISR of the target alone     | the target leads or follows; those removed are deleted |
-//! | ended               |                                        | the metadata                                          |
-//! | deleted             | the target alone, into the topic       |                                                       |
-//!
-//! For everybody but ZooKeeper a move ends with the target in force. Its topic names the replicas that were moved away until
-//! their brokers have answered that they are to delete them, or that they cannot, or are gone: a broker of the JVM leads on
-//! until it hears of it, and whoever is controller next tells only those that stand there. Those that a new wish has no more
-//! use for stand beside it for as long. A broker that lives and never answers keeps its names there and holds up nothing
-//! else; Kafka's controller waits for nobody, and these go on leading when it is lost.
+//! | ended               | the target alone, into the topic       | the metadata                                          |
 //!
 //! "Given up" comes about when a move is replaced by another, or cancelled, which is a move back to where it began. Each
 //! step may be repeated: a controller that dies between two leaves the partition as the earlier one made it.
@@ -80,10 +73,6 @@ pub(super) struct Reassignments {
     wanted: BTreeMap<Arc<str>, BTreeMap<i32, Assignment>>,
     /// The target is in force, and only the topic has to be written.
     ended: BTreeMap<Arc<str>, BTreeSet<i32>>,
-    /// What stands in topics of partitions whose assignment it is not any more, for the sake of those that were moved away.
-    outdated: BTreeMap<Arc<str>, BTreeMap<i32, Assignment>>,
-    /// The same of topics that are being written, once they are.
-    writing: BTreeMap<Arc<str>, BTreeMap<i32, Assignment>>,
     /// Topics that could not be written.
     pub(super) unwritten: BTreeSet<Arc<str>>,
     /// Asked for through `/admin/reassign_partitions`, to these replicas, and not done.
@@ -104,8 +93,6 @@ impl Reassignments {
         self.moving.retain(is_other);
         self.wanted.remove(topic);
         self.ended.remove(topic);
-        self.outdated.remove(topic);
-        self.writing.remove(topic);
         self.requested.retain(|partition, _| is_other(partition));
         self.unwritten.remove(topic);
     }
@@ -122,18 +109,6 @@ impl Reassignments {
         if let Some(is_under_way) = self.to_delete.get_mut(&broker).and_then(|names| names.get_mut(name)) {
             *is_under_way = false;
         }
-    }
-
-    pub(super) fn is_to_delete(&self, broker: BrokerId, name: &TopicPartition) -> bool {
-        self.to_delete.get(&broker).is_some_and(|names| names.contains_key(name))
-    }
-
-    fn is_being_deleted(&self, broker: BrokerId, name: &TopicPartition) -> bool {
-        self.to_delete.get(&broker).and_then(|names| names.get(name)).is_some_and(|is_under_way| *is_under_way)
-    }
-
-    fn outdated_of(&self, name: &TopicPartition) -> Option<&Assignment> {
-        self.outdated.get(&name.topic)?.get(&name.partition)
     }
 
     fn wanted_of(&self, name: &TopicPartition) -> Option<&Assignment> {
@@ -274,15 +249,9 @@ impl Active {
 
     /// Moves that were asked for through ZooKeeper have ended one way or the other.
     fn forget_requested(&mut self, partitions: &[TopicPartition]) {
-        let Reassignments { requested, outdated, .. } = &mut self.reassignments;
-        let is_written = |name: &&TopicPartition| {
-            outdated.get(&name.topic).is_none_or(|partitions| !partitions.contains_key(&name.partition))
-        };
-        let forgotten: Vec<(TopicPartition, Option<Vec<BrokerId>>)> = partitions
-            .iter()
-            .filter(is_written)
-            .filter_map(|name| Some((name.clone(), Some(requested.remove(name)?))))
-            .collect();
+        let requested = &mut self.reassignments.requested;
+        let forgotten: Vec<(TopicPartition, Option<Vec<BrokerId>>)> =
+            partitions.iter().filter_map(|name| Some((name.clone(), Some(requested.remove(name)?)))).collect();
         if !forgotten.is_empty() {
             self.actions.push(Action::ForgetReassignments(forgotten));
         }
@@ -338,9 +307,6 @@ impl Active {
     fn delete_replica(&mut self, replica: BrokerId, name: &TopicPartition) {
         let is_told = self.cluster.brokers.contains_key(&replica);
         self.reassignments.to_delete.entry(replica).or_default().insert(name.clone(), is_told);
-        if let Some(beside_earlier) = self.cluster.beside_earlier.get_mut(&replica) {
-            beside_earlier.remove(name);
-        }
         self.batch.stop_replica(&self.cluster, replica, name, true);
     }
 
@@ -394,36 +360,6 @@ impl Active {
         id.is_some_and(|id| id.is_zero() || found.id.is_none_or(|found| found == id))
     }
 
-    /// Those of the replicas that stand in the topic that are to go from it, and of which it is not known that they have stopped.
-    fn not_stopped(&self, name: &TopicPartition, written: &Assignment, next: &Assignment) -> Vec<BrokerId> {
-        let may_lead = |replica: &&BrokerId| {
-            !next.replicas.contains(replica)
-                && self.cluster.brokers.contains_key(replica)
-                && self.reassignments.is_being_deleted(**replica, name)
-        };
-        written.replicas.iter().filter(may_lead).copied().collect()
-    }
-
-    /// Brokers have answered about replicas that were moved away.
-    pub(super) fn replicas_moved_away(&mut self, partitions: &BTreeSet<TopicPartition>) {
-        let outdated = partitions.iter().filter(|name| self.reassignments.outdated_of(name).is_some());
-        let topics: BTreeSet<Arc<str>> = outdated.map(|name| Arc::clone(&name.topic)).collect();
-        if !topics.is_empty() {
-            self.later.push_back(Step::Assign(topics));
-        }
-    }
-
-    /// Brokers are gone: they lead nothing, and answer no more.
-    pub(super) fn nobody_waits_for(&mut self, brokers: &BTreeSet<BrokerId>) {
-        let stands_there = |named: &Assignment| named.replicas.iter().any(|replica| brokers.contains(replica));
-        let outdated = self.reassignments.outdated.iter();
-        let topics = outdated.filter(|(_, partitions)| partitions.values().any(stands_there));
-        let topics: BTreeSet<Arc<str>> = topics.map(|(topic, _)| Arc::clone(topic)).collect();
-        if !topics.is_empty() {
-            self.later.push_back(Step::Assign(topics));
-        }
-    }
-
     /// Writes topics: with what is wanted of their partitions, and with the targets that are in force.
     pub(super) fn write_assignments(&mut self, topics: BTreeSet<Arc<str>>) {
         // Replicas that were given up are gone before the topic says so.
@@ -432,34 +368,23 @@ impl Active {
         let topics: BTreeSet<Arc<str>> = topics.into_iter().chain(self.topics_to_assign()).collect();
         for name in topics {
             let Some(topic) = self.cluster.topics.get(&name) else { continue };
-            let (mut partitions, mut outdated, mut is_same) = (BTreeMap::new(), BTreeMap::new(), true);
-            for (partition, known) in topic.named() {
-                let written = self.reassignments.outdated_of(&partition).unwrap_or(&known.assignment);
-                let wanted = self.reassignments.wanted_of(&partition);
-                let next = wanted.unwrap_or(&known.assignment);
-                let not_stopped = self.not_stopped(&partition, written, next);
-                let to_write = match wanted {
-                    _ if not_stopped.is_empty() => next.clone(),
-                    Some(wanted) => wanted.beside(&not_stopped),
-                    None => written.clone(),
-                };
-                is_same &= to_write == *written;
-                if to_write != *next {
-                    outdated.insert(partition.partition, to_write.clone());
-                }
-                partitions.insert(partition.partition, to_write);
-            }
-            if is_same {
-                same.push((name, outdated));
+            let wanted = self.reassignments.wanted.get(&name);
+            let wanted = |partition| wanted.and_then(|partitions| partitions.get(&partition));
+            let assignments = topic.partitions.iter();
+            let partitions: BTreeMap<i32, Assignment> =
+                assignments.map(|(id, known)| (*id, wanted(*id).unwrap_or(&known.assignment).clone())).collect();
+            let is_stale = self.reassignments.ended.contains_key(&name);
+            let is_same = topic.partitions.iter().all(|(id, known)| partitions.get(id) == Some(&known.assignment));
+            if is_same && !is_stale {
+                same.push(name);
                 continue;
             }
             let found =
                 TopicFound { id: Some(topic.id).filter(|id| !id.is_zero()), partitions, version: topic.version };
-            self.reassignments.writing.insert(Arc::clone(&name), outdated);
             writes.push((name, found));
         }
-        for (topic, outdated) in same {
-            self.assigned(&topic, outdated);
+        for topic in same {
+            self.assigned(&topic);
         }
         if !writes.is_empty() {
             self.awaited += 1;
@@ -475,13 +400,12 @@ impl Active {
     }
 
     fn assignment_written(&mut self, topic: Arc<str>, outcome: AssignmentOutcome) {
-        let outdated = self.reassignments.writing.remove(&topic).unwrap_or_default();
         match outcome {
             AssignmentOutcome::Written(version) => {
                 if let Some(known) = self.cluster.topics.get_mut(&topic) {
                     known.version = version;
                 }
-                self.assigned(&topic, outdated);
+                self.assigned(&topic);
             }
             AssignmentOutcome::Conflict(found) if self.is_same_topic(&topic, &found) => {
                 self.topic_found(&topic, found);
@@ -495,7 +419,7 @@ impl Active {
                     // It may have lost replicas from its ISR by now.
                     self.tell_replicas(&name, None, false);
                 }
-                if self.reassignments.ended.contains_key(&topic) || self.reassignments.outdated.contains_key(&topic) {
+                if self.reassignments.ended.contains_key(&topic) {
                     self.reassignments.unwritten.insert(topic);
                 }
             }
@@ -515,12 +439,8 @@ impl Active {
         topics
     }
 
-    /// The topic stands in ZooKeeper as it was to be written: with these assignments of partitions that have others.
-    fn assigned(&mut self, topic: &Arc<str>, outdated: BTreeMap<i32, Assignment>) {
-        let outdated = match outdated.is_empty() {
-            true => self.reassignments.outdated.remove(topic),
-            false => self.reassignments.outdated.insert(Arc::clone(topic), outdated),
-        };
+    /// The topic stands in ZooKeeper as it was to be written.
+    fn assigned(&mut self, topic: &Arc<str>) {
         let mut moving = BTreeSet::new();
         let wanted = self.reassignments.wanted.remove(topic).unwrap_or_default();
         for (name, wanted) in wanted.into_iter().map(|(id, wanted)| (partition_of(topic, id), wanted)) {
@@ -537,10 +457,6 @@ impl Active {
         // One that has been taken up anew goes on.
         let ended = ended.into_iter().map(|id| partition_of(topic, id)).filter(|name| !moving.contains(name)).collect();
         self.ended(ended);
-        // Whoever has asked for these by ZooKeeper compares it with what he wanted once they are struck out.
-        let struck = outdated.into_iter().flatten().map(|(id, _)| partition_of(topic, id));
-        let struck: Vec<_> = struck.filter(|name| !self.reassignments.moving.contains(name)).collect();
-        self.forget_requested(&struck);
         if !moving.is_empty() {
             self.later.push_back(Step::Reassign(moving));
         }
@@ -593,12 +509,12 @@ impl Active {
         for replica in assignment.replicas.iter().filter(|replica| !target.contains(replica)) {
             self.delete_replica(*replica, name);
         }
-        self.reassignments.ended.entry(Arc::clone(&name.topic)).or_default().insert(name.partition);
         if assignment.is_being_reassigned() {
-            let outdated = self.reassignments.outdated.entry(Arc::clone(&name.topic)).or_default();
-            outdated.entry(name.partition).or_insert(assignment);
+            self.reassignments.ended.entry(Arc::clone(&name.topic)).or_default().insert(name.partition);
+            self.later.push_back(Step::Assign(BTreeSet::from([Arc::clone(&name.topic)])));
+        } else {
+            self.ended(vec![name.clone()]);
         }
-        self.later.push_back(Step::Assign(BTreeSet::from([Arc::clone(&name.topic)])));
     }
 
     /// ISRs have changed: moves whose target is in sync now end.

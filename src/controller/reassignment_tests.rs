@@ -1,5 +1,5 @@
 //! Moves and elections, step by step, and with a controller that dies after any write.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::controller::active::{Action, Answer, Deleted, Event, Hosted, Request, RequestId, TopicFound, TopicRead};
 use crate::controller::active_tests::{Driver, Said, found, leadership, tp};
@@ -48,22 +48,6 @@ impl Driver {
         let now = LeaderAndIsr { isr: ids(isr), partition_epoch, ..before };
         self.states.insert(tp(name), now.clone());
         self.on(Event::IsrsChanged(vec![(tp(name), now)]))
-    }
-
-    /// Whoever was told to delete replicas has done so.
-    fn all_deleted(&mut self, told: Vec<Said>) -> Vec<Said> {
-        let brokers: BTreeSet<i32> = told
-            .iter()
-            .filter_map(|said| match said {
-                Said::Stop(broker, _, true) => Some(*broker),
-                _ => None,
-            })
-            .collect();
-        let answered = brokers.into_iter().flat_map(|broker| {
-            self.said.clone_from(&told);
-            self.answer_deletions(broker, Deleted::Yes)
-        });
-        answered.collect()
     }
 
     fn assignment(&self, name: &str) -> Assignment {
@@ -126,21 +110,19 @@ fn a_move_adds_replicas_waits_until_they_are_in_sync_and_removes_the_others() {
     assert_eq!(driver.assignment("t-0"), moving(&[3, 4, 1, 2], &[3, 4], &[1, 2]));
     let said = driver.in_sync("t-0", &[1, 2, 3, 4]);
     assert_eq!(driver.state("t-0"), (3, 7, vec![3, 4]));
+    assert_eq!(driver.assignment("t-0"), moving(&[3, 4], &[], &[]));
     assert_eq!(leads(&said), [lead(3, "t-0", 3, 7, &[3, 4], false), lead(4, "t-0", 3, 7, &[3, 4], false)]);
     assert_eq!(stops(&said), [deleted(1, "t-0"), deleted(2, "t-0")]);
     let (_, answer) = driver.request(Request::ListReassignments(Some(vec![tp("t-0")])));
     assert_eq!(answer, Answer::Reassignments(vec![]));
-    driver.all_deleted(said);
-    assert_eq!(driver.assignment("t-0"), moving(&[3, 4], &[], &[]));
 }
 
 #[test]
 fn a_leader_that_stays_goes_on_leading_and_what_is_in_place_is_done_at_once() {
     let mut driver = cluster();
     driver.reassign(&[("t-0", Some(&[3, 1]))]);
-    let said = driver.in_sync("t-0", &[1, 2, 3]);
+    driver.in_sync("t-0", &[1, 2, 3]);
     assert_eq!(driver.state("t-0"), (1, 7, vec![1, 3]));
-    driver.all_deleted(said);
     assert_eq!(driver.assignment("t-0"), moving(&[3, 1], &[], &[]));
     let (said, outcomes) = driver.reassign(&[("t-0", Some(&[1]))]);
     assert_eq!((outcomes, driver.state("t-0")), (vec![None], (1, 8, vec![1])));
@@ -159,14 +141,13 @@ fn a_cancelled_move_leaves_the_replicas_that_there_were() {
     driver.in_sync("t-0", &[1, 2, 3]);
     let (said, outcomes) = driver.reassign(&[("t-0", None)]);
     assert_eq!(outcomes, [None]);
+    assert_eq!(driver.assignment("t-0"), moving(&[1, 2], &[], &[]));
     let (leader, epoch, isr) = driver.state("t-0");
     assert_eq!((leader, isr), (1, vec![1, 2]));
     assert_eq!(stops(&said), [deleted(3, "t-0"), deleted(4, "t-0")]);
     assert_eq!(leads(&said), [lead(1, "t-0", 1, epoch, &[1, 2], false), lead(2, "t-0", 1, epoch, &[1, 2], false)]);
     let (_, outcomes) = driver.reassign(&[("t-0", None)]);
     assert_eq!(outcomes, [Some(ReassignmentRefusal::NoReassignmentInProgress)]);
-    driver.all_deleted(said);
-    assert_eq!(driver.assignment("t-0"), moving(&[1, 2], &[], &[]));
 }
 
 #[test]
@@ -175,15 +156,10 @@ fn a_move_may_be_replaced_by_another() {
     driver.reassign(&[("t-0", Some(&[3, 4]))]);
     driver.in_sync("t-0", &[1, 2, 3]);
     let (said, _) = driver.reassign(&[("t-0", Some(&[4, 5]))]);
+    assert_eq!(driver.assignment("t-0"), moving(&[4, 5, 1, 2], &[4, 5], &[1, 2]));
     assert_eq!(driver.state("t-0").2, [1, 2], "who is no longer wanted leaves the ISR");
     assert_eq!(stops(&said), [deleted(3, "t-0")]);
-    assert_eq!(driver.assignment("t-0"), moving(&[4, 5, 1, 2, 3], &[4, 5, 3], &[1, 2, 3]));
-    let (_, answer) = driver.request(Request::ListReassignments(None));
-    assert_eq!(answer, Answer::Reassignments(vec![(tp("t-0"), moving(&[4, 5, 1, 2], &[4, 5], &[1, 2]))]));
-    driver.all_deleted(said);
-    assert_eq!(driver.assignment("t-0"), moving(&[4, 5, 1, 2], &[4, 5], &[1, 2]));
-    let said = driver.in_sync("t-0", &[1, 2, 4, 5]);
-    driver.all_deleted(said);
+    driver.in_sync("t-0", &[1, 2, 4, 5]);
     assert_eq!(driver.assignment("t-0"), moving(&[4, 5], &[], &[]));
 }
 
@@ -228,99 +204,24 @@ fn a_move_is_finished_by_whoever_is_controller_after_any_write() {
     let begun = driver.successor(&[1, 2, 3, 4, 5]);
     assert!(leads(&begun.said).contains(&lead(3, "t-0", 1, 7, &[1, 2], true)), "told again: {:?}", begun.said);
     let mut begun = begun;
-    let said = begun.in_sync("t-0", &[1, 2, 3, 4]);
-    begun.all_deleted(said);
+    begun.in_sync("t-0", &[1, 2, 3, 4]);
     assert_eq!((begun.assignment("t-0"), begun.state("t-0").2), (moving(&[3, 4], &[], &[]), vec![3, 4]));
 
     // The leadership of the target is written, the topic is not.
     driver.unwritable.insert("t".to_owned());
-    let said = driver.in_sync("t-0", &[1, 2, 3, 4]);
-    driver.all_deleted(said);
+    driver.in_sync("t-0", &[1, 2, 3, 4]);
     assert_eq!(driver.assignment("t-0"), moving(&[3, 4, 1, 2], &[3, 4], &[1, 2]));
     assert_eq!(driver.state("t-0"), (3, 7, vec![3, 4]));
     assert!(driver.active.is_unfinished());
     let mut half = driver.successor(&[1, 2, 3, 4, 5]);
-    let said = half.said.clone();
-    assert_eq!(stops(&said), [deleted(1, "t-0"), deleted(2, "t-0")]);
-    assert_eq!(half.reassign(&[("t-0", None)]).1, [Some(ReassignmentRefusal::NoReassignmentInProgress)]);
-    half.all_deleted(said);
     assert_eq!((half.assignment("t-0"), half.state("t-0").2), (moving(&[3, 4], &[], &[]), vec![3, 4]));
+    assert_eq!(stops(&half.said), [deleted(1, "t-0"), deleted(2, "t-0")]);
+    assert_eq!(half.reassign(&[("t-0", None)]).1, [Some(ReassignmentRefusal::NoReassignmentInProgress)]);
     // Or the same controller tries again.
     driver.unwritable.clear();
     driver.on(Event::Retry);
     assert_eq!(driver.assignment("t-0"), moving(&[3, 4], &[], &[]));
     assert!(!driver.active.is_unfinished());
-}
-
-/// A broker of the JVM leads on until it is told, which only whoever finds it in the topic does.
-#[test]
-fn a_topic_names_those_that_were_moved_away_until_their_brokers_have_answered_or_are_gone() {
-    let ended = || {
-        let topics = [("t", found(&[&[1, 2], &[5]]))];
-        let states = [("t-0", leadership(1, 5, &[1, 2])), ("t-1", leadership(5, 5, &[5]))];
-        let mut driver = Driver::elected(&[1, 2, 3, 4, 5], &topics, &states);
-        driver.reassign(&[("t-0", Some(&[3, 4]))]);
-        let said = driver.in_sync("t-0", &[1, 2, 3, 4]);
-        driver.said.clone_from(&said);
-        driver.answer_deletions(2, Deleted::Yes);
-        driver.said = said;
-        driver
-    };
-    let (listed, gone) = (moving(&[3, 4, 1, 2], &[3, 4], &[1, 2]), moving(&[3, 4], &[], &[]));
-    let mut driver = ended();
-    assert_eq!(driver.assignment("t-0"), listed);
-    let next = driver.successor(&[1, 2, 3, 4, 5]);
-    assert!(stops(&next.said).contains(&deleted(1, "t-0")), "{:?}", next.said);
-    // To everybody else it has ended, and what else is written of the topic changes nothing of that.
-    driver.reassign(&[("t-1", Some(&[4]))]);
-    assert_eq!((driver.assignment("t-0"), driver.assignment("t-1")), (listed.clone(), moving(&[4, 5], &[4], &[5])));
-    assert_eq!(driver.reassign(&[("t-0", None)]).1, [Some(ReassignmentRefusal::NoReassignmentInProgress)]);
-    // Nor does it keep it from being moved on.
-    driver.reassign(&[("t-0", Some(&[3, 5]))]);
-    assert_eq!(driver.assignment("t-0"), moving(&[3, 5, 4, 1], &[5, 1], &[4, 1]));
-
-    for answer in [Deleted::Yes, Deleted::Refused, Deleted::NotAdmitted] {
-        let mut driver = ended();
-        driver.answer_deletions(1, answer);
-        assert_eq!(driver.assignment("t-0"), gone, "{answer:?}");
-    }
-    let mut driver = ended();
-    let others = [(2, 102), (3, 103), (4, 104), (5, 105)];
-    driver.brokers(&others);
-    assert_eq!(driver.assignment("t-0"), gone);
-    let mut driver = ended();
-    let said = driver.brokers(&[&others[..], &[(1, 300)]].concat());
-    assert_eq!((driver.assignment("t-0"), stops(&said)), (listed, vec![deleted(1, "t-0")]), "it has bounced");
-    driver.all_deleted(said);
-    assert_eq!(driver.assignment("t-0"), gone);
-}
-
-#[test]
-fn a_topic_names_those_that_a_cancelled_move_has_no_more_use_for_as_long() {
-    let mut driver = cluster();
-    driver.reassign(&[("t-0", Some(&[3, 4]))]);
-    driver.in_sync("t-0", &[1, 2, 3]);
-    let (said, outcomes) = driver.reassign(&[("t-0", None)]);
-    assert_eq!(outcomes, [None]);
-    let both = [deleted(3, "t-0"), deleted(4, "t-0")];
-    assert_eq!((driver.assignment("t-0"), stops(&said)), (moving(&[1, 2, 3, 4], &[3, 4], &[3, 4]), both.to_vec()));
-    assert_eq!(driver.request(Request::ListReassignments(None)).1, Answer::Reassignments(vec![]));
-    let mut next = driver.successor(&[1, 2, 3, 4, 5]);
-    let told = next.said.clone();
-    assert_eq!(stops(&told), both);
-    next.all_deleted(told);
-    assert_eq!(next.assignment("t-0"), moving(&[1, 2], &[], &[]));
-
-    // Whoever goes on with the next wish, or cancels it, takes them for no replicas of either end.
-    driver.reassign(&[("t-0", Some(&[5]))]);
-    assert_eq!(driver.assignment("t-0"), moving(&[5, 1, 2, 3, 4], &[5, 3, 4], &[1, 2, 3, 4]));
-    let mut next = driver.successor(&[1, 2, 3, 4, 5]);
-    let (told, outcomes) = next.reassign(&[("t-0", None)]);
-    assert_eq!(outcomes, [None]);
-    next.all_deleted(told);
-    assert_eq!((next.assignment("t-0"), next.state("t-0").2), (moving(&[1, 2], &[], &[]), vec![1, 2]));
-    driver.all_deleted(said);
-    assert_eq!(driver.assignment("t-0"), moving(&[5, 1, 2], &[5], &[1, 2]));
 }
 
 #[test]
@@ -363,12 +264,8 @@ fn a_move_of_a_topic_that_is_to_be_deleted_ends_though_somebody_else_has_written
     driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
     driver.topics.get_mut("t").expect("it is there").version += 1;
     let said = driver.in_sync("t-0", &[1, 2, 3]);
-    assert!(said.contains(&deleted(3, "t-0")), "{said:?}");
-    for id in [1, 2] {
-        driver.said.clone_from(&said);
-        driver.answer_deletions(id, Deleted::Yes);
-    }
     assert_eq!(driver.assignment("t-0"), moving(&[3], &[], &[]));
+    assert!(said.contains(&deleted(3, "t-0")), "{said:?}");
 }
 
 #[test]
@@ -482,13 +379,12 @@ fn a_replica_of_a_topic_that_is_gone_makes_way_for_one_of_the_same_name_and_neve
     assert_eq!(stops(&said), [deleted(2, "t-0")]);
     driver.said = said;
     driver.answer_deletions(2, Deleted::Refused);
-    let said = answer(&mut driver, Hosted::NotBesideEarlier);
-    assert_eq!((leads(&said), stops(&said)), (vec![], vec![]), "it could not be deleted");
+    assert_eq!(answer(&mut driver, Hosted::NotBesideEarlier), [], "it could not be deleted");
 
     // Nobody knows how, but the earlier one has gone: whatever is there now is of this topic.
     let (mut driver, others) = again();
     answer(&mut driver, Hosted::Yes);
-    assert_eq!(stops(&answer(&mut driver, Hosted::NotBesideEarlier)), []);
+    assert_eq!(answer(&mut driver, Hosted::NotBesideEarlier), []);
     assert_eq!(stops(&driver.brokers(&[&others[..], &[(2, 201)]].concat())), []);
 }
 
@@ -514,41 +410,9 @@ fn a_topic_that_is_to_be_deleted_while_it_moves_is_served_until_it_has_moved_and
     assert!(leads(&said).contains(&lead(3, "t-0", 1, epoch, &[1, 2], true)), "{said:?}");
     assert!(!leaders(&said).contains(&-2), "{said:?}");
     let said = driver.in_sync("t-0", &[1, 2, 3]);
+    assert_eq!(driver.assignment("t-0").replicas, ids(&[1, 3]));
     assert_eq!(leaders(&said).last(), Some(&-2), "{said:?}");
     assert!(stops(&said).contains(&deleted(3, "t-0")), "{said:?}");
-}
-
-#[test]
-fn a_topic_that_is_to_be_deleted_while_it_moves_has_a_leader_again_when_its_only_source_is_back() {
-    let mut driver = cluster();
-    driver.in_sync("t-0", &[1]);
-    driver.reassign(&[("t-0", Some(&[3]))]);
-    driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
-    let mut brokers = vec![(2, 102), (3, 103), (4, 104), (5, 105)];
-    driver.brokers(&brokers);
-    assert_eq!(driver.state("t-0"), (-1, 7, vec![1]));
-    brokers.push((1, 300));
-    let said = driver.brokers(&brokers);
-    assert_eq!(driver.state("t-0"), (1, 8, vec![1]));
-    assert!(leads(&said).contains(&lead(1, "t-0", 1, 8, &[1], false)), "{said:?}");
-    let said = driver.in_sync("t-0", &[1, 3]);
-    assert!(said.contains(&deleted(3, "t-0")), "{said:?}");
-}
-
-/// Only a controller that is gone knew of it, and 1 and 3 may have been away when it was moved.
-#[test]
-fn a_deletion_takes_with_it_what_earlier_moves_have_left_on_other_brokers() {
-    let topics = [("t", found(&[&[2], &[2]])), ("u", found(&[&[3]]))];
-    let states = [("t-0", leadership(2, 5, &[2])), ("t-1", leadership(2, 5, &[2])), ("u-0", leadership(3, 5, &[3]))];
-    let mut driver = Driver::elected(&[1, 2, 3], &topics, &states);
-    let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
-    assert!(stops(&said).iter().all(|said| matches!(said, Said::Stop(2, ..))), "{said:?}");
-    driver.done.clear();
-    let said = driver.answer_deletions(2, Deleted::Yes);
-    let left = [deleted(1, "t-0"), deleted(1, "t-1"), deleted(3, "t-0"), deleted(3, "t-1")];
-    assert_eq!((stops(&said), &driver.done[..]), (left.to_vec(), &[Action::DeleteTopic("t".into())][..]));
-    driver.said = said;
-    assert_eq!(driver.answer_deletions(3, Deleted::Refused), [], "nobody waits for it");
 }
 
 #[test]
@@ -587,6 +451,7 @@ fn a_topic_is_deleted_only_when_its_moves_have_ended() {
     let said = driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
     assert_eq!(stops(&said), []);
     let said = driver.in_sync("t-0", &[1, 2, 3]);
+    assert_eq!(driver.assignment("t-0"), moving(&[3], &[], &[]));
     assert!(said.contains(&deleted(3, "t-0")), "{said:?}");
     assert_eq!(driver.reassign(&[("t-0", Some(&[1]))]).1, [Some(ReassignmentRefusal::UnknownTopicOrPartition)]);
 }
@@ -602,18 +467,14 @@ fn moves_asked_for_through_zookeeper_are_struck_out_when_they_end() {
     assert_eq!(driver.assignment("t-0"), moving(&[3, 1, 2], &[3], &[1, 2]));
     driver.done.clear();
     assert_eq!(driver.on(Event::ReassignmentsRequested(asked()[..1].to_vec())), [], "asked for already");
-    let said = driver.in_sync("t-0", &[1, 2, 3]);
-    assert_eq!(driver.done, [], "the topic names others still");
-    driver.all_deleted(said);
+    driver.in_sync("t-0", &[1, 2, 3]);
     assert_eq!(driver.done, [struck("t-0", Some(&[3]))]);
     driver.on(Event::ReassignmentsRequested(vec![(tp("t-0"), ids(&[4]))]));
     driver.done.clear();
-    let said = driver.on(Event::ReassignmentsRequested(vec![(tp("t-0"), ids(&[5]))]));
-    driver.all_deleted(said);
+    driver.on(Event::ReassignmentsRequested(vec![(tp("t-0"), ids(&[5]))]));
     assert_eq!(driver.assignment("t-0"), moving(&[5, 3], &[5], &[3]), "what is asked last holds");
     assert_eq!(driver.done, []);
-    let said = driver.in_sync("t-0", &[3, 5]);
-    driver.all_deleted(said);
+    driver.in_sync("t-0", &[3, 5]);
     assert_eq!(driver.done, [struck("t-0", Some(&[5]))], "what somebody has asked for since stays");
 }
 
@@ -624,9 +485,8 @@ fn what_is_asked_of_the_controller_overrules_what_stands_in_zookeeper_whether_or
     let mut next = driver.successor(&[1, 2, 3, 4, 5]);
     for driver in [&mut driver, &mut next] {
         driver.done.clear();
-        let (said, _) = driver.reassign(&[("t-0", None)]);
+        driver.reassign(&[("t-0", None)]);
         assert_eq!(driver.done, [Action::ForgetReassignments(vec![(tp("t-0"), None)])]);
-        driver.all_deleted(said);
         assert_eq!(driver.assignment("t-0"), moving(&[1, 2], &[], &[]));
     }
 }

@@ -82,13 +82,6 @@ impl Assignment {
         let (adding, removing) = (without(&origin), without(target));
         Assignment { replicas, adding, removing }
     }
-
-    /// The same, in which others stand that are to go whether it comes about or is cancelled: both added and removed, they are
-    /// part of neither the target nor the origin, to Kafka's controller too.
-    pub fn beside(&self, leaving: &[BrokerId]) -> Assignment {
-        let with = |ids: &[BrokerId]| ids.iter().chain(leaving).copied().collect();
-        Assignment { replicas: with(&self.replicas), adding: with(&self.adding), removing: with(&self.removing) }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +105,7 @@ pub enum Liveness {
     Online,
     /// Its broker has asked to leave: it still serves, but is elected no more and counts as in sync no more.
     Leaving,
-    /// Its broker is gone, or its log directory has failed, or there is something in its way.
+    /// Its broker is gone, or its log directory has failed.
     Offline,
 }
 
@@ -165,8 +158,6 @@ pub struct Cluster {
     pub shutting_down: BTreeSet<BrokerId>,
     /// Replicas whose log directory failed.
     pub offline_dirs: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
-    /// Replicas that logs of earlier topics of their name keep from being hosted.
-    pub beside_earlier: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
     /// Ids and removals go through [`Cluster::identify`] and [`Cluster::forget`].
     pub topics: BTreeMap<Arc<str>, Topic>,
     /// Of the topics that have an id.
@@ -193,17 +184,14 @@ impl Cluster {
                 self.names.remove(&topic.id);
             }
         }
-        for offline in self.offline_dirs.values_mut().chain(self.beside_earlier.values_mut()) {
+        for offline in self.offline_dirs.values_mut() {
             offline.retain(|partition| &*partition.topic != topic);
         }
     }
 
     pub fn liveness(&self, partition: &TopicPartition, broker: BrokerId) -> Liveness {
-        let is_among = |of: &BTreeMap<BrokerId, BTreeSet<TopicPartition>>| {
-            of.get(&broker).is_some_and(|replicas| replicas.contains(partition))
-        };
-        let is_unhosted = is_among(&self.offline_dirs) || is_among(&self.beside_earlier);
-        if is_unhosted || !self.brokers.contains_key(&broker) {
+        let is_dir_offline = self.offline_dirs.get(&broker).is_some_and(|offline| offline.contains(partition));
+        if is_dir_offline || !self.brokers.contains_key(&broker) {
             Liveness::Offline
         } else if self.is_electable(broker) {
             Liveness::Online
@@ -264,16 +252,11 @@ impl Cluster {
         self.topics.values().flat_map(Topic::named)
     }
 
-    /// Partitions with a replica on any of the brokers, and those that one leads, or is in sync with, and is no replica of: a
-    /// move that an earlier controller lost track of leaves such.
-    /// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ControllerContext.scala (partitionsWithOfflineLeader).
+    /// Partitions with a replica on any of the brokers.
     pub fn partitions_on(&self, brokers: &BTreeSet<BrokerId>) -> Vec<TopicPartition> {
-        let is_on = |partition: &Partition| {
-            let leadership = partition.leadership.iter();
-            let mut others = leadership.flat_map(|current| current.leader.iter().chain(&current.isr));
-            partition.assignment.replicas.iter().any(|replica| brokers.contains(replica))
-                || others.any(|member| brokers.contains(member))
-        };
-        self.partitions().filter(|(_, partition)| is_on(partition)).map(|(name, _)| name).collect()
+        self.partitions()
+            .filter(|(_, partition)| partition.assignment.replicas.iter().any(|replica| brokers.contains(replica)))
+            .map(|(name, _)| name)
+            .collect()
     }
 }

@@ -55,18 +55,14 @@ impl Active {
                 due.push(Arc::clone(name));
             }
         }
-        without_replicas.retain(|name| {
-            let topic = self.cluster.topics.get_mut(name);
-            let deletion = topic.and_then(|topic| topic.deletion.as_mut());
-            // Once: behind it, the name may be that of another topic.
-            deletion.is_some_and(|deletion| !std::mem::replace(&mut deletion.znodes_go, true))
-        });
-        if !without_replicas.is_empty() {
-            self.delete_left_behind(&without_replicas);
-        }
         for name in without_replicas {
-            self.awaited += 1;
-            self.actions.push(Action::DeleteTopic(name));
+            let topic = self.cluster.topics.get_mut(&name);
+            let Some(deletion) = topic.and_then(|topic| topic.deletion.as_mut()) else { continue };
+            // Once: behind it, the name may be that of another topic.
+            if !std::mem::replace(&mut deletion.znodes_go, true) {
+                self.awaited += 1;
+                self.actions.push(Action::DeleteTopic(name));
+            }
         }
         if !due.is_empty() {
             self.delete_replicas(&due);
@@ -89,11 +85,8 @@ impl Active {
             let named = partitions.map(|partition| TopicPartition { topic: Arc::clone(name), partition: *partition });
             self.batch.metadata(named);
         }
-        // Nobody serves the topics from now on. A log of an earlier one of their name goes as well as their own.
+        // Nobody serves the topics from now on.
         self.send();
-        for beside_earlier in self.cluster.beside_earlier.values_mut() {
-            beside_earlier.retain(|name| !topics.contains(&name.topic));
-        }
         let is_online =
             |(partition, broker): &(TopicPartition, BrokerId)| self.cluster.is_replica_online(partition, *broker);
         let (alive, offline): (Vec<_>, Vec<_>) = left.into_iter().partition(is_online);
@@ -115,20 +108,6 @@ impl Active {
                 deletion.replicas.insert((partition.partition, broker), state);
             }
         }
-    }
-
-    /// Brokers that are no replicas may have been, and have missed that they are none any more: only a controller that is gone
-    /// knew of it. Whatever they have would keep the next topic of the name from being hosted there. Each has been told as
-    /// much about the topics when their deletion began; the deletion does not wait for what they say.
-    fn delete_left_behind(&mut self, topics: &[Arc<str>]) {
-        let topics = topics.iter().filter_map(|name| self.cluster.topics.get(name));
-        for (name, known) in topics.flat_map(Topic::named) {
-            let is_stranger = |broker: &&BrokerId| !known.assignment.replicas.contains(broker);
-            for broker in self.cluster.brokers.keys().filter(is_stranger) {
-                self.batch.delete_left_behind(&self.cluster, *broker, &name);
-            }
-        }
-        self.send();
     }
 
     pub(super) fn replica_deletion_ended(

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::client::connection::{Connection, ConnectionSettings};
@@ -39,8 +39,6 @@ struct Channel {
     /// Unbounded: the controller must not wait for one slow broker, and a broker that stays silent loses its session,
     /// and with it this queue.
     requests: mpsc::UnboundedSender<Outgoing>,
-    /// Where the next connection goes to; while it is not known, requests wait for it.
-    address: watch::Sender<Option<String>>,
     task: AbortHandle,
 }
 
@@ -65,11 +63,17 @@ impl Channels {
 
     pub fn connect(&mut self, broker: &Broker) {
         self.disconnect(broker.id);
+        let Some(endpoint) = broker.endpoint(&self.listener) else {
+            error!(
+                "[Controller id={}] broker {} has no listener {}; it gets no requests from this controller",
+                self.controller, broker.id, self.listener
+            );
+            return;
+        };
         let (requests, queue) = mpsc::unbounded_channel();
-        let (address, of_task) = watch::channel(self.address_of(broker));
         let sender = RequestSendTask {
             name: format!("[RequestSendThread controllerId={}]", self.controller),
-            address: of_task,
+            address: endpoint.address(),
             settings: self.settings.clone(),
             broker: broker.id,
             broker_epoch: broker.epoch,
@@ -77,27 +81,8 @@ impl Channels {
             answers: self.answers.clone(),
         };
         let task = self.tasks.spawn(sender.run(queue));
-        self.channels.insert(broker.id, Channel { requests, address, task });
+        self.channels.insert(broker.id, Channel { requests, task });
         reap(&mut self.tasks);
-    }
-
-    fn address_of(&self, broker: &Broker) -> Option<String> {
-        let endpoint = broker.endpoint(&self.listener);
-        if endpoint.is_none() {
-            error!(
-                "[Controller id={}] broker {} has no listener {}; it gets no requests from this controller until it has one",
-                self.controller, broker.id, self.listener
-            );
-        }
-        endpoint.map(|endpoint| endpoint.address())
-    }
-
-    /// A connection that there is goes on for as long as it holds.
-    pub fn readdress(&mut self, broker: &Broker) {
-        let address = self.address_of(broker);
-        if let Some(channel) = self.channels.get(&broker.id) {
-            channel.address.send_replace(address);
-        }
     }
 
     pub fn disconnect(&mut self, broker: BrokerId) {
@@ -116,7 +101,7 @@ impl Channels {
 
 struct RequestSendTask {
     name: String,
-    address: watch::Receiver<Option<String>>,
+    address: String,
     settings: ConnectionSettings,
     broker: BrokerId,
     broker_epoch: BrokerEpoch,
@@ -165,16 +150,10 @@ impl RequestSendTask {
         let connection = match connection {
             Some(connection) if !connection.is_closed() => connection,
             _ => {
-                let mut address = self.address.clone();
-                let address = address.wait_for(Option::is_some).await.ok().and_then(|address| address.clone());
-                let Some(address) = address else {
-                    // The channel is gone, and this task is about to be.
-                    return std::future::pending().await;
-                };
-                let opened = Connection::connect(&address, &self.settings).await?;
+                let opened = Connection::connect(&self.address, &self.settings).await?;
                 info!(
-                    "{} Controller {} connected to {address} for sending state change requests",
-                    self.name, self.settings.client_id
+                    "{} Controller {} connected to {} for sending state change requests",
+                    self.name, self.settings.client_id, self.address
                 );
                 connection.insert(opened)
             }
@@ -276,10 +255,7 @@ pub(crate) fn deleted(request: &StopReplicaRequest, response: &StopReplicaRespon
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
-
     use super::*;
-    use crate::model::endpoint::Endpoint;
     use crate::protocol::messages::leader_and_isr::{
         LeaderAndIsrPartitionError, LeaderAndIsrTopicError, LeaderAndIsrTopicState,
     };
@@ -341,37 +317,5 @@ mod tests {
         assert_eq!(outcomes(&response), [Deleted::Yes, Deleted::Refused]);
         response.error_code = ErrorCode::StaleBrokerEpoch.code();
         assert_eq!(outcomes(&response), [Deleted::NotAdmitted; 2]);
-    }
-
-    #[tokio::test]
-    async fn what_waits_for_a_broker_that_is_not_reached_goes_to_where_it_listens_since() {
-        let (answers, _events) = mpsc::channel(1);
-        let config = ControllerConfig::default();
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let endpoint = |port: u16| Endpoint {
-            listener: config.inter_broker_listener_name.clone(),
-            security_protocol: 0,
-            host: "127.0.0.1".to_owned(),
-            port: i32::from(port),
-        };
-        for before in [vec![endpoint(gone)], Vec::new()] {
-            let now = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut broker = Broker {
-                id: BrokerId(2),
-                epoch: BrokerEpoch(5),
-                endpoints: before,
-                rack: None,
-                features: Default::default(),
-            };
-            let mut channels = Channels::new(BrokerId(1), ControllerEpoch(1), &config, answers.clone());
-            channels.connect(&broker);
-            let request = ControlRequest::StopReplica(StopReplicaRequest::default());
-            channels.send(Outgoing { to: broker.id, version: 3, request });
-            broker.endpoints = vec![endpoint(now.local_addr().unwrap().port())];
-            channels.readdress(&broker);
-            let reached = tokio::time::timeout(Duration::from_secs(30), now.accept()).await;
-            let (socket, _) = reached.expect("it is reached").unwrap();
-            socket.readable().await.unwrap();
-        }
     }
 }

@@ -232,10 +232,6 @@ impl Task {
                     office.channels.disconnect(broker);
                     None
                 }
-                Action::Readdress(broker) => {
-                    office.channels.readdress(&broker);
-                    None
-                }
                 Action::Send(outgoing) => {
                     office.channels.send(outgoing);
                     None
