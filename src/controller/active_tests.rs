@@ -499,6 +499,17 @@ fn a_replica_on_a_failed_directory_gives_up_the_lead_until_it_is_back() {
     assert!(driver.active.cluster().is_replica_online(&tp("t-0"), BrokerId(2)));
 }
 
+/// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ControllerContext.scala (partitionsWithOfflineLeader).
+#[test]
+fn a_lost_broker_leads_no_longer_though_it_is_no_replica() {
+    for before in [leadership(3, 4, &[3, 1]), leadership(1, 4, &[1, 3])] {
+        let mut driver = Driver::elected(&[1, 2, 3], &[("t", found(&[&[1, 2]]))], &[("t-0", before)]);
+        let said = driver.brokers(&[(1, 101), (2, 102)]);
+        assert_eq!(driver.state("t-0"), (1, 5, vec![1]));
+        assert!(said.contains(&Said::Lead(1, "t-0".to_owned(), 1, 5, vec![1], false)), "{said:?}");
+    }
+}
+
 #[test]
 fn deletion_stops_deletes_and_then_removes_the_znodes() {
     let mut driver = Driver::elected(

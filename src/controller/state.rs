@@ -252,11 +252,16 @@ impl Cluster {
         self.topics.values().flat_map(Topic::named)
     }
 
-    /// Partitions with a replica on any of the brokers.
+    /// Partitions with a replica on any of the brokers, and those that one leads, or is in sync with, and is no replica of: a
+    /// move that an earlier controller lost track of leaves such.
+    /// Source: kafka 3.9.0-rc3 core/src/main/scala/kafka/controller/ControllerContext.scala (partitionsWithOfflineLeader).
     pub fn partitions_on(&self, brokers: &BTreeSet<BrokerId>) -> Vec<TopicPartition> {
-        self.partitions()
-            .filter(|(_, partition)| partition.assignment.replicas.iter().any(|replica| brokers.contains(replica)))
-            .map(|(name, _)| name)
-            .collect()
+        let is_on = |partition: &Partition| {
+            let leadership = partition.leadership.iter();
+            let mut others = leadership.flat_map(|current| current.leader.iter().chain(&current.isr));
+            partition.assignment.replicas.iter().any(|replica| brokers.contains(replica))
+                || others.any(|member| brokers.contains(member))
+        };
+        self.partitions().filter(|(_, partition)| is_on(partition)).map(|(name, _)| name).collect()
     }
 }
