@@ -565,8 +565,8 @@ impl Active {
     }
 
     fn living_partitions_of<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) -> Vec<TopicPartition> {
-        let living = topics.into_iter().filter(|topic| topic.deletion.is_none());
-        living.flat_map(|topic| topic.named().map(|(name, _)| name)).collect()
+        let named = topics.into_iter().flat_map(Topic::named).map(|(name, _)| name);
+        named.filter(|name| !self.cluster.is_going(name)).collect()
     }
 
     /// A broker that is about to leave hears of what it leads, or led until now; what it followed it has stopped.

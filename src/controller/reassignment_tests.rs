@@ -416,6 +416,23 @@ fn a_topic_that_is_to_be_deleted_while_it_moves_is_served_until_it_has_moved_and
 }
 
 #[test]
+fn a_topic_that_is_to_be_deleted_while_it_moves_has_a_leader_again_when_its_only_source_is_back() {
+    let mut driver = cluster();
+    driver.in_sync("t-0", &[1]);
+    driver.reassign(&[("t-0", Some(&[3]))]);
+    driver.on(Event::DeletionsRequested(vec!["t".to_owned()]));
+    let mut brokers = vec![(2, 102), (3, 103), (4, 104), (5, 105)];
+    driver.brokers(&brokers);
+    assert_eq!(driver.state("t-0"), (-1, 7, vec![1]));
+    brokers.push((1, 300));
+    let said = driver.brokers(&brokers);
+    assert_eq!(driver.state("t-0"), (1, 8, vec![1]));
+    assert!(leads(&said).contains(&lead(1, "t-0", 1, 8, &[1], false)), "{said:?}");
+    let said = driver.in_sync("t-0", &[1, 3]);
+    assert!(said.contains(&deleted(3, "t-0")), "{said:?}");
+}
+
+#[test]
 fn a_replica_that_was_moved_away_and_back_is_not_deleted() {
     let mut driver = cluster();
     driver.reassign(&[("t-0", Some(&[1, 3]))]);
