@@ -134,6 +134,7 @@ pub(crate) async fn run(options: &Options, out: &mut dyn Write) -> Result<(), St
 async fn brokers(cluster: &Cluster) -> Result<Vec<Node>, ClientError> {
     loop {
         match cluster.bootstrap().await {
+            // A timer: a broker that has not heard of the cluster yet does not tell when it has.
             Err(ClientError::NoMetadata { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
             found => return found,
         }
