@@ -90,6 +90,18 @@ const KNOWN: &[Known] = &[
         "the controller is gone, and the next has not elected yet, or no replica in sync is alive",
     ),
     Known(
+        JvmMay("no topic is made there while a broker dies"),
+        &["but cannot become follower since the new leader ", " is unavailable"],
+        &[Dies],
+        "the controller has not missed the leader yet that it elects",
+    ),
+    Known(
+        JvmMay("only ours leaves the first entries of an index for later"),
+        &["Could not find offset index file corresponding to log file"],
+        &[Dies],
+        "ours was killed before it had written any",
+    ),
+    Known(
         Jvm,
         &["failed to change state for partition", " to OnlinePartition"],
         &[LogsPart],
