@@ -21,6 +21,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::history::{Cast, History, JAVA, LIBRDKAFKA, Sent};
+use crate::logs::{Event, Span};
 use crate::network::Network;
 use crate::support::client::Client;
 use crate::support::{
@@ -93,6 +94,8 @@ pub struct Cluster {
     pub brokers: Vec<Broker>,
     pub kinds: [Kind; BROKERS],
     clients: Clients,
+    /// The parts of the brokers' logs, by who each broker was.
+    pub spans: Vec<Span>,
     /// What each JVM has said of decisions that it could not carry out, as far as it has been looked at.
     decisions_failed: [usize; BROKERS],
     /// How often clients were started.
@@ -147,6 +150,7 @@ impl Cluster {
             brokers,
             kinds,
             clients,
+            spans: Vec::new(),
             decisions_failed: [0; BROKERS],
             histories: 0,
             topics: &[],
@@ -269,6 +273,13 @@ impl Cluster {
 
     pub fn is_jvm(&self, broker: usize) -> bool {
         matches!(self.kinds[broker], Kind::Jvm(_))
+    }
+
+    /// Before a broker becomes another: what brokers have said until now is of those that are there, in a roll.
+    pub fn span_ends(&mut self) {
+        let happened =
+            BTreeSet::from([Event::Starts, Event::Stops, Event::Dies, Event::LeadersMove, Event::TopicsChange]);
+        self.spans.push(Span::until_now(&self.brokers, happened, self.kinds.to_vec()));
     }
 
     /// Starts the brokers that do not run.

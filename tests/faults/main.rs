@@ -13,6 +13,8 @@ mod changelog;
 mod chores;
 mod cluster;
 mod history;
+#[path = "../mixed_cluster/logs.rs"]
+mod logs;
 mod nemesis;
 mod network;
 mod roll;
