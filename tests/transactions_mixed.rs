@@ -1,13 +1,8 @@
 //! Transactions in clusters of JVM brokers and ours: each kind coordinates, writes markers to the other's logs, and ends what
 //! the other has begun when it takes over.
 
-#[path = "mixed_cluster/logs.rs"]
-mod logs;
 mod support;
 
-use std::collections::BTreeSet;
-
-use logs::{Event, Span};
 use odradek::protocol::messages::create_topics::{CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest};
 use odradek::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use support::transactional::Jvm;
@@ -134,8 +129,6 @@ fn each_kind_ends_what_the_other_has_begun(jvm_version: &'static str, protocol: 
         cluster.start_broker(gone, kind);
         until_in_sync(&cluster);
     }
-    let happened = BTreeSet::from([Event::Starts, Event::Stops, Event::Dies, Event::TopicsChange]);
-    logs::explain_all(&cluster.brokers, &[Span::until_now(&cluster.brokers, happened, kinds.to_vec())]);
 }
 
 #[test]

@@ -21,7 +21,6 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::history::{Cast, History, JAVA, LIBRDKAFKA, Sent};
-use crate::logs::{Event, Span};
 use crate::network::Network;
 use crate::support::client::Client;
 use crate::support::{
@@ -94,8 +93,6 @@ pub struct Cluster {
     pub brokers: Vec<Broker>,
     pub kinds: [Kind; BROKERS],
     clients: Clients,
-    /// The parts of the brokers' logs, by who each broker was.
-    pub spans: Vec<Span>,
     /// What each JVM has said of decisions that it could not carry out, as far as it has been looked at.
     decisions_failed: [usize; BROKERS],
     /// How often clients were started.
@@ -150,7 +147,6 @@ impl Cluster {
             brokers,
             kinds,
             clients,
-            spans: Vec::new(),
             decisions_failed: [0; BROKERS],
             histories: 0,
             topics: &[],
@@ -273,13 +269,6 @@ impl Cluster {
 
     pub fn is_jvm(&self, broker: usize) -> bool {
         matches!(self.kinds[broker], Kind::Jvm(_))
-    }
-
-    /// Before a broker becomes another: what brokers have said until now is of those that are there, in a roll.
-    pub fn span_ends(&mut self) {
-        let happened =
-            BTreeSet::from([Event::Starts, Event::Stops, Event::Dies, Event::LeadersMove, Event::TopicsChange]);
-        self.spans.push(Span::until_now(&self.brokers, happened, self.kinds.to_vec()));
     }
 
     /// Starts the brokers that do not run.

@@ -13,8 +13,6 @@ mod changelog;
 mod chores;
 mod cluster;
 mod history;
-#[path = "../mixed_cluster/logs.rs"]
-mod logs;
 mod nemesis;
 mod network;
 mod roll;

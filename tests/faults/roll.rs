@@ -47,7 +47,6 @@ pub fn give_way(cluster: &mut Cluster, history: &mut History, id: usize, to: Kin
         End::Killed => cluster.brokers[id].kill(),
     }
     std::thread::sleep(away); // How long nobody is there may matter.
-    cluster.span_ends();
     cluster.kinds[id] = to;
     cluster.start_brokers();
     cluster.until_whole();

@@ -1,13 +1,11 @@
 //! The swap, as README tells it: three JVM brokers under load become ours one after the other, with the same settings,
 //! directories and ZooKeeper, and then JVM brokers again; first stopped in order, then killed. Before each, `odradek preflight`
-//! is asked, and in the end no broker has complained of anything that `logs.rs` does not explain. What the clients saw of it is
-//! printed beside what they see when JVM brokers give way to JVM brokers.
+//! is asked. What the clients saw of it is printed beside what they see when JVM brokers give way to JVM brokers.
 
 use std::time::Duration;
 
 use crate::check;
 use crate::cluster::{BROKERS, Clients, Cluster};
-use crate::logs::explain_all;
 use crate::roll::{self, End, assert_no_rebalance_after, give_way, until_group_is_whole, worst_gaps};
 use crate::support::Kind;
 use crate::until_progress;
@@ -45,6 +43,4 @@ fn a_jvm_cluster_becomes_ours_one_broker_after_the_other_and_goes_back() {
     }
     check(&mut cluster, &mut history);
     assert_no_rebalance_after(generation, &history);
-    cluster.span_ends();
-    explain_all(&cluster.brokers, &cluster.spans);
 }

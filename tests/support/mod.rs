@@ -361,7 +361,7 @@ pub struct Broker {
     pub port: u16,
     pub config: PathBuf,
     pub data: PathBuf,
-    pub log: PathBuf,
+    log: PathBuf,
 }
 
 impl Broker {
