@@ -32,6 +32,8 @@ broker=$(ps ax -o pid= -o args= | awk -v config="$config" '/ kafka\.Kafka / && /
 [[ "$broker" =~ ^[0-9]+$ ]] || stop_here "no broker, or more than one, runs with '$config' as its command line says: ${broker:-none}"
 id=$(setting broker.id "$config")
 dirs=$(setting log.dirs "$config")
+dirs=${dirs:-$(setting log.dir "$config")}
+dirs=${dirs:-/tmp/kafka-logs}
 [ "${id:--1}" != -1 ] || id=$(setting broker.id "${dirs%%,*}/meta.properties")
 [ -n "$id" ] || stop_here "neither $config nor ${dirs%%,*}/meta.properties says its broker.id"
 

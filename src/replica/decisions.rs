@@ -431,19 +431,28 @@ impl ReplicaManager {
         let names = elsewhere.iter().map(|(partition, _)| partition.name().clone()).collect();
         let giving_up = self.beside_if_held_up(names, move |this| {
             // Whoever has the lock of one that has failed may wait for its disk for ever.
-            let given_up =
-                elsewhere.iter().filter(|(partition, told)| !partition.has_failed_log() && partition.give_up(*told));
-            let given_up: Vec<_> =
-                given_up.map(|(partition, told)| (partition.name().clone(), told.leader_epoch)).collect();
+            let reachable = elsewhere.iter().filter(|(partition, _)| !partition.has_failed_log());
+            let given_up = reachable.filter_map(|(partition, told)| {
+                Some((partition.name().clone(), partition.give_up(*told)?.leader_epoch))
+            });
+            let given_up: Vec<_> = given_up.collect();
             let names: Vec<TopicPartition> = given_up.iter().map(|(name, _)| name.clone()).collect();
             this.fetchers.stop(&names);
             this.hosted.remove(&names);
+            names.iter().for_each(|name| _ = this.log_dirs.forget_refused(name));
             given_up
         });
         for (partition, leader_epoch) in giving_up.await? {
-            info!("{partition} is on other brokers from leader epoch {leader_epoch} on: it is no longer hosted here");
+            match leader_epoch {
+                Some(epoch) => {
+                    info!("{partition} is on other brokers from leader epoch {epoch} on: it is no longer hosted here")
+                }
+                None => {
+                    info!("{partition} is deleted, or is another topic's on other brokers: it is no longer hosted here")
+                }
+            }
             if is_internal_topic(&partition.topic) {
-                self.tell(LeadershipEvent::Resigned { partition, leader_epoch: Some(leader_epoch) }).await;
+                self.tell(LeadershipEvent::Resigned { partition, leader_epoch }).await;
             }
         }
         Ok(())

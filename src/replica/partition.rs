@@ -204,6 +204,13 @@ pub struct Elsewhere {
     pub is_deleted: bool,
 }
 
+/// A replica that others have instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Under which that is so; `None` when the topic is over, and with it its epochs.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
 pub struct Partition<L = Log> {
     name: TopicPartition,
     pub(super) around: Arc<Surroundings>,
@@ -472,26 +479,26 @@ impl<L: PartitionLog> Partition<L> {
         state.answer_all(NotCommitted::NotLeader);
     }
 
-    /// The same for a replica that others have instead, but that its log is kept. False, and nothing changes, when it is this
+    /// The same for a replica that others have instead, but that its log is kept. `None`, and nothing changes, when it is this
     /// broker's by a later leader epoch.
-    pub fn give_up(&self, told: Elsewhere) -> bool {
+    pub fn give_up(&self, told: Elsewhere) -> Option<GivenUp> {
         let mut state = self.state();
         let topic_id = state.log.as_ref().and_then(|log| log.topic_id());
         let is_another = !told.topic_id.is_zero() && topic_id.is_some_and(|id| id != told.topic_id);
         let is_over = is_another || told.is_deleted;
-        if state.offline || (!is_over && told.leader_epoch < state.leadership.leader_epoch()) {
-            return false;
+        let latest = state.leadership.leader_epoch();
+        if state.offline || (!is_over && told.leader_epoch < latest) {
+            return None;
         }
         self.is_closed.store(true, Ordering::Release);
         state.leadership = Leadership::new(self.around.local);
         if let Some(log) = state.log.take() {
-            // It goes on from there if the replica is assigned to this broker once more.
-            if is_over || log.follow(told.leader_epoch).is_err() {
-                log.end_appends();
-            }
+            // It goes on from there if the replica is assigned to this broker once more. An error says that a later epoch is in
+            // force already.
+            let _ = log.follow(if is_over { LeaderEpoch(latest.0.saturating_add(1)) } else { told.leader_epoch });
         }
         state.answer_all(NotCommitted::NotLeader);
-        true
+        Some(GivenUp { leader_epoch: (!is_over).then_some(told.leader_epoch) })
     }
 
     /// Wakes those who wait; the replica stays.

@@ -621,6 +621,9 @@ async fn what_is_assigned_to_others_is_not_served_any_more_though_nobody_has_sto
     let log = fixture.replicas.log_dirs().get(&name).expect("kept");
     assert_eq!(log.log_end_offset(), Offset(3));
     assert_eq!(fixture.decide(topic, 0, 1, 4, &[1, 2]).await, Ok(()), "moved back, it goes on from there");
+    assert_eq!(told(-2, 0, &[2, 3], TOPIC_ID).await, Ok(()));
+    assert!(fixture.replicas.partition(topic, 0).is_err(), "its topic is being deleted");
+    assert_eq!(fixture.decide(topic, 0, 1, 9, &[1, 2]).await, Ok(()), "it is not deleted after all");
     assert_eq!(told(2, 0, &[2, 3], TopicId([9; 16])).await, Ok(()));
     assert!(fixture.replicas.partition(topic, 0).is_err(), "another topic of its name");
     let mut events = Vec::new();
@@ -628,10 +631,11 @@ async fn what_is_assigned_to_others_is_not_served_any_more_though_nobody_has_sto
         events.push(event);
     }
     let elected = |epoch| LeadershipEvent::Elected { partition: name.clone(), leader_epoch: LeaderEpoch(epoch) };
-    let resigned =
-        |epoch| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch: Some(LeaderEpoch(epoch)) };
+    let resigned = |leader_epoch| LeadershipEvent::Resigned { partition: name.clone(), leader_epoch };
     let deleted = LeadershipEvent::Deleted(vec![name.clone()]);
-    assert_eq!(events, [elected(3), resigned(4), elected(4), deleted, resigned(0)]);
+    let moved = [elected(3), resigned(Some(LeaderEpoch(4))), elected(4)];
+    let over = [deleted, resigned(None), elected(9), resigned(None)];
+    assert_eq!(events, [&moved[..], &over[..]].concat());
 }
 
 /// Coordinators append what they know from the log as of an epoch.

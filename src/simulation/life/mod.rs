@@ -58,7 +58,7 @@ use crate::replica::hosted::Hosted;
 use crate::replica::isr_changes::{AfterAnswer, IsrAnswer, IsrChanges, IsrProposal};
 use crate::replica::leader::{Decision, Verdict};
 use crate::replica::memory_log::MemoryLog;
-use crate::replica::partition::{FetchLimits, Fetched, Fetcher, Partition, Surroundings};
+use crate::replica::partition::{FetchLimits, Fetched, Fetcher, GivenUp, Partition, Surroundings};
 use crate::replica::partition_log::PartitionLog;
 use crate::replica::throttle::Throttle;
 use crate::simulation::Planted;
@@ -372,15 +372,15 @@ impl Life {
         self.topics_deleted(&deleted);
         for (partition, told) in elsewhere {
             let name = partition.name();
-            if self.planted == Planted::LostStopsIgnored || !partition.give_up(told) {
+            if self.planted == Planted::LostStopsIgnored {
                 continue;
             }
+            let Some(GivenUp { leader_epoch }) = partition.give_up(told) else { continue };
             self.change_fetch(name.clone(), FetchChange::Stop);
             self.hosted.remove(std::slice::from_ref(name));
             self.replicas.remove(name);
             if is_internal_topic(&name.topic) {
-                let (partition, leader_epoch) = (name.clone(), Some(told.leader_epoch));
-                self.leadership_changed(LeadershipEvent::Resigned { partition, leader_epoch });
+                self.leadership_changed(LeadershipEvent::Resigned { partition: name.clone(), leader_epoch });
             }
         }
         Some(())
